@@ -1,0 +1,52 @@
+"""The errors that users see: each says what was expected, what came, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ActionprepError(Exception):
+    """An error whose text is meant for the person at the keyboard; commands print it without a traceback.
+
+    exit_code: what a command ends with.
+    """
+
+    exit_code = 1
+
+
+class UserError(ActionprepError, ValueError):
+    """Something was asked for that cannot be done as asked: a wrong option, name, file or combination."""
+
+    exit_code = 2
+
+
+class EnvironmentProblem(ActionprepError, RuntimeError):
+    """The machine lacks something (a backend, weights, room on the disk): work stops at once, no input is blamed."""
+
+
+class InputProblem(ActionprepError):
+    """One input is damaged or unusable: its item is quarantined and its neighbours go on.
+
+    frame: index of the frame at which it happened, where known; backend: what was reading or computing.
+    """
+
+    def __init__(self, reason: str, *, frame: int | None = None, backend: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.frame = frame
+        self.backend = backend
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_input_problem, (self.reason, self.frame, self.backend)
+
+
+def _rebuild_input_problem(reason: str, frame: int | None, backend: str | None) -> InputProblem:
+    # Exceptions with keyword-only arguments do not survive pickling between worker processes by themselves.
+    return InputProblem(reason, frame=frame, backend=backend)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A sentence part that names the nearest known word: " Did you mean 'stride'?", or "" when nothing is near."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{found[0]}'?" if found else ""

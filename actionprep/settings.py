@@ -1,0 +1,64 @@
+"""Settings models: one pydantic class per stage and recipe is the source of TOML keys, CLI options, defaults and help."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from actionprep.errors import UserError, nearest
+
+
+def option(default: Any, help: str, **constraints: Any) -> Any:
+    """A settings field with its help text; constraints are pydantic's (ge, gt, le, min_length, …)."""
+    return Field(default, description=help, **constraints)
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys, errors that name the key, the value and the nearest right key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def read(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Validate plain values, as they come from TOML or from the command line.
+
+        where: what to name in the error, e.g. "[tracks] in actionprep.toml" or "actionprep track".
+
+        Raises UserError that lists every wrong key or value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise UserError("\n".join(cls._explain(problem, where) for problem in error.errors())) from None
+
+    @classmethod
+    def _explain(cls, problem: Any, where: str) -> str:
+        key = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            known = list(cls.model_fields)
+            return f"Unknown setting '{key}' in {where}.{nearest(key, known)} Known settings: {', '.join(known)}."
+        field = cls.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
+        meaning = f" ({field.description})" if field is not None and field.description else ""
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"Wrong value for '{key}' in {where}: got {problem['input']!r}. {message}.{meaning}".replace("..", ".")
+
+    def with_changes(self, changes: dict[str, Any], *, where: str) -> Self:
+        """These settings with some replaced and validated anew; None values mean "leave as it is"."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return type(self).read({**self.model_dump(), **given}, where=where)
+
+    def digest(self) -> str:
+        """Hash of all values, equal for equal settings."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+class StageSettings(Settings):
+    """Base of the settings of pipeline stages."""
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
