@@ -14,7 +14,7 @@ from actionprep.errors import UserError, nearest
 from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue, View
+    from actionprep.datasets.catalogue import Catalogue
     from actionprep.datasets.store import ItemReader, ItemWriter, Store
 
 Filter = Literal["area", "bilinear", "bicubic"]
