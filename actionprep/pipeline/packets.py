@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -76,8 +76,10 @@ class PacketIndex:
         return float(self.ticks[0]) * self.time_base.numerator / self.time_base.denominator
 
 
-def read_packets(container: Any, stream: Any) -> PacketIndex:
+def read_packets(container: Any, stream: Any, *, see: Callable[[Any], None]) -> PacketIndex:
     """Number the packets of a stream by demuxing it once, without decoding.
+
+    see: is shown every packet, and the empty one at the end, as they come.
 
     Reading that breaks off in the middle leaves the packets before it and a warning. The index is empty when there are
     no packets.
@@ -87,9 +89,10 @@ def read_packets(container: Any, stream: Any) -> PacketIndex:
     is_vp8 = stream.codec_context.codec.canonical_name == "vp8"
     try:
         for packet in container.demux(stream):
+            see(packet)
             if not packet.size:
                 continue
-            shown = not packet.is_discard and not (is_vp8 and _is_invisible_vp8(packet))
+            is_shown = not packet.is_discard and not (is_vp8 and _is_invisible_vp8(packet))
             rows.append(
                 (
                     _NONE if packet.pts is None else packet.pts,
@@ -98,7 +101,7 @@ def read_packets(container: Any, stream: Any) -> PacketIndex:
                     packet.size,
                     packet.is_keyframe,
                     packet.is_corrupt,
-                    shown,
+                    is_shown,
                     packet.duration or 0,
                 )
             )
@@ -117,7 +120,9 @@ def read_packets(container: Any, stream: Any) -> PacketIndex:
         ticks = np.sort(pts[shown]).astype(np.float64)
     else:
         slot[shown] = np.arange(shown.sum())
-        ticks, repairs = _repaired_ticks(pts[shown], dts[shown], _frame_ticks(stream, duration[shown]))
+        ticks, repairs = _repaired_ticks(
+            pts[shown], dts[shown], _frame_ticks(stream, duration[shown]), stream.time_base
+        )
         warnings.extend(repairs)
     return PacketIndex(
         pts=pts,
@@ -234,10 +239,13 @@ def _frame_ticks(stream: Any, duration: np.ndarray) -> float:
     if rate:
         return float(1 / (rate * stream.time_base))
     stated = duration[duration > 0]
+    # 25 frames a second is what FFmpeg's own demuxers assume of streams without a clock.
     return float(np.median(stated)) if len(stated) else float(1 / (25 * stream.time_base))
 
 
-def _repaired_ticks(pts: np.ndarray, dts: np.ndarray, frame_ticks: float) -> tuple[np.ndarray, list[str]]:
+def _repaired_ticks(
+    pts: np.ndarray, dts: np.ndarray, frame_ticks: float, time_base: Fraction
+) -> tuple[np.ndarray, list[str]]:
     """Strictly increasing times for a stream whose packets do not tell the order of showing, and what was wrong.
 
     Storage times that increase are those of the slots: the k-th frame shown takes the k-th time.
@@ -249,8 +257,8 @@ def _repaired_ticks(pts: np.ndarray, dts: np.ndarray, frame_ticks: float) -> tup
     missing = len(best) - len(known)
     warnings = []
     if missing == len(best):
-        rate = 1 / frame_ticks
-        warnings.append(f"the container has no frame times: frames are placed evenly, {rate:.6g} per unit of its clock")
+        rate = 1 / (frame_ticks * float(time_base))
+        warnings.append(f"the container has no frame times: frames are placed evenly at {rate:.6g} per second")
         return np.arange(len(best)) * frame_ticks, warnings
     if missing:
         warnings.append(f"{missing} packets have no time: they are placed evenly between their neighbours")

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -83,17 +83,15 @@ def probe(path: str | Path) -> VideoFacts:
     """
     path = str(path)
     with _opened(path) as (container, stream):
-        index = _packets(path, container, stream)
+        index, look = _scan(path, container, stream)
         header_frames = int(stream.frames) or None
-        warnings = [*index.warnings, *_shortfalls(container, stream, index, header_frames)]
         codec = stream.codec_context.codec.canonical_name
         aspect = float(stream.sample_aspect_ratio or 1)
-        rate = stream.average_rate or stream.guessed_rate
+        fps = _rate(index, stream.average_rate or stream.guessed_rate)
+        warnings = [*index.warnings, *look.warnings, *_shortfalls(container, index, header_frames, fps)]
         number = stream.index
     if abs(aspect - 1) > 0.02:
         warnings.append(f"pixels are not square (aspect {aspect:.4g}); sizes and coordinates are of the stored pixels")
-    look = _first_look(path)
-    warnings.extend(look.warnings)
     return VideoFacts(
         path=path,
         stream=number,
@@ -107,9 +105,9 @@ def probe(path: str | Path) -> VideoFacts:
         time_base=index.time_base,
         start=index.start,
         times=index.times,
-        fps=_median_rate(index, rate),
+        fps=fps,
         header_frames=header_frames,
-        duration=_duration(index, rate),
+        duration=_duration(index, fps),
         digest=_digest(path),
         warnings=tuple(warnings),
     )
@@ -136,7 +134,10 @@ class Shortfall:
     reason: str
 
     def __str__(self) -> str:
-        parts = [f"{self.missing} missing" if self.missing else "", f"{self.concealed} concealed" if self.concealed else ""]
+        parts = [
+            f"{self.missing} missing" if self.missing else "",
+            f"{self.concealed} concealed" if self.concealed else "",
+        ]
         parts += [f"{self.surplus} without a place" if self.surplus else ""]
         text = f"of {self.num_frames} frames {', '.join(part for part in parts if part)}"
         text += f", from frame {self.first_bad} on" if self.first_bad is not None else ""
@@ -197,7 +198,7 @@ class VideoReader:
         self.shortfall: Shortfall | None = None
         self._threads = threads
         with _opened(self.path) as (container, stream):
-            self._index = _packets(self.path, container, stream)
+            self._index, look = _scan(self.path, container, stream)
         if times is not None and len(times) != self._index.num_frames:
             raise InputProblem(
                 f"{self.path}: the catalogue has {len(times)} frames of it and the file now has "
@@ -205,7 +206,6 @@ class VideoReader:
                 backend=BACKEND,
             )
         self.times = self._index.times if times is None else np.asarray(times, np.float64)
-        look = _first_look(self.path)
         self.height, self.width = look.height, look.width
         self._converter = Converter(look.height, look.width, look.orientation)
         self._cursor: _Cursor | None = None
@@ -643,28 +643,31 @@ class _Look:
     warnings: tuple[str, ...] = ()
 
 
-def _first_look(path: str) -> _Look:
-    with _opened(path) as (container, stream):
-        context = stream.codec_context
-        frame, tried = None, 0
-        for packet in container.demux(stream):
+def _scan(path: str, container: Any, stream: Any) -> tuple[PacketIndex, _Look]:
+    """Number the packets, decoding the first of them until a picture comes out."""
+    first: list[Any] = []
+    tried = 0
+
+    def look_at(packet: Any) -> None:
+        nonlocal tried
+        if not first and tried < _FIRST_PICTURE_PACKETS:
             tried += 1
-            try:
-                frame = next(iter(packet.decode()), None)
-            except av.error.FFmpegError:
-                continue
-            finally:
-                if tried > _FIRST_PICTURE_PACKETS:
-                    break
-            if frame is not None:
-                break
-        if frame is None:
-            warning = f"no picture comes out of its first {tried} packets"
-            return _Look(context.height, context.width, str(context.pix_fmt), Orientation(), (warning,))
-        orientation = Orientation.of(frame)
-        size = (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
-        odd = () if orientation.exact else ("it is turned by an angle that is not a right one; the nearest was taken",)
-        return _Look(*size, frame.format.name, orientation, odd)
+            with suppress(av.error.FFmpegError):
+                first.extend(packet.decode())
+
+    index = read_packets(container, stream, see=look_at)
+    if not index.num_frames:
+        why = f" ({'; '.join(index.warnings)})" if index.warnings else ""
+        raise InputProblem(f"{path}: has a video stream without a single frame{why}.", backend=BACKEND)
+    if not first:
+        context = stream.codec_context
+        warning = f"no picture comes out of its first {tried} packets"
+        return index, _Look(context.height, context.width, str(context.pix_fmt), Orientation(), (warning,))
+    frame = first[0]
+    orientation = Orientation.of(frame)
+    size = (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
+    odd = () if orientation.exact else ("it is turned by an angle that is not a right one; the nearest was taken",)
+    return index, _Look(*size, frame.format.name, orientation, odd)
 
 
 @contextmanager
@@ -684,9 +687,7 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             kinds = sorted({one.type for one in container.streams}) or ["no"]
-            raise InputProblem(
-                f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND
-            )
+            raise InputProblem(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
         if stream.codec_context is None:
             raise InputProblem(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
         stream.codec_context.copy_opaque = True
@@ -740,14 +741,6 @@ def _why_not_mp4(file: Any) -> str:
     return "is an MP4 whose index is damaged. Copy it again, or repair it with a tool for that."
 
 
-def _packets(path: str, container: Any, stream: Any) -> PacketIndex:
-    index = read_packets(container, stream)
-    if not index.num_frames:
-        why = f" ({'; '.join(index.warnings)})" if index.warnings else ""
-        raise InputProblem(f"{path}: has a video stream without a single frame{why}.", backend=BACKEND)
-    return index
-
-
 def _packet_name(packet: Any) -> tuple[int | None, int | None, int]:
     """What tells a packet from the others of its stream, before and after seeking."""
     # AVI times depend on where reading began; the byte position alone is certain there.
@@ -766,24 +759,24 @@ def _packet_names(index: PacketIndex) -> dict[Any, int]:
     return names
 
 
-def _median_rate(index: PacketIndex, rate: Fraction | None) -> float:
-    """Frames per second at the median interval; the mean where intervals differ only by the clock's rounding."""
+def _rate(index: PacketIndex, stated: Fraction | None) -> float:
+    """Frames per second at the median interval; where all times fit one rate up to the clock's rounding, that rate."""
     gaps = np.diff(index.ticks)
     if not len(gaps):
-        gap = index.last_duration or (float(1 / (rate * index.time_base)) if rate else float(1 / index.time_base))
-    elif np.abs(gaps - gaps.mean()).max() <= 1:
-        gap = float(gaps.mean())
-    else:
-        gap = float(np.median(gaps))
-    return float(1 / (gap * float(index.time_base)))
+        return float(stated) if stated else 1.0
+    if stated:
+        even = np.arange(index.num_frames) * float(1 / (stated * index.time_base))
+        if np.abs(index.ticks - index.ticks[0] - even).max() <= 1:
+            return float(stated)
+    gap = gaps.mean() if np.abs(gaps - gaps.mean()).max() <= 1 else np.median(gaps)
+    return float(1 / (float(gap) * float(index.time_base)))
 
 
-def _duration(index: PacketIndex, rate: Fraction | None) -> float:
-    last = index.last_duration * float(index.time_base) or 1 / _median_rate(index, rate)
-    return float(index.times[-1]) + last
+def _duration(index: PacketIndex, fps: float) -> float:
+    return float(index.times[-1]) + (index.last_duration * float(index.time_base) or 1 / fps)
 
 
-def _shortfalls(container: Any, stream: Any, index: PacketIndex, header_frames: int | None) -> list[str]:
+def _shortfalls(container: Any, index: PacketIndex, header_frames: int | None, fps: float) -> list[str]:
     """Where the container states more than its packets hold."""
     if header_frames is not None:
         if header_frames > index.num_packets:
@@ -793,7 +786,7 @@ def _shortfalls(container: Any, stream: Any, index: PacketIndex, header_frames: 
             ]
         return []
     stated = container.duration / 1e6 if container.duration else 0.0
-    held = _duration(index, stream.average_rate)
+    held = _duration(index, fps)
     if stated > held + max(1.0, 0.05 * stated) and len(container.streams) == 1:
         return [f"the header states {stated:.2f} s and the frames end after {held:.2f} s: the file seems to be cut off"]
     return []
