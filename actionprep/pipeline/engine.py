@@ -134,6 +134,7 @@ def build(
                     progress(outcome, report)
         for name, settings in plan.study_stages:
             _build_study_item(plan_study_item(catalogue, store, name, settings), catalogue, store, report)
+        store.clear_partial()
     report.seconds = time.perf_counter() - begun
     return report
 
