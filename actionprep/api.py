@@ -107,9 +107,7 @@ class Study:
 
         return Quarantine(self.folder.quarantine)
 
-    def scan(
-        self, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> ScanReport:
+    def scan(self, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> ScanReport:
         """Read every video once by packets and every annotation, and write the catalogue."""
         from actionprep.datasets.scan import scan
         from actionprep.pipeline.video import probe
@@ -213,7 +211,10 @@ class Study:
                 self.store.remove(key)
             views = sorted({key.view for key in keys if key.view})
             part = self.build(
-                product, views=views, overrides={product: settings} if settings else None, workers=workers,
+                product,
+                views=views,
+                overrides={product: settings} if settings else None,
+                workers=workers,
                 skip_incomplete=True,
             )
             report.built += part.built

@@ -32,7 +32,9 @@ SchedulerOption = Annotated[
 ]
 SlurmOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--slurm", help="Work in SLURM jobs: options of a job as key=value, such as queue=cpu cores=4 memory=16GB."),
+    typer.Option(
+        "--slurm", help="Work in SLURM jobs: options of a job as key=value, such as queue=cpu cores=4 memory=16GB."
+    ),
 ]
 RetryOption = Annotated[bool, typer.Option("--retry", help="Try quarantined items again.")]
 SkipOption = Annotated[
@@ -108,8 +110,16 @@ def stage_command(command: str) -> Any:
         if views and "views" in stage.Settings.model_fields:
             given["views"] = tuple(views)
         work_on(
-            _open(study), (entry.name,), views=views, overrides={entry.name: given}, workers=workers,
-            scheduler=scheduler, slurm=slurm, retry=retry, skip_incomplete=skip_incomplete, json=json,
+            _open(study),
+            (entry.name,),
+            views=views,
+            overrides={entry.name: given},
+            workers=workers,
+            scheduler=scheduler,
+            slurm=slurm,
+            retry=retry,
+            skip_incomplete=skip_incomplete,
+            json=json,
         )
 
     signature = inspect.signature(run)
@@ -146,9 +156,7 @@ def work_on(
     """Plan, say so, build with a progress bar, and end with a table and the next command."""
     from actionprep.cli import output
 
-    plan = study.plan(
-        *stages, views=views or (), overrides=overrides, retry=retry, skip_incomplete=skip_incomplete
-    )
+    plan = study.plan(*stages, views=views or (), overrides=overrides, retry=retry, skip_incomplete=skip_incomplete)
     if not json:
         _announce(study, plan)
     frames = sum(task.num_frames for task in plan.view_tasks)
@@ -158,9 +166,7 @@ def work_on(
         report = study.carry_out(
             plan,
             workers=_workers(workers, scheduler, slurm),
-            progress=lambda task, sofar: advance(
-                task.num_frames if frames else 1, failures=len(sofar.quarantined)
-            ),
+            progress=lambda task, sofar: advance(task.num_frames if frames else 1, failures=len(sofar.quarantined)),
         )
     if json:
         output.print_json(_report_document(plan, report))
@@ -464,7 +470,9 @@ def gc(
 @app.command(rich_help_panel=LOOK, cls=ManyValuesCommand)
 @guarded
 def show(
-    product: Annotated[str, typer.Argument(help="tracks, masks, frames, keyframes, lowres, pose, heatmaps or snippets.")],
+    product: Annotated[
+        str, typer.Argument(help="tracks, masks, frames, keyframes, lowres, pose, heatmaps or snippets.")
+    ],
     recording: Annotated[Optional[str], typer.Argument(help="Recording; the first one when left out.")] = None,  # noqa: UP045
     study: StudyOption = None,
     views: ViewsOption = None,
@@ -498,7 +506,9 @@ def demo(
     with output.progress_bar("rendering", 1, "recordings") as advance:
         study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total: advance(0))
     output.note(f"A study of {len(study.catalogue)} recordings is in {folder}; its truth is in {folder}/truth.")
-    output.print_next(f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views")
+    output.print_next(
+        f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
+    )
 
 
 def _open(study: Path | None) -> Study:
@@ -534,7 +544,9 @@ def _announce(study: Study, plan: Plan) -> None:
     if views:
         output.note(f"{views} views, {frames:,} frames to decode.")
     if plan.skipped:
-        output.warn(f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}")
+        output.warn(
+            f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
+        )
 
 
 def _print_plan(plan: Plan) -> None:
@@ -547,7 +559,14 @@ def _print_plan(plan: Plan) -> None:
         why = Counter(item.why for item in plan.items if item.key.product == name and item.action == "build")
         reasons = ", ".join(f"{text} ({count})" for text, count in why.most_common(3))
         rows.append(
-            (name, row["build"], row["done"], row["quarantined"] + row["blocked"], output.bytes_text(row["nbytes"]), reasons)
+            (
+                name,
+                row["build"],
+                row["done"],
+                row["quarantined"] + row["blocked"],
+                output.bytes_text(row["nbytes"]),
+                reasons,
+            )
         )
     output.print_table("Plan", ("stage", "to make", "there", "quarantined", "size", "why"), rows)
 
@@ -569,7 +588,9 @@ def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[s
     rate = f", {report.num_frames / report.seconds:,.0f} frames/s" if report.num_frames and report.seconds else ""
     output.note(f"{output.bytes_text(report.nbytes)} written in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
-        output.warn(f"{report.concealed} frames were damaged and concealed, {report.missing} were missing; see 'status'.")
+        output.warn(
+            f"{report.concealed} frames were damaged and concealed, {report.missing} were missing; see 'status'."
+        )
     if report.quarantined:
         rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
         output.print_table("Quarantined", ("item", "reason"), rows)

@@ -370,7 +370,9 @@ def _dask_outcomes(
         except BugFound as bug:
             if not isinstance(bug.__cause__, KilledWorker):
                 raise
-            problem = InputProblem("the worker process died twice on this view (out of memory, or a crash in a decoder)")
+            problem = InputProblem(
+                "the worker process died twice on this view (out of memory, or a crash in a decoder)"
+            )
             yield TaskOutcome(
                 tuple(ItemOutcome(item.key, item.fingerprint, problem) for item in task.items), 0, 0, 0, 0.0
             )

@@ -219,9 +219,7 @@ S = TypeVar("S", bound=type[Stage])
 STAGES: dict[str, type[Stage]] = {}
 
 
-def stage(
-    name: str, *, version: int, settings: type[StageSettings], command: str | None = None
-) -> Callable[[S], S]:
+def stage(name: str, *, version: int, settings: type[StageSettings], command: str | None = None) -> Callable[[S], S]:
     """Register a stage under the name of its product; raise the version when equal settings would give other bytes.
 
     command: what `actionprep` calls it, where that is not the product's name.
