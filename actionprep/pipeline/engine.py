@@ -134,6 +134,7 @@ def build(
                     progress(outcome, report)
         for name, settings in plan.study_stages:
             _build_study_item(plan_study_item(catalogue, store, name, settings), catalogue, store, report)
+        store.clear_partial()
     report.seconds = time.perf_counter() - begun
     return report
 
@@ -369,7 +370,9 @@ def _dask_outcomes(
         except BugFound as bug:
             if not isinstance(bug.__cause__, KilledWorker):
                 raise
-            problem = InputProblem("the worker process died twice on this view (out of memory, or a crash in a decoder)")
+            problem = InputProblem(
+                "the worker process died twice on this view (out of memory, or a crash in a decoder)"
+            )
             yield TaskOutcome(
                 tuple(ItemOutcome(item.key, item.fingerprint, problem) for item in task.items), 0, 0, 0, 0.0
             )
