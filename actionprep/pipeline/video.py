@@ -118,6 +118,7 @@ class Shortfall:
     """What a pass over all frames could not decode as it should.
 
     num_frames      frames that the packets promise
+    stated          frames that the header states where these are more than the packets promise, else 0
     concealed       frames that came with damage which the decoder covered up
     missing         frames that never came; the last good picture stands for each
     surplus         pictures that came without a place among the packets, and were left out
@@ -126,6 +127,7 @@ class Shortfall:
     """
 
     num_frames: int
+    stated: int
     concealed: int
     missing: int
     surplus: int
@@ -134,14 +136,13 @@ class Shortfall:
     reason: str
 
     def __str__(self) -> str:
-        parts = [
-            f"{self.missing} missing" if self.missing else "",
-            f"{self.concealed} concealed" if self.concealed else "",
-        ]
-        parts += [f"{self.surplus} without a place" if self.surplus else ""]
-        text = f"of {self.num_frames} frames {', '.join(part for part in parts if part)}"
-        text += f", from frame {self.first_bad} on" if self.first_bad is not None else ""
-        return text + (f" ({self.reason})" if self.reason else "")
+        found = {"missing": self.missing, "concealed": self.concealed, "without a place": self.surplus}
+        parts = [f"{count} {what}" for what, count in found.items() if count]
+        if self.stated:
+            parts.insert(0, f"{self.stated - self.num_frames} more stated by the header are not in the file")
+        where = f", from frame {self.first_bad} on" if self.first_bad is not None else ""
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"of {self.num_frames} frames: {', '.join(parts)}{where}{reason}"
 
 
 class VideoBlock(FrameBlock):
@@ -199,6 +200,8 @@ class VideoReader:
         self._threads = threads
         with _opened(self.path) as (container, stream):
             self._index, look = _scan(self.path, container, stream)
+            stated = int(stream.frames)
+        self._stated = stated if stated > self._index.num_packets else 0
         if times is not None and len(times) != self._index.num_frames:
             raise InputProblem(
                 f"{self.path}: the catalogue has {len(times)} frames of it and the file now has "
@@ -266,10 +269,9 @@ class VideoReader:
         not whole, from the beginning.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.num_frames):
-            raise UserError(
-                f"{self.path} has frames 0 to {self.num_frames - 1}, and frame {wanted.min() if wanted.min() < 0 else wanted.max()} was asked for."
-            )
+        beyond = wanted[(wanted < 0) | (wanted >= self.num_frames)]
+        if len(beyond):
+            raise UserError(f"No frame {beyond[0]} in {self.path}. It has frames 0 to {self.num_frames - 1}.")
         size = (height or self.height, width or self.width)
         native = size == (self.height, self.width)
         found: dict[int, np.ndarray] = {}
@@ -288,7 +290,7 @@ class VideoReader:
 
     def _filled(self, *, ahead: bool) -> Iterator[tuple[Any, int]]:
         """Picture and status of every slot."""
-        count = _Count(self.num_frames)
+        count = _Count(self.num_frames, self._stated)
         last: Any = None
         slot = 0
         pictures = self._pictures(count)
@@ -353,7 +355,7 @@ class VideoReader:
         """Deliver these slots (sorted) by decoding from the beginning, and learn the order on the way."""
         wanted = iter(slots)
         target = next(wanted, None)
-        count = _Count(self.num_frames)
+        count = _Count(self.num_frames, self._stated)
         learned: list[int] = []
         last: Any = None
         for at, number, frame, _ in self._pictures(count):
@@ -520,8 +522,8 @@ class _DamagedWhileThreaded(Exception):
 class _Count:
     """Counts what a pass over a video meets."""
 
-    def __init__(self, num_frames: int) -> None:
-        self.num_frames = num_frames
+    def __init__(self, num_frames: int, stated: int) -> None:
+        self.num_frames, self.stated = num_frames, stated
         self.surplus = 0
         self.concealed = self.missing = 0
         self.first_bad: int | None = None
@@ -545,10 +547,17 @@ class _Count:
             self.first_bad = slot
 
     def shortfall(self) -> Shortfall | None:
-        if not (self.concealed or self.missing or self.surplus):
+        if not (self.stated or self.concealed or self.missing or self.surplus):
             return None
         return Shortfall(
-            self.num_frames, self.concealed, self.missing, self.surplus, self.first_bad, self.errors, self.reason
+            num_frames=self.num_frames,
+            stated=self.stated,
+            concealed=self.concealed,
+            missing=self.missing,
+            surplus=self.surplus,
+            first_bad=self.first_bad,
+            decoder_errors=self.errors,
+            reason=self.reason,
         )
 
 
@@ -715,7 +724,7 @@ def _why_not_video(path: str, error: Any) -> str:
 
 
 def _why_not_mp4(file: Any) -> str:
-    """Walk the top level boxes of an MP4 or MOV file (ISO/IEC 14496-12, section 4.2) to see whether its index is there."""
+    """Walk the top level boxes of an MP4 or MOV file (ISO/IEC 14496-12, section 4.2) to see whether it has its index."""
     size = file.seek(0, os.SEEK_END)
     at, kinds = 0, set()
     while at + 8 <= size:
