@@ -17,6 +17,8 @@ Codec = Literal["raw", "zstd"]
 
 # A shard is what one request of a remote store fetches a part of, and what memory holds while it is gathered.
 SHARD_BYTES = 32 << 20
+# A shard's index has an entry for each of its chunks, there or not: this bounds it for tiny rows.
+MAX_CHUNKS_PER_SHARD = 256
 
 
 class ItemWriter:
@@ -50,7 +52,7 @@ class ItemWriter:
         """
         dtype = np.dtype(dtype)
         row_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-        chunks_per_shard = max(1, SHARD_BYTES // (row_bytes * chunk))
+        chunks_per_shard = max(1, min(SHARD_BYTES // (row_bytes * chunk), MAX_CHUNKS_PER_SHARD))
         self._growing[name] = _Growing(
             name, shape, dtype, axes, unit, description, codec, chunk, chunk * chunks_per_shard
         )

@@ -82,11 +82,11 @@ class Store:
 
     def has(self, product: str, recording: str, view: str = "") -> bool:
         """Whether the item is committed."""
-        return self._metadata(ItemKey(product, recording, view)) is not None
+        return self.metadata(ItemKey(product, recording, view)) is not None
 
     def fingerprint(self, key: ItemKey) -> str | None:
         """What the committed item was made from; None when it is not there."""
-        attributes = self._metadata(key)
+        attributes = self.metadata(key)
         return None if attributes is None else str(attributes["fingerprint"])
 
     def item(self, product: str, recording: str, view: str = "") -> ItemReader:
@@ -97,7 +97,7 @@ class Store:
         key = ItemKey(product, recording, view)
         reader = self._readers.get(key)
         if reader is None:
-            if self._metadata(key) is None:
+            if self.metadata(key) is None:
                 raise UserError(self._no_item(key))
             while len(self._readers) >= 4096:  # a bound for files held open, far above any working set
                 self._readers.pop(next(iter(self._readers)))
@@ -200,8 +200,8 @@ class Store:
 
         return ItemReader(key.path, zarr.open_group(self.url, path=key.path, mode="r"))
 
-    def _metadata(self, key: ItemKey) -> dict[str, Any] | None:
-        """Attributes of a committed item, else None."""
+    def metadata(self, key: ItemKey) -> dict[str, Any] | None:
+        """Attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None."""
         if self.path is not None:
             try:
                 attributes = json.loads((self.path / key.path / "zarr.json").read_bytes()).get("attributes", {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -107,6 +107,8 @@ class ViewSource:
     times      (T,) float64  frame times in seconds on the recording's clock, from the packets
     height, width            display size in pixels, after rotation
     fps                      median rate, for choosing windows, never for times
+    segments                 the recording's annotated intervals
+    root                     folder of the study, which relative paths in settings start from
     """
 
     recording: str
@@ -116,7 +118,8 @@ class ViewSource:
     width: int
     fps: float
     times: np.ndarray
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+    root: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -130,6 +133,7 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     Settings: ClassVar[type[StageSettings]]
+    command: ClassVar[str]
     help: ClassVar[str]
 
     @classmethod
@@ -144,6 +148,16 @@ class Stage(ABC):
     def inputs(cls, settings: Any) -> tuple[Input, ...]:
         """Products that are read."""
         return ()
+
+    @classmethod
+    def reads_of_source(cls, settings: Any, source: ViewSource) -> Any:
+        """Plain values besides the video that decide the result, such as segments or a digest of side files."""
+        return None
+
+    @classmethod
+    def estimated_bytes(cls, settings: Any, source: ViewSource) -> int:
+        """About how many bytes the item will take, from metadata alone."""
+        return 0
 
 
 class FrameStage(Stage):
@@ -177,6 +191,15 @@ class FrameStage(Stage):
         raise UserError(f"The product '{cls.name}' cannot be read block by block.")
 
 
+class ViewStage(Stage):
+    """A stage that makes the product of one view from other products or from files, without decoding the video."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]) -> None:
+        """Make the product of one view; done maps each input to its finished item."""
+
+
 class ArrayStage(Stage):
     """A stage that reads products and the catalogue and makes one product for the whole study."""
 
@@ -196,13 +219,18 @@ S = TypeVar("S", bound=type[Stage])
 STAGES: dict[str, type[Stage]] = {}
 
 
-def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable[[S], S]:
-    """Register a stage under the name of its product; raise the version when equal settings would give other bytes."""
+def stage(
+    name: str, *, version: int, settings: type[StageSettings], command: str | None = None
+) -> Callable[[S], S]:
+    """Register a stage under the name of its product; raise the version when equal settings would give other bytes.
+
+    command: what `actionprep` calls it, where that is not the product's name.
+    """
 
     def register(cls: S) -> S:
         if name in STAGES and STAGES[name].__qualname__ != cls.__qualname__:
             raise ValueError(f"Two stages are called '{name}': {STAGES[name].__qualname__} and {cls.__qualname__}.")
-        cls.name, cls.version, cls.Settings = name, version, settings
+        cls.name, cls.version, cls.Settings, cls.command = name, version, settings, command or name
         cls.help = (settings.__doc__ or "").strip().split("\n")[0]
         STAGES[name] = cls
         return cls
@@ -212,6 +240,9 @@ def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable
 
 def find_stage(name: str) -> type[Stage]:
     """The stage of that name; raises UserError naming the nearest one."""
+    from actionprep.pipeline.index import load_stages
+
+    load_stages()
     if name not in STAGES:
         raise UserError(f"No stage '{name}'.{nearest(name, STAGES)} Stages: {', '.join(STAGES)}.")
     return STAGES[name]
