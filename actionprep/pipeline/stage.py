@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from actionprep.errors import UserError, nearest
 from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue, View
+    from actionprep.datasets.catalogue import Catalogue
     from actionprep.datasets.store import ItemReader, ItemWriter, Store
 
 Filter = Literal["area", "bilinear", "bicubic"]
@@ -107,6 +107,8 @@ class ViewSource:
     times      (T,) float64  frame times in seconds on the recording's clock, from the packets
     height, width            display size in pixels, after rotation
     fps                      median rate, for choosing windows, never for times
+    segments                 the recording's annotated intervals
+    root                     folder of the study, which relative paths in settings start from
     """
 
     recording: str
@@ -116,7 +118,8 @@ class ViewSource:
     width: int
     fps: float
     times: np.ndarray
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+    root: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -144,6 +147,16 @@ class Stage(ABC):
     def inputs(cls, settings: Any) -> tuple[Input, ...]:
         """Products that are read."""
         return ()
+
+    @classmethod
+    def reads_of_source(cls, settings: Any, source: ViewSource) -> Any:
+        """Plain values besides the video that decide the result, such as segments or a digest of side files."""
+        return None
+
+    @classmethod
+    def estimated_bytes(cls, settings: Any, source: ViewSource) -> int:
+        """About how many bytes the item will take, from metadata alone."""
+        return 0
 
 
 class FrameStage(Stage):
@@ -175,6 +188,15 @@ class FrameStage(Stage):
         Stages that others read live override it.
         """
         raise UserError(f"The product '{cls.name}' cannot be read block by block.")
+
+
+class ViewStage(Stage):
+    """A stage that makes the product of one view from other products or from files, without decoding the video."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]) -> None:
+        """Make the product of one view; done maps each input to its finished item."""
 
 
 class ArrayStage(Stage):
