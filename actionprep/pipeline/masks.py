@@ -21,29 +21,44 @@ FRAMES_PER_CHUNK = 32
 class MasksSettings(StageSettings):
     """Tell foreground from background in every frame."""
 
-    source: str = option("motion", "Where masks come from: motion (a camera that stands still; no weights), files (DEVA, SAM 2, …).")
+    source: str = option(
+        "motion",
+        "Where masks come from: motion (for a camera that stands still), files (as DEVA and SAM 2 write them).",
+    )
     files: str = option(
         "",
-        "For source files: pattern with {recording} and {view} of a folder of PNG or npz, one a frame, of one npz, or of a "
-        "mask video.",
+        "For source files: pattern with {recording} and {view} that leads to a folder of PNG or npz, one a frame, to one "
+        "npz, or to a mask video.",
     )
     ids: tuple[int, ...] = option((), "For source files: which object ids are foreground; none named: all but 0.")
     key: str = option("", "For source files: name of the array in npz files; empty: arr_0, or the only one.")
     first_number: int | None = option(
-        None, "For source files: the number in the file name of frame 0; not set: 0 if there is such a file, else 1.", ge=0
+        None,
+        "For source files: the number in the file name of frame 0; not set: 0 if there is such a file, else 1.",
+        ge=0,
     )
     missing: Literal["error", "empty"] = option(
         "error", "For source files: a frame without a mask is an error, or has no foreground (counted)."
     )
-    resize: bool = option(False, "For source files: scale masks of another size to the frames, nearest pixel (counted).")
-    window: float = option(1.0, "For source motion: movement is sought this many seconds before and after a frame.", gt=0, le=10)
+    resize: bool = option(
+        False, "For source files: scale masks of another size to the frames, nearest pixel (counted)."
+    )
+    window: float = option(
+        1.0, "For source motion: movement is sought this many seconds before and after a frame.", gt=0, le=10
+    )
     background: float = option(
         20.0, "For source motion: seconds after which a thing that stands still is background.", gt=0
     )
-    threshold: float = option(16.0, "For source motion: grey levels of 255 that count as change, above the noise.", gt=0)
-    min_area: float = option(0.0005, "For source motion: smaller spots, as a share of the picture, are dropped.", ge=0, lt=1)
+    threshold: float = option(
+        16.0, "For source motion: grey levels of 255 that count as change, above the noise.", gt=0
+    )
+    min_area: float = option(
+        0.0005, "For source motion: smaller spots, as a share of the picture, are dropped.", ge=0, lt=1
+    )
     grow: float = option(0.006, "For source motion: foreground is grown by this share of the short side.", ge=0, lt=0.5)
-    short_side: int = option(160, "For source motion: pictures are shrunk to this short side before they are compared.", ge=16)
+    short_side: int = option(
+        160, "For source motion: pictures are shrunk to this short side before they are compared.", ge=16
+    )
 
     @field_validator("source")
     @classmethod
@@ -63,11 +78,11 @@ class MasksSettings(StageSettings):
 
 @stage("masks", version=1, settings=MasksSettings)
 class Masks(FrameStage):
-    """Makes masks/<recording>/<view>: foreground (T, H, ceil(W / 8)) uint8, packed along the width, and area (T) float32.
+    """Makes masks/<recording>/<view>: foreground (T, H, ceil(W / 8)) uint8 and area (T) float32.
 
-    Read it with `unpack_masks(reader["foreground"][a:b], reader.attributes["width"])`. area is the share of the picture
-    that is foreground. Attributes: source, width, num_frames, num_empty (frames without foreground), is_empty (no frame has
-    any) and what the source filled in or converted (e.g. num_missing, num_resized).
+    foreground is packed along the width: `unpack_masks(reader["foreground"][a:b], reader.attributes["width"])` reads
+    it. area is the share of the picture that is foreground. Attributes: source, width, num_frames, num_empty (frames
+    without foreground), is_empty (no frame has any), and what the source filled in or converted (e.g. num_missing).
 
     Live, `push` and `finish` return a `MaskBlock` of the frames that are ready: masks may lag behind the frames.
     """
@@ -89,7 +104,12 @@ class Masks(FrameStage):
             description="1 where a pixel is foreground; 8 pixels of a row to a byte, leftmost in the highest bit",
         )
         item.create(
-            "area", shape=(), dtype="f4", axes=("frame",), chunk=4096, description="share of the picture that is foreground"
+            "area",
+            shape=(),
+            dtype="f4",
+            axes=("frame",),
+            chunk=4096,
+            description="share of the picture that is foreground",
         )
 
     @classmethod
@@ -99,6 +119,15 @@ class Masks(FrameStage):
     @classmethod
     def inputs(cls, settings: MasksSettings) -> tuple[Input, ...]:  # noqa: D102
         return find_mask_source(settings.source).inputs(settings)
+
+    @classmethod
+    def reads_of_source(cls, settings: MasksSettings, source: ViewSource) -> Any:  # noqa: D102
+        return find_mask_source(settings.source).reads_of_source(settings, source)
+
+    @classmethod
+    def estimated_bytes(cls, settings: MasksSettings, source: ViewSource) -> int:  # noqa: D102
+        # Packed masks of one or two people compress about twenty times.
+        return source.num_frames * source.height * -(-source.width // 8) // 20
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
         return self._store(self._masks.push(block, live))
@@ -117,7 +146,8 @@ class Masks(FrameStage):
 
     def _store(self, ready: MaskBlock) -> MaskBlock:
         if len(ready.index):
-            area = ready.foreground.mean(axis=(1, 2), dtype=np.float32)
+            pixels = np.count_nonzero(ready.foreground, axis=(1, 2))
+            area = pixels.astype(np.float32) / np.float32(ready.foreground[0].size)
             self.item.append("foreground", pack_masks(ready.foreground))
             self.item.append("area", area)
             self._num_frames += len(area)

@@ -13,7 +13,7 @@ THRESHOLDS = (1, 2, 4, 8, 16)
 class TrackScores:
     """How near tracks are to the truth; every figure is a share in [0, 1] over all points and frames that count.
 
-    within              for each threshold of 1, 2, 4, 8, 16 px: share of the truly visible positions that are nearer than it
+    within              for each threshold of 1, 2, 4, 8, 16 px: share of the truly visible positions that are nearer
     delta_average       mean of `within`
     jaccard             for each threshold: hits / (truly visible positions + false alarms), where a hit is visible in
                         both and near enough, and a false alarm is called visible, but is hidden or too far off

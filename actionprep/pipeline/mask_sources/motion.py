@@ -23,7 +23,7 @@ MOST_LOOK_AHEAD = 60
 class MotionMasks(MaskSource):
     """Background subtraction with clean-up: needs no weights, but a camera that stands still.
 
-    Works on grey pictures of `short_side` pixels. A frame waits until the frames of the next `window` seconds are there.
+    Works on grey pictures of `short_side` pixels. A frame waits until those of the next `window` seconds are there.
     """
 
     def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
@@ -69,9 +69,9 @@ class MotionFinder:
 
     A pixel counts by the larger of two figures, in grey levels:
 
-    movement    for lags k = 1, 2, 4, … up to `reach`: the smaller of its differences to two other frames, one k before and
-                one k after, or k and 2k after, or k and 2k before. It takes two, because the difference to one frame
-                also marks the place where a thing was or will be, and not only where it is.
+    movement    for lags k = 1, 2, 4, … up to `reach`: the smaller of its differences to two other frames, one k before
+                and one k after, or k and 2k after, or k and 2k before. It takes two, because the difference to one
+                frame also marks the place where a thing was or will be, and not only where it is.
     background  the difference to a background that follows the picture by a fixed small step a frame (the sigma-delta
                 filter, Manzanera and Richefeu, "A new motion detection algorithm based on Σ-Δ background estimation",
                 2007). It keeps what stops moving for a while, and begins as the median of the first frames.
@@ -81,9 +81,7 @@ class MotionFinder:
     short side. The threshold is raised with the noise, measured as the median difference of successive frames.
     """
 
-    def __init__(
-        self, *, reach: int, threshold: float, background_frames: float, min_area: float, grow: float
-    ) -> None:
+    def __init__(self, *, reach: int, threshold: float, background_frames: float, min_area: float, grow: float) -> None:
         self._reach = reach
         self._threshold = threshold
         self._background_step = 2 * threshold / max(background_frames, 1)
@@ -143,7 +141,7 @@ class MotionFinder:
             for one, two in ((-lag, lag), (lag, 2 * lag), (-lag, -2 * lag)):
                 first, second = self._now + one, self._now + two
                 near = abs(one) <= self._reach and abs(two) <= self._reach
-                if near and 0 <= min(first, second) and max(first, second) <= last:
+                if near and min(first, second) >= 0 and max(first, second) <= last:
                     cv2.max(most, cv2.min(to(first), to(second)), dst=most)
             lag *= 2
         return most

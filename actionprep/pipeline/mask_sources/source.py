@@ -59,6 +59,11 @@ class MaskSource(ABC):
         """Products that are read besides the frames."""
         return ()
 
+    @classmethod
+    def reads_of_source(cls, settings: MasksSettings, source: ViewSource) -> Any:
+        """Plain values besides the video that decide this view's masks, such as a digest of mask files."""
+        return None
+
     @abstractmethod
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:
         """Take some frames and return the masks that are ready."""
@@ -82,7 +87,8 @@ def mask_source(name: str) -> Callable[[T], T]:
 
     def register(cls: T) -> T:
         if name in MASK_SOURCES and MASK_SOURCES[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"Two mask sources are called '{name}': {MASK_SOURCES[name].__qualname__}, {cls.__qualname__}.")
+            known = MASK_SOURCES[name].__qualname__
+            raise ValueError(f"Two mask sources are called '{name}': {known} and {cls.__qualname__}.")
         cls.name = name
         cls.help = (cls.__doc__ or "").strip().split("\n")[0]
         MASK_SOURCES[name] = cls

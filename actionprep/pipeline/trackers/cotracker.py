@@ -32,13 +32,14 @@ NETWORK_TIMEOUT_S = 20.0
 class _CoTracker(PointTracker):
     """What the three share: where code and weights are, and how a window goes through the network.
 
-    The network is called below the predictor of the repository, because the predictor returns visibility as a bit, by two
-    different rules. We store visibility and confidence as they come and keep the rule beside them. As in the predictor,
-    frames are scaled to 384x512 with aligned corners, a 6x6 grid of support points is tracked along, six updates are made,
-    and in the frame of its query a point is where the query says, visible.
+    The network is called below the predictor of the repository, because the predictor returns visibility as a bit, by
+    two different rules. We store visibility and confidence as they come and keep the rule beside them. As in the
+    predictor, frames are scaled to 384x512 with aligned corners, a 6x6 grid of support points is tracked along, six
+    updates are made, and in the frame of its query a point is where the query says, visible. Otherwise than there, the
+    support points start in the frame of the first query.
 
-    Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labelling Real Videos", 2024; "CoTracker: It is
-    Better to Track Together", ECCV 2024. Code and weights: CC BY-NC 4.0, none of it is part of this package.
+    Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labelling Real Videos", 2024, and "CoTracker:
+    It is Better to Track Together", ECCV 2024. Code and weights are CC BY-NC 4.0; none of it is part of this package.
     """
 
     needs = "rgb"
@@ -47,7 +48,7 @@ class _CoTracker(PointTracker):
     weights_folder: ClassVar[str]
 
     @classmethod
-    def identity(cls, settings: TracksSettings) -> dict[str, str]:  # noqa: D102
+    def identity(cls, settings: TracksSettings) -> dict[str, str]:
         import torch
 
         code, weights = _find_code(cls, settings), _find_weights(cls, settings)
@@ -59,12 +60,12 @@ class _CoTracker(PointTracker):
         }
 
     @classmethod
-    def is_at_hand(cls, settings: TracksSettings) -> bool:  # noqa: D102
+    def is_at_hand(cls, settings: TracksSettings) -> bool:
         code = Path(settings.repo) if settings.repo else _hub_code_folder()
         weights = Path(settings.checkpoint) if settings.checkpoint else _hub_checkpoints() / cls.weights
         return (code / "hubconf.py").is_file() and weights.is_file()
 
-    def track(self, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:  # noqa: D102
+    def track(self, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:
         import torch
 
         predictor = self._predictor()
@@ -72,11 +73,13 @@ class _CoTracker(PointTracker):
             return self._track(predictor, frames, queries, both_ways=both_ways)
         except torch.OutOfMemoryError:
             raise EnvironmentProblem(
-                f"{self.title} ran out of memory on {self._device()} with {len(frames)} frames and {len(queries)} points "
-                f"at a time. Make tracks.window or tracks.grid smaller, or set tracks.device = \"cpu\"."
+                f"{self.title} ran out of memory on {self._device()} with {len(frames)} frames and {len(queries)} "
+                'points at a time. Make tracks.window or tracks.grid smaller, or set tracks.device = "cpu".'
             ) from None
 
-    def _track(self, predictor: Any, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:
+    def _track(
+        self, predictor: Any, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool
+    ) -> PointTracks:
         import torch
 
         device = self._device()
@@ -87,15 +90,15 @@ class _CoTracker(PointTracker):
         num_frames, num_points = len(frames), len(queries)
 
         def run(taken: Sequence[np.ndarray], query_frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            scaled = np.concatenate([query_frames[:, None], queries[:, 1:] * to_model], axis=1).astype(np.float32)
             support = cotracker_grid(SUPPORT_GRID, model_height, model_width)
-            support = np.concatenate([np.full((len(support), 1), query_frames.min()), support], axis=1).astype(np.float32)
+            at = np.concatenate([query_frames, np.full(len(support), query_frames.min())])[:, None]
+            where = np.concatenate([queries[:, 1:] * to_model, support])
+            points = torch.from_numpy(np.concatenate([at, where], axis=1).astype(np.float32))[None].to(device)
             with torch.no_grad():
                 video = torch.from_numpy(np.stack(taken)).to(device).permute(0, 3, 1, 2).float()
                 video = torch.nn.functional.interpolate(
                     video, (model_height, model_width), mode="bilinear", align_corners=True
                 )
-                points = torch.from_numpy(np.concatenate([scaled, support]))[None].to(device)
                 found = self._run(predictor.model, video[None], points)
             xy, visibility, confidence = (part[0, :, :num_points].float().cpu().numpy() for part in found)
             return xy / to_model, visibility, confidence
@@ -163,7 +166,7 @@ class CoTracker3Offline(_CoTracker):
 
 @tracker("cotracker3_online")
 class CoTracker3Online(_CoTracker):
-    """CoTracker 3 online: goes through a window 16 frames at a time, so that its memory does not grow with the window."""
+    """CoTracker 3 online: goes through a window 16 frames at a time, so that memory does not grow with the window."""
 
     title = "CoTracker 3"
     weights = "scaled_online.pth"
@@ -229,13 +232,13 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(
-            f"{weights} is not loaded: it holds more than weights, or is no checkpoint at all, and loading it could run "
-            f"code. Expected the file {kind.weights} of {kind.title} as its authors publish it. "
+            f"{weights} is not loaded: it holds more than weights, or is no checkpoint at all, and loading it could "
+            f"run code. Expected the file {kind.weights} of {kind.title} as its authors publish it. "
             f"Get it from {_weights_url(kind)}. ({str(error).splitlines()[0]})"
         ) from None
     except (RuntimeError, EOFError, OSError) as error:
         raise UserError(
-            f"{weights} cannot be read as a checkpoint: {str(error).splitlines()[0] if str(error) else 'it ends early'}. "
+            f"{weights} cannot be read as a checkpoint: {(str(error) or 'it ends early').splitlines()[0]} "
             f"Expected the file {kind.weights} of {kind.title}. Get it anew from {_weights_url(kind)}."
         ) from None
     if isinstance(state, dict) and "model" in state:
@@ -294,7 +297,7 @@ def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
 
 def _missing(kind: type[_CoTracker], what: str, looked_for: str) -> str:
     name, put, key = {
-        "code": ("its code", f"put the repository {HUB_REPO} at commit {HUB_COMMIT[:7]} there", 'repo = "…/co-tracker"'),
+        "code": ("its code", f"put {HUB_REPO} at commit {HUB_COMMIT[:7]} there", 'repo = "…/co-tracker"'),
         "weights": ("its weights", "put the file there", f'checkpoint = "…/{kind.weights}"'),
     }[what]
     return (

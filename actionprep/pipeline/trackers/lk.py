@@ -71,7 +71,7 @@ class LucasKanade(PointTracker):
             here,
             there,
             np.ascontiguousarray(xy).reshape(-1, 1, 2),
-            None,  # type: ignore[call-overload]
+            None,
             winSize=(self.settings.patch, self.settings.patch),
             maxLevel=self.settings.levels - 1,
             criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),

@@ -35,8 +35,8 @@ class PointTracker(ABC):
     """Follows points through the frames of one window.
 
     needs              what the frames must be: gray (H, W) or rgb (H, W, 3), uint8
-    visible_rule       which figure is compared with `visible_above` to call a point visible, as the tracker's authors do;
-    visible_above      thresholds are applied on read, never before storing
+    visible_rule       which figure is compared with `visible_above` to call a point visible, as the tracker's authors
+    visible_above      do; thresholds are applied on read, never before storing
     """
 
     name: ClassVar[str]
@@ -79,7 +79,8 @@ def tracker(name: str) -> Callable[[T], T]:
 
     def register(cls: T) -> T:
         if name in TRACKERS and TRACKERS[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"Two point trackers are called '{name}': {TRACKERS[name].__qualname__}, {cls.__qualname__}.")
+            known = TRACKERS[name].__qualname__
+            raise ValueError(f"Two point trackers are called '{name}': {known} and {cls.__qualname__}.")
         cls.name = name
         cls.help = (cls.__doc__ or "").strip().split("\n")[0]
         TRACKERS[name] = cls
