@@ -1,4 +1,4 @@
-"""The stage that cuts recordings into labelled windows: snippets/<name>."""
+"""Cut recordings into labelled windows: snippets/<name>."""
 
 from __future__ import annotations
 
