@@ -236,9 +236,7 @@ class Study:
         visibility, confidence = item["visibility"][:], item["confidence"][:]
         return Tracks(
             xy=item["xy"][:],
-            visible=visible(
-                visibility, confidence, rule=attributes["visible_rule"], above=attributes["visible_above"]
-            ),
+            visible=visible(visibility, confidence, rule=attributes["visible_rule"], above=attributes["visible_above"]),
             visibility=visibility,
             confidence=confidence,
             valid=item["valid"][:].astype(bool),
