@@ -171,7 +171,7 @@ def encode_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB → the bytes of a JPEG file, (N,) uint8."""
     import cv2
 
-    encoded, file = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    encoded, file = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not encoded:
         raise RuntimeError(f"OpenCV could not write a picture of shape {picture.shape} as JPEG.")
     return np.asarray(file, np.uint8).reshape(-1)

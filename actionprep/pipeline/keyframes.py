@@ -54,7 +54,7 @@ class FrameSampler(ABC):
     def choose(
         self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
     ) -> np.ndarray:
-        """(K,) int64 indices of the chosen frames, not decreasing; times (T,) s, motion (T,) as `motion_between` gives."""
+        """(K,) int64 indices of the chosen frames, not decreasing; times (T,) s, motion (T,) as `MotionMeter` measures."""
 
 
 F = TypeVar("F", bound=type[FrameSampler])
