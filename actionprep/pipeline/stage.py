@@ -133,6 +133,7 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     Settings: ClassVar[type[StageSettings]]
+    command: ClassVar[str]
     help: ClassVar[str]
 
     @classmethod
@@ -218,13 +219,16 @@ S = TypeVar("S", bound=type[Stage])
 STAGES: dict[str, type[Stage]] = {}
 
 
-def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable[[S], S]:
-    """Register a stage under the name of its product; raise the version when equal settings would give other bytes."""
+def stage(name: str, *, version: int, settings: type[StageSettings], command: str | None = None) -> Callable[[S], S]:
+    """Register a stage under the name of its product; raise the version when equal settings would give other bytes.
+
+    command: what `actionprep` calls it, where that is not the product's name.
+    """
 
     def register(cls: S) -> S:
         if name in STAGES and STAGES[name].__qualname__ != cls.__qualname__:
             raise ValueError(f"Two stages are called '{name}': {STAGES[name].__qualname__} and {cls.__qualname__}.")
-        cls.name, cls.version, cls.Settings = name, version, settings
+        cls.name, cls.version, cls.Settings, cls.command = name, version, settings, command or name
         cls.help = (settings.__doc__ or "").strip().split("\n")[0]
         STAGES[name] = cls
         return cls
@@ -234,6 +238,9 @@ def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable
 
 def find_stage(name: str) -> type[Stage]:
     """The stage of that name; raises UserError naming the nearest one."""
+    from actionprep.pipeline.index import load_stages
+
+    load_stages()
     if name not in STAGES:
         raise UserError(f"No stage '{name}'.{nearest(name, STAGES)} Stages: {', '.join(STAGES)}.")
     return STAGES[name]
