@@ -1,4 +1,4 @@
-"""The stage that splits recordings into train, val and test: split/<name>."""
+"""Split recordings into train, val and test; no subject, recording or video file crosses."""
 
 from __future__ import annotations
 
