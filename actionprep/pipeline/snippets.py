@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Cut recordings into labelled windows: snippets/<name>."""
-=======
 """Cut recordings into windows and label them by the segments that they overlap."""
->>>>>>> study
 
 from __future__ import annotations
 
