@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 StudyOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads this form in every version that we allow
-    typer.Option("--study", help="Folder of the study; otherwise the nearest actionprep.toml above the current folder."),
+    typer.Option(
+        "--study", help="Folder of the study; otherwise the nearest actionprep.toml above the current folder."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -121,9 +123,7 @@ def settings_parameters(model: type[Settings], *, panel: str, taken: set[str]) -
         if isinstance(default, bool):
             help = f"{help} [default: {'yes' if default else 'no'}]"
         annotation = Annotated[Optional[kind], typer.Option(*names, help=help.strip(), rich_help_panel=panel)]  # type: ignore[valid-type]  # noqa: UP045
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
 
 

@@ -109,4 +109,6 @@ def duration_text(seconds: float) -> str:
 
 
 def _numeric(cell: str) -> bool:
-    return not cell or cell.replace(",", "").replace(" %", "").replace("%", "").lstrip("-").replace(".", "", 1).isdigit()
+    return (
+        not cell or cell.replace(",", "").replace(" %", "").replace("%", "").lstrip("-").replace(".", "", 1).isdigit()
+    )

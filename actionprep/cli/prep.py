@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
@@ -13,6 +14,7 @@ from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, S
 
 if TYPE_CHECKING:
     from actionprep.api import Study
+    from actionprep.datasets.scan import ScanProgress
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
 
@@ -32,7 +34,9 @@ SchedulerOption = Annotated[
 ]
 SlurmOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--slurm", help="Work in SLURM jobs: options of a job as key=value, such as queue=cpu cores=4 memory=16GB."),
+    typer.Option(
+        "--slurm", help="Work in SLURM jobs: options of a job as key=value, such as queue=cpu cores=4 memory=16GB."
+    ),
 ]
 RetryOption = Annotated[bool, typer.Option("--retry", help="Try quarantined items again.")]
 SkipOption = Annotated[
@@ -108,8 +112,16 @@ def stage_command(command: str) -> Any:
         if views and "views" in stage.Settings.model_fields:
             given["views"] = tuple(views)
         work_on(
-            _open(study), (entry.name,), views=views, overrides={entry.name: given}, workers=workers,
-            scheduler=scheduler, slurm=slurm, retry=retry, skip_incomplete=skip_incomplete, json=json,
+            _open(study),
+            (entry.name,),
+            views=views,
+            overrides={entry.name: given},
+            workers=workers,
+            scheduler=scheduler,
+            slurm=slurm,
+            retry=retry,
+            skip_incomplete=skip_incomplete,
+            json=json,
         )
 
     signature = inspect.signature(run)
@@ -146,9 +158,7 @@ def work_on(
     """Plan, say so, build with a progress bar, and end with a table and the next command."""
     from actionprep.cli import output
 
-    plan = study.plan(
-        *stages, views=views or (), overrides=overrides, retry=retry, skip_incomplete=skip_incomplete
-    )
+    plan = study.plan(*stages, views=views or (), overrides=overrides, retry=retry, skip_incomplete=skip_incomplete)
     if not json:
         _announce(study, plan)
     frames = sum(task.num_frames for task in plan.view_tasks)
@@ -158,9 +168,7 @@ def work_on(
         report = study.carry_out(
             plan,
             workers=_workers(workers, scheduler, slurm),
-            progress=lambda task, sofar: advance(
-                task.num_frames if frames else 1, failures=len(sofar.quarantined)
-            ),
+            progress=lambda task, sofar: advance(task.num_frames if frames else 1, failures=len(sofar.quarantined)),
         )
     if json:
         output.print_json(_report_document(plan, report))
@@ -215,38 +223,47 @@ def init(
 @app.command(rich_help_panel=STUDY)
 @guarded
 def scan(
-    study: StudyOption = None, workers: WorkersOption = None, json: JsonOption = False, debug: DebugOption = False
+    study: StudyOption = None,
+    workers: WorkersOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Also read files that have not changed.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Read every video by its packets and write the catalogue; changes no input."""
     from actionprep.cli import output
 
     opened = _open(study)
-    bar: list[Any] = []
+    with ExitStack() as stack:
+        bar: list[Any] = []
 
-    def progress(done: int, total: int) -> None:
-        if not bar:
-            bar.append(output.progress_bar("scanning", total, "videos", quiet=json))
-            bar.append(bar[0].__enter__())
-        bar[1](1)
+        def progress(sofar: ScanProgress) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("scanning", sofar.total, "videos", quiet=json)))
+            bar[0](1, failures=sofar.unreadable)
 
-    try:
-        report = opened.scan(workers=workers, progress=progress)
-    finally:
-        if bar:
-            bar[0].__exit__(None, None, None)
-    catalogue = opened.catalogue
+        report = opened.scan(workers=workers or 4, again=again, progress=progress)
+    catalogue = report.catalogue
+    counts = {
+        "recordings": len(catalogue),
+        "views": len(catalogue.views),
+        "frames": sum(view.num_frames for view in catalogue.views),
+        "segments": sum(map(len, catalogue.segments.values())),
+        "labels": len(catalogue.labels),
+        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "unreadable videos": len(report.unreadable),
+    }
     if json:
-        output.print_json(report.document())
-    else:
-        unreadable = [view for view in catalogue.views if view.status != "ok"]
-        if report.findings:
-            output.print_table(
-                "Findings", ("kind", "where", "what"), [(one.kind, one.where, one.message) for one in report.findings]
-            )
-        output.print_table("Catalogue", ("what", "count"), report.counts().items())
-        if unreadable:
-            output.warn(f"{len(unreadable)} videos cannot be read; the others go on without them.")
-        output.print_next("actionprep plan", "what a build would do")
+        findings = [{"kind": one.kind, "where": one.where, "message": one.message} for one in report.findings]
+        output.print_json({**counts, "read_now": report.num_probed, "findings": findings})
+        return
+    if report.findings:
+        rows = [(one.kind, one.where, one.message) for one in report.findings]
+        output.print_table("Findings", ("kind", "where", "what"), rows)
+    output.print_table("Catalogue", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+    output.note(f"{report.num_probed} videos read, {report.num_reused} unchanged since the last scan.")
+    if report.unreadable:
+        output.warn(f"{len(report.unreadable)} videos cannot be read; the others go on without them.")
+    output.print_next("actionprep plan", "what a build would do")
 
 
 @app.command(rich_help_panel=STUDY)
@@ -464,7 +481,9 @@ def gc(
 @app.command(rich_help_panel=LOOK, cls=ManyValuesCommand)
 @guarded
 def show(
-    product: Annotated[str, typer.Argument(help="tracks, masks, frames, keyframes, lowres, pose, heatmaps or snippets.")],
+    product: Annotated[
+        str, typer.Argument(help="tracks, masks, frames, keyframes, lowres, pose, heatmaps or snippets.")
+    ],
     recording: Annotated[Optional[str], typer.Argument(help="Recording; the first one when left out.")] = None,  # noqa: UP045
     study: StudyOption = None,
     views: ViewsOption = None,
@@ -495,10 +514,19 @@ def demo(
     from actionprep.api import make_demo
     from actionprep.cli import output
 
-    with output.progress_bar("rendering", 1, "recordings") as advance:
-        study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total: advance(0))
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("rendering", total, "recordings")))
+            bar[0](1)
+
+        study = make_demo(folder, seed=seed, recordings=recordings, progress=progress)
     output.note(f"A study of {len(study.catalogue)} recordings is in {folder}; its truth is in {folder}/truth.")
-    output.print_next(f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views")
+    output.print_next(
+        f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
+    )
 
 
 def _open(study: Path | None) -> Study:
@@ -534,7 +562,9 @@ def _announce(study: Study, plan: Plan) -> None:
     if views:
         output.note(f"{views} views, {frames:,} frames to decode.")
     if plan.skipped:
-        output.warn(f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}")
+        output.warn(
+            f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
+        )
 
 
 def _print_plan(plan: Plan) -> None:
@@ -547,7 +577,14 @@ def _print_plan(plan: Plan) -> None:
         why = Counter(item.why for item in plan.items if item.key.product == name and item.action == "build")
         reasons = ", ".join(f"{text} ({count})" for text, count in why.most_common(3))
         rows.append(
-            (name, row["build"], row["done"], row["quarantined"] + row["blocked"], output.bytes_text(row["nbytes"]), reasons)
+            (
+                name,
+                row["build"],
+                row["done"],
+                row["quarantined"] + row["blocked"],
+                output.bytes_text(row["nbytes"]),
+                reasons,
+            )
         )
     output.print_table("Plan", ("stage", "to make", "there", "quarantined", "size", "why"), rows)
 
@@ -569,7 +606,9 @@ def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[s
     rate = f", {report.num_frames / report.seconds:,.0f} frames/s" if report.num_frames and report.seconds else ""
     output.note(f"{output.bytes_text(report.nbytes)} written in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
-        output.warn(f"{report.concealed} frames were damaged and concealed, {report.missing} were missing; see 'status'.")
+        output.warn(
+            f"{report.concealed} frames were damaged and concealed, {report.missing} were missing; see 'status'."
+        )
     if report.quarantined:
         rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
         output.print_table("Quarantined", ("item", "reason"), rows)

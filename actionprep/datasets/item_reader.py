@@ -179,16 +179,23 @@ class MappedArrayReader(ArrayReader):
         self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._tail = "/0" * (len(self.shape) - 1)
         self._files: dict[int, _MappedFile] = {}
+        self._ready: dict[int, np.ndarray] = {}  # views of mapped chunks whose checksum was proved
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_files": {}, "_ready": {}}
 
     def _rows(self, start: int, stop: int) -> np.ndarray:
-        found = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        shape = (stop - start, *self.shape[1:])
+        rows_per_chunk, row_bytes = self._layout.rows_per_chunk, self._row_bytes
+        chunk, first = divmod(start, rows_per_chunk)
+        if start < stop <= start + rows_per_chunk - first and row_bytes:
+            # Most reads of small arrays lie in one chunk.
+            payload = self._chunk(chunk)[first * row_bytes : (first + stop - start) * row_bytes]
+            return payload.copy().view(self.dtype).reshape(shape)
+        found = np.empty(shape, self.dtype)
         if not found.size:
             return found
         target = found.reshape(-1).view(np.uint8)
-        rows_per_chunk, row_bytes = self._layout.rows_per_chunk, self._row_bytes
         at, row = 0, start
         while row < stop:
             chunk, first = divmod(row, rows_per_chunk)
@@ -201,6 +208,9 @@ class MappedArrayReader(ArrayReader):
 
     def _chunk(self, chunk: int) -> np.ndarray:
         file_index, inner = divmod(chunk, self._layout.chunks_per_file)
+        ready = self._ready.get(chunk)
+        if ready is not None:
+            return ready
         file = self._files.get(file_index)
         if file is None:
             path = self._folder / f"c/{file_index}{self._tail}"
@@ -217,6 +227,7 @@ class MappedArrayReader(ArrayReader):
         if not self._layout.zstd:
             if len(stored) != self._layout.rows_per_chunk * self._row_bytes:
                 raise DamagedItem(f"Damaged array {self.where}: chunk {chunk} has {len(stored)} bytes.")
+            self._ready[chunk] = stored
             return stored
         from numcodecs.zstd import decompress
 

@@ -241,9 +241,7 @@ def _planned_item(
         why = "its input changed"
     elif committed is not None:
         why = _what_changed(committed, facts["settings"], stage.version)
-    return PlannedItem(
-        key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source)
-    )
+    return PlannedItem(key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source))
 
 
 def _committed(store: Store | None, key: ItemKey) -> dict[str, Any] | None:

@@ -40,7 +40,14 @@ class Quarantine:
     def add(self, key: ItemKey, problem: InputProblem, *, fingerprint: str) -> None:
         """Note that an item failed."""
         entry = QuarantineEntry(
-            key.product, key.recording, key.view, problem.reason, problem.frame, problem.backend, fingerprint, time.time()
+            key.product,
+            key.recording,
+            key.view,
+            problem.reason,
+            problem.frame,
+            problem.backend,
+            fingerprint,
+            time.time(),
         )
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)

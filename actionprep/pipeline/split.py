@@ -1,4 +1,4 @@
-"""Split recordings into train, val and test; no subject, recording or video file crosses."""
+"""Split recordings into train, val and test, so that no source crosses: split/<name>."""
 
 from __future__ import annotations
 

@@ -53,6 +53,15 @@ class FrameBlock(ABC):
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:
         """(len(positions), H, W, 3) uint8: only the frames at these positions of the block are converted."""
 
+    def take(self, positions: np.ndarray) -> FrameBlock:
+        """A block of the frames at these positions alone, for stages that need few."""
+        return ArrayBlock(
+            self.rgb_at(positions),
+            time=self.time[positions],
+            index=self.index[positions],
+            status=self.status[positions],
+        )
+
 
 class ArrayBlock(FrameBlock):
     """A block of frames that are already in memory, for tests, notebooks and frames that come from a store."""
@@ -174,6 +183,13 @@ class FrameStage(Stage):
         self.item = item
         self.done = done
 
+    def pictures_wanted(self) -> np.ndarray | None:
+        """Indices of the frames that are all that `push` needs, when they are known before the first block.
+
+        None: all frames. When every stage of a pass names its frames, only those are decoded and pushed.
+        """
+        return None
+
     @abstractmethod
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:
         """Take one block. live maps each live input to what it returned for this block."""
@@ -219,9 +235,7 @@ S = TypeVar("S", bound=type[Stage])
 STAGES: dict[str, type[Stage]] = {}
 
 
-def stage(
-    name: str, *, version: int, settings: type[StageSettings], command: str | None = None
-) -> Callable[[S], S]:
+def stage(name: str, *, version: int, settings: type[StageSettings], command: str | None = None) -> Callable[[S], S]:
     """Register a stage under the name of its product; raise the version when equal settings would give other bytes.
 
     command: what `actionprep` calls it, where that is not the product's name.
