@@ -77,7 +77,11 @@ def _machine() -> Iterator[Finding]:
     else:
         remedy = f"torch {torch.__version__} sees none; everything works without, CoTracker and large models slowly"
         yield Finding("GPU", "missing", "", remedy)
-    yield Finding("video", "ready", f"PyAV {av.__version__}, FFmpeg libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}")
+    yield Finding(
+        "video",
+        "ready",
+        f"PyAV {av.__version__}, FFmpeg libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}",
+    )
 
 
 def _extras() -> Iterator[Finding]:

@@ -17,8 +17,7 @@ from actionprep.pipeline.video import CONCEALED, MISSING, Shortfall, VideoReader
 
 if TYPE_CHECKING:
     from actionprep.datasets.item_writer import ItemWriter
-    from actionprep.datasets.store import Store
-    from actionprep.pipeline.engine import ItemOutcome
+    from actionprep.datasets.store import ItemKey, Store
     from actionprep.pipeline.plan import PlannedItem
 
 # Bytes of arrays that wait to be written, at most, before the stages wait.
@@ -77,6 +76,16 @@ def run_pass(
 
 
 @dataclass(frozen=True)
+class ItemOutcome:
+    """What became of one item; problem is None when it is in the store."""
+
+    key: ItemKey
+    fingerprint: str
+    problem: InputProblem | None = None
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
 class PassOutcome:
     """What `decode_pass` made: one outcome an item, and counts of frames."""
 
@@ -92,18 +101,24 @@ def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, 
     Each item's outcome says what became of it; problems of the machine and faults of the program are raised, and then
     no item is committed.
     """
-    from actionprep.pipeline.engine import ItemOutcome
-
     drafts: list[_Draft] = []
     outcomes: list[ItemOutcome] = []
     with WriteBehind() as behind:
         try:
+            stages: list[FrameStage] = []
+            refused: dict[str, InputProblem] = {}
             for item in items:
                 drafts.append(_Draft(item, source, store, behind))
+                try:
+                    _refuse_without_inputs(item, refused)
+                    stages.append(drafts[-1].start())
+                except InputProblem as problem:
+                    refused[item.key.product] = problem
             try:
-                report = run_pass(source, [draft.start() for draft in drafts], threads=threads)
+                report = run_pass(source, stages, threads=threads) if stages else PassReport()
             except InputProblem as problem:
-                report = PassReport(problems={draft.item.key.product: problem for draft in drafts})
+                report = PassReport(problems={stage.name: problem for stage in stages})
+            report.problems.update(refused)
             behind.wait()
             while drafts:
                 draft = drafts.pop(0)
@@ -122,6 +137,12 @@ def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, 
                     raise other from error
             raise
     return PassOutcome(tuple(outcomes), report.num_frames, report.concealed, report.missing)
+
+
+def _refuse_without_inputs(item: PlannedItem, refused: Mapping[str, InputProblem]) -> None:
+    for one in find_stage(item.key.product).inputs(item.settings):
+        if one.product in refused:
+            raise InputProblem(f"its input '{one.product}' could not be made")
 
 
 class WriteBehind:
