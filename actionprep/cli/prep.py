@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
@@ -13,6 +14,7 @@ from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, S
 
 if TYPE_CHECKING:
     from actionprep.api import Study
+    from actionprep.datasets.scan import ScanProgress
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
 
@@ -221,38 +223,47 @@ def init(
 @app.command(rich_help_panel=STUDY)
 @guarded
 def scan(
-    study: StudyOption = None, workers: WorkersOption = None, json: JsonOption = False, debug: DebugOption = False
+    study: StudyOption = None,
+    workers: WorkersOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Also read files that have not changed.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Read every video by its packets and write the catalogue; changes no input."""
     from actionprep.cli import output
 
     opened = _open(study)
-    bar: list[Any] = []
+    with ExitStack() as stack:
+        bar: list[Any] = []
 
-    def progress(done: int, total: int) -> None:
-        if not bar:
-            bar.append(output.progress_bar("scanning", total, "videos", quiet=json))
-            bar.append(bar[0].__enter__())
-        bar[1](1)
+        def progress(sofar: ScanProgress) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("scanning", sofar.total, "videos", quiet=json)))
+            bar[0](1, failures=sofar.unreadable)
 
-    try:
-        report = opened.scan(workers=workers, progress=progress)
-    finally:
-        if bar:
-            bar[0].__exit__(None, None, None)
-    catalogue = opened.catalogue
+        report = opened.scan(workers=workers or 4, again=again, progress=progress)
+    catalogue = report.catalogue
+    counts = {
+        "recordings": len(catalogue),
+        "views": len(catalogue.views),
+        "frames": sum(view.num_frames for view in catalogue.views),
+        "segments": sum(map(len, catalogue.segments.values())),
+        "labels": len(catalogue.labels),
+        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "unreadable videos": len(report.unreadable),
+    }
     if json:
-        output.print_json(report.document())
-    else:
-        unreadable = [view for view in catalogue.views if view.status != "ok"]
-        if report.findings:
-            output.print_table(
-                "Findings", ("kind", "where", "what"), [(one.kind, one.where, one.message) for one in report.findings]
-            )
-        output.print_table("Catalogue", ("what", "count"), report.counts().items())
-        if unreadable:
-            output.warn(f"{len(unreadable)} videos cannot be read; the others go on without them.")
-        output.print_next("actionprep plan", "what a build would do")
+        findings = [{"kind": one.kind, "where": one.where, "message": one.message} for one in report.findings]
+        output.print_json({**counts, "read_now": report.num_probed, "findings": findings})
+        return
+    if report.findings:
+        rows = [(one.kind, one.where, one.message) for one in report.findings]
+        output.print_table("Findings", ("kind", "where", "what"), rows)
+    output.print_table("Catalogue", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+    output.note(f"{report.num_probed} videos read, {report.num_reused} unchanged since the last scan.")
+    if report.unreadable:
+        output.warn(f"{len(report.unreadable)} videos cannot be read; the others go on without them.")
+    output.print_next("actionprep plan", "what a build would do")
 
 
 @app.command(rich_help_panel=STUDY)
@@ -503,8 +514,15 @@ def demo(
     from actionprep.api import make_demo
     from actionprep.cli import output
 
-    with output.progress_bar("rendering", 1, "recordings") as advance:
-        study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total: advance(0))
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("rendering", total, "recordings")))
+            bar[0](1)
+
+        study = make_demo(folder, seed=seed, recordings=recordings, progress=progress)
     output.note(f"A study of {len(study.catalogue)} recordings is in {folder}; its truth is in {folder}/truth.")
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"

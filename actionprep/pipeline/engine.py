@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.lock import build_lock
 from actionprep.datasets.store import ItemKey, Store
-from actionprep.errors import ActionprepError, EnvironmentProblem, InputProblem, UserError
+from actionprep.errors import ActionprepError, EnvironmentProblem, InputProblem
+from actionprep.pipeline.passes import ItemOutcome, decode_pass
 from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_item
 from actionprep.pipeline.quarantine import Quarantine
 from actionprep.pipeline.stage import ArrayStage, FrameStage, ViewStage, find_stage
@@ -38,16 +39,6 @@ class Workers:
     count: int = 0
     scheduler: str | None = None
     slurm: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class ItemOutcome:
-    """What became of one item in this build."""
-
-    key: ItemKey
-    fingerprint: str
-    problem: InputProblem | None = None
-    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,8 +160,6 @@ def run_task(task: ViewTask, store_url: str, *, threads: int = 1, builder: int |
             if item not in framed:
                 outcomes[item.key.product] = _build_view_item(item, task, store)
         if framed:
-            from actionprep.pipeline.passes import decode_pass
-
             made = decode_pass(task.source, framed, store, threads=threads)
             outcomes.update({one.key.product: one for one in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
@@ -363,7 +352,7 @@ def _dask_outcomes(
         client.submit(run_task, task, store.url, builder=builder, pure=False, resources=resources): task
         for task in ordered
     }
-    for future in as_completed(list(futures)):
+    for future in as_completed(list(futures), loop=client.loop):
         task = futures.pop(future)
         try:
             yield _explained(task, log_folder, future.result)

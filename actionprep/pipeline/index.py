@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from actionprep.pipeline.stage import Stage
 
-_DECORATOR = re.compile(r'^@stage\(\s*"(?P<name>\w+)"(?:[^)]*?command="(?P<command>\w+)")?', re.MULTILINE)
+_DECORATOR = re.compile(r'^@stage\(\s*"(?P<name>\w+)"(?:[^)]*command="(?P<command>\w+)")?', re.MULTILINE)
 # The first line of a file says what it is for; it is also the command's line in `--help`.
 _FIRST_LINE = re.compile(r'^"""(?P<help>[^\n]*?)\.?(?:"""|\n)')
 

@@ -38,6 +38,7 @@ class PacketIndex:
     slot          (P,) int64 slot of each packet; in storage order where `ordered` is false
     ticks         (T,) float64 time of each slot in units of time_base, strictly increasing
     ordered       whether `slot` is known from the packets alone, because their times tell the order of showing
+    presumed      whether that rests on the header's word that there are no B-frames
     last_duration duration of the last frame in units of time_base, 0 where unknown
     """
 
@@ -51,6 +52,7 @@ class PacketIndex:
     slot: np.ndarray
     ticks: np.ndarray
     ordered: bool
+    presumed: bool
     time_base: Fraction
     last_duration: float
     warnings: tuple[str, ...]
@@ -69,6 +71,13 @@ class PacketIndex:
     def times(self) -> np.ndarray:
         """(T,) seconds from the first frame."""
         return (self.ticks - self.ticks[0]) * self.time_base.numerator / self.time_base.denominator
+
+    def packet_of_slot(self) -> np.ndarray:
+        """(T,) int64 packet that makes each frame."""
+        packets = np.flatnonzero(self.shown)
+        order = np.empty(self.num_frames, np.int64)
+        order[self.slot[packets]] = packets
+        return order
 
     @property
     def start(self) -> float:
@@ -135,6 +144,7 @@ def read_packets(container: Any, stream: Any, *, see: Callable[[Any], None]) -> 
         slot=slot,
         ticks=ticks,
         ordered=ordered,
+        presumed=ordered and storage_times,
         time_base=stream.time_base,
         last_duration=_last_duration(duration[shown], slot[shown]),
         warnings=tuple(warnings),
@@ -155,7 +165,8 @@ class Sequencer:
     def __init__(self, index: PacketIndex, *, first_slot: int = 0, slot: np.ndarray | None = None) -> None:
         """Begin at a slot; `slot` replaces the index's own when the order was learned by decoding."""
         self.surplus = 0
-        self._slot = slot if slot is not None else index.slot if index.ordered else None
+        certain = index.ordered and not index.presumed
+        self._slot = slot if slot is not None else index.slot if certain else None
         self._num_slots = index.num_frames
         self._next = first_slot
         self._early: list[tuple[int, int, Any]] = []

@@ -1,4 +1,4 @@
-"""The stage that splits recordings into train, val and test: split/<name>."""
+"""Split recordings into train, val and test, so that no source crosses: split/<name>."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class TracksSettings(StageSettings):
         return self.grid**2
 
 
-@stage("tracks", version=1, settings=TracksSettings)
+@stage("tracks", version=1, settings=TracksSettings, command="track")
 class Tracks(FrameStage):
     """Makes tracks/<recording>/<view>: W windows of T frames with N slots for points.
 

@@ -176,6 +176,15 @@ class VideoBlock(FrameBlock):
             return self.rgb[positions]
         return self._converter.rgb([self._frames[int(at)] for at in positions])
 
+    def take(self, positions: np.ndarray) -> VideoBlock:  # noqa: D102
+        return VideoBlock(
+            [self._frames[int(at)] for at in positions],
+            self._converter,
+            index=self.index[positions],
+            time=self.time[positions],
+            status=self.status[positions],
+        )
+
 
 class VideoReader:
     """Frames of one video, block by block in the order of showing, or any frames by index.
@@ -240,7 +249,7 @@ class VideoReader:
         frames: list[Any] = []
         statuses: list[int] = []
         first = 0
-        for frame, status in self._filled(ahead=True):
+        for frame, status in self._filled():
             frames.append(frame)
             statuses.append(status)
             if len(frames) == size or first + len(frames) == self.num_frames:
@@ -269,52 +278,62 @@ class VideoReader:
         not whole, from the beginning.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
-        beyond = wanted[(wanted < 0) | (wanted >= self.num_frames)]
-        if len(beyond):
-            raise UserError(f"No frame {beyond[0]} in {self.path}. It has frames 0 to {self.num_frames - 1}.")
         size = (height or self.height, width or self.width)
-        native = size == (self.height, self.width)
-        found: dict[int, np.ndarray] = {}
-
-        def keep(slot: int, frame: Any) -> None:
-            found[slot] = self._converter.rgb([frame], *size, "bilinear" if native else filter)[0]
-
-        slots = [int(slot) for slot in np.unique(wanted)]
-        left = self._pick_by_seeking(slots, keep)
-        if left:
-            self._pick_from_start(left, keep)
+        how: Filter = "bilinear" if size == (self.height, self.width) else filter
         out = np.empty((len(wanted), *size, 3), np.uint8)
-        for at, slot in enumerate(wanted):
-            out[at] = found[int(slot)]
+        for slot, frame, _ in self._picked(self._checked(wanted)):
+            out[wanted == slot] = self._converter.rgb([frame], *size, how)
         return out
 
-    def _filled(self, *, ahead: bool) -> Iterator[tuple[Any, int]]:
+    def blocks_at(
+        self, indices: Sequence[int] | np.ndarray, *, size: int = 32, offset: float = 0.0
+    ) -> Iterator[VideoBlock]:
+        """Only these frames, sorted and each once, in blocks like those of `blocks`; found as `frames_at` does."""
+        frames: list[Any] = []
+        slots: list[int] = []
+        statuses: list[int] = []
+
+        def block() -> VideoBlock:
+            index = np.array(slots, np.int64)
+            time = self.times[index] + offset
+            return VideoBlock(frames, self._converter, index=index, time=time, status=np.array(statuses, np.uint8))
+
+        for slot, frame, status in self._picked(self._checked(np.asarray(indices, np.int64).reshape(-1))):
+            frames.append(frame)
+            slots.append(slot)
+            statuses.append(status)
+            if len(frames) == size:
+                yield block()
+                frames, slots, statuses = [], [], []
+        if frames:
+            yield block()
+
+    def _checked(self, indices: np.ndarray) -> list[int]:
+        beyond = indices[(indices < 0) | (indices >= self.num_frames)]
+        if len(beyond):
+            raise UserError(f"No frame {beyond[0]} in {self.path}. It has frames 0 to {self.num_frames - 1}.")
+        return [int(slot) for slot in np.unique(indices)]
+
+    def _filled(self) -> Iterator[tuple[Any, int]]:
         """Picture and status of every slot."""
         count = _Count(self.num_frames, self._stated)
-        last: Any = None
-        slot = 0
-        pictures = self._pictures(count)
-        for at, _, frame, corrupt in _decoded_ahead(pictures, self._picture_bytes()) if ahead else pictures:
-            stand_in = frame if last is None else last
-            for gap in range(slot, at):
-                count.note(gap, MISSING)
-                yield stand_in, MISSING
-            status = CONCEALED if corrupt else DECODED
-            count.note(at, status)
+        ahead = _decoded_ahead(self._pictures(count), self.height * self.width * 2)
+        for slot, frame, status, _ in _without_gaps(ahead, self.num_frames, self._nothing_decodes(count)):
+            count.note(slot, status)
             yield frame, status
-            last, slot = frame, at + 1
-        if last is None:
-            reason = f": {count.reason}" if count.reason else ""
-            raise InputProblem(
-                f"{self.path}: none of its {self.num_frames} frames decodes{reason}. The file is damaged; replace it "
+        self.shortfall = count.shortfall()
+
+    def _nothing_decodes(self, count: _Count) -> Callable[[], InputProblem]:
+        def problem() -> InputProblem:
+            reason = f" ({count.reason})" if count.reason else ""
+            return InputProblem(
+                f"{self.path}: none of its {self.num_frames} frames decodes{reason}. The file is damaged: replace it, "
                 "or take it out of the study.",
                 frame=0,
                 backend=BACKEND,
             )
-        for gap in range(slot, self.num_frames):
-            count.note(gap, MISSING)
-            yield last, MISSING
-        self.shortfall = count.shortfall()
+
+        return problem
 
     def _pictures(self, count: _Count) -> Iterator[tuple[int, int, Any, bool]]:
         """(slot, packet, picture, corrupt) of all that decodes, in order.
@@ -348,66 +367,67 @@ class VideoReader:
     def _is_corrupt(self, number: int, frame: Any) -> bool:
         return bool(frame.is_corrupt or self._index.is_corrupt[number])
 
-    def _picture_bytes(self) -> int:
-        return self.height * self.width * 2
+    def _picked(self, slots: list[int]) -> Iterator[tuple[int, Any, int]]:
+        """(slot, picture, status) of these slots, which are sorted."""
+        done = 0
+        try:
+            for slot, frame in self._picked_by_seeking(slots):
+                yield slot, frame, DECODED
+                done += 1
+        except _CannotSeek:
+            self.close()
+            yield from self._picked_from_start(slots[done:])
 
-    def _pick_from_start(self, slots: list[int], keep: Callable[[int, Any], None]) -> None:
-        """Deliver these slots (sorted) by decoding from the beginning, and learn the order on the way."""
-        wanted = iter(slots)
-        target = next(wanted, None)
+    def _picked_from_start(self, slots: list[int]) -> Iterator[tuple[int, Any, int]]:
+        """The same by decoding from the beginning, which shows the order where the packets do not tell it."""
         count = _Count(self.num_frames, self._stated)
+        wanted = set(slots)
         learned: list[int] = []
-        last: Any = None
-        for at, number, frame, _ in self._pictures(count):
-            while target is not None and target < at:
-                keep(target, frame if last is None else last)
-                target = next(wanted, None)
-            if target == at:
-                keep(target, frame)
-                target = next(wanted, None)
-            learned.extend([-1] * (at - len(learned)))
+        pictures = self._pictures(count)
+        for slot, frame, status, number in _without_gaps(pictures, self.num_frames, self._nothing_decodes(count)):
             learned.append(number)
-            last = frame
-            if target is None:
+            if slot in wanted:
+                yield slot, frame, status
+            if slot == slots[-1]:
                 break
-        if last is None:
-            reason = f": {count.reason}" if count.reason else ""
-            raise InputProblem(f"{self.path}: none of its frames decodes{reason}.", frame=0, backend=BACKEND)
-        while target is not None:
-            keep(target, last)
-            target = next(wanted, None)
         if len(learned) > len(self._learned):
             self._learned = learned
 
-    def _pick_by_seeking(self, slots: list[int], keep: Callable[[int, Any], None]) -> list[int]:
-        """Deliver what can be had by seeking; returns the slots that cannot."""
-        order = self._order()
-        near = [slot for slot in slots if slot < len(order) and order[slot] >= 0]
-        if not near:
-            return slots
+    def _picked_by_seeking(self, slots: list[int]) -> Iterator[tuple[int, Any]]:
+        if self._index.ordered and not (self._index.presumed and self._learned):
+            order = self._index.packet_of_slot()
+        else:
+            order = np.full(self.num_frames, -1, np.int64)
+            order[: len(self._learned)] = self._learned
         if self._cursor is None:
             self._cursor = _Cursor(self.path, self._index)
-        try:
-            missed = self._cursor.pick(near, order, keep, self._is_corrupt)
-        except _CannotSeek:
-            self._cursor.close()
-            self._cursor = None
-            return slots
-        reachable = set(near)
-        return [slot for slot in slots if slot not in reachable or slot in missed]
+        yield from self._cursor.pick(slots, order)
 
-    def _order(self) -> np.ndarray:
-        """Packet of each slot, as far as it is known."""
-        if self._index.ordered:
-            order = np.full(self.num_frames, -1, np.int64)
-            shown = np.flatnonzero(self._index.shown)
-            order[self._index.slot[shown]] = shown
-            return order
-        return np.array(self._learned, np.int64)
+
+def _without_gaps(
+    pictures: Iterator[tuple[int, int, Any, bool]], num_frames: int, problem: Callable[[], InputProblem]
+) -> Iterator[tuple[int, Any, int, int]]:
+    """(slot, picture, status, packet) of every slot; packet -1 where a picture stands in for one that never came."""
+    last: Any = None
+    next_slot = 0
+    for slot, number, frame, corrupt in pictures:
+        stand_in = frame if last is None else last
+        for gap in range(next_slot, slot):
+            yield gap, stand_in, MISSING, -1
+        yield slot, frame, CONCEALED if corrupt else DECODED, number
+        last, next_slot = frame, slot + 1
+    if last is None:
+        raise problem()
+    for gap in range(next_slot, num_frames):
+        yield gap, last, MISSING, -1
 
 
 class _Cursor:
-    """An open decoder that goes to keyframes and reads on from there."""
+    """An open decoder that goes to keyframes and reads on from there.
+
+    Only pictures that are whole come from it: a decoder that meets damage gives what it has from before, and that
+    depends on where decoding began.
+    """
 
     def __init__(self, path: str, index: PacketIndex) -> None:
         self._index = index
@@ -426,15 +446,11 @@ class _Cursor:
         self._held = None
         self._context.__exit__(None, None, None)
 
-    def pick(
-        self,
-        slots: list[int],
-        order: np.ndarray,
-        keep: Callable[[int, Any], None],
-        is_corrupt: Callable[[int, Any], bool],
-    ) -> set[int]:
-        """Deliver these slots (sorted); returns those that did not come whole."""
-        missed = set()
+    def pick(self, slots: list[int], order: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """(slot, picture) of these slots, which are sorted; raises _CannotSeek at the first that does not come whole.
+
+        order: (T,) packet of each slot, -1 where it is not known.
+        """
         slot_of = np.full(self._index.num_packets, -1, np.int64)
         known = np.flatnonzero(order >= 0)
         slot_of[order[known]] = known
@@ -442,20 +458,17 @@ class _Cursor:
         for slot in slots:
             # Not a keyframe that is shown after the target: pictures between belong to the group before it.
             usable = keys[(keys <= order[slot]) & (slot_of[keys] <= slot)]
-            if not len(usable):
-                missed.add(slot)
-                continue
+            if order[slot] < 0 or not len(usable):
+                raise _CannotSeek
             key = int(usable[-1])
             passed = self._held is not None and self._held[0] > slot
             if self._pictures is None or passed or self._fed < key - 4:
-                self._pictures = self._read_from(key, slot_of)
                 self._held = None
+                self._pictures = self._read_from(key, slot_of)
             frame = self._advance(slot)
-            if frame is None or is_corrupt(int(order[slot]), frame):
-                missed.add(slot)
-            else:
-                keep(slot, frame)
-        return missed
+            if frame is None:
+                raise _CannotSeek
+            yield slot, frame
 
     def _advance(self, slot: int) -> Any:
         """The picture of this slot, None when the pictures go past it."""
@@ -468,12 +481,35 @@ class _Cursor:
         return self._held[2] if self._held[0] == slot else None
 
     def _read_from(self, key: int, slot_of: np.ndarray) -> Iterator[tuple[int, int, Any]]:
-        packets, first, number = self._go_to(key)
-        yield_from = Sequencer(self._index, first_slot=max(0, int(slot_of[number])), slot=slot_of)
-        return self._read_on(packets, first, number, yield_from)
+        """Pictures from a keyframe on, or from one before it where the container leads there."""
+        packets, packet, number = self._go_to(key)
+        first = int(slot_of[number])
+        sequence = Sequencer(self._index, first_slot=first, slot=slot_of)
+        latest = -1
+        while packet is not None:
+            if packet.size:
+                if self._numbers.get(_packet_name(packet)) != number or self._index.is_corrupt[number]:
+                    raise _CannotSeek
+                _tag(packet, number)
+                self._fed = number
+                number += 1
+            try:
+                frames = packet.decode()
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                raise _CannotSeek from None
+            for frame in frames:
+                of = _tag_of(frame)
+                # Pictures before the keyframe that come after it in the file refer to what was not decoded.
+                if slot_of[of] >= first:
+                    if frame.is_corrupt or (self._index.presumed and of < latest):
+                        raise _CannotSeek
+                    latest = of
+                    yield from sequence.push(of, frame)
+        yield from sequence.flush()
 
     def _go_to(self, key: int) -> tuple[Iterator[Any], Any, int]:
-        """Seek to a keyframe or one before it; returns the packets that follow, the first of them and its number."""
+        """Seek to a keyframe or one before it; returns the packets after the first, the first, and its number."""
         for clock in self._clocks:
             if clock[key] == np.iinfo(np.int64).min:
                 continue
@@ -488,31 +524,9 @@ class _Cursor:
                 return packets, first, number
         raise _CannotSeek
 
-    def _read_on(
-        self, packets: Iterator[Any], packet: Any, number: int, sequence: Sequencer
-    ) -> Iterator[tuple[int, int, Any]]:
-        started = number
-        while packet is not None:
-            if packet.size:
-                if self._numbers.get(_packet_name(packet)) != number:
-                    raise _CannotSeek
-                _tag(packet, number)
-                self._fed = number
-                number += 1
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                frames = []
-            for frame in frames:
-                of = _tag_of(frame)
-                if of >= started:
-                    yield from sequence.push(of, frame)
-            packet = next(packets, None)
-        yield from sequence.flush()
-
 
 class _CannotSeek(Exception):
-    """The container does not lead to the packets that it has."""
+    """The container does not lead to the packets that it has, or what follows them is damaged."""
 
 
 class _DamagedWhileThreaded(Exception):
@@ -724,7 +738,7 @@ def _why_not_video(path: str, error: Any) -> str:
 
 
 def _why_not_mp4(file: Any) -> str:
-    """Walk the top level boxes of an MP4 or MOV file (ISO/IEC 14496-12, section 4.2) to see whether it has its index."""
+    """Walk the top level boxes of an MP4 or MOV file (ISO/IEC 14496-12, section 4.2) to see if its index is there."""
     size = file.seek(0, os.SEEK_END)
     at, kinds = 0, set()
     while at + 8 <= size:

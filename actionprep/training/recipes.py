@@ -1,0 +1,4 @@
+"""Placeholder until the training branch is merged."""
+from actionprep.settings import Settings
+class TrainSettings(Settings):
+    """Train."""
