@@ -10,10 +10,10 @@ from torch import Tensor, nn
 class ViewTransformer(nn.Module):
     """Points of several views over time → class logits.
 
-    xy (B, T, V, N, 2) normalised to the moving region, velocity (B, T, V, N, 2) in the same unit a second, valid
-    (B, T, V, N) bool, frame_valid (B, T) bool or None → (B, num_classes). Any T, N, and any views missing: what is
-    not valid takes no part. velocity None: differences of positions, as far as points keep their place from
-    instant to instant.
+    xy (B, T, V, N, 2) normalised to the moving region, valid (B, T, V, N) bool, frame_valid (B, T) bool, velocity
+    (B, T, V, N, 2) in the unit of xy a second → (B, num_classes). Any T from 2, any N, any views missing: what is not
+    valid takes no part. Masks None: all is valid. velocity None: the step from the instant before, of points that
+    keep their place on the axis.
 
     Each instant of each view becomes a picture of `grid` x `grid` cells over [-extent, extent]: how many points are
     there and how they move, spread bilinearly. Two 3D convolutions turn it into tokens of `width`, one for each view and
@@ -62,37 +62,50 @@ class ViewTransformer(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def forward(
-        self, xy: Tensor, velocity: Tensor | None, valid: Tensor, frame_valid: Tensor | None = None
+        self,
+        xy: Tensor,
+        valid: Tensor | None = None,
+        frame_valid: Tensor | None = None,
+        velocity: Tensor | None = None,
     ) -> Tensor:
         """Class logits (B, num_classes)."""
-        tokens, seen = self.tokens(xy, velocity, valid, frame_valid)
-        num_samples, num_views, num_steps, _ = tokens.shape
-        tokens = tokens + self.view_code[:num_views, None] + _stretched(self.time_code, num_steps)
-        flat, mask = tokens.flatten(1, 2), seen.flatten(1, 2)
-        # A sample without any point would give NaN; all its tokens count, and say nothing.
-        mask = mask | ~mask.any(1, keepdim=True)
-        flat = self.norm(self.transformer(flat, src_key_padding_mask=None if bool(mask.all()) else ~mask))
-        weight = self.pool(flat).squeeze(-1).masked_fill(~mask, float("-inf")).softmax(1)
-        return self.head(self.dropout((weight[..., None] * flat).sum(1)))
+        tokens, seen = self.tokens(xy, valid, frame_valid, velocity)
+        num_views, num_steps = tokens.shape[1:3]
+        tokens = (tokens + self.view_code[:num_views, None] + _stretched(self.time_code, num_steps)).flatten(1, 2)
+        if seen is None:
+            tokens = self.norm(self.transformer(tokens))
+            weight = self.pool(tokens).softmax(1)
+        else:
+            seen = seen.flatten(1, 2)
+            # A sample without any point would give NaN: all its tokens count, and say nothing.
+            seen = seen | ~seen.any(1, keepdim=True)
+            tokens = self.norm(self.transformer(tokens, src_key_padding_mask=~seen))
+            weight = self.pool(tokens).masked_fill(~seen[..., None], float("-inf")).softmax(1)
+        return self.head(self.dropout((weight * tokens).sum(1)))
 
     def tokens(
-        self, xy: Tensor, velocity: Tensor | None, valid: Tensor, frame_valid: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, V, T // 2, width) of each view, and which of them have points (B, V, T // 2)."""
-        num_samples, num_frames, num_views = valid.shape[:3]
-        if velocity is None:
-            velocity = torch.zeros_like(xy)
-            velocity[:, 1:] = (xy[:, 1:] - xy[:, :-1]) * (valid[:, 1:] & valid[:, :-1])[..., None]
+        self,
+        xy: Tensor,
+        valid: Tensor | None = None,
+        frame_valid: Tensor | None = None,
+        velocity: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, V, T // 2, width) of each view, and which of them have points (B, V, T // 2); None: all."""
+        num_samples, num_frames, num_views = xy.shape[:3]
+        is_whole = valid is None and frame_valid is None
+        if valid is None:
+            valid = torch.ones(xy.shape[:-1], dtype=torch.bool, device=xy.device)
         if frame_valid is not None:
             valid = valid & frame_valid[:, :, None, None]
+        if velocity is None:
+            both = (valid[:, 1:] & valid[:, :-1])[..., None]
+            velocity = F.pad((xy[:, 1:] - xy[:, :-1]) * both, (0, 0, 0, 0, 0, 0, 1, 0))
         by_view = [one.transpose(1, 2).flatten(0, 1) for one in (xy, velocity, valid)]  # (B * V, T, …)
         seen = by_view[2].any(-1)
         present = seen.any(-1)
         # Batch statistics are of views that are there; with fixed statistics absent ones do no harm.
-        some = self.training and num_views > 1 and not bool(present.all())
+        some = self.training and num_views > 1 and not is_whole and bool(present.any() & ~present.all())
         if some:
-            if not bool(present.any()):
-                present = torch.ones_like(present)
             by_view = [one[present] for one in by_view]
         found = self.encoder(self.pictures(*by_view))  # (B * V, C, T // 2, h, w)
         found = self.project(self.dropout(found.transpose(1, 2).flatten(2)))
@@ -100,8 +113,10 @@ class ViewTransformer(nn.Module):
             whole = found.new_zeros(num_samples * num_views, *found.shape[1:])
             whole[present] = found
             found = whole
+        num_steps = num_frames // 2
         found = self.dropout(found).unflatten(0, (num_samples, num_views))
-        num_steps = found.shape[2]
+        if is_whole:
+            return found, None
         seen = seen[:, : 2 * num_steps].unflatten(1, (num_steps, 2)).any(-1)
         return found, seen.unflatten(0, (num_samples, num_views))
 
