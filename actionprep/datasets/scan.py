@@ -62,16 +62,6 @@ Probe = Callable[[Path], VideoFactsLike]
 
 
 @dataclass(frozen=True)
-class ScanProgress:
-    """How far a scan is: videos done of all, and how many of them cannot be read."""
-
-    done: int
-    total: int
-    unreadable: int
-    path: str
-
-
-@dataclass(frozen=True)
 class ScanReport:
     """What a scan did.
 
@@ -94,14 +84,42 @@ class ScanReport:
         """Views whose file cannot be read; each has its reason."""
         return tuple(view for view in self.catalogue.views if view.status != "ok")
 
+    def counts(self) -> dict[str, int]:
+        """What there is, in numbers, for a table."""
+        catalogue = self.catalogue
+        return {
+            "recordings": len(catalogue.recordings),
+            "views": len(catalogue.views),
+            "unreadable videos": len(self.unreadable),
+            "frames": sum(view.num_frames for view in catalogue.views),
+            "subjects": len({one.subject for one in catalogue.recordings if one.subject}),
+            "labels": len(catalogue.labels),
+            "segments": sum(map(len, catalogue.segments.values())),
+            "segments left out": self.num_unusable,
+            "videos read now": self.num_probed,
+            "unchanged since the last scan": self.num_reused,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain JSON values, with the findings one by one."""
+        return {
+            "counts": self.counts(),
+            "labels": list(self.catalogue.labels),
+            "views": list(self.catalogue.view_names),
+            "unreadable": [{"path": view.path, "reason": view.reason} for view in self.unreadable],
+            "findings": [
+                {"kind": finding.kind, "where": finding.where, "message": finding.message} for finding in self.findings
+            ],
+        }
+
 
 def scan(
     folder: StudyFolder,
-    settings: StudySettings | None = None,
-    *,
+    settings: StudySettings,
     probe: Probe,
-    workers: int = 4,
-    progress: Callable[[ScanProgress], None] | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
     again: bool = False,
 ) -> ScanReport:
     """Read every video of a study once by packets and write the catalogue; inputs are never changed.
@@ -115,7 +133,6 @@ def scan(
 
     Raises UserError when there are no videos, two recordings have one id, or a table is wrong.
     """
-    settings = folder.study if settings is None else settings
     found = discover(folder, settings)
     Catalogue(tuple(found.recordings), tuple(found.views))  # wrong ids stop here, before hours of reading
     known = {} if again else _views_before(folder)
@@ -164,20 +181,21 @@ def _probe_all(
     folder: StudyFolder,
     probe: Probe,
     *,
-    workers: int,
-    progress: Callable[[ScanProgress], None] | None,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
     num_reused: int,
 ) -> list[View]:
     """Facts of all these views; what is done when it is interrupted is kept for the next scan."""
     done: list[View] = []
     total = num_reused + len(views)
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="scan")
+    num_threads = max(1, 2 * (os.cpu_count() or 1) if workers is None else workers)
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="scan")
     waiting: dict[Future[View], View] = {}
     queue = iter(views)
     try:
         while True:
             # Only a few are handed out at a time, so that an interruption waits for few.
-            while len(waiting) < 2 * max(1, workers) and (view := next(queue, None)) is not None:
+            while len(waiting) < 2 * num_threads and (view := next(queue, None)) is not None:
                 waiting[pool.submit(_probed, view, folder.root / view.path, probe)] = view
             if not waiting:
                 break
@@ -185,8 +203,7 @@ def _probe_all(
                 waiting.pop(future)
                 done.append(future.result())
                 if progress is not None:
-                    unreadable = sum(view.status != "ok" for view in done)
-                    progress(ScanProgress(num_reused + len(done), total, unreadable, done[-1].path))
+                    progress(num_reused + len(done), total)
     except BaseException:
         with suppress(OSError):  # the interruption matters more than what could not be kept
             _keep_partial(folder, done)
@@ -200,7 +217,7 @@ def _probed(view: View, path: Path, probe: Probe) -> View:
     try:
         facts = probe(path)
     except InputProblem as problem:
-        return replace(view, status="unreadable", reason=problem.reason)
+        return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: "))
     except OSError as error:
         return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}")
     if facts.num_frames == 0:

@@ -133,7 +133,7 @@ class SnippetTable:
         )
 
     def attributes(self) -> dict[str, Any]:
-        """All but the arrays, as plain JSON values; `from_item` reads them back."""
+        """All but the arrays, as plain JSON values; `read` reads them back."""
         return {
             "labels": list(self.labels),
             "recordings": list(self.recordings),
@@ -146,7 +146,7 @@ class SnippetTable:
         }
 
     @classmethod
-    def from_item(cls, item: ItemReader) -> SnippetTable:
+    def read(cls, item: ItemReader) -> SnippetTable:
         """The table that the snippets stage wrote."""
         found = item.attributes
         return cls(
@@ -255,7 +255,7 @@ def make_snippets(
         )
         cut_out = np.zeros(len(onset), bool)
         for segment in excluded:
-            cut_out |= (onset < segment.offset) & (offset > segment.onset)
+            cut_out |= (onset < segment.offset - EPSILON_S) & (offset > segment.onset + EPSILON_S)
         parts.append((np.full(len(onset), index, np.int32), onset, offset, *figures, cut_out))
     if not parts:
         raise UserError(_nothing(catalogue, left_out, length_s))

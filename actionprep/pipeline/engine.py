@@ -352,7 +352,7 @@ def _dask_outcomes(
         client.submit(run_task, task, store.url, builder=builder, pure=False, resources=resources): task
         for task in ordered
     }
-    for future in as_completed(list(futures)):
+    for future in as_completed(list(futures), loop=client.loop):
         task = futures.pop(future)
         try:
             yield _explained(task, log_folder, future.result)

@@ -90,6 +90,8 @@ class Converter:
     ) -> np.ndarray:
         """(B, height, width, 3) uint8, full range, in display orientation; the native size where none is given."""
         size = (height or self.height, width or self.width)
+        if filter == "area" and size[0] >= self.height and size[1] >= self.width:
+            filter = "bilinear"  # nothing to average when enlarging
         height, width = size[::-1] if self.orientation.transposed else size
         out = np.empty((len(frames), height, width, 3), np.uint8)
         for at, frame in enumerate(frames):

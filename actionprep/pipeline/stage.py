@@ -53,6 +53,15 @@ class FrameBlock(ABC):
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:
         """(len(positions), H, W, 3) uint8: only the frames at these positions of the block are converted."""
 
+    def take(self, positions: np.ndarray) -> FrameBlock:
+        """A block of the frames at these positions alone, for stages that need few."""
+        return ArrayBlock(
+            self.rgb_at(positions),
+            time=self.time[positions],
+            index=self.index[positions],
+            status=self.status[positions],
+        )
+
 
 class ArrayBlock(FrameBlock):
     """A block of frames that are already in memory, for tests, notebooks and frames that come from a store."""
@@ -173,6 +182,13 @@ class FrameStage(Stage):
         self.source = source
         self.item = item
         self.done = done
+
+    def pictures_wanted(self) -> np.ndarray | None:
+        """Indices of the frames that are all that `push` needs, when they are known before the first block.
+
+        None: all frames. When every stage of a pass names its frames, only those are decoded and pushed.
+        """
+        return None
 
     @abstractmethod
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:

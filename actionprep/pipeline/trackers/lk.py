@@ -12,6 +12,8 @@ from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, trac
 if TYPE_CHECKING:
     from actionprep.pipeline.tracks import TracksSettings
 
+GIVEN_UP = 0.05
+
 
 @tracker("lk")
 class LucasKanade(PointTracker):
@@ -25,9 +27,9 @@ class LucasKanade(PointTracker):
         confidence = 1 / (1 + (e / L)^2)         of this step
         visibility = smallest confidence of all steps since the query
 
-    so that 0.5 means e = L, the raw errors can be had back for any other limit, and a point that was lost once stays
-    lost: after an occlusion Lucas–Kanade follows whatever covered the point. Its position goes on being updated all the
-    same. Steps that leave the picture or that OpenCV gives up have confidence 0, and the point stays where it was.
+    so that 0.5 means e = L, the errors can be had back for another limit, and a point that was lost once stays lost: after
+    an occlusion Lucas–Kanade follows whatever covered the point. A point whose visibility is under 0.05 (e > 4.4 L) is no
+    longer followed and stays where it was, with 0 for both; so does one that leaves the picture, at once.
     """
 
     needs = "gray"
@@ -47,11 +49,13 @@ class LucasKanade(PointTracker):
         confidence[seed, np.arange(num_points)] = visibility[seed, np.arange(num_points)] = 1
         forward = [(t, t + 1, seed <= t) for t in range(num_frames - 1)]
         backward = [(t, t - 1, seed >= t) for t in range(num_frames - 1, 0, -1)]
-        for here, there, moves in forward + (backward if both_ways else []):
-            if moves.any():
-                xy[there, moves], error = self._step(frames[here], frames[there], xy[here, moves])
-                confidence[there, moves] = 1 / (1 + (error / self.settings.forward_backward) ** 2)
-                visibility[there, moves] = np.minimum(visibility[here, moves], confidence[there, moves])
+        for here, there, begun in forward + (backward if both_ways else []):
+            xy[there, begun] = xy[here, begun]
+            followed = begun & (visibility[here] >= GIVEN_UP)
+            if followed.any():
+                xy[there, followed], error = self._step(frames[here], frames[there], xy[here, followed])
+                confidence[there, followed] = 1 / (1 + (error / self.settings.forward_backward) ** 2)
+                visibility[there, followed] = np.minimum(visibility[here, followed], confidence[there, followed])
         return PointTracks(xy, visibility, confidence)
 
     def _step(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
