@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,7 +264,7 @@ def _outcomes(
         yield iter(())
     elif local and (workers.count == 0 or len(tasks) == 1):
         # With nothing else running, FFmpeg may use the cores itself.
-        yield (_explained(task, log_folder, lambda one=task: run_task(one, store.url, threads=0)) for task in tasks)
+        yield (_explained(task, log_folder, partial(run_task, task, store.url, threads=0)) for task in tasks)
     else:
         with _dask_client(workers, len(tasks)) as client:
             yield _dask_outcomes(client, tasks, store, log_folder, local=local)

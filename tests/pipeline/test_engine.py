@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recordings import moving_square, write_video
 
 from actionprep.api import Study, make_study, open_study
 from actionprep.datasets.lock import build_lock
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.pipeline import engine
 from actionprep.pipeline.engine import BugFound, BuildStopped
-from recordings import moving_square, write_video
 
 FAST = {"masks": {}, "tracks": {"grid": 4, "window": 8, "stride": 4}, "lowres": {"sizes": (16,)}}
 
@@ -162,7 +162,7 @@ def test_the_failure_budget_stops_the_job(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_missing_backend_stops_before_any_work(study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     missing = {"tracks": {"tracker": "cotracker3_offline", "repo": str(tmp_path / "nowhere")}}
-    with pytest.raises(EnvironmentProblem, match="or use +--tracker lk, which needs no weights"):
+    with pytest.raises(EnvironmentProblem, match=r"or use +--tracker lk, which needs no weights"):
         study.build("tracks", overrides=missing)
     assert study.store.items() == []
     assert not list(study._quarantine)

@@ -109,7 +109,9 @@ def products() -> list[str]:
     """Products that have an input, by the names of this package's modules."""
     package = importlib.import_module("actionprep.training.inputs")
     return sorted(
-        module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base" and module.name[0] != "_"
+        module.name
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name != "base" and module.name[0] != "_"
     )
 
 
@@ -130,7 +132,9 @@ def input_settings(product: str, values: Mapping[str, Any] | InputSettings) -> I
     model = find_input(product).Settings
     if isinstance(values, InputSettings):
         if not isinstance(values, model):
-            raise UserError(f"Input settings of another product: expected {model.__name__}, got {type(values).__name__}.")
+            raise UserError(
+                f"Input settings of another product: expected {model.__name__}, got {type(values).__name__}."
+            )
         return values
     return model.read(dict(values), where="[input] of the recipe")
 

@@ -85,7 +85,9 @@ class TracksReader(ProductReader):
 
         bank, at = self._bank, torch.as_tensor(np.asarray(rows, np.int64))
         if bank is None:
-            bank = _Bank.load(self.store, self.table, self.views, self._place, np.asarray(rows, np.int64), self.settings)
+            bank = _Bank.load(
+                self.store, self.table, self.views, self._place, np.asarray(rows, np.int64), self.settings
+            )
             at = torch.arange(len(at))
         return _gather(bank, at.to(bank.xy.device), self.settings, draws, self._strength(draws))
 
@@ -296,7 +298,12 @@ class _Windows:
     def empty(cls) -> Self:
         zero = np.zeros((1, 1, 1, 2), np.float32)
         return cls(
-            zero, zero, np.zeros((1, 1, 1), bool), np.zeros(1, np.int64), np.full((1, 1), np.inf), np.zeros(1, np.float64)
+            zero,
+            zero,
+            np.zeros((1, 1, 1), bool),
+            np.zeros(1, np.int64),
+            np.full((1, 1), np.inf),
+            np.zeros(1, np.float64),
         )
 
     @classmethod
@@ -490,7 +497,9 @@ def instants(num_samples: int, settings: TracksInput, draws: Draws | None, by: f
     slow = draws.uniform(-settings.time_warp * by, settings.time_warp * by, shape=(1,))
     double = draws.uniform(-settings.time_warp * by / 2, settings.time_warp * by / 2, shape=(1,))
     # With |slow| + |double| < 1 the slope stays positive: time never runs back.
-    share = share + slow * torch.sin(math.pi * share) / math.pi + double * torch.sin(2 * math.pi * share) / (2 * math.pi)
+    share = (
+        share + slow * torch.sin(math.pi * share) / math.pi + double * torch.sin(2 * math.pi * share) / (2 * math.pi)
+    )
     start = draws.uniform(0, settings.trim * by, shape=(1,))
     end = 1 - draws.uniform(0, settings.trim * by, shape=(1,))
     return start + (end - start) * share.clamp(0, 1 - 1e-6)
@@ -517,9 +526,7 @@ def _mirror_codes(settings: TracksInput, labels: Sequence[str]) -> np.ndarray | 
         codes[labels.index(one)] = labels.index(other)
     if sorted(codes.tolist()) != list(range(len(labels))):
         raise UserError(
-            f"flip_labels must pair labels both ways, such as {{ left = \"right\", right = \"left\" }}; got "
+            f'flip_labels must pair labels both ways, such as {{ left = "right", right = "left" }}; got '
             f"{settings.flip_labels}."
         )
     return codes
-
-
