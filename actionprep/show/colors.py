@@ -53,7 +53,7 @@ def label_colors(labels: Iterable[str], *, nothing: Iterable[str] = ()) -> dict[
 
 def person_color(track_id: int) -> Color:
     """The colour of a person with this number; white for -1, which is nobody in particular."""
-    return (255, 255, 255) if track_id < 0 else _CATEGORIES[(track_id * 3 + 1) % len(_CATEGORIES)]
+    return (255, 255, 255) if track_id < 0 else _PERSONS[track_id % len(_PERSONS)]
 
 
 def point_colors(xy: np.ndarray) -> np.ndarray:
@@ -120,7 +120,21 @@ _CATEGORIES: tuple[Color, ...] = (
     (120, 172, 60),
 )
 
-_HUES = np.array([oklch(0.76, 0.2, degree) for degree in range(360)], np.uint8)
+# Away from the colours of left, right and middle limbs.
+_PERSONS: tuple[Color, ...] = (
+    (236, 203, 50),
+    (168, 120, 232),
+    (64, 205, 214),
+    (240, 120, 180),
+    (222, 84, 84),
+    (178, 214, 96),
+    (200, 160, 120),
+)
+
+# Blues are vivid only when they are darker than other hues.
+_HUES = np.array(
+    [oklch(0.75 - 0.13 * math.exp(-(((degree - 275) / 40) ** 2)), 0.24, degree) for degree in range(360)], np.uint8
+)
 
 
 def _nth(at: int, total: int) -> Color:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.skeletons import Skeleton
 
 _BITS = 4  # OpenCV draws between pixels with fixed-point coordinates of this many bits
+_RIM: Color = (16, 18, 22)
 _FAR = 8000.0  # what lies farther out, in pixels, overflows its integers
 
 
@@ -39,7 +40,7 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
     finite = np.isfinite(xy).all(axis=-1)
     places = _fixed(xy)
     radius = _dot_radius(picture.shape[0], xy[-1], finite[-1]) if len(xy) else 1.0
-    width = 2 if radius >= 2.2 else 1
+    width = 2 if radius >= 2.4 else 1
     moved = np.abs(np.diff(places, axis=0)).sum(axis=-1) > (1 << _BITS) // 3
     for step in range(len(xy) - 1):
         drawn = np.flatnonzero(finite[step] & finite[step + 1] & moved[step])
@@ -54,12 +55,20 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
         strength = 0.15 + 0.7 * (step + 1) / (len(xy) - 1)
         cv2.addWeighted(over, strength, canvas, 1 - strength, 0, dst=canvas)
     if len(xy):
-        _draw_dots(canvas, places[-1], finite[-1], visible[-1], colors, radius)
+        _draw_dots(canvas, xy[-1], finite[-1], visible[-1], colors, radius)
     return canvas
 
 
+def quieted(picture: np.ndarray) -> np.ndarray:
+    """A darker and greyer copy, on which colours stand out."""
+    import cv2
+
+    gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(picture, 0.34, gray, 0.44, 0))
+
+
 def draw_mask(
-    picture: np.ndarray, foreground: np.ndarray, *, color: Color = ACCENT, strength: float = 0.38
+    picture: np.ndarray, foreground: np.ndarray, *, color: Color = ACCENT, strength: float = 0.34
 ) -> np.ndarray:
     """Foreground tinted and outlined, the rest darkened, in a copy of the picture.
 
@@ -74,10 +83,10 @@ def draw_mask(
         inside = cv2.resize(inside, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     share = (inside.astype(np.float32) / 255)[..., None]
     tint = picture * (1 - strength) + np.array(color, np.float32) * strength
-    canvas = np.rint(tint * share + picture * 0.55 * (1 - share)).astype(np.uint8)
+    canvas = np.rint(tint * share + picture * 0.6 * (1 - share)).astype(np.uint8)
     outlines, _ = cv2.findContours((inside >= 128).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     bright: Color = (min(255, color[0] + 90), min(255, color[1] + 87), min(255, color[2] + 80))
-    cv2.drawContours(canvas, outlines, -1, bright, 2 if height >= 360 else 1, cv2.LINE_AA)
+    cv2.drawContours(canvas, outlines, -1, bright, 2 if height >= 720 else 1, cv2.LINE_AA)
     return canvas
 
 
@@ -127,7 +136,7 @@ def draw_skeletons(
                 canvas,
                 places[person, a].tolist(),
                 places[person, b].tolist(),
-                (16, 18, 22),
+                _RIM,
                 bold + 2,
                 cv2.LINE_AA,
                 _BITS,
@@ -138,7 +147,8 @@ def draw_skeletons(
         reach = _reach(layout, length)
         for joint in np.flatnonzero(shown):
             radius = _fit(0.9 * thick, 0.3 * reach.get(int(joint), np.inf), 1.0, 6.0)
-            _dot(canvas, places[person, joint], radius, layout.joint_colors[joint], hollow=not sure[joint])
+            draw = _draw_dot if sure[joint] else _draw_ring
+            draw(canvas, points[person, joint], radius, layout.joint_colors[joint])
         box = _box(points[person, shown]) if bbox is None or not np.any(bbox[person]) else bbox[person]
         number = -1 if track_id is None else int(track_id[person])
         tags.append((box, number, float(np.mean(np.asarray(score)[person][shown])), guessed))
@@ -179,7 +189,7 @@ def _dot_radius(height: int, xy: np.ndarray, finite: np.ndarray) -> float:
     here = xy[finite]
     low, high = np.percentile(here, [5, 95], axis=0)
     spacing = float(np.sqrt(max(np.prod(np.maximum(high - low, 1.0)), 1.0) / len(here)))
-    return _fit(height / 110, 0.3 * spacing, 1.3, 4.5)
+    return _fit(height / 200, 0.2 * spacing, 1.2, 4.0)
 
 
 def _fit(wanted: float, most: float, low: float, high: float) -> float:
@@ -187,24 +197,41 @@ def _fit(wanted: float, most: float, low: float, high: float) -> float:
 
 
 def _draw_dots(
-    canvas: np.ndarray, places: np.ndarray, finite: np.ndarray, visible: np.ndarray, colors: np.ndarray, radius: float
+    canvas: np.ndarray, xy: np.ndarray, finite: np.ndarray, visible: np.ndarray, colors: np.ndarray, radius: float
 ) -> None:
     for point in np.flatnonzero(finite & ~visible):
-        _dot(canvas, places[point], radius, LOST, hollow=True)
+        _draw_ring(canvas, xy[point], radius + 0.4, LOST)
     for point in np.flatnonzero(finite & visible):
-        _dot(canvas, places[point], radius, colors[point].tolist(), hollow=False)
+        _draw_dot(canvas, xy[point], radius, colors[point])
 
 
-def _dot(canvas: np.ndarray, place: np.ndarray, radius: float, color: Any, *, hollow: bool) -> None:
-    import cv2
+def _draw_dot(canvas: np.ndarray, at: np.ndarray, radius: float, color: Any) -> None:
+    """A disc with a dark rim; its edge pixels are mixed by the share of them that it covers."""
+    part, distance = _around(canvas, at, radius + 2)
+    if part.size:
+        rim = 0.6 * np.clip(radius + 1.3 - distance, 0, 1)
+        disc = np.clip(radius + 0.5 - distance, 0, 1)
+        mixed = part * (1 - rim) + np.array(_RIM, np.float32) * rim
+        part[:] = np.rint(mixed * (1 - disc) + np.array(color, np.float32) * disc)
 
-    at = place.tolist()
-    one = 1 << _BITS
-    if hollow:
-        cv2.circle(canvas, at, round((radius + 0.5) * one), color, 1, cv2.LINE_AA, _BITS)
-    else:
-        cv2.circle(canvas, at, round((radius + 0.7) * one), (16, 18, 22), -1, cv2.LINE_AA, _BITS)
-        cv2.circle(canvas, at, round(radius * one), color, -1, cv2.LINE_AA, _BITS)
+
+def _draw_ring(canvas: np.ndarray, at: np.ndarray, radius: float, color: Any) -> None:
+    part, distance = _around(canvas, at, radius + 2)
+    if part.size:
+        ring = np.clip(1.05 - np.abs(distance - radius), 0, 1)
+        part[:] = np.rint(part * (1 - ring) + np.array(color, np.float32) * ring)
+
+
+def _around(canvas: np.ndarray, at: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the picture around a place, and how far its pixels are from it, (h, w, 1)."""
+    height, width = canvas.shape[:2]
+    x, y = float(at[0]), float(at[1])
+    x0, x1 = max(int(np.floor(x - reach)), 0), min(int(np.ceil(x + reach)) + 1, width)
+    y0, y1 = max(int(np.floor(y - reach)), 0), min(int(np.ceil(y + reach)) + 1, height)
+    if x0 >= x1 or y0 >= y1:
+        return canvas[:0, :0], np.zeros((0, 0, 1), np.float32)
+    away = np.hypot(np.arange(x0, x1, dtype=np.float32)[None] - x, np.arange(y0, y1, dtype=np.float32)[:, None] - y)
+    return canvas[y0:y1, x0:x1], away[..., None]
 
 
 def _limb_width(thick: float, length: float, sure: bool) -> int:
@@ -228,7 +255,7 @@ def _draw_tag(canvas: np.ndarray, box: np.ndarray, number: int, mean: float, *, 
     import cv2
 
     height, width = canvas.shape[:2]
-    size = int(np.clip(height / 26, 10, 20))
+    size = int(np.clip(height / 42, 10, 18))
     name = f"{number}  {mean:.2f}" if number >= 0 else f"{mean:.2f}"
     text = f"{name} filled in" if guessed else name
     color = person_color(number)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from actionprep.datasets.frames import read_frames
 from actionprep.datasets.tracks import visible
 from actionprep.errors import UserError
 from actionprep.show.colors import DARK, point_colors
-from actionprep.show.overlays import draw_mask, draw_skeletons, draw_tracks, draw_volume, scaled
+from actionprep.show.overlays import draw_mask, draw_skeletons, draw_tracks, draw_volume, quieted, scaled
 from actionprep.show.sheet import Mark
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.datasets.item_reader import ArrayReader, ItemReader
+    from actionprep.datasets.item_reader import ItemReader
 
 Overlay = Callable[[np.ndarray, int], np.ndarray]
 
@@ -126,15 +127,15 @@ class VideoPictures:
 
 
 class StoredPictures:
-    """Rows of a stored array (T, H, W, 3)."""
+    """Pictures that the store has; `read` gives the one with a number."""
 
-    def __init__(self, rgb: ArrayReader) -> None:
-        self._rgb = rgb
-        self.height, self.width = int(rgb.shape[1]), int(rgb.shape[2])
+    def __init__(self, read: Callable[[int], np.ndarray], height: int, width: int) -> None:
+        self._read = read
+        self.height, self.width = height, width
 
     def at(self, numbers: Sequence[int], height: int, width: int) -> Iterator[np.ndarray]:  # noqa: D102
         for number in numbers:
-            yield resized(self._rgb[int(number)], height, width)
+            yield resized(self._read(int(number)), height, width)
 
 
 class BlankPictures:
@@ -194,7 +195,7 @@ def tracks_scene(study: Study, recording: str, view: str) -> list[Scene]:
         at, step = places[moment]
         xy, seen, colors = window(int(at))
         on_picture = scaled(xy[: step + 1], _scale(picture, pictures))
-        return draw_tracks(picture, on_picture, seen[: step + 1], colors)
+        return draw_tracks(quieted(picture), on_picture, seen[: step + 1], colors)
 
     def remark(moment: int) -> str:
         at, step = places[moment]
@@ -237,16 +238,20 @@ def masks_scene(study: Study, recording: str, view: str) -> list[Scene]:
 def frames_scene(study: Study, recording: str, view: str) -> list[Scene]:
     """Stored frames."""
     item = study.store.item("frames", recording, view)
-    states = item["status"][:] if "status" in item else np.zeros(len(item["rgb"]), np.uint8)
-    height, width = item["rgb"].shape[1:3]
-    bad = [f"{int((states == code).sum())} {name}" for code, name in _STATES.items() if (states == code).any()]
+    states, index = item["status"][:], item["index"][:]
+    height, width = int(item.attributes["height"]), int(item.attributes["width"])
+    pictures = StoredPictures(lambda row: read_frames(item, [row])[0], height, width)
     scene = Scene(
         view,
         item["time"][:],
-        np.arange(len(item["rgb"])),
-        StoredPictures(item["rgb"]),
-        remark=lambda moment: _STATES.get(int(states[moment]), ""),
-        details=(f"{len(states)} frames of {width}x{height} px", *bad),
+        np.arange(len(index)),
+        pictures,
+        remark=lambda moment: _STATES.get(int(states[moment]), f"frame {index[moment]}"),
+        details=(
+            f"{len(index)} of {item.attributes['num_frames']} frames, {width}x{height} px",
+            f"stored {item.attributes['storage']}",
+            *_bad_frames(states),
+        ),
     )
     return [scene]
 
@@ -256,16 +261,15 @@ def keyframes_scene(study: Study, recording: str, view: str) -> list[Scene]:
     item = study.store.item("keyframes", recording, view)
     pictures, _ = _video(study, recording, view)
     index = item["index"][:].astype(np.int64)
-    score = item["score"][:] if "score" in item else np.full(len(index), np.nan)
     order = np.argsort(index, kind="stable")
-    told = score[order]
+    score = item["score"][:][order]
     scene = Scene(
         view,
         item["time"][:][order],
         index[order],
         pictures,
-        remark=lambda moment: f"score {told[moment]:.3g}" if np.isfinite(told[moment]) else "",
-        details=(f"{len(index)} keyframes",),
+        remark=lambda moment: f"score {score[moment]:.3g}" if np.isfinite(score[moment]) else "",
+        details=(f"{len(index)} of {item.attributes['num_frames']} frames", f"sampler {item.attributes['sampler']}"),
     )
     return [scene]
 
@@ -273,17 +277,19 @@ def keyframes_scene(study: Study, recording: str, view: str) -> list[Scene]:
 def lowres_scene(study: Study, recording: str, view: str) -> list[Scene]:
     """Small clips, one scene for each size that is stored."""
     item = study.store.item("lowres", recording, view)
-    names = sorted((name for name in item if name.startswith("rgb")), key=lambda name: item[name].shape[1])
-    scenes = []
-    for name in names:
-        rgb = item[name]
-        times = item["time"][:] if "time" in item else _view_times(study, recording, view, len(rgb), "lowres")
-        size = f"{rgb.shape[2]}x{rgb.shape[1]} px"
-        label = f"{view} {size}" if len(names) > 1 else view
-        scenes.append(
-            Scene(label, times, np.arange(len(rgb)), StoredPictures(rgb), details=(f"{len(rgb)} frames of {size}",))
+    times, states = item["time"][:], item["status"][:]
+    sizes = {name: (int(height), int(width)) for name, (height, width) in item.attributes["sizes"].items()}
+    return [
+        Scene(
+            f"{view} {width}x{height}" if len(sizes) > 1 else view,
+            times,
+            np.arange(len(times)),
+            StoredPictures(item[name].__getitem__, height, width),
+            remark=lambda moment: _STATES.get(int(states[moment]), f"frame {moment}"),
+            details=(f"{len(times)} frames of {width}x{height} px", *_bad_frames(states)),
         )
-    return scenes
+        for name, (height, width) in sorted(sizes.items(), key=lambda pair: pair[1])
+    ]
 
 
 def pose_scene(study: Study, recording: str, view: str) -> list[Scene]:
@@ -293,7 +299,7 @@ def pose_scene(study: Study, recording: str, view: str) -> list[Scene]:
     item = study.store.item("pose", recording, view)
     layout = skeleton(str(item.attributes["skeleton"]))
     keypoints = item["keypoints"]
-    numbers = item["frame"][:].astype(np.int64) if "frame" in item else np.arange(len(keypoints))
+    numbers = item["index"][:].astype(np.int64) if "index" in item else np.arange(len(keypoints))
     flat = keypoints.shape[-1] == 2
     path = _video_path(study, recording, view) if flat else None
     if path is not None:
@@ -379,6 +385,10 @@ _LEGENDS: dict[str, tuple[Mark, ...]] = {
     "pose": (*_SIDES, Mark("ring", (110, 116, 126), "score below 0.3, or filled in")),
     "heatmaps": _SIDES,
 }
+
+
+def _bad_frames(states: np.ndarray) -> list[str]:
+    return [f"{int((states == code).sum())} {name}" for code, name in _STATES.items() if (states == code).any()]
 
 
 def _video_path(study: Study, recording: str, view: str) -> Path | None:
