@@ -110,12 +110,17 @@ class Study:
 
         return Quarantine(self.folder.quarantine)
 
-    def scan(self, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> ScanReport:
-        """Read every video once by packets and every annotation, and write the catalogue."""
+    def scan(
+        self, *, workers: int = 4, again: bool = False, progress: Callable[[ScanProgress], None] | None = None
+    ) -> ScanReport:
+        """Read every video once by packets and every annotation, and write the catalogue.
+
+        again: also read files that have not changed since the last scan.
+        """
         from actionprep.datasets.scan import scan
         from actionprep.pipeline.video import probe
 
-        report = scan(self.folder, self.folder.study, probe, workers=workers, progress=progress)
+        report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
         self.__dict__.pop("catalogue", None)
         return report
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actionprep.datasets.segments import Segment
+from actionprep.datasets.windows import EPSILON_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def overlap_arrays(
     segment_onset, segment_offset  (G,) float64 s: segments, half open; segment_label (G,) codes below num_labels.
     Returns three arrays (S, num_labels) float64 as `Overlap` explains them.
 
+    Less than a nanosecond in common is touching, not overlapping: times in seconds are rounded.
     Each segment visits only the windows that it meets, so long recordings with many short segments stay cheap.
 
     Raises ValueError when a window or a segment is empty or runs backwards.
@@ -89,12 +91,16 @@ def overlap_arrays(
     def met(first: float, last: float) -> slice:
         return slice(int(np.searchsorted(latest, first, "right")), int(np.searchsorted(starts, last, "left")))
 
+    def shared(at: slice, first: float, last: float) -> np.ndarray:
+        both = np.minimum(ends[at], last) - np.maximum(starts[at], first)
+        return np.where(both > EPSILON_S, both, 0.0)
+
     for label in np.unique(segment_label):
         of_label = segment_label == label
         firsts, lasts = segment_onset[of_label], segment_offset[of_label]
         for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
             at = met(first, last)
-            both = np.maximum(np.minimum(ends[at], last) - np.maximum(starts[at], first), 0.0)
+            both = shared(at, first, last)
             union = np.maximum(ends[at], last) - np.minimum(starts[at], first)
             rows = order[at]
             ratio = np.where(both > 0, both / union, 0.0)
@@ -102,7 +108,7 @@ def overlap_arrays(
             share[rows, label] = np.maximum(share[rows, label], both / (last - first))
         for begin, end in zip(*_union(firsts, lasts), strict=True):
             at = met(begin, end)
-            both = np.maximum(np.minimum(ends[at], end) - np.maximum(starts[at], begin), 0.0)
+            both = shared(at, begin, end)
             coverage[order[at], label] += both / length[at]
     return np.minimum(coverage, 1.0), np.minimum(iou, 1.0), np.minimum(share, 1.0)
 

@@ -63,7 +63,7 @@ Probe = Callable[[Path], VideoFactsLike]
 
 @dataclass(frozen=True)
 class ScanProgress:
-    """How far a scan is: videos done of all, and how many of them cannot be read."""
+    """How far a scan is: videos read of those to read, how many of them cannot be read, and the last one."""
 
     done: int
     total: int
@@ -107,8 +107,10 @@ def scan(
     """Read every video of a study once by packets and write the catalogue; inputs are never changed.
 
     settings: the study's own when None.
-    probe:    gives the facts of one video, or raises InputProblem for one that cannot be read: it is kept as
+    probe:    gives the facts of one video, or raises InputProblem for one that cannot be read, which is then kept as
               unreadable.
+    workers:  threads that read.
+    progress: called after each video that is read.
     again:    also read files whose size and time of change are those of the last scan.
 
     Interrupted, it keeps what it has read for the next scan.
@@ -129,7 +131,7 @@ def scan(
         else:
             todo.append(replace(view, size_bytes=size, mtime_ns=mtime))
     num_reused = len(views)
-    probed = _probe_all(todo, folder, probe, workers=workers, progress=progress, num_reused=num_reused)
+    probed = _probe_all(todo, folder, probe, workers=workers, progress=progress)
     views = sorted([*views, *(_on_clock(view, settings) for view in probed)], key=_position(found.views))
 
     catalogue = Catalogue(tuple(found.recordings), tuple(views))
@@ -166,27 +168,27 @@ def _probe_all(
     *,
     workers: int,
     progress: Callable[[ScanProgress], None] | None,
-    num_reused: int,
 ) -> list[View]:
     """Facts of all these views; what is done when it is interrupted is kept for the next scan."""
     done: list[View] = []
-    total = num_reused + len(views)
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="scan")
+    num_unreadable = 0
+    num_threads = max(1, workers)
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="scan")
     waiting: dict[Future[View], View] = {}
     queue = iter(views)
     try:
         while True:
             # Only a few are handed out at a time, so that an interruption waits for few.
-            while len(waiting) < 2 * max(1, workers) and (view := next(queue, None)) is not None:
+            while len(waiting) < 2 * num_threads and (view := next(queue, None)) is not None:
                 waiting[pool.submit(_probed, view, folder.root / view.path, probe)] = view
             if not waiting:
                 break
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 waiting.pop(future)
                 done.append(future.result())
+                num_unreadable += done[-1].status != "ok"
                 if progress is not None:
-                    unreadable = sum(view.status != "ok" for view in done)
-                    progress(ScanProgress(num_reused + len(done), total, unreadable, done[-1].path))
+                    progress(ScanProgress(len(done), len(views), num_unreadable, done[-1].path))
     except BaseException:
         with suppress(OSError):  # the interruption matters more than what could not be kept
             _keep_partial(folder, done)
@@ -200,7 +202,7 @@ def _probed(view: View, path: Path, probe: Probe) -> View:
     try:
         facts = probe(path)
     except InputProblem as problem:
-        return replace(view, status="unreadable", reason=problem.reason)
+        return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: "))
     except OSError as error:
         return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}")
     if facts.num_frames == 0:

@@ -20,7 +20,7 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 # Greedy assignment is quick and sees one group at a time: the best of several orders is taken.
 _MAX_TRIES = 64
-_WORK = 200_000
+_WORK = 100_000
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,8 @@ def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: 
         crossing = np.intersect1d(group[table.recording[split.rows(one)]], group[table.recording[split.rows(other)]])
         if len(crossing):
             raise UserError(
-                f"The split leaks: {what} {_some([names[code] for code in crossing])} is in {parts[0]} and in "
-                f"{parts[1]}. "
-                "Give each to one part; recordings with the same video file belong together."
+                f"The split leaks: {what} {_some([names[code] for code in crossing])} is in {one} and in "
+                f"{other}. Give each to one part; recordings with the same video file belong together."
             )
     if not len(split.train):
         return
@@ -182,8 +181,7 @@ def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: 
             labels = [table.labels[code] for code in np.flatnonzero(lacking)]
             raise UserError(
                 f"Train has no sample of class {_some(labels)}, and {part} has. A class can be learned only from "
-                "train: "
-                "split by recording, give other groups, or leave the class out."
+                "train: split by recording, give other groups, or leave the class out."
             )
 
 
@@ -341,7 +339,8 @@ def _greedy(
     """Part of each row: whole groups go where each class is furthest below its share, large groups first.
 
     The best of several orders of the groups is kept: first no part empty, then (all_in_first) every class in the first
-    part, then every class everywhere, then the least deviation from the wanted shares.
+    part, then every class everywhere, then the least deviation from the wanted shares, of classes and
+    then of samples.
     """
     present, of_row = np.unique(group[table.recording[rows]], return_inverse=True)
     classes = table.target[rows].astype(np.float64)
@@ -354,30 +353,37 @@ def _greedy(
     target = wanted[:, None] * totals
     is_class = totals > 0
     random = np.random.default_rng(seed)
-    size = (counts * weight).sum(axis=1)
+    weighted = counts * weight
+    size = weighted.sum(axis=1)
 
     best: tuple[tuple[float, ...], np.ndarray] | None = None
     for _ in range(int(np.clip(_WORK // max(len(present), 1), 1, _MAX_TRIES))):
         order = random.permutation(len(present))
         order = order[np.argsort(-size[order] * random.uniform(0.8, 1.2, len(order)), kind="stable")]
+        # Equal gains are decided by chance, so that the tries differ.
+        chance = random.uniform(0, 1e-9, (len(order), len(wanted)))
         part = np.empty(len(present), np.int64)
-        filled = np.zeros_like(target)
+        lacks = target * weight  # what each part still lacks of each class
+        num_empty = len(wanted)
+        empty = np.ones(len(wanted), bool)
         for place, one in enumerate(order):
-            before = np.abs(target - filled) * weight
-            after = np.abs(target - filled - counts[one]) * weight
-            gain = (before - after).sum(axis=1)
-            # The last groups must go to parts that are still empty.
-            empty = filled.sum(axis=1) == 0
-            if len(order) - place <= empty.sum():
-                gain = np.where(empty, gain, -np.inf)
-            part[one] = int(gain.argmax())
-            filled[part[one]] += counts[one]
+            after = lacks - weighted[one]
+            gain = (np.abs(lacks) - np.abs(after)).sum(axis=1) + chance[place]
+            if num_empty and len(order) - place <= num_empty:
+                gain[~empty] = -np.inf  # the last groups must go to parts that are still empty
+            chosen = int(gain.argmax())
+            part[one] = chosen
+            lacks[chosen] = after[chosen]
+            num_empty -= int(empty[chosen])
+            empty[chosen] = False
+        filled = np.stack([counts[part == code].sum(axis=0) for code in range(len(wanted))])
         lacking = (filled[:, is_class] == 0).sum(axis=1)
         score = (
             float((filled.sum(axis=1) == 0).sum()),
             float(lacking[0]) if all_in_first else 0.0,
             float(lacking.sum()),
-            float((np.abs(target - filled) * weight).sum()),
+            round(float((np.abs(target - filled) * weight).sum()), 6),
+            float(np.abs(target.sum(axis=1) - filled.sum(axis=1)).sum()),
         )
         if best is None or score < best[0]:
             best = (score, part)

@@ -1,4 +1,4 @@
-"""Cut recordings into labelled windows: snippets/<name>."""
+"""Cut recordings into windows and label them by the segments that they overlap."""
 
 from __future__ import annotations
 

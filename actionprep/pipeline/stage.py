@@ -15,7 +15,10 @@ from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalogue import Catalogue
-    from actionprep.datasets.store import ItemReader, ItemWriter, Store
+    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.item_writer import ItemWriter
+    from actionprep.datasets.segments import Segment
+    from actionprep.datasets.store import Store
 
 Filter = Literal["area", "bilinear", "bicubic"]
 
@@ -52,6 +55,15 @@ class FrameBlock(ABC):
     @abstractmethod
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:
         """(len(positions), H, W, 3) uint8: only the frames at these positions of the block are converted."""
+
+    def take(self, positions: np.ndarray) -> FrameBlock:
+        """A block of the frames at these positions alone, for stages that need few."""
+        return ArrayBlock(
+            self.rgb_at(positions),
+            time=self.time[positions],
+            index=self.index[positions],
+            status=self.status[positions],
+        )
 
 
 class ArrayBlock(FrameBlock):
@@ -173,6 +185,13 @@ class FrameStage(Stage):
         self.source = source
         self.item = item
         self.done = done
+
+    def pictures_wanted(self) -> np.ndarray | None:
+        """Indices of the frames that are all that `push` needs, when they are known before the first block.
+
+        None: all frames. When every stage of a pass names its frames, only those are decoded and pushed.
+        """
+        return None
 
     @abstractmethod
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:

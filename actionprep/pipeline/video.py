@@ -176,6 +176,15 @@ class VideoBlock(FrameBlock):
             return self.rgb[positions]
         return self._converter.rgb([self._frames[int(at)] for at in positions])
 
+    def take(self, positions: np.ndarray) -> VideoBlock:  # noqa: D102
+        return VideoBlock(
+            [self._frames[int(at)] for at in positions],
+            self._converter,
+            index=self.index[positions],
+            time=self.time[positions],
+            status=self.status[positions],
+        )
+
 
 class VideoReader:
     """Frames of one video, block by block in the order of showing, or any frames by index.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def view_source(num_frames: int, height: int, width: int, *, fps: float = 15.0, 
 def blocks(gray: np.ndarray, source: ViewSource, cuts: Iterable[int]) -> Iterable[ArrayBlock]:
     """The frames (T, H, W) as blocks that end at the cuts and at the end."""
     edges = sorted({0, len(gray), *(cut for cut in cuts if 0 < cut < len(gray))})
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in itertools.pairwise(edges):
         index = np.arange(first, last)
         rgb = np.repeat(gray[index][..., None], 3, axis=-1)
         yield ArrayBlock(rgb, time=source.times[index], index=index)

@@ -194,7 +194,9 @@ def test_masks_of_another_size_are_scaled_on_request_and_counted(tmp_path, folde
 
 
 def test_no_masks_at_all_names_the_place(tmp_path):
-    with pytest.raises(InputProblem, match=r"No masks for recording 'kitchen/seq', view 0: there is nothing at .*seq/0\.\n"):
+    with pytest.raises(
+        InputProblem, match=r"No masks for recording 'kitchen/seq', view 0: there is nothing at .*seq/0\.\n"
+    ):
         run(tmp_path)
 
 
@@ -254,7 +256,9 @@ def test_probabilities_are_refused(tmp_path, ids):
 
 def test_a_wrong_key_names_those_there_are(tmp_path, ids):
     np.savez(tmp_path / "0.npz", person=ids, chair=ids)
-    with pytest.raises(InputProblem, match=r"has no array 'arr_0', it has person, chair. Name the right one with masks.key"):
+    with pytest.raises(
+        InputProblem, match=r"has no array 'arr_0', it has person, chair. Name the right one with masks.key"
+    ):
         run(tmp_path, files="{view}.npz")
 
 

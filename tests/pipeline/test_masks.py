@@ -156,7 +156,9 @@ def test_the_stage_and_its_sources_are_registered():
 
 
 def test_a_wrong_source_is_explained():
-    with pytest.raises(UserError, match=r"Wrong value for 'source' in \[masks\].*No mask source 'moton'. Did you mean 'motion'"):
+    with pytest.raises(
+        UserError, match=r"Wrong value for 'source' in \[masks\].*No mask source 'moton'. Did you mean 'motion'"
+    ):
         MasksSettings.read({"source": "moton"}, where="[masks]")
 
 

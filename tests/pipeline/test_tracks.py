@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> type[PointTracker]:
 
     class Still(PointTracker):
         needs = "gray"
-        calls: list[tuple[list[int], np.ndarray, bool]] = []
+        calls: ClassVar[list[tuple[list[int], np.ndarray, bool]]] = []
 
         @classmethod
         def identity(cls, settings):
@@ -350,7 +351,10 @@ def test_tracks_are_stored_and_read_back(tmp_path: Path):
     source = view_source(*frames.shape)
     store = Store(tmp_path / "store", create=True)
     with store.write("tracks", "kitchen/seq", "0", fingerprint="f", provenance={}) as item:
-        masks, stage = Masks(MasksSettings(), source, MemoryItem(), {}), Tracks(TracksSettings(grid=5), source, item, {})
+        masks, stage = (
+            Masks(MasksSettings(), source, MemoryItem(), {}),
+            Tracks(TracksSettings(grid=5), source, item, {}),
+        )
         for block in blocks(frames, source, [10]):
             stage.push(block, {"masks": masks.push(block, {})})
         stage.finish({"masks": masks.finish({})})
@@ -360,7 +364,10 @@ def test_tracks_are_stored_and_read_back(tmp_path: Path):
     assert reader["xy"].unit == "px"
     attributes = reader.attributes
     seen = visible(
-        reader["visibility"][:], reader["confidence"][:], rule=attributes["visible_rule"], above=attributes["visible_above"]
+        reader["visibility"][:],
+        reader["confidence"][:],
+        rule=attributes["visible_rule"],
+        above=attributes["visible_above"],
     )
     assert seen[reader["valid"][:][:, None].repeat(16, axis=1)].mean() > 0.5
     assert (attributes["tracker"], attributes["grid"], attributes["width"]) == ("lk", 5, 160)
