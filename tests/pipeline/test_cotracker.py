@@ -20,7 +20,11 @@ from actionprep.pipeline.trackers.cotracker import HUB_COMMIT, cotracker_grid
 from actionprep.pipeline.tracks import TracksSettings
 
 KINDS = ("cotracker3_offline", "cotracker3_online", "cotracker2")
-WEIGHTS = {"cotracker3_offline": "scaled_offline.pth", "cotracker3_online": "scaled_online.pth", "cotracker2": "cotracker2.pth"}
+WEIGHTS = {
+    "cotracker3_offline": "scaled_offline.pth",
+    "cotracker3_online": "scaled_online.pth",
+    "cotracker2": "cotracker2.pth",
+}
 
 STAND_IN = '''
 """Moves every point by its weight `velocity` in each frame away from its query, in the order that it is shown them."""
@@ -247,7 +251,9 @@ def test_a_checkpoint_that_is_a_malicious_pickle_is_refused_unrun(repo, tmp_path
     else:
         torch.save({"velocity": Evil(marker)}, checkpoint)
     settings = settings_for("cotracker3_offline", repo)
-    with pytest.raises(UserError, match=r"scaled_offline.pth is not loaded: it holds more than weights, .* could run code"):
+    with pytest.raises(
+        UserError, match=r"scaled_offline.pth is not loaded: it holds more than weights, .* could run code"
+    ):
         track(settings, 4, np.array([[0, 10, 10]]))
     assert not marker.exists()
 
@@ -262,13 +268,17 @@ def test_a_cut_checkpoint_is_told(repo):
 
 def test_weights_of_another_model_are_told(repo):
     settings = settings_for("cotracker2", repo, weights={"fnet.conv1.weight": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"cotracker2.pth does not fit CoTracker 2 as 'cotracker2': .* give --tracker the model"):
+    with pytest.raises(
+        UserError, match=r"cotracker2.pth does not fit CoTracker 2 as 'cotracker2': .* give --tracker the model"
+    ):
         track(settings, 9, np.array([[0, 10, 10]]))
 
 
 def test_code_that_does_not_load_is_told(repo):
     (repo / "hubconf.py").write_text("import a_module_that_is_not_there\n")
-    with pytest.raises(EnvironmentProblem, match=r"The code of CoTracker 3 in .*co-tracker does not load: No module named"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"The code of CoTracker 3 in .*co-tracker does not load: No module named"
+    ):
         track(settings_for("cotracker3_offline", repo), 4, np.array([[0, 10, 10]]))
 
 
@@ -280,7 +290,9 @@ def test_memory_that_runs_out_is_told(repo, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(tracker, "_run", full)
-    with pytest.raises(EnvironmentProblem, match="CoTracker 3 ran out of memory on cpu with 2 frames and 1 points at a time"):
+    with pytest.raises(
+        EnvironmentProblem, match="CoTracker 3 ran out of memory on cpu with 2 frames and 1 points at a time"
+    ):
         tracker.track([np.zeros((192, 256, 3), np.uint8)] * 2, np.array([[0, 10, 10]]), both_ways=True)
 
 
