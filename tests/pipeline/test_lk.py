@@ -82,6 +82,19 @@ def test_confidence_gives_the_forward_backward_error_back():
     assert np.array_equal(visible(tight.visibility, tight.confidence)[1], error[0.5] < 0.5)
 
 
+def test_looking_only_around_the_points_changes_nothing_to_speak_of(monkeypatch):
+    from actionprep.pipeline.trackers import lk as module
+
+    frames = patch_over_background(8, 300, 400, size=60, start=(150, 110), step=(5, 2))
+    queries = grid(3, 140, 220, 9)
+    near = lk().track(frames, queries, both_ways=True)
+    monkeypatch.setattr(module, "MARGIN", 10_000)
+    whole = lk().track(frames, queries, both_ways=True)
+    seen = visible(near.visibility, near.confidence) & visible(whole.visibility, whole.confidence)
+    assert seen.mean() > 0.7
+    assert np.abs(near.xy - whole.xy)[seen].max() < 0.02
+
+
 def test_threads_do_not_change_a_bit():
     frames = patch_over_background(6, 120, 160, size=50, start=(30, 30), step=(5, 3))
     before = cv2.getNumThreads()

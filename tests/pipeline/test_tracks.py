@@ -373,6 +373,27 @@ def test_tracks_are_stored_and_read_back(tmp_path: Path):
     assert (attributes["tracker"], attributes["grid"], attributes["width"]) == ("lk", 5, 160)
 
 
+def test_tracks_on_stored_masks_equal_those_made_in_one_pass(tmp_path: Path):
+    frames, chosen = moving_square(30), TracksSettings(grid=5)
+    source = view_source(*frames.shape)
+    store = Store(tmp_path / "store", create=True)
+    with store.write("masks", "kitchen/seq", "0", fingerprint="f", provenance={}) as item:
+        masks = Masks(MasksSettings(), source, item, {})
+        for block in blocks(frames, source, [11]):
+            masks.push(block, {})
+        masks.finish({})
+    parts = list(blocks(frames, source, [7, 20]))
+    replayed = Masks.replay(store.item("masks", "kitchen/seq", "0"), iter(parts))
+    again = MemoryItem()
+    stage = Tracks(chosen, source, again, {})
+    for block in parts:
+        stage.push(block, {"masks": next(replayed)})
+    stage.finish({"masks": next(replayed)})
+    once = run_tracks(frames, chosen)
+    assert np.array_equal(again["xy"], once["xy"], equal_nan=True)
+    assert again.attributes == once.attributes
+
+
 def test_the_bytes_are_estimated_from_metadata():
     chosen = TracksSettings(grid=4)
     item = run_tracks(numbered_frames(45), chosen.with_changes({"seeding": "whole-frame"}, where=""))
