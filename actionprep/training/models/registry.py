@@ -423,6 +423,17 @@ register(
 
 register(
     ModelCard(
+        "view-transformer",
+        "tracks",
+        axes("T32 V1 N256 C2"),
+        5,
+        None,
+        "ours: points spread to pictures of flow, tokens of views and instants",
+        f"{_HERE}.tracks:ViewTransformer",
+    )
+)
+register(
+    ModelCard(
         "view-transformer-maaf",
         "tracks",
         axes("T50 V4 N500 C2"),

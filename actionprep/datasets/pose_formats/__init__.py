@@ -1,0 +1,149 @@
+"""Formats that poses come in, one file each; `read_poses` reads any of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from actionprep.datasets.poses import PoseItem
+from actionprep.errors import InputProblem, UserError, nearest
+
+
+@dataclass(frozen=True)
+class PoseFormat:
+    """One format: its name, what it is, and where its reader lives."""
+
+    name: str
+    title: str
+    module: str
+    function: str
+
+    @property
+    def read(self) -> Callable[..., Iterator[PoseItem]]:
+        """The reader: a path and options of the format → items."""
+        reader: Callable[..., Iterator[PoseItem]] = getattr(import_module(self.module), self.function)
+        return reader
+
+
+def _format(name: str, title: str, function: str) -> PoseFormat:
+    return PoseFormat(name, title, f"{__name__}.{name.replace('-', '_')}", function)
+
+
+FORMATS: dict[str, PoseFormat] = {
+    found.name: found
+    for found in (
+        _format("openpose", "folder of OpenPose JSON files, one a frame", "read_openpose"),
+        _format("coco", "COCO keypoints JSON, annotations or results", "read_coco"),
+        _format("mediapipe", "MediaPipe pose landmarks, npz or csv", "read_mediapipe"),
+        _format("pose-npz", "our npz: keypoints, score and what is known of them", "read_pose_npz"),
+        _format("pose-csv", "our csv: one row a joint", "read_pose_csv"),
+        _format("pyskl", "PySKL pickle, 2D or 3D, with splits", "read_pyskl"),
+        _format("ntu", "NTU RGB+D .skeleton files", "read_ntu"),
+        _format("jhmdb", "JHMDB joint_positions folders, or npz of its splits", "read_jhmdb"),
+        _format("msr-action3d", "MSR Action3D text files, or one npz", "read_msr_action3d"),
+        _format("utkinect", "UTKinect-style joint text files with actionLabel.txt", "read_utkinect"),
+    )
+}
+
+
+def read_poses(path: str | Path, format: str | None = None, **options: Any) -> Iterator[PoseItem]:
+    """Every recording in a pose file or folder.
+
+    format: one of FORMATS; None looks into the file. options: those of the format's reader.
+    Raises UserError when there is nothing at the path, the format is unknown or cannot be told.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"No pose file or folder at {path}.")
+    name = format or detect_format(path)
+    if name is None:
+        known = "; ".join(f"{one.name} ({one.title})" for one in FORMATS.values())
+        raise UserError(f"The format of the poses at {path} cannot be told. Name it; known: {known}.")
+    if name not in FORMATS:
+        raise UserError(f"Unknown pose format '{name}'.{nearest(name, FORMATS)} Known: {', '.join(FORMATS)}.")
+    return FORMATS[name].read(path, **options)
+
+
+def detect_format(path: str | Path) -> str | None:
+    """Which format a file or folder is in, from names and first bytes; None when nothing fits."""
+    path = Path(path)
+    if path.is_dir():
+        return _detect_folder(path)
+    suffix = path.suffix.lower()
+    if suffix in (".pkl", ".pickle"):
+        return "pyskl"
+    if suffix == ".skeleton":
+        return "ntu"
+    if suffix == ".json":
+        return "openpose" if '"people"' in _head(path) else "coco"
+    if suffix == ".npz":
+        return _detect_npz(path)
+    if suffix == ".csv":
+        header = _head(path).split("\n", 1)[0]
+        return "mediapipe" if "landmark" in header or "nose_x" in header else "pose-csv"
+    if suffix == ".txt" and "_skeleton" in path.name:
+        return "msr-action3d"
+    return "utkinect" if suffix == ".txt" and path.name.startswith("joints_") else None
+
+
+def _detect_folder(path: Path) -> str | None:
+    if (path / "joint_positions").is_dir() or path.name == "joint_positions":
+        return "jhmdb"
+    for pattern, name in (
+        ("*.skeleton", "ntu"),
+        ("joint_positions.mat", "jhmdb"),
+        ("a*_s*_e*_skeleton*.txt", "msr-action3d"),
+        ("joints_*.txt", "utkinect"),
+    ):
+        if next(path.rglob(pattern), None) is not None:
+            return name
+    found = next(path.rglob("*.json"), None)
+    return "openpose" if found is not None and '"people"' in _head(found) else None
+
+
+def _detect_npz(path: Path) -> str | None:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError):
+        raise InputProblem(f"{path} is not a sound npz file.") from None
+    for key, name in (
+        ("keypoints", "pose-npz"),
+        ("landmarks", "mediapipe"),
+        ("joints_xyzc", "msr-action3d"),
+        ("train_xy", "jhmdb"),
+    ):
+        if key in names:
+            return name
+    return None
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(4096).decode("utf-8", "replace")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content; InputProblem with the place where it breaks off."""
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise InputProblem(
+            f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
+            "The file is cut short or damaged."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputProblem(f"{path} is not text: {error}.") from None
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that orders numbers in names by value: frame2 before frame10."""
+    import re
+
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

@@ -1,0 +1,165 @@
+"""COCO keypoints JSON: annotation files (images, annotations, categories) and result files (a list)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionprep.datasets.pose_formats import read_json
+from actionprep.datasets.poses import PoseItem, PoseSequence, pack_persons
+from actionprep.datasets.skeletons import match_layout, skeleton
+from actionprep.errors import InputProblem, UserError
+
+_WHOLE = (("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
+_BY_COUNT = {17: "coco17", 133: "coco_wholebody"}
+
+
+def read_coco(
+    path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+) -> Iterator[PoseItem]:
+    """Every recording in a COCO keypoints file.
+
+    Images of one video (`vid_id`, `video_id`) or, without such, of one folder in `file_name` are the frames of one
+    recording, in order of the number at the end of their names (or of `frame_id`); an image without a folder is a
+    recording by itself. COCO-WholeBody's foot, face and hand points are joined to the body. In annotations the third
+    number of a joint is a flag: 0 is missing, 1 and 2 become score 1. In results it is the score. Persons carry
+    `track_id` where the file has it.
+
+    skeleton: needed where neither the category's joint names nor the number of joints tell the layout.
+    """
+    path = Path(path)
+    content = read_json(path)
+    images, annotations, categories, flags = _parts(content, path)
+    layout = skeleton or _layout(annotations, categories, path)
+    by_image: dict[Any, list[dict[str, Any]]] = {}
+    for number, annotation in enumerate(annotations):
+        if "image_id" not in annotation:
+            raise InputProblem(f"Annotation {number} in {path} has no 'image_id'.")
+        if annotation.get("keypoints"):
+            by_image.setdefault(annotation["image_id"], []).append(annotation)
+    for recording, frames in _recordings(images, by_image, path).items():
+        yield _item(recording, frames, by_image, layout, flags, image_size, path)
+
+
+def _parts(
+    content: Any, path: Path
+) -> tuple[dict[Any, dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], bool]:
+    if isinstance(content, list) and all(isinstance(one, dict) for one in content):
+        return {}, content, [], False
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        images = {image["id"]: image for image in content.get("images", [])}
+        return images, content["annotations"], content.get("categories", []), True
+    raise InputProblem(f"{path} is not COCO keypoints: expected a list of results, or an object with 'annotations'.")
+
+
+def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]], path: Path) -> str:
+    joined = any("lefthand_kpts" in annotation for annotation in annotations)
+    if joined:
+        return "coco_wholebody"
+    for category in categories:
+        if not isinstance(category.get("keypoints"), list):
+            continue
+        found = match_layout(category.get("keypoints", []))
+        if found is not None:
+            return found.name
+    counts = {len(annotation["keypoints"]) // 3 for annotation in annotations if annotation.get("keypoints")}
+    if len(counts) == 1 and (count := counts.pop()) in _BY_COUNT:
+        return _BY_COUNT[count]
+    raise UserError(
+        f"The layout of the keypoints in {path} cannot be told from its categories or its number of joints. Name it "
+        "with skeleton=…"
+    )
+
+
+def _recordings(
+    images: dict[Any, dict[str, Any]], by_image: dict[Any, list[dict[str, Any]]], path: Path
+) -> dict[str, list[tuple[int, Any, dict[str, Any]]]]:
+    groups: dict[str, list[tuple[int, Any, dict[str, Any]]]] = {}
+    entries = images or {image_id: {} for image_id in by_image}
+    for image_id, image in entries.items():
+        name = str(image.get("file_name", image_id))
+        video = image.get("vid_id", image.get("video_id"))
+        folder = PurePosixPath(name).parent.as_posix()
+        if video is not None:
+            recording = str(video)
+        else:
+            recording = folder if folder != "." else str(PurePosixPath(name).with_suffix("")) if image else name
+        groups.setdefault(recording, []).append((_frame_number(name, image), image_id, image))
+    for recording, frames in groups.items():
+        if len(frames) == 1 and "vid_id" not in frames[0][2] and "video_id" not in frames[0][2]:
+            groups[recording] = [(0, *frames[0][1:])]
+        frames.sort(key=lambda frame: frame[0])
+        if len({number for number, _, _ in frames}) != len(frames):
+            raise InputProblem(
+                f"Recording '{recording}' in {path} has a frame number twice; it is the number that ends file_name."
+            )
+    return groups
+
+
+def _frame_number(name: str, image: dict[str, Any]) -> int:
+    digits = re.search(r"(\d+)$", PurePosixPath(name).stem)
+    if digits is not None:
+        return int(digits[1])
+    return int(image.get("frame_id", 0))
+
+
+def _item(
+    recording: str,
+    frames: list[tuple[int, Any, dict[str, Any]]],
+    by_image: dict[Any, list[dict[str, Any]]],
+    layout: str,
+    flags: bool,
+    image_size: Sequence[int] | None,
+    path: Path,
+) -> PoseItem:
+    joints = skeleton(layout).num_joints
+    lists = [[_person(one, joints, flags, path) for one in by_image.get(image_id, [])] for _, image_id, _ in frames]
+    keypoints, score = pack_persons(lists, joints)
+    slots = keypoints.shape[1]
+    boxes = np.zeros((len(frames), slots, 4), np.float32)
+    track = np.full((len(frames), slots), -1, np.int64)
+    boxed = False
+    for t, (_, image_id, _) in enumerate(frames):
+        for m, one in enumerate(by_image.get(image_id, [])):
+            if "bbox" in one:
+                x, y, width, height = (float(value) for value in one["bbox"])
+                boxes[t, m] = (x, y, x + width, y + height)
+                boxed = True
+            if score[t, m].any():
+                track[t, m] = int(one.get("track_id", -1))
+    sizes = {(image["height"], image["width"]) for _, _, image in frames if "height" in image and "width" in image}
+    if len(sizes) > 1:
+        raise InputProblem(f"Recording '{recording}' in {path} has images of different sizes: {sorted(sizes)}.")
+    poses = PoseSequence.of(
+        keypoints,
+        score,
+        skeleton=layout,
+        bbox=boxes if boxed else None,
+        track_id=track,
+        image_size=sizes.pop() if sizes else image_size,
+        frame_index=[number for number, _, _ in frames],
+        where=f"recording '{recording}' in {path}",
+    )
+    return PoseItem(recording, poses, extra={"image_ids": [image_id for _, image_id, _ in frames]})
+
+
+def _person(annotation: dict[str, Any], joints: int, flags: bool, path: Path) -> NDArray[np.float32]:
+    values = list(annotation["keypoints"])
+    for key, size in _WHOLE:
+        if key in annotation:
+            if len(annotation[key]) != 3 * size:
+                raise InputProblem(f"'{key}' in {path} has {len(annotation[key])} values; expected {3 * size}.")
+            values += annotation[key]
+    if len(values) != 3 * joints:
+        raise InputProblem(
+            f"A person in {path} has {len(values)} keypoint values; expected {3 * joints} for {joints} joints."
+        )
+    person = np.asarray(values, np.float32).reshape(joints, 3)
+    if flags:
+        person[:, 2] = person[:, 2] > 0
+    return person

@@ -1,0 +1,115 @@
+"""JHMDB hand-annotated joints: the data set's joint_positions folders, or one npz a split of normalised positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.safe_npz import load_npz
+from actionprep.errors import InputProblem, UserError
+
+_ARRAYS = ("xy", "offsets", "label")
+
+
+def read_jhmdb(path: str | Path, *, coordinates: Literal["image", "world"] = "image") -> Iterator[PoseItem]:
+    """Every clip of JHMDB (Jhuang et al., ICCV 2013; 15 joints, one person).
+
+    Folders: joint_positions/<class>/<clip>/joint_positions.mat, with splits/<class>_test_split<k>.txt beside it where
+    there (1 trains, 2 tests). coordinates: "image" is pos_img in px of the 320x240 video, moved from Matlab's first
+    pixel 1 to 0; "world" is pos_world, centred and scaled by the person.
+
+    npz: split<k>.npz with train_/test_ xy (frames, 15, 2), offsets and label. These are normalised positions, without
+    image size. A clip's id is then its place in that file, because the files do not name clips. A folder of such
+    files is read whole.
+    """
+    root = Path(path)
+    if root.suffix == ".npz":
+        yield from _npz(root)
+        return
+    archives = sorted(root.glob("split*.npz"))
+    if archives:
+        for archive in archives:
+            yield from _npz(archive)
+        return
+    yield from _folders(root, coordinates)
+
+
+def _npz(path: Path) -> Iterator[PoseItem]:
+    arrays = load_npz(path)
+    for part in ("train", "test"):
+        missing = [f"{part}_{name}" for name in _ARRAYS if f"{part}_{name}" not in arrays]
+        if missing:
+            raise InputProblem(f"{path} holds no array '{missing[0]}'. It holds {', '.join(sorted(arrays))}.")
+        xy, offsets, labels = (arrays[f"{part}_{name}"] for name in _ARRAYS)
+        if offsets[0] != 0 or offsets[-1] != len(xy) or (np.diff(offsets) < 1).any() or len(labels) != len(offsets) - 1:
+            raise InputProblem(f"'{part}_offsets' in {path} do not cut {len(xy)} frames into {len(labels)} clips.")
+        for clip, (first, last) in enumerate(pairwise(offsets)):
+            name = f"{path.stem}/{part}/{clip:04d}"
+            points = xy[first:last]
+            poses = PoseSequence.of(
+                points,
+                np.ones(points.shape[:2], np.float32),
+                skeleton="jhmdb15",
+                track_id=np.zeros((len(points), 1), np.int64),
+                where=f"clip {name} of {path}",
+            )
+            yield PoseItem(name, poses, label=str(labels[clip]), splits=(f"{path.stem}_{part}",))
+
+
+def _folders(root: Path, coordinates: str) -> Iterator[PoseItem]:
+    from scipy.io import loadmat
+
+    if coordinates not in ("image", "world"):
+        raise UserError(f"coordinates must be image or world, got '{coordinates}'.")
+    base = root / "joint_positions" if (root / "joint_positions").is_dir() else root
+    files = sorted(base.glob("*/*/joint_positions.mat"))
+    if not files:
+        raise UserError(f"No <class>/<clip>/joint_positions.mat in {base}, and no split*.npz in {root}.")
+    splits = _splits(root)
+    key = "pos_img" if coordinates == "image" else "pos_world"
+    for file in files:
+        label, clip = file.parent.parent.name, file.parent.name
+        try:
+            content = loadmat(file)
+        except (ValueError, TypeError, OSError, NotImplementedError) as error:
+            raise InputProblem(f"{file} is not a readable Matlab file: {error}.") from None
+        if key not in content or content[key].ndim != 3 or content[key].shape[:2] != (2, 15):
+            raise InputProblem(f"{file} holds no array '{key}' of shape (2, 15, frames).")
+        points = content[key].transpose(2, 1, 0) - (1 if coordinates == "image" else 0)
+        poses = PoseSequence.of(
+            points,
+            np.ones(points.shape[:2], np.float32),
+            skeleton="jhmdb15",
+            track_id=np.zeros((len(points), 1), np.int64),
+            image_size=(240, 320) if coordinates == "image" else None,
+            where=str(file),
+        )
+        extra = (
+            {"viewpoint": str(content["viewpoint"].reshape(-1)[0])}
+            if content.get("viewpoint", np.empty(0)).size
+            else {}
+        )
+        yield PoseItem(f"{label}/{clip}", poses, label=label, splits=tuple(splits.get((label, clip), ())), extra=extra)
+
+
+def _splits(root: Path) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for file in sorted(root.rglob("*_test_split[123].txt")):
+        match = re.match(r"(.+)_test_split([123])$", file.stem)
+        if match is None:
+            continue
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            fields = line.split()
+            if not fields:
+                continue
+            if len(fields) != 2 or fields[1] not in ("1", "2"):
+                raise InputProblem(f"Line {number} of {file} must be a video and 1 (train) or 2 (test), got '{line}'.")
+            clip = fields[0].removesuffix(".avi")
+            found.setdefault((match[1], clip), []).append(f"split{match[2]}_{'train' if fields[1] == '1' else 'test'}")
+    return found

@@ -1,0 +1,105 @@
+"""MSR Action3D skeletons: text files of one sequence each, or one npz with all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.safe_npz import load_npz
+from actionprep.errors import InputProblem, UserError
+
+# The 20 actions of Li, Zhang and Liu, CVPR workshops 2010, in the order of their numbers.
+ACTIONS = (
+    "high arm wave", "horizontal arm wave", "hammer", "hand catch", "forward punch", "high throw", "draw X", "draw "
+    "tick",
+    "draw circle", "hand clap", "two hand wave", "side boxing", "bend", "forward kick", "side kick", "jogging",
+    "tennis swing", "tennis serve", "golf swing", "pickup and throw",
+)  # fmt: skip
+_NAME = re.compile(r"a(\d+)_s(\d+)_e(\d+)_skeleton(?:3D)?$")
+# The files' joint order, given for every joint of kinect20 (told from which arm and leg move in one-sided actions).
+_ORDER = (6, 3, 2, 19, 0, 7, 9, 11, 1, 8, 10, 12, 4, 13, 15, 17, 5, 14, 16, 18)
+
+
+def read_msr_action3d(path: str | Path) -> Iterator[PoseItem]:
+    """Every sequence, joints in the order of kinect20.
+
+    Coordinates are metres: x to the person's right, y up, z away from the camera.
+
+    Text: a<action>_s<subject>_e<instance>_skeleton3D.txt, 20 rows a frame of x, y, z, confidence. npz: joints_xyzc
+    (frames, 20, 4), offsets, action, subject, instance. Joints that are all zeros are missing and get score 0. The
+    others get score 1: the confidence column is mostly 0 or 1 without relation to the error, so it is kept in `extra`
+    instead.
+    Splits: cross-subject, odd subjects train. Frames without any joint are kept, as frames without a person; a
+    sequence of nothing but such frames (a13_s09_e02 in the original) is yielded with `extra["empty"]`.
+    """
+    root = Path(path)
+    if root.suffix == ".npz":
+        arrays = load_npz(root, ["joints_xyzc", "offsets", "action", "subject", "instance"])
+        joints, offsets = arrays["joints_xyzc"], arrays["offsets"]
+        if (
+            joints.ndim != 3
+            or joints.shape[1:] != (20, 4)
+            or offsets[-1] != len(joints)
+            or (np.diff(offsets) < 0).any()
+        ):
+            raise InputProblem(
+                f"{root} must hold joints_xyzc (frames, 20, 4) and offsets that end at the number of frames."
+            )
+        for i, (first, last) in enumerate(pairwise(offsets)):
+            numbers = (int(arrays[name][i]) for name in ("action", "subject", "instance"))
+            yield _item(joints[first:last], *numbers, where=f"sequence {i} of {root}")
+        return
+    files = [root] if root.is_file() else sorted(root.rglob("a*_s*_e*_skeleton*.txt"))
+    if not files:
+        raise UserError(f"No a<action>_s<subject>_e<instance>_skeleton3D.txt in {root}.")
+    for file in files:
+        match = _NAME.match(file.stem)
+        if match is None:
+            raise UserError(f"{file} is not named a<action>_s<subject>_e<instance>_skeleton3D.txt.")
+        yield _item(_text(file), *(int(value) for value in match.groups()), where=str(file))
+
+
+def _text(file: Path) -> NDArray[np.float32]:
+    try:
+        values = np.array(file.read_text(encoding="ascii", errors="replace").split(), np.float32)
+    except ValueError as error:
+        raise InputProblem(f"{file} must hold numbers only: {error}.") from None
+    if len(values) == 0 or len(values) % 80:
+        raise InputProblem(
+            f"{file} has {len(values)} numbers; a frame is 20 rows of 4, so it is cut short or not of this format."
+        )
+    return values.reshape(-1, 20, 4)
+
+
+def _item(joints: NDArray[np.float32], action: int, subject: int, instance: int, *, where: str) -> PoseItem:
+    if not 1 <= action <= len(ACTIONS):
+        raise InputProblem(f"{where} has the action number {action}; MSR Action3D has 1 to {len(ACTIONS)}.")
+    points = joints[:, list(_ORDER), :3]
+    seen = (points != 0).any(-1) & np.isfinite(points).all(-1)
+    present = seen.any(-1)
+    poses = PoseSequence.of(
+        points,
+        seen.astype(np.float32),
+        skeleton="kinect20",
+        track_id=np.where(present, 0, -1)[:, None],
+        where=where,
+    )
+    return PoseItem(
+        f"a{action:02d}_s{subject:02d}_e{instance:02d}",
+        poses,
+        label=ACTIONS[action - 1],
+        subject=f"s{subject:02d}",
+        splits=("cross_subject_train" if subject % 2 else "cross_subject_test",),
+        extra={
+            "action": action,
+            "instance": instance,
+            "empty": not bool(present.any()),
+            "confidence": joints[:, list(_ORDER), 3],
+        },
+    )

@@ -1,0 +1,102 @@
+"""Our own csv of poses: one row a joint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.skeletons import match_layout
+from actionprep.datasets.skeletons import skeleton as layout_of
+from actionprep.errors import InputProblem, UserError, nearest
+
+
+def read_pose_csv(
+    path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+) -> Iterator[PoseItem]:
+    """Every recording in a csv file with these columns.
+
+    frame, joint (name), x, y                              required
+    z, score, person (0, 1, …), time, recording, view, label, subject, split     optional
+
+    One row is one joint of one person in one frame. Rows that are left out are missing joints; frames that are left out
+    between the first and the last are frames without people. `person` is kept as the track id.
+    skeleton: the layout; without it, the file's joint names in their first order must be those of a known layout.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        table = pd.read_csv(
+            path, dtype={"recording": str, "joint": str, "subject": str, "label": str, "split": str, "view": str}
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputProblem(f"{path} is not a readable csv file: {error}.") from None
+    for column in ("frame", "joint", "x", "y"):
+        if column not in table.columns:
+            raise InputProblem(f"{path} has no column '{column}'. It has {', '.join(map(str, table.columns))}.")
+    names = list(dict.fromkeys(table["joint"]))
+    found = layout_of(skeleton) if skeleton else match_layout(names)
+    if found is None:
+        raise UserError(
+            f"The joint names in {path} are those of no known layout in its order. Name the layout with skeleton=…"
+        )
+    for row, joint in enumerate(table["joint"]):
+        if joint not in found.joints:
+            raise InputProblem(
+                f"Row {row + 2} of {path} names the joint '{joint}', which '{found.name}' does not "
+                f"have.{nearest(str(joint), found.joints)}"
+            )
+    if "recording" not in table.columns:
+        table["recording"] = path.name.removesuffix(path.suffix)
+    keys = ["recording", "view"] if "view" in table.columns else ["recording"]
+    for _, rows in table.groupby(keys, sort=False, dropna=False):
+        frames = rows["frame"].to_numpy(np.int64)
+        person = rows["person"].to_numpy(np.int64) if "person" in rows.columns else np.zeros(len(rows), np.int64)
+        ids = np.unique(person)
+        place = (frames - frames.min(), np.searchsorted(ids, person), np.array([found.index(j) for j in rows["joint"]]))
+        axes = ["x", "y", "z"] if "z" in rows.columns else ["x", "y"]
+        shape = (int(frames.max() - frames.min()) + 1, len(ids), found.num_joints)
+        keypoints = np.zeros((*shape, len(axes)), np.float32)
+        keypoints[place] = rows[axes].to_numpy(np.float32)
+        score = np.zeros(shape, np.float32)
+        values = rows["score"].to_numpy(np.float32) if "score" in rows.columns else np.ones(len(rows), np.float32)
+        score[place] = np.where(rows[axes].notna().all(axis=1), values, 0)
+        if len(np.unique(np.stack(place), axis=1).T) != len(rows):
+            raise InputProblem(
+                f"{path} has a joint of one person in one frame twice, in recording '{rows['recording'].iloc[0]}'."
+            )
+        index = np.arange(frames.min(), frames.max() + 1)
+        time = None
+        if "time" in rows.columns:
+            known = rows.drop_duplicates("frame").set_index("frame")["time"].reindex(index)
+            if known.isna().any():
+                raise InputProblem(
+                    f"{path} gives the time of some frames only; give it in every row, and a row for every frame."
+                )
+            time = known.to_numpy(np.float64)
+        seen = (score > 0).any(-1)
+        poses = PoseSequence.of(
+            keypoints,
+            score,
+            skeleton=skeleton or found.name,
+            track_id=np.where(seen, ids, -1),
+            image_size=image_size,
+            frame_index=index,
+            time=time,
+            where=str(path),
+        )
+        first = {
+            name: None if name not in rows.columns or pd.isna(rows[name].iloc[0]) else str(rows[name].iloc[0])
+            for name in ("view", "label", "subject", "split")
+        }
+        yield PoseItem(
+            str(rows["recording"].iloc[0]),
+            poses,
+            view=first["view"],
+            label=first["label"],
+            subject=first["subject"],
+            splits=(first["split"],) if first["split"] else (),
+        )

@@ -1,0 +1,177 @@
+"""PySKL pickles, 2D and 3D: a dict with `split` {name: ids} and `annotations` [dict a recording].
+
+The schema is that of PySKL's data documentation (Duan et al., PySKL, ACM MM 2022): frame_dir, total_frames, label,
+keypoint (M, T, V, C), keypoint_score (M, T, V) in 2D, img_shape and original_shape (height, width). Read with a
+restricted unpickler.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.safe_pickle import load_pickle
+from actionprep.errors import InputProblem, UserError
+
+_2D = {17: "coco17", 18: "coco18", 25: "body25", 133: "coco_wholebody", 15: "jhmdb15"}
+_3D = {25: "ntu25", 20: "kinect20", 17: "h36m17"}
+_KNOWN = ("frame_dir", "filename", "total_frames", "label", "keypoint", "keypoint_score", "img_shape", "original_shape")
+
+
+def read_pyskl(
+    path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+) -> Iterator[PoseItem]:
+    """Every annotation of a PySKL pickle, with the names of the splits that list it.
+
+    Ids are kept whole, dots and all. Half-precision values are read exactly. Files without scores (3D) have score 1
+    where a joint is not all zeros; files without img_shape have no image size unless given. Slots are persons: their
+    number is the track id. A list of annotations without splits is read too.
+
+    skeleton: the layout; without it 2D with 17 joints is coco17, 3D with 25 is ntu25, and so on.
+    Raises InputProblem for a pickle that is more than data, is damaged, or lacks what the schema needs.
+    """
+    path = Path(path)
+    content = load_pickle(path)
+    if isinstance(content, list):
+        content = {"annotations": content, "split": {}}
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise InputProblem(
+            f"{path} is not a PySKL file: expected a dict with 'annotations' and 'split', or a list of annotations."
+        )
+    members: dict[str, list[str]] = {}
+    splits = content.get("split") or {}
+    if not isinstance(splits, dict):
+        raise InputProblem(f"'split' in {path} must be a dict of name: list of ids, got {type(splits).__name__}.")
+    for name, ids in splits.items():
+        for one in ids:
+            members.setdefault(str(one), []).append(str(name))
+    seen: set[str] = set()
+    for number, annotation in enumerate(content["annotations"]):
+        item = _item(annotation, number, members, skeleton, image_size, path)
+        if item.recording in seen:
+            raise InputProblem(f"{path} has the id '{item.recording}' twice.")
+        seen.add(item.recording)
+        yield item
+    lost = [one for one in members if one not in seen]
+    if lost:
+        raise InputProblem(f"{len(lost)} ids in the splits of {path} have no annotation; the first is '{lost[0]}'.")
+
+
+def _item(
+    annotation: Any,
+    number: int,
+    members: Mapping[str, list[str]],
+    skeleton: str | None,
+    image_size: Sequence[int] | None,
+    path: Path,
+) -> PoseItem:
+    if not isinstance(annotation, dict):
+        raise InputProblem(f"Annotation {number} of {path} is a {type(annotation).__name__}, not a dict.")
+    name = annotation.get("frame_dir", annotation.get("filename"))
+    if name is None or "keypoint" not in annotation:
+        lacks = "frame_dir" if name is None else "keypoint"
+        raise InputProblem(
+            f"Annotation {number} of {path} has no '{lacks}'. It has {', '.join(map(str, annotation)) or 'nothing'}."
+        )
+    recording, where = str(name), f"'{name}' in {path}"
+    keypoint = np.asarray(annotation["keypoint"])
+    if keypoint.ndim != 4 or keypoint.dtype.kind not in "fiu":
+        raise InputProblem(
+            f"'keypoint' of {where} must have the shape (persons, frames, joints, 2 or 3), got {keypoint.shape} of "
+            f"{keypoint.dtype}."
+        )
+    total = annotation.get("total_frames")
+    if total is not None and int(total) != keypoint.shape[1]:
+        raise InputProblem(
+            f"{where} says total_frames {int(total)}, but its keypoints have {keypoint.shape[1]} frames."
+        )
+    layout = skeleton or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
+    if layout is None:
+        raise UserError(
+            f"{where} has {keypoint.shape[2]} joints in {keypoint.shape[3]}D, which tells no layout. Name it with "
+            "skeleton=…"
+        )
+    score = annotation.get("keypoint_score")
+    shape = annotation.get("img_shape", annotation.get("original_shape"))
+    keypoints = keypoint.astype(np.float32).transpose(1, 0, 2, 3)
+    scores = None if score is None else np.asarray(score).astype(np.float32).transpose(1, 0, 2)
+    # Persons that are absent are stored as zeros with any score.
+    if scores is not None and scores.shape == keypoints.shape[:3]:
+        scores = np.where((keypoints != 0).any(-1), scores, 0)
+    size = image_size if shape is None else [int(value) for value in shape]
+    poses = PoseSequence.of(keypoints, scores, skeleton=layout, image_size=size, where=where)
+    here = poses.present
+    track = np.where(here, np.arange(poses.num_persons), -1)
+    poses = PoseSequence.of(poses.keypoints, poses.score, skeleton=layout, image_size=size, track_id=track, where=where)
+    label = annotation.get("label")
+    return PoseItem(
+        recording,
+        poses,
+        label=label if label is None or isinstance(label, str) else int(label),
+        splits=tuple(members.get(recording, ())),
+        extra={key: value for key, value in annotation.items() if key not in _KNOWN},
+    )
+
+
+def write_pyskl(
+    path: str | Path, items: Iterable[PoseItem], *, half: bool = False, labels: Sequence[str] | None = None
+) -> int:
+    """Write items as a PySKL pickle, with the splits that they name, and return their number.
+
+    Persons are ordered by track id; absent persons are zeros. Labels that are words become their index in `labels`
+    (default: all labels sorted), as PySKL wants numbers. half: keypoints and scores in half precision, as the
+    published files are. Scores and img_shape are left out where they are not known or the poses are 3D.
+    """
+    items = list(items)
+    words = sorted({item.label for item in items if isinstance(item.label, str)}) if labels is None else list(labels)
+    kind = np.float16 if half else np.float32
+    annotations: list[dict[str, Any]] = []
+    split: dict[str, list[str]] = {}
+    for item in items:
+        poses = item.poses
+        keypoint, score = _by_track(poses)
+        entry: dict[str, Any] = {
+            "frame_dir": item.recording,
+            "total_frames": poses.num_frames,
+            "label": _number(item, words),
+            "keypoint": keypoint.astype(kind),
+        }
+        if poses.dimensions == 2:
+            entry["keypoint_score"] = score.astype(kind)
+        if poses.image_size is not None:
+            entry["img_shape"] = entry["original_shape"] = poses.image_size
+        annotations.append(entry)
+        for name in item.splits:
+            split.setdefault(name, []).append(item.recording)
+    with Path(path).open("wb") as file:
+        pickle.dump({"split": split, "annotations": annotations}, file, protocol=4)
+    return len(annotations)
+
+
+def _by_track(poses: PoseSequence) -> tuple[np.ndarray, np.ndarray]:
+    ids = [int(one) for one in np.unique(poses.track_id[poses.present]) if one >= 0]
+    if not ids or (poses.present & (poses.track_id < 0)).any():
+        return poses.keypoints.transpose(1, 0, 2, 3), poses.score.transpose(1, 0, 2)
+    keypoint = np.zeros((len(ids), poses.num_frames, poses.num_joints, poses.dimensions), np.float32)
+    score = np.zeros(keypoint.shape[:3], np.float32)
+    for place, one in enumerate(ids):
+        t, m = np.nonzero(poses.present & (poses.track_id == one))
+        keypoint[place, t], score[place, t] = poses.keypoints[t, m], poses.score[t, m]
+    return keypoint, score
+
+
+def _number(item: PoseItem, words: Sequence[str]) -> int:
+    if isinstance(item.label, int):
+        return item.label
+    if item.label is None:
+        raise UserError(f"Recording '{item.recording}' has no label, and a PySKL annotation needs one.")
+    if item.label not in words:
+        raise UserError(
+            f"Recording '{item.recording}' has the label '{item.label}', which is not among the labels given."
+        )
+    return words.index(item.label)

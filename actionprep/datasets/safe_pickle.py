@@ -1,0 +1,273 @@
+"""Read pickles of strangers: numpy arrays, plain containers, numbers and strings come out; nothing in them ever runs.
+
+Python's own unpickler calls whatever a file names. This one knows the few functions that numpy's arrays and scalars are
+made of, replaces them by its own, and refuses everything else. Array data is checked against its declared shape.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionprep.errors import InputProblem, UserError
+
+_KINDS = "biufcSU"
+_DEPTH = 64
+# What a damaged pickle can make the machine stumble over.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+
+def load_pickle(path: str | Path) -> Any:
+    """What a pickle file holds, as numpy arrays, dicts, lists, tuples, sets, numbers, strings, bytes and None.
+
+    Half-precision arrays stay half precision, value for value. Pickles of Python 2 are read with latin-1 strings, as
+    numpy needs.
+
+    Raises UserError when there is no such file; InputProblem when the file names anything else (the name is in the
+    message), is cut short, or declares arrays that its bytes do not fill.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"No pickle file at {path}.")
+    with path.open("rb") as file:
+        reader = _Unpickler(_Bounded(file, path.stat().st_size), str(path))
+        try:
+            return _finished(reader.load(), str(path), {}, 0)
+        except InputProblem:
+            raise
+        except _DAMAGE as error:
+            raise InputProblem(
+                f"{path} is not a sound pickle: {type(error).__name__} near byte {file.tell()}: {error}. "
+                "The file is damaged or cut short; fetch it again."
+            ) from None
+
+
+class _Bounded:
+    """A file that refuses to be asked for more than it holds, so that a forged length takes no memory."""
+
+    def __init__(self, file: BufferedReader, size: int) -> None:
+        self._file, self._size = file, size
+
+    def read(self, count: int) -> bytes:
+        self._check(count)
+        return self._file.read(count)
+
+    def readinto(self, buffer: Any) -> int:
+        self._check(len(buffer))
+        return int(self._file.readinto(buffer))
+
+    def readline(self) -> bytes:
+        return self._file.readline(1 << 20)
+
+    def _check(self, count: int) -> None:
+        left = self._size - self._file.tell()
+        if count > left:
+            raise EOFError(f"{count} bytes declared, {left} left")
+
+
+class _Dtype:
+    """Stands in for a numpy dtype while a pickle is read: only sizes and byte order can be set."""
+
+    def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
+        code = code.decode("latin-1") if isinstance(code, bytes) else code
+        if not isinstance(code, str) or len(code) > 12:
+            raise InputProblem(f"a data type {code!r}")
+        dtype = np.dtype(code)
+        if dtype.kind not in _KINDS or dtype.subdtype is not None:
+            raise InputProblem(f"the data type '{code}'")
+        self.dtype = dtype
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order, subtype, names, fields, size = state[1:6]
+        if subtype is not None or names is not None or fields is not None:
+            raise InputProblem("a structured data type")
+        order = order.decode("latin-1") if isinstance(order, bytes) else order
+        if order not in ("<", ">", "=", "|"):
+            raise InputProblem(f"a data type of byte order {order!r}")
+        if self.dtype.kind in "SU" and isinstance(size, int) and size >= 0:
+            unit = 4 if self.dtype.kind == "U" else 1
+            self.dtype = np.dtype(f"{self.dtype.kind}{size // unit}")
+        if order != "|":
+            self.dtype = np.dtype(("<" if order == "=" else order) + self.dtype.str[1:])
+
+
+class _Array:
+    """Stands in for a numpy array while a pickle is read."""
+
+    def __init__(self) -> None:
+        self.array: NDArray[Any] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, dtype, fortran, data = state[-4:]
+        if not isinstance(dtype, _Dtype):
+            raise InputProblem("an array without a data type")
+        if isinstance(data, str):
+            data = data.encode("latin-1")
+        if not isinstance(data, bytes | bytearray):
+            raise InputProblem("an array of Python objects")
+        self.array = _array(data, dtype, shape, "F" if fortran else "C")
+
+
+def _array(data: Any, dtype: _Dtype, shape: Any, order: str) -> NDArray[Any]:
+    if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape) or len(shape) > 16:
+        raise InputProblem(f"an array of shape {shape!r}")
+    if math.prod(shape) * dtype.dtype.itemsize != len(data):
+        raise InputProblem(f"an array of shape {shape} of {dtype.dtype} with {len(data)} bytes of data")
+    if dtype.dtype.itemsize == 0:
+        raise InputProblem("an array of empty strings")
+    return np.frombuffer(bytearray(data), dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
+    if subtype is not _Array:
+        raise InputProblem("an array of another class")
+    return _Array()
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
+        raise InputProblem("an array whose data is not in the file")
+    return _array(bytes(data), dtype, shape, order)
+
+
+def _scalar(dtype: Any, data: Any = b"") -> Any:
+    if not isinstance(dtype, _Dtype):
+        raise InputProblem("a scalar without a data type")
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    return _array(data, dtype, (), "C")[()]
+
+
+def _encode(text: Any, codec: Any = "latin1") -> bytes:
+    if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
+        raise InputProblem(f"text in the codec {codec!r}")
+    return text.encode("latin-1")
+
+
+def _ordered(items: Any = ()) -> dict[Any, Any]:
+    return OrderedDict(items)
+
+
+def _members(items: Any = ()) -> set[Any]:
+    return set(items)
+
+
+_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): _ordered,
+    ("builtins", "set"): _members,
+    ("__builtin__", "set"): _members,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _KNOWN[(f"{_core}.multiarray", "_reconstruct")] = _reconstruct
+    _KNOWN[(f"{_core}.multiarray", "scalar")] = _scalar
+    _KNOWN[(f"{_core}.numeric", "_frombuffer")] = _frombuffer
+_CALLABLE = frozenset(_KNOWN.values())
+
+
+# The pure-Python unpickler, not the compiled one: the compiled one takes as much memory as a forged memo index asks
+# for.
+class _Unpickler(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+
+    def __init__(self, file: _Bounded, where: str) -> None:
+        super().__init__(file, encoding="latin1")
+        self._where = where
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _KNOWN.get((module, name))
+        if found is None:
+            raise InputProblem(
+                f"{self._where} names {module}.{name}, which is not data: loading it with Python's pickle would run "
+                "code. "
+                "Only numpy arrays, plain containers, numbers and strings are read."
+            )
+        return found
+
+    def _refuse(self) -> None:
+        raise InputProblem(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        if not callable(function) or function not in _CALLABLE or not isinstance(arguments, tuple):
+            self._refuse()
+        try:
+            self.stack[-1] = function(*arguments)
+        except InputProblem as problem:
+            raise InputProblem(f"{self._where} holds {problem.reason}, which is not read.") from None
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if not isinstance(target, _Array | _Dtype) or not isinstance(state, tuple):
+            self._refuse()
+        try:
+            target.__setstate__(state)
+        except InputProblem as problem:
+            raise InputProblem(f"{self._where} holds {problem.reason}, which is not read.") from None
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
+    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4,
+                  pickle.PERSID, pickle.BINPERSID, pickle.NEXT_BUFFER):  # fmt: skip
+        dispatch[_code[0]] = _refuse
+
+
+def _finished(value: Any, where: str, done: dict[int, Any], depth: int) -> Any:
+    """The loaded value with stand-ins replaced by their arrays; shared parts stay shared."""
+    if isinstance(value, str | int | float | bytes | bool | complex | np.generic | np.ndarray) or value is None:
+        return value
+    if depth > _DEPTH:
+        raise InputProblem(f"{where} is nested more than {_DEPTH} levels deep, which no data set is.")
+    if id(value) in done:
+        return done[id(value)][1]
+    result: Any
+    if isinstance(value, _Array):
+        if value.array is None:
+            raise InputProblem(f"{where} holds an array without data.")
+        result = value.array
+    elif isinstance(value, dict):
+        # Filled in place, so that a container that holds itself ends here and not in a loop.
+        done[id(value)] = (value, value)
+        for key in value:
+            if not isinstance(key, str | bytes | int | float | tuple | np.generic | None):
+                raise InputProblem(f"{where} holds a dict with a {type(key).__name__} as a key, which is not data.")
+            value[key] = _finished(value[key], where, done, depth + 1)
+        return value
+    elif isinstance(value, list):
+        done[id(value)] = (value, value)
+        for index, part in enumerate(value):
+            value[index] = _finished(part, where, done, depth + 1)
+        return value
+    elif isinstance(value, tuple):
+        result = tuple(_finished(part, where, done, depth + 1) for part in value)
+    elif isinstance(value, set | frozenset | bytearray):
+        result = value
+    elif isinstance(value, _Dtype):
+        result = value.dtype
+    else:
+        raise InputProblem(f"{where} holds {type(value).__name__}, which is not data.")
+    done[id(value)] = (value, result)
+    return result
