@@ -283,6 +283,8 @@ def config(
 @guarded
 def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
     """Say what this machine can use, and how to get the rest."""
+    from rich.text import Text
+
     from actionprep.cli import output
     from actionprep.pipeline.doctor import examine
 
@@ -290,7 +292,7 @@ def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
     if json:
         output.print_json([finding.document() for finding in findings])
         return
-    marks = {"ready": "[green]ready[/]", "missing": "[yellow]missing[/]"}
+    marks = {"ready": Text("ready", style="green"), "missing": Text("missing", style="yellow")}
     output.print_table(
         "This machine",
         ("what", "state", "detail"),
