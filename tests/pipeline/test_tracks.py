@@ -263,7 +263,7 @@ def test_results_are_in_pixels_of_the_video_when_it_is_tracked_smaller():
     assert np.array_equal(item["xy"][0, 4], full["xy"][0, 4]), "points start in the same places"
 
 
-@pytest.mark.parametrize(("short_side", "size"), [(None, (24, 32)), (480, (24, 32)), (12, (12, 16))])
+@pytest.mark.parametrize(("short_side", "size"), [(0, (24, 32)), (480, (24, 32)), (12, (12, 16))])
 def test_a_tracker_that_needs_colour_is_given_colour(still, monkeypatch, short_side, size):
     monkeypatch.setattr(still, "needs", "rgb")
     shapes = []
@@ -274,9 +274,7 @@ def test_a_tracker_that_needs_colour_is_given_colour(still, monkeypatch, short_s
         return track(self, [frame[..., 0] for frame in frames], queries, both_ways=both_ways)
 
     monkeypatch.setattr(still, "track", note)
-    chosen = TracksSettings.model_construct(
-        **{**TracksSettings(tracker="still", seeding="whole-frame").model_dump(), "short_side": short_side}
-    )
+    chosen = TracksSettings(tracker="still", seeding="whole-frame", short_side=short_side)
     run_tracks(numbered_frames(16), chosen)
     assert set(shapes) == {(*size, 3)}
 
