@@ -158,7 +158,7 @@ class KeyMap:
         renamed: State = {}
         for key, tensor in state.items():
             thirds = [self._rename(_third(key, i), 1, 0) for i in range(3)]
-            if not any(name.startswith("?") for name in thirds):
+            if not any(name.startswith("?") or "#" in name for name in thirds):
                 renamed.update(zip(thirds, tensor.chunk(3), strict=True))
             else:
                 name = self._rename(key, 1, 0)
