@@ -120,7 +120,7 @@ class Study:
         from actionprep.datasets.scan import scan
         from actionprep.pipeline.video import probe
 
-        report = scan(self.folder, probe=probe, workers=workers, again=again, progress=progress)
+        report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
         self.__dict__.pop("catalogue", None)
         return report
 

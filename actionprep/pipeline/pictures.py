@@ -90,6 +90,7 @@ class Converter:
     ) -> np.ndarray:
         """(B, height, width, 3) uint8, full range, in display orientation; the native size where none is given."""
         size = (height or self.height, width or self.width)
+        native = size == (self.height, self.width)
         if filter == "area" and size[0] >= self.height and size[1] >= self.width:
             filter = "bilinear"  # nothing to average when enlarging
         height, width = size[::-1] if self.orientation.transposed else size
@@ -97,8 +98,11 @@ class Converter:
         for at, frame in enumerate(frames):
             if at and frame is frames[at - 1]:
                 out[at] = out[at - 1]
-            else:
+            elif native and (frame.height, frame.width) == (height, width):
                 self._scale(frame, height, width, "rgb24", _FILTERS[filter], out[at])
+            else:
+                # Scaling to planes takes half the time of scaling to rgb24, and keeps chroma at full resolution.
+                self._scale(frame, height, width, "gbrp", _FILTERS[filter], out[at])
         return self.orientation.apply(out)
 
     def gray(self, frames: list[Any]) -> np.ndarray:
@@ -120,6 +124,8 @@ class Converter:
         return self.orientation.apply(out)
 
     def _scale(self, frame: Any, height: int, width: int, name: str, how: int, out: np.ndarray) -> None:
+        import cv2
+
         key = (height, width, name, int(how))
         if key not in self._reformatters:
             self._reformatters[key] = VideoReformatter()
@@ -133,8 +139,12 @@ class Converter:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        channels = 3 if name == "rgb24" else 1
-        out[...] = _plane(scaled.planes[0], width * channels).reshape(out.shape)
+        if name == "gbrp":
+            green, blue, red = (_plane(plane, width) for plane in scaled.planes)
+            cv2.merge((red, green, blue), out)
+        else:
+            channels = 3 if name == "rgb24" else 1
+            out[...] = _plane(scaled.planes[0], width * channels).reshape(out.shape)
 
 
 def _plane(plane: Any, row_bytes: int) -> np.ndarray:

@@ -170,7 +170,7 @@ def count_flops(model: nn.Module, *inputs: Tensor) -> int:
             hook.remove()
     lstms = [name for name, m in model.named_modules() if isinstance(m, nn.LSTM)]
     root = type(model).__name__
-    seen = sum(sum(counter.flop_counts.get(f"{root}.{name}", {}).values()) for name in lstms)
+    seen = sum(sum(counter.flop_counts.get(f"{root}.{name}".rstrip("."), {}).values()) for name in lstms)
     return counter.get_total_flops() - seen + recurrent
 
 
@@ -421,6 +421,17 @@ register(
     )
 )
 
+register(
+    ModelCard(
+        "view-transformer",
+        "tracks",
+        axes("T32 V1 N256 C2"),
+        5,
+        None,
+        "ours: points spread to pictures of flow, tokens of views and instants",
+        f"{_HERE}.tracks:ViewTransformer",
+    )
+)
 register(
     ModelCard(
         "view-transformer-maaf",
