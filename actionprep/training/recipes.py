@@ -93,10 +93,13 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _typed_input(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            product = values.get("product", cls.model_fields["product"].default)
-            return {**values, "input": input_settings(product, values.get("input") or {})}
-        return values
+        return _with_typed_input(values) if isinstance(values, Mapping) else values
+
+    @classmethod
+    def read(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Validate plain values; see `Settings.read`."""
+        # The input's own errors name its keys only when they do not pass through this model's validation.
+        return super().read(_with_typed_input(values), where=where)
 
     @classmethod
     def from_toml(cls, text: str, *, where: str) -> Self:
@@ -235,6 +238,11 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
     )
 
 
+def _with_typed_input(values: Mapping[str, Any]) -> dict[str, Any]:
+    product = values.get("product", Recipe.model_fields["product"].default)
+    return {**values, "input": input_settings(product, values.get("input") or {})}
+
+
 def _toml(value: Any) -> str:
     if value is None:
         return '"none"'
@@ -256,4 +264,22 @@ _NONE_KEYS = frozenset(
     for model in (Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
     for key, field in model.model_fields.items()
     if type(None) in getattr(field.annotation, "__args__", ())
+)
+
+register(
+    "view-transformer",
+    "Points seeded on what moves, as pictures of flow, in a transformer over views and time: our default on tracks. "
+    "Validated on a part of train, then trained anew on all of it with the same schedule.",
+    model="view-transformer",
+    product="tracks",
+    epochs=60,
+    batch=16,
+    ema=0.98,
+    refit=True,
+    test_variants=8,
+    tables={
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
 )

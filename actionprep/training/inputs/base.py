@@ -12,6 +12,7 @@ from actionprep.errors import UserError, nearest
 from actionprep.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -61,6 +62,21 @@ class ProductReader(ABC):
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         """The batch changed at random, on its device; the base leaves it as it is."""
         return batch
+
+    def mirrored(self, draws: Draws) -> Tensor:
+        """(B,) bool: which samples `augment` mirrors with these draws."""
+        import torch
+
+        return torch.zeros(len(draws), dtype=torch.bool)
+
+    def mirror_codes(self) -> np.ndarray | None:
+        """(C,) the code that each label becomes when its sample is mirrored; None when none is."""
+        return None
+
+    @classmethod
+    def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:
+        """First and last + 1 instant in seconds that the product covers in some view, for cutting windows."""
+        raise UserError(f"Windows cannot be cut from '{cls.product}' alone.")
 
     def mix(self, batch: Batch, partner: Tensor, share: Tensor) -> Batch:
         """Each sample mixed with batch[partner], of which 1 - share comes in; share (B,) in [0, 1].

@@ -166,6 +166,18 @@ class TracksReader(ProductReader):
             "num_frames": self.settings.frames,
         }
 
+    @classmethod
+    def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
+        found = []
+        for place in _windows_of(store, recording, views).values():
+            time = np.unique(place.time[np.isfinite(place.time)])
+            if len(time):
+                step = float(np.median(np.diff(time))) if len(time) > 1 else 1 / 25
+                found.append((float(time[0]), float(time[-1]) + step))
+        if not found:
+            raise UserError(f"There are no tracks of recording '{recording}' in {store.url}.")
+        return min(start for start, _ in found), max(end for _, end in found)
+
     def _strength(self, draws: Draws | None) -> float:
         if draws is None:
             return 0.0
