@@ -47,10 +47,7 @@ class History(Checkpoint):
         self._began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
-        figures = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        validated = (trainer.current_epoch + 1) % task.recipe.validate_every == 0  # type: ignore[union-attr, operator]
-        if not validated:
-            figures = {name: value for name, value in figures.items() if not name.startswith("val_")}
+        figures = dict(task.figures)
         epoch = trainer.current_epoch
         row = {"phase": self.phase, "epoch": epoch, **figures, "seconds": round(time.monotonic() - self._began, 3)}
         self.rows = [one for one in self.rows if one["epoch"] != epoch] + [row]
@@ -65,7 +62,8 @@ class History(Checkpoint):
 class Checkpoints(Checkpoint):
     """Keeps last.ckpt, from which a run goes on, and best.ckpt, which tests use; each is replaced at once.
 
-    Best is the epoch with the best figure of the recipe, the earlier of equal ones; without val, or in a refit, the last.
+    Best is the epoch with the best figure of the recipe, the earlier of equal ones; without val, as in a refit, the
+    last.
     """
 
     def __init__(self, run: Run, recipe: Recipe, phase: Phase, *, has_val: bool) -> None:
@@ -96,7 +94,7 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
         is_best = self.monitor is None
         if self.monitor is not None and (trainer.current_epoch + 1) % self.validate_every == 0:
-            value = float(trainer.callback_metrics[self.monitor])
+            value = task.figures[self.monitor]
             better = value == value and (
                 self.best is None or (value < self.best if self.monitor == "val_loss" else value > self.best)
             )
@@ -116,7 +114,8 @@ class Checkpoints(Checkpoint):
                 os.replace(draft, path)
         except OSError as error:
             raise EnvironmentProblem(
-                f"Cannot write the checkpoint {path}: {error.strerror or error}. Free some room, then go on with --resume."
+                f"Cannot write the checkpoint {path}: {error.strerror or error}. Free some room, then go on with "
+                "--resume."
             ) from error
         finally:
             if trainer.is_global_zero:
@@ -134,7 +133,8 @@ def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
             import wandb as _  # noqa: F401
         except ImportError:
             raise EnvironmentProblem(
-                "Logging to Weights & Biases needs its package: pip install 'actionprep[wandb]', then 'wandb login'. Without "
+                "Logging to Weights & Biases needs its package: pip install 'actionprep[wandb]', then 'wandb login'. "
+                "Without "
                 "it, metrics.csv and TensorBoard hold the same curves."
             ) from None
         found.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
@@ -157,7 +157,8 @@ def memory_explained(recipe: Recipe) -> Iterator[None]:
 def _no_memory(recipe: Recipe, error: BaseException) -> str:
     smaller = max(recipe.batch // 2, 1)
     return (
-        f"Out of memory with batch {recipe.batch} and precision {recipe.precision} ({str(error).splitlines()[0][:160]}).\n"
+        f"Out of memory with batch {recipe.batch} and precision {recipe.precision} "
+        f"({str(error).splitlines()[0][:160]}).\n"
         f"Try batch = {smaller} with accumulate = {recipe.accumulate * 2}, which takes the same steps, or precision = "
         '"bf16-mixed", or fewer frames in [input].'
     )

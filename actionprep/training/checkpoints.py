@@ -60,7 +60,8 @@ class Checkpoint:
                 f"{kind} {', '.join(names)}" for kind, names in (("new", new), ("missing", gone)) if names
             )
         raise UserError(
-            f"{where} {what}.\nThe checkpoint {self.path} was trained on {', '.join(self.labels)}, in this order. Make the "
+            f"{where} {what}.\nThe checkpoint {self.path} was trained on {', '.join(self.labels)}, in this order. "
+            "Make the "
             "snippets with these labels (actionprep snippets --labels …), or train anew."
         )
 
@@ -126,12 +127,14 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     card = content.get("actionprep") if isinstance(content, dict) else None
     if not isinstance(card, dict) or "labels" not in card or "state_dict" not in content:
         raise UserError(
-            f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give best.ckpt "
+            f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give "
+            "best.ckpt "
             "or last.ckpt of a run; published weights are for 'actiontrain fit --weights'."
         )
     if card.get("schema", 0) > SCHEMA:
         raise UserError(
-            f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip install "
+            f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip "
+            "install "
             "--upgrade actionprep"
         )
     model = make_model(card)
@@ -146,7 +149,8 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f"The weights in {path} are not those of the model that it names, {card['recipe']['recipe']['model']}: {error}"
+            f"The weights in {path} are not those of the model that it names, {card['recipe']['recipe']['model']}: "
+            f"{error}"
         ) from None
     return Checkpoint(path, card, model.to(device).eval())
 
@@ -162,14 +166,14 @@ def read_safely(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise UserError(
-            f"{path} was not loaded: besides weights and plain values it holds objects, and opening those could run code "
+            f"{path} was not loaded: besides weights and plain values it holds objects, and opening those could run "
+            "code "
             f"that somebody put there.\nGet the file from its source again, or save it there anew as a state_dict. "
             f"(PyTorch: {reason})"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise UserError(
-            f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            f"{path} cannot be read as a checkpoint: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
             "It is damaged, cut off, or another kind of file."
         ) from None
-
-

@@ -70,7 +70,7 @@ class SnippetDataset(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, index: Index) -> Batch:
-        """One sample. An index (epoch, number) names the epoch too, and leaves what is augmented on the device undone."""
+        """One sample; an index (epoch, number) names its epoch, and leaves undone what is augmented on the device."""
         epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
         if not -len(self) <= number < len(self):
             raise IndexError(f"Sample {number} of {len(self)}.")
@@ -108,7 +108,7 @@ class SnippetDataset(Dataset[Batch]):
         return Draws(0, 0, rows, variant=self.variant) if self.variant else None
 
     def targets(self, rows: Sequence[int]) -> Batch:
-        """label (B), target (B, C) and row (B) of these rows."""
+        """Label (B), target (B, C) and row (B) of these rows."""
         at = torch.as_tensor(np.asarray(rows, np.int64))
         return {"label": self._label[at], "target": self._target[at], "row": at}
 
@@ -195,7 +195,8 @@ class SnippetLoader:
         plan = self.plan()[self.skip :]
         if self._loader is None:
             batches: Iterator[Batch] = (
-                self.dataset.batch(self.dataset.rows[mine].tolist(), epoch=self.epoch) for mine, _ in map(self._share, plan)
+                self.dataset.batch(self.dataset.rows[mine].tolist(), epoch=self.epoch)
+                for mine, _ in map(self._share, plan)
             )
         else:
             batches = iter(self._loader)
@@ -280,7 +281,8 @@ def choose_views(
     there = sorted({key.view for key in store.items(product) if key.recording in recordings}, key=natural_key)
     if not there:
         raise UserError(
-            f"The store {store.url} has {product}, but of none of the recordings that the snippets are of. Build both of "
+            f"The store {store.url} has {product}, but of none of the recordings that the snippets are of. Build "
+            "both of "
             "the same study: actionprep build."
         )
     if not views:
@@ -314,7 +316,8 @@ def model_inputs(model: Any, batch: Batch) -> dict[str, Tensor]:
     ]
     if missing:
         raise UserError(
-            f"{type(model).__name__} needs {', '.join(missing)}, and its input gives {', '.join(batch)}. The recipe binds "
+            f"{type(model).__name__} needs {', '.join(missing)}, and its input gives {', '.join(batch)}. The recipe "
+            "binds "
             "a model to the input of another product: choose a product that fits the model."
         )
     return taken

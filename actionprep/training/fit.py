@@ -17,7 +17,7 @@ from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training.parts import Parts, SplitChoice, choose_folds, choose_parts, describe, is_multi_label, joined
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
-from actionprep.training.run import FACTS, RECIPE, Phase, Run, now, pipeline_of, versions, write_text
+from actionprep.training.run import FACTS, RECIPE, Phase, Run, input_digest, now, pipeline_of, versions, write_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +93,14 @@ def fit(
     run = Run(Path(run_folder))
     if resume and (run.folder / FACTS).exists():
         return _resumed(
-            run, store, device=device, devices=devices, num_nodes=num_nodes, threads=threads, on_epoch=on_epoch, tell=tell
+            run,
+            store,
+            device=device,
+            devices=devices,
+            num_nodes=num_nodes,
+            threads=threads,
+            on_epoch=on_epoch,
+            tell=tell,
         )
     chosen = _resolve(store, recipe, tell)
     plan = _Plan.make(store, chosen, snippets=snippets, split=split, views=views)
@@ -121,11 +128,11 @@ def fit_folds(
     """Cross-validate: train and test a run for each fold, and one table over all.
 
     by, num_folds: every subject (session, recording) is in test once; num_folds None leaves one out at a time. The
-    runs lie in fold-01, fold-02, … of the folder, the table in folds.csv and folds.json. resume: folds that are done are
-    not trained again. Other options as for `fit`.
+    runs lie in fold-01, fold-02, … of the folder, the table in folds.csv and folds.json. resume: folds that are done
+    are not trained again. Other options as for `fit`.
     """
     from actionprep.training.datasets import read_table
-    from actionprep.training.test import test, test_arrays
+    from actionprep.training.test import run_test, tested_arrays
 
     tell = tell or _silent
     store = store if isinstance(store, Store) else Store(store)
@@ -146,7 +153,7 @@ def fit_folds(
             tell=tell,
             **options,
         )
-        found = run.tested if resume and run.tested is not None else test(run, store)
+        found = run.tested if resume and run.tested is not None else run_test(run, store)
         assert found is not None
         runs.append(run)
         rows.append(
@@ -158,7 +165,7 @@ def fit_folds(
                 "macro_f1": found["figures"]["macro_f1"],
             }
         )
-        arrays.append(test_arrays(run))
+        arrays.append(tested_arrays(run))
     summary = _over_folds(arrays, rows)
     outer = Run(folder)
     outer.write_table("folds.csv", rows)
@@ -228,6 +235,7 @@ class _Plan:
             "schema": 1,
             "store": str(self.store.path.resolve()) if self.store.path is not None else self.store.url,
             "store_digest": self.store.digest(),
+            "input_digest": input_digest(self.store, self.recipe.product, self.snippets),
             "snippets": self.snippets,
             "labels": list(self.table.labels),
             "views": list(self.views),
@@ -275,10 +283,11 @@ def _val_by(recipe: Recipe, split: SplitChoice) -> Any:
 def _prepare_folder(run: Run, plan: _Plan) -> None:
     if run.folder.exists() and any(run.folder.iterdir()):
         raise UserError(
-            f"The folder {run.folder} is not empty. Name another one with --run, or go on with the run in it with --resume."
+            f"The folder {run.folder} is not empty. Name another one with --run, or go on with the run in it with "
+            "--resume."
         )
     write_text(run.folder / RECIPE, plan.recipe.to_toml())
-    parts = {int(row): part for part in ("train", "val", "test") for row in plan.parts.split.rows(part)}  # type: ignore[arg-type]
+    parts = {int(row): part for part in ("train", "val", "test") for row in plan.parts.split.rows(part)}
     table = plan.table
     run.write_table(
         "split.csv",
@@ -314,18 +323,22 @@ def _resumed(
     if facts["state"]["complete"]:
         tell(f"The training in {run.folder} is complete.")
         return run
-    digest = store.digest()
-    if digest != facts["store_digest"]:
+    digest = input_digest(store, run.recipe.product, facts["snippets"])
+    if digest != facts["input_digest"]:
         raise UserError(
-            f"The store {store.url} has changed since the training in {run.folder} began (digest {digest[:12]}, then "
-            f"{facts['store_digest'][:12]}). Its numbers would not be those of one training: begin a new one."
+            f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
+            f"{digest[:12]}, then {facts['input_digest'][:12]}). Its numbers would not be those of one training: "
+            "begin a "
+            "new one."
         )
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.datasets import read_table
 
     given = facts["split"]
     split = SplitAssignment(
-        *(np.array(given["rows"][part], np.int64) for part in ("train", "val", "test")),
+        train=np.array(given["rows"]["train"], np.int64),
+        val=np.array(given["rows"]["val"], np.int64),
+        test=np.array(given["rows"]["test"], np.int64),
         by=given["by"],
         seed=given["seed"],
         groups={part: tuple(names) for part, names in given["groups"].items()},
@@ -463,7 +476,9 @@ def make_task(
             workers=recipe.workers,
         )
 
-    card = card_of(recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.product), phase=phase)
+    card = card_of(
+        recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.product), phase=phase
+    )
     torch.manual_seed(recipe.seed)
     model = make_model(card)
     if weights is not None:

@@ -95,7 +95,7 @@ def top_k(actual: np.ndarray, probabilities: np.ndarray, k: int) -> float:
 
 
 def f1_scores(actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, float]:
-    """macro (mean of classes that occur or are predicted), micro, weighted (by support), and samples (several labels).
+    """Macro (mean of classes that occur or are predicted), micro, weighted (by support), and samples (several labels).
 
     A class without any true, predicted or missed sample has no F1 and is left out of the macro mean.
     """

@@ -64,7 +64,8 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
         parts = stored_parts(item)
         if len(parts) > 1:
             raise UserError(
-                f"split/{name} has {len(parts)} folds, and one training uses one split. Train all folds with --folds, or "
+                f"split/{name} has {len(parts)} folds, and one training uses one split. Train all folds with "
+                "--folds, or "
                 "name another split."
             )
         return Parts(
@@ -110,7 +111,8 @@ def check_classes(table: SnippetTable) -> None:
         what = f"only the class '{present[0]}'" if present else "no class"
         raise UserError(
             f"A classifier needs at least two classes, and these snippets have {what} "
-            f"({int(table.used.sum())} snippets in use, {int((~table.used).sum())} ignored).\nAnnotate another class, or "
+            f"({int(table.used.sum())} snippets in use, {int((~table.used).sum())} ignored).\nAnnotate another "
+            "class, or "
             "make snippets with a background class: actionprep snippets --background none."
         )
 
@@ -125,7 +127,7 @@ def describe(parts: Parts, table: SnippetTable) -> list[str]:
     """Sentences for the user: how many snippets of which groups are where."""
     lines = []
     for part in ("train", "val", "test"):
-        rows = parts.split.rows(part)  # type: ignore[arg-type]
+        rows = parts.split.rows(part)
         groups = parts.split.groups.get(part, ())
         named = ", ".join(groups[:6]) + (f" and {len(groups) - 6} more" if len(groups) > 6 else "")
         lines.append(f"{part}: {len(rows)} snippets" + (f", {parts.by} {named}" if groups else ""))

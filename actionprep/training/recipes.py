@@ -1,4 +1,4 @@
-"""Recipes: a named model with its input, augmentation, loss, optimiser and schedule, as settings that print themselves."""
+"""Recipes: a named model with its input, loss, optimiser and schedule, as settings that print themselves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class OptimizerSettings(Settings):
 
     name: Literal["adamw", "adam", "sgd"] = option("adamw", "The rule of the update.")
     learning_rate: float = option(1e-3, "Highest learning rate.", gt=0)
-    head_learning_rate: float | None = option(None, "Rate of the head (parameters named head.*); not set: the same.", gt=0)
+    head_learning_rate: float | None = option(
+        None, "Rate of the head (parameters named head.*); not set: the same.", gt=0
+    )
     weight_decay: float = option(0.05, "Decay of weights; biases, norms and position codes have none.", ge=0)
     momentum: float = option(0.9, "For sgd.", ge=0, lt=1)
     gradient_clip: float | None = option(None, "Longest gradient, by its norm over all weights.", gt=0)
@@ -64,7 +66,9 @@ class Recipe(Settings):
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = option("32-true", "Number format of the computation.")
     compile: bool = option(False, "Compile the model (torch.compile).")
-    ema: float | None = option(None, "Decay of the running mean of the weights that tests use; not set: none.", gt=0, lt=1)
+    ema: float | None = option(
+        None, "Decay of the running mean of the weights that tests use; not set: none.", gt=0, lt=1
+    )
     mixup: float | None = option(None, "Alpha of mixup; not set: none.", gt=0)
     mixup_share: float = option(0.5, "Share of the batches that are mixed.", ge=0, le=1)
     validate_every: int = option(1, "Epochs from one validation to the next.", ge=1)
@@ -74,13 +78,16 @@ class Recipe(Settings):
     patience: int | None = option(None, "Epochs without improvement after which the run ends; not set: never.", ge=1)
     refit: bool = option(
         False,
-        "After validation, train once more on train and val together with the whole schedule, and keep its last weights.",
+        "After validation, train once more on train and val together with the whole schedule, and keep its last "
+        "weights.",
     )
     val_by: Literal["group", "recording"] = option(
         "group",
         "What stays together when val is carved out of train: the groups of the split (subjects, say), or recordings.",
     )
-    test_variants: int = option(1, "Variants of each snippet (crops, times) whose probabilities are averaged in tests.", ge=1)
+    test_variants: int = option(
+        1, "Variants of each snippet (crops, times) whose probabilities are averaged in tests.", ge=1
+    )
     checkpoint_minutes: float = option(10.0, "Minutes between checkpoints within an epoch.", gt=0)
     workers: int = option(0, "Processes that read products which are not held in memory.", ge=0)
     sizes: dict[str, Any] = option({}, "Settings of the model that differ from its preset.")
@@ -147,12 +154,13 @@ class Recipe(Settings):
 
         Raises UserError for names and values that are wrong.
         """
-        tables = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
+        tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
         for name, value in changes.items():
             table, _, key = name.rpartition(".")
             if (table or "recipe") not in tables:
                 raise UserError(
-                    f"Unknown table '{table}' in {where}: '{name}'.{nearest(table, tables)} Tables: {', '.join(tables)}."
+                    f"Unknown table '{table}' in {where}: '{name}'.{nearest(table, tables)} Tables: "
+                    f"{', '.join(tables)}."
                 )
             tables[table or "recipe"][key] = value
         return type(self).from_tables(tables, where=where)
@@ -191,7 +199,10 @@ def register(name: str, doc: str, *, tables: Mapping[str, Mapping[str, Any]], **
     """Add a recipe to the list; a second one of the same name is refused."""
     if name in RECIPES:
         raise UserError(f"There is already a recipe named '{name}'. Choose another name.")
-    RECIPES[name] = {"recipe": {"name": name, "doc": doc, **settings}, **{key: dict(one) for key, one in tables.items()}}
+    RECIPES[name] = {
+        "recipe": {"name": name, "doc": doc, **settings},
+        **{key: dict(one) for key, one in tables.items()},
+    }
 
 
 def recipe_names() -> list[str]:
@@ -255,7 +266,10 @@ def _toml(value: Any) -> str:
 
 def _without_word_for_none(values: Any) -> Any:
     if isinstance(values, Mapping):
-        return {key: None if value == "none" and key in _NONE_KEYS else _without_word_for_none(value) for key, value in values.items()}
+        return {
+            key: None if value == "none" and key in _NONE_KEYS else _without_word_for_none(value)
+            for key, value in values.items()
+        }
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ class Run:
     best.ckpt       what tests use: the best epoch by the recipe's figure, or the refit's last; last.ckpt resumes
     validated.ckpt  with a refit, the best epoch before it
     tensorboard/    the same curves
-    After `test`: predictions.npy, actuals.npy, logits.npy, probabilities.npy, confusion.npy, per_class.csv, samples.csv,
-    subjects.csv, views.csv, test.json; report.html in any case.
+    After a test: predictions.npy, actuals.npy, logits.npy, probabilities.npy, confusion.npy, per_class.csv,
+    samples.csv, subjects.csv, views.csv, test.json; report.html in any case.
     """
 
     folder: Path
@@ -59,7 +61,8 @@ class Run:
         run = cls(Path(folder))
         if not (run.folder / FACTS).is_file():
             raise UserError(
-                f"{folder} is no run: it has no {FACTS}. Runs are made by 'actiontrain fit', in the folder runs of a study."
+                f"{folder} is no run: it has no {FACTS}. Runs are made by 'actiontrain fit', in the folder runs of a "
+                "study."
             )
         return run
 
@@ -193,6 +196,13 @@ def pipeline_of(store: Store, product: str) -> dict[str, Any]:
                 entries.append(entry)
             waiting += [one for one in made.get("inputs", {}) if one not in found and one not in waiting]
     return {"product": product, "stages": found}
+
+
+def input_digest(store: Store, product: str, snippets: str) -> str:
+    """One hash of what a training reads: the items of its product and its table of snippets."""
+    keys = [*store.items(product), *(key for key in store.items("snippets") if key.recording == snippets)]
+    found = [[key.path, (store.metadata(key) or {}).get("digest")] for key in keys]
+    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -25,10 +25,11 @@ class ClassifierTask(pl.LightningModule):
     """Trains a model on snippets: one label, several labels, or a label for every frame.
 
     The model's forward takes the arrays of the batch by name and gives logits (B, C), or (B, T, C) for every frame.
-    Everything drawn is a function of (seed, epoch, sample) or of (seed, step), so a run that was interrupted and resumed
-    gives the numbers of one that was not.
+    Everything drawn is a function of (seed, epoch, sample) or of (seed, step), so a run that was interrupted and
+    resumed gives the numbers of one that was not.
 
-    card: what a checkpoint tells of itself (recipe, labels, views, …), plain values.
+    card:    what a checkpoint tells of itself (recipe, labels, views, …), plain values.
+    figures: train_loss, learning_rate, val_loss, val_accuracy, val_macro_f1, val_map of the epoch, once it is over.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ClassifierTask(pl.LightningModule):
         self.several = several
         self.card = dict(card)
         self._train_loader, self._val_loader = train, val
+        self.figures: dict[str, float] = {}
         self._sum, self._count = 0.0, 0.0
         self._evaluated: list[tuple[np.ndarray, np.ndarray, float]] = []
 
@@ -77,6 +79,7 @@ class ClassifierTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:  # noqa: D102
         self._train_loader.epoch = self.current_epoch
+        self.figures = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
         recipe, epoch = self.recipe, self.current_epoch
@@ -107,17 +110,15 @@ class ClassifierTask(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:  # noqa: D102
         total, count = self._over_processes(self._sum, self._count)
-        self.log("train_loss", total / max(count, 1.0))
-        self.log("learning_rate", float(self.optimizers().param_groups[0]["lr"]))  # type: ignore[union-attr]
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self._show(train_loss=total / max(count, 1.0), learning_rate=rate)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
         logits = self.tested(**model_inputs(self.tested, batch))
         each = self.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
         logits = clip_logits(logits.float(), batch.get("frame_valid"))
         keep = batch["weight"] > 0
-        self._evaluated.append(
-            (batch["row"][keep].cpu().numpy(), logits[keep].cpu().numpy(), float(each[keep].sum()))
-        )
+        self._evaluated.append((batch["row"][keep].cpu().numpy(), logits[keep].cpu().numpy(), float(each[keep].sum())))
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
         parts, self._evaluated = self._evaluated, []
@@ -129,9 +130,10 @@ class ClassifierTask(pl.LightningModule):
         logits = np.concatenate([part[1] for part in parts])
         table = self._train_loader.dataset.table
         figures = evaluate(table.label[rows], table.target[rows], logits, several=self.several)
-        self.log("val_loss", sum(part[2] for part in parts) / max(len(rows), 1))
-        for name in ("accuracy", "macro_f1", "map"):
-            self.log(f"val_{name}", figures[name])
+        self._show(
+            val_loss=sum(part[2] for part in parts) / max(len(rows), 1),
+            **{f"val_{name}": figures[name] for name in ("accuracy", "macro_f1", "map")},
+        )
 
     def configure_optimizers(self) -> Any:  # noqa: D102
         recipe = self.recipe
@@ -152,6 +154,11 @@ class ClassifierTask(pl.LightningModule):
         self._train_loader.epoch = checkpoint["epoch"]
         self._sum, self._count = progress["sum"], progress["count"]
         self._train_loader.skip = progress["batches"] % len(self._train_loader)
+
+    def _show(self, **figures: float) -> None:
+        self.figures |= figures
+        for name, value in figures.items():
+            self.log(name, value)
 
     def _mixed(self, dataset: SnippetDataset, batch: Batch, step: int) -> Batch:
         recipe = self.recipe
@@ -179,9 +186,11 @@ class ClassifierTask(pl.LightningModule):
             if values.is_floating_point() and not bool(torch.isfinite(values).all())
         ]
         cause = (
-            f"The input holds numbers that are not finite, in {', '.join(bad)}: look at these items with 'actionprep verify'."
+            f"The input holds numbers that are not finite, in {', '.join(bad)}: look at these items with 'actionprep "
+            "verify'."
             if bad
-            else "The input is finite: lower optimizer.learning_rate, set optimizer.gradient_clip, or use precision 32-true."
+            else "The input is finite: lower optimizer.learning_rate, set optimizer.gradient_clip, or use precision "
+            "32-true."
         )
         return (
             f"The loss is not a number in epoch {self.current_epoch}, batch {batch_idx}, snippets {rows} of the table: "

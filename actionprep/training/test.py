@@ -14,7 +14,7 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training import metrics
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
-from actionprep.training.run import TESTED, Run, now
+from actionprep.training.run import TESTED, Run, input_digest, now
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Scores:
     probabilities: np.ndarray
 
 
-def test(
+def run_test(
     run: Run | str | Path,
     store: Store | str | Path | None = None,
     *,
@@ -63,7 +63,8 @@ def test(
     facts = run.facts
     if not run.is_complete:
         raise UserError(
-            f"The training in {run.folder} is not complete (phase {facts['state']['phase']}). Go on with 'actiontrain fit "
+            f"The training in {run.folder} is not complete (phase {facts['state']['phase']}). Go on with "
+            "'actiontrain fit "
             f"--run {run.folder} --resume'."
         )
     where = facts["store"] if store is None else store
@@ -74,14 +75,15 @@ def test(
     rows = np.array(facts["split"]["rows"][part], np.int64)
     if not len(rows):
         raise UserError(
-            f"The split of {run.folder} has no {part} part. Train with a share for it (--test 0.2) or with named groups "
+            f"The split of {run.folder} has no {part} part. Train with a share for it (--test 0.2) or with named "
+            "groups "
             "(--test-subjects …)."
         )
-    recordings = [table.recordings[table.recording[row]] for row in rows if row < len(table)]
-    if len(recordings) < len(rows) or store.digest() != facts["store_digest"]:
+    if input_digest(store, checkpoint.recipe.product, facts["snippets"]) != facts["input_digest"]:
         raise UserError(
-            f"The store {store.url} is not the one that {run.folder} was trained on (its digest differs), so its split does "
-            "not hold. Test with the store of the training, or train anew."
+            f"The store {store.url} does not hold what {run.folder} was trained on (its digest differs), so its "
+            "split does "
+            "not hold either. Test with the store of the training, or train anew."
         )
     dataset = SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
     dataset.reader.to(_torch_device(device))
@@ -138,7 +140,7 @@ def score(
     return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0))
 
 
-def test_arrays(run: Run) -> dict[str, np.ndarray]:
+def tested_arrays(run: Run) -> dict[str, np.ndarray]:
     """The arrays that `test` left in a run's folder, by name; recording holds a code for each snippet's recording."""
     import csv
 
@@ -200,9 +202,7 @@ def _figures(scores: Scores, dataset: SnippetDataset, *, repeats: int) -> dict[s
     return found
 
 
-def _by_group(
-    group: np.ndarray, actual: np.ndarray, predicted: np.ndarray, num_classes: int
-) -> list[dict[str, Any]]:
+def _by_group(group: np.ndarray, actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
     from actionprep.datasets.catalogue import natural_key
 
     rows = []

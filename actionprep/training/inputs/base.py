@@ -98,7 +98,7 @@ class ProductReader(ABC):
 
         return {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
 
-    def to(self, device: torch.device) -> None:
+    def to(self, device: torch.device) -> None:  # noqa: B027 - nothing is held unless a reader says so
         """Move what is held to the device, where it fits."""
 
     def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:
@@ -116,7 +116,8 @@ class ProductReader(ABC):
             have = ", ".join(store.products()) or "nothing yet"
             raise UserError(
                 f"This recipe reads '{cls.product}', and the store {store.url} has none of it; it has {have}.\n"
-                f"Make it with 'actionprep build {cls.product}' in the study folder, or choose a recipe for what there is "
+                f"Make it with 'actionprep build {cls.product}' in the study folder, or choose a recipe for what "
+                "there is "
                 "(actiontrain recipes)."
             )
 
@@ -125,7 +126,9 @@ def products() -> list[str]:
     """Products that have an input, by the names of this package's modules."""
     package = importlib.import_module("actionprep.training.inputs")
     return sorted(
-        module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base" and module.name[0] != "_"
+        module.name
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name != "base" and module.name[0] != "_"
     )
 
 
@@ -146,7 +149,9 @@ def input_settings(product: str, values: Mapping[str, Any] | InputSettings) -> I
     model = find_input(product).Settings
     if isinstance(values, InputSettings):
         if not isinstance(values, model):
-            raise UserError(f"Input settings of another product: expected {model.__name__}, got {type(values).__name__}.")
+            raise UserError(
+                f"Input settings of another product: expected {model.__name__}, got {type(values).__name__}."
+            )
         return values
     return model.read(dict(values), where="[input] of the recipe")
 

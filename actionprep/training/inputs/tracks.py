@@ -67,11 +67,10 @@ class TracksReader(ProductReader):
     def __init__(self, settings: TracksInput, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         super().__init__(settings, store, table, views)
         self.check_store(settings, store)
+        used = set(table.recording.tolist())
         self._place = [
-            {view: rows for view, rows in _windows_of(store, table.recordings[code], self.views).items()}
-            if code in set(table.recording.tolist())
-            else {}
-            for code in range(len(table.recordings))
+            _windows_of(store, recording, self.views) if code in used else {}
+            for code, recording in enumerate(table.recordings)
         ]
         self._mirror = _mirror_codes(settings, table.labels)
         self._bank: _Bank | None = None
@@ -85,7 +84,9 @@ class TracksReader(ProductReader):
 
         bank, at = self._bank, torch.as_tensor(np.asarray(rows, np.int64))
         if bank is None:
-            bank = _Bank.load(self.store, self.table, self.views, self._place, np.asarray(rows, np.int64), self.settings)
+            bank = _Bank.load(
+                self.store, self.table, self.views, self._place, np.asarray(rows, np.int64), self.settings
+            )
             at = torch.arange(len(at))
         return _gather(bank, at.to(bank.xy.device), self.settings, draws, self._strength(draws))
 
@@ -271,9 +272,9 @@ class _Bank:
         offsets = np.array(
             [[start.get((int(table.recording[row]), view), 0) for view in views] for row in rows], np.int64
         ).reshape(len(rows), len(views))
-        first, count = ranges[..., 0] + offsets, ranges[..., 1] - ranges[..., 0]
-        first = np.where(count > 0, first, 0)
-        centre, half_height = _regions(windows, first, count, table.onset[rows], table.offset[rows])
+        counts = ranges[..., 1] - ranges[..., 0]
+        firsts = np.where(counts > 0, ranges[..., 0] + offsets, 0)
+        centre, half_height = _regions(windows, firsts, counts, table.onset[rows], table.offset[rows])
         arrays = {
             "xy": windows.xy,
             "velocity": windows.velocity,
@@ -281,8 +282,8 @@ class _Bank:
             "num_points": windows.num_points,
             "time": windows.time,
             "interval": windows.interval,
-            "first": first,
-            "count": count,
+            "first": firsts,
+            "count": counts,
             "centre": centre,
             "half_height": half_height,
             "onset": table.onset[rows],
@@ -308,7 +309,12 @@ class _Windows:
     def empty(cls) -> Self:
         zero = np.zeros((1, 1, 1, 2), np.float32)
         return cls(
-            zero, zero, np.zeros((1, 1, 1), bool), np.zeros(1, np.int64), np.full((1, 1), np.inf), np.zeros(1, np.float64)
+            zero,
+            zero,
+            np.zeros((1, 1, 1), bool),
+            np.zeros(1, np.int64),
+            np.full((1, 1), np.inf),
+            np.zeros(1, np.float64),
         )
 
     @classmethod
@@ -502,7 +508,9 @@ def instants(num_samples: int, settings: TracksInput, draws: Draws | None, by: f
     slow = draws.uniform(-settings.time_warp * by, settings.time_warp * by, shape=(1,))
     double = draws.uniform(-settings.time_warp * by / 2, settings.time_warp * by / 2, shape=(1,))
     # With |slow| + |double| < 1 the slope stays positive: time never runs back.
-    share = share + slow * torch.sin(math.pi * share) / math.pi + double * torch.sin(2 * math.pi * share) / (2 * math.pi)
+    share = (
+        share + slow * torch.sin(math.pi * share) / math.pi + double * torch.sin(2 * math.pi * share) / (2 * math.pi)
+    )
     start = draws.uniform(0, settings.trim * by, shape=(1,))
     end = 1 - draws.uniform(0, settings.trim * by, shape=(1,))
     return start + (end - start) * share.clamp(0, 1 - 1e-6)
@@ -529,9 +537,7 @@ def _mirror_codes(settings: TracksInput, labels: Sequence[str]) -> np.ndarray | 
         codes[labels.index(one)] = labels.index(other)
     if sorted(codes.tolist()) != list(range(len(labels))):
         raise UserError(
-            f"flip_labels must pair labels both ways, such as {{ left = \"right\", right = \"left\" }}; got "
+            f'flip_labels must pair labels both ways, such as {{ left = "right", right = "left" }}; got '
             f"{settings.flip_labels}."
         )
     return codes
-
-
