@@ -110,6 +110,11 @@ def model_card(name: str) -> ModelCard:
     return MODELS[name]
 
 
+def model_settings(name: str) -> set[str]:
+    """Names of the settings that a model can be built with."""
+    return _builder(model_card(name))[1]
+
+
 def build_model(name: str, *, num_classes: int, **sizes: Any) -> nn.Module:
     """Build a model of the table with fresh weights; `sizes` override the preset's.
 
