@@ -398,7 +398,7 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             ("item", "reason", "frame"),
             [(one["item"], one["reason"], one["frame"]) for one in facts["quarantined"]],
         )
-        output.note("Mend the files and build again, or build with --retry.")
+        output.note("Mend the files, then scan and build again; build --retry tries them as they are.")
 
 
 @app.command(rich_help_panel=BUILD)
@@ -608,9 +608,7 @@ def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[s
     rate = f", {report.num_frames / report.seconds:,.0f} frames/s" if report.num_frames and report.seconds else ""
     output.note(f"{output.bytes_text(report.nbytes)} written in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
-        output.warn(
-            f"{report.concealed} frames were damaged and concealed, {report.missing} were missing; see 'status'."
-        )
+        output.warn(f"Frames that the decoder concealed: {report.concealed}; that were missing: {report.missing}.")
     if report.quarantined:
         rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
         output.print_table("Quarantined", ("item", "reason"), rows)
