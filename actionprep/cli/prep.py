@@ -26,7 +26,7 @@ ViewsOption = Annotated[
 ]
 WorkersOption = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--workers", min=0, help="Processes; 0 works in this one. [default: one a core]"),
+    typer.Option("--workers", min=0, help="Processes; 0 works in this one. (default: one a core)"),
 ]
 SchedulerOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -190,10 +190,10 @@ def init(
         Optional[str], typer.Option(help="Layout views: where videos lie, such as {recording}/cam{view}.mp4.")  # noqa: UP045
     ] = None,
     csv: Annotated[Optional[str], typer.Option(help="Layout csv: a table with one row a video or segment.")] = None,  # noqa: UP045
-    path_column: Annotated[Optional[str], typer.Option(help="Its column with the path. [default: path]")] = None,  # noqa: UP045
+    path_column: Annotated[Optional[str], typer.Option(help="Its column with the path. (default: path)")] = None,  # noqa: UP045
     recording_column: Annotated[Optional[str], typer.Option(help="Its column with the recording's id.")] = None,  # noqa: UP045
     view_column: Annotated[Optional[str], typer.Option(help="Its column with the view.")] = None,  # noqa: UP045
-    label_column: Annotated[Optional[str], typer.Option(help="Its column with the label. [default: label]")] = None,  # noqa: UP045
+    label_column: Annotated[Optional[str], typer.Option(help="Its column with the label. (default: label)")] = None,  # noqa: UP045
     subject_column: Annotated[Optional[str], typer.Option(help="Its column with the subject.")] = None,  # noqa: UP045
     recordings: Annotated[
         Optional[str], typer.Option(help="Table with subject, session, label, split of recordings.")  # noqa: UP045
@@ -490,7 +490,7 @@ def show(
     study: StudyOption = None,
     views: ViewsOption = None,
     out: Annotated[
-        Optional[Path], typer.Option("--out", "-o", help="A .png contact sheet or a .mp4. [default: show/<name>.png]")  # noqa: UP045
+        Optional[Path], typer.Option("--out", "-o", help="A .png contact sheet or a .mp4. (default: show/<name>.png)")  # noqa: UP045
     ] = None,
     columns: Annotated[int, typer.Option(help="Pictures beside each other on a contact sheet.", min=1, max=20)] = 6,
     rows: Annotated[int, typer.Option(help="Moments shown, one a row for several views.", min=1, max=50)] = 4,
@@ -636,5 +636,6 @@ def _report_document(plan: Plan, report: BuildReport) -> dict[str, Any]:
 
 
 def _stage_help(stage: Any) -> str:
-    lines = [line.strip() for line in (stage.__doc__ or "").strip().splitlines()]
-    return " ".join(lines)
+    """What the stage makes, in a paragraph; lists of arrays stand in the specification of the store."""
+    first = (stage.__doc__ or "").strip().split("\n\n")[0]
+    return " ".join(line.strip() for line in first.splitlines())
