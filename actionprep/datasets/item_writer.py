@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -217,16 +218,19 @@ class _Shard:
 
     def close(self) -> None:
         index = self._index.reshape(-1).view(np.uint8)
-        _add(self._path, [index, _crc32c([index])])
+        _add(self._path, [index, _crc32c([index])], sync=True)
 
 
-def _add(path: Path, payloads: list[np.ndarray]) -> None:
+def _add(path: Path, payloads: list[np.ndarray], *, sync: bool = False) -> None:
     # Opened for each write, so that an item that is given up leaves no file open.
     with open(path, "ab", buffering=0) as file:
         for payload in payloads:
             left = payload.data
             while left:
                 left = left[file.write(left) :]
+        if sync:
+            # The item will be synced when it is committed; a whole shard can go to the disk while others are made.
+            os.fsync(file.fileno())
 
 
 def _crc32c(payloads: list[np.ndarray]) -> np.ndarray:
