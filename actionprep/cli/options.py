@@ -143,7 +143,7 @@ def _option_type(annotation: Any) -> Any:
         return annotation if all(isinstance(one, str) for one in inner) else str
     if origin is tuple:
         element = _option_type(inner[0])
-        return None if element is None or (len(inner) > 1 and inner[1] is not Ellipsis) else list[element]
+        return None if element is None or (len(inner) > 1 and inner[1] is not Ellipsis) else list[element]  # type: ignore[valid-type]
     if annotation is Path:
         return str
     return annotation if annotation in (int, float, str, bool) else None

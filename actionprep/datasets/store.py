@@ -190,7 +190,8 @@ class Store:
             )
         views = [other.view for other in there if other.recording == key.recording]
         if views:
-            return f"No '{key.product}' of view '{key.view}' of recording '{key.recording}'. It has views {', '.join(views)}."
+            there_are = ", ".join(views)
+            return f"No '{key.product}' of view '{key.view}' of recording '{key.recording}'. It has views {there_are}."
         some = ", ".join(sorted({other.recording for other in there})[:5])
         return f"No '{key.product}' of recording '{key.recording}' in {self.url}. There are {some} …"
 

@@ -46,8 +46,8 @@ class TracksSettings(StageSettings):
     empty: Literal["nothing", "whole-frame"] = option(
         "nothing", "When there is no foreground to start on: no points, or the grid over the frame. Either is counted."
     )
-    short_side: int | None = option(
-        480, "Shrink frames to this short side to track; results stay in pixels of the video.", ge=32
+    short_side: int = option(
+        480, "Shrink frames to this short side to track; results stay in pixels of the video; 0: never.", ge=0
     )
     forward_backward: float = option(
         1.0, "For lk: forward–backward error, in pixels of the tracked frame, at which a point counts as lost.", gt=0
@@ -98,7 +98,7 @@ class Tracks(FrameStage):
 
     Windows begin every `stride` frames; the last one ends with the view, so that every frame lies in one. A point goes
     on after it is lost, with low visibility: nothing is thresholded here. `visible` of `actionprep.datasets.tracks`
-    does, by the attributes visible_rule and visible_above. Further attributes: tracker, width, height, num_windows,
+    does, by the attributes visible_rule and visible_above. Further attributes: tracker, grid, width, height, num_windows,
     num_empty_windows (no foreground in the seed frame), num_points, visible_share (of the points, all frames but the
     seed), survival_share (of the points, still visible in the window's last frame) and region of the whole view.
     """
@@ -112,6 +112,7 @@ class Tracks(FrameStage):
         self._size = (max(1, round(source.width * shrink)), max(1, round(source.height * shrink)))
         self._scale = np.array(self._size, np.float32) / (source.width, source.height)
         self._picked = None if settings.rate is None else frames_at_rate(source.times, settings.rate)
+        self._uses_masks = bool(self.inputs(settings))
         self._held: deque[_Held] = deque()
         self._num_dropped = 0
         self._num_masked = 0
@@ -178,7 +179,7 @@ class Tracks(FrameStage):
         return cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
 
     def _take_masks(self, masks: MaskBlock | None) -> None:
-        if masks is None:
+        if masks is None or not self._uses_masks:
             return
         for index, foreground in zip(masks.index, masks.foreground, strict=True):
             if self._picked is None or self._picked[index]:
@@ -193,7 +194,7 @@ class Tracks(FrameStage):
     @property
     def _num_ready(self) -> int:
         """Frames, from the first of the view on, that windows can be made of."""
-        return self._num_masked if self.inputs(self.settings) else self._num_dropped + len(self._held)
+        return self._num_masked if self._uses_masks else self._num_dropped + len(self._held)
 
     def _track_ready_windows(self) -> None:
         while self._num_ready >= self._next_start + self.settings.window:
@@ -282,6 +283,7 @@ class Tracks(FrameStage):
     def _describe(self) -> None:
         self.item.attributes.update(
             tracker=self._tracker.name,
+            grid=self.settings.grid,
             visible_rule=self._tracker.visible_rule,
             visible_above=self._tracker.visible_above,
             width=self.source.width,
@@ -407,11 +409,20 @@ def spread_over_mask(foreground: np.ndarray, grid: int) -> np.ndarray:
 
 def _lattice(foreground: np.ndarray, spacing: float) -> np.ndarray:
     height, width = foreground.shape
-    x = np.arange((width / 2) % spacing, width, spacing) - 0.5
-    y = np.arange((height / 2) % spacing, height, spacing) - 0.5
-    inside = foreground[np.ix_(np.rint(y).astype(int).clip(0), np.rint(x).astype(int).clip(0))]
-    at = np.argwhere(inside)
-    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1).astype(np.float32).clip(0)
+    x, y = _ticks(width, spacing), _ticks(height, spacing)
+    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
+    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1)
+
+
+def _pixel(position: np.ndarray) -> np.ndarray:
+    """The pixel that a position lies in; halves go up, so that it does not matter from where positions are counted."""
+    return np.floor(position + 0.5).astype(int)
+
+
+def _ticks(extent: int, spacing: float) -> np.ndarray:
+    """Positions `spacing` apart that lie evenly to both sides of the middle, float32."""
+    ticks = np.arange((extent / 2) % spacing, extent, spacing) - 0.5
+    return ticks.astype(np.float32).clip(0, extent - 1)
 
 
 def grid_over_box(foreground: np.ndarray, grid: int) -> np.ndarray:
@@ -420,7 +431,7 @@ def grid_over_box(foreground: np.ndarray, grid: int) -> np.ndarray:
     share = (np.arange(grid) + 0.5) / grid
     x = columns[0] - 0.5 + share * (columns[-1] + 1 - columns[0])
     y = rows[0] - 0.5 + share * (rows[-1] + 1 - rows[0])
-    at = np.argwhere(foreground[np.ix_(np.rint(y).astype(int), np.rint(x).astype(int))])
+    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
     return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1).astype(np.float32)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.training.models.i3d import I3D
-from actionprep.training.models.motionbert import MotionBERT
+from actionprep.training.models.motionbert import HeatmapMotionBERT, MotionBERT
 from actionprep.training.models.poseconv3d import PoseConv3D
 from actionprep.training.models.resizers import FrontEndI3D
 from actionprep.training.models.timesformer import TimeSformer
@@ -158,7 +158,7 @@ class KeyMap:
         renamed: State = {}
         for key, tensor in state.items():
             thirds = [self._rename(_third(key, i), 1, 0) for i in range(3)]
-            if not any(name.startswith("?") for name in thirds):
+            if not any(name.startswith("?") or "#" in name for name in thirds):
                 renamed.update(zip(thirds, tensor.chunk(3), strict=True))
             else:
                 name = self._rename(key, 1, 0)
@@ -476,8 +476,8 @@ def _read(path: Path) -> Any:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"{path} holds more than tensors and plain values, or is no checkpoint, and is not opened because doing "
-            "so could run code "
-            f"({reason}). Ask its maker for a file of weights alone, or save its state dict anew where you trust it."
+            f"so could run code ({reason}). Ask its maker for a file of weights "
+            "alone, or save its state dict anew where you trust it."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -489,7 +489,9 @@ def _numpy_numbers() -> list[Any]:
     import numpy as np
 
     kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
-    return [np.float64(0).__reduce__()[0], np.dtype, *kinds]
+    scalar = np.float64(0).__reduce__()[0]
+    # Files written with numpy 1 name the same function by its former address.
+    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def _unwrap(content: Any, path: Path) -> State:
@@ -599,7 +601,7 @@ def _fit(
                 fitted.append(Fitted(name, shape, shape, "copied from the attention over space"))
         elif _is_head(name, family):
             left_out.append((name, f"{tensor.shape[0]} classes, the model has {target.shape[0]}"))
-        elif isinstance(model, MotionBERT) and model.map_size is not None and name.startswith(_KEYPOINT_ENDS):
+        elif isinstance(model, HeatmapMotionBERT) and name.startswith(_KEYPOINT_ENDS):
             left_out.append((name, "the file's tokens are keypoints, the model's are heatmaps"))
         elif (made := _made_to_fit(model, name, tensor, target, source_grid)) is not None:
             use[name], how = made
@@ -650,9 +652,8 @@ def _made_to_fit(
         if side * side != tensor.shape[1] - 1:
             return None
         grid = resize_space(tensor[0, 1:].unflatten(0, (side, side)), model.grid)
-        return torch.cat(
-            [tensor[:, :1], grid.flatten(0, 1)[None]], 1
-        ), f"{side} x {side} → {_shape(model.grid)} patches, bicubic"
+        table = torch.cat([tensor[:, :1], grid.flatten(0, 1)[None]], 1)
+        return table, f"{side} x {side} → {_shape(model.grid)} patches, bicubic"
     if name == "pos_embed" and isinstance(model, ViViT):
         return _fitted_vivit_positions(model, tensor, target, source_grid)
     if name == "time_embed":

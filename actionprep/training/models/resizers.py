@@ -304,7 +304,13 @@ class _Unit(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv3d(x)
+        kernel = self.conv3d.kernel_size
+        if x.shape[2] < kernel[0]:
+            # Padded beforehand, because oneDNN's bfloat16 gradients overrun memory where a kernel outreaches the clip.
+            longer = F.pad(x, (0, 0, 0, 0, kernel[0] // 2, kernel[0] // 2))
+            x = F.conv3d(longer, self.conv3d.weight, None, 1, (0, kernel[1] // 2, kernel[2] // 2))
+        else:
+            x = self.conv3d(x)
         if self.activate:
             x = F.leaky_relu(x, 0.2)
         return x if self.bn is None else self.bn(x)

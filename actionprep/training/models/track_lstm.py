@@ -38,7 +38,7 @@ class TrackLstm(nn.Module):
     After the furniture-assembly LSTMs (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System). Changed: invalid
     points are masked; coordinates are normalised instead of raw pixels, and x and y are weighted apart by the view
     attention; the recording's end is a mask, not a frame of zeros; the CNN's residual blocks have the skip that the
-    original forgot; batches of any size.
+    original forgot, and start values that keep the signal's size; batches of any size.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class TrackLstm(nn.Module):
             raise UserError(
                 f"This model was made for {self.num_views} views"
                 + (f" of {self.num_points} points" if self.num_points is not None else "")
-                + f"and got {views} views of {points} points. Build it with these numbers, or choose views and points "
+                + f" and got {views} views of {points} points. Build it with these numbers, or choose views and points "
                 "to match."
             )
         if valid is None:
@@ -123,6 +123,11 @@ class _ViewsAsChannels(nn.Module):
         self.residual1 = _Residual(16, 32)
         self.residual2 = _Residual(32, 64)
         self.fc = nn.Linear(64, features)
+        # Without norms, PyTorch's own start values leave next to nothing of the signal after six convolutions.
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+                nn.init.zeros_(part.bias)
 
     def forward(self, xy: Tensor) -> Tensor:
         x = F.relu(self.pointwise(F.relu(self.depthwise(xy.flatten(0, 1)))))
