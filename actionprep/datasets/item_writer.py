@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import google_crc32c
 import numpy as np
 
+from actionprep.datasets.content_hash import ContentHash
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
@@ -144,12 +145,12 @@ class _Growing:
     num_chunks: int = 0
     pending: list[np.ndarray] = field(default_factory=list)
     num_pending: int = 0
-    hash: Any = field(default_factory=hashlib.sha256)
+    hash: ContentHash = field(default_factory=ContentHash)
     shard: _Shard | None = None
 
     def append(self, rows: np.ndarray) -> None:
         """Hash rows and write the chunks that they complete."""
-        self.hash.update(rows.reshape(-1).view(np.uint8))
+        self.hash.update(rows)
         self.num_rows += len(rows)
         at = 0
         while self.num_pending + len(rows) - at >= self.rows_per_chunk:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actionprep.datasets.content_hash import ContentHash
 from actionprep.datasets.item_reader import DamagedItem, ItemReader
 from actionprep.datasets.item_writer import ItemWriter, array_digest
 from actionprep.errors import EnvironmentProblem, UserError
@@ -330,10 +331,10 @@ def _prove(item: ItemReader) -> None:
     digests = {}
     for name in item:
         array = item[name]
-        values = hashlib.sha256()
+        values = ContentHash()
         step = max(1, (64 << 20) // max(1, array.nbytes // max(1, len(array))))
         for start in range(0, len(array), step):
-            values.update(array[start : start + step].tobytes())
+            values.update(array[start : start + step])
         digests[name] = array_digest(values.hexdigest(), array.shape, array.dtype, array.axes, array.unit)
     found = hashlib.sha256(canonical_json([digests, item.attributes]).encode()).hexdigest()
     if found != item.digest:
