@@ -115,8 +115,6 @@ class Store:
         On a local disk the item is written under a temporary name, synced and moved into place. Elsewhere its group
         metadata, which makes it an item, is written last.
         """
-        import zarr
-
         key = ItemKey(product, recording, view)
         if self.path is None:
             raise UserError(
@@ -127,7 +125,7 @@ class Store:
             draft = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
             draft.mkdir(parents=True)
             try:
-                item = ItemWriter(zarr.open_group(str(draft), mode="w", zarr_format=3))
+                item = ItemWriter(draft)
                 yield item
                 attributes = {
                     "digest": item.close(),
