@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -288,7 +289,8 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
         handlelength=0.9,
         handleheight=0.9,
     )
-    with written_whole(path) as draft:
+    with written_whole(path) as draft, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(draft, dpi=150, format="png", facecolor=figure.get_facecolor())
     return path
 
