@@ -46,8 +46,8 @@ class TracksSettings(StageSettings):
     empty: Literal["nothing", "whole-frame"] = option(
         "nothing", "When there is no foreground to start on: no points, or the grid over the frame. Either is counted."
     )
-    short_side: int | None = option(
-        480, "Shrink frames to this short side to track; results stay in pixels of the video.", ge=32
+    short_side: int = option(
+        480, "Shrink frames to this short side to track; results stay in pixels of the video; 0: never.", ge=0
     )
     forward_backward: float = option(
         1.0, "For lk: forward–backward error, in pixels of the tracked frame, at which a point counts as lost.", gt=0

@@ -91,7 +91,7 @@ def test_what_came_in_and_stands_still_stays_foreground_until_the_background_has
     assert inside[-1] < 0.1, "ten seconds after"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(cuts=st.lists(st.integers(1, 39), max_size=8))
 def test_masks_do_not_depend_on_how_frames_come_in_blocks(cuts):
     frames, _ = standing_person()
