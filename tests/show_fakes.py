@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 96, 128
 
 def gray_of(frame: int) -> int:
     """The gray that frame number `frame` of a test video is filled with."""
-    return 40 + 5 * frame
+    return 40 + 4 * frame
 
 
 def write_video(path: Path, num_frames: int, fps: int, *, height: int = HEIGHT, width: int = WIDTH) -> Path:

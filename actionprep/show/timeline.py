@@ -39,10 +39,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class TimelineRow:
-    """One named row of bars, which may overlap."""
+    """One named row of bars, which may overlap.
+
+    span: the time that there is something of, such as the length of a recording; all when None.
+    """
 
     name: str
     bars: tuple[Bar, ...]
+    span: tuple[float, float] | None = None
 
 
 def draw_timeline(
@@ -64,6 +68,7 @@ def draw_timeline(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     if not rows or not span[1] > span[0]:
         raise UserError(f"A timeline needs at least one row and a span of time that is not empty, got {span}.")
@@ -93,7 +98,9 @@ def draw_timeline(
     y = _ROW_GAP
     middles = []
     for row, of_row, deep in zip(rows, lanes, depth, strict=True):
-        axes.axhspan(y - 0.03, y + deep * _LANE + 0.03, color=unit(LIGHT.empty), lw=0, zorder=0)
+        low, high = row.span or span
+        ground = ((low, y - 0.03), high - low, deep * _LANE + 0.06)
+        axes.add_patch(Rectangle(*ground, facecolor=unit(LIGHT.empty), lw=0, zorder=0))
         for bar, lane in zip(row.bars, of_row, strict=True):
             _draw_bar(axes, bar, y + lane * _LANE, colors.get(bar.label, NOTHING), span, chart_width)
         middles.append(y + deep * _LANE / 2)
