@@ -140,7 +140,7 @@ def score(
     return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0))
 
 
-def tested_arrays(run: Run) -> dict[str, np.ndarray]:
+def saved_arrays(run: Run) -> dict[str, np.ndarray]:
     """The arrays that `test` left in a run's folder, by name; recording holds a code for each snippet's recording."""
     import csv
 
