@@ -484,9 +484,15 @@ def gc(
 @guarded
 def show(
     product: Annotated[
-        str, typer.Argument(help="tracks, masks, frames, keyframes, lowres, pose, heatmaps or snippets.")
+        str,
+        typer.Argument(
+            help="video, frames, keyframes, lowres, masks, tracks, pose, heatmaps, segments, snippets or split."
+        ),
     ],
-    recording: Annotated[Optional[str], typer.Argument(help="Recording; the first one when left out.")] = None,  # noqa: UP045
+    recording: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Recording; the first that has it, or for segments and snippets all, when left out."),
+    ] = None,
     study: StudyOption = None,
     views: ViewsOption = None,
     out: Annotated[
@@ -494,13 +500,29 @@ def show(
     ] = None,
     columns: Annotated[int, typer.Option(help="Pictures beside each other on a contact sheet.", min=1, max=20)] = 6,
     rows: Annotated[int, typer.Option(help="Moments shown, one a row for several views.", min=1, max=50)] = 4,
+    start: Annotated[Optional[float], typer.Option("--from", help="Begin at this time of the recording, in s.")] = None,  # noqa: UP045
+    stop: Annotated[Optional[float], typer.Option("--to", help="End before this time of the recording, in s.")] = None,  # noqa: UP045
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Whole pictures, not cut to where something is drawn.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Draw an item: a contact sheet (.png) or a film (.mp4)."""
     from actionprep.cli import output
     from actionprep.show import show_item
 
-    path = show_item(_open(study), product, recording, views=views or (), out=out, columns=columns, rows=rows)
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("filming", total, "frames")))
+            bar[0](1)
+
+        path = show_item(
+            _open(study), product, recording, views=views or (), out=out, columns=columns, rows=rows,
+            start=start, stop=stop, whole=whole, progress=progress,
+        )  # fmt: skip
     output.note(f"Wrote {path}")
 
 

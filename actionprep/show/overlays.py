@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.show.colors import ACCENT, LOST, Color, person_color, text_on
+from actionprep.show.colors import ACCENT, DARK, LOST, Color, person_color, text_on
 from actionprep.show.text import line_height, put_text, text_width
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
 
 
 def quieted(picture: np.ndarray) -> np.ndarray:
-    """A darker and greyer copy, on which colours stand out."""
+    """A greyer copy, bright parts darker, on which colours stand out."""
     import cv2
 
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(picture, 0.36, gray, 0.49, 0))
+    return np.asarray(cv2.addWeighted(picture, 0.34, gray, 0.44, 14))
 
 
 def draw_mask(
@@ -159,20 +159,23 @@ def draw_skeletons(
 
 
 def draw_volume(frame: np.ndarray, colors: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One time step of a heatmap volume as a picture: channels in their colours, merged by maximum, on black.
+    """One time step of a heatmap volume as a picture: channels in their colours on a dark ground, the largest in front.
 
-    frame (C, h, w) in [0, 1]; colors (C, 3); size (height, width) of the picture.
+    frame (C, h, w) in [0, 1]; colors (C, 3); size (height, width) of the picture. Low values are lifted (to the power
+    0.6) to be seen; the peak of a channel turns towards white.
     """
     import cv2
 
-    merged = np.zeros((*frame.shape[1:], 3), np.float32)
-    for channel, color in zip(frame, colors, strict=True):
-        np.maximum(merged, channel[..., None] * np.asarray(color, np.float32), out=merged)
+    channel = frame.argmax(axis=0)
+    value = np.take_along_axis(frame, channel[None], axis=0)[0].clip(0, 1)[..., None].astype(np.float32)
+    color = np.asarray(colors, np.float32)[channel]
+    color = color + (255 - color) * 0.75 * value**3
+    small = np.array(DARK.ground, np.float32) + (color - np.array(DARK.ground, np.float32)) * value**0.6
     height, width = size
     if height % frame.shape[1] == 0 and width % frame.shape[2] == 0:
-        large = merged.repeat(height // frame.shape[1], 0).repeat(width // frame.shape[2], 1)
+        large = small.repeat(height // frame.shape[1], 0).repeat(width // frame.shape[2], 1)
     else:
-        large = cv2.resize(merged, (width, height), interpolation=cv2.INTER_LINEAR)
+        large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.rint(large.clip(0, 255)).astype(np.uint8)
 
 
