@@ -394,6 +394,7 @@ def make_demo(
 def list_formats() -> list[tuple[str, str, str]]:
     """(kind, name, what it is) of every layout and format that is read."""
     from actionprep.datasets.annotations import segment_formats
+    from actionprep.datasets.pose_formats import FORMATS
 
     rows = [
         ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labelled by its folder"),
@@ -401,6 +402,7 @@ def list_formats() -> list[tuple[str, str, str]]:
         ("layout", "csv", "a table with one row a video, or one row a segment"),
     ]
     rows += [("segments", name, one.description) for name, one in segment_formats().items()]
+    rows += [("poses", one.name, one.title) for one in FORMATS.values()]
     return rows
 
 

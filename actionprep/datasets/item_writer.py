@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
 
+from actionprep.datasets.content_hash import ContentHash
 from actionprep.settings import canonical_json
-
-if TYPE_CHECKING:
-    import zarr
 
 Codec = Literal["raw", "zstd"]
 
@@ -22,6 +22,10 @@ SHARD_BYTES = 32 << 20
 # A shard's index has an entry for each of its chunks, there or not: this bounds it for tiny rows.
 MAX_CHUNKS_PER_SHARD = 256
 _ZSTD_LEVEL = 3
+_ZSTD: dict[Codec, list[dict[str, Any]]] = {
+    "raw": [],
+    "zstd": [{"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": False}}],
+}
 
 
 class ItemWriter:
@@ -29,16 +33,15 @@ class ItemWriter:
 
     attributes: JSON values that go into the group beside the arrays.
 
-    Metadata is written by zarr-python. Chunks are written here, straight from the rows that come: the same bytes
-    (Zarr v3 core specification: `sharding_indexed` with the index at the end, inner codecs `bytes`, optionally `zstd`,
-    `crc32c`) without gathering and copying whole shards first.
+    What it writes is plain Zarr v3 (core specification; `sharding_indexed` with the index at the end, inner codecs
+    `bytes`, optionally `zstd`, `crc32c`), straight from the rows that come: zarr-python gathers and copies whole shards
+    first, which takes as long as decoding the frames in them.
     """
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, folder: Path) -> None:
         self.attributes: dict[str, Any] = {}
         self.nbytes = 0
-        self._group = group
-        self._folder = Path(str(group.store.root)) / group.path
+        self._folder = folder
         self._growing: dict[str, _Growing] = {}
 
     def create(
@@ -100,27 +103,8 @@ class ItemWriter:
         digests = {}
         for name, array in self._growing.items():
             array.finish()
-            self._write_metadata(name, array)
             digests[name] = array.digest()
         return hashlib.sha256(canonical_json([digests, self.attributes]).encode()).hexdigest()
-
-    def _write_metadata(self, name: str, array: _Growing) -> None:
-        from zarr.codecs import Crc32cCodec, ZstdCodec
-
-        rows_per_shard = None if array.chunks_per_shard is None else array.rows_per_chunk * array.chunks_per_shard
-        attributes = {"unit": array.unit, "description": array.description}
-        self._group.create_array(
-            name,
-            shape=(array.num_rows, *array.shape),
-            chunks=(array.rows_per_chunk, *array.shape),
-            shards=None if rows_per_shard is None else (rows_per_shard, *array.shape),
-            dtype=array.dtype,
-            # The checksum comes last so that it covers what lies on the disk.
-            compressors=[ZstdCodec(level=_ZSTD_LEVEL), Crc32cCodec()] if array.codec == "zstd" else [Crc32cCodec()],
-            fill_value=0,
-            dimension_names=array.axes,
-            attributes={key: value for key, value in attributes.items() if value},
-        )
 
 
 @dataclass
@@ -143,12 +127,12 @@ class _Growing:
     num_chunks: int = 0
     pending: list[np.ndarray] = field(default_factory=list)
     num_pending: int = 0
-    hash: Any = field(default_factory=hashlib.sha256)
+    hash: ContentHash = field(default_factory=ContentHash)
     shard: _Shard | None = None
 
     def append(self, rows: np.ndarray) -> None:
         """Hash rows and write the chunks that they complete."""
-        self.hash.update(rows.reshape(-1).view(np.uint8))
+        self.hash.update(rows)
         self.num_rows += len(rows)
         at = 0
         while self.num_pending + len(rows) - at >= self.rows_per_chunk:
@@ -169,6 +153,37 @@ class _Growing:
         if self.shard is not None:
             self.shard.close()
             self.shard = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "zarr.json").write_text(json.dumps(self.metadata(), indent=1))
+
+    def metadata(self) -> dict[str, Any]:
+        """What Zarr v3 says of an array."""
+        chunk = [self.rows_per_chunk, *self.shape]
+        # The checksum comes last so that it covers what lies on the disk.
+        codecs: list[dict[str, Any]] = [_bytes_codec(self.dtype), *_ZSTD[self.codec], {"name": "crc32c"}]
+        if self.chunks_per_shard is not None:
+            inner = {
+                "chunk_shape": chunk,
+                "codecs": codecs,
+                "index_codecs": [_bytes_codec(np.dtype(np.uint64)), {"name": "crc32c"}],
+                "index_location": "end",
+            }
+            codecs = [{"name": "sharding_indexed", "configuration": inner}]
+            chunk = [self.rows_per_chunk * self.chunks_per_shard, *self.shape]
+        attributes = {"unit": self.unit, "description": self.description}
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [self.num_rows, *self.shape],
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": np.zeros((), self.dtype).item(),
+            "codecs": codecs,
+            "attributes": {key: value for key, value in attributes.items() if value},
+            "dimension_names": list(self.axes),
+            "storage_transformers": [],
+        }
 
     def digest(self) -> str:
         """Hash of shape, type, axes and content, whatever the chunks and codec."""
@@ -201,6 +216,10 @@ class _Growing:
         return place
 
 
+def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"name": "bytes"} if dtype.itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
+
+
 class _Shard:
     """A file of chunks that ends with an index of their places: pairs of uint64 offset and length, then crc32c."""
 
@@ -217,16 +236,19 @@ class _Shard:
 
     def close(self) -> None:
         index = self._index.reshape(-1).view(np.uint8)
-        _add(self._path, [index, _crc32c([index])])
+        _add(self._path, [index, _crc32c([index])], sync=True)
 
 
-def _add(path: Path, payloads: list[np.ndarray]) -> None:
+def _add(path: Path, payloads: list[np.ndarray], *, sync: bool = False) -> None:
     # Opened for each write, so that an item that is given up leaves no file open.
     with open(path, "ab", buffering=0) as file:
         for payload in payloads:
             left = payload.data
             while left:
                 left = left[file.write(left) :]
+        if sync:
+            # The item will be synced when it is committed; a whole shard can go to the disk while others are made.
+            os.fsync(file.fileno())
 
 
 def _crc32c(payloads: list[np.ndarray]) -> np.ndarray:

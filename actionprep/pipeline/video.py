@@ -632,26 +632,33 @@ def _tag_of(frame: Any) -> int:
 
 def _decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]:
     """The same pictures, taken by a thread of their own some pictures ahead of the caller."""
-    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(max(4, min(64, _AHEAD_BYTES // max(picture_bytes, 1))))
+    # Handed over several at a time: each handing over stops both threads for a moment.
+    ahead = int(np.clip(_AHEAD_BYTES // max(picture_bytes, 1), 2, 64))
+    together = max(1, min(8, ahead // 4))
+    waiting: queue.Queue[tuple[list[Any], bool, BaseException | None]] = queue.Queue(ahead // together)
     stop = threading.Event()
 
-    def put(kind: str, value: Any) -> None:
+    def put(some: list[Any], *, last: bool = False, error: BaseException | None = None) -> None:
         while not stop.is_set():
             try:
-                return waiting.put((kind, value), timeout=0.1)
+                return waiting.put((some, last, error), timeout=0.1)
             except queue.Full:
                 continue
 
     def work() -> None:
+        some: list[Any] = []
         try:
             for picture in pictures:
-                put("picture", picture)
-                if stop.is_set():
-                    break
-            put("end", None)
+                some.append(picture)
+                if len(some) == together:
+                    put(some)
+                    some = []
+                    if stop.is_set():
+                        break
+            put(some, last=True)
         except BaseException as error:
             # Whatever stops the thread belongs to the caller, who is waiting for it.
-            put("error", error)
+            put(some, error=error)
         finally:
             pictures.close()  # type: ignore[attr-defined]
 
@@ -659,12 +666,12 @@ def _decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]
     thread.start()
     try:
         while True:
-            kind, value = waiting.get()
-            if kind == "end":
+            some, last, error = waiting.get()
+            yield from some
+            if error is not None:
+                raise error
+            if last:
                 return
-            if kind == "error":
-                raise value
-            yield value
     finally:
         stop.set()
         thread.join()
