@@ -365,7 +365,7 @@ def make_demo(
     seed: int = 0,
     recordings: int | None = None,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Study:
     """Render the sample study and make its folder a study; its tracker is `lk`, which every machine has.
 

@@ -517,7 +517,7 @@ def demo(
     with ExitStack() as stack:
         bar: list[Any] = []
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: int, total: int, name: str) -> None:
             if not bar:
                 bar.append(stack.enter_context(output.progress_bar("rendering", total, "recordings")))
             bar[0](1)

@@ -145,22 +145,22 @@ def fit(
 def test(
     run: Annotated[Text, typer.Argument(help="Run, by name or folder; the last one when left out.")] = None,
     store: Annotated[Optional[Path], typer.Option("--store", help="Another store than the run was trained on.")] = None,  # noqa: UP045
+    part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
     device: DeviceOption = None,
-    threads: ThreadsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Test a run once, deterministically, and write its predictions, tables and report."""
     from actionprep.cli import output
-    from actionprep.training.test import test as run_test
+    from actionprep.training.test import run_test
 
     found = _run(run, study)
-    figures = run_test(found, store=store, device=device or "auto", threads=threads)
+    tested = run_test(found, store, part=_part(part), device=device or "auto")
     if json:
-        output.print_json({"run": str(found.folder), **figures})
+        output.print_json({"run": str(found.folder), **tested})
         return
-    _print_test(figures)
+    _print_test(tested)
     output.note(f"Report {found.report}")
     output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
 
@@ -314,6 +314,15 @@ def _group(name: str) -> Any:
     return name
 
 
+def _part(name: str) -> Any:
+    from actionprep.errors import UserError, nearest
+
+    known = ("test", "val", "train")
+    if name not in known:
+        raise UserError(f"--part takes {', '.join(known)}; got {name!r}.{nearest(name, known)}")
+    return name
+
+
 def _run(name: str | None, study: Path | None) -> Any:
     from actionprep.api import open_study
     from actionprep.errors import UserError
@@ -373,15 +382,21 @@ def _epochs(*, quiet: bool) -> Any:
     return show()
 
 
-def _print_test(figures: dict[str, Any]) -> None:
+def _print_test(tested: dict[str, Any]) -> None:
     from actionprep.cli import output
 
-    plain = [(name, _shown(value)) for name, value in figures.items() if not isinstance(value, (list, dict))]
-    output.print_table("Test", ("figure", "value"), plain)
-    for title, value in figures.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            columns = list(value[0])
-            output.print_table(title, columns, [[_shown(row.get(name)) for name in columns] for row in value])
+    intervals = tested["intervals"]
+    rows = []
+    for name, value in tested["figures"].items():
+        one = intervals.get(name)
+        rows.append((name.replace("_", " "), _shown(value), "" if one is None else f"{one['low']:.3f} to {one['high']:.3f}"))
+    title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
+    output.print_table(title, ("figure", "value", "95 % interval"), rows)
+    for name in ("classes", "subjects", "sessions", "views"):
+        if tested.get(name):
+            columns = list(tested[name][0])
+            output.print_table(name.capitalize(), [column.replace("_", " ") for column in columns],
+                               [[_shown(row.get(column)) for column in columns] for row in tested[name]])  # fmt: skip
 
 
 def _shown(value: Any) -> str:

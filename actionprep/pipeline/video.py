@@ -6,6 +6,7 @@ import hashlib
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import av
 import numpy as np
 
 from actionprep.errors import InputProblem, UserError
-from actionprep.pipeline.packets import PacketIndex, Sequencer, read_packets
+from actionprep.pipeline.packets import LOOKAHEAD, PacketIndex, Sequencer, read_packets
 from actionprep.pipeline.pictures import Converter, Orientation
 from actionprep.pipeline.stage import Filter, FrameBlock
 
@@ -342,15 +343,26 @@ class VideoReader:
         the number of threads.
         """
         delivered = -1
-        for threads in dict.fromkeys((self._threads, 1)):
+        if self._threads != 1:
+            # Pictures wait until those that they may refer to are out: none is handed out that damage will still reach.
+            held: deque[tuple[int, int, Any, bool]] = deque()
             try:
-                for at, number, frame, corrupt in self._decode(count, threads):
-                    if at > delivered:
-                        yield at, number, frame, corrupt
-                        delivered = at
+                for picture in self._decode(count, self._threads):
+                    if picture[0] != delivered + len(held) + 1:
+                        raise _DamagedWhileThreaded
+                    held.append(picture)
+                    if len(held) > LOOKAHEAD:
+                        yield held.popleft()
+                        delivered += 1
+                if delivered + len(held) + 1 != self.num_frames:
+                    raise _DamagedWhileThreaded
+                yield from held
                 return
             except _DamagedWhileThreaded:
                 count.restart()
+        for picture in self._decode(count, 1):
+            if picture[0] > delivered:
+                yield picture
 
     def _decode(self, count: _Count, threads: int) -> Iterator[tuple[int, int, Any, bool]]:
         sequence = Sequencer(self._index)
@@ -433,6 +445,7 @@ class _Cursor:
         self._index = index
         self._context = _opened(path)
         self._container, self._stream = self._context.__enter__()
+        self._stream.thread_count = 1
         self._pictures: Iterator[tuple[int, int, Any]] | None = None
         self._held: tuple[int, int, Any] | None = None
         self._fed = -1
@@ -578,7 +591,8 @@ class _Count:
 def _demux_and_decode(container: Any, stream: Any, threads: int, count: _Count) -> Iterator[tuple[int, Any]]:
     """(packet number, picture) of all that decodes, as the decoder hands it out."""
     if threads != 1:
-        stream.thread_type = "AUTO"
+        # Not slices: decoders lose the marks of damage when several threads work on one picture.
+        stream.thread_type = "FRAME"
     stream.thread_count = threads
     number = -1
     packets = container.demux(stream)
@@ -605,13 +619,14 @@ def _demux_and_decode(container: Any, stream: Any, threads: int, count: _Count) 
 
 
 def _tag(packet: Any, number: int) -> None:
-    """Let the pictures that a packet makes carry its number through the decoder."""
-    # PyAV keeps such objects by their identity, so each must be an object of its own, which a small int is not.
-    packet.opaque = [number]
+    """Let the pictures that a packet makes carry its number through the decoder, in place of their time."""
+    # Every decoder hands a packet's pts on to its picture. PyAV's `opaque` would do as well, but freeing it takes
+    # Python's lock, and a closing decoder that holds the lock waits for the threads that free it.
+    packet.pts = packet.dts = number
 
 
 def _tag_of(frame: Any) -> int:
-    number: int = frame.opaque[0]
+    number: int = frame.pts
     return number
 
 
@@ -713,7 +728,6 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
             raise InputProblem(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
         if stream.codec_context is None:
             raise InputProblem(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
-        stream.codec_context.copy_opaque = True
         yield container, stream
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actionprep.errors import UserError, nearest
-from actionprep.show.colors import LIGHT, label_colors, text_on, unit
+from actionprep.show.colors import LIGHT, Color, label_colors, text_on, unit
 from actionprep.show.files import written_whole
 from actionprep.show.scenes import video_scene
 from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, pictures_that_fit
@@ -90,7 +90,7 @@ def _draw_recording(
         path,
         title=recording,
         details=details,
-        colors=_colors(study, table),
+        colors=colors_of(study, table),
         pictures=_pictures(study, recording, views, (low, high)),
     )
 
@@ -119,7 +119,7 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
         max(bar.offset for row in rows for bar in row.bars),
     )
     title = f"{study.folder.name}  ·  {'snippets' if table is not None else 'segments'}"
-    return draw_timeline(rows, span, path, title=title, details=details, colors=_colors(study, table))
+    return draw_timeline(rows, span, path, title=title, details=details, colors=colors_of(study, table))
 
 
 def _table(study: Study, name: str) -> SnippetTable:
@@ -131,7 +131,7 @@ def _table(study: Study, name: str) -> SnippetTable:
         raise UserError(
             f"Nothing to show: the store has {what}. Cut some with 'actionprep snippets --length 1000 --iou 0.5'."
         )
-    return SnippetTable.from_item(study.store.item("snippets", name))
+    return SnippetTable.read(study.store.item("snippets", name))
 
 
 def _bars_by_recording(table: SnippetTable) -> dict[str, list[Bar]]:
@@ -149,7 +149,9 @@ def _bars_by_recording(table: SnippetTable) -> dict[str, list[Bar]]:
 def _rule(table: SnippetTable, name: str) -> str:
     told = table.settings
     length = told.get("length_s")
-    windows = f"windows of {length * 1000:g} ms" if length else "one window a segment or recording"
+    stride = told.get("stride_s")
+    every = f" every {stride * 1000:g} ms" if length and stride and stride != length else ""
+    windows = f"windows of {length * 1000:g} ms{every}" if length else "one window a segment or recording"
     rule = {"coverage": "coverage of the window", "iou": "temporal IoU", "segment": "share of the segment"}
     figure = rule.get(str(told.get("rule")), str(told.get("rule")))
     parts = [f"snippets/{name}", windows, f"label from {figure} ≥ {told.get('threshold', 0):g}"]
@@ -163,7 +165,7 @@ def _counts(counts: Counter[str], what: str) -> str:
     return f"{counts.total()} {what}: {', '.join(common)}{more}"
 
 
-def _colors(study: Study, table: SnippetTable | None) -> Any:
+def colors_of(study: Study, table: SnippetTable | None = None) -> dict[str, Color]:
     """The same colours in every chart of a study."""
     labels = set(study.catalogue.labels) | set(table.labels if table is not None else ())
     nothing = [table.background] if table is not None and table.background is not None else []
@@ -180,18 +182,15 @@ def _pictures(
         names = [view.id for view in study.catalogue.views_of(recording) if view.status == "ok" and view.num_frames]
     if not names:
         return []
-    scene = video_scene(study, recording, names[0])[0]
-    moments = [scene.nearest(float(time)) for time in pictures_that_fit(scene.aspect, span)]
-    there = list(dict.fromkeys(moment for moment in moments if moment is not None))
-    height = 200
-    drawn = scene.draw(there, height, max(2, round(height * scene.aspect)))
-    return [(float(scene.times[moment]), picture) for moment, picture in zip(there, drawn, strict=True)]
+    [scene] = video_scene(study, recording, names[0])
+    return scene.near(pictures_that_fit(scene.aspect, span), height=200)
 
 
 def _draw_split(study: Study, name: str, path: Path) -> Path:
     """For each fold, how the recordings of each label are shared out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from actionprep.pipeline.split import stored_parts
 
@@ -214,6 +213,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     figure = Figure(figsize=(12, 1.25 + down * (high + 0.35)), dpi=150, facecolor=unit(LIGHT.ground))
     FigureCanvasAgg(figure)
     colors = {"train": (52, 120, 207), "val": (240, 142, 43), "test": (46, 160, 100)}
+    sizes = Counter(shown[0].values())
     grid = figure.subplots(down, across, squeeze=False, sharey=True, sharex=True)
     for at, axes in enumerate(grid.flat):
         if at >= len(shown):
@@ -221,6 +221,8 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
             continue
         left = np.zeros(len(names))
         for part, color in colors.items():
+            if not sizes[part]:
+                continue
             members = [recording for recording, of_one in shown[at].items() if of_one == part]
             counted = Counter(label for one in members for label in labels.get(one, ()) or ("recordings",))
             counts = np.array([counted[label] for label in names], float)
@@ -243,6 +245,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", length=3, color=unit(LIGHT.line), labelcolor=unit(LIGHT.quiet), labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="x", color=unit(LIGHT.line), lw=0.7)
         axes.set_axisbelow(True)
         axes.spines[:].set_visible(False)
@@ -259,7 +262,6 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
         va="center",
         color=unit(LIGHT.ink),
     )
-    sizes = Counter(shown[0].values())
     first = ", ".join(f"{part} {sizes[part]}" for part in colors if sizes[part])
     more = (
         f"; the first {len(shown)} of {len(folds)} folds"

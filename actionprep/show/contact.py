@@ -69,8 +69,18 @@ def _of_many(scenes: Sequence[Scene], *, title: str, kind: str, columns: int, ro
     height = min(row_height([scenes[at].aspect for at in fold], WIDTH, high=most) for fold in folds)
     columns_of_tiles = [_tiles_at(scene, times, height) for scene in scenes]
     lines = [[columns_of_tiles[at][moment] for at in fold] for moment in range(len(times)) for fold in folds]
-    details = [f"{scene.view}: {', '.join(scene.details)}" if scene.details else scene.view for scene in scenes]
-    return draw_sheet(lines, title=title, details=details, legend=legend_of(kind), group=len(folds))
+    return draw_sheet(lines, title=title, details=_details(scenes), legend=legend_of(kind), group=len(folds))
+
+
+def _details(scenes: Sequence[Scene]) -> list[str]:
+    """What holds for all views once, then what is particular to each."""
+    common = [phrase for phrase in scenes[0].details if all(phrase in scene.details for scene in scenes)]
+    particular = []
+    for scene in scenes:
+        rest = [phrase for phrase in scene.details if phrase not in common]
+        if rest:
+            particular.append(f"{scene.name}: {', '.join(rest)}")
+    return [*common, *particular]
 
 
 def _tiles_at(scene: Scene, times: np.ndarray, height: int) -> list[Tile]:
@@ -81,10 +91,10 @@ def _tiles_at(scene: Scene, times: np.ndarray, height: int) -> list[Tile]:
     tiles = []
     for time, moment in zip(times, moments, strict=True):
         if moment is None:
-            tiles.append(Tile(size, None, name=scene.view, reason=f"no frame at {time:.3f} s"))
+            tiles.append(Tile(size, None, name=scene.name, reason=f"no frame at {time:.3f} s"))
         else:
             caption = f"{scene.times[moment]:.3f} s"
-            tiles.append(Tile(size, drawn[moment], name=scene.view, caption=caption, remark=_remark(scene, moment)))
+            tiles.append(Tile(size, drawn[moment], name=scene.name, caption=caption, remark=_remark(scene, moment)))
     return tiles
 
 

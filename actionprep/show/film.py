@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionprep.errors import EnvironmentProblem, UserError
-from actionprep.show.colors import DARK, Color
+from actionprep.show.colors import DARK, NOTHING, Color, text_on
 from actionprep.show.files import written_whole
 from actionprep.show.strip import Strip
 from actionprep.show.text import fitted, put_text, text_width
-from actionprep.show.timeline import TimelineRow
+from actionprep.show.timeline import Bar, TimelineRow
 
 if TYPE_CHECKING:
     from actionprep.show.scenes import Scene
@@ -91,17 +91,19 @@ def film_pictures(
     colors: Mapping[str, Color] | None = None,
     columns: int = 6,
     most: tuple[int, int] = (1080, 1920),
+    spoken: TimelineRow | None = None,
 ) -> Iterator[np.ndarray]:
     """One finished picture for each time; each view shows its frame nearest to it.
 
-    rows: bars drawn below, over `span`, with a line at the time now.
+    rows: bars drawn below, over `span`, with a line at the time now. spoken: a row whose label now stands above.
     """
     whole = span or (float(times[0]), float(times[-1]) + 1e-3)
     strip = Strip(rows, whole, colors=colors) if rows else None
     layout = film_layout(scenes, columns=columns, most=most, below=strip.height + 12 if strip else 0)
     ground = np.full((layout.height, layout.width, 3), DARK.ground, np.uint8)
     clock_width = text_width(f"-{whole[1]:.3f} s", TITLE) + 12
-    shown = fitted(title, layout.width - 2 * MARGIN - clock_width, TITLE, bold=True)
+    said = max((_said_width(bar) for bar in spoken.bars), default=0) + 16 if spoken is not None else 0
+    shown = fitted(title, layout.width - 2 * MARGIN - clock_width - said, TITLE, bold=True)
     put_text(ground, shown, (MARGIN, MARGIN + TITLE / 2), size=TITLE, color=DARK.ink, bold=True)
     if strip:
         strip.draw_still(ground, MARGIN, layout.height - MARGIN - strip.height, layout.width - 2 * MARGIN)
@@ -113,14 +115,10 @@ def film_pictures(
         )
     for at, time in enumerate(times):
         canvas = ground.copy()
-        put_text(
-            canvas,
-            f"{time:.3f} s",
-            (layout.width - MARGIN, MARGIN + TITLE / 2),
-            size=TITLE,
-            color=DARK.ink,
-            anchor="right",
-        )
+        place = (layout.width - MARGIN, MARGIN + TITLE / 2)
+        put_text(canvas, f"{time:.3f} s", place, size=TITLE, color=DARK.ink, anchor="right")
+        if spoken is not None:
+            _say(canvas, spoken, float(time), layout.width - MARGIN - clock_width, colors or {})
         for scene, (moments, stream), (x, y, width, height) in zip(scenes, streams, layout.places, strict=True):
             if moments[at] is None:
                 canvas[y : y + height, x : x + width] = DARK.empty
@@ -129,12 +127,33 @@ def film_pictures(
             else:
                 canvas[y : y + height, x : x + width] = next(stream)
             if len(scenes) > 1:
-                name = fitted(scene.view, width - 16, NAME, bold=True)
+                name = fitted(scene.name, width - 16, NAME, bold=True)
                 place = (x + 10, y + 8 + NAME / 2)
                 put_text(canvas, name, place, size=NAME, color=(255, 255, 255), bold=True, halo=(0, 0, 0))
         if strip:
             strip.draw_now(canvas, float(time))
         yield canvas
+
+
+def _say(canvas: np.ndarray, row: TimelineRow, time: float, right: int, colors: Mapping[str, Color]) -> None:
+    """The surest label of a row at a time, as a sign that ends at `right`."""
+    now = [bar for bar in row.bars if bar.onset <= time < bar.offset and bar.label and not bar.ignored]
+    if not now:
+        return
+    bar = max(now, key=lambda bar: 1.0 if bar.score is None else bar.score)
+    color = colors.get(bar.label, NOTHING)
+    left, top = max(right - _said_width(bar), MARGIN), MARGIN - 5
+    canvas[top : top + TITLE + 10, left:right] = color
+    place = ((left + right) / 2, MARGIN + TITLE / 2)
+    put_text(canvas, _said(bar), place, size=TITLE - 2, color=text_on(color), bold=True, anchor="middle")
+
+
+def _said(bar: Bar) -> str:
+    return bar.label if bar.score is None else f"{bar.label}  {bar.score:.2f}"
+
+
+def _said_width(bar: Bar) -> int:
+    return text_width(_said(bar), TITLE - 2, bold=True) + 20
 
 
 def write_film(

@@ -10,7 +10,7 @@ import numpy as np
 
 from actionprep.datasets.catalogue import natural_key
 from actionprep.errors import UserError, nearest
-from actionprep.show.charts import draw_chart, rows_of
+from actionprep.show.charts import colors_of, draw_chart, rows_of
 from actionprep.show.contact import contact_sheet
 from actionprep.show.files import write_picture
 from actionprep.show.film import film_pictures, film_times, write_film
@@ -35,6 +35,7 @@ def show_item(
     rows: int = 4,
     start: float | None = None,
     stop: float | None = None,
+    whole: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Draw a product of a recording; returns where the picture or film is.
@@ -47,6 +48,7 @@ def show_item(
     out: ends in .png for a sheet or chart, in .mp4 for a film; show/<product>-<recording>.png of the study by default.
     columns, rows: of a sheet; with several views a row is one moment.
     start, stop: only what lies between, in s on the recording's clock.
+    whole: show whole pictures; else those of tracks, masks and poses are cut to where something is drawn.
     progress: called with the number of film pictures that are done and their total.
 
     Raises UserError for a product, recording or view that is not there, and when there is nothing to draw.
@@ -61,8 +63,8 @@ def show_item(
         )
     pictured = "video" if kind in _CHARTS else kind
     recording = _recording(study, kind, recording)
-    scenes = _between(_scenes(study, pictured, recording, views), start, stop, f"{kind} of '{recording}'")
-    title = "  ·  ".join([recording, *([scenes[0].view] if len(scenes) == 1 else []), kind])
+    scenes = _between(_scenes(study, pictured, recording, views, whole=whole), start, stop, f"{kind} of '{recording}'")
+    title = "  ·  ".join([recording, *([scenes[0].name] if len(scenes) == 1 else []), kind])
     place = _place(study, out, product, recording)
     if not film:
         return write_picture(contact_sheet(scenes, title=title, kind=kind, columns=columns, rows=rows), place)
@@ -71,7 +73,7 @@ def show_item(
     bars = rows_of(study, recording, snippets=name if kind == "snippets" else None)
     done = iter(range(1, len(times) + 1))
     return write_film(
-        film_pictures(scenes, times, title=title, rows=bars, span=span, columns=columns),
+        film_pictures(scenes, times, title=title, rows=bars, span=span, colors=colors_of(study), columns=columns),
         place,
         times=times,
         progress=None if progress is None else lambda _: progress(next(done), len(times)),
@@ -124,7 +126,7 @@ def _recording(study: Study, kind: str, recording: str | None) -> str:
     )
 
 
-def _scenes(study: Study, kind: str, recording: str, views: Sequence[str | int]) -> list[Scene]:
+def _scenes(study: Study, kind: str, recording: str, views: Sequence[str | int], *, whole: bool) -> list[Scene]:
     """The views that are asked for, or all that have the product, in natural order."""
     if kind == "video":
         there = [view.id for view in study.catalogue.views_of(recording) if view.status == "ok" and view.num_frames]
@@ -136,7 +138,7 @@ def _scenes(study: Study, kind: str, recording: str, views: Sequence[str | int])
             f"Nothing to show: no view of recording '{recording}' has a video that can be read. "
             "See what 'actionprep scan' says of it."
         )
-    scenes = [scene for view in dict.fromkeys(wanted) for scene in SCENES[kind](study, recording, view)]
+    scenes = [scene for view in dict.fromkeys(wanted) for scene in SCENES[kind](study, recording, view, whole)]
     filled = [scene for scene in scenes if len(scene)]
     if not filled:
         raise UserError(f"Nothing to show: the {kind} of '{recording}' are empty (views {', '.join(wanted)}).")

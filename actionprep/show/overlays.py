@@ -64,7 +64,7 @@ def quieted(picture: np.ndarray) -> np.ndarray:
     import cv2
 
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(picture, 0.34, gray, 0.44, 0))
+    return np.asarray(cv2.addWeighted(picture, 0.36, gray, 0.49, 0))
 
 
 def draw_mask(

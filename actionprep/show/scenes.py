@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,13 +27,13 @@ _FRAMES_AT_ONCE = 16
 
 
 class Pictures(Protocol):
-    """Where the pictures of a view come from.
+    """Where the pictures of a view come from; height and width are those of a picture in px of the source."""
 
-    height, width: of the source in px.
-    """
+    @property
+    def height(self) -> int: ...  # noqa: D102
 
-    height: int
-    width: int
+    @property
+    def width(self) -> int: ...  # noqa: D102
 
     def at(self, numbers: Sequence[int], height: int, width: int) -> Iterator[np.ndarray]:
         """Pictures (height, width, 3) uint8 with these numbers, which never fall, one after the other."""
@@ -63,6 +63,11 @@ class Scene:
         return len(self.times)
 
     @property
+    def name(self) -> str:
+        """The view's id, in words where it is but a number."""
+        return f"view {self.view}" if self.view.split(" ")[0].isdecimal() else self.view
+
+    @property
     def aspect(self) -> float:
         """Width over height."""
         return self.pictures.width / self.pictures.height
@@ -84,6 +89,13 @@ class Scene:
         before = max(after - 1, 0)
         return before if time - self.times[before] <= self.times[after] - time + 1e-9 else after
 
+    def near(self, times: np.ndarray, *, height: int) -> list[tuple[float, np.ndarray]]:
+        """Finished pictures of the moments nearest to some times, which rise, each once and with its own time."""
+        found = (self.nearest(float(time)) for time in times)
+        moments = list(dict.fromkeys(moment for moment in found if moment is not None))
+        pictures = self.draw(moments, height, max(2, round(height * self.aspect)))
+        return [(float(self.times[moment]), picture) for moment, picture in zip(moments, pictures, strict=True)]
+
     def between(self, low: float, high: float) -> Scene:
         """Only the moments in [low, high)."""
         kept = np.flatnonzero((self.times >= low) & (self.times < high))
@@ -103,14 +115,40 @@ class Scene:
 
 
 class VideoPictures:
-    """Frames of a video by exact index, some at a time."""
+    """Frames of a video by exact index, some at a time; or a part of each, where `cut_to` was called.
+
+    box: x0, y0, x1, y1 px of the video, what is shown of it.
+    """
 
     def __init__(self, path: str | Path, *, times: np.ndarray | None = None) -> None:
         from actionprep.pipeline.video import VideoReader
 
         self._reader = VideoReader(path, times=times)
         self.times = self._reader.times
-        self.height, self.width = self._reader.height, self._reader.width
+        self.box = (0, 0, self._reader.width, self._reader.height)
+
+    @property
+    def height(self) -> int:
+        """Of what is shown, in px of the video."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def width(self) -> int:
+        """Of what is shown, in px of the video."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether less than the whole pictures is shown."""
+        return self.box != (0, 0, self._reader.width, self._reader.height)
+
+    def cut_to(self, region: tuple[float, float, float, float]) -> None:
+        """Show only a region (x0, y0, x1, y1 px) and its surroundings."""
+        self.box = surroundings(region, self._reader.height, self._reader.width)
+
+    def place(self, xy: np.ndarray, picture: np.ndarray) -> np.ndarray:
+        """Where positions (..., 2) px of the video lie on a picture of what is shown."""
+        return scaled(xy - np.array(self.box[:2], np.float32), _scale(picture, self))
 
     def at(self, numbers: Sequence[int], height: int, width: int) -> Iterator[np.ndarray]:  # noqa: D102
         last: tuple[int, np.ndarray] | None = None
@@ -118,12 +156,44 @@ class VideoPictures:
             wanted = np.unique(numbers[first : first + _FRAMES_AT_ONCE])
             # A slower view repeats frames: what the last batch ended with is not decoded again.
             fresh = wanted[wanted != last[0]] if last is not None else wanted
-            found = dict(zip(fresh.tolist(), self._reader.frames_at(fresh, height=height, width=width), strict=True))
+            found = dict(zip(fresh.tolist(), self._read(fresh, height, width), strict=True))
             if last is not None:
                 found.setdefault(*last)
             for number in numbers[first : first + _FRAMES_AT_ONCE]:
                 yield found[int(number)]
             last = (int(wanted[-1]), found[int(wanted[-1])])
+
+    def _read(self, numbers: np.ndarray, height: int, width: int) -> list[np.ndarray]:
+        """Shrunk while decoding where that spares work, cut, and brought to the exact size."""
+        x0, y0, x1, y1 = self.box
+        shrink = min(1.0, height / self.height)
+        high, wide = round(self._reader.height * shrink), round(self._reader.width * shrink)
+        pictures = self._reader.frames_at(numbers, height=high, width=wide)
+        left, top = round(x0 * shrink), round(y0 * shrink)
+        right, bottom = max(round(x1 * shrink), left + 1), max(round(y1 * shrink), top + 1)
+        return [resized(picture[top:bottom, left:right], height, width) for picture in pictures]
+
+
+def surroundings(
+    region: tuple[float, float, float, float], height: int, width: int, *, margin: float = 0.12
+) -> tuple[int, int, int, int]:
+    """A box around a region within a picture: not too narrow, too flat or too small; the whole where it gains little.
+
+    region: x0, y0, x1, y1 px. margin: share of the region's longer side that is added on all sides.
+    """
+    x0, y0, x1, y1 = (float(value) for value in region)
+    if not all(np.isfinite([x0, y0, x1, y1])) or x1 <= x0 or y1 <= y0:
+        return 0, 0, width, height
+    room = margin * max(x1 - x0, y1 - y0)
+    wide = max(x1 - x0 + 2 * room, 0.3 * width)
+    high = max(y1 - y0 + 2 * room, 0.3 * height)
+    wide, high = max(wide, 0.7 * high), max(high, 0.6 * wide)
+    wide, high = min(wide, width), min(high, height)
+    if wide * high > 0.8 * width * height:
+        return 0, 0, width, height
+    left = float(np.clip((x0 + x1 - wide) / 2, 0, width - wide))
+    top = float(np.clip((y0 + y1 - high) / 2, 0, height - high))
+    return int(left), int(top), round(left + wide), round(top + high)
 
 
 class StoredPictures:
@@ -149,8 +219,34 @@ class BlankPictures:
             yield np.full((height, width, 3), DARK.empty, np.uint8)
 
 
+class JointGround(BlankPictures):
+    """An empty ground that the joints of an item fit on: the size of its picture where that is known."""
+
+    def __init__(self, item: ItemReader, *, y_up: bool) -> None:
+        """y_up: coordinates that grow upwards, as those of 3D poses do."""
+        self._axes = np.array([1, -1 if y_up else 1], np.float32)
+        self._origin, self._shrink = np.zeros(2, np.float32), 1.0
+        size = item.attributes.get("image_size")
+        here = item["keypoints"][:][..., :2][item["score"][:] > 0] * self._axes
+        if size is not None and not y_up:
+            super().__init__(int(size[0]), int(size[1]))
+        elif not len(here):
+            super().__init__(480, 480)
+        else:
+            low, high = np.percentile(here, [0.5, 99.5], axis=0)
+            extent = np.maximum(high - low, 1e-6)
+            margin = 0.12 * float(extent.max())
+            self._shrink = 480 / (float(extent[1]) + 2 * margin)
+            super().__init__(480, int(np.clip((float(extent[0]) + 2 * margin) * self._shrink, 240, 960)))
+            self._origin = (low + high) / 2 - np.array([self.width, 480]) / 2 / self._shrink
+
+    def place(self, xy: np.ndarray, picture: np.ndarray) -> np.ndarray:
+        """Where joints (..., 2) lie on a picture of the ground."""
+        return scaled((xy * self._axes - self._origin) * self._shrink, _scale(picture, self))
+
+
 def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture in another size; small ones that become at least twice as large show their pixels as they are."""
+    """A picture in another size; tiny ones that become at least twice as large show their pixels as they are."""
     import cv2
 
     if picture.shape[:2] == (height, width):
@@ -158,11 +254,11 @@ def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     if height < picture.shape[0]:
         how = cv2.INTER_AREA
     else:
-        how = cv2.INTER_NEAREST if height >= 2 * picture.shape[0] else cv2.INTER_CUBIC
+        how = cv2.INTER_NEAREST if height >= 2 * picture.shape[0] and picture.shape[0] <= 160 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, (width, height), interpolation=how))
 
 
-def video_scene(study: Study, recording: str, view: str) -> list[Scene]:
+def video_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """The frames of a view as they are."""
     pictures, times = _video(study, recording, view)
     height, width = pictures.height, pictures.width
@@ -171,7 +267,7 @@ def video_scene(study: Study, recording: str, view: str) -> list[Scene]:
     return [Scene(view, times, np.arange(len(times)), pictures, details=details)]
 
 
-def tracks_scene(study: Study, recording: str, view: str) -> list[Scene]:
+def tracks_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """Points of each frame with their trails; windows overlap, and the one that began first has the longest trails."""
     item = study.store.item("tracks", recording, view)
     pictures, _ = _video(study, recording, view)
@@ -180,6 +276,8 @@ def tracks_scene(study: Study, recording: str, view: str) -> list[Scene]:
     numbers, first = np.unique(frame[rows[:, 0], rows[:, 1]], return_index=True)
     places = rows[first]
     told = item.attributes
+    if not whole and "region" in told:
+        pictures.cut_to(told["region"])
     valid = item["valid"][:].astype(bool)
 
     @lru_cache(maxsize=2)
@@ -194,8 +292,7 @@ def tracks_scene(study: Study, recording: str, view: str) -> list[Scene]:
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
         at, step = places[moment]
         xy, seen, colors = window(int(at))
-        on_picture = scaled(xy[: step + 1], _scale(picture, pictures))
-        return draw_tracks(quieted(picture), on_picture, seen[: step + 1], colors)
+        return draw_tracks(quieted(picture), pictures.place(xy[: step + 1], picture), seen[: step + 1], colors)
 
     def remark(moment: int) -> str:
         at, step = places[moment]
@@ -207,11 +304,12 @@ def tracks_scene(study: Study, recording: str, view: str) -> list[Scene]:
     details = (
         f"{told['tracker']}: {len(frame)} windows of {frame.shape[1]} frames, up to {per_window} points each",
         *((f"{share:.0%} visible",) if share is not None else ()),
+        *_cut(pictures),
     )
     return [Scene(view, time[places[:, 0], places[:, 1]], numbers, pictures, overlay, remark, details)]
 
 
-def masks_scene(study: Study, recording: str, view: str) -> list[Scene]:
+def masks_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """Foreground tinted and outlined."""
     from actionprep.pipeline.masks import unpack_masks
 
@@ -220,9 +318,13 @@ def masks_scene(study: Study, recording: str, view: str) -> list[Scene]:
     width = int(item.attributes["width"])
     foreground = item["foreground"]
     _same_length(len(foreground), len(times), "masks", recording, view)
+    if not whole:
+        some = unpack_masks(foreground[np.unique(np.linspace(0, len(foreground) - 1, 48).astype(int))], width)
+        pictures.cut_to(_region_of(some))
+    x0, y0, x1, y1 = pictures.box
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
-        return draw_mask(picture, unpack_masks(foreground[moment], width))
+        return draw_mask(picture, unpack_masks(foreground[moment], width)[y0:y1, x0:x1])
 
     def remark(moment: int) -> str:
         return f"{float(item['area'][moment]):.1%} foreground"
@@ -231,11 +333,12 @@ def masks_scene(study: Study, recording: str, view: str) -> list[Scene]:
     details = (
         f"source {item.attributes.get('source', 'unknown')}",
         *((f"{empty} of {len(foreground)} frames without foreground",) if empty else ()),
+        *_cut(pictures),
     )
     return [Scene(view, times, np.arange(len(times)), pictures, overlay, remark, details)]
 
 
-def frames_scene(study: Study, recording: str, view: str) -> list[Scene]:
+def frames_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """Stored frames."""
     item = study.store.item("frames", recording, view)
     states, index = item["status"][:], item["index"][:]
@@ -256,7 +359,7 @@ def frames_scene(study: Study, recording: str, view: str) -> list[Scene]:
     return [scene]
 
 
-def keyframes_scene(study: Study, recording: str, view: str) -> list[Scene]:
+def keyframes_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """The chosen frames of the video."""
     item = study.store.item("keyframes", recording, view)
     pictures, _ = _video(study, recording, view)
@@ -268,13 +371,14 @@ def keyframes_scene(study: Study, recording: str, view: str) -> list[Scene]:
         item["time"][:][order],
         index[order],
         pictures,
-        remark=lambda moment: f"score {score[moment]:.3g}" if np.isfinite(score[moment]) else "",
+        # Samplers that do not rank give all the same score.
+        remark=lambda moment: f"score {score[moment]:.3g}" if np.ptp(score) > 0 else "",
         details=(f"{len(index)} of {item.attributes['num_frames']} frames", f"sampler {item.attributes['sampler']}"),
     )
     return [scene]
 
 
-def lowres_scene(study: Study, recording: str, view: str) -> list[Scene]:
+def lowres_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """Small clips, one scene for each size that is stored."""
     item = study.store.item("lowres", recording, view)
     times, states = item["time"][:], item["status"][:]
@@ -292,7 +396,7 @@ def lowres_scene(study: Study, recording: str, view: str) -> list[Scene]:
     ]
 
 
-def pose_scene(study: Study, recording: str, view: str) -> list[Scene]:
+def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """Skeletons with numbers and scores, over the video where there is one."""
     from actionprep.datasets.skeletons import skeleton
 
@@ -302,26 +406,27 @@ def pose_scene(study: Study, recording: str, view: str) -> list[Scene]:
     numbers = item["index"][:].astype(np.int64) if "index" in item else np.arange(len(keypoints))
     flat = keypoints.shape[-1] == 2
     path = _video_path(study, recording, view) if flat else None
-    if path is not None:
-        pictures: Any = VideoPictures(path, times=study.catalogue.view(recording, view).times)
-        origin, shrink, up = np.zeros(2), 1.0, 1.0
+    pictures: VideoPictures | JointGround
+    if path is None:
+        pictures = JointGround(item, y_up=not flat)
     else:
-        pictures, origin, shrink, up = _ground_for(item, up=1.0 if flat else -1.0)
+        pictures = VideoPictures(path, times=study.catalogue.view(recording, view).times)
+        seen = item["keypoints"][:][item["score"][:] > 0]
+        if not whole and len(seen):
+            low, high = np.percentile(seen, [1, 99], axis=0).tolist()
+            pictures.cut_to((*low, *high))
     times = item["time"][:] if "time" in item else _view_times(study, recording, view, len(keypoints), "pose", numbers)
     score, ids = item["score"], item["track_id"]
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
-        factor = _scale(picture, pictures)
-        place = (keypoints[moment][..., :2] * (1, up) - origin) * shrink
         has_box = path is not None and "bbox" in item
-        boxes = scaled(item["bbox"][moment].reshape(-1, 2, 2), factor).reshape(-1, 4) if has_box else None
         return draw_skeletons(
             picture,
-            scaled(place, factor),
+            pictures.place(keypoints[moment][..., :2], picture),
             score[moment],
             layout,
             track_id=ids[moment],
-            bbox=boxes,
+            bbox=pictures.place(item["bbox"][moment].reshape(-1, 2, 2), picture).reshape(-1, 4) if has_box else None,
             filled=item["filled"][moment].astype(bool) if "filled" in item else None,
         )
 
@@ -334,7 +439,7 @@ def pose_scene(study: Study, recording: str, view: str) -> list[Scene]:
         layout.title or layout.name,
         *((f"estimator {item.attributes['estimator']}",) if "estimator" in item.attributes else ()),
         *((f"{len(everyone)} person{'s'[: len(everyone) != 1]} numbered",) if len(everyone) else ()),
-        *(() if path is not None else ("no video at hand: drawn on an empty ground",)),
+        *(_cut(pictures) if isinstance(pictures, VideoPictures) else ("no video at hand: drawn on an empty ground",)),
     )
     return [Scene(view, times, numbers, pictures, overlay, remark, details)]
 
@@ -357,7 +462,7 @@ def legend_of(product: str) -> tuple[Mark, ...]:
     return _LEGENDS.get(product, ())
 
 
-SCENES: dict[str, Callable[[Study, str, str], list[Scene]]] = {
+SCENES: dict[str, Callable[[Study, str, str, bool], list[Scene]]] = {
     "video": video_scene,
     "frames": frames_scene,
     "keyframes": keyframes_scene,
@@ -435,18 +540,17 @@ def _scale(picture: np.ndarray, source: Pictures) -> tuple[float, float]:
     return picture.shape[1] / source.width, picture.shape[0] / source.height
 
 
-def _ground_for(item: ItemReader, *, up: float) -> tuple[BlankPictures, np.ndarray, float, float]:
-    """An empty ground that all joints of an item fit on: the ground, origin and scale of the joints, sign of y."""
-    size = item.attributes.get("image_size")
-    if size is not None and up > 0:
-        return BlankPictures(int(size[0]), int(size[1])), np.zeros(2), 1.0, up
-    here = item["keypoints"][:][..., :2][item["score"][:] > 0] * (1, up)
-    if not len(here):
-        return BlankPictures(480, 480), np.zeros(2), 1.0, up
-    low, high = np.percentile(here, [0.5, 99.5], axis=0)
-    extent = np.maximum(high - low, 1e-6)
-    margin = 0.12 * extent.max()
-    shrink = 480 / float(extent[1] + 2 * margin)
-    width = int(np.clip(round(float(extent[0] + 2 * margin) * shrink), 240, 960))
-    middle = (low + high) / 2
-    return BlankPictures(480, width), middle - np.array([width, 480]) / 2 / shrink, shrink, up
+def _cut(pictures: VideoPictures) -> tuple[str, ...]:
+    return ("cut to the action",) if pictures.is_cut else ()
+
+
+def _region_of(foreground: np.ndarray, outside: float = 0.005) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of the foreground of all of these masks (T, H, W), but for a small share beyond each side."""
+    edges = []
+    for counts in (foreground.sum(axis=(0, 1)), foreground.sum(axis=(0, 2))):
+        up_to = np.cumsum(counts)
+        if not up_to[-1]:
+            return 0.0, 0.0, 0.0, 0.0
+        low, high = np.searchsorted(up_to, [outside * up_to[-1], (1 - outside) * up_to[-1]])
+        edges.append((float(low), float(high) + 1))
+    return edges[0][0], edges[1][0], edges[0][1], edges[1][1]

@@ -75,8 +75,8 @@ def draw_timeline(
 
     names = [_shortened(row.name, 34) for row in rows]
     left = 0.3 + max((text_width(name, 19) for name in names), default=0) / _DPI + 0.12
-    strip = 0.95 if len(pictures) else 0.0
-    head = 0.28 + (0.34 if title else 0) + 0.25 * len(details) + (0.1 if title or details else 0)
+    strip = 0.15 + _picture_height(pictures[0][1].shape[1] / pictures[0][1].shape[0]) if len(pictures) else 0.0
+    head = 0.28 + (0.34 if title else 0) + 0.25 * len(details) + (0.05 if title or details else 0)
     body = sum(depth) * _LANE + (len(rows) + 1) * _ROW_GAP
     legend, legend_lines = _legend(rows, colors, _WIDTH - left - 0.3)
     foot = 0.62 + 0.25 * legend_lines
@@ -173,14 +173,15 @@ def _style_axes(axes: Any, middles: Sequence[float], names: Sequence[str], span:
     axes.set_yticks(list(middles), list(names), fontsize=9, color=unit(LIGHT.ink), parse_math=False)
     axes.tick_params(axis="y", length=0, pad=7)
     axes.tick_params(axis="x", length=3, color=unit(LIGHT.line), labelcolor=unit(LIGHT.quiet), labelsize=8.5)
-    axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]))
-    if span[1] - span[0] > 180:
+    minutes = span[1] - span[0] > 180
+    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1.5, 3, 6] if minutes else [1, 2, 2.5, 5, 10]))
+    if minutes:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))
         axes.set_xlabel("time on the recording's clock (min:s)", fontsize=8.5, color=unit(LIGHT.quiet))
     else:
         axes.set_xlabel("time on the recording's clock (s)", fontsize=8.5, color=unit(LIGHT.quiet))
-    axes.grid(axis="x", color=unit(LIGHT.line), lw=0.7, zorder=1)
-    axes.set_axisbelow(False)
+    axes.grid(axis="x", color=unit(LIGHT.line), lw=0.7)
+    axes.set_axisbelow(True)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(unit(LIGHT.line))
@@ -231,10 +232,15 @@ def _draw_pictures(
     axes.set_ylim(0, inches[1])
 
 
-def pictures_that_fit(aspect: float, span: tuple[float, float], width: float = 9.5, high: float = 0.8) -> np.ndarray:
-    """Times at which pictures of that aspect stand side by side above a timeline."""
-    count = int(np.clip(width / (high * aspect + 0.08), 1, 16))
+def pictures_that_fit(aspect: float, span: tuple[float, float]) -> np.ndarray:
+    """Times, evenly spread, at which pictures of that width over height stand side by side above a timeline."""
+    count = int(np.clip(9.8 / (_picture_height(aspect) * aspect + 0.1), 1, 16))
     return span[0] + (np.arange(count) + 0.5) * (span[1] - span[0]) / count
+
+
+def _picture_height(aspect: float) -> float:
+    """In inches: pictures of all shapes get about the same area."""
+    return float(np.clip(0.95 / np.sqrt(aspect), 0.75, 1.35))
 
 
 def _legend(

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
 
+from actionprep.datasets.poses import PoseSequence
 from actionprep.datasets.skeletons import Skeleton
 from actionprep.errors import UserError
 from actionprep.settings import Settings, option
@@ -27,6 +27,36 @@ Indices = NDArray[np.int64]
 def sample_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
     """The random numbers of one sample in one epoch: the same whoever asks, in whatever order."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, sample])))
+
+
+def sample_arrays(poses: PoseSequence, *, persons: int | None = None, drop_empty: bool = True) -> tuple[Array, Array]:
+    """One sample out of a pose sequence: keypoints (M, T, K, C) and score (M, T, K), a row a person.
+
+    Linked persons are ordered by track id, so that a row is one person throughout; unlinked ones stay in their slots.
+    With `persons`, the rows seen in most frames are kept (the first of equals); empty rows are added where too few are.
+    drop_empty: leave out frames in which nobody is seen, unless there are no others.
+    """
+    here = poses.present
+    ids = np.unique(poses.track_id[here & (poses.track_id >= 0)])
+    if len(ids) and not (here & (poses.track_id < 0)).any():
+        rows = [here & (poses.track_id == one) for one in ids]
+        keypoints = np.zeros((len(ids), *poses.keypoints.shape[:1], *poses.keypoints.shape[2:]), np.float32)
+        score = np.zeros(keypoints.shape[:-1], np.float32)
+        for row, mine in enumerate(rows):
+            frame, slot = np.nonzero(mine)
+            keypoints[row, frame], score[row, frame] = poses.keypoints[frame, slot], poses.score[frame, slot]
+    else:
+        keypoints, score = poses.keypoints.transpose(1, 0, 2, 3), poses.score.transpose(1, 0, 2)
+    if persons is not None:
+        often = np.argsort(-(score > 0).any(-1).sum(1), kind="stable")[:persons]
+        keypoints, score = keypoints[np.sort(often)], score[np.sort(often)]
+        short = persons - len(keypoints)
+        keypoints = np.pad(keypoints, ((0, short), (0, 0), (0, 0), (0, 0)))
+        score = np.pad(score, ((0, short), (0, 0), (0, 0)))
+    seen = (score > 0).any((0, 2))
+    if drop_empty and seen.any():
+        keypoints, score = keypoints[:, seen], score[:, seen]
+    return np.ascontiguousarray(keypoints), np.ascontiguousarray(score)
 
 
 def uniform_frames(num_frames: int, clip_len: int, rng: np.random.Generator) -> Indices:
@@ -94,7 +124,7 @@ def resample(keypoints: Array, score: Array, times: NDArray[np.float64]) -> tupl
     A joint that is missing in one of the two frames takes the other; one missing in both is missing.
     """
     low = np.floor(times).astype(np.int64).clip(0, keypoints.shape[1] - 1)
-    high = (low + 1).clip(0, keypoints.shape[1] - 1)
+    high = np.ceil(times).astype(np.int64).clip(0, keypoints.shape[1] - 1)
     share = (times - low).astype(np.float32)[None, :, None]
     before, after = score[:, low], score[:, high]
     share = np.where(before <= 0, 1, np.where(after <= 0, 0, share)).astype(np.float32)
@@ -105,7 +135,7 @@ def resample(keypoints: Array, score: Array, times: NDArray[np.float64]) -> tupl
 def temporal_shift(keypoints: Array, score: Array, frames: int) -> tuple[Array, Array]:
     """All joints later by `frames` (earlier where negative); the first or last frame fills what becomes empty.
 
-    This moves along time. The recipe that it comes from rolled the joint axis instead (`reference` systems' defect).
+    This moves along time; the published augmentation of this name rolled the joints by mistake.
     """
     index = (np.arange(keypoints.shape[1]) - frames).clip(0, keypoints.shape[1] - 1)
     return keypoints[:, index], score[:, index]
@@ -172,6 +202,30 @@ def _tree(skeleton: Skeleton) -> tuple[Indices, Array]:
     return parents, chain
 
 
+def random_box(
+    box: NDArray[Any],
+    rng: np.random.Generator,
+    *,
+    area: tuple[float, float] = (0.56, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> NDArray[np.float64]:
+    """A random part of a box (left, top, right, bottom), as random resized cropping takes it of an image.
+
+    area: share of the box, uniform; aspect: width over height, log-uniform. Shapes that do not fit are drawn again, ten
+    times, and then the whole box is taken.
+    """
+    left, top, right, bottom = (float(value) for value in box)
+    width, height = right - left, bottom - top
+    for _ in range(10):
+        share = rng.uniform(*area) * width * height
+        shape = np.exp(rng.uniform(*np.log(aspect)))
+        wide, high = np.sqrt(share * shape), np.sqrt(share / shape)
+        if wide <= width and high <= height:
+            x, y = left + rng.uniform(0, width - wide), top + rng.uniform(0, height - high)
+            return np.array([x, y, x + wide, y + high])
+    return np.array([left, top, right, bottom])
+
+
 class PoseAugmentation(Settings):
     """Changes of joints before rendering; 0 turns each off. Lengths are in body sizes (`body_frame`), angles in rad."""
 
@@ -191,11 +245,6 @@ class PoseAugmentation(Settings):
     point_dropout: float = option(0.0, "Probability that a joint is missing in one frame.", ge=0, lt=1)
     person_dropout: float = option(0.0, "Probability that a person is missing, where another stays.", ge=0, lt=1)
     temporal_shift: int = option(0, "Shift along time, uniform in ± this many frames.", ge=0)
-
-    @field_validator("flip")
-    @classmethod
-    def _no_change(cls, value: float) -> float:
-        return value
 
     def __call__(
         self, keypoints: Array, score: Array, skeleton: Skeleton, rng: np.random.Generator, *, up: int = 1

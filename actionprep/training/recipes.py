@@ -1,4 +1,4 @@
-"""Recipes: a named model with its input, augmentation, loss, optimiser and schedule, as settings that print themselves."""
+"""Recipes: a named model with its input, loss, optimiser and schedule, as settings that print themselves."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ class Recipe(Settings):
     patience: int | None = option(None, "Epochs without improvement after which the run ends; not set: never.", ge=1)
     refit: bool = option(
         False,
-        "After validation, train once more on train and val together with the whole schedule, and keep its last weights.",
+        "After validation, train once more on train and val together with the whole schedule, and keep its last "
+        "weights.",
     )
     val_by: Literal["group", "recording"] = option(
         "group",
@@ -99,10 +100,13 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _typed_input(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            product = values.get("product", cls.model_fields["product"].default)
-            return {**values, "input": input_settings(product, values.get("input") or {})}
-        return values
+        return _with_typed_input(values) if isinstance(values, Mapping) else values
+
+    @classmethod
+    def read(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Validate plain values; see `Settings.read`."""
+        # The input's own errors name its keys only when they do not pass through this model's validation.
+        return super().read(_with_typed_input(values), where=where)
 
     @classmethod
     def from_toml(cls, text: str, *, where: str) -> Self:
@@ -150,12 +154,13 @@ class Recipe(Settings):
 
         Raises UserError for names and values that are wrong.
         """
-        tables = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
+        tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
         for name, value in changes.items():
             table, _, key = name.rpartition(".")
             if (table or "recipe") not in tables:
                 raise UserError(
-                    f"Unknown table '{table}' in {where}: '{name}'.{nearest(table, tables)} Tables: {', '.join(tables)}."
+                    f"Unknown table '{table}' in {where}: '{name}'.{nearest(table, tables)} Tables: "
+                    f"{', '.join(tables)}."
                 )
             tables[table or "recipe"][key] = value
         return type(self).from_tables(tables, where=where)
@@ -244,6 +249,11 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
     )
 
 
+def _with_typed_input(values: Mapping[str, Any]) -> dict[str, Any]:
+    product = values.get("product", Recipe.model_fields["product"].default)
+    return {**values, "input": input_settings(product, values.get("input") or {})}
+
+
 def _toml(value: Any) -> str:
     if value is None:
         return '"none"'
@@ -268,4 +278,22 @@ _NONE_KEYS = frozenset(
     for model in (Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
     for key, field in model.model_fields.items()
     if type(None) in getattr(field.annotation, "__args__", ())
+)
+
+register(
+    "view-transformer",
+    "Points seeded on what moves, as pictures of flow, in a transformer over views and time: our default on tracks. "
+    "Validated on a part of train, then trained anew on all of it with the same schedule.",
+    model="view-transformer",
+    product="tracks",
+    epochs=60,
+    batch=16,
+    ema=0.98,
+    refit=True,
+    test_variants=8,
+    tables={
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
 )

@@ -12,6 +12,7 @@ from actionprep.errors import UserError, nearest
 from actionprep.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -62,6 +63,21 @@ class ProductReader(ABC):
         """The batch changed at random, on its device; the base leaves it as it is."""
         return batch
 
+    def mirrored(self, draws: Draws) -> Tensor:
+        """(B,) bool: which samples `augment` mirrors with these draws."""
+        import torch
+
+        return torch.zeros(len(draws), dtype=torch.bool)
+
+    def mirror_codes(self) -> np.ndarray | None:
+        """(C,) the code that each label becomes when its sample is mirrored; None when none is."""
+        return None
+
+    @classmethod
+    def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:
+        """First and last + 1 instant in seconds that the product covers in some view, for cutting windows."""
+        raise UserError(f"Windows cannot be cut from '{cls.product}' alone.")
+
     def mix(self, batch: Batch, partner: Tensor, share: Tensor) -> Batch:
         """Each sample mixed with batch[partner], of which 1 - share comes in; share (B,) in [0, 1].
 
@@ -82,7 +98,7 @@ class ProductReader(ABC):
 
         return {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
 
-    def to(self, device: torch.device) -> None:
+    def to(self, device: torch.device) -> None:  # noqa: B027 - nothing is held unless a reader says so
         """Move what is held to the device, where it fits."""
 
     def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:
@@ -100,7 +116,8 @@ class ProductReader(ABC):
             have = ", ".join(store.products()) or "nothing yet"
             raise UserError(
                 f"This recipe reads '{cls.product}', and the store {store.url} has none of it; it has {have}.\n"
-                f"Make it with 'actionprep build {cls.product}' in the study folder, or choose a recipe for what there is "
+                f"Make it with 'actionprep build {cls.product}' in the study folder, or choose a recipe for what "
+                "there is "
                 "(actiontrain recipes)."
             )
 

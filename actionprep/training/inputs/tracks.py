@@ -67,11 +67,10 @@ class TracksReader(ProductReader):
     def __init__(self, settings: TracksInput, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         super().__init__(settings, store, table, views)
         self.check_store(settings, store)
+        used = set(table.recording.tolist())
         self._place = [
-            {view: rows for view, rows in _windows_of(store, table.recordings[code], self.views).items()}
-            if code in set(table.recording.tolist())
-            else {}
-            for code in range(len(table.recordings))
+            _windows_of(store, recording, self.views) if code in used else {}
+            for code, recording in enumerate(table.recordings)
         ]
         self._mirror = _mirror_codes(settings, table.labels)
         self._bank: _Bank | None = None
@@ -168,6 +167,18 @@ class TracksReader(ProductReader):
             "num_frames": self.settings.frames,
         }
 
+    @classmethod
+    def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
+        found = []
+        for place in _windows_of(store, recording, views).values():
+            time = np.unique(place.time[np.isfinite(place.time)])
+            if len(time):
+                step = float(np.median(np.diff(time))) if len(time) > 1 else 1 / 25
+                found.append((float(time[0]), float(time[-1]) + step))
+        if not found:
+            raise UserError(f"There are no tracks of recording '{recording}' in {store.url}.")
+        return min(start for start, _ in found), max(end for _, end in found)
+
     def _strength(self, draws: Draws | None) -> float:
         if draws is None:
             return 0.0
@@ -261,9 +272,9 @@ class _Bank:
         offsets = np.array(
             [[start.get((int(table.recording[row]), view), 0) for view in views] for row in rows], np.int64
         ).reshape(len(rows), len(views))
-        first, count = ranges[..., 0] + offsets, ranges[..., 1] - ranges[..., 0]
-        first = np.where(count > 0, first, 0)
-        centre, half_height = _regions(windows, first, count, table.onset[rows], table.offset[rows])
+        counts = ranges[..., 1] - ranges[..., 0]
+        firsts = np.where(counts > 0, ranges[..., 0] + offsets, 0)
+        centre, half_height = _regions(windows, firsts, counts, table.onset[rows], table.offset[rows])
         arrays = {
             "xy": windows.xy,
             "velocity": windows.velocity,
@@ -271,8 +282,8 @@ class _Bank:
             "num_points": windows.num_points,
             "time": windows.time,
             "interval": windows.interval,
-            "first": first,
-            "count": count,
+            "first": firsts,
+            "count": counts,
             "centre": centre,
             "half_height": half_height,
             "onset": table.onset[rows],

@@ -57,6 +57,7 @@ class ModelCard:
     batch axis. num_classes, parameters: the published pair; parameters None where nothing was published, or the model
     is ours. build: "module:callable" that takes num_classes and sizes; sizes: the settings that make the preset.
     pixels: how a model that sees pixels wants them. faults_fixed: what the original gets wrong and this does not.
+    passes_on: "module:callable" to which the builder hands settings of **kwargs.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ModelCard:
     sizes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     pixels: PixelInput | None = None
     faults_fixed: tuple[str, ...] = ()
+    passes_on: str | None = None
 
     @property
     def shape_text(self) -> str:
@@ -106,6 +108,11 @@ def model_card(name: str) -> ModelCard:
             f"There is no model named '{name}'.{nearest(name, MODELS)} Models: {', '.join(sorted(MODELS))}."
         )
     return MODELS[name]
+
+
+def model_settings(name: str) -> set[str]:
+    """Names of the settings that a model can be built with."""
+    return _builder(model_card(name))[1]
 
 
 def build_model(name: str, *, num_classes: int, **sizes: Any) -> nn.Module:
@@ -185,13 +192,11 @@ def _builder(card: ModelCard) -> tuple[Callable[..., nn.Module], set[str]]:
     builder = getattr(importlib.import_module(module), name)
     known: set[str] = set()
     for parameter in inspect.signature(builder).parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            # A builder that hands the rest on names no further settings; I3D's are what is handed on everywhere.
-            from actionprep.training.models.i3d import I3D
-
-            known |= set(inspect.signature(I3D).parameters)
-        else:
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             known.add(parameter.name)
+        elif card.passes_on is not None:
+            module, _, name = card.passes_on.partition(":")
+            known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
     return builder, known - {"num_classes"}
 
 
@@ -379,13 +384,13 @@ register(
         60,
         63_532_678,
         _HEATMAP_STUDY,
-        f"{_HERE}.motionbert:MotionBERT",
-        MappingProxyType({"map_size": 56, "num_frames": 48}),
+        f"{_HERE}.motionbert:HeatmapMotionBERT",
         faults_fixed=(
             *_MOTIONBERT_FAULTS,
             "any number of frames (the published script asks for 120 where 48 are allowed)",
             "persons may keep a volume each",
         ),
+        passes_on=f"{_HERE}.motionbert:MotionBERT",
     )
 )
 
@@ -541,5 +546,6 @@ for _name, _function, _settings, _faults in (
             MappingProxyType(_settings),
             SIGNED,
             (*_RESIZER_FAULTS, *_faults),
+            f"{_HERE}.i3d:I3D",
         )
     )

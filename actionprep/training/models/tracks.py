@@ -16,11 +16,12 @@ class ViewTransformer(nn.Module):
     keep their place on the axis.
 
     Each instant of each view becomes a picture of `grid` x `grid` cells over [-extent, extent]: how many points are
-    there and how they move, spread bilinearly. Two 3D convolutions turn it into tokens of `width`, one for each view and
-    two instants; a transformer lets all tokens of all views see each other; attention pools those that are valid.
+    there and how they move, spread bilinearly. Two 3D convolutions turn it into tokens of `width`, one for each view
+    and two instants; a transformer lets all tokens of all views see each other; attention pools those that are valid.
 
     Ours. What the multi-view furniture-assembly model (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System)
-    could not see is here: real points instead of padding, their motion, the order of time, all steps, and missing views.
+    could not see is here: real points instead of padding, their motion, the order of time, all steps, and missing
+    views.
     """
 
     def __init__(
@@ -125,9 +126,9 @@ class FlowPictures(nn.Module):
     """Points → pictures of where they are and how they move.
 
     xy (B, T, N, 2), velocity (B, T, N, 2), valid (B, T, N) bool → (B, 5, T, grid, grid): mean velocity in x and in y,
-    mean speed, density, and how much moves. Each point is spread over the four cells around it. Every figure is relative
-    to the number of points of the instant, so that more or fewer of them give the same picture, only smoother or
-    rougher. No weights.
+    mean speed, density, and how much moves. Each point is spread over the four cells around it. Every figure is
+    relative to the number of points of the instant, so that more or fewer of them give the same picture, only smoother
+    or rougher. No weights.
     """
 
     channels = 5

@@ -22,8 +22,8 @@ def test_padded_frames_cannot_change_the_logits():
     frame_valid = torch.arange(8) < torch.tensor([[5], [8]])
     noisy = x.clone()
     noisy[0, :, 5:] = 100.0
-    torch.testing.assert_close(model(x, frame_valid), model(noisy, frame_valid))
-    torch.testing.assert_close(model(x, frame_valid)[:1], model(x[:1, :, :5]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(x, None, frame_valid), model(noisy, None, frame_valid))
+    torch.testing.assert_close(model(x, None, frame_valid)[:1], model(x[:1, :, :5]), rtol=1e-4, atol=1e-5)
 
 
 def test_an_absent_person_does_not_change_the_logits():
@@ -65,7 +65,7 @@ def test_volumes_are_read_joint_by_joint():
     model, volume = shaken("motionbert-heatmap")
     tokens = volume.flatten(3).permute(0, 2, 1, 3).unsqueeze(1)
     torch.testing.assert_close(model(volume), model(volume.unsqueeze(1)))
-    torch.testing.assert_close(model._tokens_of_maps(volume), tokens)
+    torch.testing.assert_close(model.tokens(volume.unsqueeze(1)), tokens)
 
 
 def test_longer_clips_than_the_time_embedding_run():
@@ -87,7 +87,27 @@ def test_the_unused_reconstruction_is_not_trained():
     assert model.backbone(x[:, 0]).shape == x[:, 0].shape
 
 
+def test_the_score_may_stand_beside_the_coordinates():
+    model, x = shaken("motionbert")
+    torch.testing.assert_close(model(x[..., :2], x[..., 2]), model(x))
+
+
+def test_a_volume_a_person_keeps_persons_apart():
+    model, volume = shaken("motionbert-heatmap")
+    two = torch.stack([volume, volume.flip(2)], 1)
+    torch.testing.assert_close(model(two), model(two.flip(1)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(torch.stack([volume, torch.zeros_like(volume)], 1)), model(volume))
+
+
+def test_maps_of_another_size_are_refused():
+    model, volume = tiny("motionbert-heatmap")
+    with pytest.raises(UserError, match=r"heatmaps of 5 joints on maps of 16 x 16, and got \(2, 1, 5, 8, 12, 12\)"):
+        model(volume[..., :12, :12])
+
+
 def test_another_joint_set_is_refused():
     model, x = tiny("motionbert")
-    with pytest.raises(UserError, match=r"\(batch, persons, frames, 5 joints, 3 values\) and got \(2, 2, 8, 4, 3\)"):
+    with pytest.raises(
+        UserError, match=r"\(batch, persons, frames, 5 joints, 3 values\), .* and got \(2, 2, 8, 4, 3\)"
+    ):
         model(x[..., :4, :])
