@@ -20,6 +20,7 @@ from actionprep.training.models.registry import (
     count_flops,
     count_parameters,
     example_input,
+    model_size,
 )
 
 # As the papers, tables and READMEs state them, in millions.
@@ -124,6 +125,17 @@ def test_flops_of_timesformer_are_the_papers_less_what_is_never_read():
     for_cls = 2 * in_frames * width**2 + 2 * frames * width**2 + 2 * frames * (1 + patches) * width + 8 * width**2
     expected = ends + blocks * (over_time + joined) + (blocks - 1) * (over_space + mlp) + for_cls
     assert count_flops(built("timesformer"), example_input("timesformer")) == 2 * expected
+
+
+@pytest.mark.parametrize("name", ["track-lstm", "i3d-transformer-resizer", "vivit-2", "motionbert"])
+def test_the_size_of_a_model_is_counted_at_its_published_sizes(name: str):
+    size = model_size(name)
+    assert size.parameters == count_parameters(built(name))
+    assert size.flops == count_flops(built(name), example_input(name))
+
+
+def test_factorising_spares_most_of_the_work():
+    assert model_size("vivit-2").flops < model_size("vivit-2-published").flops / 2
 
 
 def test_flops_of_a_linear_layer_are_counted_by_hand():
