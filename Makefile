@@ -1,0 +1,47 @@
+# `make demo` and `make test` need only Python 3.11 or newer, git and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where CPU builds of torch are published; the ordinary index serves gigabytes of CUDA with it on Linux.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' constraints.txt)
+DEMO ?= demo-study
+
+.PHONY: demo test check docs bench install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools wheel -c constraints.txt
+	$(BIN)/python -c 'import torch' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)' --index-url $(TORCH_INDEX)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,hf,export]'
+	touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(BIN)/actionprep demo $(DEMO)
+	cd $(DEMO) && $(abspath $(BIN))/actionprep track --grid 20 --views 0 1 3 6
+	cd $(DEMO) && $(abspath $(BIN))/actionprep snippets --length 1000 --iou 0.5
+	cd $(DEMO) && $(abspath $(BIN))/actiontrain fit
+	cd $(DEMO) && $(abspath $(BIN))/actiontrain test
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+docs: install
+	$(BIN)/mkdocs build --strict
+
+bench: install
+	for file in benchmarks/[a-z]*.py; do \
+		case $$file in benchmarks/common.py) ;; *) $(BIN)/python $$file ;; esac || exit 1; done
+
+clean:
+	rm -rf $(VENV) $(DEMO) site build *.egg-info

@@ -1,0 +1,419 @@
+"""What notebooks and the commands call: a study, its plan, its products."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actionprep.datasets.study import StudyFolder, find_study
+from actionprep.errors import UserError, nearest
+from actionprep.pipeline.index import load_stages, stage_index
+from actionprep.settings import Settings, StageSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from actionprep.datasets.catalogue import Catalogue, ViewSelection
+    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.scan import ScanProgress, ScanReport
+    from actionprep.datasets.store import Damage, ItemKey, Store
+    from actionprep.pipeline.engine import BuildReport, Progress, Workers
+    from actionprep.pipeline.plan import Plan
+
+
+def open_study(folder: str | Path | None = None) -> Study:
+    """The study in `folder`, or the nearest one above the current folder.
+
+    Raises UserError when there is none, or when its settings are wrong.
+    """
+    return Study(find_study(study=folder))
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Point tracks of one view, cut into windows that are each seeded anew.
+
+    xy          (W, T, N, 2) float32  pixels of the source image, x then y
+    visible     (W, T, N) bool        by the rule of the tracker's authors
+    visibility  (W, T, N) float32     as the tracker gives it, in [0, 1]
+    confidence  (W, T, N) float32     likewise
+    valid       (W, N) bool           which of the N slots hold a point
+    frame       (W, T) int32          index of each frame in the view; -1 after its end
+    frame_valid (W, T) bool           which frames of the window exist
+    time        (W, T) float64        seconds on the recording's clock
+    region      (W, 4) float32        box x0, y0, x1, y1 of the foreground, px
+    """
+
+    xy: np.ndarray
+    visible: np.ndarray
+    visibility: np.ndarray
+    confidence: np.ndarray
+    valid: np.ndarray
+    frame: np.ndarray
+    frame_valid: np.ndarray
+    time: np.ndarray
+    region: np.ndarray
+    attributes: dict[str, Any]
+
+    def __repr__(self) -> str:
+        windows, frames, points = self.xy.shape[:3]
+        made = f"{self.attributes.get('tracker')}, grid {self.attributes.get('grid')}"
+        return f"Tracks({windows} windows x {frames} frames x {points} points; {int(self.valid.sum())} seeded; {made})"
+
+
+class Study:
+    """A study folder with its settings, catalogue and store."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.folder.root)!r})"
+
+    @property
+    def root(self) -> Path:
+        """The study's folder."""
+        return self.folder.root
+
+    @cached_property
+    def settings(self) -> dict[str, Settings]:
+        """All settings as the file and the defaults give them, by table name.
+
+        Raises UserError for unknown tables, unknown keys and wrong values.
+        """
+        return self.folder.resolved(settings_models())
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Recordings, views and segments as the last scan found them; the first use scans."""
+        from actionprep.datasets.catalogue import Catalogue
+
+        if not (self.folder.catalogue / "views.parquet").exists():
+            self.scan()
+        return Catalogue.read(self.folder.catalogue)
+
+    @cached_property
+    def store(self) -> Store:
+        """The study's store; made when it is not there."""
+        from actionprep.datasets.store import Store
+
+        return Store(self.folder.store, create=True)
+
+    @cached_property
+    def _quarantine(self) -> Any:
+        from actionprep.pipeline.quarantine import Quarantine
+
+        return Quarantine(self.folder.quarantine)
+
+    def scan(
+        self, *, workers: int = 4, again: bool = False, progress: Callable[[ScanProgress], None] | None = None
+    ) -> ScanReport:
+        """Read every video once by packets and every annotation, and write the catalogue.
+
+        again: also read files that have not changed since the last scan.
+        """
+        from actionprep.datasets.scan import scan
+        from actionprep.pipeline.video import probe
+
+        report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
+        self.__dict__.pop("catalogue", None)
+        return report
+
+    def select(self, views: Sequence[str | int] = (), *, skip_incomplete: bool | None = None) -> ViewSelection:
+        """The views that a command works on: those named, else those of the settings, else all."""
+        study = self.folder.study
+        skip = study.skip_incomplete if skip_incomplete is None else skip_incomplete
+        return self.catalogue.select_views(views or study.views, skip_incomplete=skip)
+
+    def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageSettings]:
+        """Settings of every stage: defaults, then the file, then the overrides."""
+        models = {name: stage.Settings for name, stage in load_stages().items()}
+        chosen = self.folder.resolved({**settings_models(), **models}, overrides)
+        return {name: one for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
+
+    def plan(
+        self,
+        *stages: str,
+        views: Sequence[str | int] = (),
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        enforce: bool | None = None,
+        retry: bool = False,
+        skip_incomplete: bool | None = None,
+    ) -> Plan:
+        """What building these stages (those of the settings when none is named) would do, and why.
+
+        overrides: settings for this build only, such as {"tracks": {"grid": 10}}.
+        enforce:   also make inputs anew that were made with other settings than the file's; the default does so only
+            when no stage is named.
+        """
+        from actionprep.pipeline.plan import make_plan
+
+        wanted = [self._product(name) for name in stages] or list(self.folder.study.stages)
+        selection = self.select(views, skip_incomplete=skip_incomplete)
+        return make_plan(
+            self.catalogue,
+            self.store,
+            wanted=wanted,
+            settings=self.stage_settings(overrides),
+            views=(*selection.views, *selection.unreadable),
+            quarantine=self._quarantine,
+            root=str(self.root.resolve()),
+            enforce=not stages if enforce is None else enforce,
+            retry=retry,
+            skipped=selection.skipped,
+        )
+
+    def build(
+        self,
+        *stages: str,
+        views: Sequence[str | int] = (),
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        workers: int | Workers = 0,
+        retry: bool = False,
+        skip_incomplete: bool | None = None,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Make what these stages lack, and what they read; see `plan` for the arguments.
+
+        workers: 0 works in this process; more use processes, for which a script needs the usual `__main__` guard.
+        """
+        plan = self.plan(*stages, views=views, overrides=overrides, retry=retry, skip_incomplete=skip_incomplete)
+        return self.carry_out(plan, workers=workers, progress=progress)
+
+    def carry_out(self, plan: Plan, *, workers: int | Workers = 0, progress: Progress | None = None) -> BuildReport:
+        """Build a plan; see `actionprep.pipeline.engine.build` for the errors."""
+        from actionprep.pipeline.engine import Workers, build
+
+        return build(
+            plan,
+            self.catalogue,
+            self.store,
+            self._quarantine,
+            workers=workers if isinstance(workers, Workers) else Workers(workers),
+            failure_budget=self.folder.study.failure_budget,
+            log_folder=self.root / "logs",
+            progress=progress,
+        )
+
+    def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
+        """Make damaged items anew, with the settings that they were made with; nothing else is touched."""
+        from actionprep.pipeline.engine import BuildReport
+
+        report = BuildReport()
+        by_settings: dict[tuple[str, str], list[ItemKey]] = {}
+        for one in damage:
+            made = self.store.metadata(one.key) or {}
+            settings = made.get("provenance", {}).get("settings", {})
+            by_settings.setdefault((one.key.product, repr(sorted(settings.items()))), []).append(one.key)
+        for (product, _), keys in by_settings.items():
+            made = self.store.metadata(keys[0]) or {}
+            settings = made.get("provenance", {}).get("settings")
+            for key in keys:
+                self.store.remove(key)
+            views = sorted({key.view for key in keys if key.view})
+            part = self.build(
+                product,
+                views=views,
+                overrides={product: settings} if settings else None,
+                workers=workers,
+                skip_incomplete=True,
+            )
+            report.built += part.built
+            report.quarantined.update(part.quarantined)
+        return report
+
+    def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
+        """Any stored item, by product, recording and view (name or index)."""
+        name = self.catalogue.view(recording, view).id if view != "" else ""
+        return self.store.item(product, recording, name)
+
+    def tracks(self, recording: str, *, view: str | int) -> Tracks:
+        """The point tracks of one view, read into memory."""
+        from actionprep.datasets.tracks import visible
+
+        item = self.item("tracks", recording, view)
+        attributes = item.attributes
+        visibility, confidence = item["visibility"][:], item["confidence"][:]
+        return Tracks(
+            xy=item["xy"][:],
+            visible=visible(visibility, confidence, rule=attributes["visible_rule"], above=attributes["visible_above"]),
+            visibility=visibility,
+            confidence=confidence,
+            valid=item["valid"][:].astype(bool),
+            frame=item["frame"][:],
+            frame_valid=item["frame_valid"][:].astype(bool),
+            time=item["time"][:],
+            region=item["region"][:],
+            attributes=attributes,
+        )
+
+    @property
+    def snippets(self) -> pd.DataFrame:
+        """The default table of snippets as a data frame; `snippet_table(name)` reads others."""
+        return self.snippet_table()
+
+    def snippet_table(self, name: str = "default") -> pd.DataFrame:
+        """One row a snippet: recording, onset and offset (s), label, subject, session, overlap figures."""
+        from actionprep.datasets.snippets import SnippetTable
+
+        return SnippetTable.read(self.store.item("snippets", name)).to_frame()
+
+    def status(self) -> dict[str, Any]:
+        """What the store holds, how that stands to the settings, and what is quarantined, as plain values."""
+        plan = self.plan(enforce=True)
+        sizes = self.store.nbytes()
+        products = []
+        for product in dict.fromkeys([*(item.key.product for item in plan.items), *self.store.products()]):
+            keys = self.store.items(product)
+            wanted = [item for item in plan.items if item.key.product == product]
+            missing = [item for item in wanted if item.action == "build"]
+            if not wanted:
+                against = "not in [study] stages"
+            elif not missing:
+                against = "up to date" if all(item.action == "done" for item in wanted) else "some quarantined"
+            else:
+                against = f"{len(missing)} to make: {Counter(item.why for item in missing).most_common(1)[0][0]}"
+            products.append(
+                {
+                    "product": product,
+                    "items": len(keys),
+                    "nbytes": sizes.get(product, 0),
+                    "made_with": _made_with(self.store, keys),
+                    "against_settings": against,
+                }
+            )
+        failed = [item for item in plan.items if item.action == "quarantined"]
+        entries = {item.key: self._quarantine.get(item.key) for item in failed}
+        return {
+            "study": self.folder.name,
+            "store": self.folder.store,
+            "recordings": len(self.catalogue),
+            "views": len(self.catalogue.views),
+            "products": products,
+            "quarantined": [
+                {
+                    "item": str(item.key),
+                    "reason": item.why,
+                    "frame": entry.frame if (entry := entries[item.key]) is not None else None,
+                    "backend": entry.backend if entry is not None else None,
+                }
+                for item in failed
+            ],
+        }
+
+    def stray_items(self) -> list[ItemKey]:
+        """Items whose recording or view is no longer in the catalogue."""
+        views = {(view.recording, view.id) for view in self.catalogue.views}
+        return [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
+
+    def remove_items(self, keys: Iterable[ItemKey]) -> None:
+        """Delete items from the store, as its only builder."""
+        from actionprep.datasets.lock import build_lock
+
+        assert self.store.path is not None
+        with build_lock(self.store.path / ".lock"):
+            for key in keys:
+                self.store.remove(key)
+            self.store.clear_partial()
+
+    def _product(self, name: str) -> str:
+        """A product's name from the name of its stage or command."""
+        for entry in stage_index().values():
+            if name in (entry.name, entry.command):
+                return entry.name
+        known = [entry.name for entry in stage_index().values()]
+        raise UserError(f"No stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
+
+
+def settings_models() -> dict[str, type[Settings]]:
+    """All tables that actionprep.toml may have besides [study], with their models."""
+    from actionprep.training.recipes import TrainSettings
+
+    return {**{name: stage.Settings for name, stage in load_stages().items()}, "train": TrainSettings}
+
+
+def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = False) -> tuple[Study, list[str]]:
+    """Make a folder a study, with the best backends that this machine can use written into its settings.
+
+    given: keys of [study]; the layout follows from them when it is not among them. Returns the study and what to say.
+
+    Raises UserError for wrong keys or values, or when the folder is a study already.
+    """
+    from actionprep.datasets.study import StudySettings, init_study
+    from actionprep.pipeline.doctor import best_tracker
+
+    given = dict(given)
+    if "layout" not in given:
+        given["layout"] = "csv" if "csv" in given else "views" if "pattern" in given else "folder-per-class"
+    study = StudySettings.read(given, where="actionprep init")
+    tracker, why = best_tracker()
+    notes = {"tracks": f"tracker: {why}"}
+    made = init_study(
+        folder, study, chosen={"tracks": {"tracker": tracker}}, models=settings_models(), notes=notes, force=force
+    )
+    return Study(made), [f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks]."]
+
+
+def make_demo(
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    recordings: int | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Study:
+    """Render the sample study and make its folder a study; its tracker is `lk`, which every machine has.
+
+    Raises UserError when the folder is a study already.
+    """
+    from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
+    from actionprep.sample import make_sample_study
+
+    if (Path(folder) / SETTINGS_FILE).exists():
+        raise UserError(f"{folder} is a study already. Name a new folder, or delete that one.")
+    options = {} if recordings is None else {"recordings": recordings}
+    make_sample_study(Path(folder), seed=seed, workers=workers, progress=progress, **options)
+    study = StudySettings(
+        layout="views",
+        videos="videos",
+        pattern="{recording}/cam{view}.mp4",
+        recordings="recordings.csv",
+        segments=("segments.csv",),
+        offsets="views.csv",
+    )
+    made = Study(init_study(folder, study, chosen={"tracks": {"tracker": "lk"}}, models=settings_models()))
+    made.scan()
+    return made
+
+
+def list_formats() -> list[tuple[str, str, str]]:
+    """(kind, name, what it is) of every layout and format that is read."""
+    from actionprep.datasets.annotations import segment_formats
+    from actionprep.datasets.pose_formats import FORMATS
+
+    rows = [
+        ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labelled by its folder"),
+        ("layout", "views", "a pattern with {recording} and {view}, such as {recording}/cam{view}.mp4"),
+        ("layout", "csv", "a table with one row a video, or one row a segment"),
+    ]
+    rows += [("segments", name, one.description) for name, one in segment_formats().items()]
+    rows += [("poses", one.name, one.title) for one in FORMATS.values()]
+    return rows
+
+
+def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
+    """The settings of the first item that are not the defaults, and whether others differ."""
+    if not keys:
+        return ""
+    made = [(store.metadata(key) or {}).get("provenance", {}).get("settings", {}) for key in (keys[0], keys[-1])]
+    stage = load_stages().get(keys[0].product)
+    if stage is None:
+        return ""
+    defaults = stage.Settings().model_dump(mode="json")
+    changed = [f"{key} {value}" for key, value in made[0].items() if value != defaults.get(key)]
+    return (", ".join(changed) or "defaults") + ("" if made[0] == made[-1] else "; others differ")

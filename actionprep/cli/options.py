@@ -1,0 +1,149 @@
+"""Options: lists without repeating the flag, and options made from settings models."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from actionprep.settings import Settings
+
+StudyOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads this form in every version that we allow
+    typer.Option(
+        "--study", help="Folder of the study; otherwise the nearest actionprep.toml above the current folder."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class ManyValuesCommand(TyperCommand):
+    """A command whose list options take any number of values: `--views 0 1 3 6` means `--views 0 --views 1 …`.
+
+    Values go up to the next word that begins with a dash (a negative number does not), or up to `--`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the flag before every value, then parse as usual."""
+        flags = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
+        return super().parse_args(ctx, repeat_flags(args, flags))
+
+
+def repeat_flags(args: list[str], flags: set[str]) -> list[str]:
+    """`["--views", "0", "1"]` → `["--views", "0", "--views", "1"]` for the flags that take lists."""
+    spread: list[str] = []
+    words = iter(args)
+    flag, taken = "", 0
+    for word in words:
+        if word == "--":
+            return [*spread, word, *words]
+        if word in flags:
+            if flag and not taken:
+                spread.append(flag)
+            flag, taken = word, 0
+        elif flag and not _is_option(word):
+            spread += [flag, word]
+            taken += 1
+        else:
+            if flag and not taken:
+                spread.append(flag)
+            flag = ""
+            spread.append(word)
+    if flag and not taken:
+        spread.append(flag)
+    return spread
+
+
+def _is_option(word: str) -> bool:
+    if not word.startswith("-") or word == "-":
+        return False
+    try:
+        float(word)
+    except ValueError:
+        return True
+    return False
+
+
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Print errors meant for people as one red paragraph and end with their exit code; Ctrl-C ends with 130.
+
+    A `--debug` parameter of the command lets the traceback through.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from actionprep.errors import ActionprepError
+
+        try:
+            return command(*args, **kwargs)
+        except ActionprepError as error:
+            if kwargs.get("debug"):
+                raise
+            from actionprep.cli.output import print_error
+
+            print_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("\nStopped. What was finished is whole; run the same command to go on.", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader of our output has gone (`| head`): nothing to say to anybody.
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+
+    return run
+
+
+def settings_parameters(model: type[Settings], *, panel: str, taken: set[str]) -> list[inspect.Parameter]:
+    """One CLI option for each field of a settings model; None means "not given".
+
+    Fields that have no natural form on a command line (tables) are left to the TOML file.
+    """
+    parameters = []
+    for name, field in model.model_fields.items():
+        kind = _option_type(field.annotation)
+        if kind is None or name in taken:
+            continue
+        help = field.description or ""
+        default = field.get_default(call_default_factory=True)
+        if default is not None and default != () and not isinstance(default, bool):
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            help = f"{help} (default: {shown})"
+        flag = f"--{name.replace('_', '-')}"
+        names = [f"{flag}/--no-{name.replace('_', '-')}"] if kind is bool else [flag]
+        if isinstance(default, bool):
+            help = f"{help} (default: {'yes' if default else 'no'})"
+        annotation = Annotated[Optional[kind], typer.Option(*names, help=help.strip(), rich_help_panel=panel)]  # type: ignore[valid-type]  # noqa: UP045
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return parameters
+
+
+def _option_type(annotation: Any) -> Any:
+    """The type that Typer is told for a field's type; None when the field is not for the command line."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _option_type(inner[0])
+    if origin in (Union, types.UnionType):
+        kinds = [_option_type(one) for one in inner if one is not type(None)]
+        kinds = [kind for kind in kinds if kind is not None]
+        if not kinds:
+            return None
+        # Of several forms the most general one is parsed here; the settings model validates the rest.
+        return kinds[0] if len(kinds) == 1 else str
+    if origin is Literal:
+        return annotation if all(isinstance(one, str) for one in inner) else str
+    if origin is tuple:
+        element = _option_type(inner[0])
+        return None if element is None or (len(inner) > 1 and inner[1] is not Ellipsis) else list[element]  # type: ignore[valid-type]
+    if annotation is Path:
+        return str
+    return annotation if annotation in (int, float, str, bool) else None

@@ -1,0 +1,124 @@
+"""What commands print: errors, tables, progress, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+
+def print_error(error: Exception) -> None:
+    """One red paragraph on stderr."""
+    error_console.print(Text(str(error), style="red"), soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    json.dump(document, sys.stdout, indent=2, default=str)
+    sys.stdout.write("\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "") -> None:
+    """A table whose number columns are right-aligned."""
+    # Cells are text, never markup: a message may hold square brackets.
+    rows = [
+        tuple(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row)
+        for row in rows
+    ]
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        caption=caption or None,
+        box=None,
+    )
+    table.caption_justify = "left"
+    for at, name in enumerate(columns):
+        numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
+        table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_next(command: str, why: str) -> None:
+    """The next command to try."""
+    console.print(Text.assemble(("next  ", "dim"), (command, "bold green"), (f"   {why}", "dim")), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """One line about what will happen."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """One line that should not be missed."""
+    error_console.print(Text(text, style="yellow"), soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Any]:
+    """A bar with rate, ETA and failures so far; call the yielded function with (advance, failures)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} {unit}/s", style="cyan")
+
+    class Failures(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            failures = task.fields.get("failures", 0)
+            return Text(f"{failures} failed" if failures else "", style="red")
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        Failures(),
+        console=error_console,
+        disable=quiet,
+        transient=not error_console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=total, failures=0)
+
+        def advance(amount: int, failures: int = 0) -> None:
+            bar.update(task, advance=amount, failures=failures)
+
+        yield advance
+
+
+def bytes_text(count: float) -> str:
+    """12345678 → "12.3 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """75.2 → "1 min 15 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _numeric(cell: str) -> bool:
+    return (
+        not cell or cell.replace(",", "").replace(" %", "").replace("%", "").lstrip("-").replace(".", "", 1).isdigit()
+    )

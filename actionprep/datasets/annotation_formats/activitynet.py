@@ -1,0 +1,31 @@
+"""ActivityNet json: videos by name, each with annotations of a segment in seconds and a label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from actionprep.datasets.annotations import AnnotatedRow, SegmentFormat, UnreadableRow, register
+
+
+def _recognises(path: Path, head: str) -> bool:
+    return head.lstrip().startswith("{") and '"annotations"' in head and '"segment"' in head
+
+
+def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | UnreadableRow]:
+    document = json.loads(path.read_text(encoding="utf-8-sig"))
+    videos = document.get("database", document) if isinstance(document, dict) else None
+    if not isinstance(videos, dict):
+        raise ValueError("it must be an object with a video's name for each key")
+    for name, video in videos.items():
+        annotations = video.get("annotations", []) if isinstance(video, dict) else []
+        for number, annotation in enumerate(annotations):
+            try:
+                onset, offset = (float(time) for time in annotation["segment"])
+                yield AnnotatedRow(str(name), onset, offset, str(annotation["label"]))
+            except (ValueError, KeyError, TypeError) as error:
+                yield UnreadableRow(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
+
+
+register(SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognises, _read))

@@ -1,0 +1,148 @@
+"""One builder per store: a lock file that names its owner and that a dead owner loses."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from actionprep.errors import UserError
+
+# Owners on another machine cannot be probed: theirs counts as dead when nobody has touched the file for so long.
+HEARTBEAT_S = 30.0
+ABANDONED_S = 600.0
+
+
+@contextmanager
+def build_lock(path: Path) -> Iterator[BuildLock]:
+    """Hold the lock at `path` while the block runs.
+
+    Raises UserError with the owner's name and the lock's age when a living builder holds it.
+    """
+    lock = BuildLock(path)
+    lock.acquire()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+class BuildLock:
+    """A lock file; `touch` is its heartbeat."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._token = uuid.uuid4().hex
+        self._touched = 0.0
+
+    def acquire(self) -> None:
+        """Take the lock, from a dead owner too."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        mine = {
+            "token": self._token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "user": os.environ.get("USER") or os.environ.get("USERNAME") or str(os.getuid()),
+            "command": " ".join(Path(part).name if at == 0 else part for at, part in enumerate(sys.argv))[:200],
+            "since": time.time(),
+        }
+        draft = self.path.with_name(f"{self.path.name}.{self._token}")
+        draft.write_text(json.dumps(mine))
+        try:
+            while True:
+                try:
+                    # A hard link appears whole or not at all, and fails where the name is taken.
+                    os.link(draft, self.path)
+                    return
+                except FileExistsError:
+                    self._refuse_or_clear()
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def touch(self) -> None:
+        """Say that the owner lives; cheap enough to call for every item."""
+        if time.monotonic() - self._touched > HEARTBEAT_S:
+            self._touched = time.monotonic()
+            os.utime(self.path)
+
+    def release(self) -> None:
+        """Give the lock back, if it is still ours."""
+        owner = _read(self.path)
+        if owner is not None and owner.get("token") == self._token:
+            self.path.unlink(missing_ok=True)
+
+    def _refuse_or_clear(self) -> None:
+        owner = _read(self.path)
+        if owner is None:
+            return
+        if _alive(owner, self.path):
+            age = time.time() - float(str(owner["since"]))
+            raise UserError(
+                f"Another builder is at work on this store: process {owner['pid']} of {owner['user']} on {owner['host']} "
+                f"({owner['command']}), since {_duration(age)}.\n"
+                f"Wait for it, or stop it; if it is gone for good, delete {self.path}."
+            )
+        # Move the dead owner's file aside first: of two newcomers only one finds it there.
+        grave = self.path.with_name(f"{self.path.name}.dead-{uuid.uuid4().hex}")
+        try:
+            self.path.rename(grave)
+        except FileNotFoundError:
+            return
+        buried = _read(grave)
+        if buried is not None and buried.get("token") != owner.get("token"):
+            # Between reading and moving somebody else took the lock over: put it back.
+            with suppress(FileExistsError):
+                os.link(grave, self.path)
+        grave.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {"token": "unreadable", "host": "", "pid": 0, "user": "?", "command": "?", "since": 0.0}
+    return found if isinstance(found, dict) else None
+
+
+def _alive(owner: dict[str, object], path: Path) -> bool:
+    if owner["host"] == socket.gethostname():
+        pid = int(str(owner["pid"]))
+        # A pid is used again after a while, so the process must also have started when the owner did.
+        return pid > 0 and _process_start(pid) is not None and _process_start(pid) == owner.get("process_start")
+    try:
+        return time.time() - path.stat().st_mtime < ABANDONED_S
+    except FileNotFoundError:
+        return False
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process of this machine started, as a text to compare; None when there is no such process."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self/stat").exists():
+            return None
+        try:  # no /proc (macOS): only whether it lives can be told
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            return "running"
+        return "running"
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

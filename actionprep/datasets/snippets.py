@@ -1,0 +1,422 @@
+"""Label the windows of all recordings by the segments that they overlap: one table of snippets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from actionprep.datasets.catalogue import Catalogue, natural_key
+from actionprep.datasets.overlap import overlap_arrays
+from actionprep.datasets.segments import Segment
+from actionprep.datasets.windows import EPSILON_S, Tail, frames_in, windows
+from actionprep.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actionprep.datasets.item_reader import ItemReader
+
+Rule = Literal["coverage", "iou", "segment"]
+
+FIGURES: tuple[Rule, ...] = ("coverage", "iou", "segment")
+
+IGNORED = -1
+"""Label of a window that must not be trained on or tested: it lies in the ignore band, in an excluded layer, or (single
+label) no label applies and there is no background class."""
+
+NO_LABEL = -2
+"""Label of a window to which no label applies, with several labels allowed: a sample whose target is all zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """When a window gets a label.
+
+    rule:        the figure that counts: coverage of the window, temporal iou with the best single segment, or the share
+                 of the best single segment.
+    threshold:   a label passes when its figure is at least this.
+    ignore_from: a window where no label passes, but one has at least this, is ignored; None for no such band.
+    multi_label: all labels that pass, instead of the largest.
+    background:  label of windows where none passes; None for no such class.
+    """
+
+    rule: Rule = "coverage"
+    threshold: float = 0.5
+    ignore_from: float | None = None
+    multi_label: bool = False
+    background: str | None = None
+
+
+@dataclass(frozen=True)
+class SnippetTable:
+    """Windows with their labels, one row each, ordered by recording and time.
+
+    recording      (S,)   int32    index into recordings
+    onset, offset  (S,)   float64  s on the recording's clock, half open
+    label          (S,)   int32    index into labels; IGNORED (-1) or NO_LABEL (-2)
+    target         (S, C) uint8    1 for each label that the window has; one-hot unless several are allowed
+    coverage, iou, segment_share  (S, C) float32  how window and label meet (see `Overlap`); 0 for the background
+
+    recordings, subjects, sessions, splits: of all recordings of the table; "" where not known.
+    sources:   for each recording, hashes of its video files: equal ones are the same video.
+    settings:  the rule and the rest that made the table, as plain values.
+    left_out:  what did not make it into the table, counted.
+    """
+
+    recording: np.ndarray
+    onset: np.ndarray
+    offset: np.ndarray
+    label: np.ndarray
+    target: np.ndarray
+    coverage: np.ndarray
+    iou: np.ndarray
+    segment_share: np.ndarray
+    labels: tuple[str, ...]
+    recordings: tuple[str, ...]
+    subjects: tuple[str, ...]
+    sessions: tuple[str, ...]
+    splits: tuple[str, ...]
+    sources: tuple[tuple[str, ...], ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def background(self) -> str | None:
+        """The label of windows that no segment's label applies to, when there is one."""
+        return self.settings.get("background")
+
+    @property
+    def used(self) -> np.ndarray:
+        """(S,) bool: not ignored."""
+        return self.label != IGNORED
+
+    def counts(self) -> dict[str, int]:
+        """Number of snippets of each label, over all targets."""
+        totals = self.target[self.used].sum(axis=0, dtype=np.int64)
+        return dict(zip(self.labels, totals.tolist(), strict=True))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a snippet, with names instead of codes; overlap figures of the label that won (nan when none did)."""
+        import pandas as pd
+
+        rows = np.arange(len(self))
+        has = self.label >= 0
+        names = np.array([*self.labels, "", ""], object)  # the last two stand for -2 and -1
+
+        def of_label(figures: np.ndarray) -> np.ndarray:
+            if not self.labels:
+                return np.full(len(self), np.nan, np.float32)
+            return np.where(has, figures[rows, np.maximum(self.label, 0)], np.float32(np.nan))
+
+        def of_recording(values: Sequence[str]) -> np.ndarray:
+            return np.array(values, object)[self.recording] if len(self) else np.array([], object)
+
+        return pd.DataFrame(
+            {
+                "recording": of_recording(self.recordings),
+                "onset": self.onset,
+                "offset": self.offset,
+                "label": names[self.label],
+                "ignored": ~self.used,
+                "labels": self._label_sets(),
+                "coverage": of_label(self.coverage),
+                "iou": of_label(self.iou),
+                "segment_share": of_label(self.segment_share),
+                "subject": of_recording(self.subjects),
+                "session": of_recording(self.sessions),
+                "split": of_recording(self.splits),
+            }
+        )
+
+    def _label_sets(self) -> np.ndarray:
+        """(S,) object: tuples of names of all labels that a snippet has."""
+        found = np.empty(len(self), object)
+        count = self.target.sum(axis=1)
+        single = np.empty(len(self.labels) + 1, object)
+        single[:] = [*((label,) for label in self.labels), ()]
+        found[:] = single[np.where(count == 1, self.target.argmax(axis=1), -1) if self.labels else count - 1]
+        for row in np.flatnonzero(count > 1):
+            found[row] = tuple(self.labels[code] for code in np.flatnonzero(self.target[row]))
+        return found
+
+    def attributes(self) -> dict[str, Any]:
+        """All but the arrays, as plain JSON values; `read` reads them back."""
+        return {
+            "labels": list(self.labels),
+            "recordings": list(self.recordings),
+            "subjects": list(self.subjects),
+            "sessions": list(self.sessions),
+            "splits": list(self.splits),
+            "sources": [list(source) for source in self.sources],
+            "settings": self.settings,
+            "left_out": self.left_out,
+        }
+
+    @classmethod
+    def read(cls, item: ItemReader) -> SnippetTable:
+        """The table that the snippets stage wrote."""
+        found = item.attributes
+        return cls(
+            recording=item["recording"][:],
+            onset=item["onset"][:],
+            offset=item["offset"][:],
+            label=item["label"][:],
+            target=item["target"][:],
+            coverage=item["coverage"][:],
+            iou=item["iou"][:],
+            segment_share=item["segment_share"][:],
+            labels=tuple(found["labels"]),
+            recordings=tuple(found["recordings"]),
+            subjects=tuple(found["subjects"]),
+            sessions=tuple(found["sessions"]),
+            splits=tuple(found["splits"]),
+            sources=tuple(tuple(source) for source in found["sources"]),
+            settings=found["settings"],
+            left_out=found["left_out"],
+        )
+
+
+def make_snippets(
+    catalogue: Catalogue,
+    rule: LabelRule = LabelRule(),
+    *,
+    length_s: float | None = None,
+    stride_s: float | None = None,
+    tail: Tail = "drop",
+    layers: Sequence[str] = (),
+    exclude_layers: Sequence[str] = (),
+    min_segment_s: float = 0.0,
+    labels: Sequence[str] = (),
+    views: Sequence[str] = (),
+) -> SnippetTable:
+    """Cut all recordings into windows and label them.
+
+    length_s:       None: a recording labelled whole is one snippet, and otherwise each of its segments is one. Given:
+                    windows of this length over the time that all views cover, for both kinds of recording; a label of
+                    the whole recording is a segment from its first instant to its end.
+    layers:         only segments of these; all when empty. exclude_layers: windows that meet a segment of these are
+                    ignored.
+    min_segment_s:  shorter segments are left out, and counted.
+    labels:         only these, in this order; all, in natural order, when empty. The background, when it is not among
+                    them, comes first.
+    views:          only these views, by name, decide which time is covered.
+
+    Recordings with neither a label nor segments are left out, and counted: not annotated is not background. So are
+    recordings that are too short or without a common time of their views, and windows without a frame in one of the
+    views.
+
+    Raises UserError when nothing is labelled, or for labels and layers that do not exist.
+    """
+    _check_names(catalogue, [label for label in labels if label != rule.background], (*layers, *exclude_layers))
+    names = list(labels) or list(catalogue_labels(catalogue, layers, exclude_layers))
+    segment_codes = {name: code for code, name in enumerate(names)}
+    left_out = {
+        "segments too short": 0,
+        "recordings without label": 0,
+        "recordings without window": 0,
+        "windows without frame": 0,
+    }
+    parts: list[tuple[np.ndarray, ...]] = []
+    for index, recording in enumerate(catalogue.recordings):
+        annotated = catalogue.segments_of(recording.id)
+        if recording.label is None and not annotated:
+            left_out["recordings without label"] += 1
+            continue
+        span = catalogue.span(recording.id, views=views or None)
+        if span is None:
+            left_out["recordings without window"] += 1
+            continue
+        whole = not annotated
+        if whole:
+            assert recording.label is not None
+            annotated = (Segment(*span, recording.label),)
+        excluded = [segment for segment in annotated if segment.layer in exclude_layers]
+        kept = [segment for segment in annotated if segment.layer not in exclude_layers]
+        if layers and not whole:
+            kept = [segment for segment in kept if segment.layer in layers]
+        long = [segment for segment in kept if segment.offset - segment.onset >= min_segment_s - EPSILON_S]
+        left_out["segments too short"] += len(kept) - len(long)
+        kept = [segment for segment in long if segment.label in segment_codes]
+        if length_s is None:
+            pairs = sorted({(max(segment.onset, span[0]), min(segment.offset, span[1])) for segment in kept})
+            pairs = [(onset, offset) for onset, offset in pairs if offset > onset]
+            onset, offset = (np.array([pair[side] for pair in pairs], np.float64) for side in (0, 1))
+        else:
+            onset, offset = windows(span, length_s=length_s, stride_s=stride_s, tail=tail)
+        seen = np.ones(len(onset), bool)
+        for view in catalogue.views_of(recording.id):
+            if view.status == "ok" and view.num_frames and (not views or view.id in views):
+                seen &= frames_in(view.times, onset, offset) > 0
+        left_out["windows without frame"] += int((~seen).sum())
+        onset, offset = onset[seen], offset[seen]
+        if not len(onset):
+            left_out["recordings without window"] += 1
+            continue
+        if whole:
+            figures = _whole_figures(onset, offset, span, segment_codes[kept[0].label] if kept else None, len(names))
+        else:
+            figures = overlap_arrays(
+                onset,
+                offset,
+                np.array([segment.onset for segment in kept], np.float64),
+                np.array([segment.offset for segment in kept], np.float64),
+                np.array([segment_codes[segment.label] for segment in kept], np.int64),
+                num_labels=len(names),
+            )
+        label, target = label_windows(figures[FIGURES.index(rule.rule)], figures[1], rule)
+        cut_out = np.zeros(len(onset), bool)
+        for segment in excluded:
+            cut_out |= (onset < segment.offset - EPSILON_S) & (offset > segment.onset + EPSILON_S)
+        small = (one.astype(np.float32) for one in figures)
+        parts.append((np.full(len(onset), index, np.int32), onset, offset, label, target, *small, cut_out))
+    if not parts:
+        raise UserError(_nothing(catalogue, left_out, length_s))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    code, onset, offset, label, target, coverage, iou, share, cut_out = columns
+    if rule.background is not None:
+        label, target, names, (coverage, iou, share) = _with_background(
+            label, target, names, rule, (coverage, iou, share)
+        )
+    label[cut_out] = IGNORED
+    target[cut_out] = 0
+    return SnippetTable(
+        recording=code,
+        onset=onset,
+        offset=offset,
+        label=label,
+        target=target,
+        coverage=coverage,
+        iou=iou,
+        segment_share=share,
+        labels=tuple(names),
+        recordings=tuple(recording.id for recording in catalogue.recordings),
+        subjects=tuple(recording.subject or "" for recording in catalogue.recordings),
+        sessions=tuple(recording.session or "" for recording in catalogue.recordings),
+        splits=tuple(recording.split or "" for recording in catalogue.recordings),
+        sources=tuple(
+            tuple(sorted({view.digest for view in catalogue.views_of(recording.id) if view.digest}))
+            for recording in catalogue.recordings
+        ),
+        settings={
+            "rule": rule.rule,
+            "threshold": rule.threshold,
+            "ignore_from": rule.ignore_from,
+            "multi_label": rule.multi_label,
+            "background": rule.background,
+            "length_s": length_s,
+            "stride_s": length_s if stride_s is None else stride_s,
+            "tail": tail,
+            "layers": list(layers),
+            "exclude_layers": list(exclude_layers),
+            "min_segment_s": min_segment_s,
+        },
+        left_out=left_out,
+    )
+
+
+def label_windows(figure: np.ndarray, tie: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of windows from the figure that counts.
+
+    figure, tie: (S, C) in [0, 1]. Of labels that pass, the one with the largest figure wins, then the larger tie, then
+                 the
+    smaller code.
+    Returns label (S,) int32 (IGNORED in the ignore band; NO_LABEL where nothing passes, or IGNORED when only one label
+    is allowed and there is no background) and target (S, C) uint8.
+    """
+    num_labels = figure.shape[1]
+    passes = figure >= rule.threshold - EPSILON_S
+    # A threshold of 0 must not give every label to every window: a label has to touch the window.
+    passes &= figure > 0
+    any_passes = passes.any(axis=1)
+    label = np.full(len(figure), NO_LABEL if rule.multi_label or rule.background is not None else IGNORED, np.int32)
+    if num_labels:
+        # Rounded, so that figures that are equal but for rounding are decided by the tie.
+        rounded = figure.round(9)
+        largest = rounded == rounded.max(axis=1, keepdims=True)
+        best = np.where(largest, tie.round(9), -1.0).argmax(axis=1)
+        label[any_passes] = best[any_passes]
+    target = passes.astype(np.uint8)
+    if not rule.multi_label:
+        target[:] = 0
+        target[np.flatnonzero(any_passes), label[any_passes]] = 1
+    if rule.ignore_from is not None:
+        near = ((figure >= rule.ignore_from - EPSILON_S) & (figure > 0)).any(axis=1)
+        label[near & ~any_passes] = IGNORED
+    return label, target
+
+
+def catalogue_labels(
+    catalogue: Catalogue, layers: Sequence[str] = (), exclude_layers: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Labels that snippets of these layers can have, in natural order."""
+    found = set()
+    for recording in catalogue.recordings:
+        segments = catalogue.segments_of(recording.id)
+        if not segments and recording.label is not None:
+            found.add(recording.label)
+        found |= {
+            segment.label
+            for segment in segments
+            if segment.layer not in exclude_layers and (not layers or segment.layer in layers)
+        }
+    return tuple(sorted(found, key=natural_key))
+
+
+def _whole_figures(
+    onset: np.ndarray, offset: np.ndarray, span: tuple[float, float], code: int | None, num_labels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `overlap_arrays` gives for one segment over the whole span; a study of clips has a great many."""
+    coverage, iou, share = (np.zeros((len(onset), num_labels)) for _ in range(3))
+    if code is not None:
+        coverage[:, code] = 1.0
+        iou[:, code] = share[:, code] = np.minimum((offset - onset) / (span[1] - span[0]), 1.0)
+    return coverage, iou, share
+
+
+def _with_background(
+    label: np.ndarray, target: np.ndarray, names: list[str], rule: LabelRule, figures: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray, list[str], tuple[np.ndarray, ...]]:
+    """The background as a class: first in order, or the label of that name when segments carry it already."""
+    assert rule.background is not None
+    if rule.background in names:
+        code = names.index(rule.background)
+    else:
+        code = 0
+        names = [rule.background, *names]
+        label = np.where(label >= 0, label + 1, label).astype(np.int32)
+        target = np.concatenate([np.zeros((len(target), 1), np.uint8), target], axis=1)
+        figures = tuple(np.concatenate([np.zeros((len(one), 1), one.dtype), one], axis=1) for one in figures)
+    empty = label == NO_LABEL
+    label[empty] = code
+    target[empty, code] = 1
+    return label, target, names, figures
+
+
+def _check_names(catalogue: Catalogue, labels: Sequence[str], layers: Sequence[str]) -> None:
+    known = catalogue.labels
+    for label in labels:
+        if label not in known:
+            raise UserError(f"No label '{label}' in the catalogue.{nearest(label, known)} Labels: {', '.join(known)}.")
+    there = sorted({segment.layer for segments in catalogue.segments.values() for segment in segments})
+    for layer in layers:
+        if layer not in there:
+            listed = ", ".join(f"'{one}'" for one in there) or "none"
+            raise UserError(f"No layer '{layer}' in the annotations.{nearest(layer, there)} Layers: {listed}.")
+
+
+def _nothing(catalogue: Catalogue, left_out: dict[str, int], length_s: float | None) -> str:
+    if left_out["recordings without label"] == len(catalogue):
+        return (
+            f"None of the {len(catalogue)} recordings has a label or segments, so there is nothing to label snippets "
+            "by. "
+            "Put clips into a folder per class, or name annotation files in study.segments, then run 'actionprep scan'."
+        )
+    counted = ", ".join(f"{number} {what}" for what, number in left_out.items() if number)
+    shorter = f" Windows of {length_s * 1000:g} ms may be too long: try a shorter --length." if length_s else ""
+    return f"No recording gives a snippet ({counted}).{shorter}"

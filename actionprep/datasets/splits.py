@@ -1,0 +1,442 @@
+"""Split snippets into train, val and test so that no subject, session, recording or video is on two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from actionprep.datasets.catalogue import natural_key
+from actionprep.datasets.layouts import SPLIT_NAMES
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.errors import UserError, nearest
+
+By = Literal["subject", "session", "recording", "column"]
+Part = Literal["train", "val", "test"]
+
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+# Greedy assignment is quick and sees one group at a time: the best of several orders is taken.
+_MAX_TRIES = 64
+_WORK = 100_000
+
+
+@dataclass(frozen=True)
+class SplitAssignment:
+    """Which snippets are for what.
+
+    train, val, test: rows of the table, ascending. Ignored snippets are in none.
+    groups: for each part the names of its groups (subjects, say), in natural order.
+    notes:  what the user should know, such as a class that test lacks.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    by: str
+    seed: int
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def rows(self, part: Part) -> np.ndarray:
+        """Rows of one part."""
+        return {"train": self.train, "val": self.val, "test": self.test}[part]
+
+    def of_recordings(self, table: SnippetTable) -> dict[str, Part]:
+        """The part of every recording that has snippets in one."""
+        found: dict[str, Part] = {}
+        for part in PARTS:
+            for code in np.unique(table.recording[self.rows(part)]):
+                found[table.recordings[code]] = part
+        return found
+
+
+def assign(
+    table: SnippetTable,
+    *,
+    by: By = "recording",
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    train: Sequence[str | int] = (),
+    val: Sequence[str | int] = (),
+    test: Sequence[str | int] = (),
+    val_by: By | None = None,
+    allow_single: bool = False,
+) -> SplitAssignment:
+    """One split into train, val and test.
+
+    by:        what stays together: all snippets of a subject, a session or a recording; or "column", the split that was
+               given for each recording. Recordings that share a video file always stay together.
+    fractions: shares of the snippets wanted for train, val and test; a part with 0 stays empty. Each class is shared
+               out alike as well as whole groups allow. For given groups and for "column" only val's counts: it is
+               carved out of the training groups where no val was given.
+    train, val, test: names of groups (subjects 1, 3, 5, say) instead of fractions. Groups named nowhere are in
+        train, or, when train has names too, left out.
+    val_by:    what stays together when val is carved out of training groups; `by` when None. With "recording", val
+               takes some recordings of training subjects, so that none is given away whole.
+    allow_single: accept a class with a single sample, which then is in train.
+
+    Equal arguments give equal splits. Raises UserError when the split cannot be made as asked.
+    """
+    _check_fractions(fractions)
+    rows = _usable(table, allow_single=allow_single)
+    if by == "column":
+        return _by_column(table, rows, fractions[1], seed=seed, val_by=val_by or "recording")
+    group, names = groups_of(table, by)
+    if train or val or test:
+        part_of_group = _named(names, by, train, val, test)
+        parts = part_of_group[group[table.recording[rows]]]
+        used = np.unique(part_of_group[group[np.unique(table.recording[rows])]])
+        if fractions[1] > 0 and 1 not in used:
+            parts = _carve(
+                table, rows, parts, fractions[1] / max(fractions[0] + fractions[1], 1e-9), val_by or by, seed
+            )
+    elif val_by is not None and val_by != by and fractions[1] > 0:
+        parts = _share_out(table, rows, group, (fractions[0] + fractions[1], 0.0, fractions[2]), by, seed)
+        parts = _carve(table, rows, parts, fractions[1] / (fractions[0] + fractions[1]), val_by, seed)
+    else:
+        parts = _share_out(table, rows, group, fractions, by, seed)
+    return _checked(table, rows, parts, by, val_by or by, seed)
+
+
+def folds(
+    table: SnippetTable,
+    *,
+    by: By = "subject",
+    num_folds: int | None = None,
+    val_fraction: float = 0.0,
+    val_by: By | None = None,
+    seed: int = 0,
+    allow_single: bool = False,
+) -> list[SplitAssignment]:
+    """Splits for cross-validation: every group is in test once.
+
+    num_folds:    None: leave one out, a fold for each group.
+    val_fraction: share of the other snippets that becomes val, carved out as in `assign`.
+
+    Raises UserError when there are fewer groups than folds.
+    """
+    if by == "column":
+        raise UserError("Folds go by subject, session or recording: a given column has one split.")
+    rows = _usable(table, allow_single=allow_single)
+    group, names = groups_of(table, by)
+    present = np.unique(group[table.recording[rows]])
+    wanted = len(present) if num_folds is None else num_folds
+    if wanted < 2 or len(present) < wanted:
+        raise UserError(
+            f"{max(wanted, 2)} folds by {by} need at least {max(wanted, 2)} {_plural(by)}; there are {len(present)} "
+            f"({_some([names[one] for one in present])}). Ask for fewer folds, or fold by recording."
+        )
+    if num_folds is None:
+        fold = np.searchsorted(present, group[table.recording[rows]])
+    else:
+        fold = _greedy(table, rows, group, np.full(wanted, 1 / wanted), seed, all_in_first=False)
+    found = []
+    for number in range(wanted):
+        parts = np.where(fold == number, 2, 0)
+        if val_fraction > 0:
+            parts = _carve(table, rows, parts, val_fraction, val_by or by, seed)
+        found.append(_checked(table, rows, parts, by, val_by or by, seed))
+    return found
+
+
+def apply_parts(table: SnippetTable, parts: Mapping[str, str], *, by: str = "recording") -> SplitAssignment:
+    """The split of a table given the part of every recording, as the split stage stores it.
+
+    Recordings without a part are left out.
+    """
+    code = np.array([PARTS.index(parts[one]) if parts.get(one) in PARTS else -1 for one in table.recordings], np.int64)
+    rows = np.flatnonzero(table.used)
+    return _checked(table, rows, code[table.recording[rows]], "recording", "recording", 0, called=by)
+
+
+def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: By | None = None) -> None:
+    """Prove that no group is in two parts, no video file either, and that train has every class that the others have.
+
+    val_by: what must not cross between train and val, when it is less than `by`.
+
+    Raises UserError that names what crosses.
+    """
+    pairs: tuple[tuple[By, Part, Part], ...] = (
+        (by, "train", "test"),
+        (by, "val", "test"),
+        (val_by or by, "train", "val"),
+    )
+    for what, one, other in pairs:
+        group, names = groups_of(table, what)
+        crossing = np.intersect1d(group[table.recording[split.rows(one)]], group[table.recording[split.rows(other)]])
+        if len(crossing):
+            raise UserError(
+                f"The split leaks: {what} {_some([names[code] for code in crossing])} is in {one} and in "
+                f"{other}. Give each to one part; recordings with the same video file belong together."
+            )
+    if not len(split.train):
+        return
+    has = table.target[split.train].any(axis=0)
+    for part in ("val", "test"):
+        lacking = table.target[split.rows(part)].any(axis=0) & ~has
+        if lacking.any():
+            labels = [table.labels[code] for code in np.flatnonzero(lacking)]
+            raise UserError(
+                f"Train has no sample of class {_some(labels)}, and {part} has. A class can be learned only from "
+                "train: split by recording, give other groups, or leave the class out."
+            )
+
+
+def groups_of(table: SnippetTable, by: By) -> tuple[np.ndarray, list[str]]:
+    """The group of every recording, and the groups' names.
+
+    Recordings with the same video file are put into one group, which then carries the names of all that it joins.
+
+    Raises UserError when some recordings with snippets have no subject or session.
+    """
+    if by == "column":
+        by = "recording"
+    values = {"subject": table.subjects, "session": table.sessions, "recording": table.recordings}[by]
+    used = np.unique(table.recording)
+    without = [table.recordings[code] for code in used if not values[code]]
+    if without:
+        raise UserError(
+            f"Cannot split by {by}: {len(without)} of {len(used)} recordings have no {by}, such as '{without[0]}'. "
+            f"Give a table with a column '{by}' in study.recordings, or split by recording."
+        )
+    keys = [value or f"\0{recording}" for value, recording in zip(values, table.recordings, strict=True)]
+    # Union-find over the names of groups: each shared file joins two.
+    parent: dict[str, str] = {key: key for key in keys}
+
+    def root(key: str) -> str:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    owner: dict[str, str] = {}
+    for key, sources in zip(keys, table.sources or [()] * len(keys), strict=True):
+        for source in sources:
+            first, second = root(owner.setdefault(source, key)), root(key)
+            if first != second:
+                parent[max(first, second)] = min(first, second)
+    joined: dict[str, list[str]] = {}
+    for key in dict.fromkeys(keys):
+        joined.setdefault(root(key), []).append(key)
+    roots = sorted(joined, key=natural_key)
+    code = {one: place for place, one in enumerate(roots)}
+    names = [" + ".join(sorted(joined[one], key=natural_key)) for one in roots]
+    return np.array([code[root(key)] for key in keys], np.int64), names
+
+
+def _usable(table: SnippetTable, *, allow_single: bool) -> np.ndarray:
+    rows = np.flatnonzero(table.used)
+    if not len(rows):
+        raise UserError("There are no snippets to split: all are ignored or there are none.")
+    counts = table.target[rows].sum(axis=0, dtype=np.int64)
+    single = np.flatnonzero(counts == 1)
+    if len(single) and not allow_single:
+        code = single[0]
+        row = rows[table.target[rows, code].argmax()]
+        more = f" So have {', '.join(repr(table.labels[other]) for other in single[1:])}." if len(single) > 1 else ""
+        raise UserError(
+            f"Class '{table.labels[code]}' has one sample only, in recording "
+            f"'{table.recordings[table.recording[row]]}': it "
+            f"cannot be both trained and tested.{more} Leave the class out (snippets --labels …), add samples, or put "
+            "it "
+            "into train with --allow-single."
+        )
+    return rows
+
+
+def _by_column(table: SnippetTable, rows: np.ndarray, val_fraction: float, *, seed: int, val_by: By) -> SplitAssignment:
+    used = np.unique(table.recording[rows])
+    without = [table.recordings[code] for code in used if not table.splits[code]]
+    if without:
+        raise UserError(
+            f"Cannot split by column: {len(without)} of {len(used)} recordings have no split, such as '{without[0]}'. "
+            "Give train, val or test for each in a column 'split', or split by subject or recording."
+        )
+    code = np.full(len(table.recordings), -1)
+    for one in used:
+        given = table.splits[one].lower()
+        if given not in SPLIT_NAMES:
+            raise UserError(f"Unknown split '{given}' of recording '{table.recordings[one]}'. Use train, val or test.")
+        code[one] = PARTS.index(SPLIT_NAMES[given])
+    parts = code[table.recording[rows]]
+    if 1 not in parts and val_fraction > 0:
+        parts = _carve(table, rows, parts, val_fraction, val_by, seed)
+    return _checked(table, rows, parts, "column", val_by, seed)
+
+
+def _named(
+    names: list[str], by: str, train: Sequence[str | int], val: Sequence[str | int], test: Sequence[str | int]
+) -> np.ndarray:
+    """The part of each group, -1 for those named nowhere."""
+    by_name = {part: code for code, name in enumerate(names) for part in {name, *name.split(" + ")}}
+    found = np.full(len(names), -1 if train else 0)
+    taken: set[int] = set()
+    for code, given in enumerate((train, val, test)):
+        for name in map(str, given):
+            if name not in by_name:
+                raise UserError(f"No {by} '{name}'.{nearest(name, by_name)} There are {_some(list(names), 20)}.")
+            at = by_name[name]
+            if at in taken and found[at] != code:
+                raise UserError(
+                    f"{by.capitalize()} '{names[at]}' is asked for in {PARTS[found[at]]} and in {PARTS[code]}."
+                )
+            found[at] = code
+            taken.add(at)
+    return found
+
+
+def _share_out(
+    table: SnippetTable,
+    rows: np.ndarray,
+    group: np.ndarray,
+    fractions: tuple[float, float, float],
+    by: str,
+    seed: int,
+) -> np.ndarray:
+    """Part of each row, 0 train, 1 val, 2 test."""
+    wanted = np.array(fractions) / sum(fractions)
+    there = [code for code in range(3) if wanted[code] > 0]
+    num_groups = len(np.unique(group[table.recording[rows]]))
+    if num_groups < len(there):
+        parts = ", ".join(PARTS[code] for code in there)
+        raise UserError(
+            f"A split by {by} into {parts} needs at least {len(there)} {_plural(by)}; there are {num_groups}. "
+            + (
+                "Split by recording, or leave val out with --val 0."
+                if by != "recording"
+                else "Leave val out with --val 0."
+            )
+        )
+    return np.array(there)[_greedy(table, rows, group, wanted[there], seed, all_in_first=there[0] == 0)]
+
+
+def _carve(table: SnippetTable, rows: np.ndarray, parts: np.ndarray, share: float, by: By, seed: int) -> np.ndarray:
+    """Move a share of the training rows to val, whole groups of `by` at a time."""
+    training = np.flatnonzero(parts == 0)
+    group, _ = groups_of(table, by)
+    num_groups = len(np.unique(group[table.recording[rows[training]]]))
+    if num_groups < 2:
+        raise UserError(
+            f"Val cannot be carved out of train by {by}: train has {num_groups} {_plural(by)}. "
+            + (
+                "Use --val-by recording, or leave val out with --val 0."
+                if by != "recording"
+                else "Leave val out with --val 0."
+            )
+        )
+    moved = _greedy(table, rows[training], group, np.array([1 - share, share]), seed, all_in_first=True)
+    parts = parts.copy()
+    parts[training[moved == 1]] = 1
+    return parts
+
+
+def _greedy(
+    table: SnippetTable, rows: np.ndarray, group: np.ndarray, wanted: np.ndarray, seed: int, *, all_in_first: bool
+) -> np.ndarray:
+    """Part of each row: whole groups go where each class is furthest below its share, large groups first.
+
+    The best of several orders of the groups is kept: first no part empty, then (all_in_first) every class in the first
+    part, then every class everywhere, then the least deviation from the wanted shares, of classes and
+    then of samples.
+    """
+    present, of_row = np.unique(group[table.recording[rows]], return_inverse=True)
+    classes = table.target[rows].astype(np.float64)
+    # A sample without any label counts as one of a class of its own.
+    classes = np.concatenate([classes, 1 - classes.max(axis=1, keepdims=True, initial=0)], axis=1)
+    counts = np.zeros((len(present), classes.shape[1]))
+    np.add.at(counts, of_row, classes)
+    totals = counts.sum(axis=0)
+    weight = 1 / np.maximum(totals, 1)  # each class counts alike, however frequent
+    target = wanted[:, None] * totals
+    is_class = totals > 0
+    random = np.random.default_rng(seed)
+    weighted = counts * weight
+    size = weighted.sum(axis=1)
+
+    best: tuple[tuple[float, ...], np.ndarray] | None = None
+    for _ in range(int(np.clip(_WORK // max(len(present), 1), 1, _MAX_TRIES))):
+        order = random.permutation(len(present))
+        order = order[np.argsort(-size[order] * random.uniform(0.8, 1.2, len(order)), kind="stable")]
+        # Equal gains are decided by chance, so that the tries differ.
+        chance = random.uniform(0, 1e-9, (len(order), len(wanted)))
+        part = np.empty(len(present), np.int64)
+        lacks = target * weight  # what each part still lacks of each class
+        num_empty = len(wanted)
+        empty = np.ones(len(wanted), bool)
+        for place, one in enumerate(order):
+            after = lacks - weighted[one]
+            gain = (np.abs(lacks) - np.abs(after)).sum(axis=1) + chance[place]
+            if num_empty and len(order) - place <= num_empty:
+                gain[~empty] = -np.inf  # the last groups must go to parts that are still empty
+            chosen = int(gain.argmax())
+            part[one] = chosen
+            lacks[chosen] = after[chosen]
+            num_empty -= int(empty[chosen])
+            empty[chosen] = False
+        filled = np.stack([counts[part == code].sum(axis=0) for code in range(len(wanted))])
+        lacking = (filled[:, is_class] == 0).sum(axis=1)
+        score = (
+            float((filled.sum(axis=1) == 0).sum()),
+            float(lacking[0]) if all_in_first else 0.0,
+            float(lacking.sum()),
+            round(float((np.abs(target - filled) * weight).sum()), 6),
+            float(np.abs(target.sum(axis=1) - filled.sum(axis=1)).sum()),
+        )
+        if best is None or score < best[0]:
+            best = (score, part)
+    assert best is not None
+    return best[1][of_row]
+
+
+def _checked(
+    table: SnippetTable,
+    rows: np.ndarray,
+    parts: np.ndarray,
+    by: By,
+    val_by: By,
+    seed: int,
+    *,
+    called: str | None = None,
+) -> SplitAssignment:
+    train, val, test = (rows[parts == code] for code in range(3))
+    if not len(train):
+        raise UserError("The split leaves train empty. Give it some groups, or a larger share.")
+    group, names = groups_of(table, by)
+    groups: dict[str, tuple[str, ...]] = {
+        part: tuple(names[code] for code in np.unique(group[table.recording[of_part]]))
+        for part, of_part in zip(PARTS, (train, val, test), strict=True)
+    }
+    notes = []
+    unused = sorted(
+        set(np.unique(group[table.recording[rows]]).tolist()) - set(group[table.recording[rows[parts >= 0]]].tolist())
+    )
+    if unused:
+        notes.append(f"not used: {by} {_some([names[code] for code in unused])}")
+    for part, of_part in (("val", val), ("test", test)):
+        if len(of_part):
+            lacking = table.target[rows].any(axis=0) & ~table.target[of_part].any(axis=0)
+            if lacking.any():
+                notes.append(
+                    f"{part} has no sample of {_some([table.labels[code] for code in np.flatnonzero(lacking)])}"
+                )
+    split = SplitAssignment(train, val, test, called or by, seed, groups, tuple(notes))
+    check_split(table, split, by=by, val_by=val_by)
+    return split
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if any(share < 0 for share in fractions) or fractions[0] <= 0:
+        raise UserError(f"Shares of train, val and test must not be negative, and train's above 0; got {fractions}.")
+
+
+def _plural(by: str) -> str:
+    return f"{by}s"
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    return ", ".join(f"'{name}'" for name in names[:limit]) + (
+        f" and {len(names) - limit} more" if len(names) > limit else ""
+    )

@@ -1,0 +1,365 @@
+"""The store: a Zarr v3 hierarchy of items, each all there or not there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actionprep.datasets.content_hash import ContentHash
+from actionprep.datasets.item_reader import DamagedItem, ItemReader
+from actionprep.datasets.item_writer import ItemWriter, array_digest
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.settings import canonical_json
+
+SCHEMA = 1
+_PARTIAL = ".partial"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ItemKey:
+    """Names one item: a product of one view of a recording, or (view "") of the whole study."""
+
+    product: str
+    recording: str
+    view: str = ""
+
+    @property
+    def path(self) -> str:
+        """Path in the store."""
+        return "/".join(part for part in (self.product, self.recording, self.view) if part)
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that `Store.verify` found wrong."""
+
+    key: ItemKey
+    reason: str
+
+
+class Store:
+    """A store on a local disk, or read from any fsspec URL ("s3://…").
+
+    Raises UserError when there is no store at that place or when it was written by a newer schema.
+    """
+
+    def __init__(self, url: str | Path, *, create: bool = False) -> None:
+        self.url = str(url)
+        self.path = None if "://" in self.url else Path(url)
+        self._readers: dict[ItemKey, ItemReader] = {}
+        if create and self.path is not None and not (self.path / "zarr.json").exists():
+            with explained_disk_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                _write_atomically(self.path / "zarr.json", _group_metadata({"actionprep_schema": SCHEMA}))
+        self._check_schema()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": {}}
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def items(self, product: str | None = None) -> list[ItemKey]:
+        """Keys of all committed items, sorted."""
+        return sorted(key for key, _ in self._walk() if product is None or key.product == product)
+
+    def products(self) -> list[str]:
+        """Names of the products that have items."""
+        return sorted({key.product for key in self.items()})
+
+    def has(self, product: str, recording: str, view: str = "") -> bool:
+        """Whether the item is committed."""
+        return self.metadata(ItemKey(product, recording, view)) is not None
+
+    def fingerprint(self, key: ItemKey) -> str | None:
+        """What the committed item was made from; None when it is not there."""
+        attributes = self.metadata(key)
+        return None if attributes is None else str(attributes["fingerprint"])
+
+    def item(self, product: str, recording: str, view: str = "") -> ItemReader:
+        """Open one item; readers are kept, so asking again is cheap.
+
+        Raises UserError that lists what there is when the item is not.
+        """
+        key = ItemKey(product, recording, view)
+        reader = self._readers.get(key)
+        if reader is None:
+            if self.metadata(key) is None:
+                raise UserError(self._no_item(key))
+            while len(self._readers) >= 4096:  # a bound for files held open, far above any working set
+                self._readers.pop(next(iter(self._readers)))
+            reader = self._readers[key] = self._open(key)
+        return reader
+
+    @contextmanager
+    def write(
+        self, product: str, recording: str, view: str = "", *, fingerprint: str, provenance: dict[str, Any]
+    ) -> Iterator[ItemWriter]:
+        """Make one item: it appears, whole, when the block ends without an error, and replaces what was there.
+
+        On a local disk the item is written under a temporary name, synced and moved into place. Elsewhere its group
+        metadata, which makes it an item, is written last.
+        """
+        key = ItemKey(product, recording, view)
+        if self.path is None:
+            raise UserError(
+                f"{self.url} is read only for this version: build into a local store, then copy it there "
+                "(actionprep sync), since an object store cannot move an item into place."
+            )
+        with explained_disk_errors(self.path):
+            draft = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
+            draft.mkdir(parents=True)
+            try:
+                item = ItemWriter(draft)
+                yield item
+                attributes = {
+                    "digest": item.close(),
+                    "fingerprint": fingerprint,
+                    "item": {"product": product, "recording": recording, "view": view},
+                    "nbytes": item.nbytes,
+                    "provenance": provenance,
+                    "stage": item.attributes,
+                }
+                (draft / "zarr.json").write_text(_group_metadata(attributes))
+                _sync_tree(draft)
+                self._commit(draft, key)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def remove(self, key: ItemKey) -> None:
+        """Take one item out."""
+        assert self.path is not None
+        self._readers.pop(key, None)
+        place = self.path / key.path
+        grave = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
+        with explained_disk_errors(self.path):
+            grave.parent.mkdir(exist_ok=True)
+            if place.exists():
+                place.rename(grave)
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def clear_partial(self) -> None:
+        """Delete what dead writers left; only the holder of the build lock may call this."""
+        if self.path is not None:
+            shutil.rmtree(self.path / _PARTIAL, ignore_errors=True)
+
+    def digest(self) -> str:
+        """One hash of all content: equal for equal builds, whatever the workers, the order and the interruptions."""
+        found = sorted([key.path, str(attributes["digest"])] for key, attributes in self._walk())
+        return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of array content by product."""
+        sizes: dict[str, int] = {}
+        for key, attributes in self._walk():
+            sizes[key.product] = sizes.get(key.product, 0) + int(attributes["nbytes"])
+        return dict(sorted(sizes.items()))
+
+    def verify(self, keys: list[ItemKey] | None = None) -> Iterator[tuple[ItemKey, Damage | None]]:
+        """Read every item (or those of `keys`) whole and hold it against its checksums and digest."""
+        for key in self.items() if keys is None else keys:
+            try:
+                _prove(self._open(key))
+            except DamagedItem as error:
+                yield key, Damage(key, str(error))
+            else:
+                yield key, None
+
+    def _no_item(self, key: ItemKey) -> str:
+        there = self.items(key.product)
+        if not there:
+            return (
+                f"The store {self.url} has no product '{key.product}'. It has {', '.join(self.products()) or 'nothing yet'}."
+                f"\nMake it with 'actionprep {key.product}' in the study folder."
+            )
+        views = [other.view for other in there if other.recording == key.recording]
+        if views:
+            there_are = ", ".join(views)
+            return f"No '{key.product}' of view '{key.view}' of recording '{key.recording}'. It has views {there_are}."
+        some = ", ".join(sorted({other.recording for other in there})[:5])
+        return f"No '{key.product}' of recording '{key.recording}' in {self.url}. There are {some} …"
+
+    def _open(self, key: ItemKey) -> ItemReader:
+        if self.path is not None:
+            return ItemReader(key.path, self.path / key.path)
+        import zarr
+
+        return ItemReader(key.path, zarr.open_group(self.url, path=key.path, mode="r"))
+
+    def metadata(self, key: ItemKey) -> dict[str, Any] | None:
+        """Attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None."""
+        if self.path is not None:
+            try:
+                attributes = json.loads((self.path / key.path / "zarr.json").read_bytes()).get("attributes", {})
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except ValueError:
+                return None
+        else:
+            import zarr
+
+            try:
+                attributes = dict(zarr.open_group(self.url, path=key.path, mode="r").attrs)
+            except FileNotFoundError:
+                return None
+        return attributes if "digest" in attributes else None
+
+    def _walk(self) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
+        """All committed items with their attributes."""
+        if self.path is None:
+            yield from self._walk_remote()
+            return
+        for folder, below, files in os.walk(self.path):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            relative = Path(folder).relative_to(self.path)
+            if "zarr.json" not in files or len(relative.parts) < 2:
+                continue
+            try:
+                metadata = json.loads((Path(folder) / "zarr.json").read_bytes())
+            except (ValueError, FileNotFoundError):
+                metadata = {}
+            attributes = metadata.get("attributes", {})
+            if "digest" in attributes:
+                below.clear()
+                yield ItemKey(**attributes["item"]), attributes
+            elif not metadata:
+                # Unreadable metadata hides an item: say so instead of leaving it out.
+                raise DamagedItem(
+                    f"Damaged item: {folder}/zarr.json cannot be read. Delete that folder and build again."
+                )
+
+    def _walk_remote(self) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
+        import zarr
+
+        for _, node in zarr.open_group(self.url, mode="r").members(max_depth=None):
+            attributes = dict(node.attrs)
+            if "digest" in attributes:
+                yield ItemKey(**attributes["item"]), attributes
+
+    def _commit(self, draft: Path, key: ItemKey) -> None:
+        assert self.path is not None
+        place = self.path / key.path
+        self._make_groups(place.parent)
+        replaced = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
+        while True:
+            try:
+                draft.rename(place)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                place.rename(replaced)
+        _sync(place.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+        self._readers.pop(key, None)
+
+    def _make_groups(self, folder: Path) -> None:
+        """Give every folder down to this one its group metadata, so that plain Zarr sees the whole hierarchy."""
+        assert self.path is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        while folder != self.path:
+            if not (folder / "zarr.json").exists():
+                _write_atomically(folder / "zarr.json", _group_metadata({}))
+            folder = folder.parent
+
+    def _check_schema(self) -> None:
+        if self.path is not None:
+            try:
+                found = (
+                    json.loads((self.path / "zarr.json").read_bytes()).get("attributes", {}).get("actionprep_schema")
+                )
+            except (FileNotFoundError, NotADirectoryError):
+                raise UserError(
+                    f"No store at {self.path}. Make one with 'actionprep build' in a study folder."
+                ) from None
+            except ValueError:
+                raise UserError(f"{self.path}/zarr.json cannot be read: the store's root is damaged.") from None
+        else:
+            import zarr
+
+            try:
+                found = zarr.open_group(self.url, mode="r").attrs.get("actionprep_schema")
+            except FileNotFoundError:
+                raise UserError(f"No store at {self.url}.") from None
+        if not isinstance(found, int):
+            raise UserError(f"{self.url} is a Zarr hierarchy, but not a store of actionprep (no 'actionprep_schema').")
+        if found > SCHEMA:
+            raise UserError(
+                f"The store {self.url} was written with schema {found}; this actionprep knows schemas up to {SCHEMA}.\n"
+                "Update with: pip install --upgrade actionprep"
+            )
+
+
+@contextmanager
+def explained_disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an EnvironmentProblem that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise EnvironmentProblem(
+                f"No room left on the disk of {place} ({error.strerror}). Every committed item is whole.\n"
+                "Free some space, then run the same command again: it goes on where it stopped."
+            ) from error
+        if error.errno in _NO_WRITING:
+            raise EnvironmentProblem(
+                f"Cannot write to {error.filename or place} ({error.strerror}).\n"
+                "Make it writable, or set 'store' under [study] in actionprep.toml to a folder that is."
+            ) from error
+        raise
+
+
+def _prove(item: ItemReader) -> None:
+    """Raise DamagedItem unless every array, and the list of arrays, is what was written."""
+    digests = {}
+    for name in item:
+        array = item[name]
+        values = ContentHash()
+        step = max(1, (64 << 20) // max(1, array.nbytes // max(1, len(array))))
+        for start in range(0, len(array), step):
+            values.update(array[start : start + step])
+        digests[name] = array_digest(values.hexdigest(), array.shape, array.dtype, array.axes, array.unit)
+    found = hashlib.sha256(canonical_json([digests, item.attributes]).encode()).hexdigest()
+    if found != item.digest:
+        raise DamagedItem(f"Damaged item {item.where}: its content is not what was written.")
+
+
+def _group_metadata(attributes: dict[str, Any]) -> str:
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1, sort_keys=True)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _sync_tree(folder: Path) -> None:
+    places = [Path(place) for place, _, _ in os.walk(folder)]
+    files = [path for place in places for path in place.iterdir() if path.is_file()]
+    # Side by side, since a file system settles many syncs in one go.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(_sync, [*files, *places]))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

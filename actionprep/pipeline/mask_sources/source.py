@@ -1,0 +1,104 @@
+"""What a mask source is, and the registry of those that there are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+
+from actionprep.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from actionprep.datasets.store import ItemReader
+    from actionprep.pipeline.masks import MasksSettings
+    from actionprep.pipeline.stage import FrameBlock, Input, ViewSource
+
+
+@dataclass(frozen=True, slots=True)
+class MaskBlock:
+    """Masks of some consecutive frames.
+
+    index       (B,) int64       which frames
+    foreground  (B, H, W) bool   at the size of the frames
+    """
+
+    index: np.ndarray
+    foreground: np.ndarray
+
+    @classmethod
+    def empty(cls, height: int, width: int) -> MaskBlock:
+        """No frames."""
+        return cls(np.zeros(0, np.int64), np.zeros((0, height, width), bool))
+
+
+class MaskSource(ABC):
+    """Tells foreground from background in the frames of one view, in order, with bounded memory.
+
+    `push` takes a block of frames and returns the masks that are ready: a source may look some frames ahead and lag.
+    `finish` returns the rest, so that in the end there is exactly one mask for each frame, in order.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+
+    def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
+        self.settings = settings
+        self.source = source
+        self.done = done
+
+    @classmethod
+    def identity(cls, settings: MasksSettings) -> dict[str, str]:
+        """What besides the settings decides the masks; raises EnvironmentProblem when a backend is missing."""
+        return {}
+
+    @classmethod
+    def inputs(cls, settings: MasksSettings) -> tuple[Input, ...]:
+        """Products that are read besides the frames."""
+        return ()
+
+    @classmethod
+    def reads_of_source(cls, settings: MasksSettings, source: ViewSource) -> Any:
+        """Plain values besides the video that decide this view's masks, such as a digest of mask files."""
+        return None
+
+    @abstractmethod
+    def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:
+        """Take some frames and return the masks that are ready."""
+
+    @abstractmethod
+    def finish(self, live: Mapping[str, Any]) -> MaskBlock:
+        """No more frames come: return the masks that are left."""
+
+    def events(self) -> dict[str, int]:
+        """Counts of what was filled in or converted on the way, by what it was; stored with the masks."""
+        return {}
+
+
+T = TypeVar("T", bound=type[MaskSource])
+
+MASK_SOURCES: dict[str, type[MaskSource]] = {}
+
+
+def mask_source(name: str) -> Callable[[T], T]:
+    """Register a mask source under the name that `masks.source` takes."""
+
+    def register(cls: T) -> T:
+        if name in MASK_SOURCES and MASK_SOURCES[name].__qualname__ != cls.__qualname__:
+            known = MASK_SOURCES[name].__qualname__
+            raise ValueError(f"Two mask sources are called '{name}': {known} and {cls.__qualname__}.")
+        cls.name = name
+        cls.help = (cls.__doc__ or "").strip().split("\n")[0]
+        MASK_SOURCES[name] = cls
+        return cls
+
+    return register
+
+
+def find_mask_source(name: str) -> type[MaskSource]:
+    """The mask source of that name; raises UserError naming the nearest one."""
+    if name not in MASK_SOURCES:
+        raise UserError(f"No mask source '{name}'.{nearest(name, MASK_SOURCES)} Sources: {', '.join(MASK_SOURCES)}.")
+    return MASK_SOURCES[name]

@@ -1,0 +1,283 @@
+"""What would run, and why: every wanted item held against what the store has, from metadata alone."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from actionprep.datasets.store import ItemKey, Store
+from actionprep.errors import UserError
+from actionprep.pipeline.stage import ArrayStage, FrameStage, Stage, ViewSource, find_stage
+from actionprep.settings import StageSettings, canonical_json
+
+if TYPE_CHECKING:
+    from actionprep.datasets.catalogue import Catalogue, View
+    from actionprep.pipeline.quarantine import Quarantine
+
+Action = Literal["build", "done", "quarantined", "blocked"]
+
+
+@dataclass(frozen=True)
+class PlannedItem:
+    """One item and what is to become of it.
+
+    why:      one phrase for people: "new", "settings changed: grid", "source changed", …
+    settings: those that it is, or will be, made with.
+    nbytes:   estimate for an item to build, fact for one that is done.
+    """
+
+    key: ItemKey
+    action: Action
+    why: str
+    fingerprint: str
+    settings: StageSettings
+    provenance: dict[str, Any]
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class ViewTask:
+    """All that is to be made for one view, in dependency order."""
+
+    source: ViewSource
+    items: tuple[PlannedItem, ...]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames to decode; 0 when no stage needs frames."""
+        needs = any(issubclass(find_stage(item.key.product), FrameStage) for item in self.items)
+        return self.source.num_frames if needs else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The items of all wanted stages and their inputs, and the tasks that will make the missing ones."""
+
+    items: tuple[PlannedItem, ...]
+    view_tasks: tuple[ViewTask, ...]
+    study_stages: tuple[tuple[str, StageSettings], ...]
+    skipped: tuple[str, ...] = ()
+
+    def count(self, action: Action) -> int:
+        """Number of items with that action."""
+        return sum(item.action == action for item in self.items)
+
+    def by_stage(self) -> dict[str, dict[str, int]]:
+        """Counts of actions and bytes for each stage, in order."""
+        table: dict[str, dict[str, int]] = {}
+        for item in self.items:
+            row = table.setdefault(
+                item.key.product, {"build": 0, "done": 0, "quarantined": 0, "blocked": 0, "nbytes": 0}
+            )
+            row[item.action] += 1
+            row["nbytes"] += item.nbytes if item.action == "build" else 0
+        return table
+
+
+def make_plan(
+    catalogue: Catalogue,
+    store: Store | None,
+    *,
+    wanted: Iterable[str],
+    settings: Mapping[str, StageSettings],
+    views: Iterable[View],
+    quarantine: Quarantine,
+    root: str = "",
+    enforce: bool = False,
+    retry: bool = False,
+    skipped: tuple[str, ...] = (),
+) -> Plan:
+    """Hold every wanted item, and every item that it reads, against the store.
+
+    wanted:   stages asked for by name. settings: of every stage.
+    enforce:  inputs that are in the store with other settings than these are made anew; otherwise they are taken as
+        they are, since somebody made them so on purpose.
+    retry:    quarantined items are tried again.
+
+    Raises EnvironmentProblem when a backend that is needed is missing.
+    """
+    wanted = list(wanted)
+    order = dependency_order(wanted, settings)
+    identities: dict[str, dict[str, str]] = {}
+
+    def identity(stage: type[Stage], chosen: StageSettings) -> dict[str, str]:
+        known = canonical_json([stage.name, chosen.model_dump(mode="json")])
+        if known not in identities:
+            identities[known] = stage.identity(chosen)
+        return identities[known]
+
+    items: list[PlannedItem] = []
+    tasks: list[ViewTask] = []
+    per_view = [name for name in order if not issubclass(find_stage(name), ArrayStage)]
+    for view in sorted(views, key=lambda one: (one.recording, one.id)):
+        source = view_source(catalogue, view, root)
+        found: dict[str, PlannedItem] = {}
+        for name in per_view:
+            stage = find_stage(name)
+            chosen = settings[name]
+            key = ItemKey(name, view.recording, view.id)
+            committed = _committed(store, key)
+            if committed is not None and name not in wanted and not enforce:
+                chosen = _as_made(stage, committed, chosen)
+            inputs = {one.product: found[one.product] for one in stage.inputs(chosen)}
+            found[name] = _planned_item(
+                stage, key, chosen, identity, view, source, inputs, committed, quarantine, retry=retry
+            )
+        items.extend(found.values())
+        to_build = tuple(item for item in found.values() if item.action == "build")
+        if to_build:
+            tasks.append(ViewTask(source, to_build))
+    study_stages = tuple((name, settings[name]) for name in order if issubclass(find_stage(name), ArrayStage))
+    for name, chosen in study_stages:
+        items.append(plan_study_item(catalogue, store, name, chosen))
+    return Plan(tuple(items), tuple(tasks), study_stages, skipped)
+
+
+def plan_study_item(catalogue: Catalogue, store: Store | None, name: str, chosen: StageSettings) -> PlannedItem:
+    """What is to become of a product of the whole study."""
+    stage = find_stage(name)
+    assert issubclass(stage, ArrayStage)
+    key = ItemKey(name, str(getattr(chosen, "name", "default")))
+    facts = {
+        "stage": name,
+        "version": stage.version,
+        "settings": chosen.model_dump(mode="json"),
+        "reads": stage.depends_on(chosen, catalogue),
+    }
+    fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+    committed = _committed(store, key)
+    done = committed is not None and committed["fingerprint"] == fingerprint
+    provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
+    why = (
+        ""
+        if done
+        else "new"
+        if committed is None
+        else _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
+    )
+    nbytes = int(committed["nbytes"]) if done and committed is not None else 0
+    return PlannedItem(key, "done" if done else "build", why, fingerprint, chosen, provenance, nbytes)
+
+
+def dependency_order(wanted: Iterable[str], settings: Mapping[str, StageSettings]) -> list[str]:
+    """The wanted stages and all that they read, inputs first."""
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise UserError(f"Stages read each other in a circle: {' → '.join((*path, name))}.")
+        if name in order:
+            return
+        for one in find_stage(name).inputs(settings[name]):
+            visit(one.product, (*path, name))
+        order.append(name)
+
+    for name in wanted:
+        visit(name, ())
+    return order
+
+
+def view_source(catalogue: Catalogue, view: View, root: str) -> ViewSource:
+    """What stages are told of a view."""
+    segments = tuple(catalogue.segments_of(view.recording))
+    return ViewSource(
+        recording=view.recording,
+        view=view.id,
+        path=str(catalogue.resolve(view.path, root)),
+        height=view.height,
+        width=view.width,
+        fps=view.fps,
+        times=view.times,
+        segments=segments,
+        root=root,
+    )
+
+
+def _planned_item(
+    stage: type[Stage],
+    key: ItemKey,
+    chosen: StageSettings,
+    identity: Any,
+    view: View,
+    source: ViewSource,
+    inputs: Mapping[str, PlannedItem],
+    committed: dict[str, Any] | None,
+    quarantine: Quarantine,
+    *,
+    retry: bool,
+) -> PlannedItem:
+    if view.status != "ok":
+        why = f"{view.path} {view.reason}"
+        return PlannedItem(key, "quarantined", why, "", chosen, {})
+    blocked = [name for name, item in inputs.items() if item.action in ("quarantined", "blocked")]
+    if blocked:
+        return PlannedItem(key, "blocked", f"its input {blocked[0]} is quarantined", "", chosen, {})
+    facts = {
+        "stage": stage.name,
+        "version": stage.version,
+        "settings": chosen.model_dump(mode="json"),
+        "identity": identity(stage, chosen),
+        "inputs": {name: item.fingerprint for name, item in sorted(inputs.items())},
+        "source": {
+            "digest": view.digest,
+            "times": hashlib.sha256(source.times.astype("<f8").tobytes()).hexdigest(),
+            "reads": stage.reads_of_source(chosen, source),
+        },
+    }
+    fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+    provenance = {
+        "stage": stage.name,
+        "version": stage.version,
+        "settings": facts["settings"],
+        "identity": facts["identity"],
+        "inputs": facts["inputs"],
+        "source": {"path": view.path, **facts["source"]},
+        **_software(),
+    }
+    if committed is not None and committed["fingerprint"] == fingerprint:
+        return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
+    entry = quarantine.get(key)
+    if entry is not None and entry.fingerprint == fingerprint and not retry:
+        return PlannedItem(key, "quarantined", entry.reason, fingerprint, chosen, provenance)
+    why = "new"
+    if any(item.action == "build" for item in inputs.values()) and committed is not None:
+        why = "its input changed"
+    elif committed is not None:
+        why = _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
+    return PlannedItem(key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source))
+
+
+def _committed(store: Store | None, key: ItemKey) -> dict[str, Any] | None:
+    return None if store is None else store.metadata(key)
+
+
+def _as_made(stage: type[Stage], committed: dict[str, Any], otherwise: StageSettings) -> StageSettings:
+    """The settings that a committed input was made with, when this version of its stage still understands them."""
+    if committed["provenance"].get("version") != stage.version:
+        return otherwise
+    return stage.Settings.read(committed["provenance"]["settings"], where=f"the stored {stage.name}")
+
+
+def _what_changed(committed: dict[str, Any], settings: dict[str, Any], version: int) -> str:
+    made = committed["provenance"]
+    if made.get("version") != version:
+        return f"the stage is now version {version}"
+    before = made.get("settings", {})
+    changed = sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key))
+    return f"settings changed: {', '.join(changed)}" if changed else "its source changed"
+
+
+def _software() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    names = ("actionprep", "numpy", "av", "opencv-python-headless", "zarr")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except ImportError:  # importlib.metadata.PackageNotFoundError: run from a source tree
+            versions[name] = "source"
+    return {"software": {**versions, "python": platform.python_version()}}

@@ -1,0 +1,67 @@
+"""Items that failed because of their input, each a small JSON file that says why."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from actionprep.datasets.store import ItemKey
+from actionprep.errors import InputProblem
+
+
+@dataclass(frozen=True)
+class QuarantineEntry:
+    """Why one item could not be made; it is tried again when its fingerprint changes, or on request."""
+
+    product: str
+    recording: str
+    view: str
+    reason: str
+    frame: int | None
+    backend: str | None
+    fingerprint: str
+    since: float
+
+
+class Quarantine:
+    """The folder of quarantine entries of a study."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, key: ItemKey) -> QuarantineEntry | None:
+        """The entry of one item."""
+        path = self._path(key)
+        return QuarantineEntry(**json.loads(path.read_text())) if path.exists() else None
+
+    def add(self, key: ItemKey, problem: InputProblem, *, fingerprint: str) -> None:
+        """Note that an item failed."""
+        entry = QuarantineEntry(
+            key.product,
+            key.recording,
+            key.view,
+            problem.reason,
+            problem.frame,
+            problem.backend,
+            fingerprint,
+            time.time(),
+        )
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(asdict(entry), indent=1))
+        draft.replace(path)
+
+    def clear(self, key: ItemKey) -> None:
+        """Forget an entry: the item was made."""
+        self._path(key).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[QuarantineEntry]:
+        for path in sorted(self._folder.rglob("*.json")):
+            yield QuarantineEntry(**json.loads(path.read_text()))
+
+    def _path(self, key: ItemKey) -> Path:
+        return self._folder / f"{key.path}.json"

@@ -1,0 +1,134 @@
+"""Cut recordings into windows and label them by the segments that they overlap."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import model_validator
+
+from actionprep.pipeline.stage import ArrayStage, stage
+from actionprep.settings import StageSettings, option
+
+if TYPE_CHECKING:
+    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.store import Store
+    from actionprep.pipeline.stage import ItemWriter
+
+
+class SnippetSettings(StageSettings):
+    """Cut recordings into windows and label them by the segments they overlap."""
+
+    name: str = option("default", "Name of the product: snippets/<name>.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    length: float | None = option(
+        None,
+        "Length of a window in ms. Not set: whole recordings where they are labelled whole, else one snippet a "
+        "segment.",
+        gt=0,
+    )
+    stride: float | None = option(None, "From one window's start to the next in ms. Not set: the length.", gt=0)
+    iou: float = option(0.5, "A window gets a label when the rule's figure is at least this.", ge=0, le=1)
+    rule: Literal["coverage", "iou", "segment"] = option(
+        "coverage",
+        "The figure that counts: coverage (share of the window that the label's segments cover), iou (intersection "
+        "over "
+        "union with the best single segment), segment (share of the best single segment in the window).",
+    )
+    ignore_from: float | None = option(
+        None,
+        "Windows without a label, but with one at this figure or above, are ignored instead of background.",
+        ge=0,
+        le=1,
+    )
+    multi_label: bool = option(False, "Give a window all labels that pass, instead of the largest.")
+    background: str | None = option(None, "Label of windows where no label passes. Not set: such windows are not used.")
+    tail: Literal["drop", "shift", "keep"] = option(
+        "drop",
+        "Time after the last whole window: drop it, shift one more window back to the end, or keep a shorter one.",
+    )
+    layers: tuple[str, ...] = option((), "Only segments of these layers; all when empty.")
+    exclude_layers: tuple[str, ...] = option((), "Windows that meet a segment of these layers are ignored.")
+    min_segment: float = option(0.0, "Segments shorter than this, in ms, are left out.", ge=0)
+    labels: tuple[str, ...] = option((), "Only these labels, in this order; all when empty.")
+    views: tuple[str, ...] = option((), "Only these views decide which time of a recording is covered; all when empty.")
+
+    @model_validator(mode="after")
+    def _bands_in_order(self) -> Self:
+        if self.ignore_from is not None and self.ignore_from >= self.iou:
+            raise ValueError(f"ignore_from ({self.ignore_from:g}) must lie below iou ({self.iou:g})")
+        if self.stride is not None and self.length is None:
+            raise ValueError("a stride needs a length")
+        return self
+
+
+@stage("snippets", version=1, settings=SnippetSettings)
+class Snippets(ArrayStage):
+    """Makes snippets/<name>: recording, onset, offset, label, target, coverage, iou, segment_share."""
+
+    @classmethod
+    def build(cls, settings: SnippetSettings, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
+        """Make the table from the catalogue and write it."""
+        write_snippets(snippets_for(settings, catalogue), item)
+
+    @classmethod
+    def depends_on(cls, settings: SnippetSettings, catalogue: Catalogue) -> dict[str, Any]:
+        """Recordings, their segments and the frame times of their readable views."""
+        return {
+            "recordings": [[one.id, one.subject, one.session, one.label, one.split] for one in catalogue.recordings],
+            "segments": [
+                [one.id, segment.onset, segment.offset, segment.label, segment.layer]
+                for one in catalogue.recordings
+                for segment in catalogue.segments_of(one.id)
+            ],
+            "views": [
+                [view.recording, view.id, view.digest, hashlib.sha256(view.times.astype("<f8").tobytes()).hexdigest()]
+                for one in catalogue.recordings
+                for view in catalogue.views_of(one.id)
+                if view.status == "ok"
+            ],
+        }
+
+
+def snippets_for(settings: SnippetSettings, catalogue: Catalogue) -> SnippetTable:
+    """The table of snippets that these settings give."""
+    from actionprep.datasets.snippets import LabelRule, make_snippets
+
+    return make_snippets(
+        catalogue,
+        LabelRule(
+            rule=settings.rule,
+            threshold=settings.iou,
+            ignore_from=settings.ignore_from,
+            multi_label=settings.multi_label,
+            background=settings.background,
+        ),
+        length_s=None if settings.length is None else settings.length / 1000,
+        stride_s=None if settings.stride is None else settings.stride / 1000,
+        tail=settings.tail,
+        layers=settings.layers,
+        exclude_layers=settings.exclude_layers,
+        min_segment_s=settings.min_segment / 1000,
+        labels=settings.labels,
+        views=settings.views,
+    )
+
+
+def write_snippets(table: SnippetTable, item: ItemWriter) -> None:
+    """Write the arrays and attributes of a table of snippets."""
+    one = ("snippet",)
+    each = ("snippet", "label")
+    item.write("recording", table.recording, axes=one, description="index into the attribute recordings")
+    item.write("onset", table.onset, axes=one, unit="s", description="start on the recording's clock")
+    item.write("offset", table.offset, axes=one, unit="s", description="end on the recording's clock, not included")
+    item.write(
+        "label",
+        table.label,
+        axes=one,
+        description="index into the attribute labels; -1 ignored; -2 no label applies (several labels allowed)",
+    )
+    item.write("target", table.target, axes=each, description="1 for each label that the window has")
+    item.write("coverage", table.coverage, axes=each, description="share of the window covered by the label's segments")
+    item.write("iou", table.iou, axes=each, description="intersection over union with the label's best segment")
+    item.write("segment_share", table.segment_share, axes=each, description="share of the label's best segment inside")
+    item.attributes.update(table.attributes())

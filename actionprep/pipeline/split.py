@@ -1,0 +1,123 @@
+"""Split recordings into train, val and test, so that no source crosses: split/<name>."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from actionprep.pipeline.stage import ArrayStage, stage
+from actionprep.settings import StageSettings, option
+
+if TYPE_CHECKING:
+    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.splits import SplitAssignment
+    from actionprep.datasets.store import Store
+    from actionprep.pipeline.stage import ItemWriter
+
+
+class SplitSettings(StageSettings):
+    """Split recordings into train, val and test; no subject, session, recording or video file crosses."""
+
+    name: str = option("default", "Name of the product: split/<name>.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    by: Literal["subject", "session", "recording", "column"] = option(
+        "recording", "What stays together; column takes the split that was given for each recording."
+    )
+    train: float = option(0.7, "Share of the labelled samples for train.", gt=0)
+    val: float = option(0.15, "Share for val; 0 for none.", ge=0)
+    test: float = option(0.15, "Share for test; 0 for none.", ge=0)
+    train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of shares.")
+    val_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for val.")
+    test_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for test.")
+    val_by: Literal["subject", "session", "recording"] | None = option(
+        None, "What stays together when val is carved out of train; as by when not set."
+    )
+    folds: int | None = option(None, "Number of folds for cross-validation instead of one split.", ge=2)
+    leave_one_out: bool = option(False, "A fold for each subject (session, recording).")
+    seed: int = option(0, "Seed of the order in which groups are shared out.", ge=0)
+    allow_single: bool = option(False, "Accept classes with a single sample.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        named = bool(self.train_groups or self.val_groups or self.test_groups)
+        if (self.folds is not None) + self.leave_one_out + named > 1:
+            raise ValueError("give either folds, leave_one_out, or named groups")
+        return self
+
+
+@stage("split", version=1, settings=SplitSettings)
+class Split(ArrayStage):
+    """Makes split/<name>: part (fold, recording), 0 none, 1 train, 2 val, 3 test.
+
+    Classes are balanced over whole labels and segments, so that one split serves snippets of any length.
+    """
+
+    @classmethod
+    def build(cls, settings: SplitSettings, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
+        """Split the recordings and write the parts."""
+        table, found = split_recordings(settings, catalogue)
+        parts = np.zeros((len(found), len(table.recordings)), np.uint8)
+        for fold, assignment in enumerate(found):
+            for number, part in enumerate(("train", "val", "test"), start=1):
+                parts[fold, np.unique(table.recording[assignment.rows(part)])] = number  # type: ignore[arg-type]
+        item.write(
+            "part", parts, axes=("fold", "recording"), description="0 none, 1 train, 2 val, 3 test, of each recording"
+        )
+        item.attributes.update(
+            recordings=list(table.recordings),
+            by=settings.by,
+            seed=settings.seed,
+            groups=[{part: list(names) for part, names in assignment.groups.items()} for assignment in found],
+            notes=[list(assignment.notes) for assignment in found],
+        )
+
+    @classmethod
+    def depends_on(cls, settings: SplitSettings, catalogue: Catalogue) -> dict[str, Any]:
+        """Recordings, their segments and the hashes of their files."""
+        from actionprep.pipeline.snippets import Snippets, SnippetSettings
+
+        return Snippets.depends_on(SnippetSettings(), catalogue)
+
+
+def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[SnippetTable, list[SplitAssignment]]:
+    """The splits that these settings give, one or one for each fold, and the table of labels that they balance."""
+    from actionprep.datasets.snippets import make_snippets
+    from actionprep.datasets.splits import assign, folds
+
+    table = make_snippets(catalogue)
+    if settings.folds is not None or settings.leave_one_out:
+        others = settings.train + settings.val
+        return table, folds(
+            table,
+            by=settings.by,
+            num_folds=settings.folds,
+            val_fraction=settings.val / others,
+            val_by=settings.val_by,
+            seed=settings.seed,
+            allow_single=settings.allow_single,
+        )
+    split = assign(
+        table,
+        by=settings.by,
+        fractions=(settings.train, settings.val, settings.test),
+        seed=settings.seed,
+        train=settings.train_groups,
+        val=settings.val_groups,
+        test=settings.test_groups,
+        val_by=settings.val_by,
+        allow_single=settings.allow_single,
+    )
+    return table, [split]
+
+
+def stored_parts(item: ItemReader) -> list[dict[str, str]]:
+    """For each fold the part of every recording, from a stored split; `apply_parts` holds it against a table."""
+    names = ("", "train", "val", "test")
+    recordings = item.attributes["recordings"]
+    return [
+        {recording: names[code] for recording, code in zip(recordings, row.tolist(), strict=True) if code}
+        for row in item["part"][:]
+    ]

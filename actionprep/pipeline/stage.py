@@ -1,0 +1,265 @@
+"""What a stage is: its settings, its version, what it reads and makes, and how frames flow through it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+
+from actionprep.errors import UserError, nearest
+from actionprep.settings import StageSettings
+
+if TYPE_CHECKING:
+    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.item_writer import ItemWriter
+    from actionprep.datasets.segments import Segment
+    from actionprep.datasets.store import Store
+
+Filter = Literal["area", "bilinear", "bicubic"]
+
+
+class FrameBlock(ABC):
+    """Some consecutive decoded frames; pictures are converted only when a stage asks, and once for all stages.
+
+    index   (B,) int64   position of each frame in presentation order, from 0
+    time    (B,) float64 seconds on the recording's clock
+    status  (B,) uint8   0 decoded, 1 concealed (the decoder reported damage), 2 missing (repeats the last good picture)
+    """
+
+    index: np.ndarray
+    time: np.ndarray
+    status: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    @abstractmethod
+    def rgb(self) -> np.ndarray:
+        """(B, H, W, 3) uint8, display orientation, full range."""
+
+    @cached_property
+    @abstractmethod
+    def gray(self) -> np.ndarray:
+        """(B, H, W) uint8 luma, display orientation; much cheaper than rgb."""
+
+    @abstractmethod
+    def resized(self, height: int, width: int, filter: Filter = "area") -> np.ndarray:
+        """(B, height, width, 3) uint8; every filter anti-aliases when it shrinks."""
+
+    @abstractmethod
+    def rgb_at(self, positions: np.ndarray) -> np.ndarray:
+        """(len(positions), H, W, 3) uint8: only the frames at these positions of the block are converted."""
+
+    def take(self, positions: np.ndarray) -> FrameBlock:
+        """A block of the frames at these positions alone, for stages that need few."""
+        return ArrayBlock(
+            self.rgb_at(positions),
+            time=self.time[positions],
+            index=self.index[positions],
+            status=self.status[positions],
+        )
+
+
+class ArrayBlock(FrameBlock):
+    """A block of frames that are already in memory, for tests, notebooks and frames that come from a store."""
+
+    def __init__(
+        self, rgb: np.ndarray, *, time: np.ndarray, index: np.ndarray | None = None, status: np.ndarray | None = None
+    ) -> None:
+        self._rgb = np.ascontiguousarray(rgb)
+        self.time = np.asarray(time, np.float64)
+        self.index = np.arange(len(rgb)) if index is None else np.asarray(index, np.int64)
+        self.status = np.zeros(len(rgb), np.uint8) if status is None else np.asarray(status, np.uint8)
+
+    @cached_property
+    def rgb(self) -> np.ndarray:  # noqa: D102
+        return self._rgb
+
+    @cached_property
+    def gray(self) -> np.ndarray:  # noqa: D102
+        # Rounded BT.601 luma, which is what the luma plane of ordinary video holds.
+        weights = np.array([77, 150, 29], np.uint16)
+        return ((self._rgb.astype(np.uint16) @ weights + 128) >> 8).astype(np.uint8)
+
+    def resized(self, height: int, width: int, filter: Filter = "area") -> np.ndarray:  # noqa: D102
+        import cv2
+
+        # Only area shrinking anti-aliases in OpenCV; the other filters enlarge.
+        shrinks = height < self._rgb.shape[1] or width < self._rgb.shape[2]
+        grow = {"area": cv2.INTER_LINEAR, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[filter]
+        how = cv2.INTER_AREA if shrinks else grow
+        return np.stack([cv2.resize(picture, (width, height), interpolation=how) for picture in self._rgb])
+
+    def rgb_at(self, positions: np.ndarray) -> np.ndarray:  # noqa: D102
+        return self._rgb[positions]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One product that a stage reads of the same (recording, view).
+
+    live: the stage takes it block by block from the same decode pass. A live input whose item is already in the store
+        is read from there instead; the stage sees no difference. Otherwise the item must be finished before.
+    """
+
+    product: str
+    live: bool = True
+
+
+@dataclass(frozen=True)
+class ViewSource:
+    """What a frame stage knows of its view before the first frame.
+
+    times      (T,) float64  frame times in seconds on the recording's clock, from the packets
+    height, width            display size in pixels, after rotation
+    fps                      median rate, for choosing windows, never for times
+    segments                 the recording's annotated intervals
+    root                     folder of the study, which relative paths in settings start from
+    """
+
+    recording: str
+    view: str
+    path: str
+    height: int
+    width: int
+    fps: float
+    times: np.ndarray
+    segments: tuple[Segment, ...] = ()
+    root: str = ""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames by demuxing."""
+        return len(self.times)
+
+
+class Stage(ABC):
+    """Base of all stages; subclasses are registered by `@stage(...)`."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Settings: ClassVar[type[StageSettings]]
+    command: ClassVar[str]
+    help: ClassVar[str]
+
+    @classmethod
+    def identity(cls, settings: Any) -> dict[str, str]:
+        """What besides the settings decides the result: backend, its version, hash of its weights. Part of the fingerprint.
+
+        Raises EnvironmentProblem when the backend or its weights are missing, so that `plan` says so before any work.
+        """
+        return {}
+
+    @classmethod
+    def inputs(cls, settings: Any) -> tuple[Input, ...]:
+        """Products that are read."""
+        return ()
+
+    @classmethod
+    def reads_of_source(cls, settings: Any, source: ViewSource) -> Any:
+        """Plain values besides the video that decide the result, such as segments or a digest of side files."""
+        return None
+
+    @classmethod
+    def estimated_bytes(cls, settings: Any, source: ViewSource) -> int:
+        """About how many bytes the item will take, from metadata alone."""
+        return 0
+
+
+class FrameStage(Stage):
+    """A stage fed with decoded frames of one view, block by block, with bounded memory.
+
+    One object handles one (recording, view). The engine calls `push` for every block in order, then `finish` once; both
+    get what the live inputs returned for the same call, and what they return goes to the stages that read this product.
+    Arrays go out through `item` (see `ItemWriter`): `item.create(...)`, `item.append(...)`, `item.attributes`.
+    """
+
+    def __init__(self, settings: Any, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]) -> None:
+        self.settings = settings
+        self.source = source
+        self.item = item
+        self.done = done
+
+    def pictures_wanted(self) -> np.ndarray | None:
+        """Indices of the frames that are all that `push` needs, when they are known before the first block.
+
+        None: all frames. When every stage of a pass names its frames, only those are decoded and pushed.
+        """
+        return None
+
+    @abstractmethod
+    def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:
+        """Take one block. live maps each live input to what it returned for this block."""
+
+    @abstractmethod
+    def finish(self, live: Mapping[str, Any]) -> Any:
+        """No more frames come: write what is left. live maps each live input to what its `finish` returned."""
+
+    @classmethod
+    def replay(cls, reader: ItemReader, blocks: Iterator[FrameBlock]) -> Iterator[Any]:
+        """For a finished item: what `push` returned for each of the blocks, then once what `finish` returned.
+
+        Stages that others read live override it.
+        """
+        raise UserError(f"The product '{cls.name}' cannot be read block by block.")
+
+
+class ViewStage(Stage):
+    """A stage that makes the product of one view from other products or from files, without decoding the video."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]) -> None:
+        """Make the product of one view; done maps each input to its finished item."""
+
+
+class ArrayStage(Stage):
+    """A stage that reads products and the catalogue and makes one product for the whole study."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
+        """Make the product."""
+
+    @classmethod
+    @abstractmethod
+    def depends_on(cls, settings: Any, catalogue: Catalogue) -> dict[str, Any]:
+        """Plain values that decide the result besides the settings, for the fingerprint (tables as lists, say)."""
+
+
+S = TypeVar("S", bound=type[Stage])
+
+STAGES: dict[str, type[Stage]] = {}
+
+
+def stage(name: str, *, version: int, settings: type[StageSettings], command: str | None = None) -> Callable[[S], S]:
+    """Register a stage under the name of its product; raise the version when equal settings would give other bytes.
+
+    command: what `actionprep` calls it, where that is not the product's name.
+    """
+
+    def register(cls: S) -> S:
+        if name in STAGES and STAGES[name].__qualname__ != cls.__qualname__:
+            raise ValueError(f"Two stages are called '{name}': {STAGES[name].__qualname__} and {cls.__qualname__}.")
+        cls.name, cls.version, cls.Settings, cls.command = name, version, settings, command or name
+        cls.help = (settings.__doc__ or "").strip().split("\n")[0]
+        STAGES[name] = cls
+        return cls
+
+    return register
+
+
+def find_stage(name: str) -> type[Stage]:
+    """The stage of that name; raises UserError naming the nearest one."""
+    from actionprep.pipeline.index import load_stages
+
+    load_stages()
+    if name not in STAGES:
+        raise UserError(f"No stage '{name}'.{nearest(name, STAGES)} Stages: {', '.join(STAGES)}.")
+    return STAGES[name]

@@ -1,0 +1,348 @@
+"""CoTracker 3 (offline, online) and CoTracker 2 through torch.hub: their code stays where it is, pinned to a commit."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, VisibleRule, tracker
+
+if TYPE_CHECKING:
+    import torch
+
+    from actionprep.pipeline.tracks import TracksSettings
+
+HUB_REPO = "facebookresearch/co-tracker"
+HUB_COMMIT = "82e02e8029753ad4ef13cf06be7f4fc5facdda4d"
+WEIGHTS_URL = "https://huggingface.co/facebook"
+SUPPORT_GRID = 6
+ITERATIONS = 6
+NETWORK_TIMEOUT_S = 20.0
+
+
+class _CoTracker(PointTracker):
+    """What the three share: where code and weights are, and how a window goes through the network.
+
+    The network is called below the predictor of the repository, because the predictor returns visibility as a bit, by
+    two different rules. We store visibility and confidence as they come and keep the rule beside them. As in the
+    predictor, frames are scaled to 384x512 with aligned corners, a 6x6 grid of support points is tracked along, six
+    updates are made, and in the frame of its query a point is where the query says, visible. Otherwise than there, the
+    support points start in the frame of the first query.
+
+    Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labelling Real Videos", 2024, and "CoTracker:
+    It is Better to Track Together", ECCV 2024. Code and weights are CC BY-NC 4.0; none of it is part of this package.
+    """
+
+    needs = "rgb"
+    title: ClassVar[str]
+    weights: ClassVar[str]
+    weights_folder: ClassVar[str]
+
+    @classmethod
+    def identity(cls, settings: TracksSettings) -> dict[str, str]:
+        import torch
+
+        code, weights = _find_code(cls, settings), _find_weights(cls, settings)
+        return {
+            "tracker": cls.name,
+            "code": f"sha256:{_hash_of_code(code)}",
+            "weights": f"sha256:{_hash_of_file(weights, weights.stat().st_mtime_ns)}",
+            "torch": torch.__version__.split("+")[0],
+        }
+
+    @classmethod
+    def is_at_hand(cls, settings: TracksSettings) -> bool:
+        code = Path(settings.repo) if settings.repo else _hub_code_folder()
+        weights = Path(settings.checkpoint) if settings.checkpoint else _hub_checkpoints() / cls.weights
+        return (code / "hubconf.py").is_file() and weights.is_file()
+
+    def track(self, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:
+        import torch
+
+        predictor = self._predictor()
+        try:
+            return self._track(predictor, frames, queries, both_ways=both_ways)
+        except torch.OutOfMemoryError:
+            raise EnvironmentProblem(
+                f"{self.title} ran out of memory on {self._device()} with {len(frames)} frames and {len(queries)} "
+                'points at a time. Make tracks.window or tracks.grid smaller, or set tracks.device = "cpu".'
+            ) from None
+
+    def _track(
+        self, predictor: Any, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool
+    ) -> PointTracks:
+        import torch
+
+        device = self._device()
+        height, width = frames[0].shape[:2]
+        model_height, model_width = predictor.interp_shape
+        to_model = np.array([(model_width - 1) / (width - 1), (model_height - 1) / (height - 1)], np.float32)
+        seed = queries[:, 0].astype(int)
+        num_frames, num_points = len(frames), len(queries)
+
+        def run(taken: Sequence[np.ndarray], query_frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            support = cotracker_grid(SUPPORT_GRID, model_height, model_width)
+            at = np.concatenate([query_frames, np.full(len(support), query_frames.min())])[:, None]
+            where = np.concatenate([queries[:, 1:] * to_model, support])
+            points = torch.from_numpy(np.concatenate([at, where], axis=1).astype(np.float32))[None].to(device)
+            with torch.no_grad():
+                video = torch.from_numpy(np.stack(taken)).to(device).permute(0, 3, 1, 2).float()
+                video = torch.nn.functional.interpolate(
+                    video, (model_height, model_width), mode="bilinear", align_corners=True
+                )
+                found = self._run(predictor.model, video[None], points)
+            xy, visibility, confidence = (part[0, :, :num_points].float().cpu().numpy() for part in found)
+            return xy / to_model, visibility, confidence
+
+        xy = np.repeat(queries[None, :, 1:].astype(np.float32), num_frames, axis=0)
+        visibility = np.zeros((num_frames, num_points), np.float32)
+        confidence = np.zeros((num_frames, num_points), np.float32)
+        frame = np.arange(num_frames)[:, None]
+        for first, last, part in self._passes(seed, num_frames, both_ways=both_ways):
+            taken = frames[first : last + 1] if first <= last else frames[last : first + 1][::-1]
+            found = run(taken, np.abs(seed - first))
+            if first > last:
+                found = tuple(values[::-1] for values in found)  # type: ignore[assignment]
+            span = slice(min(first, last), max(first, last) + 1)
+            keep = {"all": frame >= 0, "after": frame >= seed, "before": frame < seed}[part][span]
+            xy[span] = np.where(keep[..., None], found[0], xy[span])
+            visibility[span] = np.where(keep, found[1], visibility[span])
+            confidence[span] = np.where(keep, found[2], confidence[span])
+        points = np.arange(num_points)
+        xy[seed, points] = queries[:, 1:]
+        visibility[seed, points] = confidence[seed, points] = 1
+        return PointTracks(xy, visibility, confidence)
+
+    def _passes(self, seed: np.ndarray, num_frames: int, *, both_ways: bool) -> Iterator[tuple[int, int, str]]:
+        """First and last frame of each run through the network, and which side of the queries it fills."""
+        yield int(seed.min()), num_frames - 1, "after"
+        if both_ways and seed.max() > 0:
+            yield int(seed.max()), 0, "before"
+
+    def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, T, N, 2) px at 384x512, visibility and confidence (1, T, N) in [0, 1]."""
+        raise NotImplementedError
+
+    def _device(self) -> str:
+        import torch
+
+        if self.settings.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.settings.device
+
+    def _predictor(self) -> Any:
+        code, weights = _find_code(type(self), self.settings), _find_weights(type(self), self.settings)
+        return _load(type(self), code, weights, weights.stat().st_mtime_ns, self._device())
+
+
+@tracker("cotracker3_offline")
+class CoTracker3Offline(_CoTracker):
+    """CoTracker 3 offline: sees all frames of a window at once, in both directions."""
+
+    title = "CoTracker 3"
+    weights = "scaled_offline.pth"
+    weights_folder = "cotracker3"
+    visible_above = 0.9
+
+    def _passes(self, seed: np.ndarray, num_frames: int, *, both_ways: bool) -> Iterator[tuple[int, int, str]]:
+        # The network itself looks both ways, so that one run does.
+        if both_ways:
+            yield 0, num_frames - 1, "all"
+        else:
+            yield int(seed.min()), num_frames - 1, "after"
+
+    def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(model(video=video, queries=queries, iters=ITERATIONS)[:3])
+
+
+@tracker("cotracker3_online")
+class CoTracker3Online(_CoTracker):
+    """CoTracker 3 online: goes through a window 16 frames at a time, so that memory does not grow with the window."""
+
+    title = "CoTracker 3"
+    weights = "scaled_online.pth"
+    weights_folder = "cotracker3"
+    visible_rule: ClassVar[VisibleRule] = "visibility*confidence"
+    visible_above = 0.6
+
+    def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        model.init_video_online_processing()
+        length, step = model.window_len, model.window_len // 2
+        for first in range(0, max(video.shape[1] - length + step - 1, 0) // step * step + 1, step):
+            chunk = video[:, first : first + length]
+            found = model(video=chunk, queries=queries, iters=ITERATIONS, is_online=True)[:3]
+        return tuple(found)
+
+
+@tracker("cotracker2")
+class CoTracker2(_CoTracker):
+    """CoTracker 2, windows of 8 frames; it gives no confidence (stored as 1)."""
+
+    title = "CoTracker 2"
+    weights = "cotracker2.pth"
+    weights_folder = "cotracker"
+    visible_above = 0.9
+
+    def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        num_frames = video.shape[1]
+        # Fewer frames than its own window and the network makes no pass at all: repeat the last one.
+        short = max(model.window_len - num_frames, 0)
+        video = torch.cat([video, video[:, -1:].expand(-1, short, -1, -1, -1)], dim=1)
+        xy, visibility = model(video=video, queries=queries, iters=ITERATIONS)[:2]
+        return xy[:, :num_frames], visibility[:, :num_frames], torch.ones_like(visibility[:, :num_frames])
+
+
+def cotracker_grid(size: int, height: int, width: int) -> np.ndarray:
+    """The regular grid of CoTracker: (size * size, 2) float32 (x, y), row by row, width/64 px from every edge.
+
+    One point alone stands in the middle.
+    """
+    if size == 1:
+        return np.array([[width / 2, height / 2]], np.float32)
+    margin = width / 64
+    x = np.linspace(margin, width - margin, size, dtype=np.float32)
+    y = np.linspace(margin, height - margin, size, dtype=np.float32)
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+@lru_cache(maxsize=1)
+def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: int, device: str) -> Any:
+    """The predictor of the hub repository with its weights, on the device."""
+    import torch
+
+    try:
+        predictor = torch.hub.load(str(code), kind.name, source="local", pretrained=False, verbose=False)
+    except (ImportError, RuntimeError, AttributeError, TypeError) as error:
+        raise EnvironmentProblem(
+            f"The code of {kind.title} in {code} does not load: {error}. Expected the repository {HUB_REPO} at commit "
+            f"{HUB_COMMIT[:7]}, which needs torch and numpy only. Get that commit, or use --tracker lk."
+        ) from error
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"{weights} is not loaded: it holds more than weights, or is no checkpoint at all, and loading it could "
+            f"run code. Expected the file {kind.weights} of {kind.title} as its authors publish it. "
+            f"Get it from {_weights_url(kind)}. ({str(error).splitlines()[0]})"
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(
+            f"{weights} cannot be read as a checkpoint: {(str(error) or 'it ends early').splitlines()[0]} "
+            f"Expected the file {kind.weights} of {kind.title}. Get it anew from {_weights_url(kind)}."
+        ) from None
+    if isinstance(state, dict) and "model" in state:
+        state = state["model"]
+    try:
+        predictor.model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{weights} does not fit {kind.title} as '{kind.name}': {str(error).splitlines()[0]} "
+            f"Expected {kind.weights}; give --tracker the model that the file belongs to."
+        ) from None
+    return predictor.to(device)
+
+
+def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
+    """Folder with the repository's hubconf.py; fetched at the pinned commit where there is a network."""
+    if settings.repo:
+        folder = Path(settings.repo).expanduser().resolve()
+        if not (folder / "hubconf.py").is_file():
+            raise EnvironmentProblem(_missing(kind, "code", f"hubconf.py in {folder} (tracks.repo)"))
+        return folder
+    folder = _hub_code_folder()
+    if not (folder / "hubconf.py").is_file():
+        import torch
+
+        try:
+            with _network_timeout():
+                # A full commit hash names its content, so that there is no branch or tag to validate.
+                torch.hub.list(f"{HUB_REPO}:{HUB_COMMIT}", skip_validation=True, trust_repo=True, verbose=False)
+        except (OSError, RuntimeError) as error:
+            looked = f"{folder} and in tracks.repo (not set); fetching it failed: {error}"
+            raise EnvironmentProblem(_missing(kind, "code", looked)) from None
+    return folder
+
+
+def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
+    """File with the weights; fetched where there is a network."""
+    if settings.checkpoint:
+        file = Path(settings.checkpoint).expanduser().resolve()
+        if not file.is_file():
+            raise EnvironmentProblem(_missing(kind, "weights", f"{file} (tracks.checkpoint)"))
+        return file
+    file = _hub_checkpoints() / kind.weights
+    if not file.is_file():
+        import torch
+
+        try:
+            with _network_timeout():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(_weights_url(kind), str(file), progress=False)
+        except (OSError, RuntimeError) as error:
+            looked = f"{kind.weights} in {file.parent} and in tracks.checkpoint (not set); fetching it failed: {error}"
+            raise EnvironmentProblem(_missing(kind, "weights", looked)) from None
+    return file
+
+
+def _missing(kind: type[_CoTracker], what: str, looked_for: str) -> str:
+    name, put, key = {
+        "code": ("its code", f"put {HUB_REPO} at commit {HUB_COMMIT[:7]} there", 'repo = "…/co-tracker"'),
+        "weights": ("its weights", "put the file there", f'checkpoint = "…/{kind.weights}"'),
+    }[what]
+    return (
+        f"{kind.title} needs {name}, and {'it is' if what == 'code' else 'they are'} not here.\n"
+        f"  looked for   {looked_for}\n"
+        f"  do one of    {put} · set tracks.{key} in actionprep.toml · run once with internet access\n"
+        f"  or use       --tracker lk, which needs no weights"
+    )
+
+
+def _weights_url(kind: type[_CoTracker]) -> str:
+    return f"{WEIGHTS_URL}/{kind.weights_folder}/resolve/main/{kind.weights}"
+
+
+def _hub_code_folder() -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / f"{HUB_REPO.replace('/', '_')}_{HUB_COMMIT}"
+
+
+def _hub_checkpoints() -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    # torch.hub opens its connections without a limit: behind a silent firewall it would hang for ever.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@lru_cache(maxsize=8)
+def _hash_of_file(file: Path, mtime_ns: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hash_of_code(folder: Path) -> str:
+    """Hash of the Python files that tracking uses: hubconf.py and the package beside it."""
+    files = [folder / "hubconf.py", *sorted((folder / "cotracker").rglob("*.py"))]
+    parts = [f"{file.relative_to(folder).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

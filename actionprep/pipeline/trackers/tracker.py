@@ -1,0 +1,96 @@
+"""What a point tracker is, and the registry of those that there are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+import numpy as np
+
+from actionprep.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from actionprep.pipeline.tracks import TracksSettings
+
+VisibleRule = Literal["visibility", "visibility*confidence"]
+
+
+@dataclass(frozen=True, slots=True)
+class PointTracks:
+    """Where points are in some consecutive frames, as raw as the tracker knows it.
+
+    xy          (T, N, 2) float32  pixels of the frames given, (x, y), the centre of the top left pixel is (0, 0)
+    visibility  (T, N) float32     in [0, 1]; exactly 1 in the frame of the query, where xy is the query itself
+    confidence  (T, N) float32     in [0, 1]; likewise
+    """
+
+    xy: np.ndarray
+    visibility: np.ndarray
+    confidence: np.ndarray
+
+
+class PointTracker(ABC):
+    """Follows points through the frames of one window.
+
+    needs              what the frames must be: gray (H, W) or rgb (H, W, 3), uint8
+    visible_rule       which figure is compared with `visible_above` to call a point visible, as the tracker's authors
+    visible_above      do; thresholds are applied on read, never before storing
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    needs: ClassVar[Literal["gray", "rgb"]]
+    visible_rule: ClassVar[VisibleRule] = "visibility"
+    visible_above: ClassVar[float] = 0.5
+
+    def __init__(self, settings: TracksSettings) -> None:
+        self.settings = settings
+
+    @classmethod
+    @abstractmethod
+    def identity(cls, settings: TracksSettings) -> dict[str, str]:
+        """Backend, its version, hash of its weights; raises EnvironmentProblem when one of them is missing."""
+
+    @classmethod
+    def is_at_hand(cls, settings: TracksSettings) -> bool:
+        """Whether it can run now, without fetching anything."""
+        return True
+
+    @abstractmethod
+    def track(self, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:
+        """Follow each query from its frame to the end and, if `both_ways`, to the beginning as well.
+
+        frames   T pictures of one size, see `needs`
+        queries  (N, 3) float (t, x, y): the frame in [0, T) and the pixel position where a point starts
+
+        Before its query a point that is followed forward only stays where it starts, with visibility and confidence 0.
+        """
+
+
+T = TypeVar("T", bound=type[PointTracker])
+
+TRACKERS: dict[str, type[PointTracker]] = {}
+
+
+def tracker(name: str) -> Callable[[T], T]:
+    """Register a point tracker under the name that `tracks.tracker` and `--tracker` take."""
+
+    def register(cls: T) -> T:
+        if name in TRACKERS and TRACKERS[name].__qualname__ != cls.__qualname__:
+            known = TRACKERS[name].__qualname__
+            raise ValueError(f"Two point trackers are called '{name}': {known} and {cls.__qualname__}.")
+        cls.name = name
+        cls.help = (cls.__doc__ or "").strip().split("\n")[0]
+        TRACKERS[name] = cls
+        return cls
+
+    return register
+
+
+def find_tracker(name: str) -> type[PointTracker]:
+    """The tracker of that name; raises UserError naming the nearest one."""
+    if name not in TRACKERS:
+        raise UserError(f"No point tracker '{name}'.{nearest(name, TRACKERS)} Trackers: {', '.join(TRACKERS)}.")
+    return TRACKERS[name]

@@ -1,0 +1,448 @@
+"""Follow points through windows of frames, seeded anew on the foreground of each window."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from pydantic import field_validator, model_validator
+
+from actionprep.datasets.tracks import visible
+from actionprep.pipeline.masks import unpack_masks
+from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
+from actionprep.pipeline.trackers import find_tracker
+from actionprep.pipeline.trackers.cotracker import cotracker_grid
+from actionprep.settings import StageSettings, option
+
+if TYPE_CHECKING:
+    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.pipeline.mask_sources import MaskBlock
+
+WINDOWS_PER_CHUNK = 8
+COTRACKER_SIZE = (384, 512)
+"""Height and width of the picture that CoTracker lays its grid over."""
+
+
+class TracksSettings(StageSettings):
+    """Follow points through windows of frames, seeded anew on the foreground of each window."""
+
+    tracker: str = option("lk", "lk (no weights), cotracker3_offline, cotracker3_online or cotracker2.")
+    grid: int = option(20, "Grid size G: up to G x G points in each window.", ge=1, le=256)
+    window: int = option(16, "Frames in a window.", ge=2, le=1024)
+    stride: int = option(8, "Frames from the start of one window to the next; at most the window.", ge=1)
+    rate: float | None = option(
+        None, "Track this many frames a second, the nearest to each tick, and leave out the rest; not set: all.", gt=0
+    )
+    seed_at: Literal["middle", "first"] = option("middle", "The frame of a window in which its points start.")
+    direction: Literal["both", "forward"] = option("both", "Follow points both ways from their start, or forward only.")
+    seeding: Literal["mask", "box", "frame", "whole-frame"] = option(
+        "mask",
+        "Where points start: mask spreads them over the foreground; box lays a grid over its box and frame over the "
+        "frame, as CoTracker does, both kept only where there is foreground; whole-frame does without masks.",
+    )
+    empty: Literal["nothing", "whole-frame"] = option(
+        "nothing", "When there is no foreground to start on: no points, or the grid over the frame. Either is counted."
+    )
+    short_side: int = option(
+        480, "Shrink frames to this short side to track; results stay in pixels of the video; 0: never.", ge=0
+    )
+    forward_backward: float = option(
+        1.0, "For lk: forward–backward error, in pixels of the tracked frame, at which a point counts as lost.", gt=0
+    )
+    patch: int = option(
+        15, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
+    )
+    levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
+    checkpoint: str = option("", "For CoTracker: path of its weights; empty: torch.hub's folder, fetched when missing.")
+    repo: str = option(
+        "", "For CoTracker: folder with its code; empty: torch.hub's folder, fetched at a pinned commit."
+    )
+    device: str = option("auto", "For CoTracker: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @field_validator("tracker")
+    @classmethod
+    def _known_tracker(cls, name: str) -> str:
+        find_tracker(name)
+        return name
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.stride > self.window:
+            raise ValueError(
+                f"stride {self.stride} is more than window {self.window}: frames between windows would be lost"
+            )
+        return self
+
+    @property
+    def num_slots(self) -> int:
+        """Points in a window, at most."""
+        return self.grid**2
+
+
+@stage("tracks", version=1, settings=TracksSettings, command="track")
+class Tracks(FrameStage):
+    """Makes tracks/<recording>/<view>: W windows of T frames with N slots for points.
+
+    xy           (W, T, N, 2) float32  px of the video, (x, y); NaN in slots without a point and after the view's end
+    visibility   (W, T, N) float32     in [0, 1], as the tracker gives it; 0 where xy is NaN
+    confidence   (W, T, N) float32     likewise
+    valid        (W, N) bool           which slots hold a point; points stand first
+    frame        (W, T) int32          frames of the view; -1 after its end
+    frame_valid  (W, T) bool           which of the T frames there are; only a view shorter than a window lacks some
+    time         (W, T) float64        s on the recording's clock; NaN after the end
+    start, seed  (W) int32             first frame of the window, and the one in which its points start
+    region       (W, 4) float32        x0, y0, x1, y1 px: box of the foreground of all its frames; the frame where none
+
+    Windows begin every `stride` frames; the last one ends with the view, so that every frame lies in one. A point goes
+    on after it is lost, with low visibility: nothing is thresholded here. `visible` of `actionprep.datasets.tracks`
+    does, by the attributes visible_rule and visible_above. Further attributes: tracker, grid, width, height, num_windows,
+    num_empty_windows (no foreground in the seed frame), num_points, visible_share (of the points, all frames but the
+    seed), survival_share (of the points, still visible in the window's last frame) and region of the whole view.
+    """
+
+    def __init__(
+        self, settings: TracksSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
+    ) -> None:
+        super().__init__(settings, source, item, done)
+        self._tracker = find_tracker(settings.tracker)(settings)
+        shrink = min(1.0, settings.short_side / min(source.height, source.width)) if settings.short_side else 1.0
+        self._size = (max(1, round(source.width * shrink)), max(1, round(source.height * shrink)))
+        self._scale = np.array(self._size, np.float32) / (source.width, source.height)
+        self._picked = None if settings.rate is None else frames_at_rate(source.times, settings.rate)
+        self._uses_masks = bool(self.inputs(settings))
+        self._held: deque[_Held] = deque()
+        self._num_dropped = 0
+        self._num_masked = 0
+        self._next_start = 0
+        self._counts = _Counts()
+        self._nothing = _Profile.of(np.zeros((source.height, source.width), bool))
+        self._profile = self._nothing
+        self._create_arrays()
+
+    @classmethod
+    def identity(cls, settings: TracksSettings) -> dict[str, str]:  # noqa: D102
+        return find_tracker(settings.tracker).identity(settings)
+
+    @classmethod
+    def inputs(cls, settings: TracksSettings) -> tuple[Input, ...]:  # noqa: D102
+        return () if settings.seeding == "whole-frame" else (Input("masks"),)
+
+    @classmethod
+    def estimated_bytes(cls, settings: TracksSettings, source: ViewSource) -> int:  # noqa: D102
+        num_frames = source.num_frames
+        if settings.rate is not None and source.fps > 0:
+            num_frames = round(num_frames * min(1.0, settings.rate / source.fps))
+        num_windows = 1 + max(-(-(num_frames - settings.window) // settings.stride), 0)
+        return num_windows * (settings.window * settings.num_slots * 16 + settings.num_slots)
+
+    @property
+    def num_held(self) -> int:
+        """Frames in memory."""
+        return len(self._held)
+
+    def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
+        self._take_frames(block)
+        self._take_masks(live.get("masks"))
+        self._track_ready_windows()
+
+    def finish(self, live: Mapping[str, Any]) -> None:  # noqa: D102
+        self._take_masks(live.get("masks"))
+        self._track_ready_windows()
+        total = self._num_dropped + len(self._held)
+        if self._num_ready != total:
+            raise RuntimeError(f"Masks came for {self._num_ready} of {total} frames.")
+        last = self._next_start - self.settings.stride
+        covered = last + self.settings.window if last >= 0 else 0
+        if total > covered:
+            self._track_window(max(total - self.settings.window, 0), total)
+        self._describe()
+
+    def _take_frames(self, block: FrameBlock) -> None:
+        positions = np.arange(len(block)) if self._picked is None else np.flatnonzero(self._picked[block.index])
+        if not len(positions):
+            return
+        rgb = self._tracker.needs == "rgb"
+        pictures = block.rgb_at(positions) if rgb else block.gray[positions]
+        for position, picture in zip(positions, pictures, strict=True):
+            small = self._shrunk(picture)
+            self._held.append(_Held(int(block.index[position]), float(block.time[position]), small))
+
+    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
+        if self._size == (self.source.width, self.source.height):
+            # A copy, so that one held frame does not hold its whole block.
+            return picture.copy()
+        import cv2
+
+        return cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+
+    def _take_masks(self, masks: MaskBlock | None) -> None:
+        if masks is None or not self._uses_masks:
+            return
+        for index, foreground in zip(masks.index, masks.foreground, strict=True):
+            if self._picked is None or self._picked[index]:
+                held = self._held[self._num_masked - self._num_dropped]
+                if held.index != index:
+                    raise RuntimeError(f"The mask of frame {index} came where that of frame {held.index} was due.")
+                held.foreground = np.packbits(foreground, axis=-1)
+                held.profile = _Profile.of(foreground)
+                self._profile = _Profile.sum([self._profile, held.profile])
+                self._num_masked += 1
+
+    @property
+    def _num_ready(self) -> int:
+        """Frames, from the first of the view on, that windows can be made of."""
+        return self._num_masked if self._uses_masks else self._num_dropped + len(self._held)
+
+    def _track_ready_windows(self) -> None:
+        while self._num_ready >= self._next_start + self.settings.window:
+            self._track_window(self._next_start, self._next_start + self.settings.window)
+            # The last window ends with the view, wherever that is: it begins after this one.
+            while self._num_dropped <= self._next_start:
+                self._held.popleft()
+                self._num_dropped += 1
+            self._next_start += self.settings.stride
+
+    def _track_window(self, start: int, stop: int) -> None:
+        frames = [self._held[position - self._num_dropped] for position in range(start, stop)]
+        seed = len(frames) // 2 if self.settings.seed_at == "middle" else 0
+        points, is_empty = self._seeds(frames[seed])
+        xy = np.full((self.settings.window, self.settings.num_slots, 2), np.nan, np.float32)
+        visibility = np.zeros(xy.shape[:2], np.float32)
+        confidence = np.zeros(xy.shape[:2], np.float32)
+        if len(points):
+            on_small = (points + 0.5) * self._scale - 0.5
+            queries = np.concatenate([np.full((len(points), 1), seed), on_small], axis=1).astype(np.float32)
+            both_ways = self.settings.direction == "both"
+            found = self._tracker.track([frame.picture for frame in frames], queries, both_ways=both_ways)
+            filled = (slice(len(frames)), slice(len(points)))
+            xy[filled] = (found.xy + 0.5) / self._scale - 0.5
+            xy[seed, : len(points)] = points
+            visibility[filled], confidence[filled] = found.visibility, found.confidence
+        is_visible = visible(
+            visibility[: len(frames), : len(points)],
+            confidence[: len(frames), : len(points)],
+            rule=self._tracker.visible_rule,
+            above=self._tracker.visible_above,
+        )
+        self._counts.note(is_visible, seed, is_empty=is_empty)
+        padding = self.settings.window - len(frames)
+        region = self._region(_Profile.sum([frame.profile or self._nothing for frame in frames]))
+        row = {
+            "xy": xy,
+            "visibility": visibility,
+            "confidence": confidence,
+            "valid": np.arange(self.settings.num_slots) < len(points),
+            "frame": [frame.index for frame in frames] + [-1] * padding,
+            "frame_valid": [True] * len(frames) + [False] * padding,
+            "time": [frame.time for frame in frames] + [np.nan] * padding,
+            "start": frames[0].index,
+            "seed": frames[seed].index,
+            "region": region,
+        }
+        for name, values in row.items():
+            self.item.append(name, np.asarray(values)[None])
+
+    def _seeds(self, frame: _Held) -> tuple[np.ndarray, bool]:
+        """Where points start, (n, 2) px of the video, and whether the foreground is empty."""
+        height, width, grid = self.source.height, self.source.width, self.settings.grid
+        if self.settings.seeding == "whole-frame":
+            return grid_over_frame(np.ones((height, width), bool), grid), False
+        assert frame.foreground is not None
+        foreground = unpack_masks(frame.foreground, width)
+        if not foreground.any():
+            if self.settings.empty == "nothing":
+                return np.zeros((0, 2), np.float32), True
+            return grid_over_frame(np.ones((height, width), bool), grid), True
+        seeds = {"mask": spread_over_mask, "box": grid_over_box, "frame": grid_over_frame}[self.settings.seeding]
+        return seeds(foreground, grid), False
+
+    def _region(self, profile: _Profile) -> tuple[float, float, float, float]:
+        return profile.box() or (0.0, 0.0, self.source.width - 1.0, self.source.height - 1.0)
+
+    def _create_arrays(self) -> None:
+        num_frames, num_slots = self.settings.window, self.settings.num_slots
+        points = ("window", "frame", "point")
+        for name, shape, dtype, axes, unit, description in (
+            ("xy", (num_frames, num_slots, 2), "f4", (*points, "xy"), "px", "positions in the video's pictures"),
+            ("visibility", (num_frames, num_slots), "f4", points, None, "raw, in [0, 1]; see visible_rule"),
+            ("confidence", (num_frames, num_slots), "f4", points, None, "raw, in [0, 1]; see visible_rule"),
+            ("valid", (num_slots,), "?", ("window", "point"), None, "slots that hold a point"),
+            ("frame", (num_frames,), "i4", ("window", "frame"), None, "frame of the view, -1 after its end"),
+            ("frame_valid", (num_frames,), "?", ("window", "frame"), None, "frames that there are"),
+            ("time", (num_frames,), "f8", ("window", "frame"), "s", "time on the recording's clock"),
+            ("start", (), "i4", ("window",), None, "first frame of the window"),
+            ("seed", (), "i4", ("window",), None, "frame in which its points start"),
+            ("region", (4,), "f4", ("window", "box"), "px", "x0, y0, x1, y1 of the foreground of its frames"),
+        ):
+            chunk = WINDOWS_PER_CHUNK if num_slots in shape else 1024
+            self.item.create(name, shape=shape, dtype=dtype, axes=axes, unit=unit, chunk=chunk, description=description)
+
+    def _describe(self) -> None:
+        self.item.attributes.update(
+            tracker=self._tracker.name,
+            grid=self.settings.grid,
+            visible_rule=self._tracker.visible_rule,
+            visible_above=self._tracker.visible_above,
+            width=self.source.width,
+            height=self.source.height,
+            region=list(self._region(self._profile)),
+            **self._counts.attributes(),
+        )
+
+
+@dataclass(slots=True)
+class _Held:
+    """A frame that windows still need."""
+
+    index: int
+    time: float
+    picture: np.ndarray
+    foreground: np.ndarray | None = None
+    profile: _Profile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """Foreground pixels in each column and row of one mask, or of several added up."""
+
+    columns: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, foreground: np.ndarray) -> _Profile:
+        return cls(np.count_nonzero(foreground, axis=0), np.count_nonzero(foreground, axis=1))
+
+    @classmethod
+    def sum(cls, profiles: list[_Profile]) -> _Profile:
+        return cls(np.sum([one.columns for one in profiles], axis=0), np.sum([one.rows for one in profiles], axis=0))
+
+    def box(self, outside: float = 0.005) -> tuple[float, float, float, float] | None:
+        """x0, y0, x1, y1 of the foreground, leaving the share `outside` beyond each side: masks have stray spots."""
+        if not self.columns.any():
+            return None
+        low, high = [], []
+        for counts in (self.columns, self.rows):
+            up_to = np.cumsum(counts)
+            low.append(float(np.searchsorted(up_to, outside * up_to[-1], side="right")))
+            high.append(float(np.searchsorted(up_to, (1 - outside) * up_to[-1])))
+        return low[0], low[1], high[0], high[1]
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What is told of a view's tracks in the attributes."""
+
+    windows: int = 0
+    empty: int = 0
+    points: int = 0
+    seen: int = 0
+    visible: int = 0
+    survived: int = 0
+
+    def note(self, is_visible: np.ndarray, seed: int, *, is_empty: bool) -> None:
+        num_frames, num_points = is_visible.shape
+        self.windows += 1
+        self.empty += is_empty
+        self.points += num_points
+        self.seen += (num_frames - 1) * num_points
+        self.visible += int(is_visible.sum() - is_visible[seed].sum())
+        self.survived += int(is_visible[-1].sum())
+
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "num_windows": self.windows,
+            "num_empty_windows": self.empty,
+            "num_points": self.points,
+            "visible_share": self.visible / self.seen if self.seen else None,
+            "survival_share": self.survived / self.points if self.points else None,
+        }
+
+
+def frames_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
+    """Which frames are the nearest to a tick of a clock with `rate` ticks a second, (T,) bool.
+
+    times: (T,) s, rising. The first tick is the first frame. A frame that is the nearest to several ticks, because the
+    video has fewer frames a second than the clock, counts once. Of two equally near frames the earlier one counts.
+    """
+    picked = np.zeros(len(times), bool)
+    if not len(times):
+        return picked
+    ticks = np.arange(int(np.floor((times[-1] - times[0]) * rate + 1e-6)) + 1) / rate + times[0]
+    after = np.clip(np.searchsorted(times, ticks), 1, max(len(times) - 1, 1))
+    before = after - 1
+    after = np.minimum(after, len(times) - 1)
+    nearest = np.where(ticks - times[before] <= times[after] - ticks + 1e-9, before, after)
+    picked[nearest] = True
+    return picked
+
+
+def spread_over_mask(foreground: np.ndarray, grid: int) -> np.ndarray:
+    """Up to grid * grid points evenly spread over the foreground, (n, 2) float32 px (x, y), row by row.
+
+    foreground: (H, W) bool, not empty. A square lattice is made as fine as the number of points allows, so that n lies
+    a few per cent under grid * grid, or is the number of foreground pixels where there are fewer.
+    """
+    rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
+    top, left = rows[0], columns[0]
+    part = foreground[top : rows[-1] + 1, left : columns[-1] + 1]
+    most = grid * grid
+    fine = max(1.0, 0.5 * np.sqrt(np.count_nonzero(part) / most))
+    coarse = float(2 * max(part.shape))
+    best = _lattice(part, coarse)
+    if len(best) > most or not len(best):
+        best = np.argwhere(part)[:1, ::-1].astype(np.float32)
+    # The number of points falls with the spacing, but not smoothly: keep the most seen.
+    for _ in range(24):
+        spacing = max(1.0, 0.5 * (fine + coarse)) if coarse - fine > 1e-3 else fine
+        points = _lattice(part, spacing)
+        if len(points) > most:
+            fine = spacing
+        else:
+            coarse = spacing
+            if len(points) > len(best):
+                best = points
+    return best + np.array([left, top], np.float32)
+
+
+def _lattice(foreground: np.ndarray, spacing: float) -> np.ndarray:
+    height, width = foreground.shape
+    x, y = _ticks(width, spacing), _ticks(height, spacing)
+    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
+    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1)
+
+
+def _pixel(position: np.ndarray) -> np.ndarray:
+    """The pixel that a position lies in; halves go up, so that it does not matter from where positions are counted."""
+    return np.floor(position + 0.5).astype(int)
+
+
+def _ticks(extent: int, spacing: float) -> np.ndarray:
+    """Positions `spacing` apart that lie evenly to both sides of the middle, float32."""
+    ticks = np.arange((extent / 2) % spacing, extent, spacing) - 0.5
+    return ticks.astype(np.float32).clip(0, extent - 1)
+
+
+def grid_over_box(foreground: np.ndarray, grid: int) -> np.ndarray:
+    """A grid x grid lattice over the box of the foreground, kept where there is foreground; as `spread_over_mask`."""
+    rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
+    share = (np.arange(grid) + 0.5) / grid
+    x = columns[0] - 0.5 + share * (columns[-1] + 1 - columns[0])
+    y = rows[0] - 0.5 + share * (rows[-1] + 1 - rows[0])
+    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
+    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1).astype(np.float32)
+
+
+def grid_over_frame(foreground: np.ndarray, grid: int) -> np.ndarray:
+    """The grid of CoTracker over the whole frame, kept where there is foreground; as `spread_over_mask`.
+
+    As in its predictor the grid and the nearest-pixel mask are those of a picture of 384x512, with aligned corners.
+    """
+    height, width = foreground.shape
+    model_height, model_width = COTRACKER_SIZE
+    points = cotracker_grid(grid, model_height, model_width)
+    column, row = np.rint(points).astype(int).T
+    kept = foreground[row * height // model_height, column * width // model_width]
+    return points[kept] * np.array([(width - 1) / (model_width - 1), (height - 1) / (model_height - 1)], np.float32)

@@ -1,0 +1,177 @@
+"""What happens beside the training steps: metrics.csv, checkpoints, loggers, explained errors (imports Lightning)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.training.recipes import Recipe
+from actionprep.training.run import Phase, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from actionprep.training.fit import EpochReport
+
+
+class History(Checkpoint):
+    """Writes metrics.csv, a row an epoch; what a resumed run does again replaces what was there.
+
+    A `Checkpoint` to Lightning, because those are called after the task has logged the figures of the epoch.
+    """
+
+    def __init__(self, run: Run, phase: Phase, num_epochs: int, on_epoch: Callable[[EpochReport], None] | None) -> None:
+        self.run = run
+        self.phase = phase
+        self.num_epochs = num_epochs
+        self.on_epoch = on_epoch
+        self.rows: list[dict[str, Any]] = []
+        self._before = [row for row in run.metrics if row.get("phase") != phase]
+        self._began = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.rows = list(state["rows"])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
+        figures = dict(task.figures)
+        epoch = trainer.current_epoch
+        row = {"phase": self.phase, "epoch": epoch, **figures, "seconds": round(time.monotonic() - self._began, 3)}
+        self.rows = [one for one in self.rows if one["epoch"] != epoch] + [row]
+        if trainer.is_global_zero:
+            self.run.write_metrics([*self._before, *self.rows])
+            if self.on_epoch is not None:
+                from actionprep.training.fit import EpochReport
+
+                self.on_epoch(EpochReport(self.phase, epoch, self.num_epochs, figures))
+
+
+class Checkpoints(Checkpoint):
+    """Keeps last.ckpt, from which a run goes on, and best.ckpt, which tests use; each is replaced at once.
+
+    Best is the epoch with the best figure of the recipe, the earlier of equal ones; without val, as in a refit, the
+    last.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, phase: Phase, *, has_val: bool) -> None:
+        self.run = run
+        self.monitor = recipe.monitor if has_val else None
+        self.every_seconds = recipe.checkpoint_minutes * 60
+        self.validate_every = recipe.validate_every
+        self.best: float | None = None
+        self._saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.best = state["best"]
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        is_due = time.monotonic() - self._saved_at > self.every_seconds
+        # A step whose gradients are still being added up cannot be gone on from.
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if trainer.world_size > 1:
+            is_due = bool(trainer.strategy.broadcast(is_due))
+        if is_due and whole and batch_idx + 1 < trainer.num_training_batches:
+            self._save(trainer, self.run.last)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
+        is_best = self.monitor is None
+        if self.monitor is not None and (trainer.current_epoch + 1) % self.validate_every == 0:
+            value = task.figures[self.monitor]
+            better = value == value and (
+                self.best is None or (value < self.best if self.monitor == "val_loss" else value > self.best)
+            )
+            if better:
+                self.best, is_best = value, True
+        elif self.monitor is not None and self.best is None:
+            is_best = True
+        self._save(trainer, self.run.last)
+        if is_best and trainer.is_global_zero:
+            _link(self.run.last, self.run.best)
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        draft = path.with_name(f".{path.name}.draft")
+        try:
+            trainer.save_checkpoint(draft, weights_only=False)
+            if trainer.is_global_zero:
+                os.replace(draft, path)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"Cannot write the checkpoint {path}: {error.strerror or error}. Free some room, then go on with "
+                "--resume."
+            ) from error
+        finally:
+            if trainer.is_global_zero:
+                draft.unlink(missing_ok=True)
+        self._saved_at = time.monotonic()
+
+
+def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
+    """Lightning's loggers: TensorBoard in the run's folder, Weights & Biases where asked for."""
+    found: list[Any] = []
+    if tensorboard:
+        found.append(pl.loggers.TensorBoardLogger(str(run.folder), name="tensorboard", version=phase))
+    if wandb:
+        try:
+            import wandb as _  # noqa: F401
+        except ImportError:
+            raise EnvironmentProblem(
+                "Logging to Weights & Biases needs its package: pip install 'actionprep[wandb]', then 'wandb login'. "
+                "Without "
+                "it, metrics.csv and TensorBoard hold the same curves."
+            ) from None
+        found.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
+    return found or False
+
+
+@contextlib.contextmanager
+def memory_explained(recipe: Recipe) -> Iterator[None]:
+    """An error that says what to change when memory runs out."""
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        raise UserError(_no_memory(recipe, error)) from None
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "out of memory" in str(error):
+            raise UserError(_no_memory(recipe, error)) from None
+        raise
+
+
+def _no_memory(recipe: Recipe, error: BaseException) -> str:
+    smaller = max(recipe.batch // 2, 1)
+    return (
+        f"Out of memory with batch {recipe.batch} and precision {recipe.precision} "
+        f"({str(error).splitlines()[0][:160]}).\n"
+        f"Try batch = {smaller} with accumulate = {recipe.accumulate * 2}, which takes the same steps, or precision = "
+        '"bf16-mixed", or fewer frames in [input].'
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make target the same file as source; last.ckpt is only ever replaced, so best.ckpt keeps its content."""
+    draft = target.with_name(f".{target.name}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        os.link(source, draft)
+    except OSError:
+        import shutil
+
+        shutil.copyfile(source, draft)
+    os.replace(draft, target)

@@ -1,0 +1,179 @@
+"""Checkpoints: what they tell of themselves, and loading them without running code of theirs."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actionprep.errors import UserError
+from actionprep.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.training.inputs.base import ProductReader
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what is needed to use it.
+
+    card: recipe (tables), labels, views, sizes (what the model was built with), several_labels, snippets (how windows
+    were cut), pipeline (how the input was made), versions.
+    """
+
+    path: Path
+    card: dict[str, Any]
+    model: nn.Module
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that it was trained with."""
+        return Recipe.from_tables(self.card["recipe"], where=f"the checkpoint {self.path}")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.card["labels"])
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views, in the order of the view axis."""
+        return tuple(self.card["views"])
+
+    def check_labels(self, labels: Sequence[str], *, where: str) -> None:
+        """Raise UserError when the classes are not those of the training, in their order."""
+        if tuple(labels) == self.labels:
+            return
+        if sorted(labels) == sorted(self.labels):
+            what = "has the same classes in another order"
+        else:
+            new = [label for label in labels if label not in self.labels]
+            gone = [label for label in self.labels if label not in labels]
+            what = "has other classes: " + "; ".join(
+                f"{kind} {', '.join(names)}" for kind, names in (("new", new), ("missing", gone)) if names
+            )
+        raise UserError(
+            f"{where} {what}.\nThe checkpoint {self.path} was trained on {', '.join(self.labels)}, in this order. "
+            "Make the "
+            "snippets with these labels (actionprep snippets --labels …), or train anew."
+        )
+
+
+def card_of(
+    recipe: Recipe,
+    table: SnippetTable,
+    views: Sequence[str],
+    reader: ProductReader,
+    *,
+    pipeline: Mapping[str, Any],
+    phase: str,
+) -> dict[str, Any]:
+    """What a checkpoint tells of itself, as plain values."""
+    from actionprep.training.parts import is_multi_label
+    from actionprep.training.run import versions
+
+    return {
+        "schema": SCHEMA,
+        "recipe": recipe.to_tables(),
+        "labels": list(table.labels),
+        "views": list(views),
+        "sizes": model_sizes(recipe, reader),
+        "several_labels": is_multi_label(table),
+        "snippets": dict(table.settings),
+        "pipeline": dict(pipeline),
+        "phase": phase,
+        "versions": versions(),
+    }
+
+
+def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
+    """Settings that the model is built with: its preset's, under what the input decides, under what the recipe says."""
+    from actionprep.training.models.registry import model_card, model_settings
+
+    product = model_card(recipe.model).product
+    if product != recipe.product:
+        raise UserError(
+            f"The recipe '{recipe.name}' binds the model '{recipe.model}', which reads {product}, to the product "
+            f"'{recipe.product}'. Set product = \"{product}\", or choose another model (actiontrain models)."
+        )
+    known = model_settings(recipe.model)
+    from_input = {name: value for name, value in reader.model_sizes().items() if name in known}
+    return {**from_input, **recipe.sizes}
+
+
+def make_model(card: Mapping[str, Any]) -> nn.Module:
+    """The model of a card, with fresh weights."""
+    from actionprep.training.models.registry import build_model
+
+    return build_model(card["recipe"]["recipe"]["model"], num_classes=len(card["labels"]), **card["sizes"])
+
+
+def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
+    """A checkpoint of ours with its model in evaluation, its averaged weights where it has them.
+
+    Only tensors and plain values are read: a file that would run code is refused, not tried in another way.
+
+    Raises UserError for a missing, damaged, foreign or unsafe file.
+    """
+    path = Path(path)
+    content = read_safely(path)
+    card = content.get("actionprep") if isinstance(content, dict) else None
+    if not isinstance(card, dict) or "labels" not in card or "state_dict" not in content:
+        raise UserError(
+            f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give "
+            "best.ckpt "
+            "or last.ckpt of a run; published weights are for 'actiontrain fit --weights'."
+        )
+    if card.get("schema", 0) > SCHEMA:
+        raise UserError(
+            f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip "
+            "install "
+            "--upgrade actionprep"
+        )
+    model = make_model(card)
+    state = content["state_dict"]
+    prefix = "average.model." if any(name.startswith("average.model.") for name in state) else "model."
+    weights = {
+        name.removeprefix(prefix).removeprefix("_orig_mod."): values
+        for name, values in state.items()
+        if name.startswith(prefix)
+    }
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"The weights in {path} are not those of the model that it names, {card['recipe']['recipe']['model']}: "
+            f"{error}"
+        ) from None
+    return Checkpoint(path, card, model.to(device).eval())
+
+
+def read_safely(path: Path) -> Any:
+    """What a checkpoint file holds: tensors and plain values, or UserError."""
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}. A run's best.ckpt appears with its first validated epoch.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"{path} was not loaded: besides weights and plain values it holds objects, and opening those could run "
+            "code "
+            f"that somebody put there.\nGet the file from its source again, or save it there anew as a state_dict. "
+            f"(PyTorch: {reason})"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            "It is damaged, cut off, or another kind of file."
+        ) from None

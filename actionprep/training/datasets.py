@@ -1,0 +1,323 @@
+"""Snippets as training samples: a plain dataset for any loop, and the loader that our own loop uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.splits import Part, SplitAssignment
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError, nearest
+from actionprep.training.draws import Draws, epoch_order
+from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, input_settings
+
+Index = int | tuple[int, int]
+
+
+class SnippetDataset(Dataset[Batch]):
+    """Snippets of a store as samples, for a `torch.utils.data.DataLoader` or any other loop.
+
+    A sample is a dictionary: the arrays of the input (see its reader, e.g. `inputs.tracks.TracksReader`) without the
+    batch axis, label () int64 (-2: none of the labels), target (C) float32 and row () int64, the snippet's row of
+    `table`.
+
+    store:    a Store, or its path or URL.
+    snippets: name of the table, snippets/<name>, or a table.
+    inputs:   a product ("tracks"), or the settings of one (`TracksInput(frames=16)`).
+    views:    names of views, in this order; None: all that the product has.
+    split:    "train", "val" or "test" of the stored or default split, or of a `SplitAssignment` given as (split, part).
+    rows:     rows of the table instead; None and no split: all that are not ignored.
+    train:    sample and augment at random: functions of (seed, epoch, snippet) alone, whatever worker reads it.
+        Otherwise the same sample each time.
+
+    Raises UserError when the store lacks the product or the views.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        snippets: str | SnippetTable = "default",
+        inputs: str | InputSettings = "tracks",
+        *,
+        views: Sequence[str | int] | None = None,
+        split: Part | tuple[SplitAssignment, Part] | None = None,
+        rows: Sequence[int] | np.ndarray | None = None,
+        train: bool = False,
+        seed: int = 0,
+        reader: ProductReader | None = None,
+    ) -> None:
+        self.store = store if isinstance(store, Store) else Store(store)
+        self.table = read_table(self.store, snippets) if isinstance(snippets, str) else snippets
+        if reader is None:
+            reader = make_reader(self.store, self.table, inputs, views=views)
+        self.reader = reader
+        self.rows = self._chosen_rows(split, rows)
+        self.train = train
+        self.seed = seed
+        self.epoch = 0
+        self.variant = 0
+        self._target = torch.from_numpy(self.table.target.astype(np.float32))
+        self._label = torch.from_numpy(self.table.label.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Index) -> Batch:
+        """One sample; an index (epoch, number) names its epoch, and leaves undone what is augmented on the device."""
+        epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"Sample {number} of {len(self)}.")
+        batch = self.batch([int(self.rows[number])], epoch=epoch, augment=not isinstance(index, tuple))
+        return {name: values[0] for name, values in batch.items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their codes."""
+        return self.table.labels
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views, in the order of the view axis."""
+        return self.reader.views
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random numbers of an epoch; does not reach workers that are running already."""
+        self.epoch = epoch
+
+    def batch(self, rows: Sequence[int], *, epoch: int = 0, augment: bool = False) -> Batch:
+        """These rows of the table as one batch, with label, target and row.
+
+        augment: also what the input changes on the device; False leaves that to the training step.
+        """
+        draws = self.draws(rows, epoch=epoch)
+        batch = self.reader.read(rows, draws)
+        batch |= self.targets(rows)
+        return self.augmented(batch, epoch=epoch) if augment else batch
+
+    def draws(self, rows: Sequence[int], *, epoch: int = 0) -> Draws | None:
+        """Random numbers of these samples; None where nothing is drawn."""
+        if self.train:
+            return Draws(self.seed, epoch, rows)
+        return Draws(0, 0, rows, variant=self.variant) if self.variant else None
+
+    def targets(self, rows: Sequence[int]) -> Batch:
+        """Label (B), target (B, C) and row (B) of these rows."""
+        at = torch.as_tensor(np.asarray(rows, np.int64))
+        return {"label": self._label[at], "target": self._target[at], "row": at}
+
+    def augmented(self, batch: Batch, *, epoch: int = 0) -> Batch:
+        """A batch of `batch` changed at random on its device, with its targets where the change concerns them."""
+        rows = batch["row"].tolist()
+        # The reader's draws are a stream that `read` has begun: augmentation has one of its own.
+        if self.train:
+            draws = Draws(self.seed ^ 0xA06, epoch, rows)
+        elif self.variant:
+            draws = Draws(0xA06, 0, rows, variant=self.variant)
+        else:
+            return batch
+        batch = self.reader.augment(batch, draws)
+        codes = self.reader.mirror_codes()
+        if codes is not None and self.train:
+            mirrored = self.reader.mirrored(draws).to(batch["label"].device)
+            to = torch.from_numpy(codes).to(batch["label"].device)
+            label = batch["label"]
+            swapped = torch.where(label >= 0, to[label.clamp(min=0)], label)
+            batch["label"] = torch.where(mirrored, swapped, label)
+            # Column to[c] of a mirrored target holds what column c held.
+            batch["target"] = torch.where(mirrored[:, None], batch["target"][:, torch.argsort(to)], batch["target"])
+        return batch
+
+    def _chosen_rows(
+        self, split: Part | tuple[SplitAssignment, Part] | None, rows: Sequence[int] | np.ndarray | None
+    ) -> np.ndarray:
+        if rows is not None:
+            if split is not None:
+                raise UserError("Give either rows or a split, not both.")
+            return np.asarray(rows, np.int64)
+        if split is None:
+            return np.flatnonzero(self.table.used)
+        if isinstance(split, tuple):
+            return split[0].rows(split[1])
+        from actionprep.training.parts import SplitChoice, choose_parts
+
+        return choose_parts(self.store, self.table, SplitChoice()).split.rows(split)
+
+
+class SnippetLoader:
+    """Batches of a dataset in an order that is a function of (seed, epoch).
+
+    Products held in memory are read here, a batch at a time; others by worker processes. Several processes of one
+    training (rank of world) share each batch out. Besides the dataset's arrays a batch has weight (B) float32: 1, or 0
+    for a sample that only fills up a process without any; and total (), the samples of the batch in all processes.
+
+    epoch:   which epoch the next iteration gives.
+    skip:    batches left out at the start of the next iteration, of a training that was interrupted there.
+    """
+
+    def __init__(
+        self,
+        dataset: SnippetDataset,
+        *,
+        batch: int,
+        shuffle: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.batch = batch
+        self.shuffle = shuffle
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        self.skip = 0
+        self._loader: DataLoader[Batch] | None = None
+        if not dataset.reader.in_memory:
+            self._loader = DataLoader(
+                dataset,
+                batch_sampler=_Indices(self),
+                num_workers=workers,
+                collate_fn=_Collate(dataset.reader),
+                persistent_workers=workers > 0,
+                pin_memory=torch.cuda.is_available(),
+            )
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        plan = self.plan()[self.skip :]
+        if self._loader is None:
+            batches: Iterator[Batch] = (
+                self.dataset.batch(self.dataset.rows[mine].tolist(), epoch=self.epoch)
+                for mine, _ in map(self._share, plan)
+            )
+        else:
+            batches = iter(self._loader)
+        self.skip = 0
+        for numbers, found in zip(plan, batches, strict=True):
+            mine, filling = self._share(numbers)
+            weight = torch.full((len(mine),), 0.0 if filling else 1.0)
+            yield {**found, "weight": weight, "total": torch.tensor(len(numbers))}
+
+    def plan(self) -> list[np.ndarray]:
+        """Numbers of the samples of each batch of this epoch, over all processes."""
+        size = len(self.dataset)
+        order = epoch_order(self.dataset.seed, self.epoch, size) if self.shuffle else np.arange(size)
+        return [order[start : start + self.batch] for start in range(0, size, self.batch)]
+
+    def _share(self, numbers: np.ndarray) -> tuple[np.ndarray, bool]:
+        mine = numbers[self.rank :: self.world]
+        return (mine, False) if len(mine) else (numbers[:1], True)
+
+
+class _Indices:
+    """The index lists of the loader's next iteration, for torch's DataLoader."""
+
+    def __init__(self, loader: SnippetLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        loader = self.loader
+        for numbers in loader.plan()[loader.skip :]:
+            yield [(loader.epoch, int(number)) for number in loader._share(numbers)[0]]
+
+
+class _Collate:
+    """Joins samples by the reader's own rule."""
+
+    def __init__(self, reader: ProductReader) -> None:
+        self.join = reader.collate
+
+    def __call__(self, samples: list[Batch]) -> Batch:
+        own = ("label", "target", "row")
+        joined = self.join([{k: v[None] for k, v in sample.items() if k not in own} for sample in samples])
+        return {**joined, **{name: torch.stack([sample[name] for sample in samples]) for name in own}}
+
+
+def read_table(store: Store, name: str) -> SnippetTable:
+    """The table snippets/<name>; raises UserError that lists what there is."""
+    if not store.has("snippets", name):
+        have = sorted(key.recording for key in store.items("snippets"))
+        if not have:
+            raise UserError(
+                f"The store {store.url} has no snippets to train on. Make them with 'actionprep snippets' in the study "
+                "folder."
+            )
+        raise UserError(f"No snippets '{name}' in {store.url}.{nearest(name, have)} There are {', '.join(have)}.")
+    return SnippetTable.read(store.item("snippets", name))
+
+
+def make_reader(
+    store: Store, table: SnippetTable, inputs: str | InputSettings, *, views: Sequence[str | int] | None = None
+) -> ProductReader:
+    """The reader of a product with its settings."""
+    product = inputs if isinstance(inputs, str) else type(inputs).__module__.rsplit(".", 1)[-1]
+    model = find_input(product)
+    settings = input_settings(product, {} if isinstance(inputs, str) else inputs)
+    model.check_store(settings, store)
+    return model(settings, store, table, choose_views(store, product, table, views))
+
+
+def choose_views(
+    store: Store, product: str, table: SnippetTable, views: Sequence[str | int] | None = None
+) -> tuple[str, ...]:
+    """Names of the views to read; raises UserError naming those that there are.
+
+    None: all that the product has of the table's recordings, in natural order.
+    """
+    from actionprep.datasets.catalogue import natural_key
+
+    recordings = {table.recordings[code] for code in np.unique(table.recording)}
+    there = sorted({key.view for key in store.items(product) if key.recording in recordings}, key=natural_key)
+    if not there:
+        raise UserError(
+            f"The store {store.url} has {product}, but of none of the recordings that the snippets are of. Build "
+            "both of "
+            "the same study: actionprep build."
+        )
+    if not views:
+        return tuple(there)
+    chosen = []
+    for view in map(str, views):
+        if view in there:
+            chosen.append(view)
+        elif view.isdecimal() and int(view) < len(there):
+            chosen.append(there[int(view)])
+        else:
+            raise UserError(
+                f"No view '{view}' in {product} of {store.url}.{nearest(view, there)} There are {', '.join(there)}."
+            )
+    return tuple(dict.fromkeys(chosen))
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with all its arrays on that device."""
+    return {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+
+
+def model_inputs(model: Any, batch: Batch) -> dict[str, Tensor]:
+    """The arrays of a batch that the model's forward takes, by name; raises UserError when a needed one is missing."""
+    import inspect
+
+    forward = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
+    taken = {name: batch[name] for name in forward if name in batch}
+    missing = [
+        name for name, one in forward.items() if name not in batch and one.default is one.empty and name != "self"
+    ]
+    if missing:
+        raise UserError(
+            f"{type(model).__name__} needs {', '.join(missing)}, and its input gives {', '.join(batch)}. The recipe "
+            "binds "
+            "a model to the input of another product: choose a product that fits the model."
+        )
+    return taken

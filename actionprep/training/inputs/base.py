@@ -1,0 +1,162 @@
+"""What every input has in common: settings that need no torch, and a reader from snippets to batches."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from actionprep.errors import UserError, nearest
+from actionprep.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.store import Store
+    from actionprep.training.draws import Draws
+
+Batch = dict[str, "Tensor"]
+
+
+class InputSettings(Settings):
+    """How snippets of one product are sampled, normalised and augmented."""
+
+    num_test_variants: ClassVar[int] = 1
+
+
+class ProductReader(ABC):
+    """Reads the snippets of one table from one product; `INPUT` of each module of this package names one.
+
+    product:   the product of the store.
+    Settings:  its settings, a subclass of InputSettings.
+    in_memory: True: everything needed is held (on the device, where it fits) and `read` takes whole batches; False:
+        `read` is called with one row at a time in the loader's workers, and `collate` joins the samples.
+
+    store, table, views: what to read; every row of the table may be asked for. Views stand in this order on the view
+    axis of what `read` gives; a snippet without one of them has that view masked.
+    """
+
+    product: ClassVar[str]
+    Settings: ClassVar[type[InputSettings]]
+    in_memory: bool = False
+
+    def __init__(self, settings: Any, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
+        self.settings = settings
+        self.store = store
+        self.table = table
+        self.views = tuple(views)
+
+    @abstractmethod
+    def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:
+        """Arrays of these snippets with the batch axis first; the model's forward takes them by name.
+
+        draws: the random numbers of each sample, for training; None: the centre, always the same. Test variants
+        (other crops, other sampling times) come through `draws.variant`.
+        """
+
+    def augment(self, batch: Batch, draws: Draws) -> Batch:
+        """The batch changed at random, on its device; the base leaves it as it is."""
+        return batch
+
+    def mirrored(self, draws: Draws) -> Tensor:
+        """(B,) bool: which samples `augment` mirrors with these draws."""
+        import torch
+
+        return torch.zeros(len(draws), dtype=torch.bool)
+
+    def mirror_codes(self) -> np.ndarray | None:
+        """(C,) the code that each label becomes when its sample is mirrored; None when none is."""
+        return None
+
+    @classmethod
+    def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:
+        """First and last + 1 instant in seconds that the product covers in some view, for cutting windows."""
+        raise UserError(f"Windows cannot be cut from '{cls.product}' alone.")
+
+    def mix(self, batch: Batch, partner: Tensor, share: Tensor) -> Batch:
+        """Each sample mixed with batch[partner], of which 1 - share comes in; share (B,) in [0, 1].
+
+        The base blends floating-point arrays and joins boolean ones.
+        """
+        mixed = {}
+        for name, values in batch.items():
+            keep = share.view(-1, *[1] * (values.ndim - 1))
+            if values.is_floating_point():
+                mixed[name] = keep * values + (1 - keep) * values[partner]
+            else:
+                mixed[name] = values | values[partner] if values.dtype == _bool() else values
+        return mixed
+
+    def collate(self, samples: Sequence[Batch]) -> Batch:
+        """Join samples that `read` gave one by one; pads nothing."""
+        import torch
+
+        return {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
+
+    def to(self, device: torch.device) -> None:  # noqa: B027 - nothing is held unless a reader says so
+        """Move what is held to the device, where it fits."""
+
+    def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:
+        """The batch as if only some of the views had been seen, of the same shape."""
+        raise UserError(f"Views cannot be left out one by one of '{self.product}': its batches have one view only.")
+
+    def model_sizes(self) -> dict[str, Any]:
+        """Sizes that the input decides, as a builder of models may take them (num_views, num_points, num_frames, …)."""
+        return {"num_views": len(self.views)}
+
+    @classmethod
+    def check_store(cls, settings: Any, store: Store) -> None:
+        """Raise UserError that says which stage to run when the store lacks the product."""
+        if not store.items(cls.product):
+            have = ", ".join(store.products()) or "nothing yet"
+            raise UserError(
+                f"This recipe reads '{cls.product}', and the store {store.url} has none of it; it has {have}.\n"
+                f"Make it with 'actionprep build {cls.product}' in the study folder, or choose a recipe for what "
+                "there is "
+                "(actiontrain recipes)."
+            )
+
+
+def products() -> list[str]:
+    """Products that have an input, by the names of this package's modules."""
+    package = importlib.import_module("actionprep.training.inputs")
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name != "base" and module.name[0] != "_"
+    )
+
+
+def find_input(product: str) -> type[ProductReader]:
+    """The reader of a product; raises UserError naming the nearest one.
+
+    A module of this package is an input when it is named as the product and has `INPUT`, its reader's class.
+    """
+    known = products()
+    if product not in known:
+        raise UserError(f"No input '{product}'.{nearest(product, known)} Inputs: {', '.join(known)}.")
+    reader: type[ProductReader] = importlib.import_module(f"actionprep.training.inputs.{product}").INPUT
+    return reader
+
+
+def input_settings(product: str, values: Mapping[str, Any] | InputSettings) -> InputSettings:
+    """Settings of a product's input, from plain values."""
+    model = find_input(product).Settings
+    if isinstance(values, InputSettings):
+        if not isinstance(values, model):
+            raise UserError(
+                f"Input settings of another product: expected {model.__name__}, got {type(values).__name__}."
+            )
+        return values
+    return model.read(dict(values), where="[input] of the recipe")
+
+
+def _bool() -> Any:
+    import torch
+
+    return torch.bool

@@ -1,0 +1,76 @@
+"""Losses of one label, several labels and labels of every frame, each sample weighed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actionprep.training.metrics import class_weights, positive_weights
+from actionprep.training.recipes import LossSettings
+
+
+class ClassificationLoss(nn.Module):
+    """Loss of each sample.
+
+    logits (B, C), or (B, T, C) for every frame, and target (B, C) or (B, T, C), shares of each class → (B). Frames that
+    frame_valid (B, T) leaves out do not count. With one label, cross-entropy is weighed by the class of the target;
+    weights are 1 on average over the training snippets, so that they do not change the learning rate.
+
+    target (S, C) of the training snippets gives the class weights; with `several` labels they are those of positives.
+    Focal loss: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4.
+    """
+
+    weight: Tensor
+
+    def __init__(self, settings: LossSettings, target: np.ndarray, *, several: bool) -> None:
+        super().__init__()
+        self.name = settings.name if settings.name != "auto" else ("bce" if several else "cross-entropy")
+        self.smoothing = settings.label_smoothing
+        self.gamma = settings.gamma
+        self.several = several or self.name == "bce"
+        weight = np.ones(target.shape[1])
+        if settings.class_weights == "balanced":
+            weight = positive_weights(target) if self.several else class_weights(target)
+        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32))
+
+    def forward(self, logits: Tensor, target: Tensor, frame_valid: Tensor | None = None) -> Tensor:
+        """Loss (B)."""
+        logits = logits.float()
+        if logits.ndim == 3 and target.ndim == 2:
+            target = target[:, None].expand(-1, logits.shape[1], -1)
+        loss = self._by_label(logits, target) if self.several else self._by_class(logits, target)
+        if logits.ndim == 3:
+            if frame_valid is None:
+                return loss.mean(1)
+            return (loss * frame_valid).sum(1) / frame_valid.sum(1).clamp(min=1)
+        return loss
+
+    def _by_class(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.smoothing:
+            target = target * (1 - self.smoothing) + target.sum(-1, keepdim=True) * self.smoothing / target.shape[-1]
+        log_p = F.log_softmax(logits, -1)
+        loss = -target * log_p * self.weight
+        if self.name == "focal":
+            loss = loss * (1 - log_p.exp()) ** self.gamma
+        return loss.sum(-1)
+
+    def _by_label(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.smoothing:
+            target = target * (1 - self.smoothing) + self.smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.weight, reduction="none")
+        if self.name == "focal":
+            p = logits.sigmoid()
+            loss = loss * (target * (1 - p) + (1 - target) * p) ** self.gamma
+        return loss.mean(-1)
+
+
+def clip_logits(logits: Tensor, frame_valid: Tensor | None = None) -> Tensor:
+    """Logits of the snippet (B, C) from those of its frames (B, T, C): the mean over valid frames; (B, C) stay."""
+    if logits.ndim == 2:
+        return logits
+    if frame_valid is None:
+        return logits.mean(1)
+    seen = frame_valid.unsqueeze(-1)
+    return (logits * seen).sum(1) / seen.sum(1).clamp(min=1)

@@ -1,0 +1,104 @@
+"""A plain transformer whose tokens are a few frames of one joint's heatmap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from actionprep.errors import UserError
+from actionprep.training.models.attention import Block, drop_path_rates, init_transformer
+from actionprep.training.models.tokens import resize_time
+
+
+class HeatmapTransformer(nn.Module):
+    """Heatmap volumes → class logits.
+
+    clip (B, K, T, H, W) float in 0..1, K joints; frame_valid (B, T) bool or None → (B, num_classes). T is a multiple
+    of `patch_frames`. A token is `patch_frames` frames of one joint's H x W map: (T / patch_frames) * K tokens.
+
+    After the heatmap study's "vanilla" transformer (woringer404v/MotionBERT), itself after Mao et al., "Masked Motion
+    Predictors are Strong 3D Action Representation Learners", ICCV 2023: learned time and joint embeddings, pre-norm
+    blocks, mean of all tokens.
+
+    Changed: padded frames are masked; another number of frames interpolates the time embedding instead of failing; the
+    volume is read as it lies in memory (the study moved 10 MB a clip to put the map last). Temporal shift belongs to
+    the recipe, and there it shifts time: the study's rolled the joints.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_joints: int = 17,
+        num_frames: int = 48,
+        map_size: int = 56,
+        patch_frames: int = 4,
+        width: int = 256,
+        depth: int = 8,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
+        layer_norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if num_frames % patch_frames:
+            raise UserError(f"A token holds {patch_frames} frames, and {num_frames} frames are no multiple of that.")
+        self.num_joints = num_joints
+        self.map_size = map_size
+        self.patch_frames = patch_frames
+        self.embed = nn.Linear(patch_frames * map_size * map_size, width)
+        self.time_embed = nn.Parameter(torch.zeros(num_frames // patch_frames, width))
+        self.joint_embed = nn.Parameter(torch.zeros(num_joints, width))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                heads,
+                int(width * mlp_ratio),
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=rate,
+                layer_norm_eps=layer_norm_eps,
+            )
+            for rate in drop_path_rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.head = nn.Linear(width, num_classes)
+        init_transformer(self)
+        nn.init.trunc_normal_(self.time_embed, std=0.02)
+        nn.init.trunc_normal_(self.joint_embed, std=0.02)
+
+    def forward(self, clip: Tensor, frame_valid: Tensor | None = None) -> Tensor:
+        """Class logits (B, num_classes)."""
+        return self.head(self.features(clip, frame_valid))
+
+    def features(self, clip: Tensor, frame_valid: Tensor | None = None) -> Tensor:
+        """What the head sees: the mean of the normalised tokens of valid frames, (B, width)."""
+        batch, joints, frames, height, width = clip.shape
+        if joints != self.num_joints or (height, width) != (self.map_size, self.map_size) or frames % self.patch_frames:
+            raise UserError(
+                f"This model reads {self.num_joints} joints on maps of {self.map_size} x {self.map_size}, "
+                f"{self.patch_frames} frames a token, "
+                f"and got {joints} joints, {frames} frames, maps of {height} x {width}. Render the heatmaps at that "
+                "size, or build the model "
+                "for these."
+            )
+        steps = frames // self.patch_frames
+        mask = None
+        if frame_valid is not None:
+            clip = clip * frame_valid[:, None, :, None, None]
+            seen = frame_valid.view(batch, steps, self.patch_frames).any(2)
+            seen = seen | ~seen.any(1, keepdim=True)
+            mask = seen.unsqueeze(1).expand(-1, joints, -1).reshape(batch, 1, 1, joints * steps)
+        x = self.embed(clip.reshape(batch, joints, steps, -1))
+        x = x + self.joint_embed.unsqueeze(1) + resize_time(self.time_embed, steps)
+        x = self.dropout(x.flatten(1, 2))
+        for block in self.blocks:
+            x = block(x, mask=mask)
+        x = self.norm(x)
+        if mask is None:
+            return x.mean(1)
+        weight = mask[:, 0, 0, :, None].to(x.dtype)
+        return (x * weight).sum(1) / weight.sum(1)

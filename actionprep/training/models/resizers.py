@@ -1,0 +1,331 @@
+"""Learned enlargement of small clips before I3D: resizers, spatial transformers, and both in one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actionprep.errors import UserError
+from actionprep.training.models.i3d import I3D
+
+# The places of a TransformerResizer where a transform may be read or applied, in order of the forward pass.
+POINTS = (
+    "the input",
+    "after the first convolution",
+    "after the second convolution",
+    "after the enlargement",
+    "after the residual blocks",
+    "after the third convolution",
+    "after adding the features",
+    "after the last convolution",
+    "after adding the clip",
+)
+
+
+class Resizer(nn.Module):
+    """Small clips → clips of the classifier's size.
+
+    clip (B, C, t, h, w) float of any size, in the classifier's value range → (B, C, T, H, W), size = (T, H, W).
+
+    A trilinear enlargement plus what a small convolutional network adds to it: after Talebi and Milanfar, "Learning to
+    Resize Images for Computer Vision Tasks", ICCV 2021, in 3D, as the TinyVIRAT study has it (abhay3010/pytorch-i3d,
+    V4_3D and V4_2D). kernel: "3d" looks along time, "2d" at single frames.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel: Literal["2d", "3d"] = "3d",
+        blocks: int = 1,
+        size: tuple[int, int, int] = (32, 112, 112),
+        in_channels: int = 3,
+        width: int = 16,
+    ) -> None:
+        super().__init__()
+        if kernel not in ("2d", "3d"):
+            raise UserError(f"A resizer's kernels are '2d' or '3d', not {kernel!r}.")
+        first, inner, last = ((7, 7, 7), (3, 3, 3), (3, 3, 3)) if kernel == "3d" else ((1, 7, 7), (1, 3, 3), (1, 7, 7))
+        self.size = size
+        self.c1 = _Unit(in_channels, width, first, norm=False)
+        self.c2 = _Unit(width, width, (1, 1, 1))
+        self.residual_blocks = nn.Sequential(*(_ResidualBlock(width, inner) for _ in range(blocks)))
+        self.c3 = _Unit(width, width, inner, activate=False)
+        self.c4 = _Unit(width, in_channels, last, activate=False, norm=False)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Enlarged clips."""
+        x = enlarge(self.c2(self.c1(clip)), self.size)
+        return self.c4(self.c3(self.residual_blocks(x)) + x) + enlarge(clip, self.size)
+
+
+class SpatialTransformer(nn.Module):
+    """Turn, shift and scale clips by an affine map that the network reads from them.
+
+    clip (B, C, T, H, W) float of any size → the same shape. One map for the clip, or with per_frame one for every
+    frame.
+
+    Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015, in the sizes of the TinyVIRAT study
+    (abhay3010/pytorch-i3d). Changed: frames are cut out of the clip along time (the study's reshape took three
+    successive frames of one colour for a picture); one map a clip, so that nothing jitters; any input size (features
+    are pooled to a fixed grid; the study's input of 14 pixels failed).
+    """
+
+    def __init__(self, *, in_channels: int = 3, grid: int = 7, per_frame: bool = False) -> None:
+        super().__init__()
+        self.per_frame = per_frame
+        self.localisation = nn.Sequential(
+            nn.Conv2d(in_channels, 16, 7, padding=3),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(16, 8, 5, padding=2),
+            nn.MaxPool2d(2),
+            nn.Tanh(),
+            nn.AdaptiveAvgPool2d(grid),
+        )
+        self.affine = _affine_head(8 * grid * grid)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Warped clips."""
+        features = frame_features(self.localisation, clip, per_frame=self.per_frame)
+        return warp(clip, self.affine(features).unflatten(-1, (2, 3)))
+
+
+class TransformerResizer(nn.Module):
+    """A 2D resizer with a spatial transformer inside: theta is read at one point and applied there or later.
+
+    clip (B, C, t, h, w) float of any size, in the classifier's value range → (B, C, T, H, W), size = (T, H, W).
+    read_at, apply_at: points 0 to 8, see POINTS; read_at <= apply_at gives 45 pairs. From point 3 on the transform is
+    read at full size.
+
+    After abhay3010/pytorch-i3d, TransformerWithResizer. Changed: theta = (0.5 + sigmoid(s)) * affine starts at the
+    identity (the study's 1 + sigmoid(s) began with half as much again, a zoom out with a black border); frames are cut
+    out along time; one theta a clip unless per_frame; any input size.
+    """
+
+    def __init__(
+        self,
+        *,
+        read_at: int = 0,
+        apply_at: int = 0,
+        blocks: int = 1,
+        size: tuple[int, int, int] = (32, 112, 112),
+        in_channels: int = 3,
+        grid: int = 7,
+        per_frame: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= read_at <= apply_at < len(POINTS):
+            raise UserError(
+                f"theta is read at a point from 0 to {len(POINTS) - 1} and applied at that or a later one, and "
+                f"read_at={read_at}, apply_at={apply_at} is not so. The points are: "
+                + ", ".join(f"{i} {name}" for i, name in enumerate(POINTS))
+                + "."
+            )
+        self.read_at = read_at
+        self.apply_at = apply_at
+        self.size = size
+        self.per_frame = per_frame
+        self.c1 = _Unit(in_channels, 32, (1, 7, 7), norm=False)
+        self.c2 = _Unit(32, 16, (1, 1, 1))
+        self.residual_blocks = nn.Sequential(*(_ResidualBlock(16, (1, 3, 3)) for _ in range(blocks)))
+        self.c3 = _Unit(16, 16, (1, 3, 3), activate=False)
+        self.c4 = _Unit(16, in_channels, (1, 7, 7), activate=False, norm=False)
+        channels = {0: in_channels, 1: 32, 7: in_channels, 8: in_channels}.get(read_at, 16)
+        self.localisation = nn.Sequential(
+            nn.Conv2d(channels, 16, 5, padding=2),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            nn.BatchNorm2d(16),
+            nn.Tanh(),
+            nn.Conv2d(16, 8, 3, padding=1),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(8),
+            nn.Tanh(),
+            nn.AdaptiveAvgPool2d(grid),
+        )
+        self.affine = _affine_head(8 * grid * grid)
+        self.scale = _small_head(8 * grid * grid, [0.0])
+
+    def theta(self, x: Tensor) -> Tensor:
+        """The affine map read from x (B, C, T, H, W): (B, 2, 3), or (B, T, 2, 3) with per_frame."""
+        features = frame_features(self.localisation, x, per_frame=self.per_frame)
+        return (self.affine(features) * (0.5 + self.scale(features).sigmoid())).unflatten(-1, (2, 3))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Enlarged and warped clips."""
+        theta = None
+
+        def point(index: int, x: Tensor) -> Tensor:
+            nonlocal theta
+            if index == self.read_at:
+                theta = self.theta(x)
+            return warp(x, theta) if index == self.apply_at and theta is not None else x
+
+        clip = point(0, clip)
+        x = point(2, self.c2(point(1, self.c1(clip))))
+        enlarged = point(3, enlarge(x, self.size))
+        x = point(5, self.c3(point(4, self.residual_blocks(enlarged))))
+        x = point(7, self.c4(point(6, x + enlarged)))
+        return point(8, x + enlarge(clip, self.size))
+
+
+class FrontEndI3D(nn.Module):
+    """A front end, then I3D, trained together.
+
+    clip (B, C, t, h, w) float of any size, RGB scaled to -1..1 → class logits (B, num_classes).
+    """
+
+    def __init__(self, front: nn.Module, i3d: I3D) -> None:
+        super().__init__()
+        self.front = front
+        self.i3d = i3d
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Class logits (B, num_classes)."""
+        return self.i3d(self.front(clip))
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What I3D's head sees, (B, channels)."""
+        return self.i3d.features(self.front(clip))
+
+
+def i3d_resizer(
+    *,
+    num_classes: int,
+    kernel: Literal["2d", "3d"] = "3d",
+    blocks: int = 1,
+    size: tuple[int, int, int] = (32, 112, 112),
+    in_channels: int = 3,
+    **i3d: Any,
+) -> FrontEndI3D:
+    """I3D behind a resizer; what is not the resizer's goes to I3D."""
+    front = Resizer(kernel=kernel, blocks=blocks, size=size, in_channels=in_channels)
+    return FrontEndI3D(front, I3D(num_classes=num_classes, in_channels=in_channels, **i3d))
+
+
+def i3d_stn_resizer(
+    *,
+    num_classes: int,
+    kernel: Literal["2d", "3d"] = "2d",
+    blocks: int = 1,
+    size: tuple[int, int, int] = (32, 112, 112),
+    in_channels: int = 3,
+    per_frame: bool = False,
+    **i3d: Any,
+) -> FrontEndI3D:
+    """I3D behind a spatial transformer and a resizer."""
+    front = nn.Sequential(
+        SpatialTransformer(in_channels=in_channels, per_frame=per_frame),
+        Resizer(kernel=kernel, blocks=blocks, size=size, in_channels=in_channels),
+    )
+    return FrontEndI3D(front, I3D(num_classes=num_classes, in_channels=in_channels, **i3d))
+
+
+def i3d_transformer_resizer(
+    *,
+    num_classes: int,
+    read_at: int = 0,
+    apply_at: int = 0,
+    blocks: int = 1,
+    size: tuple[int, int, int] = (32, 112, 112),
+    in_channels: int = 3,
+    per_frame: bool = False,
+    **i3d: Any,
+) -> FrontEndI3D:
+    """I3D behind a resizer that transforms its clip on the way."""
+    front = TransformerResizer(
+        read_at=read_at, apply_at=apply_at, blocks=blocks, size=size, in_channels=in_channels, per_frame=per_frame
+    )
+    return FrontEndI3D(front, I3D(num_classes=num_classes, in_channels=in_channels, **i3d))
+
+
+def enlarge(x: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Trilinear resize to (T, H, W) with corners kept on corners."""
+    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="trilinear", align_corners=True)
+
+
+def warp(x: Tensor, theta: Tensor) -> Tensor:
+    """Sample x (B, C, T, H, W) bilinearly where theta says, with zeros outside; the same shape again.
+
+    theta: affine maps (B, 2, 3) for whole clips, or (B, T, 2, 3) for single frames, in coordinates from -1 to 1.
+    """
+    batch, _, frames, height, width = x.shape
+    one_for_the_clip = theta.ndim == 3
+    # Coordinates in half precision would move pixels; the sampling is done in float32 whatever surrounds it.
+    maps = (theta if one_for_the_clip else theta.flatten(0, 1)).float()[:, None, None]
+    columns = (2 * torch.arange(width, device=x.device, dtype=torch.float32) + 1) / width - 1
+    rows = ((2 * torch.arange(height, device=x.device, dtype=torch.float32) + 1) / height - 1).unsqueeze(1)
+    where = maps[..., 0] * columns.unsqueeze(-1) + maps[..., 1] * rows.unsqueeze(-1) + maps[..., 2]
+    pictures = (x.flatten(1, 2) if one_for_the_clip else x.transpose(1, 2).flatten(0, 1)).float()
+    moved = F.grid_sample(pictures, where, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if one_for_the_clip:
+        return moved.view_as(x).to(x.dtype)
+    return moved.unflatten(0, (batch, frames)).transpose(1, 2).to(x.dtype)
+
+
+def frame_features(network: nn.Module, x: Tensor, *, per_frame: bool) -> Tensor:
+    """Run a 2D network on the frames of x (B, C, T, H, W): flat features (B, T, F), or their mean over time (B, F)."""
+    features = network(x.transpose(1, 2).flatten(0, 1)).flatten(1).unflatten(0, (x.shape[0], x.shape[2]))
+    return features if per_frame else features.mean(1)
+
+
+def _affine_head(features: int) -> nn.Sequential:
+    """Features → the six numbers of an affine map, the identity at the start."""
+    return _small_head(features, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+
+
+def _small_head(features: int, start: list[float]) -> nn.Sequential:
+    """Features → a few numbers that begin as `start` whatever the features are."""
+    last = nn.Linear(32, len(start))
+    nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor(start))
+    return nn.Sequential(nn.Linear(features, 32), nn.Tanh(), last)
+
+
+class _Unit(nn.Module):
+    """Convolution without bias that keeps the size, leaky ReLU, batch norm (in that order)."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: tuple[int, int, int],
+        *,
+        activate: bool = True,
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.conv3d = nn.Conv3d(channels_in, channels_out, kernel, padding=padding, bias=False)
+        self.bn = nn.BatchNorm3d(channels_out, eps=1e-3, momentum=0.01) if norm else None
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.conv3d.kernel_size
+        if x.shape[2] < kernel[0]:
+            # Padded beforehand, because oneDNN's bfloat16 gradients overrun memory where a kernel outreaches the clip.
+            longer = F.pad(x, (0, 0, 0, 0, kernel[0] // 2, kernel[0] // 2))
+            x = F.conv3d(longer, self.conv3d.weight, None, 1, (0, kernel[1] // 2, kernel[2] // 2))
+        else:
+            x = self.conv3d(x)
+        if self.activate:
+            x = F.leaky_relu(x, 0.2)
+        return x if self.bn is None else self.bn(x)
+
+
+class _ResidualBlock(nn.Module):
+    """Two convolutions with batch norm, leaky ReLU between, around a skip."""
+
+    def __init__(self, width: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.conv1 = nn.Conv3d(width, width, kernel, padding=padding)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, kernel, padding=padding)
+        self.bn2 = nn.BatchNorm3d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bn2(self.conv2(F.leaky_relu(self.bn1(self.conv1(x)), 0.2)))

@@ -1,0 +1,167 @@
+"""TimeSformer: a ViT whose blocks attend over time and over space one after the other, jointly, or over space alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from actionprep.errors import UserError
+from actionprep.training.models.attention import Attention, Block, DropPath, Mlp, drop_path_rates, init_transformer
+from actionprep.training.models.tokens import Tubelets, pair, resize_space, resize_time
+
+SpaceTime = Literal["divided", "joint", "space"]
+
+
+class TimeSformer(nn.Module):
+    """Frames of a clip → class logits.
+
+    clip (B, C, T, H, W) float, RGB, normalised with mean 0.45 and deviation 0.225 of the 0..1 range → (B, num_classes).
+
+    Bertasius, Wang and Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021.
+    State-dict keys are those of the published weights without their prefix `model.`.
+
+    attention: "divided" (time, then space), "joint" (all tokens at once), "space" (each frame alone, frames averaged
+    at the end). num_frames and image_size are what the position tables are made for; a clip of another length or size
+    gets them interpolated.
+
+    Changed: the class head belongs to the number of classes alone, and the frame count is an ordinary argument (the
+    published builder ignores it, so that 16- and 96-frame weights do not load); positions are interpolated in 2D
+    (bicubic) and in time (linear), not by nearest neighbour over the flattened grid; stochastic depth drops whole
+    clips; tokens stay in frame order, so that attention over time needs no copies.
+    """
+
+    time_embed: nn.Parameter | None
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_frames: int = 8,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        attention: SpaceTime = "divided",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.1,
+        layer_norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if attention not in ("divided", "joint", "space"):
+            raise UserError(f"TimeSformer attends 'divided', 'joint' or over 'space', not {attention!r}.")
+        height, frame_width = pair(image_size)
+        if height % patch_size or frame_width % patch_size:
+            raise UserError(
+                f"TimeSformer cuts frames into patches of {patch_size} x {patch_size} pixels, and {height} x "
+                f"{frame_width} is no multiple "
+                "of that. Choose another image size or patch size."
+            )
+        self.attention: SpaceTime = attention
+        self.patch_size = patch_size
+        self.grid = (height // patch_size, frame_width // patch_size)
+        self.patch_embed = Tubelets(in_channels, width, (1, patch_size, patch_size), flat=True)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], width))
+        self.time_embed = nn.Parameter(torch.zeros(1, num_frames, width)) if attention != "space" else None
+        self.pos_drop = nn.Dropout(dropout)
+        hidden = int(width * mlp_ratio)
+        kind = _DividedBlock if attention == "divided" else Block
+        self.blocks = nn.ModuleList(
+            kind(
+                width,
+                heads,
+                hidden,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=rate,
+                layer_norm_eps=layer_norm_eps,
+            )
+            for rate in drop_path_rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.head = nn.Linear(width, num_classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start values; divided attention starts without its time branch, so that image weights keep their meaning."""
+        init_transformer(self)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for block in self.blocks:
+            if isinstance(block, _DividedBlock):
+                nn.init.zeros_(block.temporal_fc.weight)
+                nn.init.zeros_(block.temporal_fc.bias)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Class logits (B, num_classes)."""
+        return self.head(self.features(clip))
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What the head sees: the normalised class token, (B, width)."""
+        tokens = self.patch_embed(clip)
+        batch, frames, rows, columns, _ = tokens.shape
+        places = resize_space(self.pos_embed[0, 1:].unflatten(0, self.grid), (rows, columns)).flatten(0, 1)
+        if self.time_embed is not None:
+            places = places + resize_time(self.time_embed[0], frames).unsqueeze(1)
+        x = self.pos_drop(tokens.flatten(2, 3) + places)
+        cls = self.pos_drop(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
+        if self.attention == "divided":
+            for block in self.blocks:
+                cls, x = block(cls, x)
+        elif self.attention == "joint":
+            x = torch.cat([cls, x.flatten(1, 2)], 1)
+            for block in self.blocks:
+                x = block(x)
+            cls = x[:, :1]
+        else:
+            x = torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x], 2).flatten(0, 1)
+            for block in self.blocks:
+                x = block(x)
+            cls = x[:, 0].unflatten(0, (batch, frames)).mean(1, keepdim=True)
+        return self.norm(cls[:, 0])
+
+
+class _DividedBlock(nn.Module):
+    """Attention over time, attention over space with the class token in every frame, MLP.
+
+    cls (B, 1, D), x (B, T, P, D) → the same two. Both residual streams stay contiguous; only the normalised inputs are
+    joined.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        dropout: float,
+        attention_dropout: float,
+        drop_path: float,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.temporal_norm1 = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.temporal_attn = Attention(width, heads, dropout=attention_dropout)
+        self.temporal_fc = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.attn = Attention(width, heads, dropout=attention_dropout)
+        self.norm2 = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.mlp = Mlp(width, hidden, dropout=dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, cls: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        batch, frames, places, _ = x.shape
+        x = x + self.drop_path(self.temporal_fc(self.temporal_attn.along_time(self.temporal_norm1(x))))
+        in_frames = torch.cat([self.norm1(cls).unsqueeze(1).expand(-1, frames, -1, -1), self.norm1(x)], 2)
+        out = self.drop_path(self.attn(in_frames.flatten(0, 1)).unflatten(0, (batch, frames)))
+        out_cls, out_x = out.split([1, places], 2)
+        cls, x = cls + out_cls.mean(1), x + out_x
+        out = self.drop_path(self.mlp(torch.cat([self.norm2(cls), self.norm2(x).flatten(1, 2)], 1)))
+        out_cls, out_x = out.split([1, frames * places], 1)
+        return cls + out_cls, x + out_x.unflatten(1, (frames, places))

@@ -1,0 +1,148 @@
+"""LSTMs on tracked points that label every frame and carry their state along a recording."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from actionprep.errors import UserError
+from actionprep.training.models.maaf import ViewAttention
+
+
+class LstmState(NamedTuple):
+    """What an LSTM remembers of a recording: hidden and cell, each (layers, B, hidden)."""
+
+    hidden: Tensor
+    cell: Tensor
+
+    def detached(self) -> LstmState:
+        """The same state without its history, to carry from one training chunk to the next."""
+        return LstmState(self.hidden.detach(), self.cell.detach())
+
+
+class TrackLstm(nn.Module):
+    """Points of several views over time → class logits of every frame.
+
+    xy (B, T, V, N, 2) float, normalised to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool,
+    padding at the end → (B, T, num_classes), zeros at padded frames. `advance` also takes and returns the state, to go
+    through a recording chunk by chunk.
+
+    encoder: "flat" puts all coordinates of all views side by side (the published LSTM: 400 points x 2 x 8 views = 6400
+    numbers); "cnn" sees the views as channels of an N x 2 picture and squeezes them into `features` numbers (the
+    published CNN-LSTM, any N).
+
+    After the furniture-assembly LSTMs (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System). Changed: invalid
+    points are masked; coordinates are normalised instead of raw pixels, and x and y are weighted apart by the view
+    attention; the recording's end is a mask, not a frame of zeros; the CNN's residual blocks have the skip that the
+    original forgot, and start values that keep the signal's size; batches of any size.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_points: int = 400,
+        num_views: int = 8,
+        hidden: int = 512,
+        layers: int = 2,
+        dropout: float = 0.0,
+        encoder: str = "flat",
+        features: int = 32,
+    ) -> None:
+        super().__init__()
+        if encoder not in ("flat", "cnn"):
+            raise UserError(f"A track LSTM reads its points 'flat' or through a 'cnn', not {encoder!r}.")
+        self.num_points = num_points if encoder == "flat" else None
+        self.num_views = num_views
+        self.views = ViewAttention()
+        self.encoder = nn.Flatten(2) if encoder == "flat" else _ViewsAsChannels(num_views, features)
+        width = num_views * num_points * 2 if encoder == "flat" else features
+        self.lstm = nn.LSTM(width, hidden, layers, batch_first=True, dropout=dropout)
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, xy: Tensor, valid: Tensor | None = None, frame_valid: Tensor | None = None) -> Tensor:
+        """Class logits of every frame (B, T, num_classes), from a fresh state."""
+        logits = self.head(self.lstm(self._encode(xy, valid))[0])
+        # Padding stands at the end and an LSTM looks back only, so it cannot reach the frames before it.
+        return logits if frame_valid is None else logits.masked_fill(~frame_valid.unsqueeze(-1), 0.0)
+
+    def advance(
+        self,
+        xy: Tensor,
+        valid: Tensor | None = None,
+        frame_valid: Tensor | None = None,
+        *,
+        state: LstmState | None = None,
+    ) -> tuple[Tensor, LstmState]:
+        """Label a recording's next frames: logits (B, T, num_classes) and the state after each last valid frame.
+
+        state: what the call before returned, or None at a recording's start. Frames in chunks give what they give at
+        once.
+        """
+        x = self._encode(xy, valid)
+        batch, frames, _ = x.shape
+        if state is None:
+            zeros = x.new_zeros(self.lstm.num_layers, batch, self.lstm.hidden_size)
+            state = LstmState(zeros, zeros)
+        if frame_valid is None:
+            out, (h, c) = self.lstm(x, tuple(state))
+            return self.head(out), LstmState(h, c)
+        lengths = frame_valid.sum(1)
+        packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        packed, (h, c) = self.lstm(packed, tuple(state))
+        out, _ = pad_packed_sequence(packed, batch_first=True, total_length=frames)
+        logits = self.head(out).masked_fill(~frame_valid.unsqueeze(-1), 0.0)
+        moved = (lengths > 0).view(1, batch, 1)
+        return logits, LstmState(torch.where(moved, h, state.hidden), torch.where(moved, c, state.cell))
+
+    def _encode(self, xy: Tensor, valid: Tensor | None) -> Tensor:
+        _, _, views, points, _ = xy.shape
+        if views != self.num_views or (self.num_points is not None and points != self.num_points):
+            raise UserError(
+                f"This model was made for {self.num_views} views"
+                + (f" of {self.num_points} points" if self.num_points is not None else "")
+                + f" and got {views} views of {points} points. Build it with these numbers, or choose views and points "
+                "to match."
+            )
+        if valid is None:
+            valid = torch.ones(xy.shape[:-1], dtype=torch.bool, device=xy.device)
+        return self.encoder(self.views(xy.masked_fill(~valid.unsqueeze(-1), 0.0), valid))
+
+
+class _ViewsAsChannels(nn.Module):
+    """Views as channels of an N x 2 picture: xy (B, T, V, N, 2) → (B, T, features)."""
+
+    def __init__(self, num_views: int, features: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(num_views, num_views, 3, padding=1, groups=num_views)
+        self.pointwise = nn.Conv2d(num_views, 16, 1)
+        self.residual1 = _Residual(16, 32)
+        self.residual2 = _Residual(32, 64)
+        self.fc = nn.Linear(64, features)
+        # Without norms, PyTorch's own start values leave next to nothing of the signal after six convolutions.
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+                nn.init.zeros_(part.bias)
+
+    def forward(self, xy: Tensor) -> Tensor:
+        x = F.relu(self.pointwise(F.relu(self.depthwise(xy.flatten(0, 1)))))
+        x = self.residual2(self.residual1(x))
+        return self.fc(x.mean((2, 3))).unflatten(0, xy.shape[:2])
+
+
+class _Residual(nn.Module):
+    """Two convolutions with a skip; new channels start from zeros, which costs no parameter."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.grow = channels_out - channels_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv2(self.conv1(x)) + F.pad(x, (0, 0, 0, 0, 0, self.grow)))

@@ -1,0 +1,96 @@
+"""VideoMAE: a plain ViT over tubelets, with fixed positions that fit any frame count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from actionprep.errors import UserError
+from actionprep.training.models.attention import Block, drop_path_rates, init_transformer
+from actionprep.training.models.tokens import Tubelets, pair, resize_space_time, sincos_positions
+
+
+class VideoMAE(nn.Module):
+    """Frames of a clip → class logits.
+
+    clip (B, C, T, H, W) float, RGB, normalised with ImageNet's mean and deviation of the 0..1 range → (B, num_classes).
+    T not a multiple of the tubelet is filled up by repeating the last frame.
+
+    Tong et al., "VideoMAE", NeurIPS 2022. State-dict keys are those of the published weights; weights as transformers
+    saves them load through their key map. No transformers needed.
+
+    num_frames and image_size are what the fixed sine-cosine table is made for: keep those of the weights (16, 224) and
+    give clips of another length or size, for which the table is interpolated in space (bicubic) and in time (linear).
+
+    Changed: the table is no longer tied to the frame count; no frame of an odd count is lost; query and value biases
+    always exist (the gesture study that fine-tuned VideoMAE threw the pretrained ones away, and left the normalisation
+    out).
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_frames: int = 16,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        tubelet_frames: int = 2,
+        in_channels: int = 3,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.1,
+        layer_norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        height, frame_width = pair(image_size)
+        if num_frames % tubelet_frames or height % patch_size or frame_width % patch_size:
+            raise UserError(
+                f"VideoMAE's position table is made for whole tubelets of {tubelet_frames} frames x {patch_size} x "
+                f"{patch_size} pixels, and "
+                f"{num_frames} frames of {height} x {frame_width} are not. Give the sizes of the weights here (16 "
+                "frames, 224 pixels); clips of "
+                "other lengths are fitted when they come."
+            )
+        self.tubelet = (tubelet_frames, patch_size, patch_size)
+        self.patch_embed = Tubelets(in_channels, width, self.tubelet)
+        grid = (num_frames // tubelet_frames, height // patch_size, frame_width // patch_size)
+        table = sincos_positions(grid[0] * grid[1] * grid[2], width)
+        self.register_buffer("positions", table.view(*grid, width), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                heads,
+                int(width * mlp_ratio),
+                bias="query_value",
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=rate,
+                layer_norm_eps=layer_norm_eps,
+            )
+            for rate in drop_path_rates(drop_path, depth)
+        )
+        self.fc_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.head = nn.Linear(width, num_classes)
+        init_transformer(self)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Class logits (B, num_classes)."""
+        return self.head(self.features(clip))
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What the head sees: the normalised mean of all tokens, (B, width)."""
+        missing = -clip.shape[2] % self.tubelet[0]
+        if missing:
+            clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)], 2)
+        x = self.patch_embed(clip)
+        _, t, h, w, width = x.shape
+        x = (x + resize_space_time(self.positions, (t, h, w)).to(x.dtype)).view(-1, t * h * w, width)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc_norm(x.mean(1))

@@ -1,0 +1,163 @@
+"""Choose and check which snippets are for train, val and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from actionprep.errors import UserError
+
+if TYPE_CHECKING:
+    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.splits import By, SplitAssignment
+    from actionprep.datasets.store import Store
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """How to split a table of snippets.
+
+    by:      "auto" is subject where all subjects are known and there are enough of them, else session, else recording.
+    train, val, test: names of groups (subjects, say) instead of the shares val_share and test_share.
+    val_by:  "group": val takes whole groups of `by`; "recording": some recordings of training groups.
+    stored:  a stored split (split/<name>); None: split/default when there is one and nothing else is asked for.
+    """
+
+    by: Literal["auto", "subject", "session", "recording", "column"] = "auto"
+    val_share: float = 0.15
+    test_share: float = 0.2
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    val_by: Literal["group", "recording"] = "group"
+    stored: str | None = None
+    seed: int = 0
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing is asked for that a stored split would not know."""
+        return self.by == "auto" and not (self.train or self.val or self.test)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A split with the sentence that says how it was made."""
+
+    split: SplitAssignment
+    by: str
+    why: str
+
+
+def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Parts:
+    """One checked split of the table; raises UserError when it cannot be made as asked."""
+    from actionprep.datasets.splits import apply_parts, assign
+
+    check_classes(table)
+    if choice.stored is not None or (choice.is_default and store.has("split", "default")):
+        from actionprep.pipeline.split import stored_parts
+
+        name = choice.stored or "default"
+        item = store.item("split", name)
+        parts = stored_parts(item)
+        if len(parts) > 1:
+            raise UserError(
+                f"split/{name} has {len(parts)} folds, and one training uses one split. Train all folds with "
+                "--folds, or "
+                "name another split."
+            )
+        return Parts(
+            apply_parts(table, parts[0], by=item.attributes["by"]), item.attributes["by"], f"the stored split '{name}'"
+        )
+    by, why = _kind(table, choice)
+    val_share = choice.val_share
+    split = assign(
+        table,
+        by=by,
+        fractions=(max(1 - val_share - choice.test_share, 1e-9), val_share, choice.test_share),
+        seed=choice.seed,
+        train=choice.train,
+        val=choice.val,
+        test=choice.test,
+        val_by=_val_by(choice, by),
+    )
+    return Parts(split, by, why)
+
+
+def choose_folds(table: SnippetTable, choice: SplitChoice, *, by: By, num_folds: int | None = None) -> list[Parts]:
+    """Splits for cross-validation: every group is in test once; num_folds None leaves one group out at a time."""
+    from actionprep.datasets.splits import folds
+
+    check_classes(table)
+    found = folds(
+        table,
+        by=by,
+        num_folds=num_folds,
+        val_fraction=choice.val_share,
+        val_by=_val_by(choice, by),
+        seed=choice.seed,
+    )
+    return [Parts(split, by, f"testing on {by} {' + '.join(split.groups['test'])}") for split in found]
+
+
+def check_classes(table: SnippetTable) -> None:
+    """Raise UserError when there is nothing to tell apart."""
+    counts = table.counts()
+    present = [label for label, count in counts.items() if count]
+    several = is_multi_label(table)
+    if not present or (len(present) < 2 and not several):
+        what = f"only the class '{present[0]}'" if present else "no class"
+        raise UserError(
+            f"A classifier needs at least two classes, and these snippets have {what} "
+            f"({int(table.used.sum())} snippets in use, {int((~table.used).sum())} ignored).\nAnnotate another "
+            "class, or "
+            "make snippets with a background class: actionprep snippets --background none."
+        )
+
+
+def is_multi_label(table: SnippetTable) -> bool:
+    """Whether a snippet may have several labels, or none."""
+    used = table.used
+    return bool(table.settings.get("multi_label", False) or (table.target[used].sum(axis=1) != 1).any())
+
+
+def describe(parts: Parts, table: SnippetTable) -> list[str]:
+    """Sentences for the user: how many snippets of which groups are where."""
+    lines = []
+    for part in ("train", "val", "test"):
+        rows = parts.split.rows(part)
+        groups = parts.split.groups.get(part, ())
+        named = ", ".join(groups[:6]) + (f" and {len(groups) - 6} more" if len(groups) > 6 else "")
+        lines.append(f"{part}: {len(rows)} snippets" + (f", {parts.by} {named}" if groups else ""))
+    return [*lines, *parts.split.notes]
+
+
+def joined(split: SplitAssignment) -> np.ndarray:
+    """Rows of train and val together, ascending."""
+    return np.union1d(split.train, split.val)
+
+
+def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:
+    if choice.by != "auto":
+        return choice.by, f"split by {choice.by}, as asked"
+    used = np.unique(table.recording[table.used])
+    wanted = sum(bool(share) for share in (choice.val_share, choice.test_share)) + 1
+    named = bool(choice.train or choice.val or choice.test)
+    asides: list[str] = []
+    kinds: Sequence[tuple[By, tuple[str, ...]]] = (("subject", table.subjects), ("session", table.sessions))
+    for kind, values in kinds:
+        known = [values[code] for code in used]
+        if not all(known):
+            missing = sum(not value for value in known)
+            asides.append(f"{kind}s are not known" if missing == len(known) else f"{missing} recordings have no {kind}")
+        elif len(set(known)) < (2 if named else wanted):
+            asides.append(f"there {'is' if len(set(known)) == 1 else 'are'} only {len(set(known))} {kind}(s)")
+        else:
+            return kind, f"split by {kind}" + (f", since {asides[0]}" if asides else "")
+    return "recording", "split by recording, since " + " and ".join(asides)
+
+
+def _val_by(choice: SplitChoice, by: By) -> By | None:
+    return "recording" if choice.val_by == "recording" else None

@@ -1,0 +1,299 @@
+"""Recipes: a named model with its input, loss, optimiser and schedule, as settings that print themselves."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import SerializeAsAny, model_validator
+
+from actionprep.errors import UserError, nearest
+from actionprep.settings import Settings, option
+from actionprep.training.inputs.base import InputSettings, input_settings
+
+if TYPE_CHECKING:
+    from actionprep.datasets.store import Store
+
+
+class LossSettings(Settings):
+    """What is minimised."""
+
+    name: Literal["auto", "cross-entropy", "bce", "focal"] = option(
+        "auto", "auto: cross-entropy for one label a snippet, bce where several are allowed."
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none", "balanced: n / (C · n_c) of the training snippets; for bce the ratio of negatives to positives."
+    )
+    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", ge=0, lt=1)
+    gamma: float = option(2.0, "For focal: how much well-classified samples count less.", ge=0)
+
+
+class OptimizerSettings(Settings):
+    """How weights are updated."""
+
+    name: Literal["adamw", "adam", "sgd"] = option("adamw", "The rule of the update.")
+    learning_rate: float = option(1e-3, "Highest learning rate.", gt=0)
+    head_learning_rate: float | None = option(
+        None, "Rate of the head (parameters named head.*); not set: the same.", gt=0
+    )
+    weight_decay: float = option(0.05, "Decay of weights; biases, norms and position codes have none.", ge=0)
+    momentum: float = option(0.9, "For sgd.", ge=0, lt=1)
+    gradient_clip: float | None = option(None, "Longest gradient, by its norm over all weights.", gt=0)
+
+
+class ScheduleSettings(Settings):
+    """How the learning rate goes over the run."""
+
+    name: Literal["cosine", "multistep", "exponential", "constant"] = option("cosine", "Shape after the warm-up.")
+    warmup: float = option(0.1, "Share of all steps over which the rate rises from 0.", ge=0, lt=1)
+    milestones: tuple[int, ...] = option((), "For multistep: epochs at which the rate is multiplied by gamma.")
+    gamma: float = option(0.1, "For multistep: the factor; for exponential: the factor of each epoch.", gt=0, le=1)
+
+
+class Recipe(Settings):
+    """One way to train one model on one product."""
+
+    name: str = option("custom", "Name of the recipe.")
+    model: str = option(..., "Name of the model, as 'actiontrain models' lists it.")
+    product: str = option("tracks", "What of the store the model reads.")
+    epochs: int = option(50, "Passes over the training snippets.", ge=1)
+    batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
+    accumulate: int = option(1, "Batches whose gradients are added up for one step.", ge=1)
+    seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = option("32-true", "Number format of the computation.")
+    compile: bool = option(False, "Compile the model (torch.compile).")
+    ema: float | None = option(
+        None, "Decay of the running mean of the weights that tests use; not set: none.", gt=0, lt=1
+    )
+    mixup: float | None = option(None, "Alpha of mixup; not set: none.", gt=0)
+    mixup_share: float = option(0.5, "Share of the batches that are mixed.", ge=0, le=1)
+    validate_every: int = option(1, "Epochs from one validation to the next.", ge=1)
+    monitor: Literal["val_loss", "val_accuracy", "val_macro_f1", "val_map"] = option(
+        "val_loss", "What chooses the best epoch and ends the run by patience."
+    )
+    patience: int | None = option(None, "Epochs without improvement after which the run ends; not set: never.", ge=1)
+    refit: bool = option(
+        False,
+        "After validation, train once more on train and val together with the whole schedule, and keep its last "
+        "weights.",
+    )
+    val_by: Literal["group", "recording"] = option(
+        "group",
+        "What stays together when val is carved out of train: the groups of the split (subjects, say), or recordings.",
+    )
+    test_variants: int = option(
+        1, "Variants of each snippet (crops, times) whose probabilities are averaged in tests.", ge=1
+    )
+    checkpoint_minutes: float = option(10.0, "Minutes between checkpoints within an epoch.", gt=0)
+    workers: int = option(0, "Processes that read products which are not held in memory.", ge=0)
+    sizes: dict[str, Any] = option({}, "Settings of the model that differ from its preset.")
+    input: SerializeAsAny[InputSettings] = option(None, "How snippets are sampled and augmented.")
+    loss: LossSettings = option(LossSettings(), "What is minimised.")
+    optimizer: OptimizerSettings = option(OptimizerSettings(), "How weights are updated.")
+    schedule: ScheduleSettings = option(ScheduleSettings(), "How the learning rate goes.")
+    doc: str = option("", "What the recipe is, and which faults of the original it fixes.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed_input(cls, values: Any) -> Any:
+        return _with_typed_input(values) if isinstance(values, Mapping) else values
+
+    @classmethod
+    def read(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Validate plain values; see `Settings.read`."""
+        # The input's own errors name its keys only when they do not pass through this model's validation.
+        return super().read(_with_typed_input(values), where=where)
+
+    @classmethod
+    def from_toml(cls, text: str, *, where: str) -> Self:
+        """A recipe from the text that `to_toml` gives; keys that are not there keep their defaults."""
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"{where} is not valid TOML: {error}.") from None
+        return cls.from_tables(tables, where=where)
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any], *, where: str) -> Self:
+        """A recipe from its tables [recipe], [sizes], [input], [loss], [optimizer], [schedule]."""
+        known = ("recipe", *_TABLES)
+        for name in tables:
+            if name not in known:
+                raise UserError(f"Unknown table [{name}] in {where}.{nearest(name, known)} Tables: {', '.join(known)}.")
+        values = {name: value for name, value in tables.items() if name != "recipe"}
+        return cls.read(_without_word_for_none({**tables.get("recipe", {}), **values}), where=where)
+
+    def to_tables(self) -> dict[str, dict[str, Any]]:
+        """Plain values by table; `from_tables` reads them back."""
+        values = self.model_dump(mode="json")
+        tables = {name: values.pop(name) for name in _TABLES}
+        return {"recipe": values, **tables}
+
+    def to_toml(self, *, comments: bool = True) -> str:
+        """The recipe as TOML, each key with its meaning; None is written "none"."""
+        models: dict[str, type[Settings] | None] = {"recipe": Recipe, "sizes": None, "input": type(self.input)}
+        models |= {name: type(getattr(self, name)) for name in ("loss", "optimizer", "schedule")}
+        blocks = []
+        for table, values in self.to_tables().items():
+            lines = [f"[{table}]"]
+            for key, value in values.items():
+                model = models[table]
+                field = model.model_fields.get(key) if model is not None else None
+                if comments and field is not None and field.description:
+                    lines.append(f"# {field.description}")
+                lines.append(f"{key} = {_toml(value)}")
+            blocks.append("\n".join(lines))
+        return "\n\n".join(blocks) + "\n"
+
+    def changed(self, changes: Mapping[str, Any], *, where: str = "changes to the recipe") -> Recipe:
+        """This recipe with some settings replaced, by dotted names: {"epochs": 10, "input.rotation": 0.3}.
+
+        Raises UserError for names and values that are wrong.
+        """
+        tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
+        for name, value in changes.items():
+            table, _, key = name.rpartition(".")
+            if (table or "recipe") not in tables:
+                raise UserError(
+                    f"Unknown table '{table}' in {where}: '{name}'.{nearest(table, tables)} Tables: "
+                    f"{', '.join(tables)}."
+                )
+            tables[table or "recipe"][key] = value
+        return type(self).from_tables(tables, where=where)
+
+
+_TABLES = ("sizes", "input", "loss", "optimizer", "schedule")
+
+
+class TrainSettings(Settings):
+    """How this study trains: recipe, split and device."""
+
+    recipe: str = option("auto", "Name of the recipe, or path of a recipe in TOML; auto: what suits the store.")
+    snippets: str = option("default", "Which table of snippets to train on: snippets/<name>.")
+    split: str | None = option(None, "Use this stored split: split/<name>. Not set: 'default' if there is one.")
+    by: Literal["auto", "subject", "session", "recording", "column"] = option(
+        "auto", "What no two parts share; auto: subject where all are known, else session, else recording."
+    )
+    val: float = option(0.15, "Share of the snippets for val.", ge=0, lt=1)
+    test: float = option(0.2, "Share of the snippets for test.", ge=0, lt=1)
+    train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of shares.")
+    val_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for val.")
+    test_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for test.")
+    views: tuple[str, ...] = option((), "Views to train on; all that the product has when empty.")
+    seed: int = option(0, "Seed of the split and of the training.", ge=0, lt=2**32)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    threads: int | None = option(None, "CPU threads of the computation; not set: PyTorch's choice.", ge=1)
+    wandb: bool = option(False, "Log to Weights & Biases too.")
+    changes: dict[str, Any] = option({}, 'Settings of the recipe to change: { epochs = 30, "input.rotation" = 0.3 }.')
+
+
+RECIPES: dict[str, dict[str, Any]] = {}
+"""Tables of the named recipes, as `Recipe.from_tables` reads them."""
+
+
+def register(name: str, doc: str, *, tables: Mapping[str, Mapping[str, Any]], **settings: Any) -> None:
+    """Add a recipe to the list; a second one of the same name is refused."""
+    if name in RECIPES:
+        raise UserError(f"There is already a recipe named '{name}'. Choose another name.")
+    RECIPES[name] = {
+        "recipe": {"name": name, "doc": doc, **settings},
+        **{key: dict(one) for key, one in tables.items()},
+    }
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes."""
+    return sorted(RECIPES)
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name, or of the TOML file at that path; raises UserError naming the nearest one."""
+    if name in RECIPES:
+        return Recipe.from_tables(RECIPES[name], where=f"the recipe '{name}'")
+    if name.endswith(".toml"):
+        try:
+            with open(name, encoding="utf-8") as file:
+                return Recipe.from_toml(file.read(), where=name)
+        except OSError as error:
+            raise UserError(f"Cannot read the recipe {name}: {error.strerror or error}.") from None
+    raise UserError(f"No recipe '{name}'.{nearest(name, RECIPES)} Recipes: {', '.join(recipe_names())}.")
+
+
+@dataclass(frozen=True)
+class RecipeChoice:
+    """The recipe that suits a store, and why."""
+
+    recipe: Recipe
+    why: str
+
+
+PREFERRED = MappingProxyType({"tracks": "view-transformer"})
+"""For each product, best first, the recipe that is used when none is named."""
+
+
+def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> RecipeChoice:
+    """The recipe for what the store holds; raises UserError when it holds nothing that a recipe reads."""
+    have = store.products()
+    for product, name in preferred.items():
+        if product in have and name in RECIPES:
+            others = [one for one in have if one in preferred and one != product]
+            why = f"the store holds {product}" + (f" (also {', '.join(others)})" if others else "")
+            return RecipeChoice(find_recipe(name), why)
+    raise UserError(
+        f"Nothing to train on in {store.url}: it has {', '.join(have) or 'nothing yet'}, and recipes read "
+        f"{', '.join(preferred)}.\nRun 'actionprep track' and 'actionprep snippets' in the study folder first."
+    )
+
+
+def _with_typed_input(values: Mapping[str, Any]) -> dict[str, Any]:
+    product = values.get("product", Recipe.model_fields["product"].default)
+    return {**values, "input": input_settings(product, values.get("input") or {})}
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _without_word_for_none(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {
+            key: None if value == "none" and key in _NONE_KEYS else _without_word_for_none(value)
+            for key, value in values.items()
+        }
+    return values
+
+
+_NONE_KEYS = frozenset(
+    key
+    for model in (Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
+    for key, field in model.model_fields.items()
+    if type(None) in getattr(field.annotation, "__args__", ())
+)
+
+register(
+    "view-transformer",
+    "Points seeded on what moves, as pictures of flow, in a transformer over views and time: our default on tracks. "
+    "Validated on a part of train, then trained anew on all of it with the same schedule.",
+    model="view-transformer",
+    product="tracks",
+    epochs=60,
+    batch=16,
+    ema=0.98,
+    refit=True,
+    test_variants=8,
+    tables={
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
+)

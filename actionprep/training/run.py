@@ -1,0 +1,275 @@
+"""The folder of one training: what was asked for, what came out, and the checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.settings import canonical_json
+from actionprep.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from actionprep.datasets.store import Store
+
+Phase = Literal["validate", "refit"]
+"""Phases of a training: on train with val beside it; then, where the recipe says so, on both together."""
+
+RECIPE, FACTS, METRICS, BEST, LAST, REPORT, TESTED = (
+    "recipe.toml",
+    "run.json",
+    "metrics.csv",
+    "best.ckpt",
+    "last.ckpt",
+    "report.html",
+    "test.json",
+)
+_VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training's folder.
+
+    recipe.toml     the resolved recipe
+    run.json        store and its digest, snippets, labels, views, split, seed, versions, state
+    split.csv       part of every snippet
+    metrics.csv     a row an epoch: phase, epoch, train_loss, val_loss, val_accuracy, …
+    best.ckpt       what tests use: the best epoch by the recipe's figure, or the refit's last; last.ckpt resumes
+    validated.ckpt  with a refit, the best epoch before it
+    tensorboard/    the same curves
+    After a test: predictions.npy, actuals.npy, logits.npy, probabilities.npy, confusion.npy, per_class.csv,
+    samples.csv, subjects.csv, views.csv, test.json; report.html in any case.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """An existing run; raises UserError when the folder is none."""
+        run = cls(Path(folder))
+        if not (run.folder / FACTS).is_file():
+            raise UserError(
+                f"{folder} is no run: it has no {FACTS}. Runs are made by 'actiontrain fit', in the folder runs of a "
+                "study."
+            )
+        return run
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it was resolved."""
+        path = self.folder / RECIPE
+        return Recipe.from_toml(_read(path), where=str(path))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json holds."""
+        try:
+            found: dict[str, Any] = json.loads(_read(self.folder / FACTS))
+        except ValueError as error:
+            raise UserError(f"{self.folder / FACTS} is damaged: {error}. Train again into another folder.") from None
+        return found
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their codes."""
+        return tuple(self.facts["labels"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the training went to its end."""
+        return bool(self.facts["state"]["complete"])
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that tests use."""
+        return self.folder / BEST
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed training goes on from."""
+        return self.folder / LAST
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / REPORT
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Rows of metrics.csv, numbers as numbers; missing figures are left out."""
+        path = self.folder / METRICS
+        if not path.exists():
+            return []
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+
+    @property
+    def tested(self) -> dict[str, Any] | None:
+        """What test.json holds; None before a test."""
+        path = self.folder / TESTED
+        return json.loads(_read(path)) if path.exists() else None
+
+    def change(self, **facts: Any) -> None:
+        """Replace some of run.json, at once or not at all."""
+        write_text(self.folder / FACTS, _json({**(self.facts if (self.folder / FACTS).exists() else {}), **facts}))
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.csv anew."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines = [",".join(columns)]
+        lines += [",".join(_cell(row.get(column, "")) for column in columns) for row in rows]
+        write_text(self.folder / METRICS, "\n".join(lines) + "\n")
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Write a csv table with the keys of its first row as columns."""
+        import io
+
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        path = self.folder / name
+        write_text(path, buffer.getvalue())
+        return path
+
+    def write_array(self, name: str, values: np.ndarray) -> None:
+        """Write one npy file."""
+        import numpy as np
+
+        with _explained(self.folder / name):
+            np.save(self.folder / name, values, allow_pickle=False)
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write one JSON file."""
+        write_text(self.folder / name, _json(values))
+
+
+def new_run_folder(runs: Path, recipe: str) -> Path:
+    """A folder that is not there yet below `runs`, named by the recipe and a number: runs/view-transformer-03."""
+    taken = {path.name for path in runs.glob(f"{recipe}-*")} if runs.is_dir() else set()
+    number = 1
+    while f"{recipe}-{number:02d}" in taken:
+        number += 1
+    return runs / f"{recipe}-{number:02d}"
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a run depend on."""
+    found = {"python": platform.python_version()}
+    for package in _VERSIONS:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            if package == "actionprep":
+                import actionprep
+
+                found[package] = getattr(actionprep, "__version__", "not installed")
+    return found
+
+
+def pipeline_of(store: Store, product: str) -> dict[str, Any]:
+    """How the input of a model was made: settings and version of every stage behind a product, from its provenance.
+
+    Stages whose items were made with several settings are listed with each, so that a difference is seen.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    waiting = [product]
+    while waiting:
+        name = waiting.pop(0)
+        entries: list[dict[str, Any]] = found.setdefault(name, [])
+        for item in store.items(name):
+            made = (store.metadata(item) or {}).get("provenance", {})
+            entry = {key: made[key] for key in ("version", "settings", "identity") if key in made}
+            if entry not in entries:
+                entries.append(entry)
+            waiting += [one for one in made.get("inputs", {}) if one not in found and one not in waiting]
+    return {"product": product, "stages": found}
+
+
+def input_digest(store: Store, product: str, snippets: str) -> str:
+    """One hash of what a training reads: the items of its product and its table of snippets."""
+    keys = [*store.items(product), *(key for key in store.items("snippets") if key.recording == snippets)]
+    found = [[key.path, (store.metadata(key) or {}).get("digest")] for key in keys]
+    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file at once: a reader sees the old text or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+
+
+def now() -> str:
+    """Date and time, for run.json."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+class _explained:
+    """Disk errors as what they mean for the user."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError):
+            raise EnvironmentProblem(
+                f"Cannot write {self.path}: {error.strerror or error}. Free some room, or name another run folder."
+            ) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON knows; numbers that are none become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else repr(value)
+    return str(value)
+
+
+def _number(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text

@@ -1,0 +1,246 @@
+"""The Lightning task that trains every model (importing it imports Lightning, which takes seconds)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from actionprep.errors import UserError
+from actionprep.training import metrics
+from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs, to_device
+from actionprep.training.draws import Draws, step_seed
+from actionprep.training.inputs.base import Batch
+from actionprep.training.losses import ClassificationLoss, clip_logits
+from actionprep.training.optimizers import make_optimizer, rate_factor
+from actionprep.training.recipes import Recipe
+
+
+class ClassifierTask(pl.LightningModule):
+    """Trains a model on snippets: one label, several labels, or a label for every frame.
+
+    The model's forward takes the arrays of the batch by name and gives logits (B, C), or (B, T, C) for every frame.
+    Everything drawn is a function of (seed, epoch, sample) or of (seed, step), so a run that was interrupted and
+    resumed gives the numbers of one that was not.
+
+    card:    what a checkpoint tells of itself (recipe, labels, views, …), plain values.
+    figures: train_loss, learning_rate, val_loss, val_accuracy, val_macro_f1, val_map of the epoch, once it is over.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        train: SnippetLoader,
+        val: SnippetLoader | None,
+        *,
+        several: bool,
+        card: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.average = Average(model, recipe.ema) if recipe.ema is not None else None
+        target = train.dataset.table.target[train.dataset.rows]
+        self.loss = ClassificationLoss(recipe.loss, target, several=several)
+        self.recipe = recipe
+        self.several = several
+        self.card = dict(card)
+        self._train_loader, self._val_loader = train, val
+        self.figures: dict[str, float] = {}
+        self._sum, self._count = 0.0, 0.0
+        self._evaluated: list[tuple[np.ndarray, np.ndarray, float]] = []
+
+    @property
+    def tested(self) -> nn.Module:
+        """The model that validation and tests use: the running mean of the weights where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    def train_dataloader(self) -> SnippetLoader:  # noqa: D102
+        return self._train_loader
+
+    def val_dataloader(self) -> SnippetLoader | list[Any]:  # noqa: D102
+        return [] if self._val_loader is None else self._val_loader
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: D102
+        return to_device(batch, device)
+
+    def setup(self, stage: str) -> None:  # noqa: D102
+        for loader in (self._train_loader, self._val_loader):
+            if loader is not None:
+                loader.rank, loader.world = self.trainer.global_rank, self.trainer.world_size
+
+    def on_fit_start(self) -> None:  # noqa: D102
+        self._train_loader.dataset.reader.to(self.device)
+
+    def on_train_epoch_start(self) -> None:  # noqa: D102
+        self._train_loader.epoch = self.current_epoch
+        self.figures = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
+        recipe, epoch = self.recipe, self.current_epoch
+        if batch_idx == 0:
+            self._sum, self._count = 0.0, 0.0
+        step = epoch * len(self._train_loader) + batch_idx
+        torch.manual_seed(step_seed(recipe.seed, step) + self.global_rank)
+        dataset = self._train_loader.dataset
+        batch = dataset.augmented(batch, epoch=epoch)
+        if recipe.mixup is not None:
+            batch = self._mixed(dataset, batch, step)
+        logits = self.model(**model_inputs(self.model, batch))
+        each = self.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
+        total = (each * batch["weight"]).sum()
+        # Processes average their gradients: each weighs its samples by its share of the whole batch.
+        loss = total * (self.trainer.world_size / batch["total"])
+        if not bool(torch.isfinite(loss)):
+            raise UserError(self._not_finite(batch, batch_idx))
+        self._sum += float(total.detach())
+        self._count += float(batch["weight"].sum())
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        if self.average is not None and (
+            (batch_idx + 1) % self.recipe.accumulate == 0 or batch_idx + 1 == len(self._train_loader)
+        ):
+            self.average.update(self.model)
+
+    def on_train_epoch_end(self) -> None:  # noqa: D102
+        total, count = self._over_processes(self._sum, self._count)
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self._show(train_loss=total / max(count, 1.0), learning_rate=rate)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        logits = self.tested(**model_inputs(self.tested, batch))
+        each = self.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
+        logits = clip_logits(logits.float(), batch.get("frame_valid"))
+        keep = batch["weight"] > 0
+        self._evaluated.append((batch["row"][keep].cpu().numpy(), logits[keep].cpu().numpy(), float(each[keep].sum())))
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        parts, self._evaluated = self._evaluated, []
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, parts)
+            parts = [part for one in gathered for part in one]
+        rows = np.concatenate([part[0] for part in parts])
+        logits = np.concatenate([part[1] for part in parts])
+        table = self._train_loader.dataset.table
+        figures = evaluate(table.label[rows], table.target[rows], logits, several=self.several)
+        self._show(
+            val_loss=sum(part[2] for part in parts) / max(len(rows), 1),
+            **{f"val_{name}": figures[name] for name in ("accuracy", "macro_f1", "map")},
+        )
+
+    def configure_optimizers(self) -> Any:  # noqa: D102
+        recipe = self.recipe
+        optimizer = make_optimizer(self.model, recipe.optimizer)
+        per_epoch = -(-len(self._train_loader) // recipe.accumulate)
+        factor = rate_factor(recipe.schedule, num_steps=per_epoch * recipe.epochs, steps_per_epoch=per_epoch)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        checkpoint["actionprep"] = self.card
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        checkpoint["actionprep_progress"] = {"sum": self._sum, "count": self._count, "batches": int(done)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        progress = checkpoint["actionprep_progress"]
+        # An epoch that goes on in its middle has no start of which this would be told.
+        self._train_loader.epoch = checkpoint["epoch"]
+        self._sum, self._count = progress["sum"], progress["count"]
+        self._train_loader.skip = progress["batches"] % len(self._train_loader)
+
+    def _show(self, **figures: float) -> None:
+        self.figures |= figures
+        for name, value in figures.items():
+            self.log(name, value)
+
+    def _mixed(self, dataset: SnippetDataset, batch: Batch, step: int) -> Batch:
+        recipe = self.recipe
+        draws = Draws(recipe.seed ^ 0x313, step, [self.global_rank])
+        if float(draws.uniform()) >= recipe.mixup_share:
+            return batch
+        assert recipe.mixup is not None
+        size = len(batch["row"])
+        partner = draws.order(size)[0].to(self.device)
+        generator = np.random.default_rng([recipe.seed, step, self.global_rank])
+        share = torch.full((size,), float(generator.beta(recipe.mixup, recipe.mixup)), device=self.device)
+        own = ("label", "target", "row", "weight", "total")
+        mixed = dataset.reader.mix({name: value for name, value in batch.items() if name not in own}, partner, share)
+        keep = share[:, None]
+        target = keep * batch["target"] + (1 - keep) * batch["target"][partner]
+        return {**{name: batch[name] for name in own}, **mixed, "target": target}
+
+    def _not_finite(self, batch: Batch, batch_idx: int) -> str:
+        table = self._train_loader.dataset.table
+        rows = batch["row"].tolist()
+        named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in rows]
+        bad = [
+            name
+            for name, values in batch.items()
+            if values.is_floating_point() and not bool(torch.isfinite(values).all())
+        ]
+        cause = (
+            f"The input holds numbers that are not finite, in {', '.join(bad)}: look at these items with 'actionprep "
+            "verify'."
+            if bad
+            else "The input is finite: lower optimizer.learning_rate, set optimizer.gradient_clip, or use precision "
+            "32-true."
+        )
+        return (
+            f"The loss is not a number in epoch {self.current_epoch}, batch {batch_idx}, snippets {rows} of the table: "
+            f"{'; '.join(named[:8])}{' …' if len(named) > 8 else ''}.\n{cause}"
+        )
+
+    def _over_processes(self, *numbers: float) -> list[float]:
+        if self.trainer.world_size == 1:
+            return list(numbers)
+        together = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(together)
+        return together.tolist()
+
+
+class Average(nn.Module):
+    """A running mean of a model's weights: after each step w ← d·w + (1 - d)·new, buffers too.
+
+    d rises to `decay` as (1 + n) / (10 + n) over the first steps n, so that the fresh weights are soon forgotten.
+    """
+
+    steps: Tensor
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.decay = decay
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def train(self, mode: bool = True) -> Average:
+        """Stays in evaluation, whatever is asked for."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the model's weights after a step."""
+        count = int(self.steps)
+        decay = min(self.decay, (1 + count) / (10 + count))
+        mine, theirs = list(self.model.state_dict().values()), list(model.state_dict().values())
+        moving = [(own, new) for own, new in zip(mine, theirs, strict=True) if own.is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in moving], [new for _, new in moving], 1 - decay)
+        for own, new in zip(mine, theirs, strict=True):
+            if not own.is_floating_point():
+                own.copy_(new)
+        self.steps += 1
+
+
+def evaluate(label: np.ndarray, target: np.ndarray, logits: np.ndarray, *, several: bool) -> dict[str, float]:
+    """The summary of `metrics.summary` from logits (S, C); with several labels the threshold is one half."""
+    if several:
+        probabilities = metrics.sigmoid(logits)
+        return metrics.summary(target, (probabilities >= 0.5).astype(np.uint8), probabilities)
+    probabilities = metrics.softmax(logits)
+    return metrics.summary(label, probabilities.argmax(axis=1), probabilities)

@@ -1,0 +1,311 @@
+"""Test a trained run once: predictions, figures with intervals, tables by class, subject and view."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training import metrics
+from actionprep.training.checkpoints import Checkpoint, load_checkpoint
+from actionprep.training.run import TESTED, Run, input_digest, now
+
+if TYPE_CHECKING:
+    import torch
+
+    from actionprep.training.datasets import SnippetDataset
+
+MOST_VIEW_SUBSETS = 255
+"""Subsets of views beyond this many (more than 8 views) are not all tried: single views, pairs and all but one are."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of some snippets.
+
+    rows (S) of the table; logits (S, C), the mean over variants; probabilities (S, C), the mean over variants of each
+    one's probabilities.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+
+def run_test(
+    run: Run | str | Path,
+    store: Store | str | Path | None = None,
+    *,
+    part: Literal["test", "val", "train"] = "test",
+    device: str = "auto",
+    view_subsets: bool = True,
+    repeats: int = 1000,
+) -> dict[str, Any]:
+    """Score the best checkpoint of a run on a part of its split, and keep everything in the run's folder.
+
+    store:        where the snippets are; None: where the training found them.
+    view_subsets: also score every subset of the views, where there are several.
+    repeats:      resampled test sets of the intervals.
+
+    Returns what test.json holds: figures, their intervals, the tables by subject, view and class.
+
+    Raises UserError when the part is empty, or the classes or the store are not those of the training.
+    """
+    from actionprep.training.datasets import SnippetDataset, read_table
+
+    run = run if isinstance(run, Run) else Run.open(run)
+    facts = run.facts
+    if not run.is_complete:
+        raise UserError(
+            f"The training in {run.folder} is not complete (phase {facts['state']['phase']}). Go on with "
+            "'actiontrain fit "
+            f"--run {run.folder} --resume'."
+        )
+    where = facts["store"] if store is None else store
+    store = where if isinstance(where, Store) else Store(where)
+    table = read_table(store, facts["snippets"])
+    checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
+    checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
+    rows = np.array(facts["split"]["rows"][part], np.int64)
+    if not len(rows):
+        raise UserError(
+            f"The split of {run.folder} has no {part} part. Train with a share for it (--test 0.2) or with named "
+            "groups "
+            "(--test-subjects …)."
+        )
+    if input_digest(store, checkpoint.recipe.product, facts["snippets"]) != facts["input_digest"]:
+        raise UserError(
+            f"The store {store.url} does not hold what {run.folder} was trained on (its digest differs), so its "
+            "split does "
+            "not hold either. Test with the store of the training, or train anew."
+        )
+    dataset = SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
+    dataset.reader.to(torch_device(device))
+    variants = checkpoint.recipe.test_variants
+    scores = score(checkpoint, dataset, variants=variants)
+    found = _figures(scores, dataset, repeats=repeats)
+    found |= {"part": part, "variants": variants, "checkpoint": checkpoint.path.name, "when": now()}
+    if view_subsets and len(dataset.views) > 1:
+        found["views"] = _by_views(checkpoint, dataset, variants=variants)
+    _keep(run, found, scores, dataset)
+    from actionprep.training.report import write_report
+
+    write_report(run)
+    return found
+
+
+def score(
+    checkpoint: Checkpoint,
+    dataset: SnippetDataset,
+    *,
+    variants: int = 1,
+    keep_views: Sequence[bool] | None = None,
+    batch: int = 32,
+) -> Scores:
+    """Score every snippet of a dataset, in order, averaged over variants; always the same.
+
+    keep_views: leave the other views out.
+    """
+    import torch
+
+    from actionprep.training.datasets import SnippetLoader, model_inputs, to_device
+    from actionprep.training.losses import clip_logits
+
+    model = checkpoint.model
+    device = next(model.parameters()).device
+    several = bool(checkpoint.card["several_labels"])
+    logits, probabilities = [], []
+    was = dataset.variant
+    try:
+        with torch.inference_mode():
+            for variant in range(variants):
+                dataset.variant = variant
+                part = []
+                for one in SnippetLoader(dataset, batch=batch, workers=checkpoint.recipe.workers):
+                    inputs = dataset.augmented(to_device(one, device))
+                    if keep_views is not None:
+                        inputs = dataset.reader.without_views(inputs, keep_views)
+                    out = model(**model_inputs(model, inputs))
+                    part.append(clip_logits(out.float(), inputs.get("frame_valid")).cpu().numpy())
+                logits.append(np.concatenate(part))
+                probabilities.append(metrics.sigmoid(logits[-1]) if several else metrics.softmax(logits[-1]))
+    finally:
+        dataset.variant = was
+    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0))
+
+
+def saved_arrays(run: Run) -> dict[str, np.ndarray]:
+    """The arrays that `test` left in a run's folder, by name; recording holds a code for each snippet's recording."""
+    import csv
+
+    found = {
+        name: np.load(run.folder / f"{name}.npy", allow_pickle=False)
+        for name in ("actuals", "predictions", "logits", "probabilities")
+    }
+    with open(run.folder / "samples.csv", newline="", encoding="utf-8") as file:
+        found["recording"] = np.array([row["recording"] for row in csv.DictReader(file)])
+    return found
+
+
+def predicted_of(probabilities: np.ndarray, *, several: bool) -> np.ndarray:
+    """Codes (S), or with several labels zeros and ones (S, C) by the threshold of one half."""
+    return (probabilities >= 0.5).astype(np.uint8) if several else probabilities.argmax(axis=1)
+
+
+def _figures(scores: Scores, dataset: SnippetDataset, *, repeats: int) -> dict[str, Any]:
+    table, rows = dataset.table, scores.rows
+    several = scores.probabilities.shape[1] == table.target.shape[1] and _is_several(dataset)
+    actual = table.target[rows] if several else table.label[rows].astype(np.int64)
+    predicted = predicted_of(scores.probabilities, several=several)
+    groups = table.recording[rows]
+    num_classes = len(table.labels)
+
+    def interval(name: str) -> dict[str, float]:
+        def figure(at: np.ndarray) -> float:
+            if name == "accuracy":
+                return metrics.accuracy(actual[at], predicted[at])
+            return metrics.f1_scores(actual[at], predicted[at], num_classes)[name]
+
+        return metrics.bootstrap(figure, len(rows), groups=groups, repeats=repeats).as_json()
+
+    figures = metrics.summary(actual, predicted, scores.probabilities)
+    if not several:
+        figures["calibration_error"] = metrics.expected_calibration_error(actual, scores.probabilities)
+    each = metrics.per_class(actual, predicted, scores.probabilities)
+    found: dict[str, Any] = {
+        "num_samples": len(rows),
+        "num_recordings": len(np.unique(groups)),
+        "figures": figures,
+        "intervals": {"accuracy": interval("accuracy"), "macro_f1": interval("macro_f1")},
+        "classes": [
+            {
+                "label": label,
+                "support": int(each.support[code]),
+                "precision": float(each.precision[code]),
+                "recall": float(each.recall[code]),
+                "f1": float(each.f1[code]),
+                "average_precision": float(each.average_precision[code]),
+            }
+            for code, label in enumerate(table.labels)
+        ],
+    }
+    for name, values in (("subjects", table.subjects), ("sessions", table.sessions)):
+        of_row = np.array(values, object)[groups]
+        if all(of_row) and len(set(of_row)) >= 1:
+            found[name] = _by_group(of_row, actual, predicted, num_classes)
+    return found
+
+
+def _by_group(group: np.ndarray, actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
+    from actionprep.datasets.catalogue import natural_key
+
+    rows = []
+    for name in sorted(set(group.tolist()), key=natural_key):
+        at = group == name
+        rows.append(
+            {
+                "name": name,
+                "snippets": int(at.sum()),
+                "accuracy": metrics.accuracy(actual[at], predicted[at]),
+                "macro_f1": metrics.f1_scores(actual[at], predicted[at], num_classes)["macro_f1"],
+            }
+        )
+    return rows
+
+
+def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int) -> list[dict[str, Any]]:
+    """Accuracy with each subset of the views, single views first."""
+    num_views = len(dataset.views)
+    sizes: Sequence[int] = range(1, num_views + 1)
+    if 2**num_views - 1 > MOST_VIEW_SUBSETS:
+        sizes = sorted({1, 2, num_views - 1, num_views})
+    several = _is_several(dataset)
+    rows = []
+    for size in sizes:
+        for chosen in itertools.combinations(range(num_views), size):
+            keep = [view in chosen for view in range(num_views)]
+            scores = score(checkpoint, dataset, variants=variants, keep_views=keep)
+            table = dataset.table
+            actual = table.target[scores.rows] if several else table.label[scores.rows]
+            predicted = predicted_of(scores.probabilities, several=several)
+            rows.append(
+                {
+                    "views": " ".join(dataset.views[view] for view in chosen),
+                    "num_views": size,
+                    "snippets": len(scores.rows),
+                    "accuracy": metrics.accuracy(actual, predicted),
+                    "macro_f1": metrics.f1_scores(actual, predicted, len(table.labels))["macro_f1"],
+                }
+            )
+    return rows
+
+
+def _keep(run: Run, found: Mapping[str, Any], scores: Scores, dataset: SnippetDataset) -> None:
+    table, rows = dataset.table, scores.rows
+    several = _is_several(dataset)
+    actual = table.target[rows] if several else table.label[rows].astype(np.int64)
+    predicted = predicted_of(scores.probabilities, several=several)
+    num_classes = len(table.labels)
+    run.write_array("actuals.npy", actual)
+    run.write_array("predictions.npy", predicted)
+    run.write_array("logits.npy", scores.logits.astype(np.float32))
+    run.write_array("probabilities.npy", scores.probabilities.astype(np.float32))
+    confusion = (
+        metrics.multilabel_confusion(actual, predicted)
+        if several
+        else metrics.confusion_matrix(actual, predicted, num_classes)
+    )
+    run.write_array("confusion.npy", confusion)
+    run.write_table("per_class.csv", found["classes"])
+
+    def named(code: int) -> str:
+        if several:
+            return " ".join(table.labels[one] for one in np.flatnonzero(actual[code]))
+        return table.labels[actual[code]]
+
+    def said(code: int) -> str:
+        if several:
+            return " ".join(table.labels[one] for one in np.flatnonzero(predicted[code]))
+        return table.labels[predicted[code]]
+
+    run.write_table(
+        "samples.csv",
+        [
+            {
+                "row": int(row),
+                "recording": table.recordings[table.recording[row]],
+                "onset": float(table.onset[row]),
+                "offset": float(table.offset[row]),
+                "subject": table.subjects[table.recording[row]],
+                "actual": named(at),
+                "predicted": said(at),
+                "probability": round(float(scores.probabilities[at].max()), 6),
+            }
+            for at, row in enumerate(rows)
+        ],
+    )
+    for name in ("subjects", "sessions", "views"):
+        if found.get(name):
+            run.write_table(f"{name}.csv", found[name])
+    run.write_json(TESTED, found)
+
+
+def _is_several(dataset: SnippetDataset) -> bool:
+    from actionprep.training.parts import is_multi_label
+
+    return is_multi_label(dataset.table)
+
+
+def torch_device(device: str) -> torch.device:
+    """The device of that name; auto is a GPU where there is one."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)

@@ -1,0 +1,165 @@
+"""One decode pass that fills the store, beside the loops that people write, on the same files.
+
+    python -m benchmarks.decode [--rounds 7] [--file a_video.mp4]
+
+Ours makes frames (short side 256), keyframes and lowres (short side 112) in one pass and writes them to a store on the
+disk, checksums, digests and commit included. Beside it stand the fastest decode-and-resize loop (one shared reformatter,
+area filter, FFmpeg threads as it likes, nothing written) and the loop with `to_ndarray` for every frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from actionprep.datasets.store import ItemKey, Store
+from actionprep.pipeline.passes import decode_pass
+from actionprep.pipeline.stage import ViewSource, find_stage
+from actionprep.pipeline.video import probe
+from benchmarks.common import Results, interleaved, speed_ratio
+
+SIDE = 112
+
+
+def make_video(path: Path, *, num_frames: int = 600, height: int = 480, width: int = 640) -> None:
+    """A moving texture with moving discs, H.264 as x264 makes it by default (B-frames, keyframes 250 apart)."""
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.integers(0, 255, (height + 120, width + 160, 3), np.uint8), (0, 0), 3)
+    texture = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(num_frames):
+            x, y = int(40 + 30 * np.sin(index / 20)), int(40 + 30 * np.cos(index / 31))
+            picture = texture[y : y + height, x : x + width].copy()
+            for disc in range(4):
+                center = (
+                    int(width / 2 + 200 * np.sin(index / 15 + disc)),
+                    int(height / 2 + 150 * np.cos(index / 22 + 2 * disc)),
+                )
+                cv2.circle(picture, center, 40, (50 * disc, 200 - 40 * disc, 90 + 30 * disc), -1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+
+
+def our_pass(path: Path, store_folder: Path, settings: dict[str, dict[str, Any]], threads: int) -> Callable[[], int]:
+    """What the engine does for one view: a fresh store, one decode pass, three committed items."""
+    facts = probe(path)
+    source = ViewSource("recording", "0", str(path), facts.height, facts.width, facts.fps, facts.times)
+    items: list[Any] = [
+        SimpleNamespace(
+            key=ItemKey(name, "recording", "0"),
+            settings=find_stage(name).Settings(**values),
+            fingerprint="benchmark",
+            provenance={},
+        )
+        for name, values in settings.items()
+    ]
+
+    def run() -> int:
+        outcome = decode_pass(source, items, Store(store_folder, create=True), threads=threads)
+        assert all(item.problem is None for item in outcome.items)
+        return outcome.num_frames
+
+    return run
+
+
+def fastest_loop(path: Path, side: int, *, codec_threads: int, scale_threads: int) -> Callable[[], int]:
+    """Decode and shrink with one shared reformatter, keeping the pictures in memory; nothing is written."""
+
+    def run() -> int:
+        reformatter, pictures = VideoReformatter(), []
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type, stream.thread_count = "AUTO", codec_threads
+            for frame in container.decode(stream):
+                small = reformatter.reformat(frame, side, side, "rgb24", interpolation="AREA", threads=scale_threads)
+                pictures.append(small.to_ndarray())
+        return len(pictures)
+
+    return run
+
+
+def naive_loop(path: Path) -> Callable[[], int]:
+    """What people write: every frame to RGB, then OpenCV to the small size."""
+
+    def run() -> int:
+        pictures = []
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                picture = frame.to_ndarray(format="rgb24")
+                pictures.append(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
+        return len(pictures)
+
+    return run
+
+
+def measure(
+    results: Results, name: str, path: Path, settings: dict[str, dict[str, Any]], rounds: int
+) -> dict[str, Any]:
+    """Time all sides on one file."""
+    num_frames = probe(path).num_frames
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        sides = {
+            "one pass into the store": our_pass(path, store, settings, 0),
+            "one pass into the store, 1 FFmpeg thread": our_pass(path, store, settings, 1),
+            "shared reformatter, nothing written": fastest_loop(path, SIDE, codec_threads=0, scale_threads=1),
+            "the same, 1 FFmpeg thread": fastest_loop(path, SIDE, codec_threads=1, scale_threads=1),
+            "the same, threads everywhere": fastest_loop(path, SIDE, codec_threads=0, scale_threads=0),
+            "to_ndarray for every frame": naive_loop(path),
+        }
+        timed = interleaved(
+            sides,
+            rounds=rounds,
+            work=num_frames,
+            unit="frames",
+            before=lambda: shutil.rmtree(store, ignore_errors=True),
+        )
+    results.add(name, timed)
+    return timed
+
+
+def main() -> int:
+    """Run and write benchmarks/results/decode.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--file", type=Path, action="append", default=[], help="measure this file too, without marks")
+    options = parser.parse_args()
+    settings: dict[str, dict[str, Any]] = {
+        "frames": {"size": 256},
+        "keyframes": {},
+        "lowres": {"sizes": (SIDE,)},
+    }
+    results = Results("decode", settings={"stages": settings, "rounds": options.rounds, "small_side": SIDE})
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "video.mp4"
+        make_video(video)
+        timed = measure(results, "600 frames 640x480 H.264", video, settings, options.rounds)
+        for path in options.file:
+            measure(results, path.name, path, settings, options.rounds)
+    ours = timed["one pass into the store"]
+    fastest = min(
+        (timed[name] for name in timed if "store" not in name and "to_ndarray" not in name),
+        key=lambda side: side.median,
+    )
+    results.notes.append(f"the fastest loop of this run was: {fastest.name}")
+    results.mark("rate of one pass / fastest decode-and-resize loop", speed_ratio(ours, fastest), at_least=0.8)
+    naive = timed["to_ndarray for every frame"]
+    results.mark("rate of one pass / to_ndarray loop", speed_ratio(ours, naive), at_least=1.5)
+    results.save()
+    return results.exit_code()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,100 @@
+"""Views held against each other on their frame times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from study_fakes import view
+
+from actionprep.datasets.alignment import align, align_recording, frames_near, require_aligned
+from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.errors import UserError
+
+
+def at_rate(fps: float, seconds: float, start: float = 0.0) -> np.ndarray:
+    return start + np.arange(round(seconds * fps)) / fps
+
+
+def test_views_of_one_trigger_are_aligned():
+    found = align({"0": at_rate(60, 2), "1": at_rate(60, 2)}, tolerance=0.001)
+    assert found.ok
+    assert found.common == pytest.approx((0.0, 2.0))
+    assert [(one.offset, one.dropped, one.max_error) for one in found.views] == [(0.0, 0, 0.0)] * 2
+    assert found.views[1].drift == pytest.approx(0.0, abs=1e-6)
+
+
+def test_views_of_other_rates_and_lengths_are_aligned():
+    found = align({"0": at_rate(30, 10), "1": at_rate(25, 8, 0.5)}, tolerance=0.021)
+    assert found.ok
+    assert found.common == pytest.approx((0.5, 8.5))
+    assert found.views[1].drift is None
+    assert found.views[1].offset == 0.5
+    assert found.views[1].max_error <= 0.02 + 1e-9
+
+
+def test_dropped_frames_are_counted_and_reported():
+    times = np.delete(at_rate(50, 4), [60, 61, 62, 63, 64, 65, 66, 67, 100])
+    found = align({"0": at_rate(50, 4), "1": times}, tolerance=0.05)
+    assert found.views[1].dropped == 9
+    assert found.views[1].max_error == pytest.approx(0.08)
+    assert found.problems == ("view '1' has no frame within 0.05 s of 1.260 s: the nearest is 0.080 s away",)
+
+
+def test_drift_is_measured_and_reported_where_views_have_equally_many_frames():
+    slow = at_rate(30, 600) * (1 + 300e-6)
+    found = align({"0": at_rate(30, 600), "1": slow}, tolerance=0.05)
+    assert found.views[1].drift == pytest.approx(300, abs=0.01)
+    assert found.problems == ("view '1' has as many frames as view '0' and its clock runs away from it by 0.180 s",)
+
+
+def test_drift_is_seen_through_dropped_frames():
+    slow = np.delete(at_rate(30, 600) * (1 + 300e-6), np.arange(500, 9000, 100))
+    assert align({"0": at_rate(30, 600), "1": slow}, tolerance=0.05).views[1].drift == pytest.approx(300, abs=0.01)
+
+
+def test_views_without_common_time_cannot_be_aligned():
+    found = align({"0": at_rate(10, 1), "1": at_rate(10, 1, 5.0)}, tolerance=0.05)
+    assert found.common is None
+    assert found.problems == ("no instant is seen by all views ('0' 0.000 to 0.900 s, '1' 5.000 to 5.900 s)",)
+
+
+def test_a_view_with_one_frame_is_held_against_the_others():
+    assert align({"0": at_rate(10, 1), "1": np.array([0.3])}, tolerance=0.05).common is None
+
+
+def test_a_view_without_frames_is_refused():
+    with pytest.raises(ValueError, match=r"View '1' has no frames"):
+        align({"0": at_rate(10, 1), "1": np.empty(0)}, tolerance=0.05)
+
+
+@given(
+    times=st.lists(st.integers(0, 1000), min_size=1, max_size=20, unique=True).map(sorted),
+    at=st.lists(st.integers(-100, 1100), max_size=10),
+    tolerance=st.integers(0, 100),
+)
+def test_the_nearest_frame_is_that_of_a_search_through_all(times, at, tolerance):
+    index, error = frames_near(np.array(times, np.float64), np.array(at, np.float64), tolerance=tolerance)
+    for instant, found, distance in zip(at, index, error, strict=True):
+        distances = [abs(time - instant) for time in times]
+        assert distance == min(distances)
+        assert found == (distances.index(min(distances)) if distance <= tolerance else -1)
+
+
+def test_work_on_several_views_stops_for_recordings_that_are_not_aligned():
+    catalogue = Catalogue(
+        (Recording("a"), Recording("b"), Recording("c")),
+        (view("a", "0"), view("a", "1", offset=20.0), view("b", "0"), view("b", "1"), view("c", "0")),
+    )
+    with pytest.raises(UserError) as error:
+        require_aligned(catalogue, ["a", "b", "c"], tolerance=0.05)
+    assert str(error.value) == (
+        "The views of recording 'a' are not aligned to 0.05 s: no instant is seen by all views ('0' 0.000 to 9.960 s, "
+        "'1' 20.000 to 29.960 s).\nGive each view's offset in a table (study.offsets), raise study.tolerance, or go "
+        "on as "
+        "it is with --allow-misaligned."
+    )
+    require_aligned(catalogue, ["b", "c"], tolerance=0.05)
+    require_aligned(catalogue, ["a"], tolerance=0.05, views=["1"])
+    assert align_recording(catalogue, "c", tolerance=0.05) is None

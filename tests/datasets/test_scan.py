@@ -1,0 +1,182 @@
+"""Scanning a study: every video once, what is unreadable and why, and what else was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from study_fakes import FakeProbe, fake_video
+
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.scan import ScanReport, scan
+from actionprep.datasets.segments import Segment
+from actionprep.datasets.study import StudyFolder, StudySettings, init_study
+from actionprep.errors import EnvironmentProblem, UserError
+
+
+def study(root: Path, **settings: object) -> StudyFolder:
+    return init_study(root, StudySettings(**settings), force=True)  # type: ignore[arg-type]
+
+
+def scanned(folder: StudyFolder, probe: FakeProbe | None = None, **options: object) -> ScanReport:
+    return scan(folder, probe=probe or FakeProbe(), workers=2, **options)  # type: ignore[arg-type]
+
+
+def found(report: ScanReport) -> list[str]:
+    return [str(finding) for finding in report.findings]
+
+
+@pytest.fixture
+def clips(tmp_path) -> StudyFolder:
+    for name in ("wave/a.mp4", "wave/b.mp4", "clap/c.mp4", "clap/d.mp4"):
+        fake_video(tmp_path / "videos" / name)
+    return study(tmp_path)
+
+
+def test_a_scan_fills_the_catalogue(clips):
+    seen = []
+    report = scanned(clips, progress=lambda sofar: seen.append((sofar.done, sofar.total)))
+    assert found(report) == []
+    catalogue = Catalogue.read(clips.catalogue)
+    assert catalogue == report.catalogue
+    view = catalogue.view("wave/a", 0)
+    assert (view.codec, view.width, view.num_frames, view.status) == ("h264", 64, 50, "ok")
+    assert view.fps == pytest.approx(25.0)
+    np.testing.assert_allclose(view.times, np.arange(50) / 25)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_unchanged_files_are_not_read_again(clips):
+    first = scanned(clips)
+    fake_video(clips.root / "videos/wave/b.mp4", frames=60)
+    probe = FakeProbe()
+    second = scanned(clips, probe)
+    assert probe.read == ["b.mp4"]
+    assert (second.num_probed, second.num_reused) == (1, 3)
+    assert second.catalogue.view("wave/b", 0).num_frames == 60
+    assert second.catalogue.view("wave/a", 0) == first.catalogue.view("wave/a", 0)
+    again = FakeProbe()
+    scanned(clips, again, again=True)
+    assert len(again.read) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"some text", bytes(1000)])
+def test_an_unreadable_file_is_reported_and_its_neighbours_go_on(clips, content):
+    path = clips.root / "videos/wave/b.mp4"
+    path.write_bytes(content)
+    report = scanned(clips)
+    assert [(view.recording, view.reason) for view in report.unreadable] == [("wave/b", "holds no video")]
+    assert "unreadable video: videos/wave/b.mp4: holds no video" in found(report)
+    assert len(report.catalogue.select_views().views) == 3
+    assert path.read_bytes() == content
+
+
+def test_a_file_without_permission_or_a_dead_link_is_unreadable(clips):
+    (clips.root / "videos/wave/e.mp4").symlink_to(clips.root / "gone.mp4")
+    assert (
+        found(scanned(clips))[0] == "unreadable video: videos/wave/e.mp4: cannot be opened: No such file or directory"
+    )
+
+
+def test_warnings_of_a_video_are_told(clips):
+    fake_video(clips.root / "videos/wave/b.mp4", warnings=("the header states 100 frames and the file holds 50",))
+    assert found(scanned(clips)) == [
+        "video warning: videos/wave/b.mp4: the header states 100 frames and the file holds 50"
+    ]
+
+
+def test_the_same_video_twice_is_told(clips):
+    fake_video(clips.root / "videos/wave/a.mp4", name="same")
+    fake_video(clips.root / "videos/clap/c.mp4", name="same")
+    assert found(scanned(clips)) == [
+        "same video twice: videos/clap/c.mp4: has the same bytes as videos/wave/a.mp4; splits keep them together"
+    ]
+
+
+def test_a_class_with_one_sample_and_a_video_without_label_are_told(clips):
+    (clips.root / "videos/wave/b.mp4").rename(clips.root / "videos/b.mp4")
+    assert found(scanned(clips)) == [
+        "video without label: b: has neither a label nor segments",
+        "class with one sample: wave/a: class 'wave' has one sample only: it cannot be both trained and tested",
+    ]
+
+
+def test_segments_are_checked_against_the_videos(tmp_path):
+    fake_video(tmp_path / "videos/a/cam0.mp4")
+    fake_video(tmp_path / "videos/b/cam0.mp4")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/all.csv").write_text(
+        "recording,onset,offset,label\na,0.5,1,wave\nb,0,1,wave\na,1,0.5,wave\nb,3,4,wave\nc,0,1,wave\n"
+    )
+    # A file that names no recording is about the one that it is named after.
+    (tmp_path / "labels/b.csv").write_text("onset,offset,label\n1,1.5,clap\n0,0.5,clap\n")
+    report = scanned(study(tmp_path, layout="views", segments=("labels",)))
+    assert found(report) == [
+        "unusable segment: labels/all.csv:4: it ends at 0.5 s before it starts, or as it starts, at 1 s",
+        "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside of recording 'b', which runs from 0.000 to "
+        "2.000 s",
+        "labels for an absent video: labels/all.csv: 1 segments of 'c', which is no recording of this study",
+    ]
+    assert report.num_unusable == 3
+    assert report.catalogue.segments_of("b") == (
+        Segment(0, 0.5, "clap"),
+        Segment(0, 1, "wave"),
+        Segment(1, 1.5, "clap"),
+    )
+
+
+def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
+    fake_video(tmp_path / "videos/a/cam0.mp4", start=100.0)
+    fake_video(tmp_path / "videos/a/cam1.mp4", start=103.0)
+    assert scanned(study(tmp_path, layout="views")).catalogue.view("a", 1).times[0] == 0.0
+    report = scanned(study(tmp_path, layout="views", clock="container"))
+    assert [view.times[0] for view in report.catalogue.views] == [100.0, 103.0]
+    assert found(report)[1] == (
+        "views not aligned: a: no instant is seen by all views ('0' 100.000 to 101.960 s, '1' 103.000 to 104.960 s)"
+    )
+    (tmp_path / "clocks.csv").write_text("view,offset\n1,-3\n")
+    report = scanned(study(tmp_path, layout="views", clock="container", offsets="clocks.csv"))
+    assert [view.times[0] for view in report.catalogue.views] == [100.0, 100.0]
+    assert [finding.kind for finding in report.findings] == ["video without label"]
+
+
+def test_two_recordings_with_one_id_stop_before_any_reading(clips):
+    fake_video(clips.root / "videos/wave/a.avi")
+    probe = FakeProbe()
+    with pytest.raises(UserError, match=r"Two recordings have the id 'wave/a'"):
+        scanned(clips, probe)
+    assert probe.read == []
+
+
+def test_an_interrupted_scan_goes_on_where_it_was(clips):
+    class Interrupted(FakeProbe):
+        def __call__(self, path):
+            if path.name == "b.mp4":
+                raise KeyboardInterrupt
+            return super().__call__(path)
+
+    first = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        scan(clips, probe=first, workers=1)
+    assert not (clips.catalogue / "recordings.parquet").exists()
+    second = FakeProbe()
+    report = scanned(clips, second)
+    assert "b.mp4" in second.read
+    assert report.num_reused >= 1
+    assert {view.num_frames for view in report.catalogue.views} == {50}
+    assert not list(clips.catalogue.glob(".*"))
+
+
+def test_a_missing_backend_stops_the_scan_and_blames_no_video(clips):
+    def probe(path: Path) -> None:
+        raise EnvironmentProblem("PyAV is not installed.")
+
+    with pytest.raises(EnvironmentProblem, match=r"PyAV is not installed"):
+        scan(clips, probe=probe, workers=2)  # type: ignore[arg-type]
+
+
+def test_a_damaged_catalogue_is_made_anew(clips):
+    scanned(clips)
+    (clips.catalogue / "views.parquet").write_bytes(b"nothing")
+    assert scanned(clips).num_probed == 4

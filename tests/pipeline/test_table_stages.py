@@ -1,0 +1,90 @@
+"""The stages that make tables from the catalogue: snippets and split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from study_fakes import catalogue, view
+
+from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.segments import Segment
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.splits import apply_parts
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.pipeline.snippets import Snippets, SnippetSettings, snippets_for
+from actionprep.pipeline.split import Split, SplitSettings, stored_parts
+
+
+@pytest.fixture
+def study() -> Catalogue:
+    recordings = [
+        Recording(f"{label}/{number}", f"s{number % 3}", label=label) for label in "ab" for number in range(6)
+    ]
+    return catalogue(*recordings, Recording("long", "s0"), segments={"long": (Segment(0.5, 3.0, "a"),)})
+
+
+def built(tmp_path, stage, settings, study):
+    store = Store(tmp_path / "store", create=True)
+    with store.write(stage.name, settings.name, fingerprint="f", provenance={}) as item:
+        stage.build(settings, study, store, item)
+    return store.item(stage.name, settings.name)
+
+
+def test_a_stored_table_reads_back(tmp_path, study):
+    settings = SnippetSettings(length=1000, stride=500, background="none", name="coarse")
+    item = built(tmp_path, Snippets, settings, study)
+    made, read = snippets_for(settings, study), SnippetTable.read(item)
+    for name in ("recording", "onset", "offset", "label", "target", "coverage", "iou", "segment_share"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(made, name))
+        assert getattr(read, name).dtype == getattr(made, name).dtype
+    assert read.attributes() == made.attributes()
+    assert item["onset"].unit == "s"
+    assert item["coverage"].axes == ("snippet", "label")
+    assert read.settings["rule"] == "coverage"
+    assert read.settings["length_s"] == 1.0
+
+
+def test_settings_in_milliseconds_and_the_share_called_iou():
+    settings = SnippetSettings(length=1000, iou=0.5)
+    found = catalogue(Recording("a"), segments={"a": (Segment(0.5, 8.0, "wave"),)})
+    table = snippets_for(settings, found)
+    assert table.label.tolist() == [*[0] * 8, -1, -1]
+
+
+def test_what_a_table_depends_on(study):
+    before = Snippets.depends_on(SnippetSettings(), study)
+    assert before == Snippets.depends_on(SnippetSettings(), study)
+    moved = Catalogue(study.recordings, (*study.views[:-1], view("long", offset=0.1)), study.segments)
+    assert Snippets.depends_on(SnippetSettings(), moved) != before
+    other = Catalogue(study.recordings, study.views, {"long": (Segment(0.5, 3.1, "a"),)})
+    assert Snippets.depends_on(SnippetSettings(), other) != before
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(UserError, match=r"ignore_from \(0.6\) must lie below iou \(0.5\)"):
+        SnippetSettings.read({"length": 1000, "ignore_from": 0.6}, where="actionprep snippets")
+    with pytest.raises(UserError, match="a stride needs a length"):
+        SnippetSettings.read({"stride": 500}, where="actionprep snippets")
+    with pytest.raises(UserError, match="give either folds, leave_one_out, or named groups"):
+        SplitSettings.read({"folds": 3, "leave_one_out": True}, where="actionprep split")
+
+
+def test_a_stored_split_holds_for_windows_of_any_length(tmp_path, study):
+    settings = SplitSettings(by="subject", train=0.4, val=0.3, test=0.3)
+    item = built(tmp_path, Split, settings, study)
+    [parts] = stored_parts(item)
+    assert len(set(parts.values())) == 3
+    table = snippets_for(SnippetSettings(length=1000), study)
+    split = apply_parts(table, parts)
+    assert len(split.train) + len(split.val) + len(split.test) == int(table.used.sum())
+    assert {tuple(sorted(groups)) for groups in item.attributes["groups"]} == {("test", "train", "val")}
+
+
+def test_leaving_one_out_is_stored_fold_by_fold(tmp_path, study):
+    item = built(tmp_path, Split, SplitSettings(by="subject", leave_one_out=True, val=0.0, name="loso"), study)
+    folds = stored_parts(item)
+    assert len(folds) == 3
+    assert [groups["test"] for groups in item.attributes["groups"]] == [["s0"], ["s1"], ["s2"]]
+    for fold in folds:
+        assert set(fold.values()) == {"train", "test"}

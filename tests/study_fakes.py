@@ -1,0 +1,121 @@
+"""Videos that are a line of JSON, and a probe that reads them: what scanning does needs no real decoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from actionprep.datasets.catalogue import Catalogue, Recording, View
+from actionprep.datasets.segments import Segment
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.errors import InputProblem
+
+
+@dataclass(frozen=True)
+class FakeFacts:
+    times: np.ndarray
+    digest: str
+    width: int = 64
+    height: int = 48
+    start: float = 0.0
+    codec: str = "h264"
+    pixel_format: str = "yuv420p"
+    rotation: int = 0
+    time_base: str = "1/90000"
+    header_frames: int | None = None
+    stream: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times)
+
+    @property
+    def fps(self) -> float:
+        return 1 / float(np.median(np.diff(self.times)))
+
+    @property
+    def duration(self) -> float:
+        return float(self.times[-1]) + 1 / self.fps
+
+
+class FakeProbe:
+    """Counts the files that it reads."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def __call__(self, path: Path) -> FakeFacts:
+        self.read.append(path.name)
+        content = path.read_bytes()
+        try:
+            facts = json.loads(content)
+        except ValueError:
+            raise InputProblem(f"{path}: holds no video") from None
+        times = np.arange(facts["frames"]) / facts["fps"]
+        return FakeFacts(
+            times, hashlib.sha256(content).hexdigest(), start=facts["start"], warnings=tuple(facts["warnings"])
+        )
+
+
+def fake_video(
+    path: Path,
+    *,
+    frames: int = 50,
+    fps: float = 25.0,
+    start: float = 0.0,
+    warnings: tuple[str, ...] = (),
+    name: str = "",
+) -> Path:
+    """A file that FakeProbe takes for a video; each path gives other bytes unless `name` says what they are of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"frames": frames, "fps": fps, "start": start, "warnings": warnings, "name": name or str(path)}
+    path.write_text(json.dumps(facts))
+    return path
+
+
+def view(recording: str, id: str = "0", *, seconds: float = 10.0, fps: float = 25.0, **facts: object) -> View:
+    times = np.arange(round(seconds * fps)) / fps
+    defaults = {"path": f"videos/{recording}/cam{id}.mp4", "digest": f"{recording}/{id}"}
+    return View(recording, id, **{**defaults, "num_frames": len(times), "fps": fps, "frame_times": times, **facts})  # type: ignore[arg-type]
+
+
+def catalogue(
+    *recordings: Recording, segments: dict[str, tuple[Segment, ...]] | None = None, **facts: float
+) -> Catalogue:
+    views = tuple(view(recording.id, **facts) for recording in recordings)  # type: ignore[arg-type]
+    return Catalogue(recordings, views, segments or {})
+
+
+def table(
+    labels: list[str], recordings: list[str], *, subjects: list[str] | None = None, **facts: object
+) -> SnippetTable:
+    """A table with one row for each label: row i is of recordings[i], which is of subjects[i]."""
+    names = sorted(set(labels))
+    ids = list(dict.fromkeys(recordings))
+    of_recording = dict(zip(recordings, subjects or [""] * len(recordings), strict=True))
+    target = np.array([[label == name for name in names] for label in labels], np.uint8)
+    figures = target.astype(np.float32)
+    known = {
+        "subjects": tuple(of_recording[id] for id in ids),
+        "sessions": ("",) * len(ids),
+        "splits": ("",) * len(ids),
+        "sources": tuple((id,) for id in ids),
+    }
+    return SnippetTable(
+        recording=np.array([ids.index(id) for id in recordings], np.int32),
+        onset=np.arange(len(labels), dtype=np.float64),
+        offset=np.arange(len(labels), dtype=np.float64) + 1,
+        label=np.array([names.index(label) for label in labels], np.int32),
+        target=target,
+        coverage=figures,
+        iou=figures,
+        segment_share=figures,
+        labels=tuple(names),
+        recordings=tuple(ids),
+        **{**known, **facts},  # type: ignore[arg-type]
+    )

@@ -1,0 +1,43 @@
+"""Settings say which key is wrong, what came, and which key was probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from actionprep.errors import UserError
+from actionprep.settings import Settings, option
+
+
+class Example(Settings):
+    """An example."""
+
+    stride: int = option(8, "Frames from one window to the next.", ge=1)
+    grid: int = option(20, "Points along each side.", ge=1, le=200)
+
+
+def test_an_unknown_key_is_named_with_the_nearest_right_one() -> None:
+    with pytest.raises(UserError) as error:
+        Example.read({"strid": 4}, where="[tracks] in actionprep.toml")
+    assert str(error.value) == (
+        "Unknown setting 'strid' in [tracks] in actionprep.toml. Did you mean 'stride'? Known settings: stride, grid."
+    )
+
+
+def test_every_wrong_value_is_told_at_once() -> None:
+    with pytest.raises(UserError) as error:
+        Example.read({"stride": 0, "grid": "many"}, where="the command line")
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("Wrong value for 'stride' in the command line: got 0.")
+    assert "Frames from one window to the next" in lines[0]
+    assert lines[1].startswith("Wrong value for 'grid' in the command line: got 'many'.")
+
+
+def test_changes_leave_what_is_not_given_and_validate_the_rest() -> None:
+    settings = Example(grid=10).with_changes({"stride": 4, "grid": None}, where="test")
+    assert (settings.stride, settings.grid) == (4, 10)
+    with pytest.raises(UserError, match="Wrong value for 'stride'"):
+        settings.with_changes({"stride": -1}, where="test")
+
+
+def test_equal_settings_have_equal_digests() -> None:
+    assert Example(grid=10).digest() == Example(grid=10, stride=8).digest() != Example(grid=11).digest()

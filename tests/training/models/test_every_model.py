@@ -1,0 +1,117 @@
+"""What every model of ours must do, at tiny sizes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_models import CLASSES, TINY, targets, tiny
+from torch import Tensor
+
+from actionprep.training.models.registry import MODELS
+
+
+def loss_of(logits: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, -2), targets(logits).flatten())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_forward_gives_finite_logits(name: str):
+    model, x = tiny(name)
+    logits = model.eval()(x)
+    assert logits.shape in ((2, CLASSES), (2, x.shape[1], CLASSES))
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_backward_reaches_every_trained_weight(name: str):
+    model, x = tiny(name)
+    loss_of(model(x)).backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_state_dict_round_trip_gives_the_same_logits(name: str):
+    model, x = tiny(name)
+    other, _ = tiny(name)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(1.0)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(x), other.eval()(x))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_one_batch_can_be_learnt(name: str):
+    model, x = tiny(name)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    first = loss_of(model(x)).item()
+    for _ in range(200):
+        loss = loss_of(model(x))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.2 * first:
+            return
+    pytest.fail(f"the loss went from {first:.3f} to {loss.item():.3f}")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_bfloat16_autocast_trains_and_stays_near_float32(name: str):
+    model, x = tiny(name, **({"drop_path": 0.0} if "drop_path" in TINY[name][0] else {}))
+    model.eval()
+    with torch.no_grad():
+        exact = model(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(x)
+        loss = loss_of(logits.float())
+    loss.backward()
+    assert logits.isfinite().all()
+    assert (logits.float() - exact).abs().max() < 0.1 * max(exact.abs().max().item(), 1.0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timesformer",
+        "videomae",
+        "vivit-2",
+        "motionbert",
+        "view-transformer-maaf",
+        "track-lstm",
+        "poseconv3d-small",
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_traces_as_one_graph(name: str):
+    torch._dynamo.reset()
+    depth = {"depth": 1} if "depth" in TINY[name][0] else {}
+    model, x = tiny(name, **depth)
+    model.eval()
+    # An LSTM is a call of its own for the compiler.
+    traced = torch.compile(model, backend="eager", fullgraph=name != "track-lstm")
+    torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_training_step_equals_the_plain_one():
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("torch.compile needs a C++ compiler, and none is installed")
+    torch._dynamo.reset()
+    model, x = tiny("heatmap-transformer", depth=1)
+    loss_of(model(x)).backward()
+    plain = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    loss_of(torch.compile(model)(x)).backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, plain[name], rtol=1e-3, atol=1e-5)
+
+
+def test_every_model_of_these_families_is_tested_here():
+    families = {MODELS[name].build.split(":")[0] for name in TINY}
+    assert {name for name, card in MODELS.items() if card.build.split(":")[0] in families} == set(TINY)
