@@ -17,6 +17,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,7 +94,8 @@ class MediaPipe:
                 f"  do           {INSTALL}\n"
                 "  or use       poses that you have (actionprep import), which needs no estimator"
             )
-        self._worker, self._log, self._about = self._start()
+        self._worker = _Worker(self._place, self._options)
+        self._about = self._worker.about
 
     def __enter__(self) -> MediaPipe:
         return self
@@ -104,16 +106,16 @@ class MediaPipe:
     def estimate(self, frames: Frames, boxes: Sequence[ArrayLike] | None = None) -> list[FramePoses]:
         """One person a frame, followed over frames; with boxes, one a box, each looked at alone."""
         people = check_frames(frames, boxes)
-        if self._worker.poll() is not None:
-            self._worker, self._log, self._about = self._start()
+        if self._worker.ended:
+            self._worker = _Worker(self._place, self._options)
         if people is None:
             return [self._one(frame, None, index) for index, frame in enumerate(frames)]
         return [self._each(frame, box, index) for index, (frame, box) in enumerate(zip(frames, people, strict=True))]
 
     def reset(self) -> None:
         """Forget the person followed so far."""
-        if self._worker.poll() is None:
-            self._send(struct.pack("<3I", 0, 0, 2), b"", 0)
+        if not self._worker.ended:
+            self._worker.send(struct.pack("<3I", 0, 0, 2), b"")
 
     def identity(self) -> dict[str, str]:
         """Version, the weights' hashes and the settings."""
@@ -126,8 +128,7 @@ class MediaPipe:
 
     def close(self) -> None:
         """End the worker."""
-        _end(self._worker)
-        self._log.close()
+        self._worker.end()
 
     def _one(self, frame: NDArray[np.uint8], box: NDArray[np.float32] | None, index: int) -> FramePoses:
         landmarks = self._ask(frame, 0, index)
@@ -155,74 +156,102 @@ class MediaPipe:
 
     def _ask(self, picture: NDArray[np.uint8], mode: int, index: int) -> NDArray[np.float32] | None:
         height, width = picture.shape[:2]
-        self._send(struct.pack("<3I", height, width, mode), np.ascontiguousarray(picture).data, index)
-        answer = self._receive(index)
+        try:
+            self._worker.send(struct.pack("<3I", height, width, mode), np.ascontiguousarray(picture).data)
+            answer = self._worker.receive(_ANSWER, self._timeout)
+        except TimeoutError:
+            self._worker.end(kill=True)
+            raise InputProblem(
+                f"MediaPipe did not answer for {self._timeout:g} s at frame {index} of the block.",
+                frame=index,
+                backend="mediapipe",
+            ) from None
+        except (BrokenPipeError, EOFError):
+            words, code = self._worker.last_words(), self._worker.end()
+            raise InputProblem(
+                f"MediaPipe's worker ended with exit code {code} at frame {index} of the block. Last words: {words}",
+                frame=index,
+                backend="mediapipe",
+            ) from None
         if not struct.unpack_from("<I", answer)[0]:
             return None
         return np.frombuffer(answer, np.float32, offset=4).reshape(33, 5)
 
-    def _send(self, header: bytes, pixels: Any, index: int) -> None:
-        pipe = self._worker.stdin
-        assert pipe is not None
-        try:
-            pipe.write(header)
-            pipe.write(pixels)
-            pipe.flush()
-        except (BrokenPipeError, OSError):
-            self._died(index)
 
-    def _receive(self, index: int) -> bytes:
-        pipe = self._worker.stdout
-        assert pipe is not None
+class _Worker:
+    """The process in MediaPipe's environment, its pipes and its log."""
+
+    def __init__(self, place: Path, options: dict[str, Any]) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+        # Isolated (-I): neither this package's folder, which has a mediapipe.py too, nor the user's paths.
+        command = [str(_python_of(place)), "-I", str(_WORKER), json.dumps(options)]
+        environment = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._frames, self._answers = self._process.stdin, self._process.stdout
+        self.ended = False
+        self._finalizer = weakref.finalize(self, _Worker._close, self._process, self._log)
+        first = self._answers.readline()
+        try:
+            self.about: dict[str, Any] = json.loads(first)
+        except json.JSONDecodeError:
+            words = self.last_words()
+            self.end()
+            raise EnvironmentProblem(
+                f"MediaPipe's environment at {place} does not work: {words}\nMake it anew: {INSTALL}"
+            ) from None
+        gone = [name for name, digest in self.about["weights"].items() if digest is None]
+        if gone:
+            self.end()
+            raise EnvironmentProblem(
+                f"MediaPipe {self.about['version']} does not ship {gone[0]}, which complexity {options['complexity']} "
+                f"needs. Put the file into its folder mediapipe/modules/pose_landmark in {place}, or use complexity 1."
+            )
+
+    def send(self, header: bytes, pixels: Any) -> None:
+        self._frames.write(header)
+        self._frames.write(pixels)
+        self._frames.flush()
+
+    def receive(self, size: int, timeout: float) -> bytes:
         answer = b""
-        while len(answer) < _ANSWER:
-            if not select.select([pipe], [], [], self._timeout)[0]:
-                _end(self._worker)
-                raise InputProblem(
-                    f"MediaPipe did not answer for {self._timeout:g} s at frame {index} of the block.",
-                    frame=index,
-                    backend="mediapipe",
-                )
-            part = os.read(pipe.fileno(), _ANSWER - len(answer))
+        while len(answer) < size:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise TimeoutError
+            part = os.read(self._answers.fileno(), size - len(answer))
             if not part:
-                self._died(index)
+                raise EOFError
             answer += part
         return answer
 
-    def _died(self, index: int) -> None:
-        code = self._worker.wait()
-        raise InputProblem(
-            f"MediaPipe's worker ended with exit code {code} at frame {index} of the block. Its last words: "
-            f"{_tail(self._log)}",
-            frame=index,
-            backend="mediapipe",
-        )
+    def last_words(self, lines: int = 3) -> str:
+        self._log.seek(0)
+        return " / ".join(self._log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]) or "(none)"
 
-    def _start(self) -> tuple[subprocess.Popen[bytes], IO[bytes], dict[str, Any]]:
-        log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
-        command = [str(_python_of(self._place)), "-I", str(_WORKER), json.dumps(self._options)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        environment |= {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment)
-        weakref.finalize(self, _end, worker)
-        assert worker.stdout is not None
-        first = worker.stdout.readline()
+    def end(self, *, kill: bool = False) -> int:
+        """End the process, if it has not ended; its exit code."""
+        self.ended = True
+        if kill:
+            self._process.kill()
+        self._finalizer()
+        return int(self._process.returncode)
+
+    @staticmethod
+    def _close(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        for pipe in (process.stdin, process.stdout):
+            # Closing flushes what was written to a process that has ended.
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
         try:
-            about: dict[str, Any] = json.loads(first)
-        except json.JSONDecodeError:
-            worker.wait()
-            raise EnvironmentProblem(
-                f"MediaPipe's environment at {self._place} does not work: {_tail(log)}\nMake it anew: {INSTALL}"
-            ) from None
-        gone = [name for name, digest in about["weights"].items() if digest is None]
-        if gone:
-            _end(worker)
-            raise EnvironmentProblem(
-                f"MediaPipe {about['version']} does not ship {gone[0]}, which complexity "
-                f"{self._options['complexity']} needs. "
-                f"Put the file into its folder mediapipe/modules/pose_landmark in {self._place}, or use complexity 1."
-            )
-        return worker, log, about
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
 
 
 def _pixels(landmarks: NDArray[np.float32], height: int, width: int, left: int, top: int) -> NDArray[np.float32]:
@@ -257,23 +286,3 @@ def _run(command: list[str], echo: bool) -> None:
     if done.returncode:
         tail = "\n".join(done.stdout.strip().splitlines()[-8:])
         raise EnvironmentProblem(f"This step failed: {' '.join(command)}\n{tail}")
-
-
-def _tail(log: IO[bytes], lines: int = 3) -> str:
-    log.seek(0)
-    return " / ".join(log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]) or "(nothing)"
-
-
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    if worker.stdin is not None and not worker.stdin.closed:
-        try:
-            worker.stdin.close()
-        except OSError:
-            worker.kill()
-    try:
-        worker.wait(5)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
-    if worker.stdout is not None:
-        worker.stdout.close()

@@ -186,6 +186,9 @@ def _stand_ins() -> Iterator[None]:
         stand_in.__path__ = []
         stand_in.__dict__.update(members)
         sys.modules[name] = stand_in
+        parent, _, child = name.rpartition(".")
+        if parent in made:
+            setattr(sys.modules[parent], child, stand_in)
         made.append(name)
 
     def absent(what: str) -> type:
