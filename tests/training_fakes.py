@@ -136,7 +136,7 @@ def tiny_recipe(**changes: object) -> Recipe:
     """A view transformer small enough for tests; changes by dotted names."""
     base = {
         "recipe": {"name": "tiny", "model": "view-transformer", "product": "tracks", "epochs": 3, "batch": 4},
-        "sizes": {"grid": 8, "channels": [4, 8], "width": 16, "layers": 1, "heads": 2},
+        "sizes": {"grid": 8, "channels": [4, 8], "width": 16, "layers": 1, "heads": 2, "dropout": 0.0},
         "input": {"frames": 8, "points": 8},
     }
     recipe = Recipe.from_tables(base, where="the tests' recipe")

@@ -276,7 +276,8 @@ class VideoReader:
         """(len(indices), H, W, 3) uint8: these frames, in the order asked for, the same pictures as `blocks` gives.
 
         Decodes from the nearest keyframe before each; where the container cannot seek, or what comes after seeking is
-        not whole, from the beginning.
+        not whole, from the beginning. Only of a damaged stream it may have more: a decoder that lost its way may find it
+        again at a later keyframe when it begins there, and not when it comes from before.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
         size = (height or self.height, width or self.width)
@@ -731,6 +732,9 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
             raise InputProblem(f"{path}: holds a still picture, not video.", backend=BACKEND)
         stream = container.streams.best("video")
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+            fault = _mp4_fault(path)
+            if fault is not None and fault.cut:
+                raise InputProblem(f"{path}: {fault.reason}", backend=BACKEND)
             kinds = sorted({one.type for one in container.streams}) or ["no"]
             raise InputProblem(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
         if stream.codec_context is None:
@@ -748,41 +752,56 @@ def _refuse_what_is_no_file(path: str) -> None:
 
 
 def _why_not_video(path: str, error: Any) -> str:
+    fault = _mp4_fault(path)
+    if fault is not None:
+        return fault.reason
     with open(path, "rb") as file:
         head = file.read(4096)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            return _why_not_mp4(file)
-    text = head[: len(head) - 4].decode("utf-8", "ignore") if len(head) > 8 else ""
+    text = head[:-4].decode("utf-8", "ignore") if len(head) > 8 else ""
     if text and b"\0" not in head and len(text.encode()) > 0.95 * (len(head) - 4):
         return "holds text, not video."
     return f"is not a video that FFmpeg can read ({error.strerror}); it is damaged or of another kind."
 
 
-def _why_not_mp4(file: Any) -> str:
-    """Walk the top level boxes of an MP4 or MOV file (ISO/IEC 14496-12, section 4.2) to see if its index is there."""
-    size = file.seek(0, os.SEEK_END)
-    at, kinds = 0, set()
-    while at + 8 <= size:
-        file.seek(at)
-        header = file.read(16)
-        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
-        if length == 1:
-            length = int.from_bytes(header[8:16], "big")
-        elif length == 0:
-            length = size - at
-        kinds.add(kind)
-        if length < 8:
-            break
-        at += length
-    if b"moov" not in kinds:
-        return (
-            "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off, by "
-            f"{at - size} bytes or more. Copy it again, or repair it with a tool for that."
-            if at > size
-            else "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off. "
-            "Copy it again, or repair it with a tool for that."
+@dataclass(frozen=True)
+class _Mp4Fault:
+    reason: str
+    cut: bool
+
+
+def _mp4_fault(path: str) -> _Mp4Fault | None:
+    """What is wrong with an MP4 or MOV file that gives no video, and whether it was cut off; None for other files.
+
+    Walks the top level boxes (ISO/IEC 14496-12, section 4.2).
+    """
+    end = os.path.getsize(path)
+    kinds: list[bytes] = []
+    at = 0
+    with open(path, "rb") as file:
+        while at + 8 <= end:
+            file.seek(at)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            elif length == 0:
+                length = end - at
+            kinds.append(kind)
+            if length < 8:
+                break
+            at += length
+    if not kinds or kinds[0] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return None
+    if b"moov" in kinds:
+        return _Mp4Fault(
+            "is an MP4 whose index is damaged. Copy it again, or repair it with a tool for that.", at > end
         )
-    return "is an MP4 whose index is damaged. Copy it again, or repair it with a tool for that."
+    lost = f", by {at - end} bytes or more" if at > end else ""
+    reason = (
+        "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off"
+        f"{lost}. Copy it again, or repair it with a tool for that."
+    )
+    return _Mp4Fault(reason, True)
 
 
 def _packet_name(packet: Any) -> tuple[int | None, int | None, int]:

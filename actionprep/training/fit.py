@@ -411,7 +411,7 @@ def _train_phase(
         task = make_task(plan, reader, phase, weights=weights)
         has_val = task._val_loader is not None
         shown = callbacks.History(run, phase, recipe.epochs, on_epoch)
-        wanted: list[Any] = [shown, callbacks.Checkpoints(run, recipe, phase, has_val=has_val)]
+        wanted: list[Any] = [callbacks.Averaging(), shown, callbacks.Checkpoints(run, recipe, phase, has_val=has_val)]
         if recipe.patience is not None and has_val:
             wanted.insert(
                 0,

@@ -311,3 +311,17 @@ def test_a_product_whose_video_was_cut_since_is_an_error(tmp_path: Path) -> None
         "scan', then build 'masks' again."
     )
     assert show_item(made, "pose", out=tmp_path / "pose.png").exists()
+
+
+def test_the_command_draws_what_it_is_told(study: Study, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from actionprep.cli.prep import app
+
+    out = tmp_path / "t.mp4"
+    words = ["show", "tracks", TAKE, "--study", str(study.root), "--views", "b", "a", "--from", "0.2", "--to", "0.5"]
+    result = CliRunner().invoke(app, [*words, "--whole", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert out.name in result.output
+    frames, _ = film_frames(out)
+    assert len(frames) == 7  # view b at 0.22, 0.26, … 0.46 s

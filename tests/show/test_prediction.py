@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from show_fakes import film_frames, write_video
 
+from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
-from actionprep.show.prediction import draw_prediction
+from actionprep.show.prediction import draw_prediction, predicted_row
 from actionprep.show.timeline import Bar, TimelineRow
 
 RED, BLUE = (220, 40, 40), (40, 60, 220)
 COLORS = {"sit": RED, "rise": BLUE}
-ROWS = [TimelineRow("prediction", (Bar(5.0, 6.0, "sit", 1.0), Bar(6.0, 7.0, "rise", 1.0)))]
+ROWS = [predicted_row([(Segment(5.0, 6.0, "sit"), 1.0), (Segment(6.0, 7.0, "rise"), 1.0)])]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def store(tmp_path_factory) -> Store:
 
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory) -> Run:
-    recipe = tiny_recipe(epochs=12, refit=True, ema=0.9, optimizer__learning_rate=0.02, test_variants=2)
+    recipe = tiny_recipe(epochs=12, batch=3, refit=True, ema=0.8, optimizer__learning_rate=0.005, test_variants=2)
     found = fit(store, recipe, tmp_path_factory.mktemp("fit") / "run", split=SPLIT)
     run_test(found, store, repeats=50)
     return found

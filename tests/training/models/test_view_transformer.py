@@ -99,7 +99,7 @@ def test_a_sample_without_any_point_gives_finite_logits_and_gradients():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("frames", [2, 5, 12])
+@pytest.mark.parametrize("frames", [1, 5, 12])
 def test_any_number_of_instants_fits(frames):
     assert tiny()(**sample(frames=frames)).shape == (2, 3)
 
