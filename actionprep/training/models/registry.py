@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,8 +104,17 @@ def register(card: ModelCard) -> ModelCard:
     return card
 
 
+@functools.cache
+def load_model_files() -> None:
+    """Import the model files that register themselves, as one that is added does; the models below need no import."""
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path != Path(__file__) and re.search(r"^register\(", path.read_text(encoding="utf-8"), re.MULTILINE):
+            importlib.import_module(f"{__package__}.{path.stem}")
+
+
 def model_card(name: str) -> ModelCard:
     """The card of a model by its name."""
+    load_model_files()
     if name not in MODELS:
         raise UserError(
             f"There is no model named '{name}'.{nearest(name, MODELS)} Models: {', '.join(sorted(MODELS))}."
