@@ -173,7 +173,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
     length: Annotated[Optional[float], typer.Option(help="Window in ms. [default: as trained]", min=1)] = None,  # noqa: UP045
-    stride: Annotated[Optional[float], typer.Option(help="From window to window in ms. [default: half]", min=1)] = None,  # noqa: UP045
+    stride: Annotated[Optional[float], typer.Option(help="From window to window in ms. [default: a quarter]", min=1)] = None,  # noqa: UP045
     device: DeviceOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -184,17 +184,19 @@ def predict(
     from actionprep.cli import output
 
     found = predict_videos(
-        _run(run, study), videos, out=out, overlay=overlay, length_ms=length, stride_ms=stride, device=device or "auto",
-        tell=(lambda _: None) if json else output.note,
-    )  # fmt: skip
+        _run(run, study).folder,
+        videos,
+        out=out,
+        overlay=overlay,
+        length_ms=length,
+        stride_ms=stride,
+        device=device or "auto",
+    )
     if json:
         output.print_json(found.document())
         return
-    output.print_table(
-        "Timeline",
-        ("onset", "offset", "label", "probability"),
-        [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{one.probability:.2f}") for one in found.timeline],
-    )
+    rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.timeline.segments()]
+    output.print_table("Timeline", ("onset", "offset", "label", "probability"), rows)
     for path in found.files:
         output.note(f"Wrote {path}")
 

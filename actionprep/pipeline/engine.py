@@ -319,6 +319,8 @@ def _dask_client(workers: Workers, num_tasks: int) -> Iterator[Any]:
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=None,
+                    # Its HTTP server cannot be left out: any free port, or a second build would warn about 8787.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     memory_limit=0,
                     silence_logs=50,
                 )

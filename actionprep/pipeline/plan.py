@@ -210,7 +210,7 @@ def _planned_item(
     retry: bool,
 ) -> PlannedItem:
     if view.status != "ok":
-        why = f"{view.path} is unreadable: {view.reason}"
+        why = f"{view.path} {view.reason}"
         return PlannedItem(key, "quarantined", why, "", chosen, {})
     blocked = [name for name, item in inputs.items() if item.action in ("quarantined", "blocked")]
     if blocked:

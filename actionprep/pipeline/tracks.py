@@ -12,6 +12,7 @@ from pydantic import field_validator, model_validator
 
 from actionprep.datasets.tracks import visible
 from actionprep.pipeline.masks import unpack_masks
+from actionprep.pipeline.shrink import shrink
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
 from actionprep.pipeline.trackers import find_tracker
 from actionprep.pipeline.trackers.cotracker import cotracker_grid
@@ -53,7 +54,7 @@ class TracksSettings(StageSettings):
         1.0, "For lk: forward–backward error, in pixels of the tracked frame, at which a point counts as lost.", gt=0
     )
     patch: int = option(
-        15, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
+        11, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
     )
     levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
     checkpoint: str = option("", "For CoTracker: path of its weights; empty: torch.hub's folder, fetched when missing.")
@@ -167,16 +168,9 @@ class Tracks(FrameStage):
         rgb = self._tracker.needs == "rgb"
         pictures = block.rgb_at(positions) if rgb else block.gray[positions]
         for position, picture in zip(positions, pictures, strict=True):
-            small = self._shrunk(picture)
+            # A new array in any case, so that one held frame does not hold its whole block.
+            small = shrink(picture, self._size)
             self._held.append(_Held(int(block.index[position]), float(block.time[position]), small))
-
-    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
-        if self._size == (self.source.width, self.source.height):
-            # A copy, so that one held frame does not hold its whole block.
-            return picture.copy()
-        import cv2
-
-        return cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
 
     def _take_masks(self, masks: MaskBlock | None) -> None:
         if masks is None or not self._uses_masks:
@@ -313,7 +307,12 @@ class _Profile:
 
     @classmethod
     def of(cls, foreground: np.ndarray) -> _Profile:
-        return cls(np.count_nonzero(foreground, axis=0), np.count_nonzero(foreground, axis=1))
+        import cv2
+
+        # Ten times as fast as counting with numpy, and a large picture is counted as often as it is tracked.
+        ones = foreground.view(np.uint8)
+        columns, rows = (cv2.reduce(ones, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for axis in (0, 1))
+        return cls(columns.reshape(-1).astype(np.int64), rows.reshape(-1).astype(np.int64))
 
     @classmethod
     def sum(cls, profiles: list[_Profile]) -> _Profile:

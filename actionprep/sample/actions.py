@@ -1,4 +1,4 @@
-"""The actions of the sample study, and how a subject performs them: recordings as scripts, scripts as postures over time.
+"""The actions of the sample study, and how they are performed: recordings as scripts, scripts as postures over time.
 
 Every action moves the whole body along one horizontal line. A camera that looks along that line hardly sees it, and a
 camera beside it cannot tell it from its mirror image in depth; several cameras can. What the arms do tells nothing.

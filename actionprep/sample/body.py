@@ -18,7 +18,11 @@ SIDES = ("right", "left")
 
 PARTS = (
     "pelvis", "belly", "chest", "neck", "head", "hair", "nose",
-    *(f"{side}_{part}" for side in SIDES for part in ("shoulder", "upper_arm", "forearm", "hand", "thigh", "shin", "foot")),
+    *(
+        f"{side}_{part}"
+        for side in SIDES
+        for part in ("shoulder", "upper_arm", "forearm", "hand", "thigh", "shin", "foot")
+    ),
 )  # fmt: skip
 
 GARMENTS = ("skin", "hair", "shirt", "sleeve", "trousers", "shoe")
@@ -184,7 +188,11 @@ def pose_figure(shape: BodyShape, posture: Posture) -> Figure:
     parts["neck"] = (at(neck, head, 0.0, 0.0, 0.045 * size), head, (0.052 * thick, 0.052 * thick, 0.08 * size))
     parts["head"] = (skull, head, (0.098 * size, 0.080 * size, 0.122 * size))
     parts["hair"] = (at(skull, head, -0.022 * size, 0.0, 0.03 * size), head, (0.094 * size, 0.087 * size, 0.108 * size))
-    parts["nose"] = (joints["nose"] - head @ np.array([0.018 * size, 0, 0]), head, (0.02 * size, 0.014 * size, 0.02 * size))
+    parts["nose"] = (
+        joints["nose"] - head @ np.array([0.018 * size, 0, 0]),
+        head,
+        (0.02 * size, 0.014 * size, 0.02 * size),
+    )
 
     for index, side in enumerate(SIDES):
         out = -1.0 if side == "right" else 1.0

@@ -49,7 +49,7 @@ class Camera:
         return normalised @ self.rotation
 
     def frame_times(self, duration: float, rng: np.random.Generator) -> tuple[np.ndarray, Fraction]:
-        """Ticks (T,) int64 of the frames that this camera takes in a recording of `duration` seconds, and the time base.
+        """Ticks (T,) int64 of the frames of a recording of `duration` seconds, and the time base.
 
         A frame's time on the recording's clock is ticks * time base + clock_offset.
         """

@@ -81,7 +81,7 @@ def wardrobe(subject: int, session: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=8)
 def surface(kind: str, variant: int) -> np.ndarray:
-    """A seamless picture (256, 256, 3) float32 RGB of floor, wall or furniture: boards, bricks, paper, crate, cabinet."""
+    """A seamless picture (256, 256, 3) float32 RGB of "boards", "bricks", "paper", "crate" or "cabinet"."""
     rng = np.random.default_rng([17, variant, sum(kind.encode())])
     side = 256
     v, u = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")

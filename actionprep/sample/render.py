@@ -12,6 +12,7 @@ from actionprep.sample.room import SUPERSAMPLING, Backdrop
 
 _LIGHT = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
 _AMBIENT = 0.52
+_SHADOW_REACH = 0.9 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # metres around the hips
 
 
 def draw_frames(
@@ -19,11 +20,11 @@ def draw_frames(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (T, H, W, 3) uint8 RGB and foreground (T, H, W) bool of a posed figure.
 
-    cloth (G,) and palette (G, 256, 3) as `patterns.wardrobe` gives them. A pixel is foreground when the figure covers at
-    least half of its samples.
+    cloth (G,) and palette (G, 256, 3) as `patterns.wardrobe` gives them. A pixel is foreground when the figure covers
+    at least half of its samples.
 
-    Each ellipsoid is the unit sphere in its own frame, where a ray is o + t d with d linear in the pixel; its outline is
-    the conic on which the discriminant of |o + t d| = 1 vanishes.
+    Each ellipsoid is the unit sphere in its own frame, where a ray is o + t d with d linear in the pixel; its outline
+    is the conic on which the discriminant of |o + t d| = 1 vanishes.
     """
     width, height = camera.size
     num_frames = len(figure.centres)
@@ -134,24 +135,29 @@ def _draw_figure(
     aimed = np.einsum("pi,pij->pj", origin, heading)
     excess = (origin**2).sum(-1) - 1
     conic = aimed[:, :, None] * aimed[:, None, :] - excess[:, None, None] * gram
-    for index in sight.order[frame]:
-        x0, x1, y0, y1 = boxes[index]
+    # Plain numbers and single precision, in which the centred polynomials are exact enough, for speed.
+    conics, grams, aims, middles = conic.tolist(), gram.tolist(), aimed.tolist(), middle.tolist()
+    grid_x = (np.arange(left, right) + 0.5) * step - 0.5
+    grid_y = ((np.arange(top, bottom) + 0.5) * step - 0.5)[:, None]
+    for index in sight.order[frame].tolist():
+        x0, x1, y0, y1 = boxes[index].tolist()
         if x1 <= x0 or y1 <= y0:
             continue
-        x = (np.arange(x0, x1) + 0.5) * step - 0.5 - middle[index, 0]
-        y = ((np.arange(y0, y1) + 0.5) * step - 0.5 - middle[index, 1])[:, None]
-        q, a, b = conic[index], gram[index], aimed[index]
         rows, columns = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
-        inside = _quadratic(q, x, y)
+        x = (grid_x[columns] - middles[index][0]).astype(np.float32)
+        y = (grid_y[rows] - middles[index][1]).astype(np.float32)
+        inside = _quadratic(conics[index], x, y)
         np.maximum(inside, 0.0, out=inside)
         np.sqrt(inside, out=inside)
-        near = _affine(-b, x, y)
-        near -= inside
-        near /= _quadratic(a, x, y)
+        b = aims[index]
+        near = (b[0] * x + b[2]) + b[1] * y
+        near += inside
+        near /= _quadratic(grams[index], x, y)
+        np.negative(near, out=near)
         hit = near < depth[rows, columns]
         hit &= inside > 0
         np.copyto(depth[rows, columns], near, where=hit)
-        np.copyto(part[rows, columns], np.int8(index), where=hit)
+        np.copyto(part[rows, columns], index, where=hit)
 
     shown_y, shown_x = np.nonzero(part >= 0)
     if not len(shown_y):
@@ -180,17 +186,12 @@ def _draw_figure(
     foreground[rows, columns] = layer[..., 3] >= 0.5
 
 
-def _quadratic(q: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    along = (q[0, 0] * x + 2 * q[0, 2]) * x + q[2, 2]
-    down = (q[1, 1] * y + 2 * q[1, 2]) * y
-    value = (x * (2 * q[0, 1]))[None].astype(np.float32) * y.astype(np.float32)
-    value += along.astype(np.float32)
-    value += down.astype(np.float32)
+def _quadratic(q: list[list[float]], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # (x, y, 1) q (x, y, 1)' for a row x (w,) and a column y (h, 1).
+    value = (2 * q[0][1]) * x + (q[1][1] * y + 2 * q[1][2])
+    value *= y
+    value += (q[0][0] * x + 2 * q[0][2]) * x + q[2][2]
     return np.asarray(value)
-
-
-def _affine(b: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (b[0] * x + b[2]).astype(np.float32)[None] + (b[1] * y).astype(np.float32)
 
 
 def _shade(
@@ -233,17 +234,13 @@ def _shade(
 def _cast_shadow(canvas: np.ndarray, camera: Camera, floor: np.ndarray, joints: np.ndarray) -> None:
     # Soft darkening of the floor below the mid hip and both ankles.
     spots = joints[[8, 11, 14], :2]
-    corners = spots.mean(axis=0) + 0.9 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
-    corners = np.concatenate([corners, np.zeros((4, 1))], axis=1)
-    xy, _ = camera.project(corners)
+    xy, _ = camera.project(np.concatenate([spots[0] + _SHADOW_REACH, np.zeros((4, 1))], axis=1))
     height, width = floor.shape[:2]
-    x0, x1 = np.clip([np.floor(xy[:, 0].min()), np.ceil(xy[:, 0].max())], 0, width).astype(int)
-    y0, y1 = np.clip([np.floor(xy[:, 1].min()), np.ceil(xy[:, 1].max())], 0, height).astype(int)
-    if x1 <= x0 or y1 <= y0:
-        return
-    region = floor[y0:y1, x0:x1]
-    light = np.ones(region.shape[:2], np.float32)
-    for spot, spread, depth in zip(spots, (0.26, 0.13, 0.13), (0.3, 0.35, 0.35), strict=True):
-        away = ((region - spot.astype(np.float32)) ** 2).sum(axis=-1)
-        light *= 1 - depth * np.exp(away * np.float32(-0.5 / spread**2))
-    canvas[y0:y1, x0:x1] *= light[..., None]
+    (x0, y0), (x1, y1) = xy.min(axis=0).astype(int).tolist(), (xy.max(axis=0).astype(int) + 1).tolist()
+    rows, columns = slice(max(y0, 0), min(max(y1, 0), height)), slice(max(x0, 0), min(max(x1, 0), width))
+    across, along = floor[rows, columns, 0], floor[rows, columns, 1]
+    light = np.ones(across.shape, np.float32)
+    for (x, y), spread, depth in zip(spots.tolist(), (0.26, 0.13, 0.13), (0.3, 0.35, 0.35), strict=True):
+        away = (across - x) ** 2 + (along - y) ** 2
+        light *= 1 - depth * np.exp(away * (-0.5 / spread**2))
+    canvas[rows, columns] *= light[..., None]

@@ -19,7 +19,7 @@ _TEXTURE_SPAN = 2.4  # metres that one seamless picture covers
 
 @dataclass(frozen=True)
 class Box:
-    """A piece of furniture standing on the floor: centre (x, y), size (x, y, z) in metres, how it is turned, its look."""
+    """A piece of furniture on the floor: centre (x, y), size (x, y, z) in metres, how it is turned, its look."""
 
     centre: tuple[float, float]
     size: tuple[float, float, float]
@@ -109,9 +109,7 @@ def scene_depth(camera: Camera, xy: np.ndarray, session: int) -> np.ndarray:
     return np.minimum.reduce([_meet_box(box, origin, rays)[0] for box in furniture(session)])
 
 
-def _cast(
-    camera: Camera, x: np.ndarray, y: np.ndarray, *, session: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cast(camera: Camera, x: np.ndarray, y: np.ndarray, *, session: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # Colour (..., 3), depth (...) and floor position (..., 2) along the rays through pixels.
     origin, rays = camera.centre, camera.rays(x, y)
     safe = np.where(np.abs(rays) < 1e-9, 1e-9, rays)

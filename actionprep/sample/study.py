@@ -16,9 +16,9 @@ from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.sample.actions import ACTIONS, Performance, perform, script_long, script_short
 from actionprep.sample.body import PARTS, SUBJECTS, BodyShape, pose_figure, skin_points
 from actionprep.sample.cameras import Camera, camera_ring, write_calibration
-from actionprep.sample.truth import SampleTruth, write_openpose
+from actionprep.sample.truth import OPENPOSE_VIEWS, SampleTruth, write_openpose
 
-DEFAULT_RECORDINGS = 82
+DEFAULT_RECORDINGS = 66
 MAX_VIEWS = 8
 _VERSION = 1  # raised when the same seed would give other files
 _LONG_FROM = 34  # a study of so many recordings or more ends with two long ones
@@ -37,8 +37,8 @@ def make_sample_study(
     """Render a multi-view study of a figure that performs actions, with its exact truth.
 
     Writes videos/{recording}/cam{view}.mp4, truth/, segments.csv, recordings.csv, views.csv and calibration.toml into
-    folder. Equal arguments give equal bytes, whatever the number of workers. A folder that already holds this very study
-    is left as it is; one in which the work was interrupted is done again.
+    folder. Equal arguments give equal bytes, whatever the number of workers. A folder that already holds this very
+    study is left as it is; one in which the work was interrupted is done again.
 
     recordings: how many; eight subjects and eight actions take turns, and 34 or more end with two long recordings that
                 hold all actions.
@@ -64,7 +64,7 @@ def make_sample_study(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise EnvironmentProblem(
-                f"The sample study cannot be written to {folder}: {error.strerror}. It needs about 60 MB; "
+                f"The sample study cannot be written to {folder}: {error.strerror}. It needs about 80 MB; "
                 "make room or rights there, or name another folder."
             ) from error
         raise
@@ -170,7 +170,7 @@ def _render_recording(job: _Job) -> str:
     for part in (folder / "videos", truth / "masks", truth / "views"):
         (part / name).mkdir(parents=True, exist_ok=True)
     (truth / "motion").mkdir(parents=True, exist_ok=True)
-    clock = np.arange(int(performance.duration * 100) + 1) / 100
+    clock = np.arange(int(performance.duration * 50) + 1) / 50
     joints = pose_figure(shape, perform(performance, shape, clock)).joints
     np.savez_compressed(truth / "motion" / f"{name}.npz", time=clock, joints_xyz=joints.astype(np.float32))
     points = skin_points(shape, np.random.default_rng([seed, 2, index]))
@@ -211,16 +211,21 @@ def _render_view(
     np.savez_compressed(
         truth / "views" / name / f"{file}.npz",
         time=times,
-        joints_xy=joints_xy.astype(np.float32),
+        joints_xy=_pixels(joints_xy),
         joints_visibility=joints_visibility,
-        tracks_xy=tracks_xy.astype(np.float32),
+        tracks_xy=_pixels(tracks_xy),
         tracks_visibility=tracks_visibility,
         tracks_part=np.array(PARTS)[part],
     )
     np.savez_compressed(truth / "masks" / name / f"{file}.npz", foreground=foreground.astype(np.uint8))
-    write_openpose(
-        truth / "openpose" / name / file, joints_xy, joints_visibility, inside_picture(camera, joints_xy)
-    )
+    if camera.view in OPENPOSE_VIEWS:
+        inside = inside_picture(camera, joints_xy)
+        write_openpose(truth / "openpose" / name / file, joints_xy, joints_visibility, inside)
+
+
+def _pixels(xy: np.ndarray) -> np.ndarray:
+    # To 1/256 pixel, which is far below what any tracker tells apart and packs to half the size.
+    return (np.round(xy * 256) / 256).astype(np.float32)
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 from actionprep.errors import UserError
 from actionprep.sample.cameras import Camera, read_calibration
 
+OPENPOSE_VIEWS = (0, 1, 3, 6)
+"""Views that also have their joints as OpenPose JSON; one file a frame for all would be tens of thousands."""
+
 
 @dataclass(frozen=True)
 class TrueSegment:
@@ -27,7 +30,7 @@ class TrueSegment:
 class TrueJoints:
     """BODY_25 joints of one view: time (T,) s, xy (T, 25, 2) px, visibility (T, 25) bool.
 
-    xy is exact also where a joint is hidden or outside the picture. The centre of the first pixel is (0, 0).
+    xy holds to 1/256 px, also where a joint is hidden or outside the picture. The centre of the first pixel is (0, 0).
     """
 
     time: np.ndarray
@@ -109,12 +112,15 @@ class SampleTruth:
         return self.videos / recording / f"cam{view}.mp4"
 
     def openpose(self, recording: str, view: int) -> Path:
-        """Folder of one OpenPose BODY_25 JSON file a frame.
+        """Folder of one OpenPose BODY_25 JSON file a frame, for the views of OPENPOSE_VIEWS.
 
         Confidence is 1 for a joint that is seen and 0.5 for one that is hidden; one outside the picture is 0, 0, 0, as
         OpenPose writes what it has not found.
         """
         self._check(recording, view)
+        if view not in OPENPOSE_VIEWS:
+            known = ", ".join(str(known) for known in OPENPOSE_VIEWS if known in self.views)
+            raise UserError(f"View {view} of the sample study has no OpenPose files; views {known} have them.")
         return self.folder / "truth" / "openpose" / recording / f"cam{view}"
 
     def offset(self, recording: str, view: int) -> float:
@@ -144,7 +150,7 @@ class SampleTruth:
         return TrueJoints(arrays["time"], arrays["joints_xy"], arrays["joints_visibility"])
 
     def joints_3d(self, recording: str) -> tuple[np.ndarray, np.ndarray]:
-        """Times (S,) every 10 ms and joints (S, 25, 3) in metres, world z up."""
+        """Times (S,) every 20 ms and joints (S, 25, 3) in metres, world z up."""
         self._check(recording)
         arrays = _arrays(self.folder / "truth" / "motion" / f"{recording}.npz")
         return arrays["time"], arrays["joints_xyz"]

@@ -1,4 +1,4 @@
-"""Which skin points and joints a camera sees: solved with the ellipsoids and the furniture, not read off the pictures."""
+"""Which skin points and joints a camera sees: solved with ellipsoids and furniture, not read off the pictures."""
 
 from __future__ import annotations
 

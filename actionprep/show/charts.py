@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,9 +79,8 @@ def _draw_recording(
     if not bars or (table is not None and not rows[-1].bars):
         what = "snippets" if table is not None else "segments and no label"
         raise UserError(f"Nothing to show: recording '{recording}' has no {what}.")
-    spans = [view.span for view in study.catalogue.views_of(recording) if view.status == "ok" and view.num_frames]
-    low = min([*(span[0] for span in spans), *(bar.onset for bar in bars)]) if start is None else start
-    high = max([*(span[1] for span in spans), *(bar.offset for bar in bars)]) if stop is None else stop
+    first, last = _span_of(study, recording, bars)
+    low, high = first if start is None else start, last if stop is None else stop
     if not high > low:
         raise UserError(f"Nothing to show of '{recording}': --from {low:g} s is not before --to {high:g} s.")
     details = [_rule(table, name)] if table is not None else [_counts(Counter(bar.label for bar in bars), "segments")]
@@ -113,13 +113,22 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
         details.insert(0, _rule(table, name))
     if len(shown) > _MOST_RECORDINGS:
         details.append(f"the first {_MOST_RECORDINGS} of {len(shown)} recordings; name one to see it alone")
-    rows = [TimelineRow(recording, tuple(of_one)) for recording, of_one in shown[:_MOST_RECORDINGS]]
-    span = (
-        min(0.0, *(bar.onset for row in rows for bar in row.bars)),
-        max(bar.offset for row in rows for bar in row.bars),
-    )
+    rows = [
+        TimelineRow(recording, tuple(of_one), _span_of(study, recording, of_one))
+        for recording, of_one in shown[:_MOST_RECORDINGS]
+    ]
+    spans = [row.span for row in rows if row.span is not None]
+    span = (min(low for low, _ in spans), max(high for _, high in spans))
     title = f"{study.folder.name}  ·  {'snippets' if table is not None else 'segments'}"
     return draw_timeline(rows, span, path, title=title, details=details, colors=colors_of(study, table))
+
+
+def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, float]:
+    """From the first frame of any view, or the first bar, to the last."""
+    views = study.catalogue.views_of(recording)
+    spans = [view.span for view in views if view.status == "ok" and view.num_frames]
+    spans += [(bar.onset, bar.offset) for bar in bars]
+    return min(low for low, _ in spans), max(high for _, high in spans)
 
 
 def _table(study: Study, name: str) -> SnippetTable:
@@ -288,7 +297,8 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
         handlelength=0.9,
         handleheight=0.9,
     )
-    with written_whole(path) as draft:
+    with written_whole(path) as draft, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(draft, dpi=150, format="png", facecolor=figure.get_facecolor())
     return path
 

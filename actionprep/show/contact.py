@@ -52,6 +52,9 @@ def _of_one(scene: Scene, *, title: str, kind: str, columns: int, rows: int) -> 
     moments = spread(len(scene), columns * rows).tolist()
     across = columns_for(len(moments), columns)
     height = row_height([scene.aspect] * max(across, min(columns, 3)), WIDTH, high=_tallest(scene))
+    if height >= 2 * scene.pictures.height:
+        # Whole multiples keep the pixels of tiny pictures alike.
+        height -= height % scene.pictures.height
     size = (height, max(2, round(height * scene.aspect)))
     tiles = [
         Tile(size, picture, caption=f"{scene.times[moment]:.3f} s", remark=_remark(scene, moment))
@@ -99,8 +102,8 @@ def _tiles_at(scene: Scene, times: np.ndarray, height: int) -> list[Tile]:
 
 
 def _tallest(scene: Scene) -> int:
-    """Pictures are not blown up beyond what helps to see the drawing on them."""
-    return int(np.clip(scene.pictures.height, 256, 640))
+    """Pictures are blown up only as far as it helps to see the drawing on them."""
+    return int(np.clip(3 * scene.pictures.height, 256, 640))
 
 
 def _remark(scene: Scene, moment: int) -> str:

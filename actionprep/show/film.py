@@ -51,7 +51,7 @@ def film_layout(scenes: Sequence[Scene], *, columns: int, most: tuple[int, int],
         )
         down = (most[0] - head - MARGIN - below - GAP * (len(rows) - 1)) / len(rows)
         high = int(min(across, down, max(480, max(scene.pictures.height for scene in scenes))))
-        if best is None or high > best[0]:
+        if best is None or high >= best[0]:
             best = high, rows
     assert best is not None
     high, rows = max(best[0], 64), best[1]

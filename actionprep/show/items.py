@@ -18,6 +18,7 @@ from actionprep.show.scenes import SCENES, Scene
 
 if TYPE_CHECKING:
     from actionprep.api import Study
+    from actionprep.datasets.store import ItemKey
 
 Progress = Callable[[int, int], None]
 
@@ -106,7 +107,7 @@ def _recording(study: Study, kind: str, recording: str | None) -> str:
         if not len(study.catalogue):
             raise UserError(f"The study {study.root} has no recordings. Put videos there and run 'actionprep scan'.")
         return study.catalogue.recording(recording or study.catalogue.recordings[0].id).id
-    there = sorted({key.recording for key in study.store.items(kind)}, key=natural_key)
+    there = sorted({key.recording for key in _stored(study, kind)}, key=natural_key)
     if not there:
         raise UserError(
             f"Nothing to show: the store has no {kind}. It has {', '.join(study.store.products()) or 'nothing yet'}. "
@@ -131,7 +132,7 @@ def _scenes(study: Study, kind: str, recording: str, views: Sequence[str | int],
     if kind == "video":
         there = [view.id for view in study.catalogue.views_of(recording) if view.status == "ok" and view.num_frames]
     else:
-        there = [key.view for key in study.store.items(kind) if key.recording == recording]
+        there = [key.view for key in _stored(study, kind) if key.recording == recording]
     wanted = [_view(study, recording, view, there, kind) for view in views] or sorted(there, key=natural_key)
     if not wanted:
         raise UserError(
@@ -143,6 +144,11 @@ def _scenes(study: Study, kind: str, recording: str, views: Sequence[str | int],
     if not filled:
         raise UserError(f"Nothing to show: the {kind} of '{recording}' are empty (views {', '.join(wanted)}).")
     return filled
+
+
+def _stored(study: Study, kind: str) -> list[ItemKey]:
+    """The items to draw; heatmaps are rendered from poses."""
+    return study.store.items("pose" if kind == "heatmaps" else kind)
 
 
 def _view(study: Study, recording: str, view: str | int, there: list[str], kind: str) -> str:
@@ -160,7 +166,7 @@ def _view(study: Study, recording: str, view: str | int, there: list[str], kind:
 def _command(kind: str) -> str:
     from actionprep.pipeline.index import stage_index
 
-    entry = stage_index().get(kind)
+    entry = stage_index().get("pose" if kind == "heatmaps" else kind)
     return entry.command if entry is not None else kind
 
 

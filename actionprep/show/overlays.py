@@ -7,11 +7,11 @@ brings positions from one size to another.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.show.colors import ACCENT, LOST, Color, person_color, text_on
+from actionprep.show.colors import ACCENT, DARK, LOST, Color, person_color, text_on
 from actionprep.show.text import line_height, put_text, text_width
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
     """
     import cv2
 
-    canvas = np.array(picture, copy=True)
+    canvas = np.array(picture, order="C")
     finite = np.isfinite(xy).all(axis=-1)
     places = _fixed(xy)
     radius = _dot_radius(picture.shape[0], xy[-1], finite[-1]) if len(xy) else 1.0
@@ -55,16 +55,18 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
         strength = 0.15 + 0.7 * (step + 1) / (len(xy) - 1)
         cv2.addWeighted(over, strength, canvas, 1 - strength, 0, dst=canvas)
     if len(xy):
-        _draw_dots(canvas, xy[-1], finite[-1], visible[-1], colors, radius)
+        lost, seen = finite[-1] & ~visible[-1], finite[-1] & visible[-1]
+        _draw_rings(canvas, xy[-1, lost], radius + 0.4, np.broadcast_to(np.array(LOST), (int(lost.sum()), 3)))
+        _draw_dots(canvas, xy[-1, seen], radius, colors[seen])
     return canvas
 
 
 def quieted(picture: np.ndarray) -> np.ndarray:
-    """A darker and greyer copy, on which colours stand out."""
+    """A greyer copy, bright parts darker, on which colours stand out."""
     import cv2
 
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(picture, 0.36, gray, 0.49, 0))
+    return np.asarray(cv2.addWeighted(picture, 0.34, gray, 0.44, 14))
 
 
 def draw_mask(
@@ -111,7 +113,7 @@ def draw_skeletons(
     """
     import cv2
 
-    canvas = np.array(picture, copy=True)
+    canvas = np.array(picture, order="C")
     height = picture.shape[0]
     points = np.asarray(keypoints, np.float32)[..., :2]
     seen = (np.asarray(score) >= max(least_score, 1e-6)) & np.isfinite(points).all(axis=-1)
@@ -147,8 +149,8 @@ def draw_skeletons(
         reach = _reach(layout, length)
         for joint in np.flatnonzero(shown):
             radius = _fit(0.9 * thick, 0.3 * reach.get(int(joint), np.inf), 1.0, 6.0)
-            draw = _draw_dot if sure[joint] else _draw_ring
-            draw(canvas, points[person, joint], radius, layout.joint_colors[joint])
+            draw = _draw_dots if sure[joint] else _draw_rings
+            draw(canvas, points[person, joint][None], radius, np.array([layout.joint_colors[joint]]))
         box = _box(points[person, shown]) if bbox is None or not np.any(bbox[person]) else bbox[person]
         number = -1 if track_id is None else int(track_id[person])
         tags.append((box, number, float(np.mean(np.asarray(score)[person][shown])), guessed))
@@ -159,20 +161,23 @@ def draw_skeletons(
 
 
 def draw_volume(frame: np.ndarray, colors: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One time step of a heatmap volume as a picture: channels in their colours, merged by maximum, on black.
+    """One time step of a heatmap volume as a picture: channels in their colours on a dark ground, the largest in front.
 
-    frame (C, h, w) in [0, 1]; colors (C, 3); size (height, width) of the picture.
+    frame (C, h, w) in [0, 1]; colors (C, 3); size (height, width) of the picture. Low values are lifted (to the power
+    0.6) to be seen; the peak of a channel turns towards white.
     """
     import cv2
 
-    merged = np.zeros((*frame.shape[1:], 3), np.float32)
-    for channel, color in zip(frame, colors, strict=True):
-        np.maximum(merged, channel[..., None] * np.asarray(color, np.float32), out=merged)
+    channel = frame.argmax(axis=0)
+    value = np.take_along_axis(frame, channel[None], axis=0)[0].clip(0, 1)[..., None].astype(np.float32)
+    color = np.asarray(colors, np.float32)[channel]
+    color = color + (255 - color) * 0.75 * value**3
+    small = np.array(DARK.ground, np.float32) + (color - np.array(DARK.ground, np.float32)) * value**0.6
     height, width = size
     if height % frame.shape[1] == 0 and width % frame.shape[2] == 0:
-        large = merged.repeat(height // frame.shape[1], 0).repeat(width // frame.shape[2], 1)
+        large = small.repeat(height // frame.shape[1], 0).repeat(width // frame.shape[2], 1)
     else:
-        large = cv2.resize(merged, (width, height), interpolation=cv2.INTER_LINEAR)
+        large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.rint(large.clip(0, 255)).astype(np.uint8)
 
 
@@ -196,42 +201,46 @@ def _fit(wanted: float, most: float, low: float, high: float) -> float:
     return float(np.clip(min(wanted, most), low, high))
 
 
-def _draw_dots(
-    canvas: np.ndarray, xy: np.ndarray, finite: np.ndarray, visible: np.ndarray, colors: np.ndarray, radius: float
-) -> None:
-    for point in np.flatnonzero(finite & ~visible):
-        _draw_ring(canvas, xy[point], radius + 0.4, LOST)
-    for point in np.flatnonzero(finite & visible):
-        _draw_dot(canvas, xy[point], radius, colors[point])
+def _draw_dots(canvas: np.ndarray, xy: np.ndarray, radius: float, colors: np.ndarray) -> None:
+    """Discs with a dark rim, (n, 2) px, in place; edge pixels are mixed by the share of them that is covered."""
+    pixels, dot, distance = _around(canvas, xy, radius + 2)
+    disc = np.clip(radius + 0.5 - distance, 0, 1)[:, None]
+    rim = 0.6 * np.clip(radius + 1.3 - distance, 0, 1)[:, None]
+    under = canvas.reshape(-1, 3)
+    mixed = under[pixels] * (1 - rim) + np.array(_RIM, np.float32) * rim
+    under[pixels] = np.rint(mixed * (1 - disc) + colors[dot].astype(np.float32) * disc)
 
 
-def _draw_dot(canvas: np.ndarray, at: np.ndarray, radius: float, color: Any) -> None:
-    """A disc with a dark rim; its edge pixels are mixed by the share of them that it covers."""
-    part, distance = _around(canvas, at, radius + 2)
-    if part.size:
-        rim = 0.6 * np.clip(radius + 1.3 - distance, 0, 1)
-        disc = np.clip(radius + 0.5 - distance, 0, 1)
-        mixed = part * (1 - rim) + np.array(_RIM, np.float32) * rim
-        part[:] = np.rint(mixed * (1 - disc) + np.array(color, np.float32) * disc)
+def _draw_rings(canvas: np.ndarray, xy: np.ndarray, radius: float, colors: np.ndarray) -> None:
+    """Circles of one pixel's width, (n, 2) px, in place."""
+    pixels, dot, distance = _around(canvas, xy, radius + 2, ring=radius)
+    ring = np.clip(1.05 - np.abs(distance - radius), 0, 1)[:, None]
+    under = canvas.reshape(-1, 3)
+    under[pixels] = np.rint(under[pixels] * (1 - ring) + colors[dot].astype(np.float32) * ring)
 
 
-def _draw_ring(canvas: np.ndarray, at: np.ndarray, radius: float, color: Any) -> None:
-    part, distance = _around(canvas, at, radius + 2)
-    if part.size:
-        ring = np.clip(1.05 - np.abs(distance - radius), 0, 1)
-        part[:] = np.rint(part * (1 - ring) + np.array(color, np.float32) * ring)
+def _around(
+    canvas: np.ndarray, xy: np.ndarray, reach: float, *, ring: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels near places (n, 2): their flat indices, each once, the place that is theirs, and how far that is.
 
-
-def _around(canvas: np.ndarray, at: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the picture around a place, and how far its pixels are from it, (h, w, 1)."""
+    A pixel that is near several places belongs to the one whose circle of radius `ring` is the nearest.
+    """
     height, width = canvas.shape[:2]
-    x, y = float(at[0]), float(at[1])
-    x0, x1 = max(int(np.floor(x - reach)), 0), min(int(np.ceil(x + reach)) + 1, width)
-    y0, y1 = max(int(np.floor(y - reach)), 0), min(int(np.ceil(y + reach)) + 1, height)
-    if x0 >= x1 or y0 >= y1:
-        return canvas[:0, :0], np.zeros((0, 0, 1), np.float32)
-    away = np.hypot(np.arange(x0, x1, dtype=np.float32)[None] - x, np.arange(y0, y1, dtype=np.float32)[:, None] - y)
-    return canvas[y0:y1, x0:x1], away[..., None]
+    span = np.arange(-int(np.ceil(reach)), int(np.ceil(reach)) + 1)
+    middle = np.rint(xy).astype(np.int64)
+    x = middle[:, 0, None, None] + span
+    y = middle[:, 1, None, None] + span[:, None]
+    away = np.hypot(x - xy[:, 0, None, None], y - xy[:, 1, None, None]).astype(np.float32)
+    inside = (away <= reach) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    places = np.broadcast_to(np.arange(len(xy))[:, None, None], away.shape)[inside]
+    flat, distance = (y * width + x)[inside], away[inside]
+    # Of equal indices the last one written stays, so the nearest is written last.
+    order = np.argsort(-np.abs(distance - ring), kind="stable")
+    owner = np.full(height * width, -1, np.int64)
+    owner[flat[order]] = order
+    mine = owner[owner >= 0]
+    return np.flatnonzero(owner >= 0), places[mine], distance[mine]
 
 
 def _limb_width(thick: float, length: float, sure: bool) -> int:

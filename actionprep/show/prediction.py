@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
 from actionprep.show.colors import Color, label_colors
 from actionprep.show.film import film_pictures, film_times, write_film
 from actionprep.show.scenes import Scene, VideoPictures
-from actionprep.show.timeline import TimelineRow, draw_timeline, pictures_that_fit
+from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, pictures_that_fit
 
 
 def draw_prediction(
@@ -61,3 +62,8 @@ def draw_prediction(
 def _scene(view: str, video: str | Path, times: np.ndarray | None) -> Scene:
     pictures = VideoPictures(video, times=times)
     return Scene(view, pictures.times, np.arange(len(pictures.times)), pictures)
+
+
+def predicted_row(segments: Iterable[tuple[Segment, float]], name: str = "prediction") -> TimelineRow:
+    """Segments with their probabilities, as a model's timeline gives them, as a row to draw."""
+    return TimelineRow(name, tuple(Bar(one.onset, one.offset, one.label, score) for one, score in segments))

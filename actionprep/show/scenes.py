@@ -205,7 +205,7 @@ class StoredPictures:
 
     def at(self, numbers: Sequence[int], height: int, width: int) -> Iterator[np.ndarray]:  # noqa: D102
         for number in numbers:
-            yield resized(self._read(int(number)), height, width)
+            yield resized(self._read(int(number)), height, width, show_pixels=True)
 
 
 class BlankPictures:
@@ -245,8 +245,8 @@ class JointGround(BlankPictures):
         return scaled((xy * self._axes - self._origin) * self._shrink, _scale(picture, self))
 
 
-def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture in another size; tiny ones that become at least twice as large show their pixels as they are."""
+def resized(picture: np.ndarray, height: int, width: int, *, show_pixels: bool = False) -> np.ndarray:
+    """A picture in another size; show_pixels: one that becomes at least twice as large shows its pixels as they are."""
     import cv2
 
     if picture.shape[:2] == (height, width):
@@ -254,7 +254,7 @@ def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     if height < picture.shape[0]:
         how = cv2.INTER_AREA
     else:
-        how = cv2.INTER_NEAREST if height >= 2 * picture.shape[0] and picture.shape[0] <= 160 else cv2.INTER_CUBIC
+        how = cv2.INTER_NEAREST if show_pixels and height >= 2 * picture.shape[0] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, (width, height), interpolation=how))
 
 
@@ -297,12 +297,14 @@ def tracks_scene(study: Study, recording: str, view: str, whole: bool = True) ->
     def remark(moment: int) -> str:
         at, step = places[moment]
         _, seen, _ = window(int(at))
-        return f"{int(seen[step].sum())} of {seen.shape[1]} points"
+        return f"{int(seen[step].sum())}/{seen.shape[1]} visible"
 
     share = told.get("visible_share")
     per_window = int(valid.sum(axis=1).max(initial=0))
     details = (
-        f"{told['tracker']}: {len(frame)} windows of {frame.shape[1]} frames, up to {per_window} points each",
+        f"tracker {told['tracker']}",
+        f"up to {per_window} points a window",
+        f"{len(frame)} windows of {frame.shape[1]} frames",
         *((f"{share:.0%} visible",) if share is not None else ()),
         *_cut(pictures),
     )
@@ -415,7 +417,7 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
         if not whole and len(seen):
             low, high = np.percentile(seen, [1, 99], axis=0).tolist()
             pictures.cut_to((*low, *high))
-    times = item["time"][:] if "time" in item else _view_times(study, recording, view, len(keypoints), "pose", numbers)
+    times = _pose_times(study, item, recording, view)
     score, ids = item["score"], item["track_id"]
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
@@ -444,17 +446,34 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
     return [Scene(view, times, numbers, pictures, overlay, remark, details)]
 
 
-def volume_scene(
-    view: str, volume: np.ndarray, times: np.ndarray, colors: np.ndarray, details: tuple[str, ...] = ()
-) -> Scene:
-    """A heatmap volume (C, T, h, w) in [0, 1] over time, channels in their colours."""
-    height, width = volume.shape[2:]
+def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """Heatmaps of the joints, rendered from the poses with the published settings, moment by moment."""
+    import torch
+
+    from actionprep.datasets.skeletons import skeleton
+    from actionprep.training.heatmaps import HeatmapSettings, compact_boxes, project, render
+
+    item = study.store.item("pose", recording, view)
+    settings = HeatmapSettings()
+    layout = skeleton(str(item.attributes["skeleton"]))
+    points = torch.from_numpy(item["keypoints"][:]).movedim(1, 0)[None]
+    score = torch.from_numpy(item["score"][:]).movedim(1, 0)[None]
+    if points.shape[-1] == 3:
+        points, score = project(points, score, settings.projection)
+    boxes = compact_boxes(points, score, padding=settings.padding, square=settings.square, least_side=0.0)
+    times = _pose_times(study, item, recording, view)
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
-        return draw_volume(volume[:, moment], colors, picture.shape[:2])
+        one = slice(moment, moment + 1)
+        volume = render(points[:, :, one], score[:, :, one], layout, settings, boxes=boxes)
+        return draw_volume(volume[0, :, 0].numpy(), np.array(layout.joint_colors), picture.shape[:2])
 
-    pictures = BlankPictures(height, width)
-    return Scene(view, times, np.arange(volume.shape[1]), pictures, overlay, details=details)
+    height, width = settings.size
+    details = (
+        f"{layout.title or layout.name}, on {width}x{height} px",
+        f"sigma {settings.sigma:g} px, cut to the people, persons merged by maximum",
+    )
+    return [Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)]
 
 
 def legend_of(product: str) -> tuple[Mark, ...]:
@@ -469,6 +488,7 @@ SCENES: dict[str, Callable[[Study, str, str, bool], list[Scene]]] = {
     "masks": masks_scene,
     "tracks": tracks_scene,
     "pose": pose_scene,
+    "heatmaps": heatmaps_scene,
     "lowres": lowres_scene,
 }
 """What makes the scenes of one view of a product."""
@@ -518,13 +538,13 @@ def _video(study: Study, recording: str, view: str) -> tuple[VideoPictures, np.n
     return VideoPictures(path, times=times), times
 
 
-def _view_times(
-    study: Study, recording: str, view: str, count: int, product: str, numbers: np.ndarray | None = None
-) -> np.ndarray:
+def _pose_times(study: Study, item: ItemReader, recording: str, view: str) -> np.ndarray:
+    """Times of the frames of a pose item: its own, or those of its view."""
+    if "time" in item:
+        return item["time"][:]
+    count = len(item["keypoints"])
     times = study.catalogue.view(recording, view).times
-    if numbers is not None and len(numbers) and numbers[-1] < len(times):
-        return times[numbers]
-    _same_length(count, len(times), product, recording, view)
+    _same_length(count, len(times), "pose", recording, view)
     return times
 
 

@@ -81,6 +81,8 @@ def _letters(text: str, size: int, bold: bool) -> np.ndarray:
     """(line height, width) uint8 opacity; the height depends on the size alone, so that lines stand level."""
     from PIL import Image, ImageDraw
 
+    # File names may hold what cannot be drawn.
+    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     font = _font(size, bold)
     width = max(1, round(font.getlength(text)))
     ascent, descent = font.getmetrics()
@@ -97,4 +99,6 @@ def _font(size: int, bold: bool):  # type: ignore[no-untyped-def]
     from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return ImageFont.truetype(
+        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size, layout_engine=ImageFont.Layout.BASIC
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from actionprep.datasets.catalogue import natural_key
 from actionprep.errors import UserError
 from actionprep.show.colors import LIGHT, NOTHING, Color, label_colors, text_on, unit
 from actionprep.show.files import written_whole
-from actionprep.show.text import text_width
+from actionprep.show.text import fitted, text_width
 
 _DPI = 150
 _WIDTH = 12.0  # inches
@@ -38,10 +39,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class TimelineRow:
-    """One named row of bars, which may overlap."""
+    """One named row of bars, which may overlap.
+
+    span: the time that there is something of, such as the length of a recording; all when None.
+    """
 
     name: str
     bars: tuple[Bar, ...]
+    span: tuple[float, float] | None = None
 
 
 def draw_timeline(
@@ -63,6 +68,7 @@ def draw_timeline(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     if not rows or not span[1] > span[0]:
         raise UserError(f"A timeline needs at least one row and a span of time that is not empty, got {span}.")
@@ -92,7 +98,9 @@ def draw_timeline(
     y = _ROW_GAP
     middles = []
     for row, of_row, deep in zip(rows, lanes, depth, strict=True):
-        axes.axhspan(y - 0.03, y + deep * _LANE + 0.03, color=unit(LIGHT.empty), lw=0, zorder=0)
+        low, high = row.span or span
+        ground = ((low, y - 0.03), high - low, deep * _LANE + 0.06)
+        axes.add_patch(Rectangle(*ground, facecolor=unit(LIGHT.empty), lw=0, zorder=0))
         for bar, lane in zip(row.bars, of_row, strict=True):
             _draw_bar(axes, bar, y + lane * _LANE, colors.get(bar.label, NOTHING), span, chart_width)
         middles.append(y + deep * _LANE / 2)
@@ -102,7 +110,9 @@ def draw_timeline(
         place = (left / _WIDTH, (foot + body) / height, chart_width / _WIDTH, (strip - 0.05) / height)
         _draw_pictures(figure, place, pictures, span, (chart_width, strip - 0.05))
     _draw_legend(figure, legend, left, height)
-    with written_whole(path) as draft:
+    with written_whole(path) as draft, warnings.catch_warnings():
+        # Letters that the typeface lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(draft, dpi=_DPI, facecolor=figure.get_facecolor(), format=path.suffix[1:].lower())
     return path
 
@@ -145,8 +155,7 @@ def _draw_bar(axes: Any, bar: Bar, y: float, color: Color, span: tuple[float, fl
         )
     )
     room = long / (span[1] - span[0]) * width * _DPI - 10
-    score = "" if bar.score is None else f" {bar.score:.2f}"
-    text = next((text for text in (bar.label + score, bar.label) if text and text_width(text, 17) <= room), "")
+    text, points = _words_for(bar, room)
     if text and not bar.ignored:
         axes.text(
             (onset + onset + long) / 2,
@@ -154,11 +163,21 @@ def _draw_bar(axes: Any, bar: Bar, y: float, color: Color, span: tuple[float, fl
             text,
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=points,
             color=unit(text_on(shown)),
             zorder=3,
             parse_math=False,
         )
+
+
+def _words_for(bar: Bar, room: float) -> tuple[str, float]:
+    """What fits into a bar of so many pixels, and its size in points."""
+    score = "" if bar.score is None else f" {bar.score:.2f}"
+    for text, points in ((bar.label + score, 8.0), (bar.label, 8.0), (bar.label, 6.8)):
+        if text and text_width(text, round(points * _DPI / 72)) <= room:
+            return text, points
+    short = fitted(bar.label, int(room), 14) if room > 30 else ""
+    return (short, 6.8) if len(short) > 4 else ("", 8.0)
 
 
 def _faded(color: Color, score: float | None) -> Color:

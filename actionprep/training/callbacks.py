@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from actionprep.training.fit import EpochReport
 
 
+class Averaging(pl.Callback):
+    """Keeps the running mean of the weights up to date."""
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        task.average_weights(batch_idx)
+
+
 class History(Checkpoint):
     """Writes metrics.csv, a row an epoch; what a resumed run does again replaces what was there.
 

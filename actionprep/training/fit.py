@@ -132,7 +132,7 @@ def fit_folds(
     are not trained again. Other options as for `fit`.
     """
     from actionprep.training.datasets import read_table
-    from actionprep.training.test import run_test, tested_arrays
+    from actionprep.training.test import run_test, saved_arrays
 
     tell = tell or _silent
     store = store if isinstance(store, Store) else Store(store)
@@ -165,7 +165,7 @@ def fit_folds(
                 "macro_f1": found["figures"]["macro_f1"],
             }
         )
-        arrays.append(tested_arrays(run))
+        arrays.append(saved_arrays(run))
     summary = _over_folds(arrays, rows)
     outer = Run(folder)
     outer.write_table("folds.csv", rows)
@@ -411,7 +411,7 @@ def _train_phase(
         task = make_task(plan, reader, phase, weights=weights)
         has_val = task._val_loader is not None
         shown = callbacks.History(run, phase, recipe.epochs, on_epoch)
-        wanted: list[Any] = [shown, callbacks.Checkpoints(run, recipe, phase, has_val=has_val)]
+        wanted: list[Any] = [callbacks.Averaging(), shown, callbacks.Checkpoints(run, recipe, phase, has_val=has_val)]
         if recipe.patience is not None and has_val:
             wanted.insert(
                 0,

@@ -207,12 +207,16 @@ def register(name: str, doc: str, *, tables: Mapping[str, Mapping[str, Any]], **
 
 def recipe_names() -> list[str]:
     """Names of all recipes."""
+    from actionprep.training.models.registry import load_model_files
+
+    load_model_files()
     return sorted(RECIPES)
 
 
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name, or of the TOML file at that path; raises UserError naming the nearest one."""
-    if name in RECIPES:
+    known = recipe_names()
+    if name in known:
         return Recipe.from_tables(RECIPES[name], where=f"the recipe '{name}'")
     if name.endswith(".toml"):
         try:
@@ -220,7 +224,7 @@ def find_recipe(name: str) -> Recipe:
                 return Recipe.from_toml(file.read(), where=name)
         except OSError as error:
             raise UserError(f"Cannot read the recipe {name}: {error.strerror or error}.") from None
-    raise UserError(f"No recipe '{name}'.{nearest(name, RECIPES)} Recipes: {', '.join(recipe_names())}.")
+    raise UserError(f"No recipe '{name}'.{nearest(name, known)} Recipes: {', '.join(known)}.")
 
 
 @dataclass(frozen=True)

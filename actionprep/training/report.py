@@ -1,2 +1,338 @@
-def write_report(run):
-    pass
+"""The report page of a run: one HTML file with everything in it, readable without a network or a server."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from actionprep.training.run import Run, write_text
+
+_COLORS = ("#2f6fdb", "#d9622b", "#2a9d63", "#8a55c9")
+
+
+def write_report(run: Run) -> None:
+    """Write report.html of what the run's folder holds so far."""
+    write_text(run.report, report_html(run))
+
+
+def report_html(run: Run) -> str:
+    """The page: figures, curves, confusion matrix, tables by class, subject and view, split, settings."""
+    facts, tested = run.facts, run.tested
+    recipe = run.recipe
+    sections = [_curves(run.metrics)]
+    if tested is not None:
+        confusion = np.load(run.folder / "confusion.npy", allow_pickle=False)
+        sections += [
+            _confusion(confusion, run.labels),
+            _classes(tested["classes"]),
+            _groups("Subjects", "subject", tested.get("subjects")),
+            _groups("Sessions", "session", tested.get("sessions")),
+            _views(tested.get("views")),
+        ]
+    sections += [_split(facts), _settings(recipe.to_toml(comments=False)), _made(facts)]
+    head = _headline(facts, tested, recipe.name)
+    return _PAGE.format(
+        title=html.escape(f"{recipe.name} · {run.folder.name}"),
+        recipe=html.escape(recipe.name),
+        doc=html.escape(recipe.doc),
+        head=head,
+        sections="\n".join(section for section in sections if section),
+    )
+
+
+def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None, recipe: str) -> str:
+    split = facts["split"]
+    counts = {part: len(split["rows"][part]) for part in ("train", "val", "test")}
+    cards = []
+    if tested is not None:
+        figures, intervals = tested["figures"], tested["intervals"]
+        cards += [
+            _card("accuracy", _percent(figures["accuracy"]), _between(intervals["accuracy"]), strong=True),
+            _card("macro F1", _percent(figures["macro_f1"]), _between(intervals["macro_f1"])),
+            _card("mean average precision", _percent(figures["map"]), ""),
+        ]
+        if "top5" in figures:
+            cards.append(_card("top 5", _percent(figures["top5"]), ""))
+        note = f"snippets of {tested['num_recordings']} recordings"
+        cards.append(_card("tested on", f"{tested['num_samples']}", note))
+    else:
+        cards.append(_card("not tested yet", "–", "run actiontrain test"))
+    cards.append(_card("trained on", f"{counts['train'] + counts['val']}", f"snippets, {counts['val']} of them val"))
+    if facts.get("train_seconds") is not None:
+        cards.append(_card("training took", _duration(facts["train_seconds"]), f"seed {facts['seed']}"))
+    return "".join(cards)
+
+
+def _card(name: str, value: str, note: str, *, strong: bool = False) -> str:
+    kind = "card strong" if strong else "card"
+    value, name, note = html.escape(value), html.escape(name), html.escape(note)
+    return f'<div class="{kind}"><b>{value}</b><span>{name}</span><i>{note}</i></div>'
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    charts = []
+    for title, names in (("Loss", ("train_loss", "val_loss")), ("Validation", ("val_accuracy", "val_macro_f1"))):
+        for phase in phases:
+            of_phase = [row for row in rows if row["phase"] == phase]
+            lines = [
+                (name, [(row["epoch"], float(row[name])) for row in of_phase if row.get(name, "") != ""])
+                for name in names
+            ]
+            lines = [(name, points) for name, points in lines if points]
+            if lines:
+                named = title if len(phases) == 1 else f"{title} · {phase}"
+                charts.append(_chart(named, lines, share=title == "Validation"))
+    return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
+
+
+def _chart(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, share: bool) -> str:
+    width, height, left, bottom, top, right = 460, 240, 46, 30, 14, 12
+    xs = [x for _, points in lines for x, _ in points]
+    ys = [y for _, points in lines for _, y in points if math.isfinite(y)]
+    low, high = (0.0, 1.0) if share else (min(0.0, *ys), max(ys, default=1.0) * 1.05 or 1.0)
+    last = max(*xs, 1) if len(xs) > 1 else max(xs[0], 1)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = left + (width - left - right) * x / last
+        return across, height - bottom - (height - bottom - top) * (y - low) / max(high - low, 1e-9)
+
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">']
+    for tick in _ticks(low, high):
+        _, y = at(0, tick)
+        label = f"{tick * 100:.0f} %" if share else f"{tick:g}"
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+    for tick in _ticks(0, last, whole=True):
+        x, _ = at(tick, low)
+        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick:.0f}</text>')
+    for color, (_name, points) in zip(_COLORS, lines, strict=False):
+        places = [at(x, y) for x, y in points if math.isfinite(y)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline points="{path}" stroke="{color}"/>')
+        if len(places) == 1:
+            parts.append(f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" fill="{color}"/>')
+    parts.append("</svg>")
+    legend = "".join(
+        f'<span><i style="background:{color}"></i>{html.escape(name.replace("_", " "))} '
+        f"<b>{_percent(points[-1][1]) if share else f'{points[-1][1]:.3f}'}</b></span>"
+        for color, (name, points) in zip(_COLORS, lines, strict=False)
+    )
+    caption = f"<figcaption>{html.escape(title)}<small>by epoch</small></figcaption>"
+    return f"<figure>{caption}{''.join(parts)}<p>{legend}</p></figure>"
+
+
+def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    span = max(high - low, 1e-9)
+    step = 10 ** math.floor(math.log10(span / 4))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
+    if whole:
+        step = max(1, round(step))
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _confusion(confusion: np.ndarray, labels: Sequence[str]) -> str:
+    if confusion.ndim == 3:
+        rows = [
+            [label, *(int(one) for one in (cell[1, 1], cell[1, 0], cell[0, 1], cell[0, 0]))]
+            for label, cell in zip(labels, confusion, strict=True)
+        ]
+        table = _table(["label", "found", "missed", "wrongly found", "rightly left out"], rows)
+        return f"<section><h2>Confusion</h2>{table}</section>"
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    head = "".join(f'<th class="turned"><span>{html.escape(label)}</span></th>' for label in labels)
+    body = []
+    for row, label in enumerate(labels):
+        cells = []
+        for column, other in enumerate(labels):
+            count, part = int(confusion[row, column]), float(share[row, column])
+            # Right answers in green, mistakes in red, as strong as their share of the row.
+            hue = "42,157,99" if row == column else "217,72,43"
+            ink = "#fff" if part > 0.55 else "inherit"
+            text = str(count) if count else ""
+            hint = html.escape(f"{label} → {other}: {count} ({part * 100:.0f} %)")
+            cells.append(f'<td title="{hint}" style="background:rgba({hue},{part:.3f});color:{ink}">{text}</td>')
+        recall = f"{share[row, row] * 100:.0f} %" if confusion[row].sum() else "–"
+        body.append(f"<tr><th>{html.escape(label)}</th>{''.join(cells)}<td class='side'>{recall}</td></tr>")
+    return (
+        "<section><h2>Confusion</h2><p>A row is what was, a column what the model said; the last column is recall.</p>"
+        '<div class="wide"><table '
+        f'class="confusion"><tr><th></th>{head}<th></th></tr>{"".join(body)}</table></div></section>'
+    )
+
+
+def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            one["label"],
+            one["support"],
+            _bar(one["f1"]),
+            _percent(one["precision"]),
+            _percent(one["recall"]),
+            _percent(one["average_precision"]),
+        ]
+        for one in classes
+    ]
+    table = _table(["class", "snippets", "F1", "precision", "recall", "average precision"], rows)
+    return f"<section><h2>Classes</h2>{table}</section>"
+
+
+def _groups(title: str, name: str, groups: Sequence[Mapping[str, Any]] | None) -> str:
+    if not groups:
+        return ""
+    rows = [[one["name"], one["snippets"], _bar(one["accuracy"]), _percent(one["macro_f1"])] for one in groups]
+    table = _table([name, "snippets", "accuracy", "macro F1"], rows)
+    return f"<section><h2>{title}</h2>{table}</section>"
+
+
+def _views(views: Sequence[Mapping[str, Any]] | None) -> str:
+    if not views:
+        return ""
+    all_views = max(views, key=lambda one: one["num_views"])
+    singles = [one for one in views if one["num_views"] == 1]
+    best = max(singles, key=lambda one: one["accuracy"])
+    rows = [
+        [one["views"], _bar(one["accuracy"]), _percent(one["macro_f1"])]
+        for one in sorted(views, key=lambda one: (one["num_views"], -one["accuracy"]))
+    ]
+    gain = (all_views["accuracy"] - best["accuracy"]) * 100
+    return (
+        "<section><h2>Views</h2><p>The same model, given only some of its views. All together reach "
+        f"{_percent(all_views['accuracy'])}, {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the best "
+        "single view "
+        f"({html.escape(best['views'])}).</p>{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
+    )
+
+
+def _split(facts: Mapping[str, Any]) -> str:
+    split = facts["split"]
+    rows = [
+        [part, len(split["rows"][part]), ", ".join(split["groups"].get(part, [])[:30])]
+        for part in ("train", "val", "test")
+    ]
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in split["notes"])
+    table = _table(["part", "snippets", split["by"]], rows)
+    return f"<section><h2>Split</h2><p>{html.escape(split['why'])}</p>{table}{notes}</section>"
+
+
+def _settings(toml: str) -> str:
+    details = f"<details><summary>all settings</summary><pre>{html.escape(toml)}</pre></details>"
+    return f"<section><h2>Recipe</h2>{details}</section>"
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    versions = " · ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"<footer>store {html.escape(facts['store'])} · digest {facts['store_digest'][:16]} · snippets "
+        f"{html.escape(facts['snippets'])} · seed {facts['seed']}<br>{html.escape(versions)} · started "
+        f"{facts['started']}</footer>"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    columns = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = ""
+    for row in rows:
+        cells = (cell if isinstance(cell, _Html) else html.escape(str(cell)) for cell in row)
+        body += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f'<div class="wide"><table><tr>{columns}</tr>{body}</table></div>'
+
+
+class _Html(str):
+    """Text that is HTML already."""
+
+
+def _bar(value: float | None) -> _Html:
+    if value is None or value != value:
+        return _Html("–")
+    return _Html(f'<span class="bar"><i style="width:{value * 100:.1f}%"></i></span>{value * 100:.1f} %')
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value * 100:.1f} %"
+
+
+def _between(interval: Mapping[str, float | None]) -> str:
+    if interval["low"] is None or interval["high"] is None:
+        return ""
+    return f"95 % interval {interval['low'] * 100:.1f} to {interval['high'] * 100:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --paper: #ffffff; --ground: #f5f6f8; --accent: #2f6fdb; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e7eaf0; --soft: #98a2b3; --line: #313846; --paper: #1b212b; --ground: #12161d; --accent: #6f9df0; }}
+}}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0; background: var(--ground); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }}
+main {{ max-width: 1020px; margin: 0 auto; padding: 32px 20px 60px; }}
+h1 {{ margin: 0; font-size: 28px; letter-spacing: -0.02em; }}
+h2 {{ margin: 0 0 12px; font-size: 17px; }}
+header p {{ margin: 4px 0 20px; color: var(--soft); max-width: 72ch; }}
+section {{ background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 20px;
+  margin-top: 16px; }}
+section p {{ margin: 0 0 12px; color: var(--soft); }}
+.cards {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }}
+.card {{ background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }}
+.card b {{ display: block; font-size: 24px; letter-spacing: -0.02em; }}
+.card span {{ display: block; }}
+.card i {{ display: block; min-height: 1.4em; color: var(--soft); font-style: normal; font-size: 12.5px; }}
+.card.strong {{ background: var(--accent); border-color: var(--accent); color: #fff; }}
+.card.strong i {{ color: rgba(255, 255, 255, 0.85); }}
+.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 20px; }}
+figure {{ margin: 0; }}
+figcaption {{ font-weight: 600; }}
+figcaption small {{ margin-left: 8px; color: var(--soft); font-weight: 400; }}
+figure p {{ display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0; font-size: 13px; }}
+figure p i {{ display: inline-block; width: 12px; height: 3px; margin-right: 6px; vertical-align: middle; }}
+svg {{ width: 100%; height: auto; }}
+svg text {{ font-size: 11px; fill: var(--soft); }}
+svg .grid {{ stroke: var(--line); }}
+svg polyline {{ fill: none; stroke-width: 2; stroke-linejoin: round; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 6px 14px 6px 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }}
+th {{ color: var(--soft); font-weight: 500; font-size: 13px; }}
+.confusion td {{ width: 46px; min-width: 46px; height: 40px; padding: 0; text-align: center;
+  border: 2px solid var(--paper); border-radius: 6px; background: var(--ground); }}
+.confusion th {{ border: 0; color: var(--ink); }}
+.confusion .side {{ background: none; color: var(--soft); font-size: 13px; width: 60px; }}
+.confusion .turned {{ height: 110px; vertical-align: bottom; padding: 0; }}
+.confusion .turned span {{ display: block; width: 46px; transform: rotate(-50deg); transform-origin: 10px 100%; }}
+.bar {{ display: inline-block; width: 120px; height: 8px; margin-right: 10px; border-radius: 4px;
+  background: var(--ground); overflow: hidden; vertical-align: middle; }}
+.bar i {{ display: block; height: 100%; background: var(--accent); }}
+pre {{ overflow-x: auto; margin: 10px 0 0; font-size: 13px; }}
+summary {{ cursor: pointer; color: var(--accent); }}
+footer {{ margin-top: 20px; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+<main>
+<header><h1>{recipe}</h1><p>{doc}</p></header>
+<div class="cards">{head}</div>
+{sections}
+</main>
+</body>
+</html>
+"""

@@ -102,10 +102,13 @@ class ClassifierTask(pl.LightningModule):
         self._count += float(batch["weight"].sum())
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        if self.average is not None and (
-            (batch_idx + 1) % self.recipe.accumulate == 0 or batch_idx + 1 == len(self._train_loader)
-        ):
+    def average_weights(self, batch_idx: int) -> None:
+        """Take in the weights after the step that this batch ended, if it ended one.
+
+        For a callback: Lightning calls those before the task's own hook, and a checkpoint must come after.
+        """
+        ended = (batch_idx + 1) % self.recipe.accumulate == 0 or batch_idx + 1 == len(self._train_loader)
+        if self.average is not None and ended:
             self.average.update(self.model)
 
     def on_train_epoch_end(self) -> None:  # noqa: D102

@@ -70,7 +70,7 @@ def run_test(
     where = facts["store"] if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
-    checkpoint = load_checkpoint(run.best, device=_device(device))
+    checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
     checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
     rows = np.array(facts["split"]["rows"][part], np.int64)
     if not len(rows):
@@ -86,7 +86,7 @@ def run_test(
             "not hold either. Test with the store of the training, or train anew."
         )
     dataset = SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
-    dataset.reader.to(_torch_device(device))
+    dataset.reader.to(torch_device(device))
     variants = checkpoint.recipe.test_variants
     scores = score(checkpoint, dataset, variants=variants)
     found = _figures(scores, dataset, repeats=repeats)
@@ -140,7 +140,7 @@ def score(
     return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0))
 
 
-def tested_arrays(run: Run) -> dict[str, np.ndarray]:
+def saved_arrays(run: Run) -> dict[str, np.ndarray]:
     """The arrays that `test` left in a run's folder, by name; recording holds a code for each snippet's recording."""
     import csv
 
@@ -302,15 +302,10 @@ def _is_several(dataset: SnippetDataset) -> bool:
     return is_multi_label(dataset.table)
 
 
-def _device(device: str) -> str:
+def torch_device(device: str) -> torch.device:
+    """The device of that name; auto is a GPU where there is one."""
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def _torch_device(device: str) -> torch.device:
-    import torch
-
-    return torch.device(_device(device))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)

@@ -18,7 +18,7 @@ from actionprep.datasets.pose_formats.pose_npz import write_pose_npz
 from actionprep.datasets.pose_formats.pyskl import read_pyskl, write_pyskl
 from actionprep.datasets.pose_formats.utkinect import read_utkinect
 from actionprep.datasets.poses import PoseItem, PoseSequence
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.skeletons import joint_positions, skeleton
 from actionprep.errors import InputProblem, UserError
 
 
@@ -69,7 +69,7 @@ def openpose(folder, frames):
 def test_openpose_people_come_with_changing_count_and_gaps_as_empty_frames(tmp_path):
     folder = openpose(tmp_path, {3: [person(10)], 4: [person(10), person(50)], 6: []})
     assert detect_format(folder) == "openpose"
-    item = only(read_poses(folder, image_size=(480, 640)))
+    item = only(read_poses(folder, skeleton="body25", image_size=(480, 640)))
     assert item.recording == "clip.v1"
     assert item.poses.skeleton == "body25"
     assert item.poses.frame_index.tolist() == [3, 4, 5, 6]
@@ -87,7 +87,7 @@ def test_openpose_folders_are_recordings_of_their_own(tmp_path):
 
 
 def test_openpose_hands_are_kept_beside_the_body(tmp_path):
-    item = only(read_openpose(openpose(tmp_path, {0: [person(5, hands=True), person(9)]})))
+    item = only(read_openpose(openpose(tmp_path, {0: [person(5, hands=True), person(9)]}), skeleton="body25"))
     layout = skeleton("openpose137")
     assert item.poses.skeleton == "openpose137"
     assert item.poses.keypoints[0, 0, layout.index("left_index_2")].tolist() == [1, 2]
@@ -101,6 +101,27 @@ def test_openpose_coco_bodies_are_told_by_their_joints(tmp_path):
     layout = skeleton("openpose137")
     assert item.poses.keypoints[0, 0, layout.index("left_ankle")].tolist() == [5 + 13, 5]
     assert item.poses.score[0, 0, layout.index("left_heel")] == 0
+
+
+def standing(layout):
+    places = [joint_positions()[joint] for joint in skeleton(layout).joints]
+    return {"pose_keypoints_2d": [value for x, y in places for value in (200 + 300 * x, 20 + 300 * y, 0.8)]}
+
+
+@pytest.mark.parametrize("layout", ["body25", "body25b", "coco18"])
+def test_openpose_bodies_of_25_joints_are_told_apart_by_the_length_of_their_limbs(tmp_path, layout):
+    item = only(read_openpose(openpose(tmp_path, {0: [standing(layout)]})))
+    assert item.poses.skeleton == layout
+    if layout != "coco18":
+        assert item.extra["limb_length_ratio"] > 2
+        assert only(read_openpose(tmp_path, skeleton="body25")).poses.skeleton == "body25"
+        with pytest.raises(UserError, match="has bodies of 25 joints, which are not those of 'coco18'"):
+            list(read_openpose(tmp_path, skeleton="coco18"))
+
+
+def test_openpose_numbers_that_are_no_frame_numbers_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has 2 files, numbered from 0 to 1700000000\. Numbers that far apart"):
+        list(read_openpose(openpose(tmp_path, {0: [], 1_700_000_000: []})))
 
 
 def test_openpose_json_cut_in_half_names_file_and_place(tmp_path):
@@ -132,6 +153,9 @@ def test_real_openpose_output_of_four_cameras(shared_data):
     assert [item.recording for item in items] == ["cam01", "cam02", "cam03", "cam04"]
     assert [item.poses.num_frames for item in items] == [100] * 4
     raw = json.loads((shared_data / "multiview_pose2sim/openpose_json/cam02_json/cam02.0042.json").read_text())
+    # These files are in the joint order of BODY_25B, which the number of joints does not tell.
+    assert {item.poses.skeleton for item in items} == {"body25b"}
+    assert min(item.extra["limb_length_ratio"] for item in items) > 1.5
     poses = items[1].poses
     assert poses.present[42].sum() == len(raw["people"])
     for slot, one in enumerate(raw["people"]):

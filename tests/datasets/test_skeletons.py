@@ -21,6 +21,7 @@ JOINTS = {
     "coco17": 17,
     "coco18": 18,
     "body25": 25,
+    "body25b": 25,
     "h36m17": 17,
     "ntu25": 25,
     "kinect20": 20,

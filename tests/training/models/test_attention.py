@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actionprep.errors import UserError
-from actionprep.training.models.attention import Attention, DropPath, drop_path_rates
+from actionprep.training.models.attention import Attention, Block, DropPath, drop_path_rates
 
 
 def by_formula(attention: Attention, x: torch.Tensor) -> torch.Tensor:
@@ -46,6 +46,25 @@ def test_masked_keys_cannot_be_seen():
     x = torch.randn(1, 5, 12)
     mask = torch.tensor([True, True, True, False, False]).view(1, 1, 1, 5)
     torch.testing.assert_close(attention(x, mask=mask)[:, :3], attention(x[:, :3]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", ["all", "query_value", "none"])
+def test_kept_tokens_are_answered_as_if_all_were(bias: str):
+    torch.manual_seed(0)
+    attention = Attention(12, 3, bias=bias)
+    x = torch.randn(2, 5, 12)
+    torch.testing.assert_close(attention(x, keep=2), attention(x)[:, :2], rtol=1e-5, atol=1e-5)
+    block = Block(12, 3, 24)
+    torch.testing.assert_close(block(x, keep=1), block(x)[:, :1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+def test_a_layer_behind_the_projection_gives_the_same_joined_to_it(steps: int):
+    # 2 x 2 tokens are fewer than the 12 rows of a weight and 6 x 6 are more, so that both ways are taken.
+    torch.manual_seed(0)
+    attention, then = Attention(12, 3), torch.nn.Linear(12, 12)
+    x = torch.randn(1, steps, steps, 12)
+    torch.testing.assert_close(attention.along_time(x, then=then), then(attention.along_time(x)), rtol=1e-5, atol=1e-5)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

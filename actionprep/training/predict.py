@@ -1,0 +1,340 @@
+"""Apply a trained model to recordings: probabilities of windows, merged into a labelled timeline."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actionprep.datasets.segments import Segment
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.checkpoints import Checkpoint, load_checkpoint
+from actionprep.training.run import Run, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What a model says of one recording, window by window.
+
+    onset, offset (W) float64  s on the recording's clock, half open
+    probabilities (W, C) float64
+    several: labels are independent of each other, and a window may have any number of them.
+    """
+
+    recording: str
+    labels: tuple[str, ...]
+    onset: np.ndarray
+    offset: np.ndarray
+    probabilities: np.ndarray
+    several: bool = False
+
+    def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Intervals on which the covering windows stay the same: onset (P), offset (P), mean probabilities (P, C).
+
+        Intervals that no window covers are left out.
+        """
+        edges = np.unique(np.concatenate([self.onset, self.offset]))
+        # Every window adds its probabilities from its onset on and takes them away at its offset.
+        change = np.zeros((len(edges), len(self.labels) + 1))
+        weighed = np.concatenate([self.probabilities, np.ones((len(self.onset), 1))], axis=1)
+        np.add.at(change, np.searchsorted(edges, self.onset), weighed)
+        np.add.at(change, np.searchsorted(edges, self.offset), -weighed)
+        total = np.cumsum(change, axis=0)[:-1]
+        count = np.round(total[:, -1])
+        covered = count > 0
+        mean = np.clip(total[covered, :-1] / count[covered, None], 0, 1)
+        return edges[:-1][covered], edges[1:][covered], mean
+
+    def segments(self, *, threshold: float = 0.0, min_s: float = 0.0) -> list[tuple[Segment, float]]:
+        """Neighbouring pieces of one label as one segment, each with its mean probability over time.
+
+        threshold: pieces whose label is less probable have none; with several labels at least 0.5.
+        min_s:     shorter segments are left out.
+        """
+        onset, offset, mean = self.pieces()
+        if not len(onset):
+            return []
+        if self.several:
+            said = mean >= max(threshold, 0.5)
+        else:
+            best = mean.argmax(axis=1)
+            said = np.zeros(mean.shape, bool)
+            said[np.arange(len(best)), best] = mean[np.arange(len(best)), best] >= threshold
+        found = []
+        for code, label in enumerate(self.labels):
+            at = np.flatnonzero(said[:, code])
+            if not len(at):
+                continue
+            apart = (np.diff(at) > 1) | (onset[at[1:]] > offset[at[:-1]] + 1e-9)
+            for run in np.split(at, np.flatnonzero(apart) + 1):
+                seconds = offset[run] - onset[run]
+                probability = float((mean[run, code] * seconds).sum() / seconds.sum())
+                segment = Segment(float(onset[run[0]]), float(offset[run[-1]]), label)
+                if segment.offset - segment.onset >= min_s:
+                    found.append((segment, probability))
+        return sorted(found, key=lambda one: (one[0].onset, one[0].label))
+
+    def to_csv(self, *, threshold: float = 0.0, min_s: float = 0.0) -> str:
+        """The segments as csv: recording, onset, offset, label, probability."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["recording", "onset", "offset", "label", "probability"])
+        for segment, probability in self.segments(threshold=threshold, min_s=min_s):
+            times = (f"{segment.onset:.3f}", f"{segment.offset:.3f}")
+            writer.writerow([self.recording, *times, segment.label, f"{probability:.4f}"])
+        return buffer.getvalue()
+
+    def windows_csv(self) -> str:
+        """A row a window with the probability of every label."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["recording", "onset", "offset", *self.labels])
+        for onset, offset, row in zip(self.onset, self.offset, self.probabilities, strict=True):
+            writer.writerow([self.recording, f"{onset:.3f}", f"{offset:.3f}", *(f"{one:.4f}" for one in row)])
+        return buffer.getvalue()
+
+    def write(self, folder: str | Path, *, threshold: float = 0.0, min_s: float = 0.0) -> list[Path]:
+        """Write timeline.csv, windows.csv and timeline.png into a folder; returns their paths."""
+        folder = Path(folder)
+        paths = [folder / name for name in ("timeline.csv", "windows.csv", "timeline.png")]
+        write_text(paths[0], self.to_csv(threshold=threshold, min_s=min_s))
+        write_text(paths[1], self.windows_csv())
+        self.figure(threshold=threshold, min_s=min_s).savefig(paths[2], dpi=150)
+        return paths
+
+    def figure(self, *, threshold: float = 0.0, min_s: float = 0.0) -> Figure:
+        """The segments over time above the probability of every label."""
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+
+        onset, offset, mean = self.pieces()
+        colors = colormaps["tab10" if len(self.labels) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+        rows = len(self.labels)
+        figure = Figure(figsize=(11, 1.6 + 0.32 * rows), layout="constrained")
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(rows * 0.35, 1)])
+        for segment, probability in self.segments(threshold=threshold, min_s=min_s):
+            color = colors[self.labels.index(segment.label) % len(colors)]
+            width = segment.offset - segment.onset
+            top.barh(0, width, left=segment.onset, height=0.9, color=color, alpha=0.35 + 0.65 * probability)
+            if len(onset) and width > 0.08 * (offset[-1] - onset[0]):
+                top.text(segment.onset + width / 2, 0, segment.label, ha="center", va="center", fontsize=9)
+        top.set(yticks=[], ylim=(-0.5, 0.5))
+        top.set_title(self.recording, loc="left", fontsize=11)
+        top.spines[["top", "right", "left"]].set_visible(False)
+        if len(onset):
+            edges = np.append(onset, offset[-1])
+            for code in range(rows):
+                heights = code + 0.45 + 0.9 * (mean[:, code] - 0.5)
+                color = colors[code % len(colors)]
+                below.stairs(heights, edges, baseline=code, fill=True, color=color, alpha=0.85)
+        below.set(yticks=np.arange(rows) + 0.45, yticklabels=self.labels, ylim=(-0.1, rows), xlabel="seconds")
+        below.tick_params(axis="y", length=0)
+        below.grid(axis="x", alpha=0.3)
+        below.spines[["top", "right", "left"]].set_visible(False)
+        return figure
+
+
+def predict(
+    run: Run | Checkpoint | str | Path,
+    store: Store | str | Path,
+    *,
+    recordings: Sequence[str] | None = None,
+    window_s: float | None = None,
+    stride_s: float | None = None,
+    device: str = "auto",
+) -> list[Timeline]:
+    """Slide windows over recordings of a store and say what happens in each.
+
+    run:      a run, a checkpoint, or the path of either.
+    store:    with the product that the model reads, made with the settings of the training (see `pipeline_settings`).
+    window_s: length of a window; None: as in the training, where whole recordings were labelled the whole recording.
+    stride_s: from one window to the next; None: a quarter of the window.
+
+    Raises UserError when the store lacks the product or was made in another way than the training's.
+    """
+    from actionprep.training.inputs.base import find_input
+    from actionprep.training.test import torch_device
+
+    checkpoint = open_checkpoint(run, device=device)
+    store = store if isinstance(store, Store) else Store(store)
+    recipe = checkpoint.recipe
+    reader = find_input(recipe.product)
+    reader.check_store(recipe.input, store)
+    check_pipeline(checkpoint, store)
+    there = sorted({key.recording for key in store.items(recipe.product)})
+    for name in recordings or ():
+        if name not in there:
+            raise UserError(
+                f"No {recipe.product} of recording '{name}' in {store.url}. There are {', '.join(there[:8])}."
+            )
+    length_s = window_s if window_s is not None else checkpoint.card["snippets"].get("length_s")
+    found = []
+    for recording in recordings or there:
+        span = reader.span(store, recording, _views_there(checkpoint, store, recording))
+        onset, offset = sliding_windows(span, length_s=length_s, stride_s=stride_s)
+        table = _table(recording, checkpoint.labels, onset, offset)
+        probabilities = _score(checkpoint, store, table, torch_device(device))
+        found.append(
+            Timeline(
+                recording, checkpoint.labels, onset, offset, probabilities, bool(checkpoint.card["several_labels"])
+            )
+        )
+    return found
+
+
+def predict_videos(
+    run: Run | Checkpoint | str | Path,
+    videos: Sequence[str | Path],
+    build: Callable[[Sequence[Path], dict[str, Any], Sequence[str]], Store],
+    **options: Any,
+) -> Timeline:
+    """The timeline of one recording from its raw videos, one for each view in the order of the training's views.
+
+    build: makes a store of the videos with the given settings of stages and names of views; the pipeline's side.
+    options: as for `predict`.
+    """
+    checkpoint = open_checkpoint(run, device=options.get("device", "auto"))
+    views = checkpoint.views
+    if not videos or len(videos) > max(len(views), 1):
+        raise UserError(
+            f"This model was trained on {len(views)} view(s), {', '.join(views)}, and got {len(videos)} video(s). "
+            "Give the "
+            "videos of one recording, one a view, in this order; later views may be missing."
+        )
+    missing = [str(video) for video in videos if not Path(video).is_file()]
+    if missing:
+        raise UserError(f"No such video: {', '.join(missing)}.")
+    store = build([Path(video) for video in videos], pipeline_settings(checkpoint), views[: len(videos)])
+    [timeline] = predict(checkpoint, store, **options)
+    return timeline
+
+
+def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Settings of every stage behind the model's input, by product, for building the same from other videos.
+
+    Raises UserError when the training's own items were made with several settings.
+    """
+    found = {}
+    for product, made in checkpoint.card["pipeline"]["stages"].items():
+        distinct = [one.get("settings") for one in made]
+        distinct = [one for at, one in enumerate(distinct) if one is not None and one not in distinct[:at]]
+        if len(distinct) > 1:
+            raise UserError(
+                f"The training's {product} were made with {len(distinct)} different settings, so it is not known how "
+                "to make "
+                "them for a new video. Build the training's store with one, and train anew."
+            )
+        if distinct:
+            found[product] = distinct[0]
+    return found
+
+
+def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
+    """Raise UserError when the store's items were made with other settings than the training's."""
+    from actionprep.training.run import pipeline_of
+
+    product = checkpoint.recipe.product
+    theirs = pipeline_of(store, product)["stages"]
+    for name, made in checkpoint.card["pipeline"]["stages"].items():
+        known = [_deciding(one) for one in made]
+        for one in map(_deciding, theirs.get(name, [])):
+            if known and one not in known:
+                differing = sorted(key for key in {*one, *known[0]} if one.get(key) != known[0].get(key))
+                raise UserError(
+                    f"The {name} in {store.url} were made with other settings than those that the model was trained "
+                    "on: "
+                    f"{', '.join(differing)}. Build them with the training's settings (they are in the checkpoint), "
+                    "or train "
+                    "on these."
+                )
+
+
+def _deciding(made: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a stage that decide what it makes: not where it ran, nor from which folder its weights came."""
+    asides = ("device", "repo", "checkpoint", "name")
+    return {key: value for key, value in (made.get("settings") or {}).items() if key not in asides}
+
+
+def sliding_windows(
+    span: tuple[float, float], *, length_s: float | None, stride_s: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Onsets and offsets of windows over a span, the last ending with it; without a length one window, all of it."""
+    start, end = span
+    if length_s is not None and length_s <= 0:
+        raise UserError(f"A window must be longer than 0 s, got {length_s:g}.")
+    if length_s is None or length_s >= end - start:
+        return np.array([start]), np.array([end])
+    stride = length_s / 4 if stride_s is None else stride_s
+    if stride <= 0:
+        raise UserError(f"The stride must be above 0 s, got {stride:g}.")
+    count = int(np.floor((end - start - length_s) / stride + 1e-9)) + 1
+    onset = start + stride * np.arange(count)
+    if onset[-1] + length_s < end - 1e-6:
+        onset = np.append(onset, end - length_s)
+    return onset, onset + length_s
+
+
+def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto") -> Checkpoint:
+    """A checkpoint from whatever names one: a run, its folder, or the file."""
+    from actionprep.training.test import torch_device
+
+    if isinstance(run, Checkpoint):
+        return run
+    if not isinstance(run, Run) and Path(run).is_dir():
+        run = Run.open(run)
+    return load_checkpoint(run.best if isinstance(run, Run) else run, device=str(torch_device(device)))
+
+
+def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[str]:
+    product = checkpoint.recipe.product
+    there = [view for view in checkpoint.views if store.has(product, recording, view)]
+    if not there:
+        have = ", ".join(key.view for key in store.items(product) if key.recording == recording)
+        raise UserError(
+            f"Recording '{recording}' has none of the views that the model was trained on "
+            f"({', '.join(checkpoint.views)}); "
+            f"it has {have}."
+        )
+    return there
+
+
+def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: Any) -> np.ndarray:
+    from actionprep.training.datasets import SnippetDataset
+    from actionprep.training.inputs.base import find_input
+    from actionprep.training.test import score
+
+    recipe = checkpoint.recipe
+    reader = find_input(recipe.product)(recipe.input, store, table, checkpoint.views)
+    reader.to(device)
+    dataset = SnippetDataset(store, table, rows=np.arange(len(table)), reader=reader)
+    return score(checkpoint, dataset, variants=recipe.test_variants).probabilities
+
+
+def _table(recording: str, labels: tuple[str, ...], onset: np.ndarray, offset: np.ndarray) -> SnippetTable:
+    size, num_labels = len(onset), len(labels)
+    nothing = np.zeros((size, num_labels), np.float32)
+    return SnippetTable(
+        recording=np.zeros(size, np.int32),
+        onset=onset,
+        offset=offset,
+        label=np.zeros(size, np.int32),
+        target=np.zeros((size, num_labels), np.uint8),
+        coverage=nothing,
+        iou=nothing,
+        segment_share=nothing,
+        labels=labels,
+        recordings=(recording,),
+        subjects=("",),
+        sessions=("",),
+        splits=("",),
+    )

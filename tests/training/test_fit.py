@@ -1,0 +1,267 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from training_fakes import make_store, table_of, tiny_recipe, write_snippets
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.checkpoints import load_checkpoint, read_safely
+from actionprep.training.fit import fit, fit_folds
+from actionprep.training.parts import SplitChoice
+from actionprep.training.run import Run
+from actionprep.training.test import run_test, saved_arrays
+
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+QUIET = {"tensorboard": False}
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return make_store(tmp_path_factory.mktemp("fit") / "store", subjects=4, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory) -> Run:
+    recipe = tiny_recipe(epochs=12, batch=3, refit=True, ema=0.8, optimizer__learning_rate=0.005, test_variants=2)
+    found = fit(store, recipe, tmp_path_factory.mktemp("fit") / "run", split=SPLIT)
+    run_test(found, store, repeats=50)
+    return found
+
+
+def test_it_learns_directions_of_motion(run):
+    assert run.tested["figures"]["accuracy"] == 1.0
+
+
+def test_the_run_folder_holds_what_the_design_names(run):
+    names = {path.name for path in run.folder.iterdir()}
+    expected = "recipe.toml run.json split.csv metrics.csv best.ckpt last.ckpt validated.ckpt tensorboard report.html"
+    tested = "predictions.npy actuals.npy logits.npy probabilities.npy confusion.npy per_class.csv samples.csv"
+    assert names >= {*expected.split(), *tested.split(), "subjects.csv", "test.json"}
+    facts = run.facts
+    assert facts["state"] == {"phase": "refit", "complete": True}
+    assert facts["labels"] == ["left", "right", "up"]
+    assert {"store_digest", "seed", "versions", "pipeline", "split"} <= set(facts)
+    assert facts["pipeline"]["stages"]["tracks"][0]["settings"]["tracker"] == "lk"
+
+
+def test_saved_arrays_agree_with_each_other(run):
+    arrays = saved_arrays(run)
+    assert arrays["probabilities"].shape == (6, 3)
+    np.testing.assert_allclose(arrays["probabilities"].sum(axis=1), 1, rtol=1e-5)
+    assert np.array_equal(arrays["probabilities"].argmax(axis=1), arrays["predictions"])
+    confusion = np.load(run.folder / "confusion.npy")
+    assert confusion.sum() == 6
+    assert np.trace(confusion) == (arrays["actuals"] == arrays["predictions"]).sum()
+
+
+def test_both_phases_are_in_the_metrics_and_the_refit_sees_val_too(run):
+    rows = run.metrics
+    assert [row["phase"] for row in rows] == ["validate"] * 12 + ["refit"] * 12
+    assert {"train_loss", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate"} <= set(rows[0])
+    assert "val_loss" not in rows[-1]
+    assert read_safely(run.folder / "validated.ckpt")["actionprep"]["phase"] == "validate"
+    assert read_safely(run.best)["actionprep"]["phase"] == "refit"
+
+
+def test_testing_twice_gives_the_same_numbers(run, store):
+    before = saved_arrays(run)
+    run_test(run, store, repeats=50)
+    after = saved_arrays(run)
+    for name in before:
+        assert np.array_equal(before[name], after[name])
+
+
+def test_the_checkpoint_carries_what_prediction_needs(run):
+    checkpoint = load_checkpoint(run.best)
+    assert checkpoint.labels == ("left", "right", "up")
+    assert checkpoint.views == ("0",)
+    assert checkpoint.recipe == run.recipe
+    assert not checkpoint.model.training
+
+
+@pytest.mark.parametrize("killed_at", [2, 7, 11])
+def test_a_resumed_run_gives_bit_for_bit_the_numbers_of_an_uninterrupted_one(store, tmp_path, killed_at, monkeypatch):
+    recipe = tiny_recipe(epochs=4, ema=0.9, batch=5, checkpoint_minutes=1e-9, mixup=0.4, sizes__dropout=0.3)
+    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
+
+    from actionprep.training.task import ClassifierTask
+
+    step, seen = ClassifierTask.training_step, []
+
+    def killed(self, batch, batch_idx):
+        seen.append(batch_idx)
+        if len(seen) == killed_at:
+            raise Interrupted
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ClassifierTask, "training_step", killed)
+    with pytest.raises(Interrupted):
+        fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
+    monkeypatch.setattr(ClassifierTask, "training_step", step)
+    resumed = fit(store, "auto", tmp_path / "cut", resume=True, **QUIET)
+
+    assert resumed.is_complete
+    one, other = (read_safely(run.last)["state_dict"] for run in (whole, resumed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    without_time = [[{**row, "seconds": 0} for row in run.metrics] for run in (whole, resumed)]
+    assert without_time[0] == without_time[1]
+    assert read_safely(whole.best)["epoch"] == read_safely(resumed.best)["epoch"]
+
+
+def test_a_run_killed_between_its_phases_goes_on_with_the_refit(store, tmp_path, monkeypatch):
+    recipe = tiny_recipe(epochs=2, refit=True)
+    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
+
+    from actionprep.training import fit as module
+
+    phase, seen = module._train_phase, []
+
+    def killed(*arguments, **options):
+        seen.append(arguments[3])
+        if arguments[3] == "refit":
+            raise Interrupted
+        return phase(*arguments, **options)
+
+    monkeypatch.setattr(module, "_train_phase", killed)
+    with pytest.raises(Interrupted):
+        fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
+    monkeypatch.setattr(module, "_train_phase", phase)
+    resumed = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
+    one, other = (read_safely(run.best)["state_dict"] for run in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_equal_seeds_give_equal_runs_and_other_seeds_others(store, tmp_path):
+    found = [
+        fit(store, tiny_recipe(epochs=1, seed=seed), tmp_path / name, split=SPLIT, **QUIET).metrics[-1]["train_loss"]
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_patience_ends_a_run_that_no_longer_gets_better(store, tmp_path):
+    recipe = tiny_recipe(epochs=30, patience=2, optimizer__learning_rate=1e-9)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
+    assert len(run.metrics) < 30
+    assert run.is_complete
+
+
+def test_the_best_epoch_is_the_one_with_the_best_figure(store, tmp_path):
+    run = fit(store, tiny_recipe(epochs=5, monitor="val_loss"), tmp_path / "run", split=SPLIT, **QUIET)
+    losses = [row["val_loss"] for row in run.metrics]
+    assert read_safely(run.best)["epoch"] == int(np.argmin(losses))
+    assert read_safely(run.last)["epoch"] == 4
+
+
+def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
+    run = fit(store, tiny_recipe(epochs=2, accumulate=3, batch=4), tmp_path / "run", split=SPLIT, **QUIET)
+    # 12 or 18 training snippets in batches of 4: the last, shorter group makes a step too
+    batches = -(-len(run.facts["split"]["rows"]["train"]) // 4)
+    assert read_safely(run.last)["global_step"] == 2 * -(-batches // 3)
+
+
+def test_several_labels_are_trained_with_a_loss_for_each(tmp_path):
+    store = make_store(tmp_path / "store", subjects=4)
+    names = [key.recording for key in store.items("tracks")]
+    labels = [name.split("_")[1] for name in names]
+    target = np.array([[label == "left", label == "right", label != "up"] for label in labels], np.uint8)
+    table = table_of(
+        names,
+        labels,
+        [name[1] for name in names],
+        seconds=1.2,
+        target=target,
+        settings={"multi_label": True},
+        names=("left", "right", "up"),
+    )
+    write_snippets(store, table)
+    recipe = tiny_recipe(epochs=20, optimizer__learning_rate=0.02, batch=4)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
+    found = run_test(run, store, repeats=20)
+    assert np.load(run.folder / "predictions.npy").shape == (3, 3)
+    assert np.load(run.folder / "confusion.npy").shape == (3, 2, 2)
+    assert {"samples_f1", "macro_f1", "map"} <= set(found["figures"])
+    assert found["figures"]["map"] > 0.8
+
+
+def test_leaving_one_subject_out_gives_one_table(store, tmp_path):
+    recipe = tiny_recipe(epochs=1)
+    found = fit_folds(store, recipe, tmp_path / "folds", by="subject", split=SplitChoice(val_share=0.0), **QUIET)
+    assert [row["subject"] for row in found.rows] == ["1", "2", "3", "4"]
+    assert found.summary["num_samples"] == 24
+    over = found.summary["over_folds"]["accuracy"]
+    assert over["mean"] == pytest.approx(np.mean([row["accuracy"] for row in found.rows]))
+    assert (tmp_path / "folds" / "folds.csv").read_text().startswith("fold,subject,snippets,accuracy,macro_f1\n")
+    assert json.loads((tmp_path / "folds" / "folds.json").read_text())["by"] == "subject"
+
+
+def test_several_views_give_a_table_of_their_subsets(tmp_path):
+    store = make_store(tmp_path / "store", subjects=4, views=("0", "1"))
+    run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
+    found = run_test(run, store, repeats=20)
+    assert [row["views"] for row in found["views"]] == ["0", "1", "0 1"]
+    assert "above the best single view" in run.report.read_text() or "below" in run.report.read_text()
+
+
+@pytest.mark.parametrize("model", ["view-transformer-maaf", "track-lstm"])
+def test_published_track_models_train_on_the_same_input(store, tmp_path, model):
+    sizes = {"view-transformer-maaf": {"heads": 2, "layers": 1, "hidden": 8}, "track-lstm": {"hidden": 8, "layers": 1}}
+    tables = tiny_recipe(epochs=1).to_tables()
+    tables["recipe"]["model"], tables["sizes"] = model, sizes[model]
+    recipe = tiny_recipe().from_tables(tables, where="test")
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
+    assert run_test(run, store, repeats=20)["num_samples"] == 6
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_batch(store, tmp_path):
+    recipe = tiny_recipe(optimizer__learning_rate=1e30, optimizer__name="sgd", schedule__warmup=0.0)
+    with pytest.raises(UserError, match=r"The loss is not a number in epoch 0, batch \d, snippets \[.*\] of the table: s\d_") as caught:
+        fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
+    assert "lower optimizer.learning_rate" in str(caught.value)
+
+
+def test_a_taken_folder_is_not_written_into(store, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"is not empty\. Name another one with --run, or go on with the run in it"):
+        fit(store, tiny_recipe(), tmp_path, split=SPLIT)
+
+
+def test_a_changed_store_is_not_gone_on_with(store, tmp_path, run):
+    copy = Store(tmp_path / "store", create=True)
+    shutil.copytree(store.path, tmp_path / "store", dirs_exist_ok=True)
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    Run(folder).change(state={"phase": "refit", "complete": False})
+    table = table_of(["s1_left_0"], ["left"], ["1"], seconds=1.0)
+    write_snippets(copy, table)
+    with pytest.raises(UserError, match=r"has changed in the store .* since it began"):
+        fit(copy, "auto", folder, resume=True)
+
+
+def test_classes_in_another_order_are_refused(store, tmp_path, run):
+    checkpoint = load_checkpoint(run.best)
+    with pytest.raises(UserError, match="has the same classes in another order"):
+        checkpoint.check_labels(("right", "left", "up"), where="snippets/default")
+    with pytest.raises(UserError, match="has other classes: new down; missing up"):
+        checkpoint.check_labels(("left", "right", "down"), where="snippets/default")
+
+
+def test_an_empty_test_part_is_refused(store, tmp_path):
+    run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SplitChoice(test_share=0.0), **QUIET)
+    with pytest.raises(UserError, match=r"The split of .* has no test part"):
+        run_test(run, store)
+
+
+def test_a_model_of_another_product_is_refused_before_any_work(store, tmp_path):
+    tables = tiny_recipe().to_tables()
+    tables["recipe"]["model"], tables["sizes"] = "poseconv3d", {}
+    with pytest.raises(UserError, match="'poseconv3d', which reads heatmaps, to the product 'tracks'"):
+        fit(store, tiny_recipe().from_tables(tables, where="test"), tmp_path / "run", split=SPLIT, **QUIET)

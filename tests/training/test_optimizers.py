@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+
+from actionprep.training.optimizers import make_optimizer, rate_factor
+from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+        self.time_code = nn.Parameter(torch.zeros(2, 4))
+        self.head = nn.Linear(4, 2)
+
+
+def rates(num_steps=100, per_epoch=10, **settings):
+    factor = rate_factor(ScheduleSettings(**settings), num_steps=num_steps, steps_per_epoch=per_epoch)
+    return [factor(step) for step in range(num_steps)]
+
+
+def test_cosine_rises_to_the_highest_rate_and_falls_to_nearly_none():
+    found = rates(name="cosine", warmup=0.1)
+    assert found[0] == pytest.approx(0.1)
+    assert max(found) == found[9] == 1.0
+    assert found[55] == pytest.approx(0.5, abs=0.01)
+    assert found[-1] < 0.001
+    assert all(later <= earlier for earlier, later in zip(found[10:], found[11:], strict=False))
+
+
+def test_multistep_falls_at_its_epochs():
+    found = rates(name="multistep", warmup=0.0, milestones=(3, 8), gamma=0.2)
+    assert found[29] == 1.0
+    assert found[30] == pytest.approx(0.2)
+    assert found[80] == pytest.approx(0.04)
+
+
+def test_exponential_falls_by_a_factor_an_epoch():
+    found = rates(name="exponential", warmup=0.0, gamma=0.9)
+    assert found[55] == pytest.approx(0.9**5)
+
+
+def test_vectors_and_codes_do_not_decay_and_the_head_has_its_own_rate():
+    model = Small()
+    settings = OptimizerSettings(learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.1)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in make_optimizer(model, settings).param_groups
+        for parameter in group["params"]
+    }
+    assert found[id(model.body.weight)] == (1e-3, 0.1)
+    assert found[id(model.body.bias)] == (1e-3, 0.0)
+    assert found[id(model.time_code)] == (1e-3, 0.0)
+    assert found[id(model.head.weight)] == (1e-2, 0.1)
+    assert found[id(model.head.bias)] == (1e-2, 0.0)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_each_name_is_its_rule(name, kind):
+    assert type(make_optimizer(Small(), OptimizerSettings(name=name))) is kind
+
+
+def test_frozen_weights_are_left_out():
+    model = Small()
+    model.body.requires_grad_(False)
+    given = [p for group in make_optimizer(model, OptimizerSettings()).param_groups for p in group["params"]]
+    assert len(given) == 3

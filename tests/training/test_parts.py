@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from training_fakes import make_store, table_of
+
+from actionprep.errors import UserError
+from actionprep.training.datasets import read_table
+from actionprep.training.parts import SplitChoice, choose_folds, choose_parts, describe
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("parts") / "store", subjects=5)
+
+
+def with_(table, **values):
+    for name, value in values.items():
+        object.__setattr__(table, name, value)
+    return table
+
+
+def test_subjects_are_kept_apart_when_they_are_known(store):
+    table = read_table(store, "default")
+    parts = choose_parts(store, table, SplitChoice())
+    assert (parts.by, parts.why) == ("subject", "split by subject")
+    of = {part: {table.subjects[table.recording[row]] for row in parts.split.rows(part)} for part in ("train", "val", "test")}
+    assert not of["train"] & of["test"]
+    assert not of["train"] & of["val"]
+    assert sum(map(len, of.values())) == 5
+
+
+def test_without_subjects_recordings_are_kept_apart_and_it_says_why(store):
+    table = with_(read_table(store, "default"), subjects=("",) * 15)
+    parts = choose_parts(store, table, SplitChoice())
+    assert parts.by == "recording"
+    assert parts.why == "split by recording, since subjects are not known and sessions are not known"
+
+
+def test_sessions_come_before_recordings(store):
+    table = read_table(store, "default")
+    sessions = tuple(f"day {index % 4}" for index in range(15))
+    parts = choose_parts(store, with_(table, subjects=("",) * 15, sessions=sessions), SplitChoice())
+    assert (parts.by, parts.why) == ("session", "split by session, since subjects are not known")
+
+
+def test_named_subjects_are_taken_as_named_and_val_is_carved_out_of_train(store):
+    table = read_table(store, "default")
+    parts = choose_parts(store, table, SplitChoice(train=("1", "3", "5"), test=("2", "4")))
+    subjects = {part: {table.subjects[table.recording[row]] for row in parts.split.rows(part)} for part in ("train", "val", "test")}
+    assert subjects["test"] == {"2", "4"}
+    assert subjects["train"] | subjects["val"] == {"1", "3", "5"}
+    assert len(subjects["val"]) == 1
+
+
+def test_leaving_one_subject_out_tests_every_subject_once(store):
+    table = read_table(store, "default")
+    found = choose_folds(table, SplitChoice(val_share=0.0), by="subject")
+    tested = np.concatenate([parts.split.test for parts in found])
+    assert len(found) == 5
+    assert sorted(tested.tolist()) == list(range(15))
+    assert found[1].why == "testing on subject 2"
+
+
+def test_the_user_is_told_what_is_where(store):
+    table = read_table(store, "default")
+    lines = describe(choose_parts(store, table, SplitChoice(train=("1", "3", "5"), test=("2", "4"))), table)
+    assert lines[2] == "test: 6 snippets, subject 2, 4"
+
+
+def test_one_class_only_is_refused(store):
+    table = table_of(["a", "b"], ["left", "left"], ["1", "2"], seconds=1.0)
+    with pytest.raises(UserError, match=r"needs at least two classes, and these snippets have only the class 'left'"):
+        choose_parts(store, table, SplitChoice())
+
+
+def test_a_subject_that_does_not_exist_is_named_with_those_that_do(store):
+    with pytest.raises(UserError, match=r"No subject '9'\..*There are '1', '2', '3', '4', '5'\."):
+        choose_parts(store, read_table(store, "default"), SplitChoice(test=("9",)))

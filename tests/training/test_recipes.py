@@ -1,0 +1,95 @@
+import subprocess
+import sys
+
+import pytest
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.inputs.tracks import TracksInput
+from actionprep.training.recipes import Recipe, TrainSettings, choose_recipe, find_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_reads_back_what_it_prints(name):
+    recipe = find_recipe(name)
+    for comments in (True, False):
+        assert Recipe.from_toml(recipe.to_toml(comments=comments), where="its own text") == recipe
+    assert recipe.doc
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_binds_a_model_to_the_product_it_reads(name):
+    from actionprep.training.models.registry import model_card
+
+    recipe = find_recipe(name)
+    assert model_card(recipe.model).product == recipe.product
+
+
+def test_settings_change_by_dotted_names():
+    recipe = tiny_recipe()
+    changed = recipe.changed({"epochs": 7, "input.rotation": 0.4, "loss.class_weights": "balanced", "sizes.width": 8})
+    assert (changed.epochs, changed.input.rotation, changed.loss.class_weights) == (7, 0.4, "balanced")
+    assert changed.sizes["width"] == 8
+    assert isinstance(changed.input, TracksInput)
+    assert recipe.epochs == 3
+
+
+def test_none_is_the_word_none_in_toml():
+    recipe = tiny_recipe(ema=0.9)
+    assert recipe.changed({"ema": "none"}).ema is None
+    assert 'ema = "none"' in tiny_recipe().to_toml()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, r"Unknown setting 'epoch' in changes to the recipe\. Did you mean 'epochs'\?"),
+        ({"input.rotatoin": 3}, r"Unknown setting 'rotatoin' in \[input\] of the recipe\. Did you mean 'rotation'\?"),
+        ({"optimiser.name": "sgd"}, r"Unknown table 'optimiser' in .*Did you mean 'optimizer'\?"),
+        ({"loss.name": "hinge"}, r"Wrong value for 'loss\.name' in changes to the recipe: got 'hinge'"),
+        ({"product": "trakcs"}, r"No input 'trakcs'\. Did you mean 'tracks'\?"),
+        ({"batch": 0}, r"Wrong value for 'batch'"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        tiny_recipe().changed(changes)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UserError, match=r"No recipe 'view-transfomer'\. Did you mean 'view-transformer'\?"):
+        find_recipe("view-transfomer")
+
+
+def test_a_recipe_may_be_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(tiny_recipe(epochs=11).to_toml(), encoding="utf-8")
+    assert find_recipe(str(path)).epochs == 11
+    with pytest.raises(UserError, match="Cannot read the recipe"):
+        find_recipe(str(tmp_path / "other.toml"))
+
+
+def test_the_recipe_follows_from_what_the_store_holds(tmp_path):
+    choice = choose_recipe(make_store(tmp_path / "store", subjects=1))
+    assert choice.recipe.name == "view-transformer"
+    assert choice.why == "the store holds tracks"
+
+
+def test_an_empty_store_says_what_to_run(tmp_path):
+    with pytest.raises(UserError, match=r"Nothing to train on in .*: it has nothing yet, and recipes read") as caught:
+        choose_recipe(Store(tmp_path / "store", create=True))
+    assert "Run 'actionprep track' and 'actionprep snippets'" in str(caught.value)
+
+
+def test_recipes_and_settings_need_no_torch():
+    code = (
+        "import sys; import actionprep.training.recipes as r; r.find_recipe('view-transformer').to_toml(); r.TrainSettings()"
+        "; print([m for m in ('torch', 'lightning', 'zarr', 'cv2', 'matplotlib') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_train_table_has_defaults():
+    assert TrainSettings().recipe == "auto"
