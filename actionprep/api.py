@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.store import Damage, ItemKey, Store
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
     from actionprep.pipeline.plan import Plan
+    from actionprep.training.predict import Timeline
 
 
 def open_study(folder: str | Path | None = None) -> Study:
@@ -120,7 +122,7 @@ class Study:
         from actionprep.datasets.scan import scan
         from actionprep.pipeline.video import probe
 
-        report = scan(self.folder, probe=probe, workers=workers, again=again, progress=progress)
+        report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
         self.__dict__.pop("catalogue", None)
         return report
 
@@ -151,10 +153,18 @@ class Study:
         enforce:   also make inputs anew that were made with other settings than the file's; the default does so only
             when no stage is named.
         """
+        from actionprep.datasets.alignment import require_aligned
         from actionprep.pipeline.plan import make_plan
 
         wanted = [self._product(name) for name in stages] or list(self.folder.study.stages)
         selection = self.select(views, skip_incomplete=skip_incomplete)
+        if not self.folder.study.allow_misaligned:
+            require_aligned(
+                self.catalogue,
+                selection.recordings,
+                tolerance=self.folder.study.tolerance,
+                views=sorted({view.id for view in selection.views}),
+            )
         return make_plan(
             self.catalogue,
             self.store,
@@ -365,7 +375,7 @@ def make_demo(
     seed: int = 0,
     recordings: int | None = None,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Study:
     """Render the sample study and make its folder a study; its tracker is `lk`, which every machine has.
 
@@ -385,6 +395,7 @@ def make_demo(
         recordings="recordings.csv",
         segments=("segments.csv",),
         offsets="views.csv",
+        tolerance=0.1,  # the slowest camera has ten frames a second
     )
     made = Study(init_study(folder, study, chosen={"tracks": {"tracker": "lk"}}, models=settings_models()))
     made.scan()
@@ -394,6 +405,7 @@ def make_demo(
 def list_formats() -> list[tuple[str, str, str]]:
     """(kind, name, what it is) of every layout and format that is read."""
     from actionprep.datasets.annotations import segment_formats
+    from actionprep.datasets.pose_formats import FORMATS
 
     rows = [
         ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labelled by its folder"),
@@ -401,6 +413,7 @@ def list_formats() -> list[tuple[str, str, str]]:
         ("layout", "csv", "a table with one row a video, or one row a segment"),
     ]
     rows += [("segments", name, one.description) for name, one in segment_formats().items()]
+    rows += [("poses", one.name, one.title) for one in FORMATS.values()]
     return rows
 
 
@@ -415,3 +428,101 @@ def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
     defaults = stage.Settings().model_dump(mode="json")
     changed = [f"{key} {value}" for key, value in made[0].items() if value != defaults.get(key)]
     return (", ".join(changed) or "defaults") + ("" if made[0] == made[-1] else "; others differ")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said of one recording, and the files that tell it."""
+
+    timeline: Timeline
+    files: tuple[Path, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "recording": self.timeline.recording,
+            "segments": [
+                {"onset": one.onset, "offset": one.offset, "label": one.label, "probability": probability}
+                for one, probability in self.timeline.segments()
+            ],
+            "files": [str(path) for path in self.files],
+        }
+
+
+def predict_videos(
+    run: str | Path,
+    videos: Sequence[str | Path],
+    *,
+    out: str | Path = "prediction",
+    overlay: bool = False,
+    length_ms: float | None = None,
+    stride_ms: float | None = None,
+    device: str = "auto",
+    workers: int = 0,
+) -> Prediction:
+    """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
+
+    run:     folder of a run, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    out:     gets timeline.csv, windows.csv, timeline.png and with overlay prediction.mp4.
+
+    Raises UserError when videos and run do not fit, or when a video cannot be read.
+    """
+    from actionprep.training.predict import open_checkpoint
+    from actionprep.training.predict import predict_videos as predict
+
+    checkpoint = open_checkpoint(run, device=device)
+    named = _named_videos(videos, checkpoint.views)
+    with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
+
+        def build(paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str]) -> Store:
+            return _store_of_videos(Path(folder), paths, settings, views, checkpoint.recipe.product, workers)
+
+        timeline = predict(
+            checkpoint,
+            [path for _, path in named],
+            build,
+            window_s=None if length_ms is None else length_ms / 1000,
+            stride_s=None if stride_ms is None else stride_ms / 1000,
+            device=device,
+        )
+    files = timeline.write(out)
+    if overlay:
+        from actionprep.show.prediction import draw_prediction, predicted_row
+
+        film = Path(out) / "prediction.mp4"
+        files.append(draw_prediction(dict(named), [predicted_row(timeline.segments())], film))
+    return Prediction(timeline, tuple(files))
+
+
+def _named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tuple[str, Path]]:
+    """(view, path) in the order of the training's views."""
+    named: dict[str, Path] = {}
+    for at, video in enumerate(videos):
+        view, equals, path = str(video).partition("=")
+        if not equals or view not in views:
+            view, path = (views[at] if at < len(views) else str(at)), str(video)
+        if view in named:
+            raise UserError(f"Two videos for view '{view}': {named[view]} and {path}.")
+        named[view] = Path(path)
+    order = {view: at for at, view in enumerate(views)}
+    return sorted(named.items(), key=lambda pair: order.get(pair[0], len(order)))
+
+
+def _store_of_videos(
+    folder: Path, paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str], product: str, workers: int
+) -> Store:
+    """A study of one recording, built with the given settings of stages."""
+    import csv
+
+    from actionprep.datasets.study import StudySettings, init_study
+
+    with open(folder / "videos.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["recording", "view", "path"])
+        writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
+    study = Study(init_study(folder, StudySettings(layout="csv", csv="videos.csv")))
+    report = study.build(product, overrides=settings, workers=workers)
+    if not report.ok:
+        reasons = "\n".join(f"{key.view}: {reason}" for key, reason in (report.quarantined | report.blocked).items())
+        raise UserError(f"Not every video could be made into {product}:\n{reasons}")
+    return study.store

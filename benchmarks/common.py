@@ -124,11 +124,12 @@ def interleaved(
     work: float | Mapping[str, float] = 1.0,
     unit: str = "runs",
     before: Callable[[], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Side]:
     """Time all sides in turn, round after round, so that a drift of the machine meets them alike.
 
     Every second round goes backwards through the sides. work: how many frames (clips, steps, …) one call does, for
-    all sides or per side; before: called untimed before each call, to clean up.
+    all sides or per side; before: called untimed before each call, to clean up; clock: what gives the seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warmup, rounds):
@@ -136,10 +137,10 @@ def interleaved(
         for name in order:
             if before is not None:
                 before()
-            start = time.perf_counter()
+            start = clock()
             sides[name]()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     amounts = work if isinstance(work, Mapping) else dict.fromkeys(sides, work)
     return {name: Side(name, tuple(values), amounts[name], unit) for name, values in seconds.items()}
 

@@ -83,9 +83,7 @@ def fastest_loop(path: Path, side: int, *, codec_threads: int, scale_threads: in
             stream = container.streams.video[0]
             stream.thread_type, stream.thread_count = "AUTO", codec_threads
             for frame in container.decode(stream):
-                small = reformatter.reformat(
-                    frame, side, side, "rgb24", interpolation="AREA", threads=scale_threads
-                )
+                small = reformatter.reformat(frame, side, side, "rgb24", interpolation="AREA", threads=scale_threads)
                 pictures.append(small.to_ndarray())
         return len(pictures)
 
@@ -106,7 +104,9 @@ def naive_loop(path: Path) -> Callable[[], int]:
     return run
 
 
-def measure(results: Results, name: str, path: Path, settings: dict[str, dict[str, Any]], rounds: int) -> dict[str, Any]:
+def measure(
+    results: Results, name: str, path: Path, settings: dict[str, dict[str, Any]], rounds: int
+) -> dict[str, Any]:
     """Time all sides on one file."""
     num_frames = probe(path).num_frames
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,11 @@ def prep() -> None:
 
 def train() -> None:
     """Run `actiontrain`."""
+    import os
+
+    # Threads of a computation that wait for each other by spinning burn a shared machine's time; must be set before
+    # torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from actionprep.cli.train import app
 
     app(prog_name="actiontrain")

@@ -117,11 +117,11 @@ def settings_parameters(model: type[Settings], *, panel: str, taken: set[str]) -
         default = field.get_default(call_default_factory=True)
         if default is not None and default != () and not isinstance(default, bool):
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-            help = f"{help} [default: {shown}]"
+            help = f"{help} (default: {shown})"
         flag = f"--{name.replace('_', '-')}"
         names = [f"{flag}/--no-{name.replace('_', '-')}"] if kind is bool else [flag]
         if isinstance(default, bool):
-            help = f"{help} [default: {'yes' if default else 'no'}]"
+            help = f"{help} (default: {'yes' if default else 'no'})"
         annotation = Annotated[Optional[kind], typer.Option(*names, help=help.strip(), rich_help_panel=panel)]  # type: ignore[valid-type]  # noqa: UP045
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
@@ -143,7 +143,7 @@ def _option_type(annotation: Any) -> Any:
         return annotation if all(isinstance(one, str) for one in inner) else str
     if origin is tuple:
         element = _option_type(inner[0])
-        return None if element is None or (len(inner) > 1 and inner[1] is not Ellipsis) else list[element]
+        return None if element is None or (len(inner) > 1 and inner[1] is not Ellipsis) else list[element]  # type: ignore[valid-type]
     if annotation is Path:
         return str
     return annotation if annotation in (int, float, str, bool) else None

@@ -29,11 +29,21 @@ def print_json(document: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "") -> None:
     """A table whose number columns are right-aligned."""
-    rows = [tuple("" if cell is None else str(cell) for cell in row) for row in rows]
-    table = Table(title=title or None, title_justify="left", title_style="bold", caption=caption or None, box=None)
+    # Cells are text, never markup: a message may hold square brackets.
+    rows = [
+        tuple(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row)
+        for row in rows
+    ]
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        caption=caption or None,
+        box=None,
+    )
     table.caption_justify = "left"
     for at, name in enumerate(columns):
-        numeric = all(_numeric(row[at]) for row in rows) and bool(rows)
+        numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan", overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -26,7 +26,7 @@ ViewsOption = Annotated[
 ]
 WorkersOption = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--workers", min=0, help="Processes; 0 works in this one. [default: one a core]"),
+    typer.Option("--workers", min=0, help="Processes; 0 works in this one. (default: one a core)"),
 ]
 SchedulerOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -190,10 +190,10 @@ def init(
         Optional[str], typer.Option(help="Layout views: where videos lie, such as {recording}/cam{view}.mp4.")  # noqa: UP045
     ] = None,
     csv: Annotated[Optional[str], typer.Option(help="Layout csv: a table with one row a video or segment.")] = None,  # noqa: UP045
-    path_column: Annotated[Optional[str], typer.Option(help="Its column with the path. [default: path]")] = None,  # noqa: UP045
+    path_column: Annotated[Optional[str], typer.Option(help="Its column with the path. (default: path)")] = None,  # noqa: UP045
     recording_column: Annotated[Optional[str], typer.Option(help="Its column with the recording's id.")] = None,  # noqa: UP045
     view_column: Annotated[Optional[str], typer.Option(help="Its column with the view.")] = None,  # noqa: UP045
-    label_column: Annotated[Optional[str], typer.Option(help="Its column with the label. [default: label]")] = None,  # noqa: UP045
+    label_column: Annotated[Optional[str], typer.Option(help="Its column with the label. (default: label)")] = None,  # noqa: UP045
     subject_column: Annotated[Optional[str], typer.Option(help="Its column with the subject.")] = None,  # noqa: UP045
     recordings: Annotated[
         Optional[str], typer.Option(help="Table with subject, session, label, split of recordings.")  # noqa: UP045
@@ -283,6 +283,8 @@ def config(
 @guarded
 def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
     """Say what this machine can use, and how to get the rest."""
+    from rich.text import Text
+
     from actionprep.cli import output
     from actionprep.pipeline.doctor import examine
 
@@ -290,7 +292,7 @@ def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
     if json:
         output.print_json([finding.document() for finding in findings])
         return
-    marks = {"ready": "[green]ready[/]", "missing": "[yellow]missing[/]"}
+    marks = {"ready": Text("ready", style="green"), "missing": Text("missing", style="yellow")}
     output.print_table(
         "This machine",
         ("what", "state", "detail"),
@@ -396,7 +398,7 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             ("item", "reason", "frame"),
             [(one["item"], one["reason"], one["frame"]) for one in facts["quarantined"]],
         )
-        output.note("Mend the files and build again, or build with --retry.")
+        output.note("Mend the files, then scan and build again; build --retry tries them as they are.")
 
 
 @app.command(rich_help_panel=BUILD)
@@ -482,23 +484,45 @@ def gc(
 @guarded
 def show(
     product: Annotated[
-        str, typer.Argument(help="tracks, masks, frames, keyframes, lowres, pose, heatmaps or snippets.")
+        str,
+        typer.Argument(
+            help="video, frames, keyframes, lowres, masks, tracks, pose, heatmaps, segments, snippets or split."
+        ),
     ],
-    recording: Annotated[Optional[str], typer.Argument(help="Recording; the first one when left out.")] = None,  # noqa: UP045
+    recording: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Recording; the first that has it, or for segments and snippets all, when left out."),
+    ] = None,
     study: StudyOption = None,
     views: ViewsOption = None,
     out: Annotated[
-        Optional[Path], typer.Option("--out", "-o", help="A .png contact sheet or a .mp4. [default: show/<name>.png]")  # noqa: UP045
+        Optional[Path], typer.Option("--out", "-o", help="A .png contact sheet or a .mp4. (default: show/<name>.png)")  # noqa: UP045
     ] = None,
     columns: Annotated[int, typer.Option(help="Pictures beside each other on a contact sheet.", min=1, max=20)] = 6,
     rows: Annotated[int, typer.Option(help="Moments shown, one a row for several views.", min=1, max=50)] = 4,
+    start: Annotated[Optional[float], typer.Option("--from", help="Begin at this time of the recording, in s.")] = None,  # noqa: UP045
+    stop: Annotated[Optional[float], typer.Option("--to", help="End before this time of the recording, in s.")] = None,  # noqa: UP045
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Whole pictures, not cut to where something is drawn.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Draw an item: a contact sheet (.png) or a film (.mp4)."""
     from actionprep.cli import output
     from actionprep.show import show_item
 
-    path = show_item(_open(study), product, recording, views=views or (), out=out, columns=columns, rows=rows)
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("filming", total, "frames")))
+            bar[0](1)
+
+        path = show_item(
+            _open(study), product, recording, views=views or (), out=out, columns=columns, rows=rows,
+            start=start, stop=stop, whole=whole, progress=progress,
+        )  # fmt: skip
     output.note(f"Wrote {path}")
 
 
@@ -517,7 +541,7 @@ def demo(
     with ExitStack() as stack:
         bar: list[Any] = []
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: int, total: int, name: str) -> None:
             if not bar:
                 bar.append(stack.enter_context(output.progress_bar("rendering", total, "recordings")))
             bar[0](1)
@@ -606,9 +630,7 @@ def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[s
     rate = f", {report.num_frames / report.seconds:,.0f} frames/s" if report.num_frames and report.seconds else ""
     output.note(f"{output.bytes_text(report.nbytes)} written in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
-        output.warn(
-            f"{report.concealed} frames were damaged and concealed, {report.missing} were missing; see 'status'."
-        )
+        output.warn(f"Frames that the decoder concealed: {report.concealed}; that were missing: {report.missing}.")
     if report.quarantined:
         rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
         output.print_table("Quarantined", ("item", "reason"), rows)
@@ -636,5 +658,6 @@ def _report_document(plan: Plan, report: BuildReport) -> dict[str, Any]:
 
 
 def _stage_help(stage: Any) -> str:
-    lines = [line.strip() for line in (stage.__doc__ or "").strip().splitlines()]
-    return " ".join(lines)
+    """What the stage makes, in a paragraph; lists of arrays stand in the specification of the store."""
+    first = (stage.__doc__ or "").strip().split("\n\n")[0]
+    return " ".join(line.strip() for line in first.splitlines())

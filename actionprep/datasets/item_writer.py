@@ -1,38 +1,48 @@
-"""Write the arrays of one item: rows are gathered into whole shards, hashed, and written once."""
+"""Write the arrays of one item: rows are hashed, cut into chunks with checksums, and written as they come."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 
+from actionprep.datasets.content_hash import ContentHash
 from actionprep.settings import canonical_json
-
-if TYPE_CHECKING:
-    import zarr
 
 Codec = Literal["raw", "zstd"]
 
-# A shard is what one request of a remote store fetches a part of, and what memory holds while it is gathered.
+# A shard is a file of many chunks, so that a store has few files; a request fetches a part of it.
 SHARD_BYTES = 32 << 20
 # A shard's index has an entry for each of its chunks, there or not: this bounds it for tiny rows.
 MAX_CHUNKS_PER_SHARD = 256
+_ZSTD_LEVEL = 3
+_ZSTD: dict[Codec, list[dict[str, Any]]] = {
+    "raw": [],
+    "zstd": [{"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": False}}],
+}
 
 
 class ItemWriter:
     """Arrays and attributes of an item that is being made; `Store.write` hands it out and commits it.
 
     attributes: JSON values that go into the group beside the arrays.
+
+    What it writes is plain Zarr v3 (core specification; `sharding_indexed` with the index at the end, inner codecs
+    `bytes`, optionally `zstd`, `crc32c`), straight from the rows that come: zarr-python gathers and copies whole shards
+    first, which takes as long as decoding the frames in them.
     """
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, folder: Path) -> None:
         self.attributes: dict[str, Any] = {}
-        self._group = group
-        self._growing: dict[str, _Growing] = {}
-        self._digests: dict[str, str] = {}
         self.nbytes = 0
+        self._folder = folder
+        self._growing: dict[str, _Growing] = {}
 
     def create(
         self,
@@ -48,13 +58,14 @@ class ItemWriter:
     ) -> None:
         """Begin an array that grows along its first axis.
 
-        shape: without the first axis. axes: names of all axes. chunk: rows of a chunk. Chunks fill shards of about 32 MiB.
+        shape: without the first axis. axes: names of all axes. chunk: rows of a chunk. Chunks fill shards of at most
+        about 32 MiB.
         """
         dtype = np.dtype(dtype)
         row_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         chunks_per_shard = max(1, min(SHARD_BYTES // (row_bytes * chunk), MAX_CHUNKS_PER_SHARD))
         self._growing[name] = _Growing(
-            name, shape, dtype, axes, unit, description, codec, chunk, chunk * chunks_per_shard
+            self._folder / name, shape, dtype, axes, unit, description, codec, chunk, chunks_per_shard
         )
 
     def append(self, name: str, rows: np.ndarray) -> None:
@@ -63,10 +74,8 @@ class ItemWriter:
         rows = np.ascontiguousarray(rows, array.dtype)
         if rows.shape[1:] != array.shape:
             raise ValueError(f"Array '{name}' has rows of shape {array.shape}, not {rows.shape[1:]}.")
-        array.pending.append(rows)
-        array.num_pending += len(rows)
-        while array.num_pending >= array.rows_per_shard:
-            self._flush(array, array.take(array.rows_per_shard))
+        array.append(rows)
+        self.nbytes += rows.nbytes
 
     def write(
         self,
@@ -85,54 +94,27 @@ class ItemWriter:
         row_bytes = max(1, values[:1].nbytes)
         chunk = max(1, min(max(len(values), 1), SHARD_BYTES // row_bytes))
         self._growing[name] = _Growing(
-            name, values.shape[1:], values.dtype, axes, unit, description, codec, chunk, chunk, sharded=False
+            self._folder / name, values.shape[1:], values.dtype, axes, unit, description, codec, chunk, None
         )
         self.append(name, values)
 
     def close(self) -> str:
-        """Write what is pending; returns the digest of all content."""
-        for array in self._growing.values():
-            if array.num_pending or array.stored is None:
-                self._flush(array, array.take(array.num_pending))
-            self._digests[array.name] = array.digest()
-        return hashlib.sha256(canonical_json([self._digests, self.attributes]).encode()).hexdigest()
-
-    def _flush(self, array: _Growing, rows: np.ndarray) -> None:
-        if array.stored is None:
-            array.stored = self._create(array, len(rows))
-        elif len(rows):
-            array.stored.resize((array.num_written + len(rows), *array.shape))
-        if len(rows):
-            array.stored[array.num_written : array.num_written + len(rows)] = rows
-        array.hash.update(rows.reshape(-1).view(np.uint8))
-        array.num_written += len(rows)
-        self.nbytes += rows.nbytes
-
-    def _create(self, array: _Growing, num_rows: int) -> zarr.Array:
-        from zarr.codecs import Crc32cCodec, ZstdCodec
-
-        attributes = {"unit": array.unit, "description": array.description}
-        return self._group.create_array(
-            array.name,
-            shape=(num_rows, *array.shape),
-            chunks=(array.rows_per_chunk, *array.shape),
-            shards=(array.rows_per_shard, *array.shape) if array.sharded else None,
-            dtype=array.dtype,
-            # The checksum comes last so that it covers what lies on the disk.
-            compressors=[ZstdCodec(level=3), Crc32cCodec()] if array.codec == "zstd" else [Crc32cCodec()],
-            fill_value=0,
-            dimension_names=array.axes,
-            attributes={key: value for key, value in attributes.items() if value},
-            # A chunk that is all zeros is written too: a missing file must always mean damage.
-            config={"write_empty_chunks": True},
-        )
+        """Write what is pending and the metadata; returns the digest of all content."""
+        digests = {}
+        for name, array in self._growing.items():
+            array.finish()
+            digests[name] = array.digest()
+        return hashlib.sha256(canonical_json([digests, self.attributes]).encode()).hexdigest()
 
 
 @dataclass
 class _Growing:
-    """An array on its way to the disk."""
+    """An array on its way to the disk.
 
-    name: str
+    chunks_per_shard: None for an array whose chunks are files of their own.
+    """
+
+    folder: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: tuple[str, ...]
@@ -140,37 +122,140 @@ class _Growing:
     description: str
     codec: Codec
     rows_per_chunk: int
-    rows_per_shard: int
-    sharded: bool = True
-    stored: Any = None
-    num_written: int = 0
-    num_pending: int = 0
+    chunks_per_shard: int | None
+    num_rows: int = 0
+    num_chunks: int = 0
     pending: list[np.ndarray] = field(default_factory=list)
-    hash: Any = field(default_factory=hashlib.sha256)
+    num_pending: int = 0
+    hash: ContentHash = field(default_factory=ContentHash)
+    shard: _Shard | None = None
 
-    def take(self, count: int) -> np.ndarray:
-        """The next `count` pending rows in one array."""
-        if len(self.pending) == 1 and len(self.pending[0]) == count:
-            taken = self.pending.pop()
-            self.num_pending = 0
-            return taken
-        taken = np.empty((count, *self.shape), self.dtype)
+    def append(self, rows: np.ndarray) -> None:
+        """Hash rows and write the chunks that they complete."""
+        self.hash.update(rows)
+        self.num_rows += len(rows)
         at = 0
-        while at < count:
-            rows = self.pending[0]
-            used = rows[: count - at]
-            taken[at : at + len(used)] = used
-            at += len(used)
-            if len(used) == len(rows):
-                self.pending.pop(0)
-            else:
-                self.pending[0] = rows[len(used) :]
-        self.num_pending -= count
-        return taken
+        while self.num_pending + len(rows) - at >= self.rows_per_chunk:
+            used = self.rows_per_chunk - self.num_pending
+            self._write_chunk([*self.pending, rows[at : at + used]])
+            self.pending, self.num_pending = [], 0
+            at += used
+        if at < len(rows):
+            self.pending.append(rows[at:])
+            self.num_pending += len(rows) - at
+
+    def finish(self) -> None:
+        """Write the last chunk, filled up with zeros, and end the last shard."""
+        if self.num_pending:
+            missing = self.rows_per_chunk - self.num_pending
+            self._write_chunk([*self.pending, np.zeros((missing, *self.shape), self.dtype)])
+            self.pending, self.num_pending = [], 0
+        if self.shard is not None:
+            self.shard.close()
+            self.shard = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "zarr.json").write_text(json.dumps(self.metadata(), indent=1))
+
+    def metadata(self) -> dict[str, Any]:
+        """What Zarr v3 says of an array."""
+        chunk = [self.rows_per_chunk, *self.shape]
+        # The checksum comes last so that it covers what lies on the disk.
+        codecs: list[dict[str, Any]] = [_bytes_codec(self.dtype), *_ZSTD[self.codec], {"name": "crc32c"}]
+        if self.chunks_per_shard is not None:
+            inner = {
+                "chunk_shape": chunk,
+                "codecs": codecs,
+                "index_codecs": [_bytes_codec(np.dtype(np.uint64)), {"name": "crc32c"}],
+                "index_location": "end",
+            }
+            codecs = [{"name": "sharding_indexed", "configuration": inner}]
+            chunk = [self.rows_per_chunk * self.chunks_per_shard, *self.shape]
+        attributes = {"unit": self.unit, "description": self.description}
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [self.num_rows, *self.shape],
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": np.zeros((), self.dtype).item(),
+            "codecs": codecs,
+            "attributes": {key: value for key, value in attributes.items() if value},
+            "dimension_names": list(self.axes),
+            "storage_transformers": [],
+        }
 
     def digest(self) -> str:
         """Hash of shape, type, axes and content, whatever the chunks and codec."""
-        return array_digest(self.hash.hexdigest(), (self.num_written, *self.shape), self.dtype, self.axes, self.unit)
+        return array_digest(self.hash.hexdigest(), (self.num_rows, *self.shape), self.dtype, self.axes, self.unit)
+
+    def _write_chunk(self, parts: list[np.ndarray]) -> None:
+        little = self.dtype.newbyteorder("<")
+        payloads = [part.astype(little, copy=False).reshape(-1).view(np.uint8) for part in parts]
+        if self.codec == "zstd":
+            from numcodecs.zstd import compress
+
+            whole = payloads[0] if len(payloads) == 1 else np.concatenate(payloads)
+            payloads = [np.frombuffer(compress(whole, _ZSTD_LEVEL), np.uint8)]
+        payloads.append(_crc32c(payloads))
+        if self.chunks_per_shard is None:
+            _add(self._file(self.num_chunks), payloads)
+        else:
+            index, place = divmod(self.num_chunks, self.chunks_per_shard)
+            if self.shard is None:
+                self.shard = _Shard(self._file(index), self.chunks_per_shard)
+            self.shard.write(place, payloads)
+            if place == self.chunks_per_shard - 1:
+                self.shard.close()
+                self.shard = None
+        self.num_chunks += 1
+
+    def _file(self, index: int) -> Path:
+        place = self.folder.joinpath("c", str(index), *["0"] * len(self.shape))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+
+def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"name": "bytes"} if dtype.itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+class _Shard:
+    """A file of chunks that ends with an index of their places: pairs of uint64 offset and length, then crc32c."""
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self._path = path
+        self._index = np.full((num_chunks, 2), 2**64 - 1, "<u8")
+        self._size = 0
+
+    def write(self, place: int, payloads: list[np.ndarray]) -> None:
+        length = sum(len(payload) for payload in payloads)
+        _add(self._path, payloads)
+        self._index[place] = self._size, length
+        self._size += length
+
+    def close(self) -> None:
+        index = self._index.reshape(-1).view(np.uint8)
+        _add(self._path, [index, _crc32c([index])], sync=True)
+
+
+def _add(path: Path, payloads: list[np.ndarray], *, sync: bool = False) -> None:
+    # Opened for each write, so that an item that is given up leaves no file open.
+    with open(path, "ab", buffering=0) as file:
+        for payload in payloads:
+            left = payload.data
+            while left:
+                left = left[file.write(left) :]
+        if sync:
+            # The item will be synced when it is committed; a whole shard can go to the disk while others are made.
+            os.fsync(file.fileno())
+
+
+def _crc32c(payloads: list[np.ndarray]) -> np.ndarray:
+    crc = 0
+    for payload in payloads:
+        crc = google_crc32c.extend(crc, payload)
+    return np.frombuffer(crc.to_bytes(4, "little"), np.uint8)
 
 
 def array_digest(

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from actionprep.errors import UserError
@@ -83,7 +83,7 @@ class BuildLock:
         if owner is None:
             return
         if _alive(owner, self.path):
-            age = time.time() - float(owner["since"])
+            age = time.time() - float(str(owner["since"]))
             raise UserError(
                 f"Another builder is at work on this store: process {owner['pid']} of {owner['user']} on {owner['host']} "
                 f"({owner['command']}), since {_duration(age)}.\n"
@@ -98,10 +98,8 @@ class BuildLock:
         buried = _read(grave)
         if buried is not None and buried.get("token") != owner.get("token"):
             # Between reading and moving somebody else took the lock over: put it back.
-            try:
+            with suppress(FileExistsError):
                 os.link(grave, self.path)
-            except FileExistsError:
-                pass
         grave.unlink(missing_ok=True)
 
 

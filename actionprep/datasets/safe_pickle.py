@@ -106,8 +106,8 @@ class _Dtype:
         if self.dtype.kind in "SU" and isinstance(size, int) and size >= 0:
             unit = 4 if self.dtype.kind == "U" else 1
             self.dtype = np.dtype(f"{self.dtype.kind}{size // unit}")
-        if order == "<" or order == ">":
-            self.dtype = self.dtype.newbyteorder(order)
+        if order != "|":
+            self.dtype = np.dtype(("<" if order == "=" else order) + self.dtype.str[1:])
 
 
 class _Array:

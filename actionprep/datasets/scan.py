@@ -62,6 +62,16 @@ Probe = Callable[[Path], VideoFactsLike]
 
 
 @dataclass(frozen=True)
+class ScanProgress:
+    """How far a scan is: videos read of those to read, how many of them cannot be read, and the last one."""
+
+    done: int
+    total: int
+    unreadable: int
+    path: str
+
+
+@dataclass(frozen=True)
 class ScanReport:
     """What a scan did.
 
@@ -84,55 +94,30 @@ class ScanReport:
         """Views whose file cannot be read; each has its reason."""
         return tuple(view for view in self.catalogue.views if view.status != "ok")
 
-    def counts(self) -> dict[str, int]:
-        """What there is, in numbers, for a table."""
-        catalogue = self.catalogue
-        return {
-            "recordings": len(catalogue.recordings),
-            "views": len(catalogue.views),
-            "unreadable videos": len(self.unreadable),
-            "frames": sum(view.num_frames for view in catalogue.views),
-            "subjects": len({one.subject for one in catalogue.recordings if one.subject}),
-            "labels": len(catalogue.labels),
-            "segments": sum(map(len, catalogue.segments.values())),
-            "segments left out": self.num_unusable,
-            "videos read now": self.num_probed,
-            "unchanged since the last scan": self.num_reused,
-        }
-
-    def document(self) -> dict[str, Any]:
-        """The same as plain JSON values, with the findings one by one."""
-        return {
-            "counts": self.counts(),
-            "labels": list(self.catalogue.labels),
-            "views": list(self.catalogue.view_names),
-            "unreadable": [{"path": view.path, "reason": view.reason} for view in self.unreadable],
-            "findings": [
-                {"kind": finding.kind, "where": finding.where, "message": finding.message} for finding in self.findings
-            ],
-        }
-
 
 def scan(
     folder: StudyFolder,
-    settings: StudySettings,
-    probe: Probe,
+    settings: StudySettings | None = None,
     *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    probe: Probe,
+    workers: int = 4,
+    progress: Callable[[ScanProgress], None] | None = None,
     again: bool = False,
 ) -> ScanReport:
     """Read every video of a study once by packets and write the catalogue; inputs are never changed.
 
     settings: the study's own when None.
-    probe:    gives the facts of one video, or raises InputProblem for one that cannot be read: it is kept as
+    probe:    gives the facts of one video, or raises InputProblem for one that cannot be read, which is then kept as
               unreadable.
+    workers:  threads that read.
+    progress: called after each video that is read.
     again:    also read files whose size and time of change are those of the last scan.
 
     Interrupted, it keeps what it has read for the next scan.
 
     Raises UserError when there are no videos, two recordings have one id, or a table is wrong.
     """
+    settings = folder.study if settings is None else settings
     found = discover(folder, settings)
     Catalogue(tuple(found.recordings), tuple(found.views))  # wrong ids stop here, before hours of reading
     known = {} if again else _views_before(folder)
@@ -146,7 +131,7 @@ def scan(
         else:
             todo.append(replace(view, size_bytes=size, mtime_ns=mtime))
     num_reused = len(views)
-    probed = _probe_all(todo, folder, probe, workers=workers, progress=progress, num_reused=num_reused)
+    probed = _probe_all(todo, folder, probe, workers=workers, progress=progress)
     views = sorted([*views, *(_on_clock(view, settings) for view in probed)], key=_position(found.views))
 
     catalogue = Catalogue(tuple(found.recordings), tuple(views))
@@ -181,14 +166,13 @@ def _probe_all(
     folder: StudyFolder,
     probe: Probe,
     *,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-    num_reused: int,
+    workers: int,
+    progress: Callable[[ScanProgress], None] | None,
 ) -> list[View]:
     """Facts of all these views; what is done when it is interrupted is kept for the next scan."""
     done: list[View] = []
-    total = num_reused + len(views)
-    num_threads = max(1, 2 * (os.cpu_count() or 1) if workers is None else workers)
+    num_unreadable = 0
+    num_threads = max(1, workers)
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="scan")
     waiting: dict[Future[View], View] = {}
     queue = iter(views)
@@ -202,8 +186,9 @@ def _probe_all(
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 waiting.pop(future)
                 done.append(future.result())
+                num_unreadable += done[-1].status != "ok"
                 if progress is not None:
-                    progress(num_reused + len(done), total)
+                    progress(ScanProgress(len(done), len(views), num_unreadable, done[-1].path))
     except BaseException:
         with suppress(OSError):  # the interruption matters more than what could not be kept
             _keep_partial(folder, done)

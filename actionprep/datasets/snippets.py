@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Rule = Literal["coverage", "iou", "segment"]
 
+FIGURES: tuple[Rule, ...] = ("coverage", "iou", "segment")
+
 IGNORED = -1
 """Label of a window that must not be trained on or tested: it lies in the ignore band, in an excluded layer, or (single
 label) no label applies and there is no background class."""
@@ -122,7 +124,7 @@ class SnippetTable:
                 "offset": self.offset,
                 "label": names[self.label],
                 "ignored": ~self.used,
-                "labels": [tuple(self.labels[code] for code in np.flatnonzero(row)) for row in self.target],
+                "labels": self._label_sets(),
                 "coverage": of_label(self.coverage),
                 "iou": of_label(self.iou),
                 "segment_share": of_label(self.segment_share),
@@ -131,6 +133,17 @@ class SnippetTable:
                 "split": of_recording(self.splits),
             }
         )
+
+    def _label_sets(self) -> np.ndarray:
+        """(S,) object: tuples of names of all labels that a snippet has."""
+        found = np.empty(len(self), object)
+        count = self.target.sum(axis=1)
+        single = np.empty(len(self.labels) + 1, object)
+        single[:] = [*((label,) for label in self.labels), ()]
+        found[:] = single[np.where(count == 1, self.target.argmax(axis=1), -1) if self.labels else count - 1]
+        for row in np.flatnonzero(count > 1):
+            found[row] = tuple(self.labels[code] for code in np.flatnonzero(self.target[row]))
+        return found
 
     def attributes(self) -> dict[str, Any]:
         """All but the arrays, as plain JSON values; `read` reads them back."""
@@ -245,22 +258,27 @@ def make_snippets(
         if not len(onset):
             left_out["recordings without window"] += 1
             continue
-        figures = overlap_arrays(
-            onset,
-            offset,
-            np.array([segment.onset for segment in kept], np.float64),
-            np.array([segment.offset for segment in kept], np.float64),
-            np.array([segment_codes[segment.label] for segment in kept], np.int64),
-            num_labels=len(names),
-        )
+        if whole:
+            figures = _whole_figures(onset, offset, span, segment_codes[kept[0].label] if kept else None, len(names))
+        else:
+            figures = overlap_arrays(
+                onset,
+                offset,
+                np.array([segment.onset for segment in kept], np.float64),
+                np.array([segment.offset for segment in kept], np.float64),
+                np.array([segment_codes[segment.label] for segment in kept], np.int64),
+                num_labels=len(names),
+            )
+        label, target = label_windows(figures[FIGURES.index(rule.rule)], figures[1], rule)
         cut_out = np.zeros(len(onset), bool)
         for segment in excluded:
             cut_out |= (onset < segment.offset - EPSILON_S) & (offset > segment.onset + EPSILON_S)
-        parts.append((np.full(len(onset), index, np.int32), onset, offset, *figures, cut_out))
+        small = (one.astype(np.float32) for one in figures)
+        parts.append((np.full(len(onset), index, np.int32), onset, offset, label, target, *small, cut_out))
     if not parts:
         raise UserError(_nothing(catalogue, left_out, length_s))
-    code, onset, offset, coverage, iou, share, cut_out = (np.concatenate(column) for column in zip(*parts, strict=True))
-    label, target = label_windows({"coverage": coverage, "iou": iou, "segment": share}[rule.rule], iou, rule)
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    code, onset, offset, label, target, coverage, iou, share, cut_out = columns
     if rule.background is not None:
         label, target, names, (coverage, iou, share) = _with_background(
             label, target, names, rule, (coverage, iou, share)
@@ -273,9 +291,9 @@ def make_snippets(
         offset=offset,
         label=label,
         target=target,
-        coverage=coverage.astype(np.float32),
-        iou=iou.astype(np.float32),
-        segment_share=share.astype(np.float32),
+        coverage=coverage,
+        iou=iou,
+        segment_share=share,
         labels=tuple(names),
         recordings=tuple(recording.id for recording in catalogue.recordings),
         subjects=tuple(recording.subject or "" for recording in catalogue.recordings),
@@ -319,9 +337,9 @@ def label_windows(figure: np.ndarray, tie: np.ndarray, rule: LabelRule) -> tuple
     label = np.full(len(figure), NO_LABEL if rule.multi_label or rule.background is not None else IGNORED, np.int32)
     if num_labels:
         # Rounded, so that figures that are equal but for rounding are decided by the tie.
-        best = np.lexsort(
-            (np.broadcast_to(np.arange(num_labels), figure.shape), -tie.round(9), -figure.round(9)), axis=1
-        )[:, 0]
+        rounded = figure.round(9)
+        largest = rounded == rounded.max(axis=1, keepdims=True)
+        best = np.where(largest, tie.round(9), -1.0).argmax(axis=1)
         label[any_passes] = best[any_passes]
     target = passes.astype(np.uint8)
     if not rule.multi_label:
@@ -350,6 +368,17 @@ def catalogue_labels(
     return tuple(sorted(found, key=natural_key))
 
 
+def _whole_figures(
+    onset: np.ndarray, offset: np.ndarray, span: tuple[float, float], code: int | None, num_labels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `overlap_arrays` gives for one segment over the whole span; a study of clips has a great many."""
+    coverage, iou, share = (np.zeros((len(onset), num_labels)) for _ in range(3))
+    if code is not None:
+        coverage[:, code] = 1.0
+        iou[:, code] = share[:, code] = np.minimum((offset - onset) / (span[1] - span[0]), 1.0)
+    return coverage, iou, share
+
+
 def _with_background(
     label: np.ndarray, target: np.ndarray, names: list[str], rule: LabelRule, figures: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray, list[str], tuple[np.ndarray, ...]]:
@@ -362,7 +391,7 @@ def _with_background(
         names = [rule.background, *names]
         label = np.where(label >= 0, label + 1, label).astype(np.int32)
         target = np.concatenate([np.zeros((len(target), 1), np.uint8), target], axis=1)
-        figures = tuple(np.concatenate([np.zeros((len(one), 1)), one], axis=1) for one in figures)
+        figures = tuple(np.concatenate([np.zeros((len(one), 1), one.dtype), one], axis=1) for one in figures)
     empty = label == NO_LABEL
     label[empty] = code
     target[empty, code] = 1

@@ -20,7 +20,7 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 # Greedy assignment is quick and sees one group at a time: the best of several orders is taken.
 _MAX_TRIES = 64
-_WORK = 200_000
+_WORK = 100_000
 
 
 @dataclass(frozen=True)
@@ -353,25 +353,30 @@ def _greedy(
     target = wanted[:, None] * totals
     is_class = totals > 0
     random = np.random.default_rng(seed)
-    size = (counts * weight).sum(axis=1)
+    weighted = counts * weight
+    size = weighted.sum(axis=1)
 
     best: tuple[tuple[float, ...], np.ndarray] | None = None
     for _ in range(int(np.clip(_WORK // max(len(present), 1), 1, _MAX_TRIES))):
         order = random.permutation(len(present))
         order = order[np.argsort(-size[order] * random.uniform(0.8, 1.2, len(order)), kind="stable")]
+        # Equal gains are decided by chance, so that the tries differ.
+        chance = random.uniform(0, 1e-9, (len(order), len(wanted)))
         part = np.empty(len(present), np.int64)
-        filled = np.zeros_like(target)
+        lacks = target * weight  # what each part still lacks of each class
+        num_empty = len(wanted)
+        empty = np.ones(len(wanted), bool)
         for place, one in enumerate(order):
-            before = np.abs(target - filled) * weight
-            after = np.abs(target - filled - counts[one]) * weight
-            gain = (before - after).sum(axis=1)
-            # The last groups must go to parts that are still empty.
-            empty = filled.sum(axis=1) == 0
-            if len(order) - place <= empty.sum():
-                gain = np.where(empty, gain, -np.inf)
-            # Equal gains are decided by chance, so that the tries differ.
-            part[one] = int((gain + random.uniform(0, 1e-9, len(gain))).argmax())
-            filled[part[one]] += counts[one]
+            after = lacks - weighted[one]
+            gain = (np.abs(lacks) - np.abs(after)).sum(axis=1) + chance[place]
+            if num_empty and len(order) - place <= num_empty:
+                gain[~empty] = -np.inf  # the last groups must go to parts that are still empty
+            chosen = int(gain.argmax())
+            part[one] = chosen
+            lacks[chosen] = after[chosen]
+            num_empty -= int(empty[chosen])
+            empty[chosen] = False
+        filled = np.stack([counts[part == code].sum(axis=0) for code in range(len(wanted))])
         lacking = (filled[:, is_class] == 0).sum(axis=1)
         score = (
             float((filled.sum(axis=1) == 0).sum()),

@@ -69,7 +69,6 @@ class StudySettings(Settings):
     views: tuple[str, ...] = option((), "Views used when a command names none; all when empty.")
     skip_incomplete: bool = option(False, "Leave out recordings that lack a wanted view, instead of stopping.")
     failure_budget: float = option(0.2, "Share of the work that may fail before a build stops.", ge=0, le=1)
-    stages: tuple[str, ...] = option(("tracks", "snippets"), "What 'actionprep build' makes when no stage is named.")
     store: str = option("store", "Folder or fsspec URL of the store.")
 
 

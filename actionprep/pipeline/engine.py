@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +264,7 @@ def _outcomes(
         yield iter(())
     elif local and (workers.count == 0 or len(tasks) == 1):
         # With nothing else running, FFmpeg may use the cores itself.
-        yield (_explained(task, log_folder, lambda one=task: run_task(one, store.url, threads=0)) for task in tasks)
+        yield (_explained(task, log_folder, partial(run_task, task, store.url, threads=0)) for task in tasks)
     else:
         with _dask_client(workers, len(tasks)) as client:
             yield _dask_outcomes(client, tasks, store, log_folder, local=local)
@@ -311,19 +313,34 @@ def _dask_client(workers: Workers, num_tasks: int) -> Iterator[Any]:
             cluster = stack.enter_context(_slurm_cluster(workers.slurm, workers.count))
             client = distributed.Client(cluster, set_as_default=False)
         else:
-            cluster = stack.enter_context(
-                distributed.LocalCluster(
+            with _deaf_to_ctrl_c():
+                cluster = distributed.LocalCluster(
                     n_workers=min(workers.count, num_tasks),
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=None,
+                    # Its HTTP server cannot be left out: any free port, or a second build would warn about 8787.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     memory_limit=0,
                     silence_logs=50,
                 )
-            )
+            stack.enter_context(cluster)
             client = distributed.Client(cluster, set_as_default=False)
         stack.enter_context(client)
         yield client
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C: the builder alone decides how to stop, and stops them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _slurm_cluster(options: dict[str, Any], jobs: int) -> Any:

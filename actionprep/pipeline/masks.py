@@ -146,7 +146,7 @@ class Masks(FrameStage):
 
     def _store(self, ready: MaskBlock) -> MaskBlock:
         if len(ready.index):
-            pixels = np.count_nonzero(ready.foreground, axis=(1, 2))
+            pixels = np.array([np.count_nonzero(mask) for mask in ready.foreground])
             area = pixels.astype(np.float32) / np.float32(ready.foreground[0].size)
             self.item.append("foreground", pack_masks(ready.foreground))
             self.item.append("area", area)

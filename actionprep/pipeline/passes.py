@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -98,11 +99,9 @@ class PassOutcome:
 def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, *, threads: int = 1) -> PassOutcome:
     """Make these items of one view from one decode pass, and commit those that come out well.
 
-    Each item's outcome says what became of it; problems of the machine and faults of the program are raised, and then
-    no item is committed.
+    Each item's outcome says what became of it; problems of the machine and faults of the program are raised.
     """
     drafts: list[_Draft] = []
-    outcomes: list[ItemOutcome] = []
     with WriteBehind() as behind:
         try:
             stages: list[FrameStage] = []
@@ -120,22 +119,24 @@ def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, 
                 report = PassReport(problems={stage.name: problem for stage in stages})
             report.problems.update(refused)
             behind.wait()
-            while drafts:
-                draft = drafts.pop(0)
-                problem_here = report.problems.get(draft.item.key.product)
-                if problem_here is None:
-                    draft.commit()
-                else:
-                    draft.discard(problem_here)
-                nbytes = draft.writer.nbytes if problem_here is None else 0
-                outcomes.append(ItemOutcome(draft.item.key, draft.item.fingerprint, problem_here, nbytes))
         except BaseException as error:
             behind.abandon()
             # The store explains errors of the disk on the way out.
-            for other in [draft.discard(error) for draft in drafts]:
-                if other is not error:
-                    raise other from error
+            for explained in [draft.end(error) for draft in drafts]:
+                if explained is not None and explained is not error:
+                    raise explained from error
             raise
+        # Side by side, since each waits for the disk.
+        with ThreadPoolExecutor(len(drafts)) as pool:
+            problems = [report.problems.get(draft.item.key.product) for draft in drafts]
+            raised = list(pool.map(_Draft.end, drafts, problems))
+    for failure in raised:
+        if failure is not None and not isinstance(failure, InputProblem):
+            raise failure
+    outcomes = [
+        ItemOutcome(draft.item.key, draft.item.fingerprint, problem, draft.writer.nbytes if problem is None else 0)
+        for draft, problem in zip(drafts, problems, strict=True)
+    ]
     return PassOutcome(tuple(outcomes), report.num_frames, report.concealed, report.missing)
 
 
@@ -257,13 +258,10 @@ class _Draft:
         }
         return stage(settings, self._source, self._behind.item(self.writer), done)
 
-    def commit(self) -> None:
-        self._context.__exit__(None, None, None)
-
-    def discard(self, error: BaseException) -> BaseException:
-        """Leave nothing of the item; returns the error as the store explains it."""
+    def end(self, error: BaseException | None = None) -> BaseException | None:
+        """Commit the item, or leave nothing of it; returns the error, or the one of committing, as the store explains."""
         try:
-            self._context.__exit__(type(error), error, error.__traceback__)
+            self._context.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         except BaseException as explained:
             return explained
         return error

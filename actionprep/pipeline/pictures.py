@@ -19,6 +19,11 @@ _PLANAR_LUMA = {
     *("yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuva420p", "yuva422p", "yuva444p"),
     *("yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p", "nv12", "nv21", "nv16", "nv24", "gray"),
 }
+# 8 bit formats whose chroma has half the width of luma, or less, and the format to shrink them in.
+_HALF_CHROMA = {
+    **dict.fromkeys(("yuv420p", "yuv422p", "yuv411p", "yuv410p", "nv12", "nv21", "nv16"), "yuv422p"),
+    **dict.fromkeys(("yuvj420p", "yuvj422p", "yuvj411p"), "yuvj422p"),
+}
 _ALWAYS_FULL = {"yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p", "gray"}
 
 # AVColorSpace values that swscale converts from; for the others it refuses, and BT.601 is what players fall back on.
@@ -83,13 +88,14 @@ class Converter:
 
     def __init__(self, height: int, width: int, orientation: Orientation) -> None:
         self.height, self.width, self.orientation = height, width, orientation
-        self._reformatters: dict[tuple[int, int, str, int], VideoReformatter] = {}
+        self._reformatters: dict[tuple[int, int, str, str, int], VideoReformatter] = {}
 
     def rgb(
         self, frames: list[Any], height: int | None = None, width: int | None = None, filter: Filter = "bilinear"
     ) -> np.ndarray:
         """(B, height, width, 3) uint8, full range, in display orientation; the native size where none is given."""
         size = (height or self.height, width or self.width)
+        native = size == (self.height, self.width)
         if filter == "area" and size[0] >= self.height and size[1] >= self.width:
             filter = "bilinear"  # nothing to average when enlarging
         height, width = size[::-1] if self.orientation.transposed else size
@@ -97,8 +103,15 @@ class Converter:
         for at, frame in enumerate(frames):
             if at and frame is frames[at - 1]:
                 out[at] = out[at - 1]
-            else:
+            elif native and (frame.height, frame.width) == (height, width):
                 self._scale(frame, height, width, "rgb24", _FILTERS[filter], out[at])
+            elif frame.format.name in _HALF_CHROMA:
+                # In two steps, size and then colour: one step to rgb24 takes more than twice the time, and has chroma
+                # of half the width as well.
+                small = self._reformat(frame, height, width, _HALF_CHROMA[frame.format.name], _FILTERS[filter])
+                self._scale(small, height, width, "rgb24", Interpolation.POINT, out[at])
+            else:
+                self._scale(frame, height, width, "gbrp", _FILTERS[filter], out[at])
         return self.orientation.apply(out)
 
     def gray(self, frames: list[Any]) -> np.ndarray:
@@ -120,21 +133,29 @@ class Converter:
         return self.orientation.apply(out)
 
     def _scale(self, frame: Any, height: int, width: int, name: str, how: int, out: np.ndarray) -> None:
-        key = (height, width, name, int(how))
+        import cv2
+
+        planes = self._reformat(frame, height, width, name, how).planes
+        if name == "gbrp":
+            green, blue, red = (_plane(plane, width) for plane in planes)
+            cv2.merge((red, green, blue), out)
+        else:
+            out[...] = _plane(planes[0], width * (3 if name == "rgb24" else 1)).reshape(out.shape)
+
+    def _reformat(self, frame: Any, height: int, width: int, name: str, how: int) -> Any:
+        key = (height, width, frame.format.name, name, int(how))
         if key not in self._reformatters:
             self._reformatters[key] = VideoReformatter()
-        scaled = self._reformatters[key].reformat(
+        return self._reformatters[key].reformat(
             frame,
             width=width,
             height=height,
             format=name,
             interpolation=how,
             src_colorspace=None if frame.colorspace in _CONVERTIBLE else Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.JPEG if name in ("rgb24", "gbrp", "gray") else None,
             threads=1,
         )
-        channels = 3 if name == "rgb24" else 1
-        out[...] = _plane(scaled.planes[0], width * channels).reshape(out.shape)
 
 
 def _plane(plane: Any, row_bytes: int) -> np.ndarray:

@@ -151,7 +151,13 @@ def plan_study_item(catalogue: Catalogue, store: Store | None, name: str, chosen
     committed = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint
     provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
-    why = "" if done else "new" if committed is None else _what_changed(committed, facts["settings"], stage.version)
+    why = (
+        ""
+        if done
+        else "new"
+        if committed is None
+        else _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
+    )
     nbytes = int(committed["nbytes"]) if done and committed is not None else 0
     return PlannedItem(key, "done" if done else "build", why, fingerprint, chosen, provenance, nbytes)
 
@@ -204,7 +210,7 @@ def _planned_item(
     retry: bool,
 ) -> PlannedItem:
     if view.status != "ok":
-        why = f"{view.path} is unreadable: {view.reason}"
+        why = f"{view.path} {view.reason}"
         return PlannedItem(key, "quarantined", why, "", chosen, {})
     blocked = [name for name, item in inputs.items() if item.action in ("quarantined", "blocked")]
     if blocked:
@@ -240,7 +246,7 @@ def _planned_item(
     if any(item.action == "build" for item in inputs.values()) and committed is not None:
         why = "its input changed"
     elif committed is not None:
-        why = _what_changed(committed, facts["settings"], stage.version)
+        why = _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
     return PlannedItem(key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source))
 
 

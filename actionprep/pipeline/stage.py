@@ -15,7 +15,10 @@ from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalogue import Catalogue
-    from actionprep.datasets.store import ItemReader, ItemWriter, Store
+    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.item_writer import ItemWriter
+    from actionprep.datasets.segments import Segment
+    from actionprep.datasets.store import Store
 
 Filter = Literal["area", "bilinear", "bicubic"]
 

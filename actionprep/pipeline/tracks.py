@@ -12,6 +12,7 @@ from pydantic import field_validator, model_validator
 
 from actionprep.datasets.tracks import visible
 from actionprep.pipeline.masks import unpack_masks
+from actionprep.pipeline.shrink import shrink
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
 from actionprep.pipeline.trackers import find_tracker
 from actionprep.pipeline.trackers.cotracker import cotracker_grid
@@ -46,14 +47,14 @@ class TracksSettings(StageSettings):
     empty: Literal["nothing", "whole-frame"] = option(
         "nothing", "When there is no foreground to start on: no points, or the grid over the frame. Either is counted."
     )
-    short_side: int | None = option(
-        480, "Shrink frames to this short side to track; results stay in pixels of the video.", ge=32
+    short_side: int = option(
+        480, "Shrink frames to this short side to track; results stay in pixels of the video; 0: never.", ge=0
     )
     forward_backward: float = option(
         1.0, "For lk: forward–backward error, in pixels of the tracked frame, at which a point counts as lost.", gt=0
     )
     patch: int = option(
-        15, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
+        11, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
     )
     levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
     checkpoint: str = option("", "For CoTracker: path of its weights; empty: torch.hub's folder, fetched when missing.")
@@ -98,7 +99,7 @@ class Tracks(FrameStage):
 
     Windows begin every `stride` frames; the last one ends with the view, so that every frame lies in one. A point goes
     on after it is lost, with low visibility: nothing is thresholded here. `visible` of `actionprep.datasets.tracks`
-    does, by the attributes visible_rule and visible_above. Further attributes: tracker, width, height, num_windows,
+    does, by the attributes visible_rule and visible_above. Further attributes: tracker, grid, width, height, num_windows,
     num_empty_windows (no foreground in the seed frame), num_points, visible_share (of the points, all frames but the
     seed), survival_share (of the points, still visible in the window's last frame) and region of the whole view.
     """
@@ -112,6 +113,7 @@ class Tracks(FrameStage):
         self._size = (max(1, round(source.width * shrink)), max(1, round(source.height * shrink)))
         self._scale = np.array(self._size, np.float32) / (source.width, source.height)
         self._picked = None if settings.rate is None else frames_at_rate(source.times, settings.rate)
+        self._uses_masks = bool(self.inputs(settings))
         self._held: deque[_Held] = deque()
         self._num_dropped = 0
         self._num_masked = 0
@@ -166,19 +168,12 @@ class Tracks(FrameStage):
         rgb = self._tracker.needs == "rgb"
         pictures = block.rgb_at(positions) if rgb else block.gray[positions]
         for position, picture in zip(positions, pictures, strict=True):
-            small = self._shrunk(picture)
+            # A new array in any case, so that one held frame does not hold its whole block.
+            small = shrink(picture, self._size)
             self._held.append(_Held(int(block.index[position]), float(block.time[position]), small))
 
-    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
-        if self._size == (self.source.width, self.source.height):
-            # A copy, so that one held frame does not hold its whole block.
-            return picture.copy()
-        import cv2
-
-        return cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-
     def _take_masks(self, masks: MaskBlock | None) -> None:
-        if masks is None:
+        if masks is None or not self._uses_masks:
             return
         for index, foreground in zip(masks.index, masks.foreground, strict=True):
             if self._picked is None or self._picked[index]:
@@ -193,7 +188,7 @@ class Tracks(FrameStage):
     @property
     def _num_ready(self) -> int:
         """Frames, from the first of the view on, that windows can be made of."""
-        return self._num_masked if self.inputs(self.settings) else self._num_dropped + len(self._held)
+        return self._num_masked if self._uses_masks else self._num_dropped + len(self._held)
 
     def _track_ready_windows(self) -> None:
         while self._num_ready >= self._next_start + self.settings.window:
@@ -282,6 +277,7 @@ class Tracks(FrameStage):
     def _describe(self) -> None:
         self.item.attributes.update(
             tracker=self._tracker.name,
+            grid=self.settings.grid,
             visible_rule=self._tracker.visible_rule,
             visible_above=self._tracker.visible_above,
             width=self.source.width,
@@ -311,7 +307,12 @@ class _Profile:
 
     @classmethod
     def of(cls, foreground: np.ndarray) -> _Profile:
-        return cls(np.count_nonzero(foreground, axis=0), np.count_nonzero(foreground, axis=1))
+        import cv2
+
+        # Ten times as fast as counting with numpy, and a large picture is counted as often as it is tracked.
+        ones = foreground.view(np.uint8)
+        columns, rows = (cv2.reduce(ones, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for axis in (0, 1))
+        return cls(columns.reshape(-1).astype(np.int64), rows.reshape(-1).astype(np.int64))
 
     @classmethod
     def sum(cls, profiles: list[_Profile]) -> _Profile:
@@ -407,11 +408,20 @@ def spread_over_mask(foreground: np.ndarray, grid: int) -> np.ndarray:
 
 def _lattice(foreground: np.ndarray, spacing: float) -> np.ndarray:
     height, width = foreground.shape
-    x = np.arange((width / 2) % spacing, width, spacing) - 0.5
-    y = np.arange((height / 2) % spacing, height, spacing) - 0.5
-    inside = foreground[np.ix_(np.rint(y).astype(int).clip(0), np.rint(x).astype(int).clip(0))]
-    at = np.argwhere(inside)
-    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1).astype(np.float32).clip(0)
+    x, y = _ticks(width, spacing), _ticks(height, spacing)
+    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
+    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1)
+
+
+def _pixel(position: np.ndarray) -> np.ndarray:
+    """The pixel that a position lies in; halves go up, so that it does not matter from where positions are counted."""
+    return np.floor(position + 0.5).astype(int)
+
+
+def _ticks(extent: int, spacing: float) -> np.ndarray:
+    """Positions `spacing` apart that lie evenly to both sides of the middle, float32."""
+    ticks = np.arange((extent / 2) % spacing, extent, spacing) - 0.5
+    return ticks.astype(np.float32).clip(0, extent - 1)
 
 
 def grid_over_box(foreground: np.ndarray, grid: int) -> np.ndarray:
@@ -420,7 +430,7 @@ def grid_over_box(foreground: np.ndarray, grid: int) -> np.ndarray:
     share = (np.arange(grid) + 0.5) / grid
     x = columns[0] - 0.5 + share * (columns[-1] + 1 - columns[0])
     y = rows[0] - 0.5 + share * (rows[-1] + 1 - rows[0])
-    at = np.argwhere(foreground[np.ix_(np.rint(y).astype(int), np.rint(x).astype(int))])
+    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
     return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1).astype(np.float32)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import av
 import numpy as np
 
 from actionprep.errors import InputProblem, UserError
-from actionprep.pipeline.packets import PacketIndex, Sequencer, read_packets
+from actionprep.pipeline.packets import LOOKAHEAD, PacketIndex, Sequencer, read_packets
 from actionprep.pipeline.pictures import Converter, Orientation
 from actionprep.pipeline.stage import Filter, FrameBlock
 
@@ -275,7 +276,8 @@ class VideoReader:
         """(len(indices), H, W, 3) uint8: these frames, in the order asked for, the same pictures as `blocks` gives.
 
         Decodes from the nearest keyframe before each; where the container cannot seek, or what comes after seeking is
-        not whole, from the beginning.
+        not whole, from the beginning. Only of a damaged stream it may have more: a decoder that lost its way may find it
+        again at a later keyframe when it begins there, and not when it comes from before.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
         size = (height or self.height, width or self.width)
@@ -342,15 +344,26 @@ class VideoReader:
         the number of threads.
         """
         delivered = -1
-        for threads in dict.fromkeys((self._threads, 1)):
+        if self._threads != 1:
+            # Pictures wait until those that they may refer to are out: none is handed out that damage will still reach.
+            held: deque[tuple[int, int, Any, bool]] = deque()
             try:
-                for at, number, frame, corrupt in self._decode(count, threads):
-                    if at > delivered:
-                        yield at, number, frame, corrupt
-                        delivered = at
+                for picture in self._decode(count, self._threads):
+                    if picture[0] != delivered + len(held) + 1:
+                        raise _DamagedWhileThreaded
+                    held.append(picture)
+                    if len(held) > LOOKAHEAD:
+                        yield held.popleft()
+                        delivered += 1
+                if delivered + len(held) + 1 != self.num_frames:
+                    raise _DamagedWhileThreaded
+                yield from held
                 return
             except _DamagedWhileThreaded:
                 count.restart()
+        for picture in self._decode(count, 1):
+            if picture[0] > delivered:
+                yield picture
 
     def _decode(self, count: _Count, threads: int) -> Iterator[tuple[int, int, Any, bool]]:
         sequence = Sequencer(self._index)
@@ -433,6 +446,7 @@ class _Cursor:
         self._index = index
         self._context = _opened(path)
         self._container, self._stream = self._context.__enter__()
+        self._stream.thread_count = 1
         self._pictures: Iterator[tuple[int, int, Any]] | None = None
         self._held: tuple[int, int, Any] | None = None
         self._fed = -1
@@ -578,7 +592,8 @@ class _Count:
 def _demux_and_decode(container: Any, stream: Any, threads: int, count: _Count) -> Iterator[tuple[int, Any]]:
     """(packet number, picture) of all that decodes, as the decoder hands it out."""
     if threads != 1:
-        stream.thread_type = "AUTO"
+        # Not slices: decoders lose the marks of damage when several threads work on one picture.
+        stream.thread_type = "FRAME"
     stream.thread_count = threads
     number = -1
     packets = container.demux(stream)
@@ -605,38 +620,46 @@ def _demux_and_decode(container: Any, stream: Any, threads: int, count: _Count) 
 
 
 def _tag(packet: Any, number: int) -> None:
-    """Let the pictures that a packet makes carry its number through the decoder."""
-    # PyAV keeps such objects by their identity, so each must be an object of its own, which a small int is not.
-    packet.opaque = [number]
+    """Let the pictures that a packet makes carry its number through the decoder, in place of their time."""
+    # Every decoder hands a packet's pts on to its picture. PyAV's `opaque` would do as well, but freeing it takes
+    # Python's lock, and a closing decoder that holds the lock waits for the threads that free it.
+    packet.pts = packet.dts = number
 
 
 def _tag_of(frame: Any) -> int:
-    number: int = frame.opaque[0]
+    number: int = frame.pts
     return number
 
 
 def _decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]:
     """The same pictures, taken by a thread of their own some pictures ahead of the caller."""
-    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(max(4, min(64, _AHEAD_BYTES // max(picture_bytes, 1))))
+    # Handed over several at a time: each handing over stops both threads for a moment.
+    ahead = int(np.clip(_AHEAD_BYTES // max(picture_bytes, 1), 2, 64))
+    together = max(1, min(8, ahead // 4))
+    waiting: queue.Queue[tuple[list[Any], bool, BaseException | None]] = queue.Queue(ahead // together)
     stop = threading.Event()
 
-    def put(kind: str, value: Any) -> None:
+    def put(some: list[Any], *, last: bool = False, error: BaseException | None = None) -> None:
         while not stop.is_set():
             try:
-                return waiting.put((kind, value), timeout=0.1)
+                return waiting.put((some, last, error), timeout=0.1)
             except queue.Full:
                 continue
 
     def work() -> None:
+        some: list[Any] = []
         try:
             for picture in pictures:
-                put("picture", picture)
-                if stop.is_set():
-                    break
-            put("end", None)
+                some.append(picture)
+                if len(some) == together:
+                    put(some)
+                    some = []
+                    if stop.is_set():
+                        break
+            put(some, last=True)
         except BaseException as error:
             # Whatever stops the thread belongs to the caller, who is waiting for it.
-            put("error", error)
+            put(some, error=error)
         finally:
             pictures.close()  # type: ignore[attr-defined]
 
@@ -644,12 +667,12 @@ def _decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]
     thread.start()
     try:
         while True:
-            kind, value = waiting.get()
-            if kind == "end":
+            some, last, error = waiting.get()
+            yield from some
+            if error is not None:
+                raise error
+            if last:
                 return
-            if kind == "error":
-                raise value
-            yield value
     finally:
         stop.set()
         thread.join()
@@ -709,11 +732,13 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
             raise InputProblem(f"{path}: holds a still picture, not video.", backend=BACKEND)
         stream = container.streams.best("video")
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+            fault = _mp4_fault(path)
+            if fault is not None and fault.cut:
+                raise InputProblem(f"{path}: {fault.reason}", backend=BACKEND)
             kinds = sorted({one.type for one in container.streams}) or ["no"]
             raise InputProblem(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
         if stream.codec_context is None:
             raise InputProblem(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
-        stream.codec_context.copy_opaque = True
         yield container, stream
 
 
@@ -727,41 +752,56 @@ def _refuse_what_is_no_file(path: str) -> None:
 
 
 def _why_not_video(path: str, error: Any) -> str:
+    fault = _mp4_fault(path)
+    if fault is not None:
+        return fault.reason
     with open(path, "rb") as file:
         head = file.read(4096)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            return _why_not_mp4(file)
-    text = head[: len(head) - 4].decode("utf-8", "ignore") if len(head) > 8 else ""
+    text = head[:-4].decode("utf-8", "ignore") if len(head) > 8 else ""
     if text and b"\0" not in head and len(text.encode()) > 0.95 * (len(head) - 4):
         return "holds text, not video."
     return f"is not a video that FFmpeg can read ({error.strerror}); it is damaged or of another kind."
 
 
-def _why_not_mp4(file: Any) -> str:
-    """Walk the top level boxes of an MP4 or MOV file (ISO/IEC 14496-12, section 4.2) to see if its index is there."""
-    size = file.seek(0, os.SEEK_END)
-    at, kinds = 0, set()
-    while at + 8 <= size:
-        file.seek(at)
-        header = file.read(16)
-        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
-        if length == 1:
-            length = int.from_bytes(header[8:16], "big")
-        elif length == 0:
-            length = size - at
-        kinds.add(kind)
-        if length < 8:
-            break
-        at += length
-    if b"moov" not in kinds:
-        return (
-            "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off, by "
-            f"{at - size} bytes or more. Copy it again, or repair it with a tool for that."
-            if at > size
-            else "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off. "
-            "Copy it again, or repair it with a tool for that."
+@dataclass(frozen=True)
+class _Mp4Fault:
+    reason: str
+    cut: bool
+
+
+def _mp4_fault(path: str) -> _Mp4Fault | None:
+    """What is wrong with an MP4 or MOV file that gives no video, and whether it was cut off; None for other files.
+
+    Walks the top level boxes (ISO/IEC 14496-12, section 4.2).
+    """
+    end = os.path.getsize(path)
+    kinds: list[bytes] = []
+    at = 0
+    with open(path, "rb") as file:
+        while at + 8 <= end:
+            file.seek(at)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            elif length == 0:
+                length = end - at
+            kinds.append(kind)
+            if length < 8:
+                break
+            at += length
+    if not kinds or kinds[0] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return None
+    if b"moov" in kinds:
+        return _Mp4Fault(
+            "is an MP4 whose index is damaged. Copy it again, or repair it with a tool for that.", at > end
         )
-    return "is an MP4 whose index is damaged. Copy it again, or repair it with a tool for that."
+    lost = f", by {at - end} bytes or more" if at > end else ""
+    reason = (
+        "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off"
+        f"{lost}. Copy it again, or repair it with a tool for that."
+    )
+    return _Mp4Fault(reason, True)
 
 
 def _packet_name(packet: Any) -> tuple[int | None, int | None, int]:

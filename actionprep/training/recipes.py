@@ -207,12 +207,16 @@ def register(name: str, doc: str, *, tables: Mapping[str, Mapping[str, Any]], **
 
 def recipe_names() -> list[str]:
     """Names of all recipes."""
+    from actionprep.training.models.registry import load_model_files
+
+    load_model_files()
     return sorted(RECIPES)
 
 
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name, or of the TOML file at that path; raises UserError naming the nearest one."""
-    if name in RECIPES:
+    known = recipe_names()
+    if name in known:
         return Recipe.from_tables(RECIPES[name], where=f"the recipe '{name}'")
     if name.endswith(".toml"):
         try:
@@ -220,7 +224,7 @@ def find_recipe(name: str) -> Recipe:
                 return Recipe.from_toml(file.read(), where=name)
         except OSError as error:
             raise UserError(f"Cannot read the recipe {name}: {error.strerror or error}.") from None
-    raise UserError(f"No recipe '{name}'.{nearest(name, RECIPES)} Recipes: {', '.join(recipe_names())}.")
+    raise UserError(f"No recipe '{name}'.{nearest(name, known)} Recipes: {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -294,6 +298,62 @@ register(
     tables={
         "loss": {"label_smoothing": 0.1},
         "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
+)
+
+register(
+    "track-lstm",
+    "Points of all views side by side in an LSTM, a label for every frame, averaged over a snippet. The published "
+    "model's shape with real points, validity and normalised coordinates.",
+    model="track-lstm",
+    product="tracks",
+    epochs=60,
+    batch=16,
+    ema=0.98,
+    refit=True,
+    test_variants=8,
+    tables={
+        "sizes": {"hidden": 256, "layers": 2, "dropout": 0.3},
+        "input": {"points": 200, "overlap": 1},
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05, "gradient_clip": 1.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
+)
+
+register(
+    "track-cnn-lstm",
+    "The same LSTM behind a small CNN that sees the views as channels; takes any number of points.",
+    model="track-cnn-lstm",
+    product="tracks",
+    epochs=60,
+    batch=16,
+    ema=0.98,
+    refit=True,
+    test_variants=8,
+    tables={
+        "sizes": {"hidden": 256, "layers": 2, "dropout": 0.3},
+        "input": {"points": 200, "overlap": 1},
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05, "gradient_clip": 1.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
+)
+
+register(
+    "view-transformer-maaf",
+    "The published multi-view transformer, size for size: 500 points a view, view attention, a CNN for each instant.",
+    model="view-transformer-maaf",
+    product="tracks",
+    epochs=40,
+    batch=4,
+    refit=False,
+    patience=10,
+    tables={
+        "input": {"points": 500, "overlap": 1},
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 1e-4, "weight_decay": 0.01, "gradient_clip": 1.0},
         "schedule": {"name": "cosine", "warmup": 0.1},
     },
 )

@@ -72,8 +72,8 @@ def test_settings_become_options_with_defaults_in_the_help() -> None:
     assert list(parameters) == ["sizes", "filter", "length", "masked"]
     assert all(one.default is None for one in parameters.values())
     helps = {name: one.annotation.__metadata__[0].help for name, one in parameters.items()}
-    assert helps["sizes"] == "Short sides. [default: 112 56]"
-    assert helps["masked"] == "Keep to the foreground. [default: yes]"
+    assert helps["sizes"] == "Short sides. (default: 112 56)"
+    assert helps["masked"] == "Keep to the foreground. (default: yes)"
 
 
 def test_errors_for_people_are_one_paragraph_and_keep_their_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,3 +98,13 @@ def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
         interrupted()
     assert stopped.value.exit_code == 130
     assert "run the same command to go on" in capsys.readouterr().err
+
+
+def test_the_help_of_a_stage_shows_defaults_and_no_list_of_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    from actionprep.cli.prep import app as prep
+
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(prep, ["track", "--help"]).output
+    assert "(default: 20)" in shown
+    assert "W windows of T frames with N slots for points." in shown
+    assert "float32" not in shown

@@ -20,7 +20,7 @@ def study(root: Path, **settings: object) -> StudyFolder:
 
 
 def scanned(folder: StudyFolder, probe: FakeProbe | None = None, **options: object) -> ScanReport:
-    return scan(folder, folder.study, probe or FakeProbe(), workers=2, **options)  # type: ignore[arg-type]
+    return scan(folder, probe=probe or FakeProbe(), workers=2, **options)  # type: ignore[arg-type]
 
 
 def found(report: ScanReport) -> list[str]:
@@ -36,7 +36,7 @@ def clips(tmp_path) -> StudyFolder:
 
 def test_a_scan_fills_the_catalogue(clips):
     seen = []
-    report = scanned(clips, progress=lambda done, total: seen.append((done, total)))
+    report = scanned(clips, progress=lambda sofar: seen.append((sofar.done, sofar.total)))
     assert found(report) == []
     catalogue = Catalogue.read(clips.catalogue)
     assert catalogue == report.catalogue
@@ -45,7 +45,6 @@ def test_a_scan_fills_the_catalogue(clips):
     assert view.fps == pytest.approx(25.0)
     np.testing.assert_allclose(view.times, np.arange(50) / 25)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert report.counts()["frames"] == 200
 
 
 def test_unchanged_files_are_not_read_again(clips):
@@ -159,7 +158,7 @@ def test_an_interrupted_scan_goes_on_where_it_was(clips):
 
     first = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        scan(clips, clips.study, first, workers=1)
+        scan(clips, probe=first, workers=1)
     assert not (clips.catalogue / "recordings.parquet").exists()
     second = FakeProbe()
     report = scanned(clips, second)
@@ -174,18 +173,10 @@ def test_a_missing_backend_stops_the_scan_and_blames_no_video(clips):
         raise EnvironmentProblem("PyAV is not installed.")
 
     with pytest.raises(EnvironmentProblem, match=r"PyAV is not installed"):
-        scan(clips, clips.study, probe, workers=2)  # type: ignore[arg-type]
+        scan(clips, probe=probe, workers=2)  # type: ignore[arg-type]
 
 
 def test_a_damaged_catalogue_is_made_anew(clips):
     scanned(clips)
     (clips.catalogue / "views.parquet").write_bytes(b"nothing")
     assert scanned(clips).num_probed == 4
-
-
-def test_a_report_is_plain_values(clips):
-    (clips.root / "videos/wave/b.mp4").write_bytes(b"")
-    document = scanned(clips).document()
-    assert document["labels"] == ["clap", "wave"]
-    assert document["unreadable"] == [{"path": "videos/wave/b.mp4", "reason": "holds no video"}]
-    assert document["counts"]["recordings"] == 4

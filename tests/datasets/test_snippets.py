@@ -244,3 +244,12 @@ def test_labels_equal_exact_fractions(case):
         one_hot = {expected} if isinstance(expected, str) else set()
         assert targets == (set(passing) if case["multi_label"] and passing else one_hot)
     assert len(table) == len(range(0, 100 - case["length"] + 1, case["stride"]))
+
+
+def test_a_clip_shorter_than_the_shortest_segment_gets_no_label():
+    found = Catalogue(
+        (Recording("a", label="wave"), Recording("b", label="wave")), (view("a", seconds=1.0), view("b", seconds=3.0))
+    )
+    table = make_snippets(found, length_s=1.0, min_segment_s=2.0)
+    assert labels_of(table) == [None, "wave", "wave", "wave"]
+    assert table.left_out["segments too short"] == 1

@@ -80,10 +80,14 @@ def test_shards_are_cut_by_size_and_hold_many_chunks(store: Store, monkeypatch: 
 
 
 def test_an_item_is_not_there_until_its_block_ends_well(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="stop"), store.write("m", "r", "0", fingerprint="f", provenance={}) as item:
-        item.write("x", np.zeros(3), axes=("t",))
-        assert not store.has("m", "r", "0")
-        raise RuntimeError("stop")
+    def stop_half_way() -> None:
+        with store.write("m", "r", "0", fingerprint="f", provenance={}) as item:
+            item.write("x", np.zeros(3), axes=("t",))
+            assert not store.has("m", "r", "0")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stop_half_way()
     assert not store.has("m", "r", "0")
     assert store.items() == []
     assert not list((store.path / ".partial").iterdir())
@@ -204,7 +208,7 @@ def test_a_missing_item_is_named_with_those_that_are_there(store: Store) -> None
     write(store, np.ones((4, 5), np.uint8))
     with pytest.raises(UserError, match=r"No 'frames' of view '7' .*It has views 0\."):
         store.item("frames", "kitchen/seq.01", "7")
-    with pytest.raises(UserError, match="has no product 'tracks'. It has frames."):
+    with pytest.raises(UserError, match=r"has no product 'tracks'\. It has frames\."):
         store.item("tracks", "kitchen/seq.01", "0")
 
 
@@ -228,5 +232,31 @@ def test_a_read_only_disk_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(EnvironmentProblem, match="Cannot write to .*Read-only file system"):
+    with pytest.raises(EnvironmentProblem, match=r"Cannot write to .*Read-only file system"):
         Store(tmp_path / "store", create=True)
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int64", "float32", "float64", "int16"])
+def test_array_metadata_is_what_zarr_itself_would_write(store: Store, tmp_path: Path, dtype: str, codec: str) -> None:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    with store.write("p", "r", fingerprint="f", provenance={}) as item:
+        item.create("grown", shape=(2, 3), dtype=dtype, axes=("t", "y", "x"), unit="px", chunk=4, codec=codec)
+        item.append("grown", np.ones((9, 2, 3), dtype))
+        item.write("whole", np.ones((5, 2), dtype), axes=("t", "c"), codec=codec, description="ones")
+    compressors = [ZstdCodec(level=3), Crc32cCodec()] if codec == "zstd" else [Crc32cCodec()]
+    group = zarr.create_group(str(tmp_path / "theirs"))
+    for name, shape, chunks, shards, axes, attributes in (
+        ("grown", (9, 2, 3), (4, 2, 3), (4 * 256, 2, 3), ("t", "y", "x"), {"unit": "px"}),
+        ("whole", (5, 2), (5, 2), None, ("t", "c"), {"description": "ones"}),
+    ):
+        group.create_array(
+            name, shape=shape, chunks=chunks, shards=shards, dtype=dtype, compressors=compressors, fill_value=0,
+            dimension_names=axes, attributes=attributes,
+        )  # fmt: skip
+        ours, theirs = (
+            json.loads((place / name / "zarr.json").read_text())
+            for place in (Path(store.url) / "p" / "r", tmp_path / "theirs")
+        )
+        assert ours == theirs

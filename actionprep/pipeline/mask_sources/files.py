@@ -55,13 +55,18 @@ class FileMasks(MaskSource):
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
         foreground = np.zeros((len(block), self.source.height, self.source.width), bool)
-        for into, index in zip(foreground, block.index, strict=True):
-            mask = self._reader.mask(int(index))
-            if mask is None:
-                self._note_missing(int(index))
-            else:
-                self._taken += 1
-                into[:] = self._fitted(mask, int(index))
+        try:
+            for into, index in zip(foreground, block.index, strict=True):
+                mask = self._reader.mask(int(index))
+                if mask is None:
+                    self._note_missing(int(index))
+                else:
+                    self._taken += 1
+                    into[:] = self._fitted(mask, int(index))
+        except InputProblem:
+            # Nobody comes back to this view: leave no file open.
+            self._reader.close()
+            raise
         return MaskBlock(block.index, foreground)
 
     def finish(self, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource, mask_source
+from actionprep.pipeline.shrink import shrink
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import ItemReader
@@ -41,12 +43,10 @@ class MotionMasks(MaskSource):
         self._waiting: deque[int] = deque()
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
-        import cv2
-
         ready = []
         for index, picture in zip(block.index, block.gray, strict=True):
             self._waiting.append(int(index))
-            ready += self._finder.push(cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA))
+            ready += self._finder.push(shrink(picture, self._size))
         return self._block(ready)
 
     def finish(self, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
@@ -70,11 +70,12 @@ class MotionFinder:
     A pixel counts by the larger of two figures, in grey levels:
 
     movement    for lags k = 1, 2, 4, … up to `reach`: the smaller of its differences to two other frames, one k before
-                and one k after, or k and 2k after, or k and 2k before. It takes two, because the difference to one
+                and one k after, or two successive lags after, or before. It takes two, because the difference to one
                 frame also marks the place where a thing was or will be, and not only where it is.
-    background  the difference to a background that follows the picture by a fixed small step a frame (the sigma-delta
-                filter, Manzanera and Richefeu, "A new motion detection algorithm based on Σ-Δ background estimation",
-                2007). It keeps what stops moving for a while, and begins as the median of the first frames.
+    background  the difference to a background that follows the picture by a small step a frame, part of it fixed (the
+                sigma-delta filter, Manzanera and Richefeu, "A new motion detection algorithm based on Σ-Δ background
+                estimation", 2007) and part of it a share of the difference. It keeps what stops moving for a while,
+                and begins as the median of the first frames.
 
     A spot is foreground where the figure is over half of `threshold` and connected to a place over it; small holes are
     closed, spots smaller than the share `min_area` of the picture dropped, the rest grown by the share `grow` of its
@@ -84,7 +85,8 @@ class MotionFinder:
     def __init__(self, *, reach: int, threshold: float, background_frames: float, min_area: float, grow: float) -> None:
         self._reach = reach
         self._threshold = threshold
-        self._background_step = 2 * threshold / max(background_frames, 1)
+        self._lags = sorted({2**power for power in range(7) if 2**power < reach} | {reach})
+        self._background_rate = 1 / max(background_frames, 1)
         self._min_area = min_area
         self._grow = grow
         self._pictures: deque[np.ndarray] = deque()
@@ -112,11 +114,11 @@ class MotionFinder:
         """Mask of the picture at `_now`, and on to the next one."""
         if self._background is None:
             self._background = np.median(np.stack(self._pictures), axis=0).astype(np.float32)
-        picture = self._pictures[self._now].astype(np.float32)
-        figure = np.maximum(self._movement(), np.abs(picture - self._background))
+        off = self._pictures[self._now] - self._background
+        figure = np.maximum(self._movement(), np.abs(off))
         mask = self._clean(figure, self._threshold + 4 * self._noise())
-        step = self._background_step
-        self._background += np.clip(picture - self._background, -step, step)
+        step = 2 * self._threshold * self._background_rate
+        self._background += np.clip(off, -step, step) + off * self._background_rate
         if self._now == self._reach:
             self._pictures.popleft()
         else:
@@ -136,14 +138,12 @@ class MotionFinder:
                 difference[other] = cv2.absdiff(here, self._pictures[other])
             return difference[other]
 
-        lag = 1
-        while lag <= self._reach:
-            for one, two in ((-lag, lag), (lag, 2 * lag), (-lag, -2 * lag)):
-                first, second = self._now + one, self._now + two
-                near = abs(one) <= self._reach and abs(two) <= self._reach
-                if near and min(first, second) >= 0 and max(first, second) <= last:
-                    cv2.max(most, cv2.min(to(first), to(second)), dst=most)
-            lag *= 2
+        pairs = [(-lag, lag) for lag in self._lags]
+        pairs += [(sign * near, sign * far) for sign in (1, -1) for near, far in pairwise(self._lags)]
+        for one, two in pairs:
+            first, second = self._now + one, self._now + two
+            if min(first, second) >= 0 and max(first, second) <= last:
+                cv2.max(most, cv2.min(to(first), to(second)), dst=most)
         return most
 
     def _noise(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -265,7 +266,7 @@ def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
         import torch
 
         try:
-            with _network_timeout():
+            with _network():
                 # A full commit hash names its content, so that there is no branch or tag to validate.
                 torch.hub.list(f"{HUB_REPO}:{HUB_COMMIT}", skip_validation=True, trust_repo=True, verbose=False)
         except (OSError, RuntimeError) as error:
@@ -286,7 +287,7 @@ def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
         import torch
 
         try:
-            with _network_timeout():
+            with _network():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(_weights_url(kind), str(file), progress=False)
         except (OSError, RuntimeError) as error:
@@ -325,7 +326,9 @@ def _hub_checkpoints() -> Path:
 
 
 @contextmanager
-def _network_timeout() -> Iterator[None]:
+def _network() -> Iterator[None]:
+    if os.environ.get("ACTIONPREP_OFFLINE"):
+        raise OSError("ACTIONPREP_OFFLINE is set")
     # torch.hub opens its connections without a limit: behind a silent firewall it would hang for ever.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT_S)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from actionprep.pipeline.tracks import TracksSettings
 
 GIVEN_UP = 0.05
+MARGIN = 64
+"""Pixels around the points of a step that are looked at: no point that can be followed moves as far in one frame."""
 
 
 @tracker("lk")
@@ -60,13 +62,21 @@ class LucasKanade(PointTracker):
 
     def _step(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 2) in the next picture and forward–backward errors (N,), infinite where the point is lost."""
-        moved, found = self._flow(here, there, xy)
-        returned, found_back = self._flow(there, here, moved)
         height, width = there.shape
+        # Pyramids are made of the part with points only, cut where pixels of the coarsest level begin.
+        grain = 2 ** (self.settings.levels - 1)
+        low = ((xy.min(axis=0) - MARGIN) // grain * grain).clip(0).astype(int)
+        left, top = low
+        right, bottom = np.minimum(xy.max(axis=0) + MARGIN, (width, height)).astype(int)
+        here, there = here[top:bottom, left:right], there[top:bottom, left:right]
+        start = xy - low.astype(np.float32)
+        moved, found = self._flow(here, there, start)
+        returned, found_back = self._flow(there, here, moved)
+        error = np.linalg.norm(returned - start, axis=1)
+        moved += low
         inside = (moved >= -0.5).all(axis=1) & (moved <= (width - 0.5, height - 0.5)).all(axis=1)
-        kept = found & found_back & inside
-        error = np.where(kept, np.linalg.norm(returned - xy, axis=1), np.inf)
-        return np.where((found & inside)[:, None], moved, xy), error
+        kept = found & inside
+        return np.where(kept[:, None], moved, xy), np.where(kept & found_back, error, np.inf)
 
     def _flow(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         import cv2

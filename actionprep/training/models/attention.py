@@ -57,14 +57,26 @@ class Attention(nn.Module):
             return self.qkv.bias
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, keep: int | None = None) -> Tensor:
         """Each token attends to all tokens of its sequence.
 
         mask: bool, True where a query may see a key, broadcastable to (B, heads, L, L).
+        keep: answer the first tokens only, (B, keep, D): what a last block needs whose class token alone is read.
         """
         batch, length, _ = x.shape
-        qkv = F.linear(x, self.qkv.weight, self._qkv_bias())
-        q, k, v = qkv.view(batch, length, 3, self.heads, self.head_width).unbind(2)
+        weight, bias = self.qkv.weight, self._qkv_bias()
+        if keep is None:
+            keep = length
+            q, k, v = F.linear(x, weight, bias).view(batch, length, 3, self.heads, self.head_width).unbind(2)
+        else:
+            inner = self.heads * self.head_width
+            q = F.linear(x[:, :keep], weight[:inner], None if bias is None else bias[:inner])
+            q = q.view(batch, keep, self.heads, self.head_width)
+            k, v = (
+                F.linear(x, weight[inner:], None if bias is None else bias[inner:])
+                .view(batch, length, 2, self.heads, self.head_width)
+                .unbind(2)
+            )
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
@@ -72,15 +84,17 @@ class Attention(nn.Module):
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.proj(out.transpose(1, 2).reshape(batch, length, -1))
+        return self.proj(out.transpose(1, 2).reshape(batch, keep, -1))
 
-    def along_time(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def along_time(self, x: Tensor, *, mask: Tensor | None = None, then: nn.Linear | None = None) -> Tensor:
         """Each token attends to the tokens at its own place in all T steps.
 
         x (B, T, P, D), mask bool broadcastable to (B, P * heads, T, T). Projecting q, k and v apart lets places and
         heads fold into one axis, so that nothing is copied to bring time last.
+        then: a linear layer right behind the output projection; where there are more tokens than weights in a row, both
+        are multiplied into one first.
         """
-        batch, steps, places, _ = x.shape
+        batch, steps, places, width = x.shape
         bias = self._qkv_bias()
         weights = self.qkv.weight.chunk(3)
         biases = bias.chunk(3) if bias is not None else (None, None, None)
@@ -89,7 +103,12 @@ class Attention(nn.Module):
             for w, b in zip(weights, biases, strict=True)
         )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
-        return self.proj(out.transpose(1, 2).reshape(batch, steps, places, -1))
+        out = out.transpose(1, 2).reshape(batch, steps, places, -1)
+        if then is None:
+            return self.proj(out)
+        if batch * steps * places <= width:
+            return then(self.proj(out))
+        return F.linear(out, then.weight @ self.proj.weight, F.linear(self.proj.bias, then.weight, then.bias))
 
 
 class Mlp(nn.Module):
@@ -176,9 +195,10 @@ class Block(nn.Module):
         self.mlp = Mlp(width, hidden, activation=activation, dropout=dropout, activate_output=activate_output)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Attention, then MLP; mask as in Attention."""
-        x = x + self.drop_path(self.attn(self.norm1(x), mask=mask))
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, keep: int | None = None) -> Tensor:
+        """Attention, then MLP; mask and keep as in Attention."""
+        out = self.drop_path(self.attn(self.norm1(x), mask=mask, keep=keep))
+        x = (x if keep is None else x[:, :keep]) + out
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.training.models.i3d import I3D
-from actionprep.training.models.motionbert import MotionBERT
+from actionprep.training.models.motionbert import HeatmapMotionBERT, MotionBERT
 from actionprep.training.models.poseconv3d import PoseConv3D
 from actionprep.training.models.resizers import FrontEndI3D
 from actionprep.training.models.timesformer import TimeSformer
@@ -158,7 +158,7 @@ class KeyMap:
         renamed: State = {}
         for key, tensor in state.items():
             thirds = [self._rename(_third(key, i), 1, 0) for i in range(3)]
-            if not any(name.startswith("?") for name in thirds):
+            if not any(name.startswith("?") or "#" in name for name in thirds):
                 renamed.update(zip(thirds, tensor.chunk(3), strict=True))
             else:
                 name = self._rename(key, 1, 0)
@@ -601,7 +601,7 @@ def _fit(
                 fitted.append(Fitted(name, shape, shape, "copied from the attention over space"))
         elif _is_head(name, family):
             left_out.append((name, f"{tensor.shape[0]} classes, the model has {target.shape[0]}"))
-        elif isinstance(model, MotionBERT) and model.map_size is not None and name.startswith(_KEYPOINT_ENDS):
+        elif isinstance(model, HeatmapMotionBERT) and name.startswith(_KEYPOINT_ENDS):
             left_out.append((name, "the file's tokens are keypoints, the model's are heatmaps"))
         elif (made := _made_to_fit(model, name, tensor, target, source_grid)) is not None:
             use[name], how = made

@@ -13,7 +13,7 @@ from actionprep.training.models.tokens import resize_time
 class HeatmapTransformer(nn.Module):
     """Heatmap volumes → class logits.
 
-    volume (B, K, T, H, W) float in 0..1, K joints; frame_valid (B, T) bool or None → (B, num_classes). T is a multiple
+    clip (B, K, T, H, W) float in 0..1, K joints; frame_valid (B, T) bool or None → (B, num_classes). T is a multiple
     of `patch_frames`. A token is `patch_frames` frames of one joint's H x W map: (T / patch_frames) * K tokens.
 
     After the heatmap study's "vanilla" transformer (woringer404v/MotionBERT), itself after Mao et al., "Masked Motion
@@ -70,13 +70,13 @@ class HeatmapTransformer(nn.Module):
         nn.init.trunc_normal_(self.time_embed, std=0.02)
         nn.init.trunc_normal_(self.joint_embed, std=0.02)
 
-    def forward(self, volume: Tensor, frame_valid: Tensor | None = None) -> Tensor:
+    def forward(self, clip: Tensor, frame_valid: Tensor | None = None) -> Tensor:
         """Class logits (B, num_classes)."""
-        return self.head(self.features(volume, frame_valid))
+        return self.head(self.features(clip, frame_valid))
 
-    def features(self, volume: Tensor, frame_valid: Tensor | None = None) -> Tensor:
+    def features(self, clip: Tensor, frame_valid: Tensor | None = None) -> Tensor:
         """What the head sees: the mean of the normalised tokens of valid frames, (B, width)."""
-        batch, joints, frames, height, width = volume.shape
+        batch, joints, frames, height, width = clip.shape
         if joints != self.num_joints or (height, width) != (self.map_size, self.map_size) or frames % self.patch_frames:
             raise UserError(
                 f"This model reads {self.num_joints} joints on maps of {self.map_size} x {self.map_size}, "
@@ -88,11 +88,11 @@ class HeatmapTransformer(nn.Module):
         steps = frames // self.patch_frames
         mask = None
         if frame_valid is not None:
-            volume = volume * frame_valid[:, None, :, None, None]
+            clip = clip * frame_valid[:, None, :, None, None]
             seen = frame_valid.view(batch, steps, self.patch_frames).any(2)
             seen = seen | ~seen.any(1, keepdim=True)
             mask = seen.unsqueeze(1).expand(-1, joints, -1).reshape(batch, 1, 1, joints * steps)
-        x = self.embed(volume.reshape(batch, joints, steps, -1))
+        x = self.embed(clip.reshape(batch, joints, steps, -1))
         x = x + self.joint_embed.unsqueeze(1) + resize_time(self.time_embed, steps)
         x = self.dropout(x.flatten(1, 2))
         for block in self.blocks:

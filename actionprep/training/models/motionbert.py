@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,23 +14,21 @@ from actionprep.training.models.tokens import resize_time
 
 
 class MotionBERT(nn.Module):
-    """Keypoints of a few persons, or heatmap volumes → class logits.
+    """Keypoints of a few persons → class logits.
 
-    keypoints (B, M, T, K, C) float: x, y in -1..1 and the score (C = 3); with `map_size`, volumes (B, K, T, H, W), or
-    (B, M, K, T, H, W) with one volume a person, instead. frame_valid (B, T) bool or None; person_valid (B, M) bool or
-    None → (B, num_classes).
+    keypoints (B, M, T, K, 2) float, x and y in -1..1, with score (B, M, T, K); or keypoints (B, M, T, K, channels) alone;
+    frame_valid (B, T) bool or None; person_valid (B, M) bool or None → (B, num_classes).
 
     Zhu et al., "MotionBERT", ICCV 2023: DSTformer and the action head; state-dict keys are those of the published
-    weights. The heatmap variant (woringer404v/MotionBERT) makes a joint's flattened map its token.
+    weights, whose joints stand in the order of Human3.6M.
 
-    person_valid None: a person with nothing but zeros is absent. num_frames is the longest clip that the time
-    embedding was trained for; shorter clips use its beginning, longer ones have it interpolated.
+    person_valid None: a person with nothing but zeros is absent. num_frames is the longest clip that the time embedding
+    was trained for; shorter clips use its beginning, longer ones have it interpolated.
 
     Changed: absent persons do not enter the mean over persons (the original pads to two persons and averages the empty
     one in; average_absent=True does so still, as the published action weights expect); any number of persons; padded
-    frames are masked; volumes may keep one channel set a person (the study merged them); dropout acts on the averages;
-    a training batch of one does not fail. The head that reconstructs inputs (`backbone.head`) is kept, frozen, because
-    the published weights and counts hold it.
+    frames are masked; dropout acts on the averages; a training batch of one does not fail. The head that reconstructs
+    inputs (`backbone.head`) is kept, frozen, because the published weights and counts hold it.
     """
 
     def __init__(
@@ -38,7 +38,6 @@ class MotionBERT(nn.Module):
         num_joints: int = 17,
         num_frames: int = 243,
         channels: int = 3,
-        map_size: int | None = None,
         width: int = 512,
         depth: int = 5,
         heads: int = 8,
@@ -51,10 +50,9 @@ class MotionBERT(nn.Module):
         layer_norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.map_size = map_size
         self.average_absent = average_absent
         self.backbone = DSTformer(
-            channels=channels if map_size is None else map_size * map_size,
+            channels=channels,
             num_joints=num_joints,
             num_frames=num_frames,
             width=width,
@@ -68,32 +66,34 @@ class MotionBERT(nn.Module):
         self.head = _ActionHead(num_joints * representation, hidden, num_classes, dropout)
 
     def forward(
-        self, keypoints: Tensor, frame_valid: Tensor | None = None, person_valid: Tensor | None = None
+        self,
+        keypoints: Tensor,
+        score: Tensor | None = None,
+        frame_valid: Tensor | None = None,
+        person_valid: Tensor | None = None,
     ) -> Tensor:
         """Class logits (B, num_classes)."""
+        joints, channels = self.backbone.num_joints, self.backbone.channels
+        if score is not None and keypoints.shape[-1] == channels - 1:
+            keypoints = torch.cat([keypoints, score.unsqueeze(-1)], -1)
+        if keypoints.ndim != 5 or keypoints.shape[3:] != (joints, channels):
+            raise UserError(
+                f"MotionBERT reads keypoints (batch, persons, frames, {joints} joints, {channels} values), the score among "
+                f"the values or beside them, and got {tuple(keypoints.shape)}. Choose the joint set that the model was "
+                "built for, or build it with num_joints and channels."
+            )
         return self.head(self.features(keypoints, frame_valid, person_valid))
 
-    def features(
-        self, keypoints: Tensor, frame_valid: Tensor | None = None, person_valid: Tensor | None = None
-    ) -> Tensor:
+    def features(self, tokens: Tensor, frame_valid: Tensor | None = None, person_valid: Tensor | None = None) -> Tensor:
         """What the head sees: the average over valid frames and present persons, (B, K * representation)."""
-        if self.map_size is not None:
-            keypoints = self._tokens_of_maps(keypoints)
-        if keypoints.ndim != 5 or keypoints.shape[3:] != (self.backbone.num_joints, self.backbone.channels):
-            raise UserError(
-                f"MotionBERT reads keypoints (batch, persons, frames, {self.backbone.num_joints} joints, "
-                f"{self.backbone.channels} values) and "
-                f"got {tuple(keypoints.shape)}. Choose the joint set that the model was built for, or build it with "
-                "num_joints and channels."
-            )
-        batch, persons = keypoints.shape[:2]
+        batch, persons = tokens.shape[:2]
         if frame_valid is not None:
             frame_valid = frame_valid | ~frame_valid.any(1, keepdim=True)
-            keypoints = keypoints * frame_valid[:, None, :, None, None]
+            tokens = tokens * frame_valid[:, None, :, None, None]
         if person_valid is None:
-            person_valid = (keypoints != 0).flatten(2).any(2)
+            person_valid = (tokens != 0).flatten(2).any(2)
         mask = None if frame_valid is None else frame_valid.repeat_interleave(persons, 0)
-        x = self.backbone.represent(keypoints.flatten(0, 1), mask).unflatten(0, (batch, persons))
+        x = self.backbone.represent(tokens.flatten(0, 1), mask).unflatten(0, (batch, persons))
         if frame_valid is None:
             x = x.mean(2)
         else:
@@ -104,10 +104,39 @@ class MotionBERT(nn.Module):
         seen = (person_valid | ~person_valid.any(1, keepdim=True))[:, :, None, None].to(x.dtype)
         return ((x * seen).sum(1) / seen.sum(1)).flatten(1)
 
-    def _tokens_of_maps(self, volume: Tensor) -> Tensor:
-        if volume.ndim == 5:
-            volume = volume.unsqueeze(1)
-        return volume.flatten(4).transpose(2, 3)
+
+class HeatmapMotionBERT(MotionBERT):
+    """Heatmap volumes → class logits: a joint's flattened map at one frame is its token.
+
+    clip (B, K, T, H, W) float in 0..1 with H = W = map_size, or (B, M, K, T, H, W) with a volume a person;
+    frame_valid (B, T) bool or None; person_valid (B, M) bool or None → (B, num_classes).
+
+    After the heatmap study (woringer404v/MotionBERT), size for size. Changed, beside what MotionBERT changes: persons may
+    keep a volume each (the study merged them into one); any number of frames (its script asks for 120 where its
+    configuration allows 48).
+    """
+
+    def __init__(self, *, num_classes: int, map_size: int = 56, num_frames: int = 48, **sizes: Any) -> None:
+        super().__init__(num_classes=num_classes, num_frames=num_frames, channels=map_size * map_size, **sizes)
+        self.map_size = map_size
+
+    def forward(  # type: ignore[override]
+        self, clip: Tensor, frame_valid: Tensor | None = None, person_valid: Tensor | None = None
+    ) -> Tensor:
+        """Class logits (B, num_classes)."""
+        if clip.ndim == 5:
+            clip = clip.unsqueeze(1)
+        joints, size = self.backbone.num_joints, self.map_size
+        if clip.shape[2] != joints or clip.shape[4:] != (size, size):
+            raise UserError(
+                f"This model reads heatmaps of {joints} joints on maps of {size} x {size}, and got {tuple(clip.shape)}. "
+                "Render them at that size, or build the model with num_joints and map_size."
+            )
+        return self.head(self.features(self.tokens(clip), frame_valid, person_valid))
+
+    def tokens(self, clip: Tensor) -> Tensor:
+        """(B, M, K, T, H, W) → (B, M, T, K, H * W)."""
+        return clip.flatten(4).transpose(2, 3)
 
 
 class DSTformer(nn.Module):

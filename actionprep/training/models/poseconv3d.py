@@ -11,7 +11,7 @@ from actionprep.errors import UserError
 class PoseConv3D(nn.Module):
     """Heatmap volumes → class logits.
 
-    volume (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W → (B, num_classes).
+    clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W → (B, num_classes).
 
     Duan et al., "Revisiting Skeleton-based Action Recognition", CVPR 2022: SlowOnly-ResNet50 without its first stage,
     32 base channels. Names of parts follow the published weights (kennymckormick/pyskl), which load through their key
@@ -62,13 +62,13 @@ class PoseConv3D(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, volume: Tensor) -> Tensor:
+    def forward(self, clip: Tensor) -> Tensor:
         """Class logits (B, num_classes)."""
-        return self.head(self.dropout(self.features(volume)))
+        return self.head(self.dropout(self.features(clip)))
 
-    def features(self, volume: Tensor) -> Tensor:
+    def features(self, clip: Tensor) -> Tensor:
         """What the head sees: the last stage averaged over time and space, (B, channels)."""
-        x = F.max_pool3d(self.conv1(volume), (1, 3, 3), stride=1, padding=(0, 1, 1))
+        x = F.max_pool3d(self.conv1(clip), (1, 3, 3), stride=1, padding=(0, 1, 1))
         for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3, 4))

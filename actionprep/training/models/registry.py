@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,6 +60,7 @@ class ModelCard:
     batch axis. num_classes, parameters: the published pair; parameters None where nothing was published, or the model
     is ours. build: "module:callable" that takes num_classes and sizes; sizes: the settings that make the preset.
     pixels: how a model that sees pixels wants them. faults_fixed: what the original gets wrong and this does not.
+    passes_on: "module:callable" to which the builder hands settings of **kwargs.
     """
 
     name: str
@@ -69,6 +73,7 @@ class ModelCard:
     sizes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     pixels: PixelInput | None = None
     faults_fixed: tuple[str, ...] = ()
+    passes_on: str | None = None
 
     @property
     def shape_text(self) -> str:
@@ -99,8 +104,17 @@ def register(card: ModelCard) -> ModelCard:
     return card
 
 
+@functools.cache
+def load_model_files() -> None:
+    """Import the model files that register themselves, as one that is added does; the models below need no import."""
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path != Path(__file__) and re.search(r"^register\(", path.read_text(encoding="utf-8"), re.MULTILINE):
+            importlib.import_module(f"{__package__}.{path.stem}")
+
+
 def model_card(name: str) -> ModelCard:
     """The card of a model by its name."""
+    load_model_files()
     if name not in MODELS:
         raise UserError(
             f"There is no model named '{name}'.{nearest(name, MODELS)} Models: {', '.join(sorted(MODELS))}."
@@ -134,6 +148,29 @@ def example_input(name: str, *, batch: int = 1, device: str = "meta") -> Tensor:
     import torch
 
     return torch.zeros(batch, *model_card(name).shape, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Weights, and floating-point operations of one forward pass of one sample, at the published sizes."""
+
+    parameters: int
+    flops: int
+
+
+def model_size(name: str) -> ModelSize:
+    """Count a model of the table at its published sizes, in a fraction of a second: nothing is computed or stored."""
+    import torch
+
+    card = model_card(name)
+    with torch.device("meta"):
+        model = build_model(name, num_classes=card.num_classes)
+    inputs = [example_input(name)]
+    for parameter in list(inspect.signature(model.forward).parameters.values())[1:]:
+        # A second input that has to be there goes with every point of the first: a score, a mark of validity.
+        if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            inputs.append(torch.ones(inputs[0].shape[:-1], device="meta"))
+    return ModelSize(count_parameters(model), count_flops(model, *inputs))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -175,7 +212,7 @@ def count_flops(model: nn.Module, *inputs: Tensor) -> int:
             hook.remove()
     lstms = [name for name, m in model.named_modules() if isinstance(m, nn.LSTM)]
     root = type(model).__name__
-    seen = sum(sum(counter.flop_counts.get(f"{root}.{name}", {}).values()) for name in lstms)
+    seen = sum(sum(counter.flop_counts.get(f"{root}.{name}".rstrip("."), {}).values()) for name in lstms)
     return counter.get_total_flops() - seen + recurrent
 
 
@@ -190,13 +227,11 @@ def _builder(card: ModelCard) -> tuple[Callable[..., nn.Module], set[str]]:
     builder = getattr(importlib.import_module(module), name)
     known: set[str] = set()
     for parameter in inspect.signature(builder).parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            # A builder that hands the rest on names no further settings; I3D's are what is handed on everywhere.
-            from actionprep.training.models.i3d import I3D
-
-            known |= set(inspect.signature(I3D).parameters)
-        else:
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             known.add(parameter.name)
+        elif card.passes_on is not None:
+            module, _, name = card.passes_on.partition(":")
+            known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
     return builder, known - {"num_classes"}
 
 
@@ -384,13 +419,13 @@ register(
         60,
         63_532_678,
         _HEATMAP_STUDY,
-        f"{_HERE}.motionbert:MotionBERT",
-        MappingProxyType({"map_size": 56, "num_frames": 48}),
+        f"{_HERE}.motionbert:HeatmapMotionBERT",
         faults_fixed=(
             *_MOTIONBERT_FAULTS,
             "any number of frames (the published script asks for 120 where 48 are allowed)",
             "persons may keep a volume each",
         ),
+        passes_on=f"{_HERE}.motionbert:MotionBERT",
     )
 )
 
@@ -546,5 +581,6 @@ for _name, _function, _settings, _faults in (
             MappingProxyType(_settings),
             SIGNED,
             (*_RESIZER_FAULTS, *_faults),
+            f"{_HERE}.i3d:I3D",
         )
     )

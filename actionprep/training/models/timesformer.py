@@ -29,7 +29,8 @@ class TimeSformer(nn.Module):
     Changed: the class head belongs to the number of classes alone, and the frame count is an ordinary argument (the
     published builder ignores it, so that 16- and 96-frame weights do not load); positions are interpolated in 2D
     (bicubic) and in time (linear), not by nearest neighbour over the flattened grid; stochastic depth drops whole
-    clips; tokens stay in frame order, so that attention over time needs no copies.
+    clips. Cheaper at the same logits: tokens stay in frame order, so that attention over time copies nothing; its
+    projection and `temporal_fc` are joined; the last block works out the class token alone (8 % fewer operations).
     """
 
     time_embed: nn.Parameter | None
@@ -112,19 +113,20 @@ class TimeSformer(nn.Module):
         x = self.pos_drop(tokens.flatten(2, 3) + places)
         cls = self.pos_drop(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
         if self.attention == "divided":
-            for block in self.blocks:
+            for block in self.blocks[:-1]:
                 cls, x = block(cls, x)
+            cls, _ = self.blocks[-1](cls, x, last=True)
         elif self.attention == "joint":
-            x = torch.cat([cls, x.flatten(1, 2)], 1)
-            for block in self.blocks:
-                x = block(x)
-            cls = x[:, :1]
+            cls = self._class_token(torch.cat([cls, x.flatten(1, 2)], 1))
         else:
             x = torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x], 2).flatten(0, 1)
-            for block in self.blocks:
-                x = block(x)
-            cls = x[:, 0].unflatten(0, (batch, frames)).mean(1, keepdim=True)
+            cls = self._class_token(x).unflatten(0, (batch, frames)).mean(1)
         return self.norm(cls[:, 0])
+
+    def _class_token(self, x: Tensor) -> Tensor:
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self.blocks[-1](x, keep=1)
 
 
 class _DividedBlock(nn.Module):
@@ -155,13 +157,26 @@ class _DividedBlock(nn.Module):
         self.mlp = Mlp(width, hidden, dropout=dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, cls: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, cls: Tensor, x: Tensor, *, last: bool = False) -> tuple[Tensor, Tensor]:
+        """Both streams; after the last block only the class token is read, and only it is worked out then."""
         batch, frames, places, _ = x.shape
-        x = x + self.drop_path(self.temporal_fc(self.temporal_attn.along_time(self.temporal_norm1(x))))
-        in_frames = torch.cat([self.norm1(cls).unsqueeze(1).expand(-1, frames, -1, -1), self.norm1(x)], 2)
-        out = self.drop_path(self.attn(in_frames.flatten(0, 1)).unflatten(0, (batch, frames)))
+        x = self._over_time(x)
+        in_frames = self._in_frames(cls, x)
+        if last:
+            out = self.attn(in_frames, keep=1).unflatten(0, (batch, frames))
+            cls = cls + self.drop_path(out).mean(1)
+            return cls + self.drop_path(self.mlp(self.norm2(cls))), x
+        out = self.drop_path(self.attn(in_frames).unflatten(0, (batch, frames)))
         out_cls, out_x = out.split([1, places], 2)
         cls, x = cls + out_cls.mean(1), x + out_x
         out = self.drop_path(self.mlp(torch.cat([self.norm2(cls), self.norm2(x).flatten(1, 2)], 1)))
         out_cls, out_x = out.split([1, frames * places], 1)
         return cls + out_cls, x + out_x.unflatten(1, (frames, places))
+
+    def _over_time(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.temporal_attn.along_time(self.temporal_norm1(x), then=self.temporal_fc))
+
+    def _in_frames(self, cls: Tensor, x: Tensor) -> Tensor:
+        """The normalised tokens of each frame behind a copy of the class token: (B * T, 1 + P, D)."""
+        copies = self.norm1(cls).unsqueeze(1).expand(-1, x.shape[1], -1, -1)
+        return torch.cat([copies, self.norm1(x)], 2).flatten(0, 1)

@@ -105,7 +105,7 @@ class TrackLstm(nn.Module):
             raise UserError(
                 f"This model was made for {self.num_views} views"
                 + (f" of {self.num_points} points" if self.num_points is not None else "")
-                + f"and got {views} views of {points} points. Build it with these numbers, or choose views and points "
+                + f" and got {views} views of {points} points. Build it with these numbers, or choose views and points "
                 "to match."
             )
         if valid is None:

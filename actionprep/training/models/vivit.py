@@ -91,9 +91,11 @@ class ViViT(nn.Module):
         if self.cls_token is not None:
             x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1), x], 1)
         x = self.dropout(x)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        return self.norm(x).mean(1) if self.cls_token is None else self.norm(x[:, 0])
+        if self.cls_token is None:
+            return self.norm(self.blocks[-1](x)).mean(1)
+        return self.norm(self.blocks[-1](x, keep=1)[:, 0])
 
 
 class FactorisedViViT(nn.Module):

@@ -84,7 +84,6 @@ def test_bfloat16_autocast_trains_and_stays_near_float32(name: str):
         "view-transformer-maaf",
         "track-lstm",
         "poseconv3d-small",
-        "i3d",
     ],
 )
 @pytest.mark.filterwarnings("ignore")

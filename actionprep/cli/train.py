@@ -1,0 +1,424 @@
+"""The `actiontrain` command: every sub-command parses, calls the public functions of training, and prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, StudyOption, guarded
+
+if TYPE_CHECKING:
+    from actionprep.datasets.store import Store
+    from actionprep.training.recipes import TrainSettings
+
+WORK, KNOW = "Train and use", "Know what there is"
+
+app = typer.Typer(
+    help="Train action classifiers on a store that actionprep built.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Start with [bold]actiontrain fit[/] in a study folder that has tracks and snippets.",
+)
+
+Text = Optional[str]  # noqa: UP045 - typer reads this form in every version that we allow
+Texts = Optional[list[str]]  # noqa: UP045
+Number = Optional[int]  # noqa: UP045
+
+SetOption = Annotated[
+    Texts, typer.Option("--set", help="Settings of the recipe as name=value: --set epochs=30 input.rotation=0.3.")
+]
+DeviceOption = Annotated[Text, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[Number, typer.Option("--threads", help="CPU threads of the computation.", min=1)]
+
+
+@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@guarded
+def fit(
+    store: Annotated[Optional[Path], typer.Argument(help="A store; the study's when left out.")] = None,  # noqa: UP045
+    recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. [default: what suits]")] = None,
+    run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. [default: recipe and time]")] = None,
+    snippets: Annotated[Text, typer.Option(help="Which table of snippets: snippets/<name>.")] = None,
+    views: Annotated[Texts, typer.Option(help="Views to train on, by name or index: --views 0 1 3 6.")] = None,
+    by: Annotated[Text, typer.Option(help="What no two parts share: auto, subject, session, recording, column.")] = None,
+    val: Annotated[Optional[float], typer.Option(help="Share of the snippets for val.", min=0, max=0.9)] = None,  # noqa: UP045
+    test_share: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--test", help="Share of the snippets for test.", min=0, max=0.9),
+    ] = None,
+    train_groups: Annotated[
+        Texts, typer.Option("--train-groups", "--train-subjects", help="Subjects (sessions, recordings) for train.")
+    ] = None,
+    val_groups: Annotated[Texts, typer.Option("--val-groups", "--val-subjects", help="Those for val.")] = None,
+    test_groups: Annotated[Texts, typer.Option("--test-groups", "--test-subjects", help="Those for test.")] = None,
+    split: Annotated[Text, typer.Option(help="Use this stored split: split/<name>.")] = None,
+    folds: Annotated[
+        Text, typer.Option(help="Cross-validate, leaving out one subject, session or recording at a time.")
+    ] = None,
+    num_folds: Annotated[Number, typer.Option(help="With --folds: so many folds instead of one a group.", min=2)] = None,
+    epochs: Annotated[Number, typer.Option(help="Passes over the training snippets.", min=1)] = None,
+    seed: Annotated[Number, typer.Option(help="Seed of the split and of the training.", min=0)] = None,
+    changes: SetOption = None,
+    device: DeviceOption = None,
+    devices: Annotated[int, typer.Option(help="Processes of one training on this machine.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines of one training.", min=1)] = 1,
+    threads: ThreadsOption = None,
+    wandb: Annotated[Optional[bool], typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases too.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name, or with the last one.")] = False,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the recipe that suits what the store holds, on a checked split."""
+    from actionprep.cli import output
+    from actionprep.training.fit import fit as train
+    from actionprep.training.fit import fit_folds
+    from actionprep.training.parts import SplitChoice
+
+    where = _Place.find(store, study)
+    settings = where.settings.with_changes(
+        {
+            "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
+            "device": device, "threads": threads, "wandb": wandb,
+            **{name: tuple(given) if given else None for name, given in
+               (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
+        },
+        where="the command line",
+    )  # fmt: skip
+    given = {**settings.changes, **_changes(changes)}
+    if epochs is not None:
+        given["epochs"] = epochs
+    chosen, why = _recipe(where.store, settings, given)
+    folder = where.last_run() if resume and run is None else where.runs / (run or f"{chosen.name}-{_stamp()}")
+    tell = (lambda _: None) if json else output.note
+    tell(f"Recipe {chosen.name}: {why}")
+    tell(f"Run {folder}")
+    options: dict[str, Any] = {
+        "snippets": settings.snippets,
+        "split": SplitChoice(
+            by=settings.by,
+            val_share=settings.val,
+            test_share=settings.test,
+            train=settings.train_groups,
+            val=settings.val_groups,
+            test=settings.test_groups,
+            stored=settings.split,
+            seed=settings.seed,
+        ),
+        "views": settings.views or None,
+        "device": settings.device,
+        "devices": devices,
+        "num_nodes": nodes,
+        "threads": settings.threads,
+        "wandb": settings.wandb,
+        "resume": resume,
+        "tell": tell,
+    }
+    with _epochs(quiet=json) as on_epoch:
+        if folds is not None:
+            found = fit_folds(
+                where.store, chosen, folder, by=_group(folds), num_folds=num_folds, on_epoch=on_epoch, **options
+            )
+        else:
+            made = train(where.store, chosen, folder, on_epoch=on_epoch, **options)
+    if folds is not None:
+        document = {"run": str(found.folder), "folds": list(found.rows), "summary": found.summary}
+        if json:
+            output.print_json(document)
+            return
+        columns = list(found.rows[0])
+        output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in found.rows])
+        output.print_table("Together", ("figure", "value"), [(name, _shown(one)) for name, one in found.summary.items()])
+        return
+    if json:
+        output.print_json({"run": str(made.folder), **made.facts, "metrics": made.metrics})
+        return
+    output.note(f"Report {made.report}")
+    output.print_next("actiontrain test", "tests it once on the part that it has not seen")
+
+
+@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@guarded
+def test(
+    run: Annotated[Text, typer.Argument(help="Run, by name or folder; the last one when left out.")] = None,
+    store: Annotated[Optional[Path], typer.Option("--store", help="Another store than the run was trained on.")] = None,  # noqa: UP045
+    part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
+    device: DeviceOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Test a run once, deterministically, and write its predictions, tables and report."""
+    from actionprep.cli import output
+    from actionprep.training.test import run_test
+
+    found = _run(run, study)
+    tested = run_test(found, store, part=_part(part), device=device or "auto")
+    if json:
+        output.print_json({"run": str(found.folder), **tested})
+        return
+    _print_test(tested)
+    output.note(f"Report {found.report}")
+    output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
+
+
+@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@guarded
+def predict(
+    videos: Annotated[list[str], typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")],
+    run: Annotated[Text, typer.Option("--run", help="Run, by name or folder; the last one when left out.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
+    length: Annotated[Optional[float], typer.Option(help="Window in ms. [default: as trained]", min=1)] = None,  # noqa: UP045
+    stride: Annotated[Optional[float], typer.Option(help="From window to window in ms. [default: a quarter]", min=1)] = None,  # noqa: UP045
+    device: DeviceOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """From raw videos of one recording to a labelled timeline (csv and picture)."""
+    from actionprep.api import predict_videos
+    from actionprep.cli import output
+
+    found = predict_videos(
+        _run(run, study).folder,
+        videos,
+        out=out,
+        overlay=overlay,
+        length_ms=length,
+        stride_ms=stride,
+        device=device or "auto",
+    )
+    if json:
+        output.print_json(found.document())
+        return
+    rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.timeline.segments()]
+    output.print_table("Timeline", ("onset", "offset", "label", "probability"), rows)
+    for path in found.files:
+        output.note(f"Wrote {path}")
+
+
+@app.command(rich_help_panel=KNOW)
+@guarded
+def models(json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List every model with what it reads, its size and its source."""
+    from actionprep.cli import output
+    from actionprep.training.models.registry import MODELS, load_model_files, model_size
+
+    load_model_files()
+    sizes = {name: model_size(name) for name in MODELS}
+    if json:
+        output.print_json(
+            [
+                {
+                    "name": name,
+                    "product": card.product,
+                    "input_shape": card.shape_text,
+                    "num_classes": card.num_classes,
+                    "parameters": sizes[name].parameters,
+                    "flops": sizes[name].flops,
+                    "source": card.source,
+                    "faults_fixed": list(card.faults_fixed),
+                }
+                for name, card in MODELS.items()
+            ]
+        )
+        return
+    output.print_table(
+        "Models",
+        ("name", "product", "input", "parameters", "GFLOPs", "source"),
+        [
+            (
+                name,
+                card.product,
+                card.shape_text,
+                f"{sizes[name].parameters:,}",
+                f"{sizes[name].flops / 1e9:,.1f}",
+                card.source,
+            )
+            for name, card in MODELS.items()
+        ],
+    )
+
+
+@app.command(rich_help_panel=KNOW)
+@guarded
+def recipes(
+    name: Annotated[Text, typer.Argument(help="Print this recipe as TOML, ready to change and give to --recipe.")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the recipes, or print one."""
+    from actionprep.cli import output
+    from actionprep.training.recipes import find_recipe, recipe_names
+
+    if name is not None:
+        recipe = find_recipe(name)
+        if json:
+            output.print_json(recipe.to_tables())
+        else:
+            print(recipe.to_toml(), end="")
+        return
+    found = [find_recipe(one) for one in recipe_names()]
+    if json:
+        output.print_json([{"name": one.name, "model": one.model, "product": one.product, "doc": one.doc} for one in found])
+    else:
+        output.print_table("Recipes", ("name", "product", "what"), [(one.name, one.product, one.doc) for one in found])
+
+
+class _Place:
+    """The store to train on, with the settings and the folder of runs that belong to it."""
+
+    def __init__(self, store: Store, settings: TrainSettings, runs: Path) -> None:
+        self.store, self.settings, self.runs = store, settings, runs
+
+    @classmethod
+    def find(cls, store: Path | None, study: Path | None) -> _Place:
+        from actionprep.api import open_study
+        from actionprep.datasets.store import Store
+        from actionprep.training.recipes import TrainSettings
+
+        if store is not None and study is None:
+            # A store without a study: the runs go beside the shell.
+            return cls(Store(store), TrainSettings(), Path("runs"))
+        opened = open_study(study)
+        settings = opened.folder.settings_for("train", TrainSettings)
+        return cls(opened.store if store is None else Store(store), settings, opened.folder.runs)
+
+    def last_run(self) -> Path:
+        return _last_run(self.runs)
+
+
+def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> tuple[Any, str]:
+    from actionprep.training.recipes import choose_recipe, find_recipe
+
+    if settings.recipe == "auto":
+        choice = choose_recipe(store)
+        chosen, why = choice.recipe, f"chosen because {choice.why}"
+    else:
+        chosen, why = find_recipe(settings.recipe), "as asked for"
+    changes = {"seed": settings.seed, **changes}
+    return chosen.changed(changes, where="the command line"), why
+
+
+def _changes(given: list[str] | None) -> dict[str, Any]:
+    """`["epochs=30", "input.rotation=0.3"]` → plain values; what is no TOML value is taken as text."""
+    import tomllib
+
+    from actionprep.errors import UserError
+
+    found: dict[str, Any] = {}
+    for one in given or []:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise UserError(f"--set takes name=value, such as epochs=30; got {one!r}.")
+        try:
+            found[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = value
+    return found
+
+
+def _group(name: str) -> Any:
+    from actionprep.errors import UserError, nearest
+
+    known = ("subject", "session", "recording")
+    if name not in known:
+        raise UserError(f"--folds takes {', '.join(known)}; got {name!r}.{nearest(name, known)}")
+    return name
+
+
+def _part(name: str) -> Any:
+    from actionprep.errors import UserError, nearest
+
+    known = ("test", "val", "train")
+    if name not in known:
+        raise UserError(f"--part takes {', '.join(known)}; got {name!r}.{nearest(name, known)}")
+    return name
+
+
+def _run(name: str | None, study: Path | None) -> Any:
+    from actionprep.api import open_study
+    from actionprep.errors import UserError
+    from actionprep.training.run import Run
+
+    if name is not None and Path(name).is_dir():
+        return Run.open(name)
+    try:
+        runs = open_study(study).folder.runs
+    except UserError:
+        if study is not None or not Path("runs").is_dir():
+            raise
+        runs = Path("runs")
+    return Run.open(_last_run(runs) if name is None else runs / name)
+
+
+def _last_run(runs: Path) -> Path:
+    from actionprep.errors import UserError
+
+    found = sorted((path.stat().st_mtime, path) for path in runs.glob("*/run.json"))
+    if not found:
+        raise UserError(f"No runs in {runs}. Train one with 'actiontrain fit'.")
+    return found[-1][1].parent
+
+
+def _stamp() -> str:
+    import time
+
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def _epochs(*, quiet: bool) -> Any:
+    """A context that gives a function for each epoch's figures, shown on one live line."""
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from actionprep.cli import output
+
+    @contextmanager
+    def show() -> Any:
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", style="cyan"), console=output.error_console, disable=quiet,
+        )  # fmt: skip
+        tasks: dict[Any, Any] = {}
+        with bar:
+
+            def on_epoch(report: Any) -> None:
+                if report.phase not in tasks or report.epoch == 0:
+                    tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
+                figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
+                bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
+
+            yield on_epoch
+
+    return show()
+
+
+def _print_test(tested: dict[str, Any]) -> None:
+    from actionprep.cli import output
+
+    intervals = tested["intervals"]
+    rows = []
+    for name, value in tested["figures"].items():
+        one = intervals.get(name)
+        rows.append((name.replace("_", " "), _shown(value), "" if one is None else f"{one['low']:.3f} to {one['high']:.3f}"))
+    title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
+    output.print_table(title, ("figure", "value", "95 % interval"), rows)
+    for name in ("classes", "subjects", "sessions", "views"):
+        if tested.get(name):
+            columns = list(tested[name][0])
+            output.print_table(name.capitalize(), [column.replace("_", " ") for column in columns],
+                               [[_shown(row.get(column)) for column in columns] for row in tested[name]])  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, (list, tuple)):
+        return " to ".join(_shown(one) for one in value)
+    return "" if value is None else str(value)

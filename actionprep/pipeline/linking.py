@@ -1,0 +1,334 @@
+"""Link people over frames, keep the most important ones, fill short gaps and smooth.
+
+Poses in slots → poses of persons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionprep.datasets.poses import PoseSequence, joint_boxes
+from actionprep.errors import UserError
+from actionprep.settings import Settings, option
+
+Array = NDArray[np.float64]
+
+# Spread of annotators per joint in shares of the body size, COCO keypoint evaluation (cocodataset.org/#keypoints-eval);
+# joints that COCO does not have get the mean of these.
+_SIGMAS = {
+    "nose": 0.026,
+    "eye": 0.025,
+    "ear": 0.035,
+    "shoulder": 0.079,
+    "elbow": 0.072,
+    "wrist": 0.062,
+    "hip": 0.107,
+    "knee": 0.087,
+    "ankle": 0.089,
+}
+_OTHER_SIGMA = 0.07
+# For how many frames a joint that is not seen any more still counts as part of its person.
+_JOINT_MEMORY = 5
+
+
+class LinkingSettings(Settings):
+    """How people of neighbouring frames become one person over time."""
+
+    persons: int | None = option(
+        None,
+        "Keep at most this many persons: those with the largest sum of score times box area; none keeps all.",
+        ge=1,
+    )
+    least_likeness: float = option(
+        0.2, "Link two poses only where the mean of box IoU and keypoint similarity is at least this.", ge=0, le=1
+    )
+    memory: int = option(15, "A person who is lost for more frames than this comes back under a new number.", ge=0)
+    least_frames: int = option(
+        3, "Drop persons who are seen in fewer frames than this, in views that have as many.", ge=1
+    )
+    fill: int = option(0, "Interpolate gaps of at most this many frames, flagged as filled; 0 fills none.", ge=0)
+    smooth: Literal["none", "one-euro", "savgol"] = option("none", "Smooth the joints of each person over time.")
+    one_euro_cutoff: float = option(1.0, "One-euro: cut-off frequency at rest in Hz; lower is smoother.", gt=0)
+    one_euro_beta: float = option(
+        0.05, "One-euro: how fast the cut-off rises with speed in body heights a second.", ge=0
+    )
+    savgol_window: int = option(7, "Savitzky–Golay: number of frames, odd.", ge=3)
+    savgol_order: int = option(2, "Savitzky–Golay: order of the polynomial.", ge=1)
+
+
+@dataclass(frozen=True)
+class Linking:
+    """Linked poses and what was done to get them.
+
+    found: persons before any was dropped; dropped: numbers of those left out; filled_frames: person-frames
+    interpolated.
+    """
+
+    poses: PoseSequence
+    found: int
+    dropped: int
+    filled_frames: int
+
+
+def link(poses: PoseSequence, settings: LinkingSettings | None = None) -> Linking:
+    """Poses whose slots are persons: slot m holds person m throughout, and track ids are the slots.
+
+    Frame by frame, the people seen are assigned to the persons known so that the sum of likenesses is largest
+    (Hungarian algorithm). Likeness is the mean of the IoU of boxes and the similarity of joints (OKS) with the person
+    as last seen, where it is carried on at its last velocity while it is lost. Persons are numbered by the rule of
+    `persons`: largest sum of mean score times box area over the frames first, equal ones by first appearance; so the
+    same input gives the same numbers, and person 0 is the one that matters most.
+    """
+    settings = settings or LinkingSettings()
+    tracks = _tracks(poses, settings)
+    weight = _importance(poses, tracks)
+    frames = np.array([(tracks == one).any(1).sum() for one in range(len(weight))])
+    first = np.array([int((tracks == one).any(1).argmax()) for one in range(len(weight))])
+    least = min(settings.least_frames, poses.num_frames)
+    order = [one for one in np.lexsort((first, -weight)) if frames[one] >= least][: settings.persons]
+    linked = _as_slots(poses, tracks, order)
+    filled = linked
+    if settings.fill:
+        filled = fill_gaps(linked, settings.fill)
+    if settings.smooth != "none":
+        filled = smooth(filled, settings)
+    made = int((filled.filled & ~linked.filled).sum())
+    return Linking(filled, found=len(weight), dropped=len(weight) - len(order), filled_frames=made)
+
+
+def box_iou(a: Array, b: Array) -> Array:
+    """Intersection over union of boxes (N, 4) and (M, 4), left, top, right, bottom: (N, M); 0 where both are empty."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.prod(np.clip(high - low, 0, None), -1)
+    area_a, area_b = (np.prod(np.clip(box[:, 2:] - box[:, :2], 0, None), -1) for box in (a, b))
+    union = area_a[:, None] + area_b[None] - both
+    return np.asarray(np.divide(both, union, out=np.zeros_like(both), where=union > 0))
+
+
+def keypoint_similarity(a: Array, seen_a: Array, b: Array, seen_b: Array, sigmas: Array) -> Array:
+    """Object keypoint similarity of people (N, K, C) and (M, K, C): (N, M) in [0, 1].
+
+    Mean over the joints that both show of exp(-d² / (2 s² k²)), with k twice the joint's sigma and s² the mean area
+    of the two boxes (COCO keypoint evaluation, made symmetric); 0 where they share no joint.
+    """
+    shown = (seen_a[:, None] > 0) & (seen_b[None] > 0)
+    distance = ((a[:, None, ..., :2] - b[None, ..., :2]) ** 2).sum(-1)
+    boxes = (joint_boxes(people, seen).astype(float) for people, seen in ((a, seen_a), (b, seen_b)))
+    area_a, area_b = (np.prod(box[:, 2:] - box[:, :2], -1) for box in boxes)
+    area = np.maximum((area_a[:, None] + area_b[None]) / 2, 1e-9)
+    alike = np.exp(-distance / (2 * area[..., None] * (2 * sigmas) ** 2))
+    count = shown.sum(-1)
+    return np.asarray(np.divide((alike * shown).sum(-1), count, out=np.zeros(count.shape), where=count > 0))
+
+
+def joint_sigmas(poses: PoseSequence) -> Array:
+    """COCO's per-joint spread for the joints of a layout, by name."""
+    from actionprep.datasets.skeletons import skeleton
+
+    def sigma(joint: str) -> float:
+        name = joint.removeprefix("left_").removeprefix("right_")
+        return _SIGMAS.get(name, _OTHER_SIGMA)
+
+    return np.array([sigma(joint) for joint in skeleton(poses.skeleton).joints])
+
+
+def fill_gaps(poses: PoseSequence, longest: int) -> PoseSequence:
+    """Joints of linked persons interpolated over gaps of at most `longest` frames.
+
+    Each joint is filled by itself, linearly in frame numbers, with the lower of the two scores around; gaps at the
+    ends stay. A person-frame in which the person was not seen at all is flagged in `filled`; its box is that of the
+    filled joints.
+    """
+    keypoints, score = poses.keypoints.copy(), poses.score.copy()
+    number = poses.frame_index
+    for m in range(poses.num_persons):
+        for k in range(poses.num_joints):
+            seen = np.flatnonzero(poses.score[:, m, k] > 0)
+            for before, after in pairwise(seen):
+                if not 1 < number[after] - number[before] <= longest + 1:
+                    continue
+                for t in range(before + 1, after):
+                    share = (number[t] - number[before]) / (number[after] - number[before])
+                    keypoints[t, m, k] = (1 - share) * poses.keypoints[before, m, k] + share * poses.keypoints[
+                        after, m, k
+                    ]
+                    score[t, m, k] = min(poses.score[before, m, k], poses.score[after, m, k])
+    present = (score > 0).any(-1)
+    new = present & ~poses.present
+    bbox = np.where(new[..., None], joint_boxes(keypoints, score), poses.bbox)
+    ids = poses.track_id.copy()
+    for m in range(poses.num_persons):
+        known = poses.track_id[poses.present[:, m], m]
+        if len(known):
+            ids[new[:, m], m] = known[0]
+    return replace(poses, keypoints=keypoints, score=score, bbox=bbox, track_id=ids, filled=poses.filled | new)
+
+
+def smooth(poses: PoseSequence, settings: LinkingSettings) -> PoseSequence:
+    """Joints of linked persons smoothed over each stretch of frames in which they are seen; scores stay.
+
+    "one-euro": Casiez, Roussel and Vogel, CHI 2012, forwards in time. "savgol": Savitzky–Golay, over stretches at least
+    as long as the window; shorter ones stay. Times come from the poses, or 30 frames a second where they have none.
+    """
+    if settings.savgol_window % 2 == 0 or settings.savgol_order >= settings.savgol_window:
+        raise UserError(
+            f"Savitzky–Golay needs an odd window longer than its order, got window {settings.savgol_window} and order "
+            f"{settings.savgol_order}."
+        )
+    keypoints = poses.keypoints.copy()
+    time = poses.time if poses.time is not None else poses.frame_index / 30.0
+    for m in range(poses.num_persons):
+        heights = (poses.bbox[..., 3] - poses.bbox[..., 1])[poses.present[:, m], m]
+        size = float(np.median(heights)) if len(heights) and np.median(heights) > 0 else 1.0
+        for k in range(poses.num_joints):
+            for stretch in _stretches(poses.score[:, m, k] > 0, poses.frame_index):
+                values = poses.keypoints[stretch, m, k].astype(np.float64)
+                if settings.smooth == "savgol":
+                    if len(stretch) >= settings.savgol_window:
+                        from scipy.signal import savgol_filter
+
+                        keypoints[stretch, m, k] = savgol_filter(
+                            values, settings.savgol_window, settings.savgol_order, axis=0
+                        )
+                else:
+                    keypoints[stretch, m, k] = one_euro(
+                        values, np.asarray(time)[stretch], settings.one_euro_cutoff, settings.one_euro_beta / size
+                    )
+    return replace(poses, keypoints=keypoints)
+
+
+def one_euro(values: Array, time: Array, cutoff: float, beta: float, *, speed_cutoff: float = 1.0) -> Array:
+    """One-euro filter of values (T, C) at times (T) s: a low pass whose cut-off in Hz is cutoff + beta * |speed|."""
+
+    def share(frequency: Any, step: float) -> Any:
+        return 1 / (1 + 1 / (2 * np.pi * frequency * step))
+
+    out = np.array(values, np.float64)
+    speed = np.zeros(values.shape[1:])
+    for t in range(1, len(values)):
+        step = max(float(time[t] - time[t - 1]), 1e-6)
+        raw = (values[t] - out[t - 1]) / step
+        speed = speed + share(speed_cutoff, step) * (raw - speed)
+        mix = share(cutoff + beta * np.abs(speed), step)
+        out[t] = out[t - 1] + mix * (values[t] - out[t - 1])
+    return out
+
+
+def _tracks(poses: PoseSequence, settings: LinkingSettings) -> NDArray[np.int64]:
+    """The person that each slot of each frame belongs to, numbered by first appearance: (T, M), -1 where nobody is."""
+    from scipy.optimize import linear_sum_assignment
+
+    sigmas = joint_sigmas(poses)
+    tracks = np.full((poses.num_frames, poses.num_persons), -1, np.int64)
+    known: list[_Track] = []
+    for t in range(poses.num_frames):
+        number = int(poses.frame_index[t])
+        slots = np.flatnonzero(poses.present[t])
+        points, seen = poses.keypoints[t, slots].astype(np.float64), poses.score[t, slots].astype(np.float64)
+        boxes = poses.bbox[t, slots].astype(np.float64)
+        alive = [track for track in known if number - track.frame <= settings.memory + 1]
+        taken: dict[int, _Track] = {}
+        if alive and len(slots):
+            there = [track.at(number) for track in alive]
+            likeness = (
+                box_iou(np.stack([box for _, box in there]), boxes)
+                + keypoint_similarity(
+                    np.stack([place for place, _ in there]),
+                    np.stack([track.seen for track in alive]),
+                    points,
+                    seen,
+                    sigmas,
+                )
+            ) / 2
+            for row, column in zip(*linear_sum_assignment(-likeness), strict=True):
+                if likeness[row, column] >= settings.least_likeness:
+                    taken[int(column)] = alive[row]
+        for place, slot in enumerate(slots):
+            track = taken.get(place)
+            if track is None:
+                track = _Track(len(known), number, points[place], seen[place], boxes[place])
+                known.append(track)
+            else:
+                track.see(number, points[place], seen[place], boxes[place])
+            tracks[t, slot] = track.person
+    return tracks
+
+
+class _Track:
+    """A person as last seen: every joint where it was last, and the median velocity of its joints.
+
+    Joints are remembered for some frames, because detectors now and then see one half of a person only.
+    """
+
+    def __init__(self, person: int, frame: int, points: Array, seen: Array, box: Array) -> None:
+        self.person = person
+        self.frame, self.points, self.seen, self.box = frame, points, seen, box
+        self.joint_frame = np.where(seen > 0, frame, -(10**9))
+        self.velocity = np.zeros(2)
+
+    def see(self, frame: int, points: Array, seen: Array, box: Array) -> None:
+        shared = (seen > 0) & (self.joint_frame == self.frame)
+        if shared.any():
+            step = np.median((points - self.points)[shared, :2], 0) / (frame - self.frame)
+            self.velocity = (self.velocity + step) / 2
+        carried, box_before = self.at(frame)
+        self.joint_frame = np.where(seen > 0, frame, self.joint_frame)
+        kept = (seen <= 0) & (frame - self.joint_frame <= _JOINT_MEMORY)
+        self.points = np.where((seen > 0)[:, None], points, carried)
+        self.seen = np.where(seen > 0, seen, np.where(kept, self.seen, 0))
+        if kept.any():
+            box = np.concatenate([np.minimum(box[:2], box_before[:2]), np.maximum(box[2:], box_before[2:])])
+            box_of_joints = joint_boxes(self.points, self.seen).astype(np.float64)
+            box = np.concatenate([np.maximum(box[:2], box_of_joints[:2]), np.minimum(box[2:], box_of_joints[2:])])
+        self.frame, self.box = frame, box
+
+    def at(self, frame: int) -> tuple[Array, Array]:
+        """Joints and box, carried on to a later frame."""
+        move = self.velocity * (frame - self.frame)
+        points = self.points.copy()
+        points[:, :2] += move
+        return points, self.box + np.tile(move, 2)
+
+
+def _importance(poses: PoseSequence, tracks: NDArray[np.int64]) -> Array:
+    """Sum over the frames of mean score times box area, for every person."""
+    area = np.prod(np.clip(poses.bbox[..., 2:] - poses.bbox[..., :2], 0, None), -1).astype(np.float64)
+    value = poses.score.mean(-1) * area
+    count = int(tracks.max(initial=-1)) + 1
+    return np.bincount(tracks[tracks >= 0], value[tracks >= 0], count).astype(np.float64)
+
+
+def _as_slots(poses: PoseSequence, tracks: NDArray[np.int64], order: list[int]) -> PoseSequence:
+    slots = max(1, len(order))
+
+    def moved(array: NDArray[Any], empty: Any) -> NDArray[Any]:
+        out = np.full((poses.num_frames, slots, *array.shape[2:]), empty, array.dtype)
+        for slot, person in enumerate(order):
+            frame, place = np.nonzero(tracks == person)
+            out[frame, slot] = array[frame, place]
+        return out
+
+    score = moved(poses.score, 0)
+    ids = np.where((score > 0).any(-1), np.arange(slots), -1)
+    return replace(
+        poses,
+        keypoints=moved(poses.keypoints, 0),
+        score=score,
+        bbox=moved(poses.bbox, 0),
+        track_id=ids,
+        filled=moved(poses.filled, False),
+    )
+
+
+def _stretches(seen: NDArray[np.bool_], number: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Runs of neighbouring frames in which something is seen."""
+    index = np.flatnonzero(seen)
+    if not len(index):
+        return []
+    return np.split(index, np.flatnonzero(np.diff(number[index]) > 1) + 1)

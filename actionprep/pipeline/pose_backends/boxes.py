@@ -1,0 +1,158 @@
+"""Where people are, for estimators that want a box a person: from masks, from a file, from RT-DETR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+
+Boxes = list[NDArray[np.float32]]
+
+
+def boxes_from_masks(foreground: ArrayLike, *, least_share: float = 0.001) -> Boxes:
+    """One box a frame around the mask: foreground (T, H, W) bool → (0 or 1, 5) a frame, the score 1.
+
+    least_share: masks that cover less than this share of the picture are none.
+    """
+    masks = np.asarray(foreground, bool)
+    if masks.ndim != 3:
+        raise UserError(f"Masks must have the shape (frames, height, width), got {masks.shape}.")
+    boxes = []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if mask.sum() < max(1, least_share * mask.size):
+            boxes.append(np.zeros((0, 5), np.float32))
+        else:
+            boxes.append(np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1, 1]], np.float32))
+    return boxes
+
+
+def read_boxes(path: str | Path, num_frames: int) -> Boxes:
+    """Boxes of a csv file with the columns frame, left, top, right, bottom, [score].
+
+    (M, 5) for each frame of the view.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"No file of boxes at {path}.")
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputProblem(f"{path} is not a readable csv file: {error}.") from None
+    columns = ["frame", "left", "top", "right", "bottom"]
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise InputProblem(f"{path} has no column '{missing[0]}'. It has {', '.join(map(str, table.columns))}.")
+    if "score" not in table.columns:
+        table["score"] = 1.0
+    values = table[[*columns, "score"]].to_numpy(np.float64)
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise InputProblem(f"Row {row + 2} of {path} holds a value that is no number.")
+    frames = values[:, 0].astype(int)
+    outside = (frames < 0) | (frames >= num_frames)
+    if outside.any():
+        raise InputProblem(
+            f"{path} has a box in frame {frames[outside][0]}; the view has frames 0 to {num_frames - 1}."
+        )
+    return [values[frames == frame, 1:].astype(np.float32) for frame in range(num_frames)]
+
+
+class RTDetrPeople:
+    """People found by RT-DETR (Zhao et al., CVPR 2024) through transformers.
+
+    model: folder or hub name. score: least confidence. device: for example "cuda". batch_size: frames at a time.
+    """
+
+    def __init__(
+        self,
+        model: str = "PekingU/rtdetr_r18vd",
+        *,
+        score: float = 0.5,
+        device: str = "cpu",
+        batch_size: int = 8,
+    ) -> None:
+        self._model = load_pretrained("RTDetrForObjectDetection", model).to(device).eval()
+        self.model, self._score, self._device, self._batch = model, score, device, batch_size
+        labels = {str(name).lower(): int(index) for index, name in self._model.config.id2label.items()}
+        if "person" not in labels:
+            raise UserError(f"The detector '{model}' has no class 'person'. It has {', '.join(list(labels)[:8])}, …")
+        self._person = labels["person"]
+
+    def __call__(self, frames: NDArray[np.uint8]) -> Boxes:
+        """Boxes (M, 5) of the people of each frame, left, top, right, bottom, score, best first.
+
+        Frames (B, H, W, 3) RGB.
+        """
+        import cv2
+        import torch
+
+        height, width = frames.shape[1:3]
+        found: Boxes = []
+        for start in range(0, len(frames), self._batch):
+            part = [
+                cv2.resize(frame, (640, 640), interpolation=cv2.INTER_AREA)
+                for frame in frames[start : start + self._batch]
+            ]
+            pixels = torch.from_numpy(np.stack(part)).to(self._device).permute(0, 3, 1, 2).float() / 255
+            with torch.inference_mode():
+                result = self._model(pixel_values=pixels)
+            scores = result.logits.sigmoid()[..., self._person].cpu().numpy()
+            centres = result.pred_boxes.cpu().numpy()
+            for score, box in zip(scores, centres, strict=True):
+                corners = np.concatenate([box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], 1)
+                corners = corners * [width, height, width, height]
+                rows = np.concatenate([corners, score[:, None]], 1)[score >= self._score]
+                found.append(rows[np.argsort(-rows[:, 4], kind="stable")].astype(np.float32))
+        return found
+
+    def identity(self) -> dict[str, str]:
+        """Model and settings."""
+        return {
+            "detector": self.model,
+            "detector weights": weights_digest(self._model),
+            "detector score": str(self._score),
+        }
+
+
+def load_pretrained(architecture: str, model: str) -> Any:
+    """A transformers model from a folder or the hub, with weights in safetensors only.
+
+    Raises EnvironmentProblem where transformers or the weights are not here.
+    """
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        raise EnvironmentProblem(
+            "This backend needs transformers, which is not installed.\n"
+            '  do        pip install "actionprep[hf]"\n'
+            "  or use    the backend mediapipe, which needs no weights to be fetched"
+        ) from None
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return getattr(transformers, architecture).from_pretrained(model, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"The weights of {architecture} '{model}' are not here and cannot be fetched: "
+            f"{str(error).splitlines()[0]}\n"
+            f"  do one of    give the folder that `save_pretrained` or a download of {model} made · run once with "
+            "internet\n"
+            "  or use       the backend mediapipe, whose model is inside its package"
+        ) from None
+
+
+def weights_digest(model: Any) -> str:
+    """One hash of all weights of a torch model."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,288 @@
+"""MediaPipe Pose (BlazePose): 33 landmarks of one person a frame, or of the person in each box.
+
+Its full model ships inside its package, so that poses work on a fresh machine. Its old pins would break ours, so it
+lives in a virtual environment of its own and a worker process there is fed frames; `install_mediapipe` makes the
+environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from actionprep.datasets.poses import joint_boxes
+from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
+
+VERSION = "0.10.21"
+INSTALL = "python -m actionprep.pipeline.pose_backends.install mediapipe"
+# Pythons that have wheels of this version.
+_PYTHONS = ("3.12", "3.11", "3.10", "3.9")
+_WORKER = Path(__file__).with_name("mediapipe_worker.py")
+_ANSWER = struct.calcsize("<I") + 33 * 5 * 4
+
+
+def environment_folder(folder: str | Path | None = None) -> Path:
+    """Where MediaPipe's environment is: the folder given, else $ACTIONPREP_MEDIAPIPE, else the user's cache."""
+    if folder is not None:
+        return Path(folder).expanduser()
+    if os.environ.get("ACTIONPREP_MEDIAPIPE"):
+        return Path(os.environ["ACTIONPREP_MEDIAPIPE"]).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "actionprep" / f"mediapipe-{VERSION}"
+
+
+def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) -> Path:
+    """Make MediaPipe's environment (about 1 GB, once) and try it: a new virtual environment with one pinned package.
+
+    Raises EnvironmentProblem with pip's last lines when it cannot be made.
+    """
+    place = environment_folder(folder)
+    python = _fitting_python()
+    _run([python, "-m", "venv", "--clear", str(place)], echo)
+    _run([str(_python_of(place)), "-m", "pip", "install", "--disable-pip-version-check", f"mediapipe=={VERSION}"], echo)
+    with MediaPipe(environment=place) as estimator:
+        estimator.estimate(np.zeros((1, 64, 64, 3), np.uint8))
+    return place
+
+
+class MediaPipe:
+    """The estimator; its worker starts with it and ends with `close`.
+
+    environment: folder of the virtual environment, see `environment_folder`. complexity: 1 is the model in the package;
+    0 (lite) and 2 (heavy) need their files beside it. detection, tracking: least confidence to accept a person, and
+    to follow one from frame to frame instead of looking anew. smooth: MediaPipe's own smoothing over time. timeout: s
+    to wait for a frame.
+    """
+
+    name = "mediapipe"
+    skeleton = "mediapipe33"
+
+    def __init__(
+        self,
+        *,
+        environment: str | Path | None = None,
+        complexity: int = 1,
+        detection: float = 0.5,
+        tracking: float = 0.5,
+        smooth: bool = True,
+        timeout: float = 60.0,
+    ) -> None:
+        if complexity not in (0, 1, 2):
+            raise UserError(f"MediaPipe's complexity is 0 (lite), 1 (full) or 2 (heavy), got {complexity}.")
+        self._options = {"complexity": complexity, "detection": detection, "tracking": tracking, "smooth": smooth}
+        self._timeout = timeout
+        self._place = environment_folder(environment)
+        if not _python_of(self._place).exists():
+            raise EnvironmentProblem(
+                "MediaPipe is not here: it needs an environment of its own, because its old pins do not fit this one.\n"
+                f"  looked for   {_python_of(self._place)}\n"
+                f"  do           {INSTALL}\n"
+                "  or use       poses that you have (actionprep import), which needs no estimator"
+            )
+        self._worker = _Worker(self._place, self._options)
+        self._about = self._worker.about
+
+    def __enter__(self) -> MediaPipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def estimate(self, frames: Frames, boxes: Sequence[ArrayLike] | None = None) -> list[FramePoses]:
+        """One person a frame, followed over frames; with boxes, one a box, each looked at alone."""
+        people = check_frames(frames, boxes)
+        if self._worker.ended:
+            self._worker = _Worker(self._place, self._options)
+        if people is None:
+            return [self._one(frame, None, index) for index, frame in enumerate(frames)]
+        return [self._each(frame, box, index) for index, (frame, box) in enumerate(zip(frames, people, strict=True))]
+
+    def reset(self) -> None:
+        """Forget the person followed so far."""
+        if not self._worker.ended:
+            self._worker.send(struct.pack("<3I", 0, 0, 2), b"")
+
+    def identity(self) -> dict[str, str]:
+        """Version, the weights' hashes and the settings."""
+        return {
+            "backend": "mediapipe",
+            "version": str(self._about["version"]),
+            **{f"weights {name}": str(digest) for name, digest in self._about["weights"].items()},
+            **{name: str(value) for name, value in self._options.items()},
+        }
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.end()
+
+    def _one(self, frame: NDArray[np.uint8], box: NDArray[np.float32] | None, index: int) -> FramePoses:
+        landmarks = self._ask(frame, 0, index)
+        if landmarks is None:
+            return FramePoses.nobody(33)
+        keypoints = _pixels(landmarks, frame.shape[0], frame.shape[1], 0, 0)
+        around = joint_boxes(keypoints[:, :2], keypoints[:, 2])
+        return FramePoses(keypoints[None], np.append(around, keypoints[:, 2].mean())[None].astype(np.float32))
+
+    def _each(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32], index: int) -> FramePoses:
+        keypoints = np.zeros((len(boxes), 33, 3), np.float32)
+        height, width = frame.shape[:2]
+        for person, (left, top, right, bottom) in enumerate(boxes[:, :4]):
+            # The model looks for heads and hips; a little room around a tight box helps it.
+            grow = 0.15 * max(right - left, bottom - top)
+            x0, y0 = max(int(left - grow), 0), max(int(top - grow), 0)
+            x1, y1 = min(int(right + grow) + 1, width), min(int(bottom + grow) + 1, height)
+            if x1 - x0 < 8 or y1 - y0 < 8:
+                continue
+            landmarks = self._ask(np.ascontiguousarray(frame[y0:y1, x0:x1]), 1, index)
+            if landmarks is not None:
+                keypoints[person] = _pixels(landmarks, y1 - y0, x1 - x0, x0, y0)
+        score = keypoints[..., 2].mean(-1)
+        return FramePoses(keypoints, np.concatenate([boxes[:, :4], score[:, None]], 1))
+
+    def _ask(self, picture: NDArray[np.uint8], mode: int, index: int) -> NDArray[np.float32] | None:
+        height, width = picture.shape[:2]
+        try:
+            self._worker.send(struct.pack("<3I", height, width, mode), np.ascontiguousarray(picture).data)
+            answer = self._worker.receive(_ANSWER, self._timeout)
+        except TimeoutError:
+            self._worker.end(kill=True)
+            raise InputProblem(
+                f"MediaPipe did not answer for {self._timeout:g} s at frame {index} of the block.",
+                frame=index,
+                backend="mediapipe",
+            ) from None
+        except (BrokenPipeError, EOFError):
+            words, code = self._worker.last_words(), self._worker.end()
+            raise InputProblem(
+                f"MediaPipe's worker ended with exit code {code} at frame {index} of the block. Last words: {words}",
+                frame=index,
+                backend="mediapipe",
+            ) from None
+        if not struct.unpack_from("<I", answer)[0]:
+            return None
+        return np.frombuffer(answer, np.float32, offset=4).reshape(33, 5)
+
+
+class _Worker:
+    """The process in MediaPipe's environment, its pipes and its log."""
+
+    def __init__(self, place: Path, options: dict[str, Any]) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+        # Isolated (-I): neither this package's folder, which has a mediapipe.py too, nor the user's paths.
+        command = [str(_python_of(place)), "-I", str(_WORKER), json.dumps(options)]
+        environment = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._frames, self._answers = self._process.stdin, self._process.stdout
+        self.ended = False
+        self._finalizer = weakref.finalize(self, _Worker._close, self._process, self._log)
+        first = self._answers.readline()
+        try:
+            self.about: dict[str, Any] = json.loads(first)
+        except json.JSONDecodeError:
+            words = self.last_words()
+            self.end()
+            raise EnvironmentProblem(
+                f"MediaPipe's environment at {place} does not work: {words}\nMake it anew: {INSTALL}"
+            ) from None
+        gone = [name for name, digest in self.about["weights"].items() if digest is None]
+        if gone:
+            self.end()
+            raise EnvironmentProblem(
+                f"MediaPipe {self.about['version']} does not ship {gone[0]}, which complexity {options['complexity']} "
+                f"needs. Put the file into its folder mediapipe/modules/pose_landmark in {place}, or use complexity 1."
+            )
+
+    def send(self, header: bytes, pixels: Any) -> None:
+        self._frames.write(header)
+        self._frames.write(pixels)
+        self._frames.flush()
+
+    def receive(self, size: int, timeout: float) -> bytes:
+        answer = b""
+        while len(answer) < size:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise TimeoutError
+            part = os.read(self._answers.fileno(), size - len(answer))
+            if not part:
+                raise EOFError
+            answer += part
+        return answer
+
+    def last_words(self, lines: int = 3) -> str:
+        self._log.seek(0)
+        return " / ".join(self._log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]) or "(none)"
+
+    def end(self, *, kill: bool = False) -> int:
+        """End the process, if it has not ended; its exit code."""
+        self.ended = True
+        if kill:
+            self._process.kill()
+        self._finalizer()
+        return int(self._process.returncode)
+
+    @staticmethod
+    def _close(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        for pipe in (process.stdin, process.stdout):
+            # Closing flushes what was written to a process that has ended.
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def _pixels(landmarks: NDArray[np.float32], height: int, width: int, left: int, top: int) -> NDArray[np.float32]:
+    """Landmarks (33, 5) as x, y in px and the visibility as score."""
+    x, y, visibility = landmarks[:, 0] * width + left, landmarks[:, 1] * height + top, landmarks[:, 3]
+    return np.stack([x, y, visibility.clip(1e-4, 1)], -1).astype(np.float32)
+
+
+def _python_of(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _fitting_python() -> str:
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if own in _PYTHONS:
+        return sys.executable
+    for version in _PYTHONS:
+        found = shutil.which(f"python{version}")
+        if found:
+            return found
+    raise EnvironmentProblem(
+        f"MediaPipe {VERSION} exists for Python {', '.join(reversed(_PYTHONS))}; this is Python {own}, and none of "
+        "these is on the "
+        "path. Install one of them beside it and run the command again."
+    )
+
+
+def _run(command: list[str], echo: bool) -> None:
+    if echo:
+        print("$", " ".join(command), flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join(done.stdout.strip().splitlines()[-8:])
+        raise EnvironmentProblem(f"This step failed: {' '.join(command)}\n{tail}")

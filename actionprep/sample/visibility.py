@@ -1,0 +1,58 @@
+"""Which skin points and joints a camera sees: solved with ellipsoids and furniture, not read off the pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from actionprep.sample.body import Figure
+from actionprep.sample.cameras import Camera
+from actionprep.sample.room import scene_depth
+
+_SKIN = 0.012  # metres by which a surface may lie before a point of its own without hiding it
+_FLESH = 0.13  # metres of the body that lie over a joint that counts as seen
+
+
+def visible_points(
+    camera: Camera, figure: Figure, position: np.ndarray, normal: np.ndarray, *, session: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (T, N, 2) and visibility (T, N) bool of skin points.
+
+    position (T, N, 3) metres and normal (T, N, 3) outward, as `Figure.surface` gives them. Seen is a point inside the
+    picture that faces the camera and has neither another part of the body nor furniture before it.
+    """
+    xy, depth = camera.project(position)
+    faces = np.einsum("tni,tni->tn", camera.centre - position, normal) > 0
+    clear = body_depth(camera, figure, position) > depth - _SKIN
+    clear &= scene_depth(camera, xy, session) > depth
+    return xy, faces & clear & inside_picture(camera, xy)
+
+
+def visible_joints(camera: Camera, figure: Figure, *, session: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (T, 25, 2) and visibility (T, 25) bool of the joints.
+
+    Seen is a joint inside the picture with nothing before it but about its own flesh.
+    """
+    xy, depth = camera.project(figure.joints)
+    clear = body_depth(camera, figure, figure.joints) > depth - _FLESH
+    clear &= scene_depth(camera, xy, session) > depth
+    return xy, clear & inside_picture(camera, xy)
+
+
+def inside_picture(camera: Camera, xy: np.ndarray) -> np.ndarray:
+    """Whether pixels (..., 2) lie on the picture, half a pixel around the outermost centres included."""
+    limit = np.array(camera.size) - 0.5
+    return np.asarray(((xy >= -0.5) & (xy < limit)).all(axis=-1))
+
+
+def body_depth(camera: Camera, figure: Figure, target: np.ndarray) -> np.ndarray:
+    """Depth (T, N) at which the ray towards each target (T, N, 3) first meets the body; infinite where it misses."""
+    unit = np.swapaxes(figure.axes, -1, -2) / figure.radii[None, :, :, None]
+    origin = np.einsum("tpij,tpj->tpi", unit, camera.centre - figure.centres)
+    _, depth = camera.project(target)
+    heading = (target - camera.centre) / depth[..., None]
+    rays = np.swapaxes(unit @ np.swapaxes(heading, -1, -2)[:, None], -1, -2)  # (T, P, N, 3)
+    square = (rays**2).sum(-1)
+    aimed = np.einsum("tpi,tpni->tpn", origin, rays)
+    inner = aimed**2 - square * ((origin**2).sum(-1) - 1)[..., None]
+    near = np.where(inner > 0, (-aimed - np.sqrt(np.maximum(inner, 0.0))) / square, np.inf)
+    return np.asarray(near.min(axis=1))

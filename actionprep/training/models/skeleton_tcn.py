@@ -1,0 +1,63 @@
+"""Skeletons over time → class logits.
+
+A small temporal convolution network on coordinates and what derives from them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from actionprep.datasets.skeletons import Skeleton
+from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, out: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv1d(width, out, 3, padding=dilation, dilation=dilation, bias=False),
+            nn.BatchNorm1d(out),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Conv1d(out, out, 3, padding=dilation, dilation=dilation, groups=out // 24, bias=False),
+            nn.BatchNorm1d(out),
+        )
+        self.skip = nn.Identity() if width == out else nn.Conv1d(width, out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.skip(x) + self.body(x))
+
+
+class SkeletonTCN(nn.Module):
+    """Temporal convolution network, about 0.3 M parameters.
+
+    keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes). Persons are encoded one by one with the
+    same weights and merged by maximum over those that are present.
+    """
+
+    def __init__(
+        self, num_classes: int, layout: str | Skeleton, dims: int, *, width: int = 96, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.features = SkeletonFeatures(layout, dims)
+        self.enter = nn.Sequential(
+            nn.BatchNorm1d(self.features.num_features),
+            nn.Conv1d(self.features.num_features, width, 1, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(inplace=True),
+        )
+        self.blocks = nn.Sequential(
+            _Block(width, width, 1, dropout),
+            _Block(width, width, 2, dropout),
+            _Block(width, 2 * width, 1, dropout),
+            _Block(2 * width, 2 * width, 2, dropout),
+        )
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(4 * width, num_classes))
+
+    def forward(self, keypoints: Tensor, score: Tensor) -> Tensor:
+        """See the class."""
+        batch, persons = keypoints.shape[:2]
+        x = self.blocks(self.enter(self.features(keypoints, score).flatten(0, 1)))
+        pooled = torch.cat([x.mean(-1), x.amax(-1)], -1).unflatten(0, (batch, persons))
+        return self.head(merge_persons(pooled, score))

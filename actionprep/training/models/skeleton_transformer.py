@@ -1,0 +1,54 @@
+"""Skeletons over time → class logits: a small transformer over frames, on the features of the skeleton TCN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from actionprep.datasets.skeletons import Skeleton
+from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons
+
+
+class SkeletonTransformer(nn.Module):
+    """Transformer whose tokens are frames, about 0.3 M parameters.
+
+    keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes), for T up to `max_frames`. A frame and its
+    two neighbours make a token; learned positions tell the order; pre-norm blocks; mean and maximum over time. Persons
+    are encoded one by one with the same weights and merged by maximum over those that are present.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        layout: str | Skeleton,
+        dims: int,
+        *,
+        width: int = 96,
+        depth: int = 3,
+        heads: int = 4,
+        dropout: float = 0.2,
+        max_frames: int = 128,
+    ) -> None:
+        super().__init__()
+        self.features = SkeletonFeatures(layout, dims)
+        self.enter = nn.Sequential(
+            nn.BatchNorm1d(self.features.num_features),
+            nn.Conv1d(self.features.num_features, width, 1, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv1d(width, width, 3, padding=1, groups=4),
+        )
+        self.positions = nn.Parameter(torch.randn(1, max_frames, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(2 * width, num_classes))
+
+    def forward(self, keypoints: Tensor, score: Tensor) -> Tensor:
+        """See the class."""
+        batch, persons, frames = keypoints.shape[:3]
+        tokens = self.enter(self.features(keypoints, score).flatten(0, 1)).transpose(1, 2)
+        tokens = self.encoder(tokens + self.positions[:, :frames])
+        pooled = torch.cat([tokens.mean(1), tokens.amax(1)], -1).unflatten(0, (batch, persons))
+        return self.head(merge_persons(pooled, score))

@@ -1,0 +1,213 @@
+"""Heatmap volumes per second: our batched renderer beside a plain loop over frames, persons and joints.
+
+    python benchmarks/heatmaps.py                  # prints the table, writes benchmarks/results/heatmaps.json
+
+Every method runs in a process of its own; the processes take turns, round after round, and the median round counts. The
+plain loop draws each joint's window with numpy, the way the published formula is usually written; both fill float32
+volumes of 17 joints or limbs, 48 frames, 56 x 56 px, for a batch of 32 clips. "and read" adds one pass over the
+finished volume, as a model would make, because pages that nothing was drawn on cost nothing until they are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SIZE, FRAMES, BATCH, SIGMA = (56, 56), 48, 32, 0.6
+RESULTS = Path(__file__).parent / "results" / "heatmaps.json"
+CASES = [("joint", 1), ("joint", 2), ("limb", 1), ("limb", 2)]
+METHODS = (
+    "loop",
+    "ours",
+    "ours, 1 thread",
+    "ours, buffer",
+    "ours, uint8",
+    "loop and read",
+    "ours and read",
+    "ours, GPU",
+)
+
+
+def clips(persons):
+    """People that walk through the grid, so that windows lie where real ones do."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    centre = rng.uniform(18, 38, (BATCH, persons, 1, 1, 2)) + rng.normal(0, 0.3, (BATCH, persons, FRAMES, 1, 2)).cumsum(
+        2
+    )
+    xy = centre + rng.normal(0, 9, (BATCH, persons, 1, 17, 2)) + rng.normal(0, 0.5, (BATCH, persons, FRAMES, 17, 2))
+    return xy.astype(np.float32), rng.uniform(0.3, 1, (BATCH, persons, FRAMES, 17)).astype(np.float32)
+
+
+def plain_joint(image, x, y, score):
+    import numpy as np
+
+    left, right = max(int(x - 3 * SIGMA), 0), min(int(x + 3 * SIGMA) + 1, SIZE[1])
+    top, bottom = max(int(y - 3 * SIGMA), 0), min(int(y + 3 * SIGMA) + 1, SIZE[0])
+    if left >= right or top >= bottom:
+        return
+    columns, rows = np.arange(left, right, 1, np.float32), np.arange(top, bottom, 1, np.float32)[:, None]
+    patch = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2 / SIGMA**2) * score
+    image[top:bottom, left:right] = np.maximum(image[top:bottom, left:right], patch)
+
+
+def plain_limb(image, a, b, score_a, score_b):
+    import numpy as np
+
+    length = ((a - b) ** 2).sum()
+    if length < 1:
+        plain_joint(image, *a, score_a)
+        return
+    (low_x, low_y), (high_x, high_y) = np.minimum(a, b), np.maximum(a, b)
+    left, right = max(int(low_x - 3 * SIGMA), 0), min(int(high_x + 3 * SIGMA) + 1, SIZE[1])
+    top, bottom = max(int(low_y - 3 * SIGMA), 0), min(int(high_y + 3 * SIGMA) + 1, SIZE[0])
+    if left >= right or top >= bottom:
+        return
+    x, y = np.arange(left, right, 1, np.float32), np.arange(top, bottom, 1, np.float32)[:, None]
+    share = np.clip(((x - a[0]) * (b[0] - a[0]) + (y - a[1]) * (b[1] - a[1])) / length, 0, 1)
+    distance = (x - a[0] - share * (b[0] - a[0])) ** 2 + (y - a[1] - share * (b[1] - a[1])) ** 2
+    patch = np.exp(-distance / 2 / SIGMA**2) * min(score_a, score_b)
+    image[top:bottom, left:right] = np.maximum(image[top:bottom, left:right], patch)
+
+
+def plain(xy, score, limbs):
+    import numpy as np
+
+    out = np.zeros((len(xy), len(limbs) if limbs else 17, FRAMES, *SIZE), np.float32)
+    for b in range(len(xy)):
+        for t in range(FRAMES):
+            for m in range(xy.shape[1]):
+                if limbs:
+                    for n, (first, last) in enumerate(limbs):
+                        ends = score[b, m, t, first], score[b, m, t, last]
+                        if min(ends) >= 1e-3:
+                            plain_limb(out[b, n, t], xy[b, m, t, first], xy[b, m, t, last], *ends)
+                else:
+                    for k in range(17):
+                        if score[b, m, t, k] >= 1e-3:
+                            plain_joint(out[b, k, t], *xy[b, m, t, k], score[b, m, t, k])
+    return out
+
+
+def one(method, kind, persons, repeats):
+    """Seconds per batch, the median of some repetitions after one that is not counted."""
+    import torch
+
+    from actionprep.datasets.skeletons import skeleton
+    from actionprep.training.heatmaps import joint_heatmaps, limb_heatmaps
+
+    xy, score = clips(persons)
+    limbs = list(skeleton("coco17").limbs) if kind == "limb" else None
+    device = "cuda" if "GPU" in method else "cpu"
+    if method.startswith("loop"):
+
+        def run():
+            volume = plain(xy, score, limbs)
+            if "read" in method:
+                torch.from_numpy(volume).sum()
+
+    else:
+        if "1 thread" in method:
+            torch.set_num_threads(1)
+        points, seen = torch.from_numpy(xy).to(device), torch.from_numpy(score).to(device)
+        dtype = torch.uint8 if "uint8" in method else torch.float32
+        how = {"size": SIZE, "sigma": SIGMA, "dtype": dtype}
+        if "buffer" in method:
+            how["out"] = torch.zeros(BATCH, 17, FRAMES, *SIZE)
+
+        def run():
+            volume = limb_heatmaps(points, seen, limbs, **how) if limbs else joint_heatmaps(points, seen, **how)
+            if "read" in method:
+                volume.sum()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+    run()
+    times = []
+    for _ in range(1 if method.startswith("loop") else repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--one", nargs=3, metavar=("METHOD", "KIND", "PERSONS"))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(args.one[0], args.one[1], int(args.one[2]), args.repeats)))
+        return
+
+    import numba
+    import numpy as np
+    import torch
+
+    methods = [method for method in METHODS if "GPU" not in method or torch.cuda.is_available()]
+    times = {(method, *case): [] for case in CASES for method in methods}
+    for _ in range(args.rounds):
+        for key in times:
+            command = [sys.executable, __file__, "--repeats", str(args.repeats), "--one", *map(str, key)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            times[key].append(json.loads(done.stdout))
+    rows = []
+    print(f"{'':24}" + "".join(f"{kind}, {persons} p.".rjust(22) for kind, persons in CASES))
+    for method in methods:
+        line = f"{method:24}"
+        for case in CASES:
+            rate = BATCH / statistics.median(times[(method, *case)])
+            loop = BATCH / statistics.median(times[("loop and read" if "read" in method else "loop", *case)])
+            line += f"{rate:12.0f}/s {rate / loop:6.1f}x"
+            rows.append(
+                {
+                    "method": method,
+                    "kind": case[0],
+                    "persons": case[1],
+                    "volumes_per_s": round(rate, 1),
+                    "times_the_loop": round(rate / loop, 1),
+                }
+            )
+        print(line)
+    volume = 17 * FRAMES * SIZE[0] * SIZE[1]
+    stored = {
+        "float32 volume": 4 * volume,
+        "uint8 volume": volume,
+        "keypoints and scores, 1 person": FRAMES * 17 * 3 * 4,
+    }
+    print("bytes a clip: " + ", ".join(f"{name} {size}" for name, size in stored.items()))
+    versions = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "torch": torch.__version__,
+    }
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"cores": os.cpu_count(), "processor": _processor(), "gpu": gpu, "torch_threads": torch.get_num_threads()}
+    setting = {"joints": 17, "frames": FRAMES, "size": SIZE, "batch": BATCH, "sigma": SIGMA, "rounds": args.rounds}
+    RESULTS.parent.mkdir(exist_ok=True)
+    content = {"setting": setting, "machine": machine, "versions": versions, "bytes_a_clip": stored, "results": rows}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+if __name__ == "__main__":
+    main()

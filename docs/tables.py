@@ -1,0 +1,184 @@
+"""Write the tables of the pages that come from the program itself: settings, stages, formats, recipes, benchmarks.
+
+    python docs/tables.py           write them anew
+    python docs/tables.py --check   only say which pages are not current, and end with 1 if any is
+
+A page holds a table between `<!-- table: settings tracks -->` and `<!-- end of table -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+
+_MARKED = re.compile(
+    r"(?P<head><!-- table: (?P<kind>[\w-]+)(?: (?P<name>[\w.-]+))? -->\n).*?(?P<tail><!-- end of table -->)", re.DOTALL
+)
+
+
+def current(text: str) -> str:
+    """The text of a page with its marked tables made anew."""
+
+    def replace(found: re.Match[str]) -> str:
+        return f"{found['head']}\n{TABLES[found['kind']](found['name'] or '')}\n{found['tail']}"
+
+    return _MARKED.sub(replace, text)
+
+
+def settings_table(name: str) -> str:
+    """Keys of one table of actionprep.toml, or of a recipe."""
+    model = _models()[name]
+    rows = []
+    for key, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        rows.append((f"`{key}`", _default(default, required=field.is_required()), _text(field.description or "")))
+    return _table(("key", "default", "what it means"), rows)
+
+
+def stages_table(_: str) -> str:
+    """Every stage: its command, what it makes and what it reads."""
+    from actionprep.pipeline.index import load_stages, stage_index
+    from actionprep.pipeline.stage import ArrayStage
+
+    rows = []
+    for name, stage in load_stages().items():
+        entry = stage_index()[name]
+        of = "the study" if issubclass(stage, ArrayStage) else "each view"
+        reads = ", ".join(f"`{one.product}`" for one in stage.inputs(stage.Settings())) or "—"
+        rows.append((f"`actionprep {entry.command}`", f"[`{name}`](#{name})", of, reads, _text(entry.help)))
+    return _table(("command", "product", "one for", "reads", "what it is for"), rows)
+
+
+def formats_table(kind: str) -> str:
+    """Layouts, segment formats or pose formats."""
+    from actionprep.api import list_formats
+
+    return _table(("name", "what it is"), [(f"`{name}`", _text(what)) for one, name, what in list_formats() if one == kind])
+
+
+def backends_table(kind: str) -> str:
+    """Trackers, mask sources or frame samplers, from their docstrings."""
+    from actionprep.pipeline.keyframes import SAMPLERS
+    from actionprep.pipeline.mask_sources import MASK_SOURCES
+    from actionprep.pipeline.trackers import TRACKERS
+
+    registry = {"trackers": TRACKERS, "mask-sources": MASK_SOURCES, "samplers": SAMPLERS}[kind]
+    rows = [(f"`{name}`", _text((one.__doc__ or "").strip().split("\n")[0])) for name, one in registry.items()]
+    return _table(("name", "what it does"), rows)
+
+
+def recipes_table(_: str) -> str:
+    """Every recipe with its model and what it reads."""
+    from actionprep.training.recipes import find_recipe, recipe_names
+
+    found = [find_recipe(name) for name in recipe_names()]
+    return _table(
+        ("recipe", "reads", "what it is"), [(f"`{one.name}`", f"`{one.product}`", _text(one.doc)) for one in found]
+    )
+
+
+def benchmarks_table(name: str) -> str:
+    """Ratios of all benchmarks, or of one, from benchmarks/results."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob(f"{name or '*'}.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for mark in found["marks"]:
+            bound = f"{'≥' if mark['at_least'] else '≤'} {mark['bound']:g}"
+            value = f"{mark['value']:,.0f}" if mark["value"] >= 100 else f"{mark['value']:.3g}"
+            rows.append(
+                (_text(mark["what"]), value, bound, "yes" if mark["met"] else "**no**", f"`benchmarks/{path.stem}.py`")
+            )
+    return _table(("what is compared", "ratio", "aim", "met", "script"), rows)
+
+
+def machines_table(_: str) -> str:
+    """Where and when each benchmark ran, with the medians of every side."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        machine = found["machine"]
+        load = machine.get("load_at_end", [0.0])[0]
+        where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; load {load:g} at the end"
+        versions = ", ".join(
+            f"{name} {found['versions'][name]}" for name in ("python", "numpy", "torch") if name in found["versions"]
+        )
+        rows.append((f"`{path.name}`", found["date"], where, versions))
+    return _table(("results", "date", "machine", "versions"), rows)
+
+
+TABLES: dict[str, Callable[[str], str]] = {
+    "settings": settings_table,
+    "stages": stages_table,
+    "formats": formats_table,
+    "backends": backends_table,
+    "recipes": recipes_table,
+    "benchmarks": benchmarks_table,
+    "machines": machines_table,
+}
+
+
+def _models() -> dict[str, type]:
+    from actionprep.api import settings_models
+    from actionprep.datasets.study import StudySettings
+    from actionprep.training.inputs.base import find_input, products
+    from actionprep.training.recipes import LossSettings, OptimizerSettings, Recipe, ScheduleSettings
+
+    return {
+        "study": StudySettings,
+        **settings_models(),
+        "recipe": Recipe,
+        "loss": LossSettings,
+        "optimizer": OptimizerSettings,
+        "schedule": ScheduleSettings,
+        **{f"input.{product}": find_input(product).Settings for product in products()},
+    }
+
+
+def _default(value: object, *, required: bool) -> str:
+    from pydantic import BaseModel
+
+    if required:
+        return "required"
+    if value is None:
+        return "not set"
+    if isinstance(value, BaseModel):
+        return "see below"
+    if isinstance(value, tuple):
+        value = list(value)
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _text(text: str) -> str:
+    """Text for a cell: one line, no bars, nothing that Markdown takes for HTML."""
+    text = " ".join(text.split()).replace("|", "\\|").replace("*", "\\*")
+    return re.sub(r"<(/?\w+)>", r"&lt;\1&gt;", text)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def main() -> int:
+    """Write or check all pages."""
+    stale = []
+    for path in PAGES:
+        before = path.read_text(encoding="utf-8")
+        after = current(before)
+        if after != before:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if "--check" not in sys.argv[1:]:
+                path.write_text(after, encoding="utf-8")
+    if stale:
+        print(f"{'not current' if '--check' in sys.argv[1:] else 'written'}: {', '.join(stale)}")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

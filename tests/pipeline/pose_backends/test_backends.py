@@ -1,0 +1,221 @@
+"""What all pose backends share, boxes, and the transformers and MMPose backends as far as they run here."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.pipeline.pose_backends import (
+    FramePoses,
+    backend_names,
+    check_frames,
+    install,
+    mmpose,
+    open_estimator,
+    to_sequence,
+)
+from actionprep.pipeline.pose_backends.boxes import RTDetrPeople, boxes_from_masks, read_boxes
+
+
+def test_backends_are_listed_and_unknown_ones_told_the_nearest():
+    assert list(backend_names()) == ["mediapipe", "mmpose", "vitpose"]
+    with pytest.raises(UserError, match=r"Unknown pose backend 'mmpse'\. Did you mean 'mmpose'"):
+        open_estimator("mmpse")
+
+
+def test_frame_poses_become_a_sequence_with_slots_for_the_fullest_frame():
+    one = FramePoses(np.full((1, 17, 3), 0.5, np.float32), np.array([[1, 2, 3, 4, 0.9]], np.float32))
+    two = FramePoses(np.full((2, 17, 3), 0.25, np.float32), np.ones((2, 5), np.float32))
+    poses = to_sequence([one, FramePoses.nobody(17), two], "coco17", image_size=(10, 20), frame_index=[4, 5, 6])
+    assert poses.present.tolist() == [[True, False], [False, False], [True, True]]
+    assert poses.bbox[0, 0].tolist() == [1, 2, 3, 4]
+    assert poses.frame_index.tolist() == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("frames", "boxes", "message"),
+    [
+        (np.zeros((2, 4, 4, 3)), None, r"Frames must be RGB bytes \(frames, height, width, 3\), got float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [[]], "got 1 lists for 2 frames"),
+        (np.zeros((1, 4, 4, 3), np.uint8), [[[1, 2, 3]]], "Boxes of frame 0 must be rows of finite"),
+        (np.zeros((1, 4, 4, 3), np.uint8), [[[1, 2, np.nan, 4]]], "Boxes of frame 0 must be rows of finite"),
+    ],
+)
+def test_frames_and_boxes_are_checked(frames, boxes, message):
+    with pytest.raises(UserError, match=message):
+        check_frames(frames, boxes)
+
+
+def test_masks_give_the_box_around_them():
+    masks = np.zeros((3, 50, 60), bool)
+    masks[0, 10:20, 30:45] = True
+    masks[1, 5, 5] = True
+    boxes = boxes_from_masks(masks)
+    assert boxes[0].tolist() == [[30, 10, 45, 20, 1]]
+    assert [len(box) for box in boxes] == [1, 0, 0]
+
+
+def test_boxes_of_a_file_go_to_their_frames(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("frame,left,top,right,bottom,score\n1,1,2,3,4,0.5\n1,5,6,7,8,1\n")
+    boxes = read_boxes(path, 3)
+    assert [box.tolist() for box in boxes] == [[], [[1, 2, 3, 4, 0.5], [5, 6, 7, 8, 1]], []]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frame,left,top,right\n", "has no column 'bottom'. It has frame, left, top, right"),
+        ("frame,left,top,right,bottom\n7,1,2,3,4\n", "has a box in frame 7; the view has frames 0 to 2"),
+        ("frame,left,top,right,bottom\n1,1,,3,4\n", "Row 2 of .* holds a value that is no number"),
+    ],
+)
+def test_wrong_boxes_files_are_refused(tmp_path, text, message):
+    path = tmp_path / "boxes.csv"
+    path.write_text(text)
+    with pytest.raises(InputProblem, match=message):
+        read_boxes(path, 3)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Tiny ViTPose and RT-DETR of the real architecture, with random weights, in folders."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("tiny")
+    backbone = transformers.VitPoseBackboneConfig(
+        image_size=[64, 48],
+        patch_size=[16, 16],
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        out_indices=[1],
+    )
+    config = transformers.VitPoseConfig(backbone_config=backbone, num_labels=17, use_simple_decoder=True)
+    transformers.VitPoseForPoseEstimation(config).save_pretrained(folder / "vitpose")
+    backbone = transformers.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.RTDetrConfig(
+        backbone_config=backbone, encoder_in_channels=[8, 16, 16], d_model=16, encoder_hidden_dim=16,
+        decoder_in_channels=[16, 16, 16], num_queries=6, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16,
+        encoder_attention_heads=2, decoder_attention_heads=2, id2label={0: "cat", 1: "person"},
+        label2id={"cat": 0, "person": 1},
+    )  # fmt: skip
+    transformers.RTDetrForObjectDetection(config).save_pretrained(folder / "detector")
+    return folder
+
+
+def pictures(count=2):
+    return np.random.default_rng(0).integers(0, 255, (count, 60, 80, 3)).astype(np.uint8)
+
+
+def test_vitpose_works_on_boxes_in_their_order(tiny):
+    estimator = open_estimator("vitpose", model=str(tiny / "vitpose"), detector=None)
+    boxes = [[[10, 5, 30, 50], [40, 5, 70, 55]], []]
+    first, second = estimator.estimate(pictures(), boxes)
+    assert first.keypoints.shape == (2, 17, 3)
+    assert second.keypoints.shape == (0, 17, 3)
+    assert first.boxes[:, :4].tolist() == boxes[0]
+    [alone, _] = estimator.estimate(pictures(), [boxes[0][1:], []])
+    assert np.allclose(alone.keypoints[0], first.keypoints[1], atol=1e-3)
+    # Joints lie in or near the box that they were looked for in.
+    assert (np.abs(first.keypoints[1, :, :2] - [55, 30]) < 60).all()
+
+
+def test_vitpose_takes_the_whole_frame_or_the_detectors_people(tiny):
+    whole = open_estimator("vitpose", model=str(tiny / "vitpose"), detector=None)
+    assert whole.estimate(pictures())[0].boxes[0].tolist() == [0, 0, 80, 60, 1]
+    found = open_estimator(
+        "vitpose", model=str(tiny / "vitpose"), detector=str(tiny / "detector"), person_score=0.0, batch_size=4
+    )
+    assert [len(frame.keypoints) for frame in found.estimate(pictures())] == [6, 6]
+    assert found.identity()["detector"] == str(tiny / "detector")
+    assert found.identity() != whole.identity()
+
+
+def test_detected_people_are_boxes_of_the_person_class_best_first(tiny):
+    import torch
+
+    people = RTDetrPeople(str(tiny / "detector"), score=0.4)
+
+    class Answers:
+        logits = torch.tensor([[[9.0, -9.0], [-9.0, 0.0], [-9.0, 2.0], [-9.0, -2.0]]])
+        pred_boxes = torch.tensor([[[0.5, 0.5, 1, 1], [0.5, 0.5, 0.2, 0.4], [0.25, 0.5, 0.1, 1.0], [0.5, 0.5, 1, 1]]])
+
+    people._model = lambda pixel_values: Answers
+    [boxes] = people(pictures(1))
+    assert boxes == pytest.approx(np.array([[16, 0, 24, 60, 0.8808], [32, 18, 48, 42, 0.5]]), abs=1e-3)
+
+
+def test_weights_that_are_not_there_say_what_to_do(monkeypatch, tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(EnvironmentProblem) as caught:
+        open_estimator("vitpose", model=str(tmp_path))
+    assert f"The weights of VitPoseForPoseEstimation '{tmp_path}' are not here and cannot be fetched" in str(
+        caught.value
+    )
+    assert "or use       the backend mediapipe, whose model is inside its package" in str(caught.value)
+
+
+def test_mmpose_that_is_not_installed_says_the_one_command():
+    if importlib.util.find_spec("mmpose") is not None:
+        pytest.skip("MMPose is installed here")
+    with pytest.raises(EnvironmentProblem) as caught:
+        open_estimator("mmpose")
+    assert "do        python -m actionprep.pipeline.pose_backends.install mmpose\n" in str(caught.value)
+
+
+def test_stand_ins_are_there_only_while_mmpose_is_imported():
+    before = set(sys.modules)
+    with mmpose._stand_ins():
+        import mmdet.utils
+        from torchvision.transforms import ToPILImage
+
+        assert mmdet.utils.ConfigType is dict
+        with pytest.raises(EnvironmentProblem, match=r"This MMPose model needs torchvision\.transforms\.ToPILImage"):
+            ToPILImage()
+    assert not {
+        name for name in set(sys.modules) - before if name.partition(".")[0] in ("mmdet", "torchvision", "mmcv")
+    }
+
+
+def test_the_mmpose_recipe_pins_what_was_tried(monkeypatch):
+    commands = []
+    monkeypatch.setattr(mmpose, "_run", lambda command, echo: commands.append(command) or "1.3.2")
+    assert install.main(["mmpose", "/some/python"]) == 0
+    assert all(command[0] == "/some/python" for command in commands)
+    assert commands[1][5:] == ["--no-deps", "mmpose==1.3.2", "mmengine==0.10.7", "mmcv-lite==2.1.0"]
+
+
+def test_the_install_command_prints_what_went_wrong(monkeypatch, capsys):
+    def fail(place):
+        raise EnvironmentProblem("no compiler")
+
+    monkeypatch.setattr(mmpose, "install_mmpose", fail)
+    assert install.main(["mmpose"]) == 1
+    assert capsys.readouterr().err == "no compiler\n"
+
+
+@pytest.mark.slow
+def test_real_mmpose_runs_hrnet_with_random_weights_and_reloads_a_checkpoint(tmp_path):
+    if importlib.util.find_spec("mmpose") is None:
+        pytest.skip(f"MMPose is not installed here; install it with: {mmpose.INSTALL}")
+    import torch
+
+    boxes = [[[10, 5, 30, 50], [40, 5, 70, 55]], []]
+    estimator = open_estimator("mmpose", random_weights=True)
+    first, second = estimator.estimate(pictures(), boxes)
+    assert (estimator.skeleton, first.keypoints.shape, second.keypoints.shape) == ("coco17", (2, 17, 3), (0, 17, 3))
+    # Published checkpoints carry numpy scalars in their notes.
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": estimator._model.state_dict(), "meta": {"epoch": np.float64(3)}}, path)
+    again = open_estimator("mmpose", checkpoint=path)
+    assert np.allclose(again.estimate(pictures(), boxes)[0].keypoints, first.keypoints, atol=1e-4)
+    torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}}, path)
+    with pytest.raises((UserError, RuntimeError)):
+        open_estimator("mmpose", checkpoint=path)

@@ -1,0 +1,277 @@
+"""Building: one pass a view, skipping what is done, quarantine, budget, lock, and the same bytes after any interruption."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recordings import moving_square, write_video
+
+from actionprep.api import Study, make_study, open_study
+from actionprep.datasets.lock import build_lock
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.pipeline import engine
+from actionprep.pipeline.engine import BugFound, BuildStopped
+
+FAST = {"masks": {}, "tracks": {"grid": 4, "window": 8, "stride": 4}, "lowres": {"sizes": (16,)}}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return small_study(tmp_path)
+
+
+def small_study(root: Path, *, recordings: int = 3) -> Study:
+    for number in range(recordings):
+        label = "left" if number % 2 else "right"
+        path = root / "videos" / label / f"clip_{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, moving_square(24, height=48, width=64, speed=1 + number, seed=number))
+    made, _ = make_study(root, {}, force=True)
+    for table, values in FAST.items():
+        for key, value in values.items():
+            made.folder.change(table, key, value)
+    return made
+
+
+def actions(study: Study, *stages: str, **options) -> dict[str, list[str]]:
+    plan = study.plan(*stages, **options)
+    return {name: [item.why for item in plan.items if item.key.product == name and item.action == "build"]
+            for name in plan.by_stage()}  # fmt: skip
+
+
+def test_all_stages_are_made_from_one_decode_pass(study: Study) -> None:
+    report = study.build("tracks", "lowres")
+    assert report.ok
+    assert report.num_frames == 3 * 24
+    assert study.store.products() == ["lowres", "masks", "tracks"]
+    tracks = study.tracks("left/clip_1", view=0)
+    assert tracks.xy.shape[1:] == (8, 16, 2)
+    assert np.array_equal(tracks.time[0], np.arange(8) / 30)
+
+
+def test_what_is_there_is_not_made_again(study: Study) -> None:
+    study.build("tracks")
+    before = study.store.digest()
+    report = study.build("tracks")
+    assert (report.built, report.done, report.num_frames) == ([], 6, 0)
+    assert study.store.digest() == before
+
+
+def test_a_changed_setting_makes_anew_only_what_depends_on_it(study: Study) -> None:
+    study.build("tracks", "lowres")
+    assert actions(study, "tracks", overrides={"tracks": {"grid": 5}}) == {
+        "masks": [],
+        "tracks": ["settings changed: grid"] * 3,
+    }
+    study.folder.change("masks", "min_area", 0.02)
+    study.__dict__.pop("settings", None)
+    changed = actions(study, "tracks", "lowres", enforce=True)
+    assert changed["masks"] == ["settings changed: min_area"] * 3
+    assert changed["tracks"] == ["its input changed"] * 3
+    assert changed["lowres"] == []
+
+
+def test_inputs_that_somebody_made_otherwise_are_kept_by_a_stage_command(study: Study) -> None:
+    study.build("masks", overrides={"masks": {"min_area": 0.02}})
+    assert actions(study, "tracks")["masks"] == []
+    assert actions(study, "tracks", enforce=True)["masks"] == ["settings changed: min_area"] * 3
+
+
+def test_a_stored_input_gives_the_same_tracks_as_a_live_one(study: Study) -> None:
+    study.build("tracks")
+    together = study.store.digest()
+    for key in study.store.items():
+        study.store.remove(key)
+    study.build("masks")
+    study.build("tracks")
+    assert study.store.digest() == together
+
+
+def test_a_changed_video_is_made_anew(study: Study) -> None:
+    study.build("lowres")
+    write_video(study.root / "videos/left/clip_1.mp4", moving_square(24, height=48, width=64, speed=5, seed=9))
+    study.scan()
+    assert actions(study, "lowres") == {"lowres": ["its source changed"]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, workers: int) -> None:
+    here = small_study(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    there = open_study(tmp_path / "b")
+    here.build("tracks", "lowres", "snippets")
+    there.build("tracks", "lowres", "snippets", workers=workers)
+    assert here.store.digest() == there.store.digest()
+
+
+def test_a_damaged_video_is_quarantined_and_its_neighbours_go_on(study: Study) -> None:
+    good = study.root / "videos/left/clip_1.mp4"
+    data = good.read_bytes()
+    # The packets stay listed in the index, so that only decoding finds nothing.
+    at = data.index(b"mdat") + 4
+    good.write_bytes(data[:at] + bytes(len(data) - at) if data.index(b"moov") < at else bytes_without_pictures(data))
+    study.scan()
+    report = study.build("lowres")
+    assert not report.ok
+    assert len(report.built) == 2
+    assert [key.recording for key in report.quarantined] == ["left/clip_1"]
+    entry = study._quarantine.get(next(iter(report.quarantined)))
+    assert entry.backend.startswith("PyAV")
+    again = study.build("lowres")
+    assert again.built == []
+    assert [key.recording for key in again.quarantined] == ["left/clip_1"]
+    good.write_bytes(data)
+    study.scan()
+    assert study.build("lowres").ok
+    assert not list(study._quarantine)
+
+
+def bytes_without_pictures(data: bytes) -> bytes:
+    start = data.index(b"mdat") + 4
+    end = data.index(b"moov") - 4
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+def test_an_unreadable_file_is_reported_and_blocks_nothing_else(study: Study) -> None:
+    (study.root / "videos/left/clip_1.mp4").write_text("not a video")
+    study.scan()
+    report = study.build("tracks")
+    assert {key.recording for key in report.quarantined} == {"left/clip_1"}
+    assert len(report.built) == 4
+
+
+def test_the_failure_budget_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = small_study(tmp_path, recordings=4)
+    monkeypatch.setattr(engine, "MIN_FAILURES", 2)
+    for path in sorted((study.root / "videos").rglob("*.mp4"))[:3]:
+        path.write_bytes(bytes_without_pictures(path.read_bytes()))
+    study.scan()
+    with pytest.raises(BuildStopped, match=r"Stopped: 2 of 4 views failed, more than the failure budget of 20% allows"):
+        study.build("lowres")
+
+
+def test_a_missing_backend_stops_before_any_work(study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    missing = {"tracks": {"tracker": "cotracker3_offline", "repo": str(tmp_path / "nowhere")}}
+    with pytest.raises(EnvironmentProblem, match=r"or use +--tracker lk, which needs no weights"):
+        study.build("tracks", overrides=missing)
+    assert study.store.items() == []
+    assert not list(study._quarantine)
+
+
+def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from actionprep.datasets import store as store_module
+
+    synced = []
+
+    def full_after_two(folder: Path) -> None:
+        synced.append(folder)
+        if len(synced) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_module, "_sync_tree", full_after_two)
+    with pytest.raises(EnvironmentProblem, match="No room left on the disk"):
+        study.build("lowres")
+    monkeypatch.undo()
+    assert len(study.store.items()) == 2
+    assert not list(study._quarantine)
+    report = study.build("lowres")
+    assert (len(report.built), report.done) == (1, 2)
+
+
+def test_a_fault_of_the_program_is_never_swallowed(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from actionprep.pipeline.lowres import Lowres
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(Lowres, "push", broken)
+    with pytest.raises(BugFound, match=r"ZeroDivisionError: by zero\nThe traceback is in .*fault-.*\.log"):
+        study.build("lowres")
+    [log] = (study.root / "logs").iterdir()
+    assert "in broken" in log.read_text()
+    assert study.store.items() == []
+
+
+def test_a_second_builder_is_refused(study: Study) -> None:
+    with build_lock(study.store.path / ".lock"), pytest.raises(UserError, match="Another builder is at work"):
+        study.build("lowres")
+
+
+def test_verify_repair_makes_just_the_damaged_item_anew(study: Study) -> None:
+    study.build("tracks", overrides={"tracks": {"grid": 5}})
+    before = study.store.digest()
+    chunk = next((study.store.path / "masks/left/clip_1/0/foreground").rglob("c/0/*/*"), None) or next(
+        path for path in (study.store.path / "masks/left/clip_1").rglob("c/*") if path.is_file()
+    )
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    study.store._readers.clear()
+    damage = [one for _, one in study.store.verify() if one is not None]
+    assert [one.key.path for one in damage] == ["masks/left/clip_1/0"]
+    report = study.repair(damage)
+    assert [key.path for key in report.built] == ["masks/left/clip_1/0"]
+    assert study.store.digest() == before
+    assert all(one is None for _, one in study.store.verify())
+
+
+KILLS = int(os.environ.get("ACTIONPREP_KILLS", "3"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_random_moments_and_restarted_the_store_is_the_same(tmp_path: Path, workers: int) -> None:
+    whole = small_study(tmp_path / "a", recordings=6)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    whole.build("tracks", "lowres", "snippets")
+    expected = whole.store.digest()
+    killed = open_study(tmp_path / "b")
+    killed.scan()
+    command = [sys.executable, "-c", "from actionprep.cli import prep; prep()", "build", "tracks", "lowres", "snippets",
+               "--workers", str(workers), "--study", str(killed.root)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    moments = random.Random(workers)
+    for _ in range(KILLS):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.5, 4.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert killed.store.digest() == expected
+    assert not (killed.store.path / ".partial").exists()
+
+
+def test_ctrl_c_ends_with_130_and_leaves_a_store_to_go_on_with(tmp_path: Path) -> None:
+    study = small_study(tmp_path, recordings=2)
+    for number in range(2, 12):
+        write_video(
+            study.root / f"videos/left/long_{number}.mp4",
+            moving_square(120, height=96, width=128, speed=1 + number % 3, seed=number),
+        )
+    study.scan()
+    command = [sys.executable, "-c", "from actionprep.cli import prep; prep()", "build", "tracks", "--workers", "2",
+               "--study", str(study.root)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not study.store.items() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    # A terminal sends Ctrl-C to the whole group: builder and workers.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert all(damage is None for _, damage in study.store.verify())
+    assert study.build("tracks").ok

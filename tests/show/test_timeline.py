@@ -1,0 +1,115 @@
+"""Timelines put bars where their times are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actionprep.errors import UserError
+from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, lanes_of, pictures_that_fit
+
+RED, BLUE = (220, 40, 40), (40, 60, 220)
+COLORS = {"sit": RED, "rise": BLUE}
+
+
+def read(path: Path) -> np.ndarray:
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def columns_of(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """Columns in which much is of this colour: bars, not the signs of a legend."""
+    same = (np.abs(picture.astype(int) - color).max(axis=2) <= 2)[:-60]
+    return np.flatnonzero(same.sum(axis=0) >= 10)
+
+
+def test_bars_lie_at_their_times(tmp_path: Path) -> None:
+    rows = [TimelineRow("segments", (Bar(2.0, 4.0, "sit"), Bar(4.0, 8.0, "rise")))]
+    path = draw_timeline(rows, (2.0, 12.0), tmp_path / "t.png", colors=COLORS)
+    picture = read(path)
+    red, blue = columns_of(picture, RED), columns_of(picture, BLUE)
+    scale = (red.max() - red.min()) / 2.0
+    assert red.max() < blue.min()
+    assert (blue.max() - blue.min()) / 4.0 == pytest.approx(scale, rel=0.02)
+    assert blue.min() - red.min() == pytest.approx(2 * scale, rel=0.02)
+
+
+def test_bars_are_cut_at_the_span(tmp_path: Path) -> None:
+    rows = [TimelineRow("segments", (Bar(-5.0, 1.0, "sit"), Bar(1.0, 99.0, "rise"), Bar(200.0, 201.0, "sit")))]
+    picture = read(draw_timeline(rows, (0.0, 2.0), tmp_path / "t.png", colors=COLORS))
+    red, blue = columns_of(picture, RED), columns_of(picture, BLUE)
+    assert len(red) == pytest.approx(len(blue), rel=0.03)
+
+
+def test_a_low_score_is_fainter(tmp_path: Path) -> None:
+    found = []
+    for score in (1.0, 0.4):
+        rows = [TimelineRow("prediction", (Bar(0.0, 1.0, "sit", score),))]
+        picture = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
+        found.append(len(columns_of(picture, RED)))
+    assert found[0] > 1000
+    assert found[1] == 0
+
+
+def test_ignored_windows_have_no_colour(tmp_path: Path) -> None:
+    rows = [TimelineRow("snippets", (Bar(0.0, 1.0, "sit", ignored=True),))]
+    picture = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
+    assert len(columns_of(picture, RED)) == 0
+
+
+def test_pictures_stand_above_where_they_were_taken(tmp_path: Path) -> None:
+    rows = [TimelineRow("segments", (Bar(0.0, 10.0, "sit"),))]
+    green = np.full((60, 80, 3), (10, 200, 30), np.uint8)
+    pictures = [(2.5, green), (7.5, green)]
+    picture = read(draw_timeline(rows, (0.0, 10.0), tmp_path / "t.png", colors=COLORS, pictures=pictures))
+    red = columns_of(picture, RED)
+    there = np.isin(np.arange(picture.shape[1]), columns_of(picture, (10, 200, 30)))
+    edges = np.flatnonzero(np.diff(there.astype(int)))
+    middles = (edges[0::2] + edges[1::2]) / 2
+    expected = red.min() + np.array([0.25, 0.75]) * (red.max() - red.min())
+    assert np.allclose(middles, expected, atol=4)
+
+
+def test_labels_of_any_kind_are_drawn(tmp_path: Path) -> None:
+    labels = ["$x^", "a_b {", "日本", "", "ümläut", "%s", "\\frac", "x" * 300]
+    bars = tuple(Bar(at, at + 1.0, label) for at, label in enumerate(labels))
+    path = draw_timeline([TimelineRow("$rec_", bars)], (0, 8), tmp_path / "t.png", title="$t_{", details=["$d"])
+    assert read(path).shape[1] == 1800
+
+
+def test_charts_are_written_as_vectors_too(tmp_path: Path) -> None:
+    rows = [TimelineRow("segments", (Bar(0.0, 1.0, "sit"),))]
+    assert b"<svg" in draw_timeline(rows, (0, 1), tmp_path / "t.svg").read_bytes()
+
+
+def test_a_timeline_needs_rows_a_span_and_an_ending(tmp_path: Path) -> None:
+    rows = [TimelineRow("segments", (Bar(0.0, 1.0, "sit"),))]
+    with pytest.raises(UserError, match=r"needs at least one row and a span of time that is not empty, got \(1, 1\)"):
+        draw_timeline(rows, (1, 1), tmp_path / "t.png")
+    with pytest.raises(UserError, match="at least one row"):
+        draw_timeline([], (0, 1), tmp_path / "t.png")
+    with pytest.raises(UserError, match=r"written as \.png, \.svg or \.pdf, not as t\.bmp"):
+        draw_timeline(rows, (0, 1), tmp_path / "t.bmp")
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=14))
+def test_bars_of_a_lane_never_overlap_and_lanes_are_as_few_as_can_be(found: list[tuple[int, int]]) -> None:
+    bars = [Bar(onset, onset + length, "x") for onset, length in found]
+    lanes = lanes_of(bars)
+    for at, bar in enumerate(bars):
+        for other in range(at):
+            if lanes[other] == lanes[at]:
+                assert bars[other].offset <= bar.onset or bar.offset <= bars[other].onset
+    most = max((sum(bar.onset <= time < bar.offset for bar in bars) for time in range(45)), default=0)
+    assert max(lanes, default=-1) + 1 == most
+
+
+@given(st.floats(0.4, 3), st.floats(0.1, 100))
+def test_pictures_that_fit_lie_inside_the_span(aspect: float, length: float) -> None:
+    times = pictures_that_fit(aspect, (5.0, 5.0 + length))
+    assert 1 <= len(times) <= 16
+    assert 5.0 < times.min() <= times.max() < 5.0 + length

@@ -1,0 +1,168 @@
+"""The table of models: published sizes, messages, counting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from actionprep.errors import UserError
+from actionprep.training.models.registry import (
+    HALF,
+    IMAGENET,
+    MODELS,
+    SIGNED,
+    axes,
+    build_model,
+    count_flops,
+    count_parameters,
+    example_input,
+    model_size,
+)
+
+# As the papers, tables and READMEs state them, in millions.
+PUBLISHED = {
+    "view-transformer-maaf": "48.45",
+    "track-lstm": "16.26",
+    "timesformer": "121.57",
+    "vivit-1": "8.650",
+    "vivit-1-big": "63.70",
+    "vivit-1-small-tube": "7.624",
+    "vivit-2": "44.41",
+    "vivit-2-published": "44.41",
+    "heatmap-transformer": "9.55",
+    "heatmap-transformer-big": "94.76",
+    "motionbert-heatmap": "63.53",
+    "motionbert": "60.42",
+    "poseconv3d": "2.0",
+    "i3d": "12.31",
+}
+
+
+def built(name: str, **sizes: object) -> nn.Module:
+    with torch.device("meta"):
+        return build_model(name, num_classes=sizes.pop("num_classes", MODELS[name].num_classes), **sizes)
+
+
+@pytest.mark.parametrize(("name", "millions"), PUBLISHED.items())
+def test_parameters_are_the_published_ones(name: str, millions: str):
+    digits = len(millions.split(".")[1])
+    assert f"{count_parameters(built(name)) / 1e6:.{digits}f}" == millions
+
+
+@pytest.mark.parametrize("name", [name for name, card in MODELS.items() if card.parameters is not None])
+def test_the_card_states_the_count_that_the_model_has(name: str):
+    assert count_parameters(built(name)) == MODELS[name].parameters
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_takes_its_published_input(name: str):
+    model = built(name).eval()
+    logits = model(example_input(name, batch=2))
+    assert logits.shape[0] == 2
+    assert logits.shape[-1] == MODELS[name].num_classes
+
+
+def test_timesformer_for_twelve_gestures_has_the_published_counts():
+    assert f"{count_parameters(built('timesformer', num_classes=12)) / 1e6:.2f}" == "121.27"
+    assert f"{count_parameters(built('timesformer-light')) / 1e6:.2f}" == "121.29"
+
+
+@pytest.mark.parametrize(("kernel", "counts"), [("3d", (38_912, 52_832, 66_752)), ("2d", (12_032, 16_736, 21_440))])
+def test_resizers_have_the_published_counts(kernel: str, counts: tuple[int, ...]):
+    fronts = [built("i3d-resizer-" + kernel, blocks=blocks).front for blocks in (1, 2, 3)]
+    assert tuple(count_parameters(front) for front in fronts) == counts
+
+
+def test_pixel_models_declare_their_colours_and_the_others_do_not():
+    assert {name for name, card in MODELS.items() if card.pixels} == {
+        name for name, card in MODELS.items() if card.product in ("frames", "lowres")
+    }
+
+
+def test_importing_the_table_does_not_import_torch():
+    code = "import sys, actionprep.training.models.registry; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_model_is_answered_with_the_nearest_name():
+    with pytest.raises(UserError, match=r"no model named 'timesfromer'. Did you mean 'timesformer'\? Models: "):
+        build_model("timesfromer", num_classes=2)
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest_one():
+    with pytest.raises(
+        UserError, match=r"'timesformer' has no setting 'num_frame'. Did you mean 'num_frames'\? It has"
+    ):
+        build_model("timesformer", num_classes=2, num_frame=8)
+
+
+def test_settings_behind_a_front_end_reach_i3d():
+    model = built("i3d-resizer-2d", width_multiplier=0.25)
+    assert count_parameters(model.i3d) == count_parameters(built("i3d-small"))
+
+
+def test_axes_are_read_in_order():
+    assert axes("C3 T8 H224 W224") == (("C", 3), ("T", 8), ("H", 224), ("W", 224))
+    assert MODELS["timesformer"].shape_text == "B, C 3, T 8, H 224, W 224"
+
+
+def test_flops_of_timesformer_are_the_papers_less_what_is_never_read():
+    width, frames, patches, blocks = 768, 8, 196, 12
+    tokens, in_frames = frames * patches, frames * (1 + patches)
+    over_time = 3 * tokens * width**2 + 2 * tokens * frames * width + tokens * width**2
+    over_space = 3 * in_frames * width**2 + 2 * in_frames * (1 + patches) * width + in_frames * width**2
+    mlp = 8 * (1 + tokens) * width**2
+    ends = tokens * width * 3 * 16 * 16 + width * 400
+    # As published, with the projection and temporal_fc one after the other and a last block for all tokens.
+    published = ends + blocks * (over_time + tokens * width**2 + over_space + mlp)
+    assert round(published / 1e9) == 196
+    # Here the two are multiplied beforehand, and the last block serves the class token.
+    joined = width**3 + width**2
+    for_cls = 2 * in_frames * width**2 + 2 * frames * width**2 + 2 * frames * (1 + patches) * width + 8 * width**2
+    expected = ends + blocks * (over_time + joined) + (blocks - 1) * (over_space + mlp) + for_cls
+    assert count_flops(built("timesformer"), example_input("timesformer")) == 2 * expected
+
+
+@pytest.mark.parametrize("name", ["track-lstm", "i3d-transformer-resizer", "vivit-2", "motionbert"])
+def test_the_size_of_a_model_is_counted_at_its_published_sizes(name: str):
+    size = model_size(name)
+    assert size.parameters == count_parameters(built(name))
+    assert size.flops == count_flops(built(name), example_input(name))
+
+
+def test_factorising_spares_most_of_the_work():
+    assert model_size("vivit-2").flops < model_size("vivit-2-published").flops / 2
+
+
+def test_flops_of_a_linear_layer_are_counted_by_hand():
+    assert count_flops(nn.Linear(5, 7), torch.zeros(3, 5)) == 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_flops_of_an_lstm_are_counted_by_hand(device: str):
+    model = nn.LSTM(6, 4, batch_first=True, device=device)
+    assert count_flops(model, torch.zeros(2, 9, 6, device=device)) == 2 * 2 * 9 * (4 * 4) * (6 + 4)
+
+
+def test_flops_leave_the_mode_of_the_model_alone():
+    model = nn.Dropout()
+    count_flops(model, torch.zeros(2))
+    assert model.training
+
+
+@pytest.mark.parametrize("pixels", [IMAGENET, HALF, SIGNED])
+def test_pixels_are_ranged_then_normalised(pixels):
+    clip = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
+    low, high = pixels.value_range
+    mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (pixels.mean, pixels.std))
+    expected = ((clip.double() / 255 * (high - low) + low) - mean) / std
+    torch.testing.assert_close(pixels.apply(clip).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pixels_turn_bgr_into_rgb():
+    clip = torch.randint(0, 256, (1, 3, 2, 2, 2), dtype=torch.uint8)
+    assert torch.equal(SIGNED.apply(clip, color_order="BGR"), SIGNED.apply(clip.flip(1)))

@@ -1,0 +1,104 @@
+"""Small skeleton models: their size, and what they must and must not see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from actionprep.datasets.skeletons import skeleton
+from actionprep.training.models.skeleton_features import SkeletonFeatures
+from actionprep.training.models.skeleton_tcn import SkeletonTCN
+from actionprep.training.models.skeleton_transformer import SkeletonTransformer
+
+MODELS = [SkeletonTCN, SkeletonTransformer]
+
+
+def clip(persons=1, layout="jhmdb15", dims=2, seed=0):
+    torch.manual_seed(seed)
+    joints = skeleton(layout).num_joints
+    return torch.randn(2, persons, 12, joints, dims), torch.rand(2, persons, 12, joints) + 0.1
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("layout", "dims"), [("jhmdb15", 2), ("kinect20", 3), ("coco17", 2)])
+def test_models_have_about_a_third_of_a_million_parameters(model, layout, dims):
+    net = model(20, layout, dims)
+    assert 0.25e6 < sum(p.numel() for p in net.parameters()) < 0.36e6
+    assert net.eval()(*clip(2, layout, dims)).shape == (2, 20)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_do_not_see_where_or_how_big_a_person_is(model):
+    net = model(5, "jhmdb15", 2).eval()
+    keypoints, score = clip()
+    moved = keypoints * 37 + torch.tensor([300.0, -80.0])
+    assert torch.allclose(net(keypoints, score), net(moved, score), atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_do_not_see_coordinates_of_missing_joints(model):
+    net = model(5, "jhmdb15", 2).eval()
+    keypoints, score = clip()
+    score[:, :, 3:6, 2:4] = 0
+    other = torch.where(score[..., None] > 0, keypoints, 1e3)
+    assert torch.allclose(net(keypoints, score), net(other, score), atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_absent_person_changes_nothing_and_order_of_persons_neither(model):
+    net = model(5, "jhmdb15", 2).eval()
+    keypoints, score = clip(2)
+    assert torch.allclose(net(keypoints, score), net(keypoints.flip(1), score.flip(1)), atol=1e-5)
+    alone = net(keypoints[:, :1], score[:, :1])
+    score[:, 1] = 0
+    assert torch.allclose(net(keypoints, score), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_clip_without_anybody_has_finite_logits(model):
+    keypoints, score = clip()
+    assert model(5, "jhmdb15", 2).eval()(keypoints, score * 0).isfinite().all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_see_the_order_of_frames(model):
+    net = model(5, "jhmdb15", 2).eval()
+    keypoints, score = clip()
+    assert not torch.allclose(net(keypoints, score), net(keypoints.flip(2), score.flip(2)), atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_learn_a_direction_of_movement(model):
+    torch.manual_seed(0)
+    # The same poses for both classes: a wrist that goes up, and the clip run backwards.
+    keypoints = torch.randn(1, 1, 1, 15, 2).expand(16, 1, 12, 15, 2).clone()
+    keypoints[:, 0, :, 11, 1] += torch.linspace(0, 2, 12)
+    keypoints = keypoints + 0.05 * torch.randn_like(keypoints)
+    label = torch.arange(16) % 2
+    keypoints[label == 1] = keypoints[label == 1].flip(2)
+    score = torch.ones(keypoints.shape[:-1])
+    net = model(2, "jhmdb15", 2)
+    optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(net(keypoints, score), label).backward()
+        optimiser.step()
+    assert (net.eval()(keypoints, score).argmax(1) == label).all()
+
+
+def test_features_are_what_their_names_say():
+    features = SkeletonFeatures("jhmdb15", 2, stride=2)
+    keypoints, score = clip()
+    score[:] = 1
+    out = features(keypoints, score)[0, 0].T.split(list(features.groups.values()), -1)
+    coordinates, velocity, slow, bones, distances = out
+    centre = keypoints[0].flatten(0, 2).mean(0)
+    size = (keypoints[0] - centre).square().sum(-1).mean().sqrt()
+    place = (keypoints[0, 0] - centre) / size
+    assert torch.allclose(coordinates, place.flatten(1), atol=1e-5)
+    assert torch.allclose(velocity[1:], place.diff(dim=0).flatten(1), atol=1e-5)
+    assert torch.allclose(slow[2:], (place[2:] - place[:-2]).flatten(1), atol=1e-5)
+    layout = skeleton("jhmdb15")
+    for column, (joint, parent) in enumerate(layout.bones):
+        assert torch.allclose(bones[:, 2 * column : 2 * column + 2], place[:, joint] - place[:, parent], atol=1e-5)
+    assert torch.allclose(distances, torch.stack([torch.pdist(frame) for frame in place]), atol=1e-5)
