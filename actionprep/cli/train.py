@@ -203,30 +203,45 @@ def predict(
 
 @app.command(rich_help_panel=KNOW)
 @guarded
-def models(
-    flops: Annotated[bool, typer.Option(help="Also count multiply-adds (takes a while).")] = True,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List every model with what it reads, its size and its source."""
     from actionprep.cli import output
-    from actionprep.training.models.registry import describe_models
+    from actionprep.training.models.registry import MODELS, load_model_files, model_size
 
-    rows = describe_models(flops=flops)
+    load_model_files()
+    sizes = {name: model_size(name) for name in MODELS}
     if json:
-        output.print_json(rows)
+        output.print_json(
+            [
+                {
+                    "name": name,
+                    "product": card.product,
+                    "input_shape": card.shape_text,
+                    "num_classes": card.num_classes,
+                    "parameters": sizes[name].parameters,
+                    "flops": sizes[name].flops,
+                    "source": card.source,
+                    "faults_fixed": list(card.faults_fixed),
+                }
+                for name, card in MODELS.items()
+            ]
+        )
         return
     output.print_table(
         "Models",
         ("name", "product", "input", "parameters", "GFLOPs", "source"),
         [
             (
-                row["name"], row["product"], row["input_shape"], f"{row['parameters']:,}",
-                "" if row["flops"] is None else f"{row['flops'] / 1e9:,.1f}", row["source"],
+                name,
+                card.product,
+                card.shape_text,
+                f"{sizes[name].parameters:,}",
+                f"{sizes[name].flops / 1e9:,.1f}",
+                card.source,
             )
-            for row in rows
+            for name, card in MODELS.items()
         ],
-    )  # fmt: skip
+    )
 
 
 @app.command(rich_help_panel=KNOW)
