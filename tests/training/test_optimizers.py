@@ -55,7 +55,9 @@ def test_vectors_and_codes_do_not_decay_and_the_head_has_its_own_rate():
     assert found[id(model.head.bias)] == (1e-2, 0.0)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
 def test_each_name_is_its_rule(name, kind):
     assert type(make_optimizer(Small(), OptimizerSettings(name=name))) is kind
 
