@@ -148,9 +148,9 @@ def fit(
     output.print_next("actiontrain test", "tests it once on the part that it has not seen")
 
 
-@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@app.command("test", rich_help_panel=WORK, cls=ManyValuesCommand)
 @guarded
-def test(
+def score(
     run: Annotated[Text, typer.Argument(help="Run, by name or folder; the last one when left out.")] = None,
     store: Annotated[Optional[Path], typer.Option("--store", help="Another store than the run was trained on.")] = None,  # noqa: UP045
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
@@ -184,8 +184,8 @@ def predict(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
     length: Annotated[Optional[float], typer.Option(help="Window in ms. [default: as trained]", min=1)] = None,  # noqa: UP045
     stride: Annotated[
-        Optional[float], typer.Option(help="From window to window in ms. [default: a quarter]", min=1)
-    ] = None,  # noqa: UP045
+        float | None, typer.Option(help="From window to window in ms. [default: a quarter]", min=1)
+    ] = None,
     device: DeviceOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
