@@ -143,7 +143,7 @@ def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, 
 def _refuse_without_inputs(item: PlannedItem, refused: Mapping[str, InputProblem]) -> None:
     for one in find_stage(item.key.product).inputs(item.settings):
         if one.product in refused:
-            raise InputProblem(f"its input '{one.product}' could not be made")
+            raise InputProblem(f"its input '{one.product}' could not be made", derived=True)
 
 
 class WriteBehind:
@@ -317,7 +317,7 @@ def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None
             continue
         failed = [name for name in feed.reads if name in report.problems]
         if failed:
-            report.problems[feed.name] = InputProblem(f"its input '{failed[0]}' could not be made")
+            report.problems[feed.name] = InputProblem(f"its input '{failed[0]}' could not be made", derived=True)
             continue
         try:
             returned[feed.name] = feed.take(block, {name: returned[name] for name in feed.reads})
