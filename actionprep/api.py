@@ -153,10 +153,18 @@ class Study:
         enforce:   also make inputs anew that were made with other settings than the file's; the default does so only
             when no stage is named.
         """
+        from actionprep.datasets.alignment import require_aligned
         from actionprep.pipeline.plan import make_plan
 
         wanted = [self._product(name) for name in stages] or list(self.folder.study.stages)
         selection = self.select(views, skip_incomplete=skip_incomplete)
+        if not self.folder.study.allow_misaligned:
+            require_aligned(
+                self.catalogue,
+                selection.recordings,
+                tolerance=self.folder.study.tolerance,
+                views=sorted({view.id for view in selection.views}),
+            )
         return make_plan(
             self.catalogue,
             self.store,
@@ -387,6 +395,7 @@ def make_demo(
         recordings="recordings.csv",
         segments=("segments.csv",),
         offsets="views.csv",
+        tolerance=0.1,  # the slowest camera has ten frames a second
     )
     made = Study(init_study(folder, study, chosen={"tracks": {"tracker": "lk"}}, models=settings_models()))
     made.scan()

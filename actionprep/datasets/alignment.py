@@ -163,8 +163,8 @@ def require_aligned(
         raise UserError(
             f"The views of recording '{recording}' are not aligned to {tolerance:g} s: "
             f"{'; '.join(found.problems)}.{others}\n"
-            "Give each view's offset in a table (study.offsets), raise study.tolerance, or go on as it is with "
-            "--allow-misaligned."
+            "Under [study] in actionprep.toml, name a table with each view's clock (offsets), raise the tolerance, or "
+            "go on as it is with allow_misaligned = true."
         )
 
 

@@ -301,3 +301,59 @@ register(
         "schedule": {"name": "cosine", "warmup": 0.1},
     },
 )
+
+register(
+    "track-lstm",
+    "Points of all views side by side in an LSTM, a label for every frame, averaged over a snippet. The published "
+    "model's shape with real points, validity and normalised coordinates.",
+    model="track-lstm",
+    product="tracks",
+    epochs=60,
+    batch=16,
+    ema=0.98,
+    refit=True,
+    test_variants=8,
+    tables={
+        "sizes": {"hidden": 256, "layers": 2, "dropout": 0.3},
+        "input": {"points": 200, "overlap": 1},
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05, "gradient_clip": 1.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
+)
+
+register(
+    "track-cnn-lstm",
+    "The same LSTM behind a small CNN that sees the views as channels; takes any number of points.",
+    model="track-cnn-lstm",
+    product="tracks",
+    epochs=60,
+    batch=16,
+    ema=0.98,
+    refit=True,
+    test_variants=8,
+    tables={
+        "sizes": {"hidden": 256, "layers": 2, "dropout": 0.3},
+        "input": {"points": 200, "overlap": 1},
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05, "gradient_clip": 1.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
+)
+
+register(
+    "view-transformer-maaf",
+    "The published multi-view transformer, size for size: 500 points a view, view attention, a CNN for each instant.",
+    model="view-transformer-maaf",
+    product="tracks",
+    epochs=40,
+    batch=4,
+    refit=False,
+    patience=10,
+    tables={
+        "input": {"points": 500, "overlap": 1},
+        "loss": {"label_smoothing": 0.1},
+        "optimizer": {"learning_rate": 1e-4, "weight_decay": 0.01, "gradient_clip": 1.0},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    },
+)

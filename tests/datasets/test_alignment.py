@@ -91,9 +91,8 @@ def test_work_on_several_views_stops_for_recordings_that_are_not_aligned():
         require_aligned(catalogue, ["a", "b", "c"], tolerance=0.05)
     assert str(error.value) == (
         "The views of recording 'a' are not aligned to 0.05 s: no instant is seen by all views ('0' 0.000 to 9.960 s, "
-        "'1' 20.000 to 29.960 s).\nGive each view's offset in a table (study.offsets), raise study.tolerance, or go "
-        "on as "
-        "it is with --allow-misaligned."
+        "'1' 20.000 to 29.960 s).\nUnder [study] in actionprep.toml, name a table with each view's clock (offsets), "
+        "raise the tolerance, or go on as it is with allow_misaligned = true."
     )
     require_aligned(catalogue, ["b", "c"], tolerance=0.05)
     require_aligned(catalogue, ["a"], tolerance=0.05, views=["1"])
