@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BEHIND_BYTES = 64 << 20
 
 # A block should fit into a processor's cache with what is made of it, and still be worth a call.
-_BLOCK_BYTES = 24 << 20
+_BLOCK_BYTES = 16 << 20
 
 
 @dataclass
@@ -63,7 +63,7 @@ def run_pass(
     feeds = [_Feed(stage, stages) for stage in _inputs_first(stages)]
     report = PassReport()
     with VideoReader(source.path, times=source.times, threads=threads) as reader:
-        size = block_frames or int(np.clip(_BLOCK_BYTES // (source.height * source.width * 3), 4, 32))
+        size = block_frames or int(np.clip(_BLOCK_BYTES // (source.height * source.width * 3), 4, 16))
         for block in _blocks(reader, [feed.stage for feed in feeds], size):
             _to_all(feeds, report, block)
             report.num_frames += len(block)
