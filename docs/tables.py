@@ -59,7 +59,9 @@ def formats_table(kind: str) -> str:
     """Layouts, segment formats or pose formats."""
     from actionprep.api import list_formats
 
-    return _table(("name", "what it is"), [(f"`{name}`", _text(what)) for one, name, what in list_formats() if one == kind])
+    return _table(
+        ("name", "what it is"), [(f"`{name}`", _text(what)) for one, name, what in list_formats() if one == kind]
+    )
 
 
 def backends_table(kind: str) -> str:
