@@ -141,5 +141,3 @@ def tiny_recipe(**changes: object) -> Recipe:
     }
     recipe = Recipe.from_tables(base, where="the tests' recipe")
     return recipe.changed({name.replace("__", "."): value for name, value in changes.items()})
-
-

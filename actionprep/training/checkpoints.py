@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,13 +164,22 @@ def read_safely(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run's best.ckpt appears with its first validated epoch.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch warns of pickle protocols that it then refuses.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        found = re.search(r"(Trying to load[^\n]*|Unsupported (?!operand)[^\n]*)", str(error))
+        with open(path, "rb") as file:
+            is_plain_pickle = file.read(1) == b"\x80"
+        if found is None and not is_plain_pickle:
+            raise UserError(
+                f"{path} cannot be read as a checkpoint: it is damaged, cut off, or another kind of file."
+            ) from None
+        reason = found[1] if found else "a pickle that PyTorch did not write"
         raise UserError(
             f"{path} was not loaded: besides weights and plain values it holds objects, and opening those could run "
-            "code "
-            f"that somebody put there.\nGet the file from its source again, or save it there anew as a state_dict. "
+            f"code that somebody put there.\nGet the file from its source again, or save it there anew as a state_dict. "
             f"(PyTorch: {reason})"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:

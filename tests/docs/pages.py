@@ -86,7 +86,7 @@ def rows_under(page: Path, heading: str) -> list[list[str]]:
     lines = []
     for line in after.splitlines():
         if line.startswith("|"):
-            lines.append([cell.strip().strip("`") for cell in line.strip("|").split(" | ")])
+            lines.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
         elif lines or line.startswith("#"):
             break
     return lines[2:]

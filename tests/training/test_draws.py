@@ -15,10 +15,9 @@ def test_a_sample_draws_the_same_in_any_batch(seed, epoch, row):
 
 
 def test_other_epochs_seeds_and_samples_draw_other_numbers():
-    drawn = {
-        float(Draws(*given).uniform()[0])
-        for given in ((0, 0, [0]), (1, 0, [0]), (0, 1, [0]), (0, 0, [1]))
-    } | {float(Draws(0, 0, [0], variant=1).uniform()[0])}
+    drawn = {float(Draws(*given).uniform()[0]) for given in ((0, 0, [0]), (1, 0, [0]), (0, 1, [0]), (0, 0, [1]))} | {
+        float(Draws(0, 0, [0], variant=1).uniform()[0])
+    }
     assert len(drawn) == 5
 
 

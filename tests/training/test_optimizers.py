@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -25,7 +27,7 @@ def test_cosine_rises_to_the_highest_rate_and_falls_to_nearly_none():
     assert max(found) == found[9] == 1.0
     assert found[55] == pytest.approx(0.5, abs=0.01)
     assert found[-1] < 0.001
-    assert all(later <= earlier for earlier, later in zip(found[10:], found[11:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(found[10:]))
 
 
 def test_multistep_falls_at_its_epochs():
@@ -55,7 +57,9 @@ def test_vectors_and_codes_do_not_decay_and_the_head_has_its_own_rate():
     assert found[id(model.head.bias)] == (1e-2, 0.0)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
 def test_each_name_is_its_rule(name, kind):
     assert type(make_optimizer(Small(), OptimizerSettings(name=name))) is kind
 

@@ -22,7 +22,10 @@ def test_subjects_are_kept_apart_when_they_are_known(store):
     table = read_table(store, "default")
     parts = choose_parts(store, table, SplitChoice())
     assert (parts.by, parts.why) == ("subject", "split by subject")
-    of = {part: {table.subjects[table.recording[row]] for row in parts.split.rows(part)} for part in ("train", "val", "test")}
+    of = {
+        part: {table.subjects[table.recording[row]] for row in parts.split.rows(part)}
+        for part in ("train", "val", "test")
+    }
     assert not of["train"] & of["test"]
     assert not of["train"] & of["val"]
     assert sum(map(len, of.values())) == 5
@@ -45,7 +48,10 @@ def test_sessions_come_before_recordings(store):
 def test_named_subjects_are_taken_as_named_and_val_is_carved_out_of_train(store):
     table = read_table(store, "default")
     parts = choose_parts(store, table, SplitChoice(train=("1", "3", "5"), test=("2", "4")))
-    subjects = {part: {table.subjects[table.recording[row]] for row in parts.split.rows(part)} for part in ("train", "val", "test")}
+    subjects = {
+        part: {table.subjects[table.recording[row]] for row in parts.split.rows(part)}
+        for part in ("train", "val", "test")
+    }
     assert subjects["test"] == {"2", "4"}
     assert subjects["train"] | subjects["val"] == {"1", "3", "5"}
     assert len(subjects["val"]) == 1

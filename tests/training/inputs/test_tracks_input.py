@@ -136,9 +136,7 @@ def test_reading_from_the_store_as_needed_gives_what_memory_gives(store):
     assert not streamed.in_memory
     rows = [2, 0, 5]
     for draws in (None, 11):
-        pair = [
-            reader.read(rows, None if draws is None else Draws(draws, 0, rows)) for reader in (held, streamed)
-        ]
+        pair = [reader.read(rows, None if draws is None else Draws(draws, 0, rows)) for reader in (held, streamed)]
         for name in pair[0]:
             torch.testing.assert_close(pair[0][name], pair[1][name])
 
@@ -207,7 +205,9 @@ def test_mirroring_swaps_the_labels_that_the_map_pairs(store):
 
 
 def test_a_flip_map_with_a_wrong_label_is_refused(store):
-    with pytest.raises(UserError, match=r"flip_labels names 'wave', which is no label here\. Labels: left, right, up\."):
+    with pytest.raises(
+        UserError, match=r"flip_labels names 'wave', which is no label here\. Labels: left, right, up\."
+    ):
         reader_of(store, flip=0.5, flip_labels={"left": "wave"})
     with pytest.raises(UserError, match="must pair labels both ways"):
         reader_of(store, flip=0.5, flip_labels={"left": "right"})
@@ -229,7 +229,9 @@ def test_mixed_samples_take_their_points_from_both(store):
 def test_a_store_without_tracks_says_which_stage_to_run(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], ["left"], ["1"], seconds=1.0))
-    with pytest.raises(UserError, match=r"reads 'tracks', and the store .* has none of it; it has snippets\.\nMake it with"):
+    with pytest.raises(
+        UserError, match=r"reads 'tracks', and the store .* has none of it; it has snippets\.\nMake it with"
+    ):
         reader_of(store)
 
 

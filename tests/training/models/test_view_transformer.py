@@ -48,9 +48,7 @@ def test_pictures_equal_a_plain_loop_over_points():
     xy, velocity, valid = (given[name][:, :, 0] for name in ("xy", "velocity", "valid"))
     xy = xy * 1.8  # some points leave the picture
     found = FlowPictures(grid=6, extent=1.5, fast=2.0)(xy, velocity, valid)[0]
-    expected = pictures_by_loop(
-        xy[0].numpy(), velocity[0].numpy(), valid[0].numpy(), grid=6, extent=1.5, fast=2.0
-    )
+    expected = pictures_by_loop(xy[0].numpy(), velocity[0].numpy(), valid[0].numpy(), grid=6, extent=1.5, fast=2.0)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 

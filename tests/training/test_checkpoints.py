@@ -1,0 +1,104 @@
+import os
+import pickle
+
+import pytest
+import torch
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.errors import UserError
+from actionprep.training.checkpoints import card_of, load_checkpoint, make_model, read_safely
+from actionprep.training.datasets import make_reader, read_table
+
+
+class Harmful:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    store = make_store(tmp_path_factory.mktemp("checkpoints") / "store", subjects=2)
+    table, recipe = read_table(store, "default"), tiny_recipe()
+    reader = make_reader(store, table, recipe.input)
+    card = card_of(recipe, table, ("0",), reader, pipeline={"product": "tracks", "stages": {}}, phase="refit")
+    model = make_model(card)
+    return {"actionprep": card, "state_dict": {f"model.{name}": values for name, values in model.state_dict().items()}}
+
+
+def save(content, path):
+    torch.save(content, path)
+    return path
+
+
+def test_a_checkpoint_loads_with_its_model_and_its_classes(content, tmp_path):
+    found = load_checkpoint(save(content, tmp_path / "best.ckpt"))
+    assert found.labels == ("left", "right", "up")
+    for name, values in found.model.state_dict().items():
+        assert torch.equal(values, content["state_dict"][f"model.{name}"])
+
+
+def test_averaged_weights_are_used_where_there_are_any(content, tmp_path):
+    average = {f"average.{name}": values * 0 for name, values in content["state_dict"].items()}
+    state = {**content["state_dict"], **average, "average.steps": torch.zeros((), dtype=torch.int64)}
+    found = load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
+    assert not any(values.any() for values in found.model.state_dict().values())
+
+
+@pytest.mark.parametrize("how", ["torch", "plain"])
+def test_a_malicious_pickle_is_refused_and_does_not_run(content, tmp_path, how):
+    target, path = tmp_path / "made by the pickle", tmp_path / "best.ckpt"
+    harmful = {**content, "extra": Harmful(target)}
+    if how == "torch":
+        torch.save(harmful, path)
+    else:
+        path.write_bytes(pickle.dumps(harmful))
+    with pytest.raises(UserError, match="was not loaded: besides weights and plain values it holds objects"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "best.ckpt"
+    path.write_text("not a checkpoint", encoding="utf-8")
+    with pytest.raises(UserError, match="another kind of file"):
+        load_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+        load_checkpoint(path)
+    with pytest.raises(UserError, match="There is no checkpoint"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
+    path = save(content, tmp_path / "best.ckpt")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError, match="damaged, cut off"):
+        load_checkpoint(path)
+
+
+def test_foreign_weights_are_told_from_ours(tmp_path):
+    path = save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "foreign.pth")
+    with pytest.raises(UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit"):
+        load_checkpoint(path)
+
+
+def test_weights_of_another_model_are_refused(content, tmp_path):
+    state = dict(content["state_dict"])
+    state.pop("model.head.weight")
+    with pytest.raises(UserError, match=r"are not those of the model that it names, view-transformer"):
+        load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(content, tmp_path):
+    newer = {**content, "actionprep": {**content["actionprep"], "schema": 99}}
+    with pytest.raises(UserError, match=r"written by a newer actionprep \(schema 99, known 1\)"):
+        load_checkpoint(save(newer, tmp_path / "best.ckpt"))
+
+
+def test_the_card_is_plain_values(content, tmp_path):
+    assert read_safely(save(content["actionprep"], tmp_path / "card.pt")) == content["actionprep"]

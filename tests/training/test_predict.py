@@ -1,0 +1,170 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from training_fakes import MOTIONS, make_store, tiny_recipe, write_tracks
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.fit import fit
+from actionprep.training.parts import SplitChoice
+from actionprep.training.predict import (
+    Timeline,
+    open_checkpoint,
+    pipeline_settings,
+    predict,
+    predict_videos,
+    sliding_windows,
+)
+
+
+def timeline(onset, offset, rows, labels=("a", "b"), several=False) -> Timeline:
+    return Timeline("rec", labels, np.array(onset, float), np.array(offset, float), np.array(rows, float), several)
+
+
+def test_overlapping_windows_are_averaged_where_they_overlap():
+    onset, offset, mean = timeline([0, 1], [2, 3], [[1.0, 0.0], [0.2, 0.8]]).pieces()
+    assert onset.tolist() == [0, 1, 2]
+    assert offset.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(mean, [[1, 0], [0.6, 0.4], [0.2, 0.8]])
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6), st.floats(0, 1)), min_size=1, max_size=12))
+def test_pieces_equal_an_average_at_each_instant(windows):
+    onset = np.array([start for start, _, _ in windows], float)
+    offset = onset + [length for _, length, _ in windows]
+    rows = np.array([[p, 1 - p] for _, _, p in windows])
+    start, end, mean = timeline(onset, offset, rows).pieces()
+    for instant in np.arange(0, 27, 0.5) + 0.25:
+        covering = (onset <= instant) & (instant < offset)
+        piece = np.flatnonzero((start <= instant) & (instant < end))
+        assert len(piece) == (1 if covering.any() else 0)
+        if covering.any():
+            np.testing.assert_allclose(mean[piece[0]], rows[covering].mean(axis=0), atol=1e-9)
+
+
+def test_neighbouring_pieces_of_one_label_are_one_segment():
+    found = timeline([0, 1, 2], [1, 2, 3], [[0.9, 0.1], [0.7, 0.3], [0.1, 0.9]]).segments()
+    assert [(one.onset, one.offset, one.label) for one, _ in found] == [(0, 2, "a"), (2, 3, "b")]
+    assert found[0][1] == pytest.approx(0.8)
+
+
+def test_a_gap_without_windows_parts_segments():
+    found = timeline([0, 2], [1, 3], [[0.9, 0.1], [0.9, 0.1]]).segments()
+    assert [(one.onset, one.offset) for one, _ in found] == [(0, 1), (2, 3)]
+
+
+def test_unsure_and_short_pieces_may_be_left_out():
+    line = timeline([0, 1, 2], [1, 2, 2.1], [[0.9, 0.1], [0.55, 0.45], [0.05, 0.95]])
+    assert [one.label for one, _ in line.segments(threshold=0.6)] == ["a", "b"]
+    assert [one.label for one, _ in line.segments(min_s=0.5)] == ["a"]
+
+
+def test_several_labels_may_hold_at_once():
+    line = timeline([0, 1], [1, 2], [[0.9, 0.8], [0.2, 0.7]], several=True)
+    assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (0, 2, "b")]
+
+
+def test_the_csv_reads_back():
+    text = timeline([0, 1], [1, 2.5], [[0.9, 0.1], [0.2, 0.8]], labels=("a, b", "c")).to_csv()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["onset"], row["offset"], row["label"]) for row in rows] == [
+        ("0.000", "1.000", "a, b"),
+        ("1.000", "2.500", "c"),
+    ]
+
+
+@given(st.floats(0.1, 30), st.floats(0.1, 10), st.floats(0.05, 5))
+def test_windows_cover_the_span_and_stay_inside(seconds, length, stride):
+    onset, offset = sliding_windows((2.0, 2.0 + seconds), length_s=length, stride_s=stride)
+    assert onset[0] == pytest.approx(2.0)
+    assert offset[-1] == pytest.approx(2.0 + seconds)
+    assert (onset >= 2.0 - 1e-9).all()
+    assert (offset <= 2.0 + seconds + 1e-6).all()
+    assert (np.diff(onset) > 0).all()
+    if len(onset) > 1:
+        np.testing.assert_allclose(offset - onset, length)
+
+
+def test_a_window_without_length_is_refused():
+    with pytest.raises(UserError, match="A window must be longer than 0 s, got -1"):
+        sliding_windows((0, 1), length_s=-1)
+    with pytest.raises(UserError, match="The stride must be above 0 s, got 0"):
+        sliding_windows((0, 9), length_s=1, stride_s=0)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    store = make_store(folder / "store", subjects=4, repeats=2)
+    recipe = tiny_recipe(epochs=14, batch=3, optimizer__learning_rate=0.005)
+    split = SplitChoice(train=("1", "2", "3", "4"), val_share=0.0)
+    return fit(store, recipe, folder / "run", split=split, tensorboard=False)
+
+
+def two_motions(folder, settings=None) -> Store:
+    """One recording that moves right and then up."""
+    store = Store(folder, create=True)
+    parts = Store(folder.with_name("parts"), create=True)
+    for label, start in (("right", 0.0), ("up", 3.0)):
+        write_tracks(parts, label, "0", direction=MOTIONS[label], num_windows=6, start=start, settings=settings)
+    right, up = (parts.item("tracks", label, "0") for label in ("right", "up"))
+    made = {"settings": settings or {"grid": 4, "tracker": "lk"}, "version": 1, "inputs": {}}
+    with store.write("tracks", "long", "0", fingerprint="x", provenance=made) as item:
+        for name in right:
+            values = np.concatenate([right[name][:], up[name][:]])
+            item.write(name, values, axes=tuple("abcd"[: values.ndim]))
+        item.attributes.update(right.attributes)
+    return store
+
+
+def test_a_long_recording_becomes_a_timeline(trained, tmp_path):
+    [line] = predict(trained, two_motions(tmp_path / "store"), window_s=1.2, stride_s=0.3)
+    middle = (line.onset + line.offset) / 2
+    said = [line.labels[code] for code in line.probabilities.argmax(axis=1)]
+    assert {label for at, label in zip(middle, said, strict=True) if at < 2.2} == {"right"}
+    assert {label for at, label in zip(middle, said, strict=True) if at > 3.7} == {"up"}
+    paths = line.write(tmp_path / "out")
+    assert [path.name for path in paths] == ["timeline.csv", "windows.csv", "timeline.png"]
+    assert paths[2].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_a_window_the_whole_recording_is_one(trained, tmp_path):
+    [line] = predict(trained.best, two_motions(tmp_path / "store"))
+    assert len(line.onset) == 1
+
+
+def test_a_store_made_with_other_settings_is_refused(trained, tmp_path):
+    store = two_motions(tmp_path / "store", settings={"grid": 9, "tracker": "lk"})
+    with pytest.raises(UserError, match=r"The tracks in .* were made with other settings than those .*: grid\."):
+        predict(trained, store)
+
+
+def test_a_recording_that_is_not_there_is_named(trained, tmp_path):
+    with pytest.raises(UserError, match=r"No tracks of recording 'short' in .*There are long\."):
+        predict(trained, two_motions(tmp_path / "store"), recordings=["short"])
+
+
+def test_raw_videos_are_built_with_the_settings_of_the_training(trained, tmp_path):
+    video = tmp_path / "new.mp4"
+    video.write_bytes(b"")
+    asked = []
+
+    def build(videos, settings, views):
+        asked.append((videos, settings, views))
+        return two_motions(tmp_path / "store")
+
+    line = predict_videos(trained, [video], build, window_s=1.2)
+    assert line.recording == "long"
+    assert asked == [([video], {"tracks": {"grid": 4, "tracker": "lk"}}, ("0",))]
+    assert pipeline_settings(open_checkpoint(trained)) == {"tracks": {"grid": 4, "tracker": "lk"}}
+
+
+def test_too_many_and_missing_videos_are_refused(trained, tmp_path):
+    with pytest.raises(UserError, match=r"trained on 1 view\(s\), 0, and got 2 video\(s\)"):
+        predict_videos(trained, ["a.mp4", "b.mp4"], lambda *_: None)
+    with pytest.raises(UserError, match=r"No such video: .*a\.mp4"):
+        predict_videos(trained, [tmp_path / "a.mp4"], lambda *_: None)

@@ -1,0 +1,99 @@
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.errors import UserError
+from actionprep.training.fit import fit
+from actionprep.training.parts import SplitChoice
+from actionprep.training.report import report_html
+from actionprep.training.run import Run, new_run_folder
+from actionprep.training.test import run_test
+
+VOID = {"meta", "br", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and gathers text and what the page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.fetched = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.fetched += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(run: Run) -> Page:
+    page = Page()
+    page.feed(report_html(run))
+    page.close()
+    assert page.open == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    store = make_store(folder / "store", subjects=4, views=("0", "1"))
+    found = fit(store, tiny_recipe(epochs=2), folder / "run", split=SplitChoice(test=("4",)), tensorboard=False)
+    before = read(found)
+    assert "not tested yet" in " ".join(before.text)
+    run_test(found, store, repeats=20)
+    return found
+
+
+def test_the_page_is_whole_and_fetches_nothing(run):
+    assert read(run).fetched == []
+
+
+def test_the_page_shows_curves_confusion_and_every_table(run):
+    text = " ".join(read(run).text)
+    for part in ("Curves", "Confusion", "Classes", "Subjects", "Views", "Split", "all settings", "95 % interval"):
+        assert part in text
+    assert f"{run.tested['figures']['accuracy'] * 100:.1f} %" in text
+
+
+def test_names_that_look_like_html_are_shown_as_they_are(run):
+    facts = run.facts
+    labels = ["<b>left</b>", *facts["labels"][1:]]
+    try:
+        run.change(labels=labels)
+        assert "<b>left</b>" in " ".join(read(run).text)
+    finally:
+        run.change(labels=facts["labels"])
+
+
+def test_a_class_without_samples_shows_no_number(run):
+    tested = run.tested
+    tested["classes"][0] |= {"f1": None, "recall": None}
+    run.write_json("test.json", tested)
+    assert "–" in " ".join(read(run).text)
+
+
+def test_the_confusion_matrix_in_the_page_is_the_saved_one(run):
+    confusion = np.load(run.folder / "confusion.npy")
+    html = report_html(run)
+    for row, label in enumerate(run.labels):
+        for column, other in enumerate(run.labels):
+            assert f"{label} → {other}: {confusion[row, column]} (" in html
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
+        Run.open(tmp_path)
+
+
+def test_new_runs_are_numbered(tmp_path):
+    assert new_run_folder(tmp_path, "tiny").name == "tiny-01"
+    (tmp_path / "tiny-01").mkdir()
+    assert new_run_folder(tmp_path, "tiny").name == "tiny-02"
