@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(
-    r"(?:<!-- only parsed: (?P<why>[^>]+?) -->\n+)?```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    r"(?:<!-- only parsed: (?P<why>[^>]+?) -->\n+)?"
+    r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
@@ -85,7 +86,7 @@ def rows_under(page: Path, heading: str) -> list[list[str]]:
     lines = []
     for line in after.splitlines():
         if line.startswith("|"):
-            lines.append([cell.strip().strip("`") for cell in line.strip("|").split(" | ")])
+            lines.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
         elif lines or line.startswith("#"):
             break
     return lines[2:]
