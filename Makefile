@@ -37,11 +37,13 @@ test: install
 	$(BIN)/python -m pytest
 
 docs: install
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python docs/tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install
-	for file in benchmarks/[a-z]*.py; do \
-		case $$file in benchmarks/common.py) ;; *) $(BIN)/python $$file ;; esac || exit 1; done
+	for name in $$(ls benchmarks | sed -n 's/^\([a-z]*\)\.py$$/\1/p'); do \
+		case $$name in common) ;; *) $(BIN)/python -m benchmarks.$$name || exit 1 ;; esac; done
+	$(BIN)/python docs/tables.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) site build *.egg-info

@@ -1,6 +1,6 @@
 """Heatmap volumes per second: our batched renderer beside a plain loop over frames, persons and joints.
 
-    python benchmarks/heatmaps.py                  # prints the table, writes benchmarks/results/heatmaps.json
+    python -m benchmarks.heatmaps                  # prints the table, writes benchmarks/results/heatmaps.json
 
 Every method runs in a process of its own; the processes take turns, round after round, and the median round counts. The
 plain loop draws each joint's window with numpy, the way the published formula is usually written; both fill float32

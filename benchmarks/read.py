@@ -8,9 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from common import Results, interleaved, speed_ratio
 
 from actionprep.datasets.store import Store
+from benchmarks.common import Results, interleaved, speed_ratio
 
 FRAMES = 300
 CLIP = 16

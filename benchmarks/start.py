@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import Results, interleaved
+from benchmarks.common import Results, interleaved
 
 EMPTY = """
 import typer

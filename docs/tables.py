@@ -59,7 +59,9 @@ def formats_table(kind: str) -> str:
     """Layouts, segment formats or pose formats."""
     from actionprep.api import list_formats
 
-    return _table(("name", "what it is"), [(f"`{name}`", _text(what)) for one, name, what in list_formats() if one == kind])
+    return _table(
+        ("name", "what it is"), [(f"`{name}`", _text(what)) for one, name, what in list_formats() if one == kind]
+    )
 
 
 def backends_table(kind: str) -> str:
@@ -88,7 +90,7 @@ def benchmarks_table(name: str) -> str:
     rows = []
     for path in sorted((ROOT / "benchmarks" / "results").glob(f"{name or '*'}.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        for mark in found["marks"]:
+        for mark in found.get("marks", ()):
             bound = f"{'≥' if mark['at_least'] else '≤'} {mark['bound']:g}"
             value = f"{mark['value']:,.0f}" if mark["value"] >= 100 else f"{mark['value']:.3g}"
             rows.append(
@@ -103,13 +105,36 @@ def machines_table(_: str) -> str:
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         machine = found["machine"]
-        load = machine.get("load_at_end", [0.0])[0]
-        where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; load {load:g} at the end"
+        facts = [machine.get("cpu") or machine.get("processor"), f"{machine['cores']} cores"]
+        facts += [f"{machine['memory_gib']} GiB"] if "memory_gib" in machine else []
+        facts += [machine["gpu"]] if machine.get("gpu") else []
+        facts += [f"load {machine['load_at_end'][0]:g} at the end"] if "load_at_end" in machine else []
+        where = ", ".join(facts)
         versions = ", ".join(
             f"{name} {found['versions'][name]}" for name in ("python", "numpy", "torch") if name in found["versions"]
         )
-        rows.append((f"`{path.name}`", found["date"], where, versions))
+        rows.append((f"`{path.name}`", found.get("date", ""), where, versions))
     return _table(("results", "date", "machine", "versions"), rows)
+
+
+def storage_table(_: str) -> str:
+    """What each way to store frames saves and costs, from benchmarks/results/storage.json."""
+    found = json.loads((ROOT / "benchmarks/results/storage.json").read_text(encoding="utf-8"))
+    settings = found["settings"]
+    [sides] = found["groups"].values()
+    rows = []
+    for name, side in sides.items():
+        nbytes = settings["bytes_a_frame"]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{nbytes[name] / 1000:,.0f} kB",
+                f"{nbytes[name] / nbytes['raw']:.0%}",
+                f"{settings['seconds_to_write'][name] / settings['frames'] * 1000:.1f} ms",
+                f"{side['median_s'] / (side['median_s'] * side['clips_per_s']) * 1000:.1f} ms",
+            )
+        )
+    return _table(("storage", "a frame", "of raw", "to write a frame", f"to read {settings['clip']} frames"), rows)
 
 
 TABLES: dict[str, Callable[[str], str]] = {
@@ -120,6 +145,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "recipes": recipes_table,
     "benchmarks": benchmarks_table,
     "machines": machines_table,
+    "storage": storage_table,
 }
 
 

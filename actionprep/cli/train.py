@@ -43,7 +43,9 @@ def fit(
     run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. [default: recipe and time]")] = None,
     snippets: Annotated[Text, typer.Option(help="Which table of snippets: snippets/<name>.")] = None,
     views: Annotated[Texts, typer.Option(help="Views to train on, by name or index: --views 0 1 3 6.")] = None,
-    by: Annotated[Text, typer.Option(help="What no two parts share: auto, subject, session, recording, column.")] = None,
+    by: Annotated[
+        Text, typer.Option(help="What no two parts share: auto, subject, session, recording, column.")
+    ] = None,
     val: Annotated[Optional[float], typer.Option(help="Share of the snippets for val.", min=0, max=0.9)] = None,  # noqa: UP045
     test_share: Annotated[
         Optional[float],  # noqa: UP045
@@ -58,7 +60,9 @@ def fit(
     folds: Annotated[
         Text, typer.Option(help="Cross-validate, leaving out one subject, session or recording at a time.")
     ] = None,
-    num_folds: Annotated[Number, typer.Option(help="With --folds: so many folds instead of one a group.", min=2)] = None,
+    num_folds: Annotated[
+        Number, typer.Option(help="With --folds: so many folds instead of one a group.", min=2)
+    ] = None,
     epochs: Annotated[Number, typer.Option(help="Passes over the training snippets.", min=1)] = None,
     seed: Annotated[Number, typer.Option(help="Seed of the split and of the training.", min=0)] = None,
     changes: SetOption = None,
@@ -67,7 +71,9 @@ def fit(
     nodes: Annotated[int, typer.Option(help="Machines of one training.", min=1)] = 1,
     threads: ThreadsOption = None,
     wandb: Annotated[Optional[bool], typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases too.")] = None,  # noqa: UP045
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name, or with the last one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of that name, or with the last one.")
+    ] = False,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -131,7 +137,9 @@ def fit(
             return
         columns = list(found.rows[0])
         output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in found.rows])
-        output.print_table("Together", ("figure", "value"), [(name, _shown(one)) for name, one in found.summary.items()])
+        output.print_table(
+            "Together", ("figure", "value"), [(name, _shown(one)) for name, one in found.summary.items()]
+        )
         return
     if json:
         output.print_json({"run": str(made.folder), **made.facts, "metrics": made.metrics})
@@ -140,9 +148,9 @@ def fit(
     output.print_next("actiontrain test", "tests it once on the part that it has not seen")
 
 
-@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@app.command("test", rich_help_panel=WORK, cls=ManyValuesCommand)
 @guarded
-def test(
+def score(
     run: Annotated[Text, typer.Argument(help="Run, by name or folder; the last one when left out.")] = None,
     store: Annotated[Optional[Path], typer.Option("--store", help="Another store than the run was trained on.")] = None,  # noqa: UP045
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
@@ -168,12 +176,16 @@ def test(
 @app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
 @guarded
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")],
+    videos: Annotated[
+        list[str], typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")
+    ],
     run: Annotated[Text, typer.Option("--run", help="Run, by name or folder; the last one when left out.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
     length: Annotated[Optional[float], typer.Option(help="Window in ms. [default: as trained]", min=1)] = None,  # noqa: UP045
-    stride: Annotated[Optional[float], typer.Option(help="From window to window in ms. [default: a quarter]", min=1)] = None,  # noqa: UP045
+    stride: Annotated[
+        float | None, typer.Option(help="From window to window in ms. [default: a quarter]", min=1)
+    ] = None,
     device: DeviceOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -195,7 +207,9 @@ def predict(
     if json:
         output.print_json(found.document())
         return
-    rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.timeline.segments()]
+    rows = [
+        (f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.timeline.segments()
+    ]
     output.print_table("Timeline", ("onset", "offset", "label", "probability"), rows)
     for path in found.files:
         output.note(f"Wrote {path}")
@@ -247,7 +261,9 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
 @app.command(rich_help_panel=KNOW)
 @guarded
 def recipes(
-    name: Annotated[Text, typer.Argument(help="Print this recipe as TOML, ready to change and give to --recipe.")] = None,
+    name: Annotated[
+        Text, typer.Argument(help="Print this recipe as TOML, ready to change and give to --recipe.")
+    ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -264,7 +280,9 @@ def recipes(
         return
     found = [find_recipe(one) for one in recipe_names()]
     if json:
-        output.print_json([{"name": one.name, "model": one.model, "product": one.product, "doc": one.doc} for one in found])
+        output.print_json(
+            [{"name": one.name, "model": one.model, "product": one.product, "doc": one.doc} for one in found]
+        )
     else:
         output.print_table("Recipes", ("name", "product", "what"), [(one.name, one.product, one.doc) for one in found])
 
@@ -406,7 +424,9 @@ def _print_test(tested: dict[str, Any]) -> None:
     rows = []
     for name, value in tested["figures"].items():
         one = intervals.get(name)
-        rows.append((name.replace("_", " "), _shown(value), "" if one is None else f"{one['low']:.3f} to {one['high']:.3f}"))
+        rows.append(
+            (name.replace("_", " "), _shown(value), "" if one is None else f"{one['low']:.3f} to {one['high']:.3f}")
+        )
     title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
     output.print_table(title, ("figure", "value", "95 % interval"), rows)
     for name in ("classes", "subjects", "sessions", "views"):

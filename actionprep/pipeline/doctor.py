@@ -1,4 +1,4 @@
-"""Examine what this machine can use: packages, video codecs, trackers, mask sources, pose estimators, devices."""
+"""Examine what this machine can use: packages, video codecs, trackers, mask sources, devices."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
-
-from actionprep.errors import ActionprepError
 
 # Where code and weights of published models are fetched from, by torch.hub and transformers.
 _HUBS = (("github.com", 443), ("huggingface.co", 443))
@@ -33,7 +31,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, the basics first."""
-    return [*_machine(), *_extras(), *_trackers(), *_mask_sources(), *_pose_estimators()]
+    return [*_machine(), *_extras(), *_trackers(), *_mask_sources()]
 
 
 def best_tracker() -> tuple[str, str]:
@@ -121,17 +119,3 @@ def _mask_sources() -> Iterator[Finding]:
 
     for name, kind in MASK_SOURCES.items():
         yield Finding(f"masks {name}", "ready", kind.help)
-
-
-def _pose_estimators() -> Iterator[Finding]:
-    if importlib.util.find_spec("actionprep.pipeline.pose_backends") is None:
-        return
-    from actionprep.pipeline.pose_backends import POSE_ESTIMATORS
-
-    for name, kind in POSE_ESTIMATORS.items():
-        try:
-            kind.check()
-        except ActionprepError as error:
-            yield Finding(f"pose {name}", "missing", "", str(error).replace("\n", " "))
-        else:
-            yield Finding(f"pose {name}", "ready", kind.help)

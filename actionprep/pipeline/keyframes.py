@@ -184,18 +184,18 @@ class Motion(FrameSampler):
 def uniform_frames(times: np.ndarray, count: int) -> np.ndarray:
     """Frames shown in the middle of `count` parts of equal duration, each at most once.
 
-    times (T,) s → (K,) int64, K ≤ min(count, T). A frame is shown until the next begins, the last as long as frames
-    are at the median.
+    times (T,) s → (K,) int64, K ≤ min(count, T). A frame is shown until the next begins, the last as long as the
+    one before it.
     """
     if count >= len(times):
         return np.arange(len(times))
-    duration = times[-1] - times[0] + _median_gap(times)
+    duration = times[-1] - times[0] + _last_gap(times)
     return np.unique(_shown_at(times, times[0] + (np.arange(count) + 0.5) * duration / count))
 
 
 def frames_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
     """Frames shown at the instants 0, 1 / rate, 2 / rate, … after the first frame, each at most once; times (T,) s."""
-    duration = times[-1] - times[0] + _median_gap(times)
+    duration = times[-1] - times[0] + _last_gap(times)
     num_ticks = max(1, int(np.ceil(duration * rate - 1e-6)))
     return np.unique(_shown_at(times, times[0] + np.arange(num_ticks) / rate))
 
@@ -274,8 +274,8 @@ def _shown_at(times: np.ndarray, instants: np.ndarray) -> np.ndarray:
     return np.clip(np.searchsorted(times, instants + 5e-7, side="right") - 1, 0, len(times) - 1)
 
 
-def _median_gap(times: np.ndarray) -> float:
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+def _last_gap(times: np.ndarray) -> float:
+    return float(times[-1] - times[-2]) if len(times) > 1 else 0.0
 
 
 def _among(chosen: np.ndarray, block: FrameBlock) -> np.ndarray:

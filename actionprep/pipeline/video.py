@@ -33,6 +33,8 @@ _NOT_VIDEO = {"tty", "hls", "concat", "dash", "lrc", "srt", "ass", "webvtt", "su
 # Bytes of decoded pictures that wait for the consumer, at most; and packets tried for a first picture.
 _AHEAD_BYTES = 96 << 20
 _FIRST_PICTURE_PACKETS = 256
+# Decoders gain little from more, and each holds a picture.
+_MOST_THREADS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,11 +205,11 @@ class VideoReader:
         """Open a file and number its packets.
 
         times: frame times to hand out instead of seconds from the first frame, such as those on the recording's clock.
-        threads: FFmpeg threads; 0 leaves the number to FFmpeg, for when nothing else runs.
+        threads: FFmpeg threads; 0, for when nothing else runs, takes all cores but the one that uses the frames.
         """
         self.path = str(path)
         self.shortfall: Shortfall | None = None
-        self._threads = threads
+        self._threads = threads or max(1, min(_MOST_THREADS, (os.cpu_count() or 1) - 1))
         with _opened(self.path) as (container, stream):
             self._index, look = _scan(self.path, container, stream)
             stated = int(stream.frames)
@@ -633,9 +635,10 @@ def _tag_of(frame: Any) -> int:
 
 def _decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]:
     """The same pictures, taken by a thread of their own some pictures ahead of the caller."""
-    # Handed over several at a time: each handing over stops both threads for a moment.
-    ahead = int(np.clip(_AHEAD_BYTES // max(picture_bytes, 1), 2, 64))
-    together = max(1, min(8, ahead // 4))
+    # Few, so that they are still in the processor's cache when they are used; several at a time, since each handing
+    # over stops both threads for a moment.
+    ahead = int(np.clip(_AHEAD_BYTES // max(picture_bytes, 1), 2, 16))
+    together = max(1, ahead // 4)
     waiting: queue.Queue[tuple[list[Any], bool, BaseException | None]] = queue.Queue(ahead // together)
     stop = threading.Event()
 

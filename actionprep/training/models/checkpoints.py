@@ -17,7 +17,6 @@ from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.training.models.i3d import I3D
 from actionprep.training.models.motionbert import HeatmapMotionBERT, MotionBERT
 from actionprep.training.models.poseconv3d import PoseConv3D
-from actionprep.training.models.resizers import FrontEndI3D
 from actionprep.training.models.timesformer import TimeSformer
 from actionprep.training.models.tokens import resize_space, resize_space_time, resize_time
 from actionprep.training.models.videomae import VideoMAE
@@ -95,13 +94,12 @@ def load_checkpoint(
     path = Path(path)
     content = _read(path)
     state = _unwrap(content, path)
-    target = model.i3d if isinstance(model, FrontEndI3D) else model
-    chosen = _family(target, state, family, path)
+    chosen = _family(model, state, family, path)
     ours = chosen.to_ours(state)
-    report, fitted = _fit(target, ours, chosen, path, source_grid, _colors(content))
+    report, fitted = _fit(model, ours, chosen, path, source_grid, _colors(content))
     if strict and any(not _is_head(name, chosen) for name in report.fresh):
         raise UserError(f"{path} does not have every weight of the model, and strict loading was asked for.\n{report}")
-    target.load_state_dict(fitted, strict=False)
+    model.load_state_dict(fitted, strict=False)
     if echo is not None:
         echo(str(report))
     return report
@@ -112,15 +110,14 @@ def published_state(model: nn.Module, *, family: str) -> State:
 
     Raises UserError where the family has no way back or is another model's.
     """
-    target = model.i3d if isinstance(model, FrontEndI3D) else model
     chosen = _named(family)
-    if not isinstance(target, chosen.model) or chosen.to_theirs is None:
+    if not isinstance(model, chosen.model) or chosen.to_theirs is None:
         raise UserError(
-            f"A {type(target).__name__} cannot be written as '{family}'. Families that it can be written as: "
-            + (", ".join(f.name for f in FAMILIES.values() if isinstance(target, f.model) and f.to_theirs) or "none")
+            f"A {type(model).__name__} cannot be written as '{family}'. Families that it can be written as: "
+            + (", ".join(f.name for f in FAMILIES.values() if isinstance(model, f.model) and f.to_theirs) or "none")
             + "."
         )
-    return chosen.to_theirs(dict(target.state_dict()))
+    return chosen.to_theirs(dict(model.state_dict()))
 
 
 @dataclass(frozen=True)
@@ -363,6 +360,7 @@ def _motionbert_to_ours(state: State) -> State:
 
 # What turns keypoints into tokens and back; heatmap tokens need their own.
 _KEYPOINT_ENDS = ("backbone.joints_embed.", "backbone.head.")
+_FRONT_END = "front."
 _IMAGE_KEYS = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "cls_token")
 
 FAMILIES: dict[str, Family] = {
@@ -580,6 +578,9 @@ def _fit(
 ) -> tuple[LoadReport, State]:
     """Bring tensors to the model's shapes, and say what could not be."""
     want = model.state_dict()
+    if not any(name.startswith(_FRONT_END) for name in ours):
+        # What stands before a published model is never in its file.
+        want = {name: tensor for name, tensor in want.items() if not name.startswith(_FRONT_END)}
     use: State = {}
     fitted: list[Fitted] = []
     left_out: list[tuple[str, str]] = []

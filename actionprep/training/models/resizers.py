@@ -171,24 +171,21 @@ class TransformerResizer(nn.Module):
         return point(8, x + enlarge(clip, self.size))
 
 
-class FrontEndI3D(nn.Module):
+class FrontEndI3D(I3D):
     """A front end, then I3D, trained together.
 
     clip (B, C, t, h, w) float of any size, RGB scaled to -1..1 → class logits (B, num_classes).
+
+    It is I3D with one part more, `front`: I3D's weights load into it, and the parts of I3D keep their names.
     """
 
-    def __init__(self, front: nn.Module, i3d: I3D) -> None:
-        super().__init__()
+    def __init__(self, front: nn.Module, **i3d: Any) -> None:
+        super().__init__(**i3d)
         self.front = front
-        self.i3d = i3d
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
-        return self.i3d(self.front(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What I3D's head sees, (B, channels)."""
-        return self.i3d.features(self.front(clip))
+        """What the head sees, (B, channels)."""
+        return super().features(self.front(clip))
 
 
 def i3d_resizer(
@@ -202,7 +199,7 @@ def i3d_resizer(
 ) -> FrontEndI3D:
     """I3D behind a resizer; what is not the resizer's goes to I3D."""
     front = Resizer(kernel=kernel, blocks=blocks, size=size, in_channels=in_channels)
-    return FrontEndI3D(front, I3D(num_classes=num_classes, in_channels=in_channels, **i3d))
+    return FrontEndI3D(front, num_classes=num_classes, in_channels=in_channels, **i3d)
 
 
 def i3d_stn_resizer(
@@ -220,7 +217,7 @@ def i3d_stn_resizer(
         SpatialTransformer(in_channels=in_channels, per_frame=per_frame),
         Resizer(kernel=kernel, blocks=blocks, size=size, in_channels=in_channels),
     )
-    return FrontEndI3D(front, I3D(num_classes=num_classes, in_channels=in_channels, **i3d))
+    return FrontEndI3D(front, num_classes=num_classes, in_channels=in_channels, **i3d)
 
 
 def i3d_transformer_resizer(
@@ -238,7 +235,7 @@ def i3d_transformer_resizer(
     front = TransformerResizer(
         read_at=read_at, apply_at=apply_at, blocks=blocks, size=size, in_channels=in_channels, per_frame=per_frame
     )
-    return FrontEndI3D(front, I3D(num_classes=num_classes, in_channels=in_channels, **i3d))
+    return FrontEndI3D(front, num_classes=num_classes, in_channels=in_channels, **i3d)
 
 
 def enlarge(x: Tensor, size: tuple[int, int, int]) -> Tensor:

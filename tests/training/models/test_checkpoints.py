@@ -301,7 +301,12 @@ def test_i3d_weights_reach_the_classifier_behind_a_front_end(tmp_path: Path):
     model, _ = tiny("i3d-stn-resizer")
     report = load_checkpoint(model, saved(tmp_path, charades_state(i3d)), echo=None)
     assert dict(report.left_out)["head.weight"] == "157 classes, the model has 3"
-    assert torch.equal(model.i3d.stages["Mixed_5c"].b0.conv3d.weight, i3d.stages["Mixed_5c"].b0.conv3d.weight)
+    assert report.fresh == ("head.weight", "head.bias")
+    assert torch.equal(model.stages["Mixed_5c"].b0.conv3d.weight, i3d.stages["Mixed_5c"].b0.conv3d.weight)
+    own = saved(tmp_path, shuffled(model).state_dict(), "own.pt")
+    other, _ = tiny("i3d-stn-resizer")
+    assert load_checkpoint(other, own, echo=None).complete
+    assert torch.equal(other.front[1].c1.conv3d.weight, model.front[1].c1.conv3d.weight)
 
 
 def test_motionbert_action_and_pretraining_files(tmp_path: Path):

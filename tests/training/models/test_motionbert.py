@@ -111,3 +111,29 @@ def test_another_joint_set_is_refused():
         UserError, match=r"\(batch, persons, frames, 5 joints, 3 values\), .* and got \(2, 2, 8, 4, 3\)"
     ):
         model(x[..., :4, :])
+
+
+def test_the_representation_equals_its_streams_put_together_by_hand():
+    model, x = shaken("motionbert")
+    net, tokens = model.backbone, x[:, 0]
+
+    def attend(attention, norm, tokens, axis):
+        # Move the axis that is attended over behind the others and take every row of it for a sequence of its own.
+        moved = norm(tokens).movedim(axis, -2)
+        return attention(moved.flatten(0, -3)).view_as(moved).movedim(-2, axis)
+
+    def over_joints(block, h):
+        h = h + attend(block.attn_s, block.norm1_s, h, 2)
+        return h + block.mlp_s(block.norm2_s(h))
+
+    def over_time(block, h):
+        h = h + attend(block.attn_t, block.norm1_t, h, 1)
+        return h + block.mlp_t(block.norm2_t(h))
+
+    h = net.joints_embed(tokens) + net.pos_embed.unsqueeze(1) + net.temp_embed
+    for st, ts, mix in zip(net.blocks_st, net.blocks_ts, net.ts_attn, strict=True):
+        first, second = over_time(st, over_joints(st, h)), over_joints(ts, over_time(ts, h))
+        share = mix(torch.cat([first, second], -1)).softmax(-1)
+        h = first * share[..., 0:1] + second * share[..., 1:2]
+    expected = net.pre_logits["fc"](net.norm(h)).tanh()
+    torch.testing.assert_close(net.represent(tokens), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,92 @@
+"""The pages of the documentation as tests see them: blocks, commands, links, anchors, tables."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+
+_BLOCK = re.compile(
+    r"(?:<!-- only parsed: (?P<why>[^>]+?) -->\n+)?"
+    r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+_LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page.
+
+    title: the file that it is, where it says so. why_parsed: the reason why it is not run, where it gives one.
+    """
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    title: str | None
+    why_parsed: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+def blocks(page: Path, language: str) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(
+            page,
+            text.count("\n", 0, found.start("text")) + 1,
+            language,
+            found["text"],
+            found["title"],
+            found["why"],
+        )
+        for found in _BLOCK.finditer(text)
+        if found["language"] == language
+    ]
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Where each command of ours stands in the page's sh blocks, and its words."""
+    for block in blocks(page, "sh"):
+        for number, line in enumerate(block.text.replace("\\\n", "  ").splitlines()):
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                if words and words[0].rpartition("/")[2] in ("actionprep", "actiontrain"):
+                    yield f"{page.name}:{block.line + number}", [words[0].rpartition("/")[2], *words[1:]]
+
+
+def links(page: Path) -> list[str]:
+    """Targets of a page's links and pictures that are not on the internet."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    targets = [found["target"] for found in _LINK.finditer(text)]
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the site makes them."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def rows_under(page: Path, heading: str) -> list[list[str]]:
+    """Cells of the first table under a heading, without its head; backticks taken off."""
+    text = page.read_text(encoding="utf-8")
+    _, _, after = text.partition(f"\n{heading}\n")
+    lines = []
+    for line in after.splitlines():
+        if line.startswith("|"):
+            lines.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
+        elif lines or line.startswith("#"):
+            break
+    return lines[2:]
