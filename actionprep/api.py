@@ -211,31 +211,45 @@ class Study:
         )
 
     def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
-        """Make damaged items anew, with the settings that they were made with; nothing else is touched."""
-        from actionprep.pipeline.engine import BuildReport
+        """Make damaged items anew, with the settings that they were made with; nothing else is touched.
 
-        report = BuildReport()
-        by_settings: dict[tuple[str, str], list[ItemKey]] = {}
-        for one in damage:
-            made = self.store.metadata(one.key) or {}
-            settings = made.get("provenance", {}).get("settings", {})
-            by_settings.setdefault((one.key.product, repr(sorted(settings.items()))), []).append(one.key)
-        for (product, _), keys in by_settings.items():
-            made = self.store.metadata(keys[0]) or {}
-            settings = made.get("provenance", {}).get("settings")
-            for key in keys:
-                self.store.remove(key)
-            views = sorted({key.view for key in keys if key.view})
-            part = self.build(
-                product,
-                views=views,
-                overrides={product: settings} if settings else None,
-                workers=workers,
-                skip_incomplete=True,
+        A damaged item stays in its place until its replacement is whole.
+        """
+        from actionprep.pipeline.plan import Plan, make_plan
+
+        force = frozenset(one.key for one in damage)
+        places = sorted({(key.recording, key.view) for key in force if key.view})
+        settings = self.stage_settings()
+        parts = []
+        for recording, view in [*places, ("", "")]:
+            keys = {key for key in force if (key.recording, key.view) == (recording, view) or not (view or key.view)}
+            if not keys:
+                continue
+            made = {key.product: self._settings_as_made(key, settings[key.product]) for key in keys}
+            parts.append(
+                make_plan(
+                    self.catalogue,
+                    self.store,
+                    wanted=sorted(made),
+                    settings={**settings, **made},
+                    views=[self.catalogue.view(recording, view)] if view else [],
+                    quarantine=self._quarantine,
+                    root=str(self.root.resolve()),
+                    retry=True,
+                    force=force,
+                )
             )
-            report.built += part.built
-            report.quarantined.update(part.quarantined)
-        return report
+        plan = Plan(
+            items=tuple(item for part in parts for item in part.items),
+            view_tasks=tuple(task for part in parts for task in part.view_tasks),
+            study_stages=tuple(stage for part in parts for stage in part.study_stages),
+            forced=force,
+        )
+        return self.carry_out(plan, workers=workers)
+
+    def _settings_as_made(self, key: ItemKey, otherwise: StageSettings) -> StageSettings:
+        made = (self.store.metadata(key) or {}).get("provenance", {}).get("settings")
+        return otherwise if made is None else type(otherwise).read(made, where=f"the stored {key}")
 
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Any stored item, by product, recording and view (name or index)."""

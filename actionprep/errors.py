@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class ActionprepError(Exception):
@@ -28,25 +34,48 @@ class EnvironmentProblem(ActionprepError, RuntimeError):
 class InputProblem(ActionprepError):
     """One input is damaged or unusable: its item is quarantined and its neighbours go on.
 
-    frame: index of the frame at which it happened, where known; backend: what was reading or computing.
+    frame: index of the frame at which it happened, where known; backend: what was reading or computing; derived: only
+    the consequence of another problem of the same view.
     """
 
-    def __init__(self, reason: str, *, frame: int | None = None, backend: str | None = None) -> None:
+    def __init__(
+        self, reason: str, *, frame: int | None = None, backend: str | None = None, derived: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.frame = frame
         self.backend = backend
+        self.derived = derived
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_input_problem, (self.reason, self.frame, self.backend)
+        return _rebuild_input_problem, (self.reason, self.frame, self.backend, self.derived)
 
 
-def _rebuild_input_problem(reason: str, frame: int | None, backend: str | None) -> InputProblem:
+def _rebuild_input_problem(reason: str, frame: int | None, backend: str | None, derived: bool) -> InputProblem:
     # Exceptions with keyword-only arguments do not survive pickling between worker processes by themselves.
-    return InputProblem(reason, frame=frame, backend=backend)
+    return InputProblem(reason, frame=frame, backend=backend, derived=derived)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A sentence part that names the nearest known word: " Did you mean 'stride'?", or "" when nothing is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{found[0]}'?" if found else ""
+
+
+@contextmanager
+def explained_disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an EnvironmentProblem that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise EnvironmentProblem(
+                f"No room left on the disk of {place} ({error.strerror}). Every committed item is whole.\n"
+                "Free some space, then run the same command again: it goes on where it stopped."
+            ) from error
+        if error.errno in _NO_WRITING:
+            raise EnvironmentProblem(
+                f"Cannot write to {error.filename or place} ({error.strerror}).\n"
+                "Make it writable, or set 'store' under [study] in actionprep.toml to a folder that is."
+            ) from error
+        raise

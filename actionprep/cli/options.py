@@ -92,13 +92,21 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
 
             print_error(error)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            print("\nStopped. What was finished is whole; run the same command to go on.", file=sys.stderr)
-            raise typer.Exit(130) from None
         except BrokenPipeError:
             # The reader of our output has gone (`| head`): nothing to say to anybody.
             sys.stderr.close()
             raise typer.Exit(0) from None
+        except OSError as error:
+            if kwargs.get("debug"):
+                raise
+            from actionprep.cli.output import print_error
+
+            where = f" {error.filename}" if error.filename else ""
+            print_error(OSError(f"The system refused:{where}: {error.strerror or error}. '--debug' shows where."))
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            print("\nStopped. What was finished is whole; run the same command to go on.", file=sys.stderr)
+            raise typer.Exit(130) from None
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import zarr
 
 _MISSING = 2**64 - 1
+
+# A map keeps its file open for as long as it lives, and processes may hold only so many files: small ones are read.
+SMALL_FILE_BYTES = 2 << 20
 
 
 class DamagedItem(ActionprepError):
@@ -241,8 +245,13 @@ class _MappedFile:
         self.path = path
         try:
             with open(path, "rb") as file:
-                self.bytes = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        except (FileNotFoundError, ValueError) as error:  # mmap refuses empty files with ValueError
+                if os.fstat(file.fileno()).st_size <= SMALL_FILE_BYTES:
+                    self.bytes = np.frombuffer(file.read(), np.uint8)
+                else:
+                    self.bytes = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            if not len(self.bytes):
+                raise ValueError("empty")
+        except (FileNotFoundError, ValueError) as error:
             raise DamagedItem(f"Damaged array {where}: file {path.name} is missing or empty.") from error
         if layout.sharded:
             size = 16 * layout.chunks_per_file
@@ -287,6 +296,8 @@ def _open_mapped(where: str, folder: Path) -> ArrayReader:
     metadata = _read_json(folder / "zarr.json")
     try:
         layout = _Layout(metadata)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DamagedItem(f"Damaged array {where}: its metadata is not that of an array ({error!r}).") from error
     except ValueError:
         import zarr
 
@@ -296,7 +307,9 @@ def _open_mapped(where: str, folder: Path) -> ArrayReader:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: Any = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DamagedItem(f"Damaged item: {path} cannot be read ({error}).") from error
+    if not isinstance(found, dict):
+        raise DamagedItem(f"Damaged item: {path} holds no metadata.")
     return found

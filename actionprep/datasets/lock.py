@@ -6,13 +6,14 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from actionprep.errors import UserError
+from actionprep.errors import UserError, explained_disk_errors
 
 # Owners on another machine cannot be probed: theirs counts as dead when nobody has touched the file for so long.
 HEARTBEAT_S = 30.0
@@ -27,9 +28,19 @@ def build_lock(path: Path) -> Iterator[BuildLock]:
     """
     lock = BuildLock(path)
     lock.acquire()
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_S):
+            lock.touch()
+
+    # Its own thread: one long view must not make the owner look dead to another machine.
+    heart = threading.Thread(target=beat, name="lock-heartbeat", daemon=True)
+    heart.start()
     try:
         yield lock
     finally:
+        stop.set()
         lock.release()
 
 
@@ -39,10 +50,13 @@ class BuildLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._token = uuid.uuid4().hex
-        self._touched = 0.0
 
     def acquire(self) -> None:
         """Take the lock, from a dead owner too."""
+        with explained_disk_errors(self.path.parent):
+            self._acquire()
+
+    def _acquire(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         mine = {
             "token": self._token,
@@ -67,9 +81,8 @@ class BuildLock:
             draft.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Say that the owner lives; cheap enough to call for every item."""
-        if time.monotonic() - self._touched > HEARTBEAT_S:
-            self._touched = time.monotonic()
+        """Say that the owner lives."""
+        with suppress(FileNotFoundError):  # somebody deleted it by hand, as the message of a refusal allows
             os.utime(self.path)
 
     def release(self) -> None:
@@ -109,8 +122,11 @@ def _read(path: Path) -> dict[str, object] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        return {"token": "unreadable", "host": "", "pid": 0, "user": "?", "command": "?", "since": 0.0}
-    return found if isinstance(found, dict) else None
+        found = None
+    if isinstance(found, dict) and {"token", "host", "pid", "user", "command", "since"} <= found.keys():
+        return found
+    # Not a lock of ours, or one cut short: nobody can be alive behind it.
+    return {"token": "unreadable", "host": socket.gethostname(), "pid": 0, "user": "?", "command": "?", "since": 0.0}
 
 
 def _alive(owner: dict[str, object], path: Path) -> bool:

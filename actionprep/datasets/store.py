@@ -18,13 +18,11 @@ from typing import Any
 from actionprep.datasets.content_hash import ContentHash
 from actionprep.datasets.item_reader import DamagedItem, ItemReader
 from actionprep.datasets.item_writer import ItemWriter, array_digest
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import UserError, explained_disk_errors
 from actionprep.settings import canonical_json
 
 SCHEMA = 1
 _PARTIAL = ".partial"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -101,7 +99,7 @@ class Store:
         if reader is None:
             if self.metadata(key) is None:
                 raise UserError(self._no_item(key))
-            while len(self._readers) >= 4096:  # a bound for files held open, far above any working set
+            while len(self._readers) >= 256:  # a bound for the files that maps hold open
                 self._readers.pop(next(iter(self._readers)))
             reader = self._readers[key] = self._open(key)
         return reader
@@ -160,6 +158,9 @@ class Store:
 
     def digest(self) -> str:
         """One hash of all content: equal for equal builds, whatever the workers, the order and the interruptions."""
+        lost = next(self._headless(), None)
+        if lost is not None:
+            raise DamagedItem(f"Damaged item {lost}: its metadata is lost. 'actionprep verify --repair' makes it anew.")
         found = sorted([key.path, str(attributes["digest"])] for key, attributes in self._walk())
         return hashlib.sha256(canonical_json(found).encode()).hexdigest()
 
@@ -171,7 +172,13 @@ class Store:
         return dict(sorted(sizes.items()))
 
     def verify(self, keys: list[ItemKey] | None = None) -> Iterator[tuple[ItemKey, Damage | None]]:
-        """Read every item (or those of `keys`) whole and hold it against its checksums and digest."""
+        """Read every item (or those of `keys`) whole and hold it against its checksums and digest.
+
+        Without `keys`, places whose metadata is lost are damage too.
+        """
+        if keys is None:
+            for lost in self._headless():
+                yield lost, Damage(lost, f"Damaged item {lost}: its metadata is lost or cannot be read.")
         for key in self.items() if keys is None else keys:
             try:
                 _prove(self._open(key))
@@ -204,12 +211,7 @@ class Store:
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
         """Attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None."""
         if self.path is not None:
-            try:
-                attributes = json.loads((self.path / key.path / "zarr.json").read_bytes()).get("attributes", {})
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            except ValueError:
-                return None
+            attributes = _attributes(self.path / key.path / "zarr.json")
         else:
             import zarr
 
@@ -217,7 +219,7 @@ class Store:
                 attributes = dict(zarr.open_group(self.url, path=key.path, mode="r").attrs)
             except FileNotFoundError:
                 return None
-        return attributes if "digest" in attributes else None
+        return attributes if attributes is not None and "digest" in attributes else None
 
     def _walk(self) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
         """All committed items with their attributes."""
@@ -229,19 +231,28 @@ class Store:
             relative = Path(folder).relative_to(self.path)
             if "zarr.json" not in files or len(relative.parts) < 2:
                 continue
-            try:
-                metadata = json.loads((Path(folder) / "zarr.json").read_bytes())
-            except (ValueError, FileNotFoundError):
-                metadata = {}
-            attributes = metadata.get("attributes", {})
+            attributes = _attributes(Path(folder) / "zarr.json") or {}
             if "digest" in attributes:
                 below.clear()
                 yield ItemKey(**attributes["item"]), attributes
-            elif not metadata:
-                # Unreadable metadata hides an item: say so instead of leaving it out.
-                raise DamagedItem(
-                    f"Damaged item: {folder}/zarr.json cannot be read. Delete that folder and build again."
-                )
+
+    def _headless(self) -> Iterator[ItemKey]:
+        """Places that hold arrays but no item: their group metadata is lost or cannot be read."""
+        if self.path is None:
+            return
+        items = {key.path for key, _ in self._walk()}
+        places = set()
+        for folder, below, files in os.walk(self.path):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            relative = Path(folder).relative_to(self.path)
+            if relative.as_posix() in items:
+                below.clear()
+            elif "c" in below and "zarr.json" in files and len(relative.parts) > 2:
+                below.clear()
+                places.add(relative.parent)
+        for place in sorted(places):
+            product, *rest = place.parts
+            yield ItemKey(product, "/".join(rest[:-1]) or rest[-1], rest[-1] if len(rest) > 1 else "")
 
     def _walk_remote(self) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
         import zarr
@@ -280,14 +291,12 @@ class Store:
     def _check_schema(self) -> None:
         if self.path is not None:
             try:
-                found = (
-                    json.loads((self.path / "zarr.json").read_bytes()).get("attributes", {}).get("actionprep_schema")
-                )
+                found = json.loads((self.path / "zarr.json").read_bytes())["attributes"].get("actionprep_schema")
             except (FileNotFoundError, NotADirectoryError):
                 raise UserError(
                     f"No store at {self.path}. Make one with 'actionprep build' in a study folder."
                 ) from None
-            except ValueError:
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(f"{self.path}/zarr.json cannot be read: the store's root is damaged.") from None
         else:
             import zarr
@@ -305,25 +314,6 @@ class Store:
             )
 
 
-@contextmanager
-def explained_disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an EnvironmentProblem that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise EnvironmentProblem(
-                f"No room left on the disk of {place} ({error.strerror}). Every committed item is whole.\n"
-                "Free some space, then run the same command again: it goes on where it stopped."
-            ) from error
-        if error.errno in _NO_WRITING:
-            raise EnvironmentProblem(
-                f"Cannot write to {error.filename or place} ({error.strerror}).\n"
-                "Make it writable, or set 'store' under [study] in actionprep.toml to a folder that is."
-            ) from error
-        raise
-
-
 def _prove(item: ItemReader) -> None:
     """Raise DamagedItem unless every array, and the list of arrays, is what was written."""
     digests = {}
@@ -337,6 +327,16 @@ def _prove(item: ItemReader) -> None:
     found = hashlib.sha256(canonical_json([digests, item.attributes]).encode()).hexdigest()
     if found != item.digest:
         raise DamagedItem(f"Damaged item {item.where}: its content is not what was written.")
+
+
+def _attributes(path: Path) -> dict[str, Any] | None:
+    """Attributes of a group; None when there is no group, or its metadata is no metadata."""
+    try:
+        found = json.loads(path.read_bytes())
+        attributes = found["attributes"] if isinstance(found, dict) else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        return None
+    return attributes if isinstance(attributes, dict) else None
 
 
 def _group_metadata(attributes: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.lock import build_lock
 from actionprep.datasets.store import ItemKey, Store
-from actionprep.errors import ActionprepError, EnvironmentProblem, InputProblem
+from actionprep.errors import ActionprepError, EnvironmentProblem, InputProblem, explained_disk_errors
 from actionprep.pipeline.passes import ItemOutcome, decode_pass
 from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_item
 from actionprep.pipeline.quarantine import Quarantine
@@ -115,18 +115,19 @@ def build(
         assert store.path is not None
         lock_path = store.path / ".lock"
     begun = time.perf_counter()
-    with build_lock(lock_path) as lock:
+    with build_lock(lock_path):
         store.clear_partial()
         failures = _Failures(failure_budget, len(plan.view_tasks))
         with _outcomes(plan.view_tasks, store, workers, log_folder) as outcomes:
             for outcome in outcomes:
-                lock.touch()
                 _note(outcome, report, quarantine, failures)
                 report.seconds = time.perf_counter() - begun
                 if progress is not None:
                     progress(outcome, report)
         for name, settings in plan.study_stages:
-            _build_study_item(plan_study_item(catalogue, store, name, settings), catalogue, store, report)
+            _build_study_item(
+                plan_study_item(catalogue, store, name, settings, force=plan.forced), catalogue, store, report
+            )
         store.clear_partial()
     report.seconds = time.perf_counter() - begun
     return report
@@ -153,7 +154,7 @@ def run_task(task: ViewTask, store_url: str, *, threads: int = 1, builder: int |
             stage = find_stage(item.key.product)
             failed = [one.product for one in stage.inputs(item.settings) if _failed(outcomes, one.product)]
             if failed:
-                problem = InputProblem(f"its input '{failed[0]}' could not be made")
+                problem = InputProblem(f"its input '{failed[0]}' could not be made", derived=True)
                 outcomes[item.key.product] = ItemOutcome(item.key, item.fingerprint, problem)
             else:
                 usable.append(item)
@@ -227,7 +228,10 @@ def _note(outcome: TaskOutcome, report: BuildReport, quarantine: Quarantine, fai
     report.num_frames += outcome.num_frames
     report.concealed += outcome.concealed
     report.missing += outcome.missing
-    failures.note([item.problem.reason for item in outcome.items if item.problem is not None])
+    # A stage whose input failed adds nothing to the cause.
+    failures.note(
+        [item.problem.reason for item in outcome.items if item.problem is not None and not item.problem.derived]
+    )
 
 
 class _Failures:
@@ -286,7 +290,8 @@ def _explained(task: ViewTask, log_folder: Path | None, run: Callable[[], TaskOu
 
 
 def _log(folder: Path, where: str, text: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"fault-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     path.write_text(f"{where}\n\n{text}")
     return path

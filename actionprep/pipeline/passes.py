@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BEHIND_BYTES = 64 << 20
 
 # A block should fit into a processor's cache with what is made of it, and still be worth a call.
-_BLOCK_BYTES = 24 << 20
+_BLOCK_BYTES = 16 << 20
 
 
 @dataclass
@@ -63,7 +63,7 @@ def run_pass(
     feeds = [_Feed(stage, stages) for stage in _inputs_first(stages)]
     report = PassReport()
     with VideoReader(source.path, times=source.times, threads=threads) as reader:
-        size = block_frames or int(np.clip(_BLOCK_BYTES // (source.height * source.width * 3), 4, 32))
+        size = block_frames or int(np.clip(_BLOCK_BYTES // (source.height * source.width * 3), 4, 16))
         for block in _blocks(reader, [feed.stage for feed in feeds], size):
             _to_all(feeds, report, block)
             report.num_frames += len(block)
@@ -143,7 +143,7 @@ def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, 
 def _refuse_without_inputs(item: PlannedItem, refused: Mapping[str, InputProblem]) -> None:
     for one in find_stage(item.key.product).inputs(item.settings):
         if one.product in refused:
-            raise InputProblem(f"its input '{one.product}' could not be made")
+            raise InputProblem(f"its input '{one.product}' could not be made", derived=True)
 
 
 class WriteBehind:
@@ -317,7 +317,7 @@ def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None
             continue
         failed = [name for name in feed.reads if name in report.problems]
         if failed:
-            report.problems[feed.name] = InputProblem(f"its input '{failed[0]}' could not be made")
+            report.problems[feed.name] = InputProblem(f"its input '{failed[0]}' could not be made", derived=True)
             continue
         try:
             returned[feed.name] = feed.take(block, {name: returned[name] for name in feed.reads})

@@ -12,7 +12,14 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from actionprep.pipeline.stage import Filter
 
-_FILTERS = {"area": Interpolation.AREA, "bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
+# Plain numbers: the flags themselves are slow to hash, and are looked up for every frame.
+_FILTERS = {
+    "area": int(Interpolation.AREA),
+    "bilinear": int(Interpolation.BILINEAR),
+    "bicubic": int(Interpolation.BICUBIC),
+}
+_POINT, _BILINEAR = int(Interpolation.POINT), int(Interpolation.BILINEAR)
+_FULL, _BT601 = int(ColorRange.JPEG), int(Colorspace.ITU601)
 
 # 8 bit formats whose first plane is luma alone.
 _PLANAR_LUMA = {
@@ -99,19 +106,22 @@ class Converter:
         if filter == "area" and size[0] >= self.height and size[1] >= self.width:
             filter = "bilinear"  # nothing to average when enlarging
         height, width = size[::-1] if self.orientation.transposed else size
+        how = _FILTERS[filter]
         out = np.empty((len(frames), height, width, 3), np.uint8)
         for at, frame in enumerate(frames):
+            name = frame.format.name
             if at and frame is frames[at - 1]:
                 out[at] = out[at - 1]
             elif native and (frame.height, frame.width) == (height, width):
-                self._scale(frame, height, width, "rgb24", _FILTERS[filter], out[at])
-            elif frame.format.name in _HALF_CHROMA:
+                self._scale(frame, name, height, width, "rgb24", how, out[at])
+            elif name in _HALF_CHROMA:
                 # In two steps, size and then colour: one step to rgb24 takes more than twice the time, and has chroma
                 # of half the width as well.
-                small = self._reformat(frame, height, width, _HALF_CHROMA[frame.format.name], _FILTERS[filter])
-                self._scale(small, height, width, "rgb24", Interpolation.POINT, out[at])
+                between = _HALF_CHROMA[name]
+                small = self._reformat(frame, name, height, width, between, how)
+                self._scale(small, between, height, width, "rgb24", _POINT, out[at])
             else:
-                self._scale(frame, height, width, "gbrp", _FILTERS[filter], out[at])
+                self._scale(frame, name, height, width, "gbrp", how, out[at])
         return self.orientation.apply(out)
 
     def gray(self, frames: list[Any]) -> np.ndarray:
@@ -123,37 +133,39 @@ class Converter:
         for at, frame in enumerate(frames):
             name = frame.format.name
             if name not in _PLANAR_LUMA or (frame.height, frame.width) != (height, width):
-                self._scale(frame, height, width, "gray", Interpolation.BILINEAR, out[at])
+                self._scale(frame, name, height, width, "gray", _BILINEAR, out[at])
                 continue
             luma = _plane(frame.planes[0], width)
-            if name in _ALWAYS_FULL or frame.color_range == ColorRange.JPEG:
+            if name in _ALWAYS_FULL or frame.color_range == _FULL:
                 out[at] = luma
             else:
                 cv2.LUT(luma, _full_range(), out[at])
         return self.orientation.apply(out)
 
-    def _scale(self, frame: Any, height: int, width: int, name: str, how: int, out: np.ndarray) -> None:
+    def _scale(self, frame: Any, name: str, height: int, width: int, to: str, how: int, out: np.ndarray) -> None:
         import cv2
 
-        planes = self._reformat(frame, height, width, name, how).planes
-        if name == "gbrp":
+        planes = self._reformat(frame, name, height, width, to, how).planes
+        if to == "gbrp":
             green, blue, red = (_plane(plane, width) for plane in planes)
             cv2.merge((red, green, blue), out)
         else:
-            out[...] = _plane(planes[0], width * (3 if name == "rgb24" else 1)).reshape(out.shape)
+            rows = out.reshape(height, -1)
+            rows[...] = _plane(planes[0], rows.shape[1])
 
-    def _reformat(self, frame: Any, height: int, width: int, name: str, how: int) -> Any:
-        key = (height, width, frame.format.name, name, int(how))
-        if key not in self._reformatters:
-            self._reformatters[key] = VideoReformatter()
-        return self._reformatters[key].reformat(
+    def _reformat(self, frame: Any, name: str, height: int, width: int, to: str, how: int) -> Any:
+        key = (height, width, name, to, how)
+        reformatter = self._reformatters.get(key)
+        if reformatter is None:
+            reformatter = self._reformatters[key] = VideoReformatter()
+        return reformatter.reformat(
             frame,
             width=width,
             height=height,
-            format=name,
+            format=to,
             interpolation=how,
-            src_colorspace=None if frame.colorspace in _CONVERTIBLE else Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG if name in ("rgb24", "gbrp", "gray") else None,
+            src_colorspace=None if frame.colorspace in _CONVERTIBLE else _BT601,
+            dst_color_range=_FULL if to in ("rgb24", "gbrp", "gray") else None,
             threads=1,
         )
 

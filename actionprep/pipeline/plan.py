@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.store import ItemKey, Store
@@ -60,6 +60,7 @@ class Plan:
     view_tasks: tuple[ViewTask, ...]
     study_stages: tuple[tuple[str, StageSettings], ...]
     skipped: tuple[str, ...] = ()
+    forced: frozenset[ItemKey] = frozenset()
 
     def count(self, action: Action) -> int:
         """Number of items with that action."""
@@ -89,13 +90,14 @@ def make_plan(
     enforce: bool = False,
     retry: bool = False,
     skipped: tuple[str, ...] = (),
+    force: frozenset[ItemKey] = frozenset(),
 ) -> Plan:
     """Hold every wanted item, and every item that it reads, against the store.
 
     wanted:   stages asked for by name. settings: of every stage.
     enforce:  inputs that are in the store with other settings than these are made anew; otherwise they are taken as
         they are, since somebody made them so on purpose.
-    retry:    quarantined items are tried again.
+    retry:    quarantined items are tried again. force: items to make anew, with the settings that they were made with.
 
     Raises EnvironmentProblem when a backend that is needed is missing.
     """
@@ -120,23 +122,32 @@ def make_plan(
             chosen = settings[name]
             key = ItemKey(name, view.recording, view.id)
             committed = _committed(store, key)
-            if committed is not None and name not in wanted and not enforce:
+            if committed is not None and (key in force or (name not in wanted and not enforce)):
                 chosen = _as_made(stage, committed, chosen)
             inputs = {one.product: found[one.product] for one in stage.inputs(chosen)}
             found[name] = _planned_item(
                 stage, key, chosen, identity, view, source, inputs, committed, quarantine, retry=retry
             )
+            if key in force and found[name].action == "done":
+                found[name] = replace(found[name], action="build", why="damaged")
         items.extend(found.values())
         to_build = tuple(item for item in found.values() if item.action == "build")
         if to_build:
             tasks.append(ViewTask(source, to_build))
     study_stages = tuple((name, settings[name]) for name in order if issubclass(find_stage(name), ArrayStage))
     for name, chosen in study_stages:
-        items.append(plan_study_item(catalogue, store, name, chosen))
-    return Plan(tuple(items), tuple(tasks), study_stages, skipped)
+        items.append(plan_study_item(catalogue, store, name, chosen, force=force))
+    return Plan(tuple(items), tuple(tasks), study_stages, skipped, force)
 
 
-def plan_study_item(catalogue: Catalogue, store: Store | None, name: str, chosen: StageSettings) -> PlannedItem:
+def plan_study_item(
+    catalogue: Catalogue,
+    store: Store | None,
+    name: str,
+    chosen: StageSettings,
+    *,
+    force: frozenset[ItemKey] = frozenset(),
+) -> PlannedItem:
     """What is to become of a product of the whole study."""
     stage = find_stage(name)
     assert issubclass(stage, ArrayStage)
@@ -149,7 +160,7 @@ def plan_study_item(catalogue: Catalogue, store: Store | None, name: str, chosen
     }
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     committed = _committed(store, key)
-    done = committed is not None and committed["fingerprint"] == fingerprint
+    done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
     provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
     why = (
         ""

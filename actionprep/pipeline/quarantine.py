@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actionprep.datasets.store import ItemKey
-from actionprep.errors import InputProblem
+from actionprep.errors import InputProblem, explained_disk_errors
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ class Quarantine:
             time.time(),
         )
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(asdict(entry), indent=1))
-        draft.replace(path)
+        with explained_disk_errors(self._folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps(asdict(entry), indent=1))
+            draft.replace(path)
 
     def clear(self, key: ItemKey) -> None:
         """Forget an entry: the item was made."""

@@ -635,9 +635,10 @@ def _tag_of(frame: Any) -> int:
 
 def _decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]:
     """The same pictures, taken by a thread of their own some pictures ahead of the caller."""
-    # Handed over several at a time: each handing over stops both threads for a moment.
-    ahead = int(np.clip(_AHEAD_BYTES // max(picture_bytes, 1), 2, 64))
-    together = max(1, min(8, ahead // 4))
+    # Few, so that they are still in the processor's cache when they are used; several at a time, since each handing
+    # over stops both threads for a moment.
+    ahead = int(np.clip(_AHEAD_BYTES // max(picture_bytes, 1), 2, 16))
+    together = max(1, ahead // 4)
     waiting: queue.Queue[tuple[list[Any], bool, BaseException | None]] = queue.Queue(ahead // together)
     stop = threading.Event()
 

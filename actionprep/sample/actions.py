@@ -25,6 +25,11 @@ class Action:
     kind: Literal["sway", "hop"]
     direction: float
 
+    @property
+    def line(self) -> np.ndarray:
+        """Unit vector (2,) of the direction: ahead and to the left."""
+        return np.array([np.cos(np.radians(self.direction)), np.sin(np.radians(self.direction))])
+
 
 ACTIONS = (
     Action("sway_ahead", "sway", 0.0),
@@ -105,19 +110,21 @@ class Performance:
 def script_short(
     recording: str, action: Action, *, subject: int, session: str, rng: np.random.Generator
 ) -> Performance:
-    """One action between two short rests, a bit over two seconds in all."""
-    onset = rng.uniform(0.25, 0.45)
-    offset = onset + rng.uniform(1.25, 1.6)
-    return _script(recording, [(action, onset, offset)], offset + rng.uniform(0.25, 0.4), subject, session, rng)
+    """One action between two short rests; a bit over three seconds, so that three windows of one second fit."""
+    onset = rng.uniform(0.2, 0.4)
+    offset = rng.uniform(2.75, 3.0)
+    return _script(recording, [(action, onset, offset)], max(3.25, offset + 0.2), subject, session, rng)
 
 
-def script_long(recording: str, *, subject: int, session: str, rng: np.random.Generator) -> Performance:
-    """All actions once, in random order, with rests between."""
+def script_long(
+    recording: str, actions: tuple[Action, ...], *, subject: int, session: str, rng: np.random.Generator
+) -> Performance:
+    """Several actions in random order, with rests between."""
     plan = []
     now = 0.5
-    for index in rng.permutation(len(ACTIONS)):
-        offset = now + rng.uniform(1.1, 1.6)
-        plan.append((ACTIONS[index], now, offset))
+    for index in rng.permutation(len(actions)):
+        offset = now + rng.uniform(1.2, 1.6)
+        plan.append((actions[index], now, offset))
         now = offset + rng.uniform(0.4, 0.7)
     return _script(recording, plan, now, subject, session, rng)
 
@@ -130,18 +137,21 @@ def _script(
     session: str,
     rng: np.random.Generator,
 ) -> Performance:
+    deeds = tuple(_deed(action, round(onset, 3), round(offset, 3), rng) for action, onset, offset in plan)
+    # The hops of a recording are centred on the stage, so that all cameras hold the subject.
+    hopped = sum((deed.way * deed.action.line for deed in deeds if deed.action.kind == "hop"), np.zeros(2))
     # Times are whole milliseconds, so that tables hold them exactly.
     return Performance(
         recording=recording,
         subject=subject,
         session=session,
         duration=round(duration, 3),
-        start=(rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)),
+        start=(rng.uniform(-0.15, 0.15) - hopped[0] / 2, rng.uniform(-0.15, 0.15) - hopped[1] / 2),
         heading=np.radians(rng.uniform(-9.0, 9.0)),
         stance=rng.uniform(0.09, 0.14),
         sway=tuple(rng.uniform(0, 2 * np.pi, 4)),
         arms=(_arm(rng), _arm(rng)),
-        deeds=tuple(_deed(action, round(onset, 3), round(offset, 3), rng) for action, onset, offset in plan),
+        deeds=deeds,
     )
 
 
@@ -161,10 +171,10 @@ def _deed(action: Action, onset: float, offset: float, rng: np.random.Generator)
         action=action,
         onset=onset,
         offset=offset,
-        way=rng.uniform(0.07, 0.12) if action.kind == "sway" else rng.uniform(0.36, 0.56),
-        rate=rng.uniform(1.2, 1.9),
+        way=rng.uniform(0.06, 0.1) if action.kind == "sway" else rng.uniform(0.24, 0.32) * (offset - onset),
+        rate=rng.uniform(0.9, 1.4),
         phase=rng.uniform(0, 2 * np.pi),
-        hops=int(rng.integers(2, 4)),
+        hops=round((offset - onset) / rng.uniform(0.45, 0.65)),
         height=rng.uniform(0.05, 0.1),
         crouch=rng.uniform(0.03, 0.08),
     )
@@ -183,8 +193,7 @@ def perform(performance: Performance, shape: BodyShape, times: np.ndarray) -> Po
     aloft = np.zeros(num_times)
     dip = 0.012 * (1 + np.sin(1.5 * times + d))
     for deed in performance.deeds:
-        angle = np.radians(deed.action.direction)
-        line = np.array([np.cos(angle), np.sin(angle)])
+        line = deed.action.line
         if deed.action.kind == "sway":
             there = _fade(times, deed.onset, deed.offset, 0.2)
             stroke = np.sin(2 * np.pi * deed.rate * (times - deed.onset) + deed.phase)

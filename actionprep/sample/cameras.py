@@ -54,12 +54,13 @@ class Camera:
         A frame's time on the recording's clock is ticks * time base + clock_offset.
         """
         span = duration - self.clock_offset
-        count = max(2, int(np.floor(span * float(self.rate) + 1e-9)))
+        count = int(np.ceil(span * float(self.rate) - 1e-9))
         if not self.variable:
             return np.arange(count, dtype=np.int64), 1 / self.rate
         nominal = 1000 / float(self.rate)
-        steps = nominal * rng.uniform(0.65, 1.35, count)
-        steps[rng.random(count) < 0.05] += nominal  # dropped frames
+        # More than needed, since they may come out short; the surplus is cut.
+        steps = nominal * rng.uniform(0.65, 1.35, 2 * count)
+        steps[rng.random(2 * count) < 0.05] += nominal  # dropped frames
         ticks = np.concatenate([[0], np.cumsum(np.round(steps))]).astype(np.int64)
         return ticks[ticks < span * 1000], Fraction(1, 1000)
 
@@ -80,14 +81,14 @@ class _Mount:
 # and views 0, 1, 3 and 6 at the height of the hips, so that perspective tells next to nothing of depth; these four look
 # along the four horizontal lines on which the actions move (0, 45, 135 and 90 degrees).
 _MOUNTS = (
-    _Mount((192, 144), Fraction(25), 17.0, 1.0, 60.0),
-    _Mount((176, 144), Fraction(24), 18.0, 0.9, 58.0),
-    _Mount((160, 128), Fraction(15), 9.0, 1.9, 52.0),
-    _Mount((192, 144), Fraction(20), 17.5, 1.1, 59.0, variable=True),
+    _Mount((192, 144), Fraction(20), 17.0, 1.0, 60.0),
+    _Mount((176, 144), Fraction(16), 18.0, 0.9, 58.0),
+    _Mount((160, 128), Fraction(10), 9.0, 1.9, 52.0),
+    _Mount((192, 144), Fraction(15), 17.5, 1.1, 59.0, variable=True),
     _Mount((176, 144), Fraction(25, 2), 16.0, 1.3, 57.0),
     _Mount((160, 120), Fraction(15000, 1001), 9.5, 3.0, 48.0),
-    _Mount((144, 192), Fraction(15), 16.5, 1.0, 68.0, clock_offset=0.213),
-    _Mount((256, 192), Fraction(10), 8.5, 1.6, 78.0),
+    _Mount((144, 192), Fraction(15), 16.5, 1.0, 68.0, clock_offset=0.12),
+    _Mount((256, 192), Fraction(6), 8.5, 1.6, 78.0),
 )
 
 

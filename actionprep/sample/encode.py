@@ -19,7 +19,7 @@ def encode_video(path: Path, frames: np.ndarray, ticks: np.ndarray, time_base: F
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "23", "threads": "1", "g": "48", "x264-params": "bframes=2"}
+        stream.options = {"preset": "veryfast", "crf": "25", "threads": "1", "g": "48", "x264-params": "bframes=2"}
         stream.codec_context.time_base = time_base
         stream.time_base = time_base
         stream.codec_context.thread_count = 1

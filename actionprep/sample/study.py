@@ -41,7 +41,7 @@ def make_sample_study(
     study is left as it is; one in which the work was interrupted is done again.
 
     recordings: how many; eight subjects and eight actions take turns, and 34 or more end with two long recordings that
-                hold all actions.
+                hold four actions each.
     workers:    processes; 0 or 1 renders in this one. More need the usual `if __name__ == "__main__"` in a script.
     views:      the first so many of eight cameras.
     progress:   called with (recordings done, recordings in all, name of the one just done).
@@ -140,7 +140,8 @@ def plan_performances(recordings: int, *, seed: int) -> list[Performance]:
             action = ACTIONS[index % len(ACTIONS)]
             plan.append(script_short(name, action, subject=subject, session=session, rng=rng))
         else:
-            plan.append(script_long(name, subject=subject, session=session, rng=rng))
+            half = ACTIONS[index % 2 :: 2]
+            plan.append(script_long(name, half, subject=subject, session=session, rng=rng))
     return plan
 
 
@@ -224,8 +225,8 @@ def _render_view(
 
 
 def _pixels(xy: np.ndarray) -> np.ndarray:
-    # To 1/256 pixel, which is far below what any tracker tells apart and packs to half the size.
-    return (np.round(xy * 256) / 256).astype(np.float32)
+    # To 1/64 pixel, which is far below what any tracker tells apart and packs to half the size.
+    return (np.round(xy * 64) / 64).astype(np.float32)
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:

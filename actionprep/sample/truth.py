@@ -30,7 +30,7 @@ class TrueSegment:
 class TrueJoints:
     """BODY_25 joints of one view: time (T,) s, xy (T, 25, 2) px, visibility (T, 25) bool.
 
-    xy holds to 1/256 px, also where a joint is hidden or outside the picture. The centre of the first pixel is (0, 0).
+    xy holds to 1/64 px, also where a joint is hidden or outside the picture. The centre of the first pixel is (0, 0).
     """
 
     time: np.ndarray
@@ -192,7 +192,7 @@ def write_openpose(folder: Path, xy: np.ndarray, visibility: np.ndarray, inside:
     """Write joints (T, 25, 2) as OpenPose JSON, one person and one file a frame, named as OpenPose names them."""
     folder.mkdir(parents=True, exist_ok=True)
     confidence = np.where(visibility, 1.0, 0.5) * inside
-    triples = np.concatenate([np.round(xy, 3) * inside[..., None], confidence[..., None]], axis=-1)
+    triples = np.concatenate([np.round(xy, 2) * inside[..., None], confidence[..., None]], axis=-1)
     for frame, values in enumerate(triples.reshape(len(triples), -1).tolist()):
         person = {
             "person_id": [-1],

@@ -93,18 +93,21 @@ def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other:
             script = script_short("r", ACTIONS[0], subject=0, session="a", rng=np.random.default_rng(1))
             # The same performance of another action, faced exactly and without its own sign.
             deed = dataclasses.replace(script.deeds[0], action=ACTIONS[LABELS.index(label)], hops=2)
-            deed = dataclasses.replace(deed, way=0.45 if deed.action.kind == "hop" else 0.1)
+            deed = dataclasses.replace(deed, way=0.7 if deed.action.kind == "hop" else 0.1)
             script = dataclasses.replace(script, deeds=(deed,), heading=0.0, start=(0.0, 0.0))
-            figure = pose_figure(SUBJECTS[0], perform(script, SUBJECTS[0], np.arange(0, 2, 0.05)))
-            xy, _ = CAMERAS[camera_view].project(figure.joints[:, JOINTS.index("neck")])
-            found.append(xy[:, 0] - xy[0, 0])
+            # What the action adds to the small motions that never stop.
+            x = []
+            for performed in (script, dataclasses.replace(script, deeds=())):
+                figure = pose_figure(SUBJECTS[0], perform(performed, SUBJECTS[0], np.arange(0, 3.2, 0.05)))
+                x.append(CAMERAS[camera_view].project(figure.joints[:, JOINTS.index("neck")])[0][:, 0])
+            found.append(x[0] - x[1])
         # A sway has no sign: half a period later it goes the other way.
         signs = (1, -1) if one.startswith("sway") else (1,)
         return min(float(np.abs(found[0] - sign * found[1]).max()) for sign in signs)
 
-    # What is left is perspective and the small motions that never stop.
-    assert difference(view) < 2.5
-    assert difference(resolving) > max(4.0, 2.5 * difference(view))
+    # What is left is perspective.
+    assert difference(view) < 2.0
+    assert difference(resolving) > 5.0
 
 
 @pytest.mark.parametrize("view", [0, 5, 6])

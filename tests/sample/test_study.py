@@ -21,6 +21,7 @@ from actionprep.sample.room import draw_backdrop
 from actionprep.sample.study import plan_performances
 
 EVERY_VIEW = range(7)
+LABELS = [action.label for action in ACTIONS]
 
 
 def decode(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +128,7 @@ def test_openpose_files_say_the_same_as_the_joints(small_study: SampleTruth):
         [person] = json.loads(file.read_text())["people"]
         triples = np.array(person["pose_keypoints_2d"]).reshape(25, 3)
         inside = (xy >= -0.5).all(-1) & (xy < [width - 0.5, height - 0.5]).all(-1)
-        np.testing.assert_allclose(triples[inside, :2], xy[inside], atol=0.01)
+        np.testing.assert_allclose(triples[inside, :2], xy[inside], atol=0.02)
         assert (triples[~inside] == 0).all()
         assert (triples[seen, 2] == 1).all()
         assert (triples[inside & ~seen, 2] == 0.5).all()
@@ -139,9 +140,9 @@ def test_segments_are_labelled_and_lie_between_rests(small_study: SampleTruth):
     for recording in small_study.recordings:
         [segment] = small_study.segments(recording)
         times = small_study.frame_times(recording, 0)
-        assert segment.label in {action.label for action in ACTIONS}
-        assert times[0] + 0.2 < segment.onset < segment.offset - 1.0 < times[-1] - 1.0
-        assert times[-1] > segment.offset + 0.15
+        assert segment.label in LABELS
+        assert times[0] + 0.2 <= segment.onset < segment.offset - 2.0
+        assert times[-1] > segment.offset + 0.1
 
 
 def test_every_subject_does_every_action_once_and_the_last_two_recordings_hold_all():
@@ -149,8 +150,8 @@ def test_every_subject_does_every_action_once_and_the_last_two_recordings_hold_a
     pairs = Counter((p.subject, p.deeds[0].action.label) for p in plan[:64])
     assert len(pairs) == 64
     assert set(pairs.values()) == {1}
+    assert sorted(deed.action.label for p in plan[64:] for deed in p.deeds) == sorted(LABELS)
     for performance in plan[64:]:
-        assert sorted(deed.action.label for deed in performance.deeds) == sorted(action.label for action in ACTIONS)
         ends = [0.0, *(deed.offset for deed in performance.deeds)]
         assert all(deed.onset >= end + 0.35 for deed, end in zip(performance.deeds, ends, strict=False))
 

@@ -11,7 +11,7 @@ from actionprep.training.report import report_html
 from actionprep.training.run import Run, new_run_folder
 from actionprep.training.test import run_test
 
-VOID = {"meta", "br", "line", "circle", "polyline"}
+VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
@@ -25,6 +25,9 @@ class Page(HTMLParser):
         self.fetched += [value for name, value in attrs if name in ("src", "href")]
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
