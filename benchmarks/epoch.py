@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from common import Results, interleaved, speed_ratio
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from recordings import moving_square, write_video
 
@@ -50,7 +51,9 @@ def one_epoch(store: Store, model: torch.nn.Module, optimizer: torch.optim.Optim
 
 def main() -> int:
     """Run."""
-    results = Results("epoch", settings={"recordings": RECORDINGS, "frames": FRAMES, "size": "320x240", "tracker": "lk"})
+    results = Results(
+        "epoch", settings={"recordings": RECORDINGS, "frames": FRAMES, "size": "320x240", "tracker": "lk"}
+    )
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         study = make_recordings(Path(folder))
