@@ -412,7 +412,7 @@ def make_demo(
         tolerance=0.1,  # the slowest camera has ten frames a second
     )
     # Fewer epochs than the recipe's: the sample study has many windows, and the demo should take minutes.
-    chosen = {"tracks": {"tracker": "lk"}, "train": {"changes": {"epochs": 16}}}
+    chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": {"epochs": 16}}}
     made = Study(init_study(folder, study, chosen=chosen, models=settings_models()))
     made.scan()
     return made
