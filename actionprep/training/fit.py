@@ -402,7 +402,7 @@ def _train_phase(
     weights: Callable[[nn.Module], object] | None,
     on_epoch: Callable[[EpochReport], None] | None,
 ) -> None:
-    with _quiet_lightning():
+    with quiet_lightning():
         import lightning.pytorch as pl
 
         from actionprep.training import callbacks
@@ -515,7 +515,7 @@ def _accelerator(device: str, devices: int) -> tuple[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Lightning's hints are for people who write loops; what concerns a user, `fit` says itself."""
     levels = {}
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
