@@ -61,6 +61,7 @@ class Recipe(Settings):
     model: str = option(..., "Name of the model, as 'actiontrain models' lists it.")
     product: str = option("tracks", "What of the store the model reads.")
     epochs: int = option(50, "Passes over the training snippets.", ge=1)
+    min_steps: int = option(0, "Steps at least: few snippets are passed over more often.", ge=0)
     batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
     accumulate: int = option(1, "Batches whose gradients are added up for one step.", ge=1)
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
@@ -291,6 +292,7 @@ register(
     model="view-transformer",
     product="tracks",
     epochs=60,
+    min_steps=240,
     batch=16,
     ema=0.98,
     refit=True,
