@@ -28,8 +28,9 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
-    # Nothing that depends on which samples share a process: no batch statistics, no dropout.
-    tables = tiny_recipe(epochs=2, refit=True, ema=0.9, batch=4).to_tables()
+    # Nothing that depends on which samples share a process: no batch statistics, no dropout. And no Adam, which makes
+    # whole steps of the rounding error of gradients that are zero (a key's bias).
+    tables = tiny_recipe(epochs=2, refit=True, ema=0.9, batch=4, optimizer__name="sgd").to_tables()
     tables["recipe"]["model"] = "view-transformer-maaf"
     tables["sizes"] = {"heads": 2, "layers": 1, "hidden": 8, "dropout": 0.0}
     recipe = tiny_recipe().from_tables(tables, where="test")
