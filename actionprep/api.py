@@ -411,7 +411,9 @@ def make_demo(
         offsets="views.csv",
         tolerance=0.1,  # the slowest camera has ten frames a second
     )
-    made = Study(init_study(folder, study, chosen={"tracks": {"tracker": "lk"}}, models=settings_models()))
+    # Fewer epochs than the recipe's: the sample study has many windows, and the demo should take minutes.
+    chosen = {"tracks": {"tracker": "lk"}, "train": {"changes": {"epochs": 16}}}
+    made = Study(init_study(folder, study, chosen=chosen, models=settings_models()))
     made.scan()
     return made
 

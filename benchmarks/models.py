@@ -1,6 +1,6 @@
 """Video transformers in training: clips/s and peak memory of forward and backward, beside transformers' own.
 
-    python -m benchmarks.models [--device cpu] [--threads 2] [--rounds 7] [--clock wall] [--quick]
+    python -m benchmarks.models [--device cpu] [--threads 2] [--rounds 7] [--clock wall] [--scale small]
 
 TimeSformer (divided attention, 8 frames) stands beside transformers' in eager attention, the only one it has there; ViViT
 (tubelets of 2 x 16 x 16) and VideoMAE beside theirs with sdpa, their best setting on a CPU. Both sides have the same
@@ -40,11 +40,11 @@ class Case:
     theirs: str
     attention: str
     frames: int
-    size: int = 224
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    batch: int = 2
+    size: int
+    width: int
+    depth: int
+    heads: int
+    batch: int
 
     def ours(self) -> nn.Module:
         """Our model, without the stochastic depth that the others lack."""
@@ -87,16 +87,21 @@ TIMESFORMER = (
 )
 VIVIT = ("vivit-frames", "vivit-transformers", "VivitConfig", "VivitForVideoClassification", "sdpa")
 VIDEOMAE = ("videomae", "videomae-transformers", "VideoMAEConfig", "VideoMAEForVideoClassification", "sdpa")
-FULL = (
-    Case(*TIMESFORMER, frames=8, batch=1),
-    Case(*VIVIT, frames=8, batch=1),
-    Case(*VIDEOMAE, frames=16, batch=1),
-)
-QUICK = (
-    Case(*TIMESFORMER, frames=8, size=112, width=192, depth=4, heads=3),
-    Case(*VIVIT, frames=8, size=112, width=192, depth=4, heads=3),
-    Case(*VIDEOMAE, frames=8, size=112, width=192, depth=4, heads=3),
-)
+SCALES: dict[str, dict[str, int]] = {
+    "tiny": {"size": 112, "width": 192, "depth": 4, "heads": 3},
+    "small": {"size": 224, "width": 384, "depth": 12, "heads": 6},
+    "base": {"size": 224, "width": 768, "depth": 12, "heads": 12},
+}
+
+
+def cases(scale: str, batch: int) -> tuple[Case, ...]:
+    """The three models at one scale (that of ViT-Ti at half the depth and size, ViT-S or ViT-B)."""
+    sizes = SCALES[scale]
+    return (
+        Case(*TIMESFORMER, frames=8, batch=batch, **sizes),
+        Case(*VIVIT, frames=8, batch=batch, **sizes),
+        Case(*VIDEOMAE, frames=16, batch=batch, **sizes),
+    )
 
 
 def step(model: nn.Module, clip: Tensor, dtype: torch.dtype) -> Callable[[], None]:
@@ -138,7 +143,7 @@ def peak_memory(arguments: argparse.Namespace, index: int, side: str) -> float:
     """Peak MiB of a fresh process that builds one side and trains it three steps."""
     command = [sys.executable, "-m", "benchmarks.models", "--memory", f"{index}:{side}"]
     command += ["--device", arguments.device, "--threads", str(arguments.threads), "--dtype", arguments.dtype]
-    command += ["--quick"] if arguments.quick else []
+    command += ["--scale", arguments.scale, "--batch", str(arguments.batch)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(answer.stdout.splitlines()[-1])
 
@@ -146,7 +151,7 @@ def peak_memory(arguments: argparse.Namespace, index: int, side: str) -> float:
 def measure_memory(arguments: argparse.Namespace) -> int:
     """The child process of `peak_memory`."""
     index, side = arguments.memory.split(":")
-    case = (QUICK if arguments.quick else FULL)[int(index)]
+    case = cases(arguments.scale, arguments.batch)[int(index)]
     # Both packages are imported on both sides, so that neither side's imports count.
     import transformers  # noqa: F401
 
@@ -176,18 +181,18 @@ def main() -> int:
         help="cpu: processor time, for one thread on a machine that is busy with other work",
     )
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--quick", action="store_true", help="small models, for a look")
+    parser.add_argument("--scale", default="small", choices=list(SCALES), help="base takes a GPU or half an hour")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.memory:
         return measure_memory(arguments)
     on_gpu = arguments.device == "cuda"
-    name = "models" if not arguments.quick else "models-quick"
     results = Results(
-        f"{name}-gpu" if on_gpu else name, settings={k: v for k, v in vars(arguments).items() if k != "memory"}
+        "models-gpu" if on_gpu else "models", settings={k: v for k, v in vars(arguments).items() if k != "memory"}
     )
-    for index, case in enumerate(QUICK if arguments.quick else FULL):
+    for index, case in enumerate(cases(arguments.scale, arguments.batch)):
         both = sides(case, arguments.device, getattr(torch, arguments.dtype))
         clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
         timed = interleaved(both, rounds=arguments.rounds, work=case.batch, unit="clips", clock=clock)

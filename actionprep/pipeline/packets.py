@@ -120,11 +120,13 @@ def read_packets(container: Any, stream: Any, *, see: Callable[[Any], None]) -> 
     pts, dts, pos, size, is_key, is_corrupt, shown, duration = columns.T
     shown = shown.astype(bool)
     storage_times = container.format.name in _STORAGE_TIMES
-    reordered = bool(stream.codec_context.has_b_frames)
-    ordered = _tell_order(pts[shown]) and not (storage_times and reordered)
+    if storage_times:
+        ordered = not stream.codec_context.has_b_frames
+    else:
+        ordered = _tell_order(pts[shown])
     slot = np.full(len(columns), -1, np.int64)
     ticks: np.ndarray
-    if ordered:
+    if ordered and not storage_times:
         slot[np.flatnonzero(shown)[np.argsort(pts[shown], kind="stable")]] = np.arange(shown.sum())
         ticks = np.sort(pts[shown]).astype(np.float64)
     else:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actionprep.pipeline.packets import LOOKAHEAD, PacketIndex, Sequencer, _is_invisible_vp8, _repaired_ticks
+from actionprep.pipeline.packets import (
+    LOOKAHEAD,
+    PacketIndex,
+    Sequencer,
+    _is_invisible_vp8,
+    _repaired_ticks,
+    read_packets,
+)
 
 NONE = np.iinfo(np.int64).min
 
@@ -131,3 +139,31 @@ def test_the_frame_tag_of_vp8_tells_whether_it_is_shown() -> None:
     # RFC 6386, section 9.1: bit 0 not a keyframe, bits 1 to 3 version, bit 4 show_frame.
     assert not _is_invisible_vp8(bytes([0b0001_0001, 0, 0]))
     assert _is_invisible_vp8(bytes([0b0000_0001, 0, 0]))
+
+
+def container_of(format_name: str, pts: list[int], *, b_frames: bool) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """A container of three packets in memory, as far as `read_packets` looks at one."""
+    packets = [
+        SimpleNamespace(
+            pts=time, dts=at, pos=100 * at, size=9, is_keyframe=at == 0, is_corrupt=False, is_discard=False, duration=1
+        )
+        for at, time in enumerate(pts)
+    ]
+    context = SimpleNamespace(codec=SimpleNamespace(canonical_name="mpeg4"), has_b_frames=b_frames)
+    stream = SimpleNamespace(codec_context=context, average_rate=Fraction(25), time_base=Fraction(1, 25))
+    return SimpleNamespace(format=SimpleNamespace(name=format_name), demux=lambda _: iter(packets)), stream
+
+
+def test_times_order_the_frames_of_a_container_but_not_those_of_an_avi() -> None:
+    """FFmpeg makes up presentation times for AVI; those of a damaged one are of no use at all."""
+    cases = {
+        ("mov", True): ([0, 2, 1], True, False),
+        ("mov", False): ([0, 2, 1], True, False),
+        ("avi", True): ([0, 1, 2], False, False),
+        ("avi", False): ([0, 1, 2], True, True),
+    }
+    for (name, b_frames), (slots, ordered, presumed) in cases.items():
+        container, stream = container_of(name, [0, 2, 1], b_frames=b_frames)
+        index = read_packets(container, stream, see=lambda _: None)
+        assert (index.slot.tolist(), index.ordered, index.presumed) == (slots, ordered, presumed)
+        assert index.times.tolist() == [0.0, 0.04, 0.08]

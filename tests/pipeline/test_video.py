@@ -491,6 +491,21 @@ def test_a_lost_frame_shifts_no_other_where_only_the_decoder_knows_the_order(
     assert np.array(read_numbers(block.rgb))[settled].tolist() == settled.tolist()
 
 
+def test_an_avi_that_lost_its_beginning_has_one_order_however_it_is_read(
+    videos: dict[str, Path], tmp_path: Path
+) -> None:
+    data = bytearray(videos["mpeg4.avi"].read_bytes())
+    with av.open(str(videos["mpeg4.avi"])) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data[places[0][0] - 8 : sum(places[6]) - 3] = bytes(sum(places[6]) - 3 - places[0][0] + 8)
+    path = tmp_path / "headless.avi"
+    path.write_bytes(data)
+    with VideoReader(path) as reader:
+        whole = np.concatenate([block.rgb for block in reader.blocks()])
+        for slot in range(0, len(whole), 4):
+            assert np.array_equal(reader.frames_at([slot])[0], whole[slot])
+
+
 def test_a_patched_frame_is_concealed(videos: dict[str, Path], tmp_path: Path) -> None:
     path = with_zeros(videos["mpeg4.avi"], tmp_path / "bad.avi", [20], skip=24)
     reader = VideoReader(path)
@@ -530,7 +545,15 @@ def test_a_cut_avi_says_what_its_header_promised(videos: dict[str, Path], tmp_pa
     assert f"{40 - facts.num_frames} more stated by the header are not in the file" in str(reader.shortfall)
 
 
-FRAGILE = ["h264-b-frames.mp4", "h264-open-gop.mkv", "h264-open-gop.ts", "mpeg4-b-frames.avi", "mjpeg.avi", "vp9.webm"]
+FRAGILE = [
+    "mpeg4.avi",
+    "h264-b-frames.mp4",
+    "h264-open-gop.mkv",
+    "h264-open-gop.ts",
+    "mpeg4-b-frames.avi",
+    "mjpeg.avi",
+    "vp9.webm",
+]
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:

@@ -27,7 +27,7 @@ def test_cosine_rises_to_the_highest_rate_and_falls_to_nearly_none():
     assert max(found) == found[9] == 1.0
     assert found[55] == pytest.approx(0.5, abs=0.01)
     assert found[-1] < 0.001
-    assert all(later <= earlier for earlier, later in itertools.pairwise(found))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(found[10:]))
 
 
 def test_multistep_falls_at_its_epochs():
