@@ -153,9 +153,13 @@ class Recipe(Settings):
     def changed(self, changes: Mapping[str, Any], *, where: str = "changes to the recipe") -> Recipe:
         """This recipe with some settings replaced, by dotted names: {"epochs": 10, "input.rotation": 0.3}.
 
+        Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too.
+
         Raises UserError for names and values that are wrong.
         """
         tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
+        if "epochs" in changes:
+            changes = {"min_steps": 0, **changes}
         for name, value in changes.items():
             table, _, key = name.rpartition(".")
             if (table or "recipe") not in tables:
