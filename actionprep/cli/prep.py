@@ -636,12 +636,17 @@ def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[s
         rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
         output.print_table("Quarantined", ("item", "reason"), rows)
         output.note("Neighbours went on. 'actionprep status' lists all.")
+    # Tables of the whole study may have other names than "default", which the next command then needs.
+    tables = {item.key.product: item.key.recording for item in plan.items if not item.key.view}
+    named = {product: name for product, name in tables.items() if name != "default"}
     if "snippets" in names:
-        output.print_next("actiontrain fit", "trains on these snippets")
+        which = f" --snippets {named['snippets']}" if "snippets" in named else ""
+        output.print_next(f"actiontrain fit{which}", "trains on these snippets")
     elif "tracks" in names:
         output.print_next("actionprep snippets --length 1000 --iou 0.5", "cuts labelled windows")
-    else:
-        output.print_next(f"actionprep show {names[-1]}", "draws what was made")
+    elif names:
+        last = f"{names[-1]}/{named[names[-1]]}" if names[-1] in named else names[-1]
+        output.print_next(f"actionprep show {last}", "draws what was made")
 
 
 def _report_document(plan: Plan, report: BuildReport) -> dict[str, Any]:

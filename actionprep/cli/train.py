@@ -39,8 +39,8 @@ ThreadsOption = Annotated[Number, typer.Option("--threads", help="CPU threads of
 @guarded
 def fit(
     store: Annotated[Optional[Path], typer.Argument(help="A store; the study's when left out.")] = None,  # noqa: UP045
-    recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. [default: what suits]")] = None,
-    run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. [default: recipe and time]")] = None,
+    recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. (default: what suits)")] = None,
+    run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. (default: recipe and time)")] = None,
     snippets: Annotated[Text, typer.Option(help="Which table of snippets: snippets/<name>.")] = None,
     views: Annotated[Texts, typer.Option(help="Views to train on, by name or index: --views 0 1 3 6.")] = None,
     by: Annotated[
@@ -182,9 +182,9 @@ def predict(
     run: Annotated[Text, typer.Option("--run", help="Run, by name or folder; the last one when left out.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
-    length: Annotated[Optional[float], typer.Option(help="Window in ms. [default: as trained]", min=1)] = None,  # noqa: UP045
+    length: Annotated[Optional[float], typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,  # noqa: UP045
     stride: Annotated[
-        float | None, typer.Option(help="From window to window in ms. [default: a quarter]", min=1)
+        float | None, typer.Option(help="From window to window in ms. (default: a quarter)", min=1)
     ] = None,
     device: DeviceOption = None,
     study: StudyOption = None,

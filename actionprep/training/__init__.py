@@ -1,0 +1,30 @@
+"""Train, test and apply action classifiers on a store; nothing heavy is imported before it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["Recipe", "Run", "SnippetDataset", "SplitChoice", "find_recipe", "run_test"]
+
+if TYPE_CHECKING:
+    from actionprep.training.datasets import SnippetDataset
+    from actionprep.training.parts import SplitChoice
+    from actionprep.training.recipes import Recipe, find_recipe
+    from actionprep.training.run import Run
+    from actionprep.training.test import run_test
+
+_HOMES = {
+    "SnippetDataset": "datasets",
+    "SplitChoice": "parts",
+    "Recipe": "recipes",
+    "find_recipe": "recipes",
+    "Run": "run",
+    "run_test": "test",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,7 +92,7 @@ def fit(
     """
     tell = tell or _silent
     store = store if isinstance(store, Store) else Store(store)
-    run = Run(Path(run_folder))
+    run = Run(_shared_folder(Path(run_folder), several=devices * num_nodes > 1))
     if resume and (run.folder / FACTS).exists():
         return _resumed(
             run,
@@ -106,7 +108,8 @@ def fit(
     plan = _Plan.make(store, chosen, snippets=snippets, split=split, views=views)
     for sentence in plan.sentences:
         tell(sentence)
-    _prepare_folder(run, plan)
+    if is_first_process():
+        _prepare_folder(run, plan)
     options = _Options(device, devices, num_nodes, threads, wandb, tensorboard)
     _train(run, plan, options, weights=weights, on_epoch=on_epoch)
     return run
@@ -368,16 +371,22 @@ def _train(
         torch.set_num_threads(options.threads)
     reader = _reader(plan)
     phases = plan.phases
+    _wait_for(run)
     begun: Phase = run.facts["state"]["phase"]
     started = time.monotonic()
     for phase in phases[phases.index(begun) :]:
-        run.change(state={"phase": phase, "complete": False})
-        _train_phase(run, plan, reader, phase, options, weights=weights, on_epoch=on_epoch)
-        if phase != phases[-1]:
+        if is_first_process():
+            run.change(state={"phase": phase, "complete": False})
+        # Only the first phase may have been begun before; the others must not look at what it leaves.
+        resume = run.last if phase == begun and run.last.exists() else None
+        _train_phase(run, plan, reader, phase, options, resume=resume, weights=weights, on_epoch=on_epoch)
+        if phase != phases[-1] and is_first_process():
             # The next phase begins with fresh weights: what validation found stays beside them.
             run.best.replace(run.folder / "validated.ckpt")
             run.last.unlink()
             run.change(state={"phase": phases[phases.index(phase) + 1], "complete": False})
+    if not is_first_process():
+        return
     facts = run.facts
     took = facts.get("train_seconds", 0.0) + time.monotonic() - started
     run.change(state={"phase": phases[-1], "complete": True}, train_seconds=round(took, 1), finished=now())
@@ -399,6 +408,7 @@ def _train_phase(
     phase: Phase,
     options: _Options,
     *,
+    resume: Path | None,
     weights: Callable[[nn.Module], object] | None,
     on_epoch: Callable[[EpochReport], None] | None,
 ) -> None:
@@ -410,7 +420,7 @@ def _train_phase(
         recipe = plan.recipe
         task = make_task(plan, reader, phase, weights=weights)
         has_val = task._val_loader is not None
-        shown = callbacks.History(run, phase, recipe.epochs, on_epoch)
+        shown = callbacks.History(run, phase, task.num_epochs, on_epoch)
         wanted: list[Any] = [callbacks.Averaging(), shown, callbacks.Checkpoints(run, recipe, phase, has_val=has_val)]
         if recipe.patience is not None and has_val:
             wanted.insert(
@@ -429,7 +439,7 @@ def _train_phase(
             num_nodes=options.num_nodes,
             strategy="ddp" if options.devices * options.num_nodes > 1 else "auto",
             precision=recipe.precision,
-            max_epochs=recipe.epochs,
+            max_epochs=task.num_epochs,
             check_val_every_n_epoch=recipe.validate_every,
             accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.optimizer.gradient_clip,
@@ -444,7 +454,6 @@ def _train_phase(
             enable_autolog_hparams=False,
             default_root_dir=str(run.folder),
         )
-        resume = run.last if run.last.exists() else None
         with callbacks.memory_explained(recipe):
             trainer.fit(task, ckpt_path=resume, weights_only=True)
         if trainer.interrupted:
@@ -492,13 +501,50 @@ def make_task(
         loader(val_rows, train=False) if len(val_rows) else None,
         several=is_multi_label(plan.table),
         card=card,
+        num_epochs=_num_epochs(recipe, len(train_rows)),
     )
+
+
+def _num_epochs(recipe: Recipe, num_snippets: int) -> int:
+    """The recipe's epochs, or more where these would be too few steps."""
+    per_epoch = math.ceil(math.ceil(num_snippets / recipe.batch) / recipe.accumulate)
+    return max(recipe.epochs, math.ceil(recipe.min_steps / max(per_epoch, 1)))
 
 
 def _dataset(plan: _Plan, reader: ProductReader, rows: np.ndarray, *, train: bool) -> SnippetDataset:
     from actionprep.training.datasets import SnippetDataset
 
     return SnippetDataset(plan.store, plan.table, rows=rows, train=train, seed=plan.recipe.seed, reader=reader)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of its training that writes; the others only compute."""
+    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def _shared_folder(folder: Path, *, several: bool) -> Path:
+    """The run's folder, the same in all processes that one command starts, though each might name it by its own clock."""
+    if not several:
+        return folder
+    if is_first_process():
+        os.environ[_FOLDER_OF_ALL] = str(folder.resolve())
+    return Path(os.environ.get(_FOLDER_OF_ALL, folder))
+
+
+def _wait_for(run: Run, seconds: float = 300.0) -> None:
+    """Let the first process write the run's folder before the others read it."""
+    until = time.monotonic() + seconds
+    while not (run.folder / FACTS).exists():
+        if time.monotonic() > until:
+            raise EnvironmentProblem(
+                f"The first process of this training has not made {run.folder} in {seconds:.0f} s. On several machines "
+                "the folder must be on a disk that all of them see."
+            )
+        time.sleep(0.2)
+
+
+_FOLDER_OF_ALL = "ACTIONPREP_RUN_FOLDER"
 
 
 def _accelerator(device: str, devices: int) -> tuple[str, Any]:

@@ -61,6 +61,7 @@ class Recipe(Settings):
     model: str = option(..., "Name of the model, as 'actiontrain models' lists it.")
     product: str = option("tracks", "What of the store the model reads.")
     epochs: int = option(50, "Passes over the training snippets.", ge=1)
+    min_steps: int = option(0, "Steps at least: few snippets are passed over more often.", ge=0)
     batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
     accumulate: int = option(1, "Batches whose gradients are added up for one step.", ge=1)
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
@@ -152,9 +153,13 @@ class Recipe(Settings):
     def changed(self, changes: Mapping[str, Any], *, where: str = "changes to the recipe") -> Recipe:
         """This recipe with some settings replaced, by dotted names: {"epochs": 10, "input.rotation": 0.3}.
 
+        Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too.
+
         Raises UserError for names and values that are wrong.
         """
         tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
+        if "epochs" in changes:
+            changes = {"min_steps": 0, **changes}
         for name, value in changes.items():
             table, _, key = name.rpartition(".")
             if (table or "recipe") not in tables:
@@ -291,6 +296,7 @@ register(
     model="view-transformer",
     product="tracks",
     epochs=60,
+    min_steps=240,
     batch=16,
     ema=0.98,
     refit=True,

@@ -29,6 +29,7 @@ class ClassifierTask(pl.LightningModule):
     resumed gives the numbers of one that was not.
 
     card:    what a checkpoint tells of itself (recipe, labels, views, …), plain values.
+    num_epochs: over which the learning rate goes its way; the recipe's when None.
     figures: train_loss, learning_rate, val_loss, val_accuracy, val_macro_f1, val_map of the epoch, once it is over.
     """
 
@@ -41,6 +42,7 @@ class ClassifierTask(pl.LightningModule):
         *,
         several: bool,
         card: Mapping[str, Any],
+        num_epochs: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -50,6 +52,7 @@ class ClassifierTask(pl.LightningModule):
         self.recipe = recipe
         self.several = several
         self.card = dict(card)
+        self.num_epochs = recipe.epochs if num_epochs is None else num_epochs
         self._train_loader, self._val_loader = train, val
         self.figures: dict[str, float] = {}
         self._sum, self._count = 0.0, 0.0
@@ -142,7 +145,7 @@ class ClassifierTask(pl.LightningModule):
         recipe = self.recipe
         optimizer = make_optimizer(self.model, recipe.optimizer)
         per_epoch = -(-len(self._train_loader) // recipe.accumulate)
-        factor = rate_factor(recipe.schedule, num_steps=per_epoch * recipe.epochs, steps_per_epoch=per_epoch)
+        factor = rate_factor(recipe.schedule, num_steps=per_epoch * self.num_epochs, steps_per_epoch=per_epoch)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -16,6 +16,7 @@ from actionprep.datasets.item_reader import ItemReader
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.errors import EnvironmentProblem, InputProblem
 from actionprep.pipeline import stage as stages_module
+from actionprep.pipeline.index import load_stages
 from actionprep.pipeline.passes import WriteBehind, decode_pass, run_pass
 from actionprep.pipeline.plan import PlannedItem
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
@@ -67,6 +68,7 @@ class Recorder(FrameStage):
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[Recorder]]:
     """Stages: first; second reads first; third reads second; alone reads nothing."""
+    load_stages()  # which happens once, and must not fill the copy
     monkeypatch.setattr(stages_module, "STAGES", dict(stages_module.STAGES))
     made = {}
     for name, reads in (("first", ()), ("second", ("first",)), ("third", ("second",)), ("alone", ())):

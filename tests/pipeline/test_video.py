@@ -379,7 +379,7 @@ def test_what_is_not_video_has_one_clear_reason(videos: dict[str, Path], tmp_pat
     empty.touch()
     assert reason_for(empty) == "is empty (0 bytes)."
     text = tmp_path / "text.mp4"
-    text.write_text("These are the notes of the session of Monday, naïve as they are.\n" * 20)
+    text.write_text("These are the notes of Monday afternoon, naïve as they are.\n" * 20)
     assert reason_for(text) == "holds text, not video."
     (tmp_path / "art.txt").write_text("\x1b[31mred\n" * 50)
     assert reason_for(tmp_path / "art.txt") == "holds text or a playlist, not video."

@@ -168,6 +168,12 @@ def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
     assert read_safely(run.last)["global_step"] == 2 * -(-batches // 3)
 
 
+def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_path):
+    run = fit(store, tiny_recipe(epochs=1, min_steps=11, batch=6), tmp_path / "run", split=SPLIT, **QUIET)
+    steps = read_safely(run.last)["global_step"]
+    assert 11 <= steps < 11 + -(-len(run.facts["split"]["rows"]["train"]) // 6)
+
+
 def test_several_labels_are_trained_with_a_loss_for_each(tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     names = [key.recording for key in store.items("tracks")]

@@ -35,6 +35,14 @@ def test_settings_change_by_dotted_names():
     assert recipe.epochs == 3
 
 
+def test_epochs_that_are_asked_for_are_not_raised():
+    recipe = find_recipe("view-transformer")
+    assert recipe.min_steps > 0
+    assert recipe.changed({"epochs": 3}).min_steps == 0
+    assert recipe.changed({"epochs": 3, "min_steps": 50}).min_steps == 50
+    assert recipe.changed({"batch": 3}).min_steps == recipe.min_steps
+
+
 def test_none_is_the_word_none_in_toml():
     recipe = tiny_recipe(ema=0.9)
     assert recipe.changed({"ema": "none"}).ema is None
@@ -84,11 +92,21 @@ def test_an_empty_store_says_what_to_run(tmp_path):
 
 def test_recipes_and_settings_need_no_torch():
     code = (
-        "import sys; import actionprep.training.recipes as r; r.find_recipe('view-transformer').to_toml(); r.TrainSettings()"
+        "import sys; import actionprep.training; import actionprep.training.recipes as r; r.find_recipe('view-transformer').to_toml(); r.TrainSettings()"
         "; print([m for m in ('torch', 'lightning', 'zarr', 'cv2', 'matplotlib') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_package_gives_its_public_names_on_demand():
+    from actionprep import training
+    from actionprep.training.datasets import SnippetDataset
+
+    assert training.SnippetDataset is SnippetDataset
+    assert all(hasattr(training, name) for name in training.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Snippets'"):
+        _ = training.Snippets
 
 
 def test_the_train_table_has_defaults():

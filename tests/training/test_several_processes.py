@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.training.checkpoints import read_safely
+from actionprep.training.fit import fit
+from actionprep.training.parts import SplitChoice
+from actionprep.training.run import Run
+
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+from actionprep.training.fit import fit
+from actionprep.training.parts import SplitChoice
+
+if __name__ == "__main__":
+    split = SplitChoice(train=("1", "2", "3"), test=("4",))
+    fit(sys.argv[1], sys.argv[2], sys.argv[3], split=split, device="cpu", devices=2, tensorboard=False)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path):
+    store = make_store(tmp_path / "store", subjects=4)
+    # Nothing that depends on which samples share a process: no batch statistics, no dropout. And no Adam, which makes
+    # whole steps of the rounding error of gradients that are zero (a key's bias).
+    tables = tiny_recipe(epochs=2, refit=True, ema=0.9, batch=4, optimizer__name="sgd").to_tables()
+    tables["recipe"]["model"] = "view-transformer-maaf"
+    tables["sizes"] = {"heads": 2, "layers": 1, "hidden": 8, "dropout": 0.0}
+    recipe = tiny_recipe().from_tables(tables, where="test")
+    one = fit(store, recipe, tmp_path / "one", split=SplitChoice(train=("1", "2", "3"), test=("4",)), tensorboard=False)
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(tmp_path / "script.py"), str(store.path), str(tmp_path / "recipe.toml")]
+    done = subprocess.run(
+        [*command, str(tmp_path / "two")],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = Run.open(tmp_path / "two")
+    assert two.is_complete
+    for mine, theirs in zip(one.metrics, two.metrics, strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+        assert mine.get("val_loss", 0.0) == pytest.approx(theirs.get("val_loss", 0.0), rel=1e-4)
+    states = [read_safely(run.best)["state_dict"] for run in (one, two)]
+    for name, values in states[0].items():
+        torch.testing.assert_close(values, states[1][name], rtol=1e-3, atol=1e-5)
