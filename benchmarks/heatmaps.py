@@ -4,24 +4,21 @@
 
 Every method runs in a process of its own; the processes take turns, round after round, and the median round counts. The
 plain loop draws each joint's window with numpy, the way the published formula is usually written; both fill float32
-volumes of 17 joints or limbs, 48 frames, 56 x 56 px, for a batch of 32 clips. "and read" adds one pass over the
-finished volume, as a model would make, because pages that nothing was drawn on cost nothing until they are read.
+volumes of 17 joints or limbs, 48 frames, 56 x 56 px, for a batch of 32 clips. "buffer" draws into memory that is kept
+from batch to batch (`out=`). "and read" adds one pass over the finished volume, as a model would make, because pages
+that nothing was drawn on cost nothing until they are read.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 SIZE, FRAMES, BATCH, SIGMA = (56, 56), 48, 32, 0.6
-RESULTS = Path(__file__).parent / "results" / "heatmaps.json"
 CASES = [("joint", 1), ("joint", 2), ("limb", 1), ("limb", 2)]
 METHODS = (
     "loop",
@@ -140,74 +137,50 @@ def one(method, kind, persons, repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "KIND", "PERSONS"))
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(args.one[0], args.one[1], int(args.one[2]), args.repeats)))
-        return
+        return 0
 
-    import numba
-    import numpy as np
     import torch
+    from common import Results, Side, speed_ratio
 
-    methods = [method for method in METHODS if "GPU" not in method or torch.cuda.is_available()]
-    times = {(method, *case): [] for case in CASES for method in methods}
-    for _ in range(args.rounds):
-        for key in times:
-            command = [sys.executable, __file__, "--repeats", str(args.repeats), "--one", *map(str, key)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            times[key].append(json.loads(done.stdout))
-    rows = []
-    print(f"{'':24}" + "".join(f"{kind}, {persons} p.".rjust(22) for kind, persons in CASES))
-    for method in methods:
-        line = f"{method:24}"
-        for case in CASES:
-            rate = BATCH / statistics.median(times[(method, *case)])
-            loop = BATCH / statistics.median(times[("loop and read" if "read" in method else "loop", *case)])
-            line += f"{rate:12.0f}/s {rate / loop:6.1f}x"
-            rows.append(
-                {
-                    "method": method,
-                    "kind": case[0],
-                    "persons": case[1],
-                    "volumes_per_s": round(rate, 1),
-                    "times_the_loop": round(rate / loop, 1),
-                }
-            )
-        print(line)
     volume = 17 * FRAMES * SIZE[0] * SIZE[1]
     stored = {
         "float32 volume": 4 * volume,
         "uint8 volume": volume,
         "keypoints and scores, 1 person": FRAMES * 17 * 3 * 4,
     }
-    print("bytes a clip: " + ", ".join(f"{name} {size}" for name, size in stored.items()))
-    versions = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-        "torch": torch.__version__,
-    }
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = {"cores": os.cpu_count(), "processor": _processor(), "gpu": gpu, "torch_threads": torch.get_num_threads()}
-    setting = {"joints": 17, "frames": FRAMES, "size": SIZE, "batch": BATCH, "sigma": SIGMA, "rounds": args.rounds}
-    RESULTS.parent.mkdir(exist_ok=True)
-    content = {"setting": setting, "machine": machine, "versions": versions, "bytes_a_clip": stored, "results": rows}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    settings = {"channels": 17, "frames": FRAMES, "size": SIZE, "batch": BATCH, "sigma": SIGMA, "rounds": args.rounds}
+    results = Results("heatmaps", {**settings, "torch_threads": torch.get_num_threads(), "bytes_a_clip": stored})
+    methods = [method for method in METHODS if "GPU" not in method or torch.cuda.is_available()]
+    seconds = {(method, *case): [] for case in CASES for method in methods}
+    for _ in range(args.rounds):
+        for key in seconds:
+            command = [sys.executable, __file__, "--repeats", str(args.repeats), "--one", *map(str, key)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            seconds[key].append(json.loads(done.stdout))
+    for kind, persons in CASES:
+        sides = {m: Side(m, tuple(seconds[m, kind, persons]), BATCH, "volumes") for m in methods}
+        name = f"{kind}, {persons} person{'s' * (persons > 1)}"
+        results.add(name, sides)
+        for method in methods:
+            if not method.startswith("loop"):
+                loop = sides["loop and read" if "read" in method else "loop"]
+                ratio = speed_ratio(sides[method], loop)
+                results.notes.append(f"{name}: {method} is {ratio:.1f} times the loop")
+                if method == "ours, buffer":
+                    results.mark(f"{name}: {method}, times the loop", ratio, at_least=25)
+    if torch.cuda.is_available():
+        results.notes.append(f"GPU: {torch.cuda.get_device_name()}")
+    print("\n".join(results.notes))
+    results.save()
+    return results.exit_code()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
