@@ -414,10 +414,10 @@ def verify(
     from actionprep.cli import output
 
     opened = _open(study)
-    keys = opened.store.items()
-    damaged = []
-    with output.progress_bar("verifying", len(keys), "items", quiet=json) as advance:
-        for _, damage in opened.store.verify(keys):
+    damaged, num_items = [], 0
+    with output.progress_bar("verifying", len(opened.store.items()), "items", quiet=json) as advance:
+        for _, damage in opened.store.verify():
+            num_items += 1
             if damage is not None:
                 damaged.append(damage)
             advance(1, failures=len(damaged))
@@ -425,17 +425,20 @@ def verify(
     if json:
         output.print_json(
             {
-                "items": len(keys),
+                "items": num_items,
                 "damaged": [{"item": str(one.key), "reason": one.reason} for one in damaged],
                 "repaired": [] if repaired is None else [str(key) for key in repaired.built],
+                "not_repaired": {} if repaired is None else _not_repaired(repaired),
             }
         )
     elif not damaged:
-        output.note(f"{len(keys)} items, all whole.")
+        output.note(f"{num_items} items, all whole.")
     else:
         output.print_table("Damaged", ("item", "what"), [(one.key, one.reason) for one in damaged])
         if repaired is not None:
             output.note(f"{len(repaired.built)} items made anew.")
+            if left := _not_repaired(repaired):
+                output.print_table("Not repaired", ("item", "why"), list(left.items()))
         else:
             output.print_next("actionprep verify --repair", "makes just these anew")
     whole = repaired is not None and {one.key for one in damaged} <= set(repaired.built)
@@ -552,6 +555,10 @@ def demo(
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )
+
+
+def _not_repaired(report: BuildReport) -> dict[str, str]:
+    return {str(key): reason for key, reason in (report.quarantined | report.blocked).items()}
 
 
 def _open(study: Path | None) -> Study:

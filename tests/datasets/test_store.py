@@ -100,6 +100,47 @@ def test_a_new_item_replaces_the_old_one_whole(store: Store) -> None:
     assert len(store.items()) == 1
 
 
+def put(store: Store, recording: str, view: str = "", *, name: str = "x") -> ItemKey:
+    with store.write("m", recording, view, fingerprint="f", provenance={}) as item:
+        item.write(name, np.arange(3.0), axes=("t",))
+    return ItemKey("m", recording, view)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("a", "b"), ("a/b", "c")),  # an item lies where a folder is needed now
+        (("a/b", "c"), ("a", "b")),  # and the other way round
+        (("a", "b"), ("a/b/c/d", "e")),
+        (("a", ""), ("a", "x")),  # the folder that is needed is an array of the old item
+    ],
+)
+def test_an_item_of_another_catalogue_neither_hides_a_new_one_nor_stays_in_it(store: Store, before, after) -> None:
+    put(store, *before)
+    store.item("m", *before)
+    kept = put(store, "other", "0")
+    key = put(store, *after)
+    assert store.items() == sorted([key, kept])
+    assert not store.has("m", *before)
+    assert [damage for _, damage in store.verify()] == [None, None]
+    group = zarr.open_group(store.url, mode="r")
+    assert group[key.path]["x"][:].tolist() == [0, 1, 2]
+    assert all(node.metadata.node_type == "group" for node in (group["m"], group["m/a"]))
+
+
+def test_metadata_that_is_lost_or_is_not_an_items_is_damage(store: Store) -> None:
+    lost, cut, kept = put(store, "a", "0"), put(store, "b/c", "1"), put(store, "d", "0")
+    (store.path / lost.path / "zarr.json").unlink()
+    document = json.loads((store.path / cut.path / "zarr.json").read_text())
+    del document["attributes"]["item"]
+    (store.path / cut.path / "zarr.json").write_text(json.dumps(document))
+    assert store.items() == [kept]
+    found = {key: damage is not None for key, damage in store.verify()}
+    assert found == {lost: True, cut: True, kept: False}
+    with pytest.raises(DamagedItem, match=r"Damaged item m/a/0: its metadata is lost. 'actionprep verify --repair'"):
+        store.digest()
+
+
 def test_the_digest_tells_content_not_chunks_codec_or_order(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (11, 5), np.uint8)
     stores = [Store(tmp_path / name, create=True) for name in "abc"]
