@@ -230,6 +230,23 @@ def test_readers_travel_to_other_processes(store: Store) -> None:
     assert np.array_equal(pickle.loads(pickle.dumps(item))["rgb"][:], values)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
+def test_readers_of_many_large_files_hold_few_open(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actionprep.datasets.item_writer.SHARD_BYTES", 8 * 5)
+    monkeypatch.setattr("actionprep.datasets.item_reader.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("actionprep.datasets.item_reader.MAX_OPEN_FILES", 6)
+    values = np.random.default_rng(0).integers(0, 255, (160, 5), np.uint8)
+    for view in "01":
+        write(store, values, view=view, chunk=2)
+    items = [store.item("frames", "kitchen/seq.01", view) for view in "01"]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(2):
+        for item in items:
+            assert np.array_equal(item["rgb"][:], values)
+            assert np.array_equal(np.stack([item["rgb"][at] for at in range(160)]), values)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 6
+
+
 def test_a_newer_schema_is_refused(store: Store) -> None:
     path = store.path / "zarr.json"
     path.write_text(path.read_text().replace('"actionprep_schema": 1', '"actionprep_schema": 99'))
