@@ -347,8 +347,7 @@ class Study:
         """Delete items from the store, as its only builder."""
         from actionprep.datasets.lock import build_lock
 
-        assert self.store.path is not None
-        with build_lock(self.store.path / ".lock"):
+        with build_lock(self.store.require_local() / ".lock"):
             for key in keys:
                 self.store.remove(key)
             self.store.clear_partial()

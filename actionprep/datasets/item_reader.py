@@ -26,7 +26,8 @@ _MISSING = 2**64 - 1
 # A map keeps its file open for as long as it lives, and processes may hold only so many files (often 1024, on some
 # systems 256): small ones are read, and of the others a quarter of what is allowed is kept.
 SMALL_FILE_BYTES = 2 << 20
-MAX_OPEN_FILES = max(32, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 4096) // 4)
+_ALLOWED_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # -1: as many as you like
+MAX_OPEN_FILES = 1024 if _ALLOWED_FILES < 0 else max(32, min(_ALLOWED_FILES, 4096) // 4)
 
 
 class DamagedItem(ActionprepError):

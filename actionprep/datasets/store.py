@@ -104,23 +104,28 @@ class Store:
             reader = self._readers[key] = self._open(key)
         return reader
 
+    def require_local(self) -> Path:
+        """The store's folder; raises UserError for one behind a URL, which can only be read."""
+        if self.path is None:
+            raise UserError(
+                f"The store {self.url} can only be read: an object store cannot move an item into place.\n"
+                "Set 'store' under [study] in actionprep.toml to a folder of this machine, build there, then copy that "
+                "folder to the URL with your storage's own tool."
+            )
+        return self.path
+
     @contextmanager
     def write(
         self, product: str, recording: str, view: str = "", *, fingerprint: str, provenance: dict[str, Any]
     ) -> Iterator[ItemWriter]:
         """Make one item: it appears, whole, when the block ends without an error, and replaces what was there.
 
-        On a local disk the item is written under a temporary name, synced and moved into place. Elsewhere its group
-        metadata, which makes it an item, is written last.
+        The item is written under a temporary name, synced and moved into place.
         """
         key = ItemKey(product, recording, view)
-        if self.path is None:
-            raise UserError(
-                f"{self.url} is read only for this version: build into a local store, then copy it there "
-                "(actionprep sync), since an object store cannot move an item into place."
-            )
-        with explained_disk_errors(self.path):
-            draft = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
+        path = self.require_local()
+        with explained_disk_errors(path):
+            draft = path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
             draft.mkdir(parents=True)
             try:
                 item = ItemWriter(draft)
@@ -141,11 +146,11 @@ class Store:
 
     def remove(self, key: ItemKey) -> None:
         """Take one item out."""
-        assert self.path is not None
+        path = self.require_local()
         self._readers.pop(key, None)
-        place = self.path / key.path
-        grave = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
-        with explained_disk_errors(self.path):
+        place = path / key.path
+        grave = path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
+        with explained_disk_errors(path):
             grave.parent.mkdir(exist_ok=True)
             if place.exists():
                 place.rename(grave)
