@@ -259,6 +259,16 @@ class Study:
             return otherwise.with_changes({} if key.view else {"name": key.recording}, where=f"the stored {key}")
         return type(otherwise).read(made, where=f"the stored {key}")
 
+    def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
+        """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
+        found: dict[str, Counter[str]] = {}
+        stages = load_stages()
+        for key in keys:
+            attributes = (self.store.metadata(key) or {}).get("stage")
+            if attributes is not None and key.product in stages:
+                found.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
+        return {product: +counted for product, counted in found.items() if +counted}
+
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Any stored item, by product, recording and view (name or index)."""
         name = self.catalogue.view(recording, view).id if view != "" else ""

@@ -170,10 +170,11 @@ def work_on(
             workers=_workers(workers, scheduler, slurm),
             progress=lambda task, sofar: advance(task.num_frames if frames else 1, failures=len(sofar.quarantined)),
         )
+    events = study.events(item.key for item in plan.items)
     if json:
-        output.print_json(_report_document(plan, report))
+        output.print_json({**_report_document(plan, report), "events": events})
     else:
-        _print_report(study, plan, report, stages)
+        _print_report(plan, report, events)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -621,7 +622,7 @@ def _print_plan(plan: Plan) -> None:
     output.print_table("Plan", ("stage", "to make", "there", "quarantined", "size", "why"), rows)
 
 
-def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[str, ...]) -> None:
+def _print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, int]]) -> None:
     from collections import Counter
 
     from actionprep.cli import output
@@ -639,9 +640,12 @@ def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[s
     output.note(f"{output.bytes_text(report.nbytes)} written in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
         output.warn(f"Frames that the decoder concealed: {report.concealed}; that were missing: {report.missing}.")
+    if events:
+        sums = [(name, what, f"{count:,}") for name, one in events.items() for what, count in one.items()]
+        output.print_table("Left out, filled in or converted", ("stage", "what", "count"), sums)
     if report.quarantined:
-        rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
-        output.print_table("Quarantined", ("item", "reason"), rows)
+        first = list(report.quarantined.items())[:20]
+        output.print_table("Quarantined", ("item", "reason"), first)
         output.note("Neighbours went on. 'actionprep status' lists all.")
     # Tables of the whole study may have other names than "default", which the next command then needs.
     tables = {item.key.product: item.key.recording for item in plan.items if not item.key.view}
