@@ -460,16 +460,18 @@ def list_formats() -> list[tuple[str, str, str]]:
 
 
 def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
-    """The settings of the first item that are not the defaults, and whether others differ."""
-    if not keys:
+    """The settings of most items that are not the defaults, and how the others differ."""
+    from actionprep.datasets.mixtures import difference, made_alike, provenance_of
+
+    groups = made_alike(provenance_of(store, keys))
+    stage = load_stages().get(keys[0].product) if keys else None
+    if not groups or stage is None:
         return ""
-    made = [(store.metadata(key) or {}).get("provenance", {}).get("settings", {}) for key in (keys[0], keys[-1])]
-    stage = load_stages().get(keys[0].product)
-    if stage is None:
-        return ""
+    if keys[0].view and len(groups) > 1:
+        return f"not all alike: {difference(groups)}"
     defaults = stage.Settings().model_dump(mode="json")
-    changed = [f"{key} {value}" for key, value in made[0].items() if value != defaults.get(key)]
-    return (", ".join(changed) or "defaults") + ("" if made[0] == made[-1] else "; others differ")
+    changed = [f"{key} {value}" for key, value in groups[0].facts.items() if key in defaults and value != defaults[key]]
+    return ", ".join(changed) or "defaults"
 
 
 @dataclass(frozen=True)

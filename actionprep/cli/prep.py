@@ -157,10 +157,12 @@ def work_on(
 ) -> None:
     """Plan, say so, build with a progress bar, and end with a table and the next command."""
     from actionprep.cli import output
+    from actionprep.pipeline.plan import mixtures
 
     plan = study.plan(*stages, views=views or (), overrides=overrides, retry=retry, skip_incomplete=skip_incomplete)
+    mixed = mixtures(plan, study.store)
     if not json:
-        _announce(study, plan)
+        _announce(study, plan, mixed)
     frames = sum(task.num_frames for task in plan.view_tasks)
     unit, total = ("frames", frames) if frames else ("views", len(plan.view_tasks))
     quiet = json or not plan.view_tasks
@@ -172,7 +174,7 @@ def work_on(
         )
     events = study.events(item.key for item in plan.items)
     if json:
-        output.print_json({**_report_document(plan, report), "events": events})
+        output.print_json({**_report_document(plan, report), "events": events, "mixed": mixed})
     else:
         _print_report(plan, report, events)
     if not report.ok:
@@ -328,9 +330,11 @@ def plan(
 ) -> None:
     """Say what a build would do, why, and about how many bytes it would write."""
     from actionprep.cli import output
+    from actionprep.pipeline.plan import mixtures
 
     opened = _open(study)
     planned = opened.plan(*(stages or ()), views=views or (), retry=retry, skip_incomplete=skip_incomplete)
+    mixed = mixtures(planned, opened.store)
     if json:
         output.print_json(
             {
@@ -341,10 +345,12 @@ def plan(
                     for item in planned.items
                 ],
                 "skipped_recordings": list(planned.skipped),
+                "mixed": mixed,
             }
         )
         return
     _print_plan(planned)
+    _warn_of(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
     if planned.count("build"):
         output.note(f"{len(planned.view_tasks)} views to go through once, {frames:,} frames to decode.")
@@ -585,7 +591,7 @@ def _workers(count: int | None, scheduler: str | None, slurm: list[str] | None) 
     return Workers(count, scheduler, options)
 
 
-def _announce(study: Study, plan: Plan) -> None:
+def _announce(study: Study, plan: Plan, mixed: list[str]) -> None:
     from actionprep.cli import output
 
     views = len(plan.view_tasks)
@@ -597,6 +603,19 @@ def _announce(study: Study, plan: Plan) -> None:
     if plan.skipped:
         output.warn(
             f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
+        )
+    _warn_of(mixed)
+
+
+def _warn_of(mixed: list[str]) -> None:
+    from actionprep.cli import output
+
+    for sentence in mixed:
+        output.warn(sentence)
+    if mixed:
+        output.warn(
+            "Training takes them for alike. Run the same command for all views, or write the settings into "
+            "actionprep.toml and run 'actionprep build'."
         )
 
 

@@ -78,3 +78,18 @@ def test_a_view_without_foreground_is_quarantined_and_its_neighbours_are_tracked
     assert len(study.store.items("tracks")) == 3
     found = document(study, "status")
     assert [one["item"] for one in found["quarantined"]] == ["tracks/second/1"]
+
+
+def test_items_of_one_product_that_are_not_made_alike_are_named_wherever_one_looks(study: Study) -> None:
+    assert actionprep(study, "track", "--views", "0", "--workers", "0").exit_code == 0
+    options = ("--grid", "6", "--empty", "whole-frame", "--workers", "0")
+    result = actionprep(study, "track", "--views", "1", *options)
+    assert (
+        "Items of 'tracks' are not all made alike: empty nothing, grid 4 (2 items); "
+        "empty whole-frame, grid 6 (2 items: first/1, second/1).\nTraining takes them for alike. Run the same command "
+    ) in result.stderr
+    assert document(study, "plan", "tracks", "--views", "1")["mixed"] != []
+    [tracks] = [one for one in document(study, "status")["products"] if one["product"] == "tracks"]
+    assert tracks["made_with"].startswith("not all alike: empty nothing, grid 4 (2 items); empty")
+    assert "alike" not in actionprep(study, "track", "--views", "0", *options).stderr
+    assert document(study, "plan", "tracks", "--views", "1")["mixed"] == []
