@@ -22,6 +22,9 @@ from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.errors import InputProblem, UserError
 
+NOT_ALIGNED, DRIFTING = "views not aligned", "views drift apart"
+"""Kinds of findings about how the views of a recording lie to each other."""
+
 
 class VideoFactsLike(Protocol):
     """What probing a video gives (see `actionprep.pipeline.video`)."""
@@ -313,5 +316,6 @@ def _about_alignment(catalogue: Catalogue, tolerance: float) -> list[Finding]:
     for recording in catalogue.recordings:
         alignment = align_recording(catalogue, recording.id, tolerance=tolerance)
         if alignment is not None:
-            found += [Finding("views not aligned", recording.id, problem) for problem in alignment.problems]
+            found += [Finding(NOT_ALIGNED, recording.id, problem) for problem in alignment.problems]
+            found += [Finding(DRIFTING, recording.id, drift) for drift in alignment.drifts]
     return found
