@@ -411,8 +411,9 @@ def make_demo(
         offsets="views.csv",
         tolerance=0.1,  # the slowest camera has ten frames a second
     )
-    # Fewer epochs than the recipe's: the sample study has many windows, and the demo should take minutes.
-    chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": {"epochs": 16}}}
+    # Fewer instants, points and epochs than the recipe's: the demo should take minutes.
+    changes = {"epochs": 24, "batch": 8, "test_variants": 4, "input.frames": 16, "input.points": 64}
+    chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": changes}}
     made = Study(init_study(folder, study, chosen=chosen, models=settings_models()))
     made.scan()
     return made
