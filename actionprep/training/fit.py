@@ -19,7 +19,18 @@ from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training.parts import Parts, SplitChoice, choose_folds, choose_parts, describe, is_multi_label, joined
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
-from actionprep.training.run import FACTS, RECIPE, Phase, Run, input_digest, now, pipeline_of, versions, write_text
+from actionprep.training.run import (
+    FACTS,
+    RECIPE,
+    Phase,
+    Run,
+    input_digest,
+    mixtures,
+    now,
+    pipeline_of,
+    versions,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -229,6 +240,7 @@ class _Plan:
             f"{len(self.table.labels)} classes: {', '.join(self.table.labels)}{views}",
             self.parts.why,
             *describe(self.parts, self.table),
+            *mixtures(self.store, self.recipe.product, self.views),
         ]
 
     def facts(self) -> dict[str, Any]:
