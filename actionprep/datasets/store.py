@@ -117,7 +117,7 @@ class Store:
         if self.path is None:
             raise UserError(
                 f"{self.url} is read only for this version: build into a local store, then copy it there "
-                "(actionprep sync), since an object store cannot move an item into place."
+                "(rclone, aws s3 sync), since an object store cannot move an item into place."
             )
         with explained_disk_errors(self.path):
             draft = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
