@@ -145,6 +145,7 @@ class Run:
         import numpy as np
 
         with _explained(self.folder / name):
+            self.folder.mkdir(parents=True, exist_ok=True)
             np.save(self.folder / name, values, allow_pickle=False)
 
     def write_json(self, name: str, values: Any) -> None:

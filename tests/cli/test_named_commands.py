@@ -20,7 +20,11 @@ SLOT = "\x00"
 
 _QUOTED = re.compile(r"['`‘](?P<command>(?:actionprep|actiontrain) [^'`’]+)['`’]")
 _PROSE = re.compile(
-    r"(?:[:(] ?|\b[Rr]un )(?P<command>(?:actionprep|actiontrain)(?: (?:--)?[\w…" + SLOT + r"-][\w=./…" + SLOT + r"-]*)+)"
+    r"(?:[:(] ?|\b[Rr]un )(?P<command>(?:actionprep|actiontrain)(?: (?:--)?[\w…"
+    + SLOT
+    + r"-][\w=./…"
+    + SLOT
+    + r"-]*)+)"
 )
 _INLINE = re.compile(r"(?<!`)`(?P<command>(?:actionprep|actiontrain) [^`]+)`")
 _OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]+[a-z](?![\w-]|: #)")  # not the colours of a style sheet
