@@ -188,6 +188,7 @@ class TrainSettings(Settings):
     train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of shares.")
     val_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for val.")
     test_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for test.")
+    allow_single: bool = option(False, "Accept classes with a single sample, which then is in train.")
     views: tuple[str, ...] = option((), "Views to train on; all that the product has when empty.")
     seed: int = option(0, "Seed of the split and of the training.", ge=0, lt=2**32)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
