@@ -2,7 +2,8 @@
 
     python -m benchmarks.heatmaps                  # prints the table, writes benchmarks/results/heatmaps.json
 
-Every method runs in a process of its own; the processes take turns, round after round, and the median round of the fastest repetition counts. The
+Every method runs in a process of its own; the processes take turns, round after round. The fastest repetition of a
+round stands for it, and the median round counts. The
 plain loop draws each joint's window with numpy, the way the published formula is usually written; both fill float32
 volumes of 17 joints or limbs, 48 frames, 56 x 56 px, for a batch of 32 clips. "buffer" draws into memory that is kept
 from batch to batch (`out=`). "and read" adds one pass over the finished volume, as a model would make, because pages
@@ -100,8 +101,8 @@ def one(method, kind, persons, repeats):
     """
     import torch
 
+    from actionprep.datasets.heatmaps import joint_heatmaps, limb_heatmaps
     from actionprep.datasets.skeletons import skeleton
-    from actionprep.training.heatmaps import joint_heatmaps, limb_heatmaps
 
     xy, score = clips(persons)
     share = 8 if method.startswith("loop") else 1

@@ -450,8 +450,8 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     """Heatmaps of the joints, rendered from the poses with the published settings, moment by moment."""
     import torch
 
+    from actionprep.datasets.heatmaps import HeatmapSettings, compact_boxes, project, render
     from actionprep.datasets.skeletons import skeleton
-    from actionprep.training.heatmaps import HeatmapSettings, compact_boxes, project, render
 
     item = study.store.item("pose", recording, view)
     settings = HeatmapSettings()

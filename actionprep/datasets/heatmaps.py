@@ -13,14 +13,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import field_validator
 from torch import Tensor
 
+from actionprep.datasets.heatmap_settings import HeatmapSettings, Persons
 from actionprep.datasets.skeletons import Skeleton, skeleton
 from actionprep.errors import UserError
-from actionprep.settings import Settings, option
 
-Persons = Literal["max", "separate"]
+__all__ = [
+    "HeatmapSettings",
+    "compact_boxes",
+    "joint_heatmaps",
+    "limb_heatmaps",
+    "project",
+    "render",
+    "to_grid",
+]
 
 # Joints below this score are not drawn, as published.
 LEAST_SCORE = 1e-3
@@ -178,27 +185,6 @@ def project(
     return torch.where(ahead[..., None], xy, 0), torch.where(ahead, score, 0)
 
 
-class HeatmapSettings(Settings):
-    """How keypoints become volumes."""
-
-    kind: Literal["joint", "limb"] = option("joint", "One channel a joint, or one a limb.")
-    size: tuple[int, int] = option((56, 56), "Height and width of the grid in px.")
-    sigma: float = option(0.6, "Standard deviation of the Gaussian in px of the grid.", gt=0)
-    truncate: float | None = option(3.0, "Window in sigmas, as published; none draws every pixel exactly.")
-    persons: Persons = option("max", "Merge persons by maximum, or keep a volume for each.")
-    compact: bool = option(True, "Crop to the people of the clip; else the whole image is shown.")
-    padding: float = option(0.25, "How much the compact box is widened.", ge=0)
-    square: bool = option(True, "Make the compact box square.")
-    projection: Literal["xy", "xz", "yz"] = option("xy", "Which plane 3D poses are projected to.")
-
-    @field_validator("size")
-    @classmethod
-    def _positive(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if min(size) < 1:
-            raise ValueError("The grid needs at least one pixel in each direction.")
-        return size
-
-
 def render(
     keypoints: Tensor,
     score: Tensor,
@@ -302,7 +288,7 @@ def _on_cpu(
     *,
     clear: bool,
 ) -> None:
-    from actionprep.training import heatmap_kernels
+    from actionprep.datasets import heatmap_kernels
 
     draw = getattr(heatmap_kernels, kernel)
     reach = -1.0 if truncate is None else sigma * truncate
