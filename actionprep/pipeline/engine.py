@@ -20,7 +20,7 @@ from actionprep.errors import ActionprepError, EnvironmentProblem, InputProblem,
 from actionprep.pipeline.passes import ItemOutcome, decode_pass
 from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_item
 from actionprep.pipeline.quarantine import Quarantine
-from actionprep.pipeline.stage import ArrayStage, FrameStage, ViewStage, find_stage
+from actionprep.pipeline.stage import ArrayStage, ViewStage, find_stage
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalogue import Catalogue
@@ -158,7 +158,7 @@ def run_task(task: ViewTask, store_url: str, *, threads: int = 1, builder: int |
                 outcomes[item.key.product] = ItemOutcome(item.key, item.fingerprint, problem)
             else:
                 usable.append(item)
-        framed = [item for item in usable if issubclass(find_stage(item.key.product), FrameStage)]
+        framed = [item for item in usable if _reads_frames(item)]
         for item in usable:
             if item not in framed:
                 outcomes[item.key.product] = _build_view_item(item, task, store)
@@ -176,12 +176,14 @@ def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
     for one in find_stage(item.key.product).inputs(item.settings):
         other = pending.get(one.product)
         if other is not None:
-            both_framed = issubclass(find_stage(item.key.product), FrameStage) and issubclass(
-                find_stage(one.product), FrameStage
-            )
+            both_framed = _reads_frames(item) and _reads_frames(other)
             if not (one.live and both_framed and _is_ready(other, waiting)):
                 return False
     return True
+
+
+def _reads_frames(item: PlannedItem) -> bool:
+    return find_stage(item.key.product).reads_frames(item.settings)
 
 
 def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
