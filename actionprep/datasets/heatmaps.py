@@ -22,6 +22,7 @@ from actionprep.errors import UserError
 __all__ = [
     "HeatmapSettings",
     "compact_boxes",
+    "grid_boxes",
     "joint_heatmaps",
     "limb_heatmaps",
     "project",
@@ -185,6 +186,30 @@ def project(
     return torch.where(ahead[..., None], xy, 0), torch.where(ahead, score, 0)
 
 
+def grid_boxes(
+    xy: Tensor, score: Tensor, settings: HeatmapSettings, *, image_size: tuple[int, int] | None = None
+) -> Tensor:
+    """What the grid shows of each clip: (B, 4) left, top, right, bottom around its people, or the whole image.
+
+    xy (B, M, T, K, 2), score (B, M, T, K). Raises UserError where the whole image is wanted and its size is not known.
+    """
+    if settings.compact:
+        return compact_boxes(
+            xy,
+            score,
+            padding=settings.padding,
+            square=settings.square,
+            least_side=10.0 if image_size is not None else 0.0,
+            image_size=image_size,
+        )
+    if image_size is None:
+        raise UserError(
+            "Heatmaps of the whole image need its size, which these poses do not have. Give image_size=(height, "
+            "width), or let the volume be cropped to the people (compact = true)."
+        )
+    return xy.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(xy), 4)
+
+
 def render(
     keypoints: Tensor,
     score: Tensor,
@@ -208,23 +233,7 @@ def render(
     if not flat:
         keypoints, score = project(keypoints, score, settings.projection)
     if boxes is None:
-        if settings.compact:
-            boxes = compact_boxes(
-                keypoints,
-                score,
-                padding=settings.padding,
-                square=settings.square,
-                least_side=10.0 if flat and image_size is not None else 0.0,
-                image_size=image_size,
-            )
-        elif image_size is None:
-            raise UserError(
-                "Heatmaps of the whole image need its size, which these poses do not have. Give image_size=(height, "
-                "width), "
-                "or let the volume be cropped to the people (compact = true)."
-            )
-        else:
-            boxes = keypoints.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(keypoints), 4)
+        boxes = grid_boxes(keypoints, score, settings, image_size=image_size if flat else None)
     xy = to_grid(keypoints, boxes, settings.size)
     how: dict[str, Any] = {
         "size": settings.size,
