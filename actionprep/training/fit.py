@@ -220,7 +220,7 @@ class _Plan:
             parts = Parts(split, split.by, "the given split")
         if not len(parts.split.train):
             raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
-        return cls(store, recipe, snippets, table, choose_views(store, recipe.product, table, views), parts)
+        return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
 
     @property
     def sentences(self) -> list[str]:
@@ -238,7 +238,7 @@ class _Plan:
             "schema": 1,
             "store": str(self.store.path.resolve()) if self.store.path is not None else self.store.url,
             "store_digest": self.store.digest(),
-            "input_digest": input_digest(self.store, self.recipe.product, self.snippets),
+            "input_digest": input_digest(self.store, self.recipe.reads, self.snippets),
             "snippets": self.snippets,
             "labels": list(self.table.labels),
             "views": list(self.views),
@@ -252,7 +252,7 @@ class _Plan:
                 "rows": {part: split.rows(part).tolist() for part in ("train", "val", "test")},
                 "notes": list(split.notes),
             },
-            "pipeline": pipeline_of(self.store, self.recipe.product),
+            "pipeline": pipeline_of(self.store, self.recipe.reads),
             "snippet_settings": self.table.settings,
             "versions": versions(),
             "started": now(),
@@ -326,7 +326,7 @@ def _resumed(
     if facts["state"]["complete"]:
         tell(f"The training in {run.folder} is complete.")
         return run
-    digest = input_digest(store, run.recipe.product, facts["snippets"])
+    digest = input_digest(store, run.recipe.reads, facts["snippets"])
     if digest != facts["input_digest"]:
         raise UserError(
             f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
@@ -485,9 +485,7 @@ def make_task(
             workers=recipe.workers,
         )
 
-    card = card_of(
-        recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.product), phase=phase
-    )
+    card = card_of(recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.reads), phase=phase)
     torch.manual_seed(recipe.seed)
     model = make_model(card)
     if weights is not None:
