@@ -11,7 +11,6 @@ import numpy as np
 from actionprep.datasets.poses import PoseSequence
 from actionprep.datasets.skeletons import convert, skeleton
 from actionprep.errors import UserError
-from actionprep.training.pose_transforms import sample_arrays
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +142,7 @@ class PoseBank:
                     continue
                 if held is None or held[0] != (code, view):
                     held = (code, view), _read(store, table.recordings[code], view, layout, min_score)
-                points, seen = sample_arrays(held[1].take(np.arange(low, high)), persons=persons, drop_empty=False)
+                points, seen = person_rows(held[1].take(np.arange(low, high)), persons=persons)
                 some = (seen > 0).any((0, 2))
                 times[-1] = there.time[low:high][some]
                 first[at, column], count[at, column] = total, int(some.sum())
@@ -223,6 +222,30 @@ def instant_places(times: Sequence[np.ndarray]) -> np.ndarray:
             )
             found[:, column] = np.where(nearest <= _NEAR_S, place, np.nan)
     return found
+
+
+def person_rows(poses: PoseSequence, *, persons: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (M, T, K, C) and score (M, T, K) of a pose sequence, a row a person, M = persons.
+
+    Linked persons stand in the order of their track ids, so that a row is one person throughout; unlinked ones stay in
+    their slots. Of more persons those seen in most frames are kept, the first of equals; rows are added where there are
+    fewer.
+    """
+    here = poses.present
+    ids = np.unique(poses.track_id[here & (poses.track_id >= 0)])
+    if len(ids) and not (here & (poses.track_id < 0)).any():
+        rows = [here & (poses.track_id == one) for one in ids]
+        keypoints = np.zeros((len(ids), *poses.keypoints.shape[:1], *poses.keypoints.shape[2:]), np.float32)
+        score = np.zeros(keypoints.shape[:-1], np.float32)
+        for row, mine in enumerate(rows):
+            frame, slot = np.nonzero(mine)
+            keypoints[row, frame], score[row, frame] = poses.keypoints[frame, slot], poses.score[frame, slot]
+    else:
+        keypoints, score = poses.keypoints.transpose(1, 0, 2, 3), poses.score.transpose(1, 0, 2)
+    often = np.sort(np.argsort(-(score > 0).any(-1).sum(1), kind="stable")[:persons])
+    keypoints, score = keypoints[often], score[often]
+    short = persons - len(keypoints)
+    return np.pad(keypoints, ((0, short), (0, 0), (0, 0), (0, 0))), np.pad(score, ((0, short), (0, 0), (0, 0)))
 
 
 def _read(store: Store, recording: str, view: str, layout: str, min_score: float) -> PoseSequence:

@@ -134,6 +134,7 @@ class HeatmapsReader(PoseSamples):
             "num_frames": settings.frames,
             "num_joints": channels,
             "in_channels": channels,
+            "maps": len(self._planes) * (len(self.views) if settings.merge != "separate" else 1),
             "map_size": height,
             "image_size": height if height == width else [height, width],
         }
