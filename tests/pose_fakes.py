@@ -99,3 +99,19 @@ def make_pose_store(
                     write_pose(store, name, view, label=label, seed=100 * len(recordings) + len(view), **options)
     write_snippets(store, table_of(recordings, labels, of_subject, seconds=1.2, names=CLASSES))
     return store
+
+
+def one_recording(folder: Path, points: np.ndarray, score: np.ndarray | None = None, **attributes: object) -> Store:
+    """A store of one recording with these keypoints (T, M, K, C)."""
+    store = Store(folder, create=True)
+    frames, persons = points.shape[:2]
+    score = np.ones(points.shape[:-1], np.float32) if score is None else score
+    arrays = {
+        "keypoints": (points.astype(np.float32), ("time", "person", "joint", "axis")),
+        "score": (score.astype(np.float32), ("time", "person", "joint")),
+        "track_id": (np.tile(np.arange(persons), (frames, 1)), ("time", "person")),
+        "time": (np.arange(frames) / FPS, ("time",)),
+    }
+    put_pose(store, "a", "0", arrays, **{"skeleton": "coco17", "image_size": [100, 100], **attributes})
+    write_snippets(store, table_of(["a"], [CLASSES[0]], ["1"], seconds=frames / FPS, names=CLASSES))
+    return store

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pose_fakes import CLASSES, FPS, body, make_pose_store, put_pose, write_pose
+from pose_fakes import CLASSES, body, make_pose_store, one_recording, put_pose, write_pose
 from training_fakes import table_of, write_snippets
 
 from actionprep.datasets.poses import PoseSequence
@@ -30,22 +30,6 @@ def store(tmp_path_factory) -> Store:
 
 def reader_of(store: Store, views=None, **changes) -> PoseReader:
     return make_reader(store, read_table(store, "default"), PoseInput(**changes), views=views)
-
-
-def one_recording(folder, points, score=None, **attributes) -> Store:
-    """A store of one recording with these keypoints (T, M, K, C)."""
-    store = Store(folder, create=True)
-    frames, persons = points.shape[:2]
-    score = np.ones(points.shape[:-1], np.float32) if score is None else score
-    arrays = {
-        "keypoints": (points.astype(np.float32), ("time", "person", "joint", "axis")),
-        "score": (score.astype(np.float32), ("time", "person", "joint")),
-        "track_id": (np.tile(np.arange(persons), (frames, 1)), ("time", "person")),
-        "time": (np.arange(frames) / FPS, ("time",)),
-    }
-    put_pose(store, "a", "0", arrays, **{"skeleton": "coco17", "image_size": [100, 100], **attributes})
-    write_snippets(store, table_of(["a"], [CLASSES[0]], ["1"], seconds=frames / FPS, names=CLASSES))
-    return store
 
 
 def test_batches_have_the_axes_that_models_take(store):
