@@ -547,6 +547,84 @@ def show(
     output.note(f"Wrote {path}")
 
 
+@app.command("import", rich_help_panel=LOOK, cls=ManyValuesCommand)
+@guarded
+def import_(
+    format: Annotated[str, typer.Argument(help="Format of the poses ('actionprep formats' lists them), or auto.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files or folders of a skeleton data set; in a study of videos a pattern with {view}."),
+    ],
+    study: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--study", help="Folder of the study, made when it is none. (default: the current folder)"),
+    ] = None,
+    skeleton: Annotated[str, typer.Option(help="Layout of the joints, where the files do not say.")] = "",
+    coordinates: Annotated[str, typer.Option(help="Of ntu: world, color or depth; of jhmdb: image or world.")] = "",
+    image_size: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--image-size", help="Height and width in px, where the files do not say: --image-size 480 640."),
+    ] = None,
+    fps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Frames a second, where the files do not say. (default: 30)"),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Text file with the classes' names, one a line, for classes that are numbers."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Take over poses that are there: a skeleton data set without videos, or poses of this study's videos."""
+    from actionprep.api import import_poses
+    from actionprep.cli import output
+    from actionprep.errors import UserError
+
+    if image_size is not None and len(image_size) != 2:
+        raise UserError(f"--image-size takes height and width, got {len(image_size)} numbers.")
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def progress(task: Any, sofar: Any) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("importing", 0, "views", quiet=json)))
+            bar[0](1, failures=len(sofar.quarantined))
+
+        done = import_poses(
+            study or Path("."), paths, format=format, skeleton=skeleton, coordinates=coordinates,
+            image_size=image_size, fps=fps, labels=labels, progress=progress,
+        )  # fmt: skip
+    catalogue, report = done.study.catalogue, done.report
+    counts = {
+        "recordings": len(catalogue),
+        "frames": sum(view.num_frames for view in catalogue.views),
+        "labels": len(catalogue.labels),
+        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "items made": len(report.built),
+        "quarantined": len(report.quarantined),
+    }
+    if json:
+        reasons = {str(key): reason for key, reason in report.quarantined.items()}
+        output.print_json(
+            {**counts, "splits": list(done.splits), "refused_splits": dict(done.refused_splits), "reasons": reasons}
+        )
+    else:
+        output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+        for finding in catalogue.findings:
+            output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
+        for name, reason in done.refused_splits.items():
+            output.warn(f"The official split '{name}' is not stored: {reason}")
+        if done.splits:
+            output.note(f"Official splits, to be used with --split: {', '.join(done.splits)}.")
+        if report.quarantined:
+            rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
+            output.print_table("Quarantined", ("item", "reason"), rows)
+        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+    if not report.ok and not report.built and not report.done:
+        raise typer.Exit(1)
+
+
 @app.command(rich_help_panel=STUDY)
 @guarded
 def demo(
