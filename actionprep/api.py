@@ -380,18 +380,21 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
     Raises UserError for wrong keys or values, or when the folder is a study already.
     """
     from actionprep.datasets.study import StudySettings, init_study
-    from actionprep.pipeline.doctor import best_tracker
+    from actionprep.pipeline.doctor import best_pose_backend, best_tracker
 
     given = dict(given)
     if "layout" not in given:
         given["layout"] = "csv" if "csv" in given else "views" if "pattern" in given else "folder-per-class"
     study = StudySettings.read(given, where="actionprep init")
     tracker, why = best_tracker()
-    notes = {"tracks": f"tracker: {why}"}
-    made = init_study(
-        folder, study, chosen={"tracks": {"tracker": tracker}}, models=settings_models(), notes=notes, force=force
-    )
-    return Study(made), [f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks]."]
+    backend, why_pose = best_pose_backend()
+    notes = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
+    chosen = {"tracks": {"tracker": tracker}, "pose": {"backend": backend}}
+    made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=notes, force=force)
+    return Study(made), [
+        f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks].",
+        f"Pose backend '{backend}': {why_pose} Change it under [pose].",
+    ]
 
 
 def make_demo(
@@ -561,6 +564,25 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
         else:
             stored.append(name)
     return tuple(stored), refused
+
+
+def list_skeletons() -> list[dict[str, Any]]:
+    """Facts of every layout that comes with the package, by name."""
+    from actionprep.datasets.skeletons import skeleton, skeleton_names
+
+    layouts = [skeleton(name) for name in skeleton_names()]
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "joints": list(one.joints),
+            "limbs": len(one.limbs),
+            "pairs": len(one.symmetric),
+            "dimensions": one.dimensions,
+            "aliases": list(one.aliases),
+        }
+        for one in layouts
+    ]
 
 
 def list_formats() -> list[tuple[str, str, str]]:
