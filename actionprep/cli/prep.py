@@ -675,7 +675,10 @@ def import_(
         if report.quarantined:
             rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
             output.print_table("Quarantined", ("item", "reason"), rows)
-        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+        if done.study.folder.study.layout == "poses":
+            output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+        else:
+            output.print_next("actionprep show pose", "draws them over the videos")
     if not report.ok and not report.built and not report.done:
         raise typer.Exit(1)
 

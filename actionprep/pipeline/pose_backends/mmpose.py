@@ -14,6 +14,7 @@ import types
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,8 @@ def _stand_ins() -> Iterator[None]:
             return
         stand_in = types.ModuleType(name)
         stand_in.__path__ = []
+        # Libraries that MMPose imports, such as transformers, ask whether torchvision is there by its specification.
+        stand_in.__spec__ = ModuleSpec(name, None, is_package=True)
         stand_in.__dict__.update(members)
         sys.modules[name] = stand_in
         parent, _, child = name.rpartition(".")
