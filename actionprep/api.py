@@ -466,7 +466,7 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
     Raises UserError for wrong keys or values, when no videos are found, or when the folder is a study already.
     """
     from actionprep.datasets.study import StudySettings, init_study
-    from actionprep.pipeline.doctor import best_tracker
+    from actionprep.pipeline.doctor import best_pose_backend, best_tracker
 
     given = dict(given)
     if "layout" not in given:
@@ -474,11 +474,15 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
     study = StudySettings.read(given, where="actionprep init")
     found = _what_is_there(StudyFolder(Path(folder).expanduser()), study, force=force)
     tracker, why = best_tracker()
-    notes = {"tracks": f"tracker: {why}"}
-    made = init_study(
-        folder, study, chosen={"tracks": {"tracker": tracker}}, models=settings_models(), notes=notes, force=force
-    )
-    return Study(made), [found, f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks]."]
+    backend, why_pose = best_pose_backend()
+    notes = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
+    chosen = {"tracks": {"tracker": tracker}, "pose": {"backend": backend}}
+    made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=notes, force=force)
+    return Study(made), [
+        found,
+        f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks].",
+        f"Pose backend '{backend}': {why_pose} Change it under [pose].",
+    ]
 
 
 def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) -> str:
@@ -673,6 +677,25 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
         else:
             stored.append(name)
     return tuple(stored), refused
+
+
+def list_skeletons() -> list[dict[str, Any]]:
+    """Facts of every layout that comes with the package, by name."""
+    from actionprep.datasets.skeletons import skeleton, skeleton_names
+
+    layouts = [skeleton(name) for name in skeleton_names()]
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "joints": list(one.joints),
+            "limbs": len(one.limbs),
+            "pairs": len(one.symmetric),
+            "dimensions": one.dimensions,
+            "aliases": list(one.aliases),
+        }
+        for one in layouts
+    ]
 
 
 def list_formats() -> list[tuple[str, str, str]]:
