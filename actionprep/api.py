@@ -213,18 +213,22 @@ class Study:
     def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
         """Make damaged items anew, with the settings that they were made with; nothing else is touched.
 
-        A damaged item stays in its place until its replacement is whole.
+        A damaged item stays in its place until its replacement is whole; one that nothing makes any more is reported as
+        blocked.
         """
         from actionprep.pipeline.plan import Plan, make_plan
 
-        force = frozenset(one.key for one in damage)
-        places = sorted({(key.recording, key.view) for key in force if key.view})
+        found = {one.key for one in damage}
+        views = {(view.recording, view.id) for view in self.catalogue.views}
         settings = self.stage_settings()
+        orphans = {
+            key: "nothing in the catalogue makes it any more: 'actionprep gc' deletes it"
+            for key in found
+            if key.product not in settings or (key.view and (key.recording, key.view) not in views)
+        }
+        force = frozenset(found - orphans.keys())
         parts = []
-        for recording, view in [*places, ("", "")]:
-            keys = {key for key in force if (key.recording, key.view) == (recording, view) or not (view or key.view)}
-            if not keys:
-                continue
+        for keys in _by_place(force):
             made = {key.product: self._settings_as_made(key, settings[key.product]) for key in keys}
             parts.append(
                 make_plan(
@@ -232,7 +236,7 @@ class Study:
                     self.store,
                     wanted=sorted(made),
                     settings={**settings, **made},
-                    views=[self.catalogue.view(recording, view)] if view else [],
+                    views=[self.catalogue.view(keys[0].recording, keys[0].view)] if keys[0].view else [],
                     quarantine=self._quarantine,
                     root=str(self.root.resolve()),
                     retry=True,
@@ -245,11 +249,25 @@ class Study:
             study_stages=tuple(stage for part in parts for stage in part.study_stages),
             forced=force,
         )
-        return self.carry_out(plan, workers=workers)
+        report = self.carry_out(plan, workers=workers)
+        report.blocked.update(orphans)
+        return report
 
     def _settings_as_made(self, key: ItemKey, otherwise: StageSettings) -> StageSettings:
         made = (self.store.metadata(key) or {}).get("provenance", {}).get("settings")
-        return otherwise if made is None else type(otherwise).read(made, where=f"the stored {key}")
+        if made is None:  # its metadata is lost: all that is known is where it lies
+            return otherwise.with_changes({} if key.view else {"name": key.recording}, where=f"the stored {key}")
+        return type(otherwise).read(made, where=f"the stored {key}")
+
+    def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
+        """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
+        found: dict[str, Counter[str]] = {}
+        stages = load_stages()
+        for key in keys:
+            attributes = (self.store.metadata(key) or {}).get("stage")
+            if attributes is not None and key.product in stages:
+                found.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
+        return {product: +counted for product, counted in found.items() if +counted}
 
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Any stored item, by product, recording and view (name or index)."""
@@ -339,8 +357,7 @@ class Study:
         """Delete items from the store, as its only builder."""
         from actionprep.datasets.lock import build_lock
 
-        assert self.store.path is not None
-        with build_lock(self.store.path / ".lock"):
+        with build_lock(self.store.require_local() / ".lock"):
             for key in keys:
                 self.store.remove(key)
             self.store.clear_partial()
@@ -352,6 +369,15 @@ class Study:
                 return entry.name
         known = [entry.name for entry in stage_index().values()]
         raise UserError(f"No stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
+
+
+def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:
+    """Keys of each view together, and each item of the whole study alone: two tables of one stage differ in settings."""
+    found: dict[tuple[str, ...], list[ItemKey]] = {}
+    for key in sorted(keys):
+        place = (key.recording, key.view) if key.view else (key.product, key.recording, "")
+        found.setdefault(place, []).append(key)
+    return list(found.values())
 
 
 def settings_models() -> dict[str, type[Settings]]:
@@ -411,8 +437,9 @@ def make_demo(
         offsets="views.csv",
         tolerance=0.1,  # the slowest camera has ten frames a second
     )
-    # Fewer epochs than the recipe's: the sample study has many windows, and the demo should take minutes.
-    chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": {"epochs": 16}}}
+    # Fewer instants, points and epochs than the recipe's: the demo should take minutes.
+    changes = {"epochs": 24, "batch": 8, "test_variants": 4, "input.frames": 16, "input.points": 64}
+    chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": changes}}
     made = Study(init_study(folder, study, chosen=chosen, models=settings_models()))
     made.scan()
     return made
@@ -434,16 +461,18 @@ def list_formats() -> list[tuple[str, str, str]]:
 
 
 def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
-    """The settings of the first item that are not the defaults, and whether others differ."""
-    if not keys:
+    """The settings of most items that are not the defaults, and how the others differ."""
+    from actionprep.datasets.mixtures import difference, made_alike, provenance_of
+
+    groups = made_alike(provenance_of(store, keys))
+    stage = load_stages().get(keys[0].product) if keys else None
+    if not groups or stage is None:
         return ""
-    made = [(store.metadata(key) or {}).get("provenance", {}).get("settings", {}) for key in (keys[0], keys[-1])]
-    stage = load_stages().get(keys[0].product)
-    if stage is None:
-        return ""
+    if keys[0].view and len(groups) > 1:
+        return f"not all alike: {difference(groups)}"
     defaults = stage.Settings().model_dump(mode="json")
-    changed = [f"{key} {value}" for key, value in made[0].items() if value != defaults.get(key)]
-    return (", ".join(changed) or "defaults") + ("" if made[0] == made[-1] else "; others differ")
+    changed = [f"{key} {value}" for key, value in groups[0].facts.items() if key in defaults and value != defaults[key]]
+    return ", ".join(changed) or "defaults"
 
 
 @dataclass(frozen=True)

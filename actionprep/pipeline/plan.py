@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprep.datasets.mixtures import difference, made_alike, provenance_of
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.errors import UserError
 from actionprep.pipeline.stage import ArrayStage, FrameStage, Stage, ViewSource, find_stage
@@ -138,6 +139,19 @@ def make_plan(
     for name, chosen in study_stages:
         items.append(plan_study_item(catalogue, store, name, chosen, force=force))
     return Plan(tuple(items), tuple(tasks), study_stages, skipped, force)
+
+
+def mixtures(plan: Plan, store: Store) -> list[str]:
+    """For each product of views, a sentence when not all of its items will have been made alike, once the plan is done."""
+    made = {item.key: item.provenance for item in plan.items if item.key.view and item.action in ("build", "done")}
+    sentences = []
+    for product in dict.fromkeys(key.product for key in made):
+        others = [key for key in store.items(product) if key not in made]
+        of_product = {key: one for key, one in made.items() if key.product == product}
+        found = difference(made_alike({**provenance_of(store, others), **of_product}))
+        if found:
+            sentences.append(f"Items of '{product}' are not all made alike: {found}.")
+    return sentences
 
 
 def plan_study_item(

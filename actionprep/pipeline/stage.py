@@ -171,6 +171,14 @@ class Stage(ABC):
         """About how many bytes the item will take, from metadata alone."""
         return 0
 
+    @classmethod
+    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:
+        """What a finished item left out, filled in or converted, counted, from its attributes: commands print the sums.
+
+        The names say what was counted, in the plural: "windows without foreground".
+        """
+        return {}
+
 
 class FrameStage(Stage):
     """A stage fed with decoded frames of one view, block by block, with bounded memory.
