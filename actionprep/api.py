@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.catalogue import Catalogue, ViewSelection
     from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.poses import PoseSequence
     from actionprep.datasets.scan import ScanProgress, ScanReport
     from actionprep.datasets.store import Damage, ItemKey, Store
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
@@ -199,16 +200,20 @@ class Study:
         """Build a plan; see `actionprep.pipeline.engine.build` for the errors."""
         from actionprep.pipeline.engine import Workers, build
 
-        return build(
-            plan,
-            self.catalogue,
-            self.store,
-            self._quarantine,
-            workers=workers if isinstance(workers, Workers) else Workers(workers),
-            failure_budget=self.folder.study.failure_budget,
-            log_folder=self.root / "logs",
-            progress=progress,
-        )
+        try:
+            return build(
+                plan,
+                self.catalogue,
+                self.store,
+                self._quarantine,
+                workers=workers if isinstance(workers, Workers) else Workers(workers),
+                failure_budget=self.folder.study.failure_budget,
+                log_folder=self.root / "logs",
+                progress=progress,
+            )
+        finally:
+            # Items were replaced by other processes or other objects than this store.
+            self.store.forget_readers()
 
     def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
         """Make damaged items anew, with the settings that they were made with; nothing else is touched.
@@ -293,6 +298,12 @@ class Study:
             region=item["region"][:],
             attributes=attributes,
         )
+
+    def poses(self, recording: str, *, view: str | int) -> PoseSequence:
+        """The poses of one view, read into memory."""
+        from actionprep.datasets.pose_items import read_pose_item
+
+        return read_pose_item(self.item("pose", recording, view))
 
     @property
     def snippets(self) -> pd.DataFrame:
@@ -395,18 +406,21 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
     Raises UserError for wrong keys or values, or when the folder is a study already.
     """
     from actionprep.datasets.study import StudySettings, init_study
-    from actionprep.pipeline.doctor import best_tracker
+    from actionprep.pipeline.doctor import best_pose_backend, best_tracker
 
     given = dict(given)
     if "layout" not in given:
         given["layout"] = "csv" if "csv" in given else "views" if "pattern" in given else "folder-per-class"
     study = StudySettings.read(given, where="actionprep init")
     tracker, why = best_tracker()
-    notes = {"tracks": f"tracker: {why}"}
-    made = init_study(
-        folder, study, chosen={"tracks": {"tracker": tracker}}, models=settings_models(), notes=notes, force=force
-    )
-    return Study(made), [f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks]."]
+    backend, why_pose = best_pose_backend()
+    notes = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
+    chosen = {"tracks": {"tracker": tracker}, "pose": {"backend": backend}}
+    made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=notes, force=force)
+    return Study(made), [
+        f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks].",
+        f"Pose backend '{backend}': {why_pose} Change it under [pose].",
+    ]
 
 
 def make_demo(
@@ -445,6 +459,159 @@ def make_demo(
     return made
 
 
+@dataclass(frozen=True)
+class ImportedPoses:
+    """What `import_poses` did: the study, what was built, and the official splits that are stored now.
+
+    refused_splits: official splits that these recordings cannot be split by, and why.
+    """
+
+    study: Study
+    report: BuildReport
+    splits: tuple[str, ...] = ()
+    refused_splits: Mapping[str, str] = field(default_factory=dict)
+
+
+def import_poses(
+    folder: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    format: str = "auto",
+    skeleton: str = "",
+    coordinates: str = "",
+    image_size: Sequence[int] | None = None,
+    fps: float | None = None,
+    labels: str | Path | None = None,
+    workers: int | Workers = 0,
+    progress: Progress | None = None,
+) -> ImportedPoses:
+    """Poses that are there already, into the store as estimated ones.
+
+    folder: of the study. Where it is none yet, or one of imported poses, the files are a skeleton data set without
+        videos: their recordings, subjects, labels and official splits go into the catalogue (the layout "poses"), and
+        each official split becomes a stored split of its name, its test part as published and a val part taken out of
+        train. In a study of videos there is one path, a pattern with {recording} and {view}, and the poses are laid on
+        the frames of the videos.
+    format: see `list_formats`; auto looks into the files. skeleton: layout of the joints, coordinates: which of the
+        file's, image_size: (height, width) in px, fps: frames a second, labels: text file with the classes' names, one
+        a line, for classes that are numbers; each where the files do not say.
+
+    The choice is written into actionprep.toml, so that 'actionprep scan' and 'actionprep pose' repeat it.
+
+    Raises UserError when there is nothing to read or the options do not fit the format, InputProblem for a data set
+    that is damaged.
+    """
+    from actionprep.datasets.pose_formats import FORMATS
+    from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
+
+    if format != "auto" and format not in FORMATS:
+        raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
+    root = Path(folder).expanduser()
+    place = StudyFolder(root)
+    given = {
+        "pose_format": None if format == "auto" else format,
+        "pose_skeleton": skeleton or None,
+        "pose_coordinates": coordinates or None,
+        "pose_image_size": None if image_size is None else tuple(int(side) for side in image_size),
+        "pose_fps": fps,
+        "pose_labels": None if labels is None else place.relative(labels),
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if (root / SETTINGS_FILE).is_file() and place.study.layout != "poses":
+        study = Study(place)
+        _import_for_videos(study, paths, format, skeleton, coordinates)
+        return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
+    missing = [path for path in paths if not Path(path).expanduser().exists()]
+    if missing or not paths:
+        raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
+    files = tuple(place.relative(Path(path).expanduser()) for path in paths)
+    if (root / SETTINGS_FILE).is_file():
+        known = place.study.poses
+        for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
+            place.change("study", key, value)
+        study = Study(place)
+    else:
+        settings = StudySettings.read(
+            {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
+        )
+        notes = {"pose": "backend: the poses are imported; this study has no videos."}
+        study = Study(
+            init_study(root, settings, chosen={"pose": {"backend": "import"}}, models=settings_models(), notes=notes)
+        )
+    study.scan()
+    report = study.build("pose", workers=workers, progress=progress)
+    return ImportedPoses(study, report, *store_official_splits(study))
+
+
+def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, skeleton: str, coordinates: str) -> None:
+    """Have the poses of a study of videos read from a pattern."""
+    if len(paths) != 1:
+        raise UserError(
+            f"{study.root} is a study of videos: give one pattern with {{recording}} and {{view}} that leads to the poses "
+            f"of each video, such as 'openpose/{{recording}}/{{view}}'; got {len(paths)} paths."
+        )
+    pattern = str(paths[0])
+    views = study.select().views
+    if len(views) > 1 and "{recording}" not in pattern and "{view}" not in pattern and not Path(pattern).is_file():
+        raise UserError(
+            f"'{pattern}' leads all {len(views)} views of this study to the same folder of poses. Put {{recording}} and "
+            "{view} where the path differs, such as 'openpose/{recording}/{view}'."
+        )
+    # Relative to the current folder, as a path of a command; the settings' paths begin at the study.
+    chosen = {
+        "backend": "import", "files": study.folder.relative(pattern), "format": format, "file_skeleton": skeleton,
+        "coordinates": coordinates,
+    }  # fmt: skip
+    for key, value in chosen.items():
+        study.folder.change("pose", key, value)
+    study.__dict__.pop("settings", None)
+
+
+def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]]:
+    """A stored split for each official one: its test part as it is, val taken out of train.
+
+    Returns the names of those that are stored, and why others could not be.
+    """
+    from actionprep.datasets.pose_layout import official_splits
+
+    catalogue = study.catalogue
+    stored: list[str] = []
+    refused: dict[str, str] = {}
+    for name in official_splits(catalogue.recordings):
+        train = {one.subject for one in catalogue.recordings if one.extra.get(name) == "train"}
+        by_subject = None not in train and len(train) > 2
+        overrides = {
+            "name": name, "by": "column", "column": name, "val": 0.2, "train": 0.8, "test": 0.0, "allow_single": True,
+            "val_by": "subject" if by_subject else "recording",
+        }  # fmt: skip
+        try:
+            study.build("split", overrides={"split": overrides})
+        except UserError as error:
+            refused[name] = str(error)
+        else:
+            stored.append(name)
+    return tuple(stored), refused
+
+
+def list_skeletons() -> list[dict[str, Any]]:
+    """Facts of every layout that comes with the package, by name."""
+    from actionprep.datasets.skeletons import skeleton, skeleton_names
+
+    layouts = [skeleton(name) for name in skeleton_names()]
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "joints": list(one.joints),
+            "limbs": len(one.limbs),
+            "pairs": len(one.symmetric),
+            "dimensions": one.dimensions,
+            "aliases": list(one.aliases),
+        }
+        for one in layouts
+    ]
+
+
 def list_formats() -> list[tuple[str, str, str]]:
     """(kind, name, what it is) of every layout and format that is read."""
     from actionprep.datasets.annotations import segment_formats
@@ -454,6 +621,7 @@ def list_formats() -> list[tuple[str, str, str]]:
         ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labelled by its folder"),
         ("layout", "views", "a pattern with {recording} and {view}, such as {recording}/cam{view}.mp4"),
         ("layout", "csv", "a table with one row a video, or one row a segment"),
+        ("layout", "poses", "a skeleton data set without videos (actionprep import)"),
     ]
     rows += [("segments", name, one.description) for name, one in segment_formats().items()]
     rows += [("poses", one.name, one.title) for one in FORMATS.values()]

@@ -284,13 +284,32 @@ def config(
 
 @app.command(rich_help_panel=STUDY)
 @guarded
-def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Say what this machine can use, and how to get the rest."""
+def doctor(
+    install: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--install", help="Install a pose backend that pip alone cannot: mediapipe or mmpose."),
+    ] = None,
+    place: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For --install: folder of MediaPipe's environment, or the Python that gets MMPose."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what this machine can use, and how to get the rest; --install gets a pose backend."""
     from rich.text import Text
 
     from actionprep.cli import output
     from actionprep.pipeline.doctor import examine
+    from actionprep.pipeline.doctor import install as install_backend
 
+    if install is not None:
+        done = install_backend(install, place, echo=not json)
+        if json:
+            output.print_json({"installed": install, "detail": done})
+        else:
+            output.note(done)
+        return
     findings = examine()
     if json:
         output.print_json([finding.document() for finding in findings])
@@ -315,6 +334,52 @@ def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
         output.print_json([dict(zip(("kind", "name", "what"), row, strict=True)) for row in rows])
     else:
         output.print_table("Formats", ("kind", "name", "what"), rows)
+
+
+@app.command(rich_help_panel=LOOK, cls=ManyValuesCommand)
+@guarded
+def skeletons(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Layouts to draw, by name or as TOML files; all are listed when none is named."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="The picture. (default: skeletons.png)"),
+    ] = None,
+    to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--to", help="Also say what a conversion to this layout keeps, derives and loses."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the skeleton layouts; draw those that are named."""
+    from actionprep.api import list_skeletons
+    from actionprep.cli import output
+    from actionprep.datasets.skeletons import conversion
+    from actionprep.show.layouts import draw_layouts
+
+    if names:
+        path = draw_layouts(names, out or Path("skeletons.png"))
+        losses = [str(conversion(name, to)) for name in names] if to else []
+        if json:
+            output.print_json({"picture": str(path), "conversions": losses})
+            return
+        for line in losses:
+            output.note(line)
+        output.note(f"Wrote {path}")
+        return
+    layouts = list_skeletons()
+    if json:
+        output.print_json(layouts)
+        return
+    rows = [
+        (one["name"], len(one["joints"]), one["limbs"], one["pairs"], f"{one['dimensions']}D", one["title"])
+        for one in layouts
+    ]
+    output.print_table("Skeletons", ("name", "joints", "limbs", "pairs", "", "what"), rows)
+    output.print_next("actionprep skeletons coco17", "draws that one; a TOML file of your own is drawn too")
 
 
 @app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
@@ -535,6 +600,84 @@ def show(
             start=start, stop=stop, whole=whole, progress=progress,
         )  # fmt: skip
     output.note(f"Wrote {path}")
+
+
+@app.command("import", rich_help_panel=LOOK, cls=ManyValuesCommand)
+@guarded
+def import_(
+    format: Annotated[str, typer.Argument(help="Format of the poses ('actionprep formats' lists them), or auto.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files or folders of a skeleton data set; in a study of videos a pattern with {view}."),
+    ],
+    study: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--study", help="Folder of the study, made when it is none. (default: the current folder)"),
+    ] = None,
+    skeleton: Annotated[str, typer.Option(help="Layout of the joints, where the files do not say.")] = "",
+    coordinates: Annotated[str, typer.Option(help="Of ntu: world, color or depth; of jhmdb: image or world.")] = "",
+    image_size: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--image-size", help="Height and width in px, where the files do not say: --image-size 480 640."),
+    ] = None,
+    fps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Frames a second, where the files do not say. (default: 30)"),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Text file with the classes' names, one a line, for classes that are numbers."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Take over poses that are there: a skeleton data set without videos, or poses of this study's videos."""
+    from actionprep.api import import_poses
+    from actionprep.cli import output
+    from actionprep.errors import UserError
+
+    if image_size is not None and len(image_size) != 2:
+        raise UserError(f"--image-size takes height and width, got {len(image_size)} numbers.")
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def progress(task: Any, sofar: Any) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("importing", 0, "views", quiet=json)))
+            bar[0](1, failures=len(sofar.quarantined))
+
+        done = import_poses(
+            study or Path("."), paths, format=format, skeleton=skeleton, coordinates=coordinates,
+            image_size=image_size, fps=fps, labels=labels, progress=progress,
+        )  # fmt: skip
+    catalogue, report = done.study.catalogue, done.report
+    counts = {
+        "recordings": len(catalogue),
+        "frames": sum(view.num_frames for view in catalogue.views),
+        "labels": len(catalogue.labels),
+        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "items made": len(report.built),
+        "quarantined": len(report.quarantined),
+    }
+    if json:
+        reasons = {str(key): reason for key, reason in report.quarantined.items()}
+        output.print_json(
+            {**counts, "splits": list(done.splits), "refused_splits": dict(done.refused_splits), "reasons": reasons}
+        )
+    else:
+        output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+        for finding in catalogue.findings:
+            output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
+        for name, reason in done.refused_splits.items():
+            output.warn(f"The official split '{name}' is not stored: {reason}")
+        if done.splits:
+            output.note(f"Official splits, to be used with --split: {', '.join(done.splits)}.")
+        if report.quarantined:
+            rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
+            output.print_table("Quarantined", ("item", "reason"), rows)
+        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+    if not report.ok and not report.built and not report.done:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=STUDY)

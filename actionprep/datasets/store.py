@@ -114,6 +114,10 @@ class Store:
             )
         return self.path
 
+    def forget_readers(self) -> None:
+        """Open items anew when they are asked for next, since somebody else may have replaced them."""
+        self._readers.clear()
+
     @contextmanager
     def write(
         self, product: str, recording: str, view: str = "", *, fingerprint: str, provenance: dict[str, Any]

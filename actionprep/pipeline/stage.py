@@ -121,6 +121,7 @@ class ViewSource:
     fps                      median rate, for choosing windows, never for times
     segments                 the recording's annotated intervals
     root                     folder of the study, which relative paths in settings start from
+    poses                    for a view without video: how its poses are read from path, a JSON object
     """
 
     recording: str
@@ -132,6 +133,7 @@ class ViewSource:
     times: np.ndarray
     segments: tuple[Segment, ...] = ()
     root: str = ""
+    poses: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -160,6 +162,11 @@ class Stage(ABC):
     def inputs(cls, settings: Any) -> tuple[Input, ...]:
         """Products that are read."""
         return ()
+
+    @classmethod
+    def reads_frames(cls, settings: Any) -> bool:
+        """Whether the stage is fed with decoded frames; one that need not be is built as a ViewStage then."""
+        return issubclass(cls, FrameStage)
 
     @classmethod
     def reads_of_source(cls, settings: Any, source: ViewSource) -> Any:

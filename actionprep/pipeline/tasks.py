@@ -14,7 +14,7 @@ from actionprep.datasets.store import Store
 from actionprep.errors import ActionprepError, InputProblem, explained_disk_errors
 from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_problem
 from actionprep.pipeline.plan import PlannedItem, ViewTask
-from actionprep.pipeline.stage import FrameStage, ViewStage, find_stage
+from actionprep.pipeline.stage import ViewStage, find_stage
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_given_up: Callable[
                 outcomes[item.key.product] = ItemOutcome(item.key, item.fingerprint, derived_problem(failed[0]))
             else:
                 usable.append(item)
-        framed = [item for item in usable if issubclass(find_stage(item.key.product), FrameStage)]
+        framed = [item for item in usable if _reads_frames(item)]
         for item in usable:
             if item not in framed:
                 outcomes[item.key.product] = _build_view_item(item, task, store)
@@ -90,12 +90,14 @@ def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
     for one in find_stage(item.key.product).inputs(item.settings):
         other = pending.get(one.product)
         if other is not None:
-            both_framed = issubclass(find_stage(item.key.product), FrameStage) and issubclass(
-                find_stage(one.product), FrameStage
-            )
+            both_framed = _reads_frames(item) and _reads_frames(other)
             if not (one.live and both_framed and _is_ready(other, waiting)):
                 return False
     return True
+
+
+def _reads_frames(item: PlannedItem) -> bool:
+    return find_stage(item.key.product).reads_frames(item.settings)
 
 
 def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:

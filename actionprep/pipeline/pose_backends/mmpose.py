@@ -25,7 +25,7 @@ from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames, with_scores
 
 VERSION = "1.3.2"
-INSTALL = "python -m actionprep.pipeline.pose_backends.install mmpose"
+INSTALL = "actionprep doctor --install mmpose"
 MODELS = {
     "hrnet-w32": "td-hm_hrnet-w32_8xb64-210e_coco-256x192",
     "hrnet-w48": "td-hm_hrnet-w48_8xb32-210e_coco-256x192",
