@@ -389,7 +389,7 @@ def _check_same(
     if views:
         from actionprep.training.datasets import choose_views
 
-        chosen = choose_views(plan.store, plan.recipe.product, plan.table, views)
+        chosen = choose_views(plan.store, plan.recipe.reads, plan.table, views)
         if chosen != plan.views:
             differing.append(f"views are {' '.join(plan.views)}, not {' '.join(chosen)}")
     if split != SplitChoice():
