@@ -115,10 +115,11 @@ def find_learning_rate(
             group["lr"] = rate * share
         torch.manual_seed(recipe.seed + step)
         loss = _loss(task, task._train_loader.dataset.augmented(batch, epoch=epoch))
-        if not math.isfinite(float(loss)):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             break
         # Mean over the last steps, without the lean towards 0 at the start.
-        smooth = 0.9 * smooth + 0.1 * float(loss)
+        smooth = 0.9 * smooth + 0.1 * value
         rates.append(float(rate))
         losses.append(smooth / (1 - 0.9 ** (step + 1)))
         if losses[-1] > 4 * min(losses):
@@ -158,7 +159,7 @@ def overfit_one_batch(
     for step in range(steps):
         torch.manual_seed(recipe.seed + step)
         loss = _loss(task, batch)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             break
         _step(task, optimizer, loss)
@@ -294,12 +295,15 @@ def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
             f"{rates[-1] if len(rates) else 0:.2g}: the input or the loss is at fault, not the rate. See 'actiontrain fit "
             "--overfit'."
         )
-    lowest = int(losses.argmin())
-    if losses[lowest] > 0.99 * losses[0] or lowest < 2:
+    # The first means are of few batches.
+    first = max(3, len(losses) // 10)
+    start = float(np.median(losses[:first]))
+    lowest = first + int(losses[first:].argmin())
+    if losses[lowest] > 0.99 * start:
         raise UserError(
-            f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {losses[0]:.3g}. Look "
+            f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {start:.3g}. Look "
             "whether the model can learn one batch, with 'actiontrain fit --overfit'."
         )
     slope = np.gradient(losses, np.log(rates))
-    steepest = int(slope[: lowest + 1].argmin())
+    steepest = first - 1 + int(slope[first - 1 : lowest + 1].argmin())
     return RateSearch(rates, losses, float(rates[steepest]), float(rates[lowest]))

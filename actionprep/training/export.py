@@ -106,16 +106,16 @@ def export_model(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
+    program, is_free = _program(model, inputs)
     with torch.no_grad():
         expected = model(**inputs)
-    program, is_free = _program(model, inputs)
-    if to == "onnx":
-        _write_onnx(program, inputs, path)
-        logits = _run_onnx(path, inputs)
-    else:
-        with _quiet():
-            torch.export.save(program, path)
-            logits = torch.export.load(path).module()(**inputs)
+        if to == "onnx":
+            _write_onnx(program, inputs, path)
+            logits = _run_onnx(path, inputs)
+        else:
+            with _quiet():
+                torch.export.save(program, path)
+                logits = torch.export.load(path).module()(**inputs)
     scale = max(float(expected.abs().max()), 1e-6)
     difference = float((logits - expected).abs().max()) / scale
     if not difference <= CLOSE:
