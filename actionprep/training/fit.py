@@ -31,6 +31,7 @@ from actionprep.training.run import (
     Run,
     input_digest,
     keep_file,
+    mixtures,
     now,
     pipeline_of,
     versions,
@@ -252,7 +253,7 @@ class _Plan:
             parts = Parts(split, split.by, "the given split")
         if not len(parts.split.train):
             raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
-        return cls(store, recipe, snippets, table, choose_views(store, recipe.product, table, views), parts)
+        return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
 
     @property
     def sentences(self) -> list[str]:
@@ -261,6 +262,7 @@ class _Plan:
             f"{len(self.table.labels)} classes: {', '.join(self.table.labels)}{views}",
             self.parts.why,
             *describe(self.parts, self.table),
+            *mixtures(self.store, self.recipe.reads, self.views),
         ]
 
     def facts(self) -> dict[str, Any]:
@@ -270,7 +272,7 @@ class _Plan:
             "schema": 1,
             "store": str(self.store.path.resolve()) if self.store.path is not None else self.store.url,
             "store_digest": self.store.digest(),
-            "input_digest": input_digest(self.store, self.recipe.product, self.snippets),
+            "input_digest": input_digest(self.store, self.recipe.reads, self.snippets),
             "snippets": self.snippets,
             "labels": list(self.table.labels),
             "views": list(self.views),
@@ -284,7 +286,7 @@ class _Plan:
                 "rows": {part: split.rows(part).tolist() for part in ("train", "val", "test")},
                 "notes": list(split.notes),
             },
-            "pipeline": pipeline_of(self.store, self.recipe.product),
+            "pipeline": pipeline_of(self.store, self.recipe.reads),
             "snippet_settings": self.table.settings,
             "versions": versions(),
             "started": now(),
@@ -361,7 +363,7 @@ def _plan_of(run: Run, store: Store) -> _Plan:
     from actionprep.training.datasets import read_table
 
     facts = run.facts
-    digest = input_digest(store, run.recipe.product, facts["snippets"])
+    digest = input_digest(store, run.recipe.reads, facts["snippets"])
     if digest != facts["input_digest"] and not facts["state"]["complete"]:
         raise UserError(
             f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
@@ -603,7 +605,7 @@ def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path |
 def _card(plan: _Plan, reader: ProductReader, phase: Phase) -> dict[str, Any]:
     from actionprep.training.checkpoints import card_of
 
-    pipeline = pipeline_of(plan.store, plan.recipe.product)
+    pipeline = pipeline_of(plan.store, plan.recipe.reads)
     return card_of(plan.recipe, plan.table, plan.views, reader, pipeline=pipeline, phase=phase)
 
 

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprep.datasets.mixtures import difference, made_alike, provenance_of
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
@@ -193,6 +194,17 @@ def pipeline_of(store: Store, product: str) -> dict[str, Any]:
                 entries.append(entry)
             waiting += [one for one in made.get("inputs", {}) if one not in found and one not in waiting]
     return {"product": product, "stages": found}
+
+
+def mixtures(store: Store, product: str, views: Sequence[str]) -> list[str]:
+    """For each stage behind a product, a sentence when its items of these views were not all made alike."""
+    sentences = []
+    for name in pipeline_of(store, product)["stages"]:
+        keys = [key for key in store.items(name) if key.view in views]
+        found = difference(made_alike(provenance_of(store, keys)))
+        if found:
+            sentences.append(f"Items of '{name}' were not all made alike: {found}. See 'actionprep status'.")
+    return sentences
 
 
 def input_digest(store: Store, product: str, snippets: str) -> str:
