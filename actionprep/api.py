@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.item_reader import ItemReader
     from actionprep.datasets.poses import PoseSequence
     from actionprep.datasets.scan import ScanProgress, ScanReport
+    from actionprep.datasets.segments import Segment
     from actionprep.datasets.store import Damage, ItemKey, Store
     from actionprep.datasets.study import StudySettings
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
@@ -466,7 +467,7 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
     Raises UserError for wrong keys or values, when no videos are found, or when the folder is a study already.
     """
     from actionprep.datasets.study import StudySettings, init_study
-    from actionprep.pipeline.doctor import best_tracker
+    from actionprep.pipeline.doctor import best_pose_backend, best_tracker
 
     given = dict(given)
     if "layout" not in given:
@@ -474,11 +475,15 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
     study = StudySettings.read(given, where="actionprep init")
     found = _what_is_there(StudyFolder(Path(folder).expanduser()), study, force=force)
     tracker, why = best_tracker()
-    notes = {"tracks": f"tracker: {why}"}
-    made = init_study(
-        folder, study, chosen={"tracks": {"tracker": tracker}}, models=settings_models(), notes=notes, force=force
-    )
-    return Study(made), [found, f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks]."]
+    backend, why_pose = best_pose_backend()
+    notes = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
+    chosen = {"tracks": {"tracker": tracker}, "pose": {"backend": backend}}
+    made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=notes, force=force)
+    return Study(made), [
+        found,
+        f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks].",
+        f"Pose backend '{backend}': {why_pose} Change it under [pose].",
+    ]
 
 
 def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) -> str:
@@ -675,6 +680,25 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
     return tuple(stored), refused
 
 
+def list_skeletons() -> list[dict[str, Any]]:
+    """Facts of every layout that comes with the package, by name."""
+    from actionprep.datasets.skeletons import skeleton, skeleton_names
+
+    layouts = [skeleton(name) for name in skeleton_names()]
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "joints": list(one.joints),
+            "limbs": len(one.limbs),
+            "pairs": len(one.symmetric),
+            "dimensions": one.dimensions,
+            "aliases": list(one.aliases),
+        }
+        for one in layouts
+    ]
+
+
 def list_formats() -> list[tuple[str, str, str]]:
     """(kind, name, what it is) of every layout and format that is read."""
     from actionprep.datasets.annotations import segment_formats
@@ -708,9 +732,13 @@ def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of one recording, and the files that tell it."""
+    """What a model said of one recording, and the files that tell it.
+
+    segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
+    """
 
     timeline: Timeline
+    segments: tuple[tuple[Segment, float], ...]
     files: tuple[Path, ...]
 
     def document(self) -> dict[str, Any]:
@@ -719,7 +747,7 @@ class Prediction:
             "recording": self.timeline.recording,
             "segments": [
                 {"onset": one.onset, "offset": one.offset, "label": one.label, "probability": probability}
-                for one, probability in self.timeline.segments()
+                for one, probability in self.segments
             ],
             "files": [str(path) for path in self.files],
         }
@@ -733,12 +761,16 @@ def predict_videos(
     overlay: bool = False,
     length_ms: float | None = None,
     stride_ms: float | None = None,
+    threshold: float = 0.0,
+    min_length_ms: float = 0.0,
     device: str = "auto",
     workers: int = 0,
 ) -> Prediction:
     """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
 
     run:     folder of a run, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    threshold: least probability of a label to be said; with several labels at least 0.5.
+    min_length_ms: shorter segments are left out.
     out:     gets timeline.csv, windows.csv, timeline.png and with overlay prediction.mp4.
 
     Raises UserError when videos and run do not fit, or when a video cannot be read.
@@ -769,13 +801,14 @@ def predict_videos(
             stride_s=None if stride_ms is None else stride_ms / 1000,
             device=device,
         )
-    files = timeline.write(out)
+    chosen = {"threshold": threshold, "min_s": min_length_ms / 1000}
+    files, segments = timeline.write(out, **chosen), tuple(timeline.segments(**chosen))
     if overlay:
         from actionprep.show.prediction import draw_prediction, predicted_row
 
         film = Path(out) / "prediction.mp4"
-        files.append(draw_prediction(dict(named), [predicted_row(timeline.segments())], film))
-    return Prediction(timeline, tuple(files))
+        files.append(draw_prediction(dict(named), [predicted_row(segments)], film))
+    return Prediction(timeline, segments, tuple(files))
 
 
 def _named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tuple[str, Path]]:

@@ -286,13 +286,32 @@ def config(
 
 @app.command(rich_help_panel=STUDY)
 @guarded
-def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Say what this machine can use, and how to get the rest."""
+def doctor(
+    install: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--install", help="Install a pose backend that pip alone cannot: mediapipe or mmpose."),
+    ] = None,
+    place: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For --install: folder of MediaPipe's environment, or the Python that gets MMPose."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what this machine can use, and how to get the rest; --install gets a pose backend."""
     from rich.text import Text
 
     from actionprep.cli import output
     from actionprep.pipeline.doctor import examine
+    from actionprep.pipeline.doctor import install as install_backend
 
+    if install is not None:
+        done = install_backend(install, place, echo=not json)
+        if json:
+            output.print_json({"installed": install, "detail": done})
+        else:
+            output.note(done)
+        return
     findings = examine()
     if json:
         output.print_json([finding.document() for finding in findings])
@@ -317,6 +336,52 @@ def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
         output.print_json([dict(zip(("kind", "name", "what"), row, strict=True)) for row in rows])
     else:
         output.print_table("Formats", ("kind", "name", "what"), rows)
+
+
+@app.command(rich_help_panel=LOOK, cls=ManyValuesCommand)
+@guarded
+def skeletons(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Layouts to draw, by name or as TOML files; all are listed when none is named."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="The picture. (default: skeletons.png)"),
+    ] = None,
+    to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--to", help="Also say what a conversion to this layout keeps, derives and loses."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the skeleton layouts; draw those that are named."""
+    from actionprep.api import list_skeletons
+    from actionprep.cli import output
+    from actionprep.datasets.skeletons import conversion
+    from actionprep.show.layouts import draw_layouts
+
+    if names:
+        path = draw_layouts(names, out or Path("skeletons.png"))
+        losses = [str(conversion(name, to)) for name in names] if to else []
+        if json:
+            output.print_json({"picture": str(path), "conversions": losses})
+            return
+        for line in losses:
+            output.note(line)
+        output.note(f"Wrote {path}")
+        return
+    layouts = list_skeletons()
+    if json:
+        output.print_json(layouts)
+        return
+    rows = [
+        (one["name"], len(one["joints"]), one["limbs"], one["pairs"], f"{one['dimensions']}D", one["title"])
+        for one in layouts
+    ]
+    output.print_table("Skeletons", ("name", "joints", "limbs", "pairs", "", "what"), rows)
+    output.print_next("actionprep skeletons coco17", "draws that one; a TOML file of your own is drawn too")
 
 
 @app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
@@ -620,7 +685,10 @@ def import_(
         if report.quarantined:
             rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
             output.print_table("Quarantined", ("item", "reason"), rows)
-        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+        if done.study.folder.study.layout == "poses":
+            output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+        else:
+            output.print_next("actionprep show pose", "draws them over the videos")
     if not report.ok and not report.built and not report.done:
         raise typer.Exit(1)
 
