@@ -58,14 +58,14 @@ class StageGroup(TyperGroup):
         return [*names[:at], *stages, *names[at:]]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command, or for a stage what help lists: its name and line."""
+        """A command, or for a stage what help lists: its name and line. A product's name means its stage too."""
         from actionprep.pipeline.index import stage_index
 
         found = super().get_command(ctx, cmd_name)
         if found is None:
             for entry in stage_index().values():
-                if entry.command == cmd_name:
-                    return TyperCommand(cmd_name, help=entry.help, rich_help_panel=STAGES)
+                if cmd_name in (entry.command, entry.name):
+                    return TyperCommand(entry.command, help=entry.help, rich_help_panel=STAGES)
         return found
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -92,7 +92,7 @@ def stage_command(command: str) -> Any:
     from actionprep.pipeline.index import stage_index
     from actionprep.pipeline.stage import ArrayStage, find_stage
 
-    entry = next(entry for entry in stage_index().values() if entry.command == command)
+    entry = next(entry for entry in stage_index().values() if command in (entry.command, entry.name))
     stage = find_stage(entry.name)
 
     def run(
@@ -138,7 +138,7 @@ def stage_command(command: str) -> Any:
     wrapped.__annotations__ = {one.name: one.annotation for one in (*own, *common)}
     del wrapped.__wrapped__  # type: ignore[attr-defined]  # Typer would look at the signature behind it
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    single.command(command, cls=ManyValuesCommand, help=f"{entry.help}.\n\n{_stage_help(stage)}")(wrapped)
+    single.command(entry.command, cls=ManyValuesCommand, help=f"{entry.help}.\n\n{_stage_help(stage)}")(wrapped)
     return typer.main.get_command(single)
 
 
@@ -203,7 +203,9 @@ def init(
     ] = None,
     segments: Annotated[Optional[list[str]], typer.Option(help="Annotation files with segments.")] = None,  # noqa: UP045
     offsets: Annotated[Optional[str], typer.Option(help="Table with recording, view, offset of clocks.")] = None,  # noqa: UP045
-    force: Annotated[bool, typer.Option("--force", help="Replace an actionprep.toml that is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an actionprep.toml that is there; write one where no videos are.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Make a folder a study: write its commented actionprep.toml."""
@@ -464,13 +466,21 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             for one in facts["products"]
         ],
     )
+    if facts["alignment"]:
+        output.print_table(
+            "Views that do not lie together",
+            ("recording", "kind", "what"),
+            [(one["recording"], one["kind"], one["what"]) for one in facts["alignment"]],
+        )
+    if facts["problem"]:
+        output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
         output.print_table(
             "Quarantined",
             ("item", "reason", "frame"),
             [(one["item"], one["reason"], one["frame"]) for one in facts["quarantined"]],
         )
-        output.note("Mend the files, then scan and build again; build --retry tries them as they are.")
+        output.note("Mend the files, then build again; build --retry tries them as they are.")
 
 
 @app.command(rich_help_panel=BUILD)
@@ -716,8 +726,9 @@ def _not_repaired(report: BuildReport) -> dict[str, str]:
 
 def _open(study: Path | None) -> Study:
     from actionprep.api import open_study
+    from actionprep.cli import output
 
-    return open_study(study)
+    return open_study(study, tell=output.warn)
 
 
 def _workers(count: int | None, scheduler: str | None, slurm: list[str] | None) -> Any:

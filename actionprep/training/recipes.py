@@ -126,7 +126,10 @@ class Recipe(Settings):
             if name not in known:
                 raise UserError(f"Unknown table [{name}] in {where}.{nearest(name, known)} Tables: {', '.join(known)}.")
         values = {name: value for name, value in tables.items() if name != "recipe"}
-        return cls.read(_without_word_for_none({**tables.get("recipe", {}), **values}), where=where)
+        given = {**tables.get("recipe", {}), **values}
+        product = given.get("product", cls.model_fields["product"].default)
+        keys = _NONE_KEYS | _keys_of_none(find_input(product).Settings)
+        return cls.read(_without_word_for_none(given, keys), where=where)
 
     @property
     def reads(self) -> str:
@@ -280,21 +283,22 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _without_word_for_none(values: Any) -> Any:
+def _without_word_for_none(values: Any, keys: frozenset[str]) -> Any:
     if isinstance(values, Mapping):
         return {
-            key: None if value == "none" and key in _NONE_KEYS else _without_word_for_none(value)
+            key: None if value == "none" and key in keys else _without_word_for_none(value, keys)
             for key, value in values.items()
         }
     return values
 
 
-_NONE_KEYS = frozenset(
-    key
-    for model in (Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
-    for key, field in model.model_fields.items()
-    if type(None) in getattr(field.annotation, "__args__", ())
-)
+def _keys_of_none(*models: type[Settings]) -> frozenset[str]:
+    """Names of the settings that may be not set."""
+    fields = [pair for model in models for pair in model.model_fields.items()]
+    return frozenset(key for key, field in fields if type(None) in getattr(field.annotation, "__args__", ()))
+
+
+_NONE_KEYS = _keys_of_none(Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
 
 register(
     "view-transformer",
