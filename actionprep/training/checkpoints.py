@@ -111,10 +111,19 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
 
 
 def make_model(card: Mapping[str, Any]) -> nn.Module:
-    """The model of a card, with fresh weights."""
-    from actionprep.training.models.registry import build_model
+    """The model of a card, with fresh weights; one of pictures behind what turns stored bytes into what it wants."""
+    from actionprep.training.models.registry import build_model, model_card
 
-    return build_model(card["recipe"]["recipe"]["model"], num_classes=len(card["labels"]), **card["sizes"])
+    recipe = card["recipe"]
+    name = recipe["recipe"]["model"]
+    model = build_model(name, num_classes=len(card["labels"]), **card["sizes"])
+    pixels = model_card(name).pixels
+    if pixels is None:
+        return model
+    from actionprep.training.models.pixels import PixelClassifier
+
+    channels = recipe["input"].get("channels", "rgb")
+    return PixelClassifier(model, pixels, channels=channels, several_labels=bool(card["several_labels"]))
 
 
 def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:

@@ -482,6 +482,7 @@ def make_task(
             _dataset(plan, reader, rows, train=train),
             batch=recipe.batch,
             shuffle=train,
+            balanced=train and recipe.sampler == "balanced",
             workers=recipe.workers,
         )
 

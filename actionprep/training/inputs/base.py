@@ -26,7 +26,10 @@ Batch = dict[str, "Tensor"]
 class InputSettings(Settings):
     """How snippets of one product are sampled, normalised and augmented."""
 
-    num_test_variants: ClassVar[int] = 1
+    @property
+    def variants(self) -> int | None:
+        """Variants of each snippet in a test, where these settings say so; None: any number that a recipe asks for."""
+        return None
 
 
 class ProductReader(ABC):
@@ -92,6 +95,29 @@ class ProductReader(ABC):
                 mixed[name] = values | values[partner] if values.dtype == _bool() else values
         return mixed
 
+    def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
+        """CutMix: a piece of each sample replaced by that of batch[partner]; share (B) is what should stay.
+
+        Returns the batch and the share (B) that did stay. The base replaces a span of time, in arrays that have the axis
+        of frame_valid (B, T); readers of pictures cut out a rectangle.
+        """
+        import torch
+
+        if "frame_valid" not in batch:
+            raise UserError(f"CutMix needs places or instants to cut at, and batches of '{self.product}' have none.")
+        valid = batch["frame_valid"]
+        num_frames = valid.shape[1]
+        length = ((1 - share) * num_frames).round()
+        low = (draws.uniform().to(valid.device) * (num_frames - length + 1)).floor()
+        line = torch.arange(num_frames, device=valid.device)
+        foreign = (line >= low[:, None]) & (line < (low + length)[:, None])
+        mixed = {}
+        for name, values in batch.items():
+            along = values.shape[:2] == valid.shape
+            at = foreign.view(*foreign.shape, *[1] * (values.ndim - 2)) if along else None
+            mixed[name] = values if at is None else torch.where(at, values[partner], values)
+        return mixed, 1 - foreign.float().mean(1)
+
     def collate(self, samples: Sequence[Batch]) -> Batch:
         """Join samples that `read` gave one by one; pads nothing."""
         import torch
@@ -154,6 +180,39 @@ def input_settings(product: str, values: Mapping[str, Any] | InputSettings) -> I
             )
         return values
     return model.read(dict(values), where="[input] of the recipe")
+
+
+def mirror_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence[str]) -> np.ndarray | None:
+    """(C,) the code that each label becomes when its sample is mirrored; None when nothing is mirrored.
+
+    Raises UserError for names that are no labels, pairs that do not go both ways, and labels that name a side and are not
+    paired: a mirrored swipe_left is no swipe_left.
+    """
+    import re
+
+    import numpy as np
+
+    if not flip:
+        return None
+    codes = np.arange(len(labels))
+    for one, other in flip_labels.items():
+        for label in (one, other):
+            if label not in labels:
+                raise UserError(f"flip_labels names '{label}', which is no label here. Labels: {', '.join(labels)}.")
+        codes[list(labels).index(one)] = list(labels).index(other)
+    if sorted(codes.tolist()) != list(range(len(labels))):
+        raise UserError(
+            f'flip_labels must pair labels both ways, such as {{ left = "right", right = "left" }}; got '
+            f"{dict(flip_labels)}."
+        )
+    sided = [one for one in labels if re.search(r"left|right", one, re.IGNORECASE) and one not in flip_labels]
+    if sided:
+        raise UserError(
+            f"input.flip mirrors samples, and the label{'s' if len(sided) > 1 else ''} {', '.join(sided)} "
+            f"name{'' if len(sided) > 1 else 's'} a side. Say what each becomes with input.flip_labels (the same label, "
+            "where nothing changes), or set input.flip = 0."
+        )
+    return codes
 
 
 def _bool() -> Any:
