@@ -63,6 +63,10 @@ def fit(
     num_folds: Annotated[
         Number, typer.Option(help="With --folds: so many folds instead of one a group.", min=2)
     ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Start from these weights: a published checkpoint, or best.ckpt of another run."),
+    ] = None,
     epochs: Annotated[Number, typer.Option(help="Passes over the training snippets.", min=1)] = None,
     seed: Annotated[Number, typer.Option(help="Seed of the split and of the training.", min=0)] = None,
     changes: SetOption = None,
@@ -120,6 +124,7 @@ def fit(
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
+        "weights": weights,
         "resume": resume,
         "tell": tell,
     }

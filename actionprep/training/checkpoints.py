@@ -149,13 +149,7 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
             "--upgrade actionprep"
         )
     model = make_model(card)
-    state = content["state_dict"]
-    prefix = "average.model." if any(name.startswith("average.model.") for name in state) else "model."
-    weights = {
-        name.removeprefix(prefix).removeprefix("_orig_mod."): values
-        for name, values in state.items()
-        if name.startswith(prefix)
-    }
+    weights = averaged_weights(content["state_dict"])
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -164,6 +158,16 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
             f"{error}"
         ) from None
     return Checkpoint(path, card, model.to(device).eval())
+
+
+def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's weights out of a training's state: the running mean where there is one."""
+    prefix = "average.model." if any(name.startswith("average.model.") for name in state) else "model."
+    return {
+        name.removeprefix(prefix).removeprefix("_orig_mod."): values
+        for name, values in state.items()
+        if name.startswith(prefix)
+    }
 
 
 def read_safely(path: Path) -> Any:

@@ -73,7 +73,7 @@ def fit(
     threads: int | None = None,
     wandb: bool = False,
     tensorboard: bool = True,
-    weights: Callable[[nn.Module], object] | None = None,
+    weights: str | Path | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     tell: Told | None = None,
     resume: bool = False,
@@ -84,7 +84,7 @@ def fit(
     split:   how to split (see `SplitChoice`), or a split that was made already.
     views:   names of views, in this order; None: all that the product has.
     devices: processes of one training on this machine, on as many GPUs, or on the CPU; num_nodes: machines.
-    weights: called with the fresh model, to put published weights into it.
+    weights: a file of published weights, or a checkpoint of another run, to start from.
     tell:    is told, in sentences, what is about to happen.
     resume:  go on with the training in this folder where it was interrupted; a complete one stays as it is.
 
@@ -105,13 +105,19 @@ def fit(
             tell=tell,
         )
     chosen = _resolve(store, recipe, tell)
+    put = None
+    if weights is not None:
+        from actionprep.training.weights import starting_weights
+
+        put = starting_weights(weights, model_name=chosen.model, tell=tell)
     plan = _Plan.make(store, chosen, snippets=snippets, split=split, views=views)
     for sentence in plan.sentences:
         tell(sentence)
     if is_first_process():
         _prepare_folder(run, plan)
+        run.change(weights=None if weights is None else str(Path(weights).resolve()))
     options = _Options(device, devices, num_nodes, threads, wandb, tensorboard)
-    _train(run, plan, options, weights=weights, on_epoch=on_epoch)
+    _train(run, plan, options, weights=put, on_epoch=on_epoch)
     return run
 
 
@@ -352,7 +358,13 @@ def _resumed(
         store, run.recipe, facts["snippets"], table, tuple(facts["views"]), Parts(split, given["by"], given["why"])
     )
     tell(f"Going on with the training in {run.folder}")
-    _train(run, plan, _Options(device, devices, num_nodes, threads), weights=None, on_epoch=on_epoch)
+    put = None
+    if facts.get("weights") is not None:
+        from actionprep.training.weights import starting_weights
+
+        # A refit that has not begun yet starts from them again.
+        put = starting_weights(facts["weights"], model_name=run.recipe.model, tell=tell)
+    _train(run, plan, _Options(device, devices, num_nodes, threads), weights=put, on_epoch=on_epoch)
     return run
 
 
