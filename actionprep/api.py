@@ -666,7 +666,7 @@ def predict_videos(
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
 
         def build(paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str]) -> Store:
-            return _store_of_videos(Path(folder), paths, settings, views, checkpoint.recipe.product, workers)
+            return _store_of_videos(Path(folder), paths, settings, views, checkpoint.recipe.reads, workers)
 
         timeline = predict(
             checkpoint,

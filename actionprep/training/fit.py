@@ -237,7 +237,7 @@ class _Plan:
             parts = Parts(split, split.by, "the given split")
         if not len(parts.split.train):
             raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
-        return cls(store, recipe, snippets, table, choose_views(store, recipe.product, table, views), parts)
+        return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
 
     @property
     def sentences(self) -> list[str]:
@@ -256,7 +256,7 @@ class _Plan:
             "schema": 1,
             "store": str(self.store.path.resolve()) if self.store.path is not None else self.store.url,
             "store_digest": self.store.digest(),
-            "input_digest": input_digest(self.store, self.recipe.product, self.snippets),
+            "input_digest": input_digest(self.store, self.recipe.reads, self.snippets),
             "snippets": self.snippets,
             "labels": list(self.table.labels),
             "views": list(self.views),
@@ -270,7 +270,7 @@ class _Plan:
                 "rows": {part: split.rows(part).tolist() for part in ("train", "val", "test")},
                 "notes": list(split.notes),
             },
-            "pipeline": pipeline_of(self.store, self.recipe.product),
+            "pipeline": pipeline_of(self.store, self.recipe.reads),
             "snippet_settings": self.table.settings,
             "versions": versions(),
             "started": now(),
@@ -341,8 +341,34 @@ def _prepare_folder(
     run.change(**plan.facts(), published_weights=weights is not None)
 
 
+<<<<<<< HEAD
 def _plan_of(run: Run, store: Store) -> _Plan:
     """The plan that a run was begun with; raises UserError when the store has changed since."""
+=======
+def _resumed(
+    run: Run,
+    store: Store,
+    *,
+    device: str,
+    devices: int,
+    num_nodes: int,
+    threads: int | None,
+    on_epoch: Callable[[EpochReport], None] | None,
+    tell: Told,
+) -> Run:
+    facts = run.facts
+    if facts["state"]["complete"]:
+        tell(f"The training in {run.folder} is complete.")
+        return run
+    digest = input_digest(store, run.recipe.reads, facts["snippets"])
+    if digest != facts["input_digest"]:
+        raise UserError(
+            f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
+            f"{digest[:12]}, then {facts['input_digest'][:12]}). Its numbers would not be those of one training: "
+            "begin a "
+            "new one."
+        )
+>>>>>>> skel
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.datasets import read_table
 
@@ -554,10 +580,18 @@ def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path |
             workers=recipe.workers,
         )
 
+<<<<<<< HEAD
     card = _card(plan, reader, phase)
     model = _fresh_model(recipe, card)
     if start is not None and start.exists():
         model.load_state_dict(read_safely(start)["state_dict"])
+=======
+    card = card_of(recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.reads), phase=phase)
+    torch.manual_seed(recipe.seed)
+    model = make_model(card)
+    if weights is not None:
+        weights(model)
+>>>>>>> skel
     if recipe.compile:
         model.compile()
     return ClassifierTask(

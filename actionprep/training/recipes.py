@@ -13,7 +13,7 @@ from pydantic import SerializeAsAny, model_validator
 
 from actionprep.errors import UserError, nearest
 from actionprep.settings import Settings, option
-from actionprep.training.inputs.base import InputSettings, input_settings
+from actionprep.training.inputs.base import InputSettings, find_input, input_settings
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import Store
@@ -128,6 +128,11 @@ class Recipe(Settings):
         values = {name: value for name, value in tables.items() if name != "recipe"}
         return cls.read(_without_word_for_none({**tables.get("recipe", {}), **values}), where=where)
 
+    @property
+    def reads(self) -> str:
+        """The product of the store that the input reads: heatmaps, for one, are rendered from poses."""
+        return find_input(self.product).reads(self.input)
+
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Plain values by table; `from_tables` reads them back."""
         values = self.model_dump(mode="json")
@@ -241,13 +246,14 @@ class RecipeChoice:
     why: str
 
 
-PREFERRED = MappingProxyType({"tracks": "view-transformer"})
+PREFERRED = MappingProxyType({"tracks": "view-transformer", "pose": "skeleton-tcn"})
 """For each product, best first, the recipe that is used when none is named."""
 
 
 def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> RecipeChoice:
     """The recipe for what the store holds; raises UserError when it holds nothing that a recipe reads."""
     have = store.products()
+    recipe_names()
     for product, name in preferred.items():
         if product in have and name in RECIPES:
             others = [one for one in have if one in preferred and one != product]

@@ -85,7 +85,7 @@ def run_test(
             "groups "
             "(--test-subjects …)."
         )
-    if input_digest(store, checkpoint.recipe.product, facts["snippets"]) != facts["input_digest"]:
+    if input_digest(store, checkpoint.recipe.reads, facts["snippets"]) != facts["input_digest"]:
         raise UserError(
             f"The store {store.url} does not hold what {run.folder} was trained on (its digest differs), so its "
             "split does "

@@ -13,7 +13,7 @@ from actionprep.datasets.tracks import visible
 from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader
+from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, mirrored_codes
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class TracksReader(ProductReader):
             _windows_of(store, recording, self.views) if code in used else {}
             for code, recording in enumerate(table.recordings)
         ]
-        self._mirror = _mirror_codes(settings, table.labels)
+        self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
         self._bank: _Bank | None = None
         self._device: Any = None
         self.in_memory = self._estimated_bytes() <= settings.memory * 2**30
@@ -524,20 +524,3 @@ def _kept_views(draws: Draws, rate: float, valid: Tensor) -> Tensor:
     kept = drawn >= rate
     kept.scatter_(1, best, True)
     return kept[:, None, :, None]
-
-
-def _mirror_codes(settings: TracksInput, labels: Sequence[str]) -> np.ndarray | None:
-    if not settings.flip:
-        return None
-    codes = np.arange(len(labels))
-    for one, other in settings.flip_labels.items():
-        for label in (one, other):
-            if label not in labels:
-                raise UserError(f"flip_labels names '{label}', which is no label here. Labels: {', '.join(labels)}.")
-        codes[labels.index(one)] = labels.index(other)
-    if sorted(codes.tolist()) != list(range(len(labels))):
-        raise UserError(
-            f'flip_labels must pair labels both ways, such as {{ left = "right", right = "left" }}; got '
-            f"{settings.flip_labels}."
-        )
-    return codes
