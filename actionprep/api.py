@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.catalogue import Catalogue, ViewSelection
     from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.poses import PoseSequence
     from actionprep.datasets.scan import ScanProgress, ScanReport
     from actionprep.datasets.store import Damage, ItemKey, Store
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
@@ -199,32 +200,40 @@ class Study:
         """Build a plan; see `actionprep.pipeline.engine.build` for the errors."""
         from actionprep.pipeline.engine import Workers, build
 
-        return build(
-            plan,
-            self.catalogue,
-            self.store,
-            self._quarantine,
-            workers=workers if isinstance(workers, Workers) else Workers(workers),
-            failure_budget=self.folder.study.failure_budget,
-            log_folder=self.root / "logs",
-            progress=progress,
-        )
+        try:
+            return build(
+                plan,
+                self.catalogue,
+                self.store,
+                self._quarantine,
+                workers=workers if isinstance(workers, Workers) else Workers(workers),
+                failure_budget=self.folder.study.failure_budget,
+                log_folder=self.root / "logs",
+                progress=progress,
+            )
+        finally:
+            # Items were replaced by other processes or other objects than this store.
+            self.store.forget_readers()
 
     def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
         """Make damaged items anew, with the settings that they were made with; nothing else is touched.
 
-        A damaged item stays in its place until its replacement is whole.
+        A damaged item stays in its place until its replacement is whole; one that nothing makes any more is reported as
+        blocked.
         """
         from actionprep.pipeline.plan import Plan, make_plan
 
-        force = frozenset(one.key for one in damage)
-        places = sorted({(key.recording, key.view) for key in force if key.view})
+        found = {one.key for one in damage}
+        views = {(view.recording, view.id) for view in self.catalogue.views}
         settings = self.stage_settings()
+        orphans = {
+            key: "nothing in the catalogue makes it any more: 'actionprep gc' deletes it"
+            for key in found
+            if key.product not in settings or (key.view and (key.recording, key.view) not in views)
+        }
+        force = frozenset(found - orphans.keys())
         parts = []
-        for recording, view in [*places, ("", "")]:
-            keys = {key for key in force if (key.recording, key.view) == (recording, view) or not (view or key.view)}
-            if not keys:
-                continue
+        for keys in _by_place(force):
             made = {key.product: self._settings_as_made(key, settings[key.product]) for key in keys}
             parts.append(
                 make_plan(
@@ -232,7 +241,7 @@ class Study:
                     self.store,
                     wanted=sorted(made),
                     settings={**settings, **made},
-                    views=[self.catalogue.view(recording, view)] if view else [],
+                    views=[self.catalogue.view(keys[0].recording, keys[0].view)] if keys[0].view else [],
                     quarantine=self._quarantine,
                     root=str(self.root.resolve()),
                     retry=True,
@@ -245,11 +254,25 @@ class Study:
             study_stages=tuple(stage for part in parts for stage in part.study_stages),
             forced=force,
         )
-        return self.carry_out(plan, workers=workers)
+        report = self.carry_out(plan, workers=workers)
+        report.blocked.update(orphans)
+        return report
 
     def _settings_as_made(self, key: ItemKey, otherwise: StageSettings) -> StageSettings:
         made = (self.store.metadata(key) or {}).get("provenance", {}).get("settings")
-        return otherwise if made is None else type(otherwise).read(made, where=f"the stored {key}")
+        if made is None:  # its metadata is lost: all that is known is where it lies
+            return otherwise.with_changes({} if key.view else {"name": key.recording}, where=f"the stored {key}")
+        return type(otherwise).read(made, where=f"the stored {key}")
+
+    def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
+        """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
+        found: dict[str, Counter[str]] = {}
+        stages = load_stages()
+        for key in keys:
+            attributes = (self.store.metadata(key) or {}).get("stage")
+            if attributes is not None and key.product in stages:
+                found.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
+        return {product: +counted for product, counted in found.items() if +counted}
 
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Any stored item, by product, recording and view (name or index)."""
@@ -275,6 +298,12 @@ class Study:
             region=item["region"][:],
             attributes=attributes,
         )
+
+    def poses(self, recording: str, *, view: str | int) -> PoseSequence:
+        """The poses of one view, read into memory."""
+        from actionprep.datasets.pose_items import read_pose_item
+
+        return read_pose_item(self.item("pose", recording, view))
 
     @property
     def snippets(self) -> pd.DataFrame:
@@ -339,8 +368,7 @@ class Study:
         """Delete items from the store, as its only builder."""
         from actionprep.datasets.lock import build_lock
 
-        assert self.store.path is not None
-        with build_lock(self.store.path / ".lock"):
+        with build_lock(self.store.require_local() / ".lock"):
             for key in keys:
                 self.store.remove(key)
             self.store.clear_partial()
@@ -352,6 +380,15 @@ class Study:
                 return entry.name
         known = [entry.name for entry in stage_index().values()]
         raise UserError(f"No stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
+
+
+def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:
+    """Keys of each view together, and each item of the whole study alone: two tables of one stage differ in settings."""
+    found: dict[tuple[str, ...], list[ItemKey]] = {}
+    for key in sorted(keys):
+        place = (key.recording, key.view) if key.view else (key.product, key.recording, "")
+        found.setdefault(place, []).append(key)
+    return list(found.values())
 
 
 def settings_models() -> dict[str, type[Settings]]:
@@ -411,11 +448,146 @@ def make_demo(
         offsets="views.csv",
         tolerance=0.1,  # the slowest camera has ten frames a second
     )
-    # Fewer epochs than the recipe's: the sample study has many windows, and the demo should take minutes.
-    chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": {"epochs": 16}}}
+    # Fewer instants, points and epochs than the recipe's: the demo should take minutes.
+    changes = {"epochs": 24, "batch": 8, "test_variants": 4, "input.frames": 16, "input.points": 64}
+    chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": changes}}
     made = Study(init_study(folder, study, chosen=chosen, models=settings_models()))
     made.scan()
     return made
+
+
+@dataclass(frozen=True)
+class ImportedPoses:
+    """What `import_poses` did: the study, what was built, and the official splits that are stored now.
+
+    refused_splits: official splits that these recordings cannot be split by, and why.
+    """
+
+    study: Study
+    report: BuildReport
+    splits: tuple[str, ...] = ()
+    refused_splits: Mapping[str, str] = field(default_factory=dict)
+
+
+def import_poses(
+    folder: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    format: str = "auto",
+    skeleton: str = "",
+    coordinates: str = "",
+    image_size: Sequence[int] | None = None,
+    fps: float | None = None,
+    labels: str | Path | None = None,
+    workers: int | Workers = 0,
+    progress: Progress | None = None,
+) -> ImportedPoses:
+    """Poses that are there already, into the store as estimated ones.
+
+    folder: of the study. Where it is none yet, or one of imported poses, the files are a skeleton data set without
+        videos: their recordings, subjects, labels and official splits go into the catalogue (the layout "poses"), and
+        each official split becomes a stored split of its name, its test part as published and a val part taken out of
+        train. In a study of videos there is one path, a pattern with {recording} and {view}, and the poses are laid on
+        the frames of the videos.
+    format: see `list_formats`; auto looks into the files. skeleton: layout of the joints, coordinates: which of the
+        file's, image_size: (height, width) in px, fps: frames a second, labels: text file with the classes' names, one
+        a line, for classes that are numbers; each where the files do not say.
+
+    The choice is written into actionprep.toml, so that 'actionprep scan' and 'actionprep pose' repeat it.
+
+    Raises UserError when there is nothing to read or the options do not fit the format, InputProblem for a data set
+    that is damaged.
+    """
+    from actionprep.datasets.pose_formats import FORMATS
+    from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
+
+    if format != "auto" and format not in FORMATS:
+        raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
+    root = Path(folder).expanduser()
+    place = StudyFolder(root)
+    given = {
+        "pose_format": None if format == "auto" else format,
+        "pose_skeleton": skeleton or None,
+        "pose_coordinates": coordinates or None,
+        "pose_image_size": None if image_size is None else tuple(int(side) for side in image_size),
+        "pose_fps": fps,
+        "pose_labels": None if labels is None else place.relative(labels),
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if (root / SETTINGS_FILE).is_file() and place.study.layout != "poses":
+        study = Study(place)
+        _import_for_videos(study, paths, format, skeleton, coordinates)
+        return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
+    missing = [path for path in paths if not Path(path).expanduser().exists()]
+    if missing or not paths:
+        raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
+    files = tuple(place.relative(Path(path).expanduser()) for path in paths)
+    if (root / SETTINGS_FILE).is_file():
+        known = place.study.poses
+        for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
+            place.change("study", key, value)
+        study = Study(place)
+    else:
+        settings = StudySettings.read(
+            {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
+        )
+        notes = {"pose": "backend: the poses are imported; this study has no videos."}
+        study = Study(
+            init_study(root, settings, chosen={"pose": {"backend": "import"}}, models=settings_models(), notes=notes)
+        )
+    study.scan()
+    report = study.build("pose", workers=workers, progress=progress)
+    return ImportedPoses(study, report, *store_official_splits(study))
+
+
+def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, skeleton: str, coordinates: str) -> None:
+    """Have the poses of a study of videos read from a pattern."""
+    if len(paths) != 1:
+        raise UserError(
+            f"{study.root} is a study of videos: give one pattern with {{recording}} and {{view}} that leads to the poses "
+            f"of each video, such as 'openpose/{{recording}}/{{view}}'; got {len(paths)} paths."
+        )
+    pattern = str(paths[0])
+    views = study.select().views
+    if len(views) > 1 and "{recording}" not in pattern and "{view}" not in pattern and not Path(pattern).is_file():
+        raise UserError(
+            f"'{pattern}' leads all {len(views)} views of this study to the same folder of poses. Put {{recording}} and "
+            "{view} where the path differs, such as 'openpose/{recording}/{view}'."
+        )
+    # Relative to the current folder, as a path of a command; the settings' paths begin at the study.
+    chosen = {
+        "backend": "import", "files": study.folder.relative(pattern), "format": format, "file_skeleton": skeleton,
+        "coordinates": coordinates,
+    }  # fmt: skip
+    for key, value in chosen.items():
+        study.folder.change("pose", key, value)
+    study.__dict__.pop("settings", None)
+
+
+def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]]:
+    """A stored split for each official one: its test part as it is, val taken out of train.
+
+    Returns the names of those that are stored, and why others could not be.
+    """
+    from actionprep.datasets.pose_layout import official_splits
+
+    catalogue = study.catalogue
+    stored: list[str] = []
+    refused: dict[str, str] = {}
+    for name in official_splits(catalogue.recordings):
+        train = {one.subject for one in catalogue.recordings if one.extra.get(name) == "train"}
+        by_subject = None not in train and len(train) > 2
+        overrides = {
+            "name": name, "by": "column", "column": name, "val": 0.2, "train": 0.8, "test": 0.0, "allow_single": True,
+            "val_by": "subject" if by_subject else "recording",
+        }  # fmt: skip
+        try:
+            study.build("split", overrides={"split": overrides})
+        except UserError as error:
+            refused[name] = str(error)
+        else:
+            stored.append(name)
+    return tuple(stored), refused
 
 
 def list_formats() -> list[tuple[str, str, str]]:
@@ -427,6 +599,7 @@ def list_formats() -> list[tuple[str, str, str]]:
         ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labelled by its folder"),
         ("layout", "views", "a pattern with {recording} and {view}, such as {recording}/cam{view}.mp4"),
         ("layout", "csv", "a table with one row a video, or one row a segment"),
+        ("layout", "poses", "a skeleton data set without videos (actionprep import)"),
     ]
     rows += [("segments", name, one.description) for name, one in segment_formats().items()]
     rows += [("poses", one.name, one.title) for one in FORMATS.values()]
@@ -434,16 +607,18 @@ def list_formats() -> list[tuple[str, str, str]]:
 
 
 def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
-    """The settings of the first item that are not the defaults, and whether others differ."""
-    if not keys:
+    """The settings of most items that are not the defaults, and how the others differ."""
+    from actionprep.datasets.mixtures import difference, made_alike, provenance_of
+
+    groups = made_alike(provenance_of(store, keys))
+    stage = load_stages().get(keys[0].product) if keys else None
+    if not groups or stage is None:
         return ""
-    made = [(store.metadata(key) or {}).get("provenance", {}).get("settings", {}) for key in (keys[0], keys[-1])]
-    stage = load_stages().get(keys[0].product)
-    if stage is None:
-        return ""
+    if keys[0].view and len(groups) > 1:
+        return f"not all alike: {difference(groups)}"
     defaults = stage.Settings().model_dump(mode="json")
-    changed = [f"{key} {value}" for key, value in made[0].items() if value != defaults.get(key)]
-    return (", ".join(changed) or "defaults") + ("" if made[0] == made[-1] else "; others differ")
+    changed = [f"{key} {value}" for key, value in groups[0].facts.items() if key in defaults and value != defaults[key]]
+    return ", ".join(changed) or "defaults"
 
 
 @dataclass(frozen=True)
@@ -491,7 +666,7 @@ def predict_videos(
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
 
         def build(paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str]) -> Store:
-            return _store_of_videos(Path(folder), paths, settings, views, checkpoint.recipe.product, workers)
+            return _store_of_videos(Path(folder), paths, settings, views, checkpoint.recipe.reads, workers)
 
         timeline = predict(
             checkpoint,

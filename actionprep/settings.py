@@ -36,14 +36,35 @@ class Settings(BaseModel):
 
     @classmethod
     def _explain(cls, problem: Any, where: str) -> str:
-        key = ".".join(str(part) for part in problem["loc"]) or "settings"
-        if problem["type"] == "extra_forbidden":
-            known = list(cls.model_fields)
-            return f"Unknown setting '{key}' in {where}.{nearest(key, known)} Known settings: {', '.join(known)}."
-        field = cls.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
-        meaning = f" ({field.description})" if field is not None and field.description else ""
+        key = ".".join(str(part) for part in problem["loc"])
         message = str(problem["msg"]).removeprefix("Value error, ")
-        return f"Wrong value for '{key}' in {where}: got {problem['input']!r}. {message}.{meaning}".replace("..", ".")
+        if not key:
+            # A rule between several settings: its message names them.
+            return f"Wrong settings in {where}: {message}.".replace("..", ".")
+        model, field = cls._at(problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = list(model.model_fields)
+            last = str(problem["loc"][-1])
+            return f"Unknown setting '{key}' in {where}.{nearest(last, known)} Known settings: {', '.join(known)}."
+        if problem["type"] == "missing":
+            return f"Missing setting '{key}' in {where}{_meaning(field)}."
+        if issubclass(_settings_of(field), BaseModel) and problem["type"] == "value_error":
+            return f"Wrong settings in [{key}] of {where}: {message}.".replace("..", ".")
+        return f"Wrong value for '{key}' in {where}: got {problem['input']!r}. {message}.{_meaning(field)}".replace(
+            "..", "."
+        )
+
+    @classmethod
+    def _at(cls, place: tuple[Any, ...]) -> tuple[type[BaseModel], Any]:
+        """The model, this one or one inside it, and its field that the place of a problem leads to."""
+        model: type[BaseModel] = cls
+        field = None
+        for part in place:
+            inner = _settings_of(field)
+            model = inner if issubclass(inner, BaseModel) else model
+            found = model.model_fields.get(str(part))
+            field = field if found is None else found
+        return model, field
 
     def with_changes(self, changes: dict[str, Any], *, where: str) -> Self:
         """These settings with some replaced and validated anew; None values mean "leave as it is"."""
@@ -53,6 +74,17 @@ class Settings(BaseModel):
     def digest(self) -> str:
         """Hash of all values, equal for equal settings."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def _meaning(field: Any) -> str:
+    return f" ({field.description})" if field is not None and field.description else ""
+
+
+def _settings_of(field: Any) -> type:
+    """The settings model that a field holds; object where it holds none."""
+    kind = getattr(field, "annotation", None)
+    kinds = [kind, *getattr(kind, "__args__", ())]
+    return next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), object)
 
 
 class StageSettings(Settings):

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from actionprep.datasets.heatmaps import compact_boxes, joint_heatmaps, project, to_grid
 from actionprep.datasets.pose_formats import read_poses
 from actionprep.datasets.skeletons import Skeleton, skeleton
-from actionprep.training.heatmaps import compact_boxes, joint_heatmaps, project, to_grid
 from actionprep.training.models.poseconv3d import PoseConv3D
 from actionprep.training.models.skeleton_tcn import SkeletonTCN
 from actionprep.training.models.skeleton_transformer import SkeletonTransformer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import model_validator
 
 from actionprep.errors import UserError
 from actionprep.settings import Settings, option
@@ -41,3 +42,41 @@ def test_changes_leave_what_is_not_given_and_validate_the_rest() -> None:
 
 def test_equal_settings_have_equal_digests() -> None:
     assert Example(grid=10).digest() == Example(grid=10, stride=8).digest() != Example(grid=11).digest()
+
+
+class Inner(Settings):
+    """Settings in a table of their own."""
+
+    low: int = option(0, "Lowest.", ge=0)
+    high: int = option(1, "Highest.")
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) must not lie above high ({self.high})")
+        return self
+
+
+class Outer(Settings):
+    """Settings that hold others."""
+
+    name: str = option(..., "Name of it.")
+    inner: Inner = option(Inner(), "Bounds.")
+
+
+def test_a_rule_between_settings_names_them_and_not_the_whole_table() -> None:
+    with pytest.raises(UserError) as error:
+        Inner.read({"low": 3}, where="[bounds] in actionprep.toml")
+    assert str(error.value) == "Wrong settings in [bounds] in actionprep.toml: low (3) must not lie above high (1)."
+
+
+def test_wrong_keys_and_values_of_an_inner_table_are_told_by_its_own_settings() -> None:
+    with pytest.raises(UserError) as error:
+        Outer.read({"inner": {"lo": 1}}, where="the recipe")
+    lines = str(error.value).splitlines()
+    assert lines[0] == "Missing setting 'name' in the recipe (Name of it.)."
+    assert lines[1] == "Unknown setting 'inner.lo' in the recipe. Did you mean 'low'? Known settings: low, high."
+    with pytest.raises(UserError, match=r"Wrong value for 'inner\.low' in the recipe: got -1\. .* \(Lowest\.\)"):
+        Outer.read({"name": "a", "inner": {"low": -1}}, where="the recipe")
+    with pytest.raises(UserError, match=r"Wrong settings in \[inner\] of the recipe: low \(2\) must not lie above"):
+        Outer.read({"name": "a", "inner": {"low": 2}}, where="the recipe")

@@ -33,6 +33,7 @@ TINY: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
     "vivit-2-published": ({**_VOLUME, "head_width": 8}, (2, 5, 8, 16, 16)),
     "heatmap-transformer": (_TOKENS, (2, 5, 8, 16, 16)),
     "heatmap-transformer-big": (_TOKENS, (2, 5, 8, 16, 16)),
+    "heatmap-transformer-small": (_TOKENS, (2, 5, 8, 16, 16)),
     "motionbert": (_BERT, (2, 2, 8, 5, 3)),
     "motionbert-heatmap": ({**_BERT, "map_size": 16}, (2, 5, 8, 16, 16)),
     "poseconv3d": (

@@ -157,10 +157,12 @@ def work_on(
 ) -> None:
     """Plan, say so, build with a progress bar, and end with a table and the next command."""
     from actionprep.cli import output
+    from actionprep.pipeline.plan import mixtures
 
     plan = study.plan(*stages, views=views or (), overrides=overrides, retry=retry, skip_incomplete=skip_incomplete)
+    mixed = mixtures(plan, study.store)
     if not json:
-        _announce(study, plan)
+        _announce(study, plan, mixed)
     frames = sum(task.num_frames for task in plan.view_tasks)
     unit, total = ("frames", frames) if frames else ("views", len(plan.view_tasks))
     quiet = json or not plan.view_tasks
@@ -170,10 +172,11 @@ def work_on(
             workers=_workers(workers, scheduler, slurm),
             progress=lambda task, sofar: advance(task.num_frames if frames else 1, failures=len(sofar.quarantined)),
         )
+    events = study.events(item.key for item in plan.items)
     if json:
-        output.print_json(_report_document(plan, report))
+        output.print_json({**_report_document(plan, report), "events": events, "mixed": mixed})
     else:
-        _print_report(study, plan, report, stages)
+        _print_report(plan, report, events)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -327,9 +330,11 @@ def plan(
 ) -> None:
     """Say what a build would do, why, and about how many bytes it would write."""
     from actionprep.cli import output
+    from actionprep.pipeline.plan import mixtures
 
     opened = _open(study)
     planned = opened.plan(*(stages or ()), views=views or (), retry=retry, skip_incomplete=skip_incomplete)
+    mixed = mixtures(planned, opened.store)
     if json:
         output.print_json(
             {
@@ -340,10 +345,12 @@ def plan(
                     for item in planned.items
                 ],
                 "skipped_recordings": list(planned.skipped),
+                "mixed": mixed,
             }
         )
         return
     _print_plan(planned)
+    _warn_of(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
     if planned.count("build"):
         output.note(f"{len(planned.view_tasks)} views to go through once, {frames:,} frames to decode.")
@@ -414,10 +421,10 @@ def verify(
     from actionprep.cli import output
 
     opened = _open(study)
-    keys = opened.store.items()
-    damaged = []
-    with output.progress_bar("verifying", len(keys), "items", quiet=json) as advance:
-        for _, damage in opened.store.verify(keys):
+    damaged, num_items = [], 0
+    with output.progress_bar("verifying", len(opened.store.items()), "items", quiet=json) as advance:
+        for _, damage in opened.store.verify():
+            num_items += 1
             if damage is not None:
                 damaged.append(damage)
             advance(1, failures=len(damaged))
@@ -425,17 +432,20 @@ def verify(
     if json:
         output.print_json(
             {
-                "items": len(keys),
+                "items": num_items,
                 "damaged": [{"item": str(one.key), "reason": one.reason} for one in damaged],
                 "repaired": [] if repaired is None else [str(key) for key in repaired.built],
+                "not_repaired": {} if repaired is None else _not_repaired(repaired),
             }
         )
     elif not damaged:
-        output.note(f"{len(keys)} items, all whole.")
+        output.note(f"{num_items} items, all whole.")
     else:
         output.print_table("Damaged", ("item", "what"), [(one.key, one.reason) for one in damaged])
         if repaired is not None:
             output.note(f"{len(repaired.built)} items made anew.")
+            if left := _not_repaired(repaired):
+                output.print_table("Not repaired", ("item", "why"), list(left.items()))
         else:
             output.print_next("actionprep verify --repair", "makes just these anew")
     whole = repaired is not None and {one.key for one in damaged} <= set(repaired.built)
@@ -527,6 +537,84 @@ def show(
     output.note(f"Wrote {path}")
 
 
+@app.command("import", rich_help_panel=LOOK, cls=ManyValuesCommand)
+@guarded
+def import_(
+    format: Annotated[str, typer.Argument(help="Format of the poses ('actionprep formats' lists them), or auto.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files or folders of a skeleton data set; in a study of videos a pattern with {view}."),
+    ],
+    study: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--study", help="Folder of the study, made when it is none. (default: the current folder)"),
+    ] = None,
+    skeleton: Annotated[str, typer.Option(help="Layout of the joints, where the files do not say.")] = "",
+    coordinates: Annotated[str, typer.Option(help="Of ntu: world, color or depth; of jhmdb: image or world.")] = "",
+    image_size: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--image-size", help="Height and width in px, where the files do not say: --image-size 480 640."),
+    ] = None,
+    fps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Frames a second, where the files do not say. (default: 30)"),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Text file with the classes' names, one a line, for classes that are numbers."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Take over poses that are there: a skeleton data set without videos, or poses of this study's videos."""
+    from actionprep.api import import_poses
+    from actionprep.cli import output
+    from actionprep.errors import UserError
+
+    if image_size is not None and len(image_size) != 2:
+        raise UserError(f"--image-size takes height and width, got {len(image_size)} numbers.")
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def progress(task: Any, sofar: Any) -> None:
+            if not bar:
+                bar.append(stack.enter_context(output.progress_bar("importing", 0, "views", quiet=json)))
+            bar[0](1, failures=len(sofar.quarantined))
+
+        done = import_poses(
+            study or Path("."), paths, format=format, skeleton=skeleton, coordinates=coordinates,
+            image_size=image_size, fps=fps, labels=labels, progress=progress,
+        )  # fmt: skip
+    catalogue, report = done.study.catalogue, done.report
+    counts = {
+        "recordings": len(catalogue),
+        "frames": sum(view.num_frames for view in catalogue.views),
+        "labels": len(catalogue.labels),
+        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "items made": len(report.built),
+        "quarantined": len(report.quarantined),
+    }
+    if json:
+        reasons = {str(key): reason for key, reason in report.quarantined.items()}
+        output.print_json(
+            {**counts, "splits": list(done.splits), "refused_splits": dict(done.refused_splits), "reasons": reasons}
+        )
+    else:
+        output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+        for finding in catalogue.findings:
+            output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
+        for name, reason in done.refused_splits.items():
+            output.warn(f"The official split '{name}' is not stored: {reason}")
+        if done.splits:
+            output.note(f"Official splits, to be used with --split: {', '.join(done.splits)}.")
+        if report.quarantined:
+            rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
+            output.print_table("Quarantined", ("item", "reason"), rows)
+        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+    if not report.ok and not report.built and not report.done:
+        raise typer.Exit(1)
+
+
 @app.command(rich_help_panel=STUDY)
 @guarded
 def demo(
@@ -554,6 +642,10 @@ def demo(
     )
 
 
+def _not_repaired(report: BuildReport) -> dict[str, str]:
+    return {str(key): reason for key, reason in (report.quarantined | report.blocked).items()}
+
+
 def _open(study: Path | None) -> Study:
     from actionprep.api import open_study
 
@@ -577,7 +669,7 @@ def _workers(count: int | None, scheduler: str | None, slurm: list[str] | None) 
     return Workers(count, scheduler, options)
 
 
-def _announce(study: Study, plan: Plan) -> None:
+def _announce(study: Study, plan: Plan, mixed: list[str]) -> None:
     from actionprep.cli import output
 
     views = len(plan.view_tasks)
@@ -589,6 +681,19 @@ def _announce(study: Study, plan: Plan) -> None:
     if plan.skipped:
         output.warn(
             f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
+        )
+    _warn_of(mixed)
+
+
+def _warn_of(mixed: list[str]) -> None:
+    from actionprep.cli import output
+
+    for sentence in mixed:
+        output.warn(sentence)
+    if mixed:
+        output.warn(
+            "Training takes them for alike. Run the same command for all views, or write the settings into "
+            "actionprep.toml and run 'actionprep build'."
         )
 
 
@@ -614,7 +719,7 @@ def _print_plan(plan: Plan) -> None:
     output.print_table("Plan", ("stage", "to make", "there", "quarantined", "size", "why"), rows)
 
 
-def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[str, ...]) -> None:
+def _print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, int]]) -> None:
     from collections import Counter
 
     from actionprep.cli import output
@@ -632,9 +737,12 @@ def _print_report(study: Study, plan: Plan, report: BuildReport, stages: tuple[s
     output.note(f"{output.bytes_text(report.nbytes)} written in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
         output.warn(f"Frames that the decoder concealed: {report.concealed}; that were missing: {report.missing}.")
+    if events:
+        sums = [(name, what, f"{count:,}") for name, one in events.items() for what, count in one.items()]
+        output.print_table("Left out, filled in or converted", ("stage", "what", "count"), sums)
     if report.quarantined:
-        rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
-        output.print_table("Quarantined", ("item", "reason"), rows)
+        first = list(report.quarantined.items())[:20]
+        output.print_table("Quarantined", ("item", "reason"), first)
         output.note("Neighbours went on. 'actionprep status' lists all.")
     # Tables of the whole study may have other names than "default", which the next command then needs.
     tables = {item.key.product: item.key.recording for item in plan.items if not item.key.view}

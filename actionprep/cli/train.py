@@ -57,6 +57,10 @@ def fit(
     val_groups: Annotated[Texts, typer.Option("--val-groups", "--val-subjects", help="Those for val.")] = None,
     test_groups: Annotated[Texts, typer.Option("--test-groups", "--test-subjects", help="Those for test.")] = None,
     split: Annotated[Text, typer.Option(help="Use this stored split: split/<name>.")] = None,
+    allow_single: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--allow-single/--no-allow-single", help="Accept classes with a single sample."),
+    ] = None,
     folds: Annotated[
         Text, typer.Option(help="Cross-validate, leaving out one subject, session or recording at a time.")
     ] = None,
@@ -85,14 +89,15 @@ def fit(
     """Train the recipe that suits what the store holds, on a checked split."""
     from actionprep.cli import output
     from actionprep.training.fit import fit as train
-    from actionprep.training.fit import fit_folds
+    from actionprep.training.fit import fit_folds, parts_of_run
     from actionprep.training.parts import SplitChoice
+    from actionprep.training.weights import starting_weights
 
     where = _Place.find(store, study)
     settings = where.settings.with_changes(
         {
             "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
-            "device": device, "threads": threads, "wandb": wandb,
+            "device": device, "threads": threads, "wandb": wandb, "allow_single": allow_single,
             **{name: tuple(given) if given else None for name, given in
                (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
         },
@@ -101,30 +106,42 @@ def fit(
     given = {**settings.changes, **_changes(changes)}
     if epochs is not None:
         given["epochs"] = epochs
-    chosen, why = _recipe(where.store, settings, given)
-    folder = where.last_run() if resume and run is None else where.runs / (run or f"{chosen.name}-{_stamp()}")
     tell = (lambda _: None) if json else output.note
-    tell(f"Recipe {chosen.name}: {why}")
+    choice = SplitChoice(
+        by=settings.by,
+        val_share=settings.val,
+        test_share=settings.test,
+        train=settings.train_groups,
+        val=settings.val_groups,
+        test=settings.test_groups,
+        stored=settings.split,
+        allow_single=settings.allow_single,
+        seed=settings.seed,
+    )
+    asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
+    begun = where.begun(run, folds=folds is not None) if resume else None
+    if begun is not None and folds is None:
+        # What the command line does not name stays as the run began, whatever the study's file says by now.
+        folder, chosen = begun, _recipe_of(begun, recipe, {**_changes(changes), **_given(epochs=epochs, seed=seed)})
+        about_split = any(one is not None for one in (by, val, test_share, split, allow_single)) or any(
+            (train_groups, val_groups, test_groups)
+        )
+        asked = {"snippets": snippets, "views": tuple(views) if views else None}
+        if about_split:
+            asked["split"] = parts_of_run(begun, where.store, choice)
+    else:
+        chosen, why = _recipe(where.store, settings, given)
+        folder = begun or where.runs / (run or f"{chosen.name}-{_stamp()}")
+        tell(f"Recipe {chosen.name}: {why}")
     tell(f"Run {folder}")
     options: dict[str, Any] = {
-        "snippets": settings.snippets,
-        "split": SplitChoice(
-            by=settings.by,
-            val_share=settings.val,
-            test_share=settings.test,
-            train=settings.train_groups,
-            val=settings.val_groups,
-            test=settings.test_groups,
-            stored=settings.split,
-            seed=settings.seed,
-        ),
-        "views": settings.views or None,
+        **asked,
         "device": settings.device,
         "devices": devices,
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
-        "weights": weights,
+        "weights": None if weights is None else starting_weights(weights, model_name=chosen.model, tell=tell),
         "resume": resume,
         "tell": tell,
     }
@@ -311,8 +328,9 @@ class _Place:
         settings = opened.folder.settings_for("train", TrainSettings)
         return cls(opened.store if store is None else Store(store), settings, opened.folder.runs)
 
-    def last_run(self) -> Path:
-        return _last_run(self.runs)
+    def begun(self, run: str | None, *, folds: bool) -> Path:
+        """The folder of the run to go on with, which may not be there yet when it is named."""
+        return self.runs / run if run is not None else _last_run(self.runs, folds=folds)
 
 
 def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> tuple[Any, str]:
@@ -325,6 +343,22 @@ def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> t
         chosen, why = find_recipe(settings.recipe), "as asked for"
     changes = {"seed": settings.seed, **changes}
     return chosen.changed(changes, where="the command line"), why
+
+
+def _recipe_of(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
+    """The recipe to hold against that of a run which goes on; "auto" where nothing was said of it."""
+    from actionprep.training.recipes import find_recipe
+    from actionprep.training.run import FACTS, Run
+
+    if not (run / FACTS).exists() or (name is not None and name != Run.open(run).recipe.name):
+        return "auto" if name is None else find_recipe(name).changed(changes, where="the command line")
+    begun = Run.open(run).recipe
+    # Epochs that were asked for take min_steps with them, and so they did when the run began.
+    return begun.changed({"min_steps": begun.min_steps, **changes}, where="the command line") if changes else "auto"
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _changes(given: list[str] | None) -> dict[str, Any]:
@@ -379,13 +413,16 @@ def _run(name: str | None, study: Path | None) -> Any:
     return Run.open(_last_run(runs) if name is None else runs / name)
 
 
-def _last_run(runs: Path) -> Path:
+def _last_run(runs: Path, *, folds: bool = False) -> Path:
     from actionprep.errors import UserError
 
-    found = sorted((path.stat().st_mtime, path) for path in runs.glob("*/run.json"))
+    found = sorted((path.stat().st_mtime, path) for path in runs.glob("*/fold-*/run.json" if folds else "*/run.json"))
     if not found:
-        raise UserError(f"No runs in {runs}. Train one with 'actiontrain fit'.")
-    return found[-1][1].parent
+        raise UserError(
+            f"No {'cross-validation' if folds else 'runs'} in {runs}. Train one with 'actiontrain "
+            f"fit{' --folds subject' if folds else ''}'."
+        )
+    return found[-1][1].parents[1] if folds else found[-1][1].parent
 
 
 def _stamp() -> str:

@@ -52,6 +52,7 @@ class View:
     start:         time stamp of the first frame in the container, in s.
     offset, drift: recording's clock = offset (s) + view's time * (1 + drift * 1e-6).
     frame_times:   (T,) float64 s from the first frame, as the packets say.
+    poses:         for a view without video: how its poses are read from path, a JSON object; "" for a video.
     header_frames: what the container's header states, where it states it.
     digest:        hash of the file's bytes.
     status:        "unreadable" with a reason, or "ok", perhaps with warnings.
@@ -81,6 +82,12 @@ class View:
     reason: str = ""
     warnings: tuple[str, ...] = ()
     frame_times: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
+    poses: str = ""
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there are frames to decode; a view may have nothing but poses."""
+        return not self.poses
 
     @property
     def times(self) -> np.ndarray:
@@ -382,6 +389,7 @@ def views_from_table(table: Any) -> tuple[View, ...]:
     rows = table.drop_columns("frame_times").to_pylist()
     for row, (first, last) in zip(rows, pairwise(limits), strict=True):
         row["warnings"] = tuple(row["warnings"])
+        row["poses"] = row.get("poses") or ""
         views.append(View(**row, frame_times=flat[first:last]))
     return tuple(views)
 

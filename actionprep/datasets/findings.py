@@ -19,6 +19,8 @@ FindingKind = Literal[
     "unusable segment",
     "segment past the end",
     "views not aligned",
+    "poses without people",
+    "official split",
 ]
 
 

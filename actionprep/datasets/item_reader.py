@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import resource
+import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
 
 _MISSING = 2**64 - 1
 
-# A map keeps its file open for as long as it lives, and processes may hold only so many files: small ones are read.
+# A map keeps its file open for as long as it lives, and processes may hold only so many files (often 1024, on some
+# systems 256): small ones are read, and of the others a quarter of what is allowed is kept.
 SMALL_FILE_BYTES = 2 << 20
+_ALLOWED_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # -1: as many as you like
+MAX_OPEN_FILES = 1024 if _ALLOWED_FILES < 0 else max(32, min(_ALLOWED_FILES, 4096) // 4)
 
 
 class DamagedItem(ActionprepError):
@@ -219,6 +225,8 @@ class MappedArrayReader(ArrayReader):
         if file is None:
             path = self._folder / f"c/{file_index}{self._tail}"
             file = self._files[file_index] = _MappedFile(self.where, path, self._layout)
+            if file.is_mapped:
+                _keep_few_open(self, file_index)
         offset, length = int(file.offsets[inner]), int(file.lengths[inner])
         if offset == _MISSING or offset + length > len(file.bytes):
             raise DamagedItem(f"Damaged array {self.where}: chunk {chunk} is missing from {file.path.name}.")
@@ -237,6 +245,25 @@ class MappedArrayReader(ArrayReader):
 
         return np.frombuffer(decompress(stored), np.uint8)
 
+    def _let_go(self, file_index: int) -> None:
+        """Forget a file; it is closed when nobody reads from it any more."""
+        self._files.pop(file_index, None)
+        for chunk in [chunk for chunk in list(self._ready) if chunk // self._layout.chunks_per_file == file_index]:
+            self._ready.pop(chunk, None)
+
+
+_mapped: deque[tuple[weakref.ref[MappedArrayReader], int]] = deque()
+
+
+def _keep_few_open(reader: MappedArrayReader, file_index: int) -> None:
+    """Note a mapped file, and let go of those that were opened first when there are many in this process."""
+    _mapped.append((weakref.ref(reader), file_index))
+    while len(_mapped) > MAX_OPEN_FILES:
+        oldest, index = _mapped.popleft()
+        owner = oldest()
+        if owner is not None:
+            owner._let_go(index)
+
 
 class _MappedFile:
     """One chunk or shard file with the places of its chunks and a mark for each whose checksum was proved."""
@@ -245,7 +272,8 @@ class _MappedFile:
         self.path = path
         try:
             with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size <= SMALL_FILE_BYTES:
+                self.is_mapped = os.fstat(file.fileno()).st_size > SMALL_FILE_BYTES
+                if not self.is_mapped:
                     self.bytes = np.frombuffer(file.read(), np.uint8)
                 else:
                     self.bytes = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)

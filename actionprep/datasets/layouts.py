@@ -41,7 +41,7 @@ _FIELDS = ("label", "subject", "session", "split")
 class Discovery:
     """What a layout found, before any video is read.
 
-    views: with their path and nothing else. rows: annotated rows by the file that they stand in.
+    views: with their path and nothing else; those of poses whole. rows: annotated rows by the file that they stand in.
     """
 
     recordings: list[Recording]
@@ -55,8 +55,13 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
     Raises UserError when there are no videos, saying what was looked for and where, or when a table is wrong.
     """
-    find = {"folder-per-class": _by_class_folder, "views": _by_pattern, "csv": _by_table}[settings.layout]
-    found = find(folder, settings)
+    if settings.layout == "poses":
+        from actionprep.datasets.pose_layout import discover_poses
+
+        found = discover_poses(folder, settings)
+    else:
+        find = {"folder-per-class": _by_class_folder, "views": _by_pattern, "csv": _by_table}[settings.layout]
+        found = find(folder, settings)
     found.views.sort(key=lambda view: (natural_key(view.recording), natural_key(view.id)))
     found.recordings.sort(key=lambda recording: natural_key(recording.id))
     names = RecordingNames.of([recording.id for recording in found.recordings], found.views)

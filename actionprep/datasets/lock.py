@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -18,6 +19,10 @@ from actionprep.errors import UserError, explained_disk_errors
 # Owners on another machine cannot be probed: theirs counts as dead when nobody has touched the file for so long.
 HEARTBEAT_S = 30.0
 ABANDONED_S = 600.0
+# Where a lock cannot appear whole, an empty one may be in the middle of being written.
+WRITING_S = 2.0
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
@@ -72,8 +77,7 @@ class BuildLock:
         try:
             while True:
                 try:
-                    # A hard link appears whole or not at all, and fails where the name is taken.
-                    os.link(draft, self.path)
+                    _appear(draft, self.path)
                     return
                 except FileExistsError:
                     self._refuse_or_clear()
@@ -82,7 +86,8 @@ class BuildLock:
 
     def touch(self) -> None:
         """Say that the owner lives."""
-        with suppress(FileNotFoundError):  # somebody deleted it by hand, as the message of a refusal allows
+        # Somebody may have deleted it by hand, as the message of a refusal allows, or the disk may refuse for a moment.
+        with suppress(OSError):
             os.utime(self.path)
 
     def release(self) -> None:
@@ -116,9 +121,25 @@ class BuildLock:
         grave.unlink(missing_ok=True)
 
 
+def _appear(draft: Path, path: Path) -> None:
+    """Give the draft's content that name too; raises FileExistsError where the name is taken."""
+    try:
+        # A hard link appears whole or not at all.
+        os.link(draft, path)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    # Disks without hard links (exFAT, some network folders) know at least who was first to make a file.
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(draft.read_text())
+
+
 def _read(path: Path) -> dict[str, object] | None:
     try:
-        found = json.loads(path.read_text())
+        while not (text := path.read_text()) and time.time() - path.stat().st_mtime < WRITING_S:
+            time.sleep(0.05)
+        found = json.loads(text)
     except FileNotFoundError:
         return None
     except ValueError:

@@ -16,7 +16,7 @@ import numpy as np
 from actionprep.datasets.alignment import align_recording
 from actionprep.datasets.annotations import RecordingNames, check_segments
 from actionprep.datasets.catalogue import Catalogue, Recording, View, views_from_table, views_to_table
-from actionprep.datasets.findings import Finding
+from actionprep.datasets.findings import Finding, FindingKind
 from actionprep.datasets.layouts import discover
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
@@ -123,6 +123,9 @@ def scan(
     known = {} if again else _views_before(folder)
     views, todo = [], []
     for view in found.views:
+        if not view.has_video:
+            views.append(_on_clock(view, settings))
+            continue
         before = known.get(view.path)
         size, mtime = _size_and_time(folder.root / view.path)
         if before is not None and before.status == "ok" and (before.size_bytes, before.mtime_ns) == (size, mtime):
@@ -130,7 +133,7 @@ def scan(
             views.append(_on_clock(same, settings))
         else:
             todo.append(replace(view, size_bytes=size, mtime_ns=mtime))
-    num_reused = len(views)
+    num_reused = sum(view.has_video for view in views)
     probed = _probe_all(todo, folder, probe, workers=workers, progress=progress)
     views = sorted([*views, *(_on_clock(view, settings) for view in probed)], key=_position(found.views))
 
@@ -279,7 +282,8 @@ def _about_views(views: Iterable[View]) -> list[Finding]:
     by_digest: dict[str, list[str]] = {}
     for view in views:
         if view.status != "ok":
-            found.append(Finding("unreadable video", view.path, view.reason))
+            kind: FindingKind = "unreadable video" if view.has_video else "poses without people"
+            found.append(Finding(kind, view.path, view.reason))
         found += [Finding("video warning", view.path, warning) for warning in view.warnings]
         if view.digest:
             by_digest.setdefault(view.digest, []).append(view.path)

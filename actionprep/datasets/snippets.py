@@ -63,7 +63,7 @@ class SnippetTable:
     recordings, subjects, sessions, splits: of all recordings of the table; "" where not known.
     sources:   for each recording, hashes of its video files: equal ones are the same video.
     settings:  the rule and the rest that made the table, as plain values.
-    left_out:  what did not make it into the table, counted.
+    left_out:  what did not make it into the table, and the windows in it that are ignored, counted by the reason.
     """
 
     recording: np.ndarray
@@ -221,6 +221,9 @@ def make_snippets(
         "recordings without label": 0,
         "recordings without window": 0,
         "windows without frame": 0,
+        "windows in an excluded layer": 0,
+        "windows in the ignore band": 0,
+        "windows without label": 0,
     }
     parts: list[tuple[np.ndarray, ...]] = []
     for index, recording in enumerate(catalogue.recordings):
@@ -273,6 +276,10 @@ def make_snippets(
         cut_out = np.zeros(len(onset), bool)
         for segment in excluded:
             cut_out |= (onset < segment.offset - EPSILON_S) & (offset > segment.onset + EPSILON_S)
+        left_out["windows in an excluded layer"] += int(cut_out.sum())
+        near = _in_reach(figures[FIGURES.index(rule.rule)], rule.ignore_from)
+        left_out["windows in the ignore band"] += int(((label == IGNORED) & near & ~cut_out).sum())
+        left_out["windows without label"] += int(((label == IGNORED) & ~near & ~cut_out).sum())
         small = (one.astype(np.float32) for one in figures)
         parts.append((np.full(len(onset), index, np.int32), onset, offset, label, target, *small, cut_out))
     if not parts:
@@ -345,10 +352,15 @@ def label_windows(figure: np.ndarray, tie: np.ndarray, rule: LabelRule) -> tuple
     if not rule.multi_label:
         target[:] = 0
         target[np.flatnonzero(any_passes), label[any_passes]] = 1
-    if rule.ignore_from is not None:
-        near = ((figure >= rule.ignore_from - EPSILON_S) & (figure > 0)).any(axis=1)
-        label[near & ~any_passes] = IGNORED
+    label[_in_reach(figure, rule.ignore_from) & ~any_passes] = IGNORED
     return label, target
+
+
+def _in_reach(figure: np.ndarray, ignore_from: float | None) -> np.ndarray:
+    """(S,) bool: windows with a label of at least the figure from which windows are ignored; none without a band."""
+    if ignore_from is None:
+        return np.zeros(len(figure), bool)
+    return np.asarray(((figure >= ignore_from - EPSILON_S) & (figure > 0)).any(axis=1))
 
 
 def catalogue_labels(

@@ -74,7 +74,7 @@ class Store:
 
     def items(self, product: str | None = None) -> list[ItemKey]:
         """Keys of all committed items, sorted."""
-        return sorted(key for key, _ in self._walk() if product is None or key.product == product)
+        return sorted(key for key, _ in self._walk(product) if product is None or key.product == product)
 
     def products(self) -> list[str]:
         """Names of the products that have items."""
@@ -104,23 +104,32 @@ class Store:
             reader = self._readers[key] = self._open(key)
         return reader
 
+    def require_local(self) -> Path:
+        """The store's folder; raises UserError for one behind a URL, which can only be read."""
+        if self.path is None:
+            raise UserError(
+                f"The store {self.url} can only be read: an object store cannot move an item into place.\n"
+                "Set 'store' under [study] in actionprep.toml to a folder of this machine, build there, then copy that "
+                "folder to the URL with your storage's own tool."
+            )
+        return self.path
+
+    def forget_readers(self) -> None:
+        """Open items anew when they are asked for next, since somebody else may have replaced them."""
+        self._readers.clear()
+
     @contextmanager
     def write(
         self, product: str, recording: str, view: str = "", *, fingerprint: str, provenance: dict[str, Any]
     ) -> Iterator[ItemWriter]:
         """Make one item: it appears, whole, when the block ends without an error, and replaces what was there.
 
-        On a local disk the item is written under a temporary name, synced and moved into place. Elsewhere its group
-        metadata, which makes it an item, is written last.
+        The item is written under a temporary name, synced and moved into place.
         """
         key = ItemKey(product, recording, view)
-        if self.path is None:
-            raise UserError(
-                f"{self.url} is read only for this version: build into a local store, then copy it there "
-                "(actionprep sync), since an object store cannot move an item into place."
-            )
-        with explained_disk_errors(self.path):
-            draft = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
+        path = self.require_local()
+        with explained_disk_errors(path):
+            draft = path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
             draft.mkdir(parents=True)
             try:
                 item = ItemWriter(draft)
@@ -141,11 +150,11 @@ class Store:
 
     def remove(self, key: ItemKey) -> None:
         """Take one item out."""
-        assert self.path is not None
+        path = self.require_local()
         self._readers.pop(key, None)
-        place = self.path / key.path
-        grave = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
-        with explained_disk_errors(self.path):
+        place = path / key.path
+        grave = path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
+        with explained_disk_errors(path):
             grave.parent.mkdir(exist_ok=True)
             if place.exists():
                 place.rename(grave)
@@ -219,20 +228,20 @@ class Store:
                 attributes = dict(zarr.open_group(self.url, path=key.path, mode="r").attrs)
             except FileNotFoundError:
                 return None
-        return attributes if attributes is not None and "digest" in attributes else None
+        return attributes if attributes is not None and _is_item(attributes) else None
 
-    def _walk(self) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
-        """All committed items with their attributes."""
+    def _walk(self, product: str | None = None) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
+        """All committed items, or those below the folder of one product, with their attributes."""
         if self.path is None:
             yield from self._walk_remote()
             return
-        for folder, below, files in os.walk(self.path):
+        for folder, below, files in os.walk(self.path if product is None else self.path / product):
             below[:] = sorted(name for name in below if not name.startswith("."))
             relative = Path(folder).relative_to(self.path)
             if "zarr.json" not in files or len(relative.parts) < 2:
                 continue
             attributes = _attributes(Path(folder) / "zarr.json") or {}
-            if "digest" in attributes:
+            if _is_item(attributes):
                 below.clear()
                 yield ItemKey(**attributes["item"]), attributes
 
@@ -247,9 +256,12 @@ class Store:
             relative = Path(folder).relative_to(self.path)
             if relative.as_posix() in items:
                 below.clear()
-            elif "c" in below and "zarr.json" in files and len(relative.parts) > 2:
-                below.clear()
-                places.add(relative.parent)
+            elif len(relative.parts) > 2 and "zarr.json" in files:
+                found = _read_metadata(Path(folder) / "zarr.json")
+                # A view may be called "c", as the folder of an array's chunks is.
+                if "c" in below if found is None else found.get("node_type") == "array":
+                    below.clear()
+                    places.add(relative.parent)
         for place in sorted(places):
             product, *rest = place.parts
             yield ItemKey(product, "/".join(rest[:-1]) or rest[-1], rest[-1] if len(rest) > 1 else "")
@@ -259,12 +271,13 @@ class Store:
 
         for _, node in zarr.open_group(self.url, mode="r").members(max_depth=None):
             attributes = dict(node.attrs)
-            if "digest" in attributes:
+            if _is_item(attributes):
                 yield ItemKey(**attributes["item"]), attributes
 
     def _commit(self, draft: Path, key: ItemKey) -> None:
         assert self.path is not None
         place = self.path / key.path
+        self._clear_way(place.parent)
         self._make_groups(place.parent)
         replaced = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
         while True:
@@ -278,6 +291,22 @@ class Store:
         _sync(place.parent)
         shutil.rmtree(replaced, ignore_errors=True)
         self._readers.pop(key, None)
+
+    def _clear_way(self, folder: Path) -> None:
+        """Take out an item that lies where a folder is needed: of a catalogue in which a recording had another id.
+
+        A new item is never hidden inside of an old one. Items below the new one's place go when it is moved there.
+        """
+        assert self.path is not None
+        stale = None
+        while folder != self.path:
+            found = _read_metadata(folder / "zarr.json")
+            if found is not None and (found.get("node_type") == "array" or "digest" in found.get("attributes", {})):
+                stale = folder
+            folder = folder.parent
+        if stale is not None:
+            stale.rename(self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}")
+            self._readers.clear()
 
     def _make_groups(self, folder: Path) -> None:
         """Give every folder down to this one its group metadata, so that plain Zarr sees the whole hierarchy."""
@@ -331,12 +360,27 @@ def _prove(item: ItemReader) -> None:
 
 def _attributes(path: Path) -> dict[str, Any] | None:
     """Attributes of a group; None when there is no group, or its metadata is no metadata."""
+    found = _read_metadata(path)
+    return None if found is None else found["attributes"]
+
+
+def _read_metadata(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
-        attributes = found["attributes"] if isinstance(found, dict) else None
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return attributes if isinstance(attributes, dict) else None
+    return found if isinstance(found, dict) and isinstance(found.get("attributes"), dict) else None
+
+
+def _is_item(attributes: dict[str, Any]) -> bool:
+    """Whether a group's attributes are those of a committed item, with all that the program reads of one."""
+    key = attributes.get("item")
+    return (
+        {"digest", "fingerprint", "nbytes"} <= attributes.keys()
+        and isinstance(attributes.get("provenance"), dict)
+        and isinstance(key, dict)
+        and key.keys() == {"product", "recording", "view"}
+    )
 
 
 def _group_metadata(attributes: dict[str, Any]) -> str:

@@ -25,10 +25,10 @@ class StudySettings(Settings):
     """Where the recordings are and how they are laid out."""
 
     name: str = option("", "Name of the study; the folder's name when empty.")
-    layout: Literal["folder-per-class", "views", "csv"] = option(
+    layout: Literal["folder-per-class", "views", "csv", "poses"] = option(
         "folder-per-class",
         "How videos are found: folder-per-class (<class>/<clip>.mp4), views (a pattern with {recording} and {view}), "
-        "csv (a table of recordings).",
+        "csv (a table of recordings); poses is for skeleton data sets without videos.",
     )
     videos: str = option("videos", "Folder of the videos, relative to the study or absolute.")
     pattern: str = option(
@@ -56,6 +56,17 @@ class StudySettings(Settings):
         None,
         "Table with recording, view, offset (s) and optionally drift (ppm): each view's clock against the recording's.",
     )
+    poses: tuple[str, ...] = option(
+        (), "Layout poses: files or folders of a skeleton data set; 'actionprep import' writes these settings."
+    )
+    pose_format: str = option("auto", "Layout poses: their format (see 'actionprep formats'); auto looks into each.")
+    pose_skeleton: str = option("", "Layout poses: layout of the joints, where the files do not say.")
+    pose_coordinates: str = option("", "Layout poses: of ntu, world, color or depth; of jhmdb, image or world.")
+    pose_image_size: tuple[int, int] | None = option(
+        None, "Layout poses: height and width of the pictures in px, where the files do not say."
+    )
+    pose_fps: float = option(30.0, "Layout poses: frames a second, where the files do not say.", gt=0)
+    pose_labels: str | None = option(None, "Layout poses: text file with the classes' names, one a line, for numbers.")
     clock: Literal["first-frame", "container"] = option(
         "first-frame",
         "What time 0 of a view is before its offset: its first frame, or the zero of its container's time stamps "

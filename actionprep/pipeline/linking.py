@@ -75,8 +75,11 @@ class Linking:
     filled_frames: int
 
 
-def link(poses: PoseSequence, settings: LinkingSettings | None = None) -> Linking:
+def link(poses: PoseSequence, settings: LinkingSettings | None = None, *, keep_ids: bool = False) -> Linking:
     """Poses whose slots are persons: slot m holds person m throughout, and track ids are the slots.
+
+    keep_ids: take the track ids that the poses have, where everybody has one, for who is who; people are then only
+    numbered anew and chosen.
 
     Frame by frame, the people seen are assigned to the persons known so that the sum of likenesses is largest
     (Hungarian algorithm). Likeness is the mean of the IoU of boxes and the similarity of joints (OKS) with the person
@@ -85,7 +88,7 @@ def link(poses: PoseSequence, settings: LinkingSettings | None = None) -> Linkin
     same input gives the same numbers, and person 0 is the one that matters most.
     """
     settings = settings or LinkingSettings()
-    tracks = _tracks(poses, settings)
+    tracks = _known_tracks(poses) if keep_ids and has_ids(poses) else _tracks(poses, settings)
     weight = _importance(poses, tracks)
     frames = np.array([(tracks == one).any(1).sum() for one in range(len(weight))])
     first = np.array([int((tracks == one).any(1).argmax()) for one in range(len(weight))])
@@ -99,6 +102,11 @@ def link(poses: PoseSequence, settings: LinkingSettings | None = None) -> Linkin
         filled = smooth(filled, settings)
     made = int((filled.filled & ~linked.filled).sum())
     return Linking(filled, found=len(weight), dropped=len(weight) - len(order), filled_frames=made)
+
+
+def has_ids(poses: PoseSequence) -> bool:
+    """Whether everybody in these poses has a track id."""
+    return bool(poses.present.any()) and bool((poses.track_id[poses.present] >= 0).all())
 
 
 def box_iou(a: Array, b: Array) -> Array:
@@ -218,6 +226,15 @@ def one_euro(values: Array, time: Array, cutoff: float, beta: float, *, speed_cu
         mix = share(cutoff + beta * np.abs(speed), step)
         out[t] = out[t - 1] + mix * (values[t] - out[t - 1])
     return out
+
+
+def _known_tracks(poses: PoseSequence) -> NDArray[np.int64]:
+    """Track ids as numbers by first appearance: (T, M), -1 where nobody is."""
+    tracks = np.full(poses.track_id.shape, -1, np.int64)
+    ids = poses.track_id[poses.present]
+    order = {int(one): number for number, one in enumerate(dict.fromkeys(ids.tolist()))}
+    tracks[poses.present] = [order[int(one)] for one in ids]
+    return tracks
 
 
 def _tracks(poses: PoseSequence, settings: LinkingSettings) -> NDArray[np.int64]:

@@ -129,6 +129,16 @@ class Masks(FrameStage):
         # Packed masks of one or two people compress about twenty times.
         return source.num_frames * source.height * -(-source.width // 8) // 20
 
+    @classmethod
+    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
+        named = {
+            "num_empty": "frames without foreground",
+            "num_missing": "frames without a mask",
+            "num_resized": "masks scaled to the frames",
+            "num_unused": "masks without a frame",
+        }
+        return {what: attributes[name] for name, what in named.items() if name in attributes}
+
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
         return self._store(self._masks.push(block, live))
 

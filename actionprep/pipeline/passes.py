@@ -96,9 +96,17 @@ class PassOutcome:
     missing: int
 
 
-def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, *, threads: int = 1) -> PassOutcome:
+def decode_pass(
+    source: ViewSource,
+    items: Sequence[PlannedItem],
+    store: Store,
+    *,
+    threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> PassOutcome:
     """Make these items of one view from one decode pass, and commit those that come out well.
 
+    progress: called with the number of frames after each block; what it raises ends the pass.
     Each item's outcome says what became of it; problems of the machine and faults of the program are raised.
     """
     drafts: list[_Draft] = []
@@ -114,7 +122,7 @@ def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, 
                 except InputProblem as problem:
                     refused[item.key.product] = problem
             try:
-                report = run_pass(source, stages, threads=threads) if stages else PassReport()
+                report = run_pass(source, stages, threads=threads, progress=progress) if stages else PassReport()
             except InputProblem as problem:
                 report = PassReport(problems={stage.name: problem for stage in stages})
             report.problems.update(refused)
@@ -140,10 +148,15 @@ def decode_pass(source: ViewSource, items: Sequence[PlannedItem], store: Store, 
     return PassOutcome(tuple(outcomes), report.num_frames, report.concealed, report.missing)
 
 
+def derived_problem(product: str) -> InputProblem:
+    """Why an item cannot be made whose input could not."""
+    return InputProblem(f"its input '{product}' could not be made", derived=True)
+
+
 def _refuse_without_inputs(item: PlannedItem, refused: Mapping[str, InputProblem]) -> None:
     for one in find_stage(item.key.product).inputs(item.settings):
         if one.product in refused:
-            raise InputProblem(f"its input '{one.product}' could not be made", derived=True)
+            raise derived_problem(one.product)
 
 
 class WriteBehind:
@@ -317,7 +330,7 @@ def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None
             continue
         failed = [name for name in feed.reads if name in report.problems]
         if failed:
-            report.problems[feed.name] = InputProblem(f"its input '{failed[0]}' could not be made", derived=True)
+            report.problems[feed.name] = derived_problem(failed[0])
             continue
         try:
             returned[feed.name] = feed.take(block, {name: returned[name] for name in feed.reads})

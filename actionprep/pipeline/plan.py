@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprep.datasets.mixtures import difference, made_alike, provenance_of
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.errors import UserError
-from actionprep.pipeline.stage import ArrayStage, FrameStage, Stage, ViewSource, find_stage
+from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
 from actionprep.settings import StageSettings, canonical_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ViewTask:
     @property
     def num_frames(self) -> int:
         """Frames to decode; 0 when no stage needs frames."""
-        needs = any(issubclass(find_stage(item.key.product), FrameStage) for item in self.items)
+        needs = any(find_stage(item.key.product).reads_frames(item.settings) for item in self.items)
         return self.source.num_frames if needs else 0
 
 
@@ -140,6 +141,19 @@ def make_plan(
     return Plan(tuple(items), tuple(tasks), study_stages, skipped, force)
 
 
+def mixtures(plan: Plan, store: Store) -> list[str]:
+    """For each product of views, a sentence when not all of its items will have been made alike, once the plan is done."""
+    made = {item.key: item.provenance for item in plan.items if item.key.view and item.action in ("build", "done")}
+    sentences = []
+    for product in dict.fromkeys(key.product for key in made):
+        others = [key for key in store.items(product) if key not in made]
+        of_product = {key: one for key, one in made.items() if key.product == product}
+        found = difference(made_alike({**provenance_of(store, others), **of_product}))
+        if found:
+            sentences.append(f"Items of '{product}' are not all made alike: {found}.")
+    return sentences
+
+
 def plan_study_item(
     catalogue: Catalogue,
     store: Store | None,
@@ -204,6 +218,7 @@ def view_source(catalogue: Catalogue, view: View, root: str) -> ViewSource:
         times=view.times,
         segments=segments,
         root=root,
+        poses=view.poses,
     )
 
 
@@ -220,6 +235,12 @@ def _planned_item(
     *,
     retry: bool,
 ) -> PlannedItem:
+    if not view.has_video and stage.reads_frames(chosen):
+        raise UserError(
+            f"'{stage.name}' needs frames, and recording '{view.recording}' has no video: it comes from the poses in "
+            f"{view.path}.\nOf such recordings there are poses and what is made of them"
+            + (', with backend = "import" under [pose].' if stage.name == "pose" else ".")
+        )
     if view.status != "ok":
         why = f"{view.path} {view.reason}"
         return PlannedItem(key, "quarantined", why, "", chosen, {})

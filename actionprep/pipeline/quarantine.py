@@ -33,9 +33,8 @@ class Quarantine:
         self._folder = folder
 
     def get(self, key: ItemKey) -> QuarantineEntry | None:
-        """The entry of one item."""
-        path = self._path(key)
-        return QuarantineEntry(**json.loads(path.read_text())) if path.exists() else None
+        """The entry of one item; None too for one that was cut short by a crash: the item is tried again."""
+        return _read(self._path(key))
 
     def add(self, key: ItemKey, problem: InputProblem, *, fingerprint: str) -> None:
         """Note that an item failed."""
@@ -53,7 +52,7 @@ class Quarantine:
         with explained_disk_errors(self._folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_suffix(".draft")
-            draft.write_text(json.dumps(asdict(entry), indent=1))
+            draft.write_text(json.dumps(asdict(entry), indent=1), encoding="utf-8")
             draft.replace(path)
 
     def clear(self, key: ItemKey) -> None:
@@ -62,7 +61,16 @@ class Quarantine:
 
     def __iter__(self) -> Iterator[QuarantineEntry]:
         for path in sorted(self._folder.rglob("*.json")):
-            yield QuarantineEntry(**json.loads(path.read_text()))
+            entry = _read(path)
+            if entry is not None:
+                yield entry
 
     def _path(self, key: ItemKey) -> Path:
         return self._folder / f"{key.path}.json"
+
+
+def _read(path: Path) -> QuarantineEntry | None:
+    try:
+        return QuarantineEntry(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
@@ -62,7 +63,7 @@ class SnippetSettings(StageSettings):
         return self
 
 
-@stage("snippets", version=1, settings=SnippetSettings)
+@stage("snippets", version=2, settings=SnippetSettings)
 class Snippets(ArrayStage):
     """Makes snippets/<name>: recording, onset, offset, label, target, coverage, iou, segment_share."""
 
@@ -70,6 +71,10 @@ class Snippets(ArrayStage):
     def build(cls, settings: SnippetSettings, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
         """Make the table from the catalogue and write it."""
         write_snippets(snippets_for(settings, catalogue), item)
+
+    @classmethod
+    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
+        return dict(attributes.get("left_out", {}))
 
     @classmethod
     def depends_on(cls, settings: SnippetSettings, catalogue: Catalogue) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
 
+from actionprep.errors import UserError, nearest
 from actionprep.pipeline.stage import ArrayStage, stage
 from actionprep.settings import StageSettings, option
 
@@ -25,6 +27,11 @@ class SplitSettings(StageSettings):
     name: str = option("default", "Name of the product: split/<name>.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     by: Literal["subject", "session", "recording", "column"] = option(
         "recording", "What stays together; column takes the split that was given for each recording."
+    )
+    column: str = option(
+        "split",
+        "For by = column: the column of the table of recordings that holds the part; imported data sets have one for "
+        "each official split. Recordings without a part in such a column are left out.",
     )
     train: float = option(0.7, "Share of the labelled samples for train.", gt=0)
     val: float = option(0.15, "Share for val; 0 for none.", ge=0)
@@ -79,7 +86,10 @@ class Split(ArrayStage):
         """Recordings, their segments and the hashes of their files."""
         from actionprep.pipeline.snippets import Snippets, SnippetSettings
 
-        return Snippets.depends_on(SnippetSettings(), catalogue)
+        found = Snippets.depends_on(SnippetSettings(), catalogue)
+        if settings.by == "column" and settings.column != "split":
+            found["column"] = [one.extra.get(settings.column, "") for one in catalogue.recordings]
+        return found
 
 
 def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[SnippetTable, list[SplitAssignment]]:
@@ -88,6 +98,8 @@ def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[Sni
     from actionprep.datasets.splits import assign, folds
 
     table = make_snippets(catalogue)
+    if settings.by == "column" and settings.column != "split":
+        table = _with_column(table, catalogue, settings.column)
     if settings.folds is not None or settings.leave_one_out:
         others = settings.train + settings.val
         return table, folds(
@@ -111,6 +123,21 @@ def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[Sni
         allow_single=settings.allow_single,
     )
     return table, [split]
+
+
+def _with_column(table: SnippetTable, catalogue: Catalogue, column: str) -> SnippetTable:
+    """The table with the parts of another column, without the recordings that have none there."""
+    parts = {one.id: one.extra.get(column, "") for one in catalogue.recordings}
+    if not any(parts.values()):
+        known = sorted({name for one in catalogue.recordings for name in one.extra})
+        raise UserError(
+            f"No recording has a column '{column}' to split by.{nearest(column, known)} Columns: split"
+            f"{''.join(f', {name}' for name in known)}."
+        )
+    splits = tuple(parts[recording] for recording in table.recordings)
+    kept = np.array([bool(part) for part in splits])[table.recording]
+    rows = ("recording", "onset", "offset", "label", "target", "coverage", "iou", "segment_share")
+    return replace(table, splits=splits, **{name: getattr(table, name)[kept] for name in rows})
 
 
 def stored_parts(item: ItemReader) -> list[dict[str, str]]:

@@ -121,6 +121,7 @@ class ViewSource:
     fps                      median rate, for choosing windows, never for times
     segments                 the recording's annotated intervals
     root                     folder of the study, which relative paths in settings start from
+    poses                    for a view without video: how its poses are read from path, a JSON object
     """
 
     recording: str
@@ -132,6 +133,7 @@ class ViewSource:
     times: np.ndarray
     segments: tuple[Segment, ...] = ()
     root: str = ""
+    poses: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -162,6 +164,11 @@ class Stage(ABC):
         return ()
 
     @classmethod
+    def reads_frames(cls, settings: Any) -> bool:
+        """Whether the stage is fed with decoded frames; one that need not be is built as a ViewStage then."""
+        return issubclass(cls, FrameStage)
+
+    @classmethod
     def reads_of_source(cls, settings: Any, source: ViewSource) -> Any:
         """Plain values besides the video that decide the result, such as segments or a digest of side files."""
         return None
@@ -170,6 +177,14 @@ class Stage(ABC):
     def estimated_bytes(cls, settings: Any, source: ViewSource) -> int:
         """About how many bytes the item will take, from metadata alone."""
         return 0
+
+    @classmethod
+    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:
+        """What a finished item left out, filled in or converted, counted, from its attributes: commands print the sums.
+
+        The names say what was counted, in the plural: "windows without foreground".
+        """
+        return {}
 
 
 class FrameStage(Stage):

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import field_validator, model_validator
 
 from actionprep.datasets.tracks import visible
+from actionprep.errors import InputProblem
 from actionprep.pipeline.masks import unpack_masks
 from actionprep.pipeline.shrink import shrink
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
@@ -139,6 +140,10 @@ class Tracks(FrameStage):
         num_windows = 1 + max(-(-(num_frames - settings.window) // settings.stride), 0)
         return num_windows * (settings.window * settings.num_slots * 16 + settings.num_slots)
 
+    @classmethod
+    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
+        return {"windows without foreground": attributes["num_empty_windows"]}
+
     @property
     def num_held(self) -> int:
         """Frames in memory."""
@@ -159,7 +164,20 @@ class Tracks(FrameStage):
         covered = last + self.settings.window if last >= 0 else 0
         if total > covered:
             self._track_window(max(total - self.settings.window, 0), total)
+        self._refuse_an_empty_view()
         self._describe()
+
+    def _refuse_an_empty_view(self) -> None:
+        if self.settings.empty == "whole-frame" or not self._counts.empty or self._counts.empty < self._counts.windows:
+            return
+        where = f"view '{self.source.view}' of recording '{self.source.recording}'"
+        raise InputProblem(
+            f"The masks of {where} are empty in the seed frame of every window ({self._counts.windows}), so there is no "
+            "point to follow.\n"
+            f"See it with 'actionprep show masks {self.source.recording}'; then change [masks], or track without "
+            'foreground: tracks.empty = "whole-frame".',
+            backend="masks",
+        )
 
     def _take_frames(self, block: FrameBlock) -> None:
         positions = np.arange(len(block)) if self._picked is None else np.flatnonzero(self._picked[block.index])

@@ -171,7 +171,7 @@ def _deed(action: Action, onset: float, offset: float, rng: np.random.Generator)
         action=action,
         onset=onset,
         offset=offset,
-        way=rng.uniform(0.06, 0.1) if action.kind == "sway" else rng.uniform(0.24, 0.32) * (offset - onset),
+        way=rng.uniform(0.11, 0.16) if action.kind == "sway" else rng.uniform(0.24, 0.32) * (offset - onset),
         rate=rng.uniform(0.9, 1.4),
         phase=rng.uniform(0, 2 * np.pi),
         hops=round((offset - onset) / rng.uniform(0.45, 0.65)),

@@ -450,8 +450,8 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     """Heatmaps of the joints, rendered from the poses with the published settings, moment by moment."""
     import torch
 
+    from actionprep.datasets.heatmaps import HeatmapSettings, compact_boxes, project, render
     from actionprep.datasets.skeletons import skeleton
-    from actionprep.training.heatmaps import HeatmapSettings, compact_boxes, project, render
 
     item = study.store.item("pose", recording, view)
     settings = HeatmapSettings()
@@ -521,7 +521,7 @@ def _video_path(study: Study, recording: str, view: str) -> Path | None:
     if recording not in {one.id for one in study.catalogue.recordings}:
         return None
     for found in study.catalogue.views_of(recording):
-        if found.id == view and found.status == "ok" and found.num_frames and found.width:
+        if found.id == view and found.status == "ok" and found.num_frames and found.width and found.has_video:
             return study.catalogue.resolve(found.path, study.root)
     return None
 
@@ -530,6 +530,11 @@ def _video(study: Study, recording: str, view: str) -> tuple[VideoPictures, np.n
     path = _video_path(study, recording, view)
     if path is None:
         found = study.catalogue.view(recording, view)
+        if not found.has_video:
+            raise UserError(
+                f"View '{view}' of recording '{recording}' has no video: it comes from the poses in {found.path}. "
+                "Draw those with 'actionprep show pose'."
+            )
         raise UserError(
             f"View '{view}' of recording '{recording}' cannot be drawn: its video {found.path} cannot be read"
             f"{f' ({found.reason})' if found.reason else ''}. Mend or replace the file and run 'actionprep scan'."

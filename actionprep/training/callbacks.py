@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training.recipes import Recipe
-from actionprep.training.run import Phase, Run
+from actionprep.training.run import Phase, Run, keep_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +29,23 @@ class Averaging(pl.Callback):
         self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         task.average_weights(batch_idx)
+
+
+class Patience(pl.callbacks.EarlyStopping):
+    """Ends a run whose figure no longer gets better."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert recipe.patience is not None
+        super().__init__(
+            recipe.monitor,
+            patience=-(-recipe.patience // recipe.validate_every),
+            mode="min" if recipe.monitor == "val_loss" else "max",
+            check_on_train_epoch_end=False,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
+        # A run that was killed just after its last epoch has nothing more to train.
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class History(Checkpoint):
@@ -113,7 +130,7 @@ class Checkpoints(Checkpoint):
             is_best = True
         self._save(trainer, self.run.last)
         if is_best and trainer.is_global_zero:
-            _link(self.run.last, self.run.best)
+            keep_file(self.run.last, self.run.best)
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         draft = path.with_name(f".{path.name}.draft")
@@ -151,36 +168,31 @@ def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
 
 
 @contextlib.contextmanager
-def memory_explained(recipe: Recipe) -> Iterator[None]:
-    """An error that says what to change when memory runs out."""
+def memory_explained(recipe: Recipe, where: str = "this device") -> Iterator[None]:
+    """An error that says what to change when memory runs out; where: the device."""
     try:
         yield
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        raise UserError(_no_memory(recipe, error)) from None
+        raise UserError(_no_memory(recipe, error, where)) from None
     except RuntimeError as error:
-        if "not enough memory" in str(error) or "out of memory" in str(error):
-            raise UserError(_no_memory(recipe, error)) from None
+        if any(words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory")):
+            raise UserError(_no_memory(recipe, error, where)) from None
         raise
 
 
-def _no_memory(recipe: Recipe, error: BaseException) -> str:
-    smaller = max(recipe.batch // 2, 1)
+def _no_memory(recipe: Recipe, error: BaseException, where: str) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    frames = getattr(recipe.input, "frames", None)
+    tries = []
+    if recipe.batch > 1:
+        smaller, times = recipe.batch // 2, recipe.accumulate * 2
+        tries.append(f"--set batch={smaller} accumulate={times}, which takes the same steps")
+    if recipe.precision == "32-true":
+        tries.append("--set precision=bf16-mixed")
+    if frames is not None and frames > 1:
+        tries.append(f"--set input.frames={frames // 2}")
+    held = f", {frames} frames a snippet" if frames is not None else ""
     return (
-        f"Out of memory with batch {recipe.batch} and precision {recipe.precision} "
-        f"({str(error).splitlines()[0][:160]}).\n"
-        f"Try batch = {smaller} with accumulate = {recipe.accumulate * 2}, which takes the same steps, or precision = "
-        '"bf16-mixed", or fewer frames in [input].'
+        f"Out of memory on {where} with batch {recipe.batch}{held}, precision {recipe.precision} ({reason}).\n"
+        f"Try one of: {'; '.join(tries) or 'a smaller model (its sizes are in [sizes] of the recipe)'}."
     )
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make target the same file as source; last.ckpt is only ever replaced, so best.ckpt keeps its content."""
-    draft = target.with_name(f".{target.name}.draft")
-    draft.unlink(missing_ok=True)
-    try:
-        os.link(source, draft)
-    except OSError:
-        import shutil
-
-        shutil.copyfile(source, draft)
-    os.replace(draft, target)

@@ -136,18 +136,18 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     path = Path(path)
     content = read_safely(path)
     card = content.get("actionprep") if isinstance(content, dict) else None
-    if not isinstance(card, dict) or "labels" not in card or "state_dict" not in content:
+    if not isinstance(card, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(
             f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give "
-            "best.ckpt "
-            "or last.ckpt of a run; published weights are for 'actiontrain fit --weights'."
+            "best.ckpt or last.ckpt of a run; published weights are for 'actiontrain fit'."
         )
-    if card.get("schema", 0) > SCHEMA:
+    if isinstance(card.get("schema"), int) and card["schema"] > SCHEMA:
         raise UserError(
             f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip "
             "install "
             "--upgrade actionprep"
         )
+    _check_card(card, path)
     model = make_model(card)
     weights = averaged_weights(content["state_dict"])
     try:
@@ -158,6 +158,23 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
             f"{error}"
         ) from None
     return Checkpoint(path, card, model.to(device).eval())
+
+
+_CARD: dict[str, type] = {
+    "recipe": dict, "labels": list, "views": list, "sizes": dict, "several_labels": bool, "snippets": dict, "pipeline": dict,
+}  # fmt: skip
+
+
+def _check_card(card: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError when the card lacks something, or holds it in another form."""
+    bad = [name for name, kind in _CARD.items() if not isinstance(card.get(name), kind)]
+    bad += ["recipe.recipe.model"] if not bad and "model" not in card["recipe"].get("recipe", {}) else []
+    bad += ["pipeline.stages"] if not bad and not isinstance(card["pipeline"].get("stages"), dict) else []
+    if bad:
+        raise UserError(
+            f"{path} does not tell all that is needed to use it: {', '.join(bad)} missing or in another form. It was "
+            "changed after the training, or another program wrote it. Take the run's own best.ckpt, or train anew."
+        )
 
 
 def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -285,7 +285,7 @@ def make_reader(
     model = find_input(product)
     settings = input_settings(product, {} if isinstance(inputs, str) else inputs)
     model.check_store(settings, store)
-    return model(settings, store, table, choose_views(store, product, table, views))
+    return model(settings, store, table, choose_views(store, model.reads(settings), table, views))
 
 
 def choose_views(

@@ -19,7 +19,22 @@ from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training.parts import Parts, SplitChoice, choose_folds, choose_parts, describe, is_multi_label, joined
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
-from actionprep.training.run import FACTS, RECIPE, Phase, Run, input_digest, now, pipeline_of, versions, write_text
+from actionprep.training.run import (
+    FACTS,
+    RECIPE,
+    SPLIT,
+    START,
+    VALIDATED,
+    Phase,
+    Run,
+    input_digest,
+    keep_file,
+    mixtures,
+    now,
+    pipeline_of,
+    versions,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +79,7 @@ def fit(
     recipe: Recipe | str = "auto",
     run_folder: str | Path = "run",
     *,
-    snippets: str = "default",
+    snippets: str | None = None,
     split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
     views: Sequence[str | int] | None = None,
     device: str = "auto",
@@ -73,7 +88,7 @@ def fit(
     threads: int | None = None,
     wandb: bool = False,
     tensorboard: bool = True,
-    weights: str | Path | None = None,
+    weights: Callable[[nn.Module], object] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     tell: Told | None = None,
     resume: bool = False,
@@ -81,43 +96,39 @@ def fit(
     """Train one model on the snippets of a store and keep everything in a folder.
 
     recipe:  a recipe, its name, the path of one in TOML, or "auto": what suits the store.
+    snippets: name of the table, snippets/<name>; None: default.
     split:   how to split (see `SplitChoice`), or a split that was made already.
     views:   names of views, in this order; None: all that the product has.
     devices: processes of one training on this machine, on as many GPUs, or on the CPU; num_nodes: machines.
-    weights: a file of published weights, or a checkpoint of another run, to start from.
+    weights: called with the fresh model, to put published weights into it.
     tell:    is told, in sentences, what is about to happen.
-    resume:  go on with the training in this folder where it was interrupted; a complete one stays as it is.
+    resume:  go on with the training in this folder where it was interrupted; a complete one stays as it is. Everything
+             that decides its numbers is as it began: of recipe, snippets, split, views and weights, what is given here
+             may only say the same.
 
-    Raises UserError when recipe and store do not fit, for an empty part or a single class, or when the folder is taken.
+    Raises UserError when recipe and store do not fit, for an empty part or a single class, when the folder is taken, or
+    when a resumed training was begun otherwise.
     """
     tell = tell or _silent
     store = store if isinstance(store, Store) else Store(store)
     run = Run(_shared_folder(Path(run_folder), several=devices * num_nodes > 1))
+    options = _Options(device, devices, num_nodes, threads, wandb, tensorboard)
     if resume and (run.folder / FACTS).exists():
-        return _resumed(
-            run,
-            store,
-            device=device,
-            devices=devices,
-            num_nodes=num_nodes,
-            threads=threads,
-            on_epoch=on_epoch,
-            tell=tell,
-        )
+        plan = _plan_of(run, store)
+        _check_same(run, plan, recipe=recipe, snippets=snippets, split=split, views=views, weights=weights)
+        if run.is_complete:
+            tell(f"The training in {run.folder} is complete.")
+            return run
+        tell(f"Going on with the training in {run.folder}")
+        _train(run, plan, options, on_epoch=on_epoch)
+        return run
     chosen = _resolve(store, recipe, tell)
-    put = None
-    if weights is not None:
-        from actionprep.training.weights import starting_weights
-
-        put = starting_weights(weights, model_name=chosen.model, tell=tell)
-    plan = _Plan.make(store, chosen, snippets=snippets, split=split, views=views)
+    plan = _Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     for sentence in plan.sentences:
         tell(sentence)
     if is_first_process():
-        _prepare_folder(run, plan)
-        run.change(weights=None if weights is None else str(Path(weights).resolve()))
-    options = _Options(device, devices, num_nodes, threads, wandb, tensorboard)
-    _train(run, plan, options, weights=put, on_epoch=on_epoch)
+        _prepare_folder(run, plan, weights, unfinished=resume)
+    _train(run, plan, options, on_epoch=on_epoch)
     return run
 
 
@@ -226,7 +237,7 @@ class _Plan:
             parts = Parts(split, split.by, "the given split")
         if not len(parts.split.train):
             raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
-        return cls(store, recipe, snippets, table, choose_views(store, recipe.product, table, views), parts)
+        return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
 
     @property
     def sentences(self) -> list[str]:
@@ -235,6 +246,7 @@ class _Plan:
             f"{len(self.table.labels)} classes: {', '.join(self.table.labels)}{views}",
             self.parts.why,
             *describe(self.parts, self.table),
+            *mixtures(self.store, self.recipe.product, self.views),
         ]
 
     def facts(self) -> dict[str, Any]:
@@ -244,7 +256,7 @@ class _Plan:
             "schema": 1,
             "store": str(self.store.path.resolve()) if self.store.path is not None else self.store.url,
             "store_digest": self.store.digest(),
-            "input_digest": input_digest(self.store, self.recipe.product, self.snippets),
+            "input_digest": input_digest(self.store, self.recipe.reads, self.snippets),
             "snippets": self.snippets,
             "labels": list(self.table.labels),
             "views": list(self.views),
@@ -258,7 +270,7 @@ class _Plan:
                 "rows": {part: split.rows(part).tolist() for part in ("train", "val", "test")},
                 "notes": list(split.notes),
             },
-            "pipeline": pipeline_of(self.store, self.recipe.product),
+            "pipeline": pipeline_of(self.store, self.recipe.reads),
             "snippet_settings": self.table.settings,
             "versions": versions(),
             "started": now(),
@@ -289,8 +301,17 @@ def _val_by(recipe: Recipe, split: SplitChoice) -> Any:
     return "recording" if "recording" in (recipe.val_by, split.val_by) else "group"
 
 
-def _prepare_folder(run: Run, plan: _Plan) -> None:
-    if run.folder.exists() and any(run.folder.iterdir()):
+def _prepare_folder(
+    run: Run, plan: _Plan, weights: Callable[[nn.Module], object] | None, *, unfinished: bool = False
+) -> None:
+    """Write what a run begins with; run.json comes last, and says that the rest is there.
+
+    unfinished: what a kill before that left behind is written anew.
+    """
+    there = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
+    if unfinished:
+        there = {name for name in there if name not in (RECIPE, SPLIT, START) and not name.startswith(".")}
+    if there:
         raise UserError(
             f"The folder {run.folder} is not empty. Name another one with --run, or go on with the run in it with "
             "--resume."
@@ -299,7 +320,7 @@ def _prepare_folder(run: Run, plan: _Plan) -> None:
     parts = {int(row): part for part in ("train", "val", "test") for row in plan.parts.split.rows(part)}
     table = plan.table
     run.write_table(
-        "split.csv",
+        SPLIT,
         [
             {
                 "row": row,
@@ -314,9 +335,16 @@ def _prepare_folder(run: Run, plan: _Plan) -> None:
             for row in range(len(table))
         ],
     )
-    run.change(**plan.facts())
+    if weights is not None:
+        # Every phase, and a resumed run, begins from these: the published file is not needed again.
+        _save_start(run, _fresh_model(plan.recipe, _card(plan, _reader(plan), "validate"), weights))
+    run.change(**plan.facts(), published_weights=weights is not None)
 
 
+<<<<<<< HEAD
+def _plan_of(run: Run, store: Store) -> _Plan:
+    """The plan that a run was begun with; raises UserError when the store has changed since."""
+=======
 def _resumed(
     run: Run,
     store: Store,
@@ -332,7 +360,7 @@ def _resumed(
     if facts["state"]["complete"]:
         tell(f"The training in {run.folder} is complete.")
         return run
-    digest = input_digest(store, run.recipe.product, facts["snippets"])
+    digest = input_digest(store, run.recipe.reads, facts["snippets"])
     if digest != facts["input_digest"]:
         raise UserError(
             f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
@@ -340,9 +368,18 @@ def _resumed(
             "begin a "
             "new one."
         )
+>>>>>>> skel
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.datasets import read_table
 
+    facts = run.facts
+    digest = input_digest(store, run.recipe.product, facts["snippets"])
+    if digest != facts["input_digest"] and not facts["state"]["complete"]:
+        raise UserError(
+            f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
+            f"{digest[:12]}, then {facts['input_digest'][:12]}). Its numbers would not be those of one training: begin "
+            "a new one."
+        )
     given = facts["split"]
     split = SplitAssignment(
         train=np.array(given["rows"]["train"], np.int64),
@@ -354,28 +391,82 @@ def _resumed(
         notes=tuple(given["notes"]),
     )
     table = read_table(store, facts["snippets"])
-    plan = _Plan(
-        store, run.recipe, facts["snippets"], table, tuple(facts["views"]), Parts(split, given["by"], given["why"])
-    )
-    tell(f"Going on with the training in {run.folder}")
-    put = None
-    if facts.get("weights") is not None:
-        from actionprep.training.weights import starting_weights
-
-        # A refit that has not begun yet starts from them again.
-        put = starting_weights(facts["weights"], model_name=run.recipe.model, tell=tell)
-    _train(run, plan, _Options(device, devices, num_nodes, threads), weights=put, on_epoch=on_epoch)
-    return run
+    parts = Parts(split, given["by"], given["why"])
+    return _Plan(store, run.recipe, facts["snippets"], table, tuple(facts["views"]), parts)
 
 
-def _train(
+def _check_same(
     run: Run,
     plan: _Plan,
-    options: _Options,
     *,
+    recipe: Recipe | str,
+    snippets: str | None,
+    split: SplitChoice | SplitAssignment | Parts,
+    views: Sequence[str | int] | None,
     weights: Callable[[nn.Module], object] | None,
-    on_epoch: Callable[[EpochReport], None] | None,
 ) -> None:
+    """Raise UserError when what is given says otherwise than the run that is to go on; defaults say nothing."""
+    differing = []
+    if recipe != "auto":
+        asked = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+        differing += differences(run.recipe, asked)
+    if snippets not in (None, plan.snippets):
+        differing.append(f"snippets are '{plan.snippets}', not '{snippets}'")
+    if views:
+        from actionprep.training.datasets import choose_views
+
+        chosen = choose_views(plan.store, plan.recipe.product, plan.table, views)
+        if chosen != plan.views:
+            differing.append(f"views are {' '.join(plan.views)}, not {' '.join(chosen)}")
+    if split != SplitChoice():
+        if isinstance(split, SplitChoice):
+            split = choose_parts(plan.store, plan.table, replace(split, val_by=_val_by(plan.recipe, split)))
+        other = split.split if isinstance(split, Parts) else split
+        parts = [
+            part
+            for part in ("train", "val", "test")
+            if not np.array_equal(other.rows(part), plan.parts.split.rows(part))
+        ]
+        if parts:
+            differing.append(f"the split is another: {', '.join(parts)} hold other snippets")
+    if weights is not None and not run.facts.get("published_weights"):
+        differing.append("it was not begun from published weights")
+    if differing:
+        raise UserError(
+            f"The training in {run.folder} was begun otherwise than asked now, and goes on only as it began: "
+            f"{'; '.join(differing)}.\nLeave these options out beside --resume, or begin another run (--run NAME)."
+        )
+
+
+def parts_of_run(run_folder: Path, store: Store, choice: SplitChoice) -> SplitChoice | Parts:
+    """The split that a choice would give the run of this folder, to be held against the one that it began with."""
+    if not (run_folder / FACTS).exists():
+        return choice
+    from actionprep.training.datasets import read_table
+
+    run = Run(run_folder)
+    choice = replace(choice, val_by=_val_by(run.recipe, choice), seed=run.facts["split"]["seed"])
+    return choose_parts(store, read_table(store, run.facts["snippets"]), choice)
+
+
+def differences(begun: Recipe, asked: Recipe) -> list[str]:
+    """The settings in which two recipes differ, as "epochs is 4, not 8"."""
+    mine, other = begun.to_tables(), asked.to_tables()
+    found = []
+    for table, values in mine.items():
+        for key in dict.fromkeys([*values, *other[table]]):
+            one, two = values.get(key), other[table].get(key)
+            if one != two and key not in ("doc",):
+                name = key if table == "recipe" else f"{table}.{key}"
+                found.append(f"{name} is {_said(one)}, not {_said(two)}")
+    return found
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
+def _train(run: Run, plan: _Plan, options: _Options, *, on_epoch: Callable[[EpochReport], None] | None) -> None:
     """All phases that are not done yet."""
     import torch
 
@@ -385,26 +476,35 @@ def _train(
     phases = plan.phases
     _wait_for(run)
     begun: Phase = run.facts["state"]["phase"]
+    before = sum(row["seconds"] for row in run.metrics)
     started = time.monotonic()
     for phase in phases[phases.index(begun) :]:
-        if is_first_process():
-            run.change(state={"phase": phase, "complete": False})
         # Only the first phase may have been begun before; the others must not look at what it leaves.
-        resume = run.last if phase == begun and run.last.exists() else None
-        _train_phase(run, plan, reader, phase, options, resume=resume, weights=weights, on_epoch=on_epoch)
+        resume = _checkpoint_to_go_on(run, phase) if phase == begun else None
+        _train_phase(run, plan, reader, phase, options, resume=resume, on_epoch=on_epoch)
         if phase != phases[-1] and is_first_process():
-            # The next phase begins with fresh weights: what validation found stays beside them.
-            run.best.replace(run.folder / "validated.ckpt")
-            run.last.unlink()
+            # What validation found stays beside the next phase's weights. A kill between any two of these lines leaves
+            # a folder that goes on: the phase in run.json decides, and a checkpoint of another phase is not gone on from.
+            keep_file(run.best, run.folder / VALIDATED)
             run.change(state={"phase": phases[phases.index(phase) + 1], "complete": False})
+            run.last.unlink()
     if not is_first_process():
         return
-    facts = run.facts
-    took = facts.get("train_seconds", 0.0) + time.monotonic() - started
+    took = before + time.monotonic() - started
     run.change(state={"phase": phases[-1], "complete": True}, train_seconds=round(took, 1), finished=now())
+    (run.folder / START).unlink(missing_ok=True)
     from actionprep.training.report import write_report
 
     write_report(run)
+
+
+def _checkpoint_to_go_on(run: Run, phase: Phase) -> Path | None:
+    """last.ckpt, where there is one of this phase."""
+    from actionprep.training.checkpoints import read_safely
+
+    if not run.last.exists():
+        return None
+    return run.last if read_safely(run.last)["actionprep"]["phase"] == phase else None
 
 
 def _reader(plan: _Plan) -> ProductReader:
@@ -421,7 +521,6 @@ def _train_phase(
     options: _Options,
     *,
     resume: Path | None,
-    weights: Callable[[nn.Module], object] | None,
     on_epoch: Callable[[EpochReport], None] | None,
 ) -> None:
     with quiet_lightning():
@@ -430,20 +529,12 @@ def _train_phase(
         from actionprep.training import callbacks
 
         recipe = plan.recipe
-        task = make_task(plan, reader, phase, weights=weights)
+        task = make_task(plan, reader, phase, start=run.folder / START)
         has_val = task._val_loader is not None
         shown = callbacks.History(run, phase, task.num_epochs, on_epoch)
         wanted: list[Any] = [callbacks.Averaging(), shown, callbacks.Checkpoints(run, recipe, phase, has_val=has_val)]
         if recipe.patience is not None and has_val:
-            wanted.insert(
-                0,
-                pl.callbacks.EarlyStopping(
-                    recipe.monitor,
-                    patience=-(-recipe.patience // recipe.validate_every),
-                    mode="min" if recipe.monitor == "val_loss" else "max",
-                    check_on_train_epoch_end=False,
-                ),
-            )
+            wanted.insert(0, callbacks.Patience(recipe))
         accelerator, chosen = _accelerator(options.device, options.devices)
         trainer = pl.Trainer(
             accelerator=accelerator,
@@ -466,23 +557,15 @@ def _train_phase(
             enable_autolog_hparams=False,
             default_root_dir=str(run.folder),
         )
-        with callbacks.memory_explained(recipe):
+        with callbacks.memory_explained(recipe, accelerator):
             trainer.fit(task, ckpt_path=resume, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
 
 
-def make_task(
-    plan: _Plan,
-    reader: ProductReader,
-    phase: Phase,
-    *,
-    weights: Callable[[nn.Module], object] | None = None,
-) -> ClassifierTask:
-    """The Lightning task of one phase, with fresh weights of the recipe's seed."""
-    import torch
-
-    from actionprep.training.checkpoints import card_of, make_model
+def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path | None = None) -> ClassifierTask:
+    """The Lightning task of one phase, with the weights of `start`, if there are any, or fresh ones of the recipe's seed."""
+    from actionprep.training.checkpoints import read_safely
     from actionprep.training.datasets import SnippetLoader
     from actionprep.training.task import ClassifierTask
 
@@ -498,13 +581,18 @@ def make_task(
             workers=recipe.workers,
         )
 
-    card = card_of(
-        recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.product), phase=phase
-    )
+<<<<<<< HEAD
+    card = _card(plan, reader, phase)
+    model = _fresh_model(recipe, card)
+    if start is not None and start.exists():
+        model.load_state_dict(read_safely(start)["state_dict"])
+=======
+    card = card_of(recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.reads), phase=phase)
     torch.manual_seed(recipe.seed)
     model = make_model(card)
     if weights is not None:
         weights(model)
+>>>>>>> skel
     if recipe.compile:
         model.compile()
     return ClassifierTask(
@@ -516,6 +604,36 @@ def make_task(
         card=card,
         num_epochs=_num_epochs(recipe, len(train_rows)),
     )
+
+
+def _card(plan: _Plan, reader: ProductReader, phase: Phase) -> dict[str, Any]:
+    from actionprep.training.checkpoints import card_of
+
+    pipeline = pipeline_of(plan.store, plan.recipe.product)
+    return card_of(plan.recipe, plan.table, plan.views, reader, pipeline=pipeline, phase=phase)
+
+
+def _fresh_model(
+    recipe: Recipe, card: Mapping[str, Any], weights: Callable[[nn.Module], object] | None = None
+) -> nn.Module:
+    import torch
+
+    from actionprep.training.checkpoints import make_model
+
+    torch.manual_seed(recipe.seed)
+    model = make_model(card)
+    if weights is not None:
+        weights(model)
+    return model
+
+
+def _save_start(run: Run, model: nn.Module) -> None:
+    """Keep the weights that a training begins from."""
+    import torch
+
+    draft = run.folder / f".{START}.draft"
+    torch.save({"state_dict": model.state_dict()}, draft)
+    draft.replace(run.folder / START)
 
 
 def _num_epochs(recipe: Recipe, num_snippets: int) -> int:

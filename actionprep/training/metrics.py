@@ -124,7 +124,9 @@ def summary(actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
     figures = per_class(actual, predicted, probabilities)
     there = ~np.isnan(figures.average_precision)
     found["map"] = _mean(figures.average_precision[there])
-    if np.ndim(actual) == 1:
+    if np.ndim(actual) == 2:
+        found["exact_match"] = found["accuracy"]
+    else:
         if num_classes > 5:
             found["top5"] = top_k(actual, probabilities, 5)
         recall = figures.recall[~np.isnan(figures.recall)]
@@ -175,19 +177,6 @@ def bootstrap(
     tail = (1 - level) / 2
     low, high = np.nanquantile(found, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
-
-
-def expected_calibration_error(actual: np.ndarray, probabilities: np.ndarray, *, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy over bins of equal width, weighted by their samples.
-
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
-    """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == actual
-    at = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(at, minlength=bins)
-    gap = np.bincount(at, right, bins) - np.bincount(at, confidence, bins)
-    return float(np.abs(gap[count > 0]).sum() / max(len(actual), 1))
 
 
 def one_hot(codes: np.ndarray, num_classes: int) -> np.ndarray:

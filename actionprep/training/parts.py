@@ -23,6 +23,7 @@ class SplitChoice:
     by:      "auto" is subject where all subjects are known and there are enough of them, else session, else recording.
     train, val, test: names of groups (subjects, say) instead of the shares val_share and test_share.
     val_by:  "group": val takes whole groups of `by`; "recording": some recordings of training groups.
+    allow_single: accept a class with a single sample, which then is in train.
     stored:  a stored split (split/<name>); None: split/default when there is one and nothing else is asked for.
     """
 
@@ -34,6 +35,7 @@ class SplitChoice:
     test: tuple[str, ...] = ()
     val_by: Literal["group", "recording"] = "group"
     stored: str | None = None
+    allow_single: bool = False
     seed: int = 0
 
     @property
@@ -82,6 +84,7 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
         val=choice.val,
         test=choice.test,
         val_by=_val_by(choice, by),
+        allow_single=choice.allow_single,
     )
     return Parts(split, by, why)
 
@@ -97,6 +100,7 @@ def choose_folds(table: SnippetTable, choice: SplitChoice, *, by: By, num_folds:
         num_folds=num_folds,
         val_fraction=choice.val_share,
         val_by=_val_by(choice, by),
+        allow_single=choice.allow_single,
         seed=choice.seed,
     )
     return [Parts(split, by, f"testing on {by} {' + '.join(split.groups['test'])}") for split in found]
@@ -109,11 +113,14 @@ def check_classes(table: SnippetTable) -> None:
     several = is_multi_label(table)
     if not present or (len(present) < 2 and not several):
         what = f"only the class '{present[0]}'" if present else "no class"
+        rare = [label for label, count in counts.items() if not count]
+        asides = [f"{int(table.used.sum())} snippets in use", f"{int((~table.used).sum())} ignored"]
+        asides += [f"none of {', '.join(rare[:6])}{' …' if len(rare) > 6 else ''}"] if rare else []
+        lost = [f"{number} {reason}" for reason, number in table.left_out.items() if number]
+        asides += [f"left out when they were cut: {', '.join(lost)}"] if lost else []
         raise UserError(
-            f"A classifier needs at least two classes, and these snippets have {what} "
-            f"({int(table.used.sum())} snippets in use, {int((~table.used).sum())} ignored).\nAnnotate another "
-            "class, or "
-            "make snippets with a background class: actionprep snippets --background none."
+            f"A classifier needs at least two classes, and these snippets have {what} ({'; '.join(asides)}).\nAnnotate "
+            "another class, or make snippets with a background class: actionprep snippets --background none."
         )
 
 

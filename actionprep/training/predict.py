@@ -171,11 +171,11 @@ def predict(
     reader = find_input(recipe.product)
     reader.check_store(recipe.input, store)
     check_pipeline(checkpoint, store)
-    there = sorted({key.recording for key in store.items(recipe.product)})
+    there = sorted({key.recording for key in store.items(recipe.reads)})
     for name in recordings or ():
         if name not in there:
             raise UserError(
-                f"No {recipe.product} of recording '{name}' in {store.url}. There are {', '.join(there[:8])}."
+                f"No {recipe.reads} of recording '{name}' in {store.url}. There are {', '.join(there[:8])}."
             )
     length_s = window_s if window_s is not None else checkpoint.card["snippets"].get("length_s")
     found = []
@@ -243,7 +243,7 @@ def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
     """Raise UserError when the store's items were made with other settings than the training's."""
     from actionprep.training.run import pipeline_of
 
-    product = checkpoint.recipe.product
+    product = checkpoint.recipe.reads
     theirs = pipeline_of(store, product)["stages"]
     for name, made in checkpoint.card["pipeline"]["stages"].items():
         known = [_deciding(one) for one in made]
@@ -296,7 +296,7 @@ def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto")
 
 
 def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[str]:
-    product = checkpoint.recipe.product
+    product = checkpoint.recipe.reads
     there = [view for view in checkpoint.views if store.has(product, recording, view)]
     if not there:
         have = ", ".join(key.view for key in store.items(product) if key.recording == recording)

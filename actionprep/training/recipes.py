@@ -13,7 +13,7 @@ from pydantic import SerializeAsAny, model_validator
 
 from actionprep.errors import UserError, nearest
 from actionprep.settings import Settings, option
-from actionprep.training.inputs.base import InputSettings, input_settings
+from actionprep.training.inputs.base import InputSettings, find_input, input_settings
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import Store
@@ -155,11 +155,14 @@ class Recipe(Settings):
         values = _without_word_for_none({**tables.get("recipe", {}), **values}, _NONE_KEYS)
         product = values.get("product", cls.model_fields["product"].default)
         if isinstance(values.get("input"), Mapping):
-            from actionprep.training.inputs.base import find_input
-
             nameless = _none_keys(find_input(product).Settings)
             values["input"] = _without_word_for_none(values["input"], nameless)
         return cls.read(values, where=where)
+
+    @property
+    def reads(self) -> str:
+        """The product of the store that the input reads: heatmaps, for one, are rendered from poses."""
+        return find_input(self.product).reads(self.input)
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Plain values by table; `from_tables` reads them back."""
@@ -221,6 +224,7 @@ class TrainSettings(Settings):
     train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of shares.")
     val_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for val.")
     test_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for test.")
+    allow_single: bool = option(False, "Accept classes with a single sample, which then is in train.")
     views: tuple[str, ...] = option((), "Views to train on; all that the product has when empty.")
     seed: int = option(0, "Seed of the split and of the training.", ge=0, lt=2**32)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
@@ -276,6 +280,7 @@ class RecipeChoice:
 PREFERRED = MappingProxyType(
     {
         "tracks": "view-transformer",
+        "pose": "skeleton-tcn",
         "lowres": "i3d-small",
         "frames": "timesformer-small",
     }

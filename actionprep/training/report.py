@@ -32,6 +32,8 @@ def report_html(run: Run) -> str:
             _groups("Subjects", "subject", tested.get("subjects")),
             _groups("Sessions", "session", tested.get("sessions")),
             _views(tested.get("views")),
+            _calibration(tested.get("calibration")),
+            _thresholds(tested),
         ]
     sections += [_split(facts), _settings(recipe.to_toml(comments=False)), _made(facts)]
     head = _headline(facts, tested, recipe.name)
@@ -51,12 +53,19 @@ def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None, recipe
     if tested is not None:
         figures, intervals = tested["figures"], tested["intervals"]
         cards += [
-            _card("accuracy", _percent(figures["accuracy"]), _between(intervals["accuracy"]), strong=True),
+            _card(
+                "exact match" if "exact_match" in figures else "accuracy",
+                _percent(figures["accuracy"]),
+                _between(intervals["accuracy"]),
+                strong=True,
+            ),
             _card("macro F1", _percent(figures["macro_f1"]), _between(intervals["macro_f1"])),
             _card("mean average precision", _percent(figures["map"]), ""),
         ]
         if "top5" in figures:
-            cards.append(_card("top 5", _percent(figures["top5"]), ""))
+            cards.append(_card("top 5", _percent(figures["top5"]), _between(intervals["top5"])))
+        if "samples_f1" in figures:
+            cards.append(_card("samples F1", _percent(figures["samples_f1"]), _between(intervals["samples_f1"])))
         note = f"snippets of {tested['num_recordings']} recordings"
         cards.append(_card("tested on", f"{tested['num_samples']}", note))
     else:
@@ -209,6 +218,75 @@ def _views(views: Sequence[Mapping[str, Any]] | None) -> str:
         "single view "
         f"({html.escape(best['views'])}).</p>{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
     )
+
+
+def _calibration(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    sentence = (
+        "How often the model is right, by how sure it is: on the diagonal its probabilities can be taken at their word. "
+        f"The mean gap is {_points(found['error'])}"
+    )
+    charts = [_reliability("As trained", found["bins"], _COLORS[0])]
+    if "scaled_error" in found:
+        sentence += (
+            f"; with the temperature {found['temperature']:.2f}, found by {found['from']}, it is "
+            f"{_points(found['scaled_error'])}"
+        )
+        charts.append(_reliability("With that temperature", found["scaled_bins"], _COLORS[2]))
+    return (
+        f"<section><h2>Calibration</h2><p>{html.escape(sentence)}.</p>"
+        f'<div class="charts">{"".join(charts)}</div></section>'
+    )
+
+
+def _reliability(title: str, bins: Sequence[Mapping[str, float]], color: str) -> str:
+    """Accuracy over confidence; the area of a dot is its share of the snippets."""
+    width, height, left, bottom, top, right = 460, 300, 46, 30, 14, 12
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + (width - left - right) * x, height - bottom - (height - bottom - top) * y
+
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Reliability: {html.escape(title)}">']
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = at(tick, tick)
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick * 100:.0f} %</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick * 100:.0f} %</text>')
+    (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
+    parts.append(f'<line class="grid" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke-dasharray="5 5"/>')
+    most = max((one["count"] for one in bins), default=1)
+    for one in bins:
+        x, y = at(one["confidence"], one["accuracy"])
+        hint = f"{one['count']} snippets: {_percent(one['confidence'])} sure, {_percent(one['accuracy'])} right"
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 9 * math.sqrt(one["count"] / most):.1f}" fill="{color}" '
+            f'fill-opacity="0.75"><title>{hint}</title></circle>'
+        )
+    parts.append("</svg>")
+    caption = f"<figcaption>{html.escape(title)}<small>right, by how sure</small></figcaption>"
+    return f"<figure>{caption}{''.join(parts)}</figure>"
+
+
+def _thresholds(tested: Mapping[str, Any]) -> str:
+    thresholds = tested.get("thresholds")
+    if not thresholds:
+        return ""
+    before, after = tested["figures"], tested["figures_at_thresholds"]
+    names = [name for name in ("exact_match", "macro_f1", "micro_f1", "weighted_f1", "samples_f1") if name in after]
+    figures = _table(
+        ["figure", "at one half", "at the thresholds"],
+        [[name.replace("_", " "), _percent(before[name]), _percent(after[name])] for name in names],
+    )
+    chosen = _table(["label", "threshold"], [[label, f"{value:.2f}"] for label, value in thresholds.items()])
+    return (
+        "<section><h2>Thresholds</h2><p>From which probability a label is best said, by its F1 on val; and what the test "
+        f"gives with them.</p>{figures}{chosen}</section>"
+    )
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:.1f} points"
 
 
 def _split(facts: Mapping[str, Any]) -> str:

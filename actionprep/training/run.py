@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprep.datasets.mixtures import difference, made_alike, provenance_of
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
@@ -26,15 +28,9 @@ if TYPE_CHECKING:
 Phase = Literal["validate", "refit"]
 """Phases of a training: on train with val beside it; then, where the recipe says so, on both together."""
 
-RECIPE, FACTS, METRICS, BEST, LAST, REPORT, TESTED = (
-    "recipe.toml",
-    "run.json",
-    "metrics.csv",
-    "best.ckpt",
-    "last.ckpt",
-    "report.html",
-    "test.json",
-)
+RECIPE, FACTS, SPLIT, METRICS = "recipe.toml", "run.json", "split.csv", "metrics.csv"
+BEST, LAST, VALIDATED, START = "best.ckpt", "last.ckpt", "validated.ckpt", "start.ckpt"
+REPORT, TESTED = "report.html", "test.json"
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
 
 
@@ -48,6 +44,7 @@ class Run:
     metrics.csv     a row an epoch: phase, epoch, train_loss, val_loss, val_accuracy, …
     best.ckpt       what tests use: the best epoch by the recipe's figure, or the refit's last; last.ckpt resumes
     validated.ckpt  with a refit, the best epoch before it
+    start.ckpt      published weights that the training began from, until it is complete
     tensorboard/    the same curves
     After a test: predictions.npy, actuals.npy, logits.npy, probabilities.npy, confusion.npy, per_class.csv,
     samples.csv, subjects.csv, views.csv, test.json; report.html in any case.
@@ -149,6 +146,7 @@ class Run:
         import numpy as np
 
         with _explained(self.folder / name):
+            self.folder.mkdir(parents=True, exist_ok=True)
             np.save(self.folder / name, values, allow_pickle=False)
 
     def write_json(self, name: str, values: Any) -> None:
@@ -198,6 +196,17 @@ def pipeline_of(store: Store, product: str) -> dict[str, Any]:
     return {"product": product, "stages": found}
 
 
+def mixtures(store: Store, product: str, views: Sequence[str]) -> list[str]:
+    """For each stage behind a product, a sentence when its items of these views were not all made alike."""
+    sentences = []
+    for name in pipeline_of(store, product)["stages"]:
+        keys = [key for key in store.items(name) if key.view in views]
+        found = difference(made_alike(provenance_of(store, keys)))
+        if found:
+            sentences.append(f"Items of '{name}' were not all made alike: {found}. See 'actionprep status'.")
+    return sentences
+
+
 def input_digest(store: Store, product: str, snippets: str) -> str:
     """One hash of what a training reads: the items of its product and its table of snippets."""
     keys = [*store.items(product), *(key for key in store.items("snippets") if key.recording == snippets)]
@@ -212,6 +221,18 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
+
+
+def keep_file(source: Path, target: Path) -> None:
+    """Make target hold what source holds now, at once; by a link where the disk can, so both may only be replaced."""
+    draft = target.with_name(f".{target.name}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        os.link(source, draft)
+    except OSError:
+        with _explained(target):
+            shutil.copyfile(source, draft)
+    os.replace(draft, target)
 
 
 def now() -> str:

@@ -12,14 +12,17 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training import metrics
+from actionprep.training import calibration, metrics
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
-from actionprep.training.run import TESTED, Run, input_digest, now
+from actionprep.training.run import TESTED, VALIDATED, Run, input_digest, now
 
 if TYPE_CHECKING:
     import torch
 
     from actionprep.training.datasets import SnippetDataset
+    from actionprep.training.inputs.base import ProductReader
+
+_WITH_INTERVAL = ("accuracy", "exact_match", "top5", "macro_f1", "micro_f1", "weighted_f1", "samples_f1")
 
 MOST_VIEW_SUBSETS = 255
 """Subsets of views beyond this many (more than 8 views) are not all tried: single views, pairs and all but one are."""
@@ -30,12 +33,13 @@ class Scores:
     """What a model says of some snippets.
 
     rows (S) of the table; logits (S, C), the mean over variants; probabilities (S, C), the mean over variants of each
-    one's probabilities.
+    one's probabilities; each (V, S, C), the logits of every variant.
     """
 
     rows: np.ndarray
     logits: np.ndarray
     probabilities: np.ndarray
+    each: np.ndarray
 
 
 def run_test(
@@ -49,11 +53,13 @@ def run_test(
 ) -> dict[str, Any]:
     """Score the best checkpoint of a run on a part of its split, and keep everything in the run's folder.
 
+    part:         what is scored; of another part than test the files lie in a folder of its name inside the run's.
     store:        where the snippets are; None: where the training found them.
     view_subsets: also score every subset of the views, where there are several.
     repeats:      resampled test sets of the intervals.
 
-    Returns what test.json holds: figures, their intervals, the tables by subject, view and class.
+    Returns what test.json holds: figures, their intervals, the tables by subject, view and class, and the calibration,
+    with what validation snippets mend of it: a temperature, and thresholds of labels where a snippet may have several.
 
     Raises UserError when the part is empty, or the classes or the store are not those of the training.
     """
@@ -79,7 +85,7 @@ def run_test(
             "groups "
             "(--test-subjects …)."
         )
-    if input_digest(store, checkpoint.recipe.product, facts["snippets"]) != facts["input_digest"]:
+    if input_digest(store, checkpoint.recipe.reads, facts["snippets"]) != facts["input_digest"]:
         raise UserError(
             f"The store {store.url} does not hold what {run.folder} was trained on (its digest differs), so its "
             "split does "
@@ -91,13 +97,79 @@ def run_test(
     scores = score(checkpoint, dataset, variants=variants)
     found = _figures(scores, dataset, repeats=repeats)
     found |= {"part": part, "variants": variants, "checkpoint": checkpoint.path.name, "when": now()}
-    if view_subsets and len(dataset.views) > 1:
+    held_out = _held_out(run, dataset, np.array(facts["split"]["rows"]["val"], np.int64), device=device)
+    calibrated = _calibration(found, scores, dataset, held_out)
+    if view_subsets and len(dataset.views) > 1 and _leaves_out_views(dataset.reader):
         found["views"] = _by_views(checkpoint, dataset, variants=variants)
-    _keep(run, found, scores, dataset)
-    from actionprep.training.report import write_report
+    kept = run if part == "test" else Run(run.folder / part)
+    _keep(kept, found, scores, dataset)
+    kept.write_array("calibrated.npy", calibrated.astype(np.float32))
+    if part == "test":
+        from actionprep.training.report import write_report
 
-    write_report(run)
+        write_report(run)
     return found
+
+
+def _held_out(run: Run, dataset: SnippetDataset, rows: np.ndarray, *, device: str) -> tuple[str, Scores] | None:
+    """Val as a model scores it that was not trained on it: before a refit, the best one of validation."""
+    from actionprep.training.datasets import SnippetDataset
+
+    if not len(rows):
+        return None
+    path = run.folder / VALIDATED
+    checkpoint = load_checkpoint(path if path.exists() else run.best, device=str(torch_device(device)))
+    val = SnippetDataset(dataset.store, dataset.table, rows=rows, reader=dataset.reader)
+    return checkpoint.path.name, score(checkpoint, val, variants=checkpoint.recipe.test_variants)
+
+
+def _calibration(
+    found: dict[str, Any], scores: Scores, dataset: SnippetDataset, held_out: tuple[str, Scores] | None
+) -> np.ndarray:
+    """Add the calibration to what was found; returns the probabilities (S, C) after temperature scaling."""
+    several = _is_several(dataset)
+    actual = _actual(dataset, scores)
+    plain = calibration.reliability(actual, scores.probabilities)
+    about: dict[str, Any] = {
+        "error": plain.error,
+        "negative_log_likelihood": calibration.negative_log_likelihood(actual, scores.probabilities),
+        "bins": plain.rows(),
+        "temperature": 1.0,
+    }
+    probabilities = scores.probabilities
+    if held_out is not None:
+        name, val = held_out
+        val_actual = _actual(dataset, val)
+        temperature = calibration.fit_temperature(val.each, val_actual)
+        probabilities = calibration.scaled_probabilities(scores.each, temperature, several=several)
+        scaled = calibration.reliability(actual, probabilities)
+        about |= {
+            "temperature": temperature,
+            "from": f"{name} on {len(val.rows)} val snippets",
+            "scaled_error": scaled.error,
+            "scaled_negative_log_likelihood": calibration.negative_log_likelihood(actual, probabilities),
+            "scaled_bins": scaled.rows(),
+        }
+        if several:
+            thresholds = calibration.choose_thresholds(val_actual, val.probabilities)
+            at_them = (scores.probabilities >= thresholds).astype(np.uint8)
+            found["thresholds"] = dict(zip(dataset.table.labels, thresholds.tolist(), strict=True))
+            found["figures_at_thresholds"] = metrics.summary(actual, at_them, scores.probabilities)
+    found["calibration"] = about
+    found["figures"]["calibration_error"] = about["error"]
+    return probabilities
+
+
+def _actual(dataset: SnippetDataset, scores: Scores) -> np.ndarray:
+    """Codes (S), or with several labels zeros and ones (S, C)."""
+    table = dataset.table
+    return table.target[scores.rows] if _is_several(dataset) else table.label[scores.rows].astype(np.int64)
+
+
+def _leaves_out_views(reader: ProductReader) -> bool:
+    from actionprep.training.inputs.base import ProductReader
+
+    return type(reader).without_views is not ProductReader.without_views
 
 
 def score(
@@ -137,7 +209,7 @@ def score(
                 probabilities.append(metrics.sigmoid(logits[-1]) if several else metrics.softmax(logits[-1]))
     finally:
         dataset.variant = was
-    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0))
+    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0), np.stack(logits))
 
 
 def saved_arrays(run: Run) -> dict[str, np.ndarray]:
@@ -160,29 +232,29 @@ def predicted_of(probabilities: np.ndarray, *, several: bool) -> np.ndarray:
 
 def _figures(scores: Scores, dataset: SnippetDataset, *, repeats: int) -> dict[str, Any]:
     table, rows = dataset.table, scores.rows
-    several = scores.probabilities.shape[1] == table.target.shape[1] and _is_several(dataset)
-    actual = table.target[rows] if several else table.label[rows].astype(np.int64)
+    several = _is_several(dataset)
+    actual = _actual(dataset, scores)
     predicted = predicted_of(scores.probabilities, several=several)
     groups = table.recording[rows]
     num_classes = len(table.labels)
 
     def interval(name: str) -> dict[str, float]:
         def figure(at: np.ndarray) -> float:
-            if name == "accuracy":
+            if name in ("accuracy", "exact_match"):
                 return metrics.accuracy(actual[at], predicted[at])
+            if name == "top5":
+                return metrics.top_k(actual[at], scores.probabilities[at], 5)
             return metrics.f1_scores(actual[at], predicted[at], num_classes)[name]
 
         return metrics.bootstrap(figure, len(rows), groups=groups, repeats=repeats).as_json()
 
     figures = metrics.summary(actual, predicted, scores.probabilities)
-    if not several:
-        figures["calibration_error"] = metrics.expected_calibration_error(actual, scores.probabilities)
     each = metrics.per_class(actual, predicted, scores.probabilities)
     found: dict[str, Any] = {
         "num_samples": len(rows),
         "num_recordings": len(np.unique(groups)),
         "figures": figures,
-        "intervals": {"accuracy": interval("accuracy"), "macro_f1": interval("macro_f1")},
+        "intervals": {name: interval(name) for name in _WITH_INTERVAL if name in figures},
         "classes": [
             {
                 "label": label,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from actionprep.datasets import lock as lock_module
 from actionprep.datasets.lock import ABANDONED_S, build_lock
 from actionprep.errors import UserError
 
@@ -81,3 +84,46 @@ def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path) -> None:
     for racer in racers:
         racer.join()
     assert outcomes.count("got it") == 1
+
+
+def test_a_lock_on_a_disk_without_hard_links_holds_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / ".lock"
+    with build_lock(path):
+        with pytest.raises(UserError, match="Another builder is at work"):
+            build_lock(path).__enter__()
+        assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_lock_is_not_taken_over_while_it_may_be_in_the_middle_of_being_written(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with build_lock(path):
+        content = path.read_text()
+        path.write_text("")
+        writer = threading.Timer(0.3, path.write_text, [content])
+        writer.start()
+        with pytest.raises(UserError, match="Another builder is at work"):
+            build_lock(path).__enter__()
+        writer.join()
+    path.write_text("")
+    with build_lock(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_the_owner_gives_a_sign_of_life_while_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "HEARTBEAT_S", 0.02)
+    path = tmp_path / ".lock"
+    with build_lock(path):
+        os.utime(path, (1, 1))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert time.time() - path.stat().st_mtime < 10
+        path.unlink()  # by hand, as the message of a refusal allows: the heart must not stumble
+        time.sleep(0.1)
+        assert "lock-heartbeat" in {thread.name for thread in threading.enumerate()}
+    assert not path.exists()

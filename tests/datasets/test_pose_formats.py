@@ -512,6 +512,13 @@ def test_real_jhmdb_splits_share_no_clip_and_have_14_classes(shared_data):
     assert {item.poses.num_joints for item in items} == {15}
 
 
+def test_jhmdb_archives_of_a_folder_share_their_clips(shared_data):
+    items = list(read_poses(shared_data / "jhmdb_gt2d"))
+    assert len(items) == 609
+    assert {tuple(name.split("_")[0] for name in item.splits) for item in items} == {("split1", "split2", "split3")}
+    assert items[0].recording == f"{items[0].label}/0001"
+
+
 def test_a_jhmdb_archive_with_wrong_offsets_is_refused(tmp_path):
     arrays = {"train_xy": np.zeros((4, 15, 2)), "train_offsets": np.array([0, 5]), "train_label": np.array(["a"])}
     np.savez(tmp_path / "split1.npz", **arrays, **{name.replace("train", "test"): a for name, a in arrays.items()})

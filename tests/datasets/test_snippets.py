@@ -124,6 +124,21 @@ def test_recordings_that_nobody_annotated_are_no_background():
     assert table.left_out["recordings without label"] == 1
 
 
+def test_ignored_windows_are_counted_by_the_reason():
+    segments = (Segment(0.0, 2.0, "wave"), Segment(3.6, 4.0, "wave"), Segment(6.0, 7.0, "rest", layer="pauses"))
+    table = make_snippets(annotated(*segments), LabelRule(ignore_from=0.3), length_s=1.0, exclude_layers=["pauses"])
+    ignored = {name: count for name, count in table.left_out.items() if name.startswith("windows")}
+    assert ignored == {
+        "windows without frame": 0,
+        "windows in an excluded layer": 1,  # 6 to 7 s
+        "windows in the ignore band": 1,  # 3 to 4 s, covered to 0.4
+        "windows without label": 6,
+    }
+    assert len(table) == sum(ignored.values()) + 2
+    with_background = make_snippets(annotated(*segments), LabelRule(background="none"), length_s=1.0)
+    assert with_background.left_out["windows without label"] == 0
+
+
 def test_windows_lie_in_the_time_that_all_views_cover():
     views = (view("a", "0", seconds=10.0), view("a", "1", seconds=3.0, offset=4.0))
     table = make_snippets(Catalogue((Recording("a", label="wave"),), views), length_s=1.0)

@@ -100,6 +100,47 @@ def test_a_new_item_replaces_the_old_one_whole(store: Store) -> None:
     assert len(store.items()) == 1
 
 
+def put(store: Store, recording: str, view: str = "", *, name: str = "x") -> ItemKey:
+    with store.write("m", recording, view, fingerprint="f", provenance={}) as item:
+        item.write(name, np.arange(3.0), axes=("t",))
+    return ItemKey("m", recording, view)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("a", "b"), ("a/b", "c")),  # an item lies where a folder is needed now
+        (("a/b", "c"), ("a", "b")),  # and the other way round
+        (("a", "b"), ("a/b/c/d", "e")),
+        (("a", ""), ("a", "x")),  # the folder that is needed is an array of the old item
+    ],
+)
+def test_an_item_of_another_catalogue_neither_hides_a_new_one_nor_stays_in_it(store: Store, before, after) -> None:
+    put(store, *before)
+    store.item("m", *before)
+    kept = put(store, "other", "0")
+    key = put(store, *after)
+    assert store.items() == sorted([key, kept])
+    assert not store.has("m", *before)
+    assert [damage for _, damage in store.verify()] == [None, None]
+    group = zarr.open_group(store.url, mode="r")
+    assert group[key.path]["x"][:].tolist() == [0, 1, 2]
+    assert all(node.metadata.node_type == "group" for node in (group["m"], group["m/a"]))
+
+
+def test_metadata_that_is_lost_or_is_not_an_items_is_damage(store: Store) -> None:
+    lost, cut, kept = put(store, "a", "0"), put(store, "b/c", "1"), put(store, "d", "0")
+    (store.path / lost.path / "zarr.json").unlink()
+    document = json.loads((store.path / cut.path / "zarr.json").read_text())
+    del document["attributes"]["item"]
+    (store.path / cut.path / "zarr.json").write_text(json.dumps(document))
+    assert store.items() == [kept]
+    found = {key: damage is not None for key, damage in store.verify()}
+    assert found == {lost: True, cut: True, kept: False}
+    with pytest.raises(DamagedItem, match=r"Damaged item m/a/0: its metadata is lost. 'actionprep verify --repair'"):
+        store.digest()
+
+
 def test_the_digest_tells_content_not_chunks_codec_or_order(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (11, 5), np.uint8)
     stores = [Store(tmp_path / name, create=True) for name in "abc"]
@@ -177,7 +218,7 @@ def test_a_store_behind_a_url_reads_the_same(store: Store) -> None:
     assert remote.items() == store.items()
     assert remote.digest() == store.digest()
     assert np.array_equal(remote.item("frames", "kitchen/seq.01", "0")["rgb"][2:5], values[2:5])
-    with pytest.raises(UserError, match="read only"), remote.write("m", "r", fingerprint="f", provenance={}):
+    with pytest.raises(UserError, match="can only be read"), remote.write("m", "r", fingerprint="f", provenance={}):
         pass
 
 
@@ -187,6 +228,23 @@ def test_readers_travel_to_other_processes(store: Store) -> None:
     item = store.item("frames", "kitchen/seq.01", "0")
     item["rgb"][0]
     assert np.array_equal(pickle.loads(pickle.dumps(item))["rgb"][:], values)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
+def test_readers_of_many_large_files_hold_few_open(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actionprep.datasets.item_writer.SHARD_BYTES", 8 * 5)
+    monkeypatch.setattr("actionprep.datasets.item_reader.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("actionprep.datasets.item_reader.MAX_OPEN_FILES", 6)
+    values = np.random.default_rng(0).integers(0, 255, (160, 5), np.uint8)
+    for view in "01":
+        write(store, values, view=view, chunk=2)
+    items = [store.item("frames", "kitchen/seq.01", view) for view in "01"]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(2):
+        for item in items:
+            assert np.array_equal(item["rgb"][:], values)
+            assert np.array_equal(np.stack([item["rgb"][at] for at in range(160)]), values)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 6
 
 
 def test_a_newer_schema_is_refused(store: Store) -> None:

@@ -14,7 +14,7 @@ from stage_runs import MemoryItem, blocks, patch_over_background, run_tracks, sh
 
 from actionprep.datasets.store import Store
 from actionprep.datasets.tracks import visible
-from actionprep.errors import UserError
+from actionprep.errors import InputProblem, UserError
 from actionprep.pipeline.mask_sources import MaskBlock
 from actionprep.pipeline.masks import Masks, MasksSettings
 from actionprep.pipeline.stage import Input, find_stage
@@ -174,12 +174,18 @@ def test_a_seed_frame_without_foreground_is_handled_as_asked_and_counted(still, 
     assert item.attributes["num_empty_windows"] == 2
 
 
-def test_a_view_without_any_foreground_still_makes_an_item(still):
-    item = run_with_masks(numbered_frames(9), np.zeros((9, 24, 32), bool), TracksSettings(tracker="still", grid=2))
-    assert not item["valid"].any()
-    assert item.attributes["visible_share"] is None
-    assert item.attributes["num_points"] == 0
-    assert item.attributes["region"] == [0, 0, 31, 23]
+def test_a_view_without_any_foreground_is_a_problem_of_the_input(still):
+    empty = np.zeros((9, 24, 32), bool)
+    with pytest.raises(InputProblem) as problem:
+        run_with_masks(numbered_frames(9), empty, TracksSettings(tracker="still", grid=2, window=4, stride=4))
+    assert str(problem.value) == (
+        "The masks of view '0' of recording 'kitchen/seq' are empty in the seed frame of every window (3), so there is no "
+        "point to follow.\n"
+        "See it with 'actionprep show masks kitchen/seq'; then change [masks], or track without foreground: "
+        'tracks.empty = "whole-frame".'
+    )
+    item = run_with_masks(numbered_frames(9), empty, TracksSettings(tracker="still", grid=2, empty="whole-frame"))
+    assert item["valid"].all()
 
 
 def test_the_region_is_the_box_of_the_foreground_of_the_window(still):

@@ -83,7 +83,9 @@ def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
 
 def test_foreign_weights_are_told_from_ours(tmp_path):
     path = save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "foreign.pth")
-    with pytest.raises(UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit"):
+    with pytest.raises(
+        UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit'"
+    ):
         load_checkpoint(path)
 
 
@@ -102,3 +104,23 @@ def test_a_newer_schema_is_refused_with_what_to_do(content, tmp_path):
 
 def test_the_card_is_plain_values(content, tmp_path):
     assert read_safely(save(content["actionprep"], tmp_path / "card.pt")) == content["actionprep"]
+
+
+@pytest.mark.parametrize("missing", ["recipe", "labels", "views", "sizes", "several_labels", "snippets", "pipeline"])
+def test_a_checkpoint_that_does_not_tell_all_of_itself_is_refused(content, tmp_path, missing):
+    card = {name: value for name, value in content["actionprep"].items() if name != missing}
+    with pytest.raises(
+        UserError, match=rf"does not tell all that is needed to use it: {missing} missing or in another"
+    ):
+        load_checkpoint(save({**content, "actionprep": card}, tmp_path / "best.ckpt"))
+
+
+def test_a_checkpoint_with_a_foreign_card_is_refused(content, tmp_path):
+    card = {**content["actionprep"], "recipe": {"recipe": {}}, "labels": "left right up"}
+    with pytest.raises(UserError, match="labels missing or in another form"):
+        load_checkpoint(save({**content, "actionprep": card}, tmp_path / "best.ckpt"))
+    card["labels"] = ["left", "right", "up"]
+    with pytest.raises(UserError, match=r"recipe\.recipe\.model missing or in another form"):
+        load_checkpoint(save({**content, "actionprep": card}, tmp_path / "best.ckpt"))
+    with pytest.raises(UserError, match="is no checkpoint of actiontrain"):
+        load_checkpoint(save({"actionprep": 3, "state_dict": {}}, tmp_path / "best.ckpt"))

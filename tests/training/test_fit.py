@@ -61,6 +61,24 @@ def test_saved_arrays_agree_with_each_other(run):
     assert np.trace(confusion) == (arrays["actuals"] == arrays["predictions"]).sum()
 
 
+def test_the_temperature_comes_from_a_model_that_has_not_seen_val(run):
+    found = run.tested["calibration"]
+    assert found["from"] == "validated.ckpt on 6 val snippets"
+    assert 0.05 <= found["temperature"] <= 20
+    assert sum(one["count"] for one in found["bins"]) == 6
+    calibrated = np.load(run.folder / "calibrated.npy")
+    assert np.array_equal(calibrated.argmax(axis=1), np.load(run.folder / "predictions.npy"))
+    assert "Calibration" in run.report.read_text()
+
+
+def test_another_part_is_scored_into_its_own_folder(run, store):
+    before = (run.folder / "test.json").read_text()
+    found = run_test(run, store, part="val", repeats=20)
+    assert found["part"] == "val"
+    assert (run.folder / "test.json").read_text() == before
+    assert len(np.load(run.folder / "val/predictions.npy")) == 6
+
+
 def test_both_phases_are_in_the_metrics_and_the_refit_sees_val_too(run):
     rows = run.metrics
     assert [row["phase"] for row in rows] == ["validate"] * 12 + ["refit"] * 12
@@ -194,7 +212,11 @@ def test_several_labels_are_trained_with_a_loss_for_each(tmp_path):
     found = run_test(run, store, repeats=20)
     assert np.load(run.folder / "predictions.npy").shape == (3, 3)
     assert np.load(run.folder / "confusion.npy").shape == (3, 2, 2)
-    assert {"samples_f1", "macro_f1", "map"} <= set(found["figures"])
+    assert {"samples_f1", "macro_f1", "map", "exact_match"} <= set(found["figures"])
+    assert {"exact_match", "micro_f1", "samples_f1"} <= set(found["intervals"])
+    assert set(found["thresholds"]) == {"left", "right", "up"}
+    assert found["figures_at_thresholds"].keys() == (found["figures"].keys() - {"calibration_error"})
+    assert "Thresholds" in run.report.read_text()
     assert found["figures"]["map"] > 0.8
 
 

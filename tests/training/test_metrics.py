@@ -102,11 +102,6 @@ def test_alike_samples_of_a_recording_widen_the_interval():
     assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
 
 
-def test_calibration_error_of_a_certain_and_half_right_model_is_a_half():
-    probabilities = np.tile([1.0, 0.0], (10, 1))
-    assert metrics.expected_calibration_error(np.array([0, 1] * 5), probabilities) == pytest.approx(0.5)
-
-
 def test_majority_ignores_missing_votes_and_takes_the_smaller_of_equal_ones():
     assert metrics.majority(np.array([2, 1, -1, 2, 1, -1, -1])) == 1
     assert metrics.majority(np.array([-1, -1])) == -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +15,16 @@ from actionprep.errors import InputProblem, UserError, nearest
 
 @dataclass(frozen=True)
 class PoseFormat:
-    """One format: its name, what it is, and where its reader lives."""
+    """One format: its name, what it is, and where its reader lives.
+
+    each: glob of its files, where each file is a recording by itself and a folder is just many of them.
+    """
 
     name: str
     title: str
     module: str
     function: str
+    each: str = ""
 
     @property
     def read(self) -> Callable[..., Iterator[PoseItem]]:
@@ -29,8 +33,8 @@ class PoseFormat:
         return reader
 
 
-def _format(name: str, title: str, function: str) -> PoseFormat:
-    return PoseFormat(name, title, f"{__name__}.{name.replace('-', '_')}", function)
+def _format(name: str, title: str, function: str, each: str = "") -> PoseFormat:
+    return PoseFormat(name, title, f"{__name__}.{name.replace('-', '_')}", function, each)
 
 
 FORMATS: dict[str, PoseFormat] = {
@@ -39,12 +43,12 @@ FORMATS: dict[str, PoseFormat] = {
         _format("openpose", "folder of OpenPose JSON files, one a frame", "read_openpose"),
         _format("coco", "COCO keypoints JSON, annotations or results", "read_coco"),
         _format("mediapipe", "MediaPipe pose landmarks, npz or csv", "read_mediapipe"),
-        _format("pose-npz", "our npz: keypoints, score and what is known of them", "read_pose_npz"),
+        _format("pose-npz", "our npz: keypoints, score and what is known of them", "read_pose_npz", "*.npz"),
         _format("pose-csv", "our csv: one row a joint", "read_pose_csv"),
         _format("pyskl", "PySKL pickle, 2D or 3D, with splits", "read_pyskl"),
-        _format("ntu", "NTU RGB+D .skeleton files", "read_ntu"),
+        _format("ntu", "NTU RGB+D .skeleton files", "read_ntu", "*.skeleton"),
         _format("jhmdb", "JHMDB joint_positions folders, or npz of its splits", "read_jhmdb"),
-        _format("msr-action3d", "MSR Action3D text files, or one npz", "read_msr_action3d"),
+        _format("msr-action3d", "MSR Action3D text files, or one npz", "read_msr_action3d", "a*_s*_e*_skeleton*.txt"),
         _format("utkinect", "UTKinect-style joint text files with actionLabel.txt", "read_utkinect"),
     )
 }
@@ -66,6 +70,34 @@ def read_poses(path: str | Path, format: str | None = None, **options: Any) -> I
     if name not in FORMATS:
         raise UserError(f"Unknown pose format '{name}'.{nearest(name, FORMATS)} Known: {', '.join(FORMATS)}.")
     return FORMATS[name].read(path, **options)
+
+
+# Options that only some formats' readers take.
+_SIZED = ("openpose", "coco", "mediapipe", "pose-npz", "pose-csv", "pyskl")
+_WITH_SKELETON = ("openpose", "coco", "pose-npz", "pose-csv", "pyskl")
+_WITH_COORDINATES = ("ntu", "jhmdb")
+
+
+def reading_options(
+    format: str, *, skeleton: str = "", coordinates: str = "", image_size: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """The options of a format's reader from what was set; raises UserError for one that the format does not take."""
+    given = (
+        ("skeleton", skeleton, _WITH_SKELETON),
+        ("coordinates", coordinates, _WITH_COORDINATES),
+        ("image_size", None if image_size is None else [int(side) for side in image_size], _SIZED),
+    )
+    for name, value, having in given:
+        if value and format not in having:
+            raise UserError(
+                f"Poses of the format '{format}' take no {name}, got {value!r}. Formats that do: {', '.join(having)}."
+            )
+    return {name: value for name, value, _ in given if value}
+
+
+def item_name(item: PoseItem) -> str:
+    """One name for an item of a file: its recording, and its view where it has one."""
+    return item.recording if item.view is None else f"{item.recording}/{item.view}"
 
 
 def detect_format(path: str | Path) -> str | None:
@@ -101,6 +133,9 @@ def _detect_folder(path: Path) -> str | None:
     ):
         if next(path.rglob(pattern), None) is not None:
             return name
+    archive = next(path.rglob("*.npz"), None)
+    if archive is not None:
+        return _detect_npz(archive)
     found = next(path.rglob("*.json"), None)
     return "openpose" if found is not None and '"people"' in _head(found) else None
 

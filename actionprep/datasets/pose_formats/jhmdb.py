@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -25,8 +27,8 @@ def read_jhmdb(path: str | Path, *, coordinates: Literal["image", "world"] = "im
     pixel 1 to 0; "world" is pos_world, centred and scaled by the person.
 
     npz: split<k>.npz with train_/test_ xy (frames, 15, 2), offsets and label. These are normalised positions, without
-    image size. A clip's id is then its place in that file, because the files do not name clips. A folder of such
-    files is read whole.
+    image size. A clip's id is then its place in that file, because the files do not name clips. In a folder of such
+    files a clip that stands in several is one item with all its splits; its id is its class and a number.
     """
     root = Path(path)
     if root.suffix == ".npz":
@@ -34,10 +36,26 @@ def read_jhmdb(path: str | Path, *, coordinates: Literal["image", "world"] = "im
         return
     archives = sorted(root.glob("split*.npz"))
     if archives:
-        for archive in archives:
-            yield from _npz(archive)
+        yield from _merged(archives)
         return
     yield from _folders(root, coordinates)
+
+
+def _merged(archives: list[Path]) -> Iterator[PoseItem]:
+    """The clips of all files; the n-th clip of some label and content in one file is that of another file."""
+    clips: dict[tuple[str | int | None, bytes, int], PoseItem] = {}
+    for archive in archives:
+        here: Counter[tuple[str | int | None, bytes]] = Counter()
+        for item in _npz(archive):
+            content = (item.label, item.poses.keypoints.tobytes())
+            key = (*content, here[content])
+            here[content] += 1
+            known = clips.get(key)
+            clips[key] = item if known is None else replace(known, splits=(*known.splits, *item.splits))
+    numbers: Counter[str | int | None] = Counter()
+    for item in clips.values():
+        numbers[item.label] += 1
+        yield replace(item, recording=f"{item.label}/{numbers[item.label]:04d}")
 
 
 def _npz(path: Path) -> Iterator[PoseItem]:

@@ -92,7 +92,7 @@ class MediaPipe:
                 "MediaPipe is not here: it needs an environment of its own, because its old pins do not fit this one.\n"
                 f"  looked for   {_python_of(self._place)}\n"
                 f"  do           {INSTALL}\n"
-                "  or use       poses that you have (actionprep import), which needs no estimator"
+                "  or use       poses that you have as files, which need no estimator"
             )
         self._worker = _Worker(self._place, self._options)
         self._about = self._worker.about

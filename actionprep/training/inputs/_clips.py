@@ -14,7 +14,7 @@ from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
 from actionprep.training.inputs._moments import Short, dense_frames, even_frames, even_shares, from_the_middle
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, mirror_codes
+from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, mirrored_codes
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +125,7 @@ class ClipReader(ProductReader):
     def __init__(self, settings: ClipSettings, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         super().__init__(settings, store, table, views)
         self.check_store(settings, store)
-        self._mirror = mirror_codes(settings.flip, settings.flip_labels, table.labels)
+        self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
         self._places: dict[tuple[int, int], _Place] = {}
         for code in np.unique(table.recording).tolist():
             for column, view in enumerate(self.views):

@@ -35,7 +35,7 @@ class InputSettings(Settings):
 class ProductReader(ABC):
     """Reads the snippets of one table from one product; `INPUT` of each module of this package names one.
 
-    product:   the product of the store.
+    product:   the name of the input; also of the product of the store that it reads, where `reads` says no other.
     Settings:  its settings, a subclass of InputSettings.
     in_memory: True: everything needed is held (on the device, where it fits) and `read` takes whole batches; False:
         `read` is called with one row at a time in the loader's workers, and `collate` joins the samples.
@@ -75,6 +75,11 @@ class ProductReader(ABC):
     def mirror_codes(self) -> np.ndarray | None:
         """(C,) the code that each label becomes when its sample is mirrored; None when none is."""
         return None
+
+    @classmethod
+    def reads(cls, settings: Any) -> str:
+        """The product of the store that is read with these settings."""
+        return cls.product
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:
@@ -138,11 +143,12 @@ class ProductReader(ABC):
     @classmethod
     def check_store(cls, settings: Any, store: Store) -> None:
         """Raise UserError that says which stage to run when the store lacks the product."""
-        if not store.items(cls.product):
+        product = cls.reads(settings)
+        if not store.items(product):
             have = ", ".join(store.products()) or "nothing yet"
             raise UserError(
-                f"This recipe reads '{cls.product}', and the store {store.url} has none of it; it has {have}.\n"
-                f"Make it with 'actionprep build {cls.product}' in the study folder, or choose a recipe for what "
+                f"This recipe reads '{product}', and the store {store.url} has none of it; it has {have}.\n"
+                f"Make it with 'actionprep build {product}' in the study folder, or choose a recipe for what "
                 "there is "
                 "(actiontrain recipes)."
             )
@@ -182,11 +188,13 @@ def input_settings(product: str, values: Mapping[str, Any] | InputSettings) -> I
     return model.read(dict(values), where="[input] of the recipe")
 
 
-def mirror_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence[str]) -> np.ndarray | None:
-    """(C,) the code that each label becomes when its sample is mirrored; None when nothing is mirrored.
+def mirrored_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence[str]) -> np.ndarray | None:
+    """(C,) the code that each label becomes when its sample is mirrored; None when none is.
 
-    Raises UserError for names that are no labels, pairs that do not go both ways, and labels that name a side and are not
-    paired: a mirrored swipe_left is no swipe_left.
+    flip: share of samples that are mirrored; flip_labels pairs labels both ways, others stay as they are.
+
+    Raises UserError for labels that there are not, for pairs that do not go both ways, and for labels that name a side and
+    are not paired: a mirrored swipe_left is no swipe_left.
     """
     import re
 
@@ -199,10 +207,10 @@ def mirror_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence[s
         for label in (one, other):
             if label not in labels:
                 raise UserError(f"flip_labels names '{label}', which is no label here. Labels: {', '.join(labels)}.")
-        codes[list(labels).index(one)] = list(labels).index(other)
+        codes[labels.index(one)] = labels.index(other)
     if sorted(codes.tolist()) != list(range(len(labels))):
         raise UserError(
-            f'flip_labels must pair labels both ways, such as {{ left = "right", right = "left" }}; got '
+            'flip_labels must pair labels both ways, such as { left = "right", right = "left" }; got '
             f"{dict(flip_labels)}."
         )
     sided = [one for one in labels if re.search(r"left|right", one, re.IGNORECASE) and one not in flip_labels]

@@ -13,7 +13,7 @@ from actionprep.datasets.tracks import visible
 from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, mirror_codes
+from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, mirrored_codes
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class TracksReader(ProductReader):
             _windows_of(store, recording, self.views) if code in used else {}
             for code, recording in enumerate(table.recordings)
         ]
-        self._mirror = mirror_codes(settings.flip, settings.flip_labels, table.labels)
+        self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
         self._bank: _Bank | None = None
         self._device: Any = None
         self.in_memory = self._estimated_bytes() <= settings.memory * 2**30

@@ -30,6 +30,7 @@ class HeatmapTransformer(nn.Module):
         *,
         num_classes: int,
         num_joints: int = 17,
+        maps: int = 1,
         num_frames: int = 48,
         map_size: int = 56,
         patch_frames: int = 4,
@@ -45,12 +46,15 @@ class HeatmapTransformer(nn.Module):
         super().__init__()
         if num_frames % patch_frames:
             raise UserError(f"A token holds {patch_frames} frames, and {num_frames} frames are no multiple of that.")
+        if num_joints % maps:
+            raise UserError(f"{num_joints} channels are no multiple of {maps} maps a joint.")
         self.num_joints = num_joints
+        self.maps = maps
         self.map_size = map_size
         self.patch_frames = patch_frames
-        self.embed = nn.Linear(patch_frames * map_size * map_size, width)
+        self.embed = nn.Linear(maps * patch_frames * map_size * map_size, width)
         self.time_embed = nn.Parameter(torch.zeros(num_frames // patch_frames, width))
-        self.joint_embed = nn.Parameter(torch.zeros(num_joints, width))
+        self.joint_embed = nn.Parameter(torch.zeros(num_joints // maps, width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -91,8 +95,10 @@ class HeatmapTransformer(nn.Module):
             clip = clip * frame_valid[:, None, :, None, None]
             seen = frame_valid.view(batch, steps, self.patch_frames).any(2)
             seen = seen | ~seen.any(1, keepdim=True)
-            mask = seen.unsqueeze(1).expand(-1, joints, -1).reshape(batch, 1, 1, joints * steps)
-        x = self.embed(clip.reshape(batch, joints, steps, -1))
+            each = joints // self.maps
+            mask = seen.unsqueeze(1).expand(-1, each, -1).reshape(batch, 1, 1, each * steps)
+        x = clip.reshape(batch, self.maps, joints // self.maps, steps, -1)
+        x = self.embed(x.permute(0, 2, 3, 1, 4).flatten(3))
         x = x + self.joint_embed.unsqueeze(1) + resize_time(self.time_embed, steps)
         x = self.dropout(x.flatten(1, 2))
         for block in self.blocks:

@@ -454,7 +454,10 @@ register(
                 "base_channels": 16,
                 "stage_blocks": (1, 1, 1),
                 "inflate": (True, True, True),
+                "temporal_strides": (1, 2, 2),
                 "stem_kernel": 3,
+                "stem_stride": 2,
+                "stem_pool": False,
                 "dropout": 0.3,
             }
         ),

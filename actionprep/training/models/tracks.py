@@ -56,7 +56,10 @@ class ViewTransformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(channels[1] * (grid // 4) ** 2, width)
         self.time_code = nn.Parameter(torch.randn(-(-num_frames // merge), width) * 0.02)
-        self.view_code = nn.Parameter(torch.zeros(num_views, width))
+        # Codes that start apart: from zero it takes hundreds of steps until views are told from each other. One view
+        # needs none.
+        code = torch.randn(num_views, width) * 0.5 if num_views > 1 else torch.zeros(1, width)
+        self.view_code = nn.Parameter(code)
         layer = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout / 2, activation="gelu", batch_first=True, norm_first=True
         )

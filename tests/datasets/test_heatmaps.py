@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actionprep.errors import UserError
-from actionprep.training import heatmaps
-from actionprep.training.heatmaps import (
+from actionprep.datasets import heatmaps
+from actionprep.datasets.heatmaps import (
     HeatmapSettings,
     compact_boxes,
     joint_heatmaps,
@@ -21,6 +20,7 @@ from actionprep.training.heatmaps import (
     render,
     to_grid,
 )
+from actionprep.errors import UserError
 
 
 def window(low, high, reach, length):

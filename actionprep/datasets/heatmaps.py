@@ -13,14 +13,22 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import field_validator
 from torch import Tensor
 
+from actionprep.datasets.heatmap_settings import HeatmapSettings, Persons
 from actionprep.datasets.skeletons import Skeleton, skeleton
 from actionprep.errors import UserError
-from actionprep.settings import Settings, option
 
-Persons = Literal["max", "separate"]
+__all__ = [
+    "HeatmapSettings",
+    "compact_boxes",
+    "grid_boxes",
+    "joint_heatmaps",
+    "limb_heatmaps",
+    "project",
+    "render",
+    "to_grid",
+]
 
 # Joints below this score are not drawn, as published.
 LEAST_SCORE = 1e-3
@@ -178,25 +186,28 @@ def project(
     return torch.where(ahead[..., None], xy, 0), torch.where(ahead, score, 0)
 
 
-class HeatmapSettings(Settings):
-    """How keypoints become volumes."""
+def grid_boxes(
+    xy: Tensor, score: Tensor, settings: HeatmapSettings, *, image_size: tuple[int, int] | None = None
+) -> Tensor:
+    """What the grid shows of each clip: (B, 4) left, top, right, bottom around its people, or the whole image.
 
-    kind: Literal["joint", "limb"] = option("joint", "One channel a joint, or one a limb.")
-    size: tuple[int, int] = option((56, 56), "Height and width of the grid in px.")
-    sigma: float = option(0.6, "Standard deviation of the Gaussian in px of the grid.", gt=0)
-    truncate: float | None = option(3.0, "Window in sigmas, as published; none draws every pixel exactly.")
-    persons: Persons = option("max", "Merge persons by maximum, or keep a volume for each.")
-    compact: bool = option(True, "Crop to the people of the clip; else the whole image is shown.")
-    padding: float = option(0.25, "How much the compact box is widened.", ge=0)
-    square: bool = option(True, "Make the compact box square.")
-    projection: Literal["xy", "xz", "yz"] = option("xy", "Which plane 3D poses are projected to.")
-
-    @field_validator("size")
-    @classmethod
-    def _positive(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if min(size) < 1:
-            raise ValueError("The grid needs at least one pixel in each direction.")
-        return size
+    xy (B, M, T, K, 2), score (B, M, T, K). Raises UserError where the whole image is wanted and its size is not known.
+    """
+    if settings.compact:
+        return compact_boxes(
+            xy,
+            score,
+            padding=settings.padding,
+            square=settings.square,
+            least_side=10.0 if image_size is not None else 0.0,
+            image_size=image_size,
+        )
+    if image_size is None:
+        raise UserError(
+            "Heatmaps of the whole image need its size, which these poses do not have. Give image_size=(height, "
+            "width), or let the volume be cropped to the people (compact = true)."
+        )
+    return xy.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(xy), 4)
 
 
 def render(
@@ -222,23 +233,7 @@ def render(
     if not flat:
         keypoints, score = project(keypoints, score, settings.projection)
     if boxes is None:
-        if settings.compact:
-            boxes = compact_boxes(
-                keypoints,
-                score,
-                padding=settings.padding,
-                square=settings.square,
-                least_side=10.0 if flat and image_size is not None else 0.0,
-                image_size=image_size,
-            )
-        elif image_size is None:
-            raise UserError(
-                "Heatmaps of the whole image need its size, which these poses do not have. Give image_size=(height, "
-                "width), "
-                "or let the volume be cropped to the people (compact = true)."
-            )
-        else:
-            boxes = keypoints.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(keypoints), 4)
+        boxes = grid_boxes(keypoints, score, settings, image_size=image_size if flat else None)
     xy = to_grid(keypoints, boxes, settings.size)
     how: dict[str, Any] = {
         "size": settings.size,
@@ -302,7 +297,7 @@ def _on_cpu(
     *,
     clear: bool,
 ) -> None:
-    from actionprep.training import heatmap_kernels
+    from actionprep.datasets import heatmap_kernels
 
     draw = getattr(heatmap_kernels, kernel)
     reach = -1.0 if truncate is None else sigma * truncate

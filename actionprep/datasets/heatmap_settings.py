@@ -1,0 +1,32 @@
+"""How keypoints become heatmap volumes: the settings alone, which need no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from actionprep.settings import Settings, option
+
+Persons = Literal["max", "separate"]
+
+
+class HeatmapSettings(Settings):
+    """How keypoints become volumes."""
+
+    kind: Literal["joint", "limb"] = option("joint", "One channel a joint, or one a limb.")
+    size: tuple[int, int] = option((56, 56), "Height and width of the grid in px.")
+    sigma: float = option(0.6, "Standard deviation of the Gaussian in px of the grid.", gt=0)
+    truncate: float | None = option(3.0, "Window in sigmas, as published; none draws every pixel exactly.")
+    persons: Persons = option("max", "Merge persons by maximum, or keep a volume for each.")
+    compact: bool = option(True, "Crop to the people of the clip; else the whole image is shown.")
+    padding: float = option(0.25, "How much the compact box is widened.", ge=0)
+    square: bool = option(True, "Make the compact box square.")
+    projection: Literal["xy", "xz", "yz"] = option("xy", "Which plane 3D poses are projected to.")
+
+    @field_validator("size")
+    @classmethod
+    def _positive(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < 1:
+            raise ValueError("The grid needs at least one pixel in each direction.")
+        return size

@@ -1,0 +1,262 @@
+"""Run view tasks on Dask: on processes of this machine, a running cluster, or SLURM jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actionprep.errors import EnvironmentProblem, InputProblem
+from actionprep.pipeline.faults import explained_faults
+from actionprep.pipeline.passes import ItemOutcome, derived_problem
+from actionprep.pipeline.plan import PlannedItem, ViewTask
+from actionprep.pipeline.stage import find_stage
+from actionprep.pipeline.tasks import TaskOutcome, run_task
+
+if TYPE_CHECKING:
+    from actionprep.datasets.store import Store
+    from actionprep.pipeline.engine import Workers
+
+# How long a cluster's tasks may take to notice that they are not wanted any more.
+GIVE_UP_S = 20.0
+# How long to wait for an answer of a scheduler, and for the first worker of a cluster that is said to be running.
+ANSWER_S = 20.0
+FIRST_WORKER_S = 30.0
+# Workers that die so often before they begin a task are not killed by it.
+MAX_STILLBORN = 10
+
+_DIED = "the worker process died on it twice, the second time alone (out of memory, or a crash in a decoder)"
+
+
+@contextmanager
+def dask_outcomes(
+    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None
+) -> Iterator[Iterator[TaskOutcome]]:
+    """Run the tasks; yields their outcomes as they come. Leaving the block early gives up what is not done."""
+    with _client(workers, tasks) as client:
+        work = _Work(client, store, log_folder, local=workers.scheduler is None and workers.slurm is None)
+        try:
+            yield work.outcomes(tasks)
+        except BaseException:
+            work.give_up()
+            raise
+
+
+class _Work:
+    """Tasks of one build on a Dask cluster."""
+
+    def __init__(self, client: Any, store: Store, log_folder: Path | None, *, local: bool) -> None:
+        assert store.path is not None
+        self._client, self._store, self._log_folder, self._local = client, store, log_folder, local
+        self._marks = store.path.resolve() / ".partial"
+        self._running: dict[Any, tuple[ViewTask, Path]] = {}
+        self._stillborn = 0
+
+    def outcomes(self, tasks: tuple[ViewTask, ...]) -> Iterator[TaskOutcome]:
+        """One outcome a task.
+
+        A process that dies takes along whatever it was given. A task that it had not begun is handed out again. One that
+        it had begun is a suspect: those are run once more when all others are done, each item alone.
+        """
+        from distributed import as_completed
+
+        # Longest first, so that the last minutes are not one worker on one long video.
+        futures = as_completed(
+            [self._submit(task) for task in sorted(tasks, key=lambda task: -task.num_frames)], loop=self._client.loop
+        )
+        suspects = []
+        for future in futures:
+            task, mark = self._running.pop(future)
+            outcome = self._result(future, task)
+            if outcome is not None:
+                yield outcome
+            elif mark.exists():
+                mark.unlink(missing_ok=True)
+                suspects.append(task)
+            else:
+                self._note_stillborn()
+                futures.add(self._submit(task))
+        for task in suspects:
+            yield self._one_by_one(task)
+
+    def give_up(self) -> None:
+        """Cancel what is not done, and wait until nothing of it writes any more."""
+        marks = [mark for _, mark in self._running.values()]
+        with suppress(OSError, TimeoutError):  # the cluster may be why we give up
+            self._client.cancel(list(self._running), force=True)
+        until = time.monotonic() + GIVE_UP_S
+        # Processes of our own are ended with the cluster.
+        while not self._local and any(mark.exists() for mark in marks) and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def _submit(self, task: ViewTask) -> Any:
+        mark = self._marks / f"running-{uuid.uuid4().hex}"
+        future = self._client.submit(
+            run_task,
+            task,
+            self._store.url if self._local else str(Path(self._store.url).resolve()),
+            builder=os.getpid() if self._local else None,
+            mark=mark,
+            on_cluster=True,
+            key=f"{task.source.recording}/{task.source.view}-{mark.name}",
+            pure=False,
+            resources={"GPU": 1} if _needs_gpu(task) and not self._local else None,
+        )
+        self._running[future] = task, mark
+        return future
+
+    def _result(self, future: Any, task: ViewTask) -> TaskOutcome | None:
+        """What a task did; None when its process died."""
+        from distributed import CancelledError, KilledWorker
+
+        with explained_faults(f"{task.source.recording}, view {task.source.view}", self._log_folder):
+            try:
+                outcome: TaskOutcome = future.result()
+            except KilledWorker:
+                return None
+            except CancelledError as error:
+                raise EnvironmentProblem(
+                    f"The Dask cluster let go of the work ({error}): its scheduler has ended, or somebody cancelled it.\n"
+                    "What was finished is whole. Start the cluster again, then run the same command: it goes on there."
+                ) from error
+        return outcome
+
+    def _one_by_one(self, task: ViewTask) -> TaskOutcome:
+        """Make the items of a suspect each alone, with nothing beside it, to find the one that kills its process."""
+        made: dict[str, ItemOutcome] = {}
+        parts = []
+        for item in task.items:
+            problem = self._failed_input(item, made)
+            if problem is None:
+                future = self._submit(replace(task, items=(item,)))
+                part = self._result(future, task)
+                _, mark = self._running.pop(future)
+                if part is not None:
+                    parts.append(part)
+                    made[item.key.product] = part.items[0]
+                    continue
+                mark.unlink(missing_ok=True)
+                problem = InputProblem(_DIED)
+            made[item.key.product] = ItemOutcome(item.key, item.fingerprint, problem)
+        frames, concealed, missing = (
+            max((getattr(part, name) for part in parts), default=0) for name in ("num_frames", "concealed", "missing")
+        )
+        return TaskOutcome(tuple(made.values()), frames, concealed, missing, sum(part.seconds for part in parts))
+
+    def _failed_input(self, item: PlannedItem, made: dict[str, ItemOutcome]) -> InputProblem | None:
+        for one in find_stage(item.key.product).inputs(item.settings):
+            if one.product in made and made[one.product].problem is not None:
+                return derived_problem(one.product)
+        return None
+
+    def _note_stillborn(self) -> None:
+        self._stillborn += 1
+        if self._stillborn > MAX_STILLBORN + len(self._running):
+            raise EnvironmentProblem(
+                f"Worker processes died {self._stillborn} times before they began a task, so no video is to blame.\n"
+                "Look into their logs and at the memory of the machine, or see what happens with '--workers 0'."
+            )
+
+
+@contextmanager
+def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
+    import dask
+    import distributed
+
+    with ExitStack() as stack:
+        # The first death of a worker is told: who is to blame is found out here.
+        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
+        stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
+        if workers.scheduler is not None:
+            client = stack.enter_context(_client_of(workers.scheduler))
+            _require_workers(client, workers.scheduler, tasks)
+        elif workers.slurm is not None:
+            cluster = stack.enter_context(_slurm_cluster(workers.slurm, workers.count))
+            client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
+        else:
+            with _deaf_to_ctrl_c():
+                cluster = distributed.LocalCluster(
+                    n_workers=min(workers.count, len(tasks)),
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    # Its HTTP server cannot be left out: any free port, or a second build would warn about 8787.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                    memory_limit=0,
+                    silence_logs=50,
+                )
+            stack.enter_context(cluster)
+            client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
+        yield client
+
+
+def _client_of(address: str) -> Any:
+    import distributed
+
+    try:
+        return distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"No Dask scheduler answers at {address} ({error}).\n"
+            "Start one with 'dask scheduler', or leave --scheduler out to work on this machine."
+        ) from error
+
+
+def _require_workers(client: Any, address: str, tasks: tuple[ViewTask, ...]) -> None:
+    """Raise EnvironmentProblem for a cluster on which the tasks would wait for ever."""
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=FIRST_WORKER_S)
+    # Newer versions of Dask tell only of a few workers unless they are asked for all.
+    ask = partial(client.scheduler_info, n_workers=-1)
+    try:
+        found = ask()["workers"].values()
+    except TypeError:
+        found = client.scheduler_info()["workers"].values()
+    if not found:
+        raise EnvironmentProblem(
+            f"The Dask scheduler at {address} has no workers.\nStart some with 'dask worker {address}', then run the "
+            "same command again."
+        )
+    needy = sum(map(_needs_gpu, tasks))
+    if needy and not any(one.get("resources", {}).get("GPU") for one in found):
+        raise EnvironmentProblem(
+            f'{needy} views ask for a GPU (device = "cuda"), and no worker of the Dask scheduler at {address} offers '
+            f"one.\nStart workers with 'dask worker {address} --resources GPU=1', or set the device to cpu or auto."
+        )
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C: the builder alone decides how to stop, and stops them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _slurm_cluster(options: dict[str, Any], jobs: int) -> Any:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise EnvironmentProblem(
+            "--slurm needs dask-jobqueue, which is not installed.\nInstall it with: pip install 'actionprep[slurm]'"
+        ) from None
+    cluster = SLURMCluster(**options)
+    cluster.scale(jobs=max(1, jobs))
+    return cluster
+
+
+def _needs_gpu(task: ViewTask) -> bool:
+    return any(str(getattr(item.settings, "device", "cpu")).startswith("cuda") for item in task.items)

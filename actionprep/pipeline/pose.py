@@ -1,0 +1,329 @@
+"""Find people's joints in every frame, and who is who over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from actionprep.datasets.pose_items import write_pose_item
+from actionprep.datasets.poses import PoseSequence
+from actionprep.datasets.skeletons import skeleton
+from actionprep.pipeline.linking import LinkingSettings, link
+from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
+from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, ViewStage, stage
+from actionprep.settings import StageSettings, canonical_json, option
+
+if TYPE_CHECKING:
+    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.pipeline.pose_backends.boxes import RTDetrPeople
+
+Boxes = Sequence[np.ndarray]
+
+
+class _EstimatorSettings(StageSettings):
+    backend: Literal["mediapipe", "mmpose", "vitpose", "import"] = option(
+        "mediapipe",
+        "mediapipe (33 landmarks of one person, no weights to fetch), mmpose (HRNet, or any MMPose model), vitpose "
+        "(through transformers), or import for poses that are there already.",
+    )
+    model: str = option(
+        "",
+        "For mmpose: hrnet-w32, hrnet-w48, …-384, a config's name or file. For vitpose: a folder or hub name. Empty: "
+        "the backend's first.",
+    )
+    checkpoint: str = option("", "For mmpose: file with the weights; empty: the published ones, fetched when missing.")
+    boxes: Literal["own", "frame", "masks", "file", "rtdetr"] = option(
+        "own",
+        "Where people are: own is what the backend does by itself (mediapipe follows one person, vitpose asks RT-DETR, "
+        "mmpose takes the whole frame); frame, the product masks, a file, or RT-DETR.",
+    )
+    boxes_file: str = option(
+        "", "For boxes = file: csv with frame, left, top, right, bottom, [score]; may hold {recording} and {view}."
+    )
+    detector: str = option("PekingU/rtdetr_r18vd", "For RT-DETR: a folder or hub name.")
+    person_score: float = option(0.5, "For RT-DETR: least confidence of a person.", ge=0, le=1)
+    complexity: int = option(1, "For mediapipe: 1 is the model in its package; 0 and 2 need their files.", ge=0, le=2)
+    detection: float = option(0.5, "For mediapipe: least confidence to find a person.", ge=0, le=1)
+    tracking: float = option(
+        0.5, "For mediapipe: least confidence to go on from the last frame, instead of looking anew.", ge=0, le=1
+    )
+    environment: str = option("", "For mediapipe: folder of its environment; empty: the user's cache.")
+    flip: bool = option(False, "For mmpose: average with the mirrored crop; twice the time.")
+    random_weights: bool = option(False, "For mmpose: a model that has learned nothing, to try the machinery.")
+    device: str = option(
+        "auto", "For mmpose and vitpose: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    )
+    batch: int = option(16, "For mmpose and vitpose: persons at a time.", ge=1)
+    files: str = option(
+        "",
+        "For import: the file or folder of each view's poses, a path from the study's folder with {recording} and "
+        "{view} in it.",
+    )
+    format: str = option("auto", "For import: format of the files (see 'actionprep formats'); auto looks into them.")
+    file_skeleton: str = option("", "For import: layout of the files' joints, where they do not say.")
+    coordinates: str = option("", "For import of ntu: world, color or depth; of jhmdb: image or world.")
+    first_number: int | None = option(
+        None,
+        "For import: the number that the files give the first frame; not set: 0, or 1 where they count from 1 to the "
+        "number of frames.",
+        ge=0,
+    )
+    rescale: bool = option(False, "For import: bring poses of pictures of another size to the video's (counted).")
+    skeleton: str = option(
+        "",
+        "Convert to this layout: a name ('actionprep skeletons' lists them) or a TOML file, a path from the study's "
+        "folder; empty keeps the backend's.",
+    )
+    relink: bool = option(False, "Link people anew even where imported poses say who is who.")
+
+
+class PoseSettings(LinkingSettings, _EstimatorSettings):
+    """Find people's joints in every frame."""
+
+    persons: int | None = option(
+        2, "Keep at most this many persons: those with the largest sum of score times box area; none keeps all.", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.boxes == "file") != bool(self.boxes_file):
+            raise ValueError("'boxes_file' is the table for boxes = \"file\": give both or neither")
+        if self.backend == "import" and self.boxes != "own":
+            raise ValueError(f'imported poses need no boxes, got boxes = "{self.boxes}"')
+        if self.files and self.backend != "import":
+            raise ValueError("'files' is the pattern for backend = \"import\": set that backend too")
+        if self.smooth == "savgol" and (self.savgol_window % 2 == 0 or self.savgol_order >= self.savgol_window):
+            raise ValueError(
+                f"Savitzky–Golay needs an odd window longer than its order, got savgol_window {self.savgol_window} and "
+                f"savgol_order {self.savgol_order}"
+            )
+        if self.skeleton and not self.skeleton.endswith(".toml"):
+            skeleton(self.skeleton)
+        return self
+
+
+@stage("pose", version=1, settings=PoseSettings)
+class Pose(FrameStage, ViewStage):
+    """Makes pose/<recording>/<view>: joints of up to M persons in each of T frames.
+
+    keypoints  (T, M, K, 2 or 3) float32  px of the video (or the unit of the file); zeros where the score is 0
+    score      (T, M, K) float32          as the estimator gives it; 0 is missing
+    bbox       (T, M, 4) float32          left, top, right, bottom; zeros where nobody is
+    track_id   (T, M) int32               the person's number, which is its slot; -1 where nobody is
+    filled     (T, M) bool                interpolated, not seen
+    index      (T) int64                  position in the video
+    time       (T) float64                s on the recording's clock
+
+    Persons are numbered by the sum of score times box area over all frames; the first M are kept. Attributes: skeleton,
+    joints, estimator, image_size, num_frames, num_frames_with_person, num_persons, num_persons_found,
+    num_persons_dropped, num_filled, and what an import changed.
+
+    Imported poses need no frames: the stage is built without decoding then.
+    """
+
+    def __init__(
+        self, settings: PoseSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
+    ) -> None:
+        super().__init__(settings, source, item, done)
+        self._frames: list[FramePoses] = []
+        self._index: list[np.ndarray] = []
+        self._estimator = _estimator(settings)
+        self._estimator.reset()
+        self._boxes = _boxes_of_view(settings, source, done)
+
+    @classmethod
+    def reads_frames(cls, settings: PoseSettings) -> bool:  # noqa: D102
+        return settings.backend != "import"
+
+    @classmethod
+    def identity(cls, settings: PoseSettings) -> dict[str, str]:  # noqa: D102
+        if settings.backend == "import":
+            return {"backend": "import"}
+        found = dict(_estimator(settings).identity())
+        if settings.boxes == "rtdetr":
+            found |= _people(settings).identity()
+        return found
+
+    @classmethod
+    def inputs(cls, settings: PoseSettings) -> tuple[Input, ...]:  # noqa: D102
+        return (Input("masks", live=False),) if settings.boxes == "masks" else ()
+
+    @classmethod
+    def reads_of_source(cls, settings: PoseSettings, source: ViewSource) -> Any:  # noqa: D102
+        from actionprep.pipeline.pose_backends.files import digest_of_files
+
+        if settings.backend == "import":
+            return {"poses": source.poses, "files": digest_of_files(source, settings.files)}
+        if settings.boxes == "file":
+            import hashlib
+
+            path = _boxes_path(settings, source)
+            return {"boxes": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"}
+        return None
+
+    @classmethod
+    def estimated_bytes(cls, settings: PoseSettings, source: ViewSource) -> int:  # noqa: D102
+        joints = 33 if settings.backend == "mediapipe" else 17
+        persons = 1 if settings.backend == "mediapipe" and settings.boxes == "own" else settings.persons or 2
+        return source.num_frames * persons * (joints * 12 + 24)
+
+    def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
+        boxes = None if self._boxes is None else self._boxes(block)
+        self._frames += self._estimator.estimate(block.rgb, boxes)
+        self._index.append(block.index)
+
+    def finish(self, live: Mapping[str, Any]) -> None:  # noqa: D102
+        index = np.concatenate([*self._index, np.zeros(0, np.int64)])
+        poses = to_sequence(
+            self._frames,
+            self._estimator.skeleton,
+            image_size=(self.source.height, self.source.width),
+            frame_index=index,
+            time=self.source.times[index],
+        )
+        _finish(self.settings, poses, self.item, self.source.root, estimator=self.settings.backend)
+
+    @classmethod
+    def build(
+        cls, settings: PoseSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
+    ) -> None:
+        """Read poses that are there already."""
+        from actionprep.pipeline.pose_backends.files import imported_poses
+
+        poses, told = imported_poses(
+            source,
+            files=settings.files,
+            format=settings.format,
+            skeleton=settings.file_skeleton,
+            coordinates=settings.coordinates,
+            first_number=settings.first_number,
+            rescale=settings.rescale,
+        )
+        _finish(settings, poses, item, source.root, estimator="import", **told)
+
+
+def _finish(
+    settings: PoseSettings, poses: PoseSequence, item: ItemWriter, root: str, *, estimator: str, **told: Any
+) -> None:
+    """Link, choose, fill, smooth, convert and write."""
+    made = link(poses, settings, keep_ids=not settings.relink)
+    poses = made.poses
+    if settings.skeleton:
+        wanted = settings.skeleton
+        # A layout file is kept by its whole path, so that readers of the store find it.
+        poses, conversion = poses.with_skeleton(
+            str(Path(root, wanted).resolve()) if wanted.endswith(".toml") else wanted
+        )
+        told["converted"] = str(conversion)
+    write_pose_item(
+        item,
+        poses,
+        estimator=estimator,
+        num_persons_found=made.found,
+        num_persons_dropped=made.dropped,
+        num_filled=made.filled_frames,
+        **told,
+    )
+
+
+_open_estimators: dict[str, PoseEstimator] = {}
+
+
+def _estimator(settings: PoseSettings) -> PoseEstimator:
+    """The estimator of these settings; the last one is kept, since the next view wants it too."""
+    options = _options(settings)
+    known = canonical_json([settings.backend, options])
+    if known not in _open_estimators:
+        for estimator in _open_estimators.values():
+            estimator.close()
+        _open_estimators.clear()
+        _open_estimators[known] = open_estimator(settings.backend, **options)
+    return _open_estimators[known]
+
+
+def _options(settings: PoseSettings) -> dict[str, Any]:
+    """Settings as the options of the backend's class."""
+    if settings.backend == "mediapipe":
+        return {
+            "environment": settings.environment or None,
+            "complexity": settings.complexity,
+            "detection": settings.detection,
+            "tracking": settings.tracking,
+        }
+    common = {"device": _device(settings), "batch_size": settings.batch}
+    if settings.backend == "mmpose":
+        return {
+            **common,
+            "model": settings.model or "hrnet-w32",
+            "checkpoint": settings.checkpoint or None,
+            "flip": settings.flip,
+            "random_weights": settings.random_weights,
+            "skeleton": settings.file_skeleton or None,
+        }
+    own = settings.boxes == "own"
+    model = {"model": settings.model} if settings.model else {}
+    return {
+        **common,
+        **model,
+        "detector": settings.detector if own else None,
+        "person_score": settings.person_score,
+    }
+
+
+def _device(settings: PoseSettings) -> str:
+    if settings.device != "auto":
+        return settings.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+_open_detectors: dict[str, RTDetrPeople] = {}
+
+
+def _people(settings: PoseSettings) -> RTDetrPeople:
+    from actionprep.pipeline.pose_backends.boxes import RTDetrPeople
+
+    known = canonical_json([settings.detector, settings.person_score, _device(settings), settings.batch])
+    if known not in _open_detectors:
+        _open_detectors.clear()
+        _open_detectors[known] = RTDetrPeople(
+            settings.detector, score=settings.person_score, device=_device(settings), batch_size=settings.batch
+        )
+    return _open_detectors[known]
+
+
+def _boxes_of_view(settings: PoseSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> Any:
+    """What gives the boxes of a block of frames; None where the backend finds people by itself."""
+    if settings.boxes == "own":
+        return None
+    if settings.boxes == "frame":
+        whole = np.array([[0, 0, source.width, source.height, 1]], np.float32)
+        return lambda block: [whole] * len(block)
+    if settings.boxes == "rtdetr":
+        return lambda block: _people(settings)(block.rgb)
+    if settings.boxes == "file":
+        from actionprep.pipeline.pose_backends.boxes import read_boxes
+
+        boxes = read_boxes(_boxes_path(settings, source), source.num_frames)
+        return lambda block: [boxes[index] for index in block.index]
+    from actionprep.pipeline.masks import unpack_masks
+    from actionprep.pipeline.pose_backends.boxes import boxes_from_masks
+
+    masks = done["masks"]
+
+    def around_masks(block: FrameBlock) -> Boxes:
+        first, last = int(block.index[0]), int(block.index[-1])
+        foreground = unpack_masks(masks["foreground"][first : last + 1], masks.attributes["width"])
+        return boxes_from_masks(foreground[block.index - first])
+
+    return around_masks
+
+
+def _boxes_path(settings: PoseSettings, source: ViewSource) -> Path:
+    name = settings.boxes_file.replace("{recording}", source.recording).replace("{view}", source.view)
+    return Path(source.root, name).expanduser()

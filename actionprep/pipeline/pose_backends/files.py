@@ -1,0 +1,224 @@
+"""Poses that are there already: found by a pattern or named by the catalogue, read, and laid on the frames of a view."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actionprep.datasets.pose_formats import detect_format, item_name, read_poses, reading_options
+from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.errors import InputProblem, UserError, nearest
+from actionprep.settings import canonical_json
+
+if TYPE_CHECKING:
+    from actionprep.pipeline.stage import ViewSource
+
+# How many frames' width or height away from the picture a joint counts as far outside.
+_FAR = 1.0
+
+
+def imported_poses(
+    source: ViewSource,
+    *,
+    files: str = "",
+    format: str = "auto",
+    skeleton: str = "",
+    coordinates: str = "",
+    first_number: int | None = None,
+    rescale: bool = False,
+) -> tuple[PoseSequence, dict[str, Any]]:
+    """The poses of one view, one row for each of its frames, and what is to be told of them.
+
+    files: pattern with {recording} and {view}; not needed for a view that is nothing but poses.
+    first_number: the number that the file gives the first frame; None: 0, or 1 where the file counts from 1 to the
+                  number of frames.
+    rescale: bring poses of pictures of another size to that of the video, instead of refusing them.
+
+    Raises UserError where the pattern leads nowhere, InputProblem where file and video do not fit together.
+    """
+    place, kind, options, item = _where(source, files, format, skeleton, coordinates)
+    found = _item_of(source, place, kind, options, item)
+    told: dict[str, Any] = {"format": kind}
+    if ratio := found.extra.get("limb_length_ratio"):
+        told["limb_length_ratio"] = ratio
+    if source.poses:
+        return replace(found.poses, time=source.times), told
+    poses = _on_frames(found.poses, source, place, first_number)
+    poses, told["num_rescaled"] = _of_size(poses, source, place, rescale)
+    told["num_joints_outside"] = _count_outside(poses, source, place)
+    return poses, told
+
+
+def digest_of_files(source: ViewSource, files: str) -> str:
+    """One hash over the bytes of all files that the poses of this view are read from.
+
+    Raises UserError where nothing says which files these are.
+    """
+    if source.poses:
+        return ""
+    if not files:
+        raise UserError(
+            f"Poses are to be imported, and it is not said from where: recording '{source.recording}' has a video, and "
+            'pose.files is empty. Set it to the place of the poses, such as files = "openpose/{recording}/{view}".'
+        )
+    place = _place_of(source, files)
+    if not place.exists():
+        return "missing"
+    digest = hashlib.sha256()
+    for file in _parts(place):
+        digest.update(file.relative_to(place.parent).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _where(
+    source: ViewSource, files: str, format: str, skeleton: str, coordinates: str
+) -> tuple[Path, str, dict[str, Any], str | None]:
+    """File, format, options of its reader, and the item in it where that is known."""
+    if source.poses:
+        known = json.loads(source.poses)
+        return Path(source.path), str(known["format"]), dict(known["options"]), str(known["item"])
+    place = _place(source, files)
+    kind = detect_format(place) if format == "auto" else format
+    if kind is None:
+        raise UserError(
+            f"The format of the poses at {place} cannot be told. Name it with pose.format; 'actionprep formats' lists them."
+        )
+    size = (source.height, source.width) if kind in ("mediapipe", "openpose") else None
+    return place, kind, reading_options(kind, skeleton=skeleton, coordinates=coordinates, image_size=size), None
+
+
+def _place(source: ViewSource, files: str) -> Path:
+    place = Path(
+        source.root, files.replace("{recording}", source.recording).replace("{view}", source.view)
+    ).expanduser()
+    if not place.exists():
+        raise InputProblem(
+            f"No poses for recording '{source.recording}', view {source.view}: looked for {place}.\n"
+            f"pose.files is '{files}'; {{recording}} and {{view}} in it stand for their ids, and it starts at the "
+            "study's folder.",
+            backend="import",
+        )
+    return place
+
+
+def _place_of(source: ViewSource, files: str) -> Path:
+    return Path(source.root, files.replace("{recording}", source.recording).replace("{view}", source.view)).expanduser()
+
+
+def _parts(place: Path) -> list[Path]:
+    return [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+
+
+def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any], item: str | None) -> PoseItem:
+    """The one item that is meant for this view."""
+    newest = max((file.stat().st_mtime_ns for file in _parts(place)), default=0)
+    items = _read(str(place), kind, canonical_json(options), newest)
+    if item is not None:
+        if item not in items:
+            raise InputProblem(
+                f"{place} has no poses of '{item}' any more. Run 'actionprep scan' to see what it has.",
+                backend="import",
+            )
+        return items[item]
+    mine = [one for one in items.values() if one.view in (None, source.view)]
+    by_name = [one for one in mine if one.recording == source.recording]
+    if len(by_name) == 1 or len(mine) == 1:
+        return (by_name or mine)[0]
+    names = [one.recording for one in items.values()]
+    raise InputProblem(
+        f"{place} holds poses of {len(items)} recordings, none of which is '{source.recording}', view {source.view}."
+        f"{nearest(source.recording, names)} It has {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.\n"
+        "Name the recordings alike, or give each view a file of its own with {recording} and {view} in pose.files.",
+        backend="import",
+    )
+
+
+@lru_cache(maxsize=1)
+def _read(place: str, kind: str, options: str, newest: int) -> Mapping[str, PoseItem]:
+    """Everything in one file or folder; kept, because its other items are wanted next."""
+    del newest  # another time of change is another content
+    found: dict[str, PoseItem] = {}
+    for one in read_poses(place, kind, **json.loads(options)):
+        found[item_name(one)] = one
+    return found
+
+
+def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_number: int | None) -> PoseSequence:
+    """A row for each frame of the view; frames that the file does not have are frames without people."""
+    numbers = poses.frame_index
+    if first_number is None:
+        counts_from_one = len(numbers) > 0 and numbers[0] >= 1 and numbers[-1] == source.num_frames
+        first_number = 1 if counts_from_one else 0
+    at = numbers - first_number
+    seen = poses.present.any(axis=1)
+    wrong = numbers[seen & ((at < 0) | (at >= source.num_frames))]
+    if len(wrong):
+        raise InputProblem(
+            f"{place} has people in frame {int(wrong[-1])}, and recording '{source.recording}', view {source.view} has "
+            f"the frames {first_number} to {first_number + source.num_frames - 1}. Are these the poses of this video? "
+            "If the file counts otherwise, set pose.first_number to the number of its first frame.",
+            frame=int(wrong[-1]),
+            backend="import",
+        )
+    kept = (at >= 0) & (at < source.num_frames)
+
+    def spread(values: np.ndarray, empty: Any) -> np.ndarray:
+        out = np.full((source.num_frames, *values.shape[1:]), empty, values.dtype)
+        out[at[kept]] = values[kept]
+        return out
+
+    return replace(
+        poses,
+        keypoints=spread(poses.keypoints, 0),
+        score=spread(poses.score, 0),
+        bbox=spread(poses.bbox, 0),
+        track_id=spread(poses.track_id, -1),
+        filled=spread(poses.filled, False),
+        frame_index=np.arange(source.num_frames),
+        time=source.times,
+    )
+
+
+def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool) -> tuple[PoseSequence, int]:
+    """Poses in px of the video, and how many frames were scaled."""
+    size = (source.height, source.width)
+    if poses.dimensions != 2 or poses.image_size in (None, size):
+        return (replace(poses, image_size=size) if poses.dimensions == 2 else poses), 0
+    assert poses.image_size is not None
+    if not rescale:
+        raise InputProblem(
+            f"The poses in {place} are of pictures of {poses.image_size[1]}x{poses.image_size[0]} px; the video of "
+            f"recording '{source.recording}', view {source.view} has {source.width}x{source.height}.\n"
+            "Give poses of that size, or set pose.rescale = true to scale them.",
+            backend="import",
+        )
+    scale = np.array([size[1] / poses.image_size[1], size[0] / poses.image_size[0]], np.float32)
+    return (
+        replace(poses, keypoints=poses.keypoints * scale, bbox=poses.bbox * np.tile(scale, 2), image_size=size),
+        poses.num_frames,
+    )
+
+
+def _count_outside(poses: PoseSequence, source: ViewSource, place: Path) -> int:
+    """How many of the joints seen lie far outside of the picture; InputProblem where that is most of them."""
+    if poses.dimensions != 2:
+        return 0
+    side = np.array([source.width, source.height], np.float32)
+    xy = poses.keypoints[poses.score > 0]
+    outside = int(((xy < -_FAR * side) | (xy > (1 + _FAR) * side)).any(axis=-1).sum())
+    if outside * 2 > len(xy):
+        raise InputProblem(
+            f"{outside} of the {len(xy)} joints in {place} lie further outside of the picture ({source.width}x"
+            f"{source.height} px) than it is large. Are these the poses of recording '{source.recording}', view "
+            f"{source.view}, in px?",
+            backend="import",
+        )
+    return outside

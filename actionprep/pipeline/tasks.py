@@ -1,0 +1,186 @@
+"""What one worker does: make all items of one view."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from actionprep.datasets.store import Store
+from actionprep.errors import ActionprepError, InputProblem, explained_disk_errors
+from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_problem
+from actionprep.pipeline.plan import PlannedItem, ViewTask
+from actionprep.pipeline.stage import ViewStage, find_stage
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """What one view task did."""
+
+    items: tuple[ItemOutcome, ...]
+    num_frames: int
+    concealed: int
+    missing: int
+    seconds: float
+
+
+class GivenUp(ActionprepError):
+    """The builder does not want this task's items any more: nothing of them is kept."""
+
+
+def run_task(
+    task: ViewTask,
+    store_url: str,
+    *,
+    threads: int = 1,
+    builder: int | None = None,
+    mark: Path | None = None,
+    on_cluster: bool = False,
+) -> TaskOutcome:
+    """Make all items of one view: one decode pass, or two where a stage needs a finished product of the first.
+
+    builder:    process id whose end also ends this worker process, so that a killed job leaves no orphan writing.
+    mark:       a file that is there while the task runs, and stays when the process dies.
+    on_cluster: this is a task of a Dask worker, and ends when the builder has cancelled it.
+
+    Problems of the input become outcomes; everything else is raised.
+    """
+    _prepare_worker(builder, threads)
+    stop_if_given_up = _watch_for_cancelling() if on_cluster else _go_on
+    with _marked(mark):
+        return _run(task, Store(store_url), threads, stop_if_given_up)
+
+
+def _run(task: ViewTask, store: Store, threads: int, stop_if_given_up: Callable[[], None]) -> TaskOutcome:
+    begun = time.perf_counter()
+    outcomes: dict[str, ItemOutcome] = {}
+    frames = concealed = missing = 0
+    waiting = list(task.items)
+    while waiting:
+        stop_if_given_up()
+        ready = [item for item in waiting if _is_ready(item, waiting)]
+        waiting = [item for item in waiting if item not in ready]
+        usable = []
+        for item in ready:
+            stage = find_stage(item.key.product)
+            failed = [one.product for one in stage.inputs(item.settings) if _failed(outcomes, one.product)]
+            if failed:
+                outcomes[item.key.product] = ItemOutcome(item.key, item.fingerprint, derived_problem(failed[0]))
+            else:
+                usable.append(item)
+        framed = [item for item in usable if _reads_frames(item)]
+        for item in usable:
+            if item not in framed:
+                outcomes[item.key.product] = _build_view_item(item, task, store)
+        if framed:
+            made = decode_pass(task.source, framed, store, threads=threads, progress=lambda _: stop_if_given_up())
+            outcomes.update({one.key.product: one for one in made.items})
+            frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
+    seconds = time.perf_counter() - begun
+    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, seconds)
+
+
+def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
+    """Whether nothing that must be finished before this item is still waiting to be made."""
+    pending = {other.key.product: other for other in waiting}
+    for one in find_stage(item.key.product).inputs(item.settings):
+        other = pending.get(one.product)
+        if other is not None:
+            both_framed = _reads_frames(item) and _reads_frames(other)
+            if not (one.live and both_framed and _is_ready(other, waiting)):
+                return False
+    return True
+
+
+def _reads_frames(item: PlannedItem) -> bool:
+    return find_stage(item.key.product).reads_frames(item.settings)
+
+
+def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
+    return product in outcomes and outcomes[product].problem is not None
+
+
+def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOutcome:
+    stage = find_stage(item.key.product)
+    assert issubclass(stage, ViewStage)
+    key = item.key
+    try:
+        done = {one.product: store.item(one.product, key.recording, key.view) for one in stage.inputs(item.settings)}
+        with store.write(
+            key.product, key.recording, key.view, fingerprint=item.fingerprint, provenance=item.provenance
+        ) as writer:
+            stage.build(item.settings, task.source, writer, done)
+        return ItemOutcome(key, item.fingerprint, nbytes=writer.nbytes)
+    except InputProblem as problem:
+        return ItemOutcome(key, item.fingerprint, problem)
+
+
+@contextmanager
+def _marked(mark: Path | None) -> Iterator[None]:
+    if mark is None:
+        yield
+        return
+    with explained_disk_errors(mark.parent):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _go_on() -> None:
+    """Nobody can give this task up but by ending its process."""
+
+
+def _watch_for_cancelling() -> Callable[[], None]:
+    """A function that raises GivenUp once the builder has cancelled the Dask task that runs in this thread.
+
+    Dask takes a cancelled task off its lists but cannot stop its thread: the thread must look for itself.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def stop_if_given_up() -> None:
+        found = worker.state.tasks.get(key)
+        if found is None or found.state in ("cancelled", "forgotten", "released"):
+            raise GivenUp(f"The builder gave up {key}.")
+
+    return stop_if_given_up
+
+
+_watched: set[int] = set()
+
+
+def _prepare_worker(builder: int | None, threads: int) -> None:
+    """One thread a worker for the libraries that would take all cores, and an end when the builder ends."""
+    if threads == 1:
+        import cv2
+
+        cv2.setNumThreads(1)
+    if builder is None or builder in _watched or builder == os.getpid():
+        return
+    _watched.add(builder)
+
+    def watch() -> None:
+        while _exists(builder):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="builder-watch", daemon=True).start()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

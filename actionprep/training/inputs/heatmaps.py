@@ -1,0 +1,233 @@
+"""Heatmap volumes as model input: rendered from poses when they are read, a whole batch at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
+
+from actionprep.errors import UserError
+from actionprep.settings import option
+from actionprep.training.draws import Draws
+from actionprep.training.inputs.base import Batch
+from actionprep.training.inputs.pose import PoseSamples, PoseSampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.store import Store
+
+Plane = Literal["xy", "xz", "yz"]
+
+
+class HeatmapsInput(PoseSampling):
+    """How poses are sampled and augmented, and how they become volumes."""
+
+    frames: int = option(48, "Instants of a snippet that the model sees.", ge=1)
+    sampling: Literal["smooth", "segments"] = option(
+        "segments",
+        "segments: one frame of each of as many equal segments, as published with PoseConv3D; smooth: evenly spaced "
+        "instants of a part of the snippet, joints interpolated. Frames that show nobody are left out.",
+    )
+    kind: Literal["joint", "limb"] = option("joint", "One channel a joint, or one a limb.")
+    size: tuple[int, int] = option((56, 56), "Height and width of the maps in px.")
+    sigma: float = option(0.6, "Standard deviation of the Gaussians in px of the maps.", gt=0)
+    truncate: float | None = option(3.0, "Where they are cut off, in sigmas, as published; none: nowhere.", gt=0)
+    merge: Literal["max", "separate", "channels"] = option(
+        "max",
+        "Several persons of a view: max merges them in one volume, as published; separate gives each a volume of its "
+        "own, for models that read those; channels puts these side by side.",
+    )
+    planes: tuple[Plane, ...] = option(
+        ("xy", "xz", "yz"), "3D: planes that joints are projected to, their maps side by side."
+    )
+    compact: bool = option(True, "Crop to the people of the snippet; else the whole image is shown.")
+    padding: float = option(0.25, "How much the box around the people is widened, as a share of its side.", ge=0)
+    square: bool = option(True, "Make that box square.")
+    crop_area: tuple[float, float] = option(
+        (0.56, 1.0), "In training a random part of the box: smallest and largest share of its area."
+    )
+    crop_aspect: float = option(4 / 3, "In training the most that part is wider than high, or higher than wide.", ge=1)
+
+    @field_validator("size")
+    @classmethod
+    def _positive(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < 1:
+            raise ValueError("Maps need at least one pixel in each direction.")
+        return size
+
+    @field_validator("crop_area")
+    @classmethod
+    def _share(cls, area: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < area[0] <= area[1] <= 1:
+            raise ValueError("Shares of the area rise, above 0 and up to 1, such as [0.56, 1.0].")
+        return area
+
+    @field_validator("planes")
+    @classmethod
+    def _some(cls, planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
+        if not planes:
+            raise ValueError("Name at least one plane: xy, xz or yz.")
+        return planes
+
+
+class HeatmapsReader(PoseSamples):
+    """Batches of heatmap volumes, from the poses of the store.
+
+    clip     (B, C, T, H, W) float32 in 0..1, C = views · planes · joints (or limbs), side by side in this order; with
+             merge = "channels" views · persons · planes · joints; with merge = "separate" (B, M, C, T, H, W), M the
+             persons of all views and C = planes · joints
+    duration (B) float32  seconds
+
+    Training draws change the joints, and then volumes are rendered, on the device of the batch. 2D poses have no planes.
+    """
+
+    Settings = HeatmapsInput
+    settings: HeatmapsInput
+
+    def __init__(self, settings: HeatmapsInput, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
+        self.trims_persons = settings.merge != "channels"
+        super().__init__(settings, store, table, views)
+        if not settings.compact and self.dims == 3:
+            raise UserError("3D poses have no image to show whole. Leave compact = true, which crops to the people.")
+
+    @classmethod
+    def reads(cls, settings: Any) -> str:
+        """Volumes are rendered from poses."""
+        return "pose"
+
+    def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:  # noqa: D102
+        points, score, bank, at = self._sampled(rows, draws)
+        batch = {"duration": bank.duration[at]}
+        if not self.settings.compact:
+            batch["image_size"] = bank.image_size[at]
+        if draws is None:
+            return {**self._finished(points, score, batch, None), "duration": batch["duration"]}
+        # What is drawn changes joints: `augment` renders them.
+        return {**batch, "keypoints": points.flatten(1, 2), "score": score.flatten(1, 2)}
+
+    def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
+        found = super().augment(batch, draws)
+        found.pop("image_size", None)
+        return found
+
+    def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:  # noqa: D102
+        clip = batch["clip"]
+        by_view = clip.unflatten(1, (len(self.views), -1))
+        kept = clip.new_tensor([float(one) for one in keep]).view(1, -1, *[1] * (by_view.ndim - 2))
+        return {**batch, "clip": (by_view * kept).flatten(1, 2)}
+
+    def model_sizes(self) -> dict[str, Any]:  # noqa: D102
+        settings = self.settings
+        channels = self.layout.num_joints if settings.kind == "joint" else len(self.layout.limbs)
+        channels *= len(self._planes)
+        if settings.merge != "separate":
+            channels *= len(self.views)
+        if settings.merge == "channels":
+            channels *= settings.persons
+        height, width = settings.size
+        return {
+            "num_views": len(self.views),
+            "num_frames": settings.frames,
+            "num_joints": channels,
+            "in_channels": channels,
+            "maps": len(self._planes) * (len(self.views) if settings.merge != "separate" else 1),
+            "map_size": height,
+            "image_size": height if height == width else [height, width],
+        }
+
+    @property
+    def _planes(self) -> tuple[Plane, ...]:
+        return self.settings.planes if self.dims == 3 else ("xy",)
+
+    def _finished(self, points: Tensor, score: Tensor, batch: Batch, draws: Draws | None) -> Batch:
+        import torch
+
+        from actionprep.training.heatmaps import joint_heatmaps, limb_heatmaps, project, to_grid
+
+        settings, views = self.settings, len(self.views)
+        planes = [project(points, score, plane)[0] for plane in self._planes] if self.dims == 3 else [points]
+        # Views and planes of all samples are rendered as one batch: (B, V, P, M, T, K, 2) and (B, V, P, M, T, K)
+        xy = torch.stack(planes, 2)
+        seen = score[:, :, None].expand(xy.shape[:-1])
+        samples = xy.shape[0]
+        xy, seen = xy.flatten(0, 2), seen.flatten(0, 2)
+        if settings.compact:
+            boxes = _boxes(xy, seen, padding=settings.padding, square=settings.square)
+        else:
+            boxes = self._image_boxes(batch["image_size"])
+        if draws is not None and draws.variant is None:
+            boxes = _random_part(boxes, draws, views * len(planes), settings.crop_area, settings.crop_aspect)
+        how: dict[str, Any] = {
+            "size": settings.size,
+            "sigma": settings.sigma,
+            "truncate": settings.truncate,
+            "persons": "max" if settings.merge == "max" else "separate",
+        }
+        placed = to_grid(xy, boxes, settings.size)
+        if settings.kind == "joint":
+            clip = joint_heatmaps(placed, seen, **how)
+        else:
+            clip = limb_heatmaps(placed, seen, self.layout, **how)
+        clip = clip.unflatten(0, (samples, views, len(planes)))
+        if settings.merge == "max":
+            return {"clip": clip.flatten(1, 3)}
+        clip = clip.transpose(2, 3)  # (B, V, M, P, C, T, H, W)
+        return {"clip": clip.flatten(1, 4) if settings.merge == "channels" else clip.flatten(3, 4).flatten(1, 2)}
+
+    def _image_boxes(self, image_size: Tensor) -> Tensor:
+        """(B · V, 4) the whole image; raises UserError where its size is not known."""
+        import torch
+
+        if bool((image_size <= 0).any()):
+            raise UserError(
+                "Heatmaps of the whole image need its size, which these poses do not have. Import them with the size, "
+                "or let volumes be cropped to the people (compact = true)."
+            )
+        height, width = image_size.flatten(0, 1).unbind(-1)
+        return torch.stack([torch.zeros_like(width), torch.zeros_like(height), width, height], -1)
+
+
+INPUT = HeatmapsReader
+
+
+def _boxes(xy: Tensor, score: Tensor, *, padding: float, square: bool) -> Tensor:
+    """(N, 4) around all joints seen; of a sample that shows nobody, or one place only, a box of side 1 or so."""
+    import torch
+
+    from actionprep.training.heatmaps import compact_boxes
+
+    boxes = compact_boxes(xy, score, padding=padding, square=square, least_side=0.0)
+    side = boxes[:, 2:] - boxes[:, :2]
+    centre = (boxes[:, 2:] + boxes[:, :2]) / 2
+    least = 1e-6 * (1 + centre.abs())
+    half = torch.where(side > least, side, side.amax(-1, keepdim=True).clamp(min=1e-3)) / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def _random_part(boxes: Tensor, draws: Draws, num_each: int, area: tuple[float, float], aspect: float) -> Tensor:
+    """A random part of each box, as random resized cropping takes it of an image; (B · num_each, 4).
+
+    Its area is uniform in `area`, its aspect log-uniform; of ten drawn the first that fits is taken, else the whole box.
+    """
+    import torch
+
+    tries = 10
+    drawn = draws.uniform(shape=(num_each, tries, 4)).flatten(0, 1).to(boxes.device)
+    low, side = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    share = area[0] + (area[1] - area[0]) * drawn[..., 0]
+    shape = torch.exp((2 * drawn[..., 1] - 1) * math.log(aspect))
+    surface = share * (side[:, 0] * side[:, 1])[:, None]
+    parts = torch.stack([(surface * shape).sqrt(), (surface / shape).sqrt()], -1)  # (N, tries, 2) width, height
+    fits = (parts <= side[:, None]).all(-1)
+    # argmax gives the first of equals.
+    first = fits.float().argmax(1)[:, None, None]
+    part = parts.gather(1, first.expand(-1, 1, 2))[:, 0]
+    place = drawn[..., 2:].gather(1, first.expand(-1, 1, 2))[:, 0]
+    none = ~fits.any(1, keepdim=True)
+    part = torch.where(none, side, part)
+    corner = low + place * (side - part)
+    return torch.cat([corner, corner + part], -1)

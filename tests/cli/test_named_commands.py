@@ -1,0 +1,138 @@
+"""Every command and option that a message or a page names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "actionprep").rglob("*.py"))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+SLOT = "\x00"
+"""Stands for what an f-string puts in."""
+
+_QUOTED = re.compile(r"['`‘](?P<command>(?:actionprep|actiontrain) [^'`’]+)['`’]")
+_PROSE = re.compile(
+    r"(?:[:(] ?|\b[Rr]un )(?P<command>(?:actionprep|actiontrain)(?: (?:--)?[\w…"
+    + SLOT
+    + r"-][\w=./…"
+    + SLOT
+    + r"-]*)+)"
+)
+_INLINE = re.compile(r"(?<!`)`(?P<command>(?:actionprep|actiontrain) [^`]+)`")
+_OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]+[a-z](?![\w-]|: #)")  # not the colours of a style sheet
+OF_OTHER_PROGRAMS = {
+    "--upgrade", "--user", "--no-deps", "--target", "--index-url", "--extra-index-url", "--no-build-isolation",
+    "--no-binary", "--only-binary", "--clear", "--disable-pip-version-check",
+}  # fmt: skip
+
+
+@cache
+def program(name: str) -> Any:
+    if name == "actionprep":
+        from actionprep.cli.prep import app
+    else:
+        from actionprep.cli.train import app
+    return typer.main.get_command(app)
+
+
+def options_of(command: Any) -> set[str]:
+    return {"--help", *(one for option in command.params for one in (*option.opts, *option.secondary_opts))}
+
+
+@cache
+def every_option() -> set[str]:
+    found: set[str] = set(OF_OTHER_PROGRAMS)
+    for name in ("actionprep", "actiontrain"):
+        group = program(name)
+        context = group.context_class(group, info_name=name)
+        for command in group.list_commands(context):
+            found |= options_of(command_of(name, command))
+    return found
+
+
+@cache
+def command_of(name: str, word: str) -> Any:
+    """The command with all its options; None where there is none."""
+    group = program(name)
+    context = group.context_class(group, info_name=name)
+    return group.resolve_command(context, [word])[1] if word in group.list_commands(context) else None
+
+
+def wrong_in(text: str) -> str | None:
+    """What is wrong with a command, or None."""
+    name, *words = text.replace("…", " ").split()
+    if not words or words[0].startswith(SLOT) or words[0] == "--help":
+        return None
+    command = command_of(name, words[0].rstrip(".,;").partition(SLOT)[0])
+    if command is None:
+        return f"{name} has no command '{words[0]}'"
+    known = options_of(command)
+    given = [word.rstrip(".,;:)").partition("=")[0] for word in words[1:] if word.startswith("--") and word != "--"]
+    wrong = [one for one in given if SLOT not in one and one not in known]
+    return f"{name} {words[0]} has no {', '.join(wrong)}" if wrong else None
+
+
+def strings(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts of a file, f-strings with a slot for each value."""
+    inside: set[int] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            inside |= {id(part) for part in node.values}
+            yield (
+                node.lineno,
+                "".join(str(part.value) if isinstance(part, ast.Constant) else SLOT for part in node.values),
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            yield node.lineno, node.value
+
+
+def commands_in(text: str) -> list[str]:
+    flat = " ".join(text.split())
+    return [found["command"] for pattern in (_QUOTED, _PROSE) for found in pattern.finditer(flat)]
+
+
+def test_commands_named_in_messages_exist() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {problem} (in {command.replace(SLOT, '{}')!r})"
+        for path in SOURCES
+        for line, text in strings(path)
+        for command in commands_in(text)
+        if (problem := wrong_in(command)) is not None
+    ]
+    assert wrong == []
+
+
+def test_options_named_in_messages_exist() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {option}"
+        for path in SOURCES
+        for line, text in strings(path)
+        for option in _OPTION.findall(text)
+        if option not in every_option()
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_named_in_the_text_of_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    wrong = [problem for found in _INLINE.finditer(text) if (problem := wrong_in(found["command"])) is not None]
+    assert wrong == []
+
+
+def test_a_command_or_an_option_that_is_not_there_is_found() -> None:
+    assert commands_in("Make them with 'actionprep sync', or: actiontrain fit --set a=1.") == [
+        "actionprep sync",
+        "actiontrain fit --set a=1.",
+    ]
+    assert wrong_in("actionprep snyc") == "actionprep has no command 'snyc'"
+    assert wrong_in("actiontrain fit --set a=1 --nothing.") == "actiontrain fit has no --nothing"
+    assert wrong_in("actionprep track --grid 20 --views 0 1") is None

@@ -1,0 +1,177 @@
+"""Skeleton data sets without videos: into the catalogue, the store and stored splits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pose_items import made_poses, write_npz
+
+from actionprep.api import Study, import_poses, open_study, store_official_splits
+from actionprep.datasets.pose_formats.pyskl import write_pyskl
+from actionprep.datasets.pose_layout import official_splits
+from actionprep.datasets.poses import PoseItem
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.splits import apply_parts
+from actionprep.datasets.study import StudySettings, init_study
+from actionprep.errors import InputProblem, UserError
+from actionprep.pipeline.split import stored_parts
+
+
+def pyskl_file(folder, *, count=12, dimensions=2, classes=3):
+    """A PySKL pickle with two official splits: clip.00 of class 0, …; every third clip tests xsub, every fourth xset."""
+    items = []
+    for number in range(count):
+        poses = made_poses(
+            10 + number, layout="ntu25" if dimensions == 3 else "coco17", dimensions=dimensions, seed=number
+        )
+        splits = ("xsub_val" if number % 4 == 3 else "xsub_train",)
+        if number < 8:
+            splits = (*splits, "xset_test" if number % 4 == 0 else "xset_train")
+        items.append(PoseItem(f"S001.clip{number:02d}", poses, label=number % classes, splits=splits))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pyskl(folder / "data.pkl", items)
+    return folder / "data.pkl"
+
+
+def test_a_data_set_becomes_catalogue_poses_and_snippets_without_any_video(tmp_path):
+    done = import_poses(tmp_path / "study", [pyskl_file(tmp_path)])
+    study = done.study
+    assert done.report.ok
+    assert done.report.num_frames == 0
+    assert [one.id for one in study.catalogue.recordings][:2] == ["S001.clip00", "S001.clip01"]
+    assert [one.label for one in study.catalogue.recordings][:4] == ["0", "1", "2", "0"]
+    view = study.catalogue.view("S001.clip03", 0)
+    assert (view.num_frames, view.width, view.height, view.has_video) == (13, 128, 96, False)
+    poses = study.poses("S001.clip03", view=0)
+    assert np.array_equal(poses.keypoints, made_poses(13, seed=3).keypoints)
+    assert poses.time == pytest.approx(np.arange(13) / 30)
+    assert study.item("pose", "S001.clip03", 0).attributes["format"] == "pyskl"
+    assert study.build("snippets").ok
+    table = study.snippets
+    assert len(table) == 12
+    assert table.offset[3] == pytest.approx(13 / 30)
+    assert table.label.tolist() == [str(number % 3) for number in range(12)]
+
+
+def test_official_splits_are_stored_with_their_test_part_as_it_is(tmp_path):
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
+    study.build("snippets")
+    table = SnippetTable.read(study.store.item("snippets", "default"))
+    [parts] = stored_parts(study.store.item("split", "xsub"))
+    split = apply_parts(table, parts)
+    assert split.test.tolist() == [3, 7, 11]
+    assert len(split.val) > 0
+    assert sorted([*split.train, *split.val]) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    # Recordings that a split does not name are in no part.
+    [parts] = stored_parts(study.store.item("split", "xset"))
+    assert set(parts) == {f"S001.clip{number:02d}" for number in range(8)}
+    assert [one for one, part in parts.items() if part == "test"] == ["S001.clip00", "S001.clip04"]
+    notes = [one.message for one in study.catalogue.findings if one.kind == "official split"]
+    assert notes == ["split 'xsub' has a train and a val part and no test part: val is taken as test"]
+
+
+def test_importing_again_makes_nothing_anew_and_more_files_are_added(tmp_path):
+    first = pyskl_file(tmp_path)
+    import_poses(tmp_path / "study", [first])
+    assert import_poses(tmp_path / "study", [first]).report.done == 12
+    second = write_npz(tmp_path / "more" / "extra.npz", made_poses(5), label="wave", subject="s1")
+    done = import_poses(tmp_path / "study", [second])
+    assert [str(key) for key in done.report.built] == ["pose/extra/0"]
+    assert done.study.catalogue.recording("extra").subject == "s1"
+    assert open_study(tmp_path / "study").build("pose").done == 13
+
+
+def test_classes_get_names_from_a_file(tmp_path):
+    (tmp_path / "names.txt").write_text("clap\nwave\nthrow\n")
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)], labels=tmp_path / "names.txt").study
+    assert study.catalogue.labels == ("clap", "throw", "wave")
+    assert study.catalogue.recording("S001.clip01").label == "wave"
+    (tmp_path / "names.txt").write_text("clap\nwave\n")
+    with pytest.raises(
+        UserError, match=r"'S001.clip02' in .* has the class 2, and study.pose_labels names 2 \(0 to 1\)"
+    ):
+        study.scan()
+
+
+def test_a_folder_of_files_gives_ids_with_their_folders(tmp_path):
+    for place in ("s1/a", "s1/b", "s2/a"):
+        write_npz(tmp_path / "data" / f"{place}.npz", made_poses(4), label="x")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    assert [one.id for one in study.catalogue.recordings] == ["s1/a", "s1/b", "s2/a"]
+
+
+def test_two_recordings_of_one_id_are_an_error(tmp_path):
+    for place in ("one", "two"):
+        write_npz(tmp_path / place / "a.npz", made_poses(4), label="x")
+    with pytest.raises(UserError, match="Two recordings have the id 'a'"):
+        import_poses(tmp_path / "study", [tmp_path / "one", tmp_path / "two"], format="pose-npz")
+
+
+def test_stages_that_need_frames_say_that_there_is_no_video(tmp_path):
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
+    with pytest.raises(UserError, match=r"'masks' needs frames, and recording 'S001.clip00' has no video"):
+        study.build("masks")
+    with pytest.raises(UserError, match=r"'pose' needs frames.*(?s:.*)backend = \"import\" under \[pose\]"):
+        study.build("pose", overrides={"pose": {"backend": "mediapipe"}})
+
+
+def test_a_recording_without_a_joint_is_told_and_left_out(tmp_path):
+    write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
+    empty = made_poses(4)
+    empty.score[:] = 0
+    write_npz(tmp_path / "data" / "b.npz", empty, label="x")
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    assert [str(key) for key in done.report.built] == ["pose/a/0"]
+    assert "'b' has no joint in any frame" in next(iter(done.report.quarantined.values()))
+    assert [one.kind for one in done.study.catalogue.findings if "'b'" in one.message] == ["poses without people"]
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("pyskll", {}, r"Unknown pose format 'pyskll'\. Did you mean 'pyskl'"),
+        ("pyskl", {"coordinates": "color"}, "Poses of the format 'pyskl' take no coordinates, got 'color'"),
+        ("pyskl", {"skeleton": "coco16"}, r"Unknown skeleton 'coco16'\. Did you mean 'coco1"),
+        ("pyskl", {"skeleton": "ntu25"}, "have 17 joints, but skeleton 'ntu25' has 25"),
+    ],
+)
+def test_what_does_not_fit_the_format_is_refused(tmp_path, format, options, message):
+    with pytest.raises((UserError, InputProblem), match=message):
+        import_poses(tmp_path / "study", [pyskl_file(tmp_path)], format=format, **options)
+
+
+def test_paths_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"No pose file or folder at .*nothing.pkl"):
+        import_poses(tmp_path / "study", [tmp_path / "nothing.pkl"])
+    assert not (tmp_path / "study").exists()
+
+
+def test_an_official_split_that_does_not_hold_is_told_and_the_import_stands(tmp_path):
+    for seed, (name, split) in enumerate((("a1", "xsub_train"), ("a2", "xsub_train"), ("b1", "xsub_test"))):
+        poses = made_poses(4, seed=seed)
+        write_npz(tmp_path / "data" / f"{name}.npz", poses, label=name[0], splits=(split,))
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    assert len(done.report.built) == 3
+    assert done.splits == ()
+    assert "Train has no sample of class 'b'" in done.refused_splits["xsub"]
+
+
+def test_splitting_by_a_column_that_is_not_there_names_those_that_are(tmp_path):
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
+    with pytest.raises(UserError, match=r"No recording has a column 'xsubb' to split by\. Did you mean 'xsub'\?"):
+        study.build("split", overrides={"split": {"by": "column", "column": "xsubb"}})
+
+
+def test_real_msr_action3d_lands_with_its_official_split(tmp_path, shared_data):
+    archive = shared_data / "msr_action3d" / "msr_action3d.npz"
+    study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=(str(archive),))))
+    assert official_splits(study.catalogue.recordings) == ("cross_subject",)
+    splits, refused = store_official_splits(study)
+    assert (splits, refused) == (("cross_subject",), {})
+    [parts] = stored_parts(study.store.item("split", "cross_subject"))
+    subjects = {one.id: int(one.subject[1:]) for one in study.catalogue.recordings}
+    assert {subjects[one] % 2 for one, part in parts.items() if part == "test"} == {0}
+    assert {subjects[one] % 2 for one, part in parts.items() if part != "test"} == {1}
+    val = {subjects[one] for one, part in parts.items() if part == "val"}
+    assert val
+    assert not val & {subjects[one] for one, part in parts.items() if part == "train"}

@@ -1,0 +1,186 @@
+"""Working on Dask: a dying worker takes no neighbour along, and what is given up leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import distributed
+import pytest
+from recordings import moving_square, write_video
+
+from actionprep.api import Study, make_study
+from actionprep.errors import EnvironmentProblem
+from actionprep.pipeline import cluster
+from actionprep.pipeline import stage as stages_module
+from actionprep.pipeline.engine import Workers, build
+from actionprep.pipeline.index import load_stages
+from actionprep.pipeline.plan import Plan, make_plan
+from actionprep.pipeline.stage import Stage
+
+FRAMES = 40
+QUIET: dict[str, Any] = {
+    "dashboard_address": None,
+    "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
+    "memory_limit": 0,
+    "silence_logs": 50,
+}
+
+
+def new_study(root: Path, *, recordings: int = 5, frames: int = FRAMES) -> Study:
+    for number in range(recordings):
+        clip = moving_square(frames, height=48, width=64, speed=1 + number, seed=number)
+        write_video(root / f"videos/any/clip_{number}.mp4", clip)
+    made, _ = make_study(root, {}, force=True)
+    made.folder.change("lowres", "sizes", (16,))
+    return made
+
+
+@pytest.fixture
+def fatal(monkeypatch: pytest.MonkeyPatch) -> type[Stage]:
+    """The stage that kills its process, for one test alone."""
+    load_stages()  # which happens once, and must not fill the copy
+    monkeypatch.setattr(stages_module, "STAGES", dict(stages_module.STAGES))
+    stage: type[Stage] = importlib.import_module("fatal_stage").Fatal
+    stages_module.STAGES["fatal"] = stage
+    return stage
+
+
+def plan(study: Study, stage: type[Stage], **settings: Any) -> Plan:
+    fatal = stage.Settings(deaths=str(study.root / "deaths"), **settings)
+    return make_plan(
+        study.catalogue,
+        study.store,
+        wanted=["fatal", "lowres"],
+        settings={**study.stage_settings(), "fatal": fatal},
+        views=study.catalogue.views,
+        quarantine=study._quarantine,
+        root=str(study.root),
+    )
+
+
+def carry_out(study: Study, plan: Plan, workers: Workers) -> Any:
+    logs = study.root / "logs"
+    report = build(plan, study.catalogue, study.store, study._quarantine, workers=workers, log_folder=logs)
+    assert not logs.exists(), "a death is no fault of the program"
+    assert not (study.store.path / ".partial").exists()
+    return report
+
+
+def deaths(study: Study) -> int:
+    return len((study.root / "deaths").read_text())
+
+
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    """Address of a running cluster: one process, two threads."""
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **QUIET) as running:
+        yield running.scheduler_address
+
+
+def test_of_all_items_only_the_one_that_kills_its_worker_is_quarantined(tmp_path: Path, fatal: type[Stage]) -> None:
+    study = new_study(tmp_path)
+    report = carry_out(study, plan(study, fatal, victim="any/clip_2"), Workers(2))
+    assert {str(key): reason for key, reason in report.quarantined.items()} == {
+        "fatal/any/clip_2/0": "the worker process died on it twice, the second time alone (out of memory, or a crash in a "
+        "decoder)"
+    }
+    assert deaths(study) == 2
+    # The other stages of the same view are made, and every neighbour.
+    assert len(study.store.items("lowres")) == len(study.store.items("masks")) == 5
+    assert len(study.store.items("fatal")) == 4
+    assert len(report.built) == 14
+    assert [entry.product for entry in study._quarantine] == ["fatal"]
+
+
+def test_a_worker_that_dies_once_by_chance_costs_nothing(tmp_path: Path, fatal: type[Stage]) -> None:
+    study = new_study(tmp_path, recordings=3)
+    report = carry_out(study, plan(study, fatal, victim="any/clip_0", most=1), Workers(2))
+    assert report.ok
+    assert deaths(study) == 1
+    assert len(report.built) == 9
+
+
+def test_on_a_cluster_too_those_that_ran_beside_it_are_cleared_of_suspicion(
+    tmp_path: Path, scheduler: str, fatal: type[Stage]
+) -> None:
+    study = new_study(tmp_path, recordings=4)
+    report = carry_out(study, plan(study, fatal, victim="any/clip_1"), Workers(scheduler=scheduler))
+    assert [str(key) for key in report.quarantined] == ["fatal/any/clip_1/0"]
+    assert len(report.built) == 11
+
+
+def test_ctrl_c_cancels_the_tasks_on_a_cluster_and_leaves_a_store_to_go_on_with(tmp_path: Path, scheduler: str) -> None:
+    study = new_study(tmp_path, recordings=5, frames=120)
+    study.scan()
+    command = [sys.executable, "-c", "from actionprep.cli import prep; prep()", "build", "tracks", "--scheduler",
+               scheduler, "--study", str(study.root)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not study.store.items("tracks") and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    # From this moment on nobody writes: neither marks nor drafts are left, and nothing more appears.
+    assert not list((study.store.path / ".partial").glob("*"))
+    assert not (study.store.path / ".lock").exists()
+    there = study.store.items()
+    assert len(there) < 10
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        assert not any(client.processing().values())
+    time.sleep(0.5)
+    assert study.store.items() == there
+    assert all(damage is None for _, damage in study.store.verify())
+    assert study.build("tracks", workers=Workers(scheduler=scheduler)).ok
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = new_study(tmp_path, recordings=2)
+    monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
+    with pytest.raises(EnvironmentProblem, match=r"No Dask scheduler answers at tcp://127.0.0.1:9 "):
+        study.build("lowres", workers=Workers(scheduler="tcp://127.0.0.1:9"))
+
+
+def test_a_cluster_without_workers_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = new_study(tmp_path, recordings=2)
+    monkeypatch.setattr(cluster, "FIRST_WORKER_S", 0.2)
+    with distributed.LocalCluster(n_workers=0, **QUIET) as empty:
+        address = empty.scheduler_address
+        with pytest.raises(EnvironmentProblem, match=rf"has no workers\.\nStart some with 'dask worker {address}'"):
+            study.build("lowres", workers=Workers(scheduler=address))
+
+
+def test_views_that_need_a_gpu_do_not_wait_for_a_cluster_that_has_none(tmp_path: Path, scheduler: str) -> None:
+    study = new_study(tmp_path, recordings=2)
+    with pytest.raises(EnvironmentProblem, match=r"(?s)2 views ask for a GPU .*--resources GPU=1"):
+        study.build("tracks", overrides={"tracks": {"device": "cuda"}}, workers=Workers(scheduler=scheduler))
+
+
+def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(tmp_path: Path) -> None:
+    study = new_study(tmp_path, recordings=3)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running:
+
+        def end(*_: object) -> None:
+            with distributed.Client(running.scheduler_address, set_as_default=False) as other:
+                other.run_on_scheduler(cancel_all)
+
+        with pytest.raises(EnvironmentProblem, match=r"The Dask cluster let go of the work"):
+            study.carry_out(study.plan("lowres"), workers=Workers(scheduler=running.scheduler_address), progress=end)
+    assert not list(study._quarantine)
+    assert study.build("lowres").ok
+
+
+async def cancel_all(dask_scheduler: Any) -> None:
+    for client in list(dask_scheduler.clients):  # as a scheduler does that ends
+        wanted = [state.key for state in dask_scheduler.clients[client].wants_what]
+        dask_scheduler.stimulus_cancel(wanted, client=client, force=True, reason="test", msg="")

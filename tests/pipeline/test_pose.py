@@ -1,0 +1,364 @@
+"""The pose stage: frames through an estimator, or poses that are there already, into one product."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pose_items import made_poses, store_poses, write_npz
+from recordings import moving_square, write_video
+
+from actionprep.api import Study, import_poses, settings_models
+from actionprep.datasets.pose_items import read_pose_item
+from actionprep.datasets.store import ItemKey, Store
+from actionprep.datasets.study import StudySettings, init_study
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.pipeline import pose
+from actionprep.pipeline.pose import PoseSettings
+from actionprep.pipeline.pose_backends import FramePoses
+from actionprep.pipeline.quarantine import Quarantine
+
+FRAMES, HEIGHT, WIDTH = 12, 64, 96
+
+
+class Corners:
+    """An estimator whose people are told by the frames: as many as the first pixel says, at the boxes if there are any."""
+
+    name, skeleton = "mediapipe", "coco17"
+
+    def __init__(self, **options):
+        self.options, self.resets, self.calls = options, 0, []
+
+    def estimate(self, frames, boxes=None):
+        self.calls.append((len(frames), boxes))
+        found = []
+        for at, frame in enumerate(frames):
+            places = [[8, 8, 40, 40], [50, 8, 90, 60]] if boxes is None else boxes[at]
+            people = []
+            for left, top, right, bottom in (list(place)[:4] for place in places):
+                x, y = np.linspace(left, right, 17), np.linspace(top, bottom, 17)
+                people.append(np.stack([x, y, np.full(17, 0.8)], 1))
+            rows = np.array([[*list(place)[:4], 1.0] for place in places], np.float32).reshape(-1, 5)
+            found.append(FramePoses(np.array(people, np.float32).reshape(-1, 17, 3), rows))
+            assert frame.dtype == np.uint8
+        return found
+
+    def reset(self):
+        self.resets += 1
+
+    def identity(self):
+        return {"backend": "corners"}
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def corners(monkeypatch):
+    made = []
+
+    def opened(name, **options):
+        made.append(Corners(**options))
+        return made[-1]
+
+    monkeypatch.setattr(pose, "open_estimator", opened)
+    monkeypatch.setattr(pose, "_open_estimators", {})
+    return made
+
+
+def video_study(folder, *, views=("0",), recordings=("a",)):
+    for recording in recordings:
+        for view in views:
+            frames = moving_square(FRAMES, height=HEIGHT, width=WIDTH)
+            write_video(folder / "videos" / recording / f"cam{view}.mp4", frames)
+    settings = StudySettings(layout="views", pattern="{recording}/cam{view}.mp4")
+    return Study(init_study(folder, settings, models=settings_models()))
+
+
+def test_every_frame_of_every_view_is_estimated_in_one_pass_and_stored(tmp_path, corners):
+    study = video_study(tmp_path, views=("0", "1"))
+    report = study.build("pose")
+    assert report.ok
+    assert len(report.built) == 2
+    [estimator] = corners
+    assert estimator.resets == 2
+    assert sum(count for count, _ in estimator.calls) == 2 * FRAMES
+    poses = study.poses("a", view=1)
+    assert poses.keypoints.shape == (FRAMES, 2, 17, 2)
+    assert poses.keypoints[5, :, 0].tolist() == [[50, 8], [8, 8]]
+    assert poses.bbox[5].tolist() == [[50, 8, 90, 60], [8, 8, 40, 40]]
+    assert poses.track_id[5].tolist() == [0, 1]
+    assert poses.time.tolist() == study.catalogue.view("a", "1").times.tolist()
+    assert poses.image_size == (HEIGHT, WIDTH)
+    told = study.item("pose", "a", 1).attributes
+    assert (told["estimator"], told["skeleton"], told["num_persons"], told["num_frames_with_person"]) == (
+        "mediapipe", "coco17", 2, FRAMES,
+    )  # fmt: skip
+
+
+def test_the_arrays_say_their_axes_and_units(tmp_path, corners):
+    study = video_study(tmp_path)
+    study.build("pose")
+    item = study.item("pose", "a", 0)
+    assert {name: (item[name].axes, str(item[name].dtype), item[name].unit) for name in item} == {
+        "keypoints": (("time", "person", "joint", "xy"), "float32", "px"),
+        "score": (("time", "person", "joint"), "float32", None),
+        "bbox": (("time", "person", "box"), "float32", "px"),
+        "track_id": (("time", "person"), "int32", None),
+        "filled": (("time", "person"), "bool", None),
+        "index": (("time",), "int64", None),
+        "time": (("time",), "float64", "s"),
+    }
+
+
+def test_at_most_so_many_persons_are_kept_and_the_dropped_are_counted(tmp_path, corners):
+    study = video_study(tmp_path)
+    study.build("pose", overrides={"pose": {"persons": 1}})
+    assert study.poses("a", view=0).num_persons == 1
+    told = study.item("pose", "a", 0).attributes
+    assert (told["num_persons_found"], told["num_persons_dropped"]) == (2, 1)
+
+
+def test_boxes_come_from_a_file_the_frame_or_the_masks(tmp_path, corners):
+    study = video_study(tmp_path)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "a-0.csv").write_text(
+        "frame,left,top,right,bottom\n" + "".join(f"{at},{at},2,30,40\n" for at in range(FRAMES))
+    )
+    changes = {"boxes": "file", "boxes_file": "boxes/{recording}-{view}.csv"}
+    assert study.build("pose", overrides={"pose": changes}).ok
+    assert study.poses("a", view=0).bbox[7].tolist() == [[7, 2, 30, 40]]
+    assert study.build("pose", overrides={"pose": {"boxes": "frame"}}).ok
+    assert study.poses("a", view=0).bbox[7].tolist() == [[0, 0, WIDTH, HEIGHT]]
+    assert study.build("pose", overrides={"pose": {"boxes": "masks"}}).ok
+    assert study.store.has("masks", "a", "0")
+    assert study.item("pose", "a", 0).provenance["inputs"].keys() == {"masks"}
+
+
+def test_poses_are_converted_on_request_and_say_what_was_lost(tmp_path, corners):
+    study = video_study(tmp_path)
+    study.build("pose", overrides={"pose": {"skeleton": "coco18"}})
+    poses = study.poses("a", view=0)
+    assert (poses.skeleton, poses.num_joints) == ("coco18", 18)
+    assert "neck = mean of left_shoulder + right_shoulder" in study.item("pose", "a", 0).attributes["converted"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes": "file"}, "'boxes_file' is the table for boxes = \"file\": give both or neither"),
+        ({"files": "x"}, "'files' is the pattern for backend = \"import\": set that backend too"),
+        ({"backend": "import", "boxes": "masks"}, 'imported poses need no boxes, got boxes = "masks"'),
+        ({"smooth": "savgol", "savgol_window": 6}, "an odd window longer than its order, got savgol_window 6"),
+        ({"skeleton": "coco71"}, r"Unknown skeleton 'coco71'\. Did you mean 'coco18'\?"),
+        ({"backend": "mediapip"}, "Input should be 'mediapipe', 'mmpose', 'vitpose' or 'import'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        PoseSettings.read(changes, where="[pose]")
+
+
+def test_a_missing_backend_stops_at_once_and_says_what_works_without_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pose, "_open_estimators", {})
+    study = video_study(tmp_path)
+    with pytest.raises(
+        EnvironmentProblem, match=r"MediaPipe is not here: .*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
+    ):
+        study.build("pose", overrides={"pose": {"environment": str(tmp_path / "nowhere")}})
+
+
+# Imported poses of videos
+
+
+IMPORT = {"backend": "import", "files": "poses/{recording}/{view}.npz", "persons": None, "least_frames": 1}
+
+
+def built_import(study, **changes):
+    return study.build("pose", overrides={"pose": {**IMPORT, **changes}})
+
+
+def view_poses(**changes):
+    return made_poses(FRAMES, 2, image_size=(HEIGHT, WIDTH), **changes)
+
+
+def test_imported_poses_land_as_estimated_ones_do_and_no_frame_is_decoded(tmp_path):
+    study = video_study(tmp_path, views=("0", "1"))
+    for view in ("0", "1"):
+        write_npz(tmp_path / "poses" / "a" / f"{view}.npz", view_poses(seed=int(view)))
+    report = built_import(study)
+    assert report.ok
+    assert report.num_frames == 0
+    poses = study.poses("a", view=1)
+    assert np.array_equal(poses.keypoints, view_poses(seed=1).keypoints)
+    assert poses.track_id[0].tolist() == [0, 1]
+    assert poses.frame_index.tolist() == list(range(FRAMES))
+    assert poses.time.tolist() == study.catalogue.view("a", "1").times.tolist()
+    assert study.item("pose", "a", 1).attributes["format"] == "pose-npz"
+    assert built_import(study).done == 2
+
+
+def test_a_changed_file_is_imported_anew(tmp_path):
+    study = video_study(tmp_path)
+    path = write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses(seed=0))
+    built_import(study)
+    write_npz(path, view_poses(seed=5))
+    assert len(built_import(study).built) == 1
+    assert np.array_equal(study.poses("a", view=0).keypoints, view_poses(seed=5).keypoints)
+
+
+@pytest.mark.parametrize(("first", "given"), [(0, None), (1, None), (5, 5)])
+def test_frames_are_counted_from_nought_or_one_or_as_told(tmp_path, first, given):
+    study = video_study(tmp_path)
+    poses = view_poses()
+    write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, frame_index=poses.frame_index + first))
+    assert built_import(study, first_number=given).ok
+    assert np.array_equal(study.poses("a", view=0).keypoints, poses.keypoints)
+
+
+def test_frames_that_the_file_lacks_are_frames_without_people(tmp_path):
+    study = video_study(tmp_path)
+    kept = [0, 1, 2, 7]
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses().take(kept))
+    assert built_import(study).ok
+    assert np.flatnonzero(study.poses("a", view=0).present.all(axis=1)).tolist() == kept
+
+
+def test_people_whose_number_changes_are_linked_and_numbered(tmp_path):
+    study = video_study(tmp_path)
+    whole = view_poses(linked=False)
+    keypoints, score = whole.keypoints.copy(), whole.score.copy()
+    score[3:6, 1] = 0
+    keypoints[8:], score[8:] = keypoints[8:, ::-1], score[8:, ::-1]
+    write_npz(tmp_path / "poses" / "a" / "0.npz", replace(whole, keypoints=keypoints, score=score))
+    assert built_import(study, fill=5).ok
+    poses = study.poses("a", view=0)
+    assert np.allclose(poses.keypoints, whole.keypoints, atol=1e-4)
+    assert poses.filled[:, 1].nonzero()[0].tolist() == [3, 4, 5]
+    assert study.item("pose", "a", 0).attributes["num_filled"] == 3
+
+
+def problem_of(study, **changes):
+    report = built_import(study, **changes)
+    [reason] = report.quarantined.values()
+    return reason
+
+
+def test_poses_that_are_not_there_are_quarantined_with_the_place_looked_at(tmp_path):
+    study = video_study(tmp_path)
+    assert f"No poses for recording 'a', view 0: looked for {tmp_path.resolve()}/poses/a/0.npz" in problem_of(study)
+
+
+def test_import_without_files_says_what_to_set(tmp_path):
+    study = video_study(tmp_path)
+    with pytest.raises(UserError, match=r"recording 'a' has a video, and pose.files is empty. Set it to the place"):
+        study.build("pose", overrides={"pose": {"backend": "import"}})
+
+
+def test_frames_past_the_videos_end_are_refused(tmp_path):
+    study = video_study(tmp_path)
+    write_npz(tmp_path / "poses" / "a" / "0.npz", made_poses(FRAMES + 3, image_size=(HEIGHT, WIDTH)))
+    assert (
+        f"has people in frame {FRAMES + 2}, and recording 'a', view 0 has the frames 0 to {FRAMES - 1}"
+        in problem_of(study)
+    )
+
+
+def test_poses_of_pictures_of_another_size_are_refused_or_scaled_on_request(tmp_path):
+    study = video_study(tmp_path)
+    write_npz(tmp_path / "poses" / "a" / "0.npz", made_poses(FRAMES, image_size=(2 * HEIGHT, 3 * WIDTH)))
+    assert f"are of pictures of {3 * WIDTH}x{2 * HEIGHT} px; the video of recording 'a'" in problem_of(study)
+    assert built_import(study, rescale=True).ok
+    expected = made_poses(FRAMES).keypoints / [3, 2]
+    assert np.allclose(study.poses("a", view=0).keypoints, expected)
+    assert study.item("pose", "a", 0).attributes["num_rescaled"] == FRAMES
+
+
+def test_joints_far_outside_are_counted_and_refused_when_they_are_most(tmp_path):
+    study = video_study(tmp_path)
+    poses = view_poses()
+    keypoints = poses.keypoints.copy()
+    keypoints[:2, 0] += 1000
+    path = write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, keypoints=keypoints))
+    assert built_import(study).ok
+    assert study.item("pose", "a", 0).attributes["num_joints_outside"] == 2 * 17
+    write_npz(path, replace(poses, keypoints=poses.keypoints + 1000))
+    assert "lie further outside of the picture (96x64 px) than it is large" in problem_of(study)
+
+
+def test_nan_in_a_seen_joint_is_quarantined_with_its_frame(tmp_path):
+    study = video_study(tmp_path)
+    poses = view_poses()
+    keypoints = poses.keypoints.copy()
+    keypoints[4, 1, 3] = np.nan
+    write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, keypoints=keypoints))
+    assert "Joint 'left_ear' of person 1 in frame 4 of" in problem_of(study)
+    assert Quarantine(tmp_path / "quarantine").get(ItemKey("pose", "a", "0")).frame == 4
+
+
+def test_json_that_is_cut_in_half_is_quarantined_and_its_neighbour_goes_on(tmp_path):
+    study = video_study(tmp_path, views=("0", "1"))
+    text = json.dumps({"people": [{"pose_keypoints_2d": [5.0, 6.0, 0.9] * 25}]})
+    for view in ("0", "1"):
+        folder = tmp_path / "openpose" / view
+        folder.mkdir(parents=True)
+        for frame in range(FRAMES):
+            cut = len(text) // 2 if (view, frame) == ("1", 3) else len(text)
+            (folder / f"cam_{frame:04d}_keypoints.json").write_text(text[:cut])
+    report = built_import(study, files="openpose/{view}")
+    assert [str(key) for key in report.built] == ["pose/a/0"]
+    [reason] = report.quarantined.values()
+    assert "cam_0003_keypoints.json is not valid JSON" in reason
+    assert "The file is cut short or damaged" in reason
+
+
+def test_one_file_for_all_recordings_is_searched_by_name(tmp_path):
+    study = video_study(tmp_path, recordings=("a", "b"))
+    for name, seed in (("a", 1), ("b", 2)):
+        write_npz(tmp_path / "poses" / f"{name}.npz", view_poses(seed=seed))
+    assert built_import(study, files="poses", format="pose-npz").ok
+    assert np.array_equal(study.poses("b", view=0).keypoints, view_poses(seed=2).keypoints)
+    (tmp_path / "poses" / "b.npz").unlink()
+    for name in ("c", "d"):
+        write_npz(tmp_path / "poses" / f"{name}.npz", view_poses(seed=3))
+    report = built_import(study, files="poses", format="pose-npz")
+    assert "holds poses of 3 recordings, none of which is 'b', view 0" in next(iter(report.quarantined.values()))
+
+
+def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
+    video_study(tmp_path)
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
+    done = import_poses(tmp_path, [tmp_path / "poses" / "{recording}" / "{view}.npz"])
+    assert done.report.ok
+    assert done.study.settings["pose"].files == "poses/{recording}/{view}.npz"
+    assert done.study.build("pose").done == 1
+
+
+def test_one_folder_for_many_views_is_refused(tmp_path):
+    video_study(tmp_path, views=("0", "1"))
+    (tmp_path / "poses").mkdir()
+    with pytest.raises(UserError, match=r"leads all 2 views of this study to the same folder of poses"):
+        import_poses(tmp_path, [tmp_path / "poses"])
+
+
+# Items
+
+
+def test_a_stored_item_reads_back_as_the_same_sequence(tmp_path):
+    store = Store(tmp_path / "store", create=True)
+    poses = made_poses(5, 2, dimensions=3, layout="ntu25", image_size=None)
+    store_poses(store, "a", poses)
+    found = read_pose_item(store.item("pose", "a", "0"))
+    for name in ("keypoints", "score", "bbox", "track_id", "filled", "frame_index", "time"):
+        assert np.array_equal(getattr(found, name), getattr(poses, name)), name
+    assert (found.skeleton, found.image_size) == ("ntu25", None)
+    assert store.item("pose", "a", "0")["keypoints"].unit is None
+    assert store.item("pose", "a", "0")["keypoints"].axes[-1] == "xyz"
+
+
+def test_poses_without_times_are_not_stored(tmp_path):
+    store = Store(tmp_path / "store", create=True)
+    with pytest.raises(ValueError, match="need the time of every frame"):
+        store_poses(store, "a", replace(made_poses(5), time=None))

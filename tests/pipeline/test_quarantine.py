@@ -1,0 +1,35 @@
+"""The folder of quarantine entries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actionprep.datasets.store import ItemKey
+from actionprep.errors import InputProblem
+from actionprep.pipeline.quarantine import Quarantine
+
+KEY = ItemKey("tracks", "day1/seq.04", "0")
+
+
+def test_an_entry_says_why_where_and_with_what(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "quarantine")
+    quarantine.add(KEY, InputProblem("upside down – twice", frame=7, backend="PyAV"), fingerprint="f")
+    entry = quarantine.get(KEY)
+    assert entry is not None
+    assert (entry.reason, entry.frame, entry.backend, entry.fingerprint) == ("upside down – twice", 7, "PyAV", "f")
+    assert [one.recording for one in quarantine] == ["day1/seq.04"]
+    quarantine.clear(KEY)
+    assert quarantine.get(KEY) is None
+    assert list(quarantine) == []
+
+
+@pytest.mark.parametrize("content", ["", '{"product": "tracks"', '{"product": "tracks"}', "[]"])
+def test_an_entry_that_was_cut_short_counts_as_none(tmp_path: Path, content: str) -> None:
+    quarantine = Quarantine(tmp_path)
+    quarantine.add(KEY, InputProblem("dark"), fingerprint="f")
+    [path] = tmp_path.rglob("*.json")
+    path.write_text(content)
+    assert quarantine.get(KEY) is None
+    assert list(quarantine) == []

@@ -1,0 +1,54 @@
+"""Made poses: sequences of people who move in known ways, and stored items of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from actionprep.datasets.pose_formats.pose_npz import write_pose_npz
+from actionprep.datasets.pose_items import write_pose_item
+from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.store import Store
+
+
+def made_poses(
+    num_frames: int = 12,
+    num_persons: int = 1,
+    *,
+    layout: str = "coco17",
+    dimensions: int = 2,
+    image_size: tuple[int, int] | None = (96, 128),
+    fps: float = 30.0,
+    seed: int = 0,
+    linked: bool = True,
+) -> PoseSequence:
+    """People who stand apart and drift to the right by half a pixel a frame; person 0 is the largest."""
+    joints = skeleton(layout).num_joints
+    generator = np.random.default_rng(seed)
+    body = generator.uniform(0, 1, (num_persons, joints, dimensions))
+    size = 40 - 8 * np.arange(num_persons)[:, None, None]
+    start = np.arange(num_persons)[:, None, None] * 42.0 + 4
+    points = (body * size + start)[None] + 0.5 * np.arange(num_frames)[:, None, None, None]
+    ids = np.broadcast_to(np.arange(num_persons), (num_frames, num_persons))
+    return PoseSequence.of(
+        points,
+        np.full(points.shape[:3], 0.9),
+        skeleton=layout,
+        track_id=ids if linked else None,
+        image_size=image_size,
+        time=np.arange(num_frames) / fps,
+    )
+
+
+def store_poses(store: Store, recording: str, poses: PoseSequence, *, view: str = "0", **told: object) -> None:
+    """Put poses into a store as the pose stage does."""
+    with store.write("pose", recording, view, fingerprint=recording, provenance={"stage": "pose"}) as item:
+        write_pose_item(item, poses, estimator="made", **told)
+
+
+def write_npz(path: Path, poses: PoseSequence, **known: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_pose_npz(path, PoseItem(path.stem, poses, **known))  # type: ignore[arg-type]
+    return path

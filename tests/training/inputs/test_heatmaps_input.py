@@ -1,0 +1,205 @@
+"""Heatmaps as input: what is drawn of the poses of a snippet, and in which channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pose_fakes import CLASSES, make_pose_store, one_recording
+from training_fakes import write_tracks
+
+from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.datasets import SnippetDataset, make_reader, read_table
+from actionprep.training.draws import Draws
+from actionprep.training.inputs.heatmaps import HeatmapsInput, HeatmapsReader, _random_part
+from actionprep.training.inputs.pose import PoseInput
+
+COCO = skeleton("coco17")
+STILL = {"rotation": 0.0, "scale": 0.0, "noise": 0.0, "bones": 0.0, "joint_dropout": 0.0, "view_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return make_pose_store(tmp_path_factory.mktemp("heat") / "store", subjects=1, views=("0", "1"), persons=2)
+
+
+def reader_of(store: Store, views=None, **changes) -> HeatmapsReader:
+    sizes = {"frames": 4, "size": (16, 16), **changes}
+    return make_reader(store, read_table(store, "default"), HeatmapsInput(**sizes), views=views)
+
+
+def drawn_by_hand(points, score, size, padding, sigma=0.6):
+    """One channel a joint, from joints (M, T, K, 2) in px: a plain loop over the published rule, nothing cut off."""
+    seen = points[score > 0]
+    low, high = seen.min(0), seen.max(0)
+    half = ((high - low) / 2 * (1 + padding)).max()
+    corner = (low + high) / 2 - half
+    rows, columns = np.mgrid[0:size, 0:size]
+    volume = np.zeros((points.shape[2], points.shape[1], size, size))
+    for m, t, k in np.ndindex(score.shape):
+        if score[m, t, k] > 0:
+            x, y = (points[m, t, k] - corner) / (2 * half) * size
+            spot = score[m, t, k] * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+            volume[k, t] = np.maximum(volume[k, t], spot)
+    return volume
+
+
+def test_volumes_equal_a_plain_loop_over_the_published_rule(store):
+    poses = make_reader(
+        store, read_table(store, "default"), PoseInput(frames=4, sampling="segments", normalise="none"), views=["0"]
+    ).read([0, 2])
+    clip = reader_of(store, views=["0"], truncate=None, padding=0.25).read([0, 2])["clip"]
+    assert clip.shape == (2, 17, 4, 16, 16)
+    for sample in range(2):
+        points, score = poses["keypoints"][sample].numpy(), poses["score"][sample].numpy()
+        np.testing.assert_allclose(clip[sample], drawn_by_hand(points, score, 16, 0.25), atol=1e-5)
+
+
+def test_limbs_have_a_channel_each(store):
+    reader = reader_of(store, views=["0"], kind="limb")
+    clip = reader.read([0])["clip"]
+    assert clip.shape[1] == len(COCO.limbs) == reader.model_sizes()["in_channels"]
+    assert float(clip.max()) <= 1
+    assert bool((clip > 0).flatten(2).any(-1).all())
+
+
+def test_views_stand_side_by_side_in_the_channels(store):
+    both = reader_of(store)
+    alone = [reader_of(store, views=[view]).read([1])["clip"] for view in "01"]
+    clip = both.read([1])["clip"]
+    torch.testing.assert_close(clip, torch.cat(alone, 1))
+    assert both.model_sizes()["num_joints"] == clip.shape[1] == 34
+    assert both.model_sizes()["maps"] == 2
+
+
+def test_persons_may_keep_volumes_of_their_own(store):
+    merged = reader_of(store, views=["0"]).read([0])["clip"]
+    apart = reader_of(store, views=["0"], merge="separate")
+    each = apart.read([0])["clip"]
+    assert each.shape == (1, 2, 17, 4, 16, 16)
+    torch.testing.assert_close(each.amax(1), merged)
+    assert apart.model_sizes()["num_joints"] == 17
+    beside = reader_of(store, views=["0"], merge="channels", persons=3)
+    assert beside.read([0])["clip"].shape == (1, 51, 4, 16, 16)
+    torch.testing.assert_close(beside.read([0])["clip"][:, :34], each.flatten(1, 2))
+    assert not beside.read([0])["clip"][:, 34:].any()
+    assert beside.model_sizes()["in_channels"] == 51
+
+
+def test_poses_in_space_are_seen_from_three_sides(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
+    three = reader_of(store)
+    clip = three.read([0])["clip"]
+    assert clip.shape[1] == three.model_sizes()["in_channels"] == 60
+    assert three.model_sizes()["maps"] == 3
+    torch.testing.assert_close(clip[:, 20:40], reader_of(store, planes=("xz",)).read([0])["clip"])
+
+
+def test_the_whole_image_is_shown_on_request(tmp_path):
+    points = np.full((4, 1, 17, 2), 25.0)
+    points[:, :, 0] = (75, 50)
+    store = one_recording(tmp_path / "a", points, image_size=[100, 100])
+    clip = reader_of(store, compact=False, size=(20, 20)).read([0])["clip"]
+    assert np.unravel_index(int(clip[0, 0, 0].argmax()), (20, 20)) == (10, 15)
+    assert np.unravel_index(int(clip[0, 1, 0].argmax()), (20, 20)) == (5, 5)
+    unknown = one_recording(tmp_path / "b", points, image_size=None)
+    with pytest.raises(UserError, match="Heatmaps of the whole image need its size"):
+        reader_of(unknown, compact=False).read([0])
+
+
+def test_joints_are_changed_before_they_are_drawn(store):
+    still = {**STILL, "crop_area": (1.0, 1.0), "crop_aspect": 1.0}
+    plain = reader_of(store, views=["0"], sampling="smooth", crop=0, time_warp=0, truncate=None, **still)
+    centre = plain.read([0])["clip"]
+
+    def trained(**changes):
+        settings = HeatmapsInput(**{**plain.settings.model_dump(), **changes})
+        return SnippetDataset(store, inputs=settings, views=["0"], rows=[0], train=True).batch([0], augment=True)
+
+    torch.testing.assert_close(trained()["clip"], centre, atol=1e-4, rtol=0)
+    turned = trained(rotation=0.5)["clip"]
+    assert not torch.allclose(turned, centre, atol=0.1)
+    mirrored = trained(flip=1.0)["clip"]
+    torch.testing.assert_close(mirrored[:, 0, :, :, 1:].flip(-1), centre[:, 0, :, :, 1:], atol=1e-3, rtol=0)
+    left, right = COCO.index("left_wrist"), COCO.index("right_wrist")
+    torch.testing.assert_close(mirrored[:, left, :, :, 1:].flip(-1), centre[:, right, :, :, 1:], atol=1e-3, rtol=0)
+
+
+def test_training_batches_hold_volumes_alone(store):
+    dataset = SnippetDataset(store, inputs=HeatmapsInput(frames=4, size=(8, 8)), train=True)
+    batch = dataset.batch([0, 1], augment=True)
+    assert set(batch) == {"clip", "duration", "label", "target", "row"}
+    again = dataset.batch([1], augment=True)
+    torch.testing.assert_close(batch["clip"][1:], again["clip"])
+
+
+def test_test_variants_are_other_frames_of_the_segments(store):
+    dataset = SnippetDataset(store, inputs=HeatmapsInput(frames=4, size=(8, 8)))
+    first = dataset.batch([0])["clip"]
+    dataset.variant = 1
+    other = dataset.batch([0], augment=True)["clip"]
+    assert other.shape == first.shape
+    assert not torch.equal(first, other)
+    assert torch.equal(other, dataset.batch([0], augment=True)["clip"])
+
+
+def test_views_that_are_left_out_are_empty(store):
+    reader = reader_of(store)
+    batch = reader.read([0, 1])
+    alone = reader.without_views(batch, [True, False])["clip"]
+    assert torch.equal(alone[:, :17], batch["clip"][:, :17])
+    assert not alone[:, 17:].any()
+
+
+def test_a_snippet_of_nobody_and_one_of_a_single_place_are_drawn(tmp_path):
+    nobody = one_recording(tmp_path / "a", np.zeros((4, 1, 17, 2)), np.zeros((4, 1, 17)))
+    assert not reader_of(nobody).read([0])["clip"].any()
+    place = one_recording(tmp_path / "b", np.full((4, 1, 17, 2), 7.0))
+    clip = reader_of(place, size=(9, 9)).read([0])["clip"]
+    assert bool(torch.isfinite(clip).all())
+    assert float(clip.amax()) > 0.4
+
+
+def test_random_parts_lie_inside_and_fill_the_range_of_areas():
+    boxes = torch.tensor([[10.0, 20.0, 110.0, 120.0]]).repeat(500, 1)
+    parts = _random_part(boxes, Draws(0, 0, range(500)), 1, (0.56, 1.0), 4 / 3)
+    assert float(parts[:, :2].min()) >= 10
+    assert float(parts[:, 2:].amax()) <= 120
+    sides = parts[:, 2:] - parts[:, :2]
+    area = sides.prod(1) / 1e4
+    assert float(area.min()) == pytest.approx(0.56, abs=0.02)
+    assert float(area.max()) == pytest.approx(1.0, abs=0.06)
+    aspect = sides[:, 0] / sides[:, 1]
+    assert 0.74 < float(aspect.min()) < 0.8
+    assert 1.25 < float(aspect.max()) < 1.34
+
+
+def test_heatmaps_are_read_from_the_poses_of_the_store(store, tmp_path):
+    assert HeatmapsReader.reads(HeatmapsInput()) == "pose"
+    tracks = Store(tmp_path / "store", create=True)
+    write_tracks(tracks, "a", "0", direction=(1, 0))
+    with pytest.raises(UserError, match=r"reads 'pose', and the store .* has none of it; it has tracks"):
+        HeatmapsReader.check_store(HeatmapsInput(), tracks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": (0, 8)}, "at least one pixel"),
+        ({"crop_area": (0.9, 0.5)}, "Shares of the area rise"),
+        ({"planes": ()}, "Name at least one plane"),
+    ],
+)
+def test_impossible_volumes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        HeatmapsInput(**changes)
+
+
+def test_the_random_numbers_of_a_sample_do_not_depend_on_its_batch(store):
+    reader = reader_of(store, views=["0"])
+    draws = [Draws(1, 2, rows) for rows in ([0, 1, 2], [2])]
+    together, alone = (reader.augment(reader.read(one.rows, one), Draws(3, 2, one.rows)) for one in draws)
+    torch.testing.assert_close(together["clip"][2:], alone["clip"], atol=1e-5, rtol=0)
+    assert reader.table.labels == CLASSES

@@ -1,0 +1,178 @@
+"""Every recipe on poses and heatmaps, at a small size, from a store to logits, weights and predictions."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from pose_fakes import CLASSES, make_pose_store, write_pose
+from torch import Tensor, nn
+
+from actionprep.datasets.store import Store
+from actionprep.training.checkpoints import model_sizes
+from actionprep.training.datasets import SnippetDataset, model_inputs
+from actionprep.training.fit import fit
+from actionprep.training.models.registry import build_model, model_card
+from actionprep.training.parts import SplitChoice
+from actionprep.training.predict import predict
+from actionprep.training.recipes import Recipe, choose_recipe, find_recipe, recipe_names
+from actionprep.training.test import run_test
+
+NAMES = [name for name in recipe_names() if find_recipe(name).product in ("pose", "heatmaps")]
+_VIT = {"width": 32, "depth": 2, "heads": 2}
+_BERT = {**_VIT, "representation": 16, "hidden": 32, "dropout": 0.0}
+SMALL: dict[str, dict[str, object]] = {
+    "vivit-1": {**_VIT, "tubelet": [4, 8, 8]},
+    "vivit-1-big": {**_VIT, "tubelet": [4, 8, 8]},
+    "vivit-1-small-tube": {**_VIT, "tubelet": [4, 8, 8]},
+    "vivit-2": {**_VIT, "tubelet": [4, 8, 8], "head_width": 8},
+    "heatmap-transformer": _VIT,
+    "heatmap-transformer-big": _VIT,
+    "heatmap-transformer-small": {**_VIT, "dropout": 0.0},
+    "motionbert": _BERT,
+    "motionbert-heatmap": _BERT,
+    "poseconv3d": {"base_channels": 4, "stage_blocks": [1, 1, 1], "dropout": 0.0},
+    "poseconv3d-small": {"base_channels": 4, "dropout": 0.0},
+    "skeleton-tcn": {"width": 48, "dropout": 0.0},
+    "skeleton-transformer": {"width": 32, "depth": 1, "dropout": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return make_pose_store(tmp_path_factory.mktemp("recipes") / "store", subjects=3, views=("0", "1"), persons=2)
+
+
+def small(name: str, **changes: object) -> Recipe:
+    sizes = {f"sizes.{key}": value for key, value in SMALL[name].items()}
+    maps = {"input.size": [16, 16]} if find_recipe(name).product == "heatmaps" else {}
+    return find_recipe(name).changed({**sizes, **maps, "input.frames": 8, **changes})
+
+
+@functools.cache
+def batch_of(name: str, folder: str) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Sizes of the model, and what it reads of six snippets."""
+    recipe = small(name)
+    dataset = SnippetDataset(Store(folder), inputs=recipe.input)
+    return model_sizes(recipe, dataset.reader), dataset.batch(range(6))
+
+
+def made(name: str, store: Store) -> tuple[nn.Module, dict[str, Tensor], Tensor]:
+    sizes, batch = batch_of(name, str(store.path))
+    torch.manual_seed(0)
+    model = build_model(small(name).model, num_classes=3, **sizes)
+    return model, model_inputs(model, batch), batch["label"]
+
+
+def loss_of(logits: Tensor, label: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), label)
+
+
+def test_every_recipe_is_tested_here():
+    assert set(NAMES) == set(SMALL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_snippet_goes_forward_and_its_loss_back(name, store):
+    model, inputs, label = made(name, store)
+    logits = model(**inputs)
+    assert logits.shape == (6, 3)
+    loss_of(logits, label).backward()
+    without = [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_weights_give_the_same_logits(name, store):
+    model, inputs, _ = made(name, store)
+    other, _, _ = made(name, store)
+    with torch.no_grad():
+        for one in other.parameters():
+            one.add_(1.0)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(**inputs), other.eval()(**inputs))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_batch_can_be_learnt(name, store):
+    model, inputs, label = made(name, store)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    first = loss_of(model(**inputs), label).item()
+    for _ in range(120):
+        loss = loss_of(model(**inputs), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.5 * first:
+            return
+    pytest.fail(f"the loss went from {first:.3f} to {loss.item():.3f}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_trains_and_stays_near_float32(name, store):
+    model, inputs, label = made(name, store)
+    model.eval()
+    with torch.no_grad():
+        exact = model(**inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(**inputs)
+        loss = loss_of(logits, label)
+    loss.backward()
+    assert (logits.float() - exact).abs().max() < 0.1 * max(float(exact.abs().max()), 1.0)
+
+
+@pytest.mark.parametrize("name", ["motionbert-heatmap"])
+def test_a_volume_for_each_person_is_read_by_the_model_that_takes_it(name, store):
+    recipe = small(name, **{"input.merge": "separate"})
+    dataset = SnippetDataset(store, inputs=recipe.input)
+    model = build_model(recipe.model, num_classes=3, **model_sizes(recipe, dataset.reader))
+    batch = dataset.batch([0, 1])
+    assert batch["clip"].shape[:3] == (2, 4, 17)
+    assert model(**model_inputs(model, batch)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_names_what_it_is_and_its_product(name):
+    recipe = find_recipe(name)
+    assert model_card(recipe.model).product == recipe.product
+    assert recipe.reads == "pose"
+    assert len(recipe.doc) > 40
+
+
+def test_published_recipes_name_the_faults_that_they_fix():
+    for name in ("vivit-2", "heatmap-transformer", "motionbert-heatmap", "motionbert", "poseconv3d", "vivit-1"):
+        assert "Fixed:" in find_recipe(name).doc
+
+
+def test_published_presets_keep_their_sizes():
+    assert find_recipe("heatmap-transformer").input.frames == 48
+    assert find_recipe("vivit-1").input.frames == 56
+    assert find_recipe("motionbert").input.frames == 243
+    for name in ("vivit-1", "heatmap-transformer-big", "poseconv3d", "motionbert-heatmap"):
+        assert find_recipe(name).input.size == (56, 56)
+
+
+def test_poses_alone_choose_the_skeleton_tcn(store):
+    choice = choose_recipe(store)
+    assert choice.recipe.name == "skeleton-tcn"
+    assert choice.why == "the store holds pose"
+
+
+@pytest.mark.parametrize("name", ["skeleton-tcn", "heatmap-transformer-small"])
+def test_a_run_trains_tests_and_predicts_from_poses(name, tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=4)
+    recipe = small(name, epochs=30 if name == "skeleton-tcn" else 1, batch=8, test_variants=2, ema="none", mixup="none")
+    split = SplitChoice(by="subject", train=("1", "2"), val=("3",), test=("4",))
+    run = fit(store, recipe, tmp_path / "run", split=split, device="cpu", tensorboard=False)
+    tested = run_test(run, repeats=10)
+    assert run.facts["pipeline"]["product"] == "pose"
+    if name == "skeleton-tcn":
+        assert tested["figures"]["accuracy"] == 1.0
+    new = Store(tmp_path / "new", create=True)
+    write_pose(new, "take", label="spread", frames=24, seed=99)
+    [timeline] = predict(run, new, device="cpu")
+    assert timeline.labels == CLASSES
+    assert (timeline.onset[0], timeline.offset[-1]) == pytest.approx((0.0, 2.4))
+    np.testing.assert_allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
