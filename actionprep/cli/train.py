@@ -197,6 +197,45 @@ def score(
 
 @app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
 @guarded
+def fuse(
+    runs: Annotated[list[str], typer.Argument(help="Two runs or more, or cross-validations, by name or folder.")],
+    out: Annotated[Text, typer.Option("--out", "-o", help="Name of the folder. (default: fusion and time)")] = None,
+    weights: Annotated[
+        Texts, typer.Option(help="val: chosen on val; equal; or one number a run. (default: val)")
+    ] = None,
+    device: DeviceOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Average the probabilities of several runs on the same snippets and split, whatever they read."""
+    from actionprep.cli import output
+    from actionprep.training.fusion import fuse as fuse_runs
+    from actionprep.training.fusion import fuse_folds
+
+    places = [_runs_folder(one, study) for one in runs]
+    folder = places[0].parent / (out or f"fusion-{_stamp()}")
+    tell = (lambda _: None) if json else output.note
+    weighting = _weighting(weights or ["val"])
+    if all((place / "folds.json").is_file() for place in places):
+        document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
+        if json:
+            output.print_json({"run": str(folder), **document})
+            return
+        columns = list(document["folds"][0])
+        output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in document["folds"]])
+        output.print_table("Together", ("figure", "value"), [(k, _shown(v)) for k, v in document["summary"].items()])
+        return
+    made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
+    if json:
+        output.print_json({"run": str(folder), "weights": made.weights, **made.tested})
+        return
+    _print_test(made.tested)
+    output.note(f"Wrote {made.folder}")
+
+
+@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@guarded
 def predict(
     videos: Annotated[
         list[str], typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")
@@ -411,6 +450,26 @@ def _run(name: str | None, study: Path | None) -> Any:
             raise
         runs = Path("runs")
     return Run.open(_last_run(runs) if name is None else runs / name)
+
+
+def _runs_folder(name: str, study: Path | None) -> Path:
+    """The folder of a run, or of a cross-validation, by its path or its name in the study."""
+    from actionprep.api import open_study
+
+    if Path(name).is_dir():
+        return Path(name)
+    return open_study(study).folder.runs / name
+
+
+def _weighting(given: list[str]) -> Any:
+    from actionprep.errors import UserError
+
+    if given in (["val"], ["equal"]):
+        return given[0]
+    try:
+        return tuple(float(one) for one in given)
+    except ValueError:
+        raise UserError(f"--weights takes val, equal, or one number a run; got {' '.join(given)}.") from None
 
 
 def _last_run(runs: Path, *, folds: bool = False) -> Path:

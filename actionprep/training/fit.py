@@ -186,7 +186,7 @@ def fit_folds(
             }
         )
         arrays.append(saved_arrays(run))
-    summary = _over_folds(arrays, rows)
+    summary = over_folds(arrays, rows)
     outer = Run(folder)
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", {"by": by, "folds": rows, "summary": summary, "recipe": chosen.name})
@@ -341,39 +341,13 @@ def _prepare_folder(
     run.change(**plan.facts(), published_weights=weights is not None)
 
 
-<<<<<<< HEAD
 def _plan_of(run: Run, store: Store) -> _Plan:
     """The plan that a run was begun with; raises UserError when the store has changed since."""
-=======
-def _resumed(
-    run: Run,
-    store: Store,
-    *,
-    device: str,
-    devices: int,
-    num_nodes: int,
-    threads: int | None,
-    on_epoch: Callable[[EpochReport], None] | None,
-    tell: Told,
-) -> Run:
-    facts = run.facts
-    if facts["state"]["complete"]:
-        tell(f"The training in {run.folder} is complete.")
-        return run
-    digest = input_digest(store, run.recipe.reads, facts["snippets"])
-    if digest != facts["input_digest"]:
-        raise UserError(
-            f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
-            f"{digest[:12]}, then {facts['input_digest'][:12]}). Its numbers would not be those of one training: "
-            "begin a "
-            "new one."
-        )
->>>>>>> skel
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.datasets import read_table
 
     facts = run.facts
-    digest = input_digest(store, run.recipe.product, facts["snippets"])
+    digest = input_digest(store, run.recipe.reads, facts["snippets"])
     if digest != facts["input_digest"] and not facts["state"]["complete"]:
         raise UserError(
             f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
@@ -581,18 +555,10 @@ def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path |
             workers=recipe.workers,
         )
 
-<<<<<<< HEAD
     card = _card(plan, reader, phase)
     model = _fresh_model(recipe, card)
     if start is not None and start.exists():
         model.load_state_dict(read_safely(start)["state_dict"])
-=======
-    card = card_of(recipe, plan.table, plan.views, reader, pipeline=pipeline_of(plan.store, recipe.reads), phase=phase)
-    torch.manual_seed(recipe.seed)
-    model = make_model(card)
-    if weights is not None:
-        weights(model)
->>>>>>> skel
     if recipe.compile:
         model.compile()
     return ClassifierTask(
@@ -609,7 +575,7 @@ def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path |
 def _card(plan: _Plan, reader: ProductReader, phase: Phase) -> dict[str, Any]:
     from actionprep.training.checkpoints import card_of
 
-    pipeline = pipeline_of(plan.store, plan.recipe.product)
+    pipeline = pipeline_of(plan.store, plan.recipe.reads)
     return card_of(plan.recipe, plan.table, plan.views, reader, pipeline=pipeline, phase=phase)
 
 
@@ -712,7 +678,8 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures over the test snippets of all folds together, and their mean and spread over the folds."""
     from actionprep.training import metrics
 
     actual, predicted = (np.concatenate([one[name] for one in arrays]) for name in ("actuals", "predictions"))

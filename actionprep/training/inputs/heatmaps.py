@@ -146,7 +146,7 @@ class HeatmapsReader(PoseSamples):
     def _finished(self, points: Tensor, score: Tensor, batch: Batch, draws: Draws | None) -> Batch:
         import torch
 
-        from actionprep.training.heatmaps import joint_heatmaps, limb_heatmaps, project, to_grid
+        from actionprep.datasets.heatmaps import joint_heatmaps, limb_heatmaps, project, to_grid
 
         settings, views = self.settings, len(self.views)
         planes = [project(points, score, plane)[0] for plane in self._planes] if self.dims == 3 else [points]
