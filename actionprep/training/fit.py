@@ -202,7 +202,7 @@ def fit_folds(
             }
         )
         arrays.append(saved_arrays(run))
-    summary = _over_folds(arrays, rows)
+    summary = over_folds(arrays, rows)
     outer = Run(folder)
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", {"by": by, "folds": rows, "summary": summary, "recipe": chosen.name})
@@ -582,6 +582,7 @@ def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path |
             _dataset(plan, reader, rows, train=train),
             batch=recipe.batch,
             shuffle=train,
+            balanced=train and recipe.sampler == "balanced",
             workers=recipe.workers,
         )
 
@@ -710,7 +711,8 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures over the test snippets of all folds together, and their mean and spread over the folds."""
     from actionprep.training import metrics
 
     actual, predicted = (np.concatenate([one[name] for one in arrays]) for name in ("actuals", "predictions"))
