@@ -143,7 +143,7 @@ class Pose(FrameStage, ViewStage):
     def identity(cls, settings: PoseSettings) -> dict[str, str]:  # noqa: D102
         if settings.backend == "import":
             return {"backend": "import"}
-        found = dict(_estimator(settings).identity())
+        found = dict(_identity(settings))
         if settings.boxes == "rtdetr":
             found |= _people(settings).identity()
         return found
@@ -243,6 +243,16 @@ def _estimator(settings: PoseSettings) -> PoseEstimator:
         _open_estimators.clear()
         _open_estimators[known] = open_estimator(settings.backend, **options)
     return _open_estimators[known]
+
+
+def _identity(settings: PoseSettings) -> dict[str, str]:
+    """What the estimator says of itself; MediaPipe's worker need not be started for that."""
+    if settings.backend != "mediapipe":
+        return _estimator(settings).identity()
+    from actionprep.pipeline.pose_backends.mediapipe import installed_identity
+
+    options = _options(settings)
+    return installed_identity(options.pop("environment"), **options)
 
 
 def _options(settings: PoseSettings) -> dict[str, Any]:
