@@ -137,6 +137,18 @@ def storage_table(_: str) -> str:
     return _table(("storage", "a frame", "of raw", "to write a frame", f"to read {settings['clip']} frames"), rows)
 
 
+def precision_table(_: str) -> str:
+    """How many times faster each number format and layout trains, from benchmarks/results/precision.json."""
+    found = json.loads((ROOT / "benchmarks/results/precision.json").read_text(encoding="utf-8"))
+    ways = list(dict.fromkeys(way for sides in found["groups"].values() for way in sides if way != "float32"))
+    rows = []
+    for name, sides in found["groups"].items():
+        plain = sides["float32"]["clips_per_s"]
+        told = [f"{sides[way]['clips_per_s'] / plain:.2f}" if way in sides else "" for way in ways]
+        rows.append((f"`{name}`", f"{plain:.1f}", *told))
+    return _table(("model", "float32, clips/s", *ways), rows)
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "settings": settings_table,
     "stages": stages_table,
@@ -146,6 +158,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "benchmarks": benchmarks_table,
     "machines": machines_table,
     "storage": storage_table,
+    "precision": precision_table,
 }
 
 
