@@ -198,7 +198,7 @@ def _boxes(xy: Tensor, score: Tensor, *, padding: float, square: bool) -> Tensor
     """(N, 4) around all joints seen; of a sample that shows nobody, or one place only, a box of side 1 or so."""
     import torch
 
-    from actionprep.training.heatmaps import compact_boxes
+    from actionprep.datasets.heatmaps import compact_boxes
 
     boxes = compact_boxes(xy, score, padding=padding, square=square, least_side=0.0)
     side = boxes[:, 2:] - boxes[:, :2]
