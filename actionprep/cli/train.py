@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from actionprep.cli import train_runs
 from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, StudyOption, guarded
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ def fit(
     nodes: Annotated[int, typer.Option(help="Machines of one training.", min=1)] = 1,
     threads: ThreadsOption = None,
     wandb: Annotated[Optional[bool], typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases too.")] = None,  # noqa: UP045
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Only find which learning rate suits: a curve and a suggestion, no run.")
+    ] = False,
+    overfit: Annotated[
+        bool, typer.Option("--overfit", help="Only check that the model can learn one batch by heart, no run.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run of that name, or with the last one.")
     ] = False,
@@ -90,7 +97,6 @@ def fit(
     from actionprep.cli import output
     from actionprep.training.fit import fit as train
     from actionprep.training.fit import fit_folds, parts_of_run
-    from actionprep.training.parts import SplitChoice
     from actionprep.training.weights import starting_weights
 
     where = _Place.find(store, study)
@@ -107,20 +113,14 @@ def fit(
     if epochs is not None:
         given["epochs"] = epochs
     tell = (lambda _: None) if json else output.note
-    choice = SplitChoice(
-        by=settings.by,
-        val_share=settings.val,
-        test_share=settings.test,
-        train=settings.train_groups,
-        val=settings.val_groups,
-        test=settings.test_groups,
-        stored=settings.split,
-        allow_single=settings.allow_single,
-        seed=settings.seed,
-    )
+    choice = split_of(settings)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
+    if find_lr or overfit:
+        _check_first(where, settings, given, choice, overfit=overfit, run=run, tell=tell, json=json)
+        return
+    _check_name(run, devices * nodes)
     begun = where.begun(run, folds=folds is not None) if resume else None
-    if begun is not None and folds is None:
+    if begun is not None and folds is None and (begun / "run.json").exists():
         # What the command line does not name stays as the run began, whatever the study's file says by now.
         folder, chosen = begun, _recipe_of(begun, recipe, {**_changes(changes), **_given(epochs=epochs, seed=seed)})
         about_split = any(one is not None for one in (by, val, test_share, split, allow_single)) or any(
@@ -148,7 +148,7 @@ def fit(
     with _epochs(quiet=json) as on_epoch:
         if folds is not None:
             found = fit_folds(
-                where.store, chosen, folder, by=_group(folds), num_folds=num_folds, on_epoch=on_epoch, **options
+                where.store, chosen, folder, by=group_of(folds), num_folds=num_folds, on_epoch=on_epoch, **options
             )
         else:
             made = train(where.store, chosen, folder, on_epoch=on_epoch, **options)
@@ -213,7 +213,7 @@ def fuse(
     from actionprep.training.fusion import fuse as fuse_runs
     from actionprep.training.fusion import fuse_folds
 
-    places = [_runs_folder(one, study) for one in runs]
+    places = [_run_folder(one, study) for one in runs]
     folder = places[0].parent / (out or f"fusion-{_stamp()}")
     tell = (lambda _: None) if json else output.note
     weighting = _weighting(weights or ["val"])
@@ -244,6 +244,11 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
     length: Annotated[Optional[float], typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,  # noqa: UP045
+    threshold: Annotated[
+        float,
+        typer.Option(help="Least probability of a label to be said; with several labels at least 0.5.", min=0, max=1),
+    ] = 0.0,
+    min_length: Annotated[float, typer.Option(help="Shorter segments, in ms, are left out.", min=0)] = 0.0,
     stride: Annotated[
         float | None, typer.Option(help="From window to window in ms. (default: a quarter)", min=1)
     ] = None,
@@ -263,17 +268,21 @@ def predict(
         overlay=overlay,
         length_ms=length,
         stride_ms=stride,
+        threshold=threshold,
+        min_length_ms=min_length,
         device=device or "auto",
     )
     if json:
         output.print_json(found.document())
         return
-    rows = [
-        (f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.timeline.segments()
-    ]
+    rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
     output.print_table("Timeline", ("onset", "offset", "label", "probability"), rows)
     for path in found.files:
         output.note(f"Wrote {path}")
+
+
+for _command in (train_runs.compare, train_runs.sweep, train_runs.export, train_runs.slurm):
+    app.command(rich_help_panel=WORK, cls=ManyValuesCommand)(_command)
 
 
 @app.command(rich_help_panel=KNOW)
@@ -372,6 +381,23 @@ class _Place:
         return self.runs / run if run is not None else _last_run(self.runs, folds=folds)
 
 
+def split_of(settings: TrainSettings) -> Any:
+    """The split that the settings ask for."""
+    from actionprep.training.parts import SplitChoice
+
+    return SplitChoice(
+        by=settings.by,
+        val_share=settings.val,
+        test_share=settings.test,
+        train=settings.train_groups,
+        val=settings.val_groups,
+        test=settings.test_groups,
+        stored=settings.split,
+        allow_single=settings.allow_single,
+        seed=settings.seed,
+    )
+
+
 def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> tuple[Any, str]:
     from actionprep.training.recipes import choose_recipe, find_recipe
 
@@ -396,6 +422,77 @@ def _recipe_of(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
     return begun.changed({"min_steps": begun.min_steps, **changes}, where="the command line") if changes else "auto"
 
 
+def _check_name(run: str | None, processes: int) -> None:
+    """Processes that torchrun or srun started each name the run by their own clock."""
+    import os
+
+    from actionprep.errors import UserError
+
+    started = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if run is None and processes > 1 and started:
+        raise UserError(
+            "Several processes of one training need one folder: name the run with --run. 'actiontrain slurm' writes a "
+            "job script that does."
+        )
+
+
+def _check_first(
+    where: _Place,
+    settings: TrainSettings,
+    changes: dict[str, Any],
+    choice: Any,
+    *,
+    overfit: bool,
+    run: str | None,
+    tell: Any,
+    json: bool,
+) -> None:
+    """`fit --find-lr` and `fit --overfit`: look before training."""
+    from actionprep.cli import output
+    from actionprep.training.checks import find_learning_rate, overfit_one_batch
+
+    recipe, why = _recipe(where.store, settings, changes)
+    tell(f"Recipe {recipe.name}: {why}")
+    train_runs._use_threads(settings.threads)
+    options: dict[str, Any] = {
+        "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
+    }  # fmt: skip
+    if overfit:
+        one = overfit_one_batch(where.store, recipe, **options)
+        document = {
+            "learnt": one.learnt, "accuracy": one.accuracy, "steps": len(one.losses), "samples": one.samples,
+            "first_loss": float(one.losses[0]), "last_loss": float(one.losses[-1]),
+        }  # fmt: skip
+        if json:
+            output.print_json(document)
+        else:
+            output.print_table(
+                "One batch", ("figure", "value"), [(k.replace("_", " "), _shown(v)) for k, v in document.items()]
+            )
+            if one.learnt:
+                output.note("The model learns this batch by heart: model, input and loss fit each other.")
+            else:
+                output.warn(
+                    "The model does not learn one batch by heart. Try another rate (--set optimizer.learning_rate=1e-3, or "
+                    "--find-lr); look at the input with 'actionprep show'; make sure that labels are those of the snippets."
+                )
+        if not one.learnt:
+            raise typer.Exit(1)
+        return
+    found = find_learning_rate(where.store, recipe, **options)
+    paths = found.write(where.runs / (run or f"{recipe.name}-learning-rate"))
+    if json:
+        output.print_json(
+            {"suggestion": found.suggestion, "highest": found.highest, "rates": found.rates.tolist(),
+             "losses": found.losses.tolist(), "files": [str(path) for path in paths]}
+        )  # fmt: skip
+        return
+    output.note(f"The loss falls fastest at {found.suggestion:.2g}, and no longer from {found.highest:.2g}.")
+    for path in paths:
+        output.note(f"Wrote {path}")
+    output.print_next(f"actiontrain fit --set optimizer.learning_rate={found.suggestion:.2g}", "trains with it")
+
+
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -418,7 +515,8 @@ def _changes(given: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def _group(name: str) -> Any:
+def group_of(name: str) -> Any:
+    """What --folds names, checked."""
     from actionprep.errors import UserError, nearest
 
     known = ("subject", "session", "recording")
@@ -437,22 +535,28 @@ def _part(name: str) -> Any:
 
 
 def _run(name: str | None, study: Path | None) -> Any:
-    from actionprep.api import open_study
-    from actionprep.errors import UserError
     from actionprep.training.run import Run
 
     if name is not None and Path(name).is_dir():
         return Run.open(name)
-    try:
-        runs = open_study(study).folder.runs
-    except UserError:
-        if study is not None or not Path("runs").is_dir():
-            raise
-        runs = Path("runs")
+    runs = runs_folder(study)
     return Run.open(_last_run(runs) if name is None else runs / name)
 
 
-def _runs_folder(name: str, study: Path | None) -> Path:
+def runs_folder(study: Path | None) -> Path:
+    """The folder of runs of the study, or runs here, where stores without a study were trained on."""
+    from actionprep.api import open_study
+    from actionprep.errors import UserError
+
+    try:
+        return open_study(study).folder.runs
+    except UserError:
+        if study is not None or not Path("runs").is_dir():
+            raise
+        return Path("runs")
+
+
+def _run_folder(name: str, study: Path | None) -> Path:
     """The folder of a run, or of a cross-validation, by its path or its name in the study."""
     from actionprep.api import open_study
 

@@ -6,6 +6,8 @@ import contextlib
 import logging
 import math
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,6 +134,20 @@ def fit(
     return run
 
 
+def first_task(
+    store: Store | str | Path,
+    recipe: Recipe | str = "auto",
+    *,
+    snippets: str = "default",
+    split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
+    views: Sequence[str | int] | None = None,
+) -> ClassifierTask:
+    """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
+    store = store if isinstance(store, Store) else Store(store)
+    plan = _Plan.make(store, _resolve(store, recipe, _silent), snippets=snippets, split=split, views=views)
+    return make_task(plan, _reader(plan), plan.phases[0])
+
+
 def fit_folds(
     store: Store | str | Path,
     recipe: Recipe | str = "auto",
@@ -246,7 +262,7 @@ class _Plan:
             f"{len(self.table.labels)} classes: {', '.join(self.table.labels)}{views}",
             self.parts.why,
             *describe(self.parts, self.table),
-            *mixtures(self.store, self.recipe.product, self.views),
+            *mixtures(self.store, self.recipe.reads, self.views),
         ]
 
     def facts(self) -> dict[str, Any]:
@@ -389,7 +405,7 @@ def _check_same(
     if views:
         from actionprep.training.datasets import choose_views
 
-        chosen = choose_views(plan.store, plan.recipe.product, plan.table, views)
+        chosen = choose_views(plan.store, plan.recipe.reads, plan.table, views)
         if chosen != plan.views:
             differing.append(f"views are {' '.join(plan.views)}, not {' '.join(chosen)}")
     if split != SplitChoice():
@@ -531,10 +547,25 @@ def _train_phase(
             enable_autolog_hparams=False,
             default_root_dir=str(run.folder),
         )
-        with callbacks.memory_explained(recipe, accelerator):
+        with callbacks.memory_explained(recipe, accelerator), _interruptible(trainer):
             trainer.fit(task, ckpt_path=resume, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interruptible(trainer: Any) -> Iterator[None]:
+    """Ctrl-C as KeyboardInterrupt, which Lightning turns into an exit with code 1 and a deaf ear for a second one."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path | None = None) -> ClassifierTask:
@@ -616,8 +647,10 @@ def _dataset(plan: _Plan, reader: ProductReader, rows: np.ndarray, *, train: boo
 
 def is_first_process() -> bool:
     """Whether this process is the one of its training that writes; the others only compute."""
-    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
+    if "RANK" in os.environ:
+        # torchrun numbers processes by itself, not by SLURM's order of nodes.
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
 
 
 def _shared_folder(folder: Path, *, several: bool) -> Path:

@@ -152,12 +152,10 @@ class Recipe(Settings):
             if name not in known:
                 raise UserError(f"Unknown table [{name}] in {where}.{nearest(name, known)} Tables: {', '.join(known)}.")
         values = {name: value for name, value in tables.items() if name != "recipe"}
-        values = _without_word_for_none({**tables.get("recipe", {}), **values}, _NONE_KEYS)
-        product = values.get("product", cls.model_fields["product"].default)
-        if isinstance(values.get("input"), Mapping):
-            nameless = _none_keys(find_input(product).Settings)
-            values["input"] = _without_word_for_none(values["input"], nameless)
-        return cls.read(values, where=where)
+        given = {**tables.get("recipe", {}), **values}
+        product = given.get("product", cls.model_fields["product"].default)
+        keys = _NONE_KEYS | _keys_of_none(find_input(product).Settings)
+        return cls.read(_without_word_for_none(given, keys), where=where)
 
     @property
     def reads(self) -> str:
@@ -328,17 +326,13 @@ def _without_word_for_none(values: Any, keys: frozenset[str]) -> Any:
     return values
 
 
-def _none_keys(*models: type[Settings]) -> frozenset[str]:
-    """Settings that may be not set."""
-    return frozenset(
-        key
-        for model in models
-        for key, field in model.model_fields.items()
-        if type(None) in getattr(field.annotation, "__args__", ())
-    )
+def _keys_of_none(*models: type[Settings]) -> frozenset[str]:
+    """Names of the settings that may be not set."""
+    fields = [pair for model in models for pair in model.model_fields.items()]
+    return frozenset(key for key, field in fields if type(None) in getattr(field.annotation, "__args__", ()))
 
 
-_NONE_KEYS = _none_keys(Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
+_NONE_KEYS = _keys_of_none(Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
 
 register(
     "view-transformer",

@@ -178,7 +178,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def count_flops(model: nn.Module, *inputs: Tensor) -> int:
+def count_flops(model: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
     """Floating-point operations of one forward pass: a multiplication and its addition are two.
 
     Counts matrix products, convolutions and attention (torch.utils.flop_counter) and recurrent layers, not
@@ -205,7 +205,7 @@ def count_flops(model: nn.Module, *inputs: Tensor) -> int:
     model.eval()
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            model(*inputs)
+            model(*inputs, **named)
     finally:
         model.train(was_training)
         for hook in hooks:

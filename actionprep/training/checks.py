@@ -1,0 +1,309 @@
+"""Before a long training: which learning rate it stands, and whether it can learn one batch at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.parts import Parts, SplitChoice
+from actionprep.training.recipes import Recipe
+from actionprep.training.run import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    from actionprep.datasets.splits import SplitAssignment
+    from actionprep.training.inputs.base import Batch
+    from actionprep.training.task import ClassifierTask
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """Loss while the learning rate rises from step to step.
+
+    rates, losses (S) float64, losses smoothed; suggestion: the rate at which the loss falls fastest; highest: the one
+    from which it no longer falls. Use one between them, or the suggestion.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    suggestion: float
+    highest: float
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write learning_rate.csv and learning_rate.png into a folder; returns their paths."""
+        folder = Path(folder)
+        paths = [folder / "learning_rate.csv", folder / "learning_rate.png"]
+        rows = (f"{rate:.6g},{loss:.6g}" for rate, loss in zip(self.rates, self.losses, strict=True))
+        write_text(paths[0], "\n".join(["learning_rate,loss", *rows]) + "\n")
+        self.figure().savefig(paths[1], dpi=150)
+        return paths
+
+    def figure(self) -> Figure:
+        """The loss over the rate, with the suggestion."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.rates, self.losses)
+        axes.axvline(self.suggestion, linestyle="--", color="tab:green", label=f"suggested {self.suggestion:.2g}")
+        axes.axvline(self.highest, linestyle=":", color="tab:red", label=f"no better from {self.highest:.2g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """How a model learnt one batch: the loss of each step, and the share of its samples that are right in the end."""
+
+    losses: np.ndarray
+    accuracy: float
+    samples: int
+
+    @property
+    def learnt(self) -> bool:
+        """Whether every sample is right, and the loss fell to a fifth of what it was."""
+        return self.accuracy == 1.0 and bool(self.losses[-1] < 0.2 * self.losses[0])
+
+
+def find_learning_rate(
+    store: Store | str | Path,
+    recipe: Recipe | str = "auto",
+    *,
+    snippets: str = "default",
+    split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
+    views: Sequence[str | int] | None = None,
+    device: str = "auto",
+    lowest: float = 1e-6,
+    highest: float = 1.0,
+    steps: int = 100,
+) -> RateSearch:
+    """Train fresh weights over a learning rate that rises by the same factor at every step; nothing is kept of them.
+
+    Ends early when the loss is four times its lowest. The rates are those of `optimizer.learning_rate`; a head with its
+    own rate keeps its ratio.
+
+    Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
+
+    Raises UserError as `fit`, and when the loss never falls.
+    """
+    import torch
+
+    if not 0 < lowest < highest or steps < 10:
+        raise UserError(
+            f"Rates are tried from a lower to a higher one in 10 steps at least, got {lowest:g} to {highest:g}."
+        )
+    task, recipe = _task(store, recipe, snippets, split, views, device)
+    optimizer = _optimizer(task)
+    base = recipe.optimizer.learning_rate
+    shares = [group["lr"] / base for group in optimizer.param_groups]
+    tried = np.geomspace(lowest, highest, steps)
+    smooth, rates, losses = 0.0, [], []
+    for step, (rate, (epoch, batch)) in enumerate(zip(tried, _batches(task), strict=False)):
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = rate * share
+        torch.manual_seed(recipe.seed + step)
+        loss = _loss(task, task._train_loader.dataset.augmented(batch, epoch=epoch))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            break
+        # Mean over the last steps, without the lean towards 0 at the start.
+        smooth = 0.9 * smooth + 0.1 * value
+        rates.append(float(rate))
+        losses.append(smooth / (1 - 0.9 ** (step + 1)))
+        if losses[-1] > 4 * min(losses):
+            break
+        _step(task, optimizer, loss)
+    return _search(np.array(rates), np.array(losses))
+
+
+def overfit_one_batch(
+    store: Store | str | Path,
+    recipe: Recipe | str = "auto",
+    *,
+    snippets: str = "default",
+    split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
+    views: Sequence[str | int] | None = None,
+    device: str = "auto",
+    steps: int = 200,
+) -> OneBatch:
+    """Train fresh weights on one batch again and again, without augmentation, dropout, mixing, smoothing or decay.
+
+    A model, an input and a loss that fit each other learn it by heart; where they do not, no training will help. Ends
+    early once it is learnt. The batch has as many classes as there are, as far as they fit in.
+
+    Raises UserError as `fit`.
+    """
+    import torch
+
+    store = store if isinstance(store, Store) else Store(store)
+    task, recipe = _task(store, _plain(recipe, store), snippets, split, views, device)
+    _without_chance(task.model)
+    optimizer = _optimizer(task)
+    dataset = task._train_loader.dataset
+    rows = _mixed_rows(dataset, recipe.batch)
+    batch = _to(dataset.batch(rows), task)
+    several = task.several
+    losses, accuracy = [], 0.0
+    for step in range(steps):
+        torch.manual_seed(recipe.seed + step)
+        loss = _loss(task, batch)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            break
+        _step(task, optimizer, loss)
+        if step % 10 == 9 or step + 1 == steps:
+            accuracy = _accuracy(task, batch, several=several)
+            if OneBatch(np.array(losses), accuracy, len(rows)).learnt:
+                break
+    return OneBatch(np.array(losses), accuracy, len(rows))
+
+
+def _plain(recipe: Recipe | str, store: Store) -> Recipe:
+    """The recipe without what keeps a model from learning by heart."""
+    from actionprep.training.recipes import choose_recipe, find_recipe
+
+    if isinstance(recipe, str):
+        recipe = choose_recipe(store).recipe if recipe == "auto" else find_recipe(recipe)
+    return recipe.changed(
+        {"mixup": None, "loss.label_smoothing": 0.0, "optimizer.weight_decay": 0.0, "schedule.warmup": 0.0}
+    )
+
+
+def _without_chance(model: nn.Module) -> None:
+    """A model whose dropout and stochastic depth are off, and which still trains."""
+    from torch import nn
+
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.train()
+        elif isinstance(module, nn.RNNBase):
+            # The GPU's recurrent layers have gradients in training only.
+            module.train()
+            module.dropout = 0.0
+
+
+def _task(
+    store: Store | str | Path,
+    recipe: Recipe | str,
+    snippets: str,
+    split: SplitChoice | SplitAssignment | Parts,
+    views: Sequence[str | int] | None,
+    device: str,
+) -> tuple[ClassifierTask, Recipe]:
+    """The task of a training's first phase on its device, and the recipe."""
+    from actionprep.training.fit import first_task
+    from actionprep.training.test import torch_device
+
+    task = first_task(store, recipe, snippets=snippets, split=split, views=views)
+    task.to(torch_device(device))
+    task._train_loader.dataset.reader.to(torch_device(device))
+    return task, task.recipe
+
+
+def _optimizer(task: ClassifierTask) -> Any:
+    from actionprep.training.optimizers import make_optimizer
+
+    return make_optimizer(task.model, task.recipe.optimizer)
+
+
+def _batches(task: ClassifierTask) -> Iterator[tuple[int, Batch]]:
+    """Batches of one epoch after the other, without end."""
+    epoch = 0
+    while True:
+        task._train_loader.epoch = epoch
+        for batch in task._train_loader:
+            yield epoch, _to(batch, task)
+        epoch += 1
+
+
+def _to(batch: Batch, task: ClassifierTask) -> Batch:
+    from actionprep.training.datasets import to_device
+
+    return to_device(batch, next(task.model.parameters()).device)
+
+
+def _loss(task: ClassifierTask, batch: Batch) -> Tensor:
+    import torch
+
+    from actionprep.training import callbacks
+    from actionprep.training.datasets import model_inputs
+
+    device = next(task.model.parameters()).device.type
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.bfloat16}.get(task.recipe.precision)
+    with callbacks.memory_explained(task.recipe, device), torch.autocast(device, half, enabled=half is not None):
+        logits = task.model(**model_inputs(task.model, batch))
+        each = task.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
+    return each.mean()
+
+
+def _step(task: ClassifierTask, optimizer: Any, loss: Tensor) -> None:
+    import torch
+
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if task.recipe.optimizer.gradient_clip is not None:
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.recipe.optimizer.gradient_clip)
+    optimizer.step()
+
+
+def _accuracy(task: ClassifierTask, batch: Batch, *, several: bool) -> float:
+    """Share of the batch's samples that are right, in all their labels."""
+    import torch
+
+    from actionprep.training.datasets import model_inputs
+    from actionprep.training.losses import clip_logits
+
+    # Batch norm, where there is any, has the statistics of this very batch: as it was trained.
+    with torch.no_grad():
+        logits = clip_logits(task.model(**model_inputs(task.model, batch)).float(), batch.get("frame_valid"))
+    if several:
+        right = ((logits >= 0) == (batch["target"] > 0.5)).all(1)
+    else:
+        right = logits.argmax(1) == batch["target"].argmax(1)
+    return float(right.float().mean())
+
+
+def _mixed_rows(dataset: Any, size: int) -> list[int]:
+    """Rows in which the classes take turns."""
+    labels = dataset.table.label[dataset.rows]
+    turn = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        at = np.flatnonzero(labels == label)
+        turn[at] = np.arange(len(at))
+    order = np.lexsort((labels, turn))
+    return dataset.rows[order[:size]].tolist()
+
+
+def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
+    """The suggestion of a curve: where the loss falls fastest over the logarithm of the rate, before its lowest point."""
+    if len(rates) < 10:
+        raise UserError(
+            f"The loss is no number, or four times what it was, after {len(rates)} steps up to a rate of "
+            f"{rates[-1] if len(rates) else 0:.2g}: the input or the loss is at fault, not the rate. See 'actiontrain fit "
+            "--overfit'."
+        )
+    # The first means are of few batches.
+    first = max(3, len(losses) // 10)
+    start = float(np.median(losses[:first]))
+    lowest = first + int(losses[first:].argmin())
+    if losses[lowest] > 0.99 * start:
+        raise UserError(
+            f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {start:.3g}. Look "
+            "whether the model can learn one batch, with 'actiontrain fit --overfit'."
+        )
+    slope = np.gradient(losses, np.log(rates))
+    steepest = first - 1 + int(slope[first - 1 : lowest + 1].argmin())
+    return RateSearch(rates, losses, float(rates[steepest]), float(rates[lowest]))

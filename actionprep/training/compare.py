@@ -1,0 +1,384 @@
+"""One table over runs: how good, how sure, how big, how fast; runs that differ in seed or fold alone are one row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actionprep.errors import UserError
+from actionprep.settings import canonical_json
+from actionprep.training import metrics
+from actionprep.training.cost import Cost, measure_cost
+from actionprep.training.fit import differences
+from actionprep.training.metrics import Interval
+from actionprep.training.run import FACTS, Run, write_text
+from actionprep.training.test import saved_arrays
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row: the runs of one recipe with the same settings.
+
+    accuracy, macro_f1: of one run with the interval of its test; of several seeds their mean, with an interval over
+        both seeds and recordings drawn anew. Folds of one seed are one test over all their snippets.
+    snippets:      test snippets, each counted once.
+    train_seconds: of one run, the mean. cost: None where it was not measured.
+    """
+
+    name: str
+    recipe: str
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    folds: int
+    snippets: int
+    accuracy: Interval
+    macro_f1: Interval
+    train_seconds: float
+    cost: Cost | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows, the best first, and what a reader of them should know."""
+
+    rows: tuple[Compared, ...]
+    notes: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)}
+
+    def to_csv(self) -> str:
+        """A row a line, figures as they are."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(_flat(self.rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(_flat, self.rows))
+        return buffer.getvalue()
+
+    def to_markdown(self) -> str:
+        """The table of `cells` for a page."""
+        columns, rows = self.cells()
+        lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
+        table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+        return "\n\n".join([table, *self.notes]) + "\n"
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Columns, and the rows as text for a reader."""
+        rows = [
+            [
+                row.name,
+                _with_bounds(row.accuracy),
+                _with_bounds(row.macro_f1),
+                "" if row.cost is None else f"{row.cost.parameters / 1e6:.2f} M",
+                "" if row.cost is None else f"{row.cost.flops / 1e9:.2f}",
+                _minutes(row.train_seconds),
+                "" if row.cost is None else f"{row.cost.latency_ms:.1f} ms",
+                "" if row.cost is None else f"{row.cost.clips_per_s:,.0f}",
+                _how_many(row),
+            ]
+            for row in self.rows
+        ]
+        return (
+            ["recipe", "accuracy %", "macro F1 %", "parameters", "GFLOPs", "training", "latency", "clips/s", "runs"],
+            rows,
+        )
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write compare.csv, compare.md, compare.json and compare.png into a folder; returns their paths."""
+        import json
+
+        folder = Path(folder)
+        paths = [folder / f"compare.{kind}" for kind in ("csv", "md", "json", "png")]
+        texts = (self.to_csv(), self.to_markdown(), json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
+        for path, text in zip(paths, texts, strict=False):
+            write_text(path, text)
+        self.figure().savefig(paths[3], dpi=150)
+        return paths
+
+    def figure(self) -> Figure:
+        """Accuracy with its interval against latency, operations and weights; without costs against training time."""
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import PercentFormatter
+
+        axes_of: list[tuple[str, list[float]]] = [("training, s", [row.train_seconds for row in self.rows])]
+        costs = [row.cost for row in self.rows if row.cost is not None]
+        if len(costs) == len(self.rows):
+            axes_of = [
+                (f"latency on {costs[0].device}, ms", [one.latency_ms for one in costs]),
+                ("GFLOPs a snippet", [one.flops / 1e9 for one in costs]),
+                ("parameters, M", [one.parameters / 1e6 for one in costs]),
+            ]
+        colors = colormaps["tab10" if len(self.rows) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+        rows = -(-len(self.rows) // 3)
+        figure = Figure(figsize=(4.2 * len(axes_of), 3.6 + 0.25 * rows), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(axes_of), sharey=True))
+        handles: list[Any] = []
+        for panel, (name, values) in zip(panels, axes_of, strict=True):
+            handles = []
+            for at, (row, value) in enumerate(zip(self.rows, values, strict=True)):
+                one = row.accuracy
+                handles.append(
+                    panel.errorbar(
+                        max(value, 1e-6), one.value, yerr=[[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]],
+                        fmt="o", color=colors[at % len(colors)], capsize=3, label=row.name,
+                    )
+                )  # fmt: skip
+            panel.set(xscale="log", xlabel=name)
+            panel.grid(alpha=0.3)
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[0].set(ylabel="accuracy")
+        panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(self.rows)), frameon=False)
+        return figure
+
+
+def compare(
+    runs: Sequence[Run | str | Path],
+    *,
+    measure: bool = True,
+    device: str = "auto",
+    repeats: int = 1000,
+    seconds: float = 0.5,
+) -> Comparison:
+    """Put tested runs side by side.
+
+    runs:    runs, or folders that hold some: of folds, of a sweep, of a study's runs.
+    measure: count and time one model of each row on this machine, with snippets of its store.
+    repeats: resampled tests of the intervals. seconds: how long each model is timed.
+
+    Raises UserError for a run that is not tested yet.
+    """
+    found = [one for given in runs for one in runs_in(given)]
+    found = list({run.folder.resolve(): run for run in found}.values())
+    if not found:
+        raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
+    untested = [run.folder for run in found if run.tested is None]
+    if untested:
+        more = f" (and {len(untested) - 1} more)" if len(untested) > 1 else ""
+        raise UserError(
+            f"{untested[0]}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test "
+            f"{untested[0]}' first."
+        )
+    groups: dict[str, list[Run]] = {}
+    for run in found:
+        groups.setdefault(_identity(run), []).append(run)
+    names = _names([group[0] for group in groups.values()])
+    rows, notes = [], _notes(found)
+    for name, group in zip(names, groups.values(), strict=True):
+        cost = None
+        if measure:
+            try:
+                cost = _cost(group[0], device=device, seconds=seconds)
+            except UserError as error:
+                notes.append(f"{name} was not measured: {error}")
+        rows.append(_row(name, group, cost, repeats=repeats))
+    if costs := [row.cost for row in rows if row.cost is not None]:
+        notes.append(
+            f"Latency and clips/s of the models alone, on {costs[0].device} with {costs[0].threads} CPU thread(s); "
+            f"clips/s in batches of {costs[0].batch}."
+        )
+    rows.sort(key=lambda row: -row.accuracy.value)
+    return Comparison(tuple(rows), tuple(notes))
+
+
+def runs_in(given: Run | str | Path) -> list[Run]:
+    """The run of a folder, or all complete ones inside it."""
+    if isinstance(given, Run):
+        return [given]
+    folder = Path(given)
+    if (folder / FACTS).is_file():
+        return [Run(folder)]
+    inner = sorted(path.parent for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}/{FACTS}"))
+    if not inner:
+        raise UserError(
+            f"{folder} is no run and holds none. Runs are made by 'actiontrain fit' or 'actiontrain sweep'."
+        )
+    return [run for run in map(Run, inner) if run.is_complete]
+
+
+def _identity(run: Run) -> str:
+    """Equal for runs that differ in seed or in what they test on alone."""
+    tables = run.recipe.to_tables()
+    for key in ("seed", "doc"):
+        tables["recipe"].pop(key)
+    facts = run.facts
+    return canonical_json([tables, facts["snippets"], facts["views"], facts["labels"], facts["input_digest"]])
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Names of rows: the recipe's, and what sets it apart from others of that name."""
+    found = []
+    for run in runs:
+        same = [other for other in runs if other.recipe.name == run.recipe.name]
+        apart: dict[str, str] = {}
+        for other in same:
+            for sentence in differences(run.recipe, other.recipe):
+                setting, _, rest = sentence.partition(" is ")
+                if setting != "seed":
+                    apart[setting] = rest.rpartition(", not ")[0]
+        for fact in ("views", "snippets"):
+            if len({canonical_json(other.facts[fact]) for other in same}) > 1:
+                value = run.facts[fact]
+                apart[fact] = value if isinstance(value, str) else " ".join(value)
+        found.append(" ".join([run.recipe.name, *(f"{name}={value}" for name, value in apart.items())]))
+    doubled = {name for name in found if found.count(name) > 1}
+    return [f"{name} ({run.folder.name})" if name in doubled else name for name, run in zip(found, runs, strict=True)]
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    facts = [run.facts for run in runs]
+    notes = []
+    if len({tuple(one["labels"]) for one in facts}) > 1:
+        notes.append("These runs have different classes: their figures do not compare.")
+    elif len({one["store_digest"] for one in facts}) > 1 or len({one["snippets"] for one in facts}) > 1:
+        notes.append("These runs were trained on different stores or snippets.")
+    return notes
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What one seed's runs said of their test snippets, all folds together, as zeros and ones (S, C)."""
+
+    actual: np.ndarray
+    predicted: np.ndarray
+    recording: np.ndarray
+    several: bool
+
+    def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy (R) and macro F1 (R) under R weights (R, S) of the snippets; nan where none has any."""
+        right = (self.actual == self.predicted).all(axis=1)
+        total = weight.sum(axis=1)
+        accuracy = np.divide(weight @ right, total, out=np.full(len(weight), np.nan), where=total > 0)
+        hits = weight @ (self.actual & self.predicted)
+        both = weight @ self.actual + weight @ self.predicted
+        f1 = np.divide(2 * hits, both, out=np.full(hits.shape, np.nan), where=both > 0)
+        there = (~np.isnan(f1)).sum(axis=1)
+        macro = np.divide(np.nansum(f1, axis=1), there, out=np.full(len(weight), np.nan), where=there > 0)
+        return accuracy, macro
+
+
+def _row(name: str, group: Sequence[Run], cost: Cost | None, *, repeats: int) -> Compared:
+    repeated = _repeated(group)
+    tested = [_tested(runs) for _, runs in repeated]
+    accuracy, macro_f1 = _intervals(tested, repeats=repeats)
+    seconds = [float(run.facts.get("train_seconds") or 0.0) for run in group]
+    return Compared(
+        name=name,
+        recipe=group[0].recipe.name,
+        runs=tuple(str(run.folder) for run in group),
+        seeds=tuple(seed for seed, _ in repeated),
+        folds=max(len(runs) for _, runs in repeated),
+        snippets=len(tested[0].actual),
+        accuracy=accuracy,
+        macro_f1=macro_f1,
+        train_seconds=float(np.mean(seconds)),
+        cost=cost,
+    )
+
+
+def _repeated(group: Sequence[Run]) -> list[tuple[int, list[Run]]]:
+    """The runs by seed: those that test on other snippets with the same seed are folds and belong together."""
+    found: list[tuple[int, list[Run], set[int]]] = []
+    for run in group:
+        seed, rows = int(run.facts["seed"]), set(run.facts["split"]["rows"]["test"])
+        for of_seed, runs, taken in found:
+            if of_seed == seed and not taken & rows:
+                runs.append(run)
+                taken |= rows
+                break
+        else:
+            found.append((seed, [run], rows))
+    return [(seed, runs) for seed, runs, _ in found]
+
+
+def _tested(runs: Sequence[Run]) -> _Tested:
+    arrays = [saved_arrays(run) for run in runs]
+    num_classes = arrays[0]["probabilities"].shape[1]
+    several = arrays[0]["actuals"].ndim == 2
+
+    def joined(name: str) -> np.ndarray:
+        values = np.concatenate([one[name] for one in arrays])
+        return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
+
+    return _Tested(
+        joined("actuals"), joined("predictions"), np.concatenate([one["recording"] for one in arrays]), several
+    )
+
+
+def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval]:
+    """Accuracy and macro F1, the mean over seeds, with 95 % of what seeds and recordings drawn anew give.
+
+    A recording is drawn for all seeds alike, since they are tested on the same ones.
+    """
+    rng = np.random.default_rng(seed)
+    names = np.unique(np.concatenate([one.recording for one in tested]))
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repeats)
+    plain = [one.figures(np.ones((1, len(one.actual)))) for one in tested]
+    resampled = [one.figures(drawn[:, np.searchsorted(names, one.recording)]) for one in tested]
+    which = rng.integers(0, len(tested), (repeats, len(tested)))
+    found = []
+    for figure in (0, 1):
+        of_seed = np.stack([one[figure] for one in resampled])
+        means = np.nanmean(of_seed[which, np.arange(repeats)[:, None]], axis=1)
+        low, high = np.nanquantile(means, [0.025, 0.975])
+        found.append(Interval(float(np.mean([one[figure][0] for one in plain])), float(low), float(high)))
+    return found[0], found[1]
+
+
+def _cost(run: Run, *, device: str, seconds: float) -> Cost:
+    from actionprep.datasets.store import Store
+    from actionprep.training.checkpoints import load_checkpoint
+    from actionprep.training.datasets import SnippetDataset, read_table
+    from actionprep.training.test import torch_device
+
+    facts = run.facts
+    store = Store(facts["store"])
+    checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
+    rows = np.array(facts["split"]["rows"]["test"], np.int64)
+    dataset = SnippetDataset(
+        store,
+        read_table(store, facts["snippets"]),
+        checkpoint.recipe.input,
+        views=checkpoint.views or None,
+        rows=rows,
+    )
+    dataset.reader.to(torch_device(device))
+    return measure_cost(checkpoint, dataset, seconds=seconds)
+
+
+def _flat(row: Compared) -> Mapping[str, Any]:
+    """Plain cells for csv."""
+    found: dict[str, Any] = {"name": row.name, "recipe": row.recipe}
+    for name in ("accuracy", "macro_f1"):
+        one: Interval = getattr(row, name)
+        found |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    found |= {
+        name: None if row.cost is None else getattr(row.cost, name) for name in (one.name for one in fields(Cost))
+    }
+    found |= {"train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
+    return found | {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
+
+
+def _with_bounds(one: Interval) -> str:
+    return f"{one.value * 100:.1f} ({one.low * 100:.1f} to {one.high * 100:.1f})"
+
+
+def _how_many(row: Compared) -> str:
+    parts = [f"{len(row.seeds)} seeds"] if len(row.seeds) > 1 else []
+    parts += [f"{row.folds} folds"] if row.folds > 1 else []
+    return " x ".join(parts) or "1"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,218 @@
+"""A trained model as one file for other programs: ONNX or torch.export, checked to give the model's own logits."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from actionprep.errors import EnvironmentProblem, UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from actionprep.training.run import Run
+
+Format = Literal["onnx", "torch-export"]
+FORMATS: dict[str, str] = {"onnx": "model.onnx", "torch-export": "model.pt2"}
+"""Formats with the name of their file."""
+
+CLOSE = 1e-3
+"""Logits may differ by this share of the largest one; programs add in another order."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file, what it takes, and how near its logits come to the model's own.
+
+    inputs: name → shape for each input, "B" for the batch axis where it may be any. difference: largest one of the
+    logits over snippets that it was checked on, as a share of the largest logit.
+    """
+
+    path: Path
+    format: Format
+    inputs: dict[str, tuple[int | str, ...]]
+    labels: tuple[str, ...]
+    difference: float
+
+    def document(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "path": str(self.path), "format": self.format, "labels": list(self.labels), "difference": self.difference,
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
+        }  # fmt: skip
+
+
+def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | None = None, batch: int = 2) -> Export:
+    """Write the best model of a run as one file, and check it on snippets of its store.
+
+    to:    "onnx", for onnxruntime and others; "torch-export", for `torch.export.load` without this package.
+    out:   the file; None: model.onnx or model.pt2 in the run's folder. Beside it, of the same name with .json, lies what
+           each input is, in which order the labels stand, and how the input was made.
+    batch: snippets to export and check with.
+
+    Raises UserError for an unknown format or a model that cannot be exported, with the reason; EnvironmentProblem when
+    packages are missing or the file gives other logits.
+    """
+    import numpy as np
+
+    from actionprep.datasets.store import Store
+    from actionprep.training.checkpoints import load_checkpoint
+    from actionprep.training.datasets import SnippetDataset, model_inputs, read_table
+    from actionprep.training.run import Run, write_text
+
+    check_format(to)
+    run = run if isinstance(run, Run) else Run.open(run)
+    facts = run.facts
+    checkpoint = load_checkpoint(run.best)
+    store = Store(facts["store"])
+    rows = np.array(facts["split"]["rows"]["test"] or facts["split"]["rows"]["train"], np.int64)
+    dataset = SnippetDataset(
+        store, read_table(store, facts["snippets"]), checkpoint.recipe.input, views=checkpoint.views or None, rows=rows
+    )
+    # An export is made with two snippets at least: an axis of length one would be taken for a constant.
+    chosen = np.resize(rows, max(batch, 2)).tolist()
+    inputs = model_inputs(checkpoint.model, dataset.batch(chosen, augment=True))
+    path = Path(out) if out is not None else run.folder / FORMATS[to]
+    made = export_model(checkpoint.model, inputs, path, to=to, labels=checkpoint.labels)
+    card = {key: value for key, value in checkpoint.card.items() if key != "recipe"}
+    write_text(path.with_suffix(".json"), json.dumps({**made.document(), "card": card}, indent=2) + "\n")
+    return made
+
+
+def export_model(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    to: Format = "onnx",
+    labels: tuple[str, ...] = (),
+) -> Export:
+    """Write a model as one file and hold the file's logits of these inputs against the model's.
+
+    inputs: arrays by the names of the model's forward, with the batch axis first, at least two samples.
+
+    Raises UserError when the model cannot be exported, EnvironmentProblem when the file gives other logits.
+    """
+    import torch
+
+    check_format(to)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = model.eval()
+    program, is_free = _program(model, inputs)
+    with torch.no_grad():
+        expected = model(**inputs)
+        if to == "onnx":
+            _write_onnx(program, inputs, path)
+            logits = _run_onnx(path, inputs)
+        else:
+            with _quiet():
+                torch.export.save(program, path)
+                logits = torch.export.load(path).module()(**inputs)
+    scale = max(float(expected.abs().max()), 1e-6)
+    difference = float((logits - expected).abs().max()) / scale
+    if not difference <= CLOSE:
+        raise EnvironmentProblem(
+            f"{path} gives other logits than the model: they differ by {difference:.1%} of the largest one, at most "
+            f"{CLOSE:.1%} was expected. Do not use the file. Another version of torch or onnxruntime may export it right."
+        )
+    shapes: dict[str, tuple[int | str, ...]] = {
+        name: ("B" if is_free else len(values), *values.shape[1:]) for name, values in inputs.items()
+    }
+    return Export(path, to, shapes, labels, difference)
+
+
+def check_format(to: str) -> None:
+    """Raise UserError for an unknown format, EnvironmentProblem when its packages are missing."""
+    if to not in FORMATS:
+        raise UserError(f"No export format '{to}'.{nearest(to, FORMATS)} Formats: {', '.join(FORMATS)}.")
+    needed = ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ()
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EnvironmentProblem(
+            f"Export to ONNX needs {' and '.join(missing)}, not installed here: pip install 'actionprep[export]'. "
+            "Without them: 'actiontrain export --to torch-export'."
+        )
+
+
+def _program(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, bool]:
+    """The model as one graph, of any number of samples where it can be, and whether it can."""
+    import torch
+
+    free = {name: {0: torch.export.Dim("batch", min=1, max=4096)} for name in inputs}
+    with _quiet(), torch.no_grad():
+        try:
+            return torch.export.export(model, (), dict(inputs), dynamic_shapes=free), True
+        except Exception:  # the exporter raises many kinds
+            try:
+                return torch.export.export(model, (), dict(inputs)), False
+            except Exception as second:
+                raise UserError(_cannot(model, second)) from second
+
+
+def _cannot(model: nn.Module, error: Exception) -> str:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return (
+        f"{type(model).__name__} cannot be exported: torch.export does not follow its forward ({reason[:300]}). Use the "
+        "run as it is, with 'actiontrain predict' or actionprep.training."
+    )
+
+
+def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> None:
+    import torch
+
+    with _quiet():
+        try:
+            made = torch.onnx.export(
+                program,
+                kwargs=dict(inputs),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=["logits"],
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            text = str(error.__cause__ or error)
+            reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+            raise UserError(
+                f"This model has an operation that ONNX does not: {reason[:300]}. Use 'actiontrain export --to "
+                "torch-export' instead."
+            ) from error
+        assert made is not None
+        made.save(str(path), external_data=False)
+
+
+def _run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> Tensor:
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # The exporter leaves out inputs that do not reach the logits.
+    taken = {one.name for one in session.get_inputs()}
+    found = session.run(["logits"], {name: values.numpy() for name, values in inputs.items() if name in taken})
+    return torch.from_numpy(found[0])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters tell their own developers much."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

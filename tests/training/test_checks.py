@@ -1,0 +1,125 @@
+"""Checks before a training: a curve over the learning rate, and one batch learnt by heart."""
+
+import numpy as np
+import pytest
+import torch
+from training_fakes import make_store, tiny_recipe
+from typer.testing import CliRunner
+
+from actionprep.cli.train import app
+from actionprep.errors import UserError
+from actionprep.training.checks import OneBatch, _search, find_learning_rate, overfit_one_batch
+from actionprep.training.parts import SplitChoice
+
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("checks") / "store", subjects=4, repeats=2)
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest():
+    rates = np.geomspace(1e-6, 1, 61)
+    # Flat at 2, an S down to 1 in the middle of which lies 1e-3, then up again.
+    losses = 2 - 1 / (1 + (1e-3 / rates) ** 2) + np.where(rates > 0.1, 5 * rates, 0)
+    found = _search(rates, losses)
+    assert found.suggestion == pytest.approx(1e-3, rel=0.3)
+    assert found.highest == pytest.approx(0.1, rel=0.3)
+
+
+def test_a_rate_that_is_found_is_between_those_tried_and_trains(store, tmp_path):
+    found = find_learning_rate(store, tiny_recipe(batch=6), split=SPLIT, lowest=1e-5, steps=60)
+    assert 1e-5 <= found.suggestion <= found.highest <= 1
+    assert len(found.rates) == len(found.losses) <= 60
+    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(1e5) / 59)
+    paths = found.write(tmp_path)
+    assert paths[0].read_text().startswith("learning_rate,loss\n1e-05,")
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_search_gives_the_same_curve_again(store):
+    curves = [find_learning_rate(store, tiny_recipe(), split=SPLIT, steps=20, lowest=1e-3).losses for _ in range(2)]
+    assert np.array_equal(*curves)
+
+
+def test_a_loss_that_never_falls_points_to_the_other_check():
+    with pytest.raises(UserError, match=r"falls at no learning rate from 1e-06 to 1: it stays at 2.*fit --overfit"):
+        _search(np.geomspace(1e-6, 1, 30), np.full(30, 2.0))
+    with pytest.raises(UserError, match="after 3 steps up to a rate of 1: the input or the loss is at fault"):
+        _search(np.geomspace(1e-6, 1, 3), np.ones(3))
+
+
+def test_rates_in_the_wrong_order_are_refused(store):
+    with pytest.raises(UserError, match="from a lower to a higher one"):
+        find_learning_rate(store, tiny_recipe(), lowest=1.0, highest=0.1)
+
+
+def test_a_model_that_fits_its_input_learns_one_batch_by_heart(store):
+    recipe = tiny_recipe(
+        batch=6, mixup=0.5, sizes__dropout=0.4, loss__label_smoothing=0.2, optimizer__learning_rate=0.01
+    )
+    found = overfit_one_batch(store, recipe, split=SPLIT)
+    assert found.learnt
+    assert found.accuracy == 1.0
+    assert found.samples == 6
+
+
+def test_the_batch_holds_every_class(store, monkeypatch):
+    from actionprep.training import checks
+
+    seen = []
+    rows = checks._mixed_rows
+
+    def noted(dataset, size):
+        found = rows(dataset, size)
+        seen.append([dataset.table.labels[dataset.table.label[row]] for row in found])
+        return found
+
+    monkeypatch.setattr(checks, "_mixed_rows", noted)
+    overfit_one_batch(store, tiny_recipe(batch=3), split=SPLIT, steps=1)
+    assert [sorted(labels) for labels in seen] == [["left", "right", "up"]]
+
+
+def test_a_model_that_cannot_learn_is_told(store):
+    found = overfit_one_batch(store, tiny_recipe(optimizer__learning_rate=1e-9), split=SPLIT, steps=20)
+    assert not found.learnt
+    assert len(found.losses) == 20
+
+
+def test_a_loss_that_is_no_number_is_not_learnt():
+    assert not OneBatch(np.array([1.0, np.nan]), 1.0, 4).learnt
+
+
+def test_the_commands_tell_and_leave_no_run(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(tiny_recipe(batch=6, optimizer__learning_rate=0.01).to_toml(), encoding="utf-8")
+    words = ["fit", str(store.path), "--recipe", "tiny.toml", "--threads", "1"]
+    done = CliRunner().invoke(app, [*words, "--overfit"])
+    assert done.exit_code == 0, done.output
+    assert "learns this batch by heart" in done.output
+    assert not (tmp_path / "runs").exists()
+    done = CliRunner().invoke(app, [*words, "--overfit", "--set", "optimizer.learning_rate=1e-9"])
+    assert done.exit_code == 1
+    assert "does not learn one batch by heart" in done.output
+    done = CliRunner().invoke(app, [*words, "--find-lr"])
+    assert done.exit_code == 0, done.output
+    assert "actiontrain fit --set optimizer.learning_rate=" in done.output
+    assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*")) == ["learning_rate.csv", "learning_rate.png"]
+
+
+def test_memory_that_runs_out_says_the_batch_and_what_to_set(store, tmp_path, monkeypatch):
+    from actionprep.training.fit import fit
+    from actionprep.training.task import ClassifierTask
+
+    def full(self, batch, batch_idx):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(ClassifierTask, "training_step", full)
+    with pytest.raises(UserError) as caught:
+        fit(store, tiny_recipe(batch=6), tmp_path / "run", split=SPLIT, device="cpu", tensorboard=False)
+    assert str(caught.value) == (
+        "Out of memory on cpu with batch 6, 8 frames a snippet, precision 32-true (CUDA out of memory. Tried to allocate "
+        "2.00 GiB.).\nTry one of: --set batch=3 accumulate=2, which takes the same steps; --set precision=bf16-mixed; "
+        "--set input.frames=4."
+    )

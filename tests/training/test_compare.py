@@ -1,0 +1,134 @@
+"""Comparisons: rows by recipe, intervals by drawing anew, costs by counting."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.errors import UserError
+from actionprep.training.checkpoints import load_checkpoint
+from actionprep.training.compare import _intervals, _Tested, compare, runs_in
+from actionprep.training.fit import fit, fit_folds
+from actionprep.training.parts import SplitChoice
+from actionprep.training.test import run_test
+
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+QUIET = {"tensorboard": False}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Runs of two recipes: one with two seeds, one with folds."""
+    folder = tmp_path_factory.mktemp("compare")
+    store = make_store(folder / "store", subjects=4, repeats=2)
+    for seed in (0, 1):
+        run = fit(store, tiny_recipe(epochs=2, seed=seed), folder / f"runs/seed-{seed}", split=SPLIT, **QUIET)
+        run_test(run, store, repeats=20)
+    fit_folds(store, tiny_recipe(epochs=1, batch=8), folder / "runs/folds", split=SplitChoice(val_share=0.0), **QUIET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(place):
+    return compare([place / "runs"], repeats=200, seconds=0.01)
+
+
+def test_seeds_and_folds_of_one_recipe_are_one_row_each(found):
+    rows = {row.name: row for row in found.rows}
+    assert set(rows) == {"tiny epochs=2 batch=4", "tiny epochs=1 batch=8"}
+    several, folds = rows["tiny epochs=2 batch=4"], rows["tiny epochs=1 batch=8"]
+    assert (several.seeds, several.folds, several.snippets) == ((0, 1), 1, 6)
+    assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
+
+
+def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all_snippets(place, found):
+    rows = {row.name: row for row in found.rows}
+    figures = [
+        json.loads((place / f"runs/seed-{seed}/test.json").read_text())["figures"]["macro_f1"] for seed in (0, 1)
+    ]
+    assert rows["tiny epochs=2 batch=4"].macro_f1.value == pytest.approx(np.mean(figures))
+    folds = json.loads((place / "runs/folds/folds.json").read_text())["summary"]
+    assert rows["tiny epochs=1 batch=8"].accuracy.value == pytest.approx(folds["accuracy"]["value"])
+    assert rows["tiny epochs=1 batch=8"].macro_f1.value == pytest.approx(folds["macro_f1"])
+
+
+def test_the_best_row_comes_first_and_lies_within_its_interval(found):
+    values = [row.accuracy.value for row in found.rows]
+    assert values == sorted(values, reverse=True)
+    assert all(row.accuracy.low <= row.accuracy.value <= row.accuracy.high for row in found.rows)
+
+
+def test_costs_are_those_of_the_checkpoint(place, found):
+    model = load_checkpoint(place / "runs/seed-0/best.ckpt").model
+    for row in found.rows:
+        assert row.cost.parameters == sum(values.numel() for values in model.parameters())
+        assert row.cost.flops > row.cost.parameters
+        assert row.cost.latency_ms > 0
+        assert row.cost.clips_per_s > 0
+        assert row.train_seconds > 0
+
+
+def test_the_interval_of_one_seed_is_that_of_drawing_recordings_with_replacement():
+    rng = np.random.default_rng(3)
+    right = rng.random(40) < 0.7
+    actual = np.eye(2, dtype=np.int64)[rng.integers(0, 2, 40)]
+    predicted = np.where(right[:, None], actual, 1 - actual)
+    recording = np.repeat(np.array([f"r{one}" for one in range(10)]), 4)
+    accuracy, _ = _intervals([_Tested(actual, predicted, recording, False)], repeats=4000)
+    means = [
+        np.concatenate([right[recording == name] for name in rng.choice(np.unique(recording), 10)]).mean()
+        for _ in range(4000)
+    ]
+    assert accuracy.value == pytest.approx(right.mean())
+    assert accuracy.low == pytest.approx(np.quantile(means, 0.025), abs=0.03)
+    assert accuracy.high == pytest.approx(np.quantile(means, 0.975), abs=0.03)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    actual = np.eye(2, dtype=np.int64)[np.zeros(50, int)]
+    recording = np.array([f"r{one}" for one in range(50)])
+    right = [np.arange(50) < 25, np.arange(50) < 45]
+    tested = [_Tested(actual, np.where(one[:, None], actual, 1 - actual), recording, False) for one in right]
+    both, _ = _intervals(tested, repeats=2000)
+    alone, _ = _intervals(tested[1:], repeats=2000)
+    assert both.value == pytest.approx(0.7)
+    assert both.high - both.low > alone.high - alone.low
+
+
+def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
+    paths = found.write(tmp_path)
+    assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.json", "compare.png"]
+    rows = list(csv.DictReader(io.StringIO(paths[0].read_text())))
+    assert float(rows[0]["accuracy"]) == found.rows[0].accuracy.value
+    assert rows[0]["name"] == found.rows[0].name
+    lines = paths[1].read_text().splitlines()
+    assert lines[0].startswith(
+        "| recipe | accuracy % | macro F1 % | parameters | GFLOPs | training | latency | clips/s |"
+    )
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(found.rows)
+    assert json.loads(paths[2].read_text())["rows"][0]["accuracy"]["value"] == found.rows[0].accuracy.value
+    assert paths[3].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
+    run = fit(place / "store", tiny_recipe(epochs=1), tmp_path / "untested", split=SPLIT, **QUIET)
+    with pytest.raises(UserError, match=r"is not tested yet.*Run 'actiontrain test .*untested' first"):
+        compare([run])
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is no run and holds none"):
+        runs_in(tmp_path)
+
+
+def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
+    store = make_store(tmp_path / "store", subjects=4, names=("left", "up"))
+    run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
+    run_test(run, store, repeats=20)
+    found = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
+    assert "These runs have different classes: their figures do not compare." in found.notes
+    assert found.rows[0].cost is None
+    assert found.figure().axes[0].get_xlabel() == "training, s"

@@ -1,0 +1,131 @@
+"""Sweeps: every combination once, what is done is not done again, and one table."""
+
+import json
+import os
+import signal
+
+import pytest
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.errors import UserError
+from actionprep.training.parts import SplitChoice
+from actionprep.training.run import Run
+from actionprep.training.sweep import plan_sweep, sweep
+
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+TINY = tiny_recipe(epochs=1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("sweep") / "store", subjects=4)
+
+
+@pytest.fixture
+def options():
+    return {"split": SPLIT, "device": "cpu", "measure": False, "threads": 1}
+
+
+def test_every_combination_is_planned_once_into_a_folder_of_its_own(store, tmp_path):
+    jobs = plan_sweep(
+        store, [TINY, TINY.changed({"name": "other"})], tmp_path, grid={"batch": [4, 8, 4], "input.frames": [8]},
+        seeds=(0, 1, 1),
+    )  # fmt: skip
+    assert len(jobs) == len({job.folder for job in jobs}) == 2 * 2 * 2
+    assert {(job.recipe.name, job.recipe.batch, job.recipe.seed) for job in jobs} == {
+        (name, batch, seed) for name in ("tiny", "other") for batch in (4, 8) for seed in (0, 1)
+    }
+    assert [job.recipe.seed for job in jobs] == [0] * 4 + [1] * 4
+    assert jobs[0].folder.parent.name.startswith("tiny-batch=4-frames=8-")
+
+
+def test_folds_are_trainings_of_their_own(store, tmp_path):
+    jobs = plan_sweep(store, [TINY], tmp_path, seeds=(0, 1), folds="subject")
+    assert [job.fold for job in jobs] == [0, 1, 2, 3] * 2
+    assert jobs[3].folder.name == "fold-04"
+
+
+def test_a_sweep_gives_one_table_and_a_second_call_trains_nothing(store, tmp_path, options, monkeypatch):
+    told = []
+    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), tell=told.append, **options)
+    assert {row.name: row.seeds for row in found.comparison.rows} == {"tiny batch=4": (0, 1), "tiny batch=8": (0, 1)}
+    assert (tmp_path / "s/compare.md").exists()
+    assert told[0] == "4 trainings, 0 of them done already."
+    monkeypatch.setattr("actionprep.training.sweep._work", lambda *_: pytest.fail("trained again"))
+    again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), tell=told.append, **options)
+    assert "4 trainings, 4 of them done already." in told
+    assert again.comparison.rows == found.comparison.rows
+
+
+def test_folds_of_a_sweep_are_one_test_over_all_snippets(store, tmp_path, options):
+    found = sweep(store, [TINY], tmp_path / "s", folds="subject", **{**options, "split": SplitChoice(val_share=0.0)})
+    [row] = found.comparison.rows
+    assert (row.folds, row.snippets) == (4, 12)
+
+
+def test_an_interrupted_sweep_goes_on_with_the_interrupted_training(store, tmp_path, options, monkeypatch):
+    from actionprep.training.task import ClassifierTask
+
+    step, seen = ClassifierTask.training_step, []
+
+    def killed(self, batch, batch_idx):
+        seen.append(batch_idx)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    recipe = tiny_recipe(epochs=3, batch=3, checkpoint_minutes=1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTask, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(store, [recipe], tmp_path / "s", **options)
+    found = sweep(store, [recipe], tmp_path / "s", **options)
+    assert found.failures == ()
+    assert [row["epoch"] for row in Run(found.jobs[0].folder).metrics] == [0, 1, 2]
+
+
+def test_a_combination_that_cannot_be_trained_is_told_and_the_others_go_on(store, tmp_path, options):
+    bad = tiny_recipe(epochs=1, optimizer__learning_rate=1e30, optimizer__name="sgd", name="wild", schedule__warmup=0.0)
+    found = sweep(store, [bad, TINY], tmp_path / "s", **options)
+    [(job, reason)] = found.failures
+    assert job.recipe.name == "wild"
+    assert "The loss is not a number" in reason
+    assert [row.name for row in found.comparison.rows] == ["tiny"]
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_gives_the_run_that_this_one_gives(store, tmp_path, options):
+    one = sweep(store, [TINY], tmp_path / "one", **options)
+    two = sweep(store, [TINY], tmp_path / "two", jobs=2, **options)
+    for mine, other in zip(one.jobs, two.jobs, strict=True):
+        rows = [[{**row, "seconds": 0} for row in Run(job.folder).metrics] for job in (mine, other)]
+        assert rows[0] == rows[1]
+
+
+def test_a_process_that_is_killed_is_told_with_what_to_try(monkeypatch):
+    from concurrent.futures import ProcessPoolExecutor
+
+    from actionprep.training.sweep import _outcome
+
+    with ProcessPoolExecutor(1) as pool:
+        found = _outcome(pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL))
+    assert found == "its process was killed, perhaps for want of memory: try fewer --jobs"
+
+
+def test_a_folder_with_a_sweep_over_other_data_is_refused(store, tmp_path, options):
+    (tmp_path / "s").mkdir()
+    sweep(store, [TINY], tmp_path / "s", **options)
+    assert json.loads((tmp_path / "s/sweep.json").read_text())["snippets"] == "default"
+    with pytest.raises(UserError, match="holds a sweep over other data: snippets was default, now short"):
+        sweep(store, [TINY], tmp_path / "s", snippets="short", **options)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no sweep"):
+        sweep(store, [TINY], tmp_path / "other", **options)
+
+
+def test_settings_without_values_are_refused(store, tmp_path):
+    with pytest.raises(UserError, match=r"No values to try for 'batch'\. Give them as batch=value,value\."):
+        plan_sweep(store, [TINY], tmp_path, grid={"batch": []})
+    with pytest.raises(UserError, match="at least one recipe and one seed"):
+        plan_sweep(store, [], tmp_path)
