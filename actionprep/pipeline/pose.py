@@ -266,7 +266,7 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
     """Settings as the options of the backend's class."""
     if settings.backend == "mediapipe":
         return {
-            "environment": settings.environment or None,
+            "environment": str(settings.path(settings.environment)) if settings.environment else None,
             "complexity": settings.complexity,
             "detection": settings.detection,
             "tracking": settings.tracking,
@@ -275,8 +275,10 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
     if settings.backend == "mmpose":
         return {
             **common,
-            "model": settings.model or "hrnet-w32",
-            "checkpoint": settings.checkpoint or None,
+            "model": str(settings.path(settings.model))
+            if settings.model.endswith(".py")
+            else settings.model or "hrnet-w32",
+            "checkpoint": str(settings.path(settings.checkpoint)) if settings.checkpoint else None,
             "flip": settings.flip,
             "random_weights": settings.random_weights,
             "skeleton": settings.file_skeleton or None,
