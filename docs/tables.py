@@ -171,6 +171,18 @@ def pose_figures_table(_: str) -> str:
     return _table(names, [[row.get(name, "") for name in names] for row in rows])
 
 
+def precision_table(_: str) -> str:
+    """How many times faster each number format and layout trains, from benchmarks/results/precision.json."""
+    found = json.loads((ROOT / "benchmarks/results/precision.json").read_text(encoding="utf-8"))
+    ways = list(dict.fromkeys(way for sides in found["groups"].values() for way in sides if way != "float32"))
+    rows = []
+    for name, sides in found["groups"].items():
+        plain = sides["float32"]["clips_per_s"]
+        told = [f"{sides[way]['clips_per_s'] / plain:.2f}" if way in sides else "" for way in ways]
+        rows.append((f"`{name}`", f"{plain:.1f}", *told))
+    return _table(("model", "float32, clips/s", *ways), rows)
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "settings": settings_table,
     "stages": stages_table,
@@ -182,6 +194,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "storage": storage_table,
     "skeletons": skeletons_table,
     "pose-figures": pose_figures_table,
+    "precision": precision_table,
 }
 
 

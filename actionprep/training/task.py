@@ -95,9 +95,11 @@ class ClassifierTask(pl.LightningModule):
             # Lightning sets everything to training; frozen figures of batch norms would go on moving.
             module.eval()
         dataset = self._train_loader.dataset
-        batch = dataset.augmented(batch, epoch=epoch)
-        if recipe.mixup is not None or recipe.cutmix is not None:
-            batch = self._mixed(dataset, batch, step)
+        # Positions are not to be turned and shifted in the few digits of mixed precision.
+        with torch.autocast(self.device.type, enabled=False):
+            batch = dataset.augmented(batch, epoch=epoch)
+            if recipe.mixup is not None or recipe.cutmix is not None:
+                batch = self._mixed(dataset, batch, step)
         logits = self.model(**model_inputs(self.model, batch))
         each = self.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
         total = (each * batch["weight"]).sum()

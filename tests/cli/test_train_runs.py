@@ -1,0 +1,84 @@
+"""`actiontrain sweep` and `actiontrain compare` on a small store."""
+
+import json
+from pathlib import Path
+
+import pytest
+from training_fakes import make_store, tiny_recipe
+from typer.testing import CliRunner
+
+from actionprep.cli.train import app
+from actionprep.cli.train_runs import _grid
+from actionprep.errors import UserError
+
+runner = CliRunner()
+SWEEP = ["sweep", "store", "--recipes", "tiny.toml", "--grid", "batch=4,8", "--seeds", "0", "1", "--no-measure"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    make_store(folder / "store", subjects=5)
+    (folder / "tiny.toml").write_text(tiny_recipe(epochs=1).to_toml(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def swept(place, monkeypatch):
+    monkeypatch.chdir(place)
+    done = runner.invoke(app, [*SWEEP, "--threads", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_a_sweep_prints_its_table_and_goes_on(place, swept):
+    assert {row["name"] for row in swept["comparison"]["rows"]} == {"tiny batch=4", "tiny batch=8"}
+    assert {path.name for path in (place / "runs/sweep").glob("compare.*")} == {
+        "compare.csv", "compare.json", "compare.md", "compare.png",
+    }  # fmt: skip
+    again = runner.invoke(app, [*SWEEP, "--threads", "1"])
+    assert again.exit_code == 0, again.output
+    assert "4 trainings, 4 of them done already." in again.output
+    assert "2 seeds" in again.output
+
+
+def test_runs_are_compared_by_folder_by_name_and_all_of_them(swept, tmp_path):
+    words = ["--no-measure", "--out", str(tmp_path / "out"), "--json"]
+    for named in (["runs/sweep"], ["sweep"], []):
+        done = runner.invoke(app, ["compare", *named, *words])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert [row["accuracy"] for row in found["rows"]] == [row["accuracy"] for row in swept["comparison"]["rows"]]
+    assert (tmp_path / "out/compare.png").exists()
+
+
+def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
+    done = runner.invoke(app, ["compare", "sweep", "--device", "cpu", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "Latency and clips/s of the models alone, on cpu" in done.output
+    assert "M" in done.output
+
+
+def test_a_training_that_fails_ends_with_code_1_and_its_reason(place, swept):
+    words = ["--name", "wild", "--set", "optimizer.learning_rate=1e30", "optimizer.name=sgd", "schedule.warmup=0.0"]
+    done = runner.invoke(app, ["sweep", "store", "--recipes", "tiny.toml", *words])
+    assert done.exit_code == 1
+    assert "The loss is not a number" in done.output
+
+
+def test_a_run_that_is_not_there_is_refused(swept):
+    done = runner.invoke(app, ["compare", "nothing"])
+    assert done.exit_code == 2
+    assert "is no run and holds none" in done.output
+
+
+def test_values_of_a_grid_are_read_as_settings_are():
+    assert _grid(["epochs=20,40", "optimizer.name=adamw,sgd", "ema=0.9,none"]) == {
+        "epochs": [20, 40],
+        "optimizer.name": ["adamw", "sgd"],
+        "ema": [0.9, "none"],
+    }
+    assert _grid(["schedule.milestones=[1, 2];[3]"]) == {"schedule.milestones": [[1, 2], [3]]}
+    for wrong in ("epochs", "epochs="):
+        with pytest.raises(UserError, match="--grid takes name=value,value"):
+            _grid([wrong])

@@ -1,0 +1,171 @@
+"""Exports: files that onnxruntime and torch alone read, with the logits of the model."""
+
+import importlib.util
+import inspect
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny
+from torch import nn
+from training_fakes import make_store, tiny_recipe
+from typer.testing import CliRunner
+
+from actionprep.cli.train import app
+from actionprep.datasets.store import Store
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.training.datasets import SnippetDataset
+from actionprep.training.export import check_format, export_model, export_run
+from actionprep.training.fit import fit
+from actionprep.training.parts import SplitChoice
+from actionprep.training.test import run_test, saved_arrays
+
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+FAMILIES = ["timesformer", "videomae", "vivit-1", "vivit-2", "heatmap-transformer", "motionbert", "poseconv3d-small",
+            "view-transformer-maaf", "track-lstm", "track-cnn-lstm", "i3d-small", "i3d-stn-resizer",
+            "i3d-transformer-resizer"]  # fmt: skip
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="the extra 'export' is not installed",
+)
+# The exporter warns of its own libraries.
+quiet = pytest.mark.filterwarnings("ignore")
+
+
+def inputs_of(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {next(iter(inspect.signature(model.forward).parameters)): x}
+
+
+def tiny_of(name: str) -> tuple[nn.Module, torch.Tensor]:
+    from tiny_models import TINY
+
+    return tiny(name, **({"depth": 1} if "depth" in TINY[name][0] else {}))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    store = make_store(folder / "store", subjects=4)
+    found = fit(store, tiny_recipe(epochs=1), folder / "run", split=SPLIT, tensorboard=False)
+    run_test(found, store, repeats=10)
+    return found
+
+
+@quiet
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gives_its_logits_in_onnxruntime(name, tmp_path):
+    import onnxruntime
+
+    model, x = tiny_of(name)
+    made = export_model(model, inputs_of(model, x), tmp_path / "model.onnx")
+    [(argument, shape)] = made.inputs.items()
+    assert shape == ("B", *x.shape[1:])
+    # Another batch than the one that was exported.
+    more = torch.randn(3, *x.shape[1:], generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+    [logits] = session.run(["logits"], {argument: more.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, model.eval()(more).numpy(), rtol=1e-3, atol=1e-4)
+
+
+@quiet
+@pytest.mark.parametrize("name", ["timesformer", "motionbert", "track-lstm", "poseconv3d-small"])
+def test_families_reload_from_torch_export_for_any_batch(name, tmp_path):
+    model, x = tiny_of(name)
+    made = export_model(model, inputs_of(model, x), tmp_path / "model.pt2", to="torch-export")
+    loaded = torch.export.load(made.path).module()
+    more = torch.randn(3, *x.shape[1:], generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs_of(model, more)), model.eval()(more), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    """What the command says of the run's export."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = CliRunner().invoke(app, ["export", str(run.folder), "--to", "torch-export", "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_the_command_writes_the_file_into_the_run_with_what_its_inputs_and_labels_are(run, exported):
+    assert exported["path"] == str(run.folder / "model.pt2")
+    about = json.loads((run.folder / "model.json").read_text())
+    assert about["labels"] == ["left", "right", "up"]
+    assert about["card"]["pipeline"]["stages"]["tracks"]
+    assert all(shape[0] == "B" for shape in about["inputs"].values())
+    assert about["difference"] < 1e-4
+
+
+@quiet
+def test_the_exported_run_gives_the_logits_of_its_test(run, exported):
+    dataset = SnippetDataset(
+        Store(run.facts["store"]), "default", run.recipe.input, rows=run.facts["split"]["rows"]["test"]
+    )
+    batch = dataset.batch(dataset.rows.tolist())
+    with torch.no_grad():
+        logits = torch.export.load(exported["path"]).module()(**{name: batch[name] for name in exported["inputs"]})
+    np.testing.assert_allclose(logits.numpy(), saved_arrays(run)["logits"], rtol=1e-3, atol=1e-4)
+
+
+@quiet
+@needs_onnx
+@pytest.mark.slow
+def test_a_run_is_exported_to_onnx(run, tmp_path):
+    made = export_run(run, out=tmp_path / "it.onnx")
+    assert made.difference < 1e-4
+    assert json.loads((tmp_path / "it.json").read_text())["format"] == "onnx"
+
+
+class Branching(nn.Module):
+    """Does what depends on the numbers that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, clip):
+        return self.head(clip) if clip.sum().item() > 0 else self.head(-clip)
+
+
+@quiet
+def test_a_model_that_cannot_be_exported_says_why(tmp_path):
+    with pytest.raises(UserError, match=r"Branching cannot be exported: torch\.export does not follow its forward \("):
+        export_model(Branching(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
+
+
+@quiet
+def test_a_file_with_other_logits_is_not_passed_off_as_the_model(tmp_path):
+    model, x = tiny_of("track-lstm")
+    with pytest.raises(EnvironmentProblem, match=r"gives other logits than the model: they differ by .*Do not use"):
+        export_model(_Apart(model), inputs_of(model, x), tmp_path / "m.pt2", to="torch-export")
+
+
+class _Apart(nn.Module):
+    """A model whose own forward, outside an export, gives other numbers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, xy):
+        logits = self.model(xy)
+        return logits if torch.compiler.is_exporting() else logits + 1
+
+
+def test_unknown_formats_and_missing_packages_are_told(monkeypatch):
+    with pytest.raises(
+        UserError, match=r"No export format 'onx'\. Did you mean 'onnx'\? Formats: onnx, torch-export\."
+    ):
+        check_format("onx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else True)
+    with pytest.raises(
+        EnvironmentProblem, match=r"needs onnxruntime, not installed here: pip install 'actionprep\[exp"
+    ):
+        check_format("onnx")
+    check_format("torch-export")
