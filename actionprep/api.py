@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.study import StudyFolder, find_study
-from actionprep.errors import UserError, nearest
+from actionprep.errors import ActionprepError, UserError, nearest
 from actionprep.pipeline.index import load_stages, stage_index
 from actionprep.settings import Settings, StageSettings
 
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from actionprep.datasets.catalogue import Catalogue, ViewSelection
+    from actionprep.datasets.catalogue import Catalogue, View, ViewSelection
     from actionprep.datasets.item_reader import ItemReader
     from actionprep.datasets.poses import PoseSequence
     from actionprep.datasets.scan import ScanProgress, ScanReport
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store import Damage, ItemKey, Store
+    from actionprep.datasets.study import StudySettings
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
-    from actionprep.pipeline.plan import Plan
+    from actionprep.pipeline.plan import Plan, PlannedItem
     from actionprep.training.predict import Timeline
 
 
-def open_study(folder: str | Path | None = None) -> Study:
+def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
     """The study in `folder`, or the nearest one above the current folder.
+
+    tell: is told, in a sentence, when the study scans by itself.
 
     Raises UserError when there is none, or when its settings are wrong.
     """
-    return Study(find_study(study=folder))
+    return Study(find_study(study=folder), tell=tell)
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,16 @@ class Tracks:
 class Study:
     """A study folder with its settings, catalogue and store."""
 
-    def __init__(self, folder: StudyFolder) -> None:
+    def __init__(
+        self, folder: StudyFolder, *, paths_from: Path | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
+        """paths_from: the folder that relative paths in the settings of stages start from; the study's own when None.
+
+        tell: is told, in a sentence, when the study scans by itself.
+        """
         self.folder = folder
+        self._paths_from = paths_from or folder.root
+        self._tell = tell
 
     def __repr__(self) -> str:
         return f"Study({str(self.folder.root)!r})"
@@ -94,12 +105,33 @@ class Study:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """Recordings, views and segments as the last scan found them; the first use scans."""
+        """Recordings, views and segments as the last scan found them.
+
+        The first use scans, and so does one after settings, tables, annotations or videos have changed: what a scan
+        found is never used for something else. Files that are new are found by `scan`.
+        """
         from actionprep.datasets.catalogue import Catalogue
 
-        if not (self.folder.catalogue / "views.parquet").exists():
-            self.scan()
+        why = self._reason_to_scan()
+        if why:
+            if self._tell is not None:
+                self._tell(f"{why}: scanning.")
+            return self.scan().catalogue
         return Catalogue.read(self.folder.catalogue)
+
+    def _reason_to_scan(self) -> str:
+        from actionprep.datasets.catalogue import Catalogue
+        from actionprep.datasets.layouts import tables_of
+
+        filled = self.folder.catalogue / "views.parquet"
+        if not filled.exists():
+            return "There is no catalogue yet"
+        for path in tables_of(self.folder, self.folder.study):
+            if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
+                return f"{self.folder.relative(path)} is newer than the catalogue"
+        changed = [view.path for view in Catalogue.read(self.folder.catalogue).views if _has_changed(self.root, view)]
+        more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
+        return f"{changed[0]}{more} changed since the last scan" if changed else ""
 
     @cached_property
     def store(self) -> Store:
@@ -138,7 +170,8 @@ class Study:
         """Settings of every stage: defaults, then the file, then the overrides."""
         models = {name: stage.Settings for name, stage in load_stages().items()}
         chosen = self.folder.resolved({**settings_models(), **models}, overrides)
-        return {name: one for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
+        root = self._paths_from.resolve()
+        return {name: one.at(root) for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
 
     def plan(
         self,
@@ -159,6 +192,7 @@ class Study:
         from actionprep.pipeline.plan import make_plan
 
         wanted = [self._product(name) for name in stages] or list(self.folder.study.stages)
+        settings = self.stage_settings(overrides)
         selection = self.select(views, skip_incomplete=skip_incomplete)
         if not self.folder.study.allow_misaligned:
             require_aligned(
@@ -171,7 +205,7 @@ class Study:
             self.catalogue,
             self.store,
             wanted=wanted,
-            settings=self.stage_settings(overrides),
+            settings=settings,
             views=(*selection.views, *selection.unreadable),
             quarantine=self._quarantine,
             root=str(self.root.resolve()),
@@ -262,8 +296,8 @@ class Study:
     def _settings_as_made(self, key: ItemKey, otherwise: StageSettings) -> StageSettings:
         made = (self.store.metadata(key) or {}).get("provenance", {}).get("settings")
         if made is None:  # its metadata is lost: all that is known is where it lies
-            return otherwise.with_changes({} if key.view else {"name": key.recording}, where=f"the stored {key}")
-        return type(otherwise).read(made, where=f"the stored {key}")
+            made = {**otherwise.model_dump(), **({} if key.view else {"name": key.recording})}
+        return type(otherwise).read(made, where=f"the stored {key}").at(self._paths_from.resolve())
 
     def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
         """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
@@ -319,14 +353,23 @@ class Study:
 
     def status(self) -> dict[str, Any]:
         """What the store holds, how that stands to the settings, and what is quarantined, as plain values."""
-        plan = self.plan(enforce=True)
+        from actionprep.datasets.scan import DRIFTING, NOT_ALIGNED
+
+        problem = ""
+        items: tuple[PlannedItem, ...] = ()
+        try:
+            items = self.plan(enforce=True).items
+        except ActionprepError as error:  # what is there can be shown, whatever keeps a build from going on
+            problem = str(error)
         sizes = self.store.nbytes()
         products = []
-        for product in dict.fromkeys([*(item.key.product for item in plan.items), *self.store.products()]):
+        for product in dict.fromkeys([*(item.key.product for item in items), *self.store.products()]):
             keys = self.store.items(product)
-            wanted = [item for item in plan.items if item.key.product == product]
+            wanted = [item for item in items if item.key.product == product]
             missing = [item for item in wanted if item.action == "build"]
-            if not wanted:
+            if problem:
+                against = "not known"
+            elif not wanted:
                 against = "not in [study] stages"
             elif not missing:
                 against = "up to date" if all(item.action == "done" for item in wanted) else "some quarantined"
@@ -341,22 +384,29 @@ class Study:
                     "against_settings": against,
                 }
             )
-        failed = [item for item in plan.items if item.action == "quarantined"]
-        entries = {item.key: self._quarantine.get(item.key) for item in failed}
+        entries = [
+            (item.key, item.why, self._quarantine.get(item.key)) for item in items if item.action == "quarantined"
+        ]
         return {
             "study": self.folder.name,
             "store": self.folder.store,
             "recordings": len(self.catalogue),
             "views": len(self.catalogue.views),
+            "problem": problem,
             "products": products,
+            "alignment": [
+                {"recording": one.where, "kind": one.kind, "what": one.message}
+                for one in self.catalogue.findings
+                if one.kind in (NOT_ALIGNED, DRIFTING)
+            ],
             "quarantined": [
                 {
-                    "item": str(item.key),
-                    "reason": item.why,
-                    "frame": entry.frame if (entry := entries[item.key]) is not None else None,
-                    "backend": entry.backend if entry is not None else None,
+                    "item": str(key),
+                    "reason": why,
+                    "frame": None if entry is None else entry.frame,
+                    "backend": None if entry is None else entry.backend,
                 }
-                for item in failed
+                for key, why, entry in entries
             ],
         }
 
@@ -383,6 +433,15 @@ class Study:
         raise UserError(f"No stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
 
 
+def _has_changed(root: Path, view: View) -> bool:
+    """Whether a video is another than the one that was scanned; one that is gone is told when it is read."""
+    try:
+        found = (root / view.path).stat()
+    except OSError:
+        return False
+    return bool(view.size_bytes) and (found.st_size, found.st_mtime_ns) != (view.size_bytes, view.mtime_ns)
+
+
 def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:
     """Keys of each view together, and each item of the whole study alone: two tables of one stage differ in settings."""
     found: dict[tuple[str, ...], list[ItemKey]] = {}
@@ -402,23 +461,53 @@ def settings_models() -> dict[str, type[Settings]]:
 def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = False) -> tuple[Study, list[str]]:
     """Make a folder a study, with the best backends that this machine can use written into its settings.
 
-    given: keys of [study]; the layout follows from them when it is not among them. Returns the study and what to say.
+    given: keys of [study]; the layout follows from them when it is not among them. force: also where there is a settings
+    file already, or no video is found. Returns the study and what to say.
 
-    Raises UserError for wrong keys or values, or when the folder is a study already.
+    Raises UserError for wrong keys or values, when no videos are found, or when the folder is a study already.
     """
     from actionprep.datasets.study import StudySettings, init_study
-    from actionprep.pipeline.doctor import best_tracker
+    from actionprep.pipeline.doctor import best_pose_backend, best_tracker
 
     given = dict(given)
     if "layout" not in given:
         given["layout"] = "csv" if "csv" in given else "views" if "pattern" in given else "folder-per-class"
     study = StudySettings.read(given, where="actionprep init")
+    found = _what_is_there(StudyFolder(Path(folder).expanduser()), study, force=force)
     tracker, why = best_tracker()
-    notes = {"tracks": f"tracker: {why}"}
-    made = init_study(
-        folder, study, chosen={"tracks": {"tracker": tracker}}, models=settings_models(), notes=notes, force=force
-    )
-    return Study(made), [f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks]."]
+    backend, why_pose = best_pose_backend()
+    notes = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
+    chosen = {"tracks": {"tracker": tracker}, "pose": {"backend": backend}}
+    made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=notes, force=force)
+    return Study(made), [
+        found,
+        f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks].",
+        f"Pose backend '{backend}': {why_pose} Change it under [pose].",
+    ]
+
+
+def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) -> str:
+    """One sentence on the videos that these settings find; raises UserError when there are none, unless forced."""
+    from actionprep.datasets.layouts import NoVideos, discover, videos_below
+
+    if folder.settings_file.exists() and not force:
+        return ""  # making the study says so
+    try:
+        there = discover(folder, study)
+    except NoVideos as error:
+        if force:
+            return f"{error.looked} The settings are written all the same: put the videos there, or change [study]."
+        others = videos_below(folder)
+        hint = (
+            f"There are {len(others)} videos elsewhere in {folder.root}, such as '{others[0].as_posix()}'. "
+            "Say where with --videos (--videos . for <class>/<clip> right here), --pattern or --csv."
+            if others
+            else "Put them there, or say where they are with --videos, --pattern or --csv."
+        )
+        raise UserError(
+            f"{error.looked}\n{hint}\nNothing was written; --force writes the settings without videos."
+        ) from None
+    return f"Found {len(there.views)} videos of {len(there.recordings)} recordings."
 
 
 def make_demo(
@@ -591,6 +680,25 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
     return tuple(stored), refused
 
 
+def list_skeletons() -> list[dict[str, Any]]:
+    """Facts of every layout that comes with the package, by name."""
+    from actionprep.datasets.skeletons import skeleton, skeleton_names
+
+    layouts = [skeleton(name) for name in skeleton_names()]
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "joints": list(one.joints),
+            "limbs": len(one.limbs),
+            "pairs": len(one.symmetric),
+            "dimensions": one.dimensions,
+            "aliases": list(one.aliases),
+        }
+        for one in layouts
+    ]
+
+
 def list_formats() -> list[tuple[str, str, str]]:
     """(kind, name, what it is) of every layout and format that is read."""
     from actionprep.datasets.annotations import segment_formats
@@ -675,7 +783,15 @@ def predict_videos(
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
 
         def build(paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str]) -> Store:
-            return _store_of_videos(Path(folder), paths, settings, views, checkpoint.recipe.reads, workers)
+            return _store_of_videos(
+                Path(folder),
+                paths,
+                settings,
+                views,
+                checkpoint.recipe.reads,
+                workers,
+                paths_from=_study_of(Path(run)),
+            )
 
         timeline = predict(
             checkpoint,
@@ -709,8 +825,23 @@ def _named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tu
     return sorted(named.items(), key=lambda pair: order.get(pair[0], len(order)))
 
 
+def _study_of(run: Path) -> Path:
+    """The study folder that a run lies in, else the current folder: where relative paths in settings start."""
+    from actionprep.datasets.study import SETTINGS_FILE
+
+    here = run.expanduser().resolve()
+    return next((above for above in here.parents if (above / SETTINGS_FILE).is_file()), Path.cwd())
+
+
 def _store_of_videos(
-    folder: Path, paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str], product: str, workers: int
+    folder: Path,
+    paths: Sequence[Path],
+    settings: dict[str, Any],
+    views: Sequence[str],
+    product: str,
+    workers: int,
+    *,
+    paths_from: Path,
 ) -> Store:
     """A study of one recording, built with the given settings of stages."""
     import csv
@@ -721,7 +852,7 @@ def _store_of_videos(
         writer = csv.writer(file)
         writer.writerow(["recording", "view", "path"])
         writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
-    study = Study(init_study(folder, StudySettings(layout="csv", csv="videos.csv")))
+    study = Study(init_study(folder, StudySettings(layout="csv", csv="videos.csv")), paths_from=paths_from)
     report = study.build(product, overrides=settings, workers=workers)
     if not report.ok:
         reasons = "\n".join(f"{key.view}: {reason}" for key, reason in (report.quarantined | report.blocked).items())

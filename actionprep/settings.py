@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from actionprep.errors import UserError, nearest
 
@@ -89,6 +90,19 @@ def _settings_of(field: Any) -> type:
 
 class StageSettings(Settings):
     """Base of the settings of pipeline stages."""
+
+    # Where relative paths start; not a setting, so that a study may be moved without making its items anew.
+    _root: Path = PrivateAttr(Path())
+
+    def at(self, root: Path) -> Self:
+        """These settings, with relative paths in them starting at that folder."""
+        placed = self.model_copy()
+        placed._root = root
+        return placed
+
+    def path(self, given: str) -> Path:
+        """A path that stands in the settings: relative ones start at the study folder, wherever the command is run."""
+        return self._root / Path(given).expanduser()
 
 
 def canonical_json(value: Any) -> str:

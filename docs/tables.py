@@ -70,9 +70,35 @@ def backends_table(kind: str) -> str:
     from actionprep.pipeline.mask_sources import MASK_SOURCES
     from actionprep.pipeline.trackers import TRACKERS
 
+    if kind == "pose":
+        from actionprep.pipeline.pose_backends import backend_names
+
+        return _table(
+            ("backend", "what it does"), [(f"`{name}`", _text(what)) for name, what in backend_names().items()]
+        )
     registry = {"trackers": TRACKERS, "mask-sources": MASK_SOURCES, "samplers": SAMPLERS}[kind]
     rows = [(f"`{name}`", _text((one.__doc__ or "").strip().split("\n")[0])) for name, one in registry.items()]
     return _table(("name", "what it does"), rows)
+
+
+def skeletons_table(_: str) -> str:
+    """Every skeleton layout of the package."""
+    from actionprep.api import list_skeletons
+
+    return _table(
+        ("layout", "joints", "limbs", "pairs", "", "what it is"),
+        [
+            (
+                f"`{one['name']}`",
+                str(len(one["joints"])),
+                str(one["limbs"]),
+                str(one["pairs"]),
+                f"{one['dimensions']}D",
+                _text(one["title"]),
+            )
+            for one in list_skeletons()
+        ],
+    )
 
 
 def recipes_table(_: str) -> str:
@@ -149,6 +175,14 @@ def precision_table(_: str) -> str:
     return _table(("model", "float32, clips/s", *ways), rows)
 
 
+def pose_figures_table(_: str) -> str:
+    """How often MediaPipe finds a person, how fast, and how near to OpenPose, from benchmarks/results/poses.json."""
+    found = json.loads((ROOT / "benchmarks/results/poses.json").read_text(encoding="utf-8"))
+    rows = found["settings"]["table"]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _table(names, [[row.get(name, "") for name in names] for row in rows])
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "settings": settings_table,
     "stages": stages_table,
@@ -159,6 +193,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "machines": machines_table,
     "storage": storage_table,
     "precision": precision_table,
+    "skeletons": skeletons_table,
+    "pose-figures": pose_figures_table,
 }
 
 

@@ -76,7 +76,8 @@ def _is_option(word: str) -> bool:
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     """Print errors meant for people as one red paragraph and end with their exit code; Ctrl-C ends with 130.
 
-    A `--debug` parameter of the command lets the traceback through.
+    Anything else is a fault of the program: its traceback goes into a file that the paragraph names. A `--debug`
+    parameter of the command lets every traceback through.
     """
 
     @functools.wraps(command)
@@ -107,8 +108,29 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             print("\nStopped. What was finished is whole; run the same command to go on.", file=sys.stderr)
             raise typer.Exit(130) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if kwargs.get("debug"):
+                raise
+            from actionprep.cli.output import print_error
+
+            print_error(error, prefix=f"A fault in the program: {type(error).__name__}: ", suffix=_kept(error))
+            raise typer.Exit(1) from None
 
     return run
+
+
+def _kept(error: Exception) -> str:
+    """Where the traceback of a fault is now, in a sentence."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", prefix="actionprep-fault-", suffix=".log", delete=False
+    ) as file:
+        file.write(" ".join(sys.argv) + "\n\n" + "".join(traceback.format_exception(error)))
+    return f"\nThe traceback is in {file.name}; please report this with that file."
 
 
 def settings_parameters(model: type[Settings], *, panel: str, taken: set[str]) -> list[inspect.Parameter]:

@@ -16,9 +16,9 @@ console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
 
-def print_error(error: Exception) -> None:
+def print_error(error: Exception, *, prefix: str = "", suffix: str = "") -> None:
     """One red paragraph on stderr."""
-    error_console.print(Text(str(error), style="red"), soft_wrap=True)
+    error_console.print(Text(f"{prefix}{error}{suffix}", style="red"), soft_wrap=True)
 
 
 def print_json(document: Any) -> None:

@@ -58,14 +58,14 @@ class StageGroup(TyperGroup):
         return [*names[:at], *stages, *names[at:]]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command, or for a stage what help lists: its name and line."""
+        """A command, or for a stage what help lists: its name and line. A product's name means its stage too."""
         from actionprep.pipeline.index import stage_index
 
         found = super().get_command(ctx, cmd_name)
         if found is None:
             for entry in stage_index().values():
-                if entry.command == cmd_name:
-                    return TyperCommand(cmd_name, help=entry.help, rich_help_panel=STAGES)
+                if cmd_name in (entry.command, entry.name):
+                    return TyperCommand(entry.command, help=entry.help, rich_help_panel=STAGES)
         return found
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -92,7 +92,7 @@ def stage_command(command: str) -> Any:
     from actionprep.pipeline.index import stage_index
     from actionprep.pipeline.stage import ArrayStage, find_stage
 
-    entry = next(entry for entry in stage_index().values() if entry.command == command)
+    entry = next(entry for entry in stage_index().values() if command in (entry.command, entry.name))
     stage = find_stage(entry.name)
 
     def run(
@@ -138,7 +138,7 @@ def stage_command(command: str) -> Any:
     wrapped.__annotations__ = {one.name: one.annotation for one in (*own, *common)}
     del wrapped.__wrapped__  # type: ignore[attr-defined]  # Typer would look at the signature behind it
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    single.command(command, cls=ManyValuesCommand, help=f"{entry.help}.\n\n{_stage_help(stage)}")(wrapped)
+    single.command(entry.command, cls=ManyValuesCommand, help=f"{entry.help}.\n\n{_stage_help(stage)}")(wrapped)
     return typer.main.get_command(single)
 
 
@@ -203,7 +203,9 @@ def init(
     ] = None,
     segments: Annotated[Optional[list[str]], typer.Option(help="Annotation files with segments.")] = None,  # noqa: UP045
     offsets: Annotated[Optional[str], typer.Option(help="Table with recording, view, offset of clocks.")] = None,  # noqa: UP045
-    force: Annotated[bool, typer.Option("--force", help="Replace an actionprep.toml that is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an actionprep.toml that is there; write one where no videos are.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Make a folder a study: write its commented actionprep.toml."""
@@ -284,13 +286,32 @@ def config(
 
 @app.command(rich_help_panel=STUDY)
 @guarded
-def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Say what this machine can use, and how to get the rest."""
+def doctor(
+    install: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--install", help="Install a pose backend that pip alone cannot: mediapipe or mmpose."),
+    ] = None,
+    place: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For --install: folder of MediaPipe's environment, or the Python that gets MMPose."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what this machine can use, and how to get the rest; --install gets a pose backend."""
     from rich.text import Text
 
     from actionprep.cli import output
     from actionprep.pipeline.doctor import examine
+    from actionprep.pipeline.doctor import install as install_backend
 
+    if install is not None:
+        done = install_backend(install, place, echo=not json)
+        if json:
+            output.print_json({"installed": install, "detail": done})
+        else:
+            output.note(done)
+        return
     findings = examine()
     if json:
         output.print_json([finding.document() for finding in findings])
@@ -315,6 +336,52 @@ def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
         output.print_json([dict(zip(("kind", "name", "what"), row, strict=True)) for row in rows])
     else:
         output.print_table("Formats", ("kind", "name", "what"), rows)
+
+
+@app.command(rich_help_panel=LOOK, cls=ManyValuesCommand)
+@guarded
+def skeletons(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Layouts to draw, by name or as TOML files; all are listed when none is named."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="The picture. (default: skeletons.png)"),
+    ] = None,
+    to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--to", help="Also say what a conversion to this layout keeps, derives and loses."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the skeleton layouts; draw those that are named."""
+    from actionprep.api import list_skeletons
+    from actionprep.cli import output
+    from actionprep.datasets.skeletons import conversion
+    from actionprep.show.layouts import draw_layouts
+
+    if names:
+        path = draw_layouts(names, out or Path("skeletons.png"))
+        losses = [str(conversion(name, to)) for name in names] if to else []
+        if json:
+            output.print_json({"picture": str(path), "conversions": losses})
+            return
+        for line in losses:
+            output.note(line)
+        output.note(f"Wrote {path}")
+        return
+    layouts = list_skeletons()
+    if json:
+        output.print_json(layouts)
+        return
+    rows = [
+        (one["name"], len(one["joints"]), one["limbs"], one["pairs"], f"{one['dimensions']}D", one["title"])
+        for one in layouts
+    ]
+    output.print_table("Skeletons", ("name", "joints", "limbs", "pairs", "", "what"), rows)
+    output.print_next("actionprep skeletons coco17", "draws that one; a TOML file of your own is drawn too")
 
 
 @app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
@@ -399,13 +466,21 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             for one in facts["products"]
         ],
     )
+    if facts["alignment"]:
+        output.print_table(
+            "Views that do not lie together",
+            ("recording", "kind", "what"),
+            [(one["recording"], one["kind"], one["what"]) for one in facts["alignment"]],
+        )
+    if facts["problem"]:
+        output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
         output.print_table(
             "Quarantined",
             ("item", "reason", "frame"),
             [(one["item"], one["reason"], one["frame"]) for one in facts["quarantined"]],
         )
-        output.note("Mend the files, then scan and build again; build --retry tries them as they are.")
+        output.note("Mend the files, then build again; build --retry tries them as they are.")
 
 
 @app.command(rich_help_panel=BUILD)
@@ -610,7 +685,10 @@ def import_(
         if report.quarantined:
             rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
             output.print_table("Quarantined", ("item", "reason"), rows)
-        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+        if done.study.folder.study.layout == "poses":
+            output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+        else:
+            output.print_next("actionprep show pose", "draws them over the videos")
     if not report.ok and not report.built and not report.done:
         raise typer.Exit(1)
 
@@ -648,8 +726,9 @@ def _not_repaired(report: BuildReport) -> dict[str, str]:
 
 def _open(study: Path | None) -> Study:
     from actionprep.api import open_study
+    from actionprep.cli import output
 
-    return open_study(study)
+    return open_study(study, tell=output.warn)
 
 
 def _workers(count: int | None, scheduler: str | None, slurm: list[str] | None) -> Any:

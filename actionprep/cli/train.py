@@ -68,6 +68,10 @@ def fit(
     num_folds: Annotated[
         Number, typer.Option(help="With --folds: so many folds instead of one a group.", min=2)
     ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Start from these weights: a published checkpoint, or best.ckpt of another run."),
+    ] = None,
     epochs: Annotated[Number, typer.Option(help="Passes over the training snippets.", min=1)] = None,
     seed: Annotated[Number, typer.Option(help="Seed of the split and of the training.", min=0)] = None,
     changes: SetOption = None,
@@ -93,6 +97,8 @@ def fit(
     from actionprep.cli import output
     from actionprep.training.fit import fit as train
     from actionprep.training.fit import fit_folds, parts_of_run
+    from actionprep.training.run import Run
+    from actionprep.training.weights import starting_weights
 
     where = _Place.find(store, study)
     settings = where.settings.with_changes(
@@ -111,7 +117,7 @@ def fit(
     choice = split_of(settings)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     if find_lr or overfit:
-        _check_first(where, settings, given, choice, overfit=overfit, run=run, tell=tell, json=json)
+        _check_first(where, settings, given, choice, weights, overfit=overfit, run=run, tell=tell, json=json)
         return
     _check_name(run, devices * nodes)
     begun = where.begun(run, folds=folds is not None) if resume else None
@@ -124,10 +130,12 @@ def fit(
         asked = {"snippets": snippets, "views": tuple(views) if views else None}
         if about_split:
             asked["split"] = parts_of_run(begun, where.store, choice)
+        model_name = Run.open(begun).recipe.model
     else:
         chosen, why = _recipe(where.store, settings, given)
         folder = begun or where.runs / (run or f"{chosen.name}-{_stamp()}")
         tell(f"Recipe {chosen.name}: {why}")
+        model_name = chosen.model
     tell(f"Run {folder}")
     options: dict[str, Any] = {
         **asked,
@@ -136,6 +144,7 @@ def fit(
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
+        "weights": None if weights is None else starting_weights(weights, model_name=model_name, tell=tell),
         "resume": resume,
         "tell": tell,
     }
@@ -187,6 +196,45 @@ def score(
     _print_test(tested)
     output.note(f"Report {found.report}")
     output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
+
+
+@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@guarded
+def fuse(
+    runs: Annotated[list[str], typer.Argument(help="Two runs or more, or cross-validations, by name or folder.")],
+    out: Annotated[Text, typer.Option("--out", "-o", help="Name of the folder. (default: fusion and time)")] = None,
+    weights: Annotated[
+        Texts, typer.Option(help="val: chosen on val; equal; or one number a run. (default: val)")
+    ] = None,
+    device: DeviceOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Average the probabilities of several runs on the same snippets and split, whatever they read."""
+    from actionprep.cli import output
+    from actionprep.training.fusion import fuse as fuse_runs
+    from actionprep.training.fusion import fuse_folds
+
+    places = [_run_folder(one, study) for one in runs]
+    folder = places[0].parent / (out or f"fusion-{_stamp()}")
+    tell = (lambda _: None) if json else output.note
+    weighting = _weighting(weights or ["val"])
+    if all((place / "folds.json").is_file() for place in places):
+        document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
+        if json:
+            output.print_json({"run": str(folder), **document})
+            return
+        columns = list(document["folds"][0])
+        output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in document["folds"]])
+        output.print_table("Together", ("figure", "value"), [(k, _shown(v)) for k, v in document["summary"].items()])
+        return
+    made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
+    if json:
+        output.print_json({"run": str(folder), "weights": made.weights, **made.tested})
+        return
+    _print_test(made.tested)
+    output.note(f"Wrote {made.folder}")
 
 
 @app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
@@ -396,6 +444,7 @@ def _check_first(
     settings: TrainSettings,
     changes: dict[str, Any],
     choice: Any,
+    weights: Path | None,
     *,
     overfit: bool,
     run: str | None,
@@ -405,12 +454,14 @@ def _check_first(
     """`fit --find-lr` and `fit --overfit`: look before training."""
     from actionprep.cli import output
     from actionprep.training.checks import find_learning_rate, overfit_one_batch
+    from actionprep.training.weights import starting_weights
 
     recipe, why = _recipe(where.store, settings, changes)
     tell(f"Recipe {recipe.name}: {why}")
     train_runs._use_threads(settings.threads)
     options: dict[str, Any] = {
         "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
+        "weights": None if weights is None else starting_weights(weights, model_name=recipe.model, tell=tell),
     }  # fmt: skip
     if overfit:
         one = overfit_one_batch(where.store, recipe, **options)
@@ -509,6 +560,26 @@ def runs_folder(study: Path | None) -> Path:
         if study is not None or not Path("runs").is_dir():
             raise
         return Path("runs")
+
+
+def _run_folder(name: str, study: Path | None) -> Path:
+    """The folder of a run, or of a cross-validation, by its path or its name in the study."""
+    from actionprep.api import open_study
+
+    if Path(name).is_dir():
+        return Path(name)
+    return open_study(study).folder.runs / name
+
+
+def _weighting(given: list[str]) -> Any:
+    from actionprep.errors import UserError
+
+    if given in (["val"], ["equal"]):
+        return given[0]
+    try:
+        return tuple(float(one) for one in given)
+    except ValueError:
+        raise UserError(f"--weights takes val, equal, or one number a run; got {' '.join(given)}.") from None
 
 
 def _last_run(runs: Path, *, folds: bool = False) -> Path:

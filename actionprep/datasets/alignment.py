@@ -41,6 +41,8 @@ class Alignment:
 
     common:   the time that all views cover, in s; None when there is none.
     problems: what is worse than the tolerance, in words; empty when the views are aligned.
+    drifts:   views whose frames come at another pace, so that clocks may drift apart by more than the tolerance, in words.
+              Frame times tell when each frame was taken, so that this is no problem unless they are wrong.
     """
 
     reference: str
@@ -48,6 +50,7 @@ class Alignment:
     common: tuple[float, float] | None
     views: tuple[ViewAlignment, ...]
     problems: tuple[str, ...]
+    drifts: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -76,7 +79,7 @@ def align(times_by_view: Mapping[str, np.ndarray], *, tolerance: float, referenc
     end = min(float(times[-1]) + frame_period(times) for times in times_by_view.values())
     common = (onset, end) if end > onset else None
     problems = [] if common else [_no_common_time(times_by_view)]
-    found = []
+    found, drifts = [], []
     for view, given in times_by_view.items():
         times = np.asarray(given, np.float64)
         max_error = 0.0
@@ -103,7 +106,15 @@ def align(times_by_view: Mapping[str, np.ndarray], *, tolerance: float, referenc
                     f"view '{view}' has as many frames as view '{reference}' and its clock runs away from it by "
                     f"{apart:.3f} s"
                 )
-    return Alignment(reference, tolerance, common, tuple(found), tuple(problems))
+                continue
+            lost = abs(found[-1].drift or 0.0) * 1e-6 * (end - onset)
+            if common and lost > tolerance:
+                drifts.append(
+                    f"frames of view '{view}' come {found[-1].drift:+.0f} ppm later each than those of view '{reference}': "
+                    f"{lost:.3f} s over the {end - onset:.1f} s that they share. If the cameras have one rate, name the "
+                    "drift in the table of offsets"
+                )
+    return Alignment(reference, tolerance, common, tuple(found), tuple(problems), tuple(drifts))
 
 
 def frames_near(times: np.ndarray, at: np.ndarray, *, tolerance: float | None = None) -> tuple[np.ndarray, np.ndarray]:

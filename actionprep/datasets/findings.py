@@ -19,6 +19,7 @@ FindingKind = Literal[
     "unusable segment",
     "segment past the end",
     "views not aligned",
+    "views drift apart",
     "poses without people",
     "official split",
 ]

@@ -37,6 +37,18 @@ SPLIT_NAMES = {
 _FIELDS = ("label", "subject", "session", "split")
 
 
+class NoVideos(UserError):
+    """There are no videos where they were looked for.
+
+    looked: the sentences that say what was looked for, where, and what was found instead; `remedy` says what to do in a
+    study that has its settings file.
+    """
+
+    def __init__(self, looked: str, remedy: str) -> None:
+        super().__init__(f"{looked} {remedy}")
+        self.looked = looked
+
+
 @dataclass
 class Discovery:
     """What a layout found, before any video is read.
@@ -75,6 +87,21 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     return found
 
 
+def videos_below(folder: StudyFolder) -> list[Path]:
+    """All files below the study folder that are named as videos are, relative to it; not what we made."""
+    return _list_videos(folder, folder.root)[0] if folder.root.is_dir() else []
+
+
+def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
+    """The files besides the videos that a scan reads, as far as they are there: settings, tables, annotations."""
+    videos = folder.resolve(settings.videos)
+    found = [folder.settings_file]
+    for given, beside in ((settings.csv, videos), (settings.recordings, videos), (settings.offsets, folder.root)):
+        if given is not None:
+            found += [path for path in (folder.resolve(given), beside / given) if path.is_file()][:1]
+    return [*found, *annotation_files(folder, settings.segments)]
+
+
 def annotation_files(folder: StudyFolder, wanted: Sequence[str]) -> list[Path]:
     """The files that paths, folders and glob patterns mean; raises UserError for one that means none."""
     suffixes = {suffix for one in segment_formats().values() for suffix in one.suffixes}
@@ -101,9 +128,10 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
     files, others = _list_videos(folder, base)
     if not files:
-        raise UserError(
+        raise NoVideos(
             f"No videos in {base}: looked there and below for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}, found "
-            f"{_some_files(others)}. Set study.videos in {folder.settings_file} to the folder of your videos."
+            f"{_some_files(others)}.",
+            f"Set study.videos in {folder.settings_file} to the folder of your videos.",
         )
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     # {train,val,test}/<class>/<clip>, as published data sets lie.
@@ -154,10 +182,9 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
             if videos
             else f"There are {_some_files(others)}"
         )
-        raise UserError(
-            f"No videos match the pattern '{settings.pattern}' below {base}. {there}. Set study.pattern and "
-            "study.videos in "
-            f"{folder.settings_file}."
+        raise NoVideos(
+            f"No videos match the pattern '{settings.pattern}' below {base}. {there}.",
+            f"Set study.pattern and study.videos in {folder.settings_file}.",
         )
     found.recordings += [Recording(id, **values) for id, values in known.items()]
     return found
@@ -239,12 +266,10 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
         there = paths.setdefault(id, {})
         there.setdefault(folder.relative(path), (row.get(named["view"], ""), line))
     if not known:
-        raise UserError(
+        raise NoVideos(
             f"No videos: none of the {len(rows)} files that {table} names in its column '{settings.path_column}' is "
-            "there "
-            f"(looked in {', '.join(str(base) for base in bases)}). Set study.videos in {folder.settings_file} to the "
-            "folder "
-            "that the paths start from."
+            f"there (looked in {', '.join(str(base) for base in bases)}).",
+            f"Set study.videos in {folder.settings_file} to the folder that the paths start from.",
         )
     found.recordings += [Recording(id, **values) for id, values in known.items()]
     for id, files in paths.items():
@@ -327,9 +352,9 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
 def _videos_folder(folder: StudyFolder, settings: StudySettings) -> Path:
     base = folder.resolve(settings.videos)
     if not base.is_dir():
-        raise UserError(
-            f"No videos: there is no folder {base}. Put your videos there, or set study.videos in "
-            f"{folder.settings_file}."
+        raise NoVideos(
+            f"No videos: there is no folder {base}.",
+            f"Put your videos there, or set study.videos in {folder.settings_file}.",
         )
     return base
 
@@ -337,7 +362,7 @@ def _videos_folder(folder: StudyFolder, settings: StudySettings) -> Path:
 def _list_videos(folder: StudyFolder, base: Path) -> tuple[list[Path], list[Path]]:
     """Videos and other files below a folder, relative to it, in natural order; not hidden ones, nor what we made."""
     ours = {str(path.resolve()) for path in (folder.catalogue, folder.runs, folder.quarantine)}
-    if "://" not in folder.store:
+    if folder.settings_file.exists() and "://" not in folder.store:
         ours.add(str(Path(folder.store).resolve()))
     videos: list[Path] = []
     others: list[Path] = []

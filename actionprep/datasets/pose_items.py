@@ -37,18 +37,13 @@ def write_pose_item(item: ItemWriter, poses: PoseSequence, *, estimator: str, **
         ("index", poses.frame_index.astype(np.int64), ("time",), None, "position in the video"),
         ("time", poses.time, ("time",), "s", "on the recording's clock"),
     )
-    chunk = max(1, min(poses.num_frames, _FRAMES_PER_CHUNK))
     for name, values, axes, unit_of, description in arrays:
-        item.create(
-            name,
-            shape=values.shape[1:],
-            dtype=values.dtype,
-            axes=axes,
-            unit=unit_of,
-            chunk=chunk,
-            description=description,
-        )
-        item.append(name, values)
+        about: dict[str, Any] = {"axes": axes, "unit": unit_of, "description": description}
+        if poses.num_frames <= _FRAMES_PER_CHUNK:
+            item.write(name, values, **about)
+        else:
+            item.create(name, shape=values.shape[1:], dtype=values.dtype, chunk=_FRAMES_PER_CHUNK, **about)
+            item.append(name, values)
     item.attributes.update(
         skeleton=poses.skeleton,
         joints=list(layout.joints),

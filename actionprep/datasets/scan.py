@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from actionprep.datasets.layouts import discover
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.errors import InputProblem, UserError
+
+NOT_ALIGNED: Final = "views not aligned"
+DRIFTING: Final = "views drift apart"
+"""Kinds of findings about how the views of a recording lie to each other."""
 
 
 class VideoFactsLike(Protocol):
@@ -317,5 +321,6 @@ def _about_alignment(catalogue: Catalogue, tolerance: float) -> list[Finding]:
     for recording in catalogue.recordings:
         alignment = align_recording(catalogue, recording.id, tolerance=tolerance)
         if alignment is not None:
-            found += [Finding("views not aligned", recording.id, problem) for problem in alignment.problems]
+            found += [Finding(NOT_ALIGNED, recording.id, problem) for problem in alignment.problems]
+            found += [Finding(DRIFTING, recording.id, drift) for drift in alignment.drifts]
     return found

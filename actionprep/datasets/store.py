@@ -201,7 +201,7 @@ class Store:
         if not there:
             return (
                 f"The store {self.url} has no product '{key.product}'. It has {', '.join(self.products()) or 'nothing yet'}."
-                f"\nMake it with 'actionprep {key.product}' in the study folder."
+                f"\nMake it with 'actionprep build {key.product}' in the study folder."
             )
         views = [other.view for other in there if other.recording == key.recording]
         if views:

@@ -11,6 +11,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+from actionprep.errors import UserError, nearest
+
+INSTALL = "actionprep doctor --install"
+
 # Where code and weights of published models are fetched from, by torch.hub and transformers.
 _HUBS = (("github.com", 443), ("huggingface.co", 443))
 
@@ -31,7 +35,43 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, the basics first."""
-    return [*_machine(), *_extras(), *_trackers(), *_mask_sources()]
+    return [*_machine(), *_extras(), *_trackers(), *_mask_sources(), *_pose_backends()]
+
+
+def install(backend: str, place: str | None = None, *, echo: bool = True) -> str:
+    """Run the install recipe of a pose backend that pip alone cannot install; returns a sentence of what is there now.
+
+    backend: mediapipe, into an environment of its own (place: its folder, the user's cache when None), or mmpose, into
+        that of a Python (place: its path, the running one when None).
+
+    Raises UserError for another backend, EnvironmentProblem with pip's last lines when it cannot be installed.
+    """
+    if backend == "mediapipe":
+        from actionprep.pipeline.pose_backends.mediapipe import install_mediapipe
+
+        return f"MediaPipe is ready in {install_mediapipe(place, echo=echo)}."
+    if backend == "mmpose":
+        from actionprep.pipeline.pose_backends.mmpose import install_mmpose
+
+        return f"MMPose {install_mmpose(place, echo=echo)} is ready."
+    raise UserError(
+        f"No install recipe for '{backend}'.{nearest(backend, ('mediapipe', 'mmpose'))} There is one for mediapipe and "
+        "mmpose; vitpose comes with pip install 'actionprep[hf]'."
+    )
+
+
+def best_pose_backend() -> tuple[str, str]:
+    """The pose backend to name in a new study's settings, and one sentence that says why and how to change it.
+
+    HRNet or ViTPose where code and weights are here or can be fetched; else MediaPipe, which every machine can have.
+    """
+    if mmpose_missing() == "" and (_has_mmpose_weights() or can_fetch()):
+        return "mmpose", "HRNet-W32 through MMPose, which is installed; mediapipe is faster without a GPU."
+    if importlib.util.find_spec("transformers") is not None and can_fetch():
+        return "vitpose", "ViTPose, fetched on first use; mediapipe is faster without a GPU."
+    if _has_mediapipe():
+        return "mediapipe", "MediaPipe, which is installed and needs no weights; one person a frame."
+    return "mediapipe", f"MediaPipe, which needs no weights; install it once with '{INSTALL} mediapipe'."
 
 
 def best_tracker() -> tuple[str, str]:
@@ -119,3 +159,48 @@ def _mask_sources() -> Iterator[Finding]:
 
     for name, kind in MASK_SOURCES.items():
         yield Finding(f"masks {name}", "ready", kind.help)
+
+
+def _pose_backends() -> Iterator[Finding]:
+    from actionprep.pipeline.pose_backends import backend_names
+
+    about = backend_names()
+    if _has_mediapipe():
+        yield Finding("pose mediapipe", "ready", about["mediapipe"])
+    else:
+        yield Finding("pose mediapipe", "missing", about["mediapipe"], f"{INSTALL} mediapipe (about 1 GB, once)")
+    lacks = mmpose_missing()
+    if lacks:
+        yield Finding("pose mmpose", "missing", about["mmpose"], f"{lacks} not installed: {INSTALL} mmpose")
+    elif _has_mmpose_weights():
+        yield Finding("pose mmpose", "ready", f"{about['mmpose']}; weights of hrnet-w32 are here")
+    else:
+        yield Finding(
+            "pose mmpose", "ready", f"{about['mmpose']}; weights are fetched on first use, or set pose.checkpoint"
+        )
+    if importlib.util.find_spec("transformers") is None:
+        yield Finding("pose vitpose", "missing", about["vitpose"], "pip install 'actionprep[hf]'")
+    else:
+        yield Finding(
+            "pose vitpose", "ready", f"{about['vitpose']}; weights are fetched on first use, or set pose.model"
+        )
+    yield Finding("pose import", "ready", "poses that are there already: 'actionprep formats' lists what is read")
+
+
+def mmpose_missing() -> str:
+    """The modules of MMPose that cannot be imported, as text; "" when it is whole."""
+    modules = ("mmpose", "mmengine", "mmcv", "xtcocotools")
+    return ", ".join(name for name in modules if importlib.util.find_spec(name) is None)
+
+
+def _has_mmpose_weights() -> bool:
+    import torch
+
+    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+    return os.path.isdir(folder) and any(name.startswith("td-hm_hrnet-w32") for name in os.listdir(folder))
+
+
+def _has_mediapipe() -> bool:
+    from actionprep.pipeline.pose_backends.mediapipe import is_installed
+
+    return is_installed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,7 +142,11 @@ def _note(outcome: TaskOutcome, report: BuildReport, quarantine: Quarantine, fai
     report.missing += outcome.missing
     # A stage whose input failed adds nothing to the cause.
     failures.note(
-        [item.problem.reason for item in outcome.items if item.problem is not None and not item.problem.derived]
+        {
+            item.key: item.problem.reason
+            for item in outcome.items
+            if item.problem is not None and not item.problem.derived
+        }
     )
 
 
@@ -152,21 +157,26 @@ class _Failures:
         self._budget = budget
         self._num_tasks = num_tasks
         self._failed = 0
-        self._reasons: dict[str, int] = {}
+        self._reasons: dict[str, list[str]] = {}
 
-    def note(self, reasons: list[str]) -> None:
+    def note(self, reasons: dict[ItemKey, str]) -> None:
         if not reasons:
             return
         self._failed += 1
-        for reason in set(reasons):
-            self._reasons[reason] = self._reasons.get(reason, 0) + 1
+        for kind, reason in {_kind_of(key, reason): reason for key, reason in reasons.items()}.items():
+            self._reasons.setdefault(kind, []).append(reason)
         if self._failed >= MIN_FAILURES and self._failed > self._budget * self._num_tasks:
-            worst, count = max(self._reasons.items(), key=lambda pair: pair[1])
+            worst = max(self._reasons.values(), key=len)
             raise BuildStopped(
                 f"Stopped: {self._failed} of {self._num_tasks} views failed, more than the failure budget of "
-                f"{self._budget:.0%} allows. Most frequent ({count} times): {worst}\n"
+                f"{self._budget:.0%} allows. Most frequent ({len(worst)} times): {worst[0]}\n"
                 "'actionprep status' lists them. Mend the cause, or raise 'failure_budget' under [study], and run again."
             )
+
+
+def _kind_of(key: ItemKey, reason: str) -> str:
+    """A reason without what tells one item from another, so that equal causes are counted together."""
+    return re.sub(r"\S*/\S*|\d+", "…", reason.replace(key.recording, "…"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.mixtures import difference, made_alike, provenance_of
@@ -124,7 +125,7 @@ def make_plan(
             key = ItemKey(name, view.recording, view.id)
             committed = _committed(store, key)
             if committed is not None and (key in force or (name not in wanted and not enforce)):
-                chosen = _as_made(stage, committed, chosen)
+                chosen = _as_made(stage, committed, chosen).at(Path(root))
             inputs = {one.product: found[one.product] for one in stage.inputs(chosen)}
             found[name] = _planned_item(
                 stage, key, chosen, identity, view, source, inputs, committed, quarantine, retry=retry

@@ -58,9 +58,12 @@ class TracksSettings(StageSettings):
         11, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
     )
     levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
-    checkpoint: str = option("", "For CoTracker: path of its weights; empty: torch.hub's folder, fetched when missing.")
+    checkpoint: str = option(
+        "", "For CoTracker: path of its weights, from the study folder; empty: torch.hub's, fetched when missing."
+    )
     repo: str = option(
-        "", "For CoTracker: folder with its code; empty: torch.hub's folder, fetched at a pinned commit."
+        "",
+        "For CoTracker: folder with its code, from the study folder; empty: torch.hub's, fetched at a pinned commit.",
     )
     device: str = option("auto", "For CoTracker: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 

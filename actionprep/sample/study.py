@@ -16,7 +16,7 @@ from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.sample.actions import ACTIONS, Performance, perform, script_long, script_short
 from actionprep.sample.body import PARTS, SUBJECTS, BodyShape, pose_figure, skin_points
 from actionprep.sample.cameras import Camera, camera_ring, write_calibration
-from actionprep.sample.truth import OPENPOSE_VIEWS, SampleTruth, write_openpose
+from actionprep.sample.truth import OPENPOSE_RECORDINGS, OPENPOSE_VIEWS, SampleTruth, write_openpose
 
 DEFAULT_RECORDINGS = 66
 MAX_VIEWS = 8
@@ -64,7 +64,7 @@ def make_sample_study(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise EnvironmentProblem(
-                f"The sample study cannot be written to {folder}: {error.strerror}. It needs about 80 MB; "
+                f"The sample study cannot be written to {folder}: {error.strerror}. It needs about 40 MB; "
                 "make room or rights there, or name another folder."
             ) from error
         raise
@@ -177,7 +177,8 @@ def _render_recording(job: _Job) -> str:
     points = skin_points(shape, np.random.default_rng([seed, 2, index]))
     for camera in camera_ring(views):
         rng = np.random.default_rng([seed, 3, index, camera.view])
-        _render_view(folder, camera, performance, shape, points=points, rng=rng)
+        openpose = index < OPENPOSE_RECORDINGS and camera.view in OPENPOSE_VIEWS
+        _render_view(folder, camera, performance, shape, points=points, rng=rng, openpose=openpose)
     return name
 
 
@@ -189,6 +190,7 @@ def _render_view(
     *,
     points: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
+    openpose: bool,
 ) -> None:
     from actionprep.sample.encode import encode_video
     from actionprep.sample.patterns import wardrobe
@@ -219,7 +221,7 @@ def _render_view(
         tracks_part=np.array(PARTS)[part],
     )
     np.savez_compressed(truth / "masks" / name / f"{file}.npz", foreground=foreground.astype(np.uint8))
-    if camera.view in OPENPOSE_VIEWS:
+    if openpose:
         inside = inside_picture(camera, joints_xy)
         write_openpose(truth / "openpose" / name / file, joints_xy, joints_visibility, inside)
 

@@ -14,7 +14,9 @@ from actionprep.errors import UserError
 from actionprep.sample.cameras import Camera, read_calibration
 
 OPENPOSE_VIEWS = (0, 1, 3, 6)
-"""Views that also have their joints as OpenPose JSON; one file a frame for all would be tens of thousands."""
+OPENPOSE_RECORDINGS = 8
+"""Views, and how many recordings (the first, in which each action is done once), that also have their joints as OpenPose
+JSON: that is one file a frame, and for all recordings and views tens of thousands."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ class SampleTruth:
         return self.videos / recording / f"cam{view}.mp4"
 
     def openpose(self, recording: str, view: int) -> Path:
-        """Folder of one OpenPose BODY_25 JSON file a frame, for the views of OPENPOSE_VIEWS.
+        """Folder of one OpenPose BODY_25 JSON file a frame, for OPENPOSE_VIEWS of the first OPENPOSE_RECORDINGS.
+
+        `joints_2d` gives the same joints of all views and recordings.
 
         Confidence is 1 for a joint that is seen and 0.5 for one that is hidden; one outside the picture is 0, 0, 0, as
         OpenPose writes what it has not found.
@@ -121,6 +125,11 @@ class SampleTruth:
         if view not in OPENPOSE_VIEWS:
             known = ", ".join(str(known) for known in OPENPOSE_VIEWS if known in self.views)
             raise UserError(f"View {view} of the sample study has no OpenPose files; views {known} have them.")
+        if recording not in self.recordings[:OPENPOSE_RECORDINGS]:
+            raise UserError(
+                f"Recording '{recording}' of the sample study has no OpenPose files; {self.recordings[0]} to "
+                f"{self.recordings[OPENPOSE_RECORDINGS - 1]} have them. 'joints_2d' gives the joints of all."
+            )
         return self.folder / "truth" / "openpose" / recording / f"cam{view}"
 
     def offset(self, recording: str, view: int) -> float:

@@ -147,8 +147,10 @@ def _scenes(study: Study, kind: str, recording: str, views: Sequence[str | int],
 
 
 def _stored(study: Study, kind: str) -> list[ItemKey]:
-    """The items to draw; heatmaps are rendered from poses."""
-    return study.store.items("pose" if kind == "heatmaps" else kind)
+    """The items to draw; heatmaps that are not stored are rendered from poses."""
+    if kind == "heatmaps":
+        return study.store.items("heatmaps") or study.store.items("pose")
+    return study.store.items(kind)
 
 
 def _view(study: Study, recording: str, view: str | int, there: list[str], kind: str) -> str:

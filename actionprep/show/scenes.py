@@ -447,10 +447,12 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
 
 
 def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """Heatmaps of the joints, rendered from the poses with the published settings, moment by moment."""
+    """Heatmap volumes moment by moment: the stored ones, or joints rendered from poses with the published settings."""
+    if study.store.has("heatmaps", recording, view):
+        return [_stored_heatmaps(study, recording, view)]
     import torch
 
-    from actionprep.datasets.heatmaps import HeatmapSettings, compact_boxes, project, render
+    from actionprep.datasets.heatmaps import HeatmapSettings, grid_boxes, project, render
     from actionprep.datasets.skeletons import skeleton
 
     item = study.store.item("pose", recording, view)
@@ -460,7 +462,7 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     score = torch.from_numpy(item["score"][:]).movedim(1, 0)[None]
     if points.shape[-1] == 3:
         points, score = project(points, score, settings.projection)
-    boxes = compact_boxes(points, score, padding=settings.padding, square=settings.square, least_side=0.0)
+    boxes = grid_boxes(points, score, settings)
     times = _pose_times(study, item, recording, view)
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
@@ -474,6 +476,28 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
         f"sigma {settings.sigma:g} px, cut to the people, persons merged by maximum",
     )
     return [Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)]
+
+
+def _stored_heatmaps(study: Study, recording: str, view: str) -> Scene:
+    from actionprep.datasets.skeletons import skeleton
+
+    item = study.store.item("heatmaps", recording, view)
+    told, times = item.attributes, item["time"][:]
+    layout = skeleton(str(told["skeleton"]))
+    colors = np.array(layout.joint_colors if told["kind"] == "joint" else layout.limb_colors)
+
+    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+        volume = item["volume"][moment].astype(np.float32) * told["scale"]
+        # Persons with volumes of their own are shown over each other.
+        volume = volume.max(axis=0) if volume.ndim == 4 else volume
+        return draw_volume(volume, colors, picture.shape[:2])
+
+    height, width = item["volume"].shape[-2:]
+    details = (
+        f"{layout.title or layout.name}, {told['kind']}s on {width}x{height} px, as stored",
+        f"sigma {told['sigma']:g} px",
+    )
+    return Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)
 
 
 def legend_of(product: str) -> tuple[Mark, ...]:

@@ -111,10 +111,19 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
 
 
 def make_model(card: Mapping[str, Any]) -> nn.Module:
-    """The model of a card, with fresh weights."""
-    from actionprep.training.models.registry import build_model
+    """The model of a card, with fresh weights; one of pictures behind what turns stored bytes into what it wants."""
+    from actionprep.training.models.registry import build_model, model_card
 
-    return build_model(card["recipe"]["recipe"]["model"], num_classes=len(card["labels"]), **card["sizes"])
+    recipe = card["recipe"]
+    name = recipe["recipe"]["model"]
+    model = build_model(name, num_classes=len(card["labels"]), **card["sizes"])
+    pixels = model_card(name).pixels
+    if pixels is None:
+        return model
+    from actionprep.training.models.pixels import PixelClassifier
+
+    channels = recipe["input"].get("channels", "rgb")
+    return PixelClassifier(model, pixels, channels=channels, several_labels=bool(card["several_labels"]))
 
 
 def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
@@ -130,7 +139,7 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     if not isinstance(card, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(
             f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give "
-            "best.ckpt or last.ckpt of a run; published weights are for 'actiontrain fit'."
+            "best.ckpt or last.ckpt of a run; published weights are for 'actiontrain fit --weights'."
         )
     if isinstance(card.get("schema"), int) and card["schema"] > SCHEMA:
         raise UserError(
@@ -140,13 +149,7 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
         )
     _check_card(card, path)
     model = make_model(card)
-    state = content["state_dict"]
-    prefix = "average.model." if any(name.startswith("average.model.") for name in state) else "model."
-    weights = {
-        name.removeprefix(prefix).removeprefix("_orig_mod."): values
-        for name, values in state.items()
-        if name.startswith(prefix)
-    }
+    weights = averaged_weights(content["state_dict"])
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -172,6 +175,16 @@ def _check_card(card: Mapping[str, Any], path: Path) -> None:
             f"{path} does not tell all that is needed to use it: {', '.join(bad)} missing or in another form. It was "
             "changed after the training, or another program wrote it. Take the run's own best.ckpt, or train anew."
         )
+
+
+def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's weights out of a training's state: the running mean where there is one."""
+    prefix = "average.model." if any(name.startswith("average.model.") for name in state) else "model."
+    return {
+        name.removeprefix(prefix).removeprefix("_orig_mod."): values
+        for name, values in state.items()
+        if name.startswith(prefix)
+    }
 
 
 def read_safely(path: Path) -> Any:

@@ -15,7 +15,7 @@ from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import Part, SplitAssignment
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError, nearest
-from actionprep.training.draws import Draws, epoch_order
+from actionprep.training.draws import Draws, balanced_order, epoch_order
 from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, input_settings
 
 Index = int | tuple[int, int]
@@ -157,6 +157,7 @@ class SnippetLoader:
     training (rank of world) share each batch out. Besides the dataset's arrays a batch has weight (B) float32: 1, or 0
     for a sample that only fills up a process without any; and total (), the samples of the batch in all processes.
 
+    balanced: with shuffle, draw every class as often as the others.
     epoch:   which epoch the next iteration gives.
     skip:    batches left out at the start of the next iteration, of a training that was interrupted there.
     """
@@ -167,6 +168,7 @@ class SnippetLoader:
         *,
         batch: int,
         shuffle: bool = False,
+        balanced: bool = False,
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
@@ -174,6 +176,7 @@ class SnippetLoader:
         self.dataset = dataset
         self.batch = batch
         self.shuffle = shuffle
+        self.weights = class_share_weights(dataset.table.target[dataset.rows]) if balanced else None
         self.rank, self.world = rank, world
         self.epoch = 0
         self.skip = 0
@@ -209,7 +212,11 @@ class SnippetLoader:
     def plan(self) -> list[np.ndarray]:
         """Numbers of the samples of each batch of this epoch, over all processes."""
         size = len(self.dataset)
-        order = epoch_order(self.dataset.seed, self.epoch, size) if self.shuffle else np.arange(size)
+        order = np.arange(size)
+        if self.shuffle and self.weights is not None:
+            order = balanced_order(self.dataset.seed, self.epoch, self.weights)
+        elif self.shuffle:
+            order = epoch_order(self.dataset.seed, self.epoch, size)
         return [order[start : start + self.batch] for start in range(0, size, self.batch)]
 
     def _share(self, numbers: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -242,6 +249,19 @@ class _Collate:
         own = ("label", "target", "row")
         joined = self.join([{k: v[None] for k, v in sample.items() if k not in own} for sample in samples])
         return {**joined, **{name: torch.stack([sample[name] for sample in samples]) for name in own}}
+
+
+def class_share_weights(target: np.ndarray) -> np.ndarray:
+    """(S,) how often each sample should be drawn so that classes come equally often, from targets (S, C).
+
+    A sample with several labels counts as the mean of them; one without any, as the mean of all samples.
+    """
+    count = target.sum(axis=0, dtype=np.float64)
+    share = np.divide(1.0, count, out=np.zeros_like(count), where=count > 0)
+    labels = target.sum(axis=1)
+    found = np.divide(target @ share, labels, out=np.zeros(len(target)), where=labels > 0)
+    found[labels == 0] = found[labels > 0].mean() if (labels > 0).any() else 1.0
+    return found
 
 
 def read_table(store: Store, name: str) -> SnippetTable:

@@ -52,6 +52,12 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return _stream(seed, _ORDER, epoch, 0).permutation(size)
 
 
+def balanced_order(seed: int, epoch: int, weights: np.ndarray) -> np.ndarray:
+    """(size,) int64: as many draws as there are samples, with replacement, each as often as its weight says."""
+    stream = _stream(seed, _ORDER, epoch, 1)
+    return stream.choice(len(weights), len(weights), p=weights / weights.sum())
+
+
 def step_seed(seed: int, step: int) -> int:
     """Seed of what a model draws itself in one training step (dropout), so that a resumed run draws the same."""
     return int(np.random.SeedSequence([seed & 0xFFFFFFFF, 3, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -142,11 +142,15 @@ def first_task(
     snippets: str = "default",
     split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
     views: Sequence[str | int] | None = None,
+    weights: Callable[[nn.Module], object] | None = None,
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
     plan = _Plan.make(store, _resolve(store, recipe, _silent), snippets=snippets, split=split, views=views)
-    return make_task(plan, _reader(plan), plan.phases[0])
+    task = make_task(plan, _reader(plan), plan.phases[0])
+    if weights is not None:
+        weights(task.model)
+    return task
 
 
 def fit_folds(
@@ -203,7 +207,7 @@ def fit_folds(
             }
         )
         arrays.append(saved_arrays(run))
-    summary = _over_folds(arrays, rows)
+    summary = over_folds(arrays, rows)
     outer = Run(folder)
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", {"by": by, "folds": rows, "summary": summary, "recipe": chosen.name})
@@ -406,7 +410,7 @@ def _check_same(
     if views:
         from actionprep.training.datasets import choose_views
 
-        chosen = choose_views(plan.store, plan.recipe.product, plan.table, views)
+        chosen = choose_views(plan.store, plan.recipe.reads, plan.table, views)
         if chosen != plan.views:
             differing.append(f"views are {' '.join(plan.views)}, not {' '.join(chosen)}")
     if split != SplitChoice():
@@ -422,6 +426,10 @@ def _check_same(
             differing.append(f"the split is another: {', '.join(parts)} hold other snippets")
     if weights is not None and not run.facts.get("published_weights"):
         differing.append("it was not begun from published weights")
+    elif weights is not None and (run.folder / START).exists():
+        fresh = _fresh_model(plan.recipe, _card(plan, _reader(plan), "validate"), weights)
+        if not _same_weights(run.folder / START, fresh):
+            differing.append("it was begun from other weights")
     if differing:
         raise UserError(
             f"The training in {run.folder} was begun otherwise than asked now, and goes on only as it began: "
@@ -583,6 +591,7 @@ def make_task(plan: _Plan, reader: ProductReader, phase: Phase, *, start: Path |
             _dataset(plan, reader, rows, train=train),
             batch=recipe.batch,
             shuffle=train,
+            balanced=train and recipe.sampler == "balanced",
             workers=recipe.workers,
         )
 
@@ -644,6 +653,15 @@ def _fresh_model(
     if weights is not None:
         weights(model)
     return model
+
+
+def _same_weights(path: Path, model: nn.Module) -> bool:
+    import torch
+
+    from actionprep.training.checkpoints import read_safely
+
+    kept, state = read_safely(path)["state_dict"], model.state_dict()
+    return kept.keys() == state.keys() and all(torch.equal(kept[name], values) for name, values in state.items())
 
 
 def _save_start(run: Run, model: nn.Module) -> None:
@@ -733,7 +751,8 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures over the test snippets of all folds together, and their mean and spread over the folds."""
     from actionprep.training import metrics
 
     actual, predicted = (np.concatenate([one[name] for one in arrays]) for name in ("actuals", "predictions"))

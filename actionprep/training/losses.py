@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actionprep.errors import UserError
 from actionprep.training.metrics import class_weights, positive_weights
 from actionprep.training.recipes import LossSettings
 
@@ -19,7 +20,9 @@ class ClassificationLoss(nn.Module):
     weights are 1 on average over the training snippets, so that they do not change the learning rate.
 
     target (S, C) of the training snippets gives the class weights; with `several` labels they are those of positives.
-    Focal loss: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4.
+    Focal loss: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Asymmetric loss, for several
+    labels: Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equations 4 to 6; the focusing
+    weights are not differentiated, as in its published training.
     """
 
     weight: Tensor
@@ -29,7 +32,14 @@ class ClassificationLoss(nn.Module):
         self.name = settings.name if settings.name != "auto" else ("bce" if several else "cross-entropy")
         self.smoothing = settings.label_smoothing
         self.gamma = settings.gamma
+        if self.name == "asymmetric" and not several:
+            raise UserError(
+                "The loss 'asymmetric' is for snippets that may have several labels, and these have one each. Use "
+                'loss.name = "focal" or "cross-entropy" with loss.class_weights = "balanced".'
+            )
         self.several = several or self.name == "bce"
+        self.gamma_positive, self.gamma_negative = settings.gamma_positive, settings.gamma_negative
+        self.margin = settings.margin
         weight = np.ones(target.shape[1])
         if settings.class_weights == "balanced":
             weight = positive_weights(target) if self.several else class_weights(target)
@@ -59,11 +69,23 @@ class ClassificationLoss(nn.Module):
     def _by_label(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.smoothing:
             target = target * (1 - self.smoothing) + self.smoothing / 2
+        if self.name == "asymmetric":
+            return self._asymmetric(logits, target).mean(-1)
         loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.weight, reduction="none")
         if self.name == "focal":
             p = logits.sigmoid()
             loss = loss * (target * (1 - p) + (1 - target) * p) ** self.gamma
         return loss.mean(-1)
+
+    def _asymmetric(self, logits: Tensor, target: Tensor) -> Tensor:
+        p = logits.sigmoid()
+        # A label that is not there and hardly suspected says nothing more.
+        p_shifted = (p - self.margin).clamp(min=0)
+        positive = target * F.logsigmoid(logits) * self.weight
+        negative = (1 - target) * torch.log1p(-p_shifted.clamp(max=1 - 1e-6))
+        with torch.no_grad():
+            easy_positive, easy_negative = (1 - p) ** self.gamma_positive, p_shifted**self.gamma_negative
+        return -(positive * easy_positive + negative * easy_negative)
 
 
 def clip_logits(logits: Tensor, frame_valid: Tensor | None = None) -> Tensor:

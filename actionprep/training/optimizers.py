@@ -3,36 +3,107 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from actionprep.errors import UserError, nearest
+from actionprep.training.models.pixels import bare
 from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimiser; vectors (biases, norms) and codes have no weight decay, parameters named head.* their own rate."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """The optimiser; vectors (biases, norms) and codes have no weight decay.
+
+    Parameters named head.* and the others may have rates of their own; with layer_decay the rate falls from layer to layer
+    towards the input. Frozen parameters have no part in it.
+    """
+    model = bare(model)
+    height = layer_heights(model) if settings.layer_decay < 1 else {}
+    top = max(height.values(), default=0)
+    backbone_rate = settings.backbone_learning_rate or settings.learning_rate
+    head_rate = settings.head_learning_rate or settings.learning_rate
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and "code" not in name and "position" not in name
-            is_head = name.removeprefix("_orig_mod.").startswith("head")
-            groups.setdefault((is_head, decays), []).append(parameter)
-    head_rate = settings.head_learning_rate or settings.learning_rate
+            rate = head_rate if is_head(name) else backbone_rate
+            rate *= settings.layer_decay ** (top - height.get(name, top))
+            groups.setdefault((rate, decays), []).append(parameter)
+    if not groups:
+        raise UserError("optimizer.freeze leaves nothing to train. Name fewer parameters.")
     parts = [
-        {
-            "params": parameters,
-            "lr": head_rate if is_head else settings.learning_rate,
-            "weight_decay": settings.weight_decay if decays else 0.0,
-        }
-        for (is_head, decays), parameters in groups.items()
+        {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
+        for (rate, decays), parameters in groups.items()
     ]
     if settings.name == "sgd":
-        return torch.optim.SGD(parts, lr=settings.learning_rate, momentum=settings.momentum)
+        return torch.optim.SGD(parts, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.nesterov)
     rule: Any = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     return rule(parts, lr=settings.learning_rate)
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter of a model, by its name, belongs to what makes logits of features."""
+    return name.split(".")[0] in ("head", "heads")
+
+
+def layer_heights(model: nn.Module) -> dict[str, int]:
+    """How high each parameter lies: 0 before the trunk, 1 … n in its layers, n + 1 behind it.
+
+    The trunk is the sequence of modules (a ModuleList, Sequential or ModuleDict of three or more) that holds most of the
+    weights; what is registered before its module lies below it.
+    """
+    trunks = [
+        (sum(p.numel() for p in module.parameters()), -name.count("."), name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)) and len(module) >= 3
+    ]
+    names = [name for name, _ in model.named_parameters()]
+    if not trunks:
+        return {name: 1 if is_head(name) else 0 for name in names}
+    _, _, trunk, layers = max(trunks, key=lambda one: one[:2])
+    place = {key: number for number, key in enumerate(dict(layers.named_children()), start=1)}
+    found, seen = {}, False
+    prefix = f"{trunk}." if trunk else ""
+    # Parameters of the model itself (class token, positions) come first, wherever they are used: below, but for heads.
+    own = set(dict(model.named_parameters(recurse=False)))
+    for name in names:
+        if name.startswith(prefix):
+            found[name], seen = place[name.removeprefix(prefix).split(".")[0]], True
+        else:
+            found[name] = len(place) + 1 if (seen and name not in own) or is_head(name) else 0
+    return found
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Make parameters whose names begin so untrainable; returns the modules that are frozen whole.
+
+    names: beginnings of names up to a dot; "backbone" is all but the head.
+
+    Raises UserError for a name that no parameter begins with.
+    """
+    model = bare(model)
+    parameters = dict(model.named_parameters())
+    for name in names:
+        if name == "backbone":
+            chosen = [one for one in parameters if not is_head(one)]
+        else:
+            chosen = [one for one in parameters if f"{one}.".startswith(f"{name}.")]
+        if not chosen:
+            first = sorted({one.split(".")[0] for one in parameters})
+            raise UserError(
+                f"optimizer.freeze names '{name}', and no parameter of the model begins so.{nearest(name, first)} Its "
+                f"parameters begin with {', '.join(first)}; 'backbone' is all but the head."
+            )
+        for one in chosen:
+            parameters[one].requires_grad_(False)
+    return [
+        module
+        for module in model.modules()
+        if names and any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters())
+    ]
 
 
 def rate_factor(settings: ScheduleSettings, *, num_steps: int, steps_per_epoch: int) -> Callable[[int], float]:

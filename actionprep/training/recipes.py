@@ -22,14 +22,21 @@ if TYPE_CHECKING:
 class LossSettings(Settings):
     """What is minimised."""
 
-    name: Literal["auto", "cross-entropy", "bce", "focal"] = option(
-        "auto", "auto: cross-entropy for one label a snippet, bce where several are allowed."
+    name: Literal["auto", "cross-entropy", "bce", "focal", "asymmetric"] = option(
+        "auto",
+        "auto: cross-entropy for one label a snippet, bce where several are allowed; asymmetric is for several labels "
+        "of which most are rare.",
     )
     class_weights: Literal["none", "balanced"] = option(
         "none", "balanced: n / (C · n_c) of the training snippets; for bce the ratio of negatives to positives."
     )
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", ge=0, lt=1)
     gamma: float = option(2.0, "For focal: how much well-classified samples count less.", ge=0)
+    gamma_positive: float = option(0.0, "For asymmetric: the same for labels that a sample has.", ge=0)
+    gamma_negative: float = option(4.0, "For asymmetric: the same for labels that it has not.", ge=0)
+    margin: float = option(
+        0.05, "For asymmetric: labels that a sample has not count nothing below this probability.", ge=0, lt=1
+    )
 
 
 class OptimizerSettings(Settings):
@@ -40,8 +47,18 @@ class OptimizerSettings(Settings):
     head_learning_rate: float | None = option(
         None, "Rate of the head (parameters named head.*); not set: the same.", gt=0
     )
+    backbone_learning_rate: float | None = option(None, "Rate of all but the head; not set: the same.", gt=0)
+    layer_decay: float = option(
+        1.0, "Factor of the rate from one layer to the one below it, for weights that were trained before.", gt=0, le=1
+    )
+    freeze: tuple[str, ...] = option(
+        (),
+        'Parameters that stay as they are, by the beginning of their names, as ["patch_embed", "blocks.0"]; ["backbone"] is '
+        "all but the head.",
+    )
     weight_decay: float = option(0.05, "Decay of weights; biases, norms and position codes have none.", ge=0)
     momentum: float = option(0.9, "For sgd.", ge=0, lt=1)
+    nesterov: bool = option(False, "For sgd: look ahead along the momentum.")
     gradient_clip: float | None = option(None, "Longest gradient, by its norm over all weights.", gt=0)
 
 
@@ -72,7 +89,13 @@ class Recipe(Settings):
         None, "Decay of the running mean of the weights that tests use; not set: none.", gt=0, lt=1
     )
     mixup: float | None = option(None, "Alpha of mixup; not set: none.", gt=0)
+    cutmix: float | None = option(
+        None, "Alpha of CutMix, pieces of one sample in another; with mixup, each batch draws one of both.", gt=0
+    )
     mixup_share: float = option(0.5, "Share of the batches that are mixed.", ge=0, le=1)
+    sampler: Literal["shuffle", "balanced"] = option(
+        "shuffle", "shuffle: every snippet once an epoch; balanced: as many draws, each class as often as the others."
+    )
     validate_every: int = option(1, "Epochs from one validation to the next.", ge=1)
     monitor: Literal["val_loss", "val_accuracy", "val_macro_f1", "val_map"] = option(
         "val_loss", "What chooses the best epoch and ends the run by patience."
@@ -88,7 +111,10 @@ class Recipe(Settings):
         "What stays together when val is carved out of train: the groups of the split (subjects, say), or recordings.",
     )
     test_variants: int = option(
-        1, "Variants of each snippet (crops, times) whose probabilities are averaged in tests.", ge=1
+        1,
+        "Variants of each snippet (crops, times) whose probabilities are averaged in tests; of pictures there are "
+        "input.clips · input.crops · input.jitters.",
+        ge=1,
     )
     checkpoint_minutes: float = option(10.0, "Minutes between checkpoints within an epoch.", gt=0)
     workers: int = option(0, "Processes that read products which are not held in memory.", ge=0)
@@ -127,7 +153,10 @@ class Recipe(Settings):
             if name not in known:
                 raise UserError(f"Unknown table [{name}] in {where}.{nearest(name, known)} Tables: {', '.join(known)}.")
         values = {name: value for name, value in tables.items() if name != "recipe"}
-        return cls.read(_without_word_for_none({**tables.get("recipe", {}), **values}), where=where)
+        given = {**tables.get("recipe", {}), **values}
+        product = given.get("product", cls.model_fields["product"].default)
+        keys = _NONE_KEYS | _keys_of_none(find_input(product).Settings)
+        return cls.read(_without_word_for_none(given, keys), where=where)
 
     @property
     def reads(self) -> str:
@@ -247,16 +276,22 @@ class RecipeChoice:
     why: str
 
 
-PREFERRED = MappingProxyType({"tracks": "view-transformer", "pose": "skeleton-tcn"})
+PREFERRED = MappingProxyType(
+    {
+        "tracks": "view-transformer",
+        "pose": "skeleton-tcn",
+        "lowres": "i3d-small",
+        "frames": "timesformer-small",
+    }
+)
 """For each product, best first, the recipe that is used when none is named."""
 
 
 def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> RecipeChoice:
     """The recipe for what the store holds; raises UserError when it holds nothing that a recipe reads."""
-    have = store.products()
-    recipe_names()
+    have, known = store.products(), recipe_names()
     for product, name in preferred.items():
-        if product in have and name in RECIPES:
+        if product in have and name in known:
             others = [one for one in have if one in preferred and one != product]
             why = f"the store holds {product}" + (f" (also {', '.join(others)})" if others else "")
             return RecipeChoice(find_recipe(name), why)
@@ -268,7 +303,9 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
 
 def _with_typed_input(values: Mapping[str, Any]) -> dict[str, Any]:
     product = values.get("product", Recipe.model_fields["product"].default)
-    return {**values, "input": input_settings(product, values.get("input") or {})}
+    settings = input_settings(product, values.get("input") or {})
+    known = {} if settings.variants is None else {"test_variants": settings.variants}
+    return {**values, "input": settings, **known}
 
 
 def _toml(value: Any) -> str:
@@ -281,21 +318,22 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _without_word_for_none(values: Any) -> Any:
+def _without_word_for_none(values: Any, keys: frozenset[str]) -> Any:
     if isinstance(values, Mapping):
         return {
-            key: None if value == "none" and key in _NONE_KEYS else _without_word_for_none(value)
+            key: None if value == "none" and key in keys else _without_word_for_none(value, keys)
             for key, value in values.items()
         }
     return values
 
 
-_NONE_KEYS = frozenset(
-    key
-    for model in (Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
-    for key, field in model.model_fields.items()
-    if type(None) in getattr(field.annotation, "__args__", ())
-)
+def _keys_of_none(*models: type[Settings]) -> frozenset[str]:
+    """Names of the settings that may be not set."""
+    fields = [pair for model in models for pair in model.model_fields.items()]
+    return frozenset(key for key, field in fields if type(None) in getattr(field.annotation, "__args__", ()))
+
+
+_NONE_KEYS = _keys_of_none(Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
 
 register(
     "view-transformer",

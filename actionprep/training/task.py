@@ -17,7 +17,7 @@ from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_in
 from actionprep.training.draws import Draws, step_seed
 from actionprep.training.inputs.base import Batch
 from actionprep.training.losses import ClassificationLoss, clip_logits
-from actionprep.training.optimizers import make_optimizer, rate_factor
+from actionprep.training.optimizers import freeze, make_optimizer, rate_factor
 from actionprep.training.recipes import Recipe
 
 
@@ -46,6 +46,7 @@ class ClassifierTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self._still = freeze(model, recipe.optimizer.freeze)
         self.average = Average(model, recipe.ema) if recipe.ema is not None else None
         target = train.dataset.table.target[train.dataset.rows]
         self.loss = ClassificationLoss(recipe.loss, target, several=several)
@@ -90,11 +91,14 @@ class ClassifierTask(pl.LightningModule):
             self._sum, self._count = 0.0, 0.0
         step = epoch * len(self._train_loader) + batch_idx
         torch.manual_seed(step_seed(recipe.seed, step) + self.global_rank)
+        for module in self._still:
+            # Lightning sets everything to training; frozen figures of batch norms would go on moving.
+            module.eval()
         dataset = self._train_loader.dataset
         # Positions are not to be turned and shifted in the few digits of mixed precision.
         with torch.autocast(self.device.type, enabled=False):
             batch = dataset.augmented(batch, epoch=epoch)
-            if recipe.mixup is not None:
+            if recipe.mixup is not None or recipe.cutmix is not None:
                 batch = self._mixed(dataset, batch, step)
         logits = self.model(**model_inputs(self.model, batch))
         each = self.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
@@ -173,16 +177,26 @@ class ClassifierTask(pl.LightningModule):
         draws = Draws(recipe.seed ^ 0x313, step, [self.global_rank])
         if float(draws.uniform()) >= recipe.mixup_share:
             return batch
-        assert recipe.mixup is not None
         size = len(batch["row"])
         partner = draws.order(size)[0].to(self.device)
+        alpha, cutting = recipe.mixup or 0.0, False
+        if recipe.cutmix is not None and (recipe.mixup is None or float(draws.uniform()) < 0.5):
+            alpha, cutting = recipe.cutmix, True
         generator = np.random.default_rng([recipe.seed, step, self.global_rank])
-        share = torch.full((size,), float(generator.beta(recipe.mixup, recipe.mixup)), device=self.device)
-        own = ("label", "target", "row", "weight", "total")
-        mixed = dataset.reader.mix({name: value for name, value in batch.items() if name not in own}, partner, share)
-        keep = share[:, None]
-        target = keep * batch["target"] + (1 - keep) * batch["target"][partner]
-        return {**{name: batch[name] for name in own}, **mixed, "target": target}
+        share = torch.full((size,), float(generator.beta(alpha, alpha)), device=self.device)
+        own = ("label", "target", "frame_target", "row", "weight", "total")
+        arrays = {name: value for name, value in batch.items() if name not in own}
+        if cutting:
+            pieces = Draws(recipe.seed ^ 0xC07, step, batch["row"].tolist())
+            mixed, share = dataset.reader.cut(arrays, partner, share, pieces)
+        else:
+            mixed = dataset.reader.mix(arrays, partner, share)
+        result: Batch = {**{name: batch[name] for name in own if name in batch}, **mixed}
+        for name in ("target", "frame_target"):
+            if name in batch:
+                keep = share.view(-1, *[1] * (batch[name].ndim - 1))
+                result[name] = keep * batch[name] + (1 - keep) * batch[name][partner]
+        return result
 
     def _not_finite(self, batch: Batch, batch_idx: int) -> str:
         table = self._train_loader.dataset.table

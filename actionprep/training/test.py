@@ -19,6 +19,7 @@ from actionprep.training.run import TESTED, VALIDATED, Run, input_digest, now
 if TYPE_CHECKING:
     import torch
 
+    from actionprep.datasets.snippets import SnippetTable
     from actionprep.training.datasets import SnippetDataset
     from actionprep.training.inputs.base import ProductReader
 
@@ -111,6 +112,41 @@ def run_test(
     return found
 
 
+def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device: str = "auto") -> Scores:
+    """What a model that was not trained on them says of a run's val snippets; raises UserError when there are none."""
+    from actionprep.training.datasets import SnippetDataset, read_table
+
+    facts = run.facts
+    where = facts["store"] if store is None else store
+    store = where if isinstance(where, Store) else Store(where)
+    table = read_table(store, facts["snippets"])
+    rows = np.array(facts["split"]["rows"]["val"], np.int64)
+    recipe = run.recipe
+    dataset = SnippetDataset(store, table, recipe.input, views=facts["views"] or None, rows=rows)
+    dataset.reader.to(torch_device(device))
+    found = _held_out(run, dataset, rows, device=device)
+    if found is None:
+        raise UserError(f"{run.folder} has no val part. Train with a share for it: --val 0.15.")
+    return found[1]
+
+
+def keep_scores(run: Run, table: SnippetTable, scores: Scores, *, repeats: int = 1000) -> dict[str, Any]:
+    """Figures of scores that came about in another way, and the files of a test in the run's folder."""
+    dataset = _Table(table)
+    found = _figures(scores, dataset, repeats=repeats)
+    found |= {"part": "test", "when": now()}
+    _calibration(found, scores, dataset, None)
+    _keep(run, found, scores, dataset)
+    return found
+
+
+@dataclass(frozen=True)
+class _Table:
+    """All of a dataset that figures need."""
+
+    table: SnippetTable
+
+
 def _held_out(run: Run, dataset: SnippetDataset, rows: np.ndarray, *, device: str) -> tuple[str, Scores] | None:
     """Val as a model scores it that was not trained on it: before a refit, the best one of validation."""
     from actionprep.training.datasets import SnippetDataset
@@ -124,7 +160,7 @@ def _held_out(run: Run, dataset: SnippetDataset, rows: np.ndarray, *, device: st
 
 
 def _calibration(
-    found: dict[str, Any], scores: Scores, dataset: SnippetDataset, held_out: tuple[str, Scores] | None
+    found: dict[str, Any], scores: Scores, dataset: SnippetDataset | _Table, held_out: tuple[str, Scores] | None
 ) -> np.ndarray:
     """Add the calibration to what was found; returns the probabilities (S, C) after temperature scaling."""
     several = _is_several(dataset)
@@ -160,7 +196,7 @@ def _calibration(
     return probabilities
 
 
-def _actual(dataset: SnippetDataset, scores: Scores) -> np.ndarray:
+def _actual(dataset: SnippetDataset | _Table, scores: Scores) -> np.ndarray:
     """Codes (S), or with several labels zeros and ones (S, C)."""
     table = dataset.table
     return table.target[scores.rows] if _is_several(dataset) else table.label[scores.rows].astype(np.int64)
@@ -230,7 +266,7 @@ def predicted_of(probabilities: np.ndarray, *, several: bool) -> np.ndarray:
     return (probabilities >= 0.5).astype(np.uint8) if several else probabilities.argmax(axis=1)
 
 
-def _figures(scores: Scores, dataset: SnippetDataset, *, repeats: int) -> dict[str, Any]:
+def _figures(scores: Scores, dataset: SnippetDataset | _Table, *, repeats: int) -> dict[str, Any]:
     table, rows = dataset.table, scores.rows
     several = _is_several(dataset)
     actual = _actual(dataset, scores)
@@ -318,7 +354,7 @@ def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int)
     return rows
 
 
-def _keep(run: Run, found: Mapping[str, Any], scores: Scores, dataset: SnippetDataset) -> None:
+def _keep(run: Run, found: Mapping[str, Any], scores: Scores, dataset: SnippetDataset | _Table) -> None:
     table, rows = dataset.table, scores.rows
     several = _is_several(dataset)
     actual = table.target[rows] if several else table.label[rows].astype(np.int64)
@@ -368,7 +404,7 @@ def _keep(run: Run, found: Mapping[str, Any], scores: Scores, dataset: SnippetDa
     run.write_json(TESTED, found)
 
 
-def _is_several(dataset: SnippetDataset) -> bool:
+def _is_several(dataset: SnippetDataset | _Table) -> bool:
     from actionprep.training.parts import is_multi_label
 
     return is_multi_label(dataset.table)

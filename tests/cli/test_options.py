@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import pytest
@@ -87,6 +89,29 @@ def test_errors_for_people_are_one_paragraph_and_keep_their_exit_code(capsys: py
     assert capsys.readouterr().err.strip() == "No view '9'. It has views 0, 1."
     with pytest.raises(UserError):
         fails(debug=True)
+
+
+def test_a_fault_of_the_program_is_a_paragraph_that_names_the_file_with_the_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @guarded
+    def broken(debug: bool = False) -> None:
+        raise ZeroDivisionError("by zero")
+
+    with pytest.raises(typer.Exit) as stopped:
+        broken()
+    assert stopped.value.exit_code == 1
+    printed = capsys.readouterr().err
+    found = re.fullmatch(
+        r"A fault in the program: ZeroDivisionError: by zero\nThe traceback is in (\S+); please report this with that "
+        r"file\.",
+        printed.strip(),
+    )
+    assert found is not None
+    assert "in broken" in Path(found[1]).read_text()
+    Path(found[1]).unlink()
+    with pytest.raises(ZeroDivisionError):
+        broken(debug=True)
 
 
 def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:

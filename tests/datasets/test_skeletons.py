@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actionprep.datasets.drawing import draw_layout, draw_poses, heatmap_montage
 from actionprep.datasets.skeletons import (
     conversion,
     convert,
@@ -167,7 +166,6 @@ def test_a_layout_of_ones_own_is_a_few_lines(tmp_path):
     assert layout.name == "lizard"
     assert layout.flip_order == (0, 1, 3, 2)
     assert layout.parents == (-1, 0, 0, 0)
-    assert draw_layout(layout, height=300).shape[0] == 300
 
 
 @pytest.mark.parametrize(
@@ -195,36 +193,3 @@ def test_a_wrong_layout_file_says_what_is_wrong(tmp_path, text, message):
 def test_a_layout_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"No skeleton layout at .*gone\.toml"):
         skeleton(str(tmp_path / "gone.toml"))
-
-
-@pytest.mark.parametrize("name", JOINTS)
-def test_layouts_are_drawn_in_the_colours_of_their_sides(name):
-    image = draw_layout(name, height=240, labels=False)
-    colors = {tuple(color) for color in image.reshape(-1, 3).tolist()}
-    assert set(skeleton(name).joint_colors) <= colors
-
-
-def test_poses_are_drawn_where_the_joints_are_and_weak_ones_are_not():
-    frame = np.zeros((80, 80, 3), np.uint8)
-    points, score = np.full((1, 17, 2), 70.0), np.zeros((1, 17))
-    points[0, 0], score[0, 0] = (20, 30), 0.9
-    image = draw_poses(frame, points, score, "coco17", track_id=[3], filled=[False])
-    assert image[30, 20].tolist() == list(skeleton("coco17").joint_colors[0])
-    assert not image[65:75, 65:75].any()
-    assert not frame.any()
-
-
-def test_joints_far_outside_the_frame_are_drawn_without_harm():
-    frame = np.zeros((40, 40, 3), np.uint8)
-    points = np.full((1, 17, 2), 1e9)
-    assert draw_poses(frame, points, np.ones((1, 17)), "coco17").shape == frame.shape
-
-
-def test_a_montage_shows_frames_side_by_side_in_side_colours():
-    volume = np.zeros((17, 20, 8, 6), np.float32)
-    volume[5, 0, 2, 3] = 1
-    sheet = heatmap_montage(volume, "coco17", columns=4, zoom=2, frames=8)
-    assert sheet.shape == (2 * 17, 4 * 13, 3)
-    assert sheet[4, 6].tolist() == list(skeleton("coco17").joint_colors[5])
-    with pytest.raises(UserError, match="one volume"):
-        heatmap_montage(volume[0])

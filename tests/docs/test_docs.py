@@ -18,7 +18,7 @@ import pytest
 import typer
 from docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, rows_under
 
-from actionprep.api import Study, open_study, settings_models
+from actionprep.api import Study, import_poses, open_study, settings_models
 from actionprep.datasets.store import Store
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import UserError
@@ -62,7 +62,9 @@ def sample_study(folder: Path, *, recordings: int, views: int) -> Study:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study of two recordings seen by one camera, with every product that needs no more than them."""
     study = sample_study(tmp_path_factory.mktemp("tiny") / "tiny", recordings=2, views=1)
-    study.build("frames", "keyframes", "tracks", "lowres", "snippets")
+    import_poses(study.root, [study.root / "truth/openpose/{recording}/cam{view}"])
+    study = open_study(study.root)
+    study.build("frames", "keyframes", "tracks", "heatmaps", "lowres", "snippets")
     study.build("split", overrides={"split": {"val": 0.0, "test": 0.0, "allow_single": True}})
     return study
 
@@ -82,13 +84,13 @@ def test_the_page_for_notebooks_runs(notebook: Path) -> None:
     assert len(open_study(notebook).snippets) > 16
 
 
-@pytest.mark.parametrize("page", ["store.md", "formats.md"])
+@pytest.mark.parametrize("page", ["store.md", "formats.md", "poses.md"])
 def test_the_blocks_of_a_page_run(page: str, tiny: Study) -> None:
     run_blocks(ROOT / "docs" / page, tiny.root)
 
 
 def test_every_page_with_python_blocks_is_run() -> None:
-    run = {"python.md", "store.md", "formats.md", "CONTRIBUTING.md"}
+    run = {"python.md", "store.md", "formats.md", "poses.md", "CONTRIBUTING.md"}
     others = [
         block.name
         for page in PAGES
@@ -172,7 +174,9 @@ def test_every_stage_has_a_section_with_its_settings_and_one_with_its_arrays() -
         assert f"\n### {name}\n" in store
 
 
-@pytest.mark.parametrize("product", ["frames", "keyframes", "masks", "tracks", "lowres", "snippets", "split"])
+@pytest.mark.parametrize(
+    "product", ["frames", "keyframes", "masks", "tracks", "pose", "heatmaps", "lowres", "snippets", "split"]
+)
 def test_the_specification_of_the_store_is_what_is_written(product: str, tiny: Study) -> None:
     check_arrays(tiny.store, product, instead={"jpeg", "jpeg_end"})
 

@@ -150,14 +150,26 @@ def test_an_unreadable_file_is_reported_and_blocks_nothing_else(study: Study) ->
     assert len(report.built) == 4
 
 
-def test_the_failure_budget_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = small_study(tmp_path, recordings=4)
-    monkeypatch.setattr(engine, "MIN_FAILURES", 2)
-    for path in sorted((study.root / "videos").rglob("*.mp4"))[:3]:
+def test_the_failure_budget_stops_the_job_and_names_the_most_frequent_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = small_study(tmp_path, recordings=5)
+    monkeypatch.setattr(engine, "MIN_FAILURES", 3)
+    first, *others = sorted((study.root / "videos").rglob("*.mp4"))
+    others[-1].write_bytes(b"not a video")
+    study.scan()  # what a scan finds is no failure of the build, and spends nothing of its budget
+    for path in others[:2]:
         path.write_bytes(bytes_without_pictures(path.read_bytes()))
     study.scan()
-    with pytest.raises(BuildStopped, match=r"Stopped: 2 of 4 views failed, more than the failure budget of 20% allows"):
-        study.build("lowres")
+    assert len(study.build("lowres").built) == 2
+    first.write_bytes(bytes_without_pictures(first.read_bytes()))
+    study.scan()
+    with pytest.raises(BuildStopped) as stopped:
+        study.build("tracks", "lowres", retry=True)
+    assert "Stopped: 3 of 4 views failed, more than the failure budget of 20% allows. Most frequent (3 times): " in str(
+        stopped.value
+    )
+    assert ".mp4" in str(stopped.value).splitlines()[0]
 
 
 def test_a_missing_backend_stops_before_any_work(study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

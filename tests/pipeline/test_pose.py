@@ -15,9 +15,9 @@ from actionprep.datasets.pose_items import read_pose_item
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import EnvironmentProblem, UserError
-from actionprep.pipeline import pose
+from actionprep.pipeline import doctor, pose
 from actionprep.pipeline.pose import PoseSettings
-from actionprep.pipeline.pose_backends import FramePoses
+from actionprep.pipeline.pose_backends import FramePoses, mediapipe, mmpose
 from actionprep.pipeline.quarantine import Quarantine
 
 FRAMES, HEIGHT, WIDTH = 12, 64, 96
@@ -362,3 +362,50 @@ def test_poses_without_times_are_not_stored(tmp_path):
     store = Store(tmp_path / "store", create=True)
     with pytest.raises(ValueError, match="need the time of every frame"):
         store_poses(store, "a", replace(made_poses(5), time=None))
+
+
+# Real backends on real frames, where they are installed
+
+
+def real_study(tmp_path, shared_data):
+    """One clip of UTD-MHAD: 640x480, one person."""
+    (tmp_path / "videos").mkdir()
+    clip = shared_data / "utd_mhad_rgb" / "clips" / "a1_s1_t1_color.mp4"
+    (tmp_path / "videos" / "clip.mp4").symlink_to(clip)
+    settings = StudySettings(layout="views", pattern="{recording}.mp4")
+    return Study(init_study(tmp_path, settings, models=settings_models()))
+
+
+@pytest.mark.slow
+def test_real_mediapipe_finds_the_person_in_every_frame_of_a_real_clip(tmp_path, shared_data):
+    if not mediapipe.is_installed():
+        pytest.skip(f"MediaPipe is not installed here; install it with: {mediapipe.INSTALL}")
+    study = real_study(tmp_path, shared_data)
+    assert study.build("pose", overrides={"pose": {"backend": "mediapipe", "skeleton": "coco17"}}).ok
+    poses = study.poses("clip", view=0)
+    assert poses.num_persons == 1
+    assert poses.present.all()
+    nose, left, right = (poses.keypoints[:, 0, joint] for joint in (0, 15, 16))
+    # He stands upright in the middle, and faces the camera.
+    assert (nose[:, 1] < np.minimum(left, right)[:, 1] - 150).all()
+    assert (np.abs(nose[:, 0] - 320) < 120).all()
+
+
+@pytest.mark.slow
+def test_real_mmpose_runs_hrnet_with_random_weights_on_real_frames(tmp_path, shared_data):
+    if doctor.mmpose_missing():
+        pytest.skip(f"MMPose is not installed here; install it with: {mmpose.INSTALL}")
+    study = real_study(tmp_path, shared_data)
+    # Of 50 frames only those with a box are looked at, which keeps this short.
+    (tmp_path / "boxes.csv").write_text(
+        "frame,left,top,right,bottom\n" + "".join(f"{at},200,80,440,470\n" for at in (3, 4, 5))
+    )
+    changes = {"backend": "mmpose", "model": "hrnet-w32", "random_weights": True, "device": "cpu"}
+    changes |= {"boxes": "file", "boxes_file": "boxes.csv"}
+    assert study.build("pose", overrides={"pose": changes}).ok
+    poses = study.poses("clip", view=0)
+    assert (poses.skeleton, poses.keypoints.shape[1:]) == ("coco17", (1, 17, 2))
+    assert np.flatnonzero(poses.present[:, 0]).tolist() == [3, 4, 5]
+    assert np.isfinite(poses.keypoints).all()
+    assert study.item("pose", "clip", 0).provenance["identity"]["version"] == "1.3.2"
+    assert study.item("pose", "clip", 0).provenance["identity"]["weights"] == "random"

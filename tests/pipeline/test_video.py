@@ -644,3 +644,24 @@ def test_decoding_waits_for_a_slow_caller(videos: dict[str, Path], monkeypatch: 
     threading.Event().wait(0.3)
     assert len(decoded) < 20
     assert len(list(blocks)) == COUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "options"),
+    [
+        ("libx264", "mp4", {"x264-params": "tff=1:bframes=2"}),
+        ("libx264", "ts", {"flags": "+ildct+ilme", "x264-params": "bff=1:bframes=2"}),
+        ("mpeg2video", "mpg", {"flags": "+ildct+ilme"}),
+    ],
+)
+def test_interlaced_video_is_read_picture_by_picture(
+    tmp_path: Path, codec: str, container: str, options: dict[str, str]
+) -> None:
+    path = write_numbered(tmp_path / f"v.{container}", codec, 30, options=options)
+    with av.open(str(path)) as opened:
+        assert all(frame.interlaced_frame for frame in opened.decode(video=0))
+    facts = probe(path)
+    assert np.allclose(facts.times, np.arange(30) / 25)
+    with VideoReader(path, times=facts.times) as reader:
+        assert [number for block in reader.blocks(size=7) for number in read_numbers(block.rgb)] == list(range(30))
+        assert reader.shortfall is None

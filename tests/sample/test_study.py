@@ -13,7 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
+from actionprep.datasets.pose_formats.openpose import read_openpose
 from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.pipeline.mask_sources.files import FileMasks
+from actionprep.pipeline.masks import MasksSettings
+from actionprep.pipeline.stage import ArrayBlock, ViewSource
 from actionprep.sample import SampleTruth, make_sample_study
 from actionprep.sample.actions import ACTIONS
 from actionprep.sample.cameras import camera_ring
@@ -134,6 +138,42 @@ def test_openpose_files_say_the_same_as_the_joints(small_study: SampleTruth):
         assert (triples[inside & ~seen, 2] == 0.5).all()
 
 
+def test_a_study_of_many_recordings_has_openpose_files_of_the_first_ones_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("actionprep.sample.truth.OPENPOSE_RECORDINGS", 1)
+    monkeypatch.setattr("actionprep.sample.study.OPENPOSE_RECORDINGS", 1)
+    truth = make_sample_study(tmp_path, recordings=2, workers=0, views=1)
+    assert len(list(truth.openpose("take_000", 0).iterdir())) == len(truth.frame_times("take_000", 0))
+    assert [path.name for path in (tmp_path / "truth/openpose").iterdir()] == ["take_000"]
+    with pytest.raises(UserError) as error:
+        truth.openpose("take_001", 0)
+    assert str(error.value) == (
+        "Recording 'take_001' of the sample study has no OpenPose files; take_000 to take_000 have them. "
+        "'joints_2d' gives the joints of all."
+    )
+
+
+def test_the_truth_of_a_recording_is_few_files_that_the_importers_read(small_study: SampleTruth):
+    masks = FileMasks(
+        MasksSettings(source="files", files="truth/masks/{recording}/cam{view}.npz"),
+        ViewSource(
+            "take_000", "1", "", 144, 176, 16.0, small_study.frame_times("take_000", 1), root=str(small_study.folder)
+        ),
+        {},
+    )
+    frames = np.zeros((3, 144, 176, 3), np.uint8)
+    block = masks.push(ArrayBlock(frames, time=np.zeros(3)), {})
+    masks.finish({})
+    assert (block.foreground == small_study.masks("take_000", 1)[:3]).all()
+    [item] = read_openpose(small_study.openpose("take_000", 1))
+    joints = small_study.joints_2d("take_000", 1)
+    assert item.poses.skeleton == "body25"
+    assert len(item.poses.frame_index) == len(joints.time)
+    others = [path for path in small_study.folder.rglob("*") if path.is_file() and "openpose" not in path.parts]
+    assert len(others) < 2 * (3 * 7 + 1) + 10
+
+
 def test_segments_are_labelled_and_lie_between_rests(small_study: SampleTruth):
     with small_study.segments_csv.open(newline="") as file:
         assert next(csv.reader(file)) == ["recording", "onset", "offset", "label"]
@@ -211,8 +251,8 @@ def test_a_folder_with_another_sample_study_is_refused(small_study: SampleTruth)
     with pytest.raises(UserError) as error:
         make_sample_study(small_study.folder, seed=4, recordings=2, workers=0, views=7)
     assert str(error.value) == (
-        f"{small_study.folder} already holds another sample study (version 1, seed 3, recordings 2, views 7; "
-        "asked for: version 1, seed 4, recordings 2, views 7). Name a new folder, or delete that one first."
+        f"{small_study.folder} already holds another sample study (version 2, seed 3, recordings 2, views 7; "
+        "asked for: version 2, seed 4, recordings 2, views 7). Name a new folder, or delete that one first."
     )
 
 
@@ -224,7 +264,7 @@ def test_a_full_disk_is_the_machines_problem(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(EnvironmentProblem) as error:
         make_sample_study(tmp_path / "study", recordings=1, workers=0, views=1)
     assert str(error.value) == (
-        f"The sample study cannot be written to {tmp_path / 'study'}: No space left on device. It needs about 80 MB; "
+        f"The sample study cannot be written to {tmp_path / 'study'}: No space left on device. It needs about 40 MB; "
         "make room or rights there, or name another folder."
     )
 

@@ -174,7 +174,9 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
             patch.setattr(module, "_train_phase", killed)
             with pytest.raises(Interrupted):
                 fit(store, recipe, folder, split=SPLIT, weights=weights, **QUIET)
-        resumed = fit(store, recipe, folder, resume=True, **QUIET)
+        with pytest.raises(UserError, match="it was begun from other weights"):
+            fit(store, recipe, folder, resume=True, weights=lambda model: None, **QUIET)
+        resumed = fit(store, recipe, folder, resume=True, weights=weights, **QUIET)
         assert same_weights(whole, resumed, "best")
 
 

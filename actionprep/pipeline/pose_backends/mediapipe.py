@@ -29,7 +29,7 @@ from actionprep.errors import EnvironmentProblem, InputProblem, UserError
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
 
 VERSION = "0.10.21"
-INSTALL = "python -m actionprep.pipeline.pose_backends.install mediapipe"
+INSTALL = "actionprep doctor --install mediapipe"
 # Pythons that have wheels of this version.
 _PYTHONS = ("3.12", "3.11", "3.10", "3.9")
 _WORKER = Path(__file__).with_name("mediapipe_worker.py")
@@ -44,6 +44,14 @@ def environment_folder(folder: str | Path | None = None) -> Path:
         return Path(os.environ["ACTIONPREP_MEDIAPIPE"]).expanduser()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "actionprep" / f"mediapipe-{VERSION}"
+
+
+def is_installed(folder: str | Path | None = None) -> bool:
+    """Whether there is an environment with MediaPipe's model in it; nothing is started."""
+    place = environment_folder(folder)
+    models = place.glob("lib/python*/site-packages/mediapipe/modules/pose_landmark/pose_landmark_full.tflite")
+    windows = place / "Lib/site-packages/mediapipe/modules/pose_landmark/pose_landmark_full.tflite"
+    return _python_of(place).exists() and (next(models, None) is not None or windows.exists())
 
 
 def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) -> Path:

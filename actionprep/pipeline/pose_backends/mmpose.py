@@ -14,6 +14,7 @@ import types
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames, with_scores
 
 VERSION = "1.3.2"
-INSTALL = "python -m actionprep.pipeline.pose_backends.install mmpose"
+INSTALL = "actionprep doctor --install mmpose"
 MODELS = {
     "hrnet-w32": "td-hm_hrnet-w32_8xb64-210e_coco-256x192",
     "hrnet-w48": "td-hm_hrnet-w48_8xb32-210e_coco-256x192",
@@ -184,6 +185,8 @@ def _stand_ins() -> Iterator[None]:
             return
         stand_in = types.ModuleType(name)
         stand_in.__path__ = []
+        # Libraries that MMPose imports, such as transformers, ask whether torchvision is there by its specification.
+        stand_in.__spec__ = ModuleSpec(name, None, is_package=True)
         stand_in.__dict__.update(members)
         sys.modules[name] = stand_in
         parent, _, child = name.rpartition(".")

@@ -62,8 +62,8 @@ class _CoTracker(PointTracker):
 
     @classmethod
     def is_at_hand(cls, settings: TracksSettings) -> bool:
-        code = Path(settings.repo) if settings.repo else _hub_code_folder()
-        weights = Path(settings.checkpoint) if settings.checkpoint else _hub_checkpoints() / cls.weights
+        code = settings.path(settings.repo) if settings.repo else _hub_code_folder()
+        weights = settings.path(settings.checkpoint) if settings.checkpoint else _hub_checkpoints() / cls.weights
         return (code / "hubconf.py").is_file() and weights.is_file()
 
     def track(self, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:
@@ -257,7 +257,7 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
 def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
     """Folder with the repository's hubconf.py; fetched at the pinned commit where there is a network."""
     if settings.repo:
-        folder = Path(settings.repo).expanduser().resolve()
+        folder = settings.path(settings.repo).resolve()
         if not (folder / "hubconf.py").is_file():
             raise EnvironmentProblem(_missing(kind, "code", f"hubconf.py in {folder} (tracks.repo)"))
         return folder
@@ -278,7 +278,7 @@ def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
 def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
     """File with the weights; fetched where there is a network."""
     if settings.checkpoint:
-        file = Path(settings.checkpoint).expanduser().resolve()
+        file = settings.path(settings.checkpoint).resolve()
         if not file.is_file():
             raise EnvironmentProblem(_missing(kind, "weights", f"{file} (tracks.checkpoint)"))
         return file

@@ -26,7 +26,10 @@ Batch = dict[str, "Tensor"]
 class InputSettings(Settings):
     """How snippets of one product are sampled, normalised and augmented."""
 
-    num_test_variants: ClassVar[int] = 1
+    @property
+    def variants(self) -> int | None:
+        """Variants of each snippet in a test, where these settings say so; None: any number that a recipe asks for."""
+        return None
 
 
 class ProductReader(ABC):
@@ -96,6 +99,29 @@ class ProductReader(ABC):
             else:
                 mixed[name] = values | values[partner] if values.dtype == _bool() else values
         return mixed
+
+    def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
+        """CutMix: a piece of each sample replaced by that of batch[partner]; share (B) is what should stay.
+
+        Returns the batch and the share (B) that did stay. The base replaces a span of time, in arrays that have the axis
+        of frame_valid (B, T); readers of pictures cut out a rectangle.
+        """
+        import torch
+
+        if "frame_valid" not in batch:
+            raise UserError(f"CutMix needs places or instants to cut at, and batches of '{self.product}' have none.")
+        valid = batch["frame_valid"]
+        num_frames = valid.shape[1]
+        length = ((1 - share) * num_frames).round()
+        low = (draws.uniform().to(valid.device) * (num_frames - length + 1)).floor()
+        line = torch.arange(num_frames, device=valid.device)
+        foreign = (line >= low[:, None]) & (line < (low + length)[:, None])
+        mixed = {}
+        for name, values in batch.items():
+            along = values.shape[:2] == valid.shape
+            at = foreign.view(*foreign.shape, *[1] * (values.ndim - 2)) if along else None
+            mixed[name] = values if at is None else torch.where(at, values[partner], values)
+        return mixed, 1 - foreign.float().mean(1)
 
     def collate(self, samples: Sequence[Batch]) -> Batch:
         """Join samples that `read` gave one by one; pads nothing."""
@@ -167,8 +193,11 @@ def mirrored_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence
 
     flip: share of samples that are mirrored; flip_labels pairs labels both ways, others stay as they are.
 
-    Raises UserError for labels that there are not, and for pairs that do not go both ways.
+    Raises UserError for labels that there are not, for pairs that do not go both ways, and for labels that name a side and
+    are not paired: a mirrored swipe_left is no swipe_left.
     """
+    import re
+
     import numpy as np
 
     if not flip:
@@ -183,6 +212,13 @@ def mirrored_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence
         raise UserError(
             'flip_labels must pair labels both ways, such as { left = "right", right = "left" }; got '
             f"{dict(flip_labels)}."
+        )
+    sided = [one for one in labels if re.search(r"left|right", one, re.IGNORECASE) and one not in flip_labels]
+    if sided:
+        raise UserError(
+            f"input.flip mirrors samples, and the label{'s' if len(sided) > 1 else ''} {', '.join(sided)} "
+            f"name{'' if len(sided) > 1 else 's'} a side. Say what each becomes with input.flip_labels (the same label, "
+            "where nothing changes), or set input.flip = 0."
         )
     return codes
 

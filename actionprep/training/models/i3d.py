@@ -29,7 +29,8 @@ class I3D(nn.Module):
     Charades and Kinetics weights load through their key map; `early_pool=False` is the TinyVIRAT variant for 112
     pixels (abhay3010/pytorch-i3d), which leaves the second max pool out.
 
-    width_multiplier scales all channels, for training on a CPU.
+    width_multiplier scales all channels, for training on a CPU. norm_momentum: how fast batch norms take in new figures;
+    the published 0.01 needs some hundreds of steps before a model without published weights can be tested.
 
     Changed: the last pooling covers whatever is left of time and space, so that any clip length and size works without
     a mode string (at the published sizes it is the same); colours are RGB (the variant fed BGR to RGB weights).
@@ -43,6 +44,7 @@ class I3D(nn.Module):
         early_pool: bool = False,
         width_multiplier: float = 1.0,
         dropout: float = 0.5,
+        norm_momentum: float = 0.01,
     ) -> None:
         super().__init__()
 
@@ -66,6 +68,9 @@ class I3D(nn.Module):
             layers[name] = module
             channels = module.channels
         self.stages = nn.ModuleDict(layers)
+        for part in self.stages.modules():
+            if isinstance(part, nn.BatchNorm3d):
+                part.momentum = norm_momentum
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, num_classes)
 
@@ -92,7 +97,9 @@ def pad_same(
 ) -> tuple[Tensor, tuple[int, int, int]]:
     """Pad what a layer's own, symmetric padding cannot: the padded tensor and the padding left to the layer."""
     pads = [same_padding(size, k, s) for size, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
-    if all(before == after for before, after in pads):
+    # Also padded beforehand where a kernel outreaches the clip: oneDNN's bfloat16 gradients overrun memory there.
+    fits = all(size >= k for size, k in zip(x.shape[2:], kernel, strict=True))
+    if fits and all(before == after for before, after in pads):
         return x, (pads[0][0], pads[1][0], pads[2][0])
     flat = [side for pad in reversed(pads) for side in pad]
     return F.pad(x, flat), (0, 0, 0)

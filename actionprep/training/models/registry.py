@@ -546,7 +546,7 @@ register(
         None,
         "ours: I3D with a quarter of the channels, for CPU training",
         f"{_HERE}.i3d:I3D",
-        MappingProxyType({"width_multiplier": 0.25}),
+        MappingProxyType({"width_multiplier": 0.25, "norm_momentum": 0.1}),
         SIGNED,
         _RESIZER_FAULTS,
     )

@@ -56,6 +56,7 @@ _SKELETON: dict[str, Any] = {
     "mixup": 0.4,
     "validate_every": 10,
     "refit": True,
+    "test_variants": 4,
 }
 _SMALL_TABLES: dict[str, Any] = {
     "loss": {"label_smoothing": 0.1},

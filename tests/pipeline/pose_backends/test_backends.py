@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.pipeline import doctor
 from actionprep.pipeline.pose_backends import (
     FramePoses,
     backend_names,
     check_frames,
-    install,
     mmpose,
     open_estimator,
     to_sequence,
@@ -167,7 +167,7 @@ def test_mmpose_that_is_not_installed_says_the_one_command():
         pytest.skip("MMPose is installed here")
     with pytest.raises(EnvironmentProblem) as caught:
         open_estimator("mmpose")
-    assert "do        python -m actionprep.pipeline.pose_backends.install mmpose\n" in str(caught.value)
+    assert "do        actionprep doctor --install mmpose\n" in str(caught.value)
 
 
 def test_stand_ins_are_there_only_while_mmpose_is_imported():
@@ -184,18 +184,9 @@ def test_stand_ins_are_there_only_while_mmpose_is_imported():
 def test_the_mmpose_recipe_pins_what_was_tried(monkeypatch):
     commands = []
     monkeypatch.setattr(mmpose, "_run", lambda command, echo: commands.append(command) or "1.3.2")
-    assert install.main(["mmpose", "/some/python"]) == 0
+    assert doctor.install("mmpose", "/some/python") == "MMPose 1.3.2 is ready."
     assert all(command[0] == "/some/python" for command in commands)
     assert commands[1][5:] == ["--no-deps", "mmpose==1.3.2", "mmengine==0.10.7", "mmcv-lite==2.1.0"]
-
-
-def test_the_install_command_prints_what_went_wrong(monkeypatch, capsys):
-    def fail(place):
-        raise EnvironmentProblem("no compiler")
-
-    monkeypatch.setattr(mmpose, "install_mmpose", fail)
-    assert install.main(["mmpose"]) == 1
-    assert capsys.readouterr().err == "no compiler\n"
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_closing_ends_the_worker(environment):
 def test_an_environment_that_is_not_there_says_the_one_command(tmp_path):
     with pytest.raises(EnvironmentProblem) as caught:
         open_estimator("mediapipe", environment=tmp_path / "gone")
-    assert "do           python -m actionprep.pipeline.pose_backends.install mediapipe\n" in str(caught.value)
+    assert "do           actionprep doctor --install mediapipe\n" in str(caught.value)
     assert f"looked for   {tmp_path / 'gone' / 'bin' / 'python'}" in str(caught.value)
 
 

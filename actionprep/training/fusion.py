@@ -1,0 +1,228 @@
+"""Late fusion: the probabilities of several trained runs averaged, with weights that val chooses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.run import Run, now
+
+if TYPE_CHECKING:
+    from actionprep.datasets.snippets import SnippetTable
+
+FUSION = "fusion.json"
+
+Weighting = Literal["val", "equal"] | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What fusing gave: the folder with the files of a test, the runs, their weights and what test.json holds."""
+
+    folder: Path
+    runs: tuple[Path, ...]
+    weights: tuple[float, ...]
+    tested: dict[str, Any]
+
+
+def fuse(
+    runs: Sequence[Run | str | Path],
+    folder: str | Path,
+    *,
+    weights: Weighting = "val",
+    device: str = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Fused:
+    """Average the probabilities of runs on the same snippets and split, and keep what a test keeps in a folder.
+
+    weights: "val": those that make the val snippets most probable, as models score them that were not trained on them;
+             "equal"; or one a run. A run that was not tested yet is tested.
+
+    Raises UserError when there are fewer than two runs, or when their snippets, classes or splits differ.
+    """
+    from actionprep.training.test import run_test, saved_arrays
+
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    table = _common_table(opened)
+    for run in opened:
+        if run.tested is None:
+            tell(f"Testing {run.folder}")
+            run_test(run, device=device, view_subsets=False)
+    arrays = [saved_arrays(run) for run in opened]
+    shares, why = _weights(opened, table, weights, device)
+    for run, share in zip(opened, shares, strict=True):
+        tell(f"{share:.3f}  {run.folder}")
+    tell(f"Weights: {why}")
+    mean = np.einsum("r,rsc->sc", shares, np.stack([one["probabilities"].astype(np.float64) for one in arrays]))
+    rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
+    tested = _kept(Path(folder), table, rows, mean)
+    tested["alone"] = [
+        {"run": str(run.folder), "weight": float(share), "accuracy": run_tested(run)["figures"]["accuracy"]}
+        for run, share in zip(opened, shares, strict=True)
+    ]
+    target = Run(Path(folder))
+    target.write_json("test.json", tested)
+    target.write_json(
+        FUSION,
+        {"runs": [str(run.folder.resolve()) for run in opened], "weights": shares.tolist(), "why": why, "when": now()},
+    )
+    return Fused(Path(folder), tuple(run.folder for run in opened), tuple(shares.tolist()), tested)
+
+
+def fuse_folds(
+    folders: Sequence[str | Path],
+    folder: str | Path,
+    *,
+    weights: Weighting = "val",
+    device: str = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Fuse cross-validations fold by fold; returns what folds.json of the new folder holds.
+
+    folders: of 'actiontrain fit --folds', each with fold-01, fold-02, …; the folds of all leave out the same snippets.
+    """
+    from actionprep.training.fit import over_folds
+    from actionprep.training.test import saved_arrays
+
+    names = [sorted(path.name for path in Path(one).glob("fold-*")) for one in folders]
+    if len({tuple(one) for one in names}) != 1 or not names[0]:
+        raise UserError(
+            "Cross-validations are fused fold by fold, and these have different folds: "
+            + "; ".join(f"{one} has {len(found)}" for one, found in zip(folders, names, strict=True))
+            + "."
+        )
+    rows, arrays = [], []
+    for number, name in enumerate(names[0], start=1):
+        tell(f"Fold {number} of {len(names[0])}")
+        made = fuse(
+            [Path(one) / name for one in folders], Path(folder) / name, weights=weights, device=device, tell=tell
+        )
+        figures = made.tested["figures"]
+        rows.append(
+            {
+                "fold": number,
+                "snippets": made.tested["num_samples"],
+                "accuracy": figures["accuracy"],
+                "macro_f1": figures["macro_f1"],
+                "weights": " ".join(f"{share:.3f}" for share in made.weights),
+            }
+        )
+        arrays.append(saved_arrays(Run(made.folder)))
+    document = {"folds": rows, "summary": over_folds(arrays, rows), "runs": [str(one) for one in folders]}
+    outer = Run(Path(folder))
+    outer.write_table("folds.csv", rows)
+    outer.write_json("folds.json", document)
+    return document
+
+
+def mixture_weights(
+    probabilities: np.ndarray, actual: np.ndarray, *, prior: float = 5.0, steps: int = 200
+) -> np.ndarray:
+    """(R,) weights of a mean of models under which what was there is most probable.
+
+    probabilities (R, S, C) of R models; actual (S) codes, or (S, C) zeros and ones where labels are independent.
+    prior: samples that count for equal weights, so that few snippets do not make one model all.
+
+    Expectation maximisation of mixture proportions (Dempster, Laird and Rubin, 1977, section 4.3): the likelihood is
+    concave in the weights, so that the way there does not matter.
+    """
+    if actual.ndim == 2:
+        likely = np.where(actual.astype(bool), probabilities, 1 - probabilities).reshape(len(probabilities), -1)
+    else:
+        likely = probabilities[:, np.arange(len(actual)), actual]
+    likely = np.maximum(likely.astype(np.float64), 1e-12)
+    count = len(likely)
+    weights = np.full(count, 1 / count)
+    for _ in range(steps):
+        part = weights[:, None] * likely
+        part = part / part.sum(axis=0)
+        weights = (part.sum(axis=1) + prior / count) / (part.shape[1] + prior)
+    return weights
+
+
+def read_fusion(folder: str | Path) -> tuple[tuple[Path, ...], np.ndarray] | None:
+    """The runs of a fusion and their weights; None when the folder is none."""
+    path = Path(folder) / FUSION
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Path(one) for one in found["runs"]), np.array(found["weights"], np.float64)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
+
+
+def run_tested(run: Run) -> dict[str, Any]:
+    """What a run's test found; raises UserError where there was none."""
+    found = run.tested
+    if found is None:
+        raise UserError(f"{run.folder} was not tested yet: actiontrain test {run.folder.name}")
+    return found
+
+
+def _common_table(runs: Sequence[Run]) -> SnippetTable:
+    """The table of snippets that all runs share; raises UserError that says in what they differ."""
+    from actionprep.training.datasets import read_table
+
+    if len(runs) < 2:
+        raise UserError("A fusion takes two runs or more: actiontrain fuse RUN RUN …")
+    first, facts = runs[0], [run.facts for run in runs]
+    stores = [Store(one["store"]) for one in facts]
+    digests = [store.item("snippets", one["snippets"]).digest for store, one in zip(stores, facts, strict=True)]
+    for run, one, digest in zip(runs[1:], facts[1:], digests[1:], strict=True):
+        if one["labels"] != facts[0]["labels"]:
+            what = f"classes: {', '.join(facts[0]['labels'])} and {', '.join(one['labels'])}"
+        elif digest != digests[0]:
+            what = f"snippets: snippets/{facts[0]['snippets']} and snippets/{one['snippets']} are not the same table"
+        elif one["split"]["rows"]["test"] != facts[0]["split"]["rows"]["test"]:
+            what = "test parts: give both trainings the same --train-groups, --test-groups, --split or --seed"
+        elif set(one["split"]["rows"]["train"]) & set(facts[0]["split"]["rows"]["test"]):
+            what = "splits: one was trained on what the other is tested on"
+        else:
+            continue
+        raise UserError(f"{first.folder} and {run.folder} cannot be fused, because they have different {what}.")
+    return read_table(stores[0], facts[0]["snippets"])
+
+
+def _weights(runs: Sequence[Run], table: SnippetTable, weights: Weighting, device: str) -> tuple[np.ndarray, str]:
+    if not isinstance(weights, str):
+        if len(weights) != len(runs) or min(weights) < 0 or not sum(weights):
+            raise UserError(
+                f"--weights takes one number a run, none below 0: {len(runs)} runs, and got {len(weights)} number(s)."
+            )
+        return np.array(weights, np.float64) / sum(weights), "as given"
+    if weights == "equal":
+        return np.full(len(runs), 1 / len(runs)), "equal, as asked for"
+    parts = [run.facts["split"]["rows"]["val"] for run in runs]
+    if not parts[0] or any(part != parts[0] for part in parts):
+        raise UserError(
+            "Weights are chosen on val, and these runs "
+            + ("have no val part" if not any(parts) else "have different val parts")
+            + ". Train them with the same one (--val 0.15), or fuse with --weights equal."
+        )
+    from actionprep.training.test import held_out_scores
+
+    found = [held_out_scores(run, device=device) for run in runs]
+    rows = found[0].rows
+    several = bool(runs[0].facts["several_labels"])
+    actual = table.target[rows] if several else table.label[rows].astype(np.int64)
+    chosen = mixture_weights(np.stack([one.probabilities for one in found]), actual)
+    return chosen, f"chosen on {len(rows)} val snippets"
+
+
+def _kept(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Figures of the fused probabilities; the files of a test are written into the folder."""
+    from actionprep.training.test import Scores, keep_scores
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / FUSION).exists():
+        raise UserError(f"The folder {folder} is not empty. Name another one with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    logits = np.log(np.maximum(probabilities, 1e-12))
+    return keep_scores(Run(folder), table, Scores(rows, logits, probabilities, logits[None]))

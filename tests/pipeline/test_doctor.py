@@ -1,0 +1,117 @@
+"""The doctor names pose backends, their one install command, and the best one for a new study."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from actionprep.api import make_study
+from actionprep.cli.prep import app
+from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.pipeline import doctor
+from actionprep.pipeline.pose_backends import mediapipe, mmpose
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """A machine that cannot reach the internet and has no pose backend, unless a test says so."""
+    have: set[str] = set()
+    found = importlib.util.find_spec
+    hidden = ("mmpose", "mmengine", "mmcv", "xtcocotools", "transformers")
+
+    def find(name, *package):
+        if name in hidden:
+            return found("json") if name in have else None
+        return found(name, *package)
+
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", find)
+    monkeypatch.setenv("ACTIONPREP_MEDIAPIPE", str(tmp_path / "mediapipe"))
+    monkeypatch.setenv("ACTIONPREP_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return have
+
+
+def give_mediapipe(tmp_path):
+    place = tmp_path / "mediapipe"
+    models = place / "lib/python3.11/site-packages/mediapipe/modules/pose_landmark"
+    models.mkdir(parents=True)
+    (models / "pose_landmark_full.tflite").write_bytes(b"model")
+    (place / "bin").mkdir()
+    (place / "bin" / "python").write_text("")
+
+
+def poses():
+    return {one.name: one for one in doctor._pose_backends()}
+
+
+def test_a_bare_machine_is_told_the_one_command_for_each_backend(bare):
+    found = poses()
+    assert [one.state for one in found.values()] == ["missing", "missing", "missing", "ready"]
+    assert found["pose mediapipe"].remedy == "actionprep doctor --install mediapipe (about 1 GB, once)"
+    assert found["pose mmpose"].remedy == (
+        "mmpose, mmengine, mmcv, xtcocotools not installed: actionprep doctor --install mmpose"
+    )
+    assert found["pose vitpose"].remedy == "pip install 'actionprep[hf]'"
+
+
+def test_what_is_installed_is_ready(bare, tmp_path):
+    give_mediapipe(tmp_path)
+    bare |= {"mmpose", "mmengine", "mmcv", "xtcocotools", "transformers"}
+    assert {one.state for one in poses().values()} == {"ready"}
+
+
+def test_a_new_study_names_mediapipe_where_nothing_can_be_fetched_and_says_how_to_get_it(bare, tmp_path):
+    study, notes = make_study(tmp_path / "study", {})
+    assert study.settings["pose"].backend == "mediapipe"
+    assert "install it once with 'actionprep doctor --install mediapipe'" in notes[1]
+    assert "# backend: MediaPipe" in (tmp_path / "study" / "actionprep.toml").read_text()
+    give_mediapipe(tmp_path)
+    assert doctor.best_pose_backend()[1].startswith("MediaPipe, which is installed")
+
+
+def test_a_new_study_names_hrnet_or_vitpose_where_they_work(bare, tmp_path, monkeypatch):
+    bare |= {"mmpose", "mmengine", "mmcv", "xtcocotools"}
+    assert doctor.best_pose_backend()[0] == "mediapipe"
+    (tmp_path / "torch/hub/checkpoints").mkdir(parents=True)
+    (tmp_path / "torch/hub/checkpoints/td-hm_hrnet-w32_8xb64-210e_coco-256x192-81c58e40_20220909.pth").write_bytes(b"")
+    assert doctor.best_pose_backend()[0] == "mmpose"
+    bare.clear()
+    bare.add("transformers")
+    monkeypatch.setattr(doctor, "can_fetch", lambda: True)
+    assert doctor.best_pose_backend()[0] == "vitpose"
+
+
+def test_the_install_command_runs_the_recipe(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(mediapipe, "install_mediapipe", lambda place, echo: asked.append((place, echo)) or "/there")
+    result = CliRunner().invoke(app, ["doctor", "--install", "mediapipe", "--place", str(tmp_path)])
+    assert (result.exit_code, asked) == (0, [(str(tmp_path), True)])
+    assert "MediaPipe is ready in /there." in result.stderr + result.stdout
+
+
+def test_the_install_command_says_what_went_wrong(monkeypatch):
+    def fail(place, echo):
+        raise EnvironmentProblem("no compiler")
+
+    monkeypatch.setattr(mmpose, "install_mmpose", fail)
+    result = CliRunner().invoke(app, ["doctor", "--install", "mmpose"])
+    assert result.exit_code == 1
+    with pytest.raises(
+        UserError, match=r"No install recipe for 'mmpos'\. Did you mean 'mmpose'\?.*vitpose comes with pip"
+    ):
+        doctor.install("mmpos")
+
+
+def test_layouts_are_listed_and_drawn(tmp_path):
+    run = CliRunner().invoke(app, ["skeletons", "--json"])
+    assert run.exit_code == 0
+    assert "coco17" in run.stdout
+    out = tmp_path / "two.png"
+    run = CliRunner().invoke(app, ["skeletons", "coco17", "body25", "--out", str(out), "--to", "coco18", "--json"])
+    assert run.exit_code == 0
+    assert out.exists()
+    assert json.loads(run.stdout)["conversions"][0].startswith("coco17 → coco18: 17 joints kept")
+    assert CliRunner().invoke(app, ["skeletons", "coco71"]).exit_code == 2
