@@ -90,7 +90,7 @@ def find_learning_rate(
     highest: float = 1.0,
     steps: int = 100,
 ) -> RateSearch:
-    """Train fresh (or the given) weights over a learning rate that rises by the same factor at every step; nothing is kept of them.
+    """Train fresh or given weights over a learning rate that rises by the same factor at every step; nothing is kept.
 
     Ends early when the loss is four times its lowest. The rates are those of `optimizer.learning_rate`; a head with its
     own rate keeps its ratio.
@@ -140,7 +140,7 @@ def overfit_one_batch(
     device: str = "auto",
     steps: int = 200,
 ) -> OneBatch:
-    """Train fresh (or the given) weights on one batch again and again, without augmentation, dropout, mixing, smoothing or decay.
+    """Train fresh or given weights on one batch again and again, without augmentation, dropout, mixing or decay.
 
     A model, an input and a loss that fit each other learn it by heart; where they do not, no training will help. Ends
     early once it is learnt. The batch has as many classes as there are, as far as they fit in.

@@ -29,8 +29,12 @@ _PROSE = re.compile(
 _INLINE = re.compile(r"(?<!`)`(?P<command>(?:actionprep|actiontrain) [^`]+)`")
 _OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]+[a-z](?![\w-]|: #)")  # not the colours of a style sheet
 OF_OTHER_PROGRAMS = {
+    # pip and venv
     "--upgrade", "--user", "--no-deps", "--target", "--index-url", "--extra-index-url", "--no-build-isolation",
     "--no-binary", "--only-binary", "--clear", "--disable-pip-version-check",
+    # SLURM, torchrun and dask worker
+    "--constraint", "--requeue", "--open-mode", "--nnodes", "--nproc-per-node", "--rdzv-id", "--rdzv-backend",
+    "--rdzv-endpoint", "--no-python", "--resources",
 }  # fmt: skip
 
 
