@@ -163,6 +163,14 @@ def storage_table(_: str) -> str:
     return _table(("storage", "a frame", "of raw", "to write a frame", f"to read {settings['clip']} frames"), rows)
 
 
+def pose_figures_table(_: str) -> str:
+    """How often MediaPipe finds a person, how fast, and how near to OpenPose, from benchmarks/results/poses.json."""
+    found = json.loads((ROOT / "benchmarks/results/poses.json").read_text(encoding="utf-8"))
+    rows = found["settings"]["table"]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _table(names, [[row.get(name, "") for name in names] for row in rows])
+
+
 def precision_table(_: str) -> str:
     """How many times faster each number format and layout trains, from benchmarks/results/precision.json."""
     found = json.loads((ROOT / "benchmarks/results/precision.json").read_text(encoding="utf-8"))
@@ -175,14 +183,6 @@ def precision_table(_: str) -> str:
     return _table(("model", "float32, clips/s", *ways), rows)
 
 
-def pose_figures_table(_: str) -> str:
-    """How often MediaPipe finds a person, how fast, and how near to OpenPose, from benchmarks/results/poses.json."""
-    found = json.loads((ROOT / "benchmarks/results/poses.json").read_text(encoding="utf-8"))
-    rows = found["settings"]["table"]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return _table(names, [[row.get(name, "") for name in names] for row in rows])
-
-
 TABLES: dict[str, Callable[[str], str]] = {
     "settings": settings_table,
     "stages": stages_table,
@@ -192,9 +192,9 @@ TABLES: dict[str, Callable[[str], str]] = {
     "benchmarks": benchmarks_table,
     "machines": machines_table,
     "storage": storage_table,
-    "precision": precision_table,
     "skeletons": skeletons_table,
     "pose-figures": pose_figures_table,
+    "precision": precision_table,
 }
 
 

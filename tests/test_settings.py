@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import pytest
 from pydantic import model_validator
 
@@ -80,3 +83,17 @@ def test_wrong_keys_and_values_of_an_inner_table_are_told_by_its_own_settings() 
         Outer.read({"name": "a", "inner": {"low": -1}}, where="the recipe")
     with pytest.raises(UserError, match=r"Wrong settings in \[inner\] of the recipe: low \(2\) must not lie above"):
         Outer.read({"name": "a", "inner": {"low": 2}}, where="the recipe")
+
+
+def test_paths_in_settings_start_at_the_study_folder_and_are_no_part_of_what_items_are_made_from(tmp_path):
+    from actionprep.pipeline.pose import PoseSettings, _options
+
+    settings = PoseSettings(backend="mmpose", model="my/config.py", checkpoint="weights/w.pth")
+    placed = settings.at(tmp_path)
+    options = _options(placed)
+    assert options["model"] == str(tmp_path / "my/config.py")
+    assert options["checkpoint"] == str(tmp_path / "weights/w.pth")
+    assert placed.path("/else/w.pth") == Path("/else/w.pth")
+    assert placed.digest() == settings.digest()
+    assert pickle.loads(pickle.dumps(placed)).path("a") == tmp_path / "a"
+    assert _options(PoseSettings(backend="mmpose", model="hrnet-w48").at(tmp_path))["model"] == "hrnet-w48"

@@ -351,6 +351,9 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
 
 def _videos_folder(folder: StudyFolder, settings: StudySettings) -> Path:
     base = folder.resolve(settings.videos)
+    if not folder.root.exists():
+        # A study that is about to be made: the system knows no way through a folder that is not there yet.
+        base = Path(os.path.normpath(base))
     if not base.is_dir():
         raise NoVideos(
             f"No videos: there is no folder {base}.",

@@ -143,7 +143,7 @@ class Pose(FrameStage, ViewStage):
     def identity(cls, settings: PoseSettings) -> dict[str, str]:  # noqa: D102
         if settings.backend == "import":
             return {"backend": "import"}
-        found = dict(_estimator(settings).identity())
+        found = dict(_identity(settings))
         if settings.boxes == "rtdetr":
             found |= _people(settings).identity()
         return found
@@ -245,11 +245,21 @@ def _estimator(settings: PoseSettings) -> PoseEstimator:
     return _open_estimators[known]
 
 
+def _identity(settings: PoseSettings) -> dict[str, str]:
+    """What the estimator says of itself; MediaPipe's worker need not be started for that."""
+    if settings.backend != "mediapipe":
+        return _estimator(settings).identity()
+    from actionprep.pipeline.pose_backends.mediapipe import installed_identity
+
+    options = _options(settings)
+    return installed_identity(options.pop("environment"), **options)
+
+
 def _options(settings: PoseSettings) -> dict[str, Any]:
     """Settings as the options of the backend's class."""
     if settings.backend == "mediapipe":
         return {
-            "environment": settings.environment or None,
+            "environment": str(settings.path(settings.environment)) if settings.environment else None,
             "complexity": settings.complexity,
             "detection": settings.detection,
             "tracking": settings.tracking,
@@ -258,8 +268,10 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
     if settings.backend == "mmpose":
         return {
             **common,
-            "model": settings.model or "hrnet-w32",
-            "checkpoint": settings.checkpoint or None,
+            "model": str(settings.path(settings.model))
+            if settings.model.endswith(".py")
+            else settings.model or "hrnet-w32",
+            "checkpoint": str(settings.path(settings.checkpoint)) if settings.checkpoint else None,
             "flip": settings.flip,
             "random_weights": settings.random_weights,
             "skeleton": settings.file_skeleton or None,

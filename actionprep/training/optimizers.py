@@ -52,13 +52,13 @@ def is_head(name: str) -> bool:
 def layer_heights(model: nn.Module) -> dict[str, int]:
     """How high each parameter lies: 0 before the trunk, 1 … n in its layers, n + 1 behind it.
 
-    The trunk is the sequence of modules (a ModuleList, Sequential or ModuleDict of three or more) that holds most of the
+    The trunk is the sequence of modules (a ModuleList, Sequential or ModuleDict of two or more) that holds most of the
     weights; what is registered before its module lies below it.
     """
     trunks = [
         (sum(p.numel() for p in module.parameters()), -name.count("."), name, module)
         for name, module in model.named_modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)) and len(module) >= 3
+        if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)) and len(module) >= 2
     ]
     names = [name for name, _ in model.named_parameters()]
     if not trunks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from pose_items import made_poses, write_npz
@@ -175,3 +177,42 @@ def test_real_msr_action3d_lands_with_its_official_split(tmp_path, shared_data):
     val = {subjects[one] for one, part in parts.items() if part == "val"}
     assert val
     assert not val & {subjects[one] for one, part in parts.items() if part == "train"}
+
+
+class Calls:
+    """Pickles as a call of a function, as hostile files do."""
+
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_a_pickle_that_calls_code_is_refused_unread(tmp_path, capsys):
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps({"annotations": [Calls()], "split": {}}))
+    with pytest.raises(InputProblem, match=r"data\.pkl.*builtins\.print"):
+        import_poses(tmp_path / "study", [tmp_path / "data.pkl"])
+    assert capsys.readouterr().out == ""
+
+
+def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
+    np.savez(tmp_path / "a.npz", keypoints=np.ones((4, 17)), skeleton="coco17")
+    with pytest.raises(InputProblem, match=r"must have the shape \(frames, persons, joints, 2 or 3\), got \(4, 17\)"):
+        import_poses(tmp_path / "study", [tmp_path / "a.npz"])
+    np.savez(tmp_path / "a.npz", keypoints=np.ones((4, 16, 2)), skeleton="coco17")
+    with pytest.raises(InputProblem, match="have 16 joints, but skeleton 'coco17' has 17"):
+        import_poses(tmp_path / "study", [tmp_path / "a.npz"])
+
+
+def test_shares_of_a_picture_of_unknown_size_ask_for_it(tmp_path):
+    np.savez(tmp_path / "a.npz", landmarks=np.full((4, 33, 4), 0.5))
+    with pytest.raises(UserError, match=r"does not say its size\. Give image_size=\(height, width\)"):
+        import_poses(tmp_path / "study", [tmp_path / "a.npz"])
+    study = import_poses(tmp_path / "study", [tmp_path / "a.npz"], image_size=(100, 200)).study
+    assert study.poses("a", view=0).keypoints[0, 0, 0].tolist() == [100, 50]
+
+
+def test_frames_without_anybody_stay_as_frames(tmp_path):
+    poses = made_poses(6, 2)
+    poses.score[2:4] = 0
+    study = import_poses(tmp_path / "study", [write_npz(tmp_path / "a.npz", poses)]).study
+    assert study.poses("a", view=0).present.any(axis=1).tolist() == [True, True, False, False, True, True]
+    assert study.item("pose", "a", 0).attributes["num_frames_with_person"] == 4

@@ -65,6 +65,7 @@ def corners(monkeypatch):
 
     monkeypatch.setattr(pose, "open_estimator", opened)
     monkeypatch.setattr(pose, "_open_estimators", {})
+    monkeypatch.setattr(pose, "_identity", lambda settings: {"backend": "corners"})
     return made
 
 

@@ -7,6 +7,7 @@ environment.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import select
@@ -47,11 +48,36 @@ def environment_folder(folder: str | Path | None = None) -> Path:
 
 
 def is_installed(folder: str | Path | None = None) -> bool:
-    """Whether there is an environment with MediaPipe's model in it; nothing is started."""
+    """Whether there is an environment with MediaPipe's models in it; nothing is started."""
     place = environment_folder(folder)
-    models = place.glob("lib/python*/site-packages/mediapipe/modules/pose_landmark/pose_landmark_full.tflite")
-    windows = place / "Lib/site-packages/mediapipe/modules/pose_landmark/pose_landmark_full.tflite"
-    return _python_of(place).exists() and (next(models, None) is not None or windows.exists())
+    packages = _packages_of(place)
+    return _python_of(place).exists() and packages is not None and all(file.is_file() for file in _models(packages, 1))
+
+
+def installed_identity(
+    folder: str | Path | None = None,
+    *,
+    complexity: int = 1,
+    detection: float = 0.5,
+    tracking: float = 0.5,
+    smooth: bool = True,
+) -> dict[str, str]:
+    """What `MediaPipe(...).identity()` says with these options, from the files alone: no worker is started.
+
+    Raises EnvironmentProblem where the environment or the model is not there.
+    """
+    place = environment_folder(folder)
+    packages = _packages_of(place)
+    if packages is None or not _python_of(place).exists():
+        raise _absent(place)
+    files = _models(packages, complexity)
+    found = [one.name.removesuffix(".dist-info").split("-")[1] for one in packages.glob("mediapipe-*.dist-info")]
+    gone = [file.name for file in files if not file.is_file()]
+    if gone or not found:
+        raise _lacking(found[0] if found else VERSION, gone or ["its package"], complexity, place)
+    options = {"complexity": complexity, "detection": detection, "tracking": tracking, "smooth": smooth}
+    weights = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return _identity(found[0], weights, options)
 
 
 def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) -> Path:
@@ -96,12 +122,7 @@ class MediaPipe:
         self._timeout = timeout
         self._place = environment_folder(environment)
         if not _python_of(self._place).exists():
-            raise EnvironmentProblem(
-                "MediaPipe is not here: it needs an environment of its own, because its old pins do not fit this one.\n"
-                f"  looked for   {_python_of(self._place)}\n"
-                f"  do           {INSTALL}\n"
-                "  or use       poses that you have as files, which need no estimator"
-            )
+            raise _absent(self._place)
         self._worker = _Worker(self._place, self._options)
         self._about = self._worker.about
 
@@ -127,12 +148,7 @@ class MediaPipe:
 
     def identity(self) -> dict[str, str]:
         """Version, the weights' hashes and the settings."""
-        return {
-            "backend": "mediapipe",
-            "version": str(self._about["version"]),
-            **{f"weights {name}": str(digest) for name, digest in self._about["weights"].items()},
-            **{name: str(value) for name, value in self._options.items()},
-        }
+        return _identity(str(self._about["version"]), self._about["weights"], self._options)
 
     def close(self) -> None:
         """End the worker."""
@@ -214,10 +230,7 @@ class _Worker:
         gone = [name for name, digest in self.about["weights"].items() if digest is None]
         if gone:
             self.end()
-            raise EnvironmentProblem(
-                f"MediaPipe {self.about['version']} does not ship {gone[0]}, which complexity {options['complexity']} "
-                f"needs. Put the file into its folder mediapipe/modules/pose_landmark in {place}, or use complexity 1."
-            )
+            raise _lacking(str(self.about["version"]), gone, options["complexity"], place)
 
     def send(self, header: bytes, pixels: Any) -> None:
         self._frames.write(header)
@@ -260,6 +273,45 @@ class _Worker:
             process.kill()
             process.wait()
         log.close()
+
+
+def _packages_of(place: Path) -> Path | None:
+    """Where packages lie in an environment; None where there is none."""
+    return next(iter([*place.glob("lib/python*/site-packages"), *place.glob("Lib/site-packages")]), None)
+
+
+def _models(packages: Path, complexity: int) -> list[Path]:
+    modules = packages / "mediapipe" / "modules"
+    name = ("lite", "full", "heavy")[complexity]
+    return [
+        modules / "pose_detection" / "pose_detection.tflite",
+        modules / "pose_landmark" / f"pose_landmark_{name}.tflite",
+    ]
+
+
+def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:
+    return {
+        "backend": "mediapipe",
+        "version": version,
+        **{f"weights {name}": str(digest) for name, digest in weights.items()},
+        **{name: str(value) for name, value in options.items()},
+    }
+
+
+def _absent(place: Path) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        "MediaPipe is not here: it needs an environment of its own, because its old pins do not fit this one.\n"
+        f"  looked for   {_python_of(place)}\n"
+        f"  do           {INSTALL}\n"
+        "  or use       poses that you have (actionprep import), which needs no estimator"
+    )
+
+
+def _lacking(version: str, gone: list[str], complexity: int, place: Path) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"MediaPipe {version} does not ship {gone[0]}, which complexity {complexity} "
+        f"needs. Put the file into its folder mediapipe/modules/pose_landmark in {place}, or use complexity 1."
+    )
 
 
 def _pixels(landmarks: NDArray[np.float32], height: int, width: int, left: int, top: int) -> NDArray[np.float32]:

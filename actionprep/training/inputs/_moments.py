@@ -56,7 +56,7 @@ def dense_frames(
     run = (size - 1) / rate
     begin = start * max(length - step - run, 0.0)
     at = begin + np.arange(size) / rate
-    at = at % length if short == "loop" else np.minimum(at, length - step)
+    at = (at + 1e-9) % length if short == "loop" else np.minimum(at, length - step)
     return np.clip(np.searchsorted(times - times[0], at + 0.5 * step, side="right") - 1, 0, count - 1)
 
 

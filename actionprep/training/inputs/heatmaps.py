@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import field_validator
 
 from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
+from actionprep.training.inputs._stored_volumes import StoredVolumes
 from actionprep.training.inputs.base import Batch
-from actionprep.training.inputs.pose import PoseSamples, PoseSampling
+from actionprep.training.inputs.pose import PoseSamples, PoseSampling, frames_end
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +33,11 @@ class HeatmapsInput(PoseSampling):
         "segments",
         "segments: one frame of each of as many equal segments, as published with PoseConv3D; smooth: evenly spaced "
         "instants of a part of the snippet, joints interpolated. Frames that show nobody are left out.",
+    )
+    source: Literal["pose", "stored"] = option(
+        "pose",
+        "pose: volumes are rendered from poses when they are read, and joints are changed at random before; stored: "
+        "those of 'actionprep heatmaps' are read, and only sampled in time.",
     )
     kind: Literal["joint", "limb"] = option("joint", "One channel a joint, or one a limb.")
     size: tuple[int, int] = option((56, 56), "Height and width of the maps in px.")
@@ -83,6 +90,7 @@ class HeatmapsReader(PoseSamples):
     duration (B) float32  seconds
 
     Training draws change the joints, and then volumes are rendered, on the device of the batch. 2D poses have no planes.
+    Stored volumes (source = "stored") are taken as they are, frames sampled in the same way.
     """
 
     Settings = HeatmapsInput
@@ -90,16 +98,30 @@ class HeatmapsReader(PoseSamples):
 
     def __init__(self, settings: HeatmapsInput, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         self.trims_persons = settings.merge != "channels"
+        self._stored: StoredVolumes | None = None
+        if settings.source == "stored":
+            self._use_stored(settings, store, table, views)
+            return
         super().__init__(settings, store, table, views)
         if not settings.compact and self.dims == 3:
             raise UserError("3D poses have no image to show whole. Leave compact = true, which crops to the people.")
 
     @classmethod
     def reads(cls, settings: Any) -> str:
-        """Volumes are rendered from poses."""
-        return "pose"
+        """Poses, of which volumes are rendered, or the stored ones."""
+        return "heatmaps" if settings.source == "stored" else "pose"
+
+    @classmethod
+    def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
+        there = [view for view in views if store.has("heatmaps", recording, view)]
+        if any(store.has("pose", recording, view) for view in views) or not there:
+            return super().span(store, recording, views)
+        times = [np.asarray(store.item("heatmaps", recording, view)["time"][:], np.float64) for view in there]
+        return min(float(one[0]) for one in times), max(frames_end(one) for one in times)
 
     def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:  # noqa: D102
+        if self._stored is not None:
+            return self._read_stored(self._stored, rows, draws)
         points, score, bank, at = self._sampled(rows, draws)
         batch = {"duration": bank.duration[at]}
         if not self.settings.compact:
@@ -110,6 +132,8 @@ class HeatmapsReader(PoseSamples):
         return {**batch, "keypoints": points.flatten(1, 2), "score": score.flatten(1, 2)}
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
+        if self._stored is not None:
+            return batch
         found = super().augment(batch, draws)
         found.pop("image_size", None)
         return found
@@ -122,6 +146,8 @@ class HeatmapsReader(PoseSamples):
 
     def model_sizes(self) -> dict[str, Any]:  # noqa: D102
         settings = self.settings
+        if self._stored is not None:
+            return self._stored_sizes(self._stored)
         channels = self.layout.num_joints if settings.kind == "joint" else len(self.layout.limbs)
         channels *= len(self._planes)
         if settings.merge != "separate":
@@ -135,6 +161,42 @@ class HeatmapsReader(PoseSamples):
             "num_joints": channels,
             "in_channels": channels,
             "maps": len(self._planes) * (len(self.views) if settings.merge != "separate" else 1),
+            "map_size": height,
+            "image_size": height if height == width else [height, width],
+        }
+
+    def _use_stored(self, settings: HeatmapsInput, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
+        """Read the store's volumes; what changes joints has no meaning then."""
+        self.settings, self.store, self.table, self.views = settings, store, table, tuple(views)
+        self.check_store(settings, store)
+        if settings.flip:
+            raise UserError(
+                "Stored heatmaps cannot be mirrored when they are read. Set input.flip = 0, or have volumes rendered from "
+                'poses: input.source = "pose".'
+            )
+        self._stored = StoredVolumes(store, table, views)
+        self._mirror, self._bank, self.in_memory = None, None, False
+
+    def _read_stored(self, stored: StoredVolumes, rows: Sequence[int], draws: Draws | None) -> Batch:
+        import torch
+
+        # Frames are chosen on a fine scale that all views share, each of which may have another number of them.
+        size = torch.tensor([max((count for _, count in stored.frames(int(row))), default=0) for row in rows])
+        instant = (self._instants(size, draws) + 0.5) / size.clamp(min=1)[:, None]
+        clips = [stored.read(int(row), share.numpy()) for row, share in zip(rows, instant, strict=True)]
+        at = np.asarray(rows, np.int64)
+        duration = torch.from_numpy((self.table.offset[at] - self.table.onset[at]).astype(np.float32))
+        return {"clip": torch.cat(clips), "duration": duration}
+
+    def _stored_sizes(self, stored: StoredVolumes) -> dict[str, Any]:
+        channels, height, width = stored.shape[-3:]
+        views = 1 if stored.sees_persons else len(self.views)
+        return {
+            "num_views": len(self.views),
+            "num_frames": self.settings.frames,
+            "num_joints": channels * views,
+            "in_channels": channels * views,
+            "maps": views,
             "map_size": height,
             "image_size": height if height == width else [height, width],
         }

@@ -112,11 +112,7 @@ class PoseSamples(ProductReader):
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
         [places] = pose_places(store, [recording], views)
-        found = []
-        for place in places.values():
-            if len(place.time):
-                step = float(np.median(np.diff(place.time))) if len(place.time) > 1 else 1 / 25
-                found.append((float(place.time[0]), float(place.time[-1]) + step))
+        found = [(float(one.time[0]), frames_end(one.time)) for one in places.values() if len(one.time)]
         if not found:
             raise UserError(f"There are no poses of recording '{recording}' in {store.url}.")
         return min(start for start, _ in found), max(end for _, end in found)
@@ -232,6 +228,11 @@ class PoseReader(PoseSamples):
 
 
 INPUT = PoseReader
+
+
+def frames_end(time: np.ndarray) -> float:
+    """When the last of these frames (T) ends, in s: a usual step after it began."""
+    return float(time[-1]) + (float(np.median(np.diff(time))) if len(time) > 1 else 1 / 25)
 
 
 def normalised(keypoints: Tensor, score: Tensor, how: Literal["body", "box", "none"]) -> Tensor:

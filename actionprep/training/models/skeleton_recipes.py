@@ -49,8 +49,8 @@ register(
 )
 
 _SKELETON: dict[str, Any] = {
-    "epochs": 120,
-    "min_steps": 1440,
+    "epochs": 80,
+    "min_steps": 600,
     "batch": 32,
     "ema": 0.99,
     "mixup": 0.4,
@@ -212,7 +212,7 @@ recipes.register(
     model="poseconv3d-small",
     product="heatmaps",
     epochs=80,
-    min_steps=960,
+    min_steps=600,
     batch=32,
     ema=0.99,
     validate_every=10,
@@ -229,7 +229,7 @@ recipes.register(
     model="heatmap-transformer-small",
     product="heatmaps",
     epochs=100,
-    min_steps=1200,
+    min_steps=600,
     batch=32,
     ema=0.99,
     validate_every=10,

@@ -13,7 +13,7 @@ import pytest
 from actionprep.errors import EnvironmentProblem, InputProblem, UserError
 from actionprep.pipeline.pose_backends import PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.pose_backends import mediapipe as backend
-from actionprep.pipeline.pose_backends.mediapipe import MediaPipe, environment_folder
+from actionprep.pipeline.pose_backends.mediapipe import MediaPipe, environment_folder, installed_identity
 
 # Finds a person where the first pixel is red: landmark i at (i / 33, first pixel's green / 255) of the picture. Its
 # visibility counts the frames that it followed. Blue makes it crash or hang.
@@ -129,6 +129,11 @@ def test_the_identity_names_version_weights_and_settings(environment):
     assert identity["version"] == "0.10.21"
     assert identity["detection"] == "0.25"
     assert len(identity["weights pose_landmark_full.tflite"]) == 64
+
+
+def test_the_files_alone_say_what_the_worker_says(environment):
+    with MediaPipe(environment=environment, detection=0.25) as estimator:
+        assert installed_identity(environment, detection=0.25) == estimator.identity()
 
 
 def test_closing_ends_the_worker(environment):

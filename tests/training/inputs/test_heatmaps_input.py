@@ -121,7 +121,8 @@ def test_joints_are_changed_before_they_are_drawn(store):
     torch.testing.assert_close(trained()["clip"], centre, atol=1e-4, rtol=0)
     turned = trained(rotation=0.5)["clip"]
     assert not torch.allclose(turned, centre, atol=0.1)
-    mirrored = trained(flip=1.0)["clip"]
+    same = {"raise_left": "raise_left", "raise_right": "raise_right"}
+    mirrored = trained(flip=1.0, flip_labels=same)["clip"]
     torch.testing.assert_close(mirrored[:, 0, :, :, 1:].flip(-1), centre[:, 0, :, :, 1:], atol=1e-3, rtol=0)
     left, right = COCO.index("left_wrist"), COCO.index("right_wrist")
     torch.testing.assert_close(mirrored[:, left, :, :, 1:].flip(-1), centre[:, right, :, :, 1:], atol=1e-3, rtol=0)
@@ -203,3 +204,54 @@ def test_the_random_numbers_of_a_sample_do_not_depend_on_its_batch(store):
     together, alone = (reader.augment(reader.read(one.rows, one), Draws(3, 2, one.rows)) for one in draws)
     torch.testing.assert_close(together["clip"][2:], alone["clip"], atol=1e-5, rtol=0)
     assert reader.table.labels == CLASSES
+
+
+def with_volumes(store: Store, persons: int = 0) -> Store:
+    """The rendered volumes of every item, stored as 'actionprep heatmaps' does: uint8, one box for all frames."""
+    rng = np.random.default_rng(0)
+    for key in store.items("pose"):
+        frames = len(store.item("pose", key.recording, key.view)["time"])
+        shape = (frames, *([persons] if persons else []), 17, 8, 8)
+        with store.write("heatmaps", key.recording, key.view, fingerprint=str(key), provenance={}) as item:
+            item.write("volume", rng.integers(0, 256, shape).astype(np.uint8), axes=tuple("tmcyx"[-len(shape) :]))
+            item.write("time", store.item("pose", key.recording, key.view)["time"][:], axes=("time",))
+            item.attributes.update(skeleton="coco17", kind="joint", channels=list(COCO.joints), scale=1 / 255)
+    return store
+
+
+def test_stored_volumes_are_read_as_they_are(tmp_path):
+    store = with_volumes(make_pose_store(tmp_path / "store", subjects=1, views=("0", "1")))
+    reader = reader_of(store, source="stored", frames=3)
+    assert not reader.in_memory
+    clip = reader.read([1])["clip"]
+    name = reader.table.recordings[int(reader.table.recording[1])]
+    for view in range(2):
+        volume = store.item("heatmaps", name, str(view))["volume"][:]
+        expected = volume[[2, 6, 10]].transpose(1, 0, 2, 3) / 255
+        np.testing.assert_allclose(clip[0, 17 * view : 17 * (view + 1)], expected, atol=1e-6)
+    assert {"in_channels": 34, "map_size": 8, "num_frames": 3}.items() <= reader.model_sizes().items()
+    assert HeatmapsReader.reads(reader.settings) == "heatmaps"
+    assert HeatmapsReader.span(store, name, ["0"]) == pytest.approx((0.0, 1.2))
+
+
+def test_stored_volumes_of_each_person_keep_their_axis(tmp_path):
+    store = with_volumes(make_pose_store(tmp_path / "store", subjects=1), persons=2)
+    reader = reader_of(store, source="stored", frames=4)
+    assert reader.read([0, 1])["clip"].shape == (2, 2, 17, 4, 8, 8)
+    assert reader.model_sizes()["num_joints"] == 17
+
+
+def test_stored_volumes_are_sampled_at_random_in_training_and_not_mirrored(tmp_path):
+    store = with_volumes(make_pose_store(tmp_path / "store", subjects=1))
+    dataset = SnippetDataset(store, inputs=HeatmapsInput(source="stored", frames=4), train=True)
+    first, other = (dataset.batch([0], epoch=epoch, augment=True)["clip"] for epoch in (0, 1))
+    assert first.shape == (1, 17, 4, 8, 8)
+    assert not torch.equal(first, other)
+    with pytest.raises(UserError, match="Stored heatmaps cannot be mirrored"):
+        reader_of(store, source="stored", flip=0.5)
+
+
+def test_stored_volumes_that_are_not_there_say_which_stage_to_run(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=1)
+    with pytest.raises(UserError, match="actionprep build heatmaps"):
+        HeatmapsReader.check_store(HeatmapsInput(source="stored"), store)

@@ -1,0 +1,286 @@
+"""Every recipe on pictures, from the store to a trained step, at small sizes."""
+
+import numpy as np
+import pytest
+import torch
+from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
+from tiny_models import TINY
+from training_fakes import MOTIONS, make_store, table_of, write_snippets
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.checkpoints import load_checkpoint, make_model, model_sizes
+from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs
+from actionprep.training.fit import fit
+from actionprep.training.losses import ClassificationLoss
+from actionprep.training.models.pixels import PixelClassifier, bare, over_views
+from actionprep.training.models.registry import HALF, SIGNED, MODELS, PixelInput
+from actionprep.training.optimizers import freeze, layer_heights, make_optimizer
+from actionprep.training.parts import SplitChoice
+from actionprep.training.recipes import LossSettings, OptimizerSettings, choose_recipe, find_recipe, recipe_names
+from actionprep.training.task import ClassifierTask
+from actionprep.training.test import run_test
+
+PIXEL_RECIPES = [name for name in recipe_names() if find_recipe(name).product in ("lowres", "frames")]
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> dict[str, Store]:
+    folder = tmp_path_factory.mktemp("pixels")
+    return {
+        product: make_picture_store(folder / product, product=product, subjects=4) for product in ("lowres", "frames")
+    }
+
+
+def small(name: str):
+    """A recipe as it is, but for the sizes of model and clips."""
+    recipe = find_recipe(name)
+    sizes, shape = TINY[recipe.model]
+    changes = {"input.frames": shape[2], "input.size": shape[-1], "input.clips": 1, "input.crops": 1, "workers": 0}
+    changes |= {f"sizes.{key}": value for key, value in sizes.items()}
+    if recipe.model.startswith("timesformer"):
+        changes |= {"sizes.drop_path": 0.0}
+    if name == "timesformer-small":
+        changes["sizes.patch_size"] = 16
+    return recipe.changed(changes)
+
+
+def card_for(recipe, data) -> dict:
+    sizes = model_sizes(recipe, data.reader)
+    return {"recipe": recipe.to_tables(), "labels": list(data.labels), "sizes": sizes, "several_labels": False}
+
+
+def test_the_published_systems_have_their_recipes():
+    expected = (
+        "timesformer timesformer-hr timesformer-l timesformer-joint timesformer-space timesformer-light videomae "
+    )
+    expected += "vivit-frames i3d i3d-resizer-3d i3d-resizer-2d i3d-stn-resizer i3d-transformer-resizer "
+    expected += "timesformer-small i3d-small"
+    assert sorted(expected.split()) == sorted(PIXEL_RECIPES)
+
+
+@pytest.mark.parametrize("name", PIXEL_RECIPES)
+def test_a_batch_of_every_recipe_is_learnt_in_bfloat16(name, stores):
+    recipe = small(name)
+    data = SnippetDataset(stores[recipe.product], inputs=recipe.input, train=True, rows=[0, 1, 2])
+    torch.manual_seed(0)
+    model = make_model(card_for(recipe, data))
+    assert isinstance(model, PixelClassifier)
+    loss_of = ClassificationLoss(LossSettings(), data.table.target, several=False)
+    optimizer = make_optimizer(model, OptimizerSettings(name="adam", learning_rate=3e-3))
+    batch = data.batch([0, 1, 2], augment=True)
+    assert batch["clip"].dtype == torch.float32
+    # Clips of one square differ too little to be told apart by a model of single frames in a few steps.
+    batch["clip"] = torch.rand_like(batch["clip"]) * 255
+    losses = []
+    for _ in range(60):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(**model_inputs(model, batch))
+        loss = loss_of(logits, batch["target"]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        optimizer.step()
+        losses.append(loss.item())
+        if losses[-1] < 0.5 * losses[0]:
+            return
+    pytest.fail(f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f}")
+
+
+@pytest.mark.parametrize("name", ["i3d-small", "timesformer-small"])
+def test_small_recipes_train_and_test_on_a_store(name, stores, tmp_path):
+    recipe = small(name).changed({"epochs": 2, "batch": 4, "input.jitters": 2, "precision": "32-true", "refit": False})
+    run = fit(stores[recipe.product], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
+    tested = run_test(run, repeats=20)
+    assert tested["num_samples"] == 3
+    assert tested["variants"] == 2
+    checkpoint = load_checkpoint(run.best)
+    assert isinstance(checkpoint.model, PixelClassifier)
+    assert checkpoint.model.channels == "motion"
+
+
+def test_one_small_recipe_learns_motion(stores, tmp_path):
+    recipe = tiny_pixels(
+        epochs=14, input__channels="motion", input__frames=8, input__size=16, optimizer__learning_rate=5e-3
+    )
+    run = fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
+    assert run_test(run, repeats=20)["figures"]["accuracy"] == 1.0
+
+
+def test_bytes_become_what_the_model_wants():
+    clip = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1, 1).expand(2, 3, 4, 2, 2)
+    seen = PixelClassifier(torch.nn.Identity(), HALF).seen(clip)
+    expected = (np.array([0, 51, 255]) / 255 - 0.45) / 0.225
+    np.testing.assert_allclose(seen[0, :, 0, 0, 0].numpy(), expected, rtol=1e-5)
+    seen = PixelClassifier(torch.nn.Identity(), SIGNED).seen(clip)
+    np.testing.assert_allclose(seen[0, :, 0, 0, 0].numpy(), [-1, -0.6, 1], rtol=1e-5)
+    blue_first = PixelInput(color_order="BGR", value_range=(0.0, 255.0))
+    seen = PixelClassifier(torch.nn.Identity(), blue_first).seen(clip)
+    assert seen[0, :, 0, 0, 0].tolist() == [255, 51, 0]
+
+
+def test_every_model_of_pictures_says_how_it_wants_them():
+    for card in MODELS.values():
+        assert (card.pixels is not None) == (card.product in ("lowres", "frames"))
+
+
+def test_motion_is_brightness_and_its_change():
+    clip = torch.zeros(1, 3, 3, 2, 2)
+    clip[:, :, 1:] = 255.0
+    seen = PixelClassifier(torch.nn.Identity(), PixelInput(), channels="motion").seen(clip)
+    assert seen.shape == (1, 2, 3, 2, 2)
+    torch.testing.assert_close(seen[0, 0, :, 0, 0], torch.tensor([0.0, 1.0, 1.0]))
+    torch.testing.assert_close(seen[0, 1, :, 0, 0], torch.tensor([0.0, 4.0, 0.0]))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_views_are_averaged_as_probabilities(several):
+    logits = torch.randn(4, 3, 5)
+    valid = torch.tensor([[True] * 3, [True, False, True], [False, False, True], [False] * 3])
+    found = over_views(logits, valid, several_labels=several)
+    probabilities = logits.sigmoid() if several else logits.softmax(-1)
+    for row in range(4):
+        some = probabilities[row, valid[row]] if valid[row].any() else probabilities[row]
+        expected = some.mean(0)
+        got = found[row].sigmoid() if several else found[row].softmax(-1)
+        torch.testing.assert_close(got, expected)
+
+
+def test_several_views_train_and_every_subset_is_tested(tmp_path):
+    store = make_picture_store(tmp_path / "store", subjects=4, views=("0", "1"))
+    for way in ("all", "each"):
+        recipe = tiny_pixels(epochs=1, input__several_views=way)
+        run = fit(store, recipe, tmp_path / way, split=SPLIT, tensorboard=False)
+        assert [row["views"] for row in run_test(run, repeats=20)["views"]] == ["0", "1", "0 1"]
+
+
+def test_cutmix_and_balanced_draws_train(stores, tmp_path):
+    recipe = tiny_pixels(epochs=1, cutmix=1.0, mixup_share=1.0, sampler="balanced")
+    assert fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT, tensorboard=False).is_complete
+
+
+def test_cutmix_on_tracks_replaces_a_span_of_time(tmp_path):
+    from training_fakes import tiny_recipe
+
+    store = make_store(tmp_path / "store", subjects=4)
+    recipe = tiny_recipe(epochs=1, cutmix=1.0, mixup_share=1.0)
+    assert fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False).is_complete
+
+
+def test_balanced_draws_take_each_class_as_often():
+    labels = ["left"] * 90 + ["up"] * 10
+    names = [str(number) for number in range(100)]
+    table = table_of(names, labels, names, seconds=1.0, names=("left", "up"))
+
+    class Reader:
+        in_memory = True
+        views = ()
+
+    data = SnippetDataset.__new__(SnippetDataset)
+    data.table, data.rows, data.reader, data.seed = table, np.arange(100), Reader(), 0
+    loader = SnippetLoader(data, batch=100, shuffle=True, balanced=True)
+    drawn = []
+    for epoch in range(20):
+        loader.epoch = epoch
+        drawn.append(table.label[loader.plan()[0]].mean())
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.04)
+    loader.epoch = 3
+    again = table.label[loader.plan()[0]].mean()
+    assert again == drawn[3]
+
+
+def test_the_recipe_follows_from_the_pictures_that_there_are(stores):
+    assert choose_recipe(stores["lowres"]).recipe.name == "i3d-small"
+    assert choose_recipe(stores["frames"]).recipe.name == "timesformer-small"
+
+
+def test_a_recipe_that_does_not_fit_the_store_says_what_to_make(stores, tmp_path):
+    with pytest.raises(UserError, match=r"This recipe reads 'frames', and the store .* it has lowres, snippets"):
+        fit(stores["lowres"], "timesformer-small", tmp_path / "run", split=SPLIT)
+
+
+def test_out_of_memory_says_what_to_change(stores, tmp_path, monkeypatch):
+    def fails(self, batch, batch_idx):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(ClassifierTask, "training_step", fails)
+    message = r"Out of memory on cpu with batch 4, 4 frames a snippet, .*\nTry one of: --set batch=2 accumulate=2"
+    with pytest.raises(UserError, match=message):
+        fit(stores["lowres"], tiny_pixels(), tmp_path / "run", split=SPLIT, tensorboard=False)
+
+
+def test_classes_that_changed_since_the_training_are_refused(tmp_path):
+    store = make_picture_store(tmp_path / "store", subjects=4)
+    run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
+    names = [f"s{subject}_{label}_0" for subject in range(1, 5) for label in MOTIONS]
+    labels = [label for _ in range(4) for label in MOTIONS]
+    table = table_of(names, labels, ["1"] * 12, seconds=1.2, names=("up", "left", "right"))
+    write_snippets(store, table)
+    with pytest.raises(UserError, match="has the same classes in another order"):
+        run_test(run, store)
+
+
+def test_lower_layers_learn_more_slowly():
+    data, shape = TINY["timesformer"]
+    from actionprep.training.models.registry import build_model
+
+    model = PixelClassifier(build_model("timesformer", num_classes=3, **data), HALF)
+    heights = layer_heights(bare(model))
+    assert heights["patch_embed.proj.weight"] == heights["cls_token"] == heights["pos_embed"] == 0
+    assert heights["blocks.0.attn.qkv.weight"] == 1
+    assert heights["blocks.1.mlp.fc2.bias"] == 2
+    assert heights["norm.weight"] == heights["head.weight"] == 3
+    settings = OptimizerSettings(learning_rate=1.0, head_learning_rate=8.0, layer_decay=0.5)
+    rates = {}
+    for group in make_optimizer(model, settings).param_groups:
+        rates |= {id(parameter): group["lr"] for parameter in group["params"]}
+    named = dict(bare(model).named_parameters())
+    of = {name: rates[id(parameter)] for name, parameter in named.items()}
+    assert of["head.weight"] == 8.0
+    assert of["norm.weight"] == 1.0
+    assert of["blocks.1.mlp.fc2.bias"] == 0.5
+    assert of["blocks.0.attn.qkv.weight"] == 0.25
+    assert of["cls_token"] == 0.125
+
+
+def test_backbone_and_head_may_have_their_own_rates():
+    model = torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 2)})
+    settings = OptimizerSettings(learning_rate=1.0, backbone_learning_rate=0.1)
+    rates = {group["lr"] for group in make_optimizer(model, settings).param_groups}
+    assert rates == {0.1, 1.0}
+
+
+def test_frozen_parts_stay_as_they_are(stores, tmp_path):
+    recipe = tiny_pixels(epochs=2, optimizer__freeze=["backbone"], optimizer__learning_rate=0.1)
+    run = fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
+    torch.manual_seed(recipe.seed)
+    trained = load_checkpoint(run.best)
+    torch.manual_seed(recipe.seed)
+    fresh = make_model(trained.card).state_dict()
+    changed = [name for name, one in trained.model.state_dict().items() if not torch.equal(one, fresh[name])]
+    assert changed == ["model.head.weight", "model.head.bias"]
+
+
+def test_a_name_that_nothing_has_cannot_be_frozen():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"optimizer\.freeze names 'blocks', and no parameter of the model begins so\."):
+        freeze(model, ["blocks"])
+
+
+def test_asymmetric_loss_is_that_of_its_paper():
+    settings = LossSettings(name="asymmetric", gamma_negative=4.0, gamma_positive=1.0, margin=0.05)
+    loss = ClassificationLoss(settings, np.zeros((1, 2)), several=True)
+    logits = torch.tensor([[1.5, -0.5]])
+    p = 1 / (1 + np.exp(-np.array([1.5, -0.5])))
+    expected = -((1 - p[0]) * np.log(p[0]) + (p[1] - 0.05) ** 4 * np.log(1 - (p[1] - 0.05))) / 2
+    assert float(loss(logits, torch.tensor([[1.0, 0.0]]))) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UserError, match="'asymmetric' is for snippets that may have several labels"):
+        ClassificationLoss(settings, np.zeros((1, 2)), several=False)
+
+
+def test_a_view_without_pictures_does_not_stop_a_test(tmp_path):
+    store = make_picture_store(tmp_path / "store", subjects=4)
+    write_lowres(store, "s4_up_0", "1", moving_square(MOTIONS["up"]))
+    run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
+    assert run_test(run, repeats=20)["num_samples"] == 3
