@@ -29,12 +29,12 @@ _PROSE = re.compile(
 _INLINE = re.compile(r"(?<!`)`(?P<command>(?:actionprep|actiontrain) [^`]+)`")
 _OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]+[a-z](?![\w-]|: #)")  # not the colours of a style sheet
 OF_OTHER_PROGRAMS = {
-    # pip and venv
     "--upgrade", "--user", "--no-deps", "--target", "--index-url", "--extra-index-url", "--no-build-isolation",
-    "--no-binary", "--only-binary", "--clear", "--disable-pip-version-check",
-    # SLURM, torchrun and dask worker
-    "--constraint", "--requeue", "--open-mode", "--nnodes", "--nproc-per-node", "--rdzv-id", "--rdzv-backend",
-    "--rdzv-endpoint", "--no-python", "--resources",
+    "--no-binary", "--only-binary", "--resources", "--clear", "--disable-pip-version-check",
+    # torchrun's, srun's and sbatch's, in job scripts
+    "--constraint", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--no-python",
+    "--nodes", "--ntasks-per-node", "--cpus-per-task", "--gpus-per-node", "--mem", "--job-name", "--output", "--error",
+    "--requeue", "--open-mode", "--signal", "--partition", "--account", "--time", "--kill-on-bad-exit", "--max-restarts",
 }  # fmt: skip
 
 

@@ -222,7 +222,7 @@ def test_classes_that_changed_since_the_training_are_refused(tmp_path):
 
 
 def test_lower_layers_learn_more_slowly():
-    data, shape = TINY["timesformer"]
+    data, _ = TINY["timesformer"]
     from actionprep.training.models.registry import build_model
 
     model = PixelClassifier(build_model("timesformer", num_classes=3, **data), HALF)
