@@ -865,6 +865,7 @@ def _store_of_videos(
     entries = {key: study._quarantine.get(key) for key in failed}
     unseen += [key.view for key, entry in entries.items() if entry is not None and entry.backend == EMPTY_MASKS]
     if len(failed) > len(unseen) or len(unseen) == len(paths):
-        reasons = "\n".join(f"{key.view}: {reason}" for key, reason in failed.items())
+        # A stage and those that read it often fail for one reason.
+        reasons = "\n".join(dict.fromkeys(f"{key.view}: {reason}" for key, reason in failed.items()))
         raise UserError(f"Not every video could be made into {product}:\n{reasons}")
     return study.store
