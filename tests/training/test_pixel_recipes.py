@@ -14,7 +14,7 @@ from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_in
 from actionprep.training.fit import fit
 from actionprep.training.losses import ClassificationLoss
 from actionprep.training.models.pixels import PixelClassifier, bare, over_views
-from actionprep.training.models.registry import HALF, SIGNED, MODELS, PixelInput
+from actionprep.training.models.registry import HALF, MODELS, SIGNED, PixelInput
 from actionprep.training.optimizers import freeze, layer_heights, make_optimizer
 from actionprep.training.parts import SplitChoice
 from actionprep.training.recipes import LossSettings, OptimizerSettings, choose_recipe, find_recipe, recipe_names
