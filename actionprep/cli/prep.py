@@ -676,8 +676,10 @@ def import_(
         )
     else:
         output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-        for finding in catalogue.findings:
+        for finding in catalogue.findings[:8]:
             output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
+        if len(catalogue.findings) > 8:
+            output.warn(f"and {len(catalogue.findings) - 8} more; 'actionprep scan' lists them.")
         for name, reason in done.refused_splits.items():
             output.warn(f"The official split '{name}' is not stored: {reason}")
         if done.splits:

@@ -97,6 +97,7 @@ def fit(
     from actionprep.cli import output
     from actionprep.training.fit import fit as train
     from actionprep.training.fit import fit_folds, parts_of_run
+    from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
     where = _Place.find(store, study)
@@ -116,7 +117,7 @@ def fit(
     choice = split_of(settings)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     if find_lr or overfit:
-        _check_first(where, settings, given, choice, overfit=overfit, run=run, tell=tell, json=json)
+        _check_first(where, settings, given, choice, weights, overfit=overfit, run=run, tell=tell, json=json)
         return
     _check_name(run, devices * nodes)
     begun = where.begun(run, folds=folds is not None) if resume else None
@@ -129,10 +130,12 @@ def fit(
         asked = {"snippets": snippets, "views": tuple(views) if views else None}
         if about_split:
             asked["split"] = parts_of_run(begun, where.store, choice)
+        model_name = Run.open(begun).recipe.model
     else:
         chosen, why = _recipe(where.store, settings, given)
         folder = begun or where.runs / (run or f"{chosen.name}-{_stamp()}")
         tell(f"Recipe {chosen.name}: {why}")
+        model_name = chosen.model
     tell(f"Run {folder}")
     options: dict[str, Any] = {
         **asked,
@@ -141,7 +144,7 @@ def fit(
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
-        "weights": None if weights is None else starting_weights(weights, model_name=chosen.model, tell=tell),
+        "weights": None if weights is None else starting_weights(weights, model_name=model_name, tell=tell),
         "resume": resume,
         "tell": tell,
     }
@@ -238,8 +241,15 @@ def fuse(
 @guarded
 def predict(
     videos: Annotated[
-        list[str], typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")
-    ],
+        Texts, typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")
+    ] = None,
+    live: Annotated[
+        Text,
+        typer.Option(
+            "--live", help="Instead: a camera's number or device, a stream's address, or a video as it comes."
+        ),
+    ] = None,
+    seconds: Annotated[Optional[float], typer.Option(help="With --live: end after so long.", min=0)] = None,  # noqa: UP045
     run: Annotated[Text, typer.Option("--run", help="Run, by name or folder; the last one when left out.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
@@ -257,10 +267,17 @@ def predict(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """From raw videos of one recording to a labelled timeline (csv and picture)."""
+    """From raw videos of one recording to a labelled timeline (csv and picture), or live from a camera or stream."""
     from actionprep.api import predict_videos
     from actionprep.cli import output
+    from actionprep.errors import UserError
 
+    if bool(videos) == (live is not None):
+        raise UserError("Give videos of one recording, or --live with a camera, a stream or a video: one of the two.")
+    if live is not None:
+        _predict_live(_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
+        return
+    assert videos is not None
     found = predict_videos(
         _run(run, study).folder,
         videos,
@@ -441,6 +458,7 @@ def _check_first(
     settings: TrainSettings,
     changes: dict[str, Any],
     choice: Any,
+    weights: Path | None,
     *,
     overfit: bool,
     run: str | None,
@@ -450,12 +468,14 @@ def _check_first(
     """`fit --find-lr` and `fit --overfit`: look before training."""
     from actionprep.cli import output
     from actionprep.training.checks import find_learning_rate, overfit_one_batch
+    from actionprep.training.weights import starting_weights
 
     recipe, why = _recipe(where.store, settings, changes)
     tell(f"Recipe {recipe.name}: {why}")
     train_runs._use_threads(settings.threads)
     options: dict[str, Any] = {
         "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
+        "weights": None if weights is None else starting_weights(weights, model_name=recipe.model, tell=tell),
     }  # fmt: skip
     if overfit:
         one = overfit_one_batch(where.store, recipe, **options)
@@ -556,13 +576,48 @@ def runs_folder(study: Path | None) -> Path:
         return Path("runs")
 
 
+def _predict_live(
+    run: Path,
+    source: str,
+    length: float | None,
+    stride: float | None,
+    seconds: float | None,
+    device: str,
+    *,
+    json: bool,
+) -> None:
+    from actionprep.cli import output
+    from actionprep.live import predict_live
+
+    def say(one: Any) -> None:
+        print(
+            f"{one.onset:8.2f} to {one.offset:8.2f} s  {one.label:<20} {one.probabilities.max():.2f}  latency "
+            f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame",
+            flush=True,
+        )
+
+    found = predict_live(
+        run,
+        source,
+        length_s=None if length is None else length / 1000,
+        stride_s=None if stride is None else stride / 1000,
+        seconds=seconds,
+        device=device,
+        on_prediction=(lambda _: None) if json else say,
+    )
+    if json:
+        output.print_json(found.document())
+        return
+    rate = found.num_frames / found.seconds if found.seconds else float("nan")
+    output.note(
+        f"{len(found.predictions)} answers from {found.num_frames} frames, {rate:.1f} frames/s, {found.num_dropped} left "
+        f"out to keep up; latency {found.latency(0.5) * 1000:.0f} ms (median), {found.latency(0.95) * 1000:.0f} ms (95 %)."
+    )
+
+
 def _run_folder(name: str, study: Path | None) -> Path:
     """The folder of a run, or of a cross-validation, by its path or its name in the study."""
-    from actionprep.api import open_study
-
-    if Path(name).is_dir():
-        return Path(name)
-    return open_study(study).folder.runs / name
+    return Path(name) if Path(name).is_dir() else runs_folder(study) / name
 
 
 def _weighting(given: list[str]) -> Any:

@@ -23,6 +23,9 @@ class HeatmapSettings(Settings):
     padding: float = option(0.25, "How much the compact box is widened.", ge=0)
     square: bool = option(True, "Make the compact box square.")
     projection: Literal["xy", "xz", "yz"] = option("xy", "Which plane 3D poses are projected to.")
+    camera: tuple[float, ...] = option(
+        (), "Project 3D poses with this camera instead: the 12 numbers of its 3 x 4 matrix, row by row."
+    )
 
     @field_validator("size")
     @classmethod
@@ -30,3 +33,17 @@ class HeatmapSettings(Settings):
         if min(size) < 1:
             raise ValueError("The grid needs at least one pixel in each direction.")
         return size
+
+    @field_validator("camera")
+    @classmethod
+    def _twelve(cls, camera: tuple[float, ...]) -> tuple[float, ...]:
+        if len(camera) not in (0, 12):
+            raise ValueError(f"A camera is a matrix of 3 rows and 4 columns: 12 numbers, got {len(camera)}")
+        return camera
+
+    @property
+    def view(self) -> Literal["xy", "xz", "yz"] | list[list[float]]:
+        """What 3D poses are projected with: the camera where there is one, else the plane."""
+        if not self.camera:
+            return self.projection
+        return [list(self.camera[row : row + 4]) for row in (0, 4, 8)]

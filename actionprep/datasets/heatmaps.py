@@ -231,7 +231,7 @@ def render(
     layout = skeleton(layout)
     flat = keypoints.shape[-1] == 2
     if not flat:
-        keypoints, score = project(keypoints, score, settings.projection)
+        keypoints, score = project(keypoints, score, settings.view)
     if boxes is None:
         boxes = grid_boxes(keypoints, score, settings, image_size=image_size if flat else None)
     xy = to_grid(keypoints, boxes, settings.size)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -30,8 +31,8 @@ GIVE_UP_S = 20.0
 # How long to wait for an answer of a scheduler, and for the first worker of a cluster that is said to be running.
 ANSWER_S = 20.0
 FIRST_WORKER_S = 30.0
-# Workers that die so often before they begin a task are not killed by it.
-MAX_STILLBORN = 10
+# A task whose workers died so often before they began it, and of whom nobody else is suspected, is not to blame.
+MAX_STILLBORN = 5
 
 _DIED = "the worker process died on it twice, the second time alone (out of memory, or a crash in a decoder)"
 
@@ -58,7 +59,8 @@ class _Work:
         self._client, self._store, self._log_folder, self._local = client, store, log_folder, local
         self._marks = store.path.resolve() / ".partial"
         self._running: dict[Any, tuple[ViewTask, Path]] = {}
-        self._stillborn = 0
+        self._stillborn: Counter[tuple[str, str]] = Counter()
+        self._group = f"actionprep-{uuid.uuid4().hex}"
 
     def outcomes(self, tasks: tuple[ViewTask, ...]) -> Iterator[TaskOutcome]:
         """One outcome a task.
@@ -82,7 +84,7 @@ class _Work:
                 mark.unlink(missing_ok=True)
                 suspects.append(task)
             else:
-                self._note_stillborn()
+                self._note_stillborn(task, len(suspects))
                 futures.add(self._submit(task))
         for task in suspects:
             yield self._one_by_one(task)
@@ -106,7 +108,8 @@ class _Work:
             builder=os.getpid() if self._local else None,
             mark=mark,
             on_cluster=True,
-            key=f"{task.source.recording}/{task.source.view}-{mark.name}",
+            # Of many tasks of one group Dask hands out no more than workers can begin at once; the rest waits.
+            key=(self._group, f"{task.source.recording}/{task.source.view}", mark.name),
             pure=False,
             resources={"GPU": 1} if _needs_gpu(task) and not self._local else None,
         )
@@ -157,12 +160,13 @@ class _Work:
                 return derived_problem(one.product)
         return None
 
-    def _note_stillborn(self) -> None:
-        self._stillborn += 1
-        if self._stillborn > MAX_STILLBORN + len(self._running):
+    def _note_stillborn(self, task: ViewTask, num_suspects: int) -> None:
+        place = (task.source.recording, task.source.view)
+        self._stillborn[place] += 1
+        if self._stillborn[place] > MAX_STILLBORN + num_suspects:
             raise EnvironmentProblem(
-                f"Worker processes died {self._stillborn} times before they began a task, so no video is to blame.\n"
-                "Look into their logs and at the memory of the machine, or see what happens with '--workers 0'."
+                f"Worker processes died {self._stillborn[place]} times before they began {'/'.join(place)}, so no video is "
+                "to blame.\nLook into their logs and at the memory of the machine, or see what happens with '--workers 0'."
             )
 
 
@@ -175,6 +179,8 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
         # The first death of a worker is told: who is to blame is found out here.
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
         stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
+        # A worker that is stopped for a while, as on a laptop that sleeps, is not dead: a dead one's connection ends.
+        stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
         if workers.scheduler is not None:
             client = stack.enter_context(_client_of(workers.scheduler))
             _require_workers(client, workers.scheduler, tasks)

@@ -104,7 +104,7 @@ def rendered(poses: PoseSequence, settings: HeatmapSettings) -> tuple[np.ndarray
     score = torch.from_numpy(poses.score).movedim(1, 0)[None]
     size = poses.image_size
     if points.shape[-1] == 3:
-        points, score = project(points, score, settings.projection)
+        points, score = project(points, score, settings.view)
         size = None
     boxes = grid_boxes(points, score, settings, image_size=size)
 

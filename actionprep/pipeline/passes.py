@@ -76,6 +76,23 @@ def run_pass(
     return report
 
 
+class LivePass:
+    """The same for frames that come as they are filmed: blocks are pushed from outside, and there is no end.
+
+    Raises InputProblem with the reason of a stage that gives up.
+    """
+
+    def __init__(self, stages: Sequence[FrameStage]) -> None:
+        self._feeds = [_Feed(stage, stages) for stage in _inputs_first(stages)]
+        self._report = PassReport()
+
+    def push(self, block: FrameBlock) -> None:
+        """Give a block to every stage."""
+        _to_all(self._feeds, self._report, block)
+        for problem in self._report.problems.values():
+            raise problem
+
+
 @dataclass(frozen=True)
 class ItemOutcome:
     """What became of one item; problem is None when it is in the store."""

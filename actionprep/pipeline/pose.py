@@ -12,6 +12,7 @@ from pydantic import model_validator
 from actionprep.datasets.pose_items import write_pose_item
 from actionprep.datasets.poses import PoseSequence
 from actionprep.datasets.skeletons import skeleton
+from actionprep.errors import InputProblem
 from actionprep.pipeline.linking import LinkingSettings, link
 from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, ViewStage, stage
@@ -120,7 +121,7 @@ class Pose(FrameStage, ViewStage):
 
     Persons are numbered by the sum of score times box area over all frames; the first M are kept. Attributes: skeleton,
     joints, estimator, image_size, num_frames, num_frames_with_person, num_persons, num_persons_found,
-    num_persons_dropped, num_filled, and what an import changed.
+    num_persons_dropped, num_filled, smoothed (how), and what an import changed.
 
     Imported poses need no frames: the stage is built without decoding then.
     """
@@ -173,7 +174,12 @@ class Pose(FrameStage, ViewStage):
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
         boxes = None if self._boxes is None else self._boxes(block)
-        self._frames += self._estimator.estimate(block.rgb, boxes)
+        try:
+            self._frames += self._estimator.estimate(block.rgb, boxes)
+        except InputProblem as problem:
+            # Backends count frames from the start of what they are given.
+            at = None if problem.frame is None else int(block.index[problem.frame])
+            raise InputProblem(problem.reason, frame=at, backend=problem.backend) from problem
         self._index.append(block.index)
 
     def finish(self, live: Mapping[str, Any]) -> None:  # noqa: D102
@@ -226,6 +232,7 @@ def _finish(
         num_persons_found=made.found,
         num_persons_dropped=made.dropped,
         num_filled=made.filled_frames,
+        smoothed=settings.smooth,
         **told,
     )
 

@@ -216,6 +216,9 @@ class FrameStage(Stage):
     def finish(self, live: Mapping[str, Any]) -> Any:
         """No more frames come: write what is left. live maps each live input to what its `finish` returned."""
 
+    def describe(self) -> None:
+        """Put what is known by now into the item's attributes, for a reader who cannot wait for `finish`."""
+
     @classmethod
     def replay(cls, reader: ItemReader, blocks: Iterator[FrameBlock]) -> Iterator[Any]:
         """For a finished item: what `push` returned for each of the blocks, then once what `finish` returned.

@@ -168,7 +168,7 @@ class Tracks(FrameStage):
         if total > covered:
             self._track_window(max(total - self.settings.window, 0), total)
         self._refuse_an_empty_view()
-        self._describe()
+        self.describe()
 
     def _refuse_an_empty_view(self) -> None:
         if self.settings.empty == "whole-frame" or not self._counts.empty or self._counts.empty < self._counts.windows:
@@ -295,7 +295,7 @@ class Tracks(FrameStage):
             chunk = WINDOWS_PER_CHUNK if num_slots in shape else 1024
             self.item.create(name, shape=shape, dtype=dtype, axes=axes, unit=unit, chunk=chunk, description=description)
 
-    def _describe(self) -> None:
+    def describe(self) -> None:  # noqa: D102
         self.item.attributes.update(
             tracker=self._tracker.name,
             grid=self.settings.grid,

@@ -461,7 +461,7 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     points = torch.from_numpy(item["keypoints"][:]).movedim(1, 0)[None]
     score = torch.from_numpy(item["score"][:]).movedim(1, 0)[None]
     if points.shape[-1] == 3:
-        points, score = project(points, score, settings.projection)
+        points, score = project(points, score, settings.view)
     boxes = grid_boxes(points, score, settings)
     times = _pose_times(study, item, recording, view)
 

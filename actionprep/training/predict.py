@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class Timeline:
     onset, offset (W) float64  s on the recording's clock, half open
     probabilities (W, C) float64
     several: labels are independent of each other, and a window may have any number of them.
+    frame_times (T) float64  s, the frames of the recording; empty where they are not known
     """
 
     recording: str
@@ -37,6 +38,7 @@ class Timeline:
     offset: np.ndarray
     probabilities: np.ndarray
     several: bool = False
+    frame_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Intervals on which the covering windows stay the same: onset (P), offset (P), mean probabilities (P, C).
@@ -54,6 +56,34 @@ class Timeline:
         covered = count > 0
         mean = np.clip(total[covered, :-1] / count[covered, None], 0, 1)
         return edges[:-1][covered], edges[1:][covered], mean
+
+    def votes(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the windows that cover each frame vote for: codes (T), -1 without a window, and the share of the votes (T).
+
+        times (T) s. A window votes for its most probable label; of equally many votes the more probable label wins, and
+        then the one that stands first.
+        """
+        code = np.full(len(times), -1)
+        share = np.zeros(len(times))
+        said = self.probabilities.argmax(axis=1)
+        for at, instant in enumerate(times):
+            covering = np.flatnonzero((self.onset <= instant + 1e-9) & (instant + 1e-9 < self.offset))
+            if len(covering):
+                count = np.bincount(said[covering], minlength=len(self.labels))
+                mean = self.probabilities[covering].mean(axis=0)
+                code[at] = int(np.lexsort((-mean, -count))[0])
+                share[at] = count[code[at]] / len(covering)
+        return code, share
+
+    def frames_csv(self) -> str:
+        """A row a frame: time, the label that most of its windows vote for, and their share; empty without a window."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["recording", "time", "label", "votes"])
+        for instant, code, share in zip(self.frame_times, *self.votes(self.frame_times), strict=True):
+            label = self.labels[code] if code >= 0 else ""
+            writer.writerow([self.recording, f"{instant:.3f}", label, f"{share:.3f}"])
+        return buffer.getvalue()
 
     def segments(self, *, threshold: float = 0.0, min_s: float = 0.0) -> list[tuple[Segment, float]]:
         """Neighbouring pieces of one label as one segment, each with its mean probability over time.
@@ -104,9 +134,12 @@ class Timeline:
         return buffer.getvalue()
 
     def write(self, folder: str | Path, *, threshold: float = 0.0, min_s: float = 0.0) -> list[Path]:
-        """Write timeline.csv, windows.csv and timeline.png into a folder; returns their paths."""
+        """Write timeline.csv, windows.csv, timeline.png and, where frames are known, frames.csv; returns their paths."""
         folder = Path(folder)
         paths = [folder / name for name in ("timeline.csv", "windows.csv", "timeline.png")]
+        if len(self.frame_times):
+            paths.append(folder / "frames.csv")
+            write_text(paths[-1], self.frames_csv())
         write_text(paths[0], self.to_csv(threshold=threshold, min_s=min_s))
         write_text(paths[1], self.windows_csv())
         self.figure(threshold=threshold, min_s=min_s).savefig(paths[2], dpi=150)
@@ -182,14 +215,29 @@ def predict(
     for recording in recordings or there:
         span = reader.span(store, recording, _views_there(checkpoint, store, recording))
         onset, offset = sliding_windows(span, length_s=length_s, stride_s=stride_s)
-        table = _table(recording, checkpoint.labels, onset, offset)
+        table = windows_table(recording, checkpoint.labels, onset, offset)
         probabilities = _score(checkpoint, store, table, torch_device(device))
         found.append(
             Timeline(
-                recording, checkpoint.labels, onset, offset, probabilities, bool(checkpoint.card["several_labels"])
+                recording,
+                checkpoint.labels,
+                onset,
+                offset,
+                probabilities,
+                bool(checkpoint.card["several_labels"]),
+                _frame_times(store, recipe.reads, recording, _views_there(checkpoint, store, recording)[0]),
             )
         )
     return found
+
+
+def _frame_times(store: Store, product: str, recording: str, view: str) -> np.ndarray:
+    """(T,) s: the frames of a view, as far as a product knows them, each once."""
+    item = store.item(product, recording, view)
+    if "time" not in item:
+        return np.zeros(0)
+    times = item["time"][:]
+    return np.unique(times[np.isfinite(times)])
 
 
 def predict_videos(
@@ -242,6 +290,10 @@ def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
             )
         if distinct:
             found[product] = distinct[0]
+    if found.get("frames", {}).get("which", "all") != "all":
+        # A new video has no annotated segments, and all of it is looked at.
+        found["frames"] = {**found["frames"], "which": "all"}
+        found.pop("keyframes", None)
     return found
 
 
@@ -267,7 +319,7 @@ def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
 
 def _deciding(made: dict[str, Any]) -> dict[str, Any]:
     """Settings of a stage that decide what it makes: not where it ran, nor from which folder its weights came."""
-    asides = ("device", "repo", "checkpoint", "name")
+    asides = ("device", "repo", "checkpoint", "name", "which", "margin", "chunk")
     return {key: value for key, value in (made.get("settings") or {}).items() if key not in asides}
 
 
@@ -326,7 +378,8 @@ def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: An
     return score(checkpoint, dataset, variants=recipe.test_variants).probabilities
 
 
-def _table(recording: str, labels: tuple[str, ...], onset: np.ndarray, offset: np.ndarray) -> SnippetTable:
+def windows_table(recording: str, labels: tuple[str, ...], onset: np.ndarray, offset: np.ndarray) -> SnippetTable:
+    """A table of windows (W) of one recording, whose labels are not known."""
     size, num_labels = len(onset), len(labels)
     nothing = np.zeros((size, num_labels), np.float32)
     return SnippetTable(

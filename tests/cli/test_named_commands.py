@@ -31,6 +31,10 @@ _OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]+[a-z](?![\w-]|: #)")  # not the 
 OF_OTHER_PROGRAMS = {
     "--upgrade", "--user", "--no-deps", "--target", "--index-url", "--extra-index-url", "--no-build-isolation",
     "--no-binary", "--only-binary", "--resources", "--clear", "--disable-pip-version-check",
+    # torchrun's, srun's and sbatch's, in job scripts
+    "--constraint", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--no-python",
+    "--nodes", "--ntasks-per-node", "--cpus-per-task", "--gpus-per-node", "--mem", "--job-name", "--output", "--error",
+    "--requeue", "--open-mode", "--signal", "--partition", "--account", "--time", "--kill-on-bad-exit", "--max-restarts",
 }  # fmt: skip
 
 

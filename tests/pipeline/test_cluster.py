@@ -100,6 +100,32 @@ def test_of_all_items_only_the_one_that_kills_its_worker_is_quarantined(tmp_path
     assert [entry.product for entry in study._quarantine] == ["fatal"]
 
 
+def test_a_death_among_many_tasks_is_no_matter_of_the_machine(
+    tmp_path: Path, fatal: type[Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As many tasks die unborn with the first one as Dask has handed out: none may be tried in vain more than once.
+    monkeypatch.setattr(cluster, "MAX_STILLBORN", 1)
+    study = new_study(tmp_path, recordings=24, frames=10)
+    clip = moving_square(60, height=48, width=64, speed=1, seed=99)
+    write_video(study.root / "videos/any/long.mp4", clip)  # the longest begins first
+    study.scan()
+    report = carry_out(study, plan(study, fatal, victim="any/long"), Workers(1))
+    assert [str(key) for key in report.quarantined] == ["fatal/any/long/0"]
+    assert len(report.built) == 24 * 3 + 2
+
+
+def test_workers_that_die_before_they_begin_are_a_matter_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "run_task", die)
+    with pytest.raises(EnvironmentProblem, match=r"Worker processes died 6 times before they began any/clip_"):
+        new_study(tmp_path, recordings=2, frames=10).build("lowres", workers=2)
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_worker_that_dies_once_by_chance_costs_nothing(tmp_path: Path, fatal: type[Stage]) -> None:
     study = new_study(tmp_path, recordings=3)
     report = carry_out(study, plan(study, fatal, victim="any/clip_0", most=1), Workers(2))

@@ -53,6 +53,20 @@ def test_3d_poses_are_projected(tmp_path):
     assert study.item("heatmaps", "a", 0)["volume"].shape == (6, 25, 56, 56)
 
 
+def test_3d_poses_are_seen_by_a_camera(tmp_path):
+    study = pose_study(tmp_path, made_poses(6, layout="ntu25", dimensions=3, image_size=None))
+    # This camera keeps x and y and knows no depth: what it sees are the poses without z.
+    camera = (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1)
+    assert study.build("heatmaps", overrides={"heatmaps": {"camera": camera}}).ok
+    poses = study.poses("a", view=0)
+    flat = torch.from_numpy(poses.keypoints[..., :2]).movedim(1, 0)[None]
+    score = torch.from_numpy(poses.score).movedim(1, 0)[None]
+    expected = render(flat, score, "ntu25", HeatmapsSettings(), dtype=torch.uint8)[0].movedim(1, 0).numpy()
+    assert np.array_equal(study.item("heatmaps", "a", 0)["volume"][:], expected)
+    with pytest.raises(UserError, match="12 numbers, got 3"):
+        HeatmapsSettings.read({"camera": (1, 2, 3)}, where="[heatmaps]")
+
+
 def test_the_whole_image_needs_its_size(tmp_path):
     study = pose_study(tmp_path, made_poses(6, image_size=None))
     with pytest.raises(UserError, match="need its size, which these poses do not have"):

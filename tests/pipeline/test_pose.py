@@ -14,7 +14,7 @@ from actionprep.api import Study, import_poses, settings_models
 from actionprep.datasets.pose_items import read_pose_item
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.datasets.study import StudySettings, init_study
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import EnvironmentProblem, InputProblem, UserError
 from actionprep.pipeline import doctor, pose
 from actionprep.pipeline.pose import PoseSettings
 from actionprep.pipeline.pose_backends import FramePoses, mediapipe, mmpose
@@ -136,6 +136,22 @@ def test_boxes_come_from_a_file_the_frame_or_the_masks(tmp_path, corners):
     assert study.build("pose", overrides={"pose": {"boxes": "masks"}}).ok
     assert study.store.has("masks", "a", "0")
     assert study.item("pose", "a", 0).provenance["inputs"].keys() == {"masks"}
+
+
+def test_a_backend_that_gives_up_names_the_frame_of_the_video(tmp_path, corners, monkeypatch):
+    study = video_study(tmp_path)
+
+    def fail(self, frames, boxes=None):
+        self.calls.append(len(frames))
+        if sum(self.calls) > 8:
+            raise InputProblem("no answer", frame=1, backend="corners")
+        return [FramePoses.nobody(17)] * len(frames)
+
+    monkeypatch.setattr(Corners, "estimate", fail)
+    assert list(study.build("pose").quarantined.values()) == ["no answer"]
+    entry = Quarantine(tmp_path / "quarantine").get(ItemKey("pose", "a", "0"))
+    before = sum(corners[0].calls[:-1])
+    assert (entry.frame, entry.backend) == (before + 1, "corners")
 
 
 def test_poses_are_converted_on_request_and_say_what_was_lost(tmp_path, corners):

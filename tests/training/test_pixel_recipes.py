@@ -14,7 +14,7 @@ from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_in
 from actionprep.training.fit import fit
 from actionprep.training.losses import ClassificationLoss
 from actionprep.training.models.pixels import PixelClassifier, bare, over_views
-from actionprep.training.models.registry import HALF, SIGNED, MODELS, PixelInput
+from actionprep.training.models.registry import HALF, MODELS, SIGNED, PixelInput
 from actionprep.training.optimizers import freeze, layer_heights, make_optimizer
 from actionprep.training.parts import SplitChoice
 from actionprep.training.recipes import LossSettings, OptimizerSettings, choose_recipe, find_recipe, recipe_names
@@ -52,7 +52,9 @@ def card_for(recipe, data) -> dict:
 
 
 def test_the_published_systems_have_their_recipes():
-    expected = "timesformer timesformer-hr timesformer-l timesformer-joint timesformer-space timesformer-light videomae "
+    expected = (
+        "timesformer timesformer-hr timesformer-l timesformer-joint timesformer-space timesformer-light videomae "
+    )
     expected += "vivit-frames i3d i3d-resizer-3d i3d-resizer-2d i3d-stn-resizer i3d-transformer-resizer "
     expected += "timesformer-small i3d-small"
     assert sorted(expected.split()) == sorted(PIXEL_RECIPES)
@@ -220,7 +222,7 @@ def test_classes_that_changed_since_the_training_are_refused(tmp_path):
 
 
 def test_lower_layers_learn_more_slowly():
-    data, shape = TINY["timesformer"]
+    data, _ = TINY["timesformer"]
     from actionprep.training.models.registry import build_model
 
     model = PixelClassifier(build_model("timesformer", num_classes=3, **data), HALF)

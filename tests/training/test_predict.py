@@ -57,6 +57,14 @@ def test_a_gap_without_windows_parts_segments():
     assert [(one.onset, one.offset) for one, _ in found] == [(0, 1), (2, 3)]
 
 
+def test_each_frame_takes_the_label_that_most_of_its_windows_vote_for():
+    line = timeline([0, 0.5, 1, 1.5], [2, 2.5, 3, 3.5], [[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.6, 0.4]])
+    code, share = line.votes(np.array([0.2, 1.2, 1.7, 3.2, 4.0]))
+    # Of 0.2 and 3.2 there is one window; at 1.7 two windows vote for each, and a is the more probable.
+    assert code.tolist() == [0, 1, 0, 0, -1]
+    assert share.tolist() == pytest.approx([1, 2 / 3, 0.5, 1, 0])
+
+
 def test_unsure_and_short_pieces_may_be_left_out():
     line = timeline([0, 1, 2], [1, 2, 2.1], [[0.9, 0.1], [0.55, 0.45], [0.05, 0.95]])
     assert [one.label for one, _ in line.segments(threshold=0.6)] == ["a", "b"]
@@ -128,7 +136,7 @@ def test_a_long_recording_becomes_a_timeline(trained, tmp_path):
     assert {label for at, label in zip(middle, said, strict=True) if at < 2.2} == {"right"}
     assert {label for at, label in zip(middle, said, strict=True) if at > 3.7} == {"up"}
     paths = line.write(tmp_path / "out")
-    assert [path.name for path in paths] == ["timeline.csv", "windows.csv", "timeline.png"]
+    assert [path.name for path in paths] == ["timeline.csv", "windows.csv", "timeline.png", "frames.csv"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG"
 
 

@@ -184,7 +184,9 @@ def test_videos_of_other_sizes_are_read_side_by_side(tmp_path):
 
 
 def test_sizes_of_lowres_are_chosen_and_a_missing_one_is_named(store):
-    with pytest.raises(UserError, match=r"has no size 112; it has 24\.\nMake it with 'actionprep lowres --sizes 24 112'"):
+    with pytest.raises(
+        UserError, match=r"has no size 112; it has 24\.\nMake it with 'actionprep lowres --sizes 24 112'"
+    ):
         dataset(store, LowresInput(stored=112))
 
 
@@ -199,7 +201,9 @@ def frames_store(tmp_path, which: str, index: np.ndarray) -> Store:
 def test_keyframes_serve_where_there_are_enough_of_them(tmp_path):
     store = frames_store(tmp_path, "keyframes", np.array([0, 3, 9, 11, 18]))
     assert dataset(store, FramesInput(frames=4, size=24)).batch([0])["clip"].shape == (1, 3, 4, 24, 24)
-    message = r"holds frames of keyframes alone, and 5 of them lie in the snippet left at 0\.00 s, view '0', where .* needs 8"
+    message = (
+        r"holds frames of keyframes alone, and 5 of them lie in the snippet left at 0\.00 s, view '0', where .* needs 8"
+    )
     with pytest.raises(UserError, match=message) as caught:
         dataset(store, FramesInput(frames=8, size=24))
     assert "actionprep decode --which segments" in str(caught.value)

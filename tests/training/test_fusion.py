@@ -1,0 +1,134 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
+from training_fakes import MOTIONS, make_store, tiny_recipe
+
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.fit import fit, fit_folds
+from actionprep.training.fusion import fuse, fuse_folds, mixture_weights, read_fusion
+from actionprep.training.parts import SplitChoice
+from actionprep.training.test import saved_arrays
+
+SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    """Tracks and small frames of the same recordings."""
+    store = make_store(tmp_path_factory.mktemp("fusion") / "store", subjects=4)
+    for number, key in enumerate(store.items("tracks")):
+        label = key.recording.split("_")[1]
+        write_lowres(store, key.recording, key.view, moving_square(MOTIONS[label], seed=number))
+    return store
+
+
+@pytest.fixture(scope="module")
+def runs(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    recipes = {"tracks": tiny_recipe(epochs=6, optimizer__learning_rate=5e-3), "lowres": tiny_pixels(epochs=1)}
+    return [fit(store, one, folder / name, split=SPLIT, tensorboard=False) for name, one in recipes.items()]
+
+
+def test_fused_probabilities_are_the_weighted_mean(runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights=(3, 1))
+    mean = 0.75 * saved_arrays(runs[0])["probabilities"] + 0.25 * saved_arrays(runs[1])["probabilities"]
+    np.testing.assert_allclose(np.load(made.folder / "probabilities.npy"), mean, rtol=1e-5)
+    assert made.weights == (0.75, 0.25)
+    assert made.tested["num_samples"] == 3
+    assert {"test.json", "per_class.csv", "samples.csv", "confusion.npy", "fusion.json"} <= {
+        path.name for path in made.folder.iterdir()
+    }
+    paths, weights = read_fusion(made.folder)
+    assert [path.name for path in paths] == ["tracks", "lowres"]
+    assert weights.tolist() == [0.75, 0.25]
+    assert [row["weight"] for row in made.tested["alone"]] == [0.75, 0.25]
+
+
+def test_weights_are_chosen_on_val(runs, tmp_path):
+    told = []
+    made = fuse(runs, tmp_path / "fused", tell=told.append)
+    assert sum(made.weights) == pytest.approx(1)
+    assert made.weights[0] > made.weights[1]
+    assert told[-1] == "Weights: chosen on 3 val snippets"
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_no_other_weights_make_the_labels_more_probable(seed, several):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(3), (2, 12))
+    actual = rng.integers(0, 2, (12, 3)) if several else rng.integers(0, 3, 12)
+    found = mixture_weights(probabilities, actual, prior=0.0, steps=3000)
+
+    def likelihood(first):
+        mean = first * probabilities[0] + (1 - first) * probabilities[1]
+        right = np.where(actual, mean, 1 - mean).ravel() if several else mean[np.arange(12), actual]
+        return np.log(right).sum()
+
+    if several:
+        # Each entry is a sample of its own: the mixture is of what each model gives to the entry.
+        right = np.where(actual.astype(bool), probabilities, 1 - probabilities).reshape(2, -1)
+        best = max(np.log(w * right[0] + (1 - w) * right[1]).sum() for w in np.linspace(0, 1, 101))
+        assert np.log(found @ right).sum() >= best - 1e-2
+    else:
+        assert likelihood(found[0]) >= max(likelihood(w) for w in np.linspace(0, 1, 101)) - 1e-2
+
+
+def test_few_val_snippets_do_not_make_one_model_all():
+    probabilities = np.array([[[0.9, 0.1]] * 4, [[0.1, 0.9]] * 4])
+    assert mixture_weights(probabilities, np.zeros(4, int))[1] > 0.15
+
+
+def test_runs_that_do_not_belong_together_are_refused(store, runs, tmp_path):
+    with pytest.raises(UserError, match=r"A fusion takes two runs or more"):
+        fuse(runs[:1], tmp_path / "a")
+    other = fit(
+        store,
+        tiny_pixels(epochs=1),
+        tmp_path / "other",
+        split=SplitChoice(train=("1", "4"), test=("2",)),
+        tensorboard=False,
+    )
+    with pytest.raises(UserError, match=r"cannot be fused, because they have different test parts: give both"):
+        fuse([runs[0], other], tmp_path / "b")
+    without = [
+        fit(store, tiny_pixels(epochs=1, seed=seed), tmp_path / f"no-val-{seed}",
+            split=SplitChoice(train=("1", "2"), test=("4",), val_share=0.0), tensorboard=False)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"these runs have no val part\. Train them with the same one"):
+        fuse(without, tmp_path / "c")
+    assert fuse(without, tmp_path / "c", weights="equal").weights == (0.5, 0.5)
+    with pytest.raises(UserError, match="takes one number a run, none below 0: 2 runs, and got 3"):
+        fuse(runs, tmp_path / "d", weights=(1, 2, 3))
+
+
+def test_another_table_of_snippets_is_refused(runs, tmp_path):
+    foreign = make_picture_store(tmp_path / "store", subjects=5)
+    run = fit(foreign, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
+    with pytest.raises(UserError, match="different snippets: snippets/default and snippets/default are not the same"):
+        fuse([runs[0], run], tmp_path / "fused")
+
+
+def test_cross_validations_are_fused_fold_by_fold(store, tmp_path):
+    folders = []
+    for seed in (0, 1):
+        folders.append(tmp_path / f"folds-{seed}")
+        fit_folds(
+            store,
+            tiny_pixels(epochs=1, seed=seed),
+            folders[-1],
+            num_folds=2,
+            split=SplitChoice(val_share=0.0),
+            tensorboard=False,
+        )
+    document = fuse_folds(folders, tmp_path / "fused", weights="equal")
+    assert document["summary"]["num_samples"] == 12
+    assert [row["weights"] for row in document["folds"]] == ["0.500 0.500"] * 2
+    assert json.loads((tmp_path / "fused" / "folds.json").read_text())["runs"] == [str(one) for one in folders]
+    with pytest.raises(UserError, match="these have different folds"):
+        fuse_folds([folders[0], tmp_path / "fused" / "fold-01"], tmp_path / "again")

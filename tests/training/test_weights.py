@@ -1,0 +1,81 @@
+import pytest
+import torch
+from picture_fakes import make_picture_store, tiny_pixels
+
+from actionprep.errors import UserError
+from actionprep.training.checkpoints import load_checkpoint
+from actionprep.training.fit import fit
+from actionprep.training.models.checkpoints import published_state
+from actionprep.training.models.pixels import PixelClassifier
+from actionprep.training.models.registry import HALF, SIGNED, build_model
+from actionprep.training.parts import SplitChoice
+from actionprep.training.weights import missing_weights, starting_weights
+
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+
+
+def small_i3d(classes: int = 3, **sizes) -> PixelClassifier:
+    return PixelClassifier(build_model("i3d", num_classes=classes, width_multiplier=0.0625, **sizes), SIGNED)
+
+
+def test_published_weights_are_put_in_and_counted_once(tmp_path):
+    torch.manual_seed(1)
+    other = small_i3d(7)
+    torch.save(published_state(other.model, family="i3d"), tmp_path / "rgb_charades.pt")
+    told = []
+    put = starting_weights(tmp_path / "rgb_charades.pt", model_name="i3d", tell=told.append)
+    for _ in range(2):
+        model = small_i3d()
+        put(model)
+        assert torch.equal(
+            model.model.stages["Mixed_5c"].b0.conv3d.weight, other.model.stages["Mixed_5c"].b0.conv3d.weight
+        )
+    assert len(told) == 1
+    assert "i3d weights" in told[0]
+    assert "2 tensors of the file left out" in told[0]
+    assert "7 classes, the model has 3" in told[0]
+
+
+def test_weights_that_saw_blue_first_turn_the_colours(tmp_path):
+    sizes = {"width": 32, "depth": 2, "heads": 2, "num_frames": 4, "image_size": 32}
+    model = build_model("timesformer", num_classes=3, **sizes)
+    state = {"model_state": published_state(model, family="timesformer"), "cfg": "TRAIN:\n  DATASET: Ssv2\n"}
+    torch.save(state, tmp_path / "TimeSformer_SSv2.pyth")
+    fresh = PixelClassifier(build_model("timesformer", num_classes=3, **sizes), HALF)
+    told = []
+    starting_weights(tmp_path / "TimeSformer_SSv2.pyth", model_name="timesformer", tell=told.append)(fresh)
+    assert fresh.color_order.tolist() == [2, 1, 0]
+    assert "These weights expect BGR frames." in told[0]
+
+
+def test_a_file_of_another_model_is_refused_with_the_reason(tmp_path):
+    torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3), "time_embed": torch.zeros(1)}, tmp_path / "x.pyth")
+    put = starting_weights(tmp_path / "x.pyth", model_name="i3d", tell=print)
+    with pytest.raises(UserError, match="does not fit a I3D: it looks like timesformer weights"):
+        put(small_i3d())
+
+
+def test_missing_weights_say_where_they_are_published(tmp_path):
+    with pytest.raises(UserError) as caught:
+        starting_weights(tmp_path / "gone.pyth", model_name="timesformer-hr", tell=print)
+    text = str(caught.value)
+    assert f"--weights names {tmp_path / 'gone.pyth'}, and there is no such file." in text
+    assert "TimeSformer_divST_8x32_224_K400.pyth" in text
+    assert "or give    best.ckpt of a run of yours" in text
+    assert "rgb_charades.pt" in missing_weights(tmp_path, "i3d-resizer-2d")
+    assert "none are published for the model 'view-transformer'" in missing_weights(tmp_path, "view-transformer")
+
+
+def test_a_run_goes_on_from_another_runs_weights(tmp_path):
+    store = make_picture_store(tmp_path / "store", subjects=4)
+    first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False)
+    told = []
+    put = starting_weights(first.best, model_name="i3d-small", tell=told.append)
+    recipe = tiny_pixels(epochs=1, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
+    second = fit(store, recipe, tmp_path / "second", split=SPLIT, tensorboard=False, weights=put)
+    one, other = (load_checkpoint(run.best).model.state_dict() for run in (first, second))
+    torch.testing.assert_close(one["model.head.weight"], other["model.head.weight"])
+    assert told[0].startswith(f"{first.best}: weights of a run of 'tiny', {len(one)} of {len(one)} loaded")
+    wider = tiny_pixels(epochs=1, sizes__width_multiplier=0.125)
+    with pytest.raises(UserError, match=r"is of the model 'i3d-small', and only \d+ of its \d+ weights fit"):
+        fit(store, wider, tmp_path / "third", split=SPLIT, tensorboard=False, weights=put)
