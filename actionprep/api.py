@@ -853,7 +853,7 @@ def _store_of_videos(
         writer.writerow(["recording", "view", "path"])
         writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
     study = Study(init_study(folder, StudySettings(layout="csv", csv="videos.csv")), paths_from=paths_from)
-    report = study.build(product, overrides=settings, workers=workers)
+    report = study.build(*product.split("+"), overrides=settings, workers=workers)
     if not report.ok:
         reasons = "\n".join(f"{key.view}: {reason}" for key, reason in (report.quarantined | report.blocked).items())
         raise UserError(f"Not every video could be made into {product}:\n{reasons}")
