@@ -116,7 +116,7 @@ class Study:
         if why:
             if self._tell is not None:
                 self._tell(f"{why}: scanning.")
-            return self.scan().catalogue
+            self.scan()
         return Catalogue.read(self.folder.catalogue)
 
     def _reason_to_scan(self) -> str:
@@ -439,7 +439,7 @@ def _has_changed(root: Path, view: View) -> bool:
         found = (root / view.path).stat()
     except OSError:
         return False
-    return bool(view.size_bytes) and (found.st_size, found.st_mtime_ns) != (view.size_bytes, view.mtime_ns)
+    return view.mtime_ns != 0 and (found.st_size, found.st_mtime_ns) != (view.size_bytes, view.mtime_ns)
 
 
 def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:

@@ -97,6 +97,7 @@ def fit(
     from actionprep.cli import output
     from actionprep.training.fit import fit as train
     from actionprep.training.fit import fit_folds, parts_of_run
+    from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
     where = _Place.find(store, study)
@@ -116,7 +117,7 @@ def fit(
     choice = split_of(settings)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     if find_lr or overfit:
-        _check_first(where, settings, given, choice, overfit=overfit, run=run, tell=tell, json=json)
+        _check_first(where, settings, given, choice, weights, overfit=overfit, run=run, tell=tell, json=json)
         return
     _check_name(run, devices * nodes)
     begun = where.begun(run, folds=folds is not None) if resume else None
@@ -129,10 +130,12 @@ def fit(
         asked = {"snippets": snippets, "views": tuple(views) if views else None}
         if about_split:
             asked["split"] = parts_of_run(begun, where.store, choice)
+        model_name = Run.open(begun).recipe.model
     else:
         chosen, why = _recipe(where.store, settings, given)
         folder = begun or where.runs / (run or f"{chosen.name}-{_stamp()}")
         tell(f"Recipe {chosen.name}: {why}")
+        model_name = chosen.model
     tell(f"Run {folder}")
     options: dict[str, Any] = {
         **asked,
@@ -141,7 +144,7 @@ def fit(
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
-        "weights": None if weights is None else starting_weights(weights, model_name=chosen.model, tell=tell),
+        "weights": None if weights is None else starting_weights(weights, model_name=model_name, tell=tell),
         "resume": resume,
         "tell": tell,
     }
@@ -455,6 +458,7 @@ def _check_first(
     settings: TrainSettings,
     changes: dict[str, Any],
     choice: Any,
+    weights: Path | None,
     *,
     overfit: bool,
     run: str | None,
@@ -464,12 +468,14 @@ def _check_first(
     """`fit --find-lr` and `fit --overfit`: look before training."""
     from actionprep.cli import output
     from actionprep.training.checks import find_learning_rate, overfit_one_batch
+    from actionprep.training.weights import starting_weights
 
     recipe, why = _recipe(where.store, settings, changes)
     tell(f"Recipe {recipe.name}: {why}")
     train_runs._use_threads(settings.threads)
     options: dict[str, Any] = {
         "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
+        "weights": None if weights is None else starting_weights(weights, model_name=recipe.model, tell=tell),
     }  # fmt: skip
     if overfit:
         one = overfit_one_batch(where.store, recipe, **options)

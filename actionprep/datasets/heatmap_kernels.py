@@ -1,8 +1,7 @@
 """Compiled loops that draw heatmaps on the CPU: each joint or limb touches its own window of pixels and no other.
 
 They hold no lock while they run, so that `heatmaps` gives each thread a share of the batch. The compiled code is kept
-on
-disk: only the first use on a machine pays for compiling. Values under 1e-7 are left at 0.
+on disk: only the first use on a machine pays for compiling. Values under 1e-7 are left at 0, or near it.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def _gauss(z):  # type: ignore[no-untyped-def]
     return p * p
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=_FAST)
 def _draw_joint(image, x, y, score, inverse, reach, far, scale, half, wide):  # type: ignore[no-untyped-def]
     height, width = image.shape
     left, right = _window(x, x, reach, far, width)
@@ -54,9 +53,9 @@ def _draw_joint(image, x, y, score, inverse, reach, far, scale, half, wide):  # 
     if left >= right or top >= bottom:
         return
     for i in range(left, right):
-        wide[i] = math.exp(-((i - x) ** 2) * inverse)
+        wide[i] = _gauss(min((i - x) ** 2 * inverse, 17.0))
     for j in range(top, bottom):
-        row = math.exp(-((j - y) ** 2) * inverse) * score * scale
+        row = _gauss(min((j - y) ** 2 * inverse, 17.0)) * score * scale
         line = image[j]
         for i in range(left, right):
             value = row * wide[i] + half

@@ -139,7 +139,7 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     if not isinstance(card, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(
             f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give "
-            "best.ckpt or last.ckpt of a run; published weights are for 'actiontrain fit'."
+            "best.ckpt or last.ckpt of a run; published weights are for 'actiontrain fit --weights'."
         )
     if isinstance(card.get("schema"), int) and card["schema"] > SCHEMA:
         raise UserError(

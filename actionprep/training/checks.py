@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,12 +84,13 @@ def find_learning_rate(
     snippets: str = "default",
     split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
     views: Sequence[str | int] | None = None,
+    weights: Callable[[nn.Module], object] | None = None,
     device: str = "auto",
     lowest: float = 1e-6,
     highest: float = 1.0,
     steps: int = 100,
 ) -> RateSearch:
-    """Train fresh weights over a learning rate that rises by the same factor at every step; nothing is kept of them.
+    """Train fresh or given weights over a learning rate that rises by the same factor at every step; nothing is kept.
 
     Ends early when the loss is four times its lowest. The rates are those of `optimizer.learning_rate`; a head with its
     own rate keeps its ratio.
@@ -104,7 +105,7 @@ def find_learning_rate(
         raise UserError(
             f"Rates are tried from a lower to a higher one in 10 steps at least, got {lowest:g} to {highest:g}."
         )
-    task, recipe = _task(store, recipe, snippets, split, views, device)
+    task, recipe = _task(store, recipe, snippets, split, views, weights, device)
     optimizer = _optimizer(task)
     base = recipe.optimizer.learning_rate
     shares = [group["lr"] / base for group in optimizer.param_groups]
@@ -135,10 +136,11 @@ def overfit_one_batch(
     snippets: str = "default",
     split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
     views: Sequence[str | int] | None = None,
+    weights: Callable[[nn.Module], object] | None = None,
     device: str = "auto",
     steps: int = 200,
 ) -> OneBatch:
-    """Train fresh weights on one batch again and again, without augmentation, dropout, mixing, smoothing or decay.
+    """Train fresh or given weights on one batch again and again, without augmentation, dropout, mixing or decay.
 
     A model, an input and a loss that fit each other learn it by heart; where they do not, no training will help. Ends
     early once it is learnt. The batch has as many classes as there are, as far as they fit in.
@@ -148,7 +150,7 @@ def overfit_one_batch(
     import torch
 
     store = store if isinstance(store, Store) else Store(store)
-    task, recipe = _task(store, _plain(recipe, store), snippets, split, views, device)
+    task, recipe = _task(store, _plain(recipe, store), snippets, split, views, weights, device)
     _without_chance(task.model)
     optimizer = _optimizer(task)
     dataset = task._train_loader.dataset
@@ -201,13 +203,14 @@ def _task(
     snippets: str,
     split: SplitChoice | SplitAssignment | Parts,
     views: Sequence[str | int] | None,
+    weights: Callable[[nn.Module], object] | None,
     device: str,
 ) -> tuple[ClassifierTask, Recipe]:
     """The task of a training's first phase on its device, and the recipe."""
     from actionprep.training.fit import first_task
     from actionprep.training.test import torch_device
 
-    task = first_task(store, recipe, snippets=snippets, split=split, views=views)
+    task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights)
     task.to(torch_device(device))
     task._train_loader.dataset.reader.to(torch_device(device))
     return task, task.recipe

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from actionprep.settings import canonical_json
 from actionprep.training import metrics
 from actionprep.training.cost import Cost, measure_cost
 from actionprep.training.fit import differences
+from actionprep.training.fusion import FUSION
 from actionprep.training.metrics import Interval
 from actionprep.training.run import FACTS, Run, write_text
 from actionprep.training.test import saved_arrays
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """One row: the runs of one recipe with the same settings.
+    """One row: the runs of one recipe with the same settings, or fusions of such runs.
 
     accuracy, macro_f1: of one run with the interval of its test; of several seeds their mean, with an interval over
         both seeds and recordings drawn anew. Folds of one seed are one test over all their snippets.
@@ -95,8 +97,6 @@ class Comparison:
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write compare.csv, compare.md, compare.json and compare.png into a folder; returns their paths."""
-        import json
-
         folder = Path(folder)
         paths = [folder / f"compare.{kind}" for kind in ("csv", "md", "json", "png")]
         texts = (self.to_csv(), self.to_markdown(), json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
@@ -159,27 +159,27 @@ def compare(
 
     Raises UserError for a run that is not tested yet.
     """
-    found = [one for given in runs for one in runs_in(given)]
-    found = list({run.folder.resolve(): run for run in found}.values())
+    given = [one for place in runs for one in runs_in(place)]
+    found = [_Entry.of(run) for run in {run.folder.resolve(): run for run in given}.values()]
     if not found:
         raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
-    untested = [run.folder for run in found if run.tested is None]
+    untested = [entry.run.folder for entry in found if entry.run.tested is None]
     if untested:
         more = f" (and {len(untested) - 1} more)" if len(untested) > 1 else ""
         raise UserError(
             f"{untested[0]}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test "
             f"{untested[0]}' first."
         )
-    groups: dict[str, list[Run]] = {}
-    for run in found:
-        groups.setdefault(_identity(run), []).append(run)
+    groups: dict[str, list[_Entry]] = {}
+    for entry in found:
+        groups.setdefault(canonical_json([_identity(run) for run in entry.members]), []).append(entry)
     names = _names([group[0] for group in groups.values()])
-    rows, notes = [], _notes(found)
+    rows, notes = [], _notes([run for entry in found for run in entry.members])
     for name, group in zip(names, groups.values(), strict=True):
         cost = None
         if measure:
             try:
-                cost = _cost(group[0], device=device, seconds=seconds)
+                cost = _together([_cost(run, device=device, seconds=seconds) for run in group[0].members])
             except UserError as error:
                 notes.append(f"{name} was not measured: {error}")
         rows.append(_row(name, group, cost, repeats=repeats))
@@ -193,18 +193,67 @@ def compare(
 
 
 def runs_in(given: Run | str | Path) -> list[Run]:
-    """The run of a folder, or all complete ones inside it."""
+    """The run or fusion of a folder, or all complete ones inside it."""
     if isinstance(given, Run):
         return [given]
     folder = Path(given)
-    if (folder / FACTS).is_file():
+    if any((folder / name).is_file() for name in (FACTS, FUSION)):
         return [Run(folder)]
-    inner = sorted(path.parent for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}/{FACTS}"))
+    depths = ("*", "*/*", "*/*/*")
+    inner = sorted(
+        {path.parent for name in (FACTS, FUSION) for depth in depths for path in folder.glob(f"{depth}/{name}")}
+    )
     if not inner:
         raise UserError(
             f"{folder} is no run and holds none. Runs are made by 'actiontrain fit' or 'actiontrain sweep'."
         )
-    return [run for run in map(Run, inner) if run.is_complete]
+    return [run for run in map(Run, inner) if (run.folder / FUSION).exists() or run.is_complete]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Something tested, and the runs whose models it asks: itself, or those of a fusion."""
+
+    run: Run
+    members: tuple[Run, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> _Entry:
+        path = run.folder / FUSION
+        if not path.exists():
+            return cls(run, (run,))
+        return cls(run, tuple(Run.open(one) for one in json.loads(path.read_text(encoding="utf-8"))["runs"]))
+
+    @property
+    def recipe(self) -> str:
+        names = [one.recipe.name for one in self.members]
+        return names[0] if len(names) == 1 else f"fusion of {' + '.join(names)}"
+
+    @property
+    def seed(self) -> int:
+        return int(self.members[0].facts["seed"])
+
+    @property
+    def test_rows(self) -> set[int]:
+        return set(self.members[0].facts["split"]["rows"]["test"])
+
+    @property
+    def train_seconds(self) -> float:
+        return sum(float(one.facts.get("train_seconds") or 0.0) for one in self.members)
+
+
+def _together(costs: Sequence[Cost]) -> Cost:
+    """The cost of asking several models one after the other."""
+    first = costs[0]
+    if len(costs) == 1:
+        return first
+    return replace(
+        first,
+        parameters=sum(one.parameters for one in costs),
+        flops=sum(one.flops for one in costs),
+        latency_ms=sum(one.latency_ms for one in costs),
+        clips_per_s=1 / sum(1 / one.clips_per_s for one in costs),
+    )
 
 
 def _identity(run: Run) -> str:
@@ -216,10 +265,15 @@ def _identity(run: Run) -> str:
     return canonical_json([tables, facts["snippets"], facts["views"], facts["labels"], facts["input_digest"]])
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _names(entries: Sequence[_Entry]) -> list[str]:
     """Names of rows: the recipe's, and what sets it apart from others of that name."""
     found = []
-    for run in runs:
+    runs = [entry.run for entry in entries if len(entry.members) == 1]
+    for entry in entries:
+        run = entry.run
+        if len(entry.members) > 1:
+            found.append(entry.recipe)
+            continue
         same = [other for other in runs if other.recipe.name == run.recipe.name]
         apart: dict[str, str] = {}
         for other in same:
@@ -233,7 +287,10 @@ def _names(runs: Sequence[Run]) -> list[str]:
                 apart[fact] = value if isinstance(value, str) else " ".join(value)
         found.append(" ".join([run.recipe.name, *(f"{name}={value}" for name, value in apart.items())]))
     doubled = {name for name in found if found.count(name) > 1}
-    return [f"{name} ({run.folder.name})" if name in doubled else name for name, run in zip(found, runs, strict=True)]
+    return [
+        f"{name} ({entry.run.folder.name})" if name in doubled else name
+        for name, entry in zip(found, entries, strict=True)
+    ]
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
@@ -268,37 +325,36 @@ class _Tested:
         return accuracy, macro
 
 
-def _row(name: str, group: Sequence[Run], cost: Cost | None, *, repeats: int) -> Compared:
+def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int) -> Compared:
     repeated = _repeated(group)
     tested = [_tested(runs) for _, runs in repeated]
     accuracy, macro_f1 = _intervals(tested, repeats=repeats)
-    seconds = [float(run.facts.get("train_seconds") or 0.0) for run in group]
     return Compared(
         name=name,
-        recipe=group[0].recipe.name,
-        runs=tuple(str(run.folder) for run in group),
+        recipe=group[0].recipe,
+        runs=tuple(str(entry.run.folder) for entry in group),
         seeds=tuple(seed for seed, _ in repeated),
         folds=max(len(runs) for _, runs in repeated),
         snippets=len(tested[0].actual),
         accuracy=accuracy,
         macro_f1=macro_f1,
-        train_seconds=float(np.mean(seconds)),
+        train_seconds=float(np.mean([entry.train_seconds for entry in group])),
         cost=cost,
     )
 
 
-def _repeated(group: Sequence[Run]) -> list[tuple[int, list[Run]]]:
+def _repeated(group: Sequence[_Entry]) -> list[tuple[int, list[Run]]]:
     """The runs by seed: those that test on other snippets with the same seed are folds and belong together."""
     found: list[tuple[int, list[Run], set[int]]] = []
-    for run in group:
-        seed, rows = int(run.facts["seed"]), set(run.facts["split"]["rows"]["test"])
-        for of_seed, runs, taken in found:
-            if of_seed == seed and not taken & rows:
-                runs.append(run)
+    for entry in group:
+        rows = entry.test_rows
+        for seed, runs, taken in found:
+            if seed == entry.seed and not taken & rows:
+                runs.append(entry.run)
                 taken |= rows
                 break
         else:
-            found.append((seed, [run], rows))
+            found.append((entry.seed, [entry.run], rows))
     return [(seed, runs) for seed, runs, _ in found]
 
 

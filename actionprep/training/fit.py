@@ -142,11 +142,15 @@ def first_task(
     snippets: str = "default",
     split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
     views: Sequence[str | int] | None = None,
+    weights: Callable[[nn.Module], object] | None = None,
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
     plan = _Plan.make(store, _resolve(store, recipe, _silent), snippets=snippets, split=split, views=views)
-    return make_task(plan, _reader(plan), plan.phases[0])
+    task = make_task(plan, _reader(plan), plan.phases[0])
+    if weights is not None:
+        weights(task.model)
+    return task
 
 
 def fit_folds(
@@ -422,6 +426,10 @@ def _check_same(
             differing.append(f"the split is another: {', '.join(parts)} hold other snippets")
     if weights is not None and not run.facts.get("published_weights"):
         differing.append("it was not begun from published weights")
+    elif weights is not None and (run.folder / START).exists():
+        fresh = _fresh_model(plan.recipe, _card(plan, _reader(plan), "validate"), weights)
+        if not _same_weights(run.folder / START, fresh):
+            differing.append("it was begun from other weights")
     if differing:
         raise UserError(
             f"The training in {run.folder} was begun otherwise than asked now, and goes on only as it began: "
@@ -645,6 +653,15 @@ def _fresh_model(
     if weights is not None:
         weights(model)
     return model
+
+
+def _same_weights(path: Path, model: nn.Module) -> bool:
+    import torch
+
+    from actionprep.training.checkpoints import read_safely
+
+    kept, state = read_safely(path)["state_dict"], model.state_dict()
+    return kept.keys() == state.keys() and all(torch.equal(kept[name], values) for name, values in state.items())
 
 
 def _save_start(run: Run, model: nn.Module) -> None:

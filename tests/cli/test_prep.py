@@ -117,6 +117,16 @@ def test_a_video_that_is_cut_off_after_the_scan_is_quarantined_and_its_neighbour
     assert len(study.store.items("lowres")) == 3
 
 
+def test_an_empty_file_that_is_filled_later_is_found_by_itself(study: Study) -> None:
+    path = study.root / "videos/first/cam1.mp4"
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    assert "is empty (0 bytes)" in actionprep(study, "lowres", "--workers", "0").stdout
+    path.write_bytes(content)
+    assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
+    assert len(study.store.items("lowres")) == 4
+
+
 def test_views_that_drift_apart_are_shown_by_scan_and_status(study: Study) -> None:
     (study.root / "offsets.csv").write_text("view,offset,drift\n1,0.0,1500\n")
     study.folder.change("study", "offsets", "offsets.csv")

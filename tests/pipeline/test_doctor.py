@@ -36,9 +36,10 @@ def bare(monkeypatch, tmp_path):
 
 def give_mediapipe(tmp_path):
     place = tmp_path / "mediapipe"
-    models = place / "lib/python3.11/site-packages/mediapipe/modules/pose_landmark"
-    models.mkdir(parents=True)
-    (models / "pose_landmark_full.tflite").write_bytes(b"model")
+    for name in ("pose_landmark/pose_landmark_full.tflite", "pose_detection/pose_detection.tflite"):
+        model = place / "lib/python3.11/site-packages/mediapipe/modules" / name
+        model.parent.mkdir(parents=True)
+        model.write_bytes(b"model")
     (place / "bin").mkdir()
     (place / "bin" / "python").write_text("")
 
@@ -64,9 +65,9 @@ def test_what_is_installed_is_ready(bare, tmp_path):
 
 
 def test_a_new_study_names_mediapipe_where_nothing_can_be_fetched_and_says_how_to_get_it(bare, tmp_path):
-    study, notes = make_study(tmp_path / "study", {})
+    study, notes = make_study(tmp_path / "study", {}, force=True)
     assert study.settings["pose"].backend == "mediapipe"
-    assert "install it once with 'actionprep doctor --install mediapipe'" in notes[1]
+    assert "install it once with 'actionprep doctor --install mediapipe'" in notes[2]
     assert "# backend: MediaPipe" in (tmp_path / "study" / "actionprep.toml").read_text()
     give_mediapipe(tmp_path)
     assert doctor.best_pose_backend()[1].startswith("MediaPipe, which is installed")

@@ -83,9 +83,7 @@ def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
 
 def test_foreign_weights_are_told_from_ours(tmp_path):
     path = save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "foreign.pth")
-    with pytest.raises(
-        UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit'"
-    ):
+    with pytest.raises(UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit"):
         load_checkpoint(path)
 
 

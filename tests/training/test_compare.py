@@ -12,6 +12,7 @@ from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.compare import _intervals, _Tested, compare, runs_in
 from actionprep.training.fit import fit, fit_folds
+from actionprep.training.fusion import fuse
 from actionprep.training.parts import SplitChoice
 from actionprep.training.test import run_test
 
@@ -132,3 +133,15 @@ def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     assert "These runs have different classes: their figures do not compare." in found.notes
     assert found.rows[0].cost is None
     assert found.figure().axes[0].get_xlabel() == "training, s"
+
+
+def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
+    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+    made = fuse(runs, tmp_path / "both", weights="equal")
+    alone, both = (compare(one, repeats=50, seconds=0.01).rows[0] for one in ([runs[0]], [tmp_path / "both"]))
+    assert both.name == "fusion of tiny + tiny"
+    assert both.accuracy.value == pytest.approx(made.tested["figures"]["accuracy"])
+    assert both.cost.parameters == 2 * alone.cost.parameters
+    assert both.cost.flops == 2 * alone.cost.flops
+    assert both.train_seconds > alone.train_seconds
+    assert len(compare([*runs, tmp_path], measure=False, repeats=20).rows) == 2

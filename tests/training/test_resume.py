@@ -71,7 +71,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_equals_an_uninterrupted_one_o
         return subprocess.Popen([*command, str(cut.folder)], env=environment, stderr=subprocess.PIPE, text=True)
 
     process = start()
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while time.monotonic() < until and process.poll() is None and len(cut.metrics) < 12:
         time.sleep(0.005)
     time.sleep(random.uniform(0, 0.2))  # anywhere in an epoch or between two: the outcome is the same
@@ -81,7 +81,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_equals_an_uninterrupted_one_o
     assert 12 <= len(cut.metrics) < 34
     assert not cut.is_complete
     process = start()
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert cut.is_complete
     assert same_weights(whole, cut)
@@ -174,7 +174,9 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
             patch.setattr(module, "_train_phase", killed)
             with pytest.raises(Interrupted):
                 fit(store, recipe, folder, split=SPLIT, weights=weights, **QUIET)
-        resumed = fit(store, recipe, folder, resume=True, **QUIET)
+        with pytest.raises(UserError, match="it was begun from other weights"):
+            fit(store, recipe, folder, resume=True, weights=lambda model: None, **QUIET)
+        resumed = fit(store, recipe, folder, resume=True, weights=weights, **QUIET)
         assert same_weights(whole, resumed, "best")
 
 
