@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from actionprep.errors import UserError
 from actionprep.training.models.pixels import PixelClassifier
-from actionprep.training.models.registry import ModelCard, axes, build_model, model_card, register
-from actionprep.training.recipes import register as register_recipe
+from actionprep.training.models.registry import build_model, model_card
 
 _DEFAULT = (
     {"model": "view-transformer", "sizes": {}, "channels": "rgb"},
@@ -91,34 +90,3 @@ def _head(model: nn.Module, name: str) -> nn.Module:
         f"The model '{name}' cannot be a part of a mid fusion, because what its head reads is not one vector a snippet. "
         "Fuse its trained run with others instead: actiontrain fuse RUN RUN …"
     )
-
-
-register(
-    ModelCard(
-        "fusion",
-        "fusion",
-        axes("P2"),
-        5,
-        None,
-        "ours: features of several models, joined",
-        "actionprep.training.models.fusion:MidFusion",
-    )
-)
-register_recipe(
-    "fusion",
-    "Several recipes on the same snippets, joined where their heads would be and trained together: input.recipes names them "
-    "(tracks and small frames; add skeleton-tcn where there are poses). Trained runs are averaged by 'actiontrain fuse'.",
-    model="fusion",
-    product="fusion",
-    epochs=40,
-    min_steps=240,
-    batch=16,
-    ema=0.98,
-    refit=True,
-    test_variants=4,
-    tables={
-        "loss": {"label_smoothing": 0.1},
-        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
-    },
-)
