@@ -860,7 +860,7 @@ def _store_of_videos(
         writer.writerow(["recording", "view", "path"])
         writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
     study = Study(init_study(folder, StudySettings(layout="csv", csv="videos.csv")), paths_from=paths_from)
-    report = study.build(product, overrides=settings, workers=workers)
+    report = study.build(*product.split("+"), overrides=settings, workers=workers)
     failed = report.quarantined | report.blocked
     entries = {key: study._quarantine.get(key) for key in failed}
     unseen += [key.view for key, entry in entries.items() if entry is not None and entry.backend == EMPTY_MASKS]

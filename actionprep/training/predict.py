@@ -233,7 +233,8 @@ def predict(
 
 def _frame_times(store: Store, product: str, recording: str, view: str) -> np.ndarray:
     """(T,) s: the frames of a view, as far as a product knows them, each once."""
-    item = store.item(product, recording, view)
+    known = [one for one in product.split("+") if store.has(one, recording, view)]
+    item = store.item(known[0], recording, view)
     if "time" not in item:
         return np.zeros(0)
     times = item["time"][:]
@@ -355,7 +356,7 @@ def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto")
 
 def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[str]:
     product = checkpoint.recipe.reads
-    there = [view for view in checkpoint.views if store.has(product, recording, view)]
+    there = [view for view in checkpoint.views if any(store.has(one, recording, view) for one in product.split("+"))]
     if not there:
         have = ", ".join(key.view for key in store.items(product) if key.recording == recording)
         raise UserError(
