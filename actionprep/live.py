@@ -157,6 +157,10 @@ class _Watcher:
         self._checkpoint, self._length_s = checkpoint, length_s
         self._device = torch_device(device)
         self._product = checkpoint.recipe.reads
+        if "+" in self._product:
+            raise UserError(
+                "A fusion cannot work live, because its parts lag behind differently. Use the run of one of its recipes."
+            )
         self._view = checkpoint.views[0] if checkpoint.views else "0"
         view = ViewSource(
             _RECORDING, self._view, source.name, source.height, source.width, source.fps, np.zeros(0), root="."

@@ -73,7 +73,9 @@ class Store:
         return f"Store({self.url!r})"
 
     def items(self, product: str | None = None) -> list[ItemKey]:
-        """Keys of all committed items, sorted."""
+        """Keys of all committed items, sorted; product: of this one alone, or of several joined by "+"."""
+        if product is not None and "+" in product:
+            return sorted(key for one in product.split("+") for key in self.items(one))
         return sorted(key for key, _ in self._walk(product) if product is None or key.product == product)
 
     def products(self) -> list[str]:

@@ -330,6 +330,9 @@ def model_inputs(model: Any, batch: Batch) -> dict[str, Tensor]:
     import inspect
 
     forward = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in forward.values()):
+        # A model of several inputs takes the arrays of all of them.
+        return {name: values for name, values in batch.items() if name.startswith("part")}
     taken = {name: batch[name] for name in forward if name in batch}
     missing = [
         name for name, one in forward.items() if name not in batch and one.default is one.empty and name != "self"

@@ -233,7 +233,8 @@ def predict(
 
 def _frame_times(store: Store, product: str, recording: str, view: str) -> np.ndarray:
     """(T,) s: the frames of a view, as far as a product knows them, each once."""
-    item = store.item(product, recording, view)
+    known = [one for one in product.split("+") if store.has(one, recording, view)]
+    item = store.item(known[0], recording, view)
     if "time" not in item:
         return np.zeros(0)
     times = item["time"][:]
@@ -270,7 +271,7 @@ def predict_videos(
 def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """Settings of every stage behind the model's input, by product, for building the same from other videos.
 
-    Raises UserError when the training's own items were made with several settings.
+    Raises UserError when the training's own items were made with several settings, or imported.
     """
     found = {}
     for product, made in checkpoint.card["pipeline"]["stages"].items():
@@ -281,6 +282,12 @@ def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
                 f"The training's {product} were made with {len(distinct)} different settings, so it is not known how "
                 "to make "
                 "them for a new video. Build the training's store with one, and train anew."
+            )
+        if distinct and distinct[0].get("backend") == "import":
+            raise UserError(
+                f"This model was trained on an imported {product}, which cannot be made from a video. Build the training's "
+                f"{product} with an estimator ('actionprep {product} --backend …') and train on that; or import the new "
+                "recording's too, and call actionprep.training.predict with that store."
             )
         if distinct:
             found[product] = distinct[0]
@@ -349,7 +356,7 @@ def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto")
 
 def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[str]:
     product = checkpoint.recipe.reads
-    there = [view for view in checkpoint.views if store.has(product, recording, view)]
+    there = [view for view in checkpoint.views if any(store.has(one, recording, view) for one in product.split("+"))]
     if not there:
         have = ", ".join(key.view for key in store.items(product) if key.recording == recording)
         raise UserError(

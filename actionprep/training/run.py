@@ -183,7 +183,7 @@ def pipeline_of(store: Store, product: str) -> dict[str, Any]:
     Stages whose items were made with several settings are listed with each, so that a difference is seen.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    waiting = [product]
+    waiting = product.split("+")
     while waiting:
         name = waiting.pop(0)
         entries: list[dict[str, Any]] = found.setdefault(name, [])

@@ -11,8 +11,11 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.fit import fit, fit_folds
 from actionprep.training.fusion import fuse, fuse_folds, mixture_weights, read_fusion
+from actionprep.training.models.fusion import MidFusion
 from actionprep.training.parts import SplitChoice
-from actionprep.training.test import saved_arrays
+from actionprep.training.predict import predict
+from actionprep.training.recipes import find_recipe
+from actionprep.training.test import run_test, saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
 
@@ -132,3 +135,33 @@ def test_cross_validations_are_fused_fold_by_fold(store, tmp_path):
     assert json.loads((tmp_path / "fused" / "folds.json").read_text())["runs"] == [str(one) for one in folders]
     with pytest.raises(UserError, match="these have different folds"):
         fuse_folds([folders[0], tmp_path / "fused" / "fold-01"], tmp_path / "again")
+
+
+def test_features_of_several_models_are_joined_and_trained(store, tmp_path):
+    parts = []
+    for name, recipe in (("tracks", tiny_recipe(test_variants=2)), ("lowres", tiny_pixels())):
+        parts.append(tmp_path / f"{name}.toml")
+        parts[-1].write_text(recipe.to_toml())
+    recipe = find_recipe("fusion").changed(
+        {
+            "input.recipes": [str(part) for part in parts], "epochs": 20, "batch": 3, "refit": False, "test_variants": 2, "ema": "none",
+            "optimizer.learning_rate": 5e-3,
+        }
+    )  # fmt: skip
+    assert recipe.reads == "tracks+lowres"
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
+    assert run_test(run, repeats=20)["figures"]["accuracy"] == 1.0
+    assert set(run.facts["pipeline"]["stages"]) == {"tracks", "lowres"}
+    [line, *_] = predict(run, store, recordings=["s4_up_0"])
+    assert line.labels[line.probabilities[0].argmax()] == "up"
+
+
+def test_a_fusion_says_which_product_is_missing(tmp_path):
+    store = make_store(tmp_path / "store", subjects=4)
+    with pytest.raises(UserError, match="This recipe reads 'lowres', and the store"):
+        fit(store, "fusion", tmp_path / "run", split=SPLIT)
+
+
+def test_a_part_must_give_one_vector_a_snippet():
+    with pytest.raises(UserError, match="'motionbert' cannot be a part of a mid fusion"):
+        MidFusion(num_classes=3, parts=[{"model": "motionbert", "sizes": {}}] * 2)

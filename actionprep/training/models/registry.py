@@ -17,7 +17,7 @@ from actionprep.errors import UserError, nearest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Product = Literal["tracks", "frames", "pose", "heatmaps", "lowres"]
+Product = Literal["tracks", "frames", "pose", "heatmaps", "lowres", "fusion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,9 @@ def model_size(name: str) -> ModelSize:
     card = model_card(name)
     with torch.device("meta"):
         model = build_model(name, num_classes=card.num_classes)
+    if card.product == "fusion":
+        parts = inspect.signature(type(model)).parameters["parts"].default
+        return ModelSize(count_parameters(model), sum(model_size(part["model"]).flops for part in parts))
     inputs = [example_input(name)]
     for parameter in list(inspect.signature(model.forward).parameters.values())[1:]:
         # A second input that has to be there goes with every point of the first: a score, a mark of validity.
