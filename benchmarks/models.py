@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -164,8 +164,14 @@ def measure_memory(arguments: argparse.Namespace) -> int:
     if arguments.device == "cuda":
         print(json.dumps(torch.cuda.max_memory_allocated() / 2**20))
     else:
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
+        print(json.dumps(_peak_mib()))
     return 0
+
+
+def _peak_mib() -> float:
+    """Most memory that this program has held. (ru_maxrss would begin with that of the process that started it.)"""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
 
 
 def main() -> int:
