@@ -109,7 +109,7 @@ class Comparison:
         """Accuracy with its interval against latency, operations and weights; without costs against training time."""
         from matplotlib import colormaps
         from matplotlib.figure import Figure
-        from matplotlib.ticker import PercentFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
         axes_of: list[tuple[str, list[float]]] = [("training, s", [row.train_seconds for row in self.rows])]
         costs = [row.cost for row in self.rows if row.cost is not None]
@@ -134,11 +134,14 @@ class Comparison:
                         fmt="o", color=colors[at % len(colors)], capsize=3, label=row.name,
                     )
                 )  # fmt: skip
-            panel.set(xscale="log", xlabel=name)
+            panel.set(xscale="log", xlabel=name, xlim=(max(min(values), 1e-6) / 1.8, max(*values, 2e-6) * 1.8))
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(alpha=0.3)
             panel.spines[["top", "right"]].set_visible(False)
         panels[0].set(ylabel="accuracy")
-        panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(self.rows)), frameon=False)
         return figure
 
