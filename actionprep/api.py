@@ -735,11 +735,13 @@ class Prediction:
     """What a model said of one recording, and the files that tell it.
 
     segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
+    unseen:   views without foreground, which took no part, as they take none in training.
     """
 
     timeline: Timeline
     segments: tuple[tuple[Segment, float], ...]
     files: tuple[Path, ...]
+    unseen: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Plain values."""
@@ -750,6 +752,7 @@ class Prediction:
                 for one, probability in self.segments
             ],
             "files": [str(path) for path in self.files],
+            "unseen_views": list(self.unseen),
         }
 
 
@@ -780,6 +783,7 @@ def predict_videos(
 
     checkpoint = open_checkpoint(run, device=device)
     named = _named_videos(videos, checkpoint.views)
+    unseen: list[str] = []
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
 
         def build(paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str]) -> Store:
@@ -791,6 +795,7 @@ def predict_videos(
                 checkpoint.recipe.reads,
                 workers,
                 paths_from=_study_of(Path(run)),
+                unseen=unseen,
             )
 
         timeline = predict(
@@ -808,7 +813,7 @@ def predict_videos(
 
         film = Path(out) / "prediction.mp4"
         files.append(draw_prediction(dict(named), [predicted_row(segments)], film))
-    return Prediction(timeline, segments, tuple(files))
+    return Prediction(timeline, segments, tuple(files), tuple(unseen))
 
 
 def _named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tuple[str, Path]]:
@@ -842,11 +847,13 @@ def _store_of_videos(
     workers: int,
     *,
     paths_from: Path,
+    unseen: list[str],
 ) -> Store:
-    """A study of one recording, built with the given settings of stages."""
+    """A study of one recording, built with the given settings of stages; views without foreground go into `unseen`."""
     import csv
 
     from actionprep.datasets.study import StudySettings, init_study
+    from actionprep.pipeline.tracks import EMPTY_MASKS
 
     with open(folder / "videos.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -854,7 +861,11 @@ def _store_of_videos(
         writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
     study = Study(init_study(folder, StudySettings(layout="csv", csv="videos.csv")), paths_from=paths_from)
     report = study.build(*product.split("+"), overrides=settings, workers=workers)
-    if not report.ok:
-        reasons = "\n".join(f"{key.view}: {reason}" for key, reason in (report.quarantined | report.blocked).items())
+    failed = report.quarantined | report.blocked
+    entries = {key: study._quarantine.get(key) for key in failed}
+    unseen += [key.view for key, entry in entries.items() if entry is not None and entry.backend == EMPTY_MASKS]
+    if len(failed) > len(unseen) or len(unseen) == len(paths):
+        # A stage and those that read it often fail for one reason.
+        reasons = "\n".join(dict.fromkeys(f"{key.view}: {reason}" for key, reason in failed.items()))
         raise UserError(f"Not every video could be made into {product}:\n{reasons}")
     return study.store

@@ -1,6 +1,6 @@
 """One decode pass that fills the store, beside the loops that people write, on the same file.
 
-    python benchmarks/decode.py [--rounds 9] [--file a_video.mp4]
+    python -m benchmarks.decode [--rounds 9] [--file a_video.mp4]
 
 Ours makes frames, keyframes and lowres (short side 112) in one pass and writes them to a store on the disk, checksums,
 digests and commit included; once with all frames at a short side of 256, once with those of the keyframes at native
@@ -22,12 +22,12 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from common import Results, Side, interleaved, speed_ratio
 
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.pipeline.passes import decode_pass
 from actionprep.pipeline.stage import ViewSource, find_stage
 from actionprep.pipeline.video import probe
+from benchmarks.common import Results, Side, interleaved, speed_ratio
 
 SIDE = 112
 FRAMES = 1800

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Results, interleaved, speed_ratio
+
+from benchmarks.common import Results, interleaved, speed_ratio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

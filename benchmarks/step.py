@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Results, Side, speed_ratio
+
+from benchmarks.common import Results, Side, speed_ratio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -41,6 +41,7 @@ def write_pose(
     seed: int = 0,
     start: float = 0.0,
     image_size: tuple[int, int] | None = (240, 320),
+    made: dict | None = None,
 ) -> None:
     """Person 0 does what the label says; others stand 80 px apart, and slots that are left hold nobody."""
     rng = np.random.default_rng(seed)
@@ -70,13 +71,15 @@ def write_pose(
         "index": (np.arange(frames), ("time",)),
         "time": (time, ("time",)),
     }
-    put_pose(store, recording, view, arrays, skeleton=layout, image_size=image_size)
+    put_pose(store, recording, view, arrays, made=made, skeleton=layout, image_size=image_size)
 
 
-def put_pose(store: Store, recording: str, view: str, arrays: dict, **attributes: object) -> None:
-    """An item of these arrays with their axes."""
-    made = {"stage": "pose", "version": 1, "settings": {"estimator": "made up"}, "inputs": {}}
-    with store.write("pose", recording, view, fingerprint=f"{recording}{view}", provenance=made) as item:
+def put_pose(
+    store: Store, recording: str, view: str, arrays: dict, *, made: dict | None = None, **attributes: object
+) -> None:
+    """An item of these arrays with their axes; made: settings of the stage."""
+    origin = {"stage": "pose", "version": 1, "settings": made or {"estimator": "made up"}, "inputs": {}}
+    with store.write("pose", recording, view, fingerprint=f"{recording}{view}", provenance=origin) as item:
         for name, (values, axes) in arrays.items():
             item.write(name, values, axes=axes)
         item.attributes.update(estimator="made up", **attributes)

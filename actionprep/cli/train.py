@@ -294,6 +294,8 @@ def predict(
         return
     rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
     output.print_table("Timeline", ("onset", "offset", "label", "probability"), rows)
+    if found.unseen:
+        output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
     for path in found.files:
         output.note(f"Wrote {path}")
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from actionprep.pipeline.mask_sources import MaskBlock
 
 WINDOWS_PER_CHUNK = 8
+EMPTY_MASKS = "empty masks"
+"""What is named as the backend where a view has no foreground, so that nothing in it can be followed."""
+
 COTRACKER_SIZE = (384, 512)
 """Height and width of the picture that CoTracker lays its grid over."""
 
@@ -179,7 +182,7 @@ class Tracks(FrameStage):
             "point to follow.\n"
             f"See it with 'actionprep show masks {self.source.recording}'; then change [masks], or track without "
             'foreground: tracks.empty = "whole-frame".',
-            backend="masks",
+            backend=EMPTY_MASKS,
         )
 
     def _take_frames(self, block: FrameBlock) -> None:

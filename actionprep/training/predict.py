@@ -271,7 +271,7 @@ def predict_videos(
 def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """Settings of every stage behind the model's input, by product, for building the same from other videos.
 
-    Raises UserError when the training's own items were made with several settings.
+    Raises UserError when the training's own items were made with several settings, or imported.
     """
     found = {}
     for product, made in checkpoint.card["pipeline"]["stages"].items():
@@ -282,6 +282,12 @@ def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
                 f"The training's {product} were made with {len(distinct)} different settings, so it is not known how "
                 "to make "
                 "them for a new video. Build the training's store with one, and train anew."
+            )
+        if distinct and distinct[0].get("backend") == "import":
+            raise UserError(
+                f"This model was trained on an imported {product}, which cannot be made from a video. Build the training's "
+                f"{product} with an estimator ('actionprep {product} --backend …') and train on that; or import the new "
+                "recording's too, and call actionprep.training.predict with that store."
             )
         if distinct:
             found[product] = distinct[0]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
 import pytest
 from pose_items import made_poses, write_npz
+from typer.testing import CliRunner
 
 from actionprep.api import Study, import_poses, open_study, store_official_splits
+from actionprep.cli.prep import app
 from actionprep.datasets.pose_formats.pyskl import write_pyskl
 from actionprep.datasets.pose_layout import official_splits
 from actionprep.datasets.poses import PoseItem
@@ -216,3 +219,15 @@ def test_frames_without_anybody_stay_as_frames(tmp_path):
     study = import_poses(tmp_path / "study", [write_npz(tmp_path / "a.npz", poses)]).study
     assert study.poses("a", view=0).present.any(axis=1).tolist() == [True, True, False, False, True, True]
     assert study.item("pose", "a", 0).attributes["num_frames_with_person"] == 4
+
+
+def test_the_command_says_what_was_imported_and_which_splits_there_are(tmp_path):
+    run = CliRunner().invoke(
+        app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", str(tmp_path / "study"), "--fps", "15", "--json"]
+    )
+    assert run.exit_code == 0, run.output
+    told = json.loads(run.stdout)
+    assert (told["recordings"], told["items made"], told["splits"]) == (12, 12, ["xset", "xsub"])
+    assert open_study(tmp_path / "study").poses("S001.clip00", view=0).time[1] == pytest.approx(1 / 15)
+    run = CliRunner().invoke(app, ["import", "pysk", str(tmp_path), "--study", str(tmp_path / "other")])
+    assert run.exit_code == 2

@@ -426,3 +426,21 @@ def test_real_mmpose_runs_hrnet_with_random_weights_on_real_frames(tmp_path, sha
     assert np.isfinite(poses.keypoints).all()
     assert study.item("pose", "clip", 0).provenance["identity"]["version"] == "1.3.2"
     assert study.item("pose", "clip", 0).provenance["identity"]["weights"] == "random"
+
+
+def test_real_openpose_of_four_cameras_lands_with_the_bystander_kept_apart(tmp_path, shared_data):
+    folder = shared_data / "multiview_pose2sim"
+    settings = StudySettings(layout="views", videos=str(folder / "videos"), pattern="cam{view}.mp4")
+    init_study(tmp_path, settings, models=settings_models())
+    done = import_poses(tmp_path, [folder / "openpose_json" / "cam{view}_json"])
+    assert done.report.ok
+    assert done.report.num_frames == 0
+    found = {view: done.study.poses("videos", view=view) for view in ("01", "02", "03", "04")}
+    assert {poses.skeleton for poses in found.values()} == {"body25b"}
+    assert [poses.present.sum(axis=0).tolist() for poses in found.values()] == [[100, 100], [100, 100], [100], [100]]
+    for view in ("01", "02"):
+        height = np.median(found[view].bbox[..., 3] - found[view].bbox[..., 1], axis=0)
+        assert height[0] > 1.5 * height[1]
+        # Nobody becomes the other: from frame to frame boxes move by a small part of their size.
+        middle = found[view].bbox.reshape(100, 2, 2, 2).mean(axis=2)
+        assert np.abs(np.diff(middle[:, 1], axis=0)).max() < 0.2 * height[1]

@@ -102,7 +102,7 @@ def test_small_recipes_train_and_test_on_a_store(name, stores, tmp_path):
 
 def test_one_small_recipe_learns_motion(stores, tmp_path):
     recipe = tiny_pixels(
-        epochs=14, input__channels="motion", input__frames=8, input__size=16, optimizer__learning_rate=5e-3
+        epochs=40, input__channels="motion", input__frames=8, input__size=16, optimizer__learning_rate=5e-3
     )
     run = fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
     assert run_test(run, repeats=20)["figures"]["accuracy"] == 1.0

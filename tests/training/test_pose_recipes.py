@@ -11,12 +11,13 @@ from pose_fakes import CLASSES, make_pose_store, write_pose
 from torch import Tensor, nn
 
 from actionprep.datasets.store import Store
+from actionprep.errors import UserError
 from actionprep.training.checkpoints import model_sizes
 from actionprep.training.datasets import SnippetDataset, model_inputs
 from actionprep.training.fit import fit
 from actionprep.training.models.registry import build_model, model_card
 from actionprep.training.parts import SplitChoice
-from actionprep.training.predict import predict
+from actionprep.training.predict import open_checkpoint, pipeline_settings, predict
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe, recipe_names
 from actionprep.training.test import run_test
 
@@ -176,3 +177,14 @@ def test_a_run_trains_tests_and_predicts_from_poses(name, tmp_path):
     assert timeline.labels == CLASSES
     assert (timeline.onset[0], timeline.offset[-1]) == pytest.approx((0.0, 2.4))
     np.testing.assert_allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
+    assert pipeline_settings(open_checkpoint(run)) == {"pose": {"estimator": "made up"}}
+
+
+def test_imported_poses_cannot_be_made_of_a_video(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=3, made={"backend": "import"})
+    split = SplitChoice(by="subject", train=("1",), val=("2",), test=("3",))
+    recipe = small("skeleton-tcn", epochs=1, batch=4, refit=False)
+    run = fit(store, recipe, tmp_path / "run", split=split, device="cpu", tensorboard=False)
+    with pytest.raises(UserError, match="trained on an imported pose, which cannot be made from a video") as caught:
+        pipeline_settings(open_checkpoint(run))
+    assert "actionprep pose --backend" in str(caught.value)

@@ -49,7 +49,7 @@ register(
 )
 
 _SKELETON: dict[str, Any] = {
-    "epochs": 80,
+    "epochs": 120,
     "min_steps": 600,
     "batch": 32,
     "ema": 0.99,

@@ -33,7 +33,8 @@ class SkeletonTCN(nn.Module):
     """Temporal convolution network, about 0.3 M parameters.
 
     keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes). Persons are encoded one by one with the
-    same weights and merged by maximum over those that are present.
+    same weights and merged by maximum over those that are present. Without a score,
+    joints at the origin are missing.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class SkeletonTCN(nn.Module):
         )
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(4 * width, num_classes))
 
-    def forward(self, keypoints: Tensor, score: Tensor) -> Tensor:
+    def forward(self, keypoints: Tensor, score: Tensor | None = None) -> Tensor:
         """See the class."""
+        if score is None:
+            score = (keypoints != 0).any(-1).to(keypoints.dtype)
         batch, persons = keypoints.shape[:2]
         x = self.blocks(self.enter(self.features(keypoints, score).flatten(0, 1)))
         pooled = torch.cat([x.mean(-1), x.amax(-1)], -1).unflatten(0, (batch, persons))

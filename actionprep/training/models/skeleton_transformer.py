@@ -14,7 +14,8 @@ class SkeletonTransformer(nn.Module):
 
     keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes), for T up to `max_frames`. A frame and its
     two neighbours make a token; learned positions tell the order; pre-norm blocks; mean and maximum over time. Persons
-    are encoded one by one with the same weights and merged by maximum over those that are present.
+    are encoded one by one with the same weights and merged by maximum over those that are present. Without a score,
+    joints at the origin are missing.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class SkeletonTransformer(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(2 * width, num_classes))
 
-    def forward(self, keypoints: Tensor, score: Tensor) -> Tensor:
+    def forward(self, keypoints: Tensor, score: Tensor | None = None) -> Tensor:
         """See the class."""
+        if score is None:
+            score = (keypoints != 0).any(-1).to(keypoints.dtype)
         batch, persons, frames = keypoints.shape[:3]
         tokens = self.enter(self.features(keypoints, score).flatten(0, 1)).transpose(1, 2)
         tokens = self.encoder(tokens + self.positions[:, :frames])

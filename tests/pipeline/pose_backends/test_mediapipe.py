@@ -52,6 +52,7 @@ def environment(tmp_path_factory):
         (package / "modules" / name).parent.mkdir(parents=True)
         (package / "modules" / f"{name}.tflite").write_bytes(name.encode())
     (package / "__init__.py").write_text(FAKE)
+    (site / "mediapipe-0.10.21.dist-info").mkdir()
     (site / "ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return folder
 

@@ -102,3 +102,12 @@ def test_features_are_what_their_names_say():
     for column, (joint, parent) in enumerate(layout.bones):
         assert torch.allclose(bones[:, 2 * column : 2 * column + 2], place[:, joint] - place[:, parent], atol=1e-5)
     assert torch.allclose(distances, torch.stack([torch.pdist(frame) for frame in place]), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_without_a_score_joints_at_the_origin_are_missing(model):
+    net = model(5, "jhmdb15", 2).eval()
+    keypoints, score = clip(2)
+    score[:, 1, 3:6, 2:4] = 0
+    keypoints = keypoints * (score > 0)[..., None]
+    assert torch.equal(net(keypoints), net(keypoints, (score > 0).float()))
