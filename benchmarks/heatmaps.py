@@ -152,6 +152,7 @@ def main():
         return 0
 
     import torch
+
     from benchmarks.common import Results, Side, speed_ratio
 
     volume = 17 * FRAMES * SIZE[0] * SIZE[1]
