@@ -152,7 +152,8 @@ def main():
         return 0
 
     import torch
-    from common import Results, Side, speed_ratio
+
+    from benchmarks.common import Results, Side, speed_ratio
 
     volume = 17 * FRAMES * SIZE[0] * SIZE[1]
     stored = {
