@@ -766,6 +766,8 @@ def predict_videos(
     stride_ms: float | None = None,
     threshold: float = 0.0,
     min_length_ms: float = 0.0,
+    offsets: Mapping[str, float] | None = None,
+    tolerance: float | None = None,
     device: str = "auto",
     workers: int = 0,
 ) -> Prediction:
@@ -774,6 +776,8 @@ def predict_videos(
     run:     folder of a run, or a checkpoint. videos: in the order of the run's views, or "view=path".
     threshold: least probability of a label to be said; with several labels at least 0.5.
     min_length_ms: shorter segments are left out.
+    offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
+    tolerance: views count as aligned when frames of one instant lie this close, in s; None: as in the training.
     out:     gets timeline.csv, windows.csv, timeline.png and with overlay prediction.mp4.
 
     Raises UserError when videos and run do not fit, or when a video cannot be read.
@@ -783,6 +787,7 @@ def predict_videos(
 
     checkpoint = open_checkpoint(run, device=device)
     named = _named_videos(videos, checkpoint.views)
+    clocks = _clocks(checkpoint.card["pipeline"].get("clocks", {}), dict(named), offsets or {}, tolerance)
     unseen: list[str] = []
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
 
@@ -791,9 +796,10 @@ def predict_videos(
                 Path(folder),
                 paths,
                 settings,
-                views,
+                [view for view, _ in named],
                 checkpoint.recipe.reads,
                 workers,
+                clocks=clocks,
                 paths_from=_study_of(Path(run)),
                 unseen=unseen,
             )
@@ -830,6 +836,27 @@ def _named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tu
     return sorted(named.items(), key=lambda pair: order.get(pair[0], len(order)))
 
 
+@dataclass(frozen=True)
+class _Clocks:
+    """How the views of one recording are held against each other; the fields are those of [study]."""
+
+    offsets: Mapping[str, float]
+    settings: Mapping[str, Any]
+
+
+def _clocks(
+    trained: Mapping[str, Any], videos: Mapping[str, Path], offsets: Mapping[str, float], tolerance: float | None
+) -> _Clocks:
+    for view in offsets:
+        if view not in videos:
+            raise UserError(f"An offset for view '{view}', of which there is no video. Videos: {', '.join(videos)}.")
+    settings = {name: trained[name] for name in ("tolerance", "clock", "allow_misaligned") if name in trained}
+    if tolerance is not None:
+        settings["tolerance"] = tolerance
+    known = {view: shift for view, shift in trained.get("offsets", {}).items() if view in videos}
+    return _Clocks({**known, **offsets}, settings)
+
+
 def _study_of(run: Path) -> Path:
     """The study folder that a run lies in, else the current folder: where relative paths in settings start."""
     from actionprep.datasets.study import SETTINGS_FILE
@@ -846,6 +873,7 @@ def _store_of_videos(
     product: str,
     workers: int,
     *,
+    clocks: _Clocks,
     paths_from: Path,
     unseen: list[str],
 ) -> Store:
@@ -859,8 +887,24 @@ def _store_of_videos(
         writer = csv.writer(file)
         writer.writerow(["recording", "view", "path"])
         writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
-    study = Study(init_study(folder, StudySettings(layout="csv", csv="videos.csv")), paths_from=paths_from)
-    report = study.build(*product.split("+"), overrides=settings, workers=workers)
+    given: dict[str, Any] = {"layout": "csv", "csv": "videos.csv", **clocks.settings}
+    if clocks.offsets:
+        given["offsets"] = "offsets.csv"
+        with open(folder / "offsets.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["recording", "view", "offset"])
+            writer.writerows([["recording", view, shift] for view, shift in clocks.offsets.items()])
+    made = init_study(folder, StudySettings.read(given, where="the training's study"))
+    study = Study(made, paths_from=paths_from)
+    try:
+        report = study.build(*product.split("+"), overrides=settings, workers=workers)
+    except UserError as error:
+        if "are not aligned" not in str(error):
+            raise
+        raise UserError(
+            f"{str(error).splitlines()[0]}\nSay by how much a view's clock is off with --offset VIEW=SECONDS, or let frames "
+            "of one instant lie further apart with --tolerance SECONDS; the training's own are used unless said otherwise."
+        ) from None
     failed = report.quarantined | report.blocked
     entries = {key: study._quarantine.get(key) for key in failed}
     unseen += [key.view for key, entry in entries.items() if entry is not None and entry.backend == EMPTY_MASKS]

@@ -262,6 +262,13 @@ def predict(
     stride: Annotated[
         float | None, typer.Option(help="From window to window in ms. (default: a quarter)", min=1)
     ] = None,
+    offset: Annotated[
+        Texts, typer.Option("--offset", help="Seconds to add to a view's clock, as view=seconds. (default: as trained)")
+    ] = None,
+    tolerance: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Frames of one instant lie this close, in s. (default: as trained)", min=0),
+    ] = None,
     device: DeviceOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -287,6 +294,8 @@ def predict(
         stride_ms=stride,
         threshold=threshold,
         min_length_ms=min_length,
+        offsets=_offsets(offset or []),
+        tolerance=tolerance,
         device=device or "auto",
     )
     if json:
@@ -620,6 +629,21 @@ def _predict_live(
 def _run_folder(name: str, study: Path | None) -> Path:
     """The folder of a run, or of a cross-validation, by its path or its name in the study."""
     return Path(name) if Path(name).is_dir() else runs_folder(study) / name
+
+
+def _offsets(given: list[str]) -> dict[str, float]:
+    from actionprep.errors import UserError
+
+    found = {}
+    for one in given:
+        view, _, seconds = one.rpartition("=")
+        try:
+            found[view] = float(seconds)
+        except ValueError:
+            view = ""
+        if not view:
+            raise UserError(f"--offset takes view=seconds, such as --offset 6=0.12; got '{one}'.")
+    return found
 
 
 def _weighting(given: list[str]) -> Any:

@@ -109,24 +109,26 @@ def _drawable(x, y, score, least):  # type: ignore[no-untyped-def]
 def draw_joints(xy, score, out, clear, sigma, reach, least, scale, half):  # type: ignore[no-untyped-def]
     """Draw joints xy (B, M, T, K, 2), score (B, M, T, K) into out (B, P, K, T, H, W).
 
-    Persons share P = 1 or have one each. clear: zero each volume just before it is drawn on, while it is in the cache.
+    Persons share P = 1 or have one each. clear: zero each image just before it is drawn on, while it is in the cache.
     """
     batch, persons, frames, joints = score.shape
     inverse = 1 / (2 * sigma * sigma)
     far = math.sqrt(_FAR / inverse)
     wide = np.empty(out.shape[5], np.float64)
+    planes = out.shape[1]
     for b in range(batch):
-        for k in range(joints):
-            for m in range(persons):
-                p = m if out.shape[1] > 1 else 0
-                volume = out[b, p, k]
-                if clear and (m == 0 or p > 0):
-                    volume[:] = 0
+        for p in range(planes):
+            first, last = (p, p + 1) if planes > 1 else (0, persons)
+            for k in range(joints):
                 for t in range(frames):
-                    x, y = np.float64(xy[b, m, t, k, 0]), np.float64(xy[b, m, t, k, 1])
-                    s = np.float64(score[b, m, t, k])
-                    if _drawable(x, y, s, least):
-                        _draw_joint(volume[t], x, y, s, inverse, reach, far, scale, half, wide)
+                    image = out[b, p, k, t]
+                    if clear:
+                        image[:] = 0
+                    for m in range(first, last):
+                        x, y = np.float64(xy[b, m, t, k, 0]), np.float64(xy[b, m, t, k, 1])
+                        s = np.float64(score[b, m, t, k])
+                        if _drawable(x, y, s, least):
+                            _draw_joint(image, x, y, s, inverse, reach, far, scale, half, wide)
 
 
 @njit(nogil=True, cache=True)
@@ -136,22 +138,24 @@ def draw_limbs(xy, score, limbs, out, clear, sigma, reach, least, scale, half): 
     inverse = 1 / (2 * sigma * sigma)
     far = math.sqrt(_FAR / inverse)
     wide = np.empty(out.shape[5], np.float64)
+    planes = out.shape[1]
     for b in range(batch):
-        for n in range(len(limbs)):
-            first, last = limbs[n, 0], limbs[n, 1]
-            for m in range(persons):
-                p = m if out.shape[1] > 1 else 0
-                volume = out[b, p, n]
-                if clear and (m == 0 or p > 0):
-                    volume[:] = 0
+        for p in range(planes):
+            first, last = (p, p + 1) if planes > 1 else (0, persons)
+            for n in range(len(limbs)):
+                one, other = limbs[n, 0], limbs[n, 1]
                 for t in range(frames):
-                    ax, ay = np.float64(xy[b, m, t, first, 0]), np.float64(xy[b, m, t, first, 1])
-                    bx, by = np.float64(xy[b, m, t, last, 0]), np.float64(xy[b, m, t, last, 1])
-                    sa, sb = np.float64(score[b, m, t, first]), np.float64(score[b, m, t, last])
-                    if not (_drawable(ax, ay, sa, least) and _drawable(bx, by, sb, least)):
-                        continue
-                    if (bx - ax) ** 2 + (by - ay) ** 2 < 1.0:
-                        _draw_joint(volume[t], ax, ay, sa, inverse, reach, far, scale, half, wide)
-                    else:
-                        s = min(sa, sb)
-                        _draw_limb(volume[t], ax, ay, bx, by, s, inverse, reach, far, scale, half)
+                    image = out[b, p, n, t]
+                    if clear:
+                        image[:] = 0
+                    for m in range(first, last):
+                        ax, ay = np.float64(xy[b, m, t, one, 0]), np.float64(xy[b, m, t, one, 1])
+                        bx, by = np.float64(xy[b, m, t, other, 0]), np.float64(xy[b, m, t, other, 1])
+                        sa, sb = np.float64(score[b, m, t, one]), np.float64(score[b, m, t, other])
+                        if not (_drawable(ax, ay, sa, least) and _drawable(bx, by, sb, least)):
+                            continue
+                        if (bx - ax) ** 2 + (by - ay) ** 2 < 1.0:
+                            _draw_joint(image, ax, ay, sa, inverse, reach, far, scale, half, wide)
+                        else:
+                            s = min(sa, sb)
+                            _draw_limb(image, ax, ay, bx, by, s, inverse, reach, far, scale, half)

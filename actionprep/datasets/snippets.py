@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -264,12 +264,18 @@ def make_snippets(
         if whole:
             figures = _whole_figures(onset, offset, span, segment_codes[kept[0].label] if kept else None, len(names))
         else:
+            # What lies outside of the recording cannot be seen, and counts for no figure.
+            cut = [
+                replace(segment, onset=max(segment.onset, span[0]), offset=min(segment.offset, span[1]))
+                for segment in kept
+                if segment.onset < span[1] and segment.offset > span[0]
+            ]
             figures = overlap_arrays(
                 onset,
                 offset,
-                np.array([segment.onset for segment in kept], np.float64),
-                np.array([segment.offset for segment in kept], np.float64),
-                np.array([segment_codes[segment.label] for segment in kept], np.int64),
+                np.array([segment.onset for segment in cut], np.float64),
+                np.array([segment.offset for segment in cut], np.float64),
+                np.array([segment_codes[segment.label] for segment in cut], np.int64),
                 num_labels=len(names),
             )
         label, target = label_windows(figures[FIGURES.index(rule.rule)], figures[1], rule)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from actionprep.datasets.mixtures import difference, made_alike, provenance_of
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.errors import UserError
+from actionprep.pipeline.quarantine import NO_FILE, Quarantine
 from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
 from actionprep.settings import StageSettings, canonical_json
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalogue import Catalogue, View
-    from actionprep.pipeline.quarantine import Quarantine
+
 
 Action = Literal["build", "done", "quarantined", "blocked"]
 
@@ -273,7 +274,8 @@ def _planned_item(
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
     entry = quarantine.get(key)
-    if entry is not None and entry.fingerprint == fingerprint and not retry:
+    came_back = entry is not None and entry.backend == NO_FILE and Path(source.path).exists()
+    if entry is not None and entry.fingerprint == fingerprint and not retry and not came_back:
         return PlannedItem(key, "quarantined", entry.reason, fingerprint, chosen, provenance)
     why = "new"
     if any(item.action == "build" for item in inputs.values()) and committed is not None:

@@ -11,6 +11,9 @@ from pathlib import Path
 from actionprep.datasets.store import ItemKey
 from actionprep.errors import InputProblem, explained_disk_errors
 
+NO_FILE = "no file"
+"""Backend of the entries of files that were not there: a disk that comes back mends them."""
+
 
 @dataclass(frozen=True)
 class QuarantineEntry:

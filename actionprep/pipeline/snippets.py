@@ -63,7 +63,7 @@ class SnippetSettings(StageSettings):
         return self
 
 
-@stage("snippets", version=2, settings=SnippetSettings)
+@stage("snippets", version=3, settings=SnippetSettings)
 class Snippets(ArrayStage):
     """Makes snippets/<name>: recording, onset, offset, label, target, coverage, iou, segment_share."""
 

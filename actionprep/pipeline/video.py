@@ -21,6 +21,7 @@ import numpy as np
 from actionprep.errors import InputProblem, UserError
 from actionprep.pipeline.packets import LOOKAHEAD, PacketIndex, Sequencer, read_packets
 from actionprep.pipeline.pictures import Converter, Orientation
+from actionprep.pipeline.quarantine import NO_FILE
 from actionprep.pipeline.stage import Filter, FrameBlock
 
 DECODED, CONCEALED, MISSING = 0, 1, 2
@@ -747,7 +748,7 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
 
 def _refuse_what_is_no_file(path: str) -> None:
     if not os.path.exists(path):
-        raise InputProblem(f"{path}: there is no such file.")
+        raise InputProblem(f"{path}: there is no such file.", backend=NO_FILE)
     if not os.path.isfile(path):
         raise InputProblem(f"{path}: is not a file.")
     if os.path.getsize(path) == 0:

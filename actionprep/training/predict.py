@@ -14,6 +14,7 @@ import numpy as np
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.store import Store
+from actionprep.datasets.windows import EPSILON_S
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.run import Run, write_text
@@ -46,11 +47,13 @@ class Timeline:
         Intervals that no window covers are left out.
         """
         edges = np.unique(np.concatenate([self.onset, self.offset]))
+        # Windows that touch share one edge, though its sums may round otherwise on either side.
+        edges = edges[np.diff(edges, prepend=-np.inf) > EPSILON_S]
         # Every window adds its probabilities from its onset on and takes them away at its offset.
         change = np.zeros((len(edges), len(self.labels) + 1))
         weighed = np.concatenate([self.probabilities, np.ones((len(self.onset), 1))], axis=1)
-        np.add.at(change, np.searchsorted(edges, self.onset), weighed)
-        np.add.at(change, np.searchsorted(edges, self.offset), -weighed)
+        np.add.at(change, np.searchsorted(edges, self.onset + EPSILON_S, side="right") - 1, weighed)
+        np.add.at(change, np.searchsorted(edges, self.offset + EPSILON_S, side="right") - 1, -weighed)
         total = np.cumsum(change, axis=0)[:-1]
         count = np.round(total[:, -1])
         covered = count > 0

@@ -193,7 +193,38 @@ def pipeline_of(store: Store, product: str) -> dict[str, Any]:
             if entry not in entries:
                 entries.append(entry)
             waiting += [one for one in made.get("inputs", {}) if one not in found and one not in waiting]
-    return {"product": product, "stages": found}
+    return {"product": product, "stages": found, "clocks": _clocks_of(store)}
+
+
+def _clocks_of(store: Store) -> dict[str, Any]:
+    """How the views of the store's study are held against each other, for other recordings by the same cameras.
+
+    tolerance, clock and allow_misaligned of the study; offsets: of each view whose offset (s) is the same, to a
+    millisecond, in all recordings and not 0. Empty for a store without its study.
+    """
+    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.study import find_study
+
+    if store.path is None:
+        return {}
+    try:
+        folder = find_study(store.path)
+        study = folder.study
+        if Path(folder.store).resolve() != store.path.resolve() or not folder.catalogue.is_dir():
+            return {}
+        views = Catalogue.read(folder.catalogue).views
+    except UserError:
+        return {}
+    offsets: dict[str, set[float]] = {}
+    for view in views:
+        given = view.offset - view.start if study.clock == "container" else view.offset
+        offsets.setdefault(view.id, set()).add(round(given, 3))
+    return {
+        "tolerance": study.tolerance,
+        "clock": study.clock,
+        "allow_misaligned": study.allow_misaligned,
+        "offsets": {view: found.pop() for view, found in sorted(offsets.items()) if len(found) == 1 and found != {0.0}},
+    }
 
 
 def mixtures(store: Store, product: str, views: Sequence[str]) -> list[str]:

@@ -33,6 +33,11 @@ QUIET: dict[str, Any] = {
     "silence_logs": 50,
 }
 
+# A shell that runs the tests in the background has told them to ignore Ctrl-C, and their programs inherit that.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from actionprep.cli import prep; prep()"
+)
+
 
 def new_study(root: Path, *, recordings: int = 5, frames: int = FRAMES) -> Study:
     for number in range(recordings):
@@ -146,7 +151,7 @@ def test_on_a_cluster_too_those_that_ran_beside_it_are_cleared_of_suspicion(
 def test_ctrl_c_cancels_the_tasks_on_a_cluster_and_leaves_a_store_to_go_on_with(tmp_path: Path, scheduler: str) -> None:
     study = new_study(tmp_path, recordings=5, frames=120)
     study.scan()
-    command = [sys.executable, "-c", "from actionprep.cli import prep; prep()", "build", "tracks", "--scheduler",
+    command = [sys.executable, "-c", LISTENING, "build", "tracks", "--scheduler",
                scheduler, "--study", str(study.root)]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

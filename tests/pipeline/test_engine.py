@@ -24,6 +24,11 @@ from actionprep.pipeline.engine import BugFound, BuildStopped
 
 FAST = {"masks": {}, "tracks": {"grid": 4, "window": 8, "stride": 4}, "lowres": {"sizes": (16,)}}
 
+# A shell that runs the tests in the background has told them to ignore Ctrl-C, and their programs inherit that.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from actionprep.cli import prep; prep()"
+)
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
@@ -112,6 +117,17 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, workers: int
     here.build("tracks", "lowres", "snippets")
     there.build("tracks", "lowres", "snippets", workers=workers)
     assert here.store.digest() == there.store.digest()
+
+
+def test_a_video_that_was_away_is_made_once_it_is_back(study: Study) -> None:
+    study.scan()
+    video = study.root / "videos" / "left" / "clip_1.mp4"
+    video.rename(study.root / "away.mp4")
+    assert [key.recording for key in study.build("lowres").quarantined] == ["left/clip_1"]
+    assert [key.recording for key in study.build("lowres").quarantined] == ["left/clip_1"]
+    (study.root / "away.mp4").rename(video)
+    assert study.build("lowres").ok
+    assert not list(study._quarantine)
 
 
 def test_a_damaged_video_is_quarantined_and_its_neighbours_go_on(study: Study) -> None:
@@ -271,7 +287,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_store_to_go_on_with(tmp_path: Path) -
             moving_square(120, height=96, width=128, speed=1 + number % 3, seed=number),
         )
     study.scan()
-    command = [sys.executable, "-c", "from actionprep.cli import prep; prep()", "build", "tracks", "--workers", "2",
+    command = [sys.executable, "-c", LISTENING, "build", "tracks", "--workers", "2",
                "--study", str(study.root)]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(

@@ -46,6 +46,15 @@ def test_pieces_equal_an_average_at_each_instant(windows):
             np.testing.assert_allclose(mean[piece[0]], rows[covering].mean(axis=0), atol=1e-9)
 
 
+@given(st.floats(0, 3), st.floats(0.3, 2.5), st.integers(1, 7))
+def test_windows_that_touch_share_an_edge_however_their_sums_round(start, length, parts):
+    onset = np.array([start + number * (length / parts) for number in range(30)])
+    line = timeline(onset, onset + length, np.full((30, 2), 0.5))
+    first, last, _ = line.pieces()
+    assert (last - first).min() > length / parts / 2
+    assert (first[1:] == last[:-1]).all()
+
+
 def test_neighbouring_pieces_of_one_label_are_one_segment():
     found = timeline([0, 1, 2], [1, 2, 3], [[0.9, 0.1], [0.7, 0.3], [0.1, 0.9]]).segments()
     assert [(one.onset, one.offset, one.label) for one, _ in found] == [(0, 2, "a"), (2, 3, "b")]
