@@ -473,7 +473,10 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
     if "layout" not in given:
         given["layout"] = "csv" if "csv" in given else "views" if "pattern" in given else "folder-per-class"
     study = StudySettings.read(given, where="actionprep init")
-    found = _what_is_there(StudyFolder(Path(folder).expanduser()), study, force=force)
+    place = StudyFolder(Path(folder).expanduser())
+    if place.settings_file.exists() and not force:
+        init_study(folder, study)  # says so, before backends are looked for
+    found = _what_is_there(place, study, force=force)
     tracker, why = best_tracker()
     backend, why_pose = best_pose_backend()
     notes = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
@@ -490,8 +493,6 @@ def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) ->
     """One sentence on the videos that these settings find; raises UserError when there are none, unless forced."""
     from actionprep.datasets.layouts import NoVideos, discover, videos_below
 
-    if folder.settings_file.exists() and not force:
-        return ""  # making the study says so
     try:
         there = discover(folder, study)
     except NoVideos as error:

@@ -17,6 +17,15 @@ def option(default: Any, help: str, **constraints: Any) -> Any:
     return Field(default, description=help, **constraints)
 
 
+_PLAIN = {
+    "int_parsing": "Give a whole number",
+    "int_from_float": "Give a whole number",
+    "float_parsing": "Give a number",
+    "bool_parsing": "Give true or false",
+}
+"""Our words for what pydantic finds, by its type of error."""
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown keys, errors that name the key, the value and the nearest right key."""
 
@@ -38,7 +47,7 @@ class Settings(BaseModel):
     @classmethod
     def _explain(cls, problem: Any, where: str) -> str:
         key = ".".join(str(part) for part in problem["loc"])
-        message = str(problem["msg"]).removeprefix("Value error, ")
+        message = _PLAIN.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
         if not key:
             # A rule between several settings: its message names them.
             return f"Wrong settings in {where}: {message}.".replace("..", ".")

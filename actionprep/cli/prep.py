@@ -176,7 +176,8 @@ def work_on(
     if json:
         output.print_json({**_report_document(plan, report), "events": events, "mixed": mixed})
     else:
-        _print_report(plan, report, events)
+        has_segments = any(study.catalogue.segments.values())
+        _print_report(plan, report, events, has_segments=has_segments)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -800,7 +801,7 @@ def _print_plan(plan: Plan) -> None:
     output.print_table("Plan", ("stage", "to make", "there", "quarantined", "size", "why"), rows)
 
 
-def _print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, int]]) -> None:
+def _print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, int]], *, has_segments: bool) -> None:
     from collections import Counter
 
     from actionprep.cli import output
@@ -832,7 +833,9 @@ def _print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, i
         which = f" --snippets {named['snippets']}" if "snippets" in named else ""
         output.print_next(f"actiontrain fit{which}", "trains on these snippets")
     elif "tracks" in names:
-        output.print_next("actionprep snippets --length 1000 --iou 0.5", "cuts labelled windows")
+        # Clips that are one labelled whole are one snippet each.
+        options = " --length 1000 --iou 0.5" if has_segments else ""
+        output.print_next(f"actionprep snippets{options}", "cuts labelled windows")
     elif names:
         last = f"{names[-1]}/{named[names[-1]]}" if names[-1] in named else names[-1]
         output.print_next(f"actionprep show {last}", "draws what was made")

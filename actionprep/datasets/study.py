@@ -232,7 +232,7 @@ def init_study(
     folder = StudyFolder(Path(root).expanduser())
     if folder.settings_file.exists() and not force:
         raise UserError(
-            f"{folder.root} is a study already: {folder.settings_file} exists. Edit it, or replace it with --force."
+            f"{folder.root.absolute()} is a study already: it has an {SETTINGS_FILE}. Edit that, or replace it with --force."
         )
     chosen = chosen or {}
     tables: dict[str, Settings] = {"study": study}

@@ -83,7 +83,7 @@ def test_init_writes_choices_and_leaves_the_rest_as_comments(tmp_path):
 
 def test_init_leaves_a_study_alone_unless_forced(tmp_path):
     init_study(tmp_path, StudySettings())
-    with pytest.raises(UserError, match=r"is a study already: .*actionprep\.toml exists.*--force"):
+    with pytest.raises(UserError, match=r"is a study already: it has an actionprep\.toml.*--force"):
         init_study(tmp_path, StudySettings())
     init_study(tmp_path, StudySettings(name="other"), force=True)
     assert StudyFolder(tmp_path).name == "other"
