@@ -461,7 +461,7 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
         return
     output.print_table(
         f"{opened.folder.name}: {facts['recordings']} recordings, {facts['views']} views, store {facts['store']}",
-        ("product", "items", "size", "made with", "against the settings"),
+        ("product", "items", "arrays", "made with", "against the settings"),
         [
             (one["product"], one["items"], output.bytes_text(one["nbytes"]), one["made_with"], one["against_settings"])
             for one in facts["products"]
@@ -798,7 +798,7 @@ def _print_plan(plan: Plan) -> None:
                 reasons,
             )
         )
-    output.print_table("Plan", ("stage", "to make", "there", "quarantined", "size", "why"), rows)
+    output.print_table("Plan", ("stage", "to make", "there", "quarantined", "arrays", "why"), rows)
 
 
 def _print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, int]], *, has_segments: bool) -> None:
@@ -816,7 +816,7 @@ def _print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, i
         [(name, built[name], there[name], failed[name]) for name in names],
     )
     rate = f", {report.num_frames / report.seconds:,.0f} frames/s" if report.num_frames and report.seconds else ""
-    output.note(f"{output.bytes_text(report.nbytes)} written in {output.duration_text(report.seconds)}{rate}.")
+    output.note(f"{output.bytes_text(report.nbytes)} of arrays made in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
         output.warn(f"Frames that the decoder concealed: {report.concealed}; that were missing: {report.missing}.")
     if events:

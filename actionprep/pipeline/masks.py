@@ -126,8 +126,7 @@ class Masks(FrameStage):
 
     @classmethod
     def estimated_bytes(cls, settings: MasksSettings, source: ViewSource) -> int:  # noqa: D102
-        # Packed masks of one or two people compress about twenty times.
-        return source.num_frames * source.height * -(-source.width // 8) // 20
+        return source.num_frames * source.height * -(-source.width // 8)
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
