@@ -50,6 +50,12 @@ class Compared:
     cost: Cost | None
 
 
+IMPORTANCE = (
+    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s"
+)  # fmt: skip
+"""Columns of `Comparison.cells`, those first that a narrow terminal shows."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Rows, the best first, and what a reader of them should know."""
