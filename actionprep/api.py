@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import ActionprepError, UserError, nearest
 from actionprep.pipeline.index import load_stages, stage_index
-from actionprep.settings import Settings, StageSettings
+from actionprep.settings import Settings, StageSettings, canonical_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.study import StudySettings
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
     from actionprep.pipeline.plan import Plan, PlannedItem
+    from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.predict import Timeline
 
 
@@ -774,7 +775,7 @@ def predict_videos(
 ) -> Prediction:
     """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
 
-    run:     folder of a run, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    run:     folder of a run or of fused runs, or a checkpoint. videos: in the order of the run's views, or "view=path".
     threshold: least probability of a label to be said; with several labels at least 0.5.
     min_length_ms: shorter segments are left out.
     offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
@@ -783,31 +784,36 @@ def predict_videos(
 
     Raises UserError when videos and run do not fit, or when a video cannot be read.
     """
-    from actionprep.training.predict import open_checkpoint
+    from actionprep.training.predict import open_models, pipeline_settings, views_of
     from actionprep.training.predict import predict_videos as predict
 
-    checkpoint = open_checkpoint(run, device=device)
-    named = _named_videos(videos, checkpoint.views)
-    clocks = _clocks(checkpoint.card["pipeline"].get("clocks", {}), dict(named), offsets or {}, tolerance)
+    models = open_models(run, device=device)
+    named = _named_videos(videos, views_of(models))
+    _clocks({}, dict(named), offsets or {}, tolerance)  # refuses offsets of views that have no video
     unseen: list[str] = []
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
+        made: dict[str, Store] = {}
 
-        def build(paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str]) -> Store:
-            return _store_of_videos(
-                Path(folder),
-                paths,
-                settings,
-                [view for view, _ in named],
-                checkpoint.recipe.reads,
-                workers,
-                clocks=clocks,
-                paths_from=_study_of(Path(run)),
-                unseen=unseen,
-            )
+        def build(checkpoint: Checkpoint, videos: dict[str, Path]) -> Store:
+            settings, product = pipeline_settings(checkpoint), checkpoint.recipe.reads
+            shifts = {view: shift for view, shift in (offsets or {}).items() if view in videos}
+            clocks = _clocks(checkpoint.card["pipeline"].get("clocks", {}), videos, shifts, tolerance)
+            # Models that read the same share one store.
+            key = canonical_json([settings, product, list(videos), clocks.offsets, clocks.settings])
+            if key not in made:
+                inner = Path(folder) / str(len(made))
+                inner.mkdir()
+                not_seen: list[str] = []
+                made[key] = _store_of_videos(
+                    inner, videos, settings, product, workers,
+                    clocks=clocks, paths_from=_study_of(checkpoint.path), unseen=not_seen,
+                )  # fmt: skip
+                unseen.extend(view for view in not_seen if view not in unseen)
+            return made[key]
 
         timeline = predict(
-            checkpoint,
-            [path for _, path in named],
+            models,
+            dict(named),
             build,
             window_s=None if length_ms is None else length_ms / 1000,
             stride_s=None if stride_ms is None else stride_ms / 1000,
@@ -868,9 +874,8 @@ def _study_of(run: Path) -> Path:
 
 def _store_of_videos(
     folder: Path,
-    paths: Sequence[Path],
+    videos: Mapping[str, Path],
     settings: dict[str, Any],
-    views: Sequence[str],
     product: str,
     workers: int,
     *,
@@ -878,7 +883,7 @@ def _store_of_videos(
     paths_from: Path,
     unseen: list[str],
 ) -> Store:
-    """A study of one recording, built with the given settings of stages; views without foreground go into `unseen`."""
+    """A study of one recording, its videos by view, built with the given settings; views without foreground: `unseen`."""
     import csv
 
     from actionprep.datasets.study import StudySettings, init_study
@@ -887,7 +892,7 @@ def _store_of_videos(
     with open(folder / "videos.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["recording", "view", "path"])
-        writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
+        writer.writerows([["recording", view, path.resolve()] for view, path in videos.items()])
     given: dict[str, Any] = {"layout": "csv", "csv": "videos.csv", **clocks.settings}
     if clocks.offsets:
         given["offsets"] = "offsets.csv"
@@ -909,7 +914,7 @@ def _store_of_videos(
     failed = report.quarantined | report.blocked
     entries = {key: study._quarantine.get(key) for key in failed}
     unseen += [key.view for key, entry in entries.items() if entry is not None and entry.backend == EMPTY_MASKS]
-    if len(failed) > len(unseen) or len(unseen) == len(paths):
+    if len(failed) > len(unseen) or len(unseen) == len(videos):
         # A stage and those that read it often fail for one reason.
         reasons = "\n".join(dict.fromkeys(f"{key.view}: {reason}" for key, reason in failed.items()))
         raise UserError(f"Not every video could be made into {product}:\n{reasons}")

@@ -188,6 +188,9 @@ def score(
     from actionprep.cli import output
     from actionprep.training.test import run_test
 
+    if run is not None and (_run_folder(run, study) / "fusion.json").is_file():
+        _show_fusion(_run_folder(run, study), part=part, store=store, json=json)
+        return
     found = _run(run, study)
     tested = run_test(found, store, part=_part(part), device=device or "auto")
     if json:
@@ -250,7 +253,9 @@ def predict(
         ),
     ] = None,
     seconds: Annotated[Optional[float], typer.Option(help="With --live: end after so long.", min=0)] = None,  # noqa: UP045
-    run: Annotated[Text, typer.Option("--run", help="Run, by name or folder; the last one when left out.")] = None,
+    run: Annotated[
+        Text, typer.Option("--run", help="Run or fusion, by name or folder; the last run when left out.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
     length: Annotated[Optional[float], typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,  # noqa: UP045
@@ -286,7 +291,7 @@ def predict(
         return
     assert videos is not None
     found = predict_videos(
-        _run(run, study).folder,
+        _last_run(runs_folder(study)) if run is None else _run_folder(run, study),
         videos,
         out=out,
         overlay=overlay,
@@ -623,6 +628,29 @@ def _predict_live(
     output.note(
         f"{len(found.predictions)} answers from {found.num_frames} frames, {rate:.1f} frames/s, {found.num_dropped} left "
         f"out to keep up; latency {found.latency(0.5) * 1000:.0f} ms (median), {found.latency(0.95) * 1000:.0f} ms (95 %)."
+    )
+
+
+def _show_fusion(folder: Path, *, part: str, store: Path | None, json: bool) -> None:
+    """`test` of fused runs: they were tested when they were fused."""
+    from actionprep.cli import output
+    from actionprep.errors import UserError
+    from actionprep.training.fusion import run_tested
+    from actionprep.training.run import Run
+
+    if part != "test" or store is not None:
+        raise UserError(
+            f"{folder} is a fusion, and fusions are tested on the test part of their runs' store. Test its runs one by one "
+            "for another part or store."
+        )
+    tested = run_tested(Run(folder))
+    if json:
+        output.print_json({"run": str(folder), **tested})
+        return
+    _print_test(tested)
+    output.note(
+        f"{folder} is a fusion: it was tested when it was made, {tested['when']}, and these are its figures. Fuse anew with "
+        "'actiontrain fuse' when its runs have changed."
     )
 
 

@@ -31,6 +31,8 @@ Phase = Literal["validate", "refit"]
 RECIPE, FACTS, SPLIT, METRICS = "recipe.toml", "run.json", "split.csv", "metrics.csv"
 BEST, LAST, VALIDATED, START = "best.ckpt", "last.ckpt", "validated.ckpt", "start.ckpt"
 REPORT, TESTED = "report.html", "test.json"
+FUSION = "fusion.json"
+"""In a folder that 'actiontrain fuse' wrote, instead of run.json: the runs and their weights."""
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
 
 
@@ -56,6 +58,13 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """An existing run; raises UserError when the folder is none."""
         run = cls(Path(folder))
+        if (run.folder / FUSION).is_file():
+            raise UserError(
+                f"{folder} is a fusion of several runs, and this works on one run. Name one of those that {FUSION} in it "
+                "lists; 'actiontrain predict', 'test' and 'compare' take the fusion itself."
+            )
+        if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
+            raise UserError(f"{folder} holds one run a fold. Name one of them, such as {run.folder / 'fold-01'}.")
         if not (run.folder / FACTS).is_file():
             raise UserError(
                 f"{folder} is no run: it has no {FACTS}. Runs are made by 'actiontrain fit', in the folder runs of a "
