@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -762,6 +764,7 @@ def predict_videos(
     run: str | Path,
     videos: Sequence[str | Path],
     *,
+    recording: str | None = None,
     out: str | Path = "prediction",
     overlay: bool = False,
     length_ms: float | None = None,
@@ -776,6 +779,7 @@ def predict_videos(
     """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
 
     run:     folder of a run or of fused runs, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    recording: its name in what is written; None: from the names of the videos or of their folder.
     threshold: least probability of a label to be said; with several labels at least 0.5.
     min_length_ms: shorter segments are left out.
     offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
@@ -789,6 +793,7 @@ def predict_videos(
 
     models = open_models(run, device=device)
     named = _named_videos(videos, views_of(models))
+    recording = recording or recording_name([path for _, path in named])
     _clocks({}, dict(named), offsets or {}, tolerance)  # refuses offsets of views that have no video
     unseen: list[str] = []
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
@@ -805,7 +810,7 @@ def predict_videos(
                 inner.mkdir()
                 not_seen: list[str] = []
                 made[key] = _store_of_videos(
-                    inner, videos, settings, product, workers,
+                    inner, recording, videos, settings, product, workers,
                     clocks=clocks, paths_from=_study_of(checkpoint.path), unseen=not_seen,
                 )  # fmt: skip
                 unseen.extend(view for view in not_seen if view not in unseen)
@@ -827,6 +832,64 @@ def predict_videos(
         film = Path(out) / "prediction.mp4"
         files.append(draw_prediction(dict(named), [predicted_row(segments)], film))
     return Prediction(timeline, segments, tuple(files), tuple(unseen))
+
+
+def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list[str]]:
+    """Which of these files and folders are one recording, by the name that it gets.
+
+    A model of several views takes the files together as one recording, and each folder as one; for a model of one view
+    every file, and every video in a folder, is a recording.
+
+    Raises UserError for a folder without videos, and for files beside folders where it is not clear what belongs together.
+    """
+    from actionprep.datasets.catalogue import natural_key
+    from actionprep.datasets.layouts import VIDEO_SUFFIXES
+    from actionprep.training.predict import open_models, views_of
+
+    views = views_of(open_models(run, device="cpu"))
+    groups: list[list[str]] = []
+    files = [str(one) for one in given if not Path(one).is_dir()]
+    folders = [Path(one) for one in given if Path(one).is_dir()]
+    if len(views) > 1 and files and folders:
+        raise UserError(
+            f"This model looks at {len(views)} views, and got files and folders. Give the videos of one recording, or "
+            "folders that hold those of one recording each."
+        )
+    if files:
+        groups += [[one] for one in files] if len(views) < 2 else [files]
+    for folder in folders:
+        inside = [str(one) for one in folder.iterdir() if one.suffix.lower() in VIDEO_SUFFIXES and one.name[0] != "."]
+        if not inside:
+            raise UserError(f"No videos in {folder}: looked there for {', '.join(VIDEO_SUFFIXES)}.")
+        inside.sort(key=natural_key)
+        groups += [[one] for one in inside] if len(views) < 2 else [inside]
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        paths = [path for _, path in _named_videos(group, views)]
+        name = recording_name(paths)
+        if name in found:
+            name = f"{paths[0].resolve().parent.name}_{name}"
+        base, number = name, 2
+        while name in found:
+            name, number = f"{base}_{number}", number + 1
+        found[name] = group
+    return found
+
+
+def recording_name(videos: Sequence[Path]) -> str:
+    """What videos of one recording are called together: a file's name, what all names begin with, or their folder's name."""
+    stems = [path.name.removesuffix(path.suffix) for path in videos]
+    words = [re.split(r"[-_. ]+", stem) for stem in stems]
+    shared = [word[0] for word in takewhile(lambda word: len(set(word)) == 1, zip(*words, strict=False))]
+    folders = {path.resolve().parent for path in videos}
+    if len(set(stems)) == 1:
+        name = stems[0]
+    elif shared:
+        name = "_".join(shared)
+    else:
+        name = folders.pop().name if len(folders) == 1 else stems[0]
+    # As the store can name it.
+    return name.replace("\\", "_").lstrip("._") or "recording"
 
 
 def _named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tuple[str, Path]]:
@@ -874,6 +937,7 @@ def _study_of(run: Path) -> Path:
 
 def _store_of_videos(
     folder: Path,
+    recording: str,
     videos: Mapping[str, Path],
     settings: dict[str, Any],
     product: str,
@@ -892,14 +956,14 @@ def _store_of_videos(
     with open(folder / "videos.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["recording", "view", "path"])
-        writer.writerows([["recording", view, path.resolve()] for view, path in videos.items()])
+        writer.writerows([[recording, view, path.resolve()] for view, path in videos.items()])
     given: dict[str, Any] = {"layout": "csv", "csv": "videos.csv", **clocks.settings}
     if clocks.offsets:
         given["offsets"] = "offsets.csv"
         with open(folder / "offsets.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["recording", "view", "offset"])
-            writer.writerows([["recording", view, shift] for view, shift in clocks.offsets.items()])
+            writer.writerows([[recording, view, shift] for view, shift in clocks.offsets.items()])
     made = init_study(folder, StudySettings.read(given, where="the training's study"))
     study = Study(made, paths_from=paths_from)
     try:

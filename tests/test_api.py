@@ -21,7 +21,9 @@ def store_of(folder: Path, videos: list[Path], unseen: list[str], *, trained: di
     folder.mkdir()
     named = {str(number): video for number, video in enumerate(videos)}
     clocks = _clocks(trained or {}, named, {}, None)
-    return _store_of_videos(folder, named, SETTINGS, "tracks", 0, clocks=clocks, paths_from=folder, unseen=unseen)
+    return _store_of_videos(
+        folder, "recording", named, SETTINGS, "tracks", 0, clocks=clocks, paths_from=folder, unseen=unseen
+    )
 
 
 def test_a_view_before_which_nothing_moves_takes_no_part_and_is_told(tmp_path: Path) -> None:

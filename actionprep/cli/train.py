@@ -244,7 +244,11 @@ def fuse(
 @guarded
 def predict(
     videos: Annotated[
-        Texts, typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")
+        Texts,
+        typer.Argument(
+            help="Videos of one recording, in the order of the run's views, or view=path; or folders of such. For a run of "
+            "one view each video is a recording."
+        ),
     ] = None,
     live: Annotated[
         Text,
@@ -279,8 +283,8 @@ def predict(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """From raw videos of one recording to a labelled timeline (csv and picture), or live from a camera or stream."""
-    from actionprep.api import predict_videos
+    """From raw videos to a labelled timeline (csv and picture) of each recording, or live from a camera or stream."""
+    from actionprep.api import group_videos, predict_videos
     from actionprep.cli import output
     from actionprep.errors import UserError
 
@@ -290,28 +294,35 @@ def predict(
         _predict_live(_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
         return
     assert videos is not None
-    found = predict_videos(
-        _last_run(runs_folder(study)) if run is None else _run_folder(run, study),
-        videos,
-        out=out,
-        overlay=overlay,
-        length_ms=length,
-        stride_ms=stride,
-        threshold=threshold,
-        min_length_ms=min_length,
-        offsets=_offsets(offset or []),
-        tolerance=tolerance,
-        device=device or "auto",
-    )
+    folder = _last_run(runs_folder(study)) if run is None else _run_folder(run, study)
+    recordings = group_videos(folder, videos)
+    documents = []
+    for name, paths in recordings.items():
+        found = predict_videos(
+            folder,
+            paths,
+            recording=name,
+            out=out / name if len(recordings) > 1 else out,
+            overlay=overlay,
+            length_ms=length,
+            stride_ms=stride,
+            threshold=threshold,
+            min_length_ms=min_length,
+            offsets=_offsets(offset or []),
+            tolerance=tolerance,
+            device=device or "auto",
+        )
+        documents.append(found.document())
+        if json:
+            continue
+        rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
+        output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
+        if found.unseen:
+            output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
+        for path in found.files:
+            output.note(f"Wrote {path}")
     if json:
-        output.print_json(found.document())
-        return
-    rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
-    output.print_table("Timeline", ("onset", "offset", "label", "probability"), rows)
-    if found.unseen:
-        output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
-    for path in found.files:
-        output.note(f"Wrote {path}")
+        output.print_json(documents[0] if len(documents) == 1 else documents)
 
 
 for _command in (train_runs.compare, train_runs.sweep, train_runs.export, train_runs.slurm):
