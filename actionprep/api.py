@@ -494,7 +494,7 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
 
 def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) -> str:
     """One sentence on the videos that these settings find; raises UserError when there are none, unless forced."""
-    from actionprep.datasets.layouts import NoVideos, discover, videos_below
+    from actionprep.datasets.layouts import NoVideos, discover, holds_text, videos_below
 
     try:
         there = discover(folder, study)
@@ -511,7 +511,16 @@ def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) ->
         raise UserError(
             f"{error.looked}\n{hint}\nNothing was written; --force writes the settings without videos."
         ) from None
-    return f"Found {len(there.views)} videos of {len(there.recordings)} recordings."
+    texts = [] if study.layout == "poses" else [one for one in there.views if holds_text(folder.root / one.path)]
+    videos = [one for one in there.views if one not in texts]
+    found = f"Found {len(videos)} videos of {len({one.recording for one in videos})} recordings."
+    if texts:
+        one = len(texts) == 1
+        found += (
+            f" {len(texts)} more file{' is' if one else 's are'} named like {'one' if one else 'them'} but "
+            f"{'is' if one else 'are'} empty or text, such as '{texts[0].path}'."
+        )
+    return found
 
 
 def make_demo(

@@ -184,7 +184,14 @@ def test_init_without_videos_says_what_it_looked_for_and_writes_nothing(tmp_path
     assert not (tmp_path / "actionprep.toml").exists()
     assert "The settings are written all the same" in init("--force").stdout
     good = init("--videos", ".", "--force")
-    assert "Found 1 videos of 1 recordings." in good.stdout
+    assert "Found 1 videos of 1 recordings.\n" in good.stdout
+    for name in ("two", "three"):
+        (tmp_path / f"wave/{name}.mp4").write_text("oid sha256:4d7a")
+    pointers = init("--videos", ".", "--force")
+    assert (
+        "Found 1 videos of 1 recordings. 2 more files are named like them but are empty or text, such as "
+        "'wave/three.mp4'.\n" in pointers.stdout
+    )
     again = init("--videos", ".")
     assert again.exit_code == 2
     assert "is a study already" in again.stderr
