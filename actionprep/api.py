@@ -385,6 +385,7 @@ class Study:
                     "nbytes": sizes.get(product, 0),
                     "made_with": _made_with(self.store, keys),
                     "against_settings": against,
+                    "made_otherwise": _made_otherwise(self.store, missing),
                 }
             )
         entries = [
@@ -741,6 +742,31 @@ def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
     defaults = stage.Settings().model_dump(mode="json")
     changed = [f"{key} {value}" for key, value in groups[0].facts.items() if key in defaults and value != defaults[key]]
     return ", ".join(changed) or "defaults"
+
+
+def _made_otherwise(store: Store, missing: Sequence[PlannedItem]) -> list[dict[str, Any]]:
+    """Settings that stored items were made with, on a command line say, and that a build would make anew with the file's.
+
+    For each setting its name, the stored values, that of the file, and the number of items.
+    """
+    stored: dict[str, list[Any]] = {}
+    wanted: dict[str, Any] = {}
+    for item in missing:
+        made = (store.metadata(item.key) or {}).get("provenance", {}).get("settings", {})
+        now = item.provenance.get("settings", {})
+        for name in now.keys() & made.keys():
+            if now[name] != made[name]:
+                stored.setdefault(name, []).append(made[name])
+                wanted[name] = now[name]
+    return [
+        {
+            "setting": name,
+            "stored": [one for at, one in enumerate(values) if one not in values[:at]],
+            "file": wanted[name],
+            "items": len(values),
+        }
+        for name, values in sorted(stored.items())
+    ]
 
 
 @dataclass(frozen=True)

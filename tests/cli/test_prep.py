@@ -96,6 +96,19 @@ def test_items_of_one_product_that_are_not_made_alike_are_named_wherever_one_loo
     assert "alike" not in tracks["made_with"]
 
 
+def test_status_says_which_options_of_a_command_a_build_would_not_keep(study: Study) -> None:
+    study.folder.change("study", "stages", ("lowres",))
+    assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
+    assert "a build would make" not in actionprep(study, "status").stderr
+    assert actionprep(study, "lowres", "--sizes", "24", "--filter", "bicubic", "--workers", "0").exit_code == 0
+    assert actionprep(study, "status").stderr == (
+        '\'lowres\' was made with filter = "bicubic", sizes = [24], and actionprep.toml says filter = "area", sizes = '
+        "[16]: a build would make 4 item(s) of it anew. To keep what is there, write its settings under [lowres].\n"
+    )
+    [lowres] = [one for one in document(study, "status")["products"] if one["product"] == "lowres"]
+    assert lowres["made_otherwise"][1] == {"setting": "sizes", "stored": [[24]], "file": [16], "items": 4}
+
+
 def test_what_has_changed_since_the_scan_is_scanned_again_by_itself(study: Study) -> None:
     command = ("snippets", "--length", "400", "--iou", "0.5")
     assert "scanning" not in actionprep(study, *command).stderr
