@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -123,7 +124,7 @@ def fit(
     begun = where.begun(run, folds=folds is not None) if resume else None
     if begun is not None and folds is None and (begun / "run.json").exists():
         # What the command line does not name stays as the run began, whatever the study's file says by now.
-        folder, chosen = begun, _recipe_of(begun, recipe, {**_changes(changes), **_given(epochs=epochs, seed=seed)})
+        chosen = _recipe_of(begun, recipe, {**_changes(changes), **_given(epochs=epochs, seed=seed)})
         about_split = any(one is not None for one in (by, val, test_share, split, allow_single)) or any(
             (train_groups, val_groups, test_groups)
         )
@@ -133,10 +134,8 @@ def fit(
         model_name = Run.open(begun).recipe.model
     else:
         chosen, why = _recipe(where.store, settings, given)
-        folder = begun or where.runs / (run or f"{chosen.name}-{_stamp()}")
         tell(f"Recipe {chosen.name}: {why}")
         model_name = chosen.model
-    tell(f"Run {folder}")
     options: dict[str, Any] = {
         **asked,
         "device": settings.device,
@@ -148,7 +147,8 @@ def fit(
         "resume": resume,
         "tell": tell,
     }
-    with _epochs(quiet=json) as on_epoch:
+    named = begun if begun is not None else None if run is None else where.runs / run
+    with _new_folder(where.runs, getattr(chosen, "name", "run"), named) as folder, _epochs(quiet=json) as on_epoch:
         if folds is not None:
             found = fit_folds(
                 where.store, chosen, folder, by=group_of(folds), num_folds=num_folds, on_epoch=on_epoch, **options
@@ -192,11 +192,17 @@ def score(
         _show_fusion(_run_folder(run, study), part=part, store=store, json=json)
         return
     found = _run(run, study)
+    before = found.tested if part == "test" else None
     tested = run_test(found, store, part=_part(part), device=device or "auto")
     if json:
         output.print_json({"run": str(found.folder), **tested})
         return
     _print_test(tested)
+    if before is not None:
+        output.warn(
+            f"This run was tested already, {before['when']}. A test part is there to be looked at once: choose recipes and "
+            "settings on val, or the figure flatters."
+        )
     output.note(f"Report {found.report}")
     output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
 
@@ -220,11 +226,13 @@ def fuse(
     from actionprep.training.fusion import fuse_folds
 
     places = [_run_folder(one, study) for one in runs]
-    folder = places[0].parent / (out or f"fusion-{_stamp()}")
+    beside = places[0].parent
     tell = (lambda _: None) if json else output.note
     weighting = _weighting(weights or ["val"])
+    named = None if out is None else beside / out
     if all((place / "folds.json").is_file() for place in places):
-        document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
+        with _new_folder(beside, "fusion", named) as folder:
+            document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
         if json:
             output.print_json({"run": str(folder), **document})
             return
@@ -232,7 +240,8 @@ def fuse(
         output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in document["folds"]])
         output.print_table("Together", ("figure", "value"), [(k, _shown(v)) for k, v in document["summary"].items()])
         return
-    made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
+    with _new_folder(beside, "fusion", named) as folder:
+        made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
     if json:
         output.print_json({"run": str(folder), "weights": made.weights, **made.tested})
         return
@@ -708,10 +717,18 @@ def _last_run(runs: Path, *, folds: bool = False) -> Path:
     return found[-1][1].parents[1] if folds else found[-1][1].parent
 
 
-def _stamp() -> str:
+def _new_folder(runs: Path, kind: str, named: Path | None) -> AbstractContextManager[Path]:
+    """The folder that was named, or one of this kind and time which nobody else has."""
     import time
 
-    return time.strftime("%Y%m%d-%H%M%S")
+    from actionprep.training.fit import is_first_process
+    from actionprep.training.run import claimed_folder
+
+    if named is not None:
+        return nullcontext(named)
+    stamped = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # The other processes of a training take the folder of the first.
+    return claimed_folder(runs, stamped) if is_first_process() else nullcontext(runs / stamped)
 
 
 def _epochs(*, quiet: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -9,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -163,13 +164,27 @@ class Run:
         write_text(self.folder / name, _json(values))
 
 
-def new_run_folder(runs: Path, recipe: str) -> Path:
-    """A folder that is not there yet below `runs`, named by the recipe and a number: runs/view-transformer-03."""
-    taken = {path.name for path in runs.glob(f"{recipe}-*")} if runs.is_dir() else set()
-    number = 1
-    while f"{recipe}-{number:02d}" in taken:
-        number += 1
-    return runs / f"{recipe}-{number:02d}"
+@contextlib.contextmanager
+def claimed_folder(runs: Path, name: str) -> Iterator[Path]:
+    """A new folder of that name below `runs`, or of name-2, name-3, … where others have it; gone again if left empty.
+
+    Of several processes that claim one name at once, each gets a folder of its own.
+    """
+    folder, number = runs / name, 1
+    with _explained(folder):
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+                folder = runs / f"{name}-{number}"
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # something is in it, as should be
+            folder.rmdir()
 
 
 def versions() -> dict[str, str]:

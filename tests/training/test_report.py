@@ -9,7 +9,7 @@ from actionprep.errors import UserError
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.report import _confusion, _reliability, report_html
-from actionprep.training.run import Run, new_run_folder
+from actionprep.training.run import Run
 from actionprep.training.test import run_test
 
 VOID = {"meta", "br"}
@@ -116,9 +116,3 @@ def test_the_confusion_matrix_in_the_page_is_the_saved_one(run):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
         Run.open(tmp_path)
-
-
-def test_new_runs_are_numbered(tmp_path):
-    assert new_run_folder(tmp_path, "tiny").name == "tiny-01"
-    (tmp_path / "tiny-01").mkdir()
-    assert new_run_folder(tmp_path, "tiny").name == "tiny-02"
