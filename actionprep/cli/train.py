@@ -751,15 +751,19 @@ def _epochs(*, quiet: bool) -> Any:
             TextColumn("{task.fields[figures]}", style="cyan"), console=output.error_console, disable=quiet,
         )  # fmt: skip
         tasks: dict[Any, Any] = {}
-        with bar:
 
-            def on_epoch(report: Any) -> None:
-                if report.phase not in tasks or report.epoch == 0:
-                    tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
-                figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
-                bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
+        def on_epoch(report: Any) -> None:
+            bar.start()  # not before, or an error of the beginning would stand below an empty line
+            if report.phase not in tasks or report.epoch == 0:
+                tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
+            bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
 
+        try:
             yield on_epoch
+        finally:
+            if tasks:
+                bar.stop()
 
     return show()
 
