@@ -613,7 +613,8 @@ def import_poses(
     if missing or not paths:
         raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
     files = tuple(place.relative(Path(path).expanduser()) for path in paths)
-    if (root / SETTINGS_FILE).is_file():
+    before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
+    if before is not None:
         known = place.study.poses
         for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
             place.change("study", key, value)
@@ -626,7 +627,15 @@ def import_poses(
         study = Study(
             init_study(root, settings, chosen={"pose": {"backend": "import"}}, models=settings_models(), notes=notes)
         )
-    study.scan()
+    try:
+        study.scan()
+    except ActionprepError:
+        # What could not be read must not stand in the way of the next import.
+        if before is None:
+            place.settings_file.unlink()
+        else:
+            place.settings_file.write_bytes(before)
+        raise
     report = study.build("pose", workers=workers, progress=progress)
     return ImportedPoses(study, report, *store_official_splits(study))
 

@@ -667,6 +667,7 @@ def import_(
         "frames": sum(view.num_frames for view in catalogue.views),
         "labels": len(catalogue.labels),
         "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "unreadable": sum(view.status != "ok" for view in catalogue.views),
         "items made": len(report.built),
         "quarantined": len(report.quarantined),
     }
