@@ -596,9 +596,11 @@ def import_poses(
         raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
     root = Path(folder).expanduser()
     place = StudyFolder(root)
+    # Of the current folder, as all paths of a command; the settings' paths begin at the study.
+    layout = place.relative(Path(skeleton).expanduser()) if skeleton.endswith(".toml") else skeleton
     given = {
         "pose_format": None if format == "auto" else format,
-        "pose_skeleton": skeleton or None,
+        "pose_skeleton": layout or None,
         "pose_coordinates": coordinates or None,
         "pose_image_size": None if image_size is None else tuple(int(side) for side in image_size),
         "pose_fps": fps,
@@ -607,7 +609,13 @@ def import_poses(
     chosen = {key: value for key, value in given.items() if value is not None}
     if (root / SETTINGS_FILE).is_file() and place.study.layout != "poses":
         study = Study(place)
-        _import_for_videos(study, paths, format, skeleton, coordinates)
+        useless = [name for name, value in (("image size", image_size), ("fps", fps), ("labels", labels)) if value]
+        if useless:
+            raise UserError(
+                f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
+                "skeleton data sets without videos."
+            )
+        _import_for_videos(study, paths, format, layout, coordinates)
         return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if missing or not paths:

@@ -16,6 +16,7 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.layouts import SPLIT_NAMES, Discovery
 from actionprep.datasets.pose_formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.skeletons import layout_in
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.errors import InputProblem, UserError, nearest
 from actionprep.settings import canonical_json
@@ -44,7 +45,7 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
     for source, format, prefix in _sources(folder, settings):
         options = reading_options(
             format,
-            skeleton=settings.pose_skeleton,
+            skeleton=layout_in(settings.pose_skeleton, folder.root),
             coordinates=settings.pose_coordinates,
             image_size=settings.pose_image_size,
         )

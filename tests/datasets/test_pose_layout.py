@@ -267,3 +267,17 @@ def test_an_import_that_fails_leaves_the_settings_as_they_were(tmp_path):
         import_poses(study, [tmp_path / "cut.pkl"], fps=25)
     assert (study / "actionprep.toml").read_bytes() == before
     assert open_study(study).scan().catalogue.recordings
+
+
+def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path, monkeypatch):
+    (tmp_path / "lizard.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
+    np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 2, 2), 3.0), label="run")
+    monkeypatch.chdir(tmp_path)
+    import_poses("study", ["a.npz"], skeleton="lizard.toml")
+    monkeypatch.chdir(tmp_path / "study")
+    study = open_study(".")
+    assert study.poses("a", view=0).skeleton == str(tmp_path / "lizard.toml")
+    monkeypatch.chdir("/")
+    again = open_study(tmp_path / "study")
+    assert again.scan().catalogue.recordings[0].id == "a"
+    assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
