@@ -58,7 +58,8 @@ def layer_heights(model: nn.Module) -> dict[str, int]:
     weights. What is registered before it lies below it.
     """
     names = [name for name, _ in model.named_parameters()]
-    place, top = {}, 0
+    place: dict[str, int] = {}
+    top = 0
     for group in _stacks(model):
         sequences = [(name, list(dict(model.get_submodule(name).named_children()))) for name in group]
         place |= {
