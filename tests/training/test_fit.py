@@ -186,6 +186,19 @@ def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
     assert read_safely(run.last)["global_step"] == 2 * -(-batches // 3)
 
 
+def test_a_figure_that_is_never_a_number_ends_a_run_by_patience_and_leaves_it_its_last_epoch(
+    store, tmp_path, monkeypatch
+):
+    def nothing(label, target, logits, *, several):
+        return {"accuracy": 0.5, "macro_f1": 0.5, "map": float("nan")}
+
+    monkeypatch.setattr("actionprep.training.task.evaluate", nothing)
+    recipe = tiny_recipe(epochs=9, patience=3, monitor="val_map")
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
+    assert [row["epoch"] for row in run.metrics] == [0, 1, 2]
+    assert read_safely(run.best)["epoch"] == 2
+
+
 @pytest.mark.parametrize("size", [3, 5])
 def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_path, size):
     tables = tiny_recipe(epochs=3, batch=size * 3, optimizer__name="sgd", optimizer__learning_rate=0.1).to_tables()
