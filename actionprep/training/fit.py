@@ -286,6 +286,7 @@ class _Plan:
             "split": {
                 "by": self.parts.by,
                 "why": self.parts.why,
+                "stored": self.parts.stored,
                 "seed": split.seed,
                 "groups": {part: list(names) for part, names in split.groups.items()},
                 "rows": {part: split.rows(part).tolist() for part in ("train", "val", "test")},
@@ -386,7 +387,7 @@ def _plan_of(run: Run, store: Store) -> _Plan:
         notes=tuple(given["notes"]),
     )
     table = read_table(store, facts["snippets"])
-    parts = Parts(split, given["by"], given["why"])
+    parts = Parts(split, given["by"], given["why"], given.get("stored"))
     return _Plan(store, run.recipe, facts["snippets"], table, tuple(facts["views"]), parts)
 
 
