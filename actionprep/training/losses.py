@@ -88,11 +88,6 @@ class ClassificationLoss(nn.Module):
         return -(positive * easy_positive + negative * easy_negative)
 
 
-def _focus(missing: Tensor, gamma: float) -> Tensor:
-    """The weight missing^gamma of a sample whose probability misses so much of 1; its slope stays finite at 0."""
-    return missing.clamp(min=1e-7) ** gamma
-
-
 def clip_logits(logits: Tensor, frame_valid: Tensor | None = None) -> Tensor:
     """Logits of the snippet (B, C) from those of its frames (B, T, C): the mean over valid frames; (B, C) stay."""
     if logits.ndim == 2:
@@ -101,3 +96,8 @@ def clip_logits(logits: Tensor, frame_valid: Tensor | None = None) -> Tensor:
         return logits.mean(1)
     seen = frame_valid.unsqueeze(-1)
     return (logits * seen).sum(1) / seen.sum(1).clamp(min=1)
+
+
+def _focus(missing: Tensor, gamma: float) -> Tensor:
+    """The weight missing^gamma of a sample whose probability misses so much of 1; its slope stays finite at 0."""
+    return missing.clamp(min=1e-7) ** gamma
