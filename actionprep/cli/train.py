@@ -143,7 +143,9 @@ def fit(
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
-        "weights": None if weights is None else starting_weights(weights, model_name=model_name, tell=tell),
+        "weights": None
+        if weights is None
+        else starting_weights(weights, model_name=model_name, tell=tell, labels=lambda: _labels(where, asked, begun)),
         "resume": resume,
         "tell": tell,
     }
@@ -511,7 +513,9 @@ def _check_first(
     train_runs._use_threads(settings.threads)
     options: dict[str, Any] = {
         "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
-        "weights": None if weights is None else starting_weights(weights, model_name=recipe.model, tell=tell),
+        "weights": None if weights is None else starting_weights(
+            weights, model_name=recipe.model, tell=tell, labels=lambda: _labels(where, {"snippets": settings.snippets}, None)
+        ),
     }  # fmt: skip
     if overfit:
         one = overfit_one_batch(where.store, recipe, **options)
@@ -547,6 +551,16 @@ def _check_first(
     for path in paths:
         output.note(f"Wrote {path}")
     output.print_next(f"actiontrain fit --set optimizer.learning_rate={found.suggestion:.2g}", "trains with it")
+
+
+def _labels(where: _Place, asked: dict[str, Any], begun: Path | None) -> tuple[str, ...]:
+    """The classes of a training: those of the snippets that are asked for, else of the run that goes on."""
+    from actionprep.training.datasets import read_table
+    from actionprep.training.run import Run
+
+    if asked["snippets"] is None and begun is not None:
+        return Run.open(begun).labels
+    return read_table(where.store, asked["snippets"] or "default").labels
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -554,6 +554,8 @@ def _train_phase(
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            # Else each process would norm its own share of a batch. PyTorch can do it on GPUs alone.
+            sync_batchnorm=accelerator == "cuda" and options.devices * options.num_nodes > 1,
             enable_autolog_hparams=False,
             default_root_dir=str(run.folder),
         )

@@ -38,6 +38,23 @@ def test_focal_loss_without_focus_is_cross_entropy_and_with_it_counts_easy_sampl
     torch.testing.assert_close(make(name="focal", gamma=2.0)(logits, target), plain * (1 - p) ** 2)
 
 
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0, 2.0])
+def test_focal_loss_of_a_sample_that_is_wholly_sure_has_finite_gradients(gamma, several):
+    loss = ClassificationLoss(LossSettings(name="focal", gamma=gamma), np.eye(3), several=several)
+    logits = torch.tensor([[30.0, 0.0, -200.0], [200.0, -200.0, 200.0]], requires_grad=True)
+    loss(logits, torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])).sum().backward()
+    assert bool(torch.isfinite(logits.grad).all())
+
+
+def test_focal_loss_equals_its_formula_for_shares_of_several_classes():
+    logits, target = torch.randn(6, 3), torch.randn(6, 3).softmax(1)
+    p = logits.double().softmax(1)
+    expected = -(target * (1 - p) ** 1.5 * p.log()).sum(1)
+    found = ClassificationLoss(LossSettings(name="focal", gamma=1.5), np.eye(3), several=False)(logits, target)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_frames_that_are_padding_do_not_count():
     loss = make()
     logits, target = torch.randn(2, 4, 3), torch.eye(3)[[0, 1]]

@@ -31,6 +31,8 @@ class MotionBERT(nn.Module):
     inputs (`backbone.head`) is kept, frozen, because the published weights and counts hold it.
     """
 
+    stacks = (("backbone.blocks_st", "backbone.blocks_ts", "backbone.ts_attn"),)
+
     def __init__(
         self,
         *,

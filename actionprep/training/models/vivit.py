@@ -111,6 +111,8 @@ class FactorisedViViT(nn.Module):
     sees the steps. factorised=False is what was published, with the same parameters.
     """
 
+    stacks = (("blocks",), ("time_blocks",))
+
     def __init__(
         self,
         *,
