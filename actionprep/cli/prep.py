@@ -361,11 +361,14 @@ def skeletons(
     from actionprep.api import list_skeletons
     from actionprep.cli import output
     from actionprep.datasets.skeletons import conversion
+    from actionprep.errors import UserError
     from actionprep.show.layouts import draw_layouts
 
+    if not names and (out is not None or to is not None):
+        raise UserError("Name the layouts to draw or convert, such as 'actionprep skeletons mediapipe33 --to coco17'.")
     if names:
-        path = draw_layouts(names, out or Path("skeletons.png"))
         losses = [str(conversion(name, to)) for name in names] if to else []
+        path = draw_layouts(names, out or Path("skeletons.png"))
         if json:
             output.print_json({"picture": str(path), "conversions": losses})
             return
@@ -473,6 +476,9 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             ("recording", "kind", "what"),
             [(one["recording"], one["kind"], one["what"]) for one in facts["alignment"]],
         )
+    for one in facts["products"]:
+        if one["made_otherwise"]:
+            output.warn(_otherwise(one["product"], one["made_otherwise"]))
     if facts["problem"]:
         output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
@@ -482,6 +488,19 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             [(one["item"], one["reason"], one["frame"]) for one in facts["quarantined"]],
         )
         output.note("Mend the files, then build again; build --retry tries them as they are.")
+
+
+def _otherwise(product: str, differing: list[dict[str, Any]]) -> str:
+    """That a build would make a product anew, since it was made with other settings than the file's."""
+    from actionprep.datasets.study import toml_text
+
+    stored = ", ".join(f"{one['setting']} = {' or '.join(map(toml_text, one['stored']))}" for one in differing)
+    said = ", ".join(f"{one['setting']} = {toml_text(one['file'])}" for one in differing)
+    return (
+        f"'{product}' was made with {stored}, and actionprep.toml says {said}: a build would make "
+        f"{max(one['items'] for one in differing)} item(s) of it anew. To keep what is there, write its settings under "
+        f"[{product}]."
+    )
 
 
 @app.command(rich_help_panel=BUILD)
@@ -667,6 +686,7 @@ def import_(
         "frames": sum(view.num_frames for view in catalogue.views),
         "labels": len(catalogue.labels),
         "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "unreadable": sum(view.status != "ok" for view in catalogue.views),
         "items made": len(report.built),
         "quarantined": len(report.quarantined),
     }

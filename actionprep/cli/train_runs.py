@@ -215,9 +215,12 @@ def _use_threads(threads: int | None) -> None:
 
 def _print_comparison(found: Any) -> None:
     from actionprep.cli import output
+    from actionprep.training.compare import IMPORTANCE
 
     columns, rows = found.cells()
-    output.print_table("Comparison", columns, rows)
+    out = output.print_table("Comparison", columns, rows, importance=IMPORTANCE)
+    if out:
+        output.note(f"No room at this width for {', '.join(out)}: compare.csv holds them.")
     for note in found.notes:
         output.note(note)
 

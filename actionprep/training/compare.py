@@ -17,9 +17,9 @@ from actionprep.settings import canonical_json
 from actionprep.training import metrics
 from actionprep.training.cost import Cost, measure_cost
 from actionprep.training.fit import differences
-from actionprep.training.fusion import FUSION
+from actionprep.training.fusion import fused_runs
 from actionprep.training.metrics import Interval
-from actionprep.training.run import FACTS, Run, write_text
+from actionprep.training.run import FACTS, FUSION, Run, write_text
 from actionprep.training.test import saved_arrays
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ class Compared:
     macro_f1: Interval
     train_seconds: float
     cost: Cost | None
+
+
+IMPORTANCE = (
+    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s"
+)  # fmt: skip
+"""Columns of `Comparison.cells`, those first that a narrow terminal shows."""
 
 
 @dataclass(frozen=True)
@@ -226,10 +232,8 @@ class _Entry:
 
     @classmethod
     def of(cls, run: Run) -> _Entry:
-        path = run.folder / FUSION
-        if not path.exists():
-            return cls(run, (run,))
-        return cls(run, tuple(Run.open(one) for one in json.loads(path.read_text(encoding="utf-8"))["runs"]))
+        fused = fused_runs(run.folder)
+        return cls(run, (run,) if fused is None else fused[0])
 
     @property
     def recipe(self) -> str:

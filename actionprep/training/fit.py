@@ -127,7 +127,7 @@ def fit(
         return run
     chosen = _resolve(store, recipe, tell)
     plan = _Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
-    for sentence in plan.sentences:
+    for sentence in (f"Run {run.folder}", *plan.sentences):
         tell(sentence)
     if is_first_process():
         _prepare_folder(run, plan, weights, unfinished=resume)

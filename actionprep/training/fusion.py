@@ -12,12 +12,10 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training.run import Run, now
+from actionprep.training.run import FACTS, FUSION, Run, now
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
-
-FUSION = "fusion.json"
 
 Weighting = Literal["val", "equal"] | Sequence[float]
 
@@ -157,6 +155,25 @@ def read_fusion(folder: str | Path) -> tuple[tuple[Path, ...], np.ndarray] | Non
         return tuple(Path(one) for one in found["runs"]), np.array(found["weights"], np.float64)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
+
+
+def fused_runs(folder: str | Path) -> tuple[tuple[Run, ...], np.ndarray] | None:
+    """The runs of a fusion, opened, and their weights; None when the folder is none.
+
+    Raises UserError that names the runs which are no longer where they were.
+    """
+    found = read_fusion(folder)
+    if found is None:
+        return None
+    paths, weights = found
+    gone = [str(path) for path in paths if not (path / FACTS).is_file()]
+    if gone:
+        raise UserError(
+            f"The fusion {folder} asks {len(paths)} runs, and {len(gone)} of them {'is' if len(gone) == 1 else 'are'} no "
+            f"longer there: {', '.join(gone)}.\nPut {'it' if len(gone) == 1 else 'them'} back, or fuse anew what there is: "
+            "actiontrain fuse RUN RUN …"
+        )
+    return tuple(map(Run, paths)), weights
 
 
 def run_tested(run: Run) -> dict[str, Any]:

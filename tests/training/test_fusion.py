@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,14 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
 from training_fakes import MOTIONS, make_store, tiny_recipe
+from typer.testing import CliRunner
 
+from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
+from actionprep.training.compare import compare
 from actionprep.training.fit import fit, fit_folds
 from actionprep.training.fusion import fuse, fuse_folds, mixture_weights, read_fusion
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.parts import SplitChoice
-from actionprep.training.predict import predict
+from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
 from actionprep.training.test import run_test, saved_arrays
 
@@ -50,6 +54,62 @@ def test_fused_probabilities_are_the_weighted_mean(runs, tmp_path):
     assert [path.name for path in paths] == ["tracks", "lowres"]
     assert weights.tolist() == [0.75, 0.25]
     assert [row["weight"] for row in made.tested["alone"]] == [0.75, 0.25]
+
+
+def test_a_fusion_predicts_the_weighted_mean_of_its_runs_on_the_same_windows(store, runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights=(3, 1))
+    options = {"recordings": ["s4_up_0"], "window_s": 0.6, "stride_s": 0.2, "device": "cpu"}
+    [together] = predict(made.folder, store, **options)
+    alone = [predict(run, store, **options)[0] for run in runs]
+    np.testing.assert_allclose(together.onset, alone[0].onset)
+    mean = 0.75 * alone[0].probabilities + 0.25 * alone[1].probabilities
+    np.testing.assert_allclose(together.probabilities, mean, rtol=1e-6)
+    assert len(together.frame_times)
+
+
+def test_videos_are_handed_to_every_run_of_a_fusion_by_the_views_that_it_looks_at(store, runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights="equal")
+    video = tmp_path / "s4_up_0.mp4"
+    video.write_bytes(b"")
+    asked = []
+
+    def build(checkpoint, videos):
+        asked.append((checkpoint.recipe.product, videos))
+        return store
+
+    with pytest.raises(ValueError, match="too many values"):  # the store holds more than the one recording
+        predict_videos(made.folder, {"0": video}, build, device="cpu")
+    assert asked == [("tracks", {"0": video}), ("lowres", {"0": video})]
+
+
+def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_path):
+    moved = tmp_path / "lowres"
+    shutil.copytree(runs[1].folder, moved)
+    made = fuse([runs[0].folder, moved], tmp_path / "fused", weights="equal")
+    shutil.rmtree(moved)
+    said = r"The fusion .*fused asks 2 runs, and 1 of them is no longer there: .*lowres\.\nPut it back, or fuse anew"
+    with pytest.raises(UserError, match=said):
+        predict(made.folder, store)
+    with pytest.raises(UserError, match=said):
+        compare([made.folder], measure=False)
+
+
+def test_what_works_on_one_run_says_that_a_fusion_is_several(runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights="equal")
+    with pytest.raises(UserError, match=r"fused is a fusion of several runs, and this works on one run\. Name one of"):
+        fuse([runs[0], made.folder], tmp_path / "again", weights="equal")
+
+
+def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights="equal")
+    done = CliRunner().invoke(app, ["test", str(made.folder)])
+    assert done.exit_code == 0, done.output
+    assert "is a fusion: it was tested when it was made" in " ".join(done.output.split())
+    shown = json.loads(CliRunner().invoke(app, ["test", str(made.folder), "--json"]).stdout)
+    assert shown["figures"] == pytest.approx(made.tested["figures"], nan_ok=True)
+    other = CliRunner().invoke(app, ["test", str(made.folder), "--part", "val"])
+    assert other.exit_code == 2
+    assert "Test its runs one by one" in other.output
 
 
 def test_weights_are_chosen_on_val(runs, tmp_path):
