@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ class MidFusion(nn.Module):
 
     parts: for each the name of its model, its sizes, and for pictures the channels that it sees.
     """
+
+    # Its parts are no layers of each other.
+    stacks: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init__(
         self,
