@@ -37,6 +37,11 @@ class ClassificationLoss(nn.Module):
                 "The loss 'asymmetric' is for snippets that may have several labels, and these have one each. Use "
                 'loss.name = "focal" or "cross-entropy" with loss.class_weights = "balanced".'
             )
+        if self.name == "cross-entropy" and several:
+            raise UserError(
+                "The loss 'cross-entropy' chooses one of the labels, and these snippets may have several, or none. Use "
+                'loss.name = "bce", "focal" or "asymmetric" (auto takes bce).'
+            )
         self.several = several or self.name == "bce"
         self.gamma_positive, self.gamma_negative = settings.gamma_positive, settings.gamma_negative
         self.margin = settings.margin

@@ -3,9 +3,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
+from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
 from typer.testing import CliRunner
 
@@ -16,6 +18,7 @@ from actionprep.training.compare import compare
 from actionprep.training.fit import fit, fit_folds
 from actionprep.training.fusion import fold_names, fuse, fuse_folds, mixture_weights, read_fusion
 from actionprep.training.models.fusion import MidFusion
+from actionprep.training.models.registry import model_card
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
@@ -239,6 +242,18 @@ def test_a_fusion_says_which_product_is_missing(tmp_path):
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
 
 
-def test_a_part_must_give_one_vector_a_snippet():
-    with pytest.raises(UserError, match="'motionbert' cannot be a part of a mid fusion"):
-        MidFusion(num_classes=3, parts=[{"model": "motionbert", "sizes": {}}] * 2)
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_any_model_may_be_a_part_of_a_fusion(name):
+    sizes, shape = TINY[name]
+    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    model = MidFusion(num_classes=3, parts=[{"model": name, "sizes": sizes}, pictures]).eval()
+    array = {"pose": "keypoints", "tracks": "xy"}.get(model_card(name).product, "clip")
+    logits = model(**{f"part0_{array}": torch.rand(shape), "part1_clip": torch.rand(2, 3, 4, 16, 16) * 255})
+    assert logits.shape == (2, 3)
+    assert bool(torch.isfinite(logits).all())
+
+
+def test_a_part_must_have_a_head(monkeypatch):
+    monkeypatch.setattr("actionprep.training.models.fusion.build_model", lambda name, **sizes: torch.nn.Identity())
+    with pytest.raises(UserError, match="'i3d' cannot be a part of a mid fusion, because it has no head"):
+        MidFusion(num_classes=3, parts=[{"model": "i3d", "sizes": {}}] * 2)

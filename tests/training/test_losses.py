@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from actionprep.errors import UserError
 from actionprep.training.losses import ClassificationLoss, clip_logits
 from actionprep.training.recipes import LossSettings
 
@@ -28,6 +29,15 @@ def test_several_labels_use_binary_cross_entropy_with_weights_of_positives():
     logits, target = torch.randn(4, 3), (torch.rand(4, 3) < 0.5).float()
     expected = F.binary_cross_entropy_with_logits(logits, target, pos_weight=loss.weight, reduction="none").mean(1)
     torch.testing.assert_close(loss(logits, target), expected)
+
+
+def test_cross_entropy_is_refused_where_there_may_be_several_labels():
+    with pytest.raises(UserError) as caught:
+        make(several=True, name="cross-entropy")
+    assert str(caught.value) == (
+        "The loss 'cross-entropy' chooses one of the labels, and these snippets may have several, or none. Use loss.name = "
+        '"bce", "focal" or "asymmetric" (auto takes bce).'
+    )
 
 
 def test_focal_loss_without_focus_is_cross_entropy_and_with_it_counts_easy_samples_less():

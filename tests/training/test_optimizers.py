@@ -5,6 +5,7 @@ import torch
 from tiny_models import tiny
 from torch import nn
 
+from actionprep.training.models.fusion import MidFusion
 from actionprep.training.optimizers import layer_heights, make_optimizer, rate_factor
 from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
 
@@ -111,3 +112,10 @@ def test_frozen_weights_are_left_out():
     model.body.requires_grad_(False)
     given = [p for group in make_optimizer(model, OptimizerSettings()).param_groups for p in group["params"]]
     assert len(given) == 3
+
+
+def test_parts_of_a_fusion_are_of_one_height_below_its_head():
+    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    heights = layer_heights(MidFusion(num_classes=3, parts=[pictures, pictures]))
+    assert {height for name, height in heights.items() if not name.startswith("head.")} == {0}
+    assert heights["head.weight"] == 1

@@ -71,6 +71,7 @@ def test_gpus_norm_the_whole_batch_together(tmp_path, monkeypatch, device, devic
 
     monkeypatch.setattr("lightning.pytorch.Trainer", trainer)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     store = make_store(tmp_path / "store", subjects=3)
     split = SplitChoice(train=("1", "2"), test=("3",))
     with pytest.raises(Asked):

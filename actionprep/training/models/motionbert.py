@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class MotionBERT(nn.Module):
     inputs (`backbone.head`) is kept, frozen, because the published weights and counts hold it.
     """
 
-    stacks = (("backbone.blocks_st", "backbone.blocks_ts", "backbone.ts_attn"),)
+    stacks: ClassVar[tuple[tuple[str, ...], ...]] = (("backbone.blocks_st", "backbone.blocks_ts", "backbone.ts_attn"),)
 
     def __init__(
         self,

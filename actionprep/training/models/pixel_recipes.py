@@ -199,6 +199,7 @@ register(
     batch=21,
     accumulate=4,
     precision="bf16-mixed",
+    channels_last=True,
     monitor="val_macro_f1",
     workers=4,
     tables={
@@ -220,6 +221,7 @@ def _resized(name: str, what: str, **settings: Any) -> None:
         model=name,
         product="lowres",
         precision="bf16-mixed",
+        channels_last=True,
         monitor="val_macro_f1",
         workers=4,
         tables={
@@ -263,6 +265,7 @@ register(
     epochs=30,
     min_steps=150,
     precision="bf16-mixed",
+    channels_last=True,
     batch=16,
     ema=0.98,
     refit=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ class FactorisedViViT(nn.Module):
     sees the steps. factorised=False is what was published, with the same parameters.
     """
 
-    stacks = (("blocks",), ("time_blocks",))
+    stacks: ClassVar[tuple[tuple[str, ...], ...]] = (("blocks",), ("time_blocks",))
 
     def __init__(
         self,
