@@ -609,9 +609,11 @@ def import_poses(
         raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
     root = Path(folder).expanduser()
     place = StudyFolder(root)
+    # Of the current folder, as all paths of a command; the settings' paths begin at the study.
+    layout = place.relative(Path(skeleton).expanduser()) if skeleton.endswith(".toml") else skeleton
     given = {
         "pose_format": None if format == "auto" else format,
-        "pose_skeleton": skeleton or None,
+        "pose_skeleton": layout or None,
         "pose_coordinates": coordinates or None,
         "pose_image_size": None if image_size is None else tuple(int(side) for side in image_size),
         "pose_fps": fps,
@@ -620,13 +622,20 @@ def import_poses(
     chosen = {key: value for key, value in given.items() if value is not None}
     if (root / SETTINGS_FILE).is_file() and place.study.layout != "poses":
         study = Study(place)
-        _import_for_videos(study, paths, format, skeleton, coordinates)
+        useless = [name for name, value in (("image size", image_size), ("fps", fps), ("labels", labels)) if value]
+        if useless:
+            raise UserError(
+                f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
+                "skeleton data sets without videos."
+            )
+        _import_for_videos(study, paths, format, layout, coordinates)
         return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if missing or not paths:
         raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
     files = tuple(place.relative(Path(path).expanduser()) for path in paths)
-    if (root / SETTINGS_FILE).is_file():
+    before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
+    if before is not None:
         known = place.study.poses
         for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
             place.change("study", key, value)
@@ -639,7 +648,15 @@ def import_poses(
         study = Study(
             init_study(root, settings, chosen={"pose": {"backend": "import"}}, models=settings_models(), notes=notes)
         )
-    study.scan()
+    try:
+        study.scan()
+    except ActionprepError:
+        # What could not be read must not stand in the way of the next import.
+        if before is None:
+            place.settings_file.unlink()
+        else:
+            place.settings_file.write_bytes(before)
+        raise
     report = study.build("pose", workers=workers, progress=progress)
     return ImportedPoses(study, report, *store_official_splits(study))
 

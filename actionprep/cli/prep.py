@@ -369,11 +369,14 @@ def skeletons(
     from actionprep.api import list_skeletons
     from actionprep.cli import output
     from actionprep.datasets.skeletons import conversion
+    from actionprep.errors import UserError
     from actionprep.show.layouts import draw_layouts
 
+    if not names and (out is not None or to is not None):
+        raise UserError("Name the layouts to draw or convert, such as 'actionprep skeletons mediapipe33 --to coco17'.")
     if names:
-        path = draw_layouts(names, out or Path("skeletons.png"))
         losses = [str(conversion(name, to)) for name in names] if to else []
+        path = draw_layouts(names, out or Path("skeletons.png"))
         if json:
             output.print_json({"picture": str(path), "conversions": losses})
             return
@@ -691,6 +694,7 @@ def import_(
         "frames": sum(view.num_frames for view in catalogue.views),
         "labels": len(catalogue.labels),
         "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "unreadable": sum(view.status != "ok" for view in catalogue.views),
         "items made": len(report.built),
         "quarantined": len(report.quarantined),
     }

@@ -145,7 +145,9 @@ def fit(
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
-        "weights": None if weights is None else starting_weights(weights, model_name=model_name, tell=tell),
+        "weights": None
+        if weights is None
+        else starting_weights(weights, model_name=model_name, tell=tell, labels=lambda: _labels(where, asked, begun)),
         "resume": resume,
         "tell": tell,
     }
@@ -224,15 +226,15 @@ def fuse(
 ) -> None:
     """Average the probabilities of several runs on the same snippets and split, whatever they read."""
     from actionprep.cli import output
+    from actionprep.training.fusion import fold_names, fuse_folds
     from actionprep.training.fusion import fuse as fuse_runs
-    from actionprep.training.fusion import fuse_folds
 
     places = [_run_folder(one, study) for one in runs]
     beside = places[0].parent
     tell = (lambda _: None) if json else output.note
     weighting = _weighting(weights or ["val"])
     named = None if out is None else beside / out
-    if all((place / "folds.json").is_file() for place in places):
+    if all(fold_names(place) for place in places):
         with _new_folder(beside, "fusion", named) as folder:
             document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
         if json:
@@ -516,7 +518,9 @@ def _check_first(
     train_runs._use_threads(settings.threads)
     options: dict[str, Any] = {
         "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
-        "weights": None if weights is None else starting_weights(weights, model_name=recipe.model, tell=tell),
+        "weights": None if weights is None else starting_weights(
+            weights, model_name=recipe.model, tell=tell, labels=lambda: _labels(where, {"snippets": settings.snippets}, None)
+        ),
     }  # fmt: skip
     if overfit:
         one = overfit_one_batch(where.store, recipe, **options)
@@ -552,6 +556,16 @@ def _check_first(
     for path in paths:
         output.note(f"Wrote {path}")
     output.print_next(f"actiontrain fit --set optimizer.learning_rate={found.suggestion:.2g}", "trains with it")
+
+
+def _labels(where: _Place, asked: dict[str, Any], begun: Path | None) -> tuple[str, ...]:
+    """The classes of a training: those of the snippets that are asked for, else of the run that goes on."""
+    from actionprep.training.datasets import read_table
+    from actionprep.training.run import Run
+
+    if asked["snippets"] is None and begun is not None:
+        return Run.open(begun).labels
+    return read_table(where.store, asked["snippets"] or "default").labels
 
 
 def _given(**values: Any) -> dict[str, Any]:

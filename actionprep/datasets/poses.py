@@ -91,7 +91,7 @@ class PoseSequence:
             seen = _numbers(score, "score", where)
             if seen.shape != points.shape[:3]:
                 raise InputProblem(f"The score of {where} must have the shape {points.shape[:3]}, got {seen.shape}.")
-            seen = np.where(np.isnan(seen), 0, seen)
+            seen = np.where(np.isnan(seen), np.float32(0), seen)
             bad = holes & (seen > 0)
             if bad.any():
                 frame, person, joint = (int(i) for i in np.argwhere(bad)[0])
@@ -107,20 +107,21 @@ class PoseSequence:
                     f"Scores of {where} must be finite and at least 0; frame {frame} holds {seen[frame].min():g}.",
                     frame=frame,
                 )
-        joints = np.where((seen > 0)[..., None], points, 0).astype(np.float32)
-        seen = seen.astype(np.float32)
+        joints = np.where((seen > 0)[..., None], points, np.float32(0))
         frames, persons = joints.shape[:2]
         here = (seen > 0).any(-1)
         sequence = cls(
             keypoints=joints,
             score=seen,
-            bbox=joint_boxes(joints, seen) if bbox is None else _numbers(bbox, "bbox", where).astype(np.float32),
-            track_id=np.full((frames, persons), -1, np.int64) if track_id is None else np.asarray(track_id, np.int64),
-            filled=np.zeros((frames, persons), bool) if filled is None else np.asarray(filled, bool),
+            bbox=joint_boxes(joints, seen) if bbox is None else _numbers(bbox, "bbox", where),
+            track_id=np.full((frames, persons), -1, np.int64)
+            if track_id is None
+            else _whole(track_id, "track_id", where),
+            filled=np.zeros((frames, persons), bool) if filled is None else _numbers(filled, "filled", where) != 0,
             skeleton=skeleton,
             image_size=None if image_size is None else _size(image_size, where),
-            frame_index=np.arange(frames) if frame_index is None else np.asarray(frame_index, np.int64),
-            time=None if time is None else np.asarray(time, np.float64),
+            frame_index=np.arange(frames) if frame_index is None else _whole(frame_index, "frame_index", where),
+            time=None if time is None else _numbers(time, "time", where, np.float64),
         )
         for name, array, shape in (
             ("bbox", sequence.bbox, (frames, persons, 4)),
@@ -238,27 +239,43 @@ def _layout(name: str) -> Any:
     return skeleton(name)
 
 
-def _numbers(values: ArrayLike, name: str, where: str) -> NDArray[np.float64]:
+def _numbers(values: ArrayLike, name: str, where: str, kind: type = np.float32) -> NDArray[Any]:
     try:
         array = np.asarray(values, dtype=None)
     except ValueError:
         raise InputProblem(f"The array '{name}' of {where} is ragged: its rows differ in length.") from None
     if array.dtype.kind not in "fiub":
         raise InputProblem(f"The array '{name}' of {where} must hold numbers, got {array.dtype}.")
-    return array.astype(np.float64)
+    with np.errstate(over="ignore"):  # too large for single precision is infinite, and refused as that
+        return array.astype(kind)
+
+
+def _whole(values: ArrayLike, name: str, where: str) -> NDArray[np.int64]:
+    array = _numbers(values, name, where, np.float64)
+    if not np.isfinite(array).all() or (array != np.floor(array)).any():
+        raise InputProblem(f"The array '{name}' of {where} must hold whole numbers.")
+    return array.astype(np.int64)
 
 
 def _size(image_size: Sequence[int], where: str) -> tuple[int, int]:
-    size = tuple(int(value) for value in image_size)
-    if len(size) != 2 or min(size) < 1:
-        raise InputProblem(f"The image size of {where} must be (height, width) in pixels, got {tuple(image_size)}.")
-    return size[0], size[1]
+    try:
+        height, width = (int(value) for value in image_size)
+    except (TypeError, ValueError, OverflowError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise InputProblem(f"The image size of {where} must be (height, width) in pixels, got {image_size}.")
+    return height, width
 
 
 def _check_tracks(sequence: PoseSequence, here: NDArray[np.bool_], where: str) -> None:
-    for t in range(sequence.num_frames):
-        ids = sequence.track_id[t][here[t] & (sequence.track_id[t] >= 0)]
-        if len(ids) != len(set(ids.tolist())):
-            raise InputProblem(
-                f"Frame {t} of {where} has the same track id twice: {ids.tolist()}. An id is one person.", frame=t
-            )
+    known = here & (sequence.track_id >= 0)
+    # Who has no number gets one below 0 that nobody else in the frame has.
+    ids = np.sort(np.where(known, sequence.track_id, -1 - np.arange(sequence.num_persons)), axis=1)
+    twice = np.flatnonzero((np.diff(ids, axis=1) == 0).any(1))
+    if len(twice):
+        t = int(twice[0])
+        raise InputProblem(
+            f"Frame {t} of {where} has the same track id twice: {sequence.track_id[t][known[t]].tolist()}. An id is one "
+            "person.",
+            frame=t,
+        )

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from actionprep.datasets.pose_items import write_pose_item
 from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.skeletons import layout_in, skeleton
 from actionprep.errors import InputProblem
 from actionprep.pipeline.linking import LinkingSettings, link
 from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
@@ -204,7 +204,7 @@ class Pose(FrameStage, ViewStage):
             source,
             files=settings.files,
             format=settings.format,
-            skeleton=settings.file_skeleton,
+            skeleton=layout_in(settings.file_skeleton, source.root),
             coordinates=settings.coordinates,
             first_number=settings.first_number,
             rescale=settings.rescale,
@@ -219,11 +219,7 @@ def _finish(
     made = link(poses, settings, keep_ids=not settings.relink)
     poses = made.poses
     if settings.skeleton:
-        wanted = settings.skeleton
-        # A layout file is kept by its whole path, so that readers of the store find it.
-        poses, conversion = poses.with_skeleton(
-            str(Path(root, wanted).resolve()) if wanted.endswith(".toml") else wanted
-        )
+        poses, conversion = poses.with_skeleton(layout_in(settings.skeleton, root))
         told["converted"] = str(conversion)
     write_pose_item(
         item,
@@ -281,7 +277,9 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
             "checkpoint": str(settings.path(settings.checkpoint)) if settings.checkpoint else None,
             "flip": settings.flip,
             "random_weights": settings.random_weights,
-            "skeleton": settings.file_skeleton or None,
+            "skeleton": str(settings.path(settings.file_skeleton))
+            if settings.file_skeleton.endswith(".toml")
+            else settings.file_skeleton or None,
         }
     own = settings.boxes == "own"
     model = {"model": settings.model} if settings.model else {}

@@ -398,7 +398,12 @@ register(
 
 register(
     "view-transformer-maaf",
-    "The published multi-view transformer, size for size: 500 points a view, view attention, a CNN for each instant.",
+    "The published multi-view transformer, size for size: 500 points a view, view attention, a CNN for each instant. "
+    "Mended: it reads tracked points (its 500 inputs were one padding point over and over), and points that are not "
+    "visible and frames that are not there take no part; coordinates are relative to what moves, and x and y are weighted "
+    "apart (raw pixels, averaged, saturated the view attention); time is encoded and every step is read, not the last "
+    "alone; clips of unequal length share a batch; splits are by subject or recording, never by overlapping windows, and "
+    "the epoch is chosen on val. sizes.faithful = true is the original again.",
     model="view-transformer-maaf",
     product="tracks",
     epochs=40,

@@ -331,3 +331,11 @@ def test_a_study_that_is_moved_keeps_its_items(study: Study, tmp_path: Path) -> 
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     moved = study.root.rename(tmp_path / "moved")
     assert document(moved, "lowres")["built"] == []
+
+
+def test_a_picture_of_no_layout_is_not_promised(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["skeletons", "--out", str(tmp_path / "x.png")])
+    assert done.exit_code == 2
+    done = CliRunner().invoke(app, ["skeletons", "coco17", "--to", "coc18", "--out", str(tmp_path / "x.png")])
+    assert done.exit_code == 2
+    assert not (tmp_path / "x.png").exists()

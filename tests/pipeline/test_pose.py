@@ -444,3 +444,20 @@ def test_real_openpose_of_four_cameras_lands_with_the_bystander_kept_apart(tmp_p
         # Nobody becomes the other: from frame to frame boxes move by a small part of their size.
         middle = found[view].bbox.reshape(100, 2, 2, 2).mean(axis=2)
         assert np.abs(np.diff(middle[:, 1], axis=0)).max() < 0.2 * height[1]
+
+
+def test_what_videos_say_themselves_is_not_taken_with_an_import(tmp_path):
+    video_study(tmp_path)
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
+    with pytest.raises(UserError, match=r"is a study of videos, which say that themselves: leave out fps, labels"):
+        import_poses(tmp_path, [tmp_path / "poses/{recording}/{view}.npz"], fps=25, labels="names.txt")
+
+
+def test_a_layout_file_of_imported_poses_begins_at_the_study(tmp_path, monkeypatch):
+    study = video_study(tmp_path)
+    (tmp_path / "pair.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
+    (tmp_path / "poses").mkdir()
+    np.savez(tmp_path / "poses" / "a.npz", keypoints=np.full((4, 1, 2, 2), 3.0))
+    monkeypatch.chdir("/")
+    assert built_import(study, files="poses/{recording}.npz", file_skeleton="pair.toml").ok
+    assert study.poses("a", view=0).skeleton == str(tmp_path / "pair.toml")

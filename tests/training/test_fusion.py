@@ -3,9 +3,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
+from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
 from typer.testing import CliRunner
 
@@ -14,11 +16,13 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.compare import compare
 from actionprep.training.fit import fit, fit_folds
-from actionprep.training.fusion import fuse, fuse_folds, mixture_weights, read_fusion
+from actionprep.training.fusion import fold_names, fuse, fuse_folds, mixture_weights, read_fusion
 from actionprep.training.models.fusion import MidFusion
+from actionprep.training.models.registry import model_card
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
+from actionprep.training.sweep import sweep
 from actionprep.training.test import run_test, saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
@@ -197,6 +201,19 @@ def test_cross_validations_are_fused_fold_by_fold(store, tmp_path):
         fuse_folds([folders[0], tmp_path / "fused" / "fold-01"], tmp_path / "again")
 
 
+def test_runs_of_sweeps_are_fused_fold_by_fold_too(store, tmp_path):
+    made = sweep(
+        store, [tiny_pixels(epochs=1)], tmp_path / "sweep", grid={"batch": [2, 3]}, folds="subject", num_folds=2,
+        split=SplitChoice(val_share=0.0), measure=False,
+    )  # fmt: skip
+    seeds = sorted({job.folder.parent for job in made.jobs})
+    assert [fold_names(one) for one in seeds] == [["fold-01", "fold-02"]] * 2
+    document = fuse_folds(seeds, tmp_path / "fused", weights="equal")
+    assert document["summary"]["num_samples"] == 12
+    assert fold_names(tmp_path / "fused") == ["fold-01", "fold-02"]
+    assert fold_names(seeds[0] / "fold-01") == []
+
+
 def test_features_of_several_models_are_joined_and_trained(store, tmp_path):
     parts = []
     for name, recipe in (("tracks", tiny_recipe(test_variants=2)), ("lowres", tiny_pixels())):
@@ -225,6 +242,18 @@ def test_a_fusion_says_which_product_is_missing(tmp_path):
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
 
 
-def test_a_part_must_give_one_vector_a_snippet():
-    with pytest.raises(UserError, match="'motionbert' cannot be a part of a mid fusion"):
-        MidFusion(num_classes=3, parts=[{"model": "motionbert", "sizes": {}}] * 2)
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_any_model_may_be_a_part_of_a_fusion(name):
+    sizes, shape = TINY[name]
+    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    model = MidFusion(num_classes=3, parts=[{"model": name, "sizes": sizes}, pictures]).eval()
+    array = {"pose": "keypoints", "tracks": "xy"}.get(model_card(name).product, "clip")
+    logits = model(**{f"part0_{array}": torch.rand(shape), "part1_clip": torch.rand(2, 3, 4, 16, 16) * 255})
+    assert logits.shape == (2, 3)
+    assert bool(torch.isfinite(logits).all())
+
+
+def test_a_part_must_have_a_head(monkeypatch):
+    monkeypatch.setattr("actionprep.training.models.fusion.build_model", lambda name, **sizes: torch.nn.Identity())
+    with pytest.raises(UserError, match="'i3d' cannot be a part of a mid fusion, because it has no head"):
+        MidFusion(num_classes=3, parts=[{"model": "i3d", "sizes": {}}] * 2)
