@@ -463,3 +463,12 @@ def test_a_layout_file_of_imported_poses_begins_at_the_study(tmp_path, monkeypat
     monkeypatch.chdir("/")
     assert built_import(study, files="poses/{recording}.npz", file_skeleton="pair.toml").ok
     assert study.poses("a", view=0).skeleton == str(tmp_path / "pair.toml")
+
+
+def test_an_import_into_a_study_of_videos_that_fails_leaves_its_settings(tmp_path):
+    video_study(tmp_path)
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
+    before = (tmp_path / "actionprep.toml").read_bytes()
+    with pytest.raises(UserError, match="take no coordinates, got 'world'"):
+        import_poses(tmp_path, [tmp_path / "poses/{recording}/{view}.npz"], coordinates="world")
+    assert (tmp_path / "actionprep.toml").read_bytes() == before
