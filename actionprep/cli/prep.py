@@ -476,6 +476,9 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             ("recording", "kind", "what"),
             [(one["recording"], one["kind"], one["what"]) for one in facts["alignment"]],
         )
+    for one in facts["products"]:
+        if one["made_otherwise"]:
+            output.warn(_otherwise(one["product"], one["made_otherwise"]))
     if facts["problem"]:
         output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
@@ -485,6 +488,19 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             [(one["item"], one["reason"], one["frame"]) for one in facts["quarantined"]],
         )
         output.note("Mend the files, then build again; build --retry tries them as they are.")
+
+
+def _otherwise(product: str, differing: list[dict[str, Any]]) -> str:
+    """That a build would make a product anew, since it was made with other settings than the file's."""
+    from actionprep.datasets.study import toml_text
+
+    stored = ", ".join(f"{one['setting']} = {' or '.join(map(toml_text, one['stored']))}" for one in differing)
+    said = ", ".join(f"{one['setting']} = {toml_text(one['file'])}" for one in differing)
+    return (
+        f"'{product}' was made with {stored}, and actionprep.toml says {said}: a build would make "
+        f"{max(one['items'] for one in differing)} item(s) of it anew. To keep what is there, write its settings under "
+        f"[{product}]."
+    )
 
 
 @app.command(rich_help_panel=BUILD)

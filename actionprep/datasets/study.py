@@ -369,6 +369,11 @@ def _toml_item(value: Any) -> Any:
     return tomlkit.item(value)
 
 
+def toml_text(value: Any) -> str:
+    """A value as the settings file has it."""
+    return _toml_text(NOT_SET if value is None else value)
+
+
 def _toml_text(value: Any) -> str:
     return str(_toml_item(value).as_string())
 

@@ -149,6 +149,14 @@ class HeatmapsReader(PoseSamples):
         found.pop("image_size", None)
         return found
 
+    def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
+        """A span of time of each volume replaced; see the base."""
+        clip = batch["clip"].movedim(-3, 1)
+        instants = clip.new_ones(clip.shape[:2]).bool()
+        mixed, stayed = super().cut({**batch, "clip": clip, "frame_valid": instants}, partner, share, draws)
+        del mixed["frame_valid"]
+        return {**mixed, "clip": mixed["clip"].movedim(1, -3)}, stayed
+
     def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:  # noqa: D102
         clip = batch["clip"]
         by_view = clip.unflatten(1, (len(self.views), -1))

@@ -148,6 +148,20 @@ def test_training_batches_hold_volumes_alone(store):
     torch.testing.assert_close(batch["clip"][1:], again["clip"])
 
 
+@pytest.mark.parametrize("merge", ["max", "separate"])
+def test_cutmix_replaces_a_span_of_time_and_says_how_much_stayed(store, merge):
+    reader = reader_of(store, frames=8, size=(8, 8), merge=merge)
+    clip = torch.rand(3, *([2] if merge == "separate" else []), 5, 8, 4, 4)
+    partner = torch.tensor([1, 2, 0])
+    mixed, stayed = reader.cut({"clip": clip}, partner, torch.tensor([0.75, 0.5, 0.0]), Draws(0, 0, [4, 5, 6]))
+    assert stayed.tolist() == [0.75, 0.5, 0.0]
+    own = (mixed["clip"] == clip).movedim(-3, 1).flatten(2).all(2)
+    foreign = (mixed["clip"] == clip[partner]).movedim(-3, 1).flatten(2).all(2)
+    assert bool((own ^ foreign).all())
+    assert own.sum(1).tolist() == [6, 4, 0]
+    assert [int((row[1:] != row[:-1]).sum()) <= 2 for row in own] == [True] * 3
+
+
 def test_test_variants_are_other_frames_of_the_segments(store):
     dataset = SnippetDataset(store, inputs=HeatmapsInput(frames=4, size=(8, 8)))
     first = dataset.batch([0])["clip"]
