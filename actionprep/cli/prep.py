@@ -720,7 +720,7 @@ def import_(
             output.print_next("actionprep snippets", "makes a sample of each labelled recording")
         else:
             output.print_next("actionprep show pose", "draws them over the videos")
-    if not report.ok and not report.built and not report.done:
+    if not report.ok:
         raise typer.Exit(1)
 
 

@@ -97,6 +97,18 @@ def test_poses_in_space_are_seen_from_three_sides(tmp_path):
     torch.testing.assert_close(clip[:, 20:40], reader_of(store, planes=("xz",)).read([0])["clip"])
 
 
+def test_poses_in_space_are_seen_by_a_camera(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
+    # Looks along z from so far away that depth does not matter, rows downwards: what the plane xy shows.
+    front = reader_of(store, camera=(1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 1))
+    clip = front.read([0])["clip"]
+    assert clip.shape[1] == front.model_sizes()["in_channels"] == 20
+    assert front.model_sizes()["maps"] == 1
+    torch.testing.assert_close(clip, reader_of(store, planes=("xy",)).read([0])["clip"])
+    behind = reader_of(store, camera=(1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, -1))
+    assert not behind.read([0])["clip"].any()
+
+
 def test_the_whole_image_is_shown_on_request(tmp_path):
     points = np.full((4, 1, 17, 2), 25.0)
     points[:, :, 0] = (75, 50)
@@ -205,6 +217,7 @@ def test_heatmaps_are_read_from_the_poses_of_the_store(store, tmp_path):
         ({"size": (0, 8)}, "at least one pixel"),
         ({"crop_area": (0.9, 0.5)}, "Shares of the area rise"),
         ({"planes": ()}, "Name at least one plane"),
+        ({"camera": (1, 2, 3)}, "12 numbers, got 3"),
     ],
 )
 def test_impossible_volumes_are_refused(changes, message):
