@@ -224,15 +224,15 @@ def fuse(
 ) -> None:
     """Average the probabilities of several runs on the same snippets and split, whatever they read."""
     from actionprep.cli import output
+    from actionprep.training.fusion import fold_names, fuse_folds
     from actionprep.training.fusion import fuse as fuse_runs
-    from actionprep.training.fusion import fuse_folds
 
     places = [_run_folder(one, study) for one in runs]
     beside = places[0].parent
     tell = (lambda _: None) if json else output.note
     weighting = _weighting(weights or ["val"])
     named = None if out is None else beside / out
-    if all((place / "folds.json").is_file() for place in places):
+    if all(fold_names(place) for place in places):
         with _new_folder(beside, "fusion", named) as folder:
             document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
         if json:

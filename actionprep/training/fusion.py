@@ -84,12 +84,13 @@ def fuse_folds(
 ) -> dict[str, Any]:
     """Fuse cross-validations fold by fold; returns what folds.json of the new folder holds.
 
-    folders: of 'actiontrain fit --folds', each with fold-01, fold-02, …; the folds of all leave out the same snippets.
+    folders: of 'actiontrain fit --folds', or of one seed of a sweep over folds or stored splits, each with fold-01,
+             fold-02, … (split-NAME, …); those of one name leave out the same snippets.
     """
     from actionprep.training.fit import over_folds
     from actionprep.training.test import saved_arrays
 
-    names = [sorted(path.name for path in Path(one).glob("fold-*")) for one in folders]
+    names = [fold_names(one) for one in folders]
     if len({tuple(one) for one in names}) != 1 or not names[0]:
         raise UserError(
             "Cross-validations are fused fold by fold, and these have different folds: "
@@ -118,6 +119,13 @@ def fuse_folds(
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", document)
     return document
+
+
+def fold_names(folder: str | Path) -> list[str]:
+    """Names of the runs of a cross-validation, or of a sweep's runs on stored splits; none where the folder is neither."""
+    found = [path.parent.name for path in Path(folder).glob("*/" + FACTS)]
+    found += [path.parent.name for path in Path(folder).glob("*/" + FUSION)]
+    return sorted(name for name in found if name.startswith(("fold-", "split-")))
 
 
 def mixture_weights(

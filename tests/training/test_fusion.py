@@ -16,12 +16,13 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.compare import compare
 from actionprep.training.fit import fit, fit_folds
-from actionprep.training.fusion import fuse, fuse_folds, mixture_weights, read_fusion
+from actionprep.training.fusion import fold_names, fuse, fuse_folds, mixture_weights, read_fusion
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.models.registry import model_card
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
+from actionprep.training.sweep import sweep
 from actionprep.training.test import run_test, saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
@@ -198,6 +199,19 @@ def test_cross_validations_are_fused_fold_by_fold(store, tmp_path):
     assert json.loads((tmp_path / "fused" / "folds.json").read_text())["runs"] == [str(one) for one in folders]
     with pytest.raises(UserError, match="these have different folds"):
         fuse_folds([folders[0], tmp_path / "fused" / "fold-01"], tmp_path / "again")
+
+
+def test_runs_of_sweeps_are_fused_fold_by_fold_too(store, tmp_path):
+    made = sweep(
+        store, [tiny_pixels(epochs=1)], tmp_path / "sweep", grid={"batch": [2, 3]}, folds="subject", num_folds=2,
+        split=SplitChoice(val_share=0.0), measure=False,
+    )  # fmt: skip
+    seeds = sorted({job.folder.parent for job in made.jobs})
+    assert [fold_names(one) for one in seeds] == [["fold-01", "fold-02"]] * 2
+    document = fuse_folds(seeds, tmp_path / "fused", weights="equal")
+    assert document["summary"]["num_samples"] == 12
+    assert fold_names(tmp_path / "fused") == ["fold-01", "fold-02"]
+    assert fold_names(seeds[0] / "fold-01") == []
 
 
 def test_features_of_several_models_are_joined_and_trained(store, tmp_path):
