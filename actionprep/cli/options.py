@@ -27,6 +27,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+WORDS = "actionprep.words"
+"""Where a command's context keeps the words that it was given, as they stood on the command line."""
+
+
 class _PlainErrors:
     """Errors of the command line as one red paragraph in our words, whatever the option parser says of them."""
 
@@ -82,6 +86,7 @@ class ManyValuesCommand(_PlainErrors, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the flag before every value, then parse as usual."""
+        ctx.meta[WORDS] = tuple(args)
         flags = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
         return super().parse_args(ctx, repeat_flags(args, flags))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from actionprep.cli import train_runs
-from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, PlainGroup, StudyOption, guarded
+from actionprep.cli.options import WORDS, DebugOption, JsonOption, ManyValuesCommand, PlainGroup, StudyOption, guarded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actionprep.datasets.store import Store
     from actionprep.training.recipes import TrainSettings
 
@@ -27,6 +30,17 @@ app = typer.Typer(
     epilog="Start with [bold]actiontrain fit[/] in a study folder that has tracks and snippets.",
 )
 
+
+class FitCommand(ManyValuesCommand):
+    """`fit`, whose groups may be called subjects; a second long name would cut all names of the help at 80 columns."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the options' own names in, then parse as usual."""
+        end = args.index("--") if "--" in args else len(args)
+        renamed = [re.sub(r"^--(train|val|test)-subjects(?=$|=)", r"--\1-groups", word) for word in args[:end]]
+        return super().parse_args(ctx, [*renamed, *args[end:]])
+
+
 Text = Optional[str]  # noqa: UP045 - typer reads this form in every version that we allow
 Texts = Optional[list[str]]  # noqa: UP045
 Number = Optional[int]  # noqa: UP045
@@ -38,9 +52,10 @@ DeviceOption = Annotated[Text, typer.Option("--device", help="auto, cpu, cuda or
 ThreadsOption = Annotated[Number, typer.Option("--threads", help="CPU threads of the computation.", min=1)]
 
 
-@app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
+@app.command(rich_help_panel=WORK, cls=FitCommand)
 @guarded
 def fit(
+    context: typer.Context,
     store: Annotated[Optional[Path], typer.Argument(help="A store; the study's when left out.")] = None,  # noqa: UP045
     recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. (default: what suits)")] = None,
     run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. (default: recipe and time)")] = None,
@@ -55,10 +70,10 @@ def fit(
         typer.Option("--test", help="Share of the snippets for test.", min=0, max=0.9),
     ] = None,
     train_groups: Annotated[
-        Texts, typer.Option("--train-groups", "--train-subjects", help="Subjects (sessions, recordings) for train.")
+        Texts, typer.Option("--train-groups", help="Subjects (sessions, recordings) for train; or --train-subjects.")
     ] = None,
-    val_groups: Annotated[Texts, typer.Option("--val-groups", "--val-subjects", help="Those for val.")] = None,
-    test_groups: Annotated[Texts, typer.Option("--test-groups", "--test-subjects", help="Those for test.")] = None,
+    val_groups: Annotated[Texts, typer.Option("--val-groups", help="Those for val; or --val-subjects.")] = None,
+    test_groups: Annotated[Texts, typer.Option("--test-groups", help="Those for test; or --test-subjects.")] = None,
     split: Annotated[Text, typer.Option(help="Use this stored split: split/<name>.")] = None,
     allow_single: Annotated[
         Optional[bool],  # noqa: UP045
@@ -98,8 +113,8 @@ def fit(
     """Train the recipe that suits what the store holds, on a checked split."""
     from actionprep.cli import output
     from actionprep.settings import COMMAND_LINE
+    from actionprep.training.fit import Terminated, fit_folds, parts_of_run
     from actionprep.training.fit import fit as train
-    from actionprep.training.fit import fit_folds, parts_of_run
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
@@ -120,7 +135,7 @@ def fit(
     choice = split_of(settings)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     if find_lr or overfit:
-        _check_first(where, settings, given, choice, weights, overfit=overfit, run=run, tell=tell, json=json)
+        _check_first(context, where, settings, given, choice, weights, overfit=overfit, run=run, tell=tell, json=json)
         return
     _check_name(run, devices * nodes)
     begun = where.begun(run, folds=folds is not None) if resume else None
@@ -152,13 +167,25 @@ def fit(
         "tell": tell,
     }
     named = begun if begun is not None else None if run is None else where.runs / run
-    with _new_folder(where.runs, getattr(chosen, "name", "run"), named) as folder, _epochs(quiet=json) as on_epoch:
-        if folds is not None:
-            found = fit_folds(
-                where.store, chosen, folder, by=group_of(folds), num_folds=num_folds, on_epoch=on_epoch, **options
-            )
-        else:
-            made = train(where.store, chosen, folder, on_epoch=on_epoch, **options)
+    kind = getattr(chosen, "name", "run")
+    with _new_folder(where.runs, kind, named) as folder:
+        try:
+            with _epochs(quiet=json) as on_epoch:
+                if folds is not None:
+                    found = fit_folds(
+                        where.store,
+                        chosen,
+                        folder,
+                        by=group_of(folds),
+                        num_folds=num_folds,
+                        on_epoch=on_epoch,
+                        **options,
+                    )
+                else:
+                    made = train(where.store, chosen, folder, on_epoch=on_epoch, **options)
+        except KeyboardInterrupt as error:
+            _say_how_to_go_on(context, folder, where.runs)
+            raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
     if folds is not None:
         document = {"run": str(found.folder), "folds": list(found.rows), "summary": found.summary}
         if json:
@@ -251,6 +278,7 @@ def fuse(
         return
     _print_test(made.tested)
     output.note(f"Wrote {made.folder}")
+    output.note(f"Report {made.folder / 'report.html'}")
 
 
 @app.command(rich_help_panel=WORK, cls=ManyValuesCommand)
@@ -497,6 +525,7 @@ def _check_name(run: str | None, processes: int) -> None:
 
 
 def _check_first(
+    context: typer.Context,
     where: _Place,
     settings: TrainSettings,
     changes: dict[str, Any],
@@ -553,9 +582,43 @@ def _check_first(
         )  # fmt: skip
         return
     output.note(f"The loss falls fastest at {found.suggestion:.2g}, and no longer from {found.highest:.2g}.")
+    if found.repeats > 1:
+        output.note(f"Few snippets: the curve is the mean of {found.repeats} searches.")
     for path in paths:
         output.note(f"Wrote {path}")
-    output.print_next(f"actiontrain fit --set optimizer.learning_rate={found.suggestion:.2g}", "trains with it")
+    rate = f"optimizer.learning_rate={found.suggestion:.2g}"
+    # --run named the folder of the curve.
+    command = same_command(context, "--set", rate, without=("--run",), flags=("--find-lr",))
+    output.print_next(command, "trains with it")
+
+
+def _say_how_to_go_on(context: typer.Context, folder: Path, runs: Path) -> None:
+    """What a training that was stopped has kept, and the command that goes on with it."""
+    from actionprep.cli import output
+    from actionprep.training.fit import is_first_process
+
+    if not is_first_process():
+        return
+    if not any(folder.rglob("run.json")):
+        output.warn("Stopped before the training began: nothing was kept.")
+        return
+    name = str(folder.relative_to(runs)) if folder.is_relative_to(runs) else str(folder)
+    command = same_command(context, "--run", name, "--resume", without=("--run",), flags=("--resume",))
+    output.warn(f"Stopped. What was finished is whole. Go on with:\n  {command}")
+
+
+def same_command(context: typer.Context, *more: str, without: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:
+    """The command line that this is, for a shell, with more words; without some options and their values, and flags."""
+    import shlex
+
+    words: list[str] = []
+    given = iter(context.meta.get(WORDS, ()))
+    for word in given:
+        if word in without:
+            next(given, None)
+        elif word not in flags and word.partition("=")[0] not in without:
+            words.append(word)
+    return shlex.join([*context.command_path.split(), *words, *more])
 
 
 def _labels(where: _Place, asked: dict[str, Any], begun: Path | None) -> tuple[str, ...]:
@@ -755,22 +818,32 @@ def _epochs(*, quiet: bool) -> Any:
     from contextlib import contextmanager
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     from actionprep.cli import output
 
     @contextmanager
     def show() -> Any:
         bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", style="cyan"), console=output.error_console, disable=quiet,
-        )  # fmt: skip
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", style="cyan", table_column=Column(no_wrap=True)),
+            console=output.error_console,
+            disable=quiet,
+        )
         tasks: dict[Any, Any] = {}
+        known: dict[str, float] = {}
 
         def on_epoch(report: Any) -> None:
             bar.start()  # not before, or an error of the beginning would stand below an empty line
             if report.phase not in tasks or report.epoch == 0:
                 tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
-            figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
+                known.clear()
+            known.update(report.figures)  # validation's stay until the next one
+            taken = len(report.phase) + 20 + 2 * len(str(report.num_epochs)) + 1 + 7 + 4
+            figures = progress_figures(known, output.error_console.width - taken)
             bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
 
         try:
@@ -782,16 +855,25 @@ def _epochs(*, quiet: bool) -> Any:
     return show()
 
 
+def progress_figures(figures: Mapping[str, float], room: int) -> str:
+    """Loss and accuracy in val, as far as they are known and fit into so many characters."""
+    shown = ""
+    for name, called in (("train_loss", "loss"), ("val_accuracy", "val accuracy")):
+        if name in figures:
+            longer = f"{shown}  {called} {figures[name]:.3f}".strip()
+            shown = longer if len(longer) <= room else shown
+    return shown
+
+
 def _print_test(tested: dict[str, Any]) -> None:
     from actionprep.cli import output
+    from actionprep.training.metrics import figure_name
 
     intervals = tested["intervals"]
     rows = []
     for name, value in tested["figures"].items():
         one = intervals.get(name)
-        rows.append(
-            (name.replace("_", " "), _shown(value), "" if one is None else f"{one['low']:.3f} to {one['high']:.3f}")
-        )
+        rows.append((figure_name(name), _shown(value), _between(one)))
     title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
     output.print_table(title, ("figure", "value", "95 % interval"), rows)
     for name in ("classes", "subjects", "sessions", "views"):
@@ -801,9 +883,17 @@ def _print_test(tested: dict[str, Any]) -> None:
                                [[_shown(row.get(column)) for column in columns] for row in tested[name]])  # fmt: skip
 
 
+def _between(interval: dict[str, float | None] | None) -> str:
+    """The bounds of a figure; nothing where it has none, "–" where the test cannot tell them."""
+    if interval is None:
+        return ""
+    low, high = (_shown(float("nan") if interval[end] is None else interval[end]) for end in ("low", "high"))
+    return f"{low} to {high}" if "–" not in (low, high) else "–"
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.3f}" if value == value else "–"
     if isinstance(value, (list, tuple)):
         return " to ".join(_shown(one) for one in value)
     return "" if value is None else str(value)

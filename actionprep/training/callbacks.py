@@ -50,6 +50,15 @@ class Patience(pl.callbacks.EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
+class LastValidated(pl.Callback):
+    """Validates in the last epoch too, whatever number of epochs lies between two validations."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: D102
+        # Before each batch, because an epoch that goes on in its middle has no start.
+        if trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
+
 class History(Checkpoint):
     """Writes metrics.csv, a row an epoch; what a resumed run does again replaces what was there.
 
@@ -98,7 +107,6 @@ class Checkpoints(Checkpoint):
         self.run = run
         self.monitor = recipe.monitor if has_val else None
         self.every_seconds = recipe.checkpoint_minutes * 60
-        self.validate_every = recipe.validate_every
         self.best: float | None = None
         self._saved_at = time.monotonic()
 
@@ -121,7 +129,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
         is_best = self.monitor is None
-        if self.monitor is not None and (trainer.current_epoch + 1) % self.validate_every == 0:
+        if self.monitor is not None and self.monitor in task.figures:
             value = task.figures[self.monitor]
             better = value == value and (
                 self.best is None or (value < self.best if self.monitor == "val_loss" else value > self.best)

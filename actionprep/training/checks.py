@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +30,14 @@ class RateSearch:
     """Loss while the learning rate rises from step to step.
 
     rates, losses (S) float64, losses smoothed; suggestion: the rate at which the loss falls fastest; highest: the one
-    from which it no longer falls. Use one between them, or the suggestion.
+    from which it no longer falls. Use one between them, or the suggestion. repeats: searches whose mean the curve is.
     """
 
     rates: np.ndarray
     losses: np.ndarray
     suggestion: float
     highest: float
+    repeats: int = 1
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write learning_rate.csv and learning_rate.png into a folder; returns their paths."""
@@ -92,41 +93,74 @@ def find_learning_rate(
 ) -> RateSearch:
     """Train fresh or given weights over a learning rate that rises by the same factor at every step; nothing is kept.
 
-    Ends early when the loss is four times its lowest. The rates are those of `optimizer.learning_rate`; a head with its
+    Ends early when the loss is four times its lowest. Of few snippets, the mean of several searches with other
+    augmentation, so that chance does not choose the rate. The rates are those of `optimizer.learning_rate`; a head with its
     own rate keeps its ratio.
 
     Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
 
     Raises UserError as `fit`, and when the loss never falls.
     """
-    import torch
-
     if not 0 < lowest < highest or steps < 10:
         raise UserError(
             f"Rates are tried from a lower to a higher one in 10 steps at least, got {lowest:g} to {highest:g}."
         )
     task, recipe = _task(store, recipe, snippets, split, views, weights, device)
-    optimizer = _optimizer(task)
-    base = recipe.optimizer.learning_rate
-    shares = [group["lr"] / base for group in optimizer.param_groups]
+    fresh = {name: values.clone() for name, values in task.model.state_dict().items()}
     tried = np.geomspace(lowest, highest, steps)
-    smooth, rates, losses = 0.0, [], []
-    for step, (rate, (epoch, batch)) in enumerate(zip(tried, _batches(task), strict=False)):
+    repeats = _repeats(len(task._train_loader.dataset.rows), recipe.batch)
+    curves = []
+    for repeat in range(repeats):
+        task.model.load_state_dict(fresh)
+        curves.append(_losses(task, tried, first_epoch=repeat * steps, seed=recipe.seed + repeat * steps))
+    # As far as every search came.
+    common = min(map(len, curves))
+    losses = _smooth(np.mean([one[:common] for one in curves], axis=0)) if common else np.zeros(0)
+    far = np.flatnonzero(losses > 4 * np.minimum.accumulate(losses))
+    common = int(far[0]) + 1 if len(far) else common
+    return replace(_search(tried[:common], losses[:common]), repeats=repeats)
+
+
+def _repeats(num_snippets: int, batch: int) -> int:
+    """Searches that are averaged, so that about 32 samples make each point of the curve; 4 at most."""
+    return min(4, max(1, round(32 / min(batch, num_snippets))))
+
+
+def _losses(task: ClassifierTask, tried: np.ndarray, *, first_epoch: int, seed: int) -> np.ndarray:
+    """The loss of each step at its rate, until it is no number, or four times its lowest (both smoothed)."""
+    import torch
+
+    task.train()
+    optimizer = _optimizer(task)
+    base = task.recipe.optimizer.learning_rate
+    shares = [group["lr"] / base for group in optimizer.param_groups]
+    found: list[float] = []
+    smooth, least = 0.0, math.inf
+    for step, (rate, (epoch, batch)) in enumerate(zip(tried, _batches(task, first_epoch), strict=False)):
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = rate * share
-        torch.manual_seed(recipe.seed + step)
+        torch.manual_seed(seed + step)
         loss = _loss(task, task._train_loader.dataset.augmented(batch, epoch=epoch))
         value = float(loss.detach())
         if not math.isfinite(value):
             break
-        # Mean over the last steps, without the lean towards 0 at the start.
+        found.append(value)
         smooth = 0.9 * smooth + 0.1 * value
-        rates.append(float(rate))
-        losses.append(smooth / (1 - 0.9 ** (step + 1)))
-        if losses[-1] > 4 * min(losses):
+        now = smooth / (1 - 0.9 ** (step + 1))
+        least = min(least, now)
+        if now > 4 * least:
             break
         _step(task, optimizer, loss)
-    return _search(np.array(rates), np.array(losses))
+    return np.array(found)
+
+
+def _smooth(losses: np.ndarray) -> np.ndarray:
+    """Mean over the last steps, each counting 0.9 of the next, without the lean towards 0 at the start."""
+    found, mean = np.zeros(len(losses)), 0.0
+    for step, value in enumerate(losses):
+        mean = 0.9 * mean + 0.1 * value
+        found[step] = mean / (1 - 0.9 ** (step + 1))
+    return found
 
 
 def overfit_one_batch(
@@ -224,9 +258,9 @@ def _optimizer(task: ClassifierTask) -> Any:
     return make_optimizer(task.model, task.recipe.optimizer)
 
 
-def _batches(task: ClassifierTask) -> Iterator[tuple[int, Batch]]:
+def _batches(task: ClassifierTask, first_epoch: int = 0) -> Iterator[tuple[int, Batch]]:
     """Batches of one epoch after the other, without end."""
-    epoch = 0
+    epoch = first_epoch
     while True:
         task._train_loader.epoch = epoch
         for batch in task._train_loader:
@@ -293,7 +327,11 @@ def _mixed_rows(dataset: Any, size: int) -> list[int]:
 
 
 def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
-    """The suggestion of a curve: where the loss falls fastest over the logarithm of the rate, before its lowest point."""
+    """The suggestion of a curve: where the loss falls fastest over the logarithm of the rate.
+
+    Looked for where the loss goes through the middle of its fall, from a tenth to nine tenths of it: before that the
+    rates are too low for anything but chance to move it.
+    """
     if len(rates) < 10:
         raise UserError(
             f"The loss is no number, or four times what it was, after {len(rates)} steps up to a rate of "
@@ -302,13 +340,17 @@ def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
         )
     # The first means are of few batches.
     first = max(3, len(losses) // 10)
-    start = float(np.median(losses[:first]))
+    start = float(np.median(losses[: 2 * first]))
     lowest = first + int(losses[first:].argmin())
-    if losses[lowest] > 0.99 * start:
+    fall = start - float(losses[lowest])
+    if fall < 0.01 * start:
         raise UserError(
             f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {start:.3g}. Look "
             "whether the model can learn one batch, with 'actiontrain fit --overfit'."
         )
+    high = np.flatnonzero(losses[: lowest + 1] >= start - 0.1 * fall)
+    begin = int(high[-1]) if len(high) else first
+    end = begin + int(np.argmax(losses[begin : lowest + 1] <= start - 0.9 * fall))
     slope = np.gradient(losses, np.log(rates))
-    steepest = first - 1 + int(slope[first - 1 : lowest + 1].argmin())
+    steepest = begin + int(slope[begin : end + 1].argmin())
     return RateSearch(rates, losses, float(rates[steepest]), float(rates[lowest]))

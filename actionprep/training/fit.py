@@ -20,7 +20,16 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
-from actionprep.training.parts import Parts, SplitChoice, choose_folds, choose_parts, describe, is_multi_label, joined
+from actionprep.training.parts import (
+    Parts,
+    SplitChoice,
+    choose_folds,
+    choose_parts,
+    describe,
+    groups_of,
+    is_multi_label,
+    joined,
+)
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
 from actionprep.training.run import (
     FACTS,
@@ -124,15 +133,48 @@ def fit(
             return run
         tell(f"Going on with the training in {run.folder}")
         _train(run, plan, options, on_epoch=on_epoch)
+        _tell_validation(run, tell)
         return run
     chosen = _resolve(store, recipe, tell)
     plan = _Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
-    for sentence in (f"Run {run.folder}", *plan.sentences):
+    for sentence in plan.sentences:
         tell(sentence)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    # What a reader refuses is known before there is a run.
+    reader = _reader(plan)
+    tell(f"Run {run.folder}")
     if is_first_process():
         _prepare_folder(run, plan, weights, unfinished=resume)
-    _train(run, plan, options, on_epoch=on_epoch)
+    _train(run, plan, options, on_epoch=on_epoch, reader=reader)
+    _tell_validation(run, tell)
     return run
+
+
+def validation_sentence(run: Run) -> str | None:
+    """What validation gave in the epoch that was chosen; None where nothing was validated."""
+    monitor = run.recipe.monitor
+    rows = [row for row in run.metrics if row["phase"] == "validate" and "val_accuracy" in row]
+    numbers = [row for row in rows if monitor in row]
+    if not rows:
+        return None
+    better = min if monitor == "val_loss" else max
+    best = better(numbers, key=lambda row: row[monitor]) if numbers else rows[-1]
+    what = "exact match" if run.facts["several_labels"] else "accuracy"
+    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if numbers else "the last"
+    return (
+        f"Validation: {what} {best['val_accuracy']:.3f}, macro F1 {best['val_macro_f1']:.3f}, loss {best['val_loss']:.3f} "
+        f"in epoch {best['epoch'] + 1}, {why} of {len(rows)} that were validated"
+        + (", before the refit on train and val." if (run.folder / VALIDATED).exists() else ".")
+    )
+
+
+def _tell_validation(run: Run, tell: Told) -> None:
+    sentence = validation_sentence(run) if is_first_process() else None
+    if sentence is not None:
+        tell(sentence)
 
 
 def first_task(
@@ -268,6 +310,21 @@ class _Plan:
             self.parts.why,
             *describe(self.parts, self.table),
             *mixtures(self.store, self.recipe.reads, self.views),
+            *self._more_epochs(),
+        ]
+
+    def _groups(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        return groups_of(self.parts, self.table)
+
+    def _more_epochs(self) -> list[str]:
+        """A sentence where min_steps takes more epochs than the recipe has."""
+        recipe, num_snippets = self.recipe, len(self.rows(self.phases[0])[0])
+        num_epochs = _num_epochs(recipe, num_snippets)
+        if num_epochs == recipe.epochs:
+            return []
+        return [
+            f"So few snippets: {num_epochs} epochs instead of {recipe.epochs}, to make min_steps = {recipe.min_steps} steps "
+            "(--set min_steps=0 leaves the epochs as they are)"
         ]
 
     def facts(self) -> dict[str, Any]:
@@ -279,6 +336,7 @@ class _Plan:
             "store_digest": self.store.digest(),
             "input_digest": input_digest(self.store, self.recipe.reads, self.snippets),
             "snippets": self.snippets,
+            "snippets_digest": self.store.item("snippets", self.snippets).digest,
             "labels": list(self.table.labels),
             "views": list(self.views),
             "several_labels": is_multi_label(self.table),
@@ -289,6 +347,7 @@ class _Plan:
                 "stored": self.parts.stored,
                 "seed": split.seed,
                 "groups": {part: list(names) for part, names in split.groups.items()},
+                "shown": {part: {"by": by, "names": list(names)} for part, (by, names) in self._groups().items()},
                 "rows": {part: split.rows(part).tolist() for part in ("train", "val", "test")},
                 "notes": list(split.notes),
             },
@@ -466,13 +525,20 @@ def _said(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def _train(run: Run, plan: _Plan, options: _Options, *, on_epoch: Callable[[EpochReport], None] | None) -> None:
+def _train(
+    run: Run,
+    plan: _Plan,
+    options: _Options,
+    *,
+    on_epoch: Callable[[EpochReport], None] | None,
+    reader: ProductReader | None = None,
+) -> None:
     """All phases that are not done yet."""
     import torch
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    reader = _reader(plan)
+    reader = reader or _reader(plan)
     phases = plan.phases
     _wait_for(run)
     begun: Phase = run.facts["state"]["phase"]
@@ -532,7 +598,8 @@ def _train_phase(
         task = make_task(plan, reader, phase, start=run.folder / START)
         has_val = task._val_loader is not None
         shown = callbacks.History(run, phase, task.num_epochs, on_epoch)
-        wanted: list[Any] = [callbacks.Averaging(), shown, callbacks.Checkpoints(run, recipe, phase, has_val=has_val)]
+        wanted: list[Any] = [callbacks.LastValidated(), callbacks.Averaging(), shown]
+        wanted.append(callbacks.Checkpoints(run, recipe, phase, has_val=has_val))
         if recipe.patience is not None and has_val:
             wanted.insert(0, callbacks.Patience(recipe))
         accelerator, chosen = _accelerator(options.device, options.devices)
@@ -563,14 +630,23 @@ def _train_phase(
             trainer.fit(task, ckpt_path=resume, weights_only=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """A training was told to end by SIGTERM, as schedulers do; it can be gone on with as after Ctrl-C."""
+
+
 @contextlib.contextmanager
 def _interruptible(trainer: Any) -> Iterator[None]:
-    """Ctrl-C as KeyboardInterrupt, which Lightning turns into an exit with code 1 and a deaf ear for a second one."""
+    """Ctrl-C as KeyboardInterrupt, which Lightning turns into an exit with code 1 and a deaf ear for a second one.
+
+    SIGTERM, which it turns into an exit with code 0, as Terminated.
+    """
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None
     try:
         yield
     except SystemExit:
+        if trainer.received_sigterm:
+            raise Terminated from None
         if not trainer.interrupted:
             raise
     finally:
@@ -738,6 +814,10 @@ def _accelerator(device: str, devices: int) -> tuple[str, Any]:
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Lightning's hints are for people who write loops; what concerns a user, `fit` says itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import lightning.pytorch  # noqa: F401 - before the levels are set: its import sets them too
+
     levels = {}
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logger = logging.getLogger(name)
@@ -767,11 +847,10 @@ def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mappin
     for name in ("accuracy", "macro_f1"):
         mean, deviation = metrics.mean_and_spread([row[name] for row in rows])
         spread[name] = {"mean": mean, "std": deviation}
+    drawn = metrics.bootstrap(lambda at: metrics.accuracy(actual[at], predicted[at]), len(actual), groups=groups)
     return {
         "num_samples": len(actual),
-        "accuracy": metrics.bootstrap(
-            lambda at: metrics.accuracy(actual[at], predicted[at]), len(actual), groups=groups
-        ).as_json(),
+        "accuracy": metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=True).as_json(),
         "macro_f1": metrics.f1_scores(actual, predicted, num_classes)["macro_f1"],
         "over_folds": spread,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -134,6 +135,14 @@ def summary(actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
     return found
 
 
+def figure_name(name: str) -> str:
+    """What a figure of `summary` is called in a table."""
+    return _NAMES.get(name, name.replace("_", " ").replace(" f1", " F1"))
+
+
+_NAMES = {"map": "mean average precision", "top5": "top 5"}
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A figure with the bounds between which it lies in 95 % of resampled test sets."""
@@ -177,6 +186,27 @@ def bootstrap(
     tail = (1 - level) / 2
     low, high = np.nanquantile(found, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
+
+
+def where_it_varies(interval: Interval, num_groups: int, *, is_share: bool) -> Interval:
+    """The interval, unless all resampled test sets gave one value, as when every sample is right: that says nothing.
+
+    is_share: of samples that are right; such a figure then has the score interval of a share of `num_groups` independent
+              trials (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927, at 95 %).
+              Others have none: their bounds are nan.
+    """
+    if interval.low != interval.high:
+        return interval
+    if not is_share or not num_groups:
+        return Interval(interval.value, float("nan"), float("nan"))
+    return Interval(interval.value, *wilson(interval.value, num_groups))
+
+
+def wilson(share: float, num_trials: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Bounds of a share that was seen in so many independent trials."""
+    middle = (share + z * z / (2 * num_trials)) / (1 + z * z / num_trials)
+    spread = z / (1 + z * z / num_trials) * math.sqrt(share * (1 - share) / num_trials + (z / (2 * num_trials)) ** 2)
+    return max(0.0, middle - spread), min(1.0, middle + spread)
 
 
 def one_hot(codes: np.ndarray, num_classes: int) -> np.ndarray:

@@ -146,12 +146,30 @@ def is_multi_label(table: SnippetTable) -> bool:
 def describe(parts: Parts, table: SnippetTable) -> list[str]:
     """Sentences for the user: how many snippets of which groups are where."""
     lines = []
-    for part in ("train", "val", "test"):
-        rows = parts.split.rows(part)
-        groups = parts.split.groups.get(part, ())
-        named = ", ".join(groups[:6]) + (f" and {len(groups) - 6} more" if len(groups) > 6 else "")
-        lines.append(f"{part}: {len(rows)} snippets" + (f", {parts.by} {named}" if groups else ""))
+    for part, (kind, names) in groups_of(parts, table).items():
+        rows = getattr(parts.split, part)
+        named = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        lines.append(f"{part}: {len(rows)} snippets" + (f", {kind} {named}" if names else ""))
     return [*lines, *parts.split.notes]
+
+
+def groups_of(parts: Parts, table: SnippetTable) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """For each part what its groups are and their names.
+
+    A split of a column, as a data set comes with, knows recordings alone: its subjects say more, where they are known.
+    """
+    from actionprep.datasets.catalogue import natural_key
+
+    found = {}
+    for part in ("train", "val", "test"):
+        kind, names = parts.by, parts.split.groups.get(part, ())
+        subjects = {table.subjects[code] for code in table.recording[parts.split.rows(part)]}
+        if kind == "column":
+            kind = "recording"
+            if subjects and all(subjects):
+                kind, names = "subject", tuple(sorted(subjects, key=natural_key))
+        found[part] = (kind, tuple(names))
+    return found
 
 
 def joined(split: SplitAssignment) -> np.ndarray:

@@ -78,7 +78,12 @@ class Recipe(Settings):
     model: str = option(..., "Name of the model, as 'actiontrain models' lists it.")
     product: str = option("tracks", "What of the store the model reads.")
     epochs: int = option(50, "Passes over the training snippets.", ge=1)
-    min_steps: int = option(0, "Steps at least: few snippets are passed over more often.", ge=0)
+    min_steps: int = option(
+        0,
+        "Steps at least: with few snippets there are more epochs than 'epochs' says, until they make so many steps; "
+        "--epochs and --set epochs=N set it to 0.",
+        ge=0,
+    )
     batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
     accumulate: int = option(1, "Batches whose gradients are added up for one step.", ge=1)
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
@@ -96,7 +101,7 @@ class Recipe(Settings):
     sampler: Literal["shuffle", "balanced"] = option(
         "shuffle", "shuffle: every snippet once an epoch; balanced: as many draws, each class as often as the others."
     )
-    validate_every: int = option(1, "Epochs from one validation to the next.", ge=1)
+    validate_every: int = option(1, "Epochs from one validation to the next; the last epoch has one in any case.", ge=1)
     monitor: Literal["val_loss", "val_accuracy", "val_macro_f1", "val_map"] = option(
         "val_loss", "What chooses the best epoch and ends the run by patience."
     )

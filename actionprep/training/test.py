@@ -283,7 +283,9 @@ def _figures(scores: Scores, dataset: SnippetDataset | _Table, *, repeats: int) 
                 return metrics.top_k(actual[at], scores.probabilities[at], 5)
             return metrics.f1_scores(actual[at], predicted[at], num_classes)[name]
 
-        return metrics.bootstrap(figure, len(rows), groups=groups, repeats=repeats).as_json()
+        drawn = metrics.bootstrap(figure, len(rows), groups=groups, repeats=repeats)
+        is_share = name in ("accuracy", "exact_match", "top5")
+        return metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=is_share).as_json()
 
     figures = metrics.summary(actual, predicted, scores.probabilities)
     each = metrics.per_class(actual, predicted, scores.probabilities)

@@ -1,13 +1,16 @@
 """`actiontrain fit --resume` takes no option that contradicts the run."""
 
 import json
+import os
+import shlex
+import signal
 from pathlib import Path
 
 import pytest
 from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
 
-from actionprep.cli.train import app
+from actionprep.cli.train import app, progress_figures
 
 runner = CliRunner()
 
@@ -115,3 +118,67 @@ def test_resuming_without_a_run_says_how_to_train_one(place, monkeypatch, tmp_pa
     found = runner.invoke(app, ["fit", str(place / "store"), "--resume"])
     assert found.exit_code == 2
     assert "No runs in runs. Train one with 'actiontrain fit'." in found.output
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_training_that_is_stopped_names_the_command_that_goes_on(fit, monkeypatch, kind, code):
+    from actionprep.training.task import ClassifierTask
+
+    plain = ClassifierTask.training_step
+
+    def stopped(self, batch, batch_idx):
+        if self.current_epoch == 1:
+            os.kill(os.getpid(), kind)
+        return plain(self, batch, batch_idx)
+
+    name = f"stopped-{code}"
+    words = ["--recipe", "tiny.toml", "--run", name, "--set", "epochs=3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTask, "training_step", stopped)
+        done = fit(*words)
+    assert done.exit_code == code, done.output
+    root, _, line = done.stderr.strip().rpartition("\n  ")
+    assert root.endswith("Stopped. What was finished is whole. Go on with:")
+    assert "Received SIGTERM" not in done.output
+    assert shlex.split(line)[1:] == [
+        "fit", "store", "--threads", "1", "--recipe", "tiny.toml", "--set", "epochs=3", "--run", name, "--resume",
+    ]  # fmt: skip
+    done = runner.invoke(app, shlex.split(line)[1:])
+    assert done.exit_code == 0, done.output
+    assert "Validation: accuracy" in done.output
+
+
+def test_subjects_is_another_name_of_groups(fit):
+    asked = ("--recipe", "tiny.toml", "--json")
+    found = fit(*asked, "--by", "subject", "--train-subjects", "1", "2", "--val-subjects=3", "--test-subjects", "4")
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["split"]["groups"] == {"train": ["1", "2"], "val": ["3"], "test": ["4"]}
+
+
+def test_no_option_of_the_help_is_cut_at_80_columns():
+    found = runner.invoke(app, ["fit", "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}, terminal_width=80)
+    named = {word.strip("│ ") for line in found.stdout.splitlines() for word in line.split() if "--" in word}
+    for name in ("--train-groups", "--allow-single", "--no-allow-single", "--find-lr"):
+        assert name in named
+    assert not [line for line in found.stdout.splitlines() if "-…" in line]
+
+
+def test_progress_shows_two_figures_as_far_as_there_is_room():
+    figures = {"train_loss": 0.86, "learning_rate": 0.0002, "val_loss": 0.5, "val_accuracy": 0.75, "val_map": 0.1}
+    assert progress_figures(figures, 30) == "loss 0.860  val accuracy 0.750"
+    assert progress_figures(figures, 29) == "loss 0.860"
+    assert progress_figures(figures, 5) == ""
+    assert progress_figures({"train_loss": 1.0}, 30) == "loss 1.000"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["export", "absent"], "runs/absent is no run: it has no run.json. runs has the runs "),
+        (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
+    ],
+)
+def test_what_is_not_there_is_told_before_any_work(fit, words, said):
+    done = runner.invoke(app, words)
+    assert done.exit_code == 2
+    assert said in done.stderr

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from actionprep.cli.train import app
 from actionprep.errors import UserError
-from actionprep.training.checks import OneBatch, _search, find_learning_rate, overfit_one_batch
+from actionprep.training.checks import OneBatch, _repeats, _search, find_learning_rate, overfit_one_batch
 from actionprep.training.parts import SplitChoice
 from actionprep.training.recipes import find_recipe
 
@@ -29,6 +29,22 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     found = _search(rates, losses)
     assert found.suggestion == pytest.approx(1e-3, rel=0.3)
     assert found.highest == pytest.approx(0.1, rel=0.3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_before_the_fall_does_not_choose_the_rate(seed):
+    rates = np.geomspace(1e-6, 1, 100)
+    noise = np.random.default_rng(seed).normal(0, 0.02, 100)
+    # A sharp dip by chance where rates are too low to matter; the fall itself is slow.
+    noise[12:] -= 0.08
+    noise[20:] += 0.08
+    found = _search(rates, 2 - 1 / (1 + 1e-3 / rates) + noise + np.where(rates > 0.1, 5 * rates, 0))
+    assert 1e-4 <= found.suggestion <= 0.1
+
+
+@pytest.mark.parametrize(("num_snippets", "batch", "repeats"), [(8, 16, 4), (12, 16, 3), (200, 16, 2), (200, 32, 1)])
+def test_the_fewer_snippets_a_step_has_the_more_searches_are_averaged(num_snippets, batch, repeats):
+    assert _repeats(num_snippets, batch) == repeats
 
 
 def test_a_rate_that_is_found_is_between_those_tried_and_trains(store, tmp_path):
@@ -118,7 +134,7 @@ def test_the_commands_tell_and_leave_no_run(store, tmp_path, monkeypatch):
     assert "does not learn one batch by heart" in done.output
     done = CliRunner().invoke(app, [*words, "--find-lr"])
     assert done.exit_code == 0, done.output
-    assert "actiontrain fit --set optimizer.learning_rate=" in done.output
+    assert f"fit {store.path} --recipe tiny.toml --threads 1 --set optimizer.learning_rate=" in done.output
     assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*")) == ["learning_rate.csv", "learning_rate.png"]
 
 

@@ -179,6 +179,24 @@ def test_the_best_epoch_is_the_one_with_the_best_figure(store, tmp_path):
     assert read_safely(run.last)["epoch"] == 4
 
 
+def test_the_last_epoch_is_validated_too_and_the_best_one_is_a_validated_one(store, tmp_path):
+    told = []
+    recipe = tiny_recipe(epochs=5, validate_every=3)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tell=told.append, **QUIET)
+    validated = {row["epoch"]: row["val_loss"] for row in run.metrics if "val_loss" in row}
+    assert list(validated) == [2, 4]
+    best = min(validated, key=validated.get)
+    assert read_safely(run.best)["epoch"] == best
+    assert told[-1].startswith("Validation: accuracy ")
+    assert told[-1].endswith(f"in epoch {best + 1}, the best by loss of 2 that were validated.")
+
+
+def test_fewer_epochs_than_from_one_validation_to_the_next_are_validated_once(store, tmp_path):
+    run = fit(store, tiny_recipe(epochs=2, validate_every=10), tmp_path / "run", split=SPLIT, **QUIET)
+    assert ["val_loss" in row for row in run.metrics] == [False, True]
+    assert read_safely(run.best)["epoch"] == 1
+
+
 def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=2, accumulate=3, batch=4), tmp_path / "run", split=SPLIT, **QUIET)
     # 12 or 18 training snippets in batches of 4: the last, shorter group makes a step too
@@ -214,7 +232,13 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
 
 
 def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_path):
-    run = fit(store, tiny_recipe(epochs=1, min_steps=11, batch=6), tmp_path / "run", split=SPLIT, **QUIET)
+    told = []
+    recipe = tiny_recipe(epochs=1, min_steps=11, batch=6)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tell=told.append, **QUIET)
+    assert (
+        f"So few snippets: {len(run.metrics)} epochs instead of 1, to make min_steps = 11 steps (--set min_steps=0 leaves "
+        "the epochs as they are)"
+    ) in told
     steps = read_safely(run.last)["global_step"]
     assert 11 <= steps < 11 + -(-len(run.facts["split"]["rows"]["train"]) // 6)
 

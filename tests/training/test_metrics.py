@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,3 +107,26 @@ def test_alike_samples_of_a_recording_widen_the_interval():
 def test_majority_ignores_missing_votes_and_takes_the_smaller_of_equal_ones():
     assert metrics.majority(np.array([2, 1, -1, 2, 1, -1, -1])) == 1
     assert metrics.majority(np.array([-1, -1])) == -1
+
+
+@pytest.mark.parametrize("right", [0, 3, 8])
+def test_wilson_bounds_are_where_the_score_test_of_a_share_turns(right):
+    bounds = metrics.wilson(right / 8, 8)
+    for bound in bounds:
+        if 0 < bound < 1:
+            assert abs(right / 8 - bound) / math.sqrt(bound * (1 - bound) / 8) == pytest.approx(1.959964, abs=1e-5)
+    assert bounds[0] <= right / 8 <= bounds[1]
+
+
+def test_an_interval_that_cannot_vary_is_replaced_or_left_out():
+    one = metrics.Interval(1.0, 1.0, 1.0)
+    assert metrics.where_it_varies(one, 8, is_share=True).low == pytest.approx(8 / (8 + 1.959964**2))
+    assert math.isnan(metrics.where_it_varies(one, 8, is_share=False).low)
+    other = metrics.Interval(0.5, 0.25, 0.75)
+    assert metrics.where_it_varies(other, 8, is_share=True) is other
+
+
+def test_figures_are_called_what_readers_call_them():
+    assert [metrics.figure_name(name) for name in ("map", "top5", "macro_f1", "accuracy")] == [
+        "mean average precision", "top 5", "macro F1", "accuracy",
+    ]  # fmt: skip

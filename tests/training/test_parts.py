@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from training_fakes import make_store, table_of
 
 from actionprep.errors import UserError
 from actionprep.training.datasets import read_table
-from actionprep.training.parts import SplitChoice, choose_folds, choose_parts, describe
+from actionprep.training.parts import Parts, SplitChoice, choose_folds, choose_parts, describe, groups_of
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +83,17 @@ def test_one_class_only_is_refused(store):
 def test_a_subject_that_does_not_exist_is_named_with_those_that_do(store):
     with pytest.raises(UserError, match=r"No subject '9'\..*There are '1', '2', '3', '4', '5'\."):
         choose_parts(store, read_table(store, "default"), SplitChoice(test=("9",)))
+
+
+def test_a_split_of_a_column_is_told_by_subject_where_subjects_are_known(store):
+    table = read_table(store, "default")
+    names = {"train": ("1", "2"), "val": ("3",), "test": ("4",)}
+    by_subject = choose_parts(store, table, SplitChoice(train=("1", "2"), val=("3",), test=("4",)))
+    recordings = {
+        part: tuple(table.recordings[code] for code in table.recording[by_subject.split.rows(part)]) for part in names
+    }
+    parts = Parts(replace(by_subject.split, groups=recordings), "column", "the stored split 'paper'", "paper")
+    assert groups_of(parts, table) == {part: ("subject", subjects) for part, subjects in names.items()}
+    unknown = replace(table, subjects=("",) * len(table.subjects))
+    assert groups_of(parts, unknown) == {part: ("recording", names) for part, names in recordings.items()}
+    assert describe(parts, table)[0] == f"train: {len(parts.split.train)} snippets, subject 1, 2"
