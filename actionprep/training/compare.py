@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.errors import UserError
+from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
 from actionprep.training import metrics
 from actionprep.training.cost import Cost, measure_cost
 from actionprep.training.fit import differences
 from actionprep.training.fusion import fused_runs
 from actionprep.training.metrics import Interval
-from actionprep.training.run import FACTS, FUSION, Run, write_text
+from actionprep.training.run import FACTS, FUSION, Run, plain, write_text
 from actionprep.training.test import saved_arrays
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Comparison:
 
     def document(self) -> dict[str, Any]:
         """Plain values."""
-        return {"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)}
+        found: dict[str, Any] = plain({"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)})
+        return found
 
     def to_csv(self) -> str:
         """A row a line, figures as they are."""
@@ -311,13 +312,50 @@ def _names(entries: Sequence[_Entry]) -> list[str]:
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
+    """What keeps runs from being compared; what else a store holds does not matter, only what they read."""
     facts = [run.facts for run in runs]
-    notes = []
     if len({tuple(one["labels"]) for one in facts}) > 1:
-        notes.append("These runs have different classes: their figures do not compare.")
-    elif len({one["store_digest"] for one in facts}) > 1 or len({one["snippets"] for one in facts}) > 1:
-        notes.append("These runs were trained on different stores or snippets.")
+        return ["These runs have different classes: their figures do not compare."]
+    notes = []
+    tables: dict[str, list[str]] = {}
+    for run, one in zip(runs, facts, strict=True):
+        tables.setdefault(_snippets_digest(one), []).append(run.folder.name)
+    if len(tables) > 1:
+        notes.append(
+            f"These runs were tested on different snippets, so their figures do not compare: {_apart(tables)}."
+        )
+    products: dict[str, dict[str, list[str]]] = {}
+    for run, one in zip(runs, facts, strict=True):
+        reads = run.recipe.reads
+        made = products.setdefault(f"{reads} and {_snippets_digest(one)}", {})
+        made.setdefault(one["input_digest"], []).append(run.folder.name)
+    for name, made in products.items():
+        if len(made) > 1:
+            product = name.partition(" and ")[0]
+            notes.append(f"The {product} that these runs read are not the same: {_apart(made)}.")
     return notes
+
+
+def _snippets_digest(facts: Mapping[str, Any]) -> str:
+    """The hash of a run's table of snippets; of older runs, which did not keep it, that of the table as it is now."""
+    from actionprep.datasets.store import Store
+
+    if "snippets_digest" in facts:
+        return str(facts["snippets_digest"])
+    try:
+        return str(Store(facts["store"]).item("snippets", facts["snippets"]).digest)
+    except ActionprepError:
+        return f"{facts['store_digest']} {facts['snippets']}"
+
+
+def _apart(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
+    """Names of runs in groups: "a, b | c"."""
+    named = []
+    for names in groups.values():
+        unique = list(dict.fromkeys(names))
+        more = f" and {len(unique) - most} more" if len(unique) > most else ""
+        named.append(", ".join(unique[:most]) + more)
+    return " | ".join(named)
 
 
 @dataclass(frozen=True)
@@ -412,7 +450,8 @@ def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tup
         of_split = [_mean(of_run[which, np.arange(repeats)[:, None]], axis=1) for which in drawn_seeds]
         low, high = np.nanquantile(_mean(np.stack(of_split), axis=0), [0.025, 0.975])
         value = np.mean([np.mean([plain[at][figure][0] for at in seeds]) for seeds in seeds_of])
-        found.append(Interval(float(value), float(low), float(high)))
+        drawn_interval = Interval(float(value), float(low), float(high))
+        found.append(metrics.where_it_varies(drawn_interval, len(names), is_share=figure == 0))
     return found[0], found[1]
 
 
@@ -460,6 +499,8 @@ def _flat(row: Compared) -> Mapping[str, Any]:
 
 
 def _with_bounds(one: Interval) -> str:
+    if one.low != one.low:
+        return f"{one.value * 100:.1f}"
     return f"{one.value * 100:.1f} ({one.low * 100:.1f} to {one.high * 100:.1f})"
 
 

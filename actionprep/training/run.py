@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.mixtures import difference, made_alike, provenance_of
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
 
@@ -61,16 +61,13 @@ class Run:
         run = cls(Path(folder))
         if (run.folder / FUSION).is_file():
             raise UserError(
-                f"{folder} is a fusion of several runs, and this works on one run. Name one of those that {FUSION} in it "
-                "lists; 'actiontrain predict', 'test' and 'compare' take the fusion itself."
+                f"{folder} is a fusion of several runs, and this works on one run. Name one of its runs: "
+                f"{_fused_in(run.folder)}. 'actiontrain predict', 'test' and 'compare' take the fusion itself."
             )
         if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
             raise UserError(f"{folder} holds one run a fold. Name one of them, such as {run.folder / 'fold-01'}.")
         if not (run.folder / FACTS).is_file():
-            raise UserError(
-                f"{folder} is no run: it has no {FACTS}. Runs are made by 'actiontrain fit', in the folder runs of a "
-                "study."
-            )
+            raise UserError(f"{folder} is no run: it has no {FACTS}. {_runs_beside(run.folder)}")
         return run
 
     @property
@@ -162,6 +159,24 @@ class Run:
     def write_json(self, name: str, values: Any) -> None:
         """Write one JSON file."""
         write_text(self.folder / name, _json(values))
+
+
+def _fused_in(folder: Path) -> str:
+    """The runs that a fusion's file names."""
+    try:
+        return ", ".join(str(one) for one in json.loads(_read(folder / FUSION))["runs"])
+    except (ValueError, KeyError, TypeError):
+        return f"those that {FUSION} in it lists"
+
+
+def _runs_beside(folder: Path, most: int = 12) -> str:
+    """What runs lie beside a folder that is none, the last one first; or how to make some."""
+    found = sorted(folder.parent.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    names = [path.parent.name for path in found]
+    if not names:
+        return "Runs are made by 'actiontrain fit', in the folder runs of a study."
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{folder.parent} has the runs {', '.join(names[:most])}{more}.{nearest(folder.name, names)}"
 
 
 @contextlib.contextmanager
@@ -319,15 +334,15 @@ def _read(path: Path) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Values that JSON knows; numbers that are none become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if hasattr(value, "item") and not hasattr(value, "__len__"):
         value = value.item()
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):

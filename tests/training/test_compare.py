@@ -3,17 +3,21 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
+from picture_fakes import moving_square, write_lowres
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.compare import _intervals, _Tested, compare, runs_in
 from actionprep.training.fit import fit, fit_folds
 from actionprep.training.fusion import fuse
 from actionprep.training.parts import SplitChoice
+from actionprep.training.run import Run
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
@@ -155,6 +159,37 @@ def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     assert "These runs have different classes: their figures do not compare." in found.notes
     assert found.rows[0].cost is None
     assert found.figure().axes[0].get_xlabel() == "training, s"
+
+
+def test_what_else_the_store_holds_does_not_matter(place, found, tmp_path):
+    shutil.copytree(place, tmp_path / "place")
+    assert not [note for note in found.notes if "different" in note or "not the same" in note]
+    store = Store(tmp_path / "place/store")
+    write_lowres(store, "added", "0", moving_square((1.0, 0.0), seed=1))
+    run = fit(store, tiny_recipe(epochs=1), tmp_path / "later", split=SPLIT, **QUIET)
+    run_test(run, store, repeats=20)
+    both = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
+    assert run.facts["store_digest"] != Run(place / "runs/seed-0").facts["store_digest"]
+    assert both.notes == ()
+
+
+def test_runs_on_other_snippets_are_named(place, tmp_path):
+    store = make_store(tmp_path / "store", subjects=4)
+    run = fit(store, tiny_recipe(epochs=1), tmp_path / "other", split=SPLIT, **QUIET)
+    run_test(run, store, repeats=20)
+    runs = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
+    [note] = compare(runs, measure=False, repeats=20).notes
+    assert note == (
+        "These runs were tested on different snippets, so their figures do not compare: other | seed-0, seed-1."
+    )
+
+
+def test_all_right_has_the_score_interval_and_no_interval_of_f1():
+    one = _Tested(np.eye(2, dtype=int)[[0, 1, 0]], np.eye(2, dtype=int)[[0, 1, 0]], np.arange(3), several=False)
+    accuracy, macro_f1 = _intervals([one], repeats=50)
+    # Wilson's lower bound of n out of n is n / (n + z^2).
+    assert (accuracy.low, accuracy.high) == pytest.approx((3 / (3 + 1.959964**2), 1.0))
+    assert np.isnan(macro_f1.low)
 
 
 def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
