@@ -141,9 +141,17 @@ def export(
 ) -> None:
     """Write a run's model as one file for other programs, checked to give the same logits."""
     from actionprep.cli import output
-    from actionprep.cli.train import _run
+    from actionprep.cli.train import _run, _run_folder
+    from actionprep.errors import UserError
     from actionprep.training.export import export_run
+    from actionprep.training.fusion import read_fusion
 
+    fused = None if run is None else read_fusion(_run_folder(run, study))
+    if fused is not None:
+        raise UserError(
+            f"{run} is a fusion, and fusions are not exported: export its runs one by one, {', '.join(map(str, fused[0]))}, "
+            "and average their probabilities."
+        )
     made = export_run(_run(run, study), to, out=out)  # type: ignore[arg-type]
     if json:
         output.print_json(made.document())

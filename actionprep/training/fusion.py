@@ -45,6 +45,7 @@ def fuse(
 
     Raises UserError when there are fewer than two runs, or when their snippets, classes or splits differ.
     """
+    from actionprep.training.report import write_report
     from actionprep.training.test import run_test, saved_arrays
 
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
@@ -71,6 +72,7 @@ def fuse(
         FUSION,
         {"runs": [str(run.folder.resolve()) for run in opened], "weights": shares.tolist(), "why": why, "when": now()},
     )
+    write_report(target)
     return Fused(Path(folder), tuple(run.folder for run in opened), tuple(shares.tolist()), tested)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from actionprep.training.run import Run, write_text
+from actionprep.training.run import FUSION, Run, write_text
 
 _COLORS = ("#2f6fdb", "#d9622b", "#2a9d63", "#8a55c9")
 
@@ -21,26 +23,54 @@ def write_report(run: Run) -> None:
 
 def report_html(run: Run) -> str:
     """The page: figures, curves, confusion matrix, tables by class, subject and view, split, settings."""
+    if (run.folder / FUSION).is_file():
+        return _fusion_html(run)
     facts, tested = run.facts, run.tested
     recipe = run.recipe
     sections = [_curves(run.metrics)]
     if tested is not None:
-        confusion = np.load(run.folder / "confusion.npy", allow_pickle=False)
-        sections += [
-            _confusion(confusion, run.labels),
-            _classes(tested["classes"]),
-            _groups("Subjects", "subject", tested.get("subjects")),
-            _groups("Sessions", "session", tested.get("sessions")),
-            _views(tested.get("views")),
-            _calibration(tested.get("calibration")),
-            _thresholds(tested),
-        ]
+        sections += _tested_sections(run, run.labels, tested)
     sections += [_split(facts), _settings(recipe.to_toml(comments=False)), _made(facts)]
-    head = _headline(facts, tested, recipe.name)
+    return _page(run, recipe.name, recipe.doc, _headline(facts, tested, recipe.name), sections)
+
+
+def _fusion_html(run: Run) -> str:
+    """The page of a fusion: what it gave, its runs with their weights, the split that they share."""
+    fusion = json.loads((run.folder / FUSION).read_text(encoding="utf-8"))
+    runs = [Run(Path(one)) for one in fusion["runs"]]
+    facts, tested = runs[0].facts, run.tested
+    assert tested is not None
+    rows = [
+        [Path(one["run"]).name, member.recipe.name, f"{one['weight']:.3f}", _bar(one["accuracy"])]
+        for one, member in zip(tested["alone"], runs, strict=True)
+    ]
+    members = (
+        f"<section><h2>Runs</h2><p>Their probabilities are averaged with these weights: {html.escape(fusion['why'])}.</p>"
+        f"{_table(['run', 'recipe', 'weight', 'accuracy alone'], rows)}</section>"
+    )
+    sections = [members, *_tested_sections(run, runs[0].labels, tested), _split(facts)]
+    doc = f"Fusion of {' + '.join(one.recipe.name for one in runs)}, made {fusion['when']}."
+    return _page(run, "fusion", doc, "".join(_tested_cards(tested)), sections)
+
+
+def _tested_sections(run: Run, labels: Sequence[str], tested: Mapping[str, Any]) -> list[str]:
+    confusion = np.load(run.folder / "confusion.npy", allow_pickle=False)
+    return [
+        _confusion(confusion, labels),
+        _classes(tested["classes"]),
+        _groups("Subjects", "subject", tested.get("subjects")),
+        _groups("Sessions", "session", tested.get("sessions")),
+        _views(tested.get("views")),
+        _calibration(tested.get("calibration")),
+        _thresholds(tested),
+    ]
+
+
+def _page(run: Run, name: str, doc: str, head: str, sections: Sequence[str]) -> str:
     return _PAGE.format(
-        title=html.escape(f"{recipe.name} · {run.folder.name}"),
-        recipe=html.escape(recipe.name),
-        doc=html.escape(recipe.doc),
+        title=html.escape(f"{name} · {run.folder.name}"),
+        recipe=html.escape(name),
+        doc=html.escape(doc),
         head=head,
         sections="\n".join(section for section in sections if section),
     )
@@ -49,31 +79,34 @@ def report_html(run: Run) -> str:
 def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None, recipe: str) -> str:
     split = facts["split"]
     counts = {part: len(split["rows"][part]) for part in ("train", "val", "test")}
-    cards = []
-    if tested is not None:
-        figures, intervals = tested["figures"], tested["intervals"]
-        cards += [
-            _card(
-                "exact match" if "exact_match" in figures else "accuracy",
-                _percent(figures["accuracy"]),
-                _between(intervals["accuracy"]),
-                strong=True,
-            ),
-            _card("macro F1", _percent(figures["macro_f1"]), _between(intervals["macro_f1"])),
-            _card("mean average precision", _percent(figures["map"]), ""),
-        ]
-        if "top5" in figures:
-            cards.append(_card("top 5", _percent(figures["top5"]), _between(intervals["top5"])))
-        if "samples_f1" in figures:
-            cards.append(_card("samples F1", _percent(figures["samples_f1"]), _between(intervals["samples_f1"])))
-        note = f"snippets of {tested['num_recordings']} recordings"
-        cards.append(_card("tested on", f"{tested['num_samples']}", note))
-    else:
+    cards = [] if tested is None else _tested_cards(tested)
+    if tested is None:
         cards.append(_card("not tested yet", "–", "run actiontrain test"))
     cards.append(_card("trained on", f"{counts['train'] + counts['val']}", f"snippets, {counts['val']} of them val"))
     if facts.get("train_seconds") is not None:
         cards.append(_card("training took", _duration(facts["train_seconds"]), f"seed {facts['seed']}"))
     return "".join(cards)
+
+
+def _tested_cards(tested: Mapping[str, Any]) -> list[str]:
+    figures, intervals = tested["figures"], tested["intervals"]
+    cards = [
+        _card(
+            "exact match" if "exact_match" in figures else "accuracy",
+            _percent(figures["accuracy"]),
+            _between(intervals["accuracy"]),
+            strong=True,
+        ),
+        _card("macro F1", _percent(figures["macro_f1"]), _between(intervals["macro_f1"])),
+        _card("mean average precision", _percent(figures["map"]), ""),
+    ]
+    if "top5" in figures:
+        cards.append(_card("top 5", _percent(figures["top5"]), _between(intervals["top5"])))
+    if "samples_f1" in figures:
+        cards.append(_card("samples F1", _percent(figures["samples_f1"]), _between(intervals["samples_f1"])))
+    note = f"snippets of {tested['num_recordings']} recordings"
+    cards.append(_card("tested on", f"{tested['num_samples']}", note))
+    return cards
 
 
 def _card(name: str, value: str, note: str, *, strong: bool = False) -> str:
@@ -297,13 +330,19 @@ def _points(share: float) -> str:
 
 def _split(facts: Mapping[str, Any]) -> str:
     split = facts["split"]
-    rows = [
-        [part, len(split["rows"][part]), ", ".join(split["groups"].get(part, [])[:30])]
-        for part in ("train", "val", "test")
-    ]
+    shown = split.get("shown") or {
+        part: {"by": split["by"], "names": split["groups"].get(part, [])} for part in ("train", "val", "test")
+    }
+    rows = [[part, len(split["rows"][part]), _few(one["names"])] for part, one in shown.items()]
+    by = next((one["by"] for one in shown.values() if one["names"]), split["by"])
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in split["notes"])
-    table = _table(["part", "snippets", split["by"]], rows)
+    table = _table(["part", "snippets", by], rows)
     return f"<section><h2>Split</h2><p>{html.escape(split['why'])}</p>{table}{notes}</section>"
+
+
+def _few(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _settings(toml: str) -> str:
@@ -345,7 +384,7 @@ def _percent(value: float | None) -> str:
 
 def _between(interval: Mapping[str, float | None]) -> str:
     if interval["low"] is None or interval["high"] is None:
-        return ""
+        return "too little varies for an interval"
     return f"95 % interval {interval['low'] * 100:.1f} to {interval['high'] * 100:.1f}"
 
 

@@ -102,6 +102,17 @@ def test_what_works_on_one_run_says_that_a_fusion_is_several(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     with pytest.raises(UserError, match=r"fused is a fusion of several runs, and this works on one run\. Name one of"):
         fuse([runs[0], made.folder], tmp_path / "again", weights="equal")
+    done = CliRunner().invoke(app, ["export", str(made.folder)])
+    assert done.exit_code == 2
+    named = ", ".join(str(run.folder) for run in runs)
+    assert f"is a fusion, and fusions are not exported: export its runs one by one, {named}, and average" in done.stderr
+
+
+def test_a_fusion_has_a_report_with_its_runs_and_weights(runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights=(3, 1))
+    page = (made.folder / "report.html").read_text(encoding="utf-8")
+    for text in (*(run.folder.name for run in runs), "0.750", "0.250", "Confusion", "Classes", "tested on"):
+        assert f">{text}<" in page
 
 
 def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
