@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -187,6 +188,27 @@ def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> None:
             ) from error
         assert made is not None
         made.save(str(path), external_data=False)
+    _name_batch_axis(path)
+
+
+def _name_batch_axis(path: Path) -> None:
+    """Call the first axis of inputs and logits `batch`: the exporter gives it a symbol's number."""
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    symbols = {one.type.tensor_type.shape.dim[0].dim_param for one in graph.input if one.type.tensor_type.shape.dim} - {
+        "",
+        "batch",
+    }
+    if not symbols:
+        return
+    word = re.compile(rf"\b({'|'.join(map(re.escape, sorted(symbols)))})\b")
+    for one in (*graph.input, *graph.output, *graph.value_info):
+        for dim in one.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = word.sub("batch", dim.dim_param)
+    onnx.save(model, path)
 
 
 def _run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -120,6 +120,10 @@ def test_a_run_is_exported_to_onnx(run, tmp_path):
     made = export_run(run, out=tmp_path / "it.onnx")
     assert made.difference < 1e-4
     assert json.loads((tmp_path / "it.json").read_text())["format"] == "onnx"
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "it.onnx"), providers=["CPUExecutionProvider"])
+    assert {one.shape[0] for one in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
 
 
 class Branching(nn.Module):
