@@ -901,6 +901,12 @@ def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list
 
     Raises UserError for a folder without videos, and for files beside folders where it is not clear what belongs together.
     """
+    missing = [
+        str(one) for one in given if not any(Path(path).exists() for path in (one, str(one).partition("=")[2] or one))
+    ]
+    if missing:
+        # Before any model is loaded, which takes its time.
+        raise UserError(f"No such video: {', '.join(missing)}.")
     from actionprep.datasets.catalogue import natural_key
     from actionprep.datasets.layouts import VIDEO_SUFFIXES
     from actionprep.training.predict import open_models, views_of

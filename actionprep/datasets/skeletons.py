@@ -164,7 +164,8 @@ def skeleton(name: str | Skeleton) -> Skeleton:
     layouts = _built_in()
     if key not in layouts:
         names = skeleton_names()
-        near = nearest(key, layouts) or nearest(key.rstrip("0123456789_"), layouts)
+        turned = next((one for one in layouts if sorted(one) == sorted(key)), None)  # coco71, say
+        near = nearest(turned or key, layouts) or nearest(key.rstrip("0123456789_"), layouts)
         raise UserError(
             f"Unknown skeleton '{name}'.{near} Known: {', '.join(names)}; "
             "or give the path of a layout of your own, a file that ends in .toml."

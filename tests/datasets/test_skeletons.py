@@ -193,3 +193,8 @@ def test_a_wrong_layout_file_says_what_is_wrong(tmp_path, text, message):
 def test_a_layout_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"No skeleton layout at .*gone\.toml"):
         skeleton(str(tmp_path / "gone.toml"))
+
+
+def test_turned_digits_name_the_layout_that_has_them():
+    with pytest.raises(UserError, match=r"Unknown skeleton 'coco71'\. Did you mean 'coco17'\?"):
+        skeleton("coco71")

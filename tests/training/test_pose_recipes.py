@@ -188,3 +188,9 @@ def test_imported_poses_cannot_be_made_of_a_video(tmp_path):
     with pytest.raises(UserError, match="trained on an imported pose, which cannot be made from a video") as caught:
         pipeline_settings(open_checkpoint(run))
     assert "actionprep pose --backend" in str(caught.value)
+
+
+def test_a_skeleton_that_does_not_exist_is_refused_with_the_settings():
+    with pytest.raises(UserError, match=r"input\.skeleton.*Did you mean 'coco17'") as caught:
+        find_recipe("skeleton-tcn").changed({"input.skeleton": "coco71"})
+    assert "coco71" in str(caught.value)

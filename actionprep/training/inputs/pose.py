@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from actionprep.datasets.skeletons import Skeleton, skeleton
 from actionprep.errors import UserError
@@ -42,6 +43,14 @@ class PoseSampling(JointAugmentation):
     skeleton: str | None = option(None, "Layout that joints are converted to; not set: as stored.")
     min_score: float = option(0.0, "Joints with a lower score are missing.", ge=0)
     memory: float = option(8.0, "GiB that poses may take in memory; more are read from the store as needed.", gt=0)
+
+    @field_validator("skeleton")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        # A file may have moved since a checkpoint named it: it is read when it is needed.
+        if name is not None and not name.endswith(".toml"):
+            skeleton(name)
+        return name
 
 
 class PoseInput(PoseSampling):
