@@ -191,6 +191,6 @@ def test_imported_poses_cannot_be_made_of_a_video(tmp_path):
 
 
 def test_a_skeleton_that_does_not_exist_is_refused_with_the_settings():
-    with pytest.raises(UserError, match=r"input\.skeleton.*Did you mean 'coco17'") as caught:
+    with pytest.raises(UserError, match=r"'skeleton' in \[input\].*Did you mean 'coco17'") as caught:
         find_recipe("skeleton-tcn").changed({"input.skeleton": "coco71"})
     assert "coco71" in str(caught.value)
