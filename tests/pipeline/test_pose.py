@@ -170,7 +170,7 @@ def test_poses_are_converted_on_request_and_say_what_was_lost(tmp_path, corners)
         ({"backend": "import", "boxes": "masks"}, 'imported poses need no boxes, got boxes = "masks"'),
         ({"smooth": "savgol", "savgol_window": 6}, "an odd window longer than its order, got savgol_window 6"),
         ({"skeleton": "coco71"}, r"Unknown skeleton 'coco71'\. Did you mean 'coco18'\?"),
-        ({"backend": "mediapip"}, "Input should be 'mediapipe', 'mmpose', 'vitpose' or 'import'"),
+        ({"backend": "mediapip"}, "Give 'mediapipe', 'mmpose', 'vitpose' or 'import'. Did you mean 'mediapipe'?"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):

@@ -15,6 +15,7 @@ from actionprep.training.draws import Draws
 from actionprep.training.inputs._stored_volumes import StoredVolumes
 from actionprep.training.inputs.base import Batch
 from actionprep.training.inputs.pose import PoseSamples, PoseSampling, frames_end
+from actionprep.training.joint_augmentation import body_frame
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +58,12 @@ class HeatmapsInput(PoseSampling):
     compact: bool = option(True, "Crop to the people of the snippet; else the whole image is shown.")
     padding: float = option(0.25, "How much the box around the people is widened, as a share of its side.", ge=0)
     square: bool = option(True, "Make that box square.")
+    reach: float = option(
+        0.0,
+        "0: that box is tight around the people, as published; else it reaches so many body sizes to each side of the mean "
+        "joint, whatever the pose, so that a hand above the head does not shrink the rest.",
+        ge=0,
+    )
     crop_area: tuple[float, float] = option(
         (0.56, 1.0), "In training a random part of the box: smallest and largest share of its area."
     )
@@ -239,7 +246,11 @@ class HeatmapsReader(PoseSamples):
         xy, seen = torch.stack([one for one, _ in flat], 2), torch.stack([one for _, one in flat], 2)
         samples = xy.shape[0]
         xy, seen = xy.flatten(0, 2), seen.flatten(0, 2)
-        if settings.compact:
+        if settings.compact and settings.reach:
+            # Planes of one pose are shown at one scale.
+            sizes = body_frame(points, score)[1] if self.dims == 3 and not settings.camera else None
+            boxes = torch.stack([_body_box(*one, settings.reach, sizes) for one in flat], 2).flatten(0, 2)
+        elif settings.compact:
             boxes = _boxes(xy, seen, padding=settings.padding, square=settings.square)
         else:
             boxes = self._image_boxes(batch["image_size"])
@@ -276,6 +287,18 @@ class HeatmapsReader(PoseSamples):
 
 
 INPUT = HeatmapsReader
+
+
+def _body_box(xy: Tensor, score: Tensor, reach: float, sizes: Tensor | None) -> Tensor:
+    """(B, V, 4) squares around the mean joint of each view of xy (B, V, M, T, K, 2).
+
+    sizes (B, V): body sizes; None: those in these pictures.
+    """
+    import torch
+
+    centre, size = body_frame(xy, score)
+    half = reach * (size if sizes is None else sizes)[..., None]
+    return torch.cat([centre - half, centre + half], -1)
 
 
 def _boxes(xy: Tensor, score: Tensor, *, padding: float, square: bool) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import ActionprepError, UserError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -146,7 +146,8 @@ def build_model(name: str, *, num_classes: int, **sizes: Any) -> nn.Module:
             raise ValueError(f"{few[0]} is at least 1")
         return builder(num_classes=num_classes, **settings)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        if not sizes:
+        # A model's own words for what it cannot be are better.
+        if not sizes or isinstance(error, ActionprepError):
             raise
         given = ", ".join(f"{key} = {value!r}" for key, value in sizes.items())
         raise UserError(

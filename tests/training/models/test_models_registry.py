@@ -116,6 +116,11 @@ def test_sizes_that_a_model_cannot_have_are_refused_with_the_reason(name, sizes,
     assert str(caught.value).startswith(f"Model '{name}' cannot be built with the sizes {reason}")
 
 
+def test_a_models_own_words_for_its_sizes_are_kept():
+    with pytest.raises(UserError, match=r"^Attention heads share the model's width evenly, and 5 heads do not divide"):
+        build_model("timesformer", num_classes=3, heads=5)
+
+
 def test_sizes_that_begin_at_zero_may_be_zero():
     sizes = {"read_at": 0, "apply_at": 0, "size": (8, 32, 32), "width_multiplier": 0.0625}
     assert build_model("i3d-transformer-resizer", num_classes=3, **sizes) is not None
