@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
-from actionprep.training import calibration, metrics
+from actionprep.training import calibration, memory, metrics
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.run import TESTED, VALIDATED, Run, input_digest, now
 
@@ -209,6 +210,30 @@ def _leaves_out_views(reader: ProductReader) -> bool:
     return type(reader).without_views is not ProductReader.without_views
 
 
+def _within_memory(score: Callable[..., Scores]) -> Callable[..., Scores]:
+    """Let scoring take no more snippets at a time than training did, and say what to do when memory runs out even so."""
+
+    @functools.wraps(score)
+    def scored(checkpoint: Checkpoint, dataset: SnippetDataset, *, batch: int = 32, **options: Any) -> Scores:
+        batch = min(batch, checkpoint.recipe.batch)
+        try:
+            return score(checkpoint, dataset, batch=batch, **options)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            device = next(checkpoint.model.parameters()).device.type
+            tries = [f"train with a smaller batch ({batch} here), which tests use too"] if batch > 1 else []
+            tries += ["test with --device cpu"] if device != "cpu" else []
+            tries += ["let the model see fewer frames or smaller pictures"]
+            raise UserError(
+                f"Out of memory on {device} while {batch} snippet{'s were' if batch > 1 else ' was'} scored at a time "
+                f"({memory.reason(error)}).\nTry one of: {'; '.join(tries)}."
+            ) from None
+
+    return scored
+
+
+@_within_memory
 def score(
     checkpoint: Checkpoint,
     dataset: SnippetDataset,
