@@ -210,14 +210,14 @@ def _leaves_out_views(reader: ProductReader) -> bool:
     return type(reader).without_views is not ProductReader.without_views
 
 
-def _within_memory(score: Callable[..., Scores]) -> Callable[..., Scores]:
-    """Let scoring take no more snippets at a time than training did, and say what to do when memory runs out even so."""
+def _checked(score: Callable[..., Scores]) -> Callable[..., Scores]:
+    """Let scoring take no more snippets at a time than training did; tell when memory runs out, and answers that are nan."""
 
     @functools.wraps(score)
     def scored(checkpoint: Checkpoint, dataset: SnippetDataset, *, batch: int = 32, **options: Any) -> Scores:
         batch = min(batch, checkpoint.recipe.batch)
         try:
-            return score(checkpoint, dataset, batch=batch, **options)
+            found = score(checkpoint, dataset, batch=batch, **options)
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):
                 raise
@@ -229,11 +229,25 @@ def _within_memory(score: Callable[..., Scores]) -> Callable[..., Scores]:
                 f"Out of memory on {device} while {batch} snippet{'s were' if batch > 1 else ' was'} scored at a time "
                 f"({memory.reason(error)}).\nTry one of: {'; '.join(tries)}."
             ) from None
+        lost = found.rows[~np.isfinite(found.logits).all(axis=1)].tolist()
+        if lost:
+            table = dataset.table
+            named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in lost[:5]]
+            raise UserError(
+                f"{checkpoint.path.name} answers {len(lost)} of {len(found.rows)} snippets with what is no number: "
+                f"{'; '.join(named)}{' …' if len(lost) > 5 else ''}.\n"
+                + (
+                    "Its weights are broken: train anew, with a lower rate or optimizer.gradient_clip."
+                    if len(lost) == len(found.rows)
+                    else "Their input must hold such numbers: look at these items with 'actionprep verify'."
+                )
+            )
+        return found
 
     return scored
 
 
-@_within_memory
+@_checked
 def score(
     checkpoint: Checkpoint,
     dataset: SnippetDataset,

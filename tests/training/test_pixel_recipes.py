@@ -245,6 +245,24 @@ def test_a_test_takes_no_more_at_a_time_than_training_did_and_says_when_memory_r
     )
 
 
+def test_a_snippet_that_is_answered_with_no_number_is_named(stores, tmp_path, monkeypatch):
+    run = fit(stores["lowres"], tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
+    forward = PixelClassifier.forward
+
+    def broken(self, clip, view_valid=None):
+        logits = forward(self, clip, view_valid)
+        logits[1, 0] = float("nan")
+        return logits
+
+    monkeypatch.setattr(PixelClassifier, "forward", broken)
+    with pytest.raises(UserError) as caught:
+        run_test(run, repeats=5)
+    assert str(caught.value) == (
+        "best.ckpt answers 1 of 3 snippets with what is no number: s4_right_0 at 0.00 s.\nTheir input must hold such "
+        "numbers: look at these items with 'actionprep verify'."
+    )
+
+
 def test_classes_that_changed_since_the_training_are_refused(tmp_path):
     store = make_picture_store(tmp_path / "store", subjects=4)
     run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
