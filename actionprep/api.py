@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
@@ -628,37 +629,43 @@ def import_poses(
                 f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
                 "skeleton data sets without videos."
             )
-        _import_for_videos(study, paths, format, layout, coordinates)
-        return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
+        with _settings_kept_on(UserError, place):
+            _import_for_videos(study, paths, format, layout, coordinates)
+            return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if missing or not paths:
         raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
     files = tuple(place.relative(Path(path).expanduser()) for path in paths)
-    before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
-    if before is not None:
-        known = place.study.poses
-        for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
-            place.change("study", key, value)
-        study = Study(place)
-    else:
-        settings = StudySettings.read(
-            {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
-        )
-        notes = {"pose": "backend: the poses are imported; this study has no videos."}
-        study = Study(
-            init_study(root, settings, chosen={"pose": {"backend": "import"}}, models=settings_models(), notes=notes)
-        )
-    try:
-        study.scan()
-    except ActionprepError:
-        # What could not be read must not stand in the way of the next import.
-        if before is None:
-            place.settings_file.unlink()
+    with _settings_kept_on(ActionprepError, place):
+        if place.settings_file.is_file():
+            known = place.study.poses
+            for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
+                place.change("study", key, value)
+            study = Study(place)
         else:
-            place.settings_file.write_bytes(before)
-        raise
+            settings = StudySettings.read(
+                {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
+            )
+            notes = {"pose": "backend: the poses are imported; this study has no videos."}
+            chosen_pose = {"pose": {"backend": "import"}}
+            study = Study(init_study(root, settings, chosen=chosen_pose, models=settings_models(), notes=notes))
+        study.scan()
     report = study.build("pose", workers=workers, progress=progress)
     return ImportedPoses(study, report, *store_official_splits(study))
+
+
+@contextmanager
+def _settings_kept_on(error: type[ActionprepError], place: StudyFolder) -> Iterator[None]:
+    """Put the settings file back as it was when this error comes: what could not be read must not stand in the way."""
+    before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
+    try:
+        yield
+    except error:
+        if before is not None:
+            place.settings_file.write_bytes(before)
+        else:
+            place.settings_file.unlink(missing_ok=True)
+        raise
 
 
 def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, skeleton: str, coordinates: str) -> None:

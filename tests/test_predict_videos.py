@@ -44,10 +44,11 @@ def runs(tmp_path_factory):
                 item.write("time", np.arange(12) / 10, axes=("time",))
     write_snippets(store, table_of(names, labels, [name[:2] for name in names], seconds=1.2))
     split = SplitChoice(train=("s0", "s1"), test=("s2",), val_share=0.0)
-    return [
-        fit(store, tiny_pixels(epochs=1, input__frames=8, seed=seed), folder / f"run-{seed}", split=split, tensorboard=False)
+    recipes = [
+        tiny_pixels(epochs=6, input__frames=8, optimizer__learning_rate=5e-3, seed=seed, name=f"run-{seed}")
         for seed in (0, 1)
-    ]  # fmt: skip
+    ]
+    return [fit(store, one, folder / one.name, split=split, tensorboard=False) for one in recipes]
 
 
 def filmed(path: Path, motion: str = "right") -> Path:
@@ -125,3 +126,59 @@ def test_folders_are_recordings_of_a_run_of_several_views(runs, tmp_path, monkey
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"No videos in .*empty: looked there for \.3gp"):
         group_videos(runs[0].folder, [tmp_path / "empty"])
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "timeline.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def told(runs, tmp_path_factory):
+    """A function that predicts one film with some options: its document and the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("told")
+    moves = moving_square(MOTIONS["right"], size=(48, 64), seed=0)
+    film = write_video(folder / "film.avi", np.concatenate([moves, 0 * moves]), rate=10, codec="mpeg4")
+
+    def predict(*words: str) -> tuple[dict, Path]:
+        out = folder / "-".join(("out", *words))
+        given = ["predict", str(film), "--run", str(runs[0].folder), "--out", str(out), "--device", "cpu"]
+        done = CliRunner().invoke(app, [*given, "--length", "600", "--stride", "300", *words, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout), out
+
+    return predict
+
+
+def test_labels_that_are_less_probable_than_the_threshold_are_not_said(told):
+    every, folder = told()
+    assert [one["label"] for one in every["segments"]] == [row["label"] for row in rows_of(folder)]
+    with open(folder / "windows.csv", newline="", encoding="utf-8") as file:
+        windows = [(float(row["onset"]), float(row["offset"]), [float(row[label]) for label in MOTIONS])
+                   for row in csv.DictReader(file)]  # fmt: skip
+
+    def most(instant: float) -> float:
+        return float(np.mean([row for onset, offset, row in windows if onset <= instant < offset], axis=0).max())
+
+    instants = np.arange(windows[0][0], windows[-1][1], 0.3) + 0.1
+    threshold = (max(map(most, instants)) + min(map(most, instants))) / 2
+    some, folder = told("--threshold", f"{threshold:.4f}")
+    said = [any(one["onset"] <= instant < one["offset"] for one in some["segments"]) for instant in instants]
+    assert said == [most(instant) >= threshold for instant in instants]
+    assert True in said
+    assert False in said
+    assert all(float(row["probability"]) >= threshold - 1e-4 for row in rows_of(folder))
+    nothing, folder = told("--threshold", "0.9999")
+    assert nothing["segments"] == rows_of(folder) == []
+
+
+def test_segments_shorter_than_the_least_length_are_left_out(told):
+    every, _ = told()
+    lengths = [one["offset"] - one["onset"] for one in every["segments"]]
+    shown, folder = told("--min-length", str(max(lengths) * 1000 - 1))
+    assert [one["offset"] - one["onset"] for one in shown["segments"]] == [
+        one for one in lengths if one == max(lengths)
+    ]
+    assert len(rows_of(folder)) == len(shown["segments"])
+    nothing, folder = told("--min-length", str(max(lengths) * 1000 + 1))
+    assert nothing["segments"] == rows_of(folder) == []

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
-from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, StudyOption, guarded, settings_parameters
+from actionprep.cli.options import (
+    DebugOption,
+    JsonOption,
+    ManyValuesCommand,
+    PlainGroup,
+    StudyOption,
+    guarded,
+    settings_parameters,
+)
 
 if TYPE_CHECKING:
     from actionprep.api import Study
@@ -45,7 +53,7 @@ SkipOption = Annotated[
 ]
 
 
-class StageGroup(TyperGroup):
+class StageGroup(PlainGroup):
     """Adds one command for each stage file, and imports a stage only when its command is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -226,7 +234,7 @@ def init(
     output.print_next("actionprep scan", "reads every video once and lists what is wrong")
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def scan(
     study: StudyOption = None,
@@ -272,7 +280,7 @@ def scan(
     output.print_next("actionprep plan", "what a build would do")
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def config(
     study: StudyOption = None,
@@ -285,7 +293,7 @@ def config(
     print(render_settings(_open(study).settings, comments=comments), end="")
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def doctor(
     install: Annotated[
@@ -325,7 +333,7 @@ def doctor(
     )
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the layouts, annotation formats and pose formats that are read."""
@@ -451,7 +459,7 @@ def build(
     )  # fmt: skip
 
 
-@app.command(rich_help_panel=BUILD)
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show what the store holds, what is quarantined and why, and what a build would still do."""
@@ -503,7 +511,7 @@ def _otherwise(product: str, differing: list[dict[str, Any]]) -> str:
     )
 
 
-@app.command(rich_help_panel=BUILD)
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def verify(
     study: StudyOption = None,
@@ -548,7 +556,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=BUILD)
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def digest(study: StudyOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Print one hash of all content: equal for equal builds."""
@@ -561,7 +569,7 @@ def digest(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
         print(store.digest())
 
 
-@app.command(rich_help_panel=BUILD)
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def gc(
     study: StudyOption = None,
@@ -712,11 +720,11 @@ def import_(
             output.print_next("actionprep snippets", "makes a sample of each labelled recording")
         else:
             output.print_next("actionprep show pose", "draws them over the videos")
-    if not report.ok and not report.built and not report.done:
+    if not report.ok:
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder to make; must not hold a study yet.")],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from actionprep.cli import train_runs
-from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, StudyOption, guarded
+from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, PlainGroup, StudyOption, guarded
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import Store
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WORK, KNOW = "Train and use", "Know what there is"
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Train action classifiers on a store that actionprep built.",
     no_args_is_help=True,
     add_completion=False,
@@ -96,6 +97,7 @@ def fit(
 ) -> None:
     """Train the recipe that suits what the store holds, on a checked split."""
     from actionprep.cli import output
+    from actionprep.settings import COMMAND_LINE
     from actionprep.training.fit import fit as train
     from actionprep.training.fit import fit_folds, parts_of_run
     from actionprep.training.run import Run
@@ -109,7 +111,7 @@ def fit(
             **{name: tuple(given) if given else None for name, given in
                (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
         },
-        where="the command line",
+        where=COMMAND_LINE,
     )  # fmt: skip
     given = {**settings.changes, **_changes(changes)}
     if epochs is not None:
@@ -340,7 +342,7 @@ for _command in (train_runs.compare, train_runs.sweep, train_runs.export, train_
     app.command(rich_help_panel=WORK, cls=ManyValuesCommand)(_command)
 
 
-@app.command(rich_help_panel=KNOW)
+@app.command(rich_help_panel=KNOW, cls=ManyValuesCommand)
 @guarded
 def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List every model with what it reads, its size and its source."""
@@ -383,7 +385,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     )
 
 
-@app.command(rich_help_panel=KNOW)
+@app.command(rich_help_panel=KNOW, cls=ManyValuesCommand)
 @guarded
 def recipes(
     name: Annotated[
@@ -453,6 +455,9 @@ def split_of(settings: TrainSettings) -> Any:
     )
 
 
+_CHANGES = "the changes to the recipe (--set, or changes under [train])"
+
+
 def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> tuple[Any, str]:
     from actionprep.training.recipes import choose_recipe, find_recipe
 
@@ -462,7 +467,7 @@ def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> t
     else:
         chosen, why = find_recipe(settings.recipe), "as asked for"
     changes = {"seed": settings.seed, **changes}
-    return chosen.changed(changes, where="the command line"), why
+    return chosen.changed(changes, where=_CHANGES), why
 
 
 def _recipe_of(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
@@ -471,10 +476,10 @@ def _recipe_of(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
     from actionprep.training.run import FACTS, Run
 
     if not (run / FACTS).exists() or (name is not None and name != Run.open(run).recipe.name):
-        return "auto" if name is None else find_recipe(name).changed(changes, where="the command line")
+        return "auto" if name is None else find_recipe(name).changed(changes, where=_CHANGES)
     begun = Run.open(run).recipe
     # Epochs that were asked for take min_steps with them, and so they did when the run began.
-    return begun.changed({"min_steps": begun.min_steps, **changes}, where="the command line") if changes else "auto"
+    return begun.changed({"min_steps": begun.min_steps, **changes}, where=_CHANGES) if changes else "auto"
 
 
 def _check_name(run: str | None, processes: int) -> None:
@@ -760,15 +765,19 @@ def _epochs(*, quiet: bool) -> Any:
             TextColumn("{task.fields[figures]}", style="cyan"), console=output.error_console, disable=quiet,
         )  # fmt: skip
         tasks: dict[Any, Any] = {}
-        with bar:
 
-            def on_epoch(report: Any) -> None:
-                if report.phase not in tasks or report.epoch == 0:
-                    tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
-                figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
-                bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
+        def on_epoch(report: Any) -> None:
+            bar.start()  # not before, or an error of the beginning would stand below an empty line
+            if report.phase not in tasks or report.epoch == 0:
+                tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
+            bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
 
+        try:
             yield on_epoch
+        finally:
+            if tasks:
+                bar.stop()
 
     return show()
 

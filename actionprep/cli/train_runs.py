@@ -88,14 +88,13 @@ def sweep(
     """Train and test recipes × settings × seeds (× folds or splits) and compare them; what is done is not done again."""
     from actionprep.cli import output
     from actionprep.cli.train import _Place, group_of, split_of
+    from actionprep.settings import COMMAND_LINE
     from actionprep.training.recipes import choose_recipe
     from actionprep.training.sweep import sweep as train_all
 
     _check_parts(folds=folds, split=split, splits=splits)
     where = _Place.find(store, study)
-    settings = where.settings.with_changes(
-        {"device": device, "threads": threads, "split": split}, where="the command line"
-    )
+    settings = where.settings.with_changes({"device": device, "threads": threads, "split": split}, where=COMMAND_LINE)
     chosen = recipes or [choose_recipe(where.store).recipe.name if settings.recipe == "auto" else settings.recipe]
     tell = (lambda _: None) if json else output.note
     found = train_all(

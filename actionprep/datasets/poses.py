@@ -27,7 +27,7 @@ class PoseSequence:
     bbox        (T, M, 4) float32: left, top, right, bottom of the person, in the units of x and y; zeros where absent.
     track_id    (T, M) int64: one number a person, the same in all frames; -1 where nobody is, or persons are not
                 linked yet.
-    filled      (T, M) bool: joints made by interpolation or smoothing across a gap, not seen.
+    filled      (T, M, K) bool: joints made by interpolation across a gap, not seen.
     skeleton    name of the layout, or the path of a layout file.
     image_size  (height, width) of the source image in px, or None where it is unknown.
     frame_index (T) int64: numbers of the frames in the view.
@@ -65,7 +65,8 @@ class PoseSequence:
 
         keypoints (T, M, K, C), or (T, K, C) for one person. Without a score, a joint is missing where all its
         coordinates are 0 or one is NaN, else its score is 1. NaN coordinates count as missing only where the score is
-        0, NaN or not given. Without boxes, a box is that of the joints seen.
+        0, NaN or not given. Without boxes, a box is that of the joints seen. filled (T, M) stands for all joints of a
+        person.
 
         where: what to name in errors, for example the file. Raises InputProblem that says which array is wrong and how.
         """
@@ -117,7 +118,7 @@ class PoseSequence:
             track_id=np.full((frames, persons), -1, np.int64)
             if track_id is None
             else _whole(track_id, "track_id", where),
-            filled=np.zeros((frames, persons), bool) if filled is None else _numbers(filled, "filled", where) != 0,
+            filled=_filled(filled, seen, where),
             skeleton=skeleton,
             image_size=None if image_size is None else _size(image_size, where),
             frame_index=np.arange(frames) if frame_index is None else _whole(frame_index, "frame_index", where),
@@ -126,7 +127,7 @@ class PoseSequence:
         for name, array, shape in (
             ("bbox", sequence.bbox, (frames, persons, 4)),
             ("track_id", sequence.track_id, (frames, persons)),
-            ("filled", sequence.filled, (frames, persons)),
+            ("filled", sequence.filled, seen.shape),
             ("frame_index", sequence.frame_index, (frames,)),
             ("time", sequence.time, (frames,)),
         ):
@@ -174,7 +175,10 @@ class PoseSequence:
     def with_skeleton(self, target: str) -> tuple[PoseSequence, Conversion]:
         """These poses in another layout, and what the conversion kept, derived, missed and lost."""
         points, score, done = convert(self.keypoints, self.score, self.skeleton, target)
-        return replace(self, keypoints=points, score=score, skeleton=target), done
+        # What was made of a joint that was filled in is filled in too.
+        _, sure, _ = convert(self.keypoints, np.where(self.filled, 0, self.score), self.skeleton, target)
+        filled = (score > 0) & (sure <= 0)
+        return replace(self, keypoints=points, score=score, filled=filled, skeleton=target), done
 
     def require_image_size(self, purpose: str) -> tuple[int, int]:
         """The image size, or a UserError that says what needs it and how to give it."""
@@ -233,6 +237,13 @@ def pack_persons(
             keypoints[t, m] = person[:, :dimensions]
             score[t, m] = person[:, dimensions]
     return keypoints, score
+
+
+def _filled(filled: ArrayLike | None, seen: NDArray[Any], where: str) -> NDArray[np.bool_]:
+    if filled is None:
+        return np.zeros(seen.shape, bool)
+    marked = _numbers(filled, "filled", where) != 0
+    return marked[..., None] & (seen > 0) if marked.shape == seen.shape[:2] else marked
 
 
 def _layout(name: str) -> Any:

@@ -288,11 +288,11 @@ def test_wrong_settings_are_one_paragraph_and_exit_code_2(study: Study, setting:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("track", "--grid", "many"), "Invalid value for '--grid'"),
-        (("track", "--grid", "0"), "Wrong value for 'grid' in the command line: got 0."),
-        (("snippets", "--rule", "best"), "'best' is not one of"),
-        (("snippets", "--iou", "2"), "Wrong value for 'iou' in the command line: got 2.0."),
-        (("track", "--gird", "5"), "No such option: --gird"),
+        (("track", "--grid", "many"), "Wrong value for --grid: got 'many'. Give a whole number."),
+        (("track", "--grid", "0"), "Wrong value for --grid: got 0. Give 1 or more. (Grid size G"),
+        (("snippets", "--rule", "best"), "Wrong value for --rule: got 'best'. Give one of 'coverage'"),
+        (("snippets", "--iou", "2"), "Wrong value for --iou: got 2.0. Give 1 or less. (A window gets a label"),
+        (("track", "--gird", "5"), "track has no option --gird. Did you mean '--grid'?"),
     ],
 )
 def test_a_wrong_option_is_refused_with_exit_code_2(study: Study, words: tuple[str, ...], said: str) -> None:

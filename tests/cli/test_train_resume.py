@@ -49,6 +49,18 @@ def test_a_fit_that_cannot_begin_names_no_run_and_leaves_none(fit, place):
     assert {path.name for path in Path("runs").iterdir()} == before
 
 
+def test_a_fit_on_one_class_says_what_there_is_and_what_to_do(fit, tmp_path):
+    make_store(tmp_path / "store", subjects=4, names=("left",))
+    done = runner.invoke(app, ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "one-class"])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "A classifier needs at least two classes, and these snippets have only the class 'left' (4 snippets in use; 0 "
+        "ignored).\nAnnotate another class, or make snippets with a background class: actionprep snippets --background "
+        "none.\n"
+    )
+    assert not Path("runs/one-class").exists()
+
+
 def test_two_fits_of_one_second_have_a_run_each(fit, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *_: "20260102-030405")
     runs = [fit("--recipe", "tiny.toml", "--json") for _ in range(2)]

@@ -281,3 +281,14 @@ def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path,
     again = open_study(tmp_path / "study")
     assert again.scan().catalogue.recordings[0].id == "a"
     assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
+
+
+def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
+    path = pyskl_file(tmp_path)
+    content = pickle.loads(path.read_bytes())
+    content["annotations"][2]["keypoint"][0, 1, 3] = np.nan
+    path.write_bytes(pickle.dumps(content))
+    run = CliRunner().invoke(app, ["import", "pyskl", str(path), "--study", str(tmp_path / "study"), "--json"])
+    assert run.exit_code == 1
+    told = json.loads(run.stdout)
+    assert (told["recordings"], told["unreadable"], told["items made"], told["quarantined"]) == (12, 1, 11, 1)

@@ -27,7 +27,7 @@ def read_pose_npz(
 
     keypoints   (T, M, K, 2 or 3) or (T, K, 2 or 3)      required
     skeleton    name of the layout, a string             required here or as an option
-    score (T, M, K), bbox (T, M, 4), track_id (T, M), filled (T, M), frame_index (T), time (T)     optional
+    score (T, M, K), bbox (T, M, 4), track_id (T, M), filled (T, M, K), frame_index (T), time (T)     optional
     image_size  (2,): height, width                      optional
     label, subject, recording                            strings, optional
     split       strings, optional
