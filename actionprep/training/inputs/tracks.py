@@ -90,6 +90,13 @@ class TracksReader(ProductReader):
             at = torch.arange(len(at))
         return _gather(bank, at.to(bank.xy.device), self.settings, draws, self._strength(draws))
 
+    def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:
+        """(B, T) s: the instants of these snippets; what is seen there is the nearest frame of each view and window."""
+        at = np.asarray(rows, np.int64)
+        onset, offset = self.table.onset[at][:, None], self.table.offset[at][:, None]
+        share = instants(len(at), self.settings, draws, self._strength(draws)).double().numpy()
+        return onset + share * (offset - onset)
+
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
         import torch
 
