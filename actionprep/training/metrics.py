@@ -186,8 +186,16 @@ def bootstrap(
         members = np.split(order, np.cumsum(np.bincount(code))[:-1])
         draws = rng.integers(0, len(members), (repeats, len(members)))
         found = [figure(np.concatenate([members[one] for one in draw])) for draw in draws]
+    return interval_of(value, found, level=level)
+
+
+def interval_of(value: float, resampled: Sequence[float], *, level: float = 0.95) -> Interval:
+    """A figure between the percentiles of its values over resampled test sets; nan bounds where there are none."""
+    known = [one for one in resampled if one == one]
+    if not known:
+        return Interval(value, float("nan"), float("nan"))
     tail = (1 - level) / 2
-    low, high = np.nanquantile(found, [tail, 1 - tail])
+    low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 
