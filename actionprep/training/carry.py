@@ -9,6 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
 
+DEPTH = 3
+"""Windows before a sample that give the state which it is trained with."""
+
 # Onsets and offsets are sums of lengths and strides: windows that touch do so but for rounding.
 _TOUCHING_S = 1e-6
 
@@ -29,6 +32,16 @@ def windows_before(table: SnippetTable, rows: np.ndarray) -> np.ndarray:
             before = [int(other) for other in by_end[low:high] if onset[other] < onset[one] - _TOUCHING_S]
             if before:
                 found[one] = min(before, key=lambda other: onset[other])
+    return found
+
+
+def chains_before(before: np.ndarray, depth: int) -> np.ndarray:
+    """(S, depth) the windows before each, the nearest first; -1 beyond the start of a chain."""
+    found = np.full((len(before), depth), -1)
+    here = np.arange(len(before))
+    for step in range(depth):
+        here = np.where(here >= 0, before[here], -1)
+        found[:, step] = here
     return found
 
 

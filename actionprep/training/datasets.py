@@ -108,6 +108,12 @@ class SnippetDataset(Dataset[Batch]):
             batch |= self.frame_targets(rows, self.draws(rows, epoch=epoch))
         return self.augmented(batch, epoch=epoch) if augment else batch
 
+    def batch_as(self, rows: Sequence[int], samples: Sequence[int], *, epoch: int = 0) -> Batch:
+        """These rows as one batch, read and augmented with the random numbers of other samples: they change alike."""
+        batch = {**self.reader.read(rows, self.draws(samples, epoch=epoch)), **self.targets(rows)}
+        batch["row"] = torch.as_tensor(np.asarray(samples, np.int64))
+        return self.augmented(batch, epoch=epoch)
+
     def draws(self, rows: Sequence[int], *, epoch: int = 0) -> Draws | None:
         """Random numbers of these samples; None where nothing is drawn."""
         if self.train:

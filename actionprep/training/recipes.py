@@ -84,8 +84,8 @@ class Recipe(Settings):
     )
     carry: bool = option(
         False,
-        "In tests and predictions a window that begins where another one ends goes on from the state in which the model "
-        "left that one; for models that keep a state.",
+        "A window that begins where another one ends goes on from the state in which the model left that one: in training "
+        "without gradient through the windows before; for models that keep a state.",
     )
     epochs: int = option(50, "Passes over the training snippets.", ge=1)
     min_steps: int = option(0, "Steps at least: few snippets are passed over more often.", ge=0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from actionprep.errors import UserError
 from actionprep.training import metrics
+from actionprep.training.carry import DEPTH, chains_before, windows_before
 from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs, to_device
 from actionprep.training.draws import Draws, step_seed
 from actionprep.training.inputs.base import Batch
@@ -61,6 +62,7 @@ class ClassifierTask(pl.LightningModule):
         self.figures: dict[str, float] = {}
         self._sum, self._count = 0.0, 0.0
         self._evaluated: list[_Evaluated] = []
+        self._chains: dict[int, dict[int, np.ndarray]] = {}
 
     @property
     def tested(self) -> nn.Module:
@@ -103,7 +105,7 @@ class ClassifierTask(pl.LightningModule):
             batch = dataset.augmented(batch, epoch=epoch)
             if recipe.mixup is not None or recipe.cutmix is not None:
                 batch = self._mixed(dataset, batch, step)
-        logits = self.model(**model_inputs(self.model, batch))
+        logits = self._logits(self.model, dataset, batch, epoch=epoch)
         each = batch_loss(self.loss, logits, batch)
         total = (each * batch["weight"]).sum()
         # Processes average their gradients: each weighs its samples by its share of the whole batch.
@@ -129,7 +131,8 @@ class ClassifierTask(pl.LightningModule):
         self._show(train_loss=total / max(count, 1.0), learning_rate=rate)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        logits = self.tested(**model_inputs(self.tested, batch))
+        assert self._val_loader is not None
+        logits = self._logits(self.tested, self._val_loader.dataset, batch)
         each = batch_loss(self.loss, logits, batch)
         keep = batch["weight"] > 0
         frames = self._of_frames(logits, batch, keep) if "frame_target" in batch else None
@@ -188,6 +191,35 @@ class ClassifierTask(pl.LightningModule):
         self._train_loader.epoch = checkpoint["epoch"]
         self._sum, self._count = progress["sum"], progress["count"]
         self._train_loader.skip = progress["batches"] % len(self._train_loader)
+
+    def _logits(self, model: Any, dataset: SnippetDataset, batch: Batch, *, epoch: int = 0) -> Tensor:
+        if not self.recipe.carry:
+            logits: Tensor = model(**model_inputs(model, batch))
+            return logits
+        state = self._state_before(model, dataset, batch["row"].cpu().numpy(), epoch=epoch)
+        logits, _ = model.advance(**model_inputs(model, batch), state=state)
+        return logits
+
+    @torch.no_grad()
+    def _state_before(self, model: Any, dataset: SnippetDataset, samples: np.ndarray, *, epoch: int) -> Any:
+        """The model's state after the windows before these samples, each of its own part of the split."""
+        if id(dataset) not in self._chains:
+            numbers = chains_before(windows_before(dataset.table, dataset.rows), DEPTH)
+            rows = np.where(numbers >= 0, dataset.rows[numbers], -1)
+            self._chains[id(dataset)] = dict(zip(dataset.rows.tolist(), rows, strict=True))
+        chains = np.array([self._chains[id(dataset)][one] for one in samples.tolist()])
+        state = None
+        for rows in chains.T[::-1]:
+            there = rows >= 0
+            if there.any():
+                with torch.autocast(self.device.type, enabled=False):
+                    # The same random numbers turn and mirror a sample and what was before it.
+                    batch = dataset.batch_as(np.where(there, rows, samples).tolist(), samples.tolist(), epoch=epoch)
+                batch = to_device(batch, self.device)
+                starts = torch.from_numpy(there).to(self.device)[:, None]
+                valid = batch["frame_valid"] & starts
+                _, state = model.advance(**model_inputs(model, {**batch, "frame_valid": valid}), state=state)
+        return state
 
     def _show(self, **figures: float) -> None:
         self.figures |= figures
