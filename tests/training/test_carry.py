@@ -130,6 +130,24 @@ def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one
         assert np.abs(fresh.instants.probabilities[mine[1:]] - whole[1:]).max() > 1e-3
 
 
+@pytest.mark.parametrize("memory", [8.0, 1e-9])
+def test_windows_whose_positions_are_relative_to_the_recording_give_what_one_window_over_all_of_it_gives(
+    store, run, memory
+):
+    checkpoint = load_checkpoint(run.best)
+    model = checkpoint.model
+    table = read_table(store, "default")
+    rows = np.flatnonzero(table.recording == 4)
+    how = checkpoint.recipe.input.model_copy(update={"region": "recording", "memory": memory})
+    found = score(checkpoint, SnippetDataset(store, table, how, rows=rows), carry=True)
+    whole = dataclasses.replace(table, offset=np.where(np.arange(len(table)) == rows[0], SECONDS, table.offset))
+    long = how.model_copy(update={"frames": 4 * how.frames})
+    batch = SnippetDataset(store, whole, long, rows=rows[:1]).batch([rows[0]])
+    with torch.no_grad():
+        expected = model(batch["xy"], batch["valid"], batch["frame_valid"]).softmax(-1)[0].unflatten(0, (4, -1))
+    np.testing.assert_allclose(found.instants.probabilities, expected.numpy(), atol=1e-5)
+
+
 def test_a_window_missing_in_the_middle_begins_anew(store, run):
     checkpoint = load_checkpoint(run.best)
     table = read_table(store, "default")
