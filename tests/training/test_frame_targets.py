@@ -14,9 +14,10 @@ from training_fakes import FPS, MOTIONS, make_store, table_of, tiny_recipe, writ
 from actionprep.datasets.catalogue import Catalogue, Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
+from actionprep.datasets.splits import SplitAssignment
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training.checkpoints import read_safely
+from actionprep.training.checkpoints import load_checkpoint, read_safely
 from actionprep.training.datasets import SnippetDataset, read_table
 from actionprep.training.draws import Draws
 from actionprep.training.fit import first_task, fit
@@ -24,8 +25,10 @@ from actionprep.training.inputs.lowres import LowresInput
 from actionprep.training.inputs.pose import PoseInput
 from actionprep.training.inputs.tracks import TracksInput
 from actionprep.training.losses import ClassificationLoss, batch_loss
-from actionprep.training.parts import SplitChoice
+from actionprep.training.parts import Parts, SplitChoice
+from actionprep.training.predict import predict
 from actionprep.training.recipes import LossSettings, Recipe, find_recipe
+from actionprep.training.test import run_test
 
 QUIET = {"tensorboard": False, "device": "cpu"}
 SPLIT = SplitChoice(train=("0", "1", "2", "3"), val=("4",), test=("5",))
@@ -294,9 +297,28 @@ def test_several_labels_of_an_instant_are_learnt_with_a_loss_for_each(tmp_path):
     assert 0 <= run.metrics[0]["val_frame_accuracy"] <= 1
 
 
+@pytest.mark.parametrize("name", ["skeleton-tcn", "skeleton-transformer"])
+def test_skeleton_models_label_every_instant_where_they_are_asked_to(tmp_path, name):
+    points = np.random.default_rng(0).normal(50, 10, (int(SECONDS * FPS), 1, 17, 2))
+    store = with_segments(one_recording(tmp_path / "store", points))
+    recipe = find_recipe(name).changed(
+        {"targets": "frame", "epochs": 1, "input.frames": 10, "refit": False, "test_variants": 2, "validate_every": 1}
+    )
+    table = read_table(store, "default")
+    rows = np.flatnonzero(table.used)
+    split = Parts(SplitAssignment(rows[:-3], rows[-3:-2], rows[-2:], "recording", 0, {}, ()), "recording", "for a test")
+    run = fit(store, recipe, tmp_path / "run", split=split, **QUIET)
+    assert load_checkpoint(run.best).card["sizes"]["per_frame"] is True
+    found = run_test(run, store, repeats=3)
+    assert found["frames"]["num_frames"] == 25
+    assert "val_frame_accuracy" in run.metrics[0]
+    [line] = predict(run, store)
+    assert len(line.onset) > 20
+
+
 def test_a_model_of_one_answer_a_snippet_is_refused_with_recipes_that_label_every_instant(store, tmp_path):
     with pytest.raises(UserError, match=r"'view-transformer' gives one answer a snippet\. Recipes that label every "
-                                        r"instant: .*track-cnn-lstm, track-lstm") as caught:  # fmt: skip
+                                        r"instant: skeleton-tcn, .*track-cnn-lstm, track-lstm") as caught:  # fmt: skip
         fit(store, tiny_recipe(targets="frame"), tmp_path / "run", split=SPLIT, **QUIET)
     assert "--set targets=snippet" in str(caught.value)
     with pytest.raises(UserError, match=r"has no state to carry .* Recipes that have: track-cnn-lstm, track-lstm"):
