@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import ActionprepError, UserError, nearest
 from actionprep.pipeline.index import load_stages, stage_index
-from actionprep.settings import Settings, StageSettings
+from actionprep.settings import Settings, StageSettings, canonical_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.study import StudySettings
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
     from actionprep.pipeline.plan import Plan, PlannedItem
+    from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.predict import Timeline
 
 
@@ -382,6 +386,7 @@ class Study:
                     "nbytes": sizes.get(product, 0),
                     "made_with": _made_with(self.store, keys),
                     "against_settings": against,
+                    "made_otherwise": _made_otherwise(self.store, missing),
                 }
             )
         entries = [
@@ -491,7 +496,7 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
 
 def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) -> str:
     """One sentence on the videos that these settings find; raises UserError when there are none, unless forced."""
-    from actionprep.datasets.layouts import NoVideos, discover, videos_below
+    from actionprep.datasets.layouts import NoVideos, discover, holds_text, videos_below
 
     try:
         there = discover(folder, study)
@@ -508,7 +513,16 @@ def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) ->
         raise UserError(
             f"{error.looked}\n{hint}\nNothing was written; --force writes the settings without videos."
         ) from None
-    return f"Found {len(there.views)} videos of {len(there.recordings)} recordings."
+    texts = [] if study.layout == "poses" else [one for one in there.views if holds_text(folder.root / one.path)]
+    videos = [one for one in there.views if one not in texts]
+    found = f"Found {len(videos)} videos of {len({one.recording for one in videos})} recordings."
+    if texts:
+        one = len(texts) == 1
+        found += (
+            f" {len(texts)} more file{' is' if one else 's are'} named like {'one' if one else 'them'} but "
+            f"{'is' if one else 'are'} empty or text, such as '{texts[0].path}'."
+        )
+    return found
 
 
 def make_demo(
@@ -596,9 +610,11 @@ def import_poses(
         raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
     root = Path(folder).expanduser()
     place = StudyFolder(root)
+    # Of the current folder, as all paths of a command; the settings' paths begin at the study.
+    layout = place.relative(Path(skeleton).expanduser()) if skeleton.endswith(".toml") else skeleton
     given = {
         "pose_format": None if format == "auto" else format,
-        "pose_skeleton": skeleton or None,
+        "pose_skeleton": layout or None,
         "pose_coordinates": coordinates or None,
         "pose_image_size": None if image_size is None else tuple(int(side) for side in image_size),
         "pose_fps": fps,
@@ -607,28 +623,49 @@ def import_poses(
     chosen = {key: value for key, value in given.items() if value is not None}
     if (root / SETTINGS_FILE).is_file() and place.study.layout != "poses":
         study = Study(place)
-        _import_for_videos(study, paths, format, skeleton, coordinates)
-        return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
+        useless = [name for name, value in (("image size", image_size), ("fps", fps), ("labels", labels)) if value]
+        if useless:
+            raise UserError(
+                f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
+                "skeleton data sets without videos."
+            )
+        with _settings_kept_on(UserError, place):
+            _import_for_videos(study, paths, format, layout, coordinates)
+            return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if missing or not paths:
         raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
     files = tuple(place.relative(Path(path).expanduser()) for path in paths)
-    if (root / SETTINGS_FILE).is_file():
-        known = place.study.poses
-        for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
-            place.change("study", key, value)
-        study = Study(place)
-    else:
-        settings = StudySettings.read(
-            {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
-        )
-        notes = {"pose": "backend: the poses are imported; this study has no videos."}
-        study = Study(
-            init_study(root, settings, chosen={"pose": {"backend": "import"}}, models=settings_models(), notes=notes)
-        )
-    study.scan()
+    with _settings_kept_on(ActionprepError, place):
+        if place.settings_file.is_file():
+            known = place.study.poses
+            for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
+                place.change("study", key, value)
+            study = Study(place)
+        else:
+            settings = StudySettings.read(
+                {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
+            )
+            notes = {"pose": "backend: the poses are imported; this study has no videos."}
+            chosen_pose = {"pose": {"backend": "import"}}
+            study = Study(init_study(root, settings, chosen=chosen_pose, models=settings_models(), notes=notes))
+        study.scan()
     report = study.build("pose", workers=workers, progress=progress)
     return ImportedPoses(study, report, *store_official_splits(study))
+
+
+@contextmanager
+def _settings_kept_on(error: type[ActionprepError], place: StudyFolder) -> Iterator[None]:
+    """Put the settings file back as it was when this error comes: what could not be read must not stand in the way."""
+    before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
+    try:
+        yield
+    except error:
+        if before is not None:
+            place.settings_file.write_bytes(before)
+        else:
+            place.settings_file.unlink(missing_ok=True)
+        raise
 
 
 def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, skeleton: str, coordinates: str) -> None:
@@ -731,6 +768,31 @@ def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
     return ", ".join(changed) or "defaults"
 
 
+def _made_otherwise(store: Store, missing: Sequence[PlannedItem]) -> list[dict[str, Any]]:
+    """Settings that stored items were made with, on a command line say, and that a build would make anew with the file's.
+
+    For each setting its name, the stored values, that of the file, and the number of items.
+    """
+    stored: dict[str, list[Any]] = {}
+    wanted: dict[str, Any] = {}
+    for item in missing:
+        made = (store.metadata(item.key) or {}).get("provenance", {}).get("settings", {})
+        now = item.provenance.get("settings", {})
+        for name in now.keys() & made.keys():
+            if now[name] != made[name]:
+                stored.setdefault(name, []).append(made[name])
+                wanted[name] = now[name]
+    return [
+        {
+            "setting": name,
+            "stored": [one for at, one in enumerate(values) if one not in values[:at]],
+            "file": wanted[name],
+            "items": len(values),
+        }
+        for name, values in sorted(stored.items())
+    ]
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a model said of one recording, and the files that tell it.
@@ -761,6 +823,7 @@ def predict_videos(
     run: str | Path,
     videos: Sequence[str | Path],
     *,
+    recording: str | None = None,
     out: str | Path = "prediction",
     overlay: bool = False,
     length_ms: float | None = None,
@@ -775,7 +838,8 @@ def predict_videos(
 ) -> Prediction:
     """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
 
-    run:     folder of a run, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    run:     folder of a run or of fused runs, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    recording: its name in what is written; None: from the names of the videos or of their folder.
     threshold: least probability of a label to be said; with several labels at least 0.5.
     min_length_ms: shorter segments are left out.
     offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
@@ -785,31 +849,37 @@ def predict_videos(
 
     Raises UserError when videos and run do not fit, or when a video cannot be read.
     """
-    from actionprep.training.predict import open_checkpoint
+    from actionprep.training.predict import open_models, pipeline_settings, views_of
     from actionprep.training.predict import predict_videos as predict
 
-    checkpoint = open_checkpoint(run, device=device)
-    named = _named_videos(videos, checkpoint.views)
-    clocks = _clocks(checkpoint.card["pipeline"].get("clocks", {}), dict(named), offsets or {}, tolerance)
+    models = open_models(run, device=device)
+    named = _named_videos(videos, views_of(models))
+    recording = recording or recording_name([path for _, path in named])
+    _clocks({}, dict(named), offsets or {}, tolerance)  # refuses offsets of views that have no video
     unseen: list[str] = []
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
+        made: dict[str, Store] = {}
 
-        def build(paths: Sequence[Path], settings: dict[str, Any], views: Sequence[str]) -> Store:
-            return _store_of_videos(
-                Path(folder),
-                paths,
-                settings,
-                [view for view, _ in named],
-                checkpoint.recipe.reads,
-                workers,
-                clocks=clocks,
-                paths_from=_study_of(Path(run)),
-                unseen=unseen,
-            )
+        def build(checkpoint: Checkpoint, videos: dict[str, Path]) -> Store:
+            settings, product = pipeline_settings(checkpoint), checkpoint.recipe.reads
+            shifts = {view: shift for view, shift in (offsets or {}).items() if view in videos}
+            clocks = _clocks(checkpoint.card["pipeline"].get("clocks", {}), videos, shifts, tolerance)
+            # Models that read the same share one store.
+            key = canonical_json([settings, product, list(videos), clocks.offsets, clocks.settings])
+            if key not in made:
+                inner = Path(folder) / str(len(made))
+                inner.mkdir()
+                not_seen: list[str] = []
+                made[key] = _store_of_videos(
+                    inner, recording, videos, settings, product, workers,
+                    clocks=clocks, paths_from=_study_of(checkpoint.path), unseen=not_seen,
+                )  # fmt: skip
+                unseen.extend(view for view in not_seen if view not in unseen)
+            return made[key]
 
         timeline = predict(
-            checkpoint,
-            [path for _, path in named],
+            models,
+            dict(named),
             build,
             window_s=None if length_ms is None else length_ms / 1000,
             stride_s=None if stride_ms is None else stride_ms / 1000,
@@ -824,6 +894,64 @@ def predict_videos(
         film = Path(out) / "prediction.mp4"
         files.append(draw_prediction(dict(named), [predicted_row(segments)], film))
     return Prediction(timeline, segments, tuple(files), tuple(unseen))
+
+
+def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list[str]]:
+    """Which of these files and folders are one recording, by the name that it gets.
+
+    A model of several views takes the files together as one recording, and each folder as one; for a model of one view
+    every file, and every video in a folder, is a recording.
+
+    Raises UserError for a folder without videos, and for files beside folders where it is not clear what belongs together.
+    """
+    from actionprep.datasets.catalogue import natural_key
+    from actionprep.datasets.layouts import VIDEO_SUFFIXES
+    from actionprep.training.predict import open_models, views_of
+
+    views = views_of(open_models(run, device="cpu"))
+    groups: list[list[str]] = []
+    files = [str(one) for one in given if not Path(one).is_dir()]
+    folders = [Path(one) for one in given if Path(one).is_dir()]
+    if len(views) > 1 and files and folders:
+        raise UserError(
+            f"This model looks at {len(views)} views, and got files and folders. Give the videos of one recording, or "
+            "folders that hold those of one recording each."
+        )
+    if files:
+        groups += [[one] for one in files] if len(views) < 2 else [files]
+    for folder in folders:
+        inside = [str(one) for one in folder.iterdir() if one.suffix.lower() in VIDEO_SUFFIXES and one.name[0] != "."]
+        if not inside:
+            raise UserError(f"No videos in {folder}: looked there for {', '.join(VIDEO_SUFFIXES)}.")
+        inside.sort(key=natural_key)
+        groups += [[one] for one in inside] if len(views) < 2 else [inside]
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        paths = [path for _, path in _named_videos(group, views)]
+        name = recording_name(paths)
+        if name in found:
+            name = f"{paths[0].resolve().parent.name}_{name}"
+        base, number = name, 2
+        while name in found:
+            name, number = f"{base}_{number}", number + 1
+        found[name] = group
+    return found
+
+
+def recording_name(videos: Sequence[Path]) -> str:
+    """What videos of one recording are called together: a file's name, what all names begin with, or their folder's name."""
+    stems = [path.name.removesuffix(path.suffix) for path in videos]
+    words = [re.split(r"[-_. ]+", stem) for stem in stems]
+    shared = [word[0] for word in takewhile(lambda word: len(set(word)) == 1, zip(*words, strict=False))]
+    folders = {path.resolve().parent for path in videos}
+    if len(set(stems)) == 1:
+        name = stems[0]
+    elif shared:
+        name = "_".join(shared)
+    else:
+        name = folders.pop().name if len(folders) == 1 else stems[0]
+    # As the store can name it.
+    return name.replace("\\", "_").lstrip("._") or "recording"
 
 
 def _named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tuple[str, Path]]:
@@ -871,9 +999,9 @@ def _study_of(run: Path) -> Path:
 
 def _store_of_videos(
     folder: Path,
-    paths: Sequence[Path],
+    recording: str,
+    videos: Mapping[str, Path],
     settings: dict[str, Any],
-    views: Sequence[str],
     product: str,
     workers: int,
     *,
@@ -881,7 +1009,7 @@ def _store_of_videos(
     paths_from: Path,
     unseen: list[str],
 ) -> Store:
-    """A study of one recording, built with the given settings of stages; views without foreground go into `unseen`."""
+    """A study of one recording, its videos by view, built with the given settings; views without foreground: `unseen`."""
     import csv
 
     from actionprep.datasets.study import StudySettings, init_study
@@ -890,14 +1018,14 @@ def _store_of_videos(
     with open(folder / "videos.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["recording", "view", "path"])
-        writer.writerows([["recording", view, path.resolve()] for view, path in zip(views, paths, strict=True)])
+        writer.writerows([[recording, view, path.resolve()] for view, path in videos.items()])
     given: dict[str, Any] = {"layout": "csv", "csv": "videos.csv", **clocks.settings}
     if clocks.offsets:
         given["offsets"] = "offsets.csv"
         with open(folder / "offsets.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["recording", "view", "offset"])
-            writer.writerows([["recording", view, shift] for view, shift in clocks.offsets.items()])
+            writer.writerows([[recording, view, shift] for view, shift in clocks.offsets.items()])
     made = init_study(folder, StudySettings.read(given, where="the training's study"))
     study = Study(made, paths_from=paths_from)
     try:
@@ -912,7 +1040,7 @@ def _store_of_videos(
     failed = report.quarantined | report.blocked
     entries = {key: study._quarantine.get(key) for key in failed}
     unseen += [key.view for key, entry in entries.items() if entry is not None and entry.backend == EMPTY_MASKS]
-    if len(failed) > len(unseen) or len(unseen) == len(paths):
+    if len(failed) > len(unseen) or len(unseen) == len(videos):
         # A stage and those that read it often fail for one reason.
         reasons = "\n".join(dict.fromkeys(f"{key.view}: {reason}" for key, reason in failed.items()))
         raise UserError(f"Not every video could be made into {product}:\n{reasons}")

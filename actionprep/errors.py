@@ -62,6 +62,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
+def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]:
+    """The known words that are the most like this one, the nearest first."""
+    return difflib.get_close_matches(word, list(known), n=count, cutoff=0.0)
+
+
 @contextmanager
 def explained_disk_errors(place: Path) -> Iterator[None]:
     """Turn a full or read-only disk into an EnvironmentProblem that says what to do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +18,47 @@ def option(default: Any, help: str, **constraints: Any) -> Any:
     return Field(default, description=help, **constraints)
 
 
+COMMAND_LINE = "the command line"
+"""Where settings come from that are options: their errors name the option."""
+
 _PLAIN = {
-    "int_parsing": "Give a whole number",
-    "int_from_float": "Give a whole number",
-    "float_parsing": "Give a number",
-    "bool_parsing": "Give true or false",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "Give a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "Give a number"),
+    "finite_number": "Give a number that is not infinite",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "Give true or false"),
+    "string_type": "Give a text in quotes",
+    "greater_than_equal": "Give {ge} or more",
+    "greater_than": "Give more than {gt}",
+    "less_than_equal": "Give {le} or less",
+    "less_than": "Give less than {lt}",
+    "too_short": "Give {min_length} value(s) or more",
+    "too_long": "Give {max_length} value(s) or fewer",
+    "string_too_short": "Give {min_length} letter(s) or more",
+    "string_too_long": "Give {max_length} letter(s) or fewer",
+    "string_pattern_mismatch": "It must have the form {pattern}",
+    "literal_error": "Give {expected}",
+    "enum": "Give {expected}",
+    **dict.fromkeys(("list_type", "tuple_type", "set_type"), "Give a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "Give a table"),
 }
 """Our words for what pydantic finds, by its type of error."""
+
+
+def in_plain_words(problem: Any) -> str:
+    """What one of pydantic's errors says should have come, as a sentence that may lack its full stop."""
+    came = str(problem["input"])
+    if problem["type"] in _PLAIN:
+        context = {
+            key: f"{value:g}" if isinstance(value, float) else value for key, value in problem.get("ctx", {}).items()
+        }
+        known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        return f"{_PLAIN[problem['type']].format_map(context)}.{nearest(came, known)}"
+    said = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "It should be")
+    choice = re.fullmatch(r"'.*' is not one of ('.*')\.?", said)
+    if choice is not None:
+        known = re.findall(r"'([^']*)'", choice[1])
+        return f"Give one of {choice[1]}.{nearest(came, known)}"
+    return said[:1].upper() + said[1:]
 
 
 class Settings(BaseModel):
@@ -42,15 +77,24 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UserError("\n".join(cls._explain(problem, where) for problem in error.errors())) from None
+            problems = error.errors()
+            # A list with a wrong value is also told to be too short: that follows, and misleads.
+            places = [one["loc"] for one in problems]
+            told = [
+                one
+                for one in problems
+                if not any(len(place) > len(one["loc"]) and place[: len(one["loc"])] == one["loc"] for place in places)
+            ]
+            raise UserError("\n".join(cls._explain(problem, where) for problem in told)) from None
 
     @classmethod
     def _explain(cls, problem: Any, where: str) -> str:
         key = ".".join(str(part) for part in problem["loc"])
-        message = _PLAIN.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+        message = in_plain_words(problem)
+        rule = str(problem["msg"]).removeprefix("Value error, ").removesuffix(".")
         if not key:
             # A rule between several settings: its message names them.
-            return f"Wrong settings in {where}: {message}.".replace("..", ".")
+            return f"Wrong options: {rule}." if where == COMMAND_LINE else f"Wrong settings in {where}: {rule}."
         model, field = cls._at(problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = list(model.model_fields)
@@ -59,10 +103,11 @@ class Settings(BaseModel):
         if problem["type"] == "missing":
             return f"Missing setting '{key}' in {where}{_meaning(field)}."
         if issubclass(_settings_of(field), BaseModel) and problem["type"] == "value_error":
-            return f"Wrong settings in [{key}] of {where}: {message}.".replace("..", ".")
-        return f"Wrong value for '{key}' in {where}: got {problem['input']!r}. {message}.{_meaning(field)}".replace(
-            "..", "."
-        )
+            return f"Wrong settings in [{key}] of {where}: {rule}."
+        came = problem["input"]
+        if where == COMMAND_LINE:
+            return wrong_option(f"--{str(problem['loc'][0]).replace('_', '-')}", came, message, _meaning(field))
+        return f"Wrong value for '{key}' in {where}: got {came!r}. {_sentence(message)}{_meaning(field)}"
 
     @classmethod
     def _at(cls, place: tuple[Any, ...]) -> tuple[type[BaseModel], Any]:
@@ -84,6 +129,18 @@ class Settings(BaseModel):
     def digest(self) -> str:
         """Hash of all values, equal for equal settings."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def wrong_option(name: str, came: Any, message: str, meaning: str = "") -> str:
+    """The error of an option's value: its name, what came, what should have, and what it means, as " (…)"."""
+    shown = " ".join(map(str, came)) if isinstance(came, (list, tuple)) else repr(came)
+    if isinstance(came, str) and re.fullmatch(r"[-+.\w]*\d", came):
+        shown = came
+    return f"Wrong value for {name}: got {shown}. {_sentence(message)}{meaning}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _meaning(field: Any) -> str:

@@ -67,7 +67,7 @@ def write_pose(
         "score": (score, ("time", "person", "joint")),
         "bbox": (box, ("time", "person", "edge")),
         "track_id": (track_id.astype(np.int64), ("time", "person")),
-        "filled": (np.zeros((frames, slots), np.uint8), ("time", "person")),
+        "filled": (np.zeros((frames, slots, found.num_joints), np.uint8), ("time", "person", "joint")),
         "index": (np.arange(frames), ("time",)),
         "time": (time, ("time",)),
     }

@@ -22,7 +22,7 @@ def store_of(folder: Path, videos: list[Path], unseen: list[str], *, trained: di
     named = {str(number): video for number, video in enumerate(videos)}
     clocks = _clocks(trained or {}, named, {}, None)
     return _store_of_videos(
-        folder, videos, SETTINGS, list(named), "tracks", 0, clocks=clocks, paths_from=folder, unseen=unseen
+        folder, "recording", named, SETTINGS, "tracks", 0, clocks=clocks, paths_from=folder, unseen=unseen
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import model_validator
@@ -31,9 +32,51 @@ def test_every_wrong_value_is_told_at_once() -> None:
     with pytest.raises(UserError) as error:
         Example.read({"stride": 0, "grid": "many"}, where="the command line")
     lines = str(error.value).splitlines()
-    assert lines[0].startswith("Wrong value for 'stride' in the command line: got 0.")
-    assert "Frames from one window to the next" in lines[0]
-    assert lines[1].startswith("Wrong value for 'grid' in the command line: got 'many'.")
+    assert lines == [
+        "Wrong value for --stride: got 0. Give 1 or more. (Frames from one window to the next.)",
+        "Wrong value for --grid: got 'many'. Give a whole number. (Points along each side.)",
+    ]
+
+
+class Kinds(Settings):
+    """One setting of each kind of bound."""
+
+    share: float = option(0.5, "A share.", ge=0, lt=1)
+    rate: float = option(1.0, "A rate.", gt=0, le=10)
+    sizes: tuple[int, ...] = option((1,), "Sizes.", min_length=1, max_length=2)
+    filter: Literal["area", "cubic"] = option("area", "How to shrink.")
+    name: str = option("a", "A name.", pattern="^[a-z]+$")
+    keep: bool = option(True, "Whether to keep it.")
+    table: dict[str, int] = option({}, "A table.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("share", 1, "Give less than 1."),
+        ("share", -0.5, "Give 0 or more."),
+        ("share", "x", "Give a number."),
+        ("rate", 0.0, "Give more than 0."),
+        ("rate", 11.0, "Give 10 or less."),
+        ("sizes", [], "Give 1 value(s) or more."),
+        ("sizes", [1, 2, 3], "Give 2 value(s) or fewer."),
+        ("sizes", 3, "Give a list."),
+        ("sizes", [1.5], "Give a whole number."),
+        ("filter", "cubik", "Give 'area' or 'cubic'. Did you mean 'cubic'?"),
+        ("name", "A1", "It must have the form ^[a-z]+$."),
+        ("name", 3, "Give a text in quotes."),
+        ("keep", "perhaps", "Give true or false."),
+        ("table", 1, "Give a table."),
+    ],
+)
+def test_what_should_have_come_is_said_in_plain_words(key: str, value: object, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        Kinds.read({key: value}, where="[kinds] in actionprep.toml")
+    first, _, meaning = str(error.value).rpartition(" (")
+    assert first.startswith(f"Wrong value for '{key}")
+    assert f" in [kinds] in actionprep.toml: got {(value[0] if said.endswith('whole number.') else value)!r}. " in first
+    assert first.endswith(said)
+    assert meaning == f"{Kinds.model_fields[key].description})"
 
 
 def test_changes_leave_what_is_not_given_and_validate_the_rest() -> None:

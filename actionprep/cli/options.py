@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from actionprep.settings import Settings
@@ -26,7 +27,54 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-class ManyValuesCommand(TyperCommand):
+class _PlainErrors:
+    """Errors of the command line as one red paragraph in our words, whatever the option parser says of them."""
+
+    def main(self, *words: Any, **options: Any) -> Any:
+        """Run, and end with the exit code of a wrong command line."""
+        from actionprep.errors import UserError
+
+        try:
+            return super().main(*words, **options)  # type: ignore[misc]
+        except UserError as error:
+            if not options.get("standalone_mode", True):
+                raise
+            from actionprep.cli.output import print_error
+
+            print_error(error)
+            sys.exit(error.exit_code)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as usual; raises UserError for what the parser refuses."""
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc]
+        except Exception as error:
+            # The parser's classes have moved from version to version of Typer; their names have not.
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            if "UsageError" not in kinds or "NoArgsIsHelpError" in kinds:
+                raise
+            from actionprep.errors import UserError
+
+            raise UserError(_parser_error(error, kinds[0], self, ctx)) from None
+
+
+class PlainGroup(_PlainErrors, TyperGroup):
+    """The commands of a program."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is to run; raises UserError that names the nearest one."""
+        from actionprep.errors import UserError, nearest
+
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            raise UserError(
+                f"{ctx.command_path} has no command '{args[0]}'.{nearest(args[0], known)} '{ctx.command_path} --help' lists "
+                "them."
+            )
+        return super().resolve_command(ctx, args)
+
+
+class ManyValuesCommand(_PlainErrors, TyperCommand):
     """A command whose list options take any number of values: `--views 0 1 3 6` means `--views 0 --views 1 …`.
 
     Values go up to the next word that begins with a dash (a negative number does not), or up to `--`.
@@ -36,6 +84,50 @@ class ManyValuesCommand(TyperCommand):
         """Repeat the flag before every value, then parse as usual."""
         flags = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
         return super().parse_args(ctx, repeat_flags(args, flags))
+
+
+def _parser_error(error: Any, kind: str, command: Any, ctx: Any) -> str:
+    """What is wrong with a command line: which option, what was expected, what came."""
+    from actionprep.errors import nearest
+    from actionprep.settings import in_plain_words, wrong_option
+
+    path = ctx.command_path
+    options = {name: one for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    if kind == "NoSuchOption":
+        known = [name for name in options if name.startswith("--")]
+        return (
+            f"{path} has no option {error.option_name}.{nearest(error.option_name, known)} '{path} --help' lists them."
+        )
+    if kind == "BadOptionUsage":
+        name = error.option_name
+        if "requires" in str(error.message):
+            return f"{name} needs a value, and got none.{_help(options.get(name))}"
+        return f"{name} takes no value: write it alone."
+    if kind == "MissingParameter":
+        return f"{path} needs {_named(error.param)}.{_help(error.param)}"
+    if getattr(error, "param", None) is not None:
+        name, meaning = _named(error.param), _help(error.param)
+        problems = error.__cause__.errors() if hasattr(error.__cause__, "errors") else []
+        if problems:
+            return "\n".join(wrong_option(name, one["input"], in_plain_words(one), meaning) for one in problems)
+        return f"Wrong value for {name}: {error.message}{meaning}"
+    if (extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", str(error.message))) is not None:
+        names = " ".join(_named(one) for one in command.params if one.param_type_name == "argument")
+        takes = f"takes {names}" if names else "takes options alone"
+        return f"{path} {takes}, and got more words: {extra[1]}. '{path} --help' lists its options."
+    return f"{path}: {error.format_message()}"
+
+
+def _named(param: Any) -> str:
+    """An option by its long name, an argument by what it is called in the help."""
+    if param.param_type_name == "argument":
+        return str(param.metavar or param.name).upper()
+    return max(param.opts, key=len)
+
+
+def _help(param: Any) -> str:
+    help = getattr(param, "help", None)
+    return f" ({help})" if help else ""
 
 
 def repeat_flags(args: list[str], flags: set[str]) -> list[str]:

@@ -27,8 +27,19 @@ def print_json(document: Any) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "") -> None:
-    """A table whose number columns are right-aligned."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    caption: str = "",
+    importance: Sequence[str] = (),
+) -> list[str]:
+    """A table whose number columns are right-aligned; returns the columns that were left out.
+
+    importance: columns, the most important first; as many as the terminal has room for are shown, none of them folded but
+        the first. Empty: all, folded as need be.
+    """
     # Cells are text, never markup: a message may hold square brackets.
     rows = [
         tuple(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row)
@@ -42,12 +53,36 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         box=None,
     )
     table.caption_justify = "left"
+    shown = _that_fit(columns, rows, importance) if importance else list(columns)
     for at, name in enumerate(columns):
+        if name not in shown:
+            continue
         numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
-        table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan", overflow="fold",
+                         no_wrap=bool(importance) and name != importance[0])  # fmt: skip
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell for cell, name in zip(row, columns, strict=True) if name in shown))
     console.print(table)
+    return [name for name in columns if name not in shown]
+
+
+_FOLDED = 26
+"""So narrow may the most important column of a table be, in characters, for the sake of the others."""
+
+
+def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[Text]], importance: Sequence[str]) -> list[str]:
+    """The most important columns, as many as stand beside each other without folding any but the first."""
+    widths = {
+        name: max([len(name), *(row[at].cell_len for row in rows)]) + 2  # and what stands between
+        for at, name in enumerate(columns)
+    }
+    room = console.width - min(widths[importance[0]], _FOLDED + 2)
+    shown = [importance[0]]
+    for name in importance[1:]:
+        if widths[name] <= room:
+            room -= widths[name]
+            shown.append(name)
+    return shown
 
 
 def print_next(command: str, why: str) -> None:

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
-from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, StudyOption, guarded, settings_parameters
+from actionprep.cli.options import (
+    DebugOption,
+    JsonOption,
+    ManyValuesCommand,
+    PlainGroup,
+    StudyOption,
+    guarded,
+    settings_parameters,
+)
 
 if TYPE_CHECKING:
     from actionprep.api import Study
@@ -45,7 +53,7 @@ SkipOption = Annotated[
 ]
 
 
-class StageGroup(TyperGroup):
+class StageGroup(PlainGroup):
     """Adds one command for each stage file, and imports a stage only when its command is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -226,7 +234,7 @@ def init(
     output.print_next("actionprep scan", "reads every video once and lists what is wrong")
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def scan(
     study: StudyOption = None,
@@ -272,7 +280,7 @@ def scan(
     output.print_next("actionprep plan", "what a build would do")
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def config(
     study: StudyOption = None,
@@ -285,7 +293,7 @@ def config(
     print(render_settings(_open(study).settings, comments=comments), end="")
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def doctor(
     install: Annotated[
@@ -325,7 +333,7 @@ def doctor(
     )
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the layouts, annotation formats and pose formats that are read."""
@@ -361,11 +369,14 @@ def skeletons(
     from actionprep.api import list_skeletons
     from actionprep.cli import output
     from actionprep.datasets.skeletons import conversion
+    from actionprep.errors import UserError
     from actionprep.show.layouts import draw_layouts
 
+    if not names and (out is not None or to is not None):
+        raise UserError("Name the layouts to draw or convert, such as 'actionprep skeletons mediapipe33 --to coco17'.")
     if names:
-        path = draw_layouts(names, out or Path("skeletons.png"))
         losses = [str(conversion(name, to)) for name in names] if to else []
+        path = draw_layouts(names, out or Path("skeletons.png"))
         if json:
             output.print_json({"picture": str(path), "conversions": losses})
             return
@@ -448,7 +459,7 @@ def build(
     )  # fmt: skip
 
 
-@app.command(rich_help_panel=BUILD)
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show what the store holds, what is quarantined and why, and what a build would still do."""
@@ -473,6 +484,9 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             ("recording", "kind", "what"),
             [(one["recording"], one["kind"], one["what"]) for one in facts["alignment"]],
         )
+    for one in facts["products"]:
+        if one["made_otherwise"]:
+            output.warn(_otherwise(one["product"], one["made_otherwise"]))
     if facts["problem"]:
         output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
@@ -484,7 +498,20 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
         output.note("Mend the files, then build again; build --retry tries them as they are.")
 
 
-@app.command(rich_help_panel=BUILD)
+def _otherwise(product: str, differing: list[dict[str, Any]]) -> str:
+    """That a build would make a product anew, since it was made with other settings than the file's."""
+    from actionprep.datasets.study import toml_text
+
+    stored = ", ".join(f"{one['setting']} = {' or '.join(map(toml_text, one['stored']))}" for one in differing)
+    said = ", ".join(f"{one['setting']} = {toml_text(one['file'])}" for one in differing)
+    return (
+        f"'{product}' was made with {stored}, and actionprep.toml says {said}: a build would make "
+        f"{max(one['items'] for one in differing)} item(s) of it anew. To keep what is there, write its settings under "
+        f"[{product}]."
+    )
+
+
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def verify(
     study: StudyOption = None,
@@ -529,7 +556,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=BUILD)
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def digest(study: StudyOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Print one hash of all content: equal for equal builds."""
@@ -542,7 +569,7 @@ def digest(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
         print(store.digest())
 
 
-@app.command(rich_help_panel=BUILD)
+@app.command(rich_help_panel=BUILD, cls=ManyValuesCommand)
 @guarded
 def gc(
     study: StudyOption = None,
@@ -667,6 +694,7 @@ def import_(
         "frames": sum(view.num_frames for view in catalogue.views),
         "labels": len(catalogue.labels),
         "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "unreadable": sum(view.status != "ok" for view in catalogue.views),
         "items made": len(report.built),
         "quarantined": len(report.quarantined),
     }
@@ -692,11 +720,11 @@ def import_(
             output.print_next("actionprep snippets", "makes a sample of each labelled recording")
         else:
             output.print_next("actionprep show pose", "draws them over the videos")
-    if not report.ok and not report.built and not report.done:
+    if not report.ok:
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=STUDY)
+@app.command(rich_help_panel=STUDY, cls=ManyValuesCommand)
 @guarded
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder to make; must not hold a study yet.")],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from actionprep.cli import train_runs
-from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, StudyOption, guarded
+from actionprep.cli.options import DebugOption, JsonOption, ManyValuesCommand, PlainGroup, StudyOption, guarded
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import Store
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 WORK, KNOW = "Train and use", "Know what there is"
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Train action classifiers on a store that actionprep built.",
     no_args_is_help=True,
     add_completion=False,
@@ -99,6 +101,7 @@ def fit(
 ) -> None:
     """Train the recipe that suits what the store holds, on a checked split."""
     from actionprep.cli import output
+    from actionprep.settings import COMMAND_LINE
     from actionprep.training.fit import fit as train
     from actionprep.training.fit import fit_folds, parts_of_run
     from actionprep.training.run import Run
@@ -112,7 +115,7 @@ def fit(
             **{name: tuple(given) if given else None for name, given in
                (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
         },
-        where="the command line",
+        where=COMMAND_LINE,
     )  # fmt: skip
     given = {**settings.changes, **_changes(changes)}
     if epochs is not None:
@@ -127,7 +130,7 @@ def fit(
     begun = where.begun(run, folds=folds is not None) if resume else None
     if begun is not None and folds is None and (begun / "run.json").exists():
         # What the command line does not name stays as the run began, whatever the study's file says by now.
-        folder, chosen = begun, _recipe_of(begun, recipe, {**_changes(changes), **_given(epochs=epochs, seed=seed)})
+        chosen = _recipe_of(begun, recipe, {**_changes(changes), **_given(epochs=epochs, seed=seed)})
         about_split = any(one is not None for one in (by, val, test_share, split, allow_single)) or any(
             (train_groups, val_groups, test_groups)
         )
@@ -137,10 +140,8 @@ def fit(
         model_name = Run.open(begun).recipe.model
     else:
         chosen, why = _recipe(where.store, settings, given)
-        folder = begun or where.runs / (run or f"{chosen.name}-{_stamp()}")
         tell(f"Recipe {chosen.name}: {why}")
         model_name = chosen.model
-    tell(f"Run {folder}")
     options: dict[str, Any] = {
         **asked,
         "device": settings.device,
@@ -148,11 +149,14 @@ def fit(
         "num_nodes": nodes,
         "threads": settings.threads,
         "wandb": settings.wandb,
-        "weights": None if weights is None else starting_weights(weights, model_name=model_name, tell=tell),
+        "weights": None
+        if weights is None
+        else starting_weights(weights, model_name=model_name, tell=tell, labels=lambda: _labels(where, asked, begun)),
         "resume": resume,
         "tell": tell,
     }
-    with _epochs(quiet=json) as on_epoch:
+    named = begun if begun is not None else None if run is None else where.runs / run
+    with _new_folder(where.runs, getattr(chosen, "name", "run"), named) as folder, _epochs(quiet=json) as on_epoch:
         if folds is not None:
             found = fit_folds(
                 where.store, chosen, folder, by=group_of(folds), num_folds=num_folds, on_epoch=on_epoch, **options
@@ -193,12 +197,21 @@ def score(
     from actionprep.cli import output
     from actionprep.training.test import run_test
 
+    if run is not None and (_run_folder(run, study) / "fusion.json").is_file():
+        _show_fusion(_run_folder(run, study), part=part, store=store, json=json)
+        return
     found = _run(run, study)
+    before = found.tested if part == "test" else None
     tested = run_test(found, store, part=_part(part), carry=carry, device=device or "auto")
     if json:
         output.print_json({"run": str(found.folder), **tested})
         return
     _print_test(tested)
+    if before is not None:
+        output.warn(
+            f"This run was tested already, {before['when']}. A test part is there to be looked at once: choose recipes and "
+            "settings on val, or the figure flatters."
+        )
     output.note(f"Report {found.report}")
     output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
 
@@ -218,15 +231,17 @@ def fuse(
 ) -> None:
     """Average the probabilities of several runs on the same snippets and split, whatever they read."""
     from actionprep.cli import output
+    from actionprep.training.fusion import fold_names, fuse_folds
     from actionprep.training.fusion import fuse as fuse_runs
-    from actionprep.training.fusion import fuse_folds
 
     places = [_run_folder(one, study) for one in runs]
-    folder = places[0].parent / (out or f"fusion-{_stamp()}")
+    beside = places[0].parent
     tell = (lambda _: None) if json else output.note
     weighting = _weighting(weights or ["val"])
-    if all((place / "folds.json").is_file() for place in places):
-        document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
+    named = None if out is None else beside / out
+    if all(fold_names(place) for place in places):
+        with _new_folder(beside, "fusion", named) as folder:
+            document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
         if json:
             output.print_json({"run": str(folder), **document})
             return
@@ -234,7 +249,8 @@ def fuse(
         output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in document["folds"]])
         output.print_table("Together", ("figure", "value"), [(k, _shown(v)) for k, v in document["summary"].items()])
         return
-    made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
+    with _new_folder(beside, "fusion", named) as folder:
+        made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
     if json:
         output.print_json({"run": str(folder), "weights": made.weights, **made.tested})
         return
@@ -246,7 +262,11 @@ def fuse(
 @guarded
 def predict(
     videos: Annotated[
-        Texts, typer.Argument(help="Videos of one recording, in the order of the run's views, or view=path.")
+        Texts,
+        typer.Argument(
+            help="Videos of one recording, in the order of the run's views, or view=path; or folders of such. For a run of "
+            "one view each video is a recording."
+        ),
     ] = None,
     live: Annotated[
         Text,
@@ -255,7 +275,9 @@ def predict(
         ),
     ] = None,
     seconds: Annotated[Optional[float], typer.Option(help="With --live: end after so long.", min=0)] = None,  # noqa: UP045
-    run: Annotated[Text, typer.Option("--run", help="Run, by name or folder; the last one when left out.")] = None,
+    run: Annotated[
+        Text, typer.Option("--run", help="Run or fusion, by name or folder; the last run when left out.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
     length: Annotated[Optional[float], typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,  # noqa: UP045
@@ -280,8 +302,8 @@ def predict(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """From raw videos of one recording to a labelled timeline (csv and picture), or live from a camera or stream."""
-    from actionprep.api import predict_videos
+    """From raw videos to a labelled timeline (csv and picture) of each recording, or live from a camera or stream."""
+    from actionprep.api import group_videos, predict_videos
     from actionprep.cli import output
     from actionprep.errors import UserError
 
@@ -291,36 +313,43 @@ def predict(
         _predict_live(_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
         return
     assert videos is not None
-    found = predict_videos(
-        _run(run, study).folder,
-        videos,
-        out=out,
-        overlay=overlay,
-        length_ms=length,
-        stride_ms=stride,
-        threshold=threshold,
-        min_length_ms=min_length,
-        offsets=_offsets(offset or []),
-        tolerance=tolerance,
-        carry=carry,
-        device=device or "auto",
-    )
+    folder = _last_run(runs_folder(study)) if run is None else _run_folder(run, study)
+    recordings = group_videos(folder, videos)
+    documents = []
+    for name, paths in recordings.items():
+        found = predict_videos(
+            folder,
+            paths,
+            recording=name,
+            out=out / name if len(recordings) > 1 else out,
+            overlay=overlay,
+            length_ms=length,
+            stride_ms=stride,
+            threshold=threshold,
+            min_length_ms=min_length,
+            offsets=_offsets(offset or []),
+            tolerance=tolerance,
+            carry=carry,
+            device=device or "auto",
+        )
+        documents.append(found.document())
+        if json:
+            continue
+        rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
+        output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
+        if found.unseen:
+            output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
+        for path in found.files:
+            output.note(f"Wrote {path}")
     if json:
-        output.print_json(found.document())
-        return
-    rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
-    output.print_table("Timeline", ("onset", "offset", "label", "probability"), rows)
-    if found.unseen:
-        output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
-    for path in found.files:
-        output.note(f"Wrote {path}")
+        output.print_json(documents[0] if len(documents) == 1 else documents)
 
 
 for _command in (train_runs.compare, train_runs.sweep, train_runs.export, train_runs.slurm):
     app.command(rich_help_panel=WORK, cls=ManyValuesCommand)(_command)
 
 
-@app.command(rich_help_panel=KNOW)
+@app.command(rich_help_panel=KNOW, cls=ManyValuesCommand)
 @guarded
 def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List every model with what it reads, its size and its source."""
@@ -363,7 +392,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     )
 
 
-@app.command(rich_help_panel=KNOW)
+@app.command(rich_help_panel=KNOW, cls=ManyValuesCommand)
 @guarded
 def recipes(
     name: Annotated[
@@ -433,6 +462,9 @@ def split_of(settings: TrainSettings) -> Any:
     )
 
 
+_CHANGES = "the changes to the recipe (--set, or changes under [train])"
+
+
 def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> tuple[Any, str]:
     from actionprep.training.recipes import choose_recipe, find_recipe
 
@@ -442,7 +474,7 @@ def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> t
     else:
         chosen, why = find_recipe(settings.recipe), "as asked for"
     changes = {"seed": settings.seed, **changes}
-    return chosen.changed(changes, where="the command line"), why
+    return chosen.changed(changes, where=_CHANGES), why
 
 
 def _recipe_of(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
@@ -451,10 +483,10 @@ def _recipe_of(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
     from actionprep.training.run import FACTS, Run
 
     if not (run / FACTS).exists() or (name is not None and name != Run.open(run).recipe.name):
-        return "auto" if name is None else find_recipe(name).changed(changes, where="the command line")
+        return "auto" if name is None else find_recipe(name).changed(changes, where=_CHANGES)
     begun = Run.open(run).recipe
     # Epochs that were asked for take min_steps with them, and so they did when the run began.
-    return begun.changed({"min_steps": begun.min_steps, **changes}, where="the command line") if changes else "auto"
+    return begun.changed({"min_steps": begun.min_steps, **changes}, where=_CHANGES) if changes else "auto"
 
 
 def _check_name(run: str | None, processes: int) -> None:
@@ -493,7 +525,9 @@ def _check_first(
     train_runs._use_threads(settings.threads)
     options: dict[str, Any] = {
         "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
-        "weights": None if weights is None else starting_weights(weights, model_name=recipe.model, tell=tell),
+        "weights": None if weights is None else starting_weights(
+            weights, model_name=recipe.model, tell=tell, labels=lambda: _labels(where, {"snippets": settings.snippets}, None)
+        ),
     }  # fmt: skip
     if overfit:
         one = overfit_one_batch(where.store, recipe, **options)
@@ -529,6 +563,16 @@ def _check_first(
     for path in paths:
         output.note(f"Wrote {path}")
     output.print_next(f"actiontrain fit --set optimizer.learning_rate={found.suggestion:.2g}", "trains with it")
+
+
+def _labels(where: _Place, asked: dict[str, Any], begun: Path | None) -> tuple[str, ...]:
+    """The classes of a training: those of the snippets that are asked for, else of the run that goes on."""
+    from actionprep.training.datasets import read_table
+    from actionprep.training.run import Run
+
+    if asked["snippets"] is None and begun is not None:
+        return Run.open(begun).labels
+    return read_table(where.store, asked["snippets"] or "default").labels
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -633,6 +677,29 @@ def _predict_live(
     )
 
 
+def _show_fusion(folder: Path, *, part: str, store: Path | None, json: bool) -> None:
+    """`test` of fused runs: they were tested when they were fused."""
+    from actionprep.cli import output
+    from actionprep.errors import UserError
+    from actionprep.training.fusion import run_tested
+    from actionprep.training.run import Run
+
+    if part != "test" or store is not None:
+        raise UserError(
+            f"{folder} is a fusion, and fusions are tested on the test part of their runs' store. Test its runs one by one "
+            "for another part or store."
+        )
+    tested = run_tested(Run(folder))
+    if json:
+        output.print_json({"run": str(folder), **tested})
+        return
+    _print_test(tested)
+    output.note(
+        f"{folder} is a fusion: it was tested when it was made, {tested['when']}, and these are its figures. Fuse anew with "
+        "'actiontrain fuse' when its runs have changed."
+    )
+
+
 def _run_folder(name: str, study: Path | None) -> Path:
     """The folder of a run, or of a cross-validation, by its path or its name in the study."""
     return Path(name) if Path(name).is_dir() else runs_folder(study) / name
@@ -676,10 +743,18 @@ def _last_run(runs: Path, *, folds: bool = False) -> Path:
     return found[-1][1].parents[1] if folds else found[-1][1].parent
 
 
-def _stamp() -> str:
+def _new_folder(runs: Path, kind: str, named: Path | None) -> AbstractContextManager[Path]:
+    """The folder that was named, or one of this kind and time which nobody else has."""
     import time
 
-    return time.strftime("%Y%m%d-%H%M%S")
+    from actionprep.training.fit import is_first_process
+    from actionprep.training.run import claimed_folder
+
+    if named is not None:
+        return nullcontext(named)
+    stamped = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # The other processes of a training take the folder of the first.
+    return claimed_folder(runs, stamped) if is_first_process() else nullcontext(runs / stamped)
 
 
 def _epochs(*, quiet: bool) -> Any:
@@ -697,15 +772,19 @@ def _epochs(*, quiet: bool) -> Any:
             TextColumn("{task.fields[figures]}", style="cyan"), console=output.error_console, disable=quiet,
         )  # fmt: skip
         tasks: dict[Any, Any] = {}
-        with bar:
 
-            def on_epoch(report: Any) -> None:
-                if report.phase not in tasks or report.epoch == 0:
-                    tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
-                figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
-                bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
+        def on_epoch(report: Any) -> None:
+            bar.start()  # not before, or an error of the beginning would stand below an empty line
+            if report.phase not in tasks or report.epoch == 0:
+                tasks[report.phase] = bar.add_task(report.phase, total=report.num_epochs, figures="")
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in report.figures.items())
+            bar.update(tasks[report.phase], completed=report.epoch + 1, figures=figures)
 
+        try:
             yield on_epoch
+        finally:
+            if tasks:
+                bar.stop()
 
     return show()
 

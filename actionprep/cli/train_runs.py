@@ -70,6 +70,10 @@ def sweep(
     num_folds: Annotated[
         Number, typer.Option(help="With --folds: so many folds instead of one a group.", min=2)
     ] = None,
+    split: Annotated[Text, typer.Option("--split", help="Use this stored split: split/<name>.")] = None,
+    splits: Annotated[
+        Texts, typer.Option("--splits", help="Train and test on each of these stored splits: --splits split1 split2.")
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the sweep's folder; the same again goes on.")] = "sweep",
     jobs: Annotated[int, typer.Option("--jobs", help="Trainings at a time.", min=1)] = 1,
     measure: Annotated[
@@ -81,14 +85,16 @@ def sweep(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train and test recipes × settings × seeds (× folds) and compare them; what is done is not done again."""
+    """Train and test recipes × settings × seeds (× folds or splits) and compare them; what is done is not done again."""
     from actionprep.cli import output
     from actionprep.cli.train import _Place, group_of, split_of
+    from actionprep.settings import COMMAND_LINE
     from actionprep.training.recipes import choose_recipe
     from actionprep.training.sweep import sweep as train_all
 
+    _check_parts(folds=folds, split=split, splits=splits)
     where = _Place.find(store, study)
-    settings = where.settings.with_changes({"device": device, "threads": threads}, where="the command line")
+    settings = where.settings.with_changes({"device": device, "threads": threads, "split": split}, where=COMMAND_LINE)
     chosen = recipes or [choose_recipe(where.store).recipe.name if settings.recipe == "auto" else settings.recipe]
     tell = (lambda _: None) if json else output.note
     found = train_all(
@@ -100,6 +106,7 @@ def sweep(
         seeds=seeds or [settings.seed],
         folds=None if folds is None else group_of(folds),
         num_folds=num_folds,
+        splits=splits or (),
         snippets=settings.snippets,
         split=split_of(settings),
         views=settings.views or None,
@@ -186,6 +193,18 @@ def slurm(
     output.print_next(f"sbatch {out}", "hands it to the cluster, in the study's folder")
 
 
+def _check_parts(**given: Any) -> None:
+    """Folds, one stored split and several are three ways to say what is tested."""
+    from actionprep.errors import UserError
+
+    asked = [f"--{name}" for name, value in given.items() if value]
+    if len(asked) > 1:
+        raise UserError(
+            f"{' and '.join(asked)} were given, and a sweep takes one of them: --folds splits the snippets anew, --split "
+            "takes one stored split, and --splits trains and tests on each of several stored splits."
+        )
+
+
 def _use_threads(threads: int | None) -> None:
     if threads is not None:
         import torch
@@ -195,9 +214,12 @@ def _use_threads(threads: int | None) -> None:
 
 def _print_comparison(found: Any) -> None:
     from actionprep.cli import output
+    from actionprep.training.compare import IMPORTANCE
 
     columns, rows = found.cells()
-    output.print_table("Comparison", columns, rows)
+    out = output.print_table("Comparison", columns, rows, importance=IMPORTANCE)
+    if out:
+        output.note(f"No room at this width for {', '.join(out)}: compare.csv holds them.")
     for note in found.notes:
         output.note(note)
 

@@ -21,6 +21,7 @@ FindingKind = Literal[
     "views not aligned",
     "views drift apart",
     "poses without people",
+    "unreadable poses",
     "official split",
 ]
 

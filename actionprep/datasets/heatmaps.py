@@ -53,13 +53,13 @@ def joint_heatmaps(
     size  (H, W) of the grid.
     truncate: window in sigmas, cut towards zero to whole pixels as published; None draws every pixel (to 1e-7).
     persons:  "max" merges them, (B, K, T, H, W); "separate" keeps them, (B, M, K, T, H, W).
-    dtype:    float32 in [0, 1], or uint8, rounded shares of 255 in a quarter of the memory.
+    dtype:    float32, or uint8: rounded shares of 255 in a quarter of the memory; bytes take a score above 1 for 1.
     out:      where to draw, overwritten; saves taking new memory for every batch.
 
     Returns the volume on the device of xy. Joints that are off the grid, not finite or below a score of 0.001 draw
     nothing.
     """
-    xy, score = _checked(xy, score, size, sigma, truncate)
+    xy, score = _checked(xy, score, size, sigma, truncate, dtype)
     batch, people, frames, joints = score.shape
     shape = (batch, people if persons == "separate" else 1, joints, frames, *size)
     volume = _volume(shape, dtype, xy.device, out, persons)
@@ -90,7 +90,7 @@ def limb_heatmaps(
            window of a
     limb is the box around it widened by `truncate` sigmas.
     """
-    xy, score = _checked(xy, score, size, sigma, truncate)
+    xy, score = _checked(xy, score, size, sigma, truncate, dtype)
     pairs = skeleton(limbs).limbs if isinstance(limbs, str | Skeleton) else tuple(limbs)
     batch, people, frames, joints = score.shape
     wrong = [pair for pair in pairs if not (0 <= pair[0] < joints and 0 <= pair[1] < joints)]
@@ -126,10 +126,13 @@ def compact_boxes(
     """One box a clip around the joints seen in all its frames and persons: (B, 4) left, top, right, bottom.
 
     Its centre stays, each side grows by `padding`, the shorter side grows to a square; it may leave the image. A clip
-    whose joints span less than `least_side` px gets the whole image where `image_size` (height, width) is given, else a
-    box of that side (pass 0 for joints that are not in px). whole_pixels: cut the box towards zero, as the published
-    code does.
+    without a joint, or whose joints span less than `least_side` px, gets the whole image where `image_size` (height,
+    width) is given, else a box of that side (pass 0 for joints that are not in px). whole_pixels: cut the box towards
+    zero, as the published code does.
     """
+    if not score[0:1].numel():
+        # Without persons, frames or joints there is nothing to take the least of.
+        xy, score = xy.new_zeros(len(xy), 1, 1, 1, 2), score.new_zeros(len(xy), 1, 1, 1)
     seen = (score > 0)[..., None]
     low = torch.where(seen, xy, torch.inf).amin((1, 2, 3))
     high = torch.where(seen, xy, -torch.inf).amax((1, 2, 3))
@@ -229,6 +232,11 @@ def render(
     """
     settings = settings or HeatmapSettings()
     layout = skeleton(layout)
+    if keypoints.ndim != 5 or keypoints.shape[-1] not in (2, 3) or keypoints.shape[-2] != layout.num_joints:
+        raise UserError(
+            f"Heatmaps of '{layout.name}' need keypoints (batch, persons, frames, {layout.num_joints} joints, 2 or 3), "
+            f"got {tuple(keypoints.shape)}."
+        )
     flat = keypoints.shape[-1] == 2
     if not flat:
         keypoints, score = project(keypoints, score, settings.view)
@@ -247,7 +255,7 @@ def render(
 
 
 def _checked(
-    xy: Tensor, score: Tensor, size: tuple[int, int], sigma: float, truncate: float | None
+    xy: Tensor, score: Tensor, size: tuple[int, int], sigma: float, truncate: float | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     if xy.ndim != 5 or xy.shape[-1] != 2 or score.shape != xy.shape[:-1]:
         raise UserError(
@@ -258,7 +266,9 @@ def _checked(
         raise UserError(
             f"Heatmaps need a grid, sigma and window above 0, got size {size}, sigma {sigma}, truncate {truncate}."
         )
-    return xy.detach().to(torch.float32), score.detach().to(torch.float32)
+    score = score.detach().to(torch.float32)
+    # A byte above 255 would begin anew at 0, and estimators now and then give scores a little above 1.
+    return xy.detach().to(torch.float32), score.clamp(max=1) if dtype == torch.uint8 else score
 
 
 def _volume(

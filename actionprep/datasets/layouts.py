@@ -92,6 +92,27 @@ def videos_below(folder: StudyFolder) -> list[Path]:
     return _list_videos(folder, folder.root)[0] if folder.root.is_dir() else []
 
 
+def holds_text(path: Path) -> bool:
+    """Whether a small file is empty or begins with text, as a pointer or an error page that is named like a video does.
+
+    Reads no more than its first bytes, and of a large file nothing: whether it is a video, a scan finds out.
+    """
+    if not path.is_file() or path.stat().st_size > _SMALL:
+        return False
+    with open(path, "rb") as file:
+        head = file.read(512)
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.end < len(head):  # not just a letter that the last byte cuts
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(letter.isprintable() or letter in "\t\n\r\ufeff" for letter in text)
+
+
+_SMALL = 1 << 16
+
+
 def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     """The files besides the videos that a scan reads, as far as they are there: settings, tables, annotations."""
     videos = folder.resolve(settings.videos)

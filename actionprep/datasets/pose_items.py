@@ -33,7 +33,7 @@ def write_pose_item(item: ItemWriter, poses: PoseSequence, *, estimator: str, **
         ("score", poses.score, (*person, "joint"), None, "as the estimator gives it; 0 is missing"),
         ("bbox", poses.bbox, (*person, "box"), unit, "left, top, right, bottom; zeros where nobody is"),
         ("track_id", poses.track_id.astype(np.int32), person, None, "number of the person; -1 where nobody is"),
-        ("filled", poses.filled.astype(bool), person, None, "whether the person was interpolated, not seen"),
+        ("filled", poses.filled.astype(bool), (*person, "joint"), None, "whether the joint was interpolated, not seen"),
         ("index", poses.frame_index.astype(np.int64), ("time",), None, "position in the video"),
         ("time", poses.time, ("time",), "s", "on the recording's clock"),
     )
@@ -60,12 +60,14 @@ def read_pose_item(item: ItemReader) -> PoseSequence:
     """The poses of an item of the product `pose`, in memory."""
     told = item.attributes
     size = told.get("image_size")
+    score, filled = item["score"][:], item["filled"][:].astype(bool)
     return PoseSequence(
         keypoints=item["keypoints"][:],
-        score=item["score"][:],
+        score=score,
         bbox=item["bbox"][:],
         track_id=item["track_id"][:].astype(np.int64),
-        filled=item["filled"][:].astype(bool),
+        # Items of version 1 tell it of persons.
+        filled=filled if filled.ndim == 3 else filled[..., None] & (score > 0),
         skeleton=str(told["skeleton"]),
         image_size=None if size is None else (int(size[0]), int(size[1])),
         frame_index=item["index"][:],

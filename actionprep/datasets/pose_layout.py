@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.layouts import SPLIT_NAMES, Discovery
 from actionprep.datasets.pose_formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.skeletons import layout_in
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.errors import UserError, nearest
+from actionprep.errors import InputProblem, UserError, nearest
 from actionprep.settings import canonical_json
 
 _UNSPLIT = "all"
@@ -28,9 +29,9 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
     A split that the files name, such as xsub_train, is a column of the recordings: `extra["xsub"]` is "train". Where a
     published split has a train and a val part and no test part, its val part is what others report results on, and
-    becomes test. Recordings without a joint in any frame are kept as unreadable.
+    becomes test. Recordings that are damaged, or without a joint in any frame, are kept as unreadable; the others go on.
 
-    Raises UserError when there is nothing to read, InputProblem for a file that is damaged.
+    Raises UserError when there is nothing to read, InputProblem for a file of which nothing can be read.
     """
     if not settings.poses:
         raise UserError(
@@ -40,14 +41,16 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
     labels = None if settings.pose_labels is None else _label_names(folder.resolve(settings.pose_labels))
     found = Discovery([], [])
     cameras: dict[str, str | None] = {}
+    broken: list[tuple[View, InputProblem]] = []
     for source, format, prefix in _sources(folder, settings):
         options = reading_options(
             format,
-            skeleton=settings.pose_skeleton,
+            skeleton=layout_in(settings.pose_skeleton, folder.root),
             coordinates=settings.pose_coordinates,
             image_size=settings.pose_image_size,
         )
-        for item in read_poses(source, format, **options):
+        told = _Told(broken, prefix, folder.relative(source), canonical_json({"format": format, "options": options}))
+        for item in read_poses(source, format, damaged=told, **options):
             id = f"{prefix}{item.recording}"
             # Views of one recording come one by one; without views, a second one of that id is an error told later.
             if item.view is None or id not in cameras:
@@ -56,14 +59,38 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
             view = _view(id, item, folder.relative(source), reading, settings.pose_fps)
             cameras[id] = item.view if id not in cameras else None
             found.views.append(view)
+    if broken and not found.views:
+        raise broken[0][1]
     if all(camera is not None for camera in cameras.values()):
         # Files that name their camera and hold one view a recording: the camera is a fact, not one of several views.
         found.views = [replace(view, id="0") for view in found.views]
         found.recordings = [
             replace(one, extra={**one.extra, "camera": cameras[one.id] or ""}) for one in found.recordings
         ]
+    for view, _ in broken:
+        if view.recording not in cameras:
+            cameras[view.recording] = None
+            found.recordings.append(Recording(view.recording))
+            found.views.append(view)
+        else:  # a view of a recording whose others are sound
+            found.findings.append(Finding("unreadable poses", view.path, view.reason))
     _name_test_parts(found)
     return found
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Keeps what is damaged in one source as unreadable views."""
+
+    broken: list[tuple[View, InputProblem]]
+    prefix: str
+    path: str
+    reading: str
+
+    def __call__(self, recording: str, problem: InputProblem) -> None:
+        id = f"{self.prefix}{recording}"
+        view = View(id, "0", self.path, status="unreadable", reason=problem.reason, poses=self.reading)
+        self.broken.append((view, problem))
 
 
 def official_splits(recordings: Iterator[Recording] | tuple[Recording, ...]) -> tuple[str, ...]:

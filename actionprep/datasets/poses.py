@@ -27,7 +27,7 @@ class PoseSequence:
     bbox        (T, M, 4) float32: left, top, right, bottom of the person, in the units of x and y; zeros where absent.
     track_id    (T, M) int64: one number a person, the same in all frames; -1 where nobody is, or persons are not
                 linked yet.
-    filled      (T, M) bool: joints made by interpolation or smoothing across a gap, not seen.
+    filled      (T, M, K) bool: joints made by interpolation across a gap, not seen.
     skeleton    name of the layout, or the path of a layout file.
     image_size  (height, width) of the source image in px, or None where it is unknown.
     frame_index (T) int64: numbers of the frames in the view.
@@ -65,7 +65,8 @@ class PoseSequence:
 
         keypoints (T, M, K, C), or (T, K, C) for one person. Without a score, a joint is missing where all its
         coordinates are 0 or one is NaN, else its score is 1. NaN coordinates count as missing only where the score is
-        0, NaN or not given. Without boxes, a box is that of the joints seen.
+        0, NaN or not given. Without boxes, a box is that of the joints seen. filled (T, M) stands for all joints of a
+        person.
 
         where: what to name in errors, for example the file. Raises InputProblem that says which array is wrong and how.
         """
@@ -91,7 +92,7 @@ class PoseSequence:
             seen = _numbers(score, "score", where)
             if seen.shape != points.shape[:3]:
                 raise InputProblem(f"The score of {where} must have the shape {points.shape[:3]}, got {seen.shape}.")
-            seen = np.where(np.isnan(seen), 0, seen)
+            seen = np.where(np.isnan(seen), np.float32(0), seen)
             bad = holes & (seen > 0)
             if bad.any():
                 frame, person, joint = (int(i) for i in np.argwhere(bad)[0])
@@ -107,25 +108,26 @@ class PoseSequence:
                     f"Scores of {where} must be finite and at least 0; frame {frame} holds {seen[frame].min():g}.",
                     frame=frame,
                 )
-        joints = np.where((seen > 0)[..., None], points, 0).astype(np.float32)
-        seen = seen.astype(np.float32)
+        joints = np.where((seen > 0)[..., None], points, np.float32(0))
         frames, persons = joints.shape[:2]
         here = (seen > 0).any(-1)
         sequence = cls(
             keypoints=joints,
             score=seen,
-            bbox=joint_boxes(joints, seen) if bbox is None else _numbers(bbox, "bbox", where).astype(np.float32),
-            track_id=np.full((frames, persons), -1, np.int64) if track_id is None else np.asarray(track_id, np.int64),
-            filled=np.zeros((frames, persons), bool) if filled is None else np.asarray(filled, bool),
+            bbox=joint_boxes(joints, seen) if bbox is None else _numbers(bbox, "bbox", where),
+            track_id=np.full((frames, persons), -1, np.int64)
+            if track_id is None
+            else _whole(track_id, "track_id", where),
+            filled=_filled(filled, seen, where),
             skeleton=skeleton,
             image_size=None if image_size is None else _size(image_size, where),
-            frame_index=np.arange(frames) if frame_index is None else np.asarray(frame_index, np.int64),
-            time=None if time is None else np.asarray(time, np.float64),
+            frame_index=np.arange(frames) if frame_index is None else _whole(frame_index, "frame_index", where),
+            time=None if time is None else _numbers(time, "time", where, np.float64),
         )
         for name, array, shape in (
             ("bbox", sequence.bbox, (frames, persons, 4)),
             ("track_id", sequence.track_id, (frames, persons)),
-            ("filled", sequence.filled, (frames, persons)),
+            ("filled", sequence.filled, seen.shape),
             ("frame_index", sequence.frame_index, (frames,)),
             ("time", sequence.time, (frames,)),
         ):
@@ -173,7 +175,10 @@ class PoseSequence:
     def with_skeleton(self, target: str) -> tuple[PoseSequence, Conversion]:
         """These poses in another layout, and what the conversion kept, derived, missed and lost."""
         points, score, done = convert(self.keypoints, self.score, self.skeleton, target)
-        return replace(self, keypoints=points, score=score, skeleton=target), done
+        # What was made of a joint that was filled in is filled in too.
+        _, sure, _ = convert(self.keypoints, np.where(self.filled, 0, self.score), self.skeleton, target)
+        filled = (score > 0) & (sure <= 0)
+        return replace(self, keypoints=points, score=score, filled=filled, skeleton=target), done
 
     def require_image_size(self, purpose: str) -> tuple[int, int]:
         """The image size, or a UserError that says what needs it and how to give it."""
@@ -234,31 +239,54 @@ def pack_persons(
     return keypoints, score
 
 
+def _filled(filled: ArrayLike | None, seen: NDArray[Any], where: str) -> NDArray[np.bool_]:
+    if filled is None:
+        return np.zeros(seen.shape, bool)
+    marked = _numbers(filled, "filled", where) != 0
+    return marked[..., None] & (seen > 0) if marked.shape == seen.shape[:2] else marked
+
+
 def _layout(name: str) -> Any:
     return skeleton(name)
 
 
-def _numbers(values: ArrayLike, name: str, where: str) -> NDArray[np.float64]:
+def _numbers(values: ArrayLike, name: str, where: str, kind: type = np.float32) -> NDArray[Any]:
     try:
         array = np.asarray(values, dtype=None)
     except ValueError:
         raise InputProblem(f"The array '{name}' of {where} is ragged: its rows differ in length.") from None
     if array.dtype.kind not in "fiub":
         raise InputProblem(f"The array '{name}' of {where} must hold numbers, got {array.dtype}.")
-    return array.astype(np.float64)
+    with np.errstate(over="ignore"):  # too large for single precision is infinite, and refused as that
+        return array.astype(kind)
+
+
+def _whole(values: ArrayLike, name: str, where: str) -> NDArray[np.int64]:
+    array = _numbers(values, name, where, np.float64)
+    if not np.isfinite(array).all() or (array != np.floor(array)).any():
+        raise InputProblem(f"The array '{name}' of {where} must hold whole numbers.")
+    return array.astype(np.int64)
 
 
 def _size(image_size: Sequence[int], where: str) -> tuple[int, int]:
-    size = tuple(int(value) for value in image_size)
-    if len(size) != 2 or min(size) < 1:
-        raise InputProblem(f"The image size of {where} must be (height, width) in pixels, got {tuple(image_size)}.")
-    return size[0], size[1]
+    try:
+        height, width = (int(value) for value in image_size)
+    except (TypeError, ValueError, OverflowError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise InputProblem(f"The image size of {where} must be (height, width) in pixels, got {image_size}.")
+    return height, width
 
 
 def _check_tracks(sequence: PoseSequence, here: NDArray[np.bool_], where: str) -> None:
-    for t in range(sequence.num_frames):
-        ids = sequence.track_id[t][here[t] & (sequence.track_id[t] >= 0)]
-        if len(ids) != len(set(ids.tolist())):
-            raise InputProblem(
-                f"Frame {t} of {where} has the same track id twice: {ids.tolist()}. An id is one person.", frame=t
-            )
+    known = here & (sequence.track_id >= 0)
+    # Who has no number gets one below 0 that nobody else in the frame has.
+    ids = np.sort(np.where(known, sequence.track_id, -1 - np.arange(sequence.num_persons)), axis=1)
+    twice = np.flatnonzero((np.diff(ids, axis=1) == 0).any(1))
+    if len(twice):
+        t = int(twice[0])
+        raise InputProblem(
+            f"Frame {t} of {where} has the same track id twice: {sequence.track_id[t][known[t]].tolist()}. An id is one "
+            "person.",
+            frame=t,
+        )

@@ -39,8 +39,8 @@ _DAMAGE = (
 def load_pickle(path: str | Path) -> Any:
     """What a pickle file holds, as numpy arrays, dicts, lists, tuples, sets, numbers, strings, bytes and None.
 
-    Half-precision arrays stay half precision, value for value. Pickles of Python 2 are read with latin-1 strings, as
-    numpy needs.
+    Half-precision arrays stay half precision, value for value; arrays are read-only. Pickles of Python 2 are read with
+    latin-1 strings, as numpy needs.
 
     Raises UserError when there is no such file; InputProblem when the file names anything else (the name is in the
     message), is cut short, or declares arrays that its bytes do not fill.
@@ -134,7 +134,8 @@ def _array(data: Any, dtype: _Dtype, shape: Any, order: str) -> NDArray[Any]:
         raise InputProblem(f"an array of shape {shape} of {dtype.dtype} with {len(data)} bytes of data")
     if dtype.dtype.itemsize == 0:
         raise InputProblem("an array of empty strings")
-    return np.frombuffer(bytearray(data), dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+    # On the bytes of the file themselves, and therefore read-only: data sets of gigabytes are not held twice.
+    return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:

@@ -159,7 +159,8 @@ def scan(
         for recording, of_one in segments.items()
     }
     findings += _about_views(views)
-    findings += _about_labels(found.recordings, in_time)
+    broken = {view.recording for view in views if not view.has_video and not view.digest}
+    findings += _about_labels([one for one in found.recordings if one.id not in broken], in_time)
     catalogue = replace(catalogue, segments=in_time)
     findings += _about_alignment(catalogue, settings.tolerance)
     catalogue = replace(catalogue, findings=tuple(findings))
@@ -286,7 +287,10 @@ def _about_views(views: Iterable[View]) -> list[Finding]:
     by_digest: dict[str, list[str]] = {}
     for view in views:
         if view.status != "ok":
-            kind: FindingKind = "unreadable video" if view.has_video else "poses without people"
+            kind: FindingKind = "unreadable video"
+            if not view.has_video:
+                # Poses that were read have a digest.
+                kind = "poses without people" if view.digest else "unreadable poses"
             found.append(Finding(kind, view.path, view.reason))
         found += [Finding("video warning", view.path, warning) for warning in view.warnings]
         if view.digest:

@@ -172,6 +172,14 @@ def skeleton(name: str | Skeleton) -> Skeleton:
     return layouts[key]
 
 
+def layout_in(name: str, folder: str | Path) -> str:
+    """A layout's name as it is; a TOML file's as its whole path, where a relative one begins at the folder.
+
+    What is stored names its layout: readers of the store, wherever they run, must find the file.
+    """
+    return str(Path(folder, Path(name).expanduser()).resolve()) if name.endswith(".toml") else name
+
+
 def skeleton_names() -> list[str]:
     """Names of the layouts that come with the package."""
     return sorted({layout.name for layout in _built_in().values()})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from actionprep.errors import EnvironmentProblem, UserError, nearest
-from actionprep.settings import Settings, option
+from actionprep.settings import COMMAND_LINE, Settings, option
 
 SETTINGS_FILE = "actionprep.toml"
 NOT_SET = "none"  # TOML has no null: this word stands for None where a setting allows it
@@ -162,8 +162,8 @@ class StudyFolder:
         cleared = _with_nones(model, given)
         # An override of "none" must reach the model as None, which `with_changes` takes for "leave as it is".
         if any(value is None for value in cleared.values()):
-            return model.read({**settings.model_dump(), **cleared}, where="the command line")
-        return settings.with_changes(cleared, where="the command line")
+            return model.read({**settings.model_dump(), **cleared}, where=COMMAND_LINE)
+        return settings.with_changes(cleared, where=COMMAND_LINE)
 
     def resolved(
         self, models: Mapping[str, type[Settings]], overrides: Mapping[str, Mapping[str, Any]] | None = None
@@ -367,6 +367,11 @@ def _toml_item(value: Any) -> Any:
             array.append(_toml_item(below))
         return array
     return tomlkit.item(value)
+
+
+def toml_text(value: Any) -> str:
+    """A value as the settings file has it."""
+    return _toml_text(NOT_SET if value is None else value)
 
 
 def _toml_text(value: Any) -> str:

@@ -65,14 +65,15 @@ class LinkingSettings(Settings):
 class Linking:
     """Linked poses and what was done to get them.
 
-    found: persons before any was dropped; dropped: numbers of those left out; filled_frames: person-frames
-    interpolated.
+    found: persons before any was dropped; dropped: numbers of those left out; filled_frames: frames of a person who was
+    not seen in them and is interpolated; filled_joints: all joints interpolated, these persons' among them.
     """
 
     poses: PoseSequence
     found: int
     dropped: int
     filled_frames: int
+    filled_joints: int
 
 
 def link(poses: PoseSequence, settings: LinkingSettings | None = None, *, keep_ids: bool = False) -> Linking:
@@ -100,8 +101,13 @@ def link(poses: PoseSequence, settings: LinkingSettings | None = None, *, keep_i
         filled = fill_gaps(linked, settings.fill)
     if settings.smooth != "none":
         filled = smooth(filled, settings)
-    made = int((filled.filled & ~linked.filled).sum())
-    return Linking(filled, found=len(weight), dropped=len(weight) - len(order), filled_frames=made)
+    return Linking(
+        filled,
+        found=len(weight),
+        dropped=len(weight) - len(order),
+        filled_frames=int((filled.present & ~linked.present).sum()),
+        filled_joints=int((filled.filled & ~linked.filled).sum()),
+    )
 
 
 def has_ids(poses: PoseSequence) -> bool:
@@ -150,7 +156,7 @@ def fill_gaps(poses: PoseSequence, longest: int) -> PoseSequence:
     """Joints of linked persons interpolated over gaps of at most `longest` frames.
 
     Each joint is filled by itself, linearly in frame numbers, with the lower of the two scores around; gaps at the
-    ends stay. A person-frame in which the person was not seen at all is flagged in `filled`; its box is that of the
+    ends stay. Every joint made is flagged in `filled`. Where a person was not seen at all, the box is that of the
     filled joints.
     """
     keypoints, score = poses.keypoints.copy(), poses.score.copy()
@@ -167,6 +173,7 @@ def fill_gaps(poses: PoseSequence, longest: int) -> PoseSequence:
                         after, m, k
                     ]
                     score[t, m, k] = min(poses.score[before, m, k], poses.score[after, m, k])
+    made = (score > 0) & (poses.score <= 0)
     present = (score > 0).any(-1)
     new = present & ~poses.present
     bbox = np.where(new[..., None], joint_boxes(keypoints, score), poses.bbox)
@@ -175,7 +182,7 @@ def fill_gaps(poses: PoseSequence, longest: int) -> PoseSequence:
         known = poses.track_id[poses.present[:, m], m]
         if len(known):
             ids[new[:, m], m] = known[0]
-    return replace(poses, keypoints=keypoints, score=score, bbox=bbox, track_id=ids, filled=poses.filled | new)
+    return replace(poses, keypoints=keypoints, score=score, bbox=bbox, track_id=ids, filled=poses.filled | made)
 
 
 def smooth(poses: PoseSequence, settings: LinkingSettings) -> PoseSequence:

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from actionprep.datasets.pose_items import write_pose_item
 from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.skeletons import layout_in, skeleton
 from actionprep.errors import InputProblem
 from actionprep.pipeline.linking import LinkingSettings, link
 from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
@@ -107,7 +107,7 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
         return self
 
 
-@stage("pose", version=1, settings=PoseSettings)
+@stage("pose", version=2, settings=PoseSettings)
 class Pose(FrameStage, ViewStage):
     """Makes pose/<recording>/<view>: joints of up to M persons in each of T frames.
 
@@ -115,13 +115,13 @@ class Pose(FrameStage, ViewStage):
     score      (T, M, K) float32          as the estimator gives it; 0 is missing
     bbox       (T, M, 4) float32          left, top, right, bottom; zeros where nobody is
     track_id   (T, M) int32               the person's number, which is its slot; -1 where nobody is
-    filled     (T, M) bool                interpolated, not seen
+    filled     (T, M, K) bool             interpolated, not seen
     index      (T) int64                  position in the video
     time       (T) float64                s on the recording's clock
 
     Persons are numbered by the sum of score times box area over all frames; the first M are kept. Attributes: skeleton,
     joints, estimator, image_size, num_frames, num_frames_with_person, num_persons, num_persons_found,
-    num_persons_dropped, num_filled, smoothed (how), and what an import changed.
+    num_persons_dropped, num_filled (person-frames), num_joints_filled, smoothed (how), and what an import changed.
 
     Imported poses need no frames: the stage is built without decoding then.
     """
@@ -172,6 +172,17 @@ class Pose(FrameStage, ViewStage):
         persons = 1 if settings.backend == "mediapipe" and settings.boxes == "own" else settings.persons or 2
         return source.num_frames * persons * (joints * 12 + 24)
 
+    @classmethod
+    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
+        named = {
+            "num_persons_dropped": "persons left out",
+            "num_filled": "frames of a person filled in",
+            "num_joints_filled": "joints filled in",
+            "num_rescaled": "frames scaled to the video",
+            "num_joints_outside": "joints far outside of the picture",
+        }
+        return {what: attributes[name] for name, what in named.items() if name in attributes}
+
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
         boxes = None if self._boxes is None else self._boxes(block)
         try:
@@ -204,7 +215,7 @@ class Pose(FrameStage, ViewStage):
             source,
             files=settings.files,
             format=settings.format,
-            skeleton=settings.file_skeleton,
+            skeleton=layout_in(settings.file_skeleton, source.root),
             coordinates=settings.coordinates,
             first_number=settings.first_number,
             rescale=settings.rescale,
@@ -219,11 +230,7 @@ def _finish(
     made = link(poses, settings, keep_ids=not settings.relink)
     poses = made.poses
     if settings.skeleton:
-        wanted = settings.skeleton
-        # A layout file is kept by its whole path, so that readers of the store find it.
-        poses, conversion = poses.with_skeleton(
-            str(Path(root, wanted).resolve()) if wanted.endswith(".toml") else wanted
-        )
+        poses, conversion = poses.with_skeleton(layout_in(settings.skeleton, root))
         told["converted"] = str(conversion)
     write_pose_item(
         item,
@@ -232,6 +239,7 @@ def _finish(
         num_persons_found=made.found,
         num_persons_dropped=made.dropped,
         num_filled=made.filled_frames,
+        num_joints_filled=made.filled_joints,
         smoothed=settings.smooth,
         **told,
     )
@@ -281,7 +289,9 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
             "checkpoint": str(settings.path(settings.checkpoint)) if settings.checkpoint else None,
             "flip": settings.flip,
             "random_weights": settings.random_weights,
-            "skeleton": settings.file_skeleton or None,
+            "skeleton": str(settings.path(settings.file_skeleton))
+            if settings.file_skeleton.endswith(".toml")
+            else settings.file_skeleton or None,
         }
     own = settings.boxes == "own"
     model = {"model": settings.model} if settings.model else {}

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# OpenPose BODY_25, in its order.
-JOINTS = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-    "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye",
-    "left_eye", "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel", "right_big_toe",
-    "right_small_toe", "right_heel",
-)  # fmt: skip
+from actionprep.datasets.skeletons import skeleton
+
+# What the figure's truth is given in.
+JOINTS = skeleton("body25").joints
 
 SIDES = ("right", "left")
 
@@ -172,7 +169,7 @@ def pose_figure(shape: BodyShape, posture: Posture) -> Figure:
     pelvis = posture.pelvis
     neck = at(pelvis, trunk, 0.0, 0.0, 0.50 * size)
     skull = at(neck, head, 0.015 * size, 0.0, 0.19 * size)
-    joints["mid_hip"], joints["neck"] = pelvis, neck
+    joints["hip_center"], joints["neck"] = pelvis, neck
     joints["nose"] = at(skull, head, 0.112 * size, 0.0, -0.01 * size)
     parts["pelvis"] = (at(pelvis, hips, 0.0, 0.0, 0.03 * size), hips, (0.118 * thick, 0.165 * thick, 0.125 * size))
     parts["belly"] = (

@@ -106,10 +106,10 @@ def draw_skeletons(
 ) -> np.ndarray:
     """People's skeletons, in a copy of the picture.
 
-    keypoints (M, K, 2) px, score (M, K), bbox (M, 4) px left, top, right, bottom; track_id (M); filled (M) bool.
+    keypoints (M, K, 2) px, score (M, K), bbox (M, 4) px left, top, right, bottom; track_id (M); filled (M, K) bool.
     Limbs and joints have the colours of the layout (left, right, middle). Joints below `least_score` are left out,
-    those below `sure_score` are rings with thin limbs, and so is a whole person that was filled in. Each person has a
-    tag with number and mean score, above the box (or the joints).
+    those below `sure_score` or filled in are rings with thin limbs. Each person has a tag with number and mean score,
+    above the box (or the joints), which says so of a person who is all filled in.
     """
     import cv2
 
@@ -123,8 +123,9 @@ def draw_skeletons(
         shown = seen[person]
         if not shown.any():
             continue
-        guessed = bool(filled[person]) if filled is not None else False
-        sure = shown & (np.asarray(score[person]) >= sure_score) & (not guessed)
+        made = np.zeros_like(shown) if filled is None else np.asarray(filled, bool)[person]
+        guessed = bool(made[shown].all())
+        sure = shown & (np.asarray(score[person]) >= sure_score) & ~made
         limbs = [
             (limb, color)
             for limb, color in zip(layout.limbs, layout.limb_colors, strict=True)

@@ -419,6 +419,8 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
             pictures.cut_to((*low, *high))
     times = _pose_times(study, item, recording, view)
     score, ids = item["score"], item["track_id"]
+    filled = item["filled"][:].astype(bool) if "filled" in item else np.zeros((*score.shape[:2], 1), bool)
+    filled = np.broadcast_to(filled if filled.ndim == 3 else filled[..., None], score.shape)
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
         has_box = path is not None and "bbox" in item
@@ -429,7 +431,7 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
             layout,
             track_id=ids[moment],
             bbox=pictures.place(item["bbox"][moment].reshape(-1, 2, 2), picture).reshape(-1, 4) if has_box else None,
-            filled=item["filled"][moment].astype(bool) if "filled" in item else None,
+            filled=filled[moment],
         )
 
     def remark(moment: int) -> str:

@@ -41,6 +41,8 @@ class Patience(pl.callbacks.EarlyStopping):
             patience=-(-recipe.patience // recipe.validate_every),
             mode="min" if recipe.monitor == "val_loss" else "max",
             check_on_train_epoch_end=False,
+            # A figure that is no number (precision of classes that val lacks) is no improvement, and no end either.
+            check_finite=False,
         )
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
@@ -88,8 +90,8 @@ class History(Checkpoint):
 class Checkpoints(Checkpoint):
     """Keeps last.ckpt, from which a run goes on, and best.ckpt, which tests use; each is replaced at once.
 
-    Best is the epoch with the best figure of the recipe, the earlier of equal ones; without val, as in a refit, the
-    last.
+    Best is the epoch with the best figure of the recipe, the earlier of equal ones; without val, as in a refit, or where no
+    figure is a number, the last.
     """
 
     def __init__(self, run: Run, recipe: Recipe, phase: Phase, *, has_val: bool) -> None:
@@ -126,7 +128,8 @@ class Checkpoints(Checkpoint):
             )
             if better:
                 self.best, is_best = value, True
-        elif self.monitor is not None and self.best is None:
+        if self.best is None:
+            # No figure yet, or none that is a number: the latest epoch has to do.
             is_best = True
         self._save(trainer, self.run.last)
         if is_best and trainer.is_global_zero:

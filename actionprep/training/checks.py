@@ -154,6 +154,8 @@ def overfit_one_batch(
     _without_chance(task.model)
     optimizer = _optimizer(task)
     dataset = task._train_loader.dataset
+    # Nothing is drawn: samples are those of validation, ready for the model.
+    dataset.train = False
     rows = _mixed_rows(dataset, recipe.batch)
     batch = _to(dataset.batch(rows), task)
     several = task.several

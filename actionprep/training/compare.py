@@ -1,4 +1,4 @@
-"""One table over runs: how good, how sure, how big, how fast; runs that differ in seed or fold alone are one row."""
+"""One table over runs: how good, how sure, how big, how fast; runs that differ in seed or split alone are one row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from actionprep.settings import canonical_json
 from actionprep.training import metrics
 from actionprep.training.cost import Cost, measure_cost
 from actionprep.training.fit import differences
-from actionprep.training.fusion import FUSION
+from actionprep.training.fusion import fused_runs
 from actionprep.training.metrics import Interval
-from actionprep.training.run import FACTS, Run, write_text
+from actionprep.training.run import FACTS, FUSION, Run, write_text
 from actionprep.training.test import saved_arrays
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Compared:
     """One row: the runs of one recipe with the same settings, or fusions of such runs.
 
     accuracy, macro_f1: of one run with the interval of its test; of several seeds their mean, with an interval over
-        both seeds and recordings drawn anew. Folds of one seed are one test over all their snippets.
+        both seeds and recordings drawn anew. Folds of one seed are one test over all their snippets; of several stored
+        splits it is the mean over them.
     snippets:      test snippets, each counted once.
     train_seconds: of one run, the mean. cost: None where it was not measured.
     """
@@ -41,11 +42,18 @@ class Compared:
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     folds: int
+    splits: tuple[str, ...]
     snippets: int
     accuracy: Interval
     macro_f1: Interval
     train_seconds: float
     cost: Cost | None
+
+
+IMPORTANCE = (
+    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s"
+)  # fmt: skip
+"""Columns of `Comparison.cells`, those first that a narrow terminal shows."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +199,8 @@ def compare(
             f"Latency and clips/s of the models alone, on {costs[0].device} with {costs[0].threads} CPU thread(s); "
             f"clips/s in batches of {costs[0].batch}."
         )
+    if len({frozenset(row.splits) for row in rows}) > 1:
+        notes.append("These rows are not all over the same stored splits, so some were tested on other snippets.")
     rows.sort(key=lambda row: -row.accuracy.value)
     return Comparison(tuple(rows), tuple(notes))
 
@@ -222,10 +232,8 @@ class _Entry:
 
     @classmethod
     def of(cls, run: Run) -> _Entry:
-        path = run.folder / FUSION
-        if not path.exists():
-            return cls(run, (run,))
-        return cls(run, tuple(Run.open(one) for one in json.loads(path.read_text(encoding="utf-8"))["runs"]))
+        fused = fused_runs(run.folder)
+        return cls(run, (run,) if fused is None else fused[0])
 
     @property
     def recipe(self) -> str:
@@ -235,6 +243,12 @@ class _Entry:
     @property
     def seed(self) -> int:
         return int(self.members[0].facts["seed"])
+
+    @property
+    def stored_split(self) -> str | None:
+        """Name of the stored split, if it is one."""
+        found: str | None = self.members[0].facts["split"].get("stored")
+        return found
 
     @property
     def test_rows(self) -> set[int]:
@@ -260,7 +274,7 @@ def _together(costs: Sequence[Cost]) -> Cost:
 
 
 def _identity(run: Run) -> str:
-    """Equal for runs that differ in seed or in what they test on alone."""
+    """Equal for runs that differ in seed or split alone."""
     tables = run.recipe.to_tables()
     for key in ("seed", "doc"):
         tables["recipe"].pop(key)
@@ -308,12 +322,13 @@ def _notes(runs: Sequence[Run]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Tested:
-    """What one seed's runs said of their test snippets, all folds together, as zeros and ones (S, C)."""
+    """What one seed's runs on one split said of their test snippets, all folds together, as zeros and ones (S, C)."""
 
     actual: np.ndarray
     predicted: np.ndarray
     recording: np.ndarray
     several: bool
+    split: str | None = None
 
     def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy (R) and macro F1 (R) under R weights (R, S) of the snippets; nan where none has any."""
@@ -330,15 +345,16 @@ class _Tested:
 
 def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int) -> Compared:
     repeated = _repeated(group)
-    tested = [_tested(runs) for _, runs in repeated]
+    tested = [_tested(runs, split) for _, split, runs in repeated]
     accuracy, macro_f1 = _intervals(tested, repeats=repeats)
     return Compared(
         name=name,
         recipe=group[0].recipe,
         runs=tuple(str(entry.run.folder) for entry in group),
-        seeds=tuple(seed for seed, _ in repeated),
-        folds=max(len(runs) for _, runs in repeated),
-        snippets=len(tested[0].actual),
+        seeds=tuple(seed for seed, split, _ in repeated if split == repeated[0][1]),
+        folds=max(len(runs) for _, _, runs in repeated),
+        splits=tuple(dict.fromkeys(split for _, split, _ in repeated if split is not None)),
+        snippets=len(set().union(*(one.test_rows for one in group if one.seed == repeated[0][0]))),
         accuracy=accuracy,
         macro_f1=macro_f1,
         train_seconds=float(np.mean([entry.train_seconds for entry in group])),
@@ -346,22 +362,22 @@ def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int)
     )
 
 
-def _repeated(group: Sequence[_Entry]) -> list[tuple[int, list[Run]]]:
-    """The runs by seed: those that test on other snippets with the same seed are folds and belong together."""
-    found: list[tuple[int, list[Run], set[int]]] = []
+def _repeated(group: Sequence[_Entry]) -> list[tuple[int, str | None, list[Run]]]:
+    """The runs by seed and stored split: others with the same seed that test on other snippets are folds of one test."""
+    found: list[tuple[int, str | None, list[Run], set[int]]] = []
     for entry in group:
-        rows = entry.test_rows
-        for seed, runs, taken in found:
-            if seed == entry.seed and not taken & rows:
+        rows, split = entry.test_rows, entry.stored_split
+        for seed, of_split, runs, taken in found:
+            if split is None and of_split is None and seed == entry.seed and not taken & rows:
                 runs.append(entry.run)
                 taken |= rows
                 break
         else:
-            found.append((entry.seed, [entry.run], rows))
-    return [(seed, runs) for seed, runs, _ in found]
+            found.append((entry.seed, split, [entry.run], rows))
+    return [(seed, split, runs) for seed, split, runs, _ in found]
 
 
-def _tested(runs: Sequence[Run]) -> _Tested:
+def _tested(runs: Sequence[Run], split: str | None) -> _Tested:
     arrays = [saved_arrays(run) for run in runs]
     num_classes = arrays[0]["probabilities"].shape[1]
     several = arrays[0]["actuals"].ndim == 2
@@ -371,28 +387,41 @@ def _tested(runs: Sequence[Run]) -> _Tested:
         return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
 
     return _Tested(
-        joined("actuals"), joined("predictions"), np.concatenate([one["recording"] for one in arrays]), several
+        joined("actuals"), joined("predictions"), np.concatenate([one["recording"] for one in arrays]), several, split
     )
 
 
 def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval]:
-    """Accuracy and macro F1, the mean over seeds, with 95 % of what seeds and recordings drawn anew give.
+    """Accuracy and macro F1: the mean over splits of that over seeds, with 95 % of draws of seeds and recordings.
 
-    A recording is drawn for all seeds alike, since they are tested on the same ones.
+    A recording is drawn for all seeds and splits alike, since several are tested on the same ones. Splits are not drawn:
+    they are those of the data set.
     """
     rng = np.random.default_rng(seed)
     names = np.unique(np.concatenate([one.recording for one in tested]))
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repeats)
     plain = [one.figures(np.ones((1, len(one.actual)))) for one in tested]
     resampled = [one.figures(drawn[:, np.searchsorted(names, one.recording)]) for one in tested]
-    which = rng.integers(0, len(tested), (repeats, len(tested)))
+    seeds_of = [
+        np.flatnonzero([one.split == split for one in tested]) for split in dict.fromkeys(one.split for one in tested)
+    ]
+    drawn_seeds = [seeds[rng.integers(0, len(seeds), (repeats, len(seeds)))] for seeds in seeds_of]
     found = []
     for figure in (0, 1):
-        of_seed = np.stack([one[figure] for one in resampled])
-        means = np.nanmean(of_seed[which, np.arange(repeats)[:, None]], axis=1)
-        low, high = np.nanquantile(means, [0.025, 0.975])
-        found.append(Interval(float(np.mean([one[figure][0] for one in plain])), float(low), float(high)))
+        of_run = np.stack([one[figure] for one in resampled])
+        of_split = [_mean(of_run[which, np.arange(repeats)[:, None]], axis=1) for which in drawn_seeds]
+        low, high = np.nanquantile(_mean(np.stack(of_split), axis=0), [0.025, 0.975])
+        value = np.mean([np.mean([plain[at][figure][0] for at in seeds]) for seeds in seeds_of])
+        found.append(Interval(float(value), float(low), float(high)))
     return found[0], found[1]
+
+
+def _mean(values: np.ndarray, *, axis: int) -> np.ndarray:
+    """The mean of those that are numbers; nan where none is, as when no recording of a small split was drawn."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=axis)
+    total = np.where(there, values, 0.0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def _cost(run: Run, *, device: str, seconds: float) -> Cost:
@@ -426,6 +455,7 @@ def _flat(row: Compared) -> Mapping[str, Any]:
         name: None if row.cost is None else getattr(row.cost, name) for name in (one.name for one in fields(Cost))
     }
     found |= {"train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
+    found["splits"] = " ".join(row.splits)
     return found | {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
 
 
@@ -436,6 +466,7 @@ def _with_bounds(one: Interval) -> str:
 def _how_many(row: Compared) -> str:
     parts = [f"{len(row.seeds)} seeds"] if len(row.seeds) > 1 else []
     parts += [f"{row.folds} folds"] if row.folds > 1 else []
+    parts += [f"{len(row.splits)} splits"] if len(row.splits) > 1 else []
     return " x ".join(parts) or "1"
 
 

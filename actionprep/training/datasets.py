@@ -262,6 +262,11 @@ class SnippetLoader:
             order = epoch_order(self.dataset.seed, self.epoch, size)
         return [order[start : start + self.batch] for start in range(0, size, self.batch)]
 
+    def samples_of_step(self, number: int, *, accumulate: int) -> int:
+        """Samples, over all processes, of the step that batch `number` has a part in, of so many batches at most."""
+        first = number // accumulate * accumulate * self.batch
+        return min(first + accumulate * self.batch, len(self.dataset)) - first
+
     def _share(self, numbers: np.ndarray) -> tuple[np.ndarray, bool]:
         mine = numbers[self.rank :: self.world]
         return (mine, False) if len(mine) else (numbers[:1], True)

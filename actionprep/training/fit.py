@@ -127,7 +127,7 @@ def fit(
         return run
     chosen = _resolve(store, recipe, tell)
     plan = _Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
-    for sentence in plan.sentences:
+    for sentence in (f"Run {run.folder}", *plan.sentences):
         tell(sentence)
     if is_first_process():
         _prepare_folder(run, plan, weights, unfinished=resume)
@@ -288,6 +288,7 @@ class _Plan:
             "split": {
                 "by": self.parts.by,
                 "why": self.parts.why,
+                "stored": self.parts.stored,
                 "seed": split.seed,
                 "groups": {part: list(names) for part, names in split.groups.items()},
                 "rows": {part: split.rows(part).tolist() for part in ("train", "val", "test")},
@@ -388,7 +389,7 @@ def _plan_of(run: Run, store: Store) -> _Plan:
         notes=tuple(given["notes"]),
     )
     table = read_table(store, facts["snippets"])
-    parts = Parts(split, given["by"], given["why"])
+    parts = Parts(split, given["by"], given["why"], given.get("stored"))
     return _Plan(store, run.recipe, facts["snippets"], table, tuple(facts["views"]), parts)
 
 
@@ -555,6 +556,8 @@ def _train_phase(
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            # Else each process would norm its own share of a batch. PyTorch can do it on GPUs alone.
+            sync_batchnorm=accelerator == "cuda" and options.devices * options.num_nodes > 1,
             enable_autolog_hparams=False,
             default_root_dir=str(run.folder),
         )
@@ -723,16 +726,18 @@ _FOLDER_OF_ALL = "ACTIONPREP_RUN_FOLDER"
 
 
 def _accelerator(device: str, devices: int) -> tuple[str, Any]:
-    import torch
+    """Lightning's names for a device, and for several of its kind."""
+    from actionprep.training.test import torch_device
 
-    if device == "auto":
-        return ("cuda" if torch.cuda.is_available() else "cpu"), devices
-    kind, _, number = device.partition(":")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentProblem(
-            "device is cuda, and PyTorch finds no CUDA GPU here. Use --device cpu, or install a CUDA build of PyTorch."
+    chosen, number = torch_device(device), device.partition(":")[2]
+    if not number:
+        return chosen.type, devices
+    if devices > 1:
+        raise UserError(
+            f"--device {device} names a single GPU, and --devices asks for {devices} processes, each on one of its own. "
+            "Leave the number out, or choose GPUs with CUDA_VISIBLE_DEVICES."
         )
-    return kind, [int(number)] if number else devices
+    return chosen.type, [int(number)]
 
 
 @contextlib.contextmanager

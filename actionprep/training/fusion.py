@@ -12,12 +12,10 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training.run import Run, now
+from actionprep.training.run import FACTS, FUSION, Run, now
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
-
-FUSION = "fusion.json"
 
 Weighting = Literal["val", "equal"] | Sequence[float]
 
@@ -86,12 +84,13 @@ def fuse_folds(
 ) -> dict[str, Any]:
     """Fuse cross-validations fold by fold; returns what folds.json of the new folder holds.
 
-    folders: of 'actiontrain fit --folds', each with fold-01, fold-02, …; the folds of all leave out the same snippets.
+    folders: of 'actiontrain fit --folds', or of one seed of a sweep over folds or stored splits, each with fold-01,
+             fold-02, … (split-NAME, …); those of one name leave out the same snippets.
     """
     from actionprep.training.fit import over_folds
     from actionprep.training.test import saved_arrays
 
-    names = [sorted(path.name for path in Path(one).glob("fold-*")) for one in folders]
+    names = [fold_names(one) for one in folders]
     if len({tuple(one) for one in names}) != 1 or not names[0]:
         raise UserError(
             "Cross-validations are fused fold by fold, and these have different folds: "
@@ -120,6 +119,13 @@ def fuse_folds(
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", document)
     return document
+
+
+def fold_names(folder: str | Path) -> list[str]:
+    """Names of the runs of a cross-validation, or of a sweep's runs on stored splits; none where the folder is neither."""
+    found = [path.parent.name for path in Path(folder).glob("*/" + FACTS)]
+    found += [path.parent.name for path in Path(folder).glob("*/" + FUSION)]
+    return sorted(name for name in found if name.startswith(("fold-", "split-")))
 
 
 def mixture_weights(
@@ -157,6 +163,25 @@ def read_fusion(folder: str | Path) -> tuple[tuple[Path, ...], np.ndarray] | Non
         return tuple(Path(one) for one in found["runs"]), np.array(found["weights"], np.float64)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
+
+
+def fused_runs(folder: str | Path) -> tuple[tuple[Run, ...], np.ndarray] | None:
+    """The runs of a fusion, opened, and their weights; None when the folder is none.
+
+    Raises UserError that names the runs which are no longer where they were.
+    """
+    found = read_fusion(folder)
+    if found is None:
+        return None
+    paths, weights = found
+    gone = [str(path) for path in paths if not (path / FACTS).is_file()]
+    if gone:
+        raise UserError(
+            f"The fusion {folder} asks {len(paths)} runs, and {len(gone)} of them {'is' if len(gone) == 1 else 'are'} no "
+            f"longer there: {', '.join(gone)}.\nPut {'it' if len(gone) == 1 else 'them'} back, or fuse anew what there is: "
+            "actiontrain fuse RUN RUN …"
+        )
+    return tuple(map(Run, paths)), weights
 
 
 def run_tested(run: Run) -> dict[str, Any]:

@@ -40,6 +40,11 @@ class ClassificationLoss(nn.Module):
                 "The loss 'asymmetric' is for snippets that may have several labels, and these have one each. Use "
                 'loss.name = "focal" or "cross-entropy" with loss.class_weights = "balanced".'
             )
+        if self.name == "cross-entropy" and several:
+            raise UserError(
+                "The loss 'cross-entropy' chooses one of the labels, and these snippets may have several, or none. Use "
+                'loss.name = "bce", "focal" or "asymmetric" (auto takes bce).'
+            )
         self.several = several or self.name == "bce"
         self.gamma_positive, self.gamma_negative = settings.gamma_positive, settings.gamma_negative
         self.margin = settings.margin
@@ -72,7 +77,7 @@ class ClassificationLoss(nn.Module):
         log_p = F.log_softmax(logits, -1)
         loss = -target * log_p * self.weight
         if self.name == "focal":
-            loss = loss * (1 - log_p.exp()) ** self.gamma
+            loss = loss * _focus(1 - log_p.exp(), self.gamma)
         return loss.sum(-1)
 
     def _by_label(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -83,7 +88,7 @@ class ClassificationLoss(nn.Module):
         loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.weight, reduction="none")
         if self.name == "focal":
             p = logits.sigmoid()
-            loss = loss * (target * (1 - p) + (1 - target) * p) ** self.gamma
+            loss = loss * _focus(target * (1 - p) + (1 - target) * p, self.gamma)
         return loss.mean(-1)
 
     def _asymmetric(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -118,3 +123,8 @@ def clip_logits(logits: Tensor, frame_valid: Tensor | None = None) -> Tensor:
         return logits.mean(1)
     seen = frame_valid.unsqueeze(-1)
     return (logits * seen).sum(1) / seen.sum(1).clamp(min=1)
+
+
+def _focus(missing: Tensor, gamma: float) -> Tensor:
+    """The weight missing^gamma of a sample whose probability misses so much of 1; its slope stays finite at 0."""
+    return missing.clamp(min=1e-7) ** gamma

@@ -28,7 +28,8 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim > 1 and "code" not in name and "position" not in name
+            # Codes, tokens and tables of positions are parameters with names of their own.
+            decays = parameter.ndim > 1 and "weight" in name.rpartition(".")[2]
             rate = head_rate if is_head(name) else backbone_rate
             rate *= settings.layer_decay ** (top - height.get(name, top))
             groups.setdefault((rate, decays), []).append(parameter)
@@ -52,29 +53,49 @@ def is_head(name: str) -> bool:
 def layer_heights(model: nn.Module) -> dict[str, int]:
     """How high each parameter lies: 0 before the trunk, 1 … n in its layers, n + 1 behind it.
 
-    The trunk is the sequence of modules (a ModuleList, Sequential or ModuleDict of two or more) that holds most of the
-    weights; what is registered before its module lies below it.
+    A model may say in `stacks` which sequences of modules are its trunk, from the bottom up, and which of them work side
+    by side. Else the trunk is the sequence (a ModuleList, Sequential or ModuleDict of two or more) that holds most of the
+    weights. What is registered before it lies below it.
     """
-    trunks = [
-        (sum(p.numel() for p in module.parameters()), -name.count("."), name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)) and len(module) >= 2
-    ]
     names = [name for name, _ in model.named_parameters()]
-    if not trunks:
+    place: dict[str, int] = {}
+    top = 0
+    for group in _stacks(model):
+        sequences = [(name, list(dict(model.get_submodule(name).named_children()))) for name in group]
+        place |= {
+            f"{name}.{key}".lstrip("."): top + n for name, keys in sequences for n, key in enumerate(keys, start=1)
+        }
+        top += max(len(keys) for _, keys in sequences)
+    if not place:
         return {name: 1 if is_head(name) else 0 for name in names}
-    _, _, trunk, layers = max(trunks, key=lambda one: one[:2])
-    place = {key: number for number, key in enumerate(dict(layers.named_children()), start=1)}
     found, seen = {}, False
-    prefix = f"{trunk}." if trunk else ""
     # Parameters of the model itself (class token, positions) come first, wherever they are used: below, but for heads.
     own = set(dict(model.named_parameters(recurse=False)))
     for name in names:
-        if name.startswith(prefix):
-            found[name], seen = place[name.removeprefix(prefix).split(".")[0]], True
+        within = next((one for one in _beginnings(name) if one in place), None)
+        if within is not None:
+            found[name], seen = place[within], True
         else:
-            found[name] = len(place) + 1 if (seen and name not in own) or is_head(name) else 0
+            found[name] = top + 1 if (seen and name not in own) or is_head(name) else 0
     return found
+
+
+def _stacks(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """Names of the sequences of a model's trunk, from the bottom up, those side by side together."""
+    declared: Any = getattr(model, "stacks", None)
+    if declared is not None:
+        return tuple(map(tuple, declared))
+    sizes = [
+        (sum(p.numel() for p in module.parameters()), -name.count("."), name)
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)) and len(module) >= 2
+    ]
+    return ((max(sizes, key=lambda one: one[:2])[2],),) if sizes else ()
+
+
+def _beginnings(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:

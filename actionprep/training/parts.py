@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from actionprep.errors import UserError
+from actionprep.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
@@ -46,11 +46,15 @@ class SplitChoice:
 
 @dataclass(frozen=True)
 class Parts:
-    """A split with the sentence that says how it was made."""
+    """A split with the sentence that says how it was made.
+
+    stored: its name, for a stored split (split/<name>).
+    """
 
     split: SplitAssignment
     by: str
     why: str
+    stored: str | None = None
 
 
 def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Parts:
@@ -59,20 +63,9 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
 
     check_classes(table)
     if choice.stored is not None or (choice.is_default and store.has("split", "default")):
-        from actionprep.pipeline.split import stored_parts
-
         name = choice.stored or "default"
-        item = store.item("split", name)
-        parts = stored_parts(item)
-        if len(parts) > 1:
-            raise UserError(
-                f"split/{name} has {len(parts)} folds, and one training uses one split. Train all folds with "
-                "--folds, or "
-                "name another split."
-            )
-        return Parts(
-            apply_parts(table, parts[0], by=item.attributes["by"]), item.attributes["by"], f"the stored split '{name}'"
-        )
+        parts, by = stored_split(store, name)
+        return Parts(apply_parts(table, parts, by=by), by, f"the stored split '{name}'", name)
     by, why = _kind(table, choice)
     val_share = choice.val_share
     split = assign(
@@ -87,6 +80,26 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
         allow_single=choice.allow_single,
     )
     return Parts(split, by, why)
+
+
+def stored_split(store: Store, name: str) -> tuple[dict[str, str], str]:
+    """The part of each recording in split/<name>, and what it keeps apart; raises UserError unless it is one split."""
+    from actionprep.pipeline.split import stored_parts
+
+    if not store.has("split", name):
+        known = [key.recording for key in store.items("split")]
+        raise UserError(
+            f"No stored split '{name}' in {store.url}.{nearest(name, known)} "
+            + (f"There are {', '.join(known)}." if known else f"Make it with 'actionprep split --name {name}'.")
+        )
+    item = store.item("split", name)
+    parts = stored_parts(item)
+    if len(parts) > 1:
+        raise UserError(
+            f"split/{name} has {len(parts)} folds, and one training uses one split. Train all folds with --folds, or "
+            "name another split."
+        )
+    return parts[0], item.attributes["by"]
 
 
 def choose_folds(table: SnippetTable, choice: SplitChoice, *, by: By, num_folds: int | None = None) -> list[Parts]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,8 +189,40 @@ class Timeline:
         return figure
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One of the models that answer together, and its share of the answer."""
+
+    checkpoint: Checkpoint
+    weight: float
+
+
+Model = Run | Checkpoint | str | Path | Sequence[Asked]
+"""What predictions take: a run or a fusion, by its folder; a checkpoint; or models that were opened already."""
+
+
+def open_models(run: Model, *, device: str = "auto") -> Sequence[Asked]:
+    """The model of a run, or of a folder that 'actiontrain fuse' wrote, all models that it asks; weights sum to 1."""
+    from actionprep.training.fusion import fused_runs
+
+    if isinstance(run, (list, tuple)):
+        return run
+    assert isinstance(run, (Run, Checkpoint, str, Path))
+    folder = run.folder if isinstance(run, Run) else run
+    fused = None if isinstance(folder, Checkpoint) else fused_runs(folder)
+    if fused is None:
+        return [Asked(open_checkpoint(run, device=device), 1.0)]
+    return [Asked(open_checkpoint(one, device=device), float(weight)) for one, weight in zip(*fused, strict=True)]
+
+
+def views_of(models: Sequence[Asked]) -> tuple[str, ...]:
+    """Names of all views that some of the models look at: first those of the model with most of them."""
+    most = sorted((one.checkpoint.views for one in models), key=len, reverse=True)
+    return tuple(dict.fromkeys(view for views in most for view in views))
+
+
 def predict(
-    run: Run | Checkpoint | str | Path,
+    run: Model,
     store: Store | str | Path,
     *,
     recordings: Sequence[str] | None = None,
@@ -201,81 +233,134 @@ def predict(
 ) -> list[Timeline]:
     """Slide windows over recordings of a store and say what happens in each.
 
-    run:      a run, a checkpoint, or the path of either.
+    run:      a run, a checkpoint, or the path of either; or a folder that 'actiontrain fuse' wrote: then all its runs
+              are asked, and their probabilities averaged with its weights.
     store:    with the product that the model reads, made with the settings of the training (see `pipeline_settings`).
     window_s: length of a window; None: as in the training, where whole recordings were labelled the whole recording.
     stride_s: from one window to the next; None: a quarter of the window.
     carry:    let a window go on from the state in which the model left the one that ends where it begins; None: as the
               recipe says.
 
-    A model that was trained on the labels of every instant says what happens at each instant of its windows.
+    A model that was trained on the labels of every instant says what happens at each instant of its windows; a fusion
+    says what happens in each window.
 
     Raises UserError when the store lacks the product or was made in another way than the training's.
     """
+    models = open_models(run, device=device)
+    store = store if isinstance(store, Store) else Store(store)
+    return _ask(
+        models,
+        [store] * len(models),
+        recordings=recordings,
+        window_s=window_s,
+        stride_s=stride_s,
+        carry=carry,
+        device=device,
+    )
+
+
+def _ask(
+    models: Sequence[Asked],
+    stores: Sequence[Store],
+    *,
+    recordings: Sequence[str] | None = None,
+    window_s: float | None = None,
+    stride_s: float | None = None,
+    carry: bool | None = None,
+    device: str = "auto",
+) -> list[Timeline]:
+    """What the models say together of the same windows, each of the store that holds its input."""
     from actionprep.training.inputs.base import find_input
     from actionprep.training.test import torch_device
 
-    checkpoint = open_checkpoint(run, device=device)
-    store = store if isinstance(store, Store) else Store(store)
-    recipe = checkpoint.recipe
-    reader = find_input(recipe.product)
-    reader.check_store(recipe.input, store)
-    check_pipeline(checkpoint, store)
-    there = sorted({key.recording for key in store.items(recipe.reads)})
-    for name in recordings or ():
-        if name not in there:
-            raise UserError(
-                f"No {recipe.reads} of recording '{name}' in {store.url}. There are {', '.join(there[:8])}."
-            )
-    length_s = window_s if window_s is not None else checkpoint.card["snippets"].get("length_s")
+    first = models[0].checkpoint
+    asked = [(one.checkpoint, store) for one, store in zip(models, stores, strict=True)]
+    there: list[str] = []
+    for checkpoint, store in asked:
+        recipe = checkpoint.recipe
+        find_input(recipe.product).check_store(recipe.input, store)
+        check_pipeline(checkpoint, store)
+        known = {key.recording for key in store.items(recipe.reads)}
+        there = sorted(known if checkpoint is first else known.intersection(there))
+        for name in recordings or ():
+            if name not in known:
+                raise UserError(
+                    f"No {recipe.reads} of recording '{name}' in {store.url}. There are {', '.join(sorted(known)[:8])}."
+                )
+    length_s = window_s if window_s is not None else first.card["snippets"].get("length_s")
     found = []
     for recording in recordings or there:
-        span = reader.span(store, recording, _views_there(checkpoint, store, recording))
+        views = [_views_there(checkpoint, store, recording) for checkpoint, store in asked]
+        spans = [
+            find_input(checkpoint.recipe.product).span(store, recording, seen)
+            for (checkpoint, store), seen in zip(asked, views, strict=True)
+        ]
+        # What some models alone see of, the others cannot answer.
+        span = max(start for start, _ in spans), min(end for _, end in spans)
         onset, offset = sliding_windows(span, length_s=length_s, stride_s=stride_s)
-        table = windows_table(recording, checkpoint.labels, onset, offset)
-        scores = _score(checkpoint, store, table, torch_device(device), carry=recipe.carry if carry is None else carry)
-        probabilities = scores.probabilities
-        if scores.instants is not None:
-            onset, offset, probabilities = cells(onset, offset, scores.instants)
-        views = _views_there(checkpoint, store, recording)
+        table = windows_table(recording, first.labels, onset, offset)
+        scores = [
+            _score(one, store, table, torch_device(device), carry=one.recipe.carry if carry is None else carry)
+            for one, store in asked
+        ]
+        if len(scores) > 1:
+            shares = np.array([one.weight for one in models])
+            probabilities = np.einsum("r,rwc->wc", shares, np.stack([one.probabilities for one in scores]))
+        elif scores[0].instants is not None:
+            onset, offset, probabilities = cells(onset, offset, scores[0].instants)
+        else:
+            probabilities = scores[0].probabilities
+        times = [
+            frame_times(store, checkpoint.recipe.reads, recording, seen[:1])
+            for (checkpoint, store), seen in zip(asked, views, strict=True)
+        ]
         found.append(
             Timeline(
                 recording,
-                checkpoint.labels,
+                first.labels,
                 onset,
                 offset,
                 probabilities,
-                bool(checkpoint.card["several_labels"]),
-                frame_times(store, recipe.reads, recording, views[:1]),
+                bool(first.card["several_labels"]),
+                max(times, key=len),
             )
         )
     return found
 
 
 def predict_videos(
-    run: Run | Checkpoint | str | Path,
-    videos: Sequence[str | Path],
-    build: Callable[[Sequence[Path], dict[str, Any], Sequence[str]], Store],
+    run: Model,
+    videos: Mapping[str, str | Path],
+    build: Callable[[Checkpoint, dict[str, Path]], Store],
     **options: Any,
 ) -> Timeline:
-    """The timeline of one recording from its raw videos, one for each view in the order of the training's views.
+    """The timeline of one recording from its raw videos, by the view that each shows.
 
-    build: makes a store of the videos with the given settings of stages and names of views; the pipeline's side.
+    build: makes a store of the videos as the model's training made its own (`pipeline_settings`); the pipeline's side. Of
+        a fusion it is called for each model, with the videos of the views that this one looks at.
     options: as for `predict`.
     """
-    checkpoint = open_checkpoint(run, device=options.get("device", "auto"))
-    views = checkpoint.views
+    models = open_models(run, device=options.get("device", "auto"))
+    views = views_of(models)
     if not videos or len(videos) > max(len(views), 1):
         raise UserError(
-            f"This model was trained on {len(views)} view(s), {', '.join(views)}, and got {len(videos)} video(s). "
-            "Give the "
+            f"This model was trained on {len(views)} view(s), {', '.join(views)}, and got {len(videos)} video(s). Give the "
             "videos of one recording, one a view, in this order; later views may be missing."
         )
-    missing = [str(video) for video in videos if not Path(video).is_file()]
+    missing = [str(video) for video in videos.values() if not Path(video).is_file()]
     if missing:
         raise UserError(f"No such video: {', '.join(missing)}.")
-    store = build([Path(video) for video in videos], pipeline_settings(checkpoint), views[: len(videos)])
-    [timeline] = predict(checkpoint, store, **options)
+    stores = []
+    for one in models:
+        wanted = one.checkpoint.views
+        mine = {view: Path(video) for view, video in videos.items() if view in wanted or not wanted}
+        if not mine:
+            raise UserError(
+                f"{one.checkpoint.path} looks at view {', '.join(wanted)} alone, and the videos are of view "
+                f"{', '.join(videos)}."
+            )
+        stores.append(build(one.checkpoint, mine))
+    [timeline] = _ask(models, stores, **options)
     return timeline
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import SerializeAsAny, model_validator
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, nearest, nearest_few
 from actionprep.settings import Settings, option
 from actionprep.training.inputs.base import InputSettings, find_input, input_settings
 
@@ -273,7 +273,7 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name, or of the TOML file at that path; raises UserError naming the nearest one."""
+    """The recipe of that name, or of the TOML file at that path; raises UserError naming the nearest ones."""
     known = recipe_names()
     if name in known:
         return Recipe.from_tables(RECIPES[name], where=f"the recipe '{name}'")
@@ -283,7 +283,10 @@ def find_recipe(name: str) -> Recipe:
                 return Recipe.from_toml(file.read(), where=name)
         except OSError as error:
             raise UserError(f"Cannot read the recipe {name}: {error.strerror or error}.") from None
-    raise UserError(f"No recipe '{name}'.{nearest(name, known)} Recipes: {', '.join(known)}.")
+    raise UserError(
+        f"No recipe '{name}'. The nearest are {', '.join(nearest_few(name, known))}; 'actiontrain recipes' lists all "
+        f"{len(known)}. A recipe of your own is named by its file, which ends in .toml."
+    )
 
 
 @dataclass(frozen=True)
@@ -416,7 +419,12 @@ register(
 
 register(
     "view-transformer-maaf",
-    "The published multi-view transformer, size for size: 500 points a view, view attention, a CNN for each instant.",
+    "The published multi-view transformer, size for size: 500 points a view, view attention, a CNN for each instant. "
+    "Mended: it reads tracked points (its 500 inputs were one padding point over and over), and points that are not "
+    "visible and frames that are not there take no part; coordinates are relative to what moves, and x and y are weighted "
+    "apart (raw pixels, averaged, saturated the view attention); time is encoded and every step is read, not the last "
+    "alone; clips of unequal length share a batch; splits are by subject or recording, never by overlapping windows, and "
+    "the epoch is chosen on val. sizes.faithful = true is the original again.",
     model="view-transformer-maaf",
     product="tracks",
     epochs=40,

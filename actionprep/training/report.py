@@ -107,7 +107,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _chart(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, share: bool) -> str:
-    width, height, left, bottom, top, right = 460, 240, 46, 30, 14, 12
+    width, height, left, bottom, top, right = 460, 240, 46, 30, 14, 20
     xs = [x for _, points in lines for x, _ in points]
     ys = [y for _, points in lines for _, y in points if math.isfinite(y)]
     low, high = (0.0, 1.0) if share else (min(0.0, *ys), max(ys, default=1.0) * 1.05 or 1.0)
@@ -177,9 +177,15 @@ def _confusion(confusion: np.ndarray, labels: Sequence[str]) -> str:
         body.append(f"<tr><th>{html.escape(label)}</th>{''.join(cells)}<td class='side'>{recall}</td></tr>")
     return (
         "<section><h2>Confusion</h2><p>A row is what was, a column what the model said; the last column is recall.</p>"
-        '<div class="wide"><table '
-        f'class="confusion"><tr><th></th>{head}<th></th></tr>{"".join(body)}</table></div></section>'
+        f'<div class="wide"><table class="confusion" style="--cell:{_cell_width(labels)}px">'
+        f"<tr><th></th>{head}<th></th></tr>{''.join(body)}</table></div></section>"
     )
+
+
+def _cell_width(labels: Sequence[str]) -> int:
+    """Pixels of a column of the confusion matrix, so that as many classes as can fit on the page beside their names."""
+    names = 7 * max(map(len, labels), default=0) + 14
+    return min(46, max(24, (938 - names - 64) // max(len(labels), 1)))
 
 
 def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -269,7 +275,7 @@ def _calibration(found: Mapping[str, Any] | None) -> str:
 
 def _reliability(title: str, bins: Sequence[Mapping[str, float]], color: str) -> str:
     """Accuracy over confidence; the area of a dot is its share of the snippets."""
-    width, height, left, bottom, top, right = 460, 300, 46, 30, 14, 12
+    width, height, left, bottom, top, right = 460, 300, 46, 30, 14, 26
 
     def at(x: float, y: float) -> tuple[float, float]:
         return left + (width - left - right) * x, height - bottom - (height - bottom - top) * y
@@ -418,12 +424,12 @@ svg polyline {{ fill: none; stroke-width: 2; stroke-linejoin: round; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 6px 14px 6px 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }}
 th {{ color: var(--soft); font-weight: 500; font-size: 13px; }}
-.confusion td {{ width: 46px; min-width: 46px; height: 40px; padding: 0; text-align: center;
+.confusion td {{ width: var(--cell); min-width: var(--cell); height: min(40px, var(--cell)); padding: 0; text-align: center;
   border: 2px solid var(--paper); border-radius: 6px; background: var(--ground); }}
 .confusion th {{ border: 0; color: var(--ink); }}
 .confusion .side {{ background: none; color: var(--soft); font-size: 13px; width: 60px; }}
-.confusion .turned {{ height: 110px; vertical-align: bottom; padding: 0; }}
-.confusion .turned span {{ display: block; width: 46px; transform: rotate(-50deg); transform-origin: 10px 100%; }}
+.confusion .turned {{ vertical-align: bottom; padding: 0 0 6px; text-align: center; }}
+.confusion .turned span {{ writing-mode: vertical-rl; transform: rotate(180deg); }}
 .bar {{ display: inline-block; width: 120px; height: 8px; margin-right: 10px; border-radius: 4px;
   background: var(--ground); overflow: hidden; vertical-align: middle; }}
 .bar i {{ display: block; height: 100%; background: var(--accent); }}

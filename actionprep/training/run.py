@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -9,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,8 @@ Phase = Literal["validate", "refit"]
 RECIPE, FACTS, SPLIT, METRICS = "recipe.toml", "run.json", "split.csv", "metrics.csv"
 BEST, LAST, VALIDATED, START = "best.ckpt", "last.ckpt", "validated.ckpt", "start.ckpt"
 REPORT, TESTED = "report.html", "test.json"
+FUSION = "fusion.json"
+"""In a folder that 'actiontrain fuse' wrote, instead of run.json: the runs and their weights."""
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
 
 
@@ -56,6 +59,13 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """An existing run; raises UserError when the folder is none."""
         run = cls(Path(folder))
+        if (run.folder / FUSION).is_file():
+            raise UserError(
+                f"{folder} is a fusion of several runs, and this works on one run. Name one of those that {FUSION} in it "
+                "lists; 'actiontrain predict', 'test' and 'compare' take the fusion itself."
+            )
+        if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
+            raise UserError(f"{folder} holds one run a fold. Name one of them, such as {run.folder / 'fold-01'}.")
         if not (run.folder / FACTS).is_file():
             raise UserError(
                 f"{folder} is no run: it has no {FACTS}. Runs are made by 'actiontrain fit', in the folder runs of a "
@@ -154,13 +164,27 @@ class Run:
         write_text(self.folder / name, _json(values))
 
 
-def new_run_folder(runs: Path, recipe: str) -> Path:
-    """A folder that is not there yet below `runs`, named by the recipe and a number: runs/view-transformer-03."""
-    taken = {path.name for path in runs.glob(f"{recipe}-*")} if runs.is_dir() else set()
-    number = 1
-    while f"{recipe}-{number:02d}" in taken:
-        number += 1
-    return runs / f"{recipe}-{number:02d}"
+@contextlib.contextmanager
+def claimed_folder(runs: Path, name: str) -> Iterator[Path]:
+    """A new folder of that name below `runs`, or of name-2, name-3, … where others have it; gone again if left empty.
+
+    Of several processes that claim one name at once, each gets a folder of its own.
+    """
+    folder, number = runs / name, 1
+    with _explained(folder):
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+                folder = runs / f"{name}-{number}"
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # something is in it, as should be
+            folder.rmdir()
 
 
 def versions() -> dict[str, str]:

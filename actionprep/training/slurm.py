@@ -67,6 +67,8 @@ def job_script(job: SlurmJob, fit: Sequence[str]) -> str:
         "set -euo pipefail",
         *job.setup,
         f"export OMP_NUM_THREADS={job.cpus}",
+        "# Since version 22.05 srun does not take over the job's --cpus-per-task by itself.",
+        'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
     ]
     if job.nodes * processes == 1:
         return "\n".join([*lines, "", f"srun actiontrain {shlex.join(words)}"]) + "\n"

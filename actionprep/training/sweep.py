@@ -1,4 +1,4 @@
-"""Train and test recipes × settings × seeds × folds, as many at a time as asked for; what is done is not done again."""
+"""Train and test recipes × settings × seeds × folds or splits, several at a time; what is done is not done again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from actionprep.datasets.store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
-from actionprep.training.parts import Parts, SplitChoice, choose_folds
+from actionprep.training.parts import Parts, SplitChoice, choose_folds, stored_split
 from actionprep.training.recipes import Recipe, find_recipe
 from actionprep.training.run import FACTS, Run, write_text
 
@@ -31,11 +31,15 @@ PLAN = "sweep.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a sweep: its recipe with its seed, its fold (from 0; None without folds), and its run's folder."""
+    """One training of a sweep: its recipe with its seed, and its run's folder.
+
+    fold: from 0; None without folds. split: the name of its stored split; None where the sweep is not over several.
+    """
 
     recipe: Recipe
     settings: Mapping[str, Any]
     fold: int | None
+    split: str | None
     folder: Path
 
     @property
@@ -65,6 +69,7 @@ def sweep(
     seeds: Sequence[int] = (0,),
     folds: By | None = None,
     num_folds: int | None = None,
+    splits: Sequence[str] = (),
     snippets: str = "default",
     split: SplitChoice = SplitChoice(),
     views: Sequence[str | int] | None = None,
@@ -79,6 +84,7 @@ def sweep(
     grid:    settings of the recipes with the values to try, by dotted names; changes: settings that all have.
     seeds:   of weights, order and augmentation; the split is that of `split.seed` for all.
     folds:   cross-validate by subject, session or recording; num_folds None leaves one out at a time.
+    splits:  names of stored splits (split/<name>) to train and test on each, instead of `split`.
     jobs:    trainings at a time, each in a process of its own when there are several; threads: CPU threads of each, by
              default all cores shared out.
 
@@ -91,9 +97,9 @@ def sweep(
     store = store if isinstance(store, Store) else Store(store)
     planned = plan_sweep(
         store, recipes, folder, grid=grid, changes=changes, seeds=seeds, folds=folds, num_folds=num_folds,
-        snippets=snippets, split=split,
+        splits=splits, snippets=snippets, split=split,
     )  # fmt: skip
-    _claim(Path(folder), store, snippets, split, views, folds, num_folds)
+    _claim(Path(folder), store, snippets, split, views, folds, num_folds, over_splits=bool(splits))
     waiting = [job for job in planned if not job.is_done]
     tell(f"{len(planned)} trainings, {len(planned) - len(waiting)} of them done already.")
     share = threads if threads is not None else (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
@@ -130,6 +136,7 @@ def plan_sweep(
     seeds: Sequence[int] = (0,),
     folds: By | None = None,
     num_folds: int | None = None,
+    splits: Sequence[str] = (),
     snippets: str = "default",
     split: SplitChoice = SplitChoice(),
 ) -> list[Job]:
@@ -140,18 +147,25 @@ def plan_sweep(
     for name, values in grid.items():
         if not values:
             raise UserError(f"No values to try for '{name}'. Give them as {name}=value,value.")
-    numbers: Sequence[int | None] = (None,)
+    # Of each combination: what its folder is called below that of its seed, its fold and its stored split.
+    parts: list[tuple[str, int | None, str | None]] = [("", None, None)]
+    if folds is not None and splits:
+        raise UserError("Folds split the snippets anew, and stored splits are there already: give one of the two.")
     if folds is not None:
-        numbers = range(len(_folds(store, snippets, split, folds, num_folds)))
+        count = len(_folds(store, snippets, split, folds, num_folds))
+        parts = [(f"fold-{number + 1:02d}", number, None) for number in range(count)]
+    elif splits:
+        for name in splits:
+            stored_split(store, name)
+        parts = [(f"split-{name}", None, name) for name in dict.fromkeys(splits)]
     found: dict[Path, Job] = {}
     for seed, recipe, values in itertools.product(seeds, recipes, itertools.product(*grid.values())):
         base = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         settings = dict(zip(grid, values, strict=True))
         chosen = base.changed({**(changes or {}), **settings, "seed": seed}, where="the sweep")
         place = Path(folder) / _folder_name(chosen, settings) / f"seed-{seed}"
-        for number in numbers:
-            at = place if number is None else place / f"fold-{number + 1:02d}"
-            found.setdefault(at, Job(chosen, settings, number, at))
+        for below, number, stored in parts:
+            found.setdefault(place / below, Job(chosen, settings, number, stored, place / below))
     return list(found.values())
 
 
@@ -173,6 +187,8 @@ def _claim(
     views: Sequence[str | int] | None,
     folds: By | None,
     num_folds: int | None,
+    *,
+    over_splits: bool,
 ) -> None:
     """Write what the sweep is over, or raise UserError when the folder holds a sweep over something else."""
     about = {
@@ -182,6 +198,8 @@ def _claim(
         "views": [str(view) for view in views or ()],
         "folds": folds,
         "num_folds": num_folds,
+        # Which ones is no matter of the folder, as with seeds: more may be added later.
+        "splits": "stored" if over_splits else None,
     }
     about = json.loads(canonical_json(about))
     path = folder / PLAN
@@ -244,7 +262,7 @@ def _work(job: Job, common: tuple[Any, ...]) -> str | None:
     where, snippets, split, views, folds, num_folds, device, threads = common
     try:
         store = Store(where)
-        parts: SplitChoice | Parts = split
+        parts: SplitChoice | Parts = split if job.split is None else replace(split, stored=job.split)
         if job.fold is not None:
             assert folds is not None
             val_by = "recording" if "recording" in (job.recipe.val_by, split.val_by) else "group"

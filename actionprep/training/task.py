@@ -108,8 +108,10 @@ class ClassifierTask(pl.LightningModule):
         logits = self._logits(self.model, dataset, batch, epoch=epoch)
         each = batch_loss(self.loss, logits, batch)
         total = (each * batch["weight"]).sum()
-        # Processes average their gradients: each weighs its samples by its share of the whole batch.
-        loss = total * (self.trainer.world_size / batch["total"])
+        # Processes average their gradients, and accumulation those of its batches: each sample weighs by its share of
+        # the whole step, also in the last one of an epoch, which may have fewer batches and samples.
+        samples = self._train_loader.samples_of_step(batch_idx, accumulate=recipe.accumulate)
+        loss = total * (self.trainer.world_size * recipe.accumulate / samples)
         if not bool(torch.isfinite(loss)):
             raise UserError(self._not_finite(batch, batch_idx))
         self._sum += float(total.detach())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from actionprep.datasets.instants import InstantLabels
 from actionprep.datasets.store import Store
-from actionprep.errors import UserError
+from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training import calibration, metrics
 from actionprep.training.carry import States, in_turns, windows_before
 from actionprep.training.checkpoints import Checkpoint, check_state, load_checkpoint
@@ -480,9 +481,26 @@ def _is_several(dataset: SnippetDataset | _Table) -> bool:
 
 
 def torch_device(device: str) -> torch.device:
-    """The device of that name; auto is a GPU where there is one."""
+    """The device of that name; auto is a GPU where there is one.
+
+    Raises UserError for another name, EnvironmentProblem for a device that is not here.
+    """
     import torch
 
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UserError(
+            f"A device is auto, cpu, mps, cuda or cuda:N (the N-th GPU from 0), and '{device}' is none of them."
+        )
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+        device = "cuda" if gpus else "cpu"
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= gpus:
+        what = f"finds {gpus} CUDA GPU(s), numbered from 0" if gpus else "finds no CUDA GPU here"
+        raise EnvironmentProblem(
+            f"device is {device}, and PyTorch {what}. Use --device {'cuda' if gpus else 'cpu'}"
+            + (", or another number." if gpus else ", or install a CUDA build of PyTorch.")
+        )
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise EnvironmentProblem("device is mps, and PyTorch finds no Apple GPU here. Use --device cpu.")
+    return found

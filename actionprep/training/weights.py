@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +31,18 @@ _PUBLISHED = {
 }
 
 
-def starting_weights(path: str | Path, *, model_name: str, tell: Callable[[str], None]) -> Callable[[nn.Module], None]:
+def starting_weights(
+    path: str | Path,
+    *,
+    model_name: str,
+    tell: Callable[[str], None],
+    labels: Callable[[], Sequence[str]] | None = None,
+) -> Callable[[nn.Module], None]:
     """What puts the weights in a file into a model, and tells, once, what matched and what did not.
 
     path: a published checkpoint in any layout that `models.checkpoints` knows, or a checkpoint of actiontrain.
+    labels: gives the classes of the new training: the head of a run with others, or in another order, is left out. None:
+            a head of as many classes is taken.
 
     Raises UserError that says where weights of this model are published when the file is not there, and with the reason
     when it does not fit.
@@ -48,7 +56,7 @@ def starting_weights(path: str | Path, *, model_name: str, tell: Callable[[str],
         nonlocal told
         from actionprep.training.models.pixels import PixelClassifier, bare
 
-        found = _own(model, path) or _published(bare(model), path)
+        found = _own(model, path, None if labels is None else tuple(labels())) or _published(bare(model), path)
         report, color_order = found
         if not told:
             tell(report)
@@ -79,11 +87,13 @@ def _published(model: nn.Module, path: Path) -> tuple[str, str | None]:
     return str(report), report.color_order
 
 
-def _own(model: nn.Module, path: Path) -> tuple[str, None] | None:
+def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[str, None] | None:
     """From a checkpoint of ours; None when the file is none. The head stays fresh where the classes differ."""
     import torch
 
     from actionprep.training.checkpoints import averaged_weights, read_safely
+    from actionprep.training.models.pixels import bare
+    from actionprep.training.optimizers import is_head
 
     if path.suffix != ".ckpt":
         return None
@@ -95,19 +105,25 @@ def _own(model: nn.Module, path: Path) -> tuple[str, None] | None:
     mine = model.state_dict()
     fitting = {name: one for name, one in theirs.items() if name in mine and mine[name].shape == one.shape}
     # Points at the model alone: weights of I3D go into what stands behind a resizer too.
-    other = sorted(name for name in theirs if name not in fitting)
-    fresh = sorted(name for name in mine if name not in fitting)
     if sum(one.numel() for one in fitting.values()) * 2 < sum(one.numel() for one in mine.values()):
         raise UserError(
             f"{path} is of the model '{card['recipe']['recipe']['model']}', and only {len(fitting)} of its {len(theirs)} "
             f"weights fit this one's {len(mine)}. Give a checkpoint of the same model, with the same sizes."
         )
+    other_classes = labels is not None and tuple(card["labels"]) != labels
+    if other_classes:
+        inner = "" if bare(model) is model else "model."
+        fitting = {name: one for name, one in fitting.items() if not is_head(name.removeprefix(inner))}
+    other = sorted(name for name in theirs if name not in fitting)
+    fresh = sorted(name for name in mine if name not in fitting)
     with torch.no_grad():
         model.load_state_dict(fitting, strict=False)
     lines = [
         f"{path}: weights of a run of '{card['recipe']['recipe']['name']}', {len(fitting)} of {len(mine)} loaded, "
         f"{len(other)} of the file left out."
     ]
+    if other_classes:
+        lines.append(f"  left out  its head, which tells {', '.join(card['labels'])} apart, in this order")
     lines += [f"  fresh     {name}" for name in fresh[:8]]
     lines += [f"  … and {len(fresh) - 8} more"] if len(fresh) > 8 else []
     return "\n".join(lines), None

@@ -27,7 +27,7 @@ _PROSE = re.compile(
     + r"-]*)+)"
 )
 _INLINE = re.compile(r"(?<!`)`(?P<command>(?:actionprep|actiontrain) [^`]+)`")
-_OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]+[a-z](?![\w-]|: #)")  # not the colours of a style sheet
+_OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]+[a-z](?![\w-]|: #|:\S)")  # not the variables of a style sheet
 OF_OTHER_PROGRAMS = {
     "--upgrade", "--user", "--no-deps", "--target", "--index-url", "--extra-index-url", "--no-build-isolation",
     "--no-binary", "--only-binary", "--resources", "--clear", "--disable-pip-version-check",

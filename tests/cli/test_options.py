@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from actionprep.cli.options import ManyValuesCommand, guarded, repeat_flags, settings_parameters
+from actionprep.cli.options import ManyValuesCommand, PlainGroup, guarded, repeat_flags, settings_parameters
 from actionprep.errors import UserError
 from actionprep.settings import Settings, option
 
@@ -57,6 +57,61 @@ def test_a_typer_command_takes_the_values_until_the_next_option() -> None:
     result = CliRunner().invoke(app, ["here", "--views", "0", "1", "3", "6", "--grid", "20"])
     assert result.exit_code == 0, result.output
     assert seen == {"name": "here", "views": ["0", "1", "3", "6"], "grid": 20}
+
+
+@pytest.fixture
+def program() -> typer.Typer:
+    """Two commands with options of several kinds."""
+    app = typer.Typer(cls=PlainGroup)
+
+    @app.command(cls=ManyValuesCommand)
+    def fit(
+        store: Annotated[str, typer.Argument(help="A store.")],
+        epochs: Annotated[Optional[int], typer.Option(help="Passes.", min=1)] = None,  # noqa: UP045
+        share: Annotated[float, typer.Option("--share", "-s", help="Share for val.", max=0.9)] = 0.1,
+        views: Annotated[Optional[list[int]], typer.Option(help="Views.")] = None,  # noqa: UP045
+        kind: Annotated[Literal["one", "two"], typer.Option(help="Which kind.")] = "one",
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ) -> None:
+        """Train."""
+
+    @app.command(cls=ManyValuesCommand)
+    def status() -> None:
+        """Show."""
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fit x --epochs many", "Wrong value for --epochs: got 'many'. Give a whole number. (Passes.)"),
+        ("fit x --epochs 0", "Wrong value for --epochs: got 0. Give 1 or more. (Passes.)"),
+        ("fit x --epochs 1.5", "Wrong value for --epochs: got 1.5. Give a whole number. (Passes.)"),
+        ("fit x -s 2", "Wrong value for --share: got 2. Give 0.9 or less. (Share for val.)"),
+        ("fit x --share some", "Wrong value for --share: got 'some'. Give a number. (Share for val.)"),
+        ("fit x --views 0 a", "Wrong value for --views: got 'a'. Give a whole number. (Views.)"),
+        ("fit x --kind twoo", "Wrong value for --kind: got 'twoo'. Give one of 'one', 'two'. Did you mean 'two'? (Which kind.)"),
+        ("fit x --epochs", "--epochs needs a value, and got none. (Passes.)"),
+        ("fit x --json=1", "--json takes no value: write it alone."),
+        ("fit x --epoch 3", "run fit has no option --epoch. Did you mean '--epochs'? 'run fit --help' lists them."),
+        ("fit", "run fit needs STORE. (A store.)"),
+        ("fit x y z", "run fit takes STORE, and got more words: y z. 'run fit --help' lists its options."),
+        ("status x", "run status takes options alone, and got more words: x. 'run status --help' lists its options."),
+        ("statu", "run has no command 'statu'. Did you mean 'status'? 'run --help' lists them."),
+        ("--quiet", "run has no option --quiet. 'run --help' lists them."),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_paragraph_in_plain_words(program: typer.Typer, words: str, said: str) -> None:
+    result = CliRunner().invoke(program, words.split(), prog_name="run")
+    assert result.exit_code == 2
+    assert result.stderr == f"{said}\n"
+    assert result.stdout == ""
+
+
+def test_help_without_words_and_good_command_lines_are_as_ever(program: typer.Typer) -> None:
+    assert CliRunner().invoke(program, ["fit", "x", "--epochs", "3", "--views", "0", "1"]).exit_code == 0
+    assert "--epochs" in CliRunner().invoke(program, ["fit", "--help"]).stdout
 
 
 class Example(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actionprep.api import list_formats
+from actionprep.cli import output
 from actionprep.cli.output import print_table
 
 
@@ -16,3 +17,29 @@ def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
 def test_formats_list_layouts_segments_and_poses():
     kinds = {kind for kind, _, _ in list_formats()}
     assert kinds == {"layout", "segments", "poses"}
+
+
+COLUMNS = ("recipe", "accuracy %", "runs", "latency", "note")
+ROWS = [("view-transformer epochs=40 frames=32", "93.3 (88.1 to 97.2)", "3 seeds", "12.3 ms", "a" * 30)]
+
+
+def printed_at(width, capsys, monkeypatch):
+    monkeypatch.setattr(output.console, "width", width)
+    out = output.print_table("", COLUMNS, ROWS, importance=("recipe", "accuracy %", "latency", "runs", "note"))
+    return out, capsys.readouterr().out
+
+
+def test_a_narrow_terminal_shows_the_most_important_columns_unfolded(capsys, monkeypatch):
+    out, printed = printed_at(60, capsys, monkeypatch)
+    assert out == ["runs", "note"]
+    assert "93.3 (88.1 to 97.2)" in printed
+    assert "12.3 ms" in printed
+    assert max(map(len, printed.splitlines())) <= 60
+    assert [line[:28].strip() for line in printed.splitlines()[1:]] == ["view-transformer epochs=40", "frames=32"]
+
+
+def test_a_wide_terminal_shows_all_columns(capsys, monkeypatch):
+    out, printed = printed_at(140, capsys, monkeypatch)
+    assert out == []
+    assert printed.splitlines()[0].split() == " ".join(COLUMNS).split()
+    assert len(printed.splitlines()) == 2

@@ -96,6 +96,19 @@ def test_items_of_one_product_that_are_not_made_alike_are_named_wherever_one_loo
     assert "alike" not in tracks["made_with"]
 
 
+def test_status_says_which_options_of_a_command_a_build_would_not_keep(study: Study) -> None:
+    study.folder.change("study", "stages", ("lowres",))
+    assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
+    assert "a build would make" not in actionprep(study, "status").stderr
+    assert actionprep(study, "lowres", "--sizes", "24", "--filter", "bicubic", "--workers", "0").exit_code == 0
+    assert actionprep(study, "status").stderr == (
+        '\'lowres\' was made with filter = "bicubic", sizes = [24], and actionprep.toml says filter = "area", sizes = '
+        "[16]: a build would make 4 item(s) of it anew. To keep what is there, write its settings under [lowres].\n"
+    )
+    [lowres] = [one for one in document(study, "status")["products"] if one["product"] == "lowres"]
+    assert lowres["made_otherwise"][1] == {"setting": "sizes", "stored": [[24]], "file": [16], "items": 4}
+
+
 def test_what_has_changed_since_the_scan_is_scanned_again_by_itself(study: Study) -> None:
     command = ("snippets", "--length", "400", "--iou", "0.5")
     assert "scanning" not in actionprep(study, *command).stderr
@@ -184,7 +197,14 @@ def test_init_without_videos_says_what_it_looked_for_and_writes_nothing(tmp_path
     assert not (tmp_path / "actionprep.toml").exists()
     assert "The settings are written all the same" in init("--force").stdout
     good = init("--videos", ".", "--force")
-    assert "Found 1 videos of 1 recordings." in good.stdout
+    assert "Found 1 videos of 1 recordings.\n" in good.stdout
+    for name in ("two", "three"):
+        (tmp_path / f"wave/{name}.mp4").write_text("oid sha256:4d7a")
+    pointers = init("--videos", ".", "--force")
+    assert (
+        "Found 1 videos of 1 recordings. 2 more files are named like them but are empty or text, such as "
+        "'wave/three.mp4'.\n" in pointers.stdout
+    )
     again = init("--videos", ".")
     assert again.exit_code == 2
     assert "is a study already" in again.stderr
@@ -268,11 +288,11 @@ def test_wrong_settings_are_one_paragraph_and_exit_code_2(study: Study, setting:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("track", "--grid", "many"), "Invalid value for '--grid'"),
-        (("track", "--grid", "0"), "Wrong value for 'grid' in the command line: got 0."),
-        (("snippets", "--rule", "best"), "'best' is not one of"),
-        (("snippets", "--iou", "2"), "Wrong value for 'iou' in the command line: got 2.0."),
-        (("track", "--gird", "5"), "No such option: --gird"),
+        (("track", "--grid", "many"), "Wrong value for --grid: got 'many'. Give a whole number."),
+        (("track", "--grid", "0"), "Wrong value for --grid: got 0. Give 1 or more. (Grid size G"),
+        (("snippets", "--rule", "best"), "Wrong value for --rule: got 'best'. Give one of 'coverage'"),
+        (("snippets", "--iou", "2"), "Wrong value for --iou: got 2.0. Give 1 or less. (A window gets a label"),
+        (("track", "--gird", "5"), "track has no option --gird. Did you mean '--grid'?"),
     ],
 )
 def test_a_wrong_option_is_refused_with_exit_code_2(study: Study, words: tuple[str, ...], said: str) -> None:
@@ -311,3 +331,11 @@ def test_a_study_that_is_moved_keeps_its_items(study: Study, tmp_path: Path) -> 
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     moved = study.root.rename(tmp_path / "moved")
     assert document(moved, "lowres")["built"] == []
+
+
+def test_a_picture_of_no_layout_is_not_promised(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["skeletons", "--out", str(tmp_path / "x.png")])
+    assert done.exit_code == 2
+    done = CliRunner().invoke(app, ["skeletons", "coco17", "--to", "coc18", "--out", str(tmp_path / "x.png")])
+    assert done.exit_code == 2
+    assert not (tmp_path / "x.png").exists()

@@ -40,6 +40,50 @@ def test_a_run_goes_on_without_its_options(fit):
     assert json.loads(found.stdout)["seed"] == 3
 
 
+def test_a_fit_that_cannot_begin_names_no_run_and_leaves_none(fit, place):
+    before = {path.name for path in Path("runs").iterdir()}
+    done = fit("--recipe", "tiny.toml", "--snippets", "nowhere")
+    assert done.exit_code == 2
+    assert "nowhere" in done.output
+    assert "Run " not in done.output
+    assert {path.name for path in Path("runs").iterdir()} == before
+
+
+def test_a_fit_on_one_class_says_what_there_is_and_what_to_do(fit, tmp_path):
+    make_store(tmp_path / "store", subjects=4, names=("left",))
+    done = runner.invoke(app, ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "one-class"])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "A classifier needs at least two classes, and these snippets have only the class 'left' (4 snippets in use; 0 "
+        "ignored).\nAnnotate another class, or make snippets with a background class: actionprep snippets --background "
+        "none.\n"
+    )
+    assert not Path("runs/one-class").exists()
+
+
+def test_two_fits_of_one_second_have_a_run_each(fit, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *_: "20260102-030405")
+    runs = [fit("--recipe", "tiny.toml", "--json") for _ in range(2)]
+    assert [Path(json.loads(one.stdout)["run"]).name for one in runs] == [
+        "tiny-20260102-030405", "tiny-20260102-030405-2",
+    ]  # fmt: skip
+    done = fit("--recipe", "tiny.toml")
+    lines = done.output.splitlines()
+    assert next(line for line in lines if line.startswith("Run ")) == "Run runs/tiny-20260102-030405-3"
+
+
+def test_a_second_test_says_when_the_first_was_and_gives_the_same_figures(fit):
+    first = runner.invoke(app, ["test", "runs/one"])
+    assert first.exit_code == 0, first.output
+    assert "tested already" not in first.output
+    when = json.loads(Path("runs/one/test.json").read_text())["when"]
+    again = runner.invoke(app, ["test", "runs/one"])
+    assert again.exit_code == 0, again.output
+    assert f"This run was tested already, {when}. A test part is there to be looked at once" in again.output
+    assert again.stdout.splitlines()[:8] == first.stdout.splitlines()[:8]
+    assert "tested already" not in runner.invoke(app, ["test", "runs/one", "--part", "val"]).output
+
+
 def test_the_same_command_with_resume_is_accepted(fit):
     words = ["--recipe", "tiny.toml", "--run", "one", "--by", "subject", "--test-groups", "4", "--seed", "3"]
     found = fit(*words, "--resume")

@@ -66,6 +66,20 @@ def test_a_training_that_fails_ends_with_code_1_and_its_reason(place, swept):
     assert "The loss is not a number" in done.output
 
 
+@pytest.mark.parametrize("others", [["--folds", "subject"], ["--split", "one"]])
+def test_splits_go_with_no_other_way_to_split(swept, others):
+    done = runner.invoke(app, ["sweep", "store", "--recipes", "tiny.toml", "--splits", "one", "two", *others])
+    assert done.exit_code == 2
+    assert f"{others[0]} and --splits were given, and a sweep takes one of them" in done.output
+
+
+def test_one_stored_split_is_named_with_its_place_when_it_is_missing(swept):
+    done = runner.invoke(app, ["sweep", "store", "--recipes", "tiny.toml", "--split", "one", "--name", "by-one"])
+    assert done.exit_code != 0
+    assert "No stored split 'one' in" in done.output
+    assert "Make it with 'actionprep split --name one'." in done.output
+
+
 def test_a_run_that_is_not_there_is_refused(swept):
     done = runner.invoke(app, ["compare", "nothing"])
     assert done.exit_code == 2

@@ -182,6 +182,18 @@ def test_uint8_volumes_are_the_float_ones_in_rounded_shares_of_255(kind):
     assert (small.float() / 255 - full).abs().max() <= 0.5 / 255 + 1e-6
 
 
+@pytest.mark.parametrize("kind", RENDERERS)
+@pytest.mark.parametrize("path", ["compiled", "on_device"])
+def test_a_score_above_one_is_as_bright_as_a_byte_goes(request, path, kind):
+    if path == "on_device":
+        request.getfixturevalue(path)
+    score = 1.2
+    xy, scores = torch.full((1, 1, 1, 3, 2), 5.0), torch.full((1, 1, 1, 3), score)
+    small = RENDERERS[kind](xy, scores, size=(12, 12), dtype=torch.uint8)
+    assert small[..., 5, 5].flatten().tolist() == [255] * small.shape[1]
+    assert torch.equal(small, RENDERERS[kind](xy, torch.ones_like(scores), size=(12, 12), dtype=torch.uint8))
+
+
 def test_a_buffer_is_overwritten_and_returned():
     xy, score = torch.rand(2, 1, 2, 3, 2) * 12, torch.rand(2, 1, 2, 3)
     buffer = torch.full((2, 3, 2, 12, 12), 7.0)
@@ -269,3 +281,15 @@ def test_rendering_goes_from_raw_keypoints_to_a_volume():
 def test_the_whole_image_needs_its_size():
     with pytest.raises(UserError, match=r"Give image_size=\(height, width\)"):
         render(torch.rand(1, 1, 2, 17, 2), torch.ones(1, 1, 2, 17), "coco17", HeatmapSettings(compact=False))
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 3, 17, 2), (2, 1, 0, 17, 2), (0, 1, 3, 17, 2)])
+def test_nobody_and_no_frames_are_empty_volumes(shape):
+    volume = render(torch.zeros(shape), torch.zeros(shape[:-1]), "coco17", HeatmapSettings(size=(8, 8)))
+    assert volume.shape == (shape[0], 17, shape[2], 8, 8)
+    assert not volume.any()
+
+
+def test_joints_of_another_layout_are_refused():
+    with pytest.raises(UserError, match=r"'coco17' need .* 17 joints, 2 or 3\), got \(1, 1, 2, 25, 2\)"):
+        render(torch.zeros(1, 1, 2, 25, 2), torch.zeros(1, 1, 2, 25), "coco17", HeatmapSettings(kind="limb"))

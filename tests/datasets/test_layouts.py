@@ -9,7 +9,7 @@ from study_fakes import fake_video
 
 from actionprep.datasets.annotations import AnnotatedRow
 from actionprep.datasets.catalogue import Catalogue, Recording
-from actionprep.datasets.layouts import Discovery, discover
+from actionprep.datasets.layouts import Discovery, discover, holds_text
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
 from actionprep.errors import UserError
 
@@ -37,6 +37,28 @@ def test_clips_in_class_folders(tmp_path):
         Recording("wave/clip10", label="wave"),
     ]
     assert places(found)[1] == ("wave/clip2.v2", "0", "videos/wave/clip2.v2.MP4")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_text"),
+    [
+        (b"", True),
+        (POINTER, True),
+        ("é".encode() * 300, True),  # the first 512 bytes end between letters
+        (b"x" + "é".encode() * 300, True),  # and here within one
+        (b"\x00\x00\x00\x20ftypisom", False),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81", False),
+        (b"RIFF\x10\x02\x00\x00AVI LIST", False),
+        (b"G@\x00\x10" + b"\xff" * 184, False),
+        (POINTER * 2000, False),  # too large to be looked into
+    ],
+)
+def test_text_that_is_named_like_a_video_is_known_by_its_first_bytes(tmp_path, content, is_text):
+    (tmp_path / "a.mp4").write_bytes(content)
+    assert holds_text(tmp_path / "a.mp4") == is_text
 
 
 def test_folders_of_splits_above_the_classes(tmp_path):

@@ -231,3 +231,64 @@ def test_the_command_says_what_was_imported_and_which_splits_there_are(tmp_path)
     assert open_study(tmp_path / "study").poses("S001.clip00", view=0).time[1] == pytest.approx(1 / 15)
     run = CliRunner().invoke(app, ["import", "pysk", str(tmp_path), "--study", str(tmp_path / "other")])
     assert run.exit_code == 2
+
+
+def test_a_damaged_recording_is_quarantined_and_its_neighbours_are_imported(tmp_path):
+    path = pyskl_file(tmp_path)
+    content = pickle.loads(path.read_bytes())
+    content["annotations"][2]["keypoint"][0, 1, 3] = np.nan
+    path.write_bytes(pickle.dumps(content))
+    done = import_poses(tmp_path / "study", [path])
+    assert len(done.report.built) == 11
+    [(key, reason)] = done.report.quarantined.items()
+    assert str(key) == "pose/S001.clip02/0"
+    assert "Coordinates must be finite" in reason
+    [finding] = [one for one in done.study.catalogue.findings if one.kind == "unreadable poses"]
+    assert "of person 0 in frame 1 of 'S001.clip02'" in finding.message
+    assert done.study.build("snippets").ok
+    assert len(done.study.snippets) == 11
+
+
+def test_a_folder_whose_files_are_all_damaged_is_refused(tmp_path):
+    (tmp_path / "a.skeleton").write_text("3\n")
+    with pytest.raises(InputProblem, match=r"a.skeleton ends after line 1"):
+        import_poses(tmp_path / "study", [tmp_path], format="ntu")
+
+
+def test_an_import_that_fails_leaves_the_settings_as_they_were(tmp_path):
+    study = tmp_path / "study"
+    (tmp_path / "cut.pkl").write_bytes(pyskl_file(tmp_path).read_bytes()[:300])
+    with pytest.raises(InputProblem, match="cut short"):
+        import_poses(study, [tmp_path / "cut.pkl"], format="pyskl")
+    assert not (study / "actionprep.toml").exists()
+    import_poses(study, [tmp_path / "data.pkl"])
+    before = (study / "actionprep.toml").read_bytes()
+    with pytest.raises(InputProblem, match="cut short"):
+        import_poses(study, [tmp_path / "cut.pkl"], fps=25)
+    assert (study / "actionprep.toml").read_bytes() == before
+    assert open_study(study).scan().catalogue.recordings
+
+
+def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path, monkeypatch):
+    (tmp_path / "lizard.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
+    np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 2, 2), 3.0), label="run")
+    monkeypatch.chdir(tmp_path)
+    import_poses("study", ["a.npz"], skeleton="lizard.toml")
+    monkeypatch.chdir(tmp_path / "study")
+    study = open_study(".")
+    assert study.poses("a", view=0).skeleton == str(tmp_path / "lizard.toml")
+    monkeypatch.chdir("/")
+    again = open_study(tmp_path / "study")
+    assert again.scan().catalogue.recordings[0].id == "a"
+    assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
+
+
+def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
+    path = pyskl_file(tmp_path)
+    content = pickle.loads(path.read_bytes())
+    content["annotations"][2]["keypoint"][0, 1, 3] = np.nan
+    path.write_bytes(pickle.dumps(content))
+    run = CliRunner().invoke(app, ["import", "pyskl", str(path), "--study", str(tmp_path / "study"), "--json"])
+    assert run.exit_code == 1
+    told = json.loads(run.stdout)
+    assert (told["recordings"], told["unreadable"], told["items made"], told["quarantined"]) == (12, 1, 11, 1)

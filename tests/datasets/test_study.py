@@ -139,7 +139,7 @@ def test_an_unknown_table_is_named_with_the_nearest_right_one(tmp_path):
 
 def test_a_wrong_value_is_named_with_its_place(tmp_path):
     folder = study_with(tmp_path, "[sample]\ngrid = 0\n")
-    with pytest.raises(UserError, match=r"Wrong value for 'grid' in \[sample\] in .*got 0.*greater than 0"):
+    with pytest.raises(UserError, match=r"Wrong value for 'grid' in \[sample\] in .*got 0\. Give more than 0"):
         folder.settings_for("sample", Sample)
 
 
@@ -148,7 +148,7 @@ def test_overrides_win_over_the_file_and_none_leaves_it(tmp_path):
     settings = folder.settings_for("sample", Sample, {"grid": 7, "length": None, "tracker": None})
     assert (settings.grid, settings.length, settings.tracker) == (7, 5.0, "lk")
     assert folder.settings_for("sample", Sample, {"length": "none"}).length is None
-    with pytest.raises(UserError, match=r"Wrong value for 'grid' in the command line: got -1"):
+    with pytest.raises(UserError, match=r"Wrong value for --grid: got -1"):
         folder.settings_for("sample", Sample, {"grid": -1})
 
 

@@ -170,7 +170,9 @@ def test_short_gaps_are_filled_on_a_line_and_flagged():
     done = link(poses_of(places, score), LinkingSettings(fill=3))
     poses = done.poses
     assert done.filled_frames == 3
-    assert poses.filled[:, 0].tolist() == [False] * 3 + [True] * 3 + [False] * 4
+    assert done.filled_joints == 3 * 17
+    assert poses.filled[:, 0].all(-1).tolist() == [False] * 3 + [True] * 3 + [False] * 4
+    assert poses.filled.sum() == 3 * 17
     assert poses.track_id[:, 0].tolist() == [0] * 10
     for step, t in enumerate(range(3, 6), 1):
         line = places[2, 0] + (places[6, 0] - places[2, 0]) * step / 4
@@ -195,12 +197,21 @@ def test_gaps_count_frame_numbers_not_rows():
     assert not fill_gaps(far, 3).present.all()
 
 
-def test_one_joint_is_filled_without_flagging_the_person():
+def test_one_joint_that_is_filled_is_flagged_and_the_others_of_the_person_are_not():
     places, score = walkers(5)[:, :1], np.ones((5, 1, 17))
     score[2, 0, 9] = 0
-    poses = fill_gaps(poses_of(places, score), 1)
-    assert poses.score[2, 0, 9] == 1
-    assert not poses.filled.any()
+    done = link(poses_of(places, score), LinkingSettings(fill=1))
+    assert done.poses.score[2, 0, 9] == 1
+    assert np.argwhere(done.poses.filled).tolist() == [[2, 0, 9]]
+    assert (done.filled_frames, done.filled_joints) == (0, 1)
+
+
+def test_what_is_made_of_filled_joints_is_filled_in_too():
+    places, score = walkers(5)[:, :1], np.ones((5, 1, 17))
+    score[2, 0, 5] = 0  # the left shoulder, of which the neck is made
+    poses, _ = fill_gaps(poses_of(places, score), 1).with_skeleton("coco18")
+    layout = skeleton("coco18")
+    assert np.argwhere(poses.filled).tolist() == [[2, 0, layout.index("neck")], [2, 0, layout.index("left_shoulder")]]
 
 
 def test_savitzky_golay_leaves_a_parabola_and_calms_noise():

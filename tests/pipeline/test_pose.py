@@ -16,7 +16,7 @@ from actionprep.datasets.store import ItemKey, Store
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import EnvironmentProblem, InputProblem, UserError
 from actionprep.pipeline import doctor, pose
-from actionprep.pipeline.pose import PoseSettings
+from actionprep.pipeline.pose import Pose, PoseSettings
 from actionprep.pipeline.pose_backends import FramePoses, mediapipe, mmpose
 from actionprep.pipeline.quarantine import Quarantine
 
@@ -108,7 +108,7 @@ def test_the_arrays_say_their_axes_and_units(tmp_path, corners):
         "score": (("time", "person", "joint"), "float32", None),
         "bbox": (("time", "person", "box"), "float32", "px"),
         "track_id": (("time", "person"), "int32", None),
-        "filled": (("time", "person"), "bool", None),
+        "filled": (("time", "person", "joint"), "bool", None),
         "index": (("time",), "int64", None),
         "time": (("time",), "float64", "s"),
     }
@@ -170,7 +170,7 @@ def test_poses_are_converted_on_request_and_say_what_was_lost(tmp_path, corners)
         ({"backend": "import", "boxes": "masks"}, 'imported poses need no boxes, got boxes = "masks"'),
         ({"smooth": "savgol", "savgol_window": 6}, "an odd window longer than its order, got savgol_window 6"),
         ({"skeleton": "coco71"}, r"Unknown skeleton 'coco71'\. Did you mean 'coco18'\?"),
-        ({"backend": "mediapip"}, "Input should be 'mediapipe', 'mmpose', 'vitpose' or 'import'"),
+        ({"backend": "mediapip"}, "Give 'mediapipe', 'mmpose', 'vitpose' or 'import'. Did you mean 'mediapipe'?"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
@@ -253,8 +253,10 @@ def test_people_whose_number_changes_are_linked_and_numbered(tmp_path):
     assert built_import(study, fill=5).ok
     poses = study.poses("a", view=0)
     assert np.allclose(poses.keypoints, whole.keypoints, atol=1e-4)
-    assert poses.filled[:, 1].nonzero()[0].tolist() == [3, 4, 5]
+    assert poses.filled[:, 1].all(-1).nonzero()[0].tolist() == [3, 4, 5]
     assert study.item("pose", "a", 0).attributes["num_filled"] == 3
+    made = {"frames of a person filled in": 3, "joints filled in": 3 * 17}
+    assert Pose.events(study.item("pose", "a", 0).attributes).items() >= made.items()
 
 
 def problem_of(study, **changes):
@@ -444,3 +446,29 @@ def test_real_openpose_of_four_cameras_lands_with_the_bystander_kept_apart(tmp_p
         # Nobody becomes the other: from frame to frame boxes move by a small part of their size.
         middle = found[view].bbox.reshape(100, 2, 2, 2).mean(axis=2)
         assert np.abs(np.diff(middle[:, 1], axis=0)).max() < 0.2 * height[1]
+
+
+def test_what_videos_say_themselves_is_not_taken_with_an_import(tmp_path):
+    video_study(tmp_path)
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
+    with pytest.raises(UserError, match=r"is a study of videos, which say that themselves: leave out fps, labels"):
+        import_poses(tmp_path, [tmp_path / "poses/{recording}/{view}.npz"], fps=25, labels="names.txt")
+
+
+def test_a_layout_file_of_imported_poses_begins_at_the_study(tmp_path, monkeypatch):
+    study = video_study(tmp_path)
+    (tmp_path / "pair.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
+    (tmp_path / "poses").mkdir()
+    np.savez(tmp_path / "poses" / "a.npz", keypoints=np.full((4, 1, 2, 2), 3.0))
+    monkeypatch.chdir("/")
+    assert built_import(study, files="poses/{recording}.npz", file_skeleton="pair.toml").ok
+    assert study.poses("a", view=0).skeleton == str(tmp_path / "pair.toml")
+
+
+def test_an_import_into_a_study_of_videos_that_fails_leaves_its_settings(tmp_path):
+    video_study(tmp_path)
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
+    before = (tmp_path / "actionprep.toml").read_bytes()
+    with pytest.raises(UserError, match="take no coordinates, got 'world'"):
+        import_poses(tmp_path, [tmp_path / "poses/{recording}/{view}.npz"], coordinates="world")
+    assert (tmp_path / "actionprep.toml").read_bytes() == before

@@ -162,7 +162,7 @@ def test_a_person_that_was_filled_in_is_hollow() -> None:
     score[0, 1:] = 0
     x, y = nose.round().astype(int)
     for filled in (False, True):
-        drawn = draw_skeletons(plain(400, 640), keypoints * 4, score, layout, filled=np.array([filled]))
+        drawn = draw_skeletons(plain(400, 640), keypoints * 4, score, layout, filled=np.full((1, 17), filled))
         assert is_color(drawn[y, x], layout.joint_colors[0], within=10) != filled
 
 

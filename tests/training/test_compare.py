@@ -99,6 +99,28 @@ def test_seeds_that_differ_widen_the_interval():
     assert both.high - both.low > alone.high - alone.low
 
 
+def test_the_figure_over_splits_is_the_mean_of_those_of_each_whatever_their_sizes():
+    def one(right, total, split, of):
+        actual = np.eye(2, dtype=np.int64)[np.zeros(total, int)]
+        recording = np.array([f"{of}{number}" for number in range(total)])
+        return _Tested(
+            actual, np.where((np.arange(total) < right)[:, None], actual, 1 - actual), recording, False, split
+        )
+
+    tested = [one(5, 10, "a", "x"), one(7, 10, "a", "x"), one(36, 40, "b", "y")]
+    accuracy, _ = _intervals(tested, repeats=500)
+    assert accuracy.value == pytest.approx(((0.5 + 0.7) / 2 + 0.9) / 2)
+    assert accuracy.low < accuracy.value < accuracy.high
+
+
+def test_splits_themselves_are_not_drawn_anew():
+    actual = np.eye(2, dtype=np.int64)[np.zeros(200, int)]
+    recording = np.array([f"r{one}" for one in range(200)])
+    never, always = (_Tested(actual, one, recording, False, name) for one, name in ((1 - actual, "a"), (actual, "b")))
+    accuracy, _ = _intervals([never, always], repeats=200)
+    assert (accuracy.value, accuracy.low, accuracy.high) == (0.5, 0.5, 0.5)
+
+
 def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     paths = found.write(tmp_path)
     assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.json", "compare.png"]

@@ -186,6 +186,33 @@ def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
     assert read_safely(run.last)["global_step"] == 2 * -(-batches // 3)
 
 
+def test_a_figure_that_is_never_a_number_ends_a_run_by_patience_and_leaves_it_its_last_epoch(
+    store, tmp_path, monkeypatch
+):
+    def nothing(label, target, logits, *, several):
+        return {"accuracy": 0.5, "macro_f1": 0.5, "map": float("nan")}
+
+    monkeypatch.setattr("actionprep.training.task.evaluate", nothing)
+    recipe = tiny_recipe(epochs=9, patience=3, monitor="val_map")
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
+    assert [row["epoch"] for row in run.metrics] == [0, 1, 2]
+    assert read_safely(run.best)["epoch"] == 2
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_path, size):
+    tables = tiny_recipe(epochs=3, batch=size * 3, optimizer__name="sgd", optimizer__learning_rate=0.1).to_tables()
+    tables["recipe"]["model"], tables["sizes"] = "track-lstm", {"hidden": 8, "layers": 1}
+    whole = tiny_recipe().from_tables(tables, where="test")
+    rows = len(fit(store, whole, tmp_path / "whole", split=SPLIT, **QUIET).facts["split"]["rows"]["train"])
+    # The last step of an epoch has fewer batches, and the last of these fewer samples.
+    assert rows % (size * 3)
+    fit(store, whole.changed({"batch": size, "accumulate": 3}), tmp_path / "parts", split=SPLIT, **QUIET)
+    one, other = (read_safely(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
+    for name, values in one.items():
+        torch.testing.assert_close(values, other[name], atol=1e-6, rtol=1e-5)
+
+
 def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=1, min_steps=11, batch=6), tmp_path / "run", split=SPLIT, **QUIET)
     steps = read_safely(run.last)["global_step"]

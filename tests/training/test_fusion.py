@@ -1,20 +1,28 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
+from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
+from typer.testing import CliRunner
 
+from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
+from actionprep.training.compare import compare
 from actionprep.training.fit import fit, fit_folds
-from actionprep.training.fusion import fuse, fuse_folds, mixture_weights, read_fusion
+from actionprep.training.fusion import fold_names, fuse, fuse_folds, mixture_weights, read_fusion
 from actionprep.training.models.fusion import MidFusion
+from actionprep.training.models.registry import model_card
 from actionprep.training.parts import SplitChoice
-from actionprep.training.predict import predict
+from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
+from actionprep.training.sweep import sweep
 from actionprep.training.test import run_test, saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
@@ -50,6 +58,62 @@ def test_fused_probabilities_are_the_weighted_mean(runs, tmp_path):
     assert [path.name for path in paths] == ["tracks", "lowres"]
     assert weights.tolist() == [0.75, 0.25]
     assert [row["weight"] for row in made.tested["alone"]] == [0.75, 0.25]
+
+
+def test_a_fusion_predicts_the_weighted_mean_of_its_runs_on_the_same_windows(store, runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights=(3, 1))
+    options = {"recordings": ["s4_up_0"], "window_s": 0.6, "stride_s": 0.2, "device": "cpu"}
+    [together] = predict(made.folder, store, **options)
+    alone = [predict(run, store, **options)[0] for run in runs]
+    np.testing.assert_allclose(together.onset, alone[0].onset)
+    mean = 0.75 * alone[0].probabilities + 0.25 * alone[1].probabilities
+    np.testing.assert_allclose(together.probabilities, mean, rtol=1e-6)
+    assert len(together.frame_times)
+
+
+def test_videos_are_handed_to_every_run_of_a_fusion_by_the_views_that_it_looks_at(store, runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights="equal")
+    video = tmp_path / "s4_up_0.mp4"
+    video.write_bytes(b"")
+    asked = []
+
+    def build(checkpoint, videos):
+        asked.append((checkpoint.recipe.product, videos))
+        return store
+
+    with pytest.raises(ValueError, match="too many values"):  # the store holds more than the one recording
+        predict_videos(made.folder, {"0": video}, build, device="cpu")
+    assert asked == [("tracks", {"0": video}), ("lowres", {"0": video})]
+
+
+def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_path):
+    moved = tmp_path / "lowres"
+    shutil.copytree(runs[1].folder, moved)
+    made = fuse([runs[0].folder, moved], tmp_path / "fused", weights="equal")
+    shutil.rmtree(moved)
+    said = r"The fusion .*fused asks 2 runs, and 1 of them is no longer there: .*lowres\.\nPut it back, or fuse anew"
+    with pytest.raises(UserError, match=said):
+        predict(made.folder, store)
+    with pytest.raises(UserError, match=said):
+        compare([made.folder], measure=False)
+
+
+def test_what_works_on_one_run_says_that_a_fusion_is_several(runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights="equal")
+    with pytest.raises(UserError, match=r"fused is a fusion of several runs, and this works on one run\. Name one of"):
+        fuse([runs[0], made.folder], tmp_path / "again", weights="equal")
+
+
+def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
+    made = fuse(runs, tmp_path / "fused", weights="equal")
+    done = CliRunner().invoke(app, ["test", str(made.folder)])
+    assert done.exit_code == 0, done.output
+    assert "is a fusion: it was tested when it was made" in " ".join(done.output.split())
+    shown = json.loads(CliRunner().invoke(app, ["test", str(made.folder), "--json"]).stdout)
+    assert shown["figures"] == pytest.approx(made.tested["figures"], nan_ok=True)
+    other = CliRunner().invoke(app, ["test", str(made.folder), "--part", "val"])
+    assert other.exit_code == 2
+    assert "Test its runs one by one" in other.output
 
 
 def test_weights_are_chosen_on_val(runs, tmp_path):
@@ -137,6 +201,19 @@ def test_cross_validations_are_fused_fold_by_fold(store, tmp_path):
         fuse_folds([folders[0], tmp_path / "fused" / "fold-01"], tmp_path / "again")
 
 
+def test_runs_of_sweeps_are_fused_fold_by_fold_too(store, tmp_path):
+    made = sweep(
+        store, [tiny_pixels(epochs=1)], tmp_path / "sweep", grid={"batch": [2, 3]}, folds="subject", num_folds=2,
+        split=SplitChoice(val_share=0.0), measure=False,
+    )  # fmt: skip
+    seeds = sorted({job.folder.parent for job in made.jobs})
+    assert [fold_names(one) for one in seeds] == [["fold-01", "fold-02"]] * 2
+    document = fuse_folds(seeds, tmp_path / "fused", weights="equal")
+    assert document["summary"]["num_samples"] == 12
+    assert fold_names(tmp_path / "fused") == ["fold-01", "fold-02"]
+    assert fold_names(seeds[0] / "fold-01") == []
+
+
 def test_features_of_several_models_are_joined_and_trained(store, tmp_path):
     parts = []
     for name, recipe in (("tracks", tiny_recipe(test_variants=2)), ("lowres", tiny_pixels())):
@@ -165,6 +242,18 @@ def test_a_fusion_says_which_product_is_missing(tmp_path):
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
 
 
-def test_a_part_must_give_one_vector_a_snippet():
-    with pytest.raises(UserError, match="'motionbert' cannot be a part of a mid fusion"):
-        MidFusion(num_classes=3, parts=[{"model": "motionbert", "sizes": {}}] * 2)
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_any_model_may_be_a_part_of_a_fusion(name):
+    sizes, shape = TINY[name]
+    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    model = MidFusion(num_classes=3, parts=[{"model": name, "sizes": sizes}, pictures]).eval()
+    array = {"pose": "keypoints", "tracks": "xy"}.get(model_card(name).product, "clip")
+    logits = model(**{f"part0_{array}": torch.rand(shape), "part1_clip": torch.rand(2, 3, 4, 16, 16) * 255})
+    assert logits.shape == (2, 3)
+    assert bool(torch.isfinite(logits).all())
+
+
+def test_a_part_must_have_a_head(monkeypatch):
+    monkeypatch.setattr("actionprep.training.models.fusion.build_model", lambda name, **sizes: torch.nn.Identity())
+    with pytest.raises(UserError, match="'i3d' cannot be a part of a mid fusion, because it has no head"):
+        MidFusion(num_classes=3, parts=[{"model": "i3d", "sizes": {}}] * 2)

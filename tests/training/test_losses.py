@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from actionprep.errors import UserError
 from actionprep.training.losses import ClassificationLoss, clip_logits
 from actionprep.training.recipes import LossSettings
 
@@ -30,12 +31,38 @@ def test_several_labels_use_binary_cross_entropy_with_weights_of_positives():
     torch.testing.assert_close(loss(logits, target), expected)
 
 
+def test_cross_entropy_is_refused_where_there_may_be_several_labels():
+    with pytest.raises(UserError) as caught:
+        make(several=True, name="cross-entropy")
+    assert str(caught.value) == (
+        "The loss 'cross-entropy' chooses one of the labels, and these snippets may have several, or none. Use loss.name = "
+        '"bce", "focal" or "asymmetric" (auto takes bce).'
+    )
+
+
 def test_focal_loss_without_focus_is_cross_entropy_and_with_it_counts_easy_samples_less():
     logits, target = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     plain = make()(logits, target)
     torch.testing.assert_close(make(name="focal", gamma=0.0)(logits, target), plain)
     p = torch.softmax(logits, 1)[0, 0]
     torch.testing.assert_close(make(name="focal", gamma=2.0)(logits, target), plain * (1 - p) ** 2)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0, 2.0])
+def test_focal_loss_of_a_sample_that_is_wholly_sure_has_finite_gradients(gamma, several):
+    loss = ClassificationLoss(LossSettings(name="focal", gamma=gamma), np.eye(3), several=several)
+    logits = torch.tensor([[30.0, 0.0, -200.0], [200.0, -200.0, 200.0]], requires_grad=True)
+    loss(logits, torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])).sum().backward()
+    assert bool(torch.isfinite(logits.grad).all())
+
+
+def test_focal_loss_equals_its_formula_for_shares_of_several_classes():
+    logits, target = torch.randn(6, 3), torch.randn(6, 3).softmax(1)
+    p = logits.double().softmax(1)
+    expected = -(target * (1 - p) ** 1.5 * p.log()).sum(1)
+    found = ClassificationLoss(LossSettings(name="focal", gamma=1.5), np.eye(3), several=False)(logits, target)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_frames_that_are_padding_do_not_count():

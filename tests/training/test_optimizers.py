@@ -2,9 +2,11 @@ import itertools
 
 import pytest
 import torch
+from tiny_models import tiny
 from torch import nn
 
-from actionprep.training.optimizers import make_optimizer, rate_factor
+from actionprep.training.models.fusion import MidFusion
+from actionprep.training.optimizers import layer_heights, make_optimizer, rate_factor
 from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
 
 
@@ -58,6 +60,47 @@ def test_vectors_and_codes_do_not_decay_and_the_head_has_its_own_rate():
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["timesformer", "vivit-frames", "motionbert", "heatmap-transformer", "view-transformer-maaf", "track-cnn-lstm"],
+)
+def test_matrices_decay_and_nothing_else_does_whatever_their_names(name):
+    model, _ = tiny(name)
+    decaying = {
+        id(parameter)
+        for group in make_optimizer(model, OptimizerSettings(weight_decay=0.1)).param_groups
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+    matrices = {
+        id(weight)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d)
+        for weight in [module.weight]
+        if weight.requires_grad
+    }
+    for module in model.modules():
+        if isinstance(module, torch.nn.MultiheadAttention):
+            matrices.add(id(module.in_proj_weight))
+        elif isinstance(module, torch.nn.LSTM):
+            matrices |= {id(weight) for key, weight in module.named_parameters() if key.startswith("weight")}
+    assert decaying == matrices
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "depth"),
+    [
+        ("motionbert", [("backbone.blocks_st.0.", 1), ("backbone.blocks_ts.0.", 1), ("backbone.blocks_ts.1.", 2)], 2),
+        ("vivit-2", [("blocks.0.", 1), ("blocks.1.", 2), ("time_blocks.0.", 3), ("time_blocks.1.", 4)], 4),
+    ],
+)
+def test_layers_side_by_side_are_of_one_height_and_stacks_stand_on_each_other(name, pairs, depth):
+    heights = layer_heights(tiny(name)[0])
+    for beginning, height in pairs:
+        assert {value for key, value in heights.items() if key.startswith(beginning)} == {height}
+    assert {value for key, value in heights.items() if key.startswith("head.")} == {depth + 1}
+
+
+@pytest.mark.parametrize(
     ("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
 )
 def test_each_name_is_its_rule(name, kind):
@@ -69,3 +112,10 @@ def test_frozen_weights_are_left_out():
     model.body.requires_grad_(False)
     given = [p for group in make_optimizer(model, OptimizerSettings()).param_groups for p in group["params"]]
     assert len(given) == 3
+
+
+def test_parts_of_a_fusion_are_of_one_height_below_its_head():
+    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    heights = layer_heights(MidFusion(num_classes=3, parts=[pictures, pictures]))
+    assert {height for name, height in heights.items() if not name.startswith("head.")} == {0}
+    assert heights["head.weight"] == 1

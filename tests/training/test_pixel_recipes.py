@@ -100,6 +100,15 @@ def test_small_recipes_train_and_test_on_a_store(name, stores, tmp_path):
     assert checkpoint.model.channels == "motion"
 
 
+def test_convolutions_in_bfloat16_are_channels_last_and_learn(stores, tmp_path):
+    assert all(find_recipe(name).channels_last for name in PIXEL_RECIPES if name.startswith("i3d"))
+    recipe = small("i3d-small").changed({"epochs": 3, "batch": 4, "refit": False, "mixup": None})
+    run = fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
+    losses = [row["train_loss"] for row in run.metrics]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
 def test_one_small_recipe_learns_motion(stores, tmp_path):
     recipe = tiny_pixels(
         epochs=40, input__channels="motion", input__frames=8, input__size=16, optimizer__learning_rate=5e-3

@@ -170,18 +170,18 @@ def test_raw_videos_are_built_with_the_settings_of_the_training(trained, tmp_pat
     video.write_bytes(b"")
     asked = []
 
-    def build(videos, settings, views):
-        asked.append((videos, settings, views))
+    def build(checkpoint, videos):
+        asked.append((videos, pipeline_settings(checkpoint)))
         return two_motions(tmp_path / "store")
 
-    line = predict_videos(trained, [video], build, window_s=1.2)
+    line = predict_videos(trained, {"0": video}, build, window_s=1.2)
     assert line.recording == "long"
-    assert asked == [([video], {"tracks": {"grid": 4, "tracker": "lk"}}, ("0",))]
+    assert asked == [({"0": video}, {"tracks": {"grid": 4, "tracker": "lk"}})]
     assert pipeline_settings(open_checkpoint(trained)) == {"tracks": {"grid": 4, "tracker": "lk"}}
 
 
 def test_too_many_and_missing_videos_are_refused(trained, tmp_path):
     with pytest.raises(UserError, match=r"trained on 1 view\(s\), 0, and got 2 video\(s\)"):
-        predict_videos(trained, ["a.mp4", "b.mp4"], lambda *_: None)
+        predict_videos(trained, {"0": "a.mp4", "1": "b.mp4"}, lambda *_: None)
     with pytest.raises(UserError, match=r"No such video: .*a\.mp4"):
-        predict_videos(trained, [tmp_path / "a.mp4"], lambda *_: None)
+        predict_videos(trained, {"0": tmp_path / "a.mp4"}, lambda *_: None)

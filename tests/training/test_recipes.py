@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -65,9 +66,18 @@ def test_wrong_settings_are_named(changes, message):
         tiny_recipe().changed(changes)
 
 
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(UserError, match=r"No recipe 'view-transfomer'\. Did you mean 'view-transformer'\?"):
-        find_recipe("view-transfomer")
+@pytest.mark.parametrize(("name", "nearest"), [("view-transfomer", "view-transformer"), ("i3", "i3d")])
+def test_an_unknown_recipe_names_the_three_nearest_and_how_to_list_all(name, nearest):
+    with pytest.raises(UserError) as caught:
+        find_recipe(name)
+    said = re.fullmatch(
+        rf"No recipe '{name}'\. The nearest are ([^;]+); 'actiontrain recipes' lists all (\d+)\. A recipe of your own is "
+        r"named by its file, which ends in \.toml\.",
+        str(caught.value),
+    )
+    assert said[1].startswith(f"{nearest}, ")
+    assert said[1].count(", ") == 2
+    assert int(said[2]) == len(recipe_names())
 
 
 def test_a_recipe_may_be_a_file(tmp_path):

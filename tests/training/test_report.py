@@ -1,3 +1,4 @@
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -7,8 +8,8 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.errors import UserError
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
-from actionprep.training.report import report_html
-from actionprep.training.run import Run, new_run_folder
+from actionprep.training.report import _confusion, _reliability, report_html
+from actionprep.training.run import Run
 from actionprep.training.test import run_test
 
 VOID = {"meta", "br"}
@@ -66,6 +67,27 @@ def test_the_page_shows_curves_confusion_and_every_table(run):
     assert f"{run.tested['figures']['accuracy'] * 100:.1f} %" in text
 
 
+@pytest.mark.parametrize(("num_classes", "width"), [(3, 46), (20, 37), (60, 24)])
+def test_columns_of_the_confusion_matrix_narrow_with_the_number_of_classes_and_names_stand_upright(num_classes, width):
+    labels = [f"class number {one:02d}" for one in range(num_classes)]
+    page = _confusion(np.eye(num_classes, dtype=np.int64), labels)
+    assert f"--cell:{width}px" in page
+    assert page.count('<th class="turned"><span>') == num_classes
+    if width > 24:  # then all of it is on a page of 938 px
+        assert 7 * len(labels[0]) + 14 + num_classes * width + 64 <= 938
+
+
+def test_every_label_of_the_calibration_chart_lies_inside_of_it():
+    bins = [{"count": 5, "confidence": 1.0, "accuracy": 1.0}]
+    page = _reliability("As trained", bins, "#000")
+    width = float(re.search(r'viewBox="0 0 (\d+)', page)[1])
+    for place, anchor, text in re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="(\w+)">([^<]+)<', page):
+        half = 6.5 * len(text) / 2  # letters of 11 px
+        left = float(place) - (half if anchor == "middle" else 2 * half)
+        assert left >= 0
+        assert left + 2 * half <= width
+
+
 def test_names_that_look_like_html_are_shown_as_they_are(run):
     facts = run.facts
     labels = ["<b>left</b>", *facts["labels"][1:]]
@@ -94,9 +116,3 @@ def test_the_confusion_matrix_in_the_page_is_the_saved_one(run):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
         Run.open(tmp_path)
-
-
-def test_new_runs_are_numbered(tmp_path):
-    assert new_run_folder(tmp_path, "tiny").name == "tiny-01"
-    (tmp_path / "tiny-01").mkdir()
-    assert new_run_folder(tmp_path, "tiny").name == "tiny-02"

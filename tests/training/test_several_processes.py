@@ -70,3 +70,25 @@ def test_two_processes_give_what_one_gives(tmp_path, made):
     states = [read_safely(run.best)["state_dict"] for run in (one, two)]
     for name, values in states[0].items():
         torch.testing.assert_close(values, states[1][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("device", "devices", "together"), [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
+def test_gpus_norm_the_whole_batch_together(tmp_path, monkeypatch, device, devices, together):
+    asked = {}
+
+    class Asked(Exception):
+        pass
+
+    def trainer(**options):
+        asked.update(options)
+        raise Asked
+
+    monkeypatch.setattr("lightning.pytorch.Trainer", trainer)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    store = make_store(tmp_path / "store", subjects=3)
+    split = SplitChoice(train=("1", "2"), test=("3",))
+    with pytest.raises(Asked):
+        fit(store, tiny_recipe(), tmp_path / "run", split=split, device=device, devices=devices, tensorboard=False)
+    assert asked["sync_batchnorm"] is together
+    assert asked["devices"] == devices

@@ -37,6 +37,8 @@ def test_a_job_on_two_machines_of_four_gpus_is_written_word_for_word():
 set -euo pipefail
 source venv/bin/activate
 export OMP_NUM_THREADS=8
+# Since version 22.05 srun does not take over the job's --cpus-per-task by itself.
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 # All processes meet at the first node of the job.
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 

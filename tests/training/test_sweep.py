@@ -1,13 +1,16 @@
 """Sweeps: every combination once, what is done is not done again, and one table."""
 
+import csv
 import json
 import os
 import signal
 
+import numpy as np
 import pytest
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.errors import UserError
+from actionprep.training.datasets import read_table
 from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
 from actionprep.training.sweep import plan_sweep, sweep
@@ -61,6 +64,68 @@ def test_folds_of_a_sweep_are_one_test_over_all_snippets(store, tmp_path, option
     found = sweep(store, [TINY], tmp_path / "s", folds="subject", **{**options, "split": SplitChoice(val_share=0.0)})
     [row] = found.comparison.rows
     assert (row.folds, row.snippets) == (4, 12)
+
+
+def store_split(store, name, tested):
+    """A stored split that tests on one subject, val empty."""
+    recordings = list(read_table(store, "default").recordings)
+    part = np.array([[3 if one.startswith(f"s{tested}_") else 1 for one in recordings]], np.uint8)
+    made = {"stage": "split", "version": 1, "settings": {}, "inputs": {}}
+    with store.write("split", name, fingerprint=name, provenance=made) as item:
+        item.write("part", part, axes=("fold", "recording"))
+        item.attributes.update(recordings=recordings, by="column", seed=0, groups=[], notes=[])
+
+
+@pytest.fixture(scope="module")
+def with_splits(tmp_path_factory):
+    store = make_store(tmp_path_factory.mktemp("splits") / "store", subjects=4, repeats=2)
+    for name, subject in (("one", 1), ("two", 2), ("three", 3)):
+        store_split(store, name, subject)
+    return store
+
+
+def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits, tmp_path, options):
+    names = ["one", "two", "three"]
+    found = sweep(
+        with_splits, [TINY], tmp_path / "s", seeds=(0, 1), splits=names, **{**options, "split": SplitChoice()}
+    )
+    assert found.failures == ()
+    assert [(job.recipe.seed, job.split, job.folder.name) for job in found.jobs] == [
+        (seed, name, f"split-{name}") for seed in (0, 1) for name in names
+    ]
+    tested = {job.split: {row["recording"][:2] for row in samples(job.folder)} for job in found.jobs}
+    assert tested == {"one": {"s1"}, "two": {"s2"}, "three": {"s3"}}
+    [row] = found.comparison.rows
+    figures = [Run(job.folder).tested["figures"] for job in found.jobs]
+    assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in figures]))
+    assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in figures]))
+    assert (row.seeds, row.splits, row.folds, row.snippets) == ((0, 1), ("one", "two", "three"), 1, 18)
+    assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
+
+
+def samples(folder):
+    with open(folder / "samples.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
+    options = {**options, "split": SplitChoice()}
+    sweep(with_splits, [TINY], tmp_path / "s", splits=["one"], **options)
+    told = []
+    found = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], tell=told.append, **options)
+    assert told[0] == "2 trainings, 1 of them done already."
+    assert found.comparison.rows[0].splits == ("one", "two")
+    with pytest.raises(UserError, match="splits was stored, now None"):
+        sweep(with_splits, [TINY], tmp_path / "s", **options)
+
+
+def test_splits_that_are_not_there_or_beside_folds_are_refused_before_any_training(with_splits, tmp_path):
+    with pytest.raises(
+        UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? There are one, three, two\."
+    ):
+        plan_sweep(with_splits, [TINY], tmp_path, splits=["one", "thre"])
+    with pytest.raises(UserError, match="Folds split the snippets anew, and stored splits are there already"):
+        plan_sweep(with_splits, [TINY], tmp_path, splits=["one"], folds="subject")
 
 
 def test_an_interrupted_sweep_goes_on_with_the_interrupted_training(store, tmp_path, options, monkeypatch):

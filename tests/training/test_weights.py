@@ -4,6 +4,7 @@ from picture_fakes import make_picture_store, tiny_pixels
 
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
+from actionprep.training.datasets import read_table
 from actionprep.training.fit import fit
 from actionprep.training.models.checkpoints import published_state
 from actionprep.training.models.pixels import PixelClassifier
@@ -79,3 +80,23 @@ def test_a_run_goes_on_from_another_runs_weights(tmp_path):
     wider = tiny_pixels(epochs=1, sizes__width_multiplier=0.125)
     with pytest.raises(UserError, match=r"is of the model 'i3d-small', and only \d+ of its \d+ weights fit"):
         fit(store, wider, tmp_path / "third", split=SPLIT, tensorboard=False, weights=put)
+
+
+def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
+    first = fit(
+        make_picture_store(tmp_path / "one"), tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False
+    )
+    other = make_picture_store(tmp_path / "other", names=("up", "left", "right"))
+    told = []
+    put = starting_weights(
+        first.best, model_name="i3d-small", tell=told.append, labels=lambda: read_table(other, "default").labels
+    )
+    recipe = tiny_pixels(epochs=1, seed=5, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
+    second = fit(other, recipe, tmp_path / "second", split=SPLIT, tensorboard=False, weights=put)
+    one, two = (load_checkpoint(run.best).model.state_dict() for run in (first, second))
+    torch.testing.assert_close(
+        one["model.stages.Conv3d_1a_7x7.conv3d.weight"], two["model.stages.Conv3d_1a_7x7.conv3d.weight"]
+    )
+    assert not torch.allclose(one["model.head.weight"], two["model.head.weight"])
+    assert "left out  its head, which tells left, right, up apart, in this order" in told[0]
+    assert "fresh     model.head.weight" in told[0]

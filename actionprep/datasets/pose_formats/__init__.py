@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from actionprep.datasets.pose_formats.content import Damaged
 from actionprep.datasets.poses import PoseItem
 from actionprep.errors import InputProblem, UserError, nearest
 
@@ -54,10 +56,14 @@ FORMATS: dict[str, PoseFormat] = {
 }
 
 
-def read_poses(path: str | Path, format: str | None = None, **options: Any) -> Iterator[PoseItem]:
+def read_poses(
+    path: str | Path, format: str | None = None, *, damaged: Damaged | None = None, **options: Any
+) -> Iterator[PoseItem]:
     """Every recording in a pose file or folder.
 
-    format: one of FORMATS; None looks into the file. options: those of the format's reader.
+    format: one of FORMATS; None looks into the file. damaged: told of the name and the problem of each recording that
+    cannot be read, while the others go on; without it, the first problem is raised. options: those of the format's
+    reader.
     Raises UserError when there is nothing at the path, the format is unknown or cannot be told.
     """
     path = Path(path)
@@ -69,8 +75,16 @@ def read_poses(path: str | Path, format: str | None = None, **options: Any) -> I
         raise UserError(f"The format of the poses at {path} cannot be told. Name it; known: {known}.")
     if name not in FORMATS:
         raise UserError(f"Unknown pose format '{name}'.{nearest(name, FORMATS)} Known: {', '.join(FORMATS)}.")
+    if path.is_dir() and name in _SINGLE:
+        raise UserError(f"{path} is a folder, and '{name}' ({FORMATS[name].title}) is one file: name the file.")
+    if damaged is not None and name not in _SINGLE_RECORDING:
+        options["damaged"] = damaged
     return FORMATS[name].read(path, **options)
 
+
+# Formats of one file, which a folder is not; and those of one recording, where nothing is left to go on with.
+_SINGLE = ("coco", "mediapipe", "pose-csv", "pyskl")
+_SINGLE_RECORDING = ("mediapipe",)
 
 # Options that only some formats' readers take.
 _SIZED = ("openpose", "coco", "mediapipe", "pose-npz", "pose-csv", "pyskl")
@@ -136,8 +150,9 @@ def _detect_folder(path: Path) -> str | None:
     archive = next(path.rglob("*.npz"), None)
     if archive is not None:
         return _detect_npz(archive)
-    found = next(path.rglob("*.json"), None)
-    return "openpose" if found is not None and '"people"' in _head(found) else None
+    # Some may be empty or cut short: those that are whole tell.
+    some = islice(sorted(path.rglob("*.json")), 100)
+    return "openpose" if any('"people"' in _head(file) or "_keypoints" in file.stem for file in some) else None
 
 
 def _detect_npz(path: Path) -> str | None:
@@ -175,6 +190,8 @@ def read_json(path: Path) -> Any:
         ) from None
     except UnicodeDecodeError as error:
         raise InputProblem(f"{path} is not text: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputProblem(f"{path} holds JSON that no pose file has: {error}.") from None
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

@@ -11,16 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprep.datasets.pose_formats import read_json
+from actionprep.datasets.pose_formats.content import Damaged, going_on, numbers, size_of, whole
 from actionprep.datasets.poses import PoseItem, PoseSequence, pack_persons
 from actionprep.datasets.skeletons import match_layout, skeleton
 from actionprep.errors import InputProblem, UserError
 
 _WHOLE = (("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
 _BY_COUNT = {17: "coco17", 133: "coco_wholebody"}
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def read_coco(
-    path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+    path: str | Path,
+    *,
+    skeleton: str | None = None,
+    image_size: Sequence[int] | None = None,
+    damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
     """Every recording in a COCO keypoints file.
 
@@ -31,6 +37,7 @@ def read_coco(
     `track_id` where the file has it.
 
     skeleton: needed where neither the category's joint names nor the number of joints tell the layout.
+    damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
     """
     path = Path(path)
     content = read_json(path)
@@ -38,23 +45,43 @@ def read_coco(
     layout = skeleton or _layout(annotations, categories, path)
     by_image: dict[Any, list[dict[str, Any]]] = {}
     for number, annotation in enumerate(annotations):
-        if "image_id" not in annotation:
-            raise InputProblem(f"Annotation {number} in {path} has no 'image_id'.")
+        if not isinstance(annotation.get("image_id"), int | str):
+            raise InputProblem(f"Annotation {number} in {path} has no 'image_id', a number or a name.")
         if annotation.get("keypoints"):
             by_image.setdefault(annotation["image_id"], []).append(annotation)
+    strange = [image_id for image_id in by_image if images and image_id not in images]
+    if strange:
+        raise InputProblem(
+            f"{path} has people in {len(strange)} images that it does not list; the first has the id {strange[0]!r}."
+        )
     for recording, frames in _recordings(images, by_image, path).items():
-        yield _item(recording, frames, by_image, layout, flags, image_size, path)
+        with going_on(recording, damaged):
+            yield _item(recording, frames, by_image, layout, flags, image_size, path)
 
 
 def _parts(
     content: Any, path: Path
 ) -> tuple[dict[Any, dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], bool]:
-    if isinstance(content, list) and all(isinstance(one, dict) for one in content):
-        return {}, content, [], False
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        images = {image["id"]: image for image in content.get("images", [])}
-        return images, content["annotations"], content.get("categories", []), True
-    raise InputProblem(f"{path} is not COCO keypoints: expected a list of results, or an object with 'annotations'.")
+    def objects(values: Any, key: str) -> list[dict[str, Any]]:
+        if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+            raise InputProblem(f"{key} in {path} must be a list of objects.")
+        return values
+
+    if isinstance(content, list):
+        return {}, objects(content, "The results"), [], False
+    if not isinstance(content, dict) or "annotations" not in content:
+        raise InputProblem(
+            f"{path} is not COCO keypoints: expected a list of results, or an object with 'annotations'."
+        )
+    images: dict[Any, dict[str, Any]] = {}
+    for number, image in enumerate(objects(content.get("images") or [], "'images'")):
+        if not isinstance(image.get("id"), int | str):
+            raise InputProblem(f"Image {number} in {path} has no 'id', a number or a name.")
+        if image["id"] in images:
+            raise InputProblem(f"{path} has the image id {image['id']!r} twice.")
+        images[image["id"]] = image
+    categories = objects(content.get("categories") or [], "'categories'")
+    return images, objects(content["annotations"], "'annotations'"), categories, True
 
 
 def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]], path: Path) -> str:
@@ -67,7 +94,8 @@ def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]],
         found = match_layout(category.get("keypoints", []))
         if found is not None:
             return found.name
-    counts = {len(annotation["keypoints"]) // 3 for annotation in annotations if annotation.get("keypoints")}
+    lists = [annotation["keypoints"] for annotation in annotations if annotation.get("keypoints")]
+    counts = {len(one) // 3 for one in lists if isinstance(one, list)}
     if len(counts) == 1 and (count := counts.pop()) in _BY_COUNT:
         return _BY_COUNT[count]
     raise UserError(
@@ -88,8 +116,9 @@ def _recordings(
         if video is not None:
             recording = str(video)
         else:
-            recording = folder if folder != "." else str(PurePosixPath(name).with_suffix("")) if image else name
-        groups.setdefault(recording, []).append((_frame_number(name, image), image_id, image))
+            cut = name.lower().endswith(_PICTURES)
+            recording = folder if folder != "." else str(PurePosixPath(name).with_suffix("")) if cut else name
+        groups.setdefault(recording, []).append((_frame_number(name, image, path), image_id, image))
     for recording, frames in groups.items():
         if len(frames) == 1 and "vid_id" not in frames[0][2] and "video_id" not in frames[0][2]:
             groups[recording] = [(0, *frames[0][1:])]
@@ -101,11 +130,11 @@ def _recordings(
     return groups
 
 
-def _frame_number(name: str, image: dict[str, Any]) -> int:
+def _frame_number(name: str, image: dict[str, Any], path: Path) -> int:
     digits = re.search(r"(\d+)$", PurePosixPath(name).stem)
     if digits is not None:
         return int(digits[1])
-    return int(image.get("frame_id", 0))
+    return whole(image.get("frame_id", 0), "'frame_id'", str(path))
 
 
 def _item(
@@ -126,13 +155,19 @@ def _item(
     boxed = False
     for t, (_, image_id, _) in enumerate(frames):
         for m, one in enumerate(by_image.get(image_id, [])):
-            if "bbox" in one:
-                x, y, width, height = (float(value) for value in one["bbox"])
-                boxes[t, m] = (x, y, x + width, y + height)
+            if one.get("bbox") is not None:
+                box = numbers(one["bbox"], "'bbox'", str(path))
+                if box.shape != (4,):
+                    raise InputProblem(f"'bbox' in {path} must be left, top, width, height, got {one['bbox']}.")
+                boxes[t, m] = (*box[:2], *(box[:2] + box[2:]))
                 boxed = True
-            if score[t, m].any():
-                track[t, m] = int(one.get("track_id", -1))
-    sizes = {(image["height"], image["width"]) for _, _, image in frames if "height" in image and "width" in image}
+            if score[t, m].any() and one.get("track_id") is not None:
+                track[t, m] = whole(one["track_id"], "'track_id'", str(path))
+    sizes = {
+        size_of((image["height"], image["width"]), str(path))
+        for _, _, image in frames
+        if "height" in image and "width" in image
+    }
     if len(sizes) > 1:
         raise InputProblem(f"Recording '{recording}' in {path} has images of different sizes: {sorted(sizes)}.")
     poses = PoseSequence.of(
@@ -149,17 +184,19 @@ def _item(
 
 
 def _person(annotation: dict[str, Any], joints: int, flags: bool, path: Path) -> NDArray[np.float32]:
-    values = list(annotation["keypoints"])
+    parts = [numbers(annotation["keypoints"], "'keypoints'", str(path)).reshape(-1)]
     for key, size in _WHOLE:
         if key in annotation:
-            if len(annotation[key]) != 3 * size:
-                raise InputProblem(f"'{key}' in {path} has {len(annotation[key])} values; expected {3 * size}.")
-            values += annotation[key]
+            part = numbers(annotation[key], f"'{key}'", str(path)).reshape(-1)
+            if len(part) != 3 * size:
+                raise InputProblem(f"'{key}' in {path} has {len(part)} values; expected {3 * size}.")
+            parts.append(part)
+    values = np.concatenate(parts)
     if len(values) != 3 * joints:
         raise InputProblem(
             f"A person in {path} has {len(values)} keypoint values; expected {3 * joints} for {joints} joints."
         )
-    person = np.asarray(values, np.float32).reshape(joints, 3)
+    person = np.where(np.abs(values) < 1e30, values, np.nan).astype(np.float32).reshape(joints, 3)
     if flags:
         person[:, 2] = person[:, 2] > 0
     return person

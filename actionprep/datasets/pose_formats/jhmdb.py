@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from actionprep.datasets.pose_formats.content import Damaged, check_offsets, going_on, numbers
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.datasets.safe_npz import load_npz
 from actionprep.errors import InputProblem, UserError
@@ -19,7 +20,9 @@ from actionprep.errors import InputProblem, UserError
 _ARRAYS = ("xy", "offsets", "label")
 
 
-def read_jhmdb(path: str | Path, *, coordinates: Literal["image", "world"] = "image") -> Iterator[PoseItem]:
+def read_jhmdb(
+    path: str | Path, *, coordinates: Literal["image", "world"] = "image", damaged: Damaged | None = None
+) -> Iterator[PoseItem]:
     """Every clip of JHMDB (Jhuang et al., ICCV 2013; 15 joints, one person).
 
     Folders: joint_positions/<class>/<clip>/joint_positions.mat, with splits/<class>_test_split<k>.txt beside it where
@@ -29,6 +32,8 @@ def read_jhmdb(path: str | Path, *, coordinates: Literal["image", "world"] = "im
     npz: split<k>.npz with train_/test_ xy (frames, 15, 2), offsets and label. These are normalised positions, without
     image size. A clip's id is then its place in that file, because the files do not name clips. In a folder of such
     files a clip that stands in several is one item with all its splits; its id is its class and a number.
+
+    damaged: told of each folder's clip that cannot be read; the others go on. Without it, the first problem is raised.
     """
     root = Path(path)
     if root.suffix == ".npz":
@@ -38,7 +43,7 @@ def read_jhmdb(path: str | Path, *, coordinates: Literal["image", "world"] = "im
     if archives:
         yield from _merged(archives)
         return
-    yield from _folders(root, coordinates)
+    yield from _folders(root, coordinates, damaged)
 
 
 def _merged(archives: list[Path]) -> Iterator[PoseItem]:
@@ -64,9 +69,10 @@ def _npz(path: Path) -> Iterator[PoseItem]:
         missing = [f"{part}_{name}" for name in _ARRAYS if f"{part}_{name}" not in arrays]
         if missing:
             raise InputProblem(f"{path} holds no array '{missing[0]}'. It holds {', '.join(sorted(arrays))}.")
-        xy, offsets, labels = (arrays[f"{part}_{name}"] for name in _ARRAYS)
-        if offsets[0] != 0 or offsets[-1] != len(xy) or (np.diff(offsets) < 1).any() or len(labels) != len(offsets) - 1:
-            raise InputProblem(f"'{part}_offsets' in {path} do not cut {len(xy)} frames into {len(labels)} clips.")
+        xy, labels = numbers(arrays[f"{part}_xy"], f"'{part}_xy'", str(path)), np.atleast_1d(arrays[f"{part}_label"])
+        if xy.ndim != 3 or labels.ndim != 1:
+            raise InputProblem(f"'{part}_xy' in {path} must have the shape (frames, 15, 2), got {xy.shape}.")
+        offsets = check_offsets(arrays[f"{part}_offsets"], len(xy), len(labels), f"'{part}_offsets'", str(path))
         for clip, (first, last) in enumerate(pairwise(offsets)):
             name = f"{path.stem}/{part}/{clip:04d}"
             points = xy[first:last]
@@ -80,9 +86,7 @@ def _npz(path: Path) -> Iterator[PoseItem]:
             yield PoseItem(name, poses, label=str(labels[clip]), splits=(f"{path.stem}_{part}",))
 
 
-def _folders(root: Path, coordinates: str) -> Iterator[PoseItem]:
-    from scipy.io import loadmat
-
+def _folders(root: Path, coordinates: str, damaged: Damaged | None) -> Iterator[PoseItem]:
     if coordinates not in ("image", "world"):
         raise UserError(f"coordinates must be image or world, got '{coordinates}'.")
     base = root / "joint_positions" if (root / "joint_positions").is_dir() else root
@@ -93,27 +97,34 @@ def _folders(root: Path, coordinates: str) -> Iterator[PoseItem]:
     key = "pos_img" if coordinates == "image" else "pos_world"
     for file in files:
         label, clip = file.parent.parent.name, file.parent.name
-        try:
-            content = loadmat(file)
-        except (ValueError, TypeError, OSError, NotImplementedError) as error:
-            raise InputProblem(f"{file} is not a readable Matlab file: {error}.") from None
-        if key not in content or content[key].ndim != 3 or content[key].shape[:2] != (2, 15):
-            raise InputProblem(f"{file} holds no array '{key}' of shape (2, 15, frames).")
-        points = content[key].transpose(2, 1, 0) - (1 if coordinates == "image" else 0)
-        poses = PoseSequence.of(
-            points,
-            np.ones(points.shape[:2], np.float32),
-            skeleton="jhmdb15",
-            track_id=np.zeros((len(points), 1), np.int64),
-            image_size=(240, 320) if coordinates == "image" else None,
-            where=str(file),
-        )
-        extra = (
-            {"viewpoint": str(content["viewpoint"].reshape(-1)[0])}
-            if content.get("viewpoint", np.empty(0)).size
-            else {}
-        )
-        yield PoseItem(f"{label}/{clip}", poses, label=label, splits=tuple(splits.get((label, clip), ())), extra=extra)
+        with going_on(f"{label}/{clip}", damaged):
+            yield _clip(file, key, tuple(splits.get((label, clip), ())))
+
+
+def _clip(file: Path, key: str, splits: tuple[str, ...]) -> PoseItem:
+    from scipy.io import loadmat
+
+    label, clip = file.parent.parent.name, file.parent.name
+    try:
+        content = loadmat(file)
+    except (ValueError, TypeError, OSError, NotImplementedError) as error:
+        raise InputProblem(f"{file} is not a readable Matlab file: {error}.") from None
+    if key not in content or content[key].ndim != 3 or content[key].shape[:2] != (2, 15):
+        raise InputProblem(f"{file} holds no array '{key}' of shape (2, 15, frames).")
+    in_image = key == "pos_img"
+    points = numbers(content[key], f"'{key}'", str(file)).transpose(2, 1, 0) - (1 if in_image else 0)
+    poses = PoseSequence.of(
+        points,
+        np.ones(points.shape[:2], np.float32),
+        skeleton="jhmdb15",
+        track_id=np.zeros((len(points), 1), np.int64),
+        image_size=(240, 320) if in_image else None,
+        where=str(file),
+    )
+    extra = (
+        {"viewpoint": str(content["viewpoint"].reshape(-1)[0])} if content.get("viewpoint", np.empty(0)).size else {}
+    )
+    return PoseItem(f"{label}/{clip}", poses, label=label, splits=splits, extra=extra)
 
 
 def _splits(root: Path) -> dict[tuple[str, str], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from actionprep.datasets.pose_formats.content import check_span, numbers, size_of, whole_numbers
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.datasets.safe_npz import load_npz
 from actionprep.datasets.skeletons import skeleton
@@ -32,7 +33,7 @@ def read_mediapipe(path: str | Path, *, image_size: Sequence[int] | None = None)
         arrays = load_npz(path)
         if "landmarks" not in arrays:
             raise InputProblem(f"{path} holds no array 'landmarks'. It holds {', '.join(sorted(arrays)) or 'none'}.")
-        landmarks = np.asarray(arrays["landmarks"], np.float32)
+        landmarks = numbers(arrays["landmarks"], "'landmarks'", str(path))
         if landmarks.ndim == 3:
             landmarks = landmarks[:, None]
         size = image_size if image_size is not None else arrays.get("image_size")
@@ -49,10 +50,10 @@ def read_mediapipe(path: str | Path, *, image_size: Sequence[int] | None = None)
             f"MediaPipe landmarks are shares of the image, and {path} does not say its size. Give "
             "image_size=(height, width)."
         )
-    height, width = (int(value) for value in size)
+    height, width = size_of(size, str(path))
     xy = landmarks[..., :2]
     seen = np.asarray(np.isfinite(xy).all(-1))
-    visible = landmarks[..., 3] if landmarks.shape[-1] > 3 else np.ones(landmarks.shape[:-1], np.float32)
+    visible = landmarks[..., 3] if landmarks.shape[-1] > 3 else np.ones(landmarks.shape[:-1])
     score = np.where(seen, np.nan_to_num(visible), 0)
     poses = PoseSequence.of(
         np.where(seen[..., None], xy, 0) * np.array([width, height], np.float32),
@@ -65,7 +66,7 @@ def read_mediapipe(path: str | Path, *, image_size: Sequence[int] | None = None)
     yield PoseItem(path.name.removesuffix(path.suffix), poses)
 
 
-def _csv(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _csv(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     import pandas as pd
 
     try:
@@ -78,41 +79,50 @@ def _csv(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     for column in ("frame", "x", "y"):
         if column not in table.columns:
             raise InputProblem(f"{path} has no column '{column}'. It has {', '.join(map(str, table.columns))}.")
-    persons = table["person"].to_numpy(int) if "person" in table.columns else np.zeros(len(table), int)
-    numbers = {**{name: i for i, name in enumerate(joints)}, **{old: joints.index(new) for old, new in _MOUTH.items()}}
+    where = str(path)
+    persons = (
+        whole_numbers(table["person"], "The column 'person'", where)
+        if "person" in table.columns
+        else np.zeros(len(table), np.int64)
+    )
+    if len(persons) and not 0 <= persons.min() <= persons.max() < 1000:
+        raise InputProblem(f"The column 'person' in {path} must number persons from 0, got {persons.min()}.")
+    known = {name: i for i, name in enumerate(joints)} | {old: joints.index(new) for old, new in _MOUTH.items()}
     places: list[int] = []
     for value in table["landmark"]:
         text = str(value).lower()
-        if not (text.isdigit() and int(text) < 33) and text not in numbers:
+        if not (text.isdigit() and int(text) < 33) and text not in known:
             raise InputProblem(
-                f"{path} names the landmark '{value}', which MediaPipe does not have.{nearest(text, numbers)}"
+                f"{path} names the landmark '{value}', which MediaPipe does not have.{nearest(text, known)}"
             )
-        places.append(int(text) if text.isdigit() else numbers[text])
-    frames = table["frame"].to_numpy(int)
+        places.append(int(text) if text.isdigit() else known[text])
+    frames = whole_numbers(table["frame"], "The column 'frame'", where)
+    check_span(frames, where)
     index = np.arange(frames.min(), frames.max() + 1) if len(frames) else np.zeros(0, int)
-    landmarks = np.full((len(index), int(persons.max(initial=0)) + 1, 33, 4), np.nan, np.float32)
+    landmarks = np.full((len(index), int(persons.max(initial=0)) + 1, 33, 4), np.nan)
     for axis, name in enumerate(("x", "y", "z", "visibility")):
-        values = table[name].to_numpy(np.float32) if name in table.columns else np.float32(1)
-        landmarks[frames - frames.min(), persons, places, axis] = values
+        values = numbers(table[name], f"The column '{name}'", where) if name in table.columns else np.float64(1)
+        landmarks[frames - index[:1].sum(), persons, places, axis] = values
     return landmarks, index
 
 
-def _wide(table: object, joints: list[str], path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _wide(table: object, joints: list[str], path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     columns = {str(name).lower(): values for name, values in table.items()}  # type: ignore[attr-defined]
     for old, new in _MOUTH.items():
         columns.update({key.replace(old, new): columns[key] for key in list(columns) if key.startswith(old)})
     length = len(table)  # type: ignore[arg-type]
-    landmarks = np.full((length, 1, 33, 4), np.nan, np.float32)
+    landmarks = np.full((length, 1, 33, 4), np.nan)
     for place, joint in enumerate(joints):
         for column, ends in enumerate((("x",), ("y",), ("z",), ("visibility", "v", "score"))):
             key = next((f"{joint}_{end}" for end in ends if f"{joint}_{end}" in columns), None)
             if key is not None:
-                landmarks[:, 0, place, column] = columns[key]
+                landmarks[:, 0, place, column] = numbers(columns[key], f"The column '{key}'", str(path))
             elif column < 2:
                 raise InputProblem(
                     f"{path} has no column '{joint}_{ends[0]}'. A wide file has x and y of all 33 landmarks."
                 )
             else:
                 landmarks[:, 0, place, column] = 1
-    frames = np.asarray(columns["frame"], np.int64) if "frame" in columns else np.arange(length)
-    return landmarks, frames
+    if "frame" not in columns:
+        return landmarks, np.arange(length)
+    return landmarks, whole_numbers(columns["frame"], "The column 'frame'", str(path))

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actionprep.datasets.pose_formats.content import Damaged, check_offsets, going_on, whole_numbers
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.datasets.safe_npz import load_npz
 from actionprep.errors import InputProblem, UserError
@@ -26,7 +28,7 @@ _NAME = re.compile(r"a(\d+)_s(\d+)_e(\d+)_skeleton(?:3D)?$")
 _ORDER = (6, 3, 2, 19, 0, 7, 9, 11, 1, 8, 10, 12, 4, 13, 15, 17, 5, 14, 16, 18)
 
 
-def read_msr_action3d(path: str | Path) -> Iterator[PoseItem]:
+def read_msr_action3d(path: str | Path, *, damaged: Damaged | None = None) -> Iterator[PoseItem]:
     """Every sequence, joints in the order of kinect20.
 
     Coordinates are metres: x to the person's right, y up, z away from the camera.
@@ -37,23 +39,24 @@ def read_msr_action3d(path: str | Path) -> Iterator[PoseItem]:
     instead.
     Splits: cross-subject, odd subjects train. Frames without any joint are kept, as frames without a person; a
     sequence of nothing but such frames (a13_s09_e02 in the original) is yielded with `extra["empty"]`.
+
+    damaged: told of each sequence that cannot be read; the others go on. Without it, the first problem is raised.
     """
     root = Path(path)
     if root.suffix == ".npz":
         arrays = load_npz(root, ["joints_xyzc", "offsets", "action", "subject", "instance"])
-        joints, offsets = arrays["joints_xyzc"], arrays["offsets"]
-        if (
-            joints.ndim != 3
-            or joints.shape[1:] != (20, 4)
-            or offsets[-1] != len(joints)
-            or (np.diff(offsets) < 0).any()
-        ):
-            raise InputProblem(
-                f"{root} must hold joints_xyzc (frames, 20, 4) and offsets that end at the number of frames."
-            )
+        joints = arrays["joints_xyzc"]
+        if joints.ndim != 3 or joints.shape[1:] != (20, 4) or joints.dtype.kind not in "fiu":
+            raise InputProblem(f"{root} must hold numbers joints_xyzc (frames, 20, 4), got {joints.shape}.")
+        names = [whole_numbers(arrays[name], f"'{name}'", str(root)) for name in ("action", "subject", "instance")]
+        count = names[0].size
+        if any(one.shape != (count,) for one in names):
+            raise InputProblem(f"'action', 'subject' and 'instance' in {root} must have one number a sequence.")
+        offsets = check_offsets(arrays["offsets"], len(joints), count, "'offsets'", str(root))
         for i, (first, last) in enumerate(pairwise(offsets)):
-            numbers = (int(arrays[name][i]) for name in ("action", "subject", "instance"))
-            yield _item(joints[first:last], *numbers, where=f"sequence {i} of {root}")
+            action, subject, instance = (int(one[i]) for one in names)
+            with going_on(_id(action, subject, instance), damaged):
+                yield _item(joints[first:last], action, subject, instance, where=f"sequence {i} of {root}")
         return
     files = [root] if root.is_file() else sorted(root.rglob("a*_s*_e*_skeleton*.txt"))
     if not files:
@@ -62,12 +65,18 @@ def read_msr_action3d(path: str | Path) -> Iterator[PoseItem]:
         match = _NAME.match(file.stem)
         if match is None:
             raise UserError(f"{file} is not named a<action>_s<subject>_e<instance>_skeleton3D.txt.")
-        yield _item(_text(file), *(int(value) for value in match.groups()), where=str(file))
+        action, subject, instance = (int(value) for value in match.groups())
+        with going_on(_id(action, subject, instance), damaged):
+            yield _item(_text(file), action, subject, instance, where=str(file))
 
 
-def _text(file: Path) -> NDArray[np.float32]:
+def _id(action: int, subject: int, instance: int) -> str:
+    return f"a{action:02d}_s{subject:02d}_e{instance:02d}"
+
+
+def _text(file: Path) -> NDArray[np.float64]:
     try:
-        values = np.array(file.read_text(encoding="ascii", errors="replace").split(), np.float32)
+        values = np.array(file.read_text(encoding="ascii", errors="replace").split(), np.float64)
     except ValueError as error:
         raise InputProblem(f"{file} must hold numbers only: {error}.") from None
     if len(values) == 0 or len(values) % 80:
@@ -77,7 +86,7 @@ def _text(file: Path) -> NDArray[np.float32]:
     return values.reshape(-1, 20, 4)
 
 
-def _item(joints: NDArray[np.float32], action: int, subject: int, instance: int, *, where: str) -> PoseItem:
+def _item(joints: NDArray[np.floating[Any]], action: int, subject: int, instance: int, *, where: str) -> PoseItem:
     if not 1 <= action <= len(ACTIONS):
         raise InputProblem(f"{where} has the action number {action}; MSR Action3D has 1 to {len(ACTIONS)}.")
     points = joints[:, list(_ORDER), :3]
@@ -91,7 +100,7 @@ def _item(joints: NDArray[np.float32], action: int, subject: int, instance: int,
         where=where,
     )
     return PoseItem(
-        f"a{action:02d}_s{subject:02d}_e{instance:02d}",
+        _id(action, subject, instance),
         poses,
         label=ACTIONS[action - 1],
         subject=f"s{subject:02d}",

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from actionprep.datasets.pose_formats.content import Damaged, going_on
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.errors import InputProblem, UserError
 
@@ -27,7 +28,12 @@ XSUB120 = XSUB60 | frozenset(
 )
 
 
-def read_ntu(path: str | Path, *, coordinates: Literal["world", "color", "depth"] = "world") -> Iterator[PoseItem]:
+def read_ntu(
+    path: str | Path,
+    *,
+    coordinates: Literal["world", "color", "depth"] = "world",
+    damaged: Damaged | None = None,
+) -> Iterator[PoseItem]:
     """Every `.skeleton` file in a folder, or one file.
 
     coordinates: "world" is x, y, z in metres; "color" and "depth" are px of the colour (1920x1080) or depth (512x424)
@@ -35,6 +41,8 @@ def read_ntu(path: str | Path, *, coordinates: Literal["world", "color", "depth"
     slot, with its order of first appearance as track id. Names of the form SsssCcccPpppRrrrAaaa give label (0-based),
     subject, view and the splits of the published protocols: xsub_train/val and xview_train/val for actions 1 to 60,
     xsub120 and xset120 for all.
+
+    damaged: told of each file that cannot be read; the others go on. Without it, the first problem is raised.
     """
     root = Path(path)
     if coordinates not in _COLUMNS:
@@ -43,25 +51,29 @@ def read_ntu(path: str | Path, *, coordinates: Literal["world", "color", "depth"
     if not files:
         raise UserError(f"No .skeleton file in {root}.")
     for file in files:
-        keypoints, score, track, extra = _read(file, _COLUMNS[coordinates])
-        poses = PoseSequence.of(
-            keypoints, score, skeleton="ntu25", track_id=track, image_size=_SIZES[coordinates], where=str(file)
-        )
         name = (file.relative_to(root).as_posix() if root.is_dir() else file.name).removesuffix(".skeleton")
-        match = _NAME.search(file.name)
-        if match is None:
-            yield PoseItem(name, poses, extra=extra)
-            continue
-        setup, camera, person, replication, action = (int(value) for value in match.groups())
-        yield PoseItem(
-            name,
-            poses,
-            view=str(camera),
-            label=action - 1,
-            subject=f"P{person:03d}",
-            splits=_splits(setup, camera, person, action),
-            extra={**extra, "setup": setup, "replication": replication},
-        )
+        with going_on(name, damaged):
+            yield _item(file, name, coordinates)
+
+
+def _item(file: Path, name: str, coordinates: str) -> PoseItem:
+    keypoints, score, track, extra = _read(file, _COLUMNS[coordinates])
+    poses = PoseSequence.of(
+        keypoints, score, skeleton="ntu25", track_id=track, image_size=_SIZES[coordinates], where=str(file)
+    )
+    match = _NAME.search(file.name)
+    if match is None:
+        return PoseItem(name, poses, extra=extra)
+    setup, camera, person, replication, action = (int(value) for value in match.groups())
+    return PoseItem(
+        name,
+        poses,
+        view=str(camera),
+        label=action - 1,
+        subject=f"P{person:03d}",
+        splits=_splits(setup, camera, person, action),
+        extra={**extra, "setup": setup, "replication": replication},
+    )
 
 
 def _splits(setup: int, camera: int, person: int, action: int) -> tuple[str, ...]:
@@ -72,6 +84,12 @@ def _splits(setup: int, camera: int, person: int, action: int) -> tuple[str, ...
     if action <= 60:
         splits = [f"xsub_{part(person in XSUB60)}", f"xview_{part(camera != 1)}", *splits]
     return tuple(splits)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise ValueError(f"'{text}' is no count")
+    return int(text)
 
 
 def _read(
@@ -93,16 +111,16 @@ def _read(
         raise InputProblem(f"{file} ends after line {number}, where {what} should follow. The file is cut short.")
 
     bodies: dict[str, int] = {}
-    rows: list[tuple[int, int, NDArray[np.float32]]] = []
+    rows: list[tuple[int, int, NDArray[np.float64]]] = []
     try:
-        frames = int(take("the number of frames", 1)[0])
+        frames = _count(take("the number of frames", 1)[0])
         for frame in range(frames):
-            for _ in range(int(take(f"the number of bodies of frame {frame}", 1)[0])):
+            for _ in range(_count(take(f"the number of bodies of frame {frame}", 1)[0])):
                 body = bodies.setdefault(take("a body's line", 10)[0], len(bodies))
                 joints = int(take("the number of joints", 1)[0])
                 if joints != 25:
                     raise InputProblem(f"Line {number} of {file} says {joints} joints; NTU RGB+D has 25.")
-                values = np.array([take("a joint", 12) for _ in range(25)], np.float32)
+                values = np.array([take("a joint", 12) for _ in range(25)], np.float64)
                 rows.append((frame, body, values))
     except ValueError as error:
         raise InputProblem(f"Line {number} of {file} is not what a .skeleton file holds there: {error}.") from None
@@ -112,8 +130,9 @@ def _read(
     track = np.full((frames, slots), -1, np.int64)
     for frame, body, values in rows:
         place = values[:, list(columns)]
-        sound = np.asarray(np.isfinite(place).all(-1))
+        sound = np.asarray(np.isfinite(values[:, 11]) & (np.abs(place) < 1e9).all(-1))
+        state = np.where(sound, values[:, 11], 0).clip(0, 2).astype(int)
         keypoints[frame, body] = np.where(sound[:, None], place, 0)
-        score[frame, body] = np.where(sound, _STATE[values[:, 11].astype(int).clip(0, 2)], 0)
+        score[frame, body] = np.where(sound, _STATE[state], 0)
         track[frame, body] = body
     return keypoints, score, track, {"body_ids": list(bodies)}

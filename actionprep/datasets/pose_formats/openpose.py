@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprep.datasets.pose_formats import natural_key, read_json
+from actionprep.datasets.pose_formats.content import Damaged, going_on
 from actionprep.datasets.poses import PoseItem, PoseSequence, pack_persons
 from actionprep.datasets.skeletons import convert
 from actionprep.datasets.skeletons import skeleton as layout_of
@@ -21,7 +22,11 @@ _PARTS = (("hand_left_keypoints_2d", 21), ("hand_right_keypoints_2d", 21), ("fac
 
 
 def read_openpose(
-    path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+    path: str | Path,
+    *,
+    skeleton: str | None = None,
+    image_size: Sequence[int] | None = None,
+    damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
     """Every recording in a folder, and in its sub-folders, of OpenPose JSON files.
 
@@ -34,6 +39,7 @@ def read_openpose(
     limbs: OpenPose writes BODY_25 and its experimental BODY_25B alike, with their joints in different order. What was
     decided, and how clearly, stands in `extra`: limb_length_ratio is that of the other layout to the one taken.
     image_size: (height, width) of the video in px; the files do not hold it.
+    damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("*.json"), key=lambda file: natural_key(str(file)))
@@ -57,7 +63,8 @@ def read_openpose(
     if not groups:
         raise UserError(f"No OpenPose JSON file in {root}.")
     for recording, frames in groups.items():
-        yield _recording(recording, frames, skeleton, image_size)
+        with going_on(recording, damaged):
+            yield _recording(recording, frames, skeleton, image_size)
 
 
 def _recording(
@@ -132,23 +139,24 @@ _Person = tuple[NDArray[np.float32], list[NDArray[np.float32] | None]]
 
 def _people(file: Path) -> list[_Person]:
     content = read_json(file)
-    if not isinstance(content, dict) or not isinstance(content.get("people"), list):
-        raise InputProblem(f"{file} has no list 'people'; it is not OpenPose output.")
+    people = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
+        raise InputProblem(f"{file} has no list 'people' of objects; it is not OpenPose output.")
     return [
         (_triples(person, "pose_keypoints_2d", file), [_part(person, key, size, file) for key, size in _PARTS])
-        for person in content["people"]
+        for person in people
     ]
 
 
 def _triples(person: dict[str, Any], key: str, file: Path) -> NDArray[np.float32]:
     values = person.get(key) or []
     try:
-        flat = np.asarray(values, np.float32)
-    except (TypeError, ValueError):
+        flat = np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise InputProblem(f"'{key}' in {file} must be numbers.") from None
-    if flat.ndim != 1 or len(flat) % 3 or not np.isfinite(flat).all():
+    if flat.ndim != 1 or len(flat) % 3 or not (np.abs(flat) < 1e9).all():
         raise InputProblem(f"'{key}' in {file} must be finite x, y, confidence triples, got {flat.size} values.")
-    return flat.reshape(-1, 3)
+    return flat.reshape(-1, 3).astype(np.float32)
 
 
 def _part(person: dict[str, Any], key: str, size: int, file: Path) -> NDArray[np.float32] | None:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from actionprep.datasets.pose_formats.content import (
+    Damaged,
+    check_span,
+    check_times,
+    going_on,
+    numbers,
+    whole_numbers,
+)
 from actionprep.datasets.poses import PoseItem, PoseSequence
-from actionprep.datasets.skeletons import match_layout
+from actionprep.datasets.skeletons import Skeleton, match_layout
 from actionprep.datasets.skeletons import skeleton as layout_of
 from actionprep.errors import InputProblem, UserError, nearest
 
 
 def read_pose_csv(
-    path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+    path: str | Path,
+    *,
+    skeleton: str | None = None,
+    image_size: Sequence[int] | None = None,
+    damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
     """Every recording in a csv file with these columns.
 
@@ -24,6 +38,7 @@ def read_pose_csv(
     One row is one joint of one person in one frame. Rows that are left out are missing joints; frames that are left out
     between the first and the last are frames without people. `person` is kept as the track id.
     skeleton: the layout; without it, the file's joint names in their first order must be those of a known layout.
+    damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
     """
     import pandas as pd
 
@@ -53,50 +68,63 @@ def read_pose_csv(
         table["recording"] = path.name.removesuffix(path.suffix)
     keys = ["recording", "view"] if "view" in table.columns else ["recording"]
     for _, rows in table.groupby(keys, sort=False, dropna=False):
-        frames = rows["frame"].to_numpy(np.int64)
-        person = rows["person"].to_numpy(np.int64) if "person" in rows.columns else np.zeros(len(rows), np.int64)
-        ids = np.unique(person)
-        place = (frames - frames.min(), np.searchsorted(ids, person), np.array([found.index(j) for j in rows["joint"]]))
-        axes = ["x", "y", "z"] if "z" in rows.columns else ["x", "y"]
-        shape = (int(frames.max() - frames.min()) + 1, len(ids), found.num_joints)
-        keypoints = np.zeros((*shape, len(axes)), np.float32)
-        keypoints[place] = rows[axes].to_numpy(np.float32)
-        score = np.zeros(shape, np.float32)
-        values = rows["score"].to_numpy(np.float32) if "score" in rows.columns else np.ones(len(rows), np.float32)
-        score[place] = np.where(rows[axes].notna().all(axis=1), values, 0)
-        if len(np.unique(np.stack(place), axis=1).T) != len(rows):
+        recording = str(rows["recording"].iloc[0])
+        with going_on(recording, damaged):
+            yield _item(rows, recording, found, skeleton or found.name, image_size, path)
+
+
+def _item(
+    rows: Any, recording: str, found: Skeleton, layout: str, image_size: Sequence[int] | None, path: Path
+) -> PoseItem:
+    where = f"{path}, recording '{recording}',"
+
+    def column(name: str) -> NDArray[np.float64]:
+        return numbers(rows[name], f"The column '{name}'", where)
+
+    frames = whole_numbers(rows["frame"], "The column 'frame'", where)
+    check_span(frames, where)
+    person = np.zeros(len(rows), np.int64)
+    if "person" in rows.columns:
+        person = whole_numbers(rows["person"], "The column 'person'", where)
+    ids = np.unique(person)
+    place = (frames - frames.min(), np.searchsorted(ids, person), np.array([found.index(j) for j in rows["joint"]]))
+    if len(np.unique(np.stack(place), axis=1).T) != len(rows):
+        raise InputProblem(f"{path} has a joint of one person in one frame twice, in recording '{recording}'.")
+    xyz = np.stack([column(axis) for axis in ("x", "y", "z") if axis in rows.columns], -1)
+    shape = (int(frames.max() - frames.min()) + 1, len(ids), found.num_joints)
+    keypoints = np.zeros((*shape, xyz.shape[-1]))
+    keypoints[place] = xyz
+    score = np.zeros(shape)
+    values = column("score") if "score" in rows.columns else np.ones(len(rows))
+    score[place] = np.where(np.isnan(xyz).any(-1), 0, values)
+    index = np.arange(frames.min(), frames.max() + 1)
+    time = None
+    if "time" in rows.columns:
+        known = dict(zip(frames.tolist(), column("time").tolist(), strict=True))
+        if len(known) != len(index) or np.isnan(list(known.values())).any():
             raise InputProblem(
-                f"{path} has a joint of one person in one frame twice, in recording '{rows['recording'].iloc[0]}'."
+                f"{path} gives the time of some frames only; give it in every row, and a row for every frame."
             )
-        index = np.arange(frames.min(), frames.max() + 1)
-        time = None
-        if "time" in rows.columns:
-            known = rows.drop_duplicates("frame").set_index("frame")["time"].reindex(index)
-            if known.isna().any():
-                raise InputProblem(
-                    f"{path} gives the time of some frames only; give it in every row, and a row for every frame."
-                )
-            time = known.to_numpy(np.float64)
-        seen = (score > 0).any(-1)
-        poses = PoseSequence.of(
-            keypoints,
-            score,
-            skeleton=skeleton or found.name,
-            track_id=np.where(seen, ids, -1),
-            image_size=image_size,
-            frame_index=index,
-            time=time,
-            where=str(path),
-        )
-        first = {
-            name: None if name not in rows.columns or pd.isna(rows[name].iloc[0]) else str(rows[name].iloc[0])
-            for name in ("view", "label", "subject", "split")
-        }
-        yield PoseItem(
-            str(rows["recording"].iloc[0]),
-            poses,
-            view=first["view"],
-            label=first["label"],
-            subject=first["subject"],
-            splits=(first["split"],) if first["split"] else (),
-        )
+        time = check_times(np.array([known[frame] for frame in index.tolist()]), where)
+    poses = PoseSequence.of(
+        keypoints,
+        score,
+        skeleton=layout,
+        track_id=np.where((score > 0).any(-1), ids, -1),
+        image_size=image_size,
+        frame_index=index,
+        time=time,
+        where=str(path),
+    )
+    first = {
+        name: None if name not in rows.columns or rows[name].isna().iloc[0] else str(rows[name].iloc[0])
+        for name in ("view", "label", "subject", "split")
+    }
+    return PoseItem(
+        recording,
+        poses,
+        view=first["view"],
+        label=first["label"],
+        subject=first["subject"],
+        splits=(first["split"],) if first["split"] else (),
+    )

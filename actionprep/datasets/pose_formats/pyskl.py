@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actionprep.datasets.pose_formats.content import Damaged, going_on, numbers, size_of, whole
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.datasets.safe_pickle import load_pickle
 from actionprep.errors import InputProblem, UserError
@@ -24,7 +26,11 @@ _KNOWN = ("frame_dir", "filename", "total_frames", "label", "keypoint", "keypoin
 
 
 def read_pyskl(
-    path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+    path: str | Path,
+    *,
+    skeleton: str | None = None,
+    image_size: Sequence[int] | None = None,
+    damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
     """Every annotation of a PySKL pickle, with the names of the splits that list it.
 
@@ -33,7 +39,9 @@ def read_pyskl(
     number is the track id. A list of annotations without splits is read too.
 
     skeleton: the layout; without it 2D with 17 joints is coco17, 3D with 25 is ntu25, and so on.
-    Raises InputProblem for a pickle that is more than data, is damaged, or lacks what the schema needs.
+    damaged: told of each annotation that is not as it should be; the others go on. Without it, the first is raised.
+    Raises InputProblem for a pickle that is more than data, is damaged, or lacks what the schema needs. The whole file
+    is in memory at first, about twice its size; annotations are let go as they are read.
     """
     path = Path(path)
     content = load_pickle(path)
@@ -48,48 +56,60 @@ def read_pyskl(
     if not isinstance(splits, dict):
         raise InputProblem(f"'split' in {path} must be a dict of name: list of ids, got {type(splits).__name__}.")
     for name, ids in splits.items():
+        if not isinstance(ids, list | tuple | set | np.ndarray):
+            raise InputProblem(f"The split '{name}' in {path} must be a list of ids, got {type(ids).__name__}.")
         for one in ids:
             members.setdefault(str(one), []).append(str(name))
     seen: set[str] = set()
-    for number, annotation in enumerate(content["annotations"]):
-        item = _item(annotation, number, members, skeleton, image_size, path)
-        if item.recording in seen:
-            raise InputProblem(f"{path} has the id '{item.recording}' twice.")
-        seen.add(item.recording)
-        yield item
+    annotations = content.pop("annotations")
+    for number, annotation in enumerate(annotations):
+        annotations[number] = None
+        name = _name(annotation, number, path)
+        if name in seen:
+            raise InputProblem(f"{path} has the id '{name}' twice.")
+        seen.add(name)
+        with going_on(name, damaged):
+            yield _item(annotation, number, members, skeleton, image_size, path)
     lost = [one for one in members if one not in seen]
     if lost:
         raise InputProblem(f"{len(lost)} ids in the splits of {path} have no annotation; the first is '{lost[0]}'.")
 
 
+def _name(annotation: Any, number: int, path: Path) -> str:
+    if not isinstance(annotation, dict):
+        raise InputProblem(f"Annotation {number} of {path} is a {type(annotation).__name__}, not a dict.")
+    name = annotation.get("frame_dir", annotation.get("filename"))
+    if name is None:
+        raise InputProblem(
+            f"Annotation {number} of {path} has no 'frame_dir'. It has {', '.join(map(str, annotation)) or 'nothing'}."
+        )
+    return str(name)
+
+
 def _item(
-    annotation: Any,
+    annotation: dict[str, Any],
     number: int,
     members: Mapping[str, list[str]],
     skeleton: str | None,
     image_size: Sequence[int] | None,
     path: Path,
 ) -> PoseItem:
-    if not isinstance(annotation, dict):
-        raise InputProblem(f"Annotation {number} of {path} is a {type(annotation).__name__}, not a dict.")
-    name = annotation.get("frame_dir", annotation.get("filename"))
-    if name is None or "keypoint" not in annotation:
-        lacks = "frame_dir" if name is None else "keypoint"
+    recording = _name(annotation, number, path)
+    where = f"'{recording}' in {path}"
+    if "keypoint" not in annotation:
         raise InputProblem(
-            f"Annotation {number} of {path} has no '{lacks}'. It has {', '.join(map(str, annotation)) or 'nothing'}."
+            f"Annotation {number} of {path} has no 'keypoint'. It has {', '.join(map(str, annotation))}."
         )
-    recording, where = str(name), f"'{name}' in {path}"
-    keypoint = np.asarray(annotation["keypoint"])
+    keypoint = annotation["keypoint"]
+    keypoint = keypoint if isinstance(keypoint, np.ndarray) else numbers(keypoint, "'keypoint'", where)
     if keypoint.ndim != 4 or keypoint.dtype.kind not in "fiu":
         raise InputProblem(
             f"'keypoint' of {where} must have the shape (persons, frames, joints, 2 or 3), got {keypoint.shape} of "
             f"{keypoint.dtype}."
         )
     total = annotation.get("total_frames")
-    if total is not None and int(total) != keypoint.shape[1]:
-        raise InputProblem(
-            f"{where} says total_frames {int(total)}, but its keypoints have {keypoint.shape[1]} frames."
-        )
+    if total is not None and whole(total, "'total_frames'", where) != keypoint.shape[1]:
+        raise InputProblem(f"{where} says total_frames {total}, but its keypoints have {keypoint.shape[1]} frames.")
     layout = skeleton or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
     if layout is None:
         raise UserError(
@@ -98,21 +118,25 @@ def _item(
         )
     score = annotation.get("keypoint_score")
     shape = annotation.get("img_shape", annotation.get("original_shape"))
-    keypoints = keypoint.astype(np.float32).transpose(1, 0, 2, 3)
-    scores = None if score is None else np.asarray(score).astype(np.float32).transpose(1, 0, 2)
-    # Persons that are absent are stored as zeros with any score.
-    if scores is not None and scores.shape == keypoints.shape[:3]:
-        scores = np.where((keypoints != 0).any(-1), scores, 0)
-    size = image_size if shape is None else [int(value) for value in shape]
+    keypoints = keypoint.transpose(1, 0, 2, 3)
+    scores = None
+    if score is not None:
+        scores = numbers(score, "'keypoint_score'", where)
+        if scores.shape != keypoint.shape[:3]:
+            raise InputProblem(
+                f"'keypoint_score' of {where} must have the shape {keypoint.shape[:3]} (persons, frames, joints), got "
+                f"{scores.shape}."
+            )
+        # Persons that are absent are stored as zeros with any score.
+        scores = np.where((keypoints != 0).any(-1), scores.transpose(1, 0, 2), 0)
+    size = image_size if shape is None else size_of(shape, where)
     poses = PoseSequence.of(keypoints, scores, skeleton=layout, image_size=size, where=where)
-    here = poses.present
-    track = np.where(here, np.arange(poses.num_persons), -1)
-    poses = PoseSequence.of(poses.keypoints, poses.score, skeleton=layout, image_size=size, track_id=track, where=where)
+    poses = replace(poses, track_id=np.where(poses.present, np.arange(poses.num_persons), -1))
     label = annotation.get("label")
     return PoseItem(
         recording,
         poses,
-        label=label if label is None or isinstance(label, str) else int(label),
+        label=label if label is None or isinstance(label, str) else whole(label, "'label'", where),
         splits=tuple(members.get(recording, ())),
         extra={key: value for key, value in annotation.items() if key not in _KNOWN},
     )

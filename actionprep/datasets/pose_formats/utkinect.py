@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from actionprep.datasets.pose_formats.content import Damaged, going_on
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.errors import InputProblem, UserError
 
@@ -16,7 +17,7 @@ _HEADER = re.compile(r"^\s*(s\d+_e\d+)\s*$")
 _SEGMENT = re.compile(r"^\s*([A-Za-z][\w ]*?)\s*:\s*(\S+)\s+(\S+)\s*$")
 
 
-def read_utkinect(path: str | Path, *, segments: bool = True) -> Iterator[PoseItem]:
+def read_utkinect(path: str | Path, *, segments: bool = True, damaged: Damaged | None = None) -> Iterator[PoseItem]:
     """Every recording of a folder of joints_<recording>.txt, in metres, 20 joints in the order of kinect20.
 
     A row is a frame number and 60 coordinates (Xia, Chen and Aggarwal, CVPR workshops 2012). Frame numbers may leave
@@ -25,6 +26,8 @@ def read_utkinect(path: str | Path, *, segments: bool = True) -> Iterator[PoseIt
     <recording>/<number>-<label>, frames inclusive; segments that the file marks NaN are left out and listed in
     `extra["unlabelled"]` of the recording's other items. Else a recording is an item. The subject is the s.. part of
     the name.
+
+    damaged: told of each file that cannot be read; the others go on. Without it, the first problem is raised.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("joints_*.txt"))
@@ -37,38 +40,44 @@ def read_utkinect(path: str | Path, *, segments: bool = True) -> Iterator[PoseIt
     labels = _labels(found) if found is not None and segments else {}
     for file in files:
         recording = file.stem.removeprefix("joints_")
-        index, points = _rows(file)
-        seen = (points != 0).any(-1)
-        subject = match[1] if (match := re.match(r"(s\d+)", recording)) else None
-        poses = PoseSequence.of(
-            points,
-            seen.astype(np.float32),
-            skeleton="kinect20",
-            track_id=np.where(seen.any(-1), 0, -1)[:, None],
-            frame_index=index,
-            where=str(file),
-        )
-        if recording not in labels:
-            yield PoseItem(recording, poses, subject=subject)
+        with going_on(recording, damaged):
+            yield from _items(file, recording, labels.get(recording), found)
+
+
+def _items(
+    file: Path, recording: str, labels: list[tuple[str, tuple[int, int] | None]] | None, found: Path | None
+) -> Iterator[PoseItem]:
+    index, points = _rows(file)
+    seen = (points != 0).any(-1)
+    subject = match[1] if (match := re.match(r"(s\d+)", recording)) else None
+    poses = PoseSequence.of(
+        points,
+        seen.astype(np.float32),
+        skeleton="kinect20",
+        track_id=np.where(seen.any(-1), 0, -1)[:, None],
+        frame_index=index,
+        where=str(file),
+    )
+    if labels is None:
+        yield PoseItem(recording, poses, subject=subject)
+        return
+    unlabelled = [label for label, span in labels if span is None]
+    for number, (label, span) in enumerate(labels):
+        if span is None:
             continue
-        unlabelled = [label for label, span in labels[recording] if span is None]
-        for number, (label, span) in enumerate(labels[recording]):
-            if span is None:
-                continue
-            inside = np.flatnonzero((index >= span[0]) & (index <= span[1]))
-            if not len(inside):
-                raise InputProblem(
-                    f"{found} labels frames {span[0]} to {span[1]} of '{recording}' as {label}, and {file} has none "
-                    "of them."
-                )
-            extra = {"frames": span, "unlabelled": unlabelled}
-            yield PoseItem(
-                f"{recording}/{number:02d}-{label}", poses.take(inside), label=label, subject=subject, extra=extra
+        inside = np.flatnonzero((index >= span[0]) & (index <= span[1]))
+        if not len(inside):
+            raise InputProblem(
+                f"{found} labels frames {span[0]} to {span[1]} of '{recording}' as {label}, and {file} has none of them."
             )
+        extra = {"frames": span, "unlabelled": unlabelled}
+        yield PoseItem(
+            f"{recording}/{number:02d}-{label}", poses.take(inside), label=label, subject=subject, extra=extra
+        )
 
 
-def _rows(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    rows: dict[int, NDArray[np.float32]] = {}
+def _rows(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    rows: dict[int, NDArray[np.float64]] = {}
     for number, line in enumerate(file.read_text(encoding="ascii", errors="replace").splitlines(), 1):
         fields = line.split()
         if not fields:
@@ -78,8 +87,8 @@ def _rows(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
                 f"Line {number} of {file} has {len(fields)} values; expected a frame number and 60 coordinates."
             )
         try:
-            frame, values = int(float(fields[0])), np.array(fields[1:], np.float32)
-        except ValueError as error:
+            frame, values = int(float(fields[0])), np.array(fields[1:], np.float64)
+        except (ValueError, OverflowError) as error:
             raise InputProblem(f"Line {number} of {file} must hold numbers: {error}.") from None
         if frame in rows and not np.array_equal(rows[frame], values):
             raise InputProblem(

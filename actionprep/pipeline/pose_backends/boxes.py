@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from actionprep.datasets.pose_formats.content import numbers, whole_numbers
 from actionprep.errors import EnvironmentProblem, InputProblem, UserError
 
 Boxes = list[NDArray[np.float32]]
@@ -51,11 +52,16 @@ def read_boxes(path: str | Path, num_frames: int) -> Boxes:
         raise InputProblem(f"{path} has no column '{missing[0]}'. It has {', '.join(map(str, table.columns))}.")
     if "score" not in table.columns:
         table["score"] = 1.0
-    values = table[[*columns, "score"]].to_numpy(np.float64)
+    values = np.stack([numbers(table[name], f"The column '{name}'", str(path)) for name in (*columns, "score")], -1)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
         raise InputProblem(f"Row {row + 2} of {path} holds a value that is no number.")
-    frames = values[:, 0].astype(int)
+    backwards = np.flatnonzero((values[:, 3] <= values[:, 1]) | (values[:, 4] <= values[:, 2]))
+    if len(backwards):
+        raise InputProblem(
+            f"Row {int(backwards[0]) + 2} of {path} is no box: right must be above left and bottom above top."
+        )
+    frames = whole_numbers(values[:, 0], "The column 'frame'", str(path))
     outside = (frames < 0) | (frames >= num_frames)
     if outside.any():
         raise InputProblem(

@@ -120,9 +120,11 @@ def _parts(place: Path) -> list[Path]:
 def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any], item: str | None) -> PoseItem:
     """The one item that is meant for this view."""
     newest = max((file.stat().st_mtime_ns for file in _parts(place)), default=0)
-    items = _read(str(place), kind, canonical_json(options), newest)
+    items, damaged = _read(str(place), kind, canonical_json(options), newest)
     if item is not None:
         if item not in items:
+            if item in damaged:
+                raise damaged[item]
             raise InputProblem(
                 f"{place} has no poses of '{item}' any more. Run 'actionprep scan' to see what it has.",
                 backend="import",
@@ -132,6 +134,8 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
     by_name = [one for one in mine if one.recording == source.recording]
     if len(by_name) == 1 or len(mine) == 1:
         return (by_name or mine)[0]
+    if source.recording in damaged or len(items) + len(damaged) == 1:
+        raise damaged.get(source.recording) or next(iter(damaged.values()))
     names = [one.recording for one in items.values()]
     raise InputProblem(
         f"{place} holds poses of {len(items)} recordings, none of which is '{source.recording}', view {source.view}."
@@ -142,13 +146,16 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
 
 
 @lru_cache(maxsize=1)
-def _read(place: str, kind: str, options: str, newest: int) -> Mapping[str, PoseItem]:
-    """Everything in one file or folder; kept, because its other items are wanted next."""
+def _read(
+    place: str, kind: str, options: str, newest: int
+) -> tuple[Mapping[str, PoseItem], Mapping[str, InputProblem]]:
+    """Everything in one file or folder, and what is damaged; kept, because its other items are wanted next."""
     del newest  # another time of change is another content
     found: dict[str, PoseItem] = {}
-    for one in read_poses(place, kind, **json.loads(options)):
+    damaged: dict[str, InputProblem] = {}
+    for one in read_poses(place, kind, damaged=damaged.__setitem__, **json.loads(options)):
         found[item_name(one)] = one
-    return found
+    return found, damaged
 
 
 def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_number: int | None) -> PoseSequence:

@@ -15,6 +15,7 @@ from actionprep.training.draws import Draws
 from actionprep.training.inputs._stored_volumes import StoredVolumes
 from actionprep.training.inputs.base import Batch, ProductReader
 from actionprep.training.inputs.pose import PoseSamples, PoseSampling, frames_end
+from actionprep.training.joint_augmentation import body_frame
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,9 +52,18 @@ class HeatmapsInput(PoseSampling):
     planes: tuple[Plane, ...] = option(
         ("xy", "xz", "yz"), "3D: planes that joints are projected to, their maps side by side."
     )
+    camera: tuple[float, ...] = option(
+        (), "3D: see the joints with this camera instead of planes: the 12 numbers of its 3 x 4 matrix, row by row."
+    )
     compact: bool = option(True, "Crop to the people of the snippet; else the whole image is shown.")
     padding: float = option(0.25, "How much the box around the people is widened, as a share of its side.", ge=0)
     square: bool = option(True, "Make that box square.")
+    reach: float = option(
+        0.0,
+        "0: that box is tight around the people, as published; else it reaches so many body sizes to each side of the mean "
+        "joint, whatever the pose, so that a hand above the head does not shrink the rest.",
+        ge=0,
+    )
     crop_area: tuple[float, float] = option(
         (0.56, 1.0), "In training a random part of the box: smallest and largest share of its area."
     )
@@ -73,6 +83,13 @@ class HeatmapsInput(PoseSampling):
             raise ValueError("Shares of the area rise, above 0 and up to 1, such as [0.56, 1.0].")
         return area
 
+    @field_validator("camera")
+    @classmethod
+    def _twelve(cls, camera: tuple[float, ...]) -> tuple[float, ...]:
+        if len(camera) not in (0, 12):
+            raise ValueError(f"A camera is a matrix of 3 rows and 4 columns: 12 numbers, got {len(camera)}.")
+        return camera
+
     @field_validator("planes")
     @classmethod
     def _some(cls, planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
@@ -89,7 +106,8 @@ class HeatmapsReader(PoseSamples):
              persons of all views and C = planes · joints
     duration (B) float32  seconds
 
-    Training draws change the joints, and then volumes are rendered, on the device of the batch. 2D poses have no planes.
+    Training draws change the joints, and then volumes are rendered, on the device of the batch. 2D poses have no planes; a
+    camera counts as one.
     Stored volumes (source = "stored") are taken as they are, frames sampled in the same way.
     """
 
@@ -142,6 +160,14 @@ class HeatmapsReader(PoseSamples):
         found.pop("image_size", None)
         return found
 
+    def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
+        """A span of time of each volume replaced; see the base."""
+        clip = batch["clip"].movedim(-3, 1)
+        instants = clip.new_ones(clip.shape[:2]).bool()
+        mixed, stayed = super().cut({**batch, "clip": clip, "frame_valid": instants}, partner, share, draws)
+        del mixed["frame_valid"]
+        return {**mixed, "clip": mixed["clip"].movedim(1, -3)}, stayed
+
     def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:  # noqa: D102
         clip = batch["clip"]
         by_view = clip.unflatten(1, (len(self.views), -1))
@@ -153,7 +179,7 @@ class HeatmapsReader(PoseSamples):
         if self._stored is not None:
             return self._stored_sizes(self._stored)
         channels = self.layout.num_joints if settings.kind == "joint" else len(self.layout.limbs)
-        channels *= len(self._planes)
+        channels *= len(self._sides)
         if settings.merge != "separate":
             channels *= len(self.views)
         if settings.merge == "channels":
@@ -164,7 +190,7 @@ class HeatmapsReader(PoseSamples):
             "num_frames": settings.frames,
             "num_joints": channels,
             "in_channels": channels,
-            "maps": len(self._planes) * (len(self.views) if settings.merge != "separate" else 1),
+            "maps": len(self._sides) * (len(self.views) if settings.merge != "separate" else 1),
             "map_size": height,
             "image_size": height if height == width else [height, width],
         }
@@ -206,8 +232,12 @@ class HeatmapsReader(PoseSamples):
         }
 
     @property
-    def _planes(self) -> tuple[Plane, ...]:
-        return self.settings.planes if self.dims == 3 else ("xy",)
+    def _sides(self) -> tuple[Plane | list[list[float]], ...]:
+        """What joints are projected with, one after the other: planes, or the camera."""
+        if self.dims == 2:
+            return ("xy",)
+        camera = list(self.settings.camera)
+        return ([camera[0:4], camera[4:8], camera[8:12]],) if camera else self.settings.planes
 
     def _finished(self, points: Tensor, score: Tensor, batch: Batch, draws: Draws | None) -> Batch:
         import torch
@@ -215,18 +245,21 @@ class HeatmapsReader(PoseSamples):
         from actionprep.datasets.heatmaps import joint_heatmaps, limb_heatmaps, project, to_grid
 
         settings, views = self.settings, len(self.views)
-        planes = [project(points, score, plane)[0] for plane in self._planes] if self.dims == 3 else [points]
+        flat = [(points, score)] if self.dims == 2 else [project(points, score, side) for side in self._sides]
         # Views and planes of all samples are rendered as one batch: (B, V, P, M, T, K, 2) and (B, V, P, M, T, K)
-        xy = torch.stack(planes, 2)
-        seen = score[:, :, None].expand(xy.shape[:-1])
+        xy, seen = torch.stack([one for one, _ in flat], 2), torch.stack([one for _, one in flat], 2)
         samples = xy.shape[0]
         xy, seen = xy.flatten(0, 2), seen.flatten(0, 2)
-        if settings.compact:
+        if settings.compact and settings.reach:
+            # Planes of one pose are shown at one scale.
+            sizes = body_frame(points, score)[1] if self.dims == 3 and not settings.camera else None
+            boxes = torch.stack([_body_box(*one, settings.reach, sizes) for one in flat], 2).flatten(0, 2)
+        elif settings.compact:
             boxes = _boxes(xy, seen, padding=settings.padding, square=settings.square)
         else:
             boxes = self._image_boxes(batch["image_size"])
         if draws is not None and draws.variant is None:
-            boxes = _random_part(boxes, draws, views * len(planes), settings.crop_area, settings.crop_aspect)
+            boxes = _random_part(boxes, draws, views * len(flat), settings.crop_area, settings.crop_aspect)
         how: dict[str, Any] = {
             "size": settings.size,
             "sigma": settings.sigma,
@@ -238,7 +271,7 @@ class HeatmapsReader(PoseSamples):
             clip = joint_heatmaps(placed, seen, **how)
         else:
             clip = limb_heatmaps(placed, seen, self.layout, **how)
-        clip = clip.unflatten(0, (samples, views, len(planes)))
+        clip = clip.unflatten(0, (samples, views, len(flat)))
         if settings.merge == "max":
             return {"clip": clip.flatten(1, 3)}
         clip = clip.transpose(2, 3)  # (B, V, M, P, C, T, H, W)
@@ -258,6 +291,18 @@ class HeatmapsReader(PoseSamples):
 
 
 INPUT = HeatmapsReader
+
+
+def _body_box(xy: Tensor, score: Tensor, reach: float, sizes: Tensor | None) -> Tensor:
+    """(B, V, 4) squares around the mean joint of each view of xy (B, V, M, T, K, 2).
+
+    sizes (B, V): body sizes; None: those in these pictures.
+    """
+    import torch
+
+    centre, size = body_frame(xy, score)
+    half = reach * (size if sizes is None else sizes)[..., None]
+    return torch.cat([centre - half, centre + half], -1)
 
 
 def _boxes(xy: Tensor, score: Tensor, *, padding: float, square: bool) -> Tensor:

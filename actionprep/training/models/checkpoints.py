@@ -63,7 +63,10 @@ class LoadReport:
             f"{self.path}: {self.family} weights, {len(self.loaded)} of {len(self.loaded) + len(self.fresh)} loaded, "
             f"{len(self.fitted)} of them fitted, {len(self.left_out)} tensors of the file left out."
         ]
-        lines += [f"  fitted    {f.name}: {_shape(f.was)} → {_shape(f.now)}, {f.how}" for f in self.fitted]
+        lines += [
+            f"  fitted    {text}"
+            for text in _few([f"{f.name}: {_shape(f.was)} → {_shape(f.now)}, {f.how}" for f in self.fitted])
+        ]
         lines += [f"  fresh     {name}" for name in _few(self.fresh)]
         lines += [f"  left out  {text}" for text in _few([f"{name}: {why}" for name, why in self.left_out])]
         if self.color_order is not None:
@@ -550,9 +553,10 @@ def _family(model: nn.Module, state: State, family: str | None, path: Path) -> F
     for chosen in fitting:
         if chosen.recognise(keys):
             return chosen
-    if _ours(model, keys):
-        return Family("actionprep", type(model), lambda _: True, _same, _same)
     others = [f.name for f in FAMILIES.values() if f.recognise(keys)]
+    # Names of our own that another family shares are ours when the model has them all.
+    if _ours(model, keys) and (not others or keys <= set(model.state_dict())):
+        return Family("actionprep", type(model), lambda _: True, _same, _same)
     raise UserError(
         f"{path} does not fit a {type(model).__name__}: "
         + (f"it looks like {' or '.join(others)} weights. " if others else f"its keys begin {_first(keys)}. ")
@@ -613,6 +617,13 @@ def _fit(
         raise UserError(
             f"{path} holds {family.name} weights of another size than the model: {'; '.join(_few(wrong, 3))}. Build "
             "the model with the sizes of the weights, or take weights of this size."
+        )
+    broken = [name for name, tensor in use.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{path} holds {family.name} weights that are no numbers (nan or infinite) in {len(broken)} of {len(use)} "
+            f"tensors: {', '.join(_few(broken, 3))}. The training that wrote it came apart, or the file is damaged: take "
+            "an earlier checkpoint, or download it again."
         )
     # Running figures of batch norms count as weights; their counters do not.
     fresh = tuple(name for name in want if name not in use and not name.endswith("num_batches_tracked"))

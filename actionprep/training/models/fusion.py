@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class MidFusion(nn.Module):
     parts: for each the name of its model, its sizes, and for pictures the channels that it sees.
     """
 
+    # Its parts are no layers of each other.
+    stacks: ClassVar[tuple[tuple[str, ...], ...]] = ()
+
     def __init__(
         self,
         *,
@@ -43,9 +46,7 @@ class MidFusion(nn.Module):
         widths = []
         for part in parts:
             model = build_model(part["model"], num_classes=num_classes, **part["sizes"])
-            first = next((one for one in _head(model, part["model"]).modules() if isinstance(one, nn.Linear)), None)
-            assert first is not None
-            widths.append(first.in_features)
+            widths.append(_read_by_head(model, part["model"]))
             model.head = nn.Identity()
             pixels = model_card(part["model"]).pixels
             channels = part.get("channels", "rgb")
@@ -82,11 +83,13 @@ class MidFusion(nn.Module):
         return self.norms[at](found)
 
 
-def _head(model: nn.Module, name: str) -> nn.Module:
+def _read_by_head(model: nn.Module, name: str) -> int:
+    """How many numbers a model's head reads: those that the first linear layer in it takes."""
     head = getattr(model, "head", None)
-    if isinstance(head, (nn.Linear, nn.Sequential)):
-        return head
-    raise UserError(
-        f"The model '{name}' cannot be a part of a mid fusion, because what its head reads is not one vector a snippet. "
-        "Fuse its trained run with others instead: actiontrain fuse RUN RUN …"
-    )
+    linear = [one for one in head.modules() if isinstance(one, nn.Linear)] if isinstance(head, nn.Module) else []
+    if not linear:
+        raise UserError(
+            f"The model '{name}' cannot be a part of a mid fusion, because it has no head that could be taken off. Fuse its "
+            "trained run with others instead: actiontrain fuse RUN RUN …"
+        )
+    return linear[0].in_features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ class MotionBERT(nn.Module):
     frames are masked; dropout acts on the averages; a training batch of one does not fail. The head that reconstructs
     inputs (`backbone.head`) is kept, frozen, because the published weights and counts hold it.
     """
+
+    stacks: ClassVar[tuple[tuple[str, ...], ...]] = (("backbone.blocks_st", "backbone.blocks_ts", "backbone.ts_attn"),)
 
     def __init__(
         self,

@@ -36,7 +36,8 @@ def _dense(frames: int, size: int, rate: float, crop: tuple[float, float]) -> di
 _MENDED = (
     "Mended: validation looks at the middle of each snippet instead of a random crop, a test's single clip is centred, "
     "probabilities (not logits) are averaged, the last batches of an epoch take part in a step, nothing is mirrored unless "
-    "labels are said to allow it, and a broken video is never replaced by another one."
+    "labels are said to allow it, and a broken video is never replaced by another one. Weights of any frame count and image "
+    "size load, their positions interpolated in two dimensions and in time, and weights that saw blue first are recognised."
 )
 
 register(
@@ -56,7 +57,7 @@ register(
 )
 register(
     "timesformer-l",
-    f"TimeSformer with 96 frames, 7.5 a second. {_MENDED} Weights of any frame count load.",
+    f"TimeSformer with 96 frames, 7.5 a second. {_MENDED}",
     model="timesformer-l",
     tables={"input": _dense(96, 224, _EVERY_4TH, (0.7, 0.875)), **_TIMESFORMER_TABLES},
     **{**_TIMESFORMER, "batch": 1, "accumulate": 64},
@@ -198,6 +199,7 @@ register(
     batch=21,
     accumulate=4,
     precision="bf16-mixed",
+    channels_last=True,
     monitor="val_macro_f1",
     workers=4,
     tables={
@@ -219,6 +221,7 @@ def _resized(name: str, what: str, **settings: Any) -> None:
         model=name,
         product="lowres",
         precision="bf16-mixed",
+        channels_last=True,
         monitor="val_macro_f1",
         workers=4,
         tables={
@@ -262,6 +265,7 @@ register(
     epochs=30,
     min_steps=150,
     precision="bf16-mixed",
+    channels_last=True,
     batch=16,
     ema=0.98,
     refit=True,

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import ActionprepError, UserError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -134,7 +134,7 @@ def model_settings(name: str) -> set[str]:
 def build_model(name: str, *, num_classes: int, **sizes: Any) -> nn.Module:
     """Build a model of the table with fresh weights; `sizes` override the preset's.
 
-    Raises UserError for an unknown name or a setting that the model does not have.
+    Raises UserError for an unknown name, a setting that the model does not have, or one that it cannot have.
     """
     card = model_card(name)
     settings = {**card.sizes, **sizes}
@@ -144,7 +144,20 @@ def build_model(name: str, *, num_classes: int, **sizes: Any) -> nn.Module:
             raise UserError(
                 f"Model '{name}' has no setting '{key}'.{nearest(key, known)} It has {', '.join(sorted(known))}."
             )
-    return builder(num_classes=num_classes, **settings)
+    few = [key for key, value in sizes.items() if type(value) is int and value < 1 and _default_size(card, key, 0) >= 1]
+    try:
+        if few:
+            raise ValueError(f"{few[0]} is at least 1")
+        return builder(num_classes=num_classes, **settings)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        # A model's own words for what it cannot be are better.
+        if not sizes or isinstance(error, ActionprepError):
+            raise
+        given = ", ".join(f"{key} = {value!r}" for key, value in sizes.items())
+        raise UserError(
+            f"Model '{name}' cannot be built with the sizes {given}: {str(error).splitlines()[0]}. Change [sizes] of the "
+            f"recipe; the model's own are in 'actiontrain recipes', or in {card.build.partition(':')[0]}."
+        ) from error
 
 
 def example_input(name: str, *, batch: int = 1, device: str = "meta") -> Tensor:
@@ -240,6 +253,14 @@ def _builder(card: ModelCard) -> tuple[Callable[..., nn.Module], set[str]]:
             module, _, name = card.passes_on.partition(":")
             known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
     return builder, known - {"num_classes"}
+
+
+def _default_size(card: ModelCard, key: str, otherwise: int) -> int:
+    """A whole number that the preset or the builder has for a size; `otherwise` where it has none."""
+    module, _, name = card.build.partition(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    found = card.sizes.get(key, parameters[key].default if key in parameters else otherwise)
+    return found if type(found) is int else otherwise
 
 
 _HERE = "actionprep.training.models"

@@ -159,7 +159,8 @@ for _name, _shift, _what in (
         "motionbert-heatmap",
         10,
         "Each joint's map at one frame is a token of the two-stream transformer. Persons may keep a volume each "
-        "(input.merge = separate); the published one merged them.",
+        "(input.merge = separate), and those who are absent do not enter the mean; the published one merged all into one "
+        "volume, and its script asked for 120 frames where 48 were allowed: here any number fits.",
     ),
 ):
     recipes.register(

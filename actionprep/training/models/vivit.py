@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,8 @@ class FactorisedViViT(nn.Module):
     attend to all in 16 layers; here the first stack sees one step's tokens, their mean goes on, and the second stack
     sees the steps. factorised=False is what was published, with the same parameters.
     """
+
+    stacks: ClassVar[tuple[tuple[str, ...], ...]] = (("blocks",), ("time_blocks",))
 
     def __init__(
         self,

@@ -72,6 +72,9 @@ def test_boxes_of_a_file_go_to_their_frames(tmp_path):
         ("frame,left,top,right\n", "has no column 'bottom'. It has frame, left, top, right"),
         ("frame,left,top,right,bottom\n7,1,2,3,4\n", "has a box in frame 7; the view has frames 0 to 2"),
         ("frame,left,top,right,bottom\n1,1,,3,4\n", "Row 2 of .* holds a value that is no number"),
+        ("frame,left,top,right,bottom\n1,1,x,3,4\n", "The column 'top' in .* must be numbers"),
+        ("frame,left,top,right,bottom\n0.5,1,2,3,4\n", "The column 'frame' in .* must be whole numbers"),
+        ("frame,left,top,right,bottom\n1,5,2,3,4\n", "Row 2 of .* is no box: right must be above left"),
     ],
 )
 def test_wrong_boxes_files_are_refused(tmp_path, text, message):

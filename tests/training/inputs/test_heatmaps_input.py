@@ -57,6 +57,33 @@ def test_volumes_equal_a_plain_loop_over_the_published_rule(store):
         np.testing.assert_allclose(clip[sample], drawn_by_hand(points, score, 16, 0.25), atol=1e-5)
 
 
+def test_the_box_may_reach_so_many_body_sizes_around_the_mean_joint(tmp_path):
+    points = np.zeros((4, 1, 17, 2))
+    points[:, :, 0] = (34, 0)  # the mean joint is at (2, 0), the body size is 8
+    store = one_recording(tmp_path / "a", points, image_size=[100, 100])
+    clip = reader_of(store, reach=5.0, size=(40, 40)).read([0])["clip"]
+    assert clip.shape[1:] == (17, 4, 40, 40)
+    # 40 px show 80 of the picture's: a joint at x is drawn at (x - 2) / 2 + 20.
+    assert np.unravel_index(int(clip[0, 0, 0].argmax()), (40, 40)) == (20, 36)
+    assert np.unravel_index(int(clip[0, 1, 0].argmax()), (40, 40)) == (20, 19)
+
+
+def test_planes_of_a_pose_in_space_are_shown_at_one_scale(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
+    poses = make_reader(
+        store, read_table(store, "default"), PoseInput(frames=4, sampling="segments", normalise="none")
+    ).read([0])
+    points, seen = poses["keypoints"][0].numpy(), poses["score"][0].numpy() > 0
+    away = points - points[seen].mean(0)
+    size = np.sqrt((away[seen] ** 2).sum(-1).mean())
+    clip = reader_of(store, reach=3.0, size=(60, 60), truncate=None).read([0])["clip"][0].unflatten(0, (3, 20))
+    for maps, axes, signs in zip(clip, ((0, 1), (0, 2), (2, 1)), ((1, -1), (1, -1), (1, -1)), strict=True):
+        for k in (0, 7, 19):
+            row, column = np.unravel_index(int(maps[k, 0].argmax()), (60, 60))
+            place = away[0, 0, k, list(axes)] * signs / (6 * size) * 60 + 30
+            np.testing.assert_allclose((column, row), place, atol=0.51)
+
+
 def test_limbs_have_a_channel_each(store):
     reader = reader_of(store, views=["0"], kind="limb")
     clip = reader.read([0])["clip"]
@@ -97,6 +124,18 @@ def test_poses_in_space_are_seen_from_three_sides(tmp_path):
     torch.testing.assert_close(clip[:, 20:40], reader_of(store, planes=("xz",)).read([0])["clip"])
 
 
+def test_poses_in_space_are_seen_by_a_camera(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
+    # Looks along z from so far away that depth does not matter, rows downwards: what the plane xy shows.
+    front = reader_of(store, camera=(1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 1))
+    clip = front.read([0])["clip"]
+    assert clip.shape[1] == front.model_sizes()["in_channels"] == 20
+    assert front.model_sizes()["maps"] == 1
+    torch.testing.assert_close(clip, reader_of(store, planes=("xy",)).read([0])["clip"])
+    behind = reader_of(store, camera=(1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, -1))
+    assert not behind.read([0])["clip"].any()
+
+
 def test_the_whole_image_is_shown_on_request(tmp_path):
     points = np.full((4, 1, 17, 2), 25.0)
     points[:, :, 0] = (75, 50)
@@ -134,6 +173,20 @@ def test_training_batches_hold_volumes_alone(store):
     assert set(batch) == {"clip", "duration", "label", "target", "row"}
     again = dataset.batch([1], augment=True)
     torch.testing.assert_close(batch["clip"][1:], again["clip"])
+
+
+@pytest.mark.parametrize("merge", ["max", "separate"])
+def test_cutmix_replaces_a_span_of_time_and_says_how_much_stayed(store, merge):
+    reader = reader_of(store, frames=8, size=(8, 8), merge=merge)
+    clip = torch.rand(3, *([2] if merge == "separate" else []), 5, 8, 4, 4)
+    partner = torch.tensor([1, 2, 0])
+    mixed, stayed = reader.cut({"clip": clip}, partner, torch.tensor([0.75, 0.5, 0.0]), Draws(0, 0, [4, 5, 6]))
+    assert stayed.tolist() == [0.75, 0.5, 0.0]
+    own = (mixed["clip"] == clip).movedim(-3, 1).flatten(2).all(2)
+    foreign = (mixed["clip"] == clip[partner]).movedim(-3, 1).flatten(2).all(2)
+    assert bool((own ^ foreign).all())
+    assert own.sum(1).tolist() == [6, 4, 0]
+    assert [int((row[1:] != row[:-1]).sum()) <= 2 for row in own] == [True] * 3
 
 
 def test_test_variants_are_other_frames_of_the_segments(store):
@@ -191,6 +244,7 @@ def test_heatmaps_are_read_from_the_poses_of_the_store(store, tmp_path):
         ({"size": (0, 8)}, "at least one pixel"),
         ({"crop_area": (0.9, 0.5)}, "Shares of the area rise"),
         ({"planes": ()}, "Name at least one plane"),
+        ({"camera": (1, 2, 3)}, "12 numbers, got 3"),
     ],
 )
 def test_impossible_volumes_are_refused(changes, message):

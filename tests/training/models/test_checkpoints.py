@@ -458,6 +458,41 @@ def test_weights_of_another_width_are_refused_with_both_sizes(tmp_path: Path):
     assert torch.equal(model.norm.weight, before)
 
 
+def test_a_picture_model_that_shares_names_with_a_model_is_not_taken_for_its_own_weights(tmp_path: Path):
+    state = {k: v for k, v in official_timesformer().items() if "temporal" not in k and "time_embed" not in k}
+    path = saved(tmp_path, state)
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(tiny("videomae")[0], path, echo=None)
+    assert str(caught.value) == (
+        f"{path} does not fit a VideoMAE: it looks like image-vit or vivit-image-vit weights. Expected one of videomae, "
+        "videomae-transformers."
+    )
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
+    state = official_timesformer()
+    state["model.blocks.1.mlp.fc1.weight"][3, 4] = float("nan")
+    path = saved(tmp_path, state)
+    model, _ = tiny("timesformer")
+    before = model.head.weight.clone()
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(model, path, echo=None)
+    assert str(caught.value) == (
+        f"{path} holds timesformer weights that are no numbers (nan or infinite) in 1 of 49 tensors: "
+        "blocks.1.mlp.fc1.weight. The training that wrote it came apart, or the file is damaged: take an earlier "
+        "checkpoint, or download it again."
+    )
+    assert torch.equal(model.head.weight, before)
+
+
+def test_long_lists_of_fitted_weights_are_cut_short_and_counted(tmp_path: Path):
+    state = {k: v for k, v in official_timesformer().items() if "temporal" not in k}
+    text = str(load_checkpoint(tiny("timesformer")[0], saved(tmp_path, state), echo=None))
+    assert "45 of 49 loaded, 12 of them fitted" in text
+    assert text.count("  fitted    ") == 9
+    assert "  fitted    … and 4 more" in text
+
+
 def test_a_small_part_of_a_model_is_refused(tmp_path: Path):
     state = official_timesformer()
     few = {k: v for k, v in state.items() if "blocks.1" not in k and "mlp" not in k}

@@ -100,6 +100,32 @@ def test_an_unknown_setting_is_answered_with_the_nearest_one():
         build_model("timesformer", num_classes=2, num_frame=8)
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes", "reason"),
+    [
+        ("timesformer", {"depth": "abc"}, "depth = 'abc': 'str' object cannot be interpreted as an integer"),
+        ("timesformer", {"depth": 0, "width": 32, "heads": 2}, "depth = 0, width = 32, heads = 2: depth is at least 1"),
+        ("timesformer", {"heads": 0}, "heads = 0: heads is at least 1"),
+        ("poseconv3d", {"stage_blocks": 3}, "stage_blocks = 3: object of type 'int' has no len()"),
+        ("track-lstm", {"dropout": -1.0}, "dropout = -1.0: dropout "),
+    ],
+)
+def test_sizes_that_a_model_cannot_have_are_refused_with_the_reason(name, sizes, reason):
+    with pytest.raises(UserError) as caught:
+        build_model(name, num_classes=3, **sizes)
+    assert str(caught.value).startswith(f"Model '{name}' cannot be built with the sizes {reason}")
+
+
+def test_a_models_own_words_for_its_sizes_are_kept():
+    with pytest.raises(UserError, match=r"^Attention heads share the model's width evenly, and 5 heads do not divide"):
+        build_model("timesformer", num_classes=3, heads=5)
+
+
+def test_sizes_that_begin_at_zero_may_be_zero():
+    sizes = {"read_at": 0, "apply_at": 0, "size": (8, 32, 32), "width_multiplier": 0.0625}
+    assert build_model("i3d-transformer-resizer", num_classes=3, **sizes) is not None
+
+
 def test_settings_behind_a_front_end_reach_i3d():
     model = built("i3d-resizer-2d", width_multiplier=0.25)
     assert count_parameters(model) - count_parameters(model.front) == count_parameters(built("i3d-small"))

@@ -1,0 +1,184 @@
+"""From raw videos to a timeline, with one run and with several fused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_fakes import moving_square, tiny_pixels
+from recordings import write_video
+from training_fakes import MOTIONS, table_of, write_snippets
+from typer.testing import CliRunner
+
+from actionprep import api
+from actionprep.api import group_videos, predict_videos, recording_name
+from actionprep.cli.train import app
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.pipeline.index import load_stages
+from actionprep.training.fit import fit
+from actionprep.training.fusion import fuse
+from actionprep.training.parts import SplitChoice
+
+OPTIONS = {"length_ms": 1200, "stride_ms": 400, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs on small frames, which differ in their seed."""
+    folder = tmp_path_factory.mktemp("runs")
+    store = Store(folder / "store", create=True)
+    settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
+    made = {"stage": "lowres", "version": 1, "settings": settings, "inputs": {}}
+    names, labels = [], []
+    for subject in range(3):
+        for label in MOTIONS:
+            names.append(f"s{subject}_{label}")
+            labels.append(label)
+            pictures = moving_square(MOTIONS[label], size=(48, 64), seed=len(names))[:, ::2, ::2]
+            with store.write("lowres", names[-1], "0", fingerprint=names[-1], provenance=made) as item:
+                item.write("rgb_24", pictures, axes=("time", "y", "x", "channel"))
+                item.write("time", np.arange(12) / 10, axes=("time",))
+    write_snippets(store, table_of(names, labels, [name[:2] for name in names], seconds=1.2))
+    split = SplitChoice(train=("s0", "s1"), test=("s2",), val_share=0.0)
+    recipes = [
+        tiny_pixels(epochs=6, input__frames=8, optimizer__learning_rate=5e-3, seed=seed, name=f"run-{seed}")
+        for seed in (0, 1)
+    ]
+    return [fit(store, one, folder / one.name, split=split, tensorboard=False) for one in recipes]
+
+
+def filmed(path: Path, motion: str = "right") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = np.concatenate([moving_square(MOTIONS[motion], size=(48, 64), seed=seed) for seed in range(2)])
+    return write_video(path, pictures, rate=10, codec="mpeg4")
+
+
+def test_fused_runs_answer_with_their_weighted_mean_from_one_store(runs, tmp_path, monkeypatch):
+    made = fuse(runs, tmp_path / "fused", weights=(1, 3))
+    video = filmed(tmp_path / "new.avi")
+    alone = [predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS).timeline for run in runs]
+    built, build = [], api._store_of_videos
+    monkeypatch.setattr(api, "_store_of_videos", lambda *words, **named: built.append(words) or build(*words, **named))
+    found = predict_videos(made.folder, [video], out=tmp_path / "out", **OPTIONS)
+    mean = 0.25 * alone[0].probabilities + 0.75 * alone[1].probabilities
+    np.testing.assert_allclose(found.timeline.probabilities, mean, rtol=1e-6)
+    assert len(built) == 1
+    with open(tmp_path / "out/windows.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == len(mean) > 1
+
+
+def test_a_recording_is_called_after_its_video_in_all_files(runs, tmp_path):
+    video = filmed(tmp_path / "take.7.avi")
+    found = predict_videos(runs[0].folder, [video], out=tmp_path / "out", **OPTIONS)
+    assert found.document()["recording"] == "take.7"
+    for name in ("timeline", "windows", "frames"):
+        with open(tmp_path / f"out/{name}.csv", newline="", encoding="utf-8") as file:
+            assert {row["recording"] for row in csv.DictReader(file)} == {"take.7"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "name"),
+    [
+        (["clips/wave.mp4"], "wave"),
+        (["take_000/cam0.mp4", "take_000/cam1.mp4"], "take_000"),
+        (["cam0/take 3.mp4", "cam1/take 3.mp4"], "take 3"),
+        (["all/take_01_cam0.mp4", "all/take_01_cam1.mp4"], "take_01"),
+        (["a/left.mp4", "b/right.mp4"], "left"),
+        (["clips/.hidden.mp4"], "hidden"),
+        (["clips/__x.mp4"], "x"),
+    ],
+)
+def test_videos_of_one_recording_are_called_by_what_they_share(paths, name):
+    assert recording_name([Path(path) for path in paths]) == name
+
+
+def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_name(runs, tmp_path):
+    filmed(tmp_path / "a/clip.avi")
+    filmed(tmp_path / "b/clip.avi", "up")
+    words = [
+        "predict",
+        str(tmp_path / "a"),
+        str(tmp_path / "b/clip.avi"),
+        "--run",
+        str(runs[0].folder),
+        "--length",
+        "1200",
+    ]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out"), "--device", "cpu", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert {one["recording"] for one in found} == {"clip", "a_clip"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip", "a_clip"}
+
+
+def test_folders_are_recordings_of_a_run_of_several_views(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("actionprep.training.predict.views_of", lambda models: ("0", "1"))
+    given = [[filmed(tmp_path / f"{take}/cam{view}.avi") for view in (1, 0)] for take in ("one", "two")]
+    found = group_videos(runs[0].folder, [tmp_path / "one", tmp_path / "two"])
+    assert found == {take: [str(tmp_path / take / f"cam{view}.avi") for view in (0, 1)] for take in ("one", "two")}
+    assert group_videos(runs[0].folder, given[0]) == {"one": [str(path) for path in given[0]]}
+    with pytest.raises(UserError, match="This model looks at 2 views, and got files and folders"):
+        group_videos(runs[0].folder, [tmp_path / "one", given[1][0]])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"No videos in .*empty: looked there for \.3gp"):
+        group_videos(runs[0].folder, [tmp_path / "empty"])
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "timeline.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def told(runs, tmp_path_factory):
+    """A function that predicts one film with some options: its document and the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("told")
+    moves = moving_square(MOTIONS["right"], size=(48, 64), seed=0)
+    film = write_video(folder / "film.avi", np.concatenate([moves, 0 * moves]), rate=10, codec="mpeg4")
+
+    def predict(*words: str) -> tuple[dict, Path]:
+        out = folder / "-".join(("out", *words))
+        given = ["predict", str(film), "--run", str(runs[0].folder), "--out", str(out), "--device", "cpu"]
+        done = CliRunner().invoke(app, [*given, "--length", "600", "--stride", "300", *words, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout), out
+
+    return predict
+
+
+def test_labels_that_are_less_probable_than_the_threshold_are_not_said(told):
+    every, folder = told()
+    assert [one["label"] for one in every["segments"]] == [row["label"] for row in rows_of(folder)]
+    with open(folder / "windows.csv", newline="", encoding="utf-8") as file:
+        windows = [(float(row["onset"]), float(row["offset"]), [float(row[label]) for label in MOTIONS])
+                   for row in csv.DictReader(file)]  # fmt: skip
+
+    def most(instant: float) -> float:
+        return float(np.mean([row for onset, offset, row in windows if onset <= instant < offset], axis=0).max())
+
+    instants = np.arange(windows[0][0], windows[-1][1], 0.3) + 0.1
+    threshold = (max(map(most, instants)) + min(map(most, instants))) / 2
+    some, folder = told("--threshold", f"{threshold:.4f}")
+    said = [any(one["onset"] <= instant < one["offset"] for one in some["segments"]) for instant in instants]
+    assert said == [most(instant) >= threshold for instant in instants]
+    assert True in said
+    assert False in said
+    assert all(float(row["probability"]) >= threshold - 1e-4 for row in rows_of(folder))
+    nothing, folder = told("--threshold", "0.9999")
+    assert nothing["segments"] == rows_of(folder) == []
+
+
+def test_segments_shorter_than_the_least_length_are_left_out(told):
+    every, _ = told()
+    lengths = [one["offset"] - one["onset"] for one in every["segments"]]
+    shown, folder = told("--min-length", str(max(lengths) * 1000 - 1))
+    assert [one["offset"] - one["onset"] for one in shown["segments"]] == [
+        one for one in lengths if one == max(lengths)
+    ]
+    assert len(rows_of(folder)) == len(shown["segments"])
+    nothing, folder = told("--min-length", str(max(lengths) * 1000 + 1))
+    assert nothing["segments"] == rows_of(folder) == []
