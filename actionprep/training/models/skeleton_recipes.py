@@ -20,6 +20,7 @@ register(
         "ours: temporal convolutions on joints, velocities, bones and distances",
         f"{_HERE}.skeleton_tcn:SkeletonTCN",
         MappingProxyType({"layout": "coco17", "dims": 2}),
+        labels_frames="asked",
     )
 )
 register(
@@ -32,6 +33,7 @@ register(
         "ours: a transformer over frames, on the features of the skeleton TCN",
         f"{_HERE}.skeleton_transformer:SkeletonTransformer",
         MappingProxyType({"layout": "coco17", "dims": 2}),
+        labels_frames="asked",
     )
 )
 register(
