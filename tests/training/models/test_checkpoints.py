@@ -14,7 +14,8 @@ from tiny_models import tiny
 from actionprep.errors import UserError
 from actionprep.training.models.checkpoints import FAMILIES, load_checkpoint, published_state
 from actionprep.training.models.i3d import I3D
-from actionprep.training.models.registry import build_model
+from actionprep.training.models.pixels import PixelClassifier
+from actionprep.training.models.registry import HALF, build_model
 from actionprep.training.models.timesformer import TimeSformer
 
 
@@ -515,6 +516,14 @@ def test_strict_loading_wants_everything_but_the_head(tmp_path: Path):
     del state["model.norm.bias"]
     with pytest.raises(UserError, match=r"strict loading was asked for[\s\S]*fresh     norm.bias"):
         load_checkpoint(tiny("timesformer")[0], saved(tmp_path, state), strict=True, echo=None)
+
+
+def test_a_trained_model_of_pictures_goes_back_without_what_stands_before_it():
+    model, _ = tiny("timesformer")
+    trained = PixelClassifier(model, HALF)
+    found, expected = (published_state(one, family="timesformer-transformers") for one in (trained, model))
+    assert found.keys() == expected.keys()
+    assert "timesformer.embeddings.cls_token" in found
 
 
 def test_a_way_back_that_does_not_exist_is_told():
