@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 from actionprep.datasets.instants import InstantLabels
 from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
-from actionprep.training import calibration, metrics
+from actionprep.training import calibration, memory, metrics
 from actionprep.training.carry import States, in_turns, windows_before
 from actionprep.training.checkpoints import Checkpoint, check_state, load_checkpoint
 from actionprep.training.frame_scores import (
@@ -245,6 +246,44 @@ def _leaves_out_views(reader: ProductReader) -> bool:
     return type(reader).without_views is not ProductReader.without_views
 
 
+def _checked(score: Callable[..., Scores]) -> Callable[..., Scores]:
+    """Let scoring take no more snippets at a time than training did; tell when memory runs out, and answers that are nan."""
+
+    @functools.wraps(score)
+    def scored(checkpoint: Checkpoint, dataset: SnippetDataset, *, batch: int = 32, **options: Any) -> Scores:
+        batch = min(batch, checkpoint.recipe.batch)
+        try:
+            found = score(checkpoint, dataset, batch=batch, **options)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            device = next(checkpoint.model.parameters()).device.type
+            tries = [f"train with a smaller batch ({batch} here), which tests use too"] if batch > 1 else []
+            tries += ["test with --device cpu"] if device != "cpu" else []
+            tries += ["let the model see fewer frames or smaller pictures"]
+            raise UserError(
+                f"Out of memory on {device} while {batch} snippet{'s were' if batch > 1 else ' was'} scored at a time "
+                f"({memory.reason(error)}).\nTry one of: {'; '.join(tries)}."
+            ) from None
+        lost = found.rows[~np.isfinite(found.logits).all(axis=1)].tolist()
+        if lost:
+            table = dataset.table
+            named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in lost[:5]]
+            raise UserError(
+                f"{checkpoint.path.name} answers {len(lost)} of {len(found.rows)} snippets with what is no number: "
+                f"{'; '.join(named)}{' …' if len(lost) > 5 else ''}.\n"
+                + (
+                    "Its weights are broken: train anew, with a lower rate or optimizer.gradient_clip."
+                    if len(lost) == len(found.rows)
+                    else "Their input must hold such numbers: look at these items with 'actionprep verify'."
+                )
+            )
+        return found
+
+    return scored
+
+
+@_checked
 def score(
     checkpoint: Checkpoint,
     dataset: SnippetDataset,

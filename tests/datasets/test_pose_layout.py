@@ -292,3 +292,26 @@ def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
     assert run.exit_code == 1
     told = json.loads(run.stdout)
     assert (told["recordings"], told["unreadable"], told["items made"], told["quarantined"]) == (12, 1, 11, 1)
+
+
+def test_a_file_that_changed_since_the_scan_is_not_taken_for_what_was_scanned(tmp_path):
+    path = write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
+    write_npz(tmp_path / "data" / "b.npz", made_poses(5), label="y")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    write_npz(path, made_poses(9, seed=3), label="x")
+    report = study.build("pose", overrides={"pose": {"fill": 1}})
+    assert [str(key) for key in report.built] == ["pose/b/0"]
+    [reason] = report.quarantined.values()
+    assert "has other poses of 'a', unlike when it was scanned. Run 'actionprep scan'" in reason
+    study.scan()
+    assert study.build("pose", overrides={"pose": {"fill": 1}}, retry=True).ok
+    assert study.poses("a", view=0).num_frames == 9
+
+
+def test_a_data_set_of_many_files_is_not_looked_through_for_every_item(tmp_path, monkeypatch):
+    from actionprep.pipeline.pose_backends import files
+
+    looked = []
+    monkeypatch.setattr(files, "_newest", lambda place: looked.append(place) or 1)
+    assert import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).report.ok
+    assert looked == []

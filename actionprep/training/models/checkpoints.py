@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import pickle
 import re
@@ -471,7 +472,8 @@ def _read(path: Path) -> Any:
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read as safetensors: {error}. Download it again.") from None
     try:
-        with torch.serialization.safe_globals(_numpy_numbers()):
+        # Trainers leave their command line beside the weights, as VideoMAE's does: a name with values, which runs nothing.
+        with torch.serialization.safe_globals([*_numpy_numbers(), argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -416,6 +417,14 @@ def test_a_file_that_would_run_code_is_not_opened(tmp_path: Path):
     path = saved(tmp_path, {"model_state": official_timesformer(), "note": Payload()})
     with pytest.raises(UserError, match="is not opened because doing so could run code"):
         load_checkpoint(tiny("timesformer")[0], path)
+
+
+def test_the_command_line_that_a_trainer_left_beside_the_weights_does_no_harm(tmp_path: Path):
+    told = {"model": official_timesformer(), "args": argparse.Namespace(lr=1e-4, output_dir="out", views=[1, 2])}
+    assert load_checkpoint(tiny("timesformer")[0], saved(tmp_path, told), echo=None).complete
+    told["args"].output_dir = Path("out")
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+        load_checkpoint(tiny("timesformer")[0], saved(tmp_path, told, "other.pyth"), echo=None)
 
 
 def test_a_torn_file_is_told(tmp_path: Path):
