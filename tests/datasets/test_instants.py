@@ -117,7 +117,7 @@ def cases(draw):
     }
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(case=cases())
 @example({"segments": [(0, 1, "a"), (1, 2, "b")], "several": False, "background": None, "tick": Fraction(1, 10)})
 def test_labels_at_instants_equal_those_counted_tick_by_tick(case):

@@ -15,6 +15,7 @@ from actionprep.cli.prep import app
 from actionprep.datasets.pose_formats.pyskl import write_pyskl
 from actionprep.datasets.pose_layout import official_splits
 from actionprep.datasets.poses import PoseItem
+from actionprep.datasets.skeletons import skeleton
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import apply_parts
 from actionprep.datasets.study import StudySettings, init_study
@@ -281,6 +282,19 @@ def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path,
     again = open_study(tmp_path / "study")
     assert again.scan().catalogue.recordings[0].id == "a"
     assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
+
+
+def test_a_store_tells_the_layout_whose_file_is_elsewhere(tmp_path):
+    file = tmp_path / "lizard.toml"
+    file.write_text('joints = ["left_eye", "right_eye", "tail"]\nlimbs = [["left_eye", "tail"]]\nroot = "tail"\n')
+    np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 3, 2), 3.0), label="run")
+    study = import_poses(tmp_path / "study", [tmp_path / "a.npz"], skeleton=str(file)).study
+    layout = skeleton(str(file))
+    file.unlink()
+    poses = study.poses("a", view=0)
+    assert skeleton(poses.skeleton) == layout
+    assert skeleton(poses.skeleton).flip_order == (1, 0, 2)
+    assert poses.with_skeleton("coco17")[1].lost == ("tail",)
 
 
 def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from frame_fakes import SECONDS, frame_recipe, make_changing_store
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fakes import table_of
 
@@ -67,6 +67,7 @@ def test_windows_that_overlap_are_chains_side_by_side():
     assert chains_before(before, 3)[4].tolist() == [1, -1, -1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8), st.integers(1, 4)), min_size=1, max_size=12))
 def test_every_window_comes_once_and_right_after_the_one_before_it(found):
     table = windows(*((code, start / 10, (start + length) / 10) for code, start, length in found))

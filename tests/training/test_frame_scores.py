@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 from frame_fakes import frame_recipe, make_changing_store, motions_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionprep.datasets.snippets import LabelRule
@@ -155,6 +155,7 @@ def test_variants_are_averaged_at_the_instants_of_the_first():
     assert found.time is times[0]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 10), min_size=1, max_size=9, unique=True).map(sorted),
     st.lists(st.floats(-1, 11), min_size=1, max_size=9),

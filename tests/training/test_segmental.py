@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionprep.training.segmental import Stretch, edit_score, f1_of, matches, stretches
@@ -50,6 +50,7 @@ def test_without_any_segment_the_order_is_right_and_there_is_no_f1():
     assert edit_score([Stretch(1, 0, 4)], []) == 0.0
 
 
+@settings(deadline=None)
 @given(codes, codes)
 def test_the_edit_score_equals_the_recursive_distance(one, other):
     a, b = (stretches(np.array(found)) for found in (one, other))
@@ -67,12 +68,14 @@ def test_the_edit_score_equals_the_recursive_distance(one, other):
     assert edit_score(a, b) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(codes, st.sampled_from([0.1, 0.25, 0.5]))
 def test_what_is_predicted_exactly_is_found_wholly(found, overlap):
     segments = stretches(np.array(found))
     assert matches(segments, segments, overlap) == (len(segments), 0, 0)
 
 
+@settings(deadline=None)
 @given(codes, codes, st.sampled_from([0.1, 0.5]))
 def test_above_one_half_segments_pair_up_as_sets_of_frames_do(one, other, overlap):
     size = min(len(one), len(other))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import convert, skeleton
+from actionprep.datasets.skeletons import convert, skeleton, skeleton_of_item
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PosePlace:
             int(persons),
             int(joints),
             int(dims),
-            str(item.attributes["skeleton"]),
+            skeleton_of_item(item.attributes),
             None if size is None else (int(size[0]), int(size[1])),
         )
 
@@ -272,7 +272,7 @@ def _read(store: Store, recording: str, view: str, layout: str, min_score: float
     points, score = item["keypoints"][:], item["score"][:]
     ids = np.asarray(item["track_id"][:], np.int64) if "track_id" in item else np.full(score.shape[:2], -1, np.int64)
     score = np.where(np.isfinite(score) & np.isfinite(points).all(-1) & (score >= min_score), score, 0)
-    source = str(item.attributes["skeleton"])
+    source = skeleton_of_item(item.attributes)
     if skeleton(source).name != skeleton(layout).name:
         points, score, _ = convert(points, score, source, layout)
     points = np.where((score > 0)[..., None], points, 0).astype(np.float32)
