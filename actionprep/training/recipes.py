@@ -383,8 +383,9 @@ register(
 register(
     "track-lstm",
     "Points of all views side by side in an LSTM that labels every frame, trained on the label of every frame; carry = true "
-    "carries its state along a recording. The published model's shape with real points, validity and normalised "
-    "coordinates.",
+    "carries its state along a recording. Mended: points that are not visible take no part, and coordinates are relative to "
+    "what moves, x and y weighted apart (raw pixels, averaged, saturated the view attention); a recording's end is a mask, "
+    "not a frame of zeros; any number of snippets shares a batch; the epoch is chosen on val.",
     model="track-lstm",
     product="tracks",
     targets="frame",
@@ -404,7 +405,8 @@ register(
 
 register(
     "track-cnn-lstm",
-    "The same LSTM behind a small CNN that sees the views as channels; takes any number of points.",
+    "The same LSTM behind a small CNN that sees the views as channels; takes any number of points. Mended as there, and its "
+    "residual blocks have their skip.",
     model="track-cnn-lstm",
     product="tracks",
     targets="frame",
