@@ -313,6 +313,15 @@ class Study:
                 found.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
         return {product: +counted for product, counted in found.items() if +counted}
 
+    def joints_outside(self, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
+        """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
+        found = []
+        for key in keys:
+            told = (self.store.metadata(key) or {}).get("stage", {}) if key.product == "pose" else {}
+            if told.get("num_joints_outside"):
+                found.append((key, int(told["num_joints_outside"]), int(told["num_joints_seen"])))
+        return found
+
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Any stored item, by product, recording and view (name or index)."""
         name = self.catalogue.view(recording, view).id if view != "" else ""
@@ -392,6 +401,7 @@ class Study:
         entries = [
             (item.key, item.why, self._quarantine.get(item.key)) for item in items if item.action == "quarantined"
         ]
+        outside = self.joints_outside(self.store.items("pose"))
         return {
             "study": self.folder.name,
             "store": self.folder.store,
@@ -404,6 +414,7 @@ class Study:
                 for one in self.catalogue.findings
                 if one.kind in (NOT_ALIGNED, DRIFTING)
             ],
+            "joints_outside": [{"item": str(key), "outside": out, "seen": seen} for key, out, seen in outside],
             "quarantined": [
                 {
                     "item": str(key),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
@@ -184,6 +185,7 @@ def work_on(
     if json:
         output.print_json({**_report_document(plan, report), "events": events, "mixed": mixed})
     else:
+        _tell_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalogue.segments.values())
         _print_report(plan, report, events, has_segments=has_segments)
     if not report.ok:
@@ -487,6 +489,7 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
     for one in facts["products"]:
         if one["made_otherwise"]:
             output.warn(_otherwise(one["product"], one["made_otherwise"]))
+    _tell_outside([(one["item"], one["outside"], one["seen"]) for one in facts["joints_outside"]])
     if facts["problem"]:
         output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
@@ -709,6 +712,11 @@ def import_(
             output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
         if len(catalogue.findings) > 8:
             output.warn(f"and {len(catalogue.findings) - 8} more; 'actionprep scan' lists them.")
+        keys = done.study.store.items("pose")
+        if sums := done.study.events(keys).get("pose"):
+            rows = [(what, f"{count:,}") for what, count in sums.items()]
+            output.print_table("Left out, filled in or converted", ("what", "count"), rows)
+        _tell_outside(done.study.joints_outside(keys))
         for name, reason in done.refused_splits.items():
             output.warn(f"The official split '{name}' is not stored: {reason}")
         if done.splits:
@@ -749,6 +757,24 @@ def demo(
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )
+
+
+def _tell_outside(found: Sequence[tuple[Any, int, int]]) -> None:
+    """The share of the joints of imported poses that lie outside of the picture, as a note or, where large, a warning."""
+    from actionprep.cli import output
+
+    if not found:
+        return
+    outside, seen = sum(one for _, one, _ in found), sum(one for _, _, one in found)
+    worst, out, of = max(found, key=lambda one: one[1] / one[2])
+    text = (
+        f"{outside:,} of the {seen:,} joints ({outside / seen:.1%}) of {len(found)} imported item(s) lie outside of the "
+        f"picture; most in {worst} ({out / of:.1%})."
+    )
+    if out / of > 0.05:
+        output.warn(f"{text} Look at them: actionprep show pose")
+    else:
+        output.note(text)
 
 
 def _not_repaired(report: BuildReport) -> dict[str, str]:

@@ -20,7 +20,7 @@ from actionprep.pipeline.pose import Pose, PoseSettings
 from actionprep.pipeline.pose_backends import FramePoses, mediapipe, mmpose
 from actionprep.pipeline.quarantine import Quarantine
 
-FRAMES, HEIGHT, WIDTH = 12, 64, 96
+FRAMES, HEIGHT, WIDTH = 12, 96, 128
 
 
 class Corners:
@@ -295,16 +295,48 @@ def test_poses_of_pictures_of_another_size_are_refused_or_scaled_on_request(tmp_
     assert study.item("pose", "a", 0).attributes["num_rescaled"] == FRAMES
 
 
-def test_joints_far_outside_are_counted_and_refused_when_they_are_most(tmp_path):
+def test_joints_outside_are_counted_and_refused_when_they_are_many(tmp_path):
     study = video_study(tmp_path)
     poses = view_poses()
     keypoints = poses.keypoints.copy()
     keypoints[:2, 0] += 1000
     path = write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, keypoints=keypoints))
     assert built_import(study).ok
-    assert study.item("pose", "a", 0).attributes["num_joints_outside"] == 2 * 17
+    told = study.item("pose", "a", 0).attributes
+    assert (told["num_joints_outside"], told["num_joints_seen"]) == (2 * 17, FRAMES * 2 * 17)
+    assert study.joints_outside(study.store.items("pose")) == [(ItemKey("pose", "a", "0"), 2 * 17, FRAMES * 2 * 17)]
     write_npz(path, replace(poses, keypoints=poses.keypoints + 1000))
-    assert "lie further outside of the picture (96x64 px) than it is large" in problem_of(study)
+    assert "408 of the 408 joints in" in problem_of(study)
+    assert "(100%) lie outside of the picture (128x96 px). Are these the poses of recording 'a'" in problem_of(study)
+    assert built_import(study, max_outside=1.0).ok
+
+
+def openpose_study(folder, scale):
+    """A study of one view with people all over the picture, and OpenPose files of pictures `scale` times as large."""
+    study = video_study(folder)
+    (folder / "openpose").mkdir()
+    x, y = np.linspace(2, WIDTH - 2, 25) * scale, np.linspace(2, HEIGHT - 2, 25) * scale
+    person = {"pose_keypoints_2d": np.stack([x, y, np.full(25, 0.9)], 1).ravel().tolist()}
+    for frame in range(FRAMES):
+        (folder / "openpose" / f"cam_{frame:04d}_keypoints.json").write_text(json.dumps({"people": [person]}))
+    return study
+
+
+def test_openpose_files_of_larger_pictures_are_quarantined_by_the_joints_outside(tmp_path):
+    reason = problem_of(openpose_study(tmp_path, 2), files="openpose")
+    # Of 25 joints on the diagonal, the 12 beyond its middle.
+    assert "144 of the 300 joints" in reason
+    assert "(48%) lie outside of the picture (128x96 px)" in reason
+    assert "The file does not say of which size its pictures were." in reason
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1, {}), (0.5, {"num_frames_in_corner": FRAMES})])
+def test_openpose_files_of_smaller_pictures_are_told_by_the_corner_that_they_lie_in(tmp_path, scale, told):
+    study = openpose_study(tmp_path, scale)
+    assert built_import(study, files="openpose").ok
+    found = study.item("pose", "a", 0).attributes
+    assert found["num_joints_outside"] == 0
+    assert {name: found[name] for name in found if name == "num_frames_in_corner"} == told
 
 
 def test_nan_in_a_seen_joint_is_quarantined_with_its_frame(tmp_path):
