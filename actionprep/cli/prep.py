@@ -724,7 +724,9 @@ def import_(
         if report.quarantined:
             rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
             output.print_table("Quarantined", ("item", "reason"), rows)
-        if done.study.folder.study.layout == "poses":
+        if not report.built and not report.done:
+            output.warn("Nothing was imported, and actionprep.toml is as it was.")
+        elif done.study.folder.study.layout == "poses":
             output.print_next("actionprep snippets", "makes a sample of each labelled recording")
         else:
             output.print_next("actionprep show pose", "draws them over the videos")

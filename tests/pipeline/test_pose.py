@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from pose_items import made_poses, store_poses, write_npz
 from recordings import moving_square, write_video
+from typer.testing import CliRunner
 
-from actionprep.api import Study, import_poses, settings_models
+from actionprep.api import Study, import_poses, open_study, settings_models
+from actionprep.cli.prep import app
 from actionprep.datasets.pose_items import read_pose_item
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.datasets.study import StudySettings, init_study
@@ -384,7 +386,48 @@ def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
     done = import_poses(tmp_path, [tmp_path / "poses" / "{recording}" / "{view}.npz"])
     assert done.report.ok
     assert done.study.settings["pose"].files == "poses/{recording}/{view}.npz"
-    assert done.study.build("pose").done == 1
+    assert done.study.folder.study.stages == ("pose", "snippets")
+    # What an import writes is nothing that a scan reads.
+    told = []
+    again = open_study(tmp_path, tell=told.append)
+    assert again.build("pose").done == 1
+    assert told == []
+
+
+def test_stages_that_were_asked_for_stay_beside_imported_poses(tmp_path):
+    study = video_study(tmp_path)
+    study.folder.change("study", "stages", ("tracks", "lowres"))
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
+    done = import_poses(tmp_path, [tmp_path / "poses" / "{recording}" / "{view}.npz"])
+    assert done.study.folder.study.stages == ("pose", "tracks", "lowres")
+
+
+def test_a_placeholder_that_stands_for_nothing_is_refused_before_anything_is_written(tmp_path):
+    study = video_study(tmp_path)
+    before = (tmp_path / "actionprep.toml").read_bytes()
+    with pytest.raises(UserError, match=r"Unknown placeholder '\{veiw\}' in 'poses/\{veiw\}'\. Did you mean 'view'\?"):
+        import_poses(tmp_path, ["poses/{veiw}"])
+    assert (tmp_path / "actionprep.toml").read_bytes() == before
+    with pytest.raises(UserError, match=r"Unknown placeholder '\{clip\}'"):
+        built_import(study, files="poses/{clip}.npz")
+
+
+def test_an_import_that_finds_nothing_leaves_the_settings_and_names_no_next_step(tmp_path):
+    video_study(tmp_path)
+    before = (tmp_path / "actionprep.toml").read_bytes()
+    words = ["import", "openpose", str(tmp_path / "openpoze" / "{view}"), "--study", str(tmp_path)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "next" not in result.output
+    assert "Nothing was imported, and actionprep.toml is as it was." in result.output
+    assert (tmp_path / "actionprep.toml").read_bytes() == before
+
+
+def test_an_import_of_nothing_leaves_no_new_folder(tmp_path):
+    (tmp_path / "wrong.pkl").write_bytes(b"no pickle at all")
+    with pytest.raises(InputProblem):
+        import_poses(tmp_path / "new", [tmp_path / "wrong.pkl"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_one_folder_for_many_views_is_refused(tmp_path):

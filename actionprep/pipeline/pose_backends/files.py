@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -76,6 +77,19 @@ def joints_outside(poses: PoseSequence) -> dict[str, int]:
     return {"num_joints_seen": len(xy), "num_joints_outside": int(outside.sum())}
 
 
+def check_pattern(files: str) -> None:
+    """Raise UserError for a placeholder in braces that is none of those that stand for something."""
+    for word in re.findall(r"\{([^{}]*)\}", files):
+        if word not in _PLACEHOLDERS:
+            raise UserError(
+                f"Unknown placeholder '{{{word}}}' in '{files}'.{nearest(word, _PLACEHOLDERS)} "
+                "Known: {recording} and {view}, which stand for their ids."
+            )
+
+
+_PLACEHOLDERS = ("recording", "view")
+
+
 def digest_of_files(source: ViewSource, files: str) -> str:
     """One hash over the bytes of all files that the poses of this view are read from.
 
@@ -88,6 +102,7 @@ def digest_of_files(source: ViewSource, files: str) -> str:
             f"Poses are to be imported, and it is not said from where: recording '{source.recording}' has a video, and "
             'pose.files is empty. Set it to the place of the poses, such as files = "openpose/{recording}/{view}".'
         )
+    check_pattern(files)
     place = _place_of(source, files)
     if not place.exists():
         return "missing"
