@@ -354,7 +354,9 @@ def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
 def skeletons(
     names: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Layouts to draw, by name or as TOML files; all are listed when none is named."),
+        typer.Argument(
+            help="Layouts to draw, by name or as TOML files; without any, all are listed, or drawn with --out."
+        ),
     ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -362,7 +364,7 @@ def skeletons(
     ] = None,
     to: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--to", help="Also say what a conversion to this layout keeps, derives and loses."),
+        typer.Option("--to", help="Draw this layout beside, and say what a conversion to it keeps, derives and loses."),
     ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -370,21 +372,24 @@ def skeletons(
     """List the skeleton layouts; draw those that are named."""
     from actionprep.api import list_skeletons
     from actionprep.cli import output
-    from actionprep.datasets.skeletons import conversion
+    from actionprep.datasets.skeletons import conversion, skeleton_names
     from actionprep.errors import UserError
     from actionprep.show.layouts import draw_layouts
 
-    if not names and (out is not None or to is not None):
-        raise UserError("Name the layouts to draw or convert, such as 'actionprep skeletons mediapipe33 --to coco17'.")
-    if names:
-        losses = [str(conversion(name, to)) for name in names] if to else []
-        path = draw_layouts(names, out or Path("skeletons.png"))
+    if not names and to is not None:
+        raise UserError("Name the layouts to convert, such as 'actionprep skeletons mediapipe33 --to coco17'.")
+    if names or out is not None:
+        losses = [str(conversion(name, to)) for name in names or ()] if to else []
+        place = out or Path("skeletons.png")
+        replaced = place.exists()
+        drawn = [*(names or skeleton_names()), *([to] if to else [])]
+        path = draw_layouts(list(dict.fromkeys(drawn)), place)
         if json:
             output.print_json({"picture": str(path), "conversions": losses})
             return
         for line in losses:
             output.note(line)
-        output.note(f"Wrote {path}")
+        output.note(f"{'Replaced' if replaced else 'Wrote'} {path}")
         return
     layouts = list_skeletons()
     if json:
@@ -628,6 +633,7 @@ def show(
     from actionprep.cli import output
     from actionprep.show import show_item
 
+    replaced: list[Path] = []
     with ExitStack() as stack:
         bar: list[Any] = []
 
@@ -638,9 +644,9 @@ def show(
 
         path = show_item(
             _open(study), product, recording, views=views or (), out=out, columns=columns, rows=rows,
-            start=start, stop=stop, whole=whole, progress=progress,
+            start=start, stop=stop, whole=whole, progress=progress, replacing=replaced.append,
         )  # fmt: skip
-    output.note(f"Wrote {path}")
+    output.note(f"{'Replaced' if replaced else 'Wrote'} {path}")
 
 
 @app.command("import", rich_help_panel=LOOK, cls=ManyValuesCommand)
