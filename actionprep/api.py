@@ -876,6 +876,7 @@ def predict_videos(
     min_length_ms: float = 0.0,
     offsets: Mapping[str, float] | None = None,
     tolerance: float | None = None,
+    carry: bool | None = None,
     device: str = "auto",
     workers: int = 0,
 ) -> Prediction:
@@ -887,6 +888,7 @@ def predict_videos(
     min_length_ms: shorter segments are left out.
     offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
     tolerance: views count as aligned when frames of one instant lie this close, in s; None: as in the training.
+    carry:   let a window go on from the model's state after the one before it; None: as the recipe says.
     out:     gets timeline.csv, windows.csv, timeline.png and with overlay prediction.mp4.
 
     Raises UserError when videos and run do not fit, or when a video cannot be read.
@@ -925,6 +927,7 @@ def predict_videos(
             build,
             window_s=None if length_ms is None else length_ms / 1000,
             stride_s=None if stride_ms is None else stride_ms / 1000,
+            carry=carry,
             device=device,
         )
     chosen = {"threshold": threshold, "min_s": min_length_ms / 1000}

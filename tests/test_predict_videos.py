@@ -44,11 +44,11 @@ def runs(tmp_path_factory):
                 item.write("time", np.arange(12) / 10, axes=("time",))
     write_snippets(store, table_of(names, labels, [name[:2] for name in names], seconds=1.2))
     split = SplitChoice(train=("s0", "s1"), test=("s2",), val_share=0.0)
-    recipes = [
-        tiny_pixels(epochs=6, input__frames=8, optimizer__learning_rate=5e-3, seed=seed, name=f"run-{seed}")
+    recipe = tiny_pixels(epochs=6, input__frames=8, optimizer__learning_rate=5e-3)
+    return [
+        fit(store, recipe.changed({"seed": seed}), folder / f"run-{seed}", split=split, tensorboard=False)
         for seed in (0, 1)
     ]
-    return [fit(store, one, folder / one.name, split=split, tensorboard=False) for one in recipes]
 
 
 def filmed(path: Path, motion: str = "right") -> Path:

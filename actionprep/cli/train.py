@@ -35,6 +35,10 @@ SetOption = Annotated[
     Texts, typer.Option("--set", help="Settings of the recipe as name=value: --set epochs=30 input.rotation=0.3.")
 ]
 DeviceOption = Annotated[Text, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+CarryOption = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option("--carry/--no-carry", help="Carry the model's state from window to window. (default: as the recipe)"),
+]
 ThreadsOption = Annotated[Number, typer.Option("--threads", help="CPU threads of the computation.", min=1)]
 
 
@@ -183,6 +187,7 @@ def score(
     run: Annotated[Text, typer.Argument(help="Run, by name or folder; the last one when left out.")] = None,
     store: Annotated[Optional[Path], typer.Option("--store", help="Another store than the run was trained on.")] = None,  # noqa: UP045
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
+    carry: CarryOption = None,
     device: DeviceOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -197,7 +202,7 @@ def score(
         return
     found = _run(run, study)
     before = found.tested if part == "test" else None
-    tested = run_test(found, store, part=_part(part), device=device or "auto")
+    tested = run_test(found, store, part=_part(part), carry=carry, device=device or "auto")
     if json:
         output.print_json({"run": str(found.folder), **tested})
         return
@@ -291,6 +296,7 @@ def predict(
         Optional[float],  # noqa: UP045
         typer.Option(help="Frames of one instant lie this close, in s. (default: as trained)", min=0),
     ] = None,
+    carry: CarryOption = None,
     device: DeviceOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -323,6 +329,7 @@ def predict(
             min_length_ms=min_length,
             offsets=_offsets(offset or []),
             tolerance=tolerance,
+            carry=carry,
             device=device or "auto",
         )
         documents.append(found.document())
@@ -794,6 +801,13 @@ def _print_test(tested: dict[str, Any]) -> None:
         )
     title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
     output.print_table(title, ("figure", "value", "95 % interval"), rows)
+    frames = tested.get("frames")
+    if frames:
+        rows = [
+            (name.replace("_", " "), _shown(value), "{low:.3f} to {high:.3f}".format(**frames["intervals"][name]))
+            for name, value in frames["figures"].items()
+        ]
+        output.print_table(f"And on their {frames['num_frames']} frames", ("figure", "value", "95 % interval"), rows)
     for name in ("classes", "subjects", "sessions", "views"):
         if tested.get(name):
             columns = list(tested[name][0])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.skeletons import skeleton, skeleton_of_item, stored_layout
 
 if TYPE_CHECKING:
     from actionprep.datasets.item_reader import ItemReader
@@ -46,6 +46,7 @@ def write_pose_item(item: ItemWriter, poses: PoseSequence, *, estimator: str, **
             item.append(name, values)
     item.attributes.update(
         skeleton=poses.skeleton,
+        **stored_layout(poses.skeleton),
         joints=list(layout.joints),
         estimator=estimator,
         image_size=None if poses.image_size is None else list(poses.image_size),
@@ -68,7 +69,7 @@ def read_pose_item(item: ItemReader) -> PoseSequence:
         track_id=item["track_id"][:].astype(np.int64),
         # Items of version 1 tell it of persons.
         filled=filled if filled.ndim == 3 else filled[..., None] & (score > 0),
-        skeleton=str(told["skeleton"]),
+        skeleton=skeleton_of_item(told),
         image_size=None if size is None else (int(size[0]), int(size[1])),
         frame_index=item["index"][:],
         time=item["time"][:],

@@ -55,7 +55,9 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
             # Views of one recording come one by one; without views, a second one of that id is an error told later.
             if item.view is None or id not in cameras:
                 found.recordings.append(_recording(id, item, labels, source))
-            reading = canonical_json({"format": format, "item": item_name(item), "options": options})
+            digest = poses_digest(item.poses)
+            told_of = {"format": format, "item": item_name(item), "options": options, "digest": digest}
+            reading = canonical_json(told_of)
             view = _view(id, item, folder.relative(source), reading, settings.pose_fps)
             cameras[id] = item.view if id not in cameras else None
             found.views.append(view)

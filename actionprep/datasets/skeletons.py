@@ -159,7 +159,8 @@ def skeleton(name: str | Skeleton) -> Skeleton:
     if isinstance(name, Skeleton):
         return name
     if name.endswith(".toml"):
-        return load_layout(name)
+        kept = _from_stores.get(name)
+        return kept if kept is not None and not Path(name).is_file() else load_layout(name)
     key = _normal(name)
     layouts = _built_in()
     if key not in layouts:
@@ -178,6 +179,38 @@ def layout_in(name: str, folder: str | Path) -> str:
     What is stored names its layout: readers of the store, wherever they run, must find the file.
     """
     return str(Path(folder, Path(name).expanduser()).resolve()) if name.endswith(".toml") else name
+
+
+# Layouts of files that are not on this machine, as stores tell them.
+_from_stores: dict[str, Skeleton] = {}
+
+
+def stored_layout(name: str) -> dict[str, Any]:
+    """What a store keeps of a layout beside its name, {"layout": …}: all of one of a file, for who has not the file."""
+    if not name.endswith(".toml"):
+        return {}
+    layout = skeleton(name)
+    table: dict[str, Any] = {
+        "joints": list(layout.joints),
+        "limbs": [[layout.joints[a], layout.joints[b]] for a, b in layout.limbs],
+        "symmetric": [[layout.joints[a], layout.joints[b]] for a, b in layout.symmetric],
+        "root": layout.joints[layout.root],
+        "dimensions": layout.dimensions,
+        "name": layout.name,
+        "title": layout.title,
+        "derive": {joint: [list(one) for one in of] for joint, of in layout.derive.items()},
+    }
+    return {"layout": table}
+
+
+def skeleton_of_item(attributes: Mapping[str, Any]) -> str:
+    """The layout that a stored item names, by which `skeleton` finds it even where its file is on another machine."""
+    name = str(attributes["skeleton"])
+    if "layout" in attributes:
+        _from_stores[name] = _from_table(
+            dict(attributes["layout"]), name=name, where=f"the layout '{name}' of the store"
+        )
+    return name
 
 
 def skeleton_names() -> list[str]:

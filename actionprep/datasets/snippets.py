@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from actionprep.datasets.catalogue import Catalogue, natural_key
+from actionprep.datasets.instants import CodedSegments
 from actionprep.datasets.overlap import overlap_arrays
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.windows import EPSILON_S, Tail, frames_in, windows
@@ -64,6 +65,8 @@ class SnippetTable:
     sources:   for each recording, hashes of its video files: equal ones are the same video.
     settings:  the rule and the rest that made the table, as plain values.
     left_out:  what did not make it into the table, and the windows in it that are ignored, counted by the reason.
+    segments:  those that the windows were labelled by, for labels of single instants (`instants.InstantLabels`); None in
+               tables of older versions.
     """
 
     recording: np.ndarray
@@ -82,6 +85,7 @@ class SnippetTable:
     sources: tuple[tuple[str, ...], ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    segments: CodedSegments | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -162,6 +166,10 @@ class SnippetTable:
     def read(cls, item: ItemReader) -> SnippetTable:
         """The table that the snippets stage wrote."""
         found = item.attributes
+        segments = None
+        if "segment_onset" in item:
+            names = ("recording", "onset", "offset", "label")
+            segments = CodedSegments(**{name: item[f"segment_{name}"][:] for name in names})
         return cls(
             recording=item["recording"][:],
             onset=item["onset"][:],
@@ -179,6 +187,7 @@ class SnippetTable:
             sources=tuple(tuple(source) for source in found["sources"]),
             settings=found["settings"],
             left_out=found["left_out"],
+            segments=segments,
         )
 
 
@@ -226,6 +235,7 @@ def make_snippets(
         "windows without label": 0,
     }
     parts: list[tuple[np.ndarray, ...]] = []
+    coded: list[tuple[int, float, float, int]] = []
     for index, recording in enumerate(catalogue.recordings):
         annotated = catalogue.segments_of(recording.id)
         if recording.label is None and not annotated:
@@ -261,15 +271,13 @@ def make_snippets(
         if not len(onset):
             left_out["recordings without window"] += 1
             continue
+        # What lies outside of the recording cannot be seen, and counts for no figure.
+        cut, cut_excluded = _within(kept, span), _within(excluded, span)
+        coded += [(index, one.onset, one.offset, segment_codes[one.label]) for one in cut]
+        coded += [(index, one.onset, one.offset, IGNORED) for one in cut_excluded]
         if whole:
             figures = _whole_figures(onset, offset, span, segment_codes[kept[0].label] if kept else None, len(names))
         else:
-            # What lies outside of the recording cannot be seen, and counts for no figure.
-            cut = [
-                replace(segment, onset=max(segment.onset, span[0]), offset=min(segment.offset, span[1]))
-                for segment in kept
-                if segment.onset < span[1] and segment.offset > span[0]
-            ]
             figures = overlap_arrays(
                 onset,
                 offset,
@@ -292,12 +300,15 @@ def make_snippets(
         raise UserError(_nothing(catalogue, left_out, length_s))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     code, onset, offset, label, target, coverage, iou, share, cut_out = columns
+    num_before = len(names)
     if rule.background is not None:
         label, target, names, (coverage, iou, share) = _with_background(
             label, target, names, rule, (coverage, iou, share)
         )
     label[cut_out] = IGNORED
     target[cut_out] = 0
+    # A background that was added stands first.
+    segments = _coded_segments(coded, shift=len(names) - num_before)
     return SnippetTable(
         recording=code,
         onset=onset,
@@ -330,6 +341,7 @@ def make_snippets(
             "min_segment_s": min_segment_s,
         },
         left_out=left_out,
+        segments=segments,
     )
 
 
@@ -384,6 +396,22 @@ def catalogue_labels(
             if segment.layer not in exclude_layers and (not layers or segment.layer in layers)
         }
     return tuple(sorted(found, key=natural_key))
+
+
+def _within(segments: Sequence[Segment], span: tuple[float, float]) -> list[Segment]:
+    return [
+        replace(segment, onset=max(segment.onset, span[0]), offset=min(segment.offset, span[1]))
+        for segment in segments
+        if segment.onset < span[1] and segment.offset > span[0]
+    ]
+
+
+def _coded_segments(coded: Sequence[tuple[int, float, float, int]], *, shift: int) -> CodedSegments:
+    recording, onset, offset, label = (
+        np.array([one[column] for one in coded], kind)
+        for column, kind in enumerate((np.int32, np.float64, np.float64, np.int32))
+    )
+    return CodedSegments(recording, onset, offset, np.where(label >= 0, label + shift, label).astype(np.int32))
 
 
 def _whole_figures(

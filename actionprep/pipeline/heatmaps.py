@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from actionprep.datasets.heatmap_settings import HeatmapSettings
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.skeletons import skeleton, stored_layout
 from actionprep.errors import InputProblem
 from actionprep.pipeline.stage import Input, ViewSource, ViewStage, stage
 from actionprep.settings import StageSettings, option
@@ -85,6 +85,7 @@ class Heatmaps(ViewStage):
         item.write("time", np.asarray(poses.time), axes=("time",), unit="s", description="on the recording's clock")
         item.attributes.update(
             skeleton=poses.skeleton,
+            **stored_layout(poses.skeleton),
             kind=settings.kind,
             channels=list(channels),
             box=[float(value) for value in box],

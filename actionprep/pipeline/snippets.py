@@ -63,9 +63,9 @@ class SnippetSettings(StageSettings):
         return self
 
 
-@stage("snippets", version=3, settings=SnippetSettings)
+@stage("snippets", version=4, settings=SnippetSettings)
 class Snippets(ArrayStage):
-    """Makes snippets/<name>: recording, onset, offset, label, target, coverage, iou, segment_share."""
+    """Makes snippets/<name>: recording, onset, offset, label, target, coverage, iou, segment_share, segment_…."""
 
     @classmethod
     def build(cls, settings: SnippetSettings, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
@@ -136,4 +136,13 @@ def write_snippets(table: SnippetTable, item: ItemWriter) -> None:
     item.write("coverage", table.coverage, axes=each, description="share of the window covered by the label's segments")
     item.write("iou", table.iou, axes=each, description="intersection over union with the label's best segment")
     item.write("segment_share", table.segment_share, axes=each, description="share of the label's best segment inside")
+    if table.segments is not None:
+        segments, one = table.segments, ("segment",)
+        recording = "index into the attribute recordings"
+        item.write("segment_recording", segments.recording, axes=one, description=recording)
+        item.write("segment_onset", segments.onset, axes=one, unit="s", description="start on the recording's clock")
+        item.write("segment_offset", segments.offset, axes=one, unit="s", description="end on it, not included")
+        item.write(
+            "segment_label", segments.label, axes=one, description="index into the attribute labels; -1: left out"
+        )
     item.attributes.update(table.attributes())

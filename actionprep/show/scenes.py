@@ -401,10 +401,10 @@ def lowres_scene(study: Study, recording: str, view: str, whole: bool = True) ->
 
 def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """Skeletons with numbers and scores, over the video where there is one."""
-    from actionprep.datasets.skeletons import skeleton
+    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("pose", recording, view)
-    layout = skeleton(str(item.attributes["skeleton"]))
+    layout = skeleton(skeleton_of_item(item.attributes))
     keypoints = item["keypoints"]
     numbers = item["index"][:].astype(np.int64) if "index" in item else np.arange(len(keypoints))
     flat = keypoints.shape[-1] == 2
@@ -467,11 +467,11 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     import torch
 
     from actionprep.datasets.heatmaps import HeatmapSettings, grid_boxes, project, render
-    from actionprep.datasets.skeletons import skeleton
+    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("pose", recording, view)
     settings = HeatmapSettings()
-    layout = skeleton(str(item.attributes["skeleton"]))
+    layout = skeleton(skeleton_of_item(item.attributes))
     points = torch.from_numpy(item["keypoints"][:]).movedim(1, 0)[None]
     score = torch.from_numpy(item["score"][:]).movedim(1, 0)[None]
     if points.shape[-1] == 3:
@@ -493,11 +493,11 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
 
 
 def _stored_heatmaps(study: Study, recording: str, view: str) -> Scene:
-    from actionprep.datasets.skeletons import skeleton
+    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("heatmaps", recording, view)
     told, times = item.attributes, item["time"][:]
-    layout = skeleton(str(told["skeleton"]))
+    layout = skeleton(skeleton_of_item(told))
     colors = np.array(layout.joint_colors if told["kind"] == "joint" else layout.limb_colors)
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.training import memory
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Phase, Run, keep_file
 
@@ -175,16 +175,13 @@ def memory_explained(recipe: Recipe, where: str = "this device") -> Iterator[Non
     """An error that says what to change when memory runs out; where: the device."""
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not memory.ran_out(error):
+            raise
         raise UserError(_no_memory(recipe, error, where)) from None
-    except RuntimeError as error:
-        if any(words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory")):
-            raise UserError(_no_memory(recipe, error, where)) from None
-        raise
 
 
 def _no_memory(recipe: Recipe, error: BaseException, where: str) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
     frames = getattr(recipe.input, "frames", None)
     tries = []
     if recipe.batch > 1:
@@ -196,6 +193,6 @@ def _no_memory(recipe: Recipe, error: BaseException, where: str) -> str:
         tries.append(f"--set input.frames={frames // 2}")
     held = f", {frames} frames a snippet" if frames is not None else ""
     return (
-        f"Out of memory on {where} with batch {recipe.batch}{held}, precision {recipe.precision} ({reason}).\n"
+        f"Out of memory on {where} with batch {recipe.batch}{held}, precision {recipe.precision} ({memory.reason(error)}).\n"
         f"Try one of: {'; '.join(tries) or 'a smaller model (its sizes are in [sizes] of the recipe)'}."
     )

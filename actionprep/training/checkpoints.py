@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.training.inputs.base import ProductReader
+    from actionprep.training.models.registry import ModelCard
 
 SCHEMA = 1
 
@@ -107,7 +108,43 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
         )
     known = model_settings(recipe.model)
     from_input = {name: value for name, value in reader.model_sizes().items() if name in known}
+    if recipe.targets == "frame" and model_card(recipe.model).labels_frames == "asked":
+        from_input["per_frame"] = True
     return {**from_input, **recipe.sizes}
+
+
+def check_abilities(recipe: Recipe) -> None:
+    """Raise UserError, naming recipes that can, when the recipe asks of its model what that cannot do."""
+    from actionprep.training.models.registry import model_card
+
+    card = model_card(recipe.model)
+    if recipe.targets == "frame" and card.labels_frames == "never":
+        raise UserError(
+            f"The recipe '{recipe.name}' is to learn the labels of every instant (targets = \"frame\"), and its model "
+            f"'{recipe.model}' gives one answer a snippet. Recipes that label every instant: "
+            f"{', '.join(_recipes_whose(lambda one: one.labels_frames != 'never'))}. Or train on the labels of whole "
+            "snippets: --set targets=snippet."
+        )
+    if recipe.carry:
+        check_state(recipe.model)
+
+
+def check_state(model: str) -> None:
+    """Raise UserError, naming recipes that can, when a model cannot go on from the state in which a window left it."""
+    from actionprep.training.models.registry import model_card
+
+    if not model_card(model).keeps_state:
+        raise UserError(
+            f"The model '{model}' sees each window by itself and has no state to carry from one to the next. Recipes that "
+            f"have: {', '.join(_recipes_whose(lambda one: one.keeps_state))}. Leave carry out."
+        )
+
+
+def _recipes_whose(can: Callable[[ModelCard], bool]) -> list[str]:
+    from actionprep.training.models.registry import model_card
+    from actionprep.training.recipes import find_recipe, recipe_names
+
+    return [name for name in recipe_names() if can(model_card(find_recipe(name).model))]
 
 
 def make_model(card: Mapping[str, Any]) -> nn.Module:

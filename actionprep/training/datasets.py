@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from actionprep.datasets.instants import InstantLabels
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import Part, SplitAssignment
 from actionprep.datasets.store import Store
@@ -26,7 +27,8 @@ class SnippetDataset(Dataset[Batch]):
 
     A sample is a dictionary: the arrays of the input (see its reader, e.g. `inputs.tracks.TracksReader`) without the
     batch axis, label () int64 (-2: none of the labels), target (C) float32 and row () int64, the snippet's row of
-    `table`.
+    `table`. With labels of every instant also frame_target (T, C) float32 and frame_known (T) bool, for the times that the
+    sample really shows, however they are cut and warped; where they are not known, the target is zeros.
 
     store:    a Store, or its path or URL.
     snippets: name of the table, snippets/<name>, or a table.
@@ -36,6 +38,7 @@ class SnippetDataset(Dataset[Batch]):
     rows:     rows of the table instead; None and no split: all that are not ignored.
     train:    sample and augment at random: functions of (seed, epoch, snippet) alone, whatever worker reads it.
         Otherwise the same sample each time.
+    targets: "frame": also the labels of every instant, from the segments behind the table.
 
     Raises UserError when the store lacks the product or the views.
     """
@@ -51,6 +54,7 @@ class SnippetDataset(Dataset[Batch]):
         rows: Sequence[int] | np.ndarray | None = None,
         train: bool = False,
         seed: int = 0,
+        targets: Literal["snippet", "frame"] = "snippet",
         reader: ProductReader | None = None,
     ) -> None:
         self.store = store if isinstance(store, Store) else Store(store)
@@ -65,6 +69,7 @@ class SnippetDataset(Dataset[Batch]):
         self.variant = 0
         self._target = torch.from_numpy(self.table.target.astype(np.float32))
         self._label = torch.from_numpy(self.table.label.astype(np.int64))
+        self.instants = InstantLabels.of(self.table) if targets == "frame" else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,7 +104,15 @@ class SnippetDataset(Dataset[Batch]):
         draws = self.draws(rows, epoch=epoch)
         batch = self.reader.read(rows, draws)
         batch |= self.targets(rows)
+        if self.instants is not None:
+            batch |= self.frame_targets(rows, self.draws(rows, epoch=epoch))
         return self.augmented(batch, epoch=epoch) if augment else batch
+
+    def batch_as(self, rows: Sequence[int], samples: Sequence[int], *, epoch: int = 0) -> Batch:
+        """These rows as one batch, read and augmented with the random numbers of other samples: they change alike."""
+        batch = {**self.reader.read(rows, self.draws(samples, epoch=epoch)), **self.targets(rows)}
+        batch["row"] = torch.as_tensor(np.asarray(samples, np.int64))
+        return self.augmented(batch, epoch=epoch)
 
     def draws(self, rows: Sequence[int], *, epoch: int = 0) -> Draws | None:
         """Random numbers of these samples; None where nothing is drawn."""
@@ -111,6 +124,32 @@ class SnippetDataset(Dataset[Batch]):
         """Label (B), target (B, C) and row (B) of these rows."""
         at = torch.as_tensor(np.asarray(rows, np.int64))
         return {"label": self._label[at], "target": self._target[at], "row": at}
+
+    def frame_targets(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:
+        """Labels at every instant of these rows: frame_target (B, T, C) and whether they are known, frame_known (B, T).
+
+        draws: those that the rows are read with, fresh.
+        """
+        assert self.instants is not None
+        found = [
+            self.instants.at(int(self.table.recording[row]), times)
+            for row, times in zip(rows, self.reader.times(rows, draws), strict=True)
+        ]
+        target = np.stack([one for one, _ in found]).astype(np.float32)
+        return {
+            "frame_target": torch.from_numpy(target),
+            "frame_known": torch.from_numpy(np.stack([known for _, known in found])),
+        }
+
+    def all_targets(self) -> np.ndarray:
+        """(n, C) zeros and ones: of all samples, or with labels of every instant of all instants whose label is known."""
+        if self.instants is None:
+            return self.table.target[self.rows]
+        parts = []
+        for start in range(0, len(self.rows), 256):
+            found = self.frame_targets(self.rows[start : start + 256].tolist())
+            parts.append(found["frame_target"][found["frame_known"]].numpy().astype(np.uint8))
+        return np.concatenate(parts)
 
     def augmented(self, batch: Batch, *, epoch: int = 0) -> Batch:
         """A batch of `batch` changed at random on its device, with its targets where the change concerns them."""
@@ -131,7 +170,11 @@ class SnippetDataset(Dataset[Batch]):
             swapped = torch.where(label >= 0, to[label.clamp(min=0)], label)
             batch["label"] = torch.where(mirrored, swapped, label)
             # Column to[c] of a mirrored target holds what column c held.
-            batch["target"] = torch.where(mirrored[:, None], batch["target"][:, torch.argsort(to)], batch["target"])
+            back = torch.argsort(to)
+            batch["target"] = torch.where(mirrored[:, None], batch["target"][:, back], batch["target"])
+            if "frame_target" in batch:
+                target = batch["frame_target"]
+                batch["frame_target"] = torch.where(mirrored[:, None, None], target[..., back], target)
         return batch
 
     def _chosen_rows(

@@ -245,9 +245,11 @@ class _Plan:
         split: SplitChoice | SplitAssignment | Parts,
         views: Sequence[str | int] | None,
     ) -> _Plan:
+        from actionprep.training.checkpoints import check_abilities
         from actionprep.training.datasets import choose_views, read_table
         from actionprep.training.inputs.base import find_input
 
+        check_abilities(recipe)
         table = read_table(store, snippets)
         find_input(recipe.product).check_store(recipe.input, store)
         if isinstance(split, SplitChoice):
@@ -685,7 +687,10 @@ def _num_epochs(recipe: Recipe, num_snippets: int) -> int:
 def _dataset(plan: _Plan, reader: ProductReader, rows: np.ndarray, *, train: bool) -> SnippetDataset:
     from actionprep.training.datasets import SnippetDataset
 
-    return SnippetDataset(plan.store, plan.table, rows=rows, train=train, seed=plan.recipe.seed, reader=reader)
+    recipe = plan.recipe
+    return SnippetDataset(
+        plan.store, plan.table, rows=rows, train=train, seed=recipe.seed, targets=recipe.targets, reader=reader
+    )
 
 
 def is_first_process() -> bool:

@@ -64,8 +64,8 @@ def augment_joints(
         return draws.uniform(-most, most, shape=shape).to(device)
 
     if how.temporal_shift:
-        by = torch.round(drawn(how.temporal_shift + 0.499, 1)).long()
-        keypoints, score = shifted_in_time(keypoints, score, by[:, 0])
+        by = drawn_shift(how.temporal_shift, draws).to(device)
+        keypoints, score = shifted_in_time(keypoints, score, by)
     if how.bones:
         keypoints = scale_bones(keypoints, score, layout, 1 + drawn(how.bones, joints))
     keypoints, score = mirror(keypoints, score, layout, mirrored.to(device))
@@ -152,12 +152,23 @@ def shifted_in_time(keypoints: Tensor, score: Tensor, by: Tensor) -> tuple[Tenso
 
     This moves along time; the published augmentation of this name rolled the joints by mistake.
     """
-    import torch
-
-    frames = keypoints.shape[3]
-    index = (torch.arange(frames, device=by.device) - by[:, None]).clamp(0, frames - 1)[:, None, None, :, None]
+    index = shifted_places(keypoints.shape[3], by)[:, None, None, :, None]
     moved = score.gather(3, index.expand_as(score))
     return keypoints.gather(3, index[..., None].expand_as(keypoints)), moved
+
+
+def drawn_shift(most: int, draws: Draws) -> Tensor:
+    """(B,) int64: by how many instants each sample is shifted, at most so many either way."""
+    import torch
+
+    return torch.round(draws.uniform(-most - 0.499, most + 0.499, shape=(1,))).long()[:, 0]
+
+
+def shifted_places(frames: int, by: Tensor) -> Tensor:
+    """(B, T) int64: which instant stands where, after all were made later by so many (B,)."""
+    import torch
+
+    return (torch.arange(frames, device=by.device) - by[:, None]).clamp(0, frames - 1)
 
 
 def _turns(drawn: Callable[..., Tensor], how: JointAugmentation, views: int, dims: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,8 +18,9 @@ class ClassificationLoss(nn.Module):
     """Loss of each sample.
 
     logits (B, C), or (B, T, C) for every frame, and target (B, C) or (B, T, C), shares of each class → (B). Frames that
-    frame_valid (B, T) leaves out do not count. With one label, cross-entropy is weighed by the class of the target;
-    weights are 1 on average over the training snippets, so that they do not change the learning rate.
+    frame_valid (B, T) leaves out do not count; a sample without any has the loss 0. With one label, cross-entropy is
+    weighed by the class of the target; weights are 1 on average over the training snippets, so that they do not change
+    the learning rate.
 
     target (S, C) of the training snippets gives the class weights; with `several` labels they are those of positives.
     Focal loss: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Asymmetric loss, for several
@@ -53,6 +56,12 @@ class ClassificationLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, frame_valid: Tensor | None = None) -> Tensor:
         """Loss (B)."""
         logits = logits.float()
+        if target.ndim == 3 and logits.shape != target.shape:
+            raise UserError(
+                f"There are labels of {target.shape[1]} instants a snippet, and the model gives logits of the shape "
+                f"{tuple(logits.shape[1:])} for it, not of each instant. Train it on the labels of whole snippets: --set "
+                "targets=snippet."
+            )
         if logits.ndim == 3 and target.ndim == 2:
             target = target[:, None].expand(-1, logits.shape[1], -1)
         loss = self._by_label(logits, target) if self.several else self._by_class(logits, target)
@@ -91,6 +100,19 @@ class ClassificationLoss(nn.Module):
         with torch.no_grad():
             easy_positive, easy_negative = (1 - p) ** self.gamma_positive, p_shifted**self.gamma_negative
         return -(positive * easy_positive + negative * easy_negative)
+
+
+def batch_loss(loss: ClassificationLoss, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Loss (B) of a batch: by the labels of its instants where it has them, else by those of its samples."""
+    if "frame_target" not in batch:
+        return loss(logits, batch["target"], batch.get("frame_valid"))
+    return loss(logits, batch["frame_target"], counted_instants(batch))
+
+
+def counted_instants(batch: Mapping[str, Tensor]) -> Tensor:
+    """(B, T) bool: instants that there are and whose labels are known."""
+    known = batch["frame_known"]
+    return known & batch["frame_valid"] if "frame_valid" in batch else known
 
 
 def clip_logits(logits: Tensor, frame_valid: Tensor | None = None) -> Tensor:

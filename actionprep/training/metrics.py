@@ -117,6 +117,18 @@ def f1_scores(actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> di
     return scores
 
 
+def hits(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """(3, C) int64 from (n, C) zeros and ones: of each class how often it is rightly said, said, and there."""
+    actual, predicted = np.asarray(actual, bool), np.asarray(predicted, bool)
+    return np.stack([(actual & predicted).sum(axis=0), predicted.sum(axis=0), actual.sum(axis=0)]).astype(np.int64)
+
+
+def macro_f1(hits: np.ndarray) -> float:
+    """Mean F1 of the classes that are there or said, from `hits`; nan where none is."""
+    f1 = _ratio(2 * hits[0], hits[1] + hits[2])
+    return _mean(f1[~np.isnan(f1)])
+
+
 def summary(actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """The figures that every table shows, by name."""
     num_classes = probabilities.shape[1]
@@ -174,8 +186,16 @@ def bootstrap(
         members = np.split(order, np.cumsum(np.bincount(code))[:-1])
         draws = rng.integers(0, len(members), (repeats, len(members)))
         found = [figure(np.concatenate([members[one] for one in draw])) for draw in draws]
+    return interval_of(value, found, level=level)
+
+
+def interval_of(value: float, resampled: Sequence[float], *, level: float = 0.95) -> Interval:
+    """A figure between the percentiles of its values over resampled test sets; nan bounds where there are none."""
+    known = [one for one in resampled if one == one]
+    if not known:
+        return Interval(value, float("nan"), float("nan"))
     tail = (1 - level) / 2
-    low, high = np.nanquantile(found, [tail, 1 - tail])
+    low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 

@@ -17,17 +17,21 @@ from actionprep.datasets.store import Store
 from actionprep.datasets.windows import EPSILON_S
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
+from actionprep.training.frame_scores import cells, frame_times
 from actionprep.training.run import Run, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from actionprep.training.test import Scores
 
 
 @dataclass(frozen=True)
 class Timeline:
     """What a model says of one recording, window by window.
 
-    onset, offset (W) float64  s on the recording's clock, half open
+    onset, offset (W) float64  s on the recording's clock, half open; of a model that labels every instant a window is
+        the part of one around one of its instants, and parts of windows that overlap do so too
     probabilities (W, C) float64
     several: labels are independent of each other, and a window may have any number of them.
     frame_times (T) float64  s, the frames of the recording; empty where they are not known
@@ -68,12 +72,17 @@ class Timeline:
         """
         code = np.full(len(times), -1)
         share = np.zeros(len(times))
-        said = self.probabilities.argmax(axis=1)
+        order = np.argsort(self.onset, kind="stable")
+        onset, offset, probabilities = self.onset[order], self.offset[order], self.probabilities[order]
+        said = probabilities.argmax(axis=1)
+        longest = float((offset - onset).max()) if len(onset) else 0.0
         for at, instant in enumerate(times):
-            covering = np.flatnonzero((self.onset <= instant + 1e-9) & (instant + 1e-9 < self.offset))
+            # Only windows that begin no longer before the frame than a window lasts can cover it.
+            low, high = np.searchsorted(onset, [instant - longest - 1e-6, instant + 1e-9], side="right").tolist()
+            covering = low + np.flatnonzero(instant + 1e-9 < offset[low:high])
             if len(covering):
                 count = np.bincount(said[covering], minlength=len(self.labels))
-                mean = self.probabilities[covering].mean(axis=0)
+                mean = probabilities[covering].mean(axis=0)
                 code[at] = int(np.lexsort((-mean, -count))[0])
                 share[at] = count[code[at]] / len(covering)
         return code, share
@@ -219,6 +228,7 @@ def predict(
     recordings: Sequence[str] | None = None,
     window_s: float | None = None,
     stride_s: float | None = None,
+    carry: bool | None = None,
     device: str = "auto",
 ) -> list[Timeline]:
     """Slide windows over recordings of a store and say what happens in each.
@@ -228,13 +238,24 @@ def predict(
     store:    with the product that the model reads, made with the settings of the training (see `pipeline_settings`).
     window_s: length of a window; None: as in the training, where whole recordings were labelled the whole recording.
     stride_s: from one window to the next; None: a quarter of the window.
+    carry:    let a window go on from the state in which the model left the one that ends where it begins; None: as the
+              recipe says.
+
+    A model that was trained on the labels of every instant says what happens at each instant of its windows; a fusion
+    says what happens in each window.
 
     Raises UserError when the store lacks the product or was made in another way than the training's.
     """
     models = open_models(run, device=device)
     store = store if isinstance(store, Store) else Store(store)
     return _ask(
-        models, [store] * len(models), recordings=recordings, window_s=window_s, stride_s=stride_s, device=device
+        models,
+        [store] * len(models),
+        recordings=recordings,
+        window_s=window_s,
+        stride_s=stride_s,
+        carry=carry,
+        device=device,
     )
 
 
@@ -245,6 +266,7 @@ def _ask(
     recordings: Sequence[str] | None = None,
     window_s: float | None = None,
     stride_s: float | None = None,
+    carry: bool | None = None,
     device: str = "auto",
 ) -> list[Timeline]:
     """What the models say together of the same windows, each of the store that holds its input."""
@@ -277,10 +299,19 @@ def _ask(
         span = max(start for start, _ in spans), min(end for _, end in spans)
         onset, offset = sliding_windows(span, length_s=length_s, stride_s=stride_s)
         table = windows_table(recording, first.labels, onset, offset)
-        scores = [_score(checkpoint, store, table, torch_device(device)) for checkpoint, store in asked]
-        shares = np.array([one.weight for one in models])
+        scores = [
+            _score(one, store, table, torch_device(device), carry=one.recipe.carry if carry is None else carry)
+            for one, store in asked
+        ]
+        if len(scores) > 1:
+            shares = np.array([one.weight for one in models])
+            probabilities = np.einsum("r,rwc->wc", shares, np.stack([one.probabilities for one in scores]))
+        elif scores[0].instants is not None:
+            onset, offset, probabilities = cells(onset, offset, scores[0].instants)
+        else:
+            probabilities = scores[0].probabilities
         times = [
-            _frame_times(store, checkpoint.recipe.reads, recording, seen[0])
+            frame_times(store, checkpoint.recipe.reads, recording, seen[:1])
             for (checkpoint, store), seen in zip(asked, views, strict=True)
         ]
         found.append(
@@ -289,22 +320,12 @@ def _ask(
                 first.labels,
                 onset,
                 offset,
-                np.einsum("r,rwc->wc", shares, np.stack(scores)) if len(scores) > 1 else scores[0],
+                probabilities,
                 bool(first.card["several_labels"]),
                 max(times, key=len),
             )
         )
     return found
-
-
-def _frame_times(store: Store, product: str, recording: str, view: str) -> np.ndarray:
-    """(T,) s: the frames of a view, as far as a product knows them, each once."""
-    known = [one for one in product.split("+") if store.has(one, recording, view)]
-    item = store.item(known[0], recording, view)
-    if "time" not in item:
-        return np.zeros(0)
-    times = item["time"][:]
-    return np.unique(times[np.isfinite(times)])
 
 
 def predict_videos(
@@ -442,7 +463,7 @@ def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[s
     return there
 
 
-def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: Any) -> np.ndarray:
+def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: Any, *, carry: bool) -> Scores:
     from actionprep.training.datasets import SnippetDataset
     from actionprep.training.inputs.base import find_input
     from actionprep.training.test import score
@@ -451,7 +472,7 @@ def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: An
     reader = find_input(recipe.product)(recipe.input, store, table, checkpoint.views)
     reader.to(device)
     dataset = SnippetDataset(store, table, rows=np.arange(len(table)), reader=reader)
-    return score(checkpoint, dataset, variants=recipe.test_variants).probabilities
+    return score(checkpoint, dataset, variants=recipe.test_variants, carry=carry)
 
 
 def windows_table(recording: str, labels: tuple[str, ...], onset: np.ndarray, offset: np.ndarray) -> SnippetTable:

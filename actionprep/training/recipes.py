@@ -77,6 +77,16 @@ class Recipe(Settings):
     name: str = option("custom", "Name of the recipe.")
     model: str = option(..., "Name of the model, as 'actiontrain models' lists it.")
     product: str = option("tracks", "What of the store the model reads.")
+    targets: Literal["snippet", "frame"] = option(
+        "snippet",
+        "What is learnt of a snippet: its labels, or (frame) those of each of its instants, from the segments behind the "
+        "snippets; for models that label every frame.",
+    )
+    carry: bool = option(
+        False,
+        "A window that begins where another one ends goes on from the state in which the model left that one: in training "
+        "without gradient through the windows before; for models that keep a state.",
+    )
     epochs: int = option(50, "Passes over the training snippets.", ge=1)
     min_steps: int = option(0, "Steps at least: few snippets are passed over more often.", ge=0)
     batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
@@ -97,8 +107,10 @@ class Recipe(Settings):
         "shuffle", "shuffle: every snippet once an epoch; balanced: as many draws, each class as often as the others."
     )
     validate_every: int = option(1, "Epochs from one validation to the next.", ge=1)
-    monitor: Literal["val_loss", "val_accuracy", "val_macro_f1", "val_map"] = option(
-        "val_loss", "What chooses the best epoch and ends the run by patience."
+    monitor: Literal[
+        "val_loss", "val_accuracy", "val_macro_f1", "val_map", "val_frame_accuracy", "val_frame_macro_f1"
+    ] = option(
+        "val_loss", 'What chooses the best epoch and ends the run by patience; val_frame_… with targets = "frame".'
     )
     patience: int | None = option(None, "Epochs without improvement after which the run ends; not set: never.", ge=1)
     refit: bool = option(
@@ -124,6 +136,12 @@ class Recipe(Settings):
     optimizer: OptimizerSettings = option(OptimizerSettings(), "How weights are updated.")
     schedule: ScheduleSettings = option(ScheduleSettings(), "How the learning rate goes.")
     doc: str = option("", "What the recipe is, and which faults of the original it fixes.")
+
+    @model_validator(mode="after")
+    def _frames_to_monitor(self) -> Self:
+        if self.monitor.startswith("val_frame_") and self.targets != "frame":
+            raise ValueError(f'monitor = "{self.monitor}" needs targets = "frame"')
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -359,10 +377,12 @@ register(
 
 register(
     "track-lstm",
-    "Points of all views side by side in an LSTM, a label for every frame, averaged over a snippet. The published "
-    "model's shape with real points, validity and normalised coordinates.",
+    "Points of all views side by side in an LSTM that labels every frame, trained on the label of every frame; carry = true "
+    "carries its state along a recording. The published model's shape with real points, validity and normalised "
+    "coordinates.",
     model="track-lstm",
     product="tracks",
+    targets="frame",
     epochs=60,
     batch=16,
     ema=0.98,
@@ -382,6 +402,7 @@ register(
     "The same LSTM behind a small CNN that sees the views as channels; takes any number of points.",
     model="track-cnn-lstm",
     product="tracks",
+    targets="frame",
     epochs=60,
     batch=16,
     ema=0.98,

@@ -29,6 +29,7 @@ def report_html(run: Run) -> str:
         sections += [
             _confusion(confusion, run.labels),
             _classes(tested["classes"]),
+            _frames(tested.get("frames")),
             _groups("Subjects", "subject", tested.get("subjects")),
             _groups("Sessions", "session", tested.get("sessions")),
             _views(tested.get("views")),
@@ -64,6 +65,10 @@ def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None, recipe
         ]
         if "top5" in figures:
             cards.append(_card("top 5", _percent(figures["top5"]), _between(intervals["top5"])))
+        if tested.get("frames"):
+            frames = tested["frames"]
+            accuracy = frames["figures"]["accuracy"]
+            cards.append(_card("of frames right", _percent(accuracy), _between(frames["intervals"]["accuracy"])))
         if "samples_f1" in figures:
             cards.append(_card("samples F1", _percent(figures["samples_f1"]), _between(intervals["samples_f1"])))
         note = f"snippets of {tested['num_recordings']} recordings"
@@ -197,6 +202,28 @@ def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
     ]
     table = _table(["class", "snippets", "F1", "precision", "recall", "average precision"], rows)
     return f"<section><h2>Classes</h2>{table}</section>"
+
+
+def _frames(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    names = {"accuracy": "frames that are right", "macro_f1": "macro F1 of frames", "edit": "edit score"}
+    figures = [
+        [names.get(name, f"segments, F1@{name.rpartition('_')[2]}"), _bar(value), _between(found["intervals"][name])]
+        for name, value in found["figures"].items()
+    ]
+    rows = [
+        [one["label"], one["frames"], _bar(one["f1"]), _percent(one["precision"]), _percent(one["recall"])]
+        for one in found["classes"]
+    ]
+    state = " The model's state was carried from window to window." if found["carry"] else ""
+    return (
+        f"<section><h2>Frames</h2><p>What the model says of each of {found['num_frames']} frames of "
+        f"{found['num_recordings']} recordings, the mean over the windows that cover it. F1@k counts segments that "
+        "overlap one of their label by k % of their union; the edit score is how far their order is right (Lea et al., "
+        f"CVPR 2017).{state}</p>{_table(['figure', 'value', ''], figures)}"
+        f"{_table(['class', 'frames', 'F1', 'precision', 'recall'], rows)}</section>"
+    )
 
 
 def _groups(title: str, name: str, groups: Sequence[Mapping[str, Any]] | None) -> str:

@@ -50,7 +50,7 @@ class Run:
     start.ckpt      published weights that the training began from, until it is complete
     tensorboard/    the same curves
     After a test: predictions.npy, actuals.npy, logits.npy, probabilities.npy, confusion.npy, per_class.csv,
-    samples.csv, subjects.csv, views.csv, test.json; report.html in any case.
+    samples.csv, subjects.csv, views.csv, test.json, with labels of every instant frames.csv; report.html in any case.
     """
 
     folder: Path

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from actionprep.errors import UserError
 from actionprep.training import metrics
+from actionprep.training.carry import DEPTH, chains_before, windows_before
 from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs, to_device
 from actionprep.training.draws import Draws, step_seed
 from actionprep.training.inputs.base import Batch
-from actionprep.training.losses import ClassificationLoss, clip_logits
+from actionprep.training.losses import ClassificationLoss, batch_loss, clip_logits, counted_instants
 from actionprep.training.optimizers import freeze, make_optimizer, rate_factor
 from actionprep.training.recipes import Recipe
 
@@ -30,7 +32,8 @@ class ClassifierTask(pl.LightningModule):
 
     card:    what a checkpoint tells of itself (recipe, labels, views, …), plain values.
     num_epochs: over which the learning rate goes its way; the recipe's when None.
-    figures: train_loss, learning_rate, val_loss, val_accuracy, val_macro_f1, val_map of the epoch, once it is over.
+    figures: train_loss, learning_rate, val_loss, val_accuracy, val_macro_f1, val_map of the epoch, once it is over; with
+             labels of every instant also val_frame_accuracy and val_frame_macro_f1.
     """
 
     def __init__(
@@ -48,7 +51,8 @@ class ClassifierTask(pl.LightningModule):
         self.model = model
         self._still = freeze(model, recipe.optimizer.freeze)
         self.average = Average(model, recipe.ema) if recipe.ema is not None else None
-        target = train.dataset.table.target[train.dataset.rows]
+        weighed = recipe.loss.class_weights != "none"
+        target = train.dataset.all_targets() if weighed else train.dataset.table.target
         self.loss = ClassificationLoss(recipe.loss, target, several=several)
         self.recipe = recipe
         self.several = several
@@ -57,7 +61,8 @@ class ClassifierTask(pl.LightningModule):
         self._train_loader, self._val_loader = train, val
         self.figures: dict[str, float] = {}
         self._sum, self._count = 0.0, 0.0
-        self._evaluated: list[tuple[np.ndarray, np.ndarray, float]] = []
+        self._evaluated: list[_Evaluated] = []
+        self._chains: dict[int, dict[int, np.ndarray]] = {}
 
     @property
     def tested(self) -> nn.Module:
@@ -100,8 +105,8 @@ class ClassifierTask(pl.LightningModule):
             batch = dataset.augmented(batch, epoch=epoch)
             if recipe.mixup is not None or recipe.cutmix is not None:
                 batch = self._mixed(dataset, batch, step)
-        logits = self.model(**model_inputs(self.model, batch))
-        each = self.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
+        logits = self._logits(self.model, dataset, batch, epoch=epoch)
+        each = batch_loss(self.loss, logits, batch)
         total = (each * batch["weight"]).sum()
         # Processes average their gradients, and accumulation those of its batches: each sample weighs by its share of
         # the whole step, also in the last one of an epoch, which may have fewer batches and samples.
@@ -128,11 +133,14 @@ class ClassifierTask(pl.LightningModule):
         self._show(train_loss=total / max(count, 1.0), learning_rate=rate)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        logits = self.tested(**model_inputs(self.tested, batch))
-        each = self.loss(logits, batch.get("frame_target", batch["target"]), batch.get("frame_valid"))
-        logits = clip_logits(logits.float(), batch.get("frame_valid"))
+        assert self._val_loader is not None
+        logits = self._logits(self.tested, self._val_loader.dataset, batch)
+        each = batch_loss(self.loss, logits, batch)
         keep = batch["weight"] > 0
-        self._evaluated.append((batch["row"][keep].cpu().numpy(), logits[keep].cpu().numpy(), float(each[keep].sum())))
+        frames = self._of_frames(logits, batch, keep) if "frame_target" in batch else None
+        logits = clip_logits(logits.float(), batch.get("frame_valid"))
+        rows = batch["row"][keep].cpu().numpy()
+        self._evaluated.append(_Evaluated(rows, logits[keep].cpu().numpy(), float(each[keep].sum()), frames))
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
         parts, self._evaluated = self._evaluated, []
@@ -140,14 +148,31 @@ class ClassifierTask(pl.LightningModule):
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, parts)
             parts = [part for one in gathered for part in one]
-        rows = np.concatenate([part[0] for part in parts])
-        logits = np.concatenate([part[1] for part in parts])
+        rows = np.concatenate([part.rows for part in parts])
+        logits = np.concatenate([part.logits for part in parts])
         table = self._train_loader.dataset.table
         figures = evaluate(table.label[rows], table.target[rows], logits, several=self.several)
         self._show(
-            val_loss=sum(part[2] for part in parts) / max(len(rows), 1),
+            val_loss=sum(part.loss for part in parts) / max(len(rows), 1),
             **{f"val_{name}": figures[name] for name in ("accuracy", "macro_f1", "map")},
         )
+        frames = [part.frames for part in parts if part.frames is not None]
+        if frames:
+            right, counted = sum(one[0] for one in frames), sum(one[1] for one in frames)
+            hits = np.sum([one[2] for one in frames], axis=0)
+            accuracy = right / counted if counted else math.nan
+            self._show(val_frame_accuracy=accuracy, val_frame_macro_f1=metrics.macro_f1(hits))
+
+    def _of_frames(self, logits: Tensor, batch: Batch, keep: Tensor) -> tuple[int, int, np.ndarray]:
+        """Instants that are right in all labels, instants with labels, and `metrics.hits` of them."""
+        counted = counted_instants(batch) & keep[:, None]
+        actual, said = batch["frame_target"][counted] > 0.5, logits[counted].float()
+        if self.several:
+            predicted = said >= 0
+        else:
+            predicted = torch.nn.functional.one_hot(said.argmax(-1), said.shape[-1]).bool()
+        right = (actual == predicted).all(-1).sum()
+        return int(right), len(actual), metrics.hits(actual.cpu().numpy(), predicted.cpu().numpy())
 
     def configure_optimizers(self) -> Any:  # noqa: D102
         recipe = self.recipe
@@ -169,6 +194,35 @@ class ClassifierTask(pl.LightningModule):
         self._sum, self._count = progress["sum"], progress["count"]
         self._train_loader.skip = progress["batches"] % len(self._train_loader)
 
+    def _logits(self, model: Any, dataset: SnippetDataset, batch: Batch, *, epoch: int = 0) -> Tensor:
+        if not self.recipe.carry:
+            logits: Tensor = model(**model_inputs(model, batch))
+            return logits
+        state = self._state_before(model, dataset, batch["row"].cpu().numpy(), epoch=epoch)
+        logits, _ = model.advance(**model_inputs(model, batch), state=state)
+        return logits
+
+    @torch.no_grad()
+    def _state_before(self, model: Any, dataset: SnippetDataset, samples: np.ndarray, *, epoch: int) -> Any:
+        """The model's state after the windows before these samples, each of its own part of the split."""
+        if id(dataset) not in self._chains:
+            numbers = chains_before(windows_before(dataset.table, dataset.rows), DEPTH)
+            rows = np.where(numbers >= 0, dataset.rows[numbers], -1)
+            self._chains[id(dataset)] = dict(zip(dataset.rows.tolist(), rows, strict=True))
+        chains = np.array([self._chains[id(dataset)][one] for one in samples.tolist()])
+        state = None
+        for rows in chains.T[::-1]:
+            there = rows >= 0
+            if there.any():
+                with torch.autocast(self.device.type, enabled=False):
+                    # The same random numbers turn and mirror a sample and what was before it.
+                    batch = dataset.batch_as(np.where(there, rows, samples).tolist(), samples.tolist(), epoch=epoch)
+                batch = to_device(batch, self.device)
+                starts = torch.from_numpy(there).to(self.device)[:, None]
+                valid = batch["frame_valid"] & starts
+                _, state = model.advance(**model_inputs(model, {**batch, "frame_valid": valid}), state=state)
+        return state
+
     def _show(self, **figures: float) -> None:
         self.figures |= figures
         for name, value in figures.items():
@@ -186,18 +240,24 @@ class ClassifierTask(pl.LightningModule):
             alpha, cutting = recipe.cutmix, True
         generator = np.random.default_rng([recipe.seed, step, self.global_rank])
         share = torch.full((size,), float(generator.beta(alpha, alpha)), device=self.device)
-        own = ("label", "target", "frame_target", "row", "weight", "total")
+        own = ("label", "target", "row", "weight", "total")
+        of_frames = [name for name in ("frame_target", "frame_known") if name in batch]
         arrays = {name: value for name, value in batch.items() if name not in own}
         if cutting:
             pieces = Draws(recipe.seed ^ 0xC07, step, batch["row"].tolist())
+            # A span of time brings the labels of its instants with it.
             mixed, share = dataset.reader.cut(arrays, partner, share, pieces)
         else:
             mixed = dataset.reader.mix(arrays, partner, share)
-        result: Batch = {**{name: batch[name] for name in own if name in batch}, **mixed}
-        for name in ("target", "frame_target"):
-            if name in batch:
-                keep = share.view(-1, *[1] * (batch[name].ndim - 1))
-                result[name] = keep * batch[name] + (1 - keep) * batch[name][partner]
+        result: Batch = {**{name: batch[name] for name in own}, **mixed}
+        blended = ["target"]
+        if of_frames and not (cutting and dataset.reader.cuts_time):
+            blended.append("frame_target")
+            # Half of a label says nothing of what the other half shows.
+            result["frame_known"] = batch["frame_known"] & batch["frame_known"][partner]
+        for name in blended:
+            keep = share.view(-1, *[1] * (batch[name].ndim - 1))
+            result[name] = keep * batch[name] + (1 - keep) * batch[name][partner]
         return result
 
     def _not_finite(self, batch: Batch, batch_idx: int) -> str:
@@ -227,6 +287,15 @@ class ClassifierTask(pl.LightningModule):
         together = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(together)
         return together.tolist()
+
+
+class _Evaluated(NamedTuple):
+    """A batch of validation: rows (B), logits (B, C), the sum of its losses, and what `_of_frames` gives."""
+
+    rows: np.ndarray
+    logits: np.ndarray
+    loss: float
+    frames: tuple[int, int, np.ndarray] | None
 
 
 class Average(nn.Module):

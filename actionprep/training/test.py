@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from actionprep.datasets.instants import InstantLabels
 from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
-from actionprep.training import calibration, metrics
-from actionprep.training.checkpoints import Checkpoint, load_checkpoint
+from actionprep.training import calibration, memory, metrics
+from actionprep.training.carry import States, in_turns, windows_before
+from actionprep.training.checkpoints import Checkpoint, check_state, load_checkpoint
+from actionprep.training.frame_scores import (
+    InstantScores,
+    LabelledFrames,
+    frame_figures,
+    frame_rows,
+    frame_times,
+    labelled_frames,
+    mean_over_variants,
+)
 from actionprep.training.run import TESTED, VALIDATED, Run, input_digest, now
 
 if TYPE_CHECKING:
@@ -35,13 +47,14 @@ class Scores:
     """What a model says of some snippets.
 
     rows (S) of the table; logits (S, C), the mean over variants; probabilities (S, C), the mean over variants of each
-    one's probabilities; each (V, S, C), the logits of every variant.
+    one's probabilities; each (V, S, C), the logits of every variant. instants: where the model labels every instant.
     """
 
     rows: np.ndarray
     logits: np.ndarray
     probabilities: np.ndarray
     each: np.ndarray
+    instants: InstantScores | None = None
 
 
 def run_test(
@@ -51,6 +64,7 @@ def run_test(
     part: Literal["test", "val", "train"] = "test",
     device: str = "auto",
     view_subsets: bool = True,
+    carry: bool | None = None,
     repeats: int = 1000,
 ) -> dict[str, Any]:
     """Score the best checkpoint of a run on a part of its split, and keep everything in the run's folder.
@@ -58,10 +72,12 @@ def run_test(
     part:         what is scored; of another part than test the files lie in a folder of its name inside the run's.
     store:        where the snippets are; None: where the training found them.
     view_subsets: also score every subset of the views, where there are several.
+    carry:        let a window go on from the state in which the model left the window before; None: as the recipe says.
     repeats:      resampled test sets of the intervals.
 
     Returns what test.json holds: figures, their intervals, the tables by subject, view and class, and the calibration,
     with what validation snippets mend of it: a temperature, and thresholds of labels where a snippet may have several.
+    Of a model that labels every instant also the figures of the recordings' frames.
 
     Raises UserError when the part is empty, or the classes or the store are not those of the training.
     """
@@ -96,16 +112,23 @@ def run_test(
     dataset = SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
     dataset.reader.to(torch_device(device))
     variants = checkpoint.recipe.test_variants
-    scores = score(checkpoint, dataset, variants=variants)
+    carry = checkpoint.recipe.carry if carry is None else carry
+    scores = score(checkpoint, dataset, variants=variants, carry=carry)
     found = _figures(scores, dataset, repeats=repeats)
     found |= {"part": part, "variants": variants, "checkpoint": checkpoint.path.name, "when": now()}
-    held_out = _held_out(run, dataset, np.array(facts["split"]["rows"]["val"], np.int64), device=device)
+    frames = _frames(scores, dataset, checkpoint.recipe.reads)
+    if frames is not None:
+        several = _is_several(dataset)
+        found["frames"] = {"carry": carry, **frame_figures(frames, table, several=several, repeats=repeats)}
+    held_out = _held_out(run, dataset, np.array(facts["split"]["rows"]["val"], np.int64), device=device, carry=carry)
     calibrated = _calibration(found, scores, dataset, held_out)
     if view_subsets and len(dataset.views) > 1 and _leaves_out_views(dataset.reader):
-        found["views"] = _by_views(checkpoint, dataset, variants=variants)
+        found["views"] = _by_views(checkpoint, dataset, variants=variants, carry=carry)
     kept = run if part == "test" else Run(run.folder / part)
     _keep(kept, found, scores, dataset)
     kept.write_array("calibrated.npy", calibrated.astype(np.float32))
+    if frames is not None:
+        kept.write_table("frames.csv", frame_rows(frames, table, several=_is_several(dataset)))
     if part == "test":
         from actionprep.training.report import write_report
 
@@ -125,7 +148,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
     recipe = run.recipe
     dataset = SnippetDataset(store, table, recipe.input, views=facts["views"] or None, rows=rows)
     dataset.reader.to(torch_device(device))
-    found = _held_out(run, dataset, rows, device=device)
+    found = _held_out(run, dataset, rows, device=device, carry=recipe.carry)
     if found is None:
         raise UserError(f"{run.folder} has no val part. Train with a share for it: --val 0.15.")
     return found[1]
@@ -148,7 +171,21 @@ class _Table:
     table: SnippetTable
 
 
-def _held_out(run: Run, dataset: SnippetDataset, rows: np.ndarray, *, device: str) -> tuple[str, Scores] | None:
+def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[LabelledFrames] | None:
+    """The recordings' frames with what the model says of them; None of a model that does not label every instant."""
+    if scores.instants is None:
+        return None
+    table = dataset.table
+    times = {
+        code: frame_times(dataset.store, product, table.recordings[code], dataset.views)
+        for code in np.unique(table.recording[scores.rows]).tolist()
+    }
+    return labelled_frames(scores.instants, table, scores.rows, InstantLabels.of(table), times)
+
+
+def _held_out(
+    run: Run, dataset: SnippetDataset, rows: np.ndarray, *, device: str, carry: bool
+) -> tuple[str, Scores] | None:
     """Val as a model scores it that was not trained on it: before a refit, the best one of validation."""
     from actionprep.training.datasets import SnippetDataset
 
@@ -157,7 +194,7 @@ def _held_out(run: Run, dataset: SnippetDataset, rows: np.ndarray, *, device: st
     path = run.folder / VALIDATED
     checkpoint = load_checkpoint(path if path.exists() else run.best, device=str(torch_device(device)))
     val = SnippetDataset(dataset.store, dataset.table, rows=rows, reader=dataset.reader)
-    return checkpoint.path.name, score(checkpoint, val, variants=checkpoint.recipe.test_variants)
+    return checkpoint.path.name, score(checkpoint, val, variants=checkpoint.recipe.test_variants, carry=carry)
 
 
 def _calibration(
@@ -209,44 +246,115 @@ def _leaves_out_views(reader: ProductReader) -> bool:
     return type(reader).without_views is not ProductReader.without_views
 
 
+def _checked(score: Callable[..., Scores]) -> Callable[..., Scores]:
+    """Let scoring take no more snippets at a time than training did; tell when memory runs out, and answers that are nan."""
+
+    @functools.wraps(score)
+    def scored(checkpoint: Checkpoint, dataset: SnippetDataset, *, batch: int = 32, **options: Any) -> Scores:
+        batch = min(batch, checkpoint.recipe.batch)
+        try:
+            found = score(checkpoint, dataset, batch=batch, **options)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            device = next(checkpoint.model.parameters()).device.type
+            tries = [f"train with a smaller batch ({batch} here), which tests use too"] if batch > 1 else []
+            tries += ["test with --device cpu"] if device != "cpu" else []
+            tries += ["let the model see fewer frames or smaller pictures"]
+            raise UserError(
+                f"Out of memory on {device} while {batch} snippet{'s were' if batch > 1 else ' was'} scored at a time "
+                f"({memory.reason(error)}).\nTry one of: {'; '.join(tries)}."
+            ) from None
+        lost = found.rows[~np.isfinite(found.logits).all(axis=1)].tolist()
+        if lost:
+            table = dataset.table
+            named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in lost[:5]]
+            raise UserError(
+                f"{checkpoint.path.name} answers {len(lost)} of {len(found.rows)} snippets with what is no number: "
+                f"{'; '.join(named)}{' …' if len(lost) > 5 else ''}.\n"
+                + (
+                    "Its weights are broken: train anew, with a lower rate or optimizer.gradient_clip."
+                    if len(lost) == len(found.rows)
+                    else "Their input must hold such numbers: look at these items with 'actionprep verify'."
+                )
+            )
+        return found
+
+    return scored
+
+
+@_checked
 def score(
     checkpoint: Checkpoint,
     dataset: SnippetDataset,
     *,
     variants: int = 1,
     keep_views: Sequence[bool] | None = None,
+    carry: bool = False,
     batch: int = 32,
 ) -> Scores:
     """Score every snippet of a dataset, in order, averaged over variants; always the same.
 
     keep_views: leave the other views out.
+    carry:      a window that begins where another one of the dataset ends goes on from the state after that one.
+
+    Raises UserError when states are to be carried of a model that has none.
     """
     import torch
 
-    from actionprep.training.datasets import SnippetLoader, model_inputs, to_device
+    from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs, to_device
     from actionprep.training.losses import clip_logits
 
-    model = checkpoint.model
+    model: Any = checkpoint.model
+    recipe = checkpoint.recipe
+    if carry:
+        check_state(recipe.model)
     device = next(model.parameters()).device
     several = bool(checkpoint.card["several_labels"])
+    size = len(dataset.rows)
+    before = windows_before(dataset.table, dataset.rows) if carry else np.full(size, -1)
     logits, probabilities = [], []
-    was = dataset.variant
-    try:
-        with torch.inference_mode():
-            for variant in range(variants):
-                dataset.variant = variant
-                part = []
-                for one in SnippetLoader(dataset, batch=batch, workers=checkpoint.recipe.workers):
-                    inputs = dataset.augmented(to_device(one, device))
+    instants: dict[str, list[np.ndarray]] = {"time": [], "probabilities": [], "valid": []}
+    with torch.inference_mode():
+        for variant in range(variants):
+            states = States(before)
+            part: dict[str, list[np.ndarray]] = {"number": [], "logits": [], **{name: [] for name in instants}}
+            for turn in in_turns(before):
+                now = SnippetDataset(dataset.store, dataset.table, rows=dataset.rows[turn], reader=dataset.reader)
+                now.variant = variant
+                done = 0
+                for one in SnippetLoader(now, batch=batch, workers=recipe.workers):
+                    numbers = turn[done : done + len(one["row"])]
+                    done += len(numbers)
+                    inputs = now.augmented(to_device(one, device))
                     if keep_views is not None:
                         inputs = dataset.reader.without_views(inputs, keep_views)
-                    out = model(**model_inputs(model, inputs))
-                    part.append(clip_logits(out.float(), inputs.get("frame_valid")).cpu().numpy())
-                logits.append(np.concatenate(part))
-                probabilities.append(metrics.sigmoid(logits[-1]) if several else metrics.softmax(logits[-1]))
-    finally:
-        dataset.variant = was
-    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0), np.stack(logits))
+                    if carry:
+                        start = states.at_start_of(numbers)
+                        out, state = model.advance(**model_inputs(model, inputs), state=start)
+                        states.keep(numbers, state)
+                    else:
+                        out = model(**model_inputs(model, inputs))
+                    out, valid = out.float(), inputs.get("frame_valid")
+                    part["number"].append(numbers)
+                    part["logits"].append(clip_logits(out, valid).cpu().numpy())
+                    if recipe.targets == "frame" and keep_views is None:
+                        rows = dataset.rows[numbers].tolist()
+                        values = out.cpu().numpy()
+                        part["time"].append(dataset.reader.times(rows, now.draws(rows)))
+                        part["probabilities"].append(metrics.sigmoid(values) if several else metrics.softmax(values))
+                        there = np.ones(values.shape[:2], bool) if valid is None else valid.cpu().numpy()
+                        part["valid"].append(there)
+                states.forget(turn)
+            order = np.argsort(np.concatenate(part["number"]))
+            logits.append(np.concatenate(part["logits"])[order])
+            probabilities.append(metrics.sigmoid(logits[-1]) if several else metrics.softmax(logits[-1]))
+            for name, found in instants.items():
+                found += [np.concatenate(part[name])[order]] if part[name] else []
+    of_instants = None
+    if instants["time"]:
+        of_instants = mean_over_variants(instants["time"], instants["probabilities"], instants["valid"])
+    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0), np.stack(logits), of_instants)
 
 
 def saved_arrays(run: Run) -> dict[str, np.ndarray]:
@@ -328,7 +436,7 @@ def _by_group(group: np.ndarray, actual: np.ndarray, predicted: np.ndarray, num_
     return rows
 
 
-def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int) -> list[dict[str, Any]]:
+def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int, carry: bool) -> list[dict[str, Any]]:
     """Accuracy with each subset of the views, single views first."""
     num_views = len(dataset.views)
     sizes: Sequence[int] = range(1, num_views + 1)
@@ -339,7 +447,7 @@ def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int)
     for size in sizes:
         for chosen in itertools.combinations(range(num_views), size):
             keep = [view in chosen for view in range(num_views)]
-            scores = score(checkpoint, dataset, variants=variants, keep_views=keep)
+            scores = score(checkpoint, dataset, variants=variants, keep_views=keep, carry=carry)
             table = dataset.table
             actual = table.target[scores.rows] if several else table.label[scores.rows]
             predicted = predicted_of(scores.probabilities, several=several)

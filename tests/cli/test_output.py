@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from actionprep.api import list_formats
-from actionprep.cli import output
 from actionprep.cli.output import print_table
 
 
@@ -24,8 +23,8 @@ ROWS = [("view-transformer epochs=40 frames=32", "93.3 (88.1 to 97.2)", "3 seeds
 
 
 def printed_at(width, capsys, monkeypatch):
-    monkeypatch.setattr(output.console, "width", width)
-    out = output.print_table("", COLUMNS, ROWS, importance=("recipe", "accuracy %", "latency", "runs", "note"))
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = print_table("", COLUMNS, ROWS, importance=("recipe", "accuracy %", "latency", "runs", "note"))
     return out, capsys.readouterr().out
 
 

@@ -53,10 +53,15 @@ def test_runs_are_compared_by_folder_by_name_and_all_of_them(swept, tmp_path):
 
 
 def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
-    done = runner.invoke(app, ["compare", "sweep", "--device", "cpu", "--out", str(tmp_path / "out")])
+    words = ["compare", "sweep", "--device", "cpu", "--out", str(tmp_path / "out")]
+    done = runner.invoke(app, words, env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
     assert "Latency and clips/s of the models alone, on cpu" in done.output
     assert "M" in done.output
+    assert "No room" not in done.output
+    done = runner.invoke(app, words, env={"COLUMNS": "60"})
+    assert "No room at this width for parameters, GFLOPs, training, " in done.output
+    assert "compare.csv holds them." in done.output
 
 
 def test_a_training_that_fails_ends_with_code_1_and_its_reason(place, swept):

@@ -15,6 +15,7 @@ from actionprep.cli.prep import app
 from actionprep.datasets.pose_formats.pyskl import write_pyskl
 from actionprep.datasets.pose_layout import official_splits
 from actionprep.datasets.poses import PoseItem
+from actionprep.datasets.skeletons import skeleton
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import apply_parts
 from actionprep.datasets.study import StudySettings, init_study
@@ -283,6 +284,19 @@ def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path,
     assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
 
 
+def test_a_store_tells_the_layout_whose_file_is_elsewhere(tmp_path):
+    file = tmp_path / "lizard.toml"
+    file.write_text('joints = ["left_eye", "right_eye", "tail"]\nlimbs = [["left_eye", "tail"]]\nroot = "tail"\n')
+    np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 3, 2), 3.0), label="run")
+    study = import_poses(tmp_path / "study", [tmp_path / "a.npz"], skeleton=str(file)).study
+    layout = skeleton(str(file))
+    file.unlink()
+    poses = study.poses("a", view=0)
+    assert skeleton(poses.skeleton) == layout
+    assert skeleton(poses.skeleton).flip_order == (1, 0, 2)
+    assert poses.with_skeleton("coco17")[1].lost == ("tail",)
+
+
 def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
     path = pyskl_file(tmp_path)
     content = pickle.loads(path.read_bytes())
@@ -292,3 +306,26 @@ def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
     assert run.exit_code == 1
     told = json.loads(run.stdout)
     assert (told["recordings"], told["unreadable"], told["items made"], told["quarantined"]) == (12, 1, 11, 1)
+
+
+def test_a_file_that_changed_since_the_scan_is_not_taken_for_what_was_scanned(tmp_path):
+    path = write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
+    write_npz(tmp_path / "data" / "b.npz", made_poses(5), label="y")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    write_npz(path, made_poses(9, seed=3), label="x")
+    report = study.build("pose", overrides={"pose": {"fill": 1}})
+    assert [str(key) for key in report.built] == ["pose/b/0"]
+    [reason] = report.quarantined.values()
+    assert "has other poses of 'a', unlike when it was scanned. Run 'actionprep scan'" in reason
+    study.scan()
+    assert study.build("pose", overrides={"pose": {"fill": 1}}, retry=True).ok
+    assert study.poses("a", view=0).num_frames == 9
+
+
+def test_a_data_set_of_many_files_is_not_looked_through_for_every_item(tmp_path, monkeypatch):
+    from actionprep.pipeline.pose_backends import files
+
+    looked = []
+    monkeypatch.setattr(files, "_newest", lambda place: looked.append(place) or 1)
+    assert import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).report.ok
+    assert looked == []

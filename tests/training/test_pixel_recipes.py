@@ -219,6 +219,50 @@ def test_out_of_memory_says_what_to_change(stores, tmp_path, monkeypatch):
         fit(stores["lowres"], tiny_pixels(), tmp_path / "run", split=SPLIT, tensorboard=False)
 
 
+def test_a_test_takes_no_more_at_a_time_than_training_did_and_says_when_memory_runs_out(stores, tmp_path, monkeypatch):
+    run = fit(stores["lowres"], tiny_pixels(epochs=1, batch=2), tmp_path / "run", split=SPLIT, tensorboard=False)
+    sizes = []
+    forward = PixelClassifier.forward
+
+    def seen(self, clip, view_valid=None):
+        sizes.append(len(clip))
+        return forward(self, clip, view_valid)
+
+    monkeypatch.setattr(PixelClassifier, "forward", seen)
+    run_test(run, repeats=5)
+    assert max(sizes) == 2
+
+    def full(self, clip, view_valid=None):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(PixelClassifier, "forward", full)
+    with pytest.raises(UserError) as caught:
+        run_test(run, repeats=5)
+    assert str(caught.value) == (
+        "Out of memory on cpu while 2 snippets were scored at a time ([enforce fail] DefaultCPUAllocator: can't allocate "
+        "memory: you tried to allocate 9 bytes).\nTry one of: train with a smaller batch (2 here), which tests use too; let "
+        "the model see fewer frames or smaller pictures."
+    )
+
+
+def test_a_snippet_that_is_answered_with_no_number_is_named(stores, tmp_path, monkeypatch):
+    run = fit(stores["lowres"], tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
+    forward = PixelClassifier.forward
+
+    def broken(self, clip, view_valid=None):
+        logits = forward(self, clip, view_valid)
+        logits[1, 0] = float("nan")
+        return logits
+
+    monkeypatch.setattr(PixelClassifier, "forward", broken)
+    with pytest.raises(UserError) as caught:
+        run_test(run, repeats=5)
+    assert str(caught.value) == (
+        "best.ckpt answers 1 of 3 snippets with what is no number: s4_right_0 at 0.00 s.\nTheir input must hold such "
+        "numbers: look at these items with 'actionprep verify'."
+    )
+
+
 def test_classes_that_changed_since_the_training_are_refused(tmp_path):
     store = make_picture_store(tmp_path / "store", subjects=4)
     run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)

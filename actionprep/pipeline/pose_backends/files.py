@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.pose_formats import detect_format, item_name, read_poses, reading_options
+from actionprep.datasets.pose_layout import poses_digest
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.errors import InputProblem, UserError, nearest
 from actionprep.settings import canonical_json
@@ -154,17 +155,9 @@ def _parts(place: Path) -> list[Path]:
 
 def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any], item: str | None) -> PoseItem:
     """The one item that is meant for this view."""
-    newest = max((file.stat().st_mtime_ns for file in _parts(place)), default=0)
-    items, damaged = _read(str(place), kind, canonical_json(options), newest)
     if item is not None:
-        if item not in items:
-            if item in damaged:
-                raise damaged[item]
-            raise InputProblem(
-                f"{place} has no poses of '{item}' any more. Run 'actionprep scan' to see what it has.",
-                backend="import",
-            )
-        return items[item]
+        return _scanned_item(place, kind, options, item, json.loads(source.poses).get("digest"))
+    items, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
     mine = [one for one in items.values() if one.view in (None, source.view)]
     by_name = [one for one in mine if one.recording == source.recording]
     if len(by_name) == 1 or len(mine) == 1:
@@ -178,6 +171,32 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
         "Name the recordings alike, or give each view a file of its own with {recording} and {view} in pose.files.",
         backend="import",
     )
+
+
+def _scanned_item(place: Path, kind: str, options: dict[str, Any], item: str, digest: str | None) -> PoseItem:
+    """An item of a data set, as the scan saw it; InputProblem where the file has changed since."""
+
+    def holds(items: Mapping[str, PoseItem]) -> bool:
+        return item in items and digest in (None, poses_digest(items[item].poses))
+
+    # What was read before is good enough where it holds just this: a data set of many files is not looked through anew
+    # for every item.
+    items, damaged = _read(str(place), kind, canonical_json(options), 0) if digest is not None else ({}, {})
+    if not holds(items):
+        items, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
+    if holds(items):
+        return items[item]
+    if item in damaged:
+        raise damaged[item]
+    what = "has other poses of" if item in items else "has no poses of"
+    raise InputProblem(
+        f"{place} {what} '{item}', unlike when it was scanned. Run 'actionprep scan' to see what it has now.",
+        backend="import",
+    )
+
+
+def _newest(place: Path) -> int:
+    return max((file.stat().st_mtime_ns for file in _parts(place)), default=0)
 
 
 @lru_cache(maxsize=1)

@@ -121,6 +121,7 @@ class ClipReader(ProductReader):
     """
 
     settings: ClipSettings
+    cuts_time = False
 
     def __init__(self, settings: ClipSettings, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         super().__init__(settings, store, table, views)
@@ -153,20 +154,10 @@ class ClipReader(ProductReader):
 
         settings = self.settings
         training = draws is not None and draws.variant is None
-        variant = 0 if draws is None or draws.variant is None else draws.variant
-        jitter, rest = divmod(variant, settings.clips * settings.crops)
-        crop, clip = divmod(rest, settings.clips)
+        crop = 0 if draws is None else (draws.variant or 0) % (settings.clips * settings.crops) // settings.clips
         by = 1.0 if training else settings.test_strength
-        drawn = draws if training or (jitter and draws is not None) else None
-        frames = self._frames(rows, drawn, by, clip)
-        there = np.array([[(row, column) in self._spans for column in range(len(self.views))] for row in rows])
-        if training and settings.several_views == "each" and len(self.views) > 1:
-            assert draws is not None
-            # Of each sample one of the views that it has.
-            order = draws.uniform(shape=(len(self.views),)).numpy()
-            columns = np.where(there, order, -1.0).argmax(axis=1)[:, None]
-        else:
-            columns = np.broadcast_to(np.arange(len(self.views)), there.shape)
+        frames, columns, there = self._chosen(rows, draws)
+        drawn = self._drawn(draws)
         pictures, within = self._gather(rows, columns, frames)
         box = torch.tensor(
             [[self._region(row, int(column)) for column in of_row] for row, of_row in zip(rows, columns, strict=True)],
@@ -181,6 +172,23 @@ class ClipReader(ProductReader):
         made = self._cut(pictures, box, within, drawn, by, crop)
         # Bytes again: they cross to the device, and their rounding is the camera's.
         return {"clip": made.round_().clamp_(0, 255).to(torch.uint8), **views}
+
+    def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:
+        """(B, T) s: the frames of these clips, in the first view of a sample that there is.
+
+        Of a snippet between two frames, which shows the nearer one, its own time.
+        """
+        frames, columns, there = self._chosen(rows, draws)
+        found = np.zeros((len(rows), self.settings.frames))
+        for number, row in enumerate(rows):
+            onset, offset = float(self.table.onset[row]), float(self.table.offset[row])
+            shown = [column for column in columns[number].tolist() if there[number, column]]
+            if not shown:
+                found[number] = onset
+                continue
+            time = self._places[int(self.table.recording[row]), shown[0]].time[frames[number, shown[0]]]
+            found[number] = np.clip(time, onset, max(offset - 1e-6, onset))
+        return found
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
         if "pictures" not in batch:
@@ -245,6 +253,27 @@ class ClipReader(ProductReader):
         if not found:
             raise UserError(f"Recording '{recording}' has no {cls.product} in views {', '.join(views)} of {store.url}.")
         return min(start for start, _ in found), max(end for _, end in found)
+
+    def _drawn(self, draws: Draws | None) -> Draws | None:
+        """The random numbers, where any are drawn: in training, and in those tests that are augmented."""
+        if draws is None or draws.variant is None:
+            return draws
+        return draws if draws.variant // (self.settings.clips * self.settings.crops) else None
+
+    def _chosen(self, rows: Sequence[int], draws: Draws | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is seen of these snippets: frames (B, V, T) in the items, views (B, 1 or V), and which there are (B, V)."""
+        settings = self.settings
+        training = draws is not None and draws.variant is None
+        variant = 0 if draws is None or draws.variant is None else draws.variant
+        by = 1.0 if training else settings.test_strength
+        frames = self._frames(rows, self._drawn(draws), by, variant % settings.clips)
+        there = np.array([[(row, column) in self._spans for column in range(len(self.views))] for row in rows])
+        if training and settings.several_views == "each" and len(self.views) > 1:
+            assert draws is not None
+            # Of each sample one of the views that it has.
+            order = draws.uniform(shape=(len(self.views),)).numpy()
+            return frames, np.where(there, order, -1.0).argmax(axis=1)[:, None], there
+        return frames, np.broadcast_to(np.arange(len(self.views)), there.shape), there
 
     def _frames(self, rows: Sequence[int], draws: Draws | None, by: float, clip: int) -> np.ndarray:
         """(B, V, T) positions in the items; 0 in views that are not there."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import convert, skeleton
+from actionprep.datasets.skeletons import convert, skeleton, skeleton_of_item
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PosePlace:
             int(persons),
             int(joints),
             int(dims),
-            str(item.attributes["skeleton"]),
+            skeleton_of_item(item.attributes),
             None if size is None else (int(size[0]), int(size[1])),
         )
 
@@ -82,7 +82,7 @@ class PoseBank:
     first, count (S, V): frames of each snippet and view.
     place (U, V) float64: for each instant of a snippet (the times at which some view shows somebody) where it is among
         the frames of a view, between two of them where that view has none then; NaN where it has none near.
-    start, size (S): instants of each snippet.
+    start, size (S): instants of each snippet; time (U) float64 s: when they are.
     image_size (S, V, 2): height and width in px, 0 where not known. duration (S) s.
     """
 
@@ -93,6 +93,7 @@ class PoseBank:
     place: Tensor
     start: Tensor
     size: Tensor
+    time: Tensor
     image_size: Tensor
     duration: Tensor
 
@@ -126,6 +127,7 @@ class PoseBank:
         first, count = np.zeros((len(rows), len(views)), np.int64), np.zeros((len(rows), len(views)), np.int64)
         image_size = np.zeros((len(rows), len(views), 2), np.float32)
         instants, start, size = [np.full((1, len(views)), np.nan)], np.zeros(len(rows), np.int64), []
+        instant_times = [np.zeros(1)]
         total, total_instants = 1, 1
         held: tuple[tuple[int, str], PoseSequence] | None = None
         for at, row in enumerate(rows):
@@ -150,6 +152,7 @@ class PoseBank:
                 keypoints.append(points[:, some].swapaxes(0, 1))
                 scores.append(seen[:, some].swapaxes(0, 1))
             found = instant_places(times)
+            instant_times.append(np.unique(np.concatenate([*times, np.zeros(0)])))
             start[at] = total_instants
             size.append(len(found))
             total_instants += len(found)
@@ -167,6 +170,7 @@ class PoseBank:
             "place": np.concatenate(instants),
             "start": start,
             "size": np.array(size, np.int64),
+            "time": np.concatenate(instant_times),
             "image_size": image_size,
             "duration": (table.offset[rows] - table.onset[rows]).astype(np.float32),
         }
@@ -175,6 +179,21 @@ class PoseBank:
     def to(self, device: torch.device) -> PoseBank:
         """The same on another device."""
         return PoseBank(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+    def times(self, at: Tensor, instant: Tensor) -> Tensor:
+        """(B, T) float64 s: when fractional numbers of instants (B, T) of these snippets (B) are, linear between two.
+
+        0 of a snippet that shows nobody.
+        """
+        import torch
+
+        last = (self.size[at][:, None] - 1).clamp(min=0)
+        low = torch.minimum(instant.floor().long().clamp(min=0), last)
+        high = torch.minimum(low + 1, last)
+        some = self.size[at][:, None] > 0
+        base = torch.where(some, self.start[at][:, None], 0)
+        early, late = self.time[base + low], self.time[base + high]
+        return torch.where(some, early + (late - early) * (instant - low).clamp(0, 1), 0.0)
 
     def sample(self, at: Tensor, instant: Tensor) -> tuple[Tensor, Tensor]:
         """Joints of these snippets (B) at fractional numbers of instants (B, T): (B, V, M, T, K, C) and (B, V, M, T, K).
@@ -253,7 +272,7 @@ def _read(store: Store, recording: str, view: str, layout: str, min_score: float
     points, score = item["keypoints"][:], item["score"][:]
     ids = np.asarray(item["track_id"][:], np.int64) if "track_id" in item else np.full(score.shape[:2], -1, np.int64)
     score = np.where(np.isfinite(score) & np.isfinite(points).all(-1) & (score >= min_score), score, 0)
-    source = str(item.attributes["skeleton"])
+    source = skeleton_of_item(item.attributes)
     if skeleton(source).name != skeleton(layout).name:
         points, score, _ = convert(points, score, source, layout)
     points = np.where((score > 0)[..., None], points, 0).astype(np.float32)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.skeletons import skeleton_of_item
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class StoredVolumes:
                 this = _Kind(
                     tuple(item["volume"].shape[1:]),
                     tuple(attributes["channels"]),
-                    str(attributes["skeleton"]),
+                    skeleton_of_item(attributes),
                     str(attributes["kind"]),
                 )
                 where = f"heatmaps/{table.recordings[code]}/{view}"

@@ -39,6 +39,7 @@ class ProductReader(ABC):
     Settings:  its settings, a subclass of InputSettings.
     in_memory: True: everything needed is held (on the device, where it fits) and `read` takes whole batches; False:
         `read` is called with one row at a time in the loader's workers, and `collate` joins the samples.
+    cuts_time: `cut` replaces a span of time, and with it the labels of its instants; False: it cuts all instants alike.
 
     store, table, views: what to read; every row of the table may be asked for. Views stand in this order on the view
     axis of what `read` gives; a snippet without one of them has that view masked.
@@ -47,6 +48,7 @@ class ProductReader(ABC):
     product: ClassVar[str]
     Settings: ClassVar[type[InputSettings]]
     in_memory: bool = False
+    cuts_time: ClassVar[bool] = True
 
     def __init__(self, settings: Any, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         self.settings = settings
@@ -62,8 +64,21 @@ class ProductReader(ABC):
         (other crops, other sampling times) come through `draws.variant`.
         """
 
+    def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:
+        """(B, T) float64 s on the recordings' clocks: the instants that `read` shows with fresh draws of the same numbers.
+
+        Raises UserError where an input does not know them.
+        """
+        raise UserError(
+            f"The input '{self.product}' does not know when the instants of its samples are, so they cannot have labels of "
+            "their own. Train on the labels of whole snippets: --set targets=snippet."
+        )
+
     def augment(self, batch: Batch, draws: Draws) -> Batch:
-        """The batch changed at random, on its device; the base leaves it as it is."""
+        """The batch changed at random, on its device; the base leaves it as it is.
+
+        Where instants move, their labels `frame_target` (B, T, C) and `frame_known` (B, T) move with them, if there.
+        """
         return batch
 
     def mirrored(self, draws: Draws) -> Tensor:

@@ -123,7 +123,9 @@ def recipes_of(settings: FusionInput) -> list[Recipe]:
     """The recipes that are joined; raises UserError when one is a fusion itself."""
     from actionprep.training.recipes import find_recipe
 
-    found = [find_recipe(name) for name in settings.recipes]
+    # A fusion answers once a snippet, whatever its parts learn by themselves.
+    alike = {"targets": "snippet", "carry": False, "monitor": "val_loss"}
+    found = [find_recipe(name).changed(alike) for name in settings.recipes]
     for one in found:
         if one.product == FusionReader.product:
             raise UserError(f"The recipe '{one.name}' is a fusion itself: name its recipes instead.")

@@ -13,7 +13,7 @@ from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
 from actionprep.training.inputs._stored_volumes import StoredVolumes
-from actionprep.training.inputs.base import Batch
+from actionprep.training.inputs.base import Batch, ProductReader
 from actionprep.training.inputs.pose import PoseSamples, PoseSampling, frames_end
 from actionprep.training.joint_augmentation import body_frame
 
@@ -149,6 +149,10 @@ class HeatmapsReader(PoseSamples):
         # What is drawn changes joints: `augment` renders them.
         return {**batch, "keypoints": points.flatten(1, 2), "score": score.flatten(1, 2)}
 
+    def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:  # noqa: D102
+        # Each view of stored volumes gives the frame that lies at one share of its own.
+        return ProductReader.times(self, rows, draws) if self._stored is not None else super().times(rows, draws)
+
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
         if self._stored is not None:
             return batch
@@ -201,7 +205,7 @@ class HeatmapsReader(PoseSamples):
                 'poses: input.source = "pose".'
             )
         self._stored = StoredVolumes(store, table, views)
-        self._mirror, self._bank, self.in_memory = None, None, False
+        self._mirror, self._bank, self._latest, self.in_memory = None, None, None, False
 
     def _read_stored(self, stored: StoredVolumes, rows: Sequence[int], draws: Draws | None) -> Batch:
         import torch

@@ -14,7 +14,14 @@ from actionprep.settings import option
 from actionprep.training.draws import Draws
 from actionprep.training.inputs._pose_bank import PoseBank, PosePlace, pose_places
 from actionprep.training.inputs.base import Batch, ProductReader, mirrored_codes
-from actionprep.training.joint_augmentation import JointAugmentation, augment_joints, body_frame, mirror
+from actionprep.training.joint_augmentation import (
+    JointAugmentation,
+    augment_joints,
+    body_frame,
+    drawn_shift,
+    mirror,
+    shifted_places,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +86,7 @@ class PoseSamples(ProductReader):
         self.dims = some[0].dims
         self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
         self._bank: PoseBank | None = None
+        self._latest: tuple[tuple[int, ...], PoseBank] | None = None
         self.in_memory = self._estimated_bytes() <= settings.memory * 2**30
         if self.in_memory:
             self._bank = self._load(np.arange(len(table)))
@@ -87,6 +95,7 @@ class PoseSamples(ProductReader):
         """Joints changed and finished on their device: mirrored alone in test variants."""
         points, score = self._by_view(batch)
         if draws.variant is None:
+            batch = {**batch, **self._shifted_labels(batch, draws)}
             points, score = augment_joints(points, score, self.layout, self.settings, draws, self.mirrored(draws))
         elif self._is_mirrored_variant(draws.variant):
             import torch
@@ -95,6 +104,12 @@ class PoseSamples(ProductReader):
             points, score = mirror(points, score, self.layout, everyone)
         rest = {name: values for name, values in batch.items() if name not in ("keypoints", "score", "frame_valid")}
         return {**rest, **self._finished(points, score, batch, draws)}
+
+    def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:
+        """(B, T) s: the instants of these snippets, between two frames where joints are interpolated."""
+        bank, at = self._bank_of(rows)
+        found: np.ndarray = bank.times(at, self._instants(bank.size[at], draws)).cpu().numpy()
+        return found
 
     def mirrored(self, draws: Draws) -> Tensor:
         """(B,) bool: which samples of these draws are mirrored."""
@@ -132,15 +147,35 @@ class PoseSamples(ProductReader):
 
     def _sampled(self, rows: Sequence[int], draws: Draws | None) -> tuple[Tensor, Tensor, PoseBank, Tensor]:
         """Joints (B, V, M, T, K, C) and scores (B, V, M, T, K) of these rows; the bank and their rows in it."""
-        import torch
-
-        bank, at = self._bank, torch.as_tensor(np.asarray(rows, np.int64))
-        if bank is None:
-            bank = self._load(np.asarray(rows, np.int64))
-            at = torch.arange(len(at))
-        at = at.to(bank.score.device)
+        bank, at = self._bank_of(rows)
         points, score = bank.sample(at, self._instants(bank.size[at], draws))
         return points, score, bank, at
+
+    def _bank_of(self, rows: Sequence[int]) -> tuple[PoseBank, Tensor]:
+        """What is held of these rows, or what was read of them last, or what is read now; and where they are in it."""
+        import torch
+
+        at = torch.as_tensor(np.asarray(rows, np.int64))
+        if self._bank is not None:
+            return self._bank, at.to(self._bank.score.device)
+        wanted = tuple(at.tolist())
+        if self._latest is None or self._latest[0] != wanted:
+            self._latest = wanted, self._load(np.asarray(rows, np.int64))
+        return self._latest[1], torch.arange(len(at))
+
+    def _shifted_labels(self, batch: Batch, draws: Draws) -> Batch:
+        """Labels of instants that move along time with their joints."""
+        if "frame_target" not in batch or not self.settings.temporal_shift:
+            return {}
+        # The shift is the first that joints draw of these numbers.
+        fresh = Draws(draws.seed, draws.epoch, draws.rows, variant=draws.variant)
+        by = drawn_shift(self.settings.temporal_shift, fresh).to(batch["frame_target"].device)
+        at = shifted_places(batch["frame_target"].shape[1], by)
+        target = batch["frame_target"]
+        return {
+            "frame_target": target.gather(1, at[..., None].expand_as(target)),
+            "frame_known": batch["frame_known"].gather(1, at),
+        }
 
     def _instants(self, size: Tensor, draws: Draws | None) -> Tensor:
         """(B, T) fractional numbers of instants, of snippets that have so many (B)."""
@@ -204,6 +239,12 @@ class PoseReader(PoseSamples):
         points, score, bank, at = self._sampled(rows, draws)
         points = normalised(points, score, self.settings.normalise)
         return {**self._finished(points, score, {}, draws), "duration": bank.duration[at]}
+
+    def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
+        """A span of time of each sample replaced, of all its persons; see the base."""
+        joints = {name: batch[name].transpose(1, 2) for name in ("keypoints", "score")}
+        mixed, stayed = super().cut({**batch, **joints}, partner, share, draws)
+        return {**mixed, **{name: mixed[name].transpose(1, 2) for name in joints}}, stayed
 
     def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:  # noqa: D102
         import torch

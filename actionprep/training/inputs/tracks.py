@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -29,6 +29,11 @@ class TracksInput(InputSettings):
     frames: int = option(32, "Instants of a snippet that the model sees, evenly spaced.", ge=1)
     points: int = option(128, "Points taken of each window, spread over all that it has.", ge=1)
     overlap: int = option(2, "Windows that are looked at for each instant, where so many cover it.", ge=1)
+    region: Literal["snippet", "recording"] = option(
+        "snippet",
+        "What positions are relative to: the moving region of the snippet; or that of its whole recording, which windows "
+        "in a row have in common, as carry wants it.",
+    )
     shift: float = option(0.15, "Largest shift, in half heights of the moving region.", ge=0)
     scale: float = option(0.2, "Largest change of size, as a share.", ge=0, lt=1)
     rotation: float = option(0.15, "Largest rotation in the picture, in rad.", ge=0)
@@ -55,8 +60,8 @@ class TracksReader(ProductReader):
     duration    (B) float32              seconds
 
     N is overlap · points: for each instant the points of up to `overlap` windows that cover it, of each window the
-    same ones at all instants. The moving region of a snippet in a view is where its visible points are: the middle 96 %
-    of their x and of their y.
+    same ones at all instants. The moving region of a snippet, or of a recording, in a view is where its visible points
+    are: the middle 96 % of their x and of their y.
     """
 
     product = "tracks"
@@ -74,21 +79,27 @@ class TracksReader(ProductReader):
         ]
         self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
         self._bank: _Bank | None = None
+        self._regions: dict[tuple[int, str], _Region] = {}
         self._device: Any = None
         self.in_memory = self._estimated_bytes() <= settings.memory * 2**30
         if self.in_memory:
-            self._bank = _Bank.load(store, table, self.views, self._place, np.arange(len(table)), settings)
+            self._bank = self._load(np.arange(len(table)))
 
     def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:  # noqa: D102
         import torch
 
         bank, at = self._bank, torch.as_tensor(np.asarray(rows, np.int64))
         if bank is None:
-            bank = _Bank.load(
-                self.store, self.table, self.views, self._place, np.asarray(rows, np.int64), self.settings
-            )
+            bank = self._load(np.asarray(rows, np.int64))
             at = torch.arange(len(at))
         return _gather(bank, at.to(bank.xy.device), self.settings, draws, self._strength(draws))
+
+    def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:
+        """(B, T) s: the instants of these snippets; what is seen there is the nearest frame of each view and window."""
+        at = np.asarray(rows, np.int64)
+        onset, offset = self.table.onset[at][:, None], self.table.offset[at][:, None]
+        share = instants(len(at), self.settings, draws, self._strength(draws)).double().numpy()
+        return onset + share * (offset - onset)
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
         import torch
@@ -184,6 +195,27 @@ class TracksReader(ProductReader):
             return 0.0
         return 1.0 if draws.variant is None else self.settings.test_strength
 
+    def _load(self, rows: np.ndarray) -> _Bank:
+        regions = None
+        if self.settings.region == "recording":
+            regions = np.array(
+                [[self._whole_region(int(code), view) for view in self.views] for code in self.table.recording[rows]]
+            )
+        return _Bank.load(self.store, self.table, self.views, self._place, rows, regions)
+
+    def _whole_region(self, code: int, view: str) -> _Region:
+        """The moving region of a recording in a view, whichever of its snippets are read."""
+        if (code, view) not in self._regions:
+            place = self._place[code].get(view)
+            points = np.zeros((0, 2), np.float32)
+            if place is not None:
+                windows = _read_windows(
+                    self.store.item("tracks", self.table.recordings[code], view), 0, place.num_windows
+                )
+                points = windows.xy[windows.seen]
+            self._regions[code, view] = _region(points)
+        return self._regions[code, view]
+
     def _estimated_bytes(self) -> int:
         total = 0
         for views in self._place:
@@ -241,9 +273,12 @@ class _Bank:
         views: Sequence[str],
         places: Sequence[dict[str, _Place]],
         rows: np.ndarray,
-        settings: TracksInput,
+        regions: np.ndarray | None = None,
     ) -> Self:
-        """Read the windows that these snippets touch, each once."""
+        """Read the windows that these snippets touch, each once.
+
+        regions (S, V, 3): middle and half height that positions are relative to; None: of each snippet its own.
+        """
         import torch
 
         ranges = np.zeros((len(rows), len(views), 2), np.int64)
@@ -274,7 +309,8 @@ class _Bank:
         ).reshape(len(rows), len(views))
         counts = ranges[..., 1] - ranges[..., 0]
         firsts = np.where(counts > 0, ranges[..., 0] + offsets, 0)
-        centre, half_height = _regions(windows, firsts, counts, table.onset[rows], table.offset[rows])
+        if regions is None:
+            regions = _regions(windows, firsts, counts, table.onset[rows], table.offset[rows])
         arrays = {
             "xy": windows.xy,
             "velocity": windows.velocity,
@@ -284,8 +320,8 @@ class _Bank:
             "interval": windows.interval,
             "first": firsts,
             "count": counts,
-            "centre": centre,
-            "half_height": half_height,
+            "centre": regions[..., :2].astype(np.float32),
+            "half_height": regions[..., 2].astype(np.float32),
             "onset": table.onset[rows],
             "offset": table.offset[rows],
         }
@@ -407,23 +443,31 @@ def velocities(xy: np.ndarray, is_visible: np.ndarray, time: np.ndarray) -> tupl
     return total / np.maximum(count, 1)[..., None], count > 0
 
 
+_Region = tuple[float, float, float]
+"""x and y of the middle of a moving region, and its half height, in px."""
+
+
 def _regions(
     windows: _Windows, first: np.ndarray, count: np.ndarray, onset: np.ndarray, offset: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Middle (S, V, 2) and half height (S, V) of where the visible points of each snippet are."""
-    centre = np.zeros((*first.shape, 2), np.float32)
-    half_height = np.ones(first.shape, np.float32)
+) -> np.ndarray:
+    """(S, V, 3) where the visible points of each snippet are."""
+    found = np.zeros((*first.shape, 3))
     for snippet, view in np.ndindex(*first.shape):
         some = slice(first[snippet, view], first[snippet, view] + count[snippet, view])
         time = windows.time[some]
         inside = (time >= onset[snippet]) & (time < offset[snippet])
-        points = windows.xy[some][windows.seen[some] & inside[..., None]]
-        if len(points):
-            # The ends are cut off so that a few stray points do not decide.
-            low, high = np.percentile(points[:: max(1, len(points) // 8192)], [2, 98], axis=0)
-            centre[snippet, view] = (low + high) / 2
-            half_height[snippet, view] = max((high[1] - low[1]) / 2, (high[0] - low[0]) / 4, 4.0)
-    return centre, half_height
+        found[snippet, view] = _region(windows.xy[some][windows.seen[some] & inside[..., None]])
+    return found
+
+
+def _region(points: np.ndarray) -> _Region:
+    """The middle 96 % of points (n, 2); without any a region of half height 1 about the origin."""
+    if not len(points):
+        return 0.0, 0.0, 1.0
+    # The ends are cut off so that a few stray points do not decide.
+    low, high = np.percentile(points[:: max(1, len(points) // 8192)], [2, 98], axis=0)
+    x, y = (low + high) / 2
+    return float(x), float(y), float(max((high[1] - low[1]) / 2, (high[0] - low[0]) / 4, 4.0))
 
 
 def _gather(bank: _Bank, at: Tensor, settings: TracksInput, draws: Draws | None, by: float) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import pickle
 import re
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.training.models.i3d import I3D
 from actionprep.training.models.motionbert import HeatmapMotionBERT, MotionBERT
+from actionprep.training.models.pixels import bare
 from actionprep.training.models.poseconv3d import PoseConv3D
 from actionprep.training.models.timesformer import TimeSformer
 from actionprep.training.models.tokens import resize_space, resize_space_time, resize_time
@@ -111,9 +113,11 @@ def load_checkpoint(
 def published_state(model: nn.Module, *, family: str) -> State:
     """The model's weights under the keys of a published family, for other people's code.
 
+    A model that stands behind what turns stored bytes into its values is written without that.
+
     Raises UserError where the family has no way back or is another model's.
     """
-    chosen = _named(family)
+    chosen, model = _named(family), bare(model)
     if not isinstance(model, chosen.model) or chosen.to_theirs is None:
         raise UserError(
             f"A {type(model).__name__} cannot be written as '{family}'. Families that it can be written as: "
@@ -471,7 +475,8 @@ def _read(path: Path) -> Any:
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read as safetensors: {error}. Download it again.") from None
     try:
-        with torch.serialization.safe_globals(_numpy_numbers()):
+        # Trainers leave their command line beside the weights, as VideoMAE's does: a name with values, which runs nothing.
+        with torch.serialization.safe_globals([*_numpy_numbers(), argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]

@@ -61,6 +61,8 @@ class ModelCard:
     is ours. build: "module:callable" that takes num_classes and sizes; sizes: the settings that make the preset.
     pixels: how a model that sees pixels wants them. faults_fixed: what the original gets wrong and this does not.
     passes_on: "module:callable" to which the builder hands settings of **kwargs.
+    labels_frames: whether it gives logits of every instant: always, or asked by its setting per_frame. keeps_state:
+    whether it can go on from where it was (`advance` takes and gives a state).
     """
 
     name: str
@@ -74,6 +76,8 @@ class ModelCard:
     pixels: PixelInput | None = None
     faults_fixed: tuple[str, ...] = ()
     passes_on: str | None = None
+    labels_frames: Literal["never", "always", "asked"] = "never"
+    keeps_state: bool = False
 
     @property
     def shape_text(self) -> str:
@@ -532,6 +536,8 @@ register(
         f"{_FURNITURE}, LSTM",
         f"{_HERE}.track_lstm:TrackLstm",
         faults_fixed=_LSTM_FAULTS,
+        labels_frames="always",
+        keeps_state=True,
     )
 )
 register(
@@ -545,6 +551,8 @@ register(
         f"{_HERE}.track_lstm:TrackLstm",
         MappingProxyType({"encoder": "cnn"}),
         faults_fixed=(*_LSTM_FAULTS, "the residual blocks have their skip"),
+        labels_frames="always",
+        keeps_state=True,
     )
 )
 

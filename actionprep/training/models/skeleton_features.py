@@ -81,3 +81,10 @@ def merge_persons(encoded: Tensor, score: Tensor) -> Tensor:
     present = (score > 0).any(-1).any(-1)
     present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
     return encoded.masked_fill(~present[..., None], -torch.inf).amax(1)
+
+
+def merge_persons_by_instant(encoded: Tensor, score: Tensor) -> Tensor:
+    """The same at every instant by itself: encoded (B, M, T, F), score (B, M, T, K) → (B, T, F)."""
+    batch = encoded.shape[0]
+    apart, seen = (one.transpose(1, 2).flatten(0, 1) for one in (encoded, score))
+    return merge_persons(apart, seen[:, :, None]).unflatten(0, (batch, -1))

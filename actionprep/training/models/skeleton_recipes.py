@@ -20,6 +20,7 @@ register(
         "ours: temporal convolutions on joints, velocities, bones and distances",
         f"{_HERE}.skeleton_tcn:SkeletonTCN",
         MappingProxyType({"layout": "coco17", "dims": 2}),
+        labels_frames="asked",
     )
 )
 register(
@@ -32,6 +33,7 @@ register(
         "ours: a transformer over frames, on the features of the skeleton TCN",
         f"{_HERE}.skeleton_transformer:SkeletonTransformer",
         MappingProxyType({"layout": "coco17", "dims": 2}),
+        labels_frames="asked",
     )
 )
 register(
@@ -196,9 +198,9 @@ recipes.register(
 _MILD = {
     "sampling": "smooth",
     "time_warp": 0.4,
-    "padding": 0.1,
-    "crop_area": [0.64, 1.0],
-    "crop_aspect": 1.18,
+    "reach": 2.2,
+    "crop_area": [0.7, 1.0],
+    "crop_aspect": 1.1,
     "rotation": 0.2,
     "turn": 0.2,
     "scale": 0.08,
@@ -220,7 +222,7 @@ recipes.register(
     refit=True,
     tables={
         **_SMALL_TABLES,
-        "input": {**_MILD, "frames": 24, "size": [24, 24]},
+        "input": {**_MILD, "frames": 24, "size": [24, 24], "crop_area": [0.8, 1.0], "shift": 0.1},
         "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01},
     },
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actionprep.datasets.skeletons import Skeleton
-from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons
+from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons, merge_persons_by_instant
 
 
 class _Block(nn.Module):
@@ -35,12 +35,22 @@ class SkeletonTCN(nn.Module):
     keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes). Persons are encoded one by one with the
     same weights and merged by maximum over those that are present. Without a score,
     joints at the origin are missing.
+
+    per_frame: logits of every instant instead, (B, T, num_classes), each from what is near it.
     """
 
     def __init__(
-        self, num_classes: int, layout: str | Skeleton, dims: int, *, width: int = 96, dropout: float = 0.3
+        self,
+        num_classes: int,
+        layout: str | Skeleton,
+        dims: int,
+        *,
+        width: int = 96,
+        dropout: float = 0.3,
+        per_frame: bool = False,
     ) -> None:
         super().__init__()
+        self.per_frame = per_frame
         self.features = SkeletonFeatures(layout, dims)
         self.enter = nn.Sequential(
             nn.BatchNorm1d(self.features.num_features),
@@ -54,7 +64,7 @@ class SkeletonTCN(nn.Module):
             _Block(width, 2 * width, 1, dropout),
             _Block(2 * width, 2 * width, 2, dropout),
         )
-        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(4 * width, num_classes))
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(2 * width if per_frame else 4 * width, num_classes))
 
     def forward(self, keypoints: Tensor, score: Tensor | None = None) -> Tensor:
         """See the class."""
@@ -62,5 +72,7 @@ class SkeletonTCN(nn.Module):
             score = (keypoints != 0).any(-1).to(keypoints.dtype)
         batch, persons = keypoints.shape[:2]
         x = self.blocks(self.enter(self.features(keypoints, score).flatten(0, 1)))
+        if self.per_frame:
+            return self.head(merge_persons_by_instant(x.transpose(1, 2).unflatten(0, (batch, persons)), score))
         pooled = torch.cat([x.mean(-1), x.amax(-1)], -1).unflatten(0, (batch, persons))
         return self.head(merge_persons(pooled, score))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from actionprep.datasets.skeletons import Skeleton
-from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons
+from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons, merge_persons_by_instant
 
 
 class SkeletonTransformer(nn.Module):
@@ -16,6 +16,8 @@ class SkeletonTransformer(nn.Module):
     two neighbours make a token; learned positions tell the order; pre-norm blocks; mean and maximum over time. Persons
     are encoded one by one with the same weights and merged by maximum over those that are present. Without a score,
     joints at the origin are missing.
+
+    per_frame: logits of every instant instead, (B, T, num_classes).
     """
 
     def __init__(
@@ -29,8 +31,10 @@ class SkeletonTransformer(nn.Module):
         heads: int = 4,
         dropout: float = 0.2,
         max_frames: int = 128,
+        per_frame: bool = False,
     ) -> None:
         super().__init__()
+        self.per_frame = per_frame
         self.features = SkeletonFeatures(layout, dims)
         self.enter = nn.Sequential(
             nn.BatchNorm1d(self.features.num_features),
@@ -44,7 +48,7 @@ class SkeletonTransformer(nn.Module):
             width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
         )
         self.encoder = nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
-        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(2 * width, num_classes))
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(width if per_frame else 2 * width, num_classes))
 
     def forward(self, keypoints: Tensor, score: Tensor | None = None) -> Tensor:
         """See the class."""
@@ -53,5 +57,7 @@ class SkeletonTransformer(nn.Module):
         batch, persons, frames = keypoints.shape[:3]
         tokens = self.enter(self.features(keypoints, score).flatten(0, 1)).transpose(1, 2)
         tokens = self.encoder(tokens + self.positions[:, :frames])
+        if self.per_frame:
+            return self.head(merge_persons_by_instant(tokens.unflatten(0, (batch, persons)), score))
         pooled = torch.cat([tokens.mean(1), tokens.amax(1)], -1).unflatten(0, (batch, persons))
         return self.head(merge_persons(pooled, score))

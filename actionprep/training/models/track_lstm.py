@@ -81,7 +81,7 @@ class TrackLstm(nn.Module):
         """Label a recording's next frames: logits (B, T, num_classes) and the state after each last valid frame.
 
         state: what the call before returned, or None at a recording's start. Frames in chunks give what they give at
-        once.
+        once. Those that are not valid have logits of zero and leave the state as it is, wherever they stand.
         """
         x = self._encode(xy, valid)
         batch, frames, _ = x.shape
@@ -91,13 +91,18 @@ class TrackLstm(nn.Module):
         if frame_valid is None:
             out, (h, c) = self.lstm(x, tuple(state))
             return self.head(out), LstmState(h, c)
+        # Instants without a frame are stepped over, wherever they stand: valid ones come first, and go back afterwards.
+        order = torch.argsort(~frame_valid, dim=1, stable=True)
         lengths = frame_valid.sum(1)
+        x = x.gather(1, order.unsqueeze(-1).expand_as(x))
         packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         packed, (h, c) = self.lstm(packed, tuple(state))
         out, _ = pad_packed_sequence(packed, batch_first=True, total_length=frames)
-        logits = self.head(out).masked_fill(~frame_valid.unsqueeze(-1), 0.0)
+        logits = self.head(out)
+        logits = logits.gather(1, order.argsort(1).unsqueeze(-1).expand_as(logits))
         moved = (lengths > 0).view(1, batch, 1)
-        return logits, LstmState(torch.where(moved, h, state.hidden), torch.where(moved, c, state.cell))
+        state = LstmState(torch.where(moved, h, state.hidden), torch.where(moved, c, state.cell))
+        return logits.masked_fill(~frame_valid.unsqueeze(-1), 0.0), state
 
     def _encode(self, xy: Tensor, valid: Tensor | None) -> Tensor:
         _, _, views, points, _ = xy.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tiny_models import tiny
 from actionprep.errors import UserError
 from actionprep.training.models.checkpoints import FAMILIES, load_checkpoint, published_state
 from actionprep.training.models.i3d import I3D
-from actionprep.training.models.registry import build_model
+from actionprep.training.models.pixels import PixelClassifier
+from actionprep.training.models.registry import HALF, build_model
 from actionprep.training.models.timesformer import TimeSformer
 
 
@@ -418,6 +420,14 @@ def test_a_file_that_would_run_code_is_not_opened(tmp_path: Path):
         load_checkpoint(tiny("timesformer")[0], path)
 
 
+def test_the_command_line_that_a_trainer_left_beside_the_weights_does_no_harm(tmp_path: Path):
+    told = {"model": official_timesformer(), "args": argparse.Namespace(lr=1e-4, output_dir="out", views=[1, 2])}
+    assert load_checkpoint(tiny("timesformer")[0], saved(tmp_path, told), echo=None).complete
+    told["args"].output_dir = Path("out")
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+        load_checkpoint(tiny("timesformer")[0], saved(tmp_path, told, "other.pyth"), echo=None)
+
+
 def test_a_torn_file_is_told(tmp_path: Path):
     path = saved(tmp_path, official_timesformer())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -506,6 +516,14 @@ def test_strict_loading_wants_everything_but_the_head(tmp_path: Path):
     del state["model.norm.bias"]
     with pytest.raises(UserError, match=r"strict loading was asked for[\s\S]*fresh     norm.bias"):
         load_checkpoint(tiny("timesformer")[0], saved(tmp_path, state), strict=True, echo=None)
+
+
+def test_a_trained_model_of_pictures_goes_back_without_what_stands_before_it():
+    model, _ = tiny("timesformer")
+    trained = PixelClassifier(model, HALF)
+    found, expected = (published_state(one, family="timesformer-transformers") for one in (trained, model))
+    assert found.keys() == expected.keys()
+    assert "timesformer.embeddings.cls_token" in found
 
 
 def test_a_way_back_that_does_not_exist_is_told():

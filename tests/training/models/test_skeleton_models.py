@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actionprep.datasets.skeletons import skeleton
+from actionprep.training.models.registry import build_model
 from actionprep.training.models.skeleton_features import SkeletonFeatures
 from actionprep.training.models.skeleton_tcn import SkeletonTCN
 from actionprep.training.models.skeleton_transformer import SkeletonTransformer
@@ -111,3 +112,31 @@ def test_without_a_score_joints_at_the_origin_are_missing(model):
     score[:, 1, 3:6, 2:4] = 0
     keypoints = keypoints * (score > 0)[..., None]
     assert torch.equal(net(keypoints), net(keypoints, (score > 0).float()))
+
+
+@pytest.mark.parametrize("name", ["skeleton-tcn", "skeleton-transformer"])
+def test_asked_for_every_instant_a_model_labels_each_by_the_persons_that_are_there(name):
+    torch.manual_seed(0)
+    model = build_model(name, num_classes=3, layout="coco17", dims=2, per_frame=True).eval()
+    keypoints, score = torch.randn(2, 2, 30, 17, 2), torch.ones(2, 2, 30, 17)
+    with torch.no_grad():
+        logits = model(keypoints, score)
+        assert logits.shape == (2, 30, 3)
+        # Who comes first does not matter, and who is not there says nothing.
+        torch.testing.assert_close(model(keypoints.flip(1), score.flip(1)), logits, atol=1e-5, rtol=1e-4)
+        alone = model(keypoints[:, :1], score[:, :1])
+        assert (alone - logits).abs().max() > 1e-3
+        score[:, 1], keypoints[:, 1] = 0, 0
+        torch.testing.assert_close(model(keypoints, score), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_an_instant_of_the_tcn_is_labelled_by_what_is_near_it():
+    torch.manual_seed(0)
+    model = build_model("skeleton-tcn", num_classes=3, layout="coco17", dims=2, per_frame=True).eval()
+    keypoints, score = torch.randn(1, 1, 60, 17, 2), torch.ones(1, 1, 60, 17)
+    other = keypoints.clone()
+    other[:, :, 40:] = torch.randn(1, 1, 20, 17, 2)
+    with torch.no_grad():
+        change = (model(keypoints, score) - model(other, score)).abs().amax((0, 2))
+    # Normalisation, which is the sample's, reaches further.
+    assert float(change[:27].max()) < 0.2 * float(change[40:].max())

@@ -1,0 +1,36 @@
+"""`actiontrain test` with a run that labels every instant."""
+
+import json
+
+import pytest
+from frame_fakes import frame_recipe, make_changing_store
+from typer.testing import CliRunner
+
+from actionprep.cli.train import app
+from actionprep.training.fit import fit
+from actionprep.training.parts import SplitChoice
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    split = SplitChoice(train=("0", "1", "2", "3"), val=("4",), test=("5",))
+    store = make_changing_store(folder / "store")
+    return fit(store, frame_recipe(epochs=1), folder / "run", split=split, tensorboard=False, device="cpu")
+
+
+def test_the_figures_of_frames_are_printed_below_those_of_snippets(run):
+    done = runner.invoke(app, ["test", str(run.folder)])
+    assert done.exit_code == 0, done.output
+    assert "And on their 60 frames" in done.output
+    assert "segment f1 25" in done.output
+    assert (run.folder / "frames.csv").read_text().startswith("recording,time,actual,predicted,probability\n")
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_state_is_carried_when_it_is_asked_for(run, carry):
+    done = runner.invoke(app, ["test", str(run.folder), "--carry" if carry else "--no-carry", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["frames"]["carry"] is carry

@@ -1,0 +1,348 @@
+"""Labels of every instant: of the times that samples show, through mixing, mirroring, training and resuming."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from frame_fakes import SECONDS, frame_recipe, make_changing_store, motions_of, put_table
+from picture_fakes import write_lowres
+from pose_fakes import CLASSES, one_recording
+from study_fakes import view
+from training_fakes import FPS, MOTIONS, make_store, table_of, tiny_recipe, write_snippets
+
+from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.segments import Segment
+from actionprep.datasets.snippets import LabelRule, make_snippets
+from actionprep.datasets.splits import SplitAssignment
+from actionprep.datasets.store import Store
+from actionprep.errors import UserError
+from actionprep.training.checkpoints import load_checkpoint, read_safely
+from actionprep.training.datasets import SnippetDataset, read_table
+from actionprep.training.draws import Draws
+from actionprep.training.fit import first_task, fit
+from actionprep.training.inputs.lowres import LowresInput
+from actionprep.training.inputs.pose import PoseInput
+from actionprep.training.inputs.tracks import TracksInput
+from actionprep.training.losses import ClassificationLoss, batch_loss
+from actionprep.training.parts import Parts, SplitChoice
+from actionprep.training.predict import predict
+from actionprep.training.recipes import LossSettings, Recipe, find_recipe
+from actionprep.training.test import run_test
+
+QUIET = {"tensorboard": False, "device": "cpu"}
+SPLIT = SplitChoice(train=("0", "1", "2", "3"), val=("4",), test=("5",))
+STILL = {"scale": 0.0, "bones": 0.0, "noise": 0.0, "joint_dropout": 0.0, "rotation": 0.0, "view_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return make_changing_store(tmp_path_factory.mktemp("frames") / "store", stride_s=0.5)
+
+
+def label_at(segments: tuple[Segment, ...], time: float, otherwise: str) -> str:
+    for one in segments:
+        if one.onset <= time < one.offset:
+            return one.label
+    return otherwise
+
+
+# Touching segments and a gap, of a recording of 6 s.
+SEGMENTS = (Segment(0.4, 1.9, CLASSES[0]), Segment(1.9, 3.3, CLASSES[1]), Segment(4.2, 6.0, CLASSES[2]))
+
+
+def with_segments(store: Store, *, fps: float = FPS) -> Store:
+    """Windows of 2 s over SEGMENTS, of recording a."""
+    study = Catalogue((Recording("a", subject="1"),), (view("a", seconds=SECONDS, fps=fps),), {"a": SEGMENTS})
+    put_table(store, make_snippets(study, LabelRule(threshold=0.0, background="rest"), length_s=2.0, stride_s=0.5))
+    return store
+
+
+@pytest.mark.parametrize("options", [
+    {"sampling": "smooth", "crop": 0.4, "time_warp": 0.6},
+    {"sampling": "segments"},
+    {"sampling": "smooth", "temporal_shift": 4, "crop": 0.3},
+    {"sampling": "segments", "memory": 1e-9},
+])  # fmt: skip
+def test_poses_that_are_cut_warped_and_shifted_have_the_labels_of_the_times_that_they_show(tmp_path, options):
+    # Every joint stands at the number of its frame, so that what is shown tells the time.
+    frames = int(SECONDS * FPS)
+    points = np.ones((frames, 1, 17, 2)) * (np.arange(frames) + 1)[:, None, None, None]
+    store = with_segments(one_recording(tmp_path / "store", points))
+    how = PoseInput(frames=16, normalise="none", **STILL, **options)
+    data = SnippetDataset(store, inputs=how, train=True, seed=5, targets="frame")
+    shown = set()
+    for epoch in range(4):
+        batch = data.batch(data.rows.tolist(), epoch=epoch, augment=True)
+        times = (batch["keypoints"][:, 0, :, 0, 0].numpy() - 1) / FPS
+        for row, target, known in zip(times, batch["frame_target"].numpy(), batch["frame_known"].numpy(), strict=True):
+            assert known.all()
+            for time, one in zip(row, target, strict=True):
+                if min(abs(time - edge) for edge in (0.4, 1.9, 3.3, 4.2)) > 1e-4:
+                    assert [data.labels[code] for code in np.flatnonzero(one)] == [label_at(SEGMENTS, time, "rest")]
+                    shown.add(label_at(SEGMENTS, time, "rest"))
+    assert shown == {*CLASSES, "rest"}
+
+
+@pytest.mark.parametrize("options", [{"trim": 0.2, "time_warp": 0.5}, {"sampling": "dense", "rate": 5.0}])
+def test_clips_have_the_labels_of_the_frames_that_they_show(tmp_path, options):
+    # Every picture is as bright as its number, in two views that are not alike.
+    store = Store(tmp_path / "store", create=True)
+    for name, start in (("0", 0.0), ("1", 0.05)):
+        number = np.arange(int(SECONDS * FPS))
+        pictures = np.broadcast_to(number[:, None, None, None] + np.uint8(1), (len(number), 24, 24, 3)).astype(np.uint8)
+        write_lowres(store, "a", name, pictures, start=start)
+    with_segments(store)
+    how = LowresInput(frames=8, size=16, crop=(1.0, 1.0), **options)
+    data = SnippetDataset(store, inputs=how, views=["0"], train=True, targets="frame")
+    for epoch in range(3):
+        batch = data.batch(data.rows.tolist(), epoch=epoch, augment=True)
+        times = (batch["clip"][:, 0, :, 5, 5].numpy().round() - 1) / FPS
+        np.testing.assert_allclose(data.reader.times(data.rows, data.draws(data.rows, epoch=epoch)), times, atol=1e-9)
+        for row, target in zip(times, batch["frame_target"].numpy(), strict=True):
+            said = [data.labels[int(one.argmax())] for one in target]
+            assert said == [label_at(SEGMENTS, time + 1e-9, "rest") for time in row]
+    # Of several views each sample shows one, and its times are that view's.
+    both = SnippetDataset(store, inputs=how, train=True, targets="frame")
+    draws = both.draws(both.rows)
+    view_of = (both.batch(both.rows.tolist(), augment=True)["clip"][:, 0, :, 5, 5].numpy().round() - 1) / FPS
+    shift = both.reader.times(both.rows, draws) - view_of
+    assert {round(float(one), 3) for one in shift.ravel()} <= {0.0, 0.05}
+    assert len({round(float(one), 3) for one in shift.ravel()}) == 2
+
+
+def test_tracks_have_the_labels_of_the_instants_that_they_are_looked_at(store):
+    how = TracksInput(frames=20, points=8, overlap=1, time_warp=0.5, trim=0.3, frame_dropout=0, point_dropout=0)
+    data = SnippetDataset(store, inputs=how, train=True, seed=3, targets="frame")
+    right, wrong = 0, 0
+    for epoch in range(3):
+        batch = data.batch(data.rows.tolist(), epoch=epoch)
+        motion = batch["velocity"][:, :, 0].sum(2).numpy()
+        moving = np.abs(motion).sum(-1) > 1e-3
+        for row, target, speed, some in zip(data.rows, batch["frame_target"].numpy(), motion, moving, strict=True):
+            times = data.reader.times([row], Draws(3, epoch, [row]))[0]
+            assert (np.diff(times) > 0).all()
+            for time, one, along, moves in zip(times, target, speed, some, strict=True):
+                segments = motions_of(int(data.table.recording[row]))
+                assert data.labels[int(one.argmax())] == label_at(segments, time + 1e-9, "still")
+                # What moves tells the label too, but within two frames of where motions change.
+                if moves and min(abs(time - edge) for x in segments for edge in (x.onset, x.offset)) > 1.7 / FPS:
+                    said = max(MOTIONS, key=lambda name: float(np.dot(along, MOTIONS[name])))
+                    right, wrong = (
+                        right + (said == data.labels[one.argmax()]),
+                        wrong + (said != data.labels[one.argmax()]),
+                    )
+    assert wrong == 0
+    assert right > 500
+
+
+def test_samples_of_batches_and_of_workers_have_the_same_labels(store):
+    data = SnippetDataset(store, inputs=TracksInput(frames=9, points=4), train=True, seed=1, targets="frame")
+    together = data.batch(data.rows[:5].tolist(), epoch=2)
+    for number in range(5):
+        alone = data[2, number]
+        torch.testing.assert_close(alone["frame_target"], together["frame_target"][number], rtol=0, atol=0)
+        assert alone["frame_known"].dtype == torch.bool
+
+
+def test_what_is_not_known_does_not_count(store):
+    table = make_snippets(
+        Catalogue((Recording("take_0", subject="0"),), (view("take_0", seconds=SECONDS, fps=FPS),),
+                  {"take_0": (Segment(0.5, 1.0, "up"), Segment(1.0, 1.2, "cut", "NA"), Segment(2.0, 2.5, "left"))}),
+        LabelRule(threshold=0.0), length_s=3.0, exclude_layers=["NA"],
+    )  # fmt: skip
+    data = SnippetDataset(store, table, TracksInput(frames=30, points=4), rows=[0], targets="frame")
+    batch = data.batch([0])
+    assert batch["frame_known"][0].nonzero().flatten().tolist() == [5, 6, 7, 8, 9, 20, 21, 22, 23, 24]
+    assert not batch["frame_target"][0][~batch["frame_known"][0]].any()
+    loss = ClassificationLoss(LossSettings(label_smoothing=0.1), table.target, several=False)
+    logits = torch.randn(1, 30, 2)
+    other = torch.where(batch["frame_known"][..., None], logits, torch.randn(1, 30, 2))
+    torch.testing.assert_close(batch_loss(loss, logits, batch), batch_loss(loss, other, batch))
+    known = batch["frame_known"][0]
+    expected = loss(logits[0, known], batch["frame_target"][0, known]).mean()
+    torch.testing.assert_close(batch_loss(loss, logits, batch)[0], expected)
+    assert data.all_targets().sum(axis=0).tolist() == [5, 5]
+
+
+def test_mirrored_samples_have_mirrored_labels_at_every_instant(store):
+    flip = {"left": "right", "right": "left", "up": "up", "still": "still"}
+    settings = TracksInput(frames=12, points=4, flip=0.5, flip_labels=flip)
+    data = SnippetDataset(store, inputs=settings, train=True, seed=2, targets="frame")
+    rows = data.rows.tolist()
+    plain, changed = data.batch(rows), data.batch(rows, augment=True)
+    mirrored = data.reader.mirrored(Draws(2 ^ 0xA06, 0, rows))
+    assert 0 < int(mirrored.sum()) < len(rows)
+    left, right = data.labels.index("left"), data.labels.index("right")
+    for number in range(len(rows)):
+        before, after = plain["frame_target"][number], changed["frame_target"][number]
+        swapped = before.clone()
+        swapped[:, left], swapped[:, right] = before[:, right], before[:, left]
+        torch.testing.assert_close(after, swapped if mirrored[number] else before)
+
+
+def mixed_batch(store: Store, **changes: object) -> tuple[dict, dict]:
+    """A batch of 8 samples before and after mixing; instant 3 of all and sample 0 have no known label."""
+    recipe = frame_recipe(mixup_share=1.0, input__frame_dropout=0.0, **changes)
+    task = first_task(store, recipe, split=SPLIT)
+    dataset = task._train_loader.dataset
+    batch = dataset.batch(dataset.rows[:8].tolist()) | {"weight": torch.ones(8), "total": torch.tensor(8)}
+    batch["frame_known"][:, 3] = False
+    batch["frame_known"][0] = False
+    return batch, task._mixed(dataset, dict(batch), 1)
+
+
+def test_mixup_blends_the_labels_of_every_instant_in_the_share_of_the_sample(store):
+    batch, mixed = mixed_batch(store, mixup=1.0)
+    shares = mixed["target"].unique().tolist()
+    for one in range(8):
+        fitting = [
+            other
+            for share in shares
+            for other in range(8)
+            if all(
+                torch.allclose(share * batch[name][one] + (1 - share) * batch[name][other], mixed[name][one])
+                for name in ("target", "frame_target")
+            )
+            and torch.equal(batch["frame_known"][one] & batch["frame_known"][other], mixed["frame_known"][one])
+        ]
+        assert fitting
+    assert not torch.equal(batch["frame_target"], mixed["frame_target"])
+
+
+def test_cutmix_takes_the_labels_of_the_span_of_time_with_it(store):
+    batch, mixed = mixed_batch(store, cutmix=1.0)
+    assert set(mixed["frame_target"].unique().tolist()) == {0.0, 1.0}
+    moved = (mixed["xy"] != batch["xy"]).flatten(2).any(2)
+    assert 0 < int(moved.sum()) < moved.numel()
+    for name in ("frame_target", "frame_known"):
+        assert torch.equal(mixed[name][~moved], batch[name][~moved])
+    for one in range(8):
+        others = [
+            torch.equal(mixed["frame_target"][one][moved[one]], other[moved[one]]) for other in batch["frame_target"]
+        ]
+        assert any(others)
+
+
+def test_cutmix_on_poses_replaces_a_span_of_time_of_all_persons(tmp_path):
+    points = np.ones((12, 2, 17, 2)) * (np.arange(12) + 1)[:, None, None, None]
+    store = one_recording(tmp_path / "store", points)
+    data = SnippetDataset(store, inputs=PoseInput(frames=12, normalise="none"))
+    one = data.batch([0])
+    batch = {name: torch.cat([values, values + 100 if values.is_floating_point() else values])
+             for name, values in one.items() if name in ("keypoints", "score", "frame_valid")}  # fmt: skip
+    mixed, stayed = data.reader.cut(batch, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), Draws(0, 0, [0, 1]))
+    foreign = mixed["keypoints"][0, :, :, 0, 0] > 100
+    assert mixed["keypoints"].shape == batch["keypoints"].shape
+    assert foreign.sum(1).tolist() == [6, 6]
+    assert stayed.tolist() == [0.5, 0.5]
+
+
+def test_recordings_labelled_whole_train_to_the_same_numbers_with_either_target(tmp_path):
+    store = make_store(tmp_path / "store", subjects=3)
+    runs = []
+    for targets in ("snippet", "frame"):
+        recipe = frame_recipe(epochs=2, targets=targets, loss__class_weights="balanced", mixup=0.4, ema=0.9)
+        split = SplitChoice(train=("1",), val=("2",), test=("3",))
+        runs.append(fit(store, recipe, tmp_path / targets, split=split, **QUIET))
+    for mine, theirs in zip(runs[0].metrics, runs[1].metrics, strict=True):
+        for name in ("train_loss", "val_loss", "val_accuracy", "val_map"):
+            assert mine[name] == theirs[name]
+    weights = [read_safely(run.last)["state_dict"] for run in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert "val_frame_accuracy" in runs[1].metrics[0]
+    assert "val_frame_accuracy" not in runs[0].metrics[0]
+
+
+def test_a_training_on_instants_that_was_interrupted_ends_with_the_same_numbers(store, tmp_path, monkeypatch):
+    from actionprep.training import callbacks
+
+    class Interrupted(BaseException):
+        pass
+
+    recipe = frame_recipe(epochs=3, ema=0.9, mixup=0.4, carry=True, refit=True, checkpoint_minutes=1e-9,
+                          monitor="val_frame_macro_f1", loss__class_weights="balanced")  # fmt: skip
+    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
+    count, save = 0, callbacks.Checkpoints._save
+
+    def save_and_stop(self, *arguments):
+        nonlocal count
+        save(self, *arguments)
+        count += 1
+        if count == 8:
+            raise Interrupted
+
+    monkeypatch.setattr(callbacks.Checkpoints, "_save", save_and_stop)
+    with pytest.raises(Interrupted):
+        fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
+    again = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
+    drop = ("seconds",)
+    for mine, theirs in zip(whole.metrics, again.metrics, strict=True):
+        assert {k: v for k, v in mine.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
+    states = [read_safely(run.best)["state_dict"] for run in (whole, again)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_several_labels_of_an_instant_are_learnt_with_a_loss_for_each(tmp_path):
+    store = make_changing_store(tmp_path / "store", rule=LabelRule(threshold=0.0, multi_label=True))
+    study = make_snippets(
+        Catalogue((Recording("take_0", subject="0"),), (view("take_0", seconds=SECONDS, fps=FPS),),
+                  {"take_0": (Segment(0.0, 3.0, "up"), Segment(1.0, 2.0, "left"))}),
+        LabelRule(threshold=0.0, multi_label=True), length_s=1.5,
+    )  # fmt: skip
+    data = SnippetDataset(store, study, TracksInput(frames=15, points=4), targets="frame", rows=[0])
+    batch = data.batch([0])
+    assert batch["frame_target"][0].tolist() == [[0, 1]] * 10 + [[1, 1]] * 5
+    run = fit(store, frame_recipe(epochs=1, loss__class_weights="balanced"), tmp_path / "run", split=SPLIT, **QUIET)
+    assert 0 <= run.metrics[0]["val_frame_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", ["skeleton-tcn", "skeleton-transformer"])
+def test_skeleton_models_label_every_instant_where_they_are_asked_to(tmp_path, name):
+    points = np.random.default_rng(0).normal(50, 10, (int(SECONDS * FPS), 1, 17, 2))
+    store = with_segments(one_recording(tmp_path / "store", points))
+    recipe = find_recipe(name).changed(
+        {"targets": "frame", "epochs": 1, "input.frames": 10, "refit": False, "test_variants": 2, "validate_every": 1}
+    )
+    table = read_table(store, "default")
+    rows = np.flatnonzero(table.used)
+    split = Parts(SplitAssignment(rows[:-3], rows[-3:-2], rows[-2:], "recording", 0, {}, ()), "recording", "for a test")
+    run = fit(store, recipe, tmp_path / "run", split=split, **QUIET)
+    assert load_checkpoint(run.best).card["sizes"]["per_frame"] is True
+    found = run_test(run, store, repeats=3)
+    assert found["frames"]["num_frames"] == 25
+    assert "val_frame_accuracy" in run.metrics[0]
+    [line] = predict(run, store)
+    assert len(line.onset) > 20
+
+
+def test_a_model_of_one_answer_a_snippet_is_refused_with_recipes_that_label_every_instant(store, tmp_path):
+    with pytest.raises(UserError, match=r"'view-transformer' gives one answer a snippet\. Recipes that label every "
+                                        r"instant: skeleton-tcn, .*track-cnn-lstm, track-lstm") as caught:  # fmt: skip
+        fit(store, tiny_recipe(targets="frame"), tmp_path / "run", split=SPLIT, **QUIET)
+    assert "--set targets=snippet" in str(caught.value)
+    with pytest.raises(UserError, match=r"has no state to carry .* Recipes that have: track-cnn-lstm, track-lstm"):
+        fit(store, tiny_recipe(carry=True), tmp_path / "run", split=SPLIT, **QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_windows_that_do_not_tell_their_segments_are_refused_and_only_where_they_are_needed(tmp_path):
+    store = make_store(tmp_path / "store", subjects=3)
+    table = read_table(store, "default")
+    table = table_of(list(table.recordings), [table.labels[code] for code in table.label], list(table.subjects),
+                     seconds=1.2, settings={"length_s": 1.2})  # fmt: skip
+    write_snippets(store, table)
+    split = SplitChoice(train=("1",), val=("2",), test=("3",))
+    with pytest.raises(UserError, match="Make them anew with 'actionprep snippets'"):
+        fit(store, frame_recipe(), tmp_path / "run", split=split, **QUIET)
+    fit(store, frame_recipe(targets="snippet", epochs=1), tmp_path / "other", split=split, **QUIET)
+
+
+def test_recipes_of_lstms_learn_every_instant_and_old_recipes_what_they_did():
+    assert find_recipe("track-lstm").targets == find_recipe("track-cnn-lstm").targets == "frame"
+    assert not find_recipe("track-lstm").carry
+    tables = find_recipe("track-lstm").to_tables()
+    del tables["recipe"]["targets"], tables["recipe"]["carry"]
+    assert Recipe.from_tables(tables, where="a run of an older version").targets == "snippet"
+    with pytest.raises(UserError, match=r'monitor = "val_frame_accuracy" needs targets = "frame"'):
+        tiny_recipe(monitor="val_frame_accuracy")
