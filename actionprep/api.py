@@ -126,11 +126,14 @@ class Study:
     def _reason_to_scan(self) -> str:
         from actionprep.datasets.catalogue import Catalogue
         from actionprep.datasets.layouts import tables_of
+        from actionprep.datasets.scan import read_with, scan_settings
 
         filled = self.folder.catalogue / "views.parquet"
         if not filled.exists():
             return "There is no catalogue yet"
         for path in tables_of(self.folder, self.folder.study):
+            if path == self.folder.settings_file and read_with(self.folder) == scan_settings(self.folder.study):
+                continue  # what changed in it is nothing that a scan reads
             if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
                 return f"{self.folder.relative(path)} is newer than the catalogue"
         changed = [view.path for view in Catalogue.read(self.folder.catalogue).views if _has_changed(self.root, view)]
@@ -313,6 +316,15 @@ class Study:
                 found.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
         return {product: +counted for product, counted in found.items() if +counted}
 
+    def joints_outside(self, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
+        """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
+        found = []
+        for key in keys:
+            told = (self.store.metadata(key) or {}).get("stage", {}) if key.product == "pose" else {}
+            if told.get("num_joints_outside"):
+                found.append((key, int(told["num_joints_outside"]), int(told["num_joints_seen"])))
+        return found
+
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Any stored item, by product, recording and view (name or index)."""
         name = self.catalogue.view(recording, view).id if view != "" else ""
@@ -392,6 +404,7 @@ class Study:
         entries = [
             (item.key, item.why, self._quarantine.get(item.key)) for item in items if item.action == "quarantined"
         ]
+        outside = self.joints_outside(self.store.items("pose"))
         return {
             "study": self.folder.name,
             "store": self.folder.store,
@@ -404,6 +417,7 @@ class Study:
                 for one in self.catalogue.findings
                 if one.kind in (NOT_ALIGNED, DRIFTING)
             ],
+            "joints_outside": [{"item": str(key), "outside": out, "seen": seen} for key, out, seen in outside],
             "quarantined": [
                 {
                     "item": str(key),
@@ -515,7 +529,8 @@ def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) ->
         ) from None
     texts = [] if study.layout == "poses" else [one for one in there.views if holds_text(folder.root / one.path)]
     videos = [one for one in there.views if one not in texts]
-    found = f"Found {len(videos)} videos of {len({one.recording for one in videos})} recordings."
+    count = len({one.recording for one in videos})
+    found = f"Found {len(videos)} video{'s'[: len(videos) != 1]} of {count} recording{'s'[: count != 1]}."
     if texts:
         one = len(texts) == 1
         found += (
@@ -629,9 +644,12 @@ def import_poses(
                 f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
                 "skeleton data sets without videos."
             )
-        with _settings_kept_on(UserError, place):
+        with _settings_kept_on(UserError, place) as put_back:
             _import_for_videos(study, paths, format, layout, coordinates)
-            return ImportedPoses(study, study.build("pose", workers=workers, progress=progress))
+            report = study.build("pose", workers=workers, progress=progress)
+            if not report.built and not report.done:
+                put_back()
+            return ImportedPoses(study, report)
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if missing or not paths:
         raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
@@ -655,16 +673,28 @@ def import_poses(
 
 
 @contextmanager
-def _settings_kept_on(error: type[ActionprepError], place: StudyFolder) -> Iterator[None]:
-    """Put the settings file back as it was when this error comes: what could not be read must not stand in the way."""
+def _settings_kept_on(error: type[ActionprepError], place: StudyFolder) -> Iterator[Callable[[], None]]:
+    """Put the settings file back as it was when this error comes: what could not be read must not stand in the way.
+
+    A folder that was made for it goes with it. Yields what does the same without an error.
+    """
+    was_there = place.root.exists()
     before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
-    try:
-        yield
-    except error:
+
+    def put_back() -> None:
         if before is not None:
             place.settings_file.write_bytes(before)
         else:
             place.settings_file.unlink(missing_ok=True)
+        if not was_there and place.root.is_dir() and not any(place.root.iterdir()):
+            place.root.rmdir()
+        for cached in ("tables", "study"):
+            place.__dict__.pop(cached, None)
+
+    try:
+        yield put_back
+    except error:
+        put_back()
         raise
 
 
@@ -675,7 +705,10 @@ def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, s
             f"{study.root} is a study of videos: give one pattern with {{recording}} and {{view}} that leads to the poses "
             f"of each video, such as 'openpose/{{recording}}/{{view}}'; got {len(paths)} paths."
         )
+    from actionprep.pipeline.pose_backends.files import check_pattern
+
     pattern = str(paths[0])
+    check_pattern(pattern)
     views = study.select().views
     if len(views) > 1 and "{recording}" not in pattern and "{view}" not in pattern and not Path(pattern).is_file():
         raise UserError(
@@ -689,7 +722,18 @@ def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, s
     }  # fmt: skip
     for key, value in chosen.items():
         study.folder.change("pose", key, value)
+    study.folder.change("study", "stages", _stages_with_pose(study))
     study.__dict__.pop("settings", None)
+
+
+def _stages_with_pose(study: Study) -> tuple[str, ...]:
+    """The stages of [study] and pose; it takes the place of tracks where these were not asked for and none are there."""
+    stages = study.folder.study.stages
+    if "pose" in stages:
+        return stages
+    if "stages" not in study.folder.tables.get("study", {}) and not study.store.items("tracks"):
+        stages = tuple(name for name in stages if name != "tracks")
+    return ("pose", *stages)
 
 
 def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]]:

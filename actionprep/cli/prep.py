@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
@@ -184,6 +185,7 @@ def work_on(
     if json:
         output.print_json({**_report_document(plan, report), "events": events, "mixed": mixed})
     else:
+        _tell_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalogue.segments.values())
         _print_report(plan, report, events, has_segments=has_segments)
     if not report.ok:
@@ -352,7 +354,9 @@ def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
 def skeletons(
     names: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Layouts to draw, by name or as TOML files; all are listed when none is named."),
+        typer.Argument(
+            help="Layouts to draw, by name or as TOML files; without any, all are listed, or drawn with --out."
+        ),
     ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -360,7 +364,7 @@ def skeletons(
     ] = None,
     to: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--to", help="Also say what a conversion to this layout keeps, derives and loses."),
+        typer.Option("--to", help="Draw this layout beside, and say what a conversion to it keeps, derives and loses."),
     ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -368,21 +372,24 @@ def skeletons(
     """List the skeleton layouts; draw those that are named."""
     from actionprep.api import list_skeletons
     from actionprep.cli import output
-    from actionprep.datasets.skeletons import conversion
+    from actionprep.datasets.skeletons import conversion, skeleton_names
     from actionprep.errors import UserError
     from actionprep.show.layouts import draw_layouts
 
-    if not names and (out is not None or to is not None):
-        raise UserError("Name the layouts to draw or convert, such as 'actionprep skeletons mediapipe33 --to coco17'.")
-    if names:
-        losses = [str(conversion(name, to)) for name in names] if to else []
-        path = draw_layouts(names, out or Path("skeletons.png"))
+    if not names and to is not None:
+        raise UserError("Name the layouts to convert, such as 'actionprep skeletons mediapipe33 --to coco17'.")
+    if names or out is not None:
+        losses = [str(conversion(name, to)) for name in names or ()] if to else []
+        place = out or Path("skeletons.png")
+        replaced = place.exists()
+        drawn = [*(names or skeleton_names()), *([to] if to else [])]
+        path = draw_layouts(list(dict.fromkeys(drawn)), place)
         if json:
             output.print_json({"picture": str(path), "conversions": losses})
             return
         for line in losses:
             output.note(line)
-        output.note(f"Wrote {path}")
+        output.note(f"{'Replaced' if replaced else 'Wrote'} {path}")
         return
     layouts = list_skeletons()
     if json:
@@ -487,6 +494,7 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
     for one in facts["products"]:
         if one["made_otherwise"]:
             output.warn(_otherwise(one["product"], one["made_otherwise"]))
+    _tell_outside([(one["item"], one["outside"], one["seen"]) for one in facts["joints_outside"]])
     if facts["problem"]:
         output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
@@ -625,6 +633,7 @@ def show(
     from actionprep.cli import output
     from actionprep.show import show_item
 
+    replaced: list[Path] = []
     with ExitStack() as stack:
         bar: list[Any] = []
 
@@ -635,9 +644,9 @@ def show(
 
         path = show_item(
             _open(study), product, recording, views=views or (), out=out, columns=columns, rows=rows,
-            start=start, stop=stop, whole=whole, progress=progress,
+            start=start, stop=stop, whole=whole, progress=progress, replacing=replaced.append,
         )  # fmt: skip
-    output.note(f"Wrote {path}")
+    output.note(f"{'Replaced' if replaced else 'Wrote'} {path}")
 
 
 @app.command("import", rich_help_panel=LOOK, cls=ManyValuesCommand)
@@ -709,6 +718,11 @@ def import_(
             output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
         if len(catalogue.findings) > 8:
             output.warn(f"and {len(catalogue.findings) - 8} more; 'actionprep scan' lists them.")
+        keys = done.study.store.items("pose")
+        if sums := done.study.events(keys).get("pose"):
+            rows = [(what, f"{count:,}") for what, count in sums.items()]
+            output.print_table("Left out, filled in or converted", ("what", "count"), rows)
+        _tell_outside(done.study.joints_outside(keys))
         for name, reason in done.refused_splits.items():
             output.warn(f"The official split '{name}' is not stored: {reason}")
         if done.splits:
@@ -716,7 +730,9 @@ def import_(
         if report.quarantined:
             rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
             output.print_table("Quarantined", ("item", "reason"), rows)
-        if done.study.folder.study.layout == "poses":
+        if not report.built and not report.done:
+            output.warn("Nothing was imported, and actionprep.toml is as it was.")
+        elif done.study.folder.study.layout == "poses":
             output.print_next("actionprep snippets", "makes a sample of each labelled recording")
         else:
             output.print_next("actionprep show pose", "draws them over the videos")
@@ -749,6 +765,24 @@ def demo(
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )
+
+
+def _tell_outside(found: Sequence[tuple[Any, int, int]]) -> None:
+    """The share of the joints of imported poses that lie outside of the picture, as a note or, where large, a warning."""
+    from actionprep.cli import output
+
+    if not found:
+        return
+    outside, seen = sum(one for _, one, _ in found), sum(one for _, _, one in found)
+    worst, out, of = max(found, key=lambda one: one[1] / one[2])
+    text = (
+        f"{outside:,} of the {seen:,} joints ({outside / seen:.1%}) of {len(found)} imported item(s) lie outside of the "
+        f"picture; most in {worst} ({out / of:.1%})."
+    )
+    if out / of > 0.05:
+        output.warn(f"{text} Look at them: actionprep show pose")
+    else:
+        output.note(text)
 
 
 def _not_repaired(report: BuildReport) -> dict[str, str]:

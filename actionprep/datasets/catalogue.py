@@ -167,7 +167,7 @@ class Catalogue:
         for view in self.views_of(recording):
             if view.id == name:
                 return view
-        raise UserError(self._no_view(str(id), recording))
+        raise UserError(self._no_view(str(id), recording, may_skip=False))
 
     def segments_of(self, recording: str) -> tuple[Segment, ...]:
         """Segments of a recording in the order of time."""
@@ -322,7 +322,7 @@ class Catalogue:
             return id
         return self.view_names[int(id)] if id.isdecimal() and int(id) < len(self.view_names) else None
 
-    def _no_view(self, id: str, recording: str | None) -> str:
+    def _no_view(self, id: str, recording: str | None, *, may_skip: bool = True) -> str:
         if recording is None:
             # No recording has it: the first one stands for all.
             where = f"recording '{self.recordings[0].id}'" + (" or any other" if len(self) > 1 else "")
@@ -334,10 +334,11 @@ class Catalogue:
                 f"No view '{id}' in {where}. {whose} views {', '.join(views)}{files}.\nName some of these with --views."
             )
         there = self.views_of(recording)
+        skip = ", or add --skip-incomplete to leave out recordings that lack one" if may_skip else ""
         return (
             f"No view '{id}' in recording '{recording}'. It has views {', '.join(view.id for view in there)}"
             f"{_file_names(there)}.\n"
-            "Name some of these with --views, or add --skip-incomplete to leave out recordings that lack one."
+            f"Name some of these with --views{skip}."
         )
 
 

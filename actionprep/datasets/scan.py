@@ -21,6 +21,7 @@ from actionprep.datasets.layouts import discover
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.errors import InputProblem, UserError
+from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
 DRIFTING: Final = "views drift apart"
@@ -165,8 +166,28 @@ def scan(
     findings += _about_alignment(catalogue, settings.tolerance)
     catalogue = replace(catalogue, findings=tuple(findings))
     catalogue.write(folder.catalogue)
+    _settings_read(folder).write_text(scan_settings(settings), encoding="utf-8")
     _partial(folder).unlink(missing_ok=True)
     return ScanReport(catalogue, len(todo), num_reused, num_unusable)
+
+
+_NOT_READ = ("name", "allow_misaligned", "stages", "views", "skip_incomplete", "failure_budget", "store")
+"""Settings of [study] that change nothing of what a scan finds."""
+
+
+def scan_settings(settings: StudySettings) -> str:
+    """The settings that a scan depends on, as text that is equal for equal ones."""
+    return canonical_json(settings.model_dump(mode="json", exclude=set(_NOT_READ)))
+
+
+def read_with(folder: StudyFolder) -> str:
+    """`scan_settings` of the last scan; empty where that is not known."""
+    place = _settings_read(folder)
+    return place.read_text(encoding="utf-8") if place.is_file() else ""
+
+
+def _settings_read(folder: StudyFolder) -> Path:
+    return folder.catalogue / "settings.json"
 
 
 def _probe_all(

@@ -74,6 +74,12 @@ class _EstimatorSettings(StageSettings):
         ge=0,
     )
     rescale: bool = option(False, "For import: bring poses of pictures of another size to the video's (counted).")
+    max_outside: float = option(
+        0.25,
+        "For import: largest share of the joints that may lie outside of the picture; poses of larger pictures have more.",
+        ge=0,
+        le=1,
+    )
     skeleton: str = option(
         "",
         "Convert to this layout: a name ('actionprep skeletons' lists them) or a TOML file, a path from the study's "
@@ -121,7 +127,8 @@ class Pose(FrameStage, ViewStage):
 
     Persons are numbered by the sum of score times box area over all frames; the first M are kept. Attributes: skeleton,
     joints, estimator, image_size, num_frames, num_frames_with_person, num_persons, num_persons_found,
-    num_persons_dropped, num_filled (person-frames), num_joints_filled, smoothed (how), and what an import changed.
+    num_persons_dropped, num_filled (person-frames), num_joints_filled, smoothed (how), and of an import what it changed
+    and num_joints_seen, num_joints_outside (of the picture, in the file).
 
     Imported poses need no frames: the stage is built without decoding then.
     """
@@ -179,7 +186,8 @@ class Pose(FrameStage, ViewStage):
             "num_filled": "frames of a person filled in",
             "num_joints_filled": "joints filled in",
             "num_rescaled": "frames scaled to the video",
-            "num_joints_outside": "joints far outside of the picture",
+            "num_joints_outside": "joints outside of the picture",
+            "num_frames_in_corner": "frames with all joints in the upper left quarter (poses of smaller pictures?)",
         }
         return {what: attributes[name] for name, what in named.items() if name in attributes}
 
@@ -219,6 +227,7 @@ class Pose(FrameStage, ViewStage):
             coordinates=settings.coordinates,
             first_number=settings.first_number,
             rescale=settings.rescale,
+            max_outside=settings.max_outside,
         )
         _finish(settings, poses, item, source.root, estimator="import", **told)
 

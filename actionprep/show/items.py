@@ -38,6 +38,7 @@ def show_item(
     stop: float | None = None,
     whole: bool = False,
     progress: Progress | None = None,
+    replacing: Callable[[Path], None] | None = None,
 ) -> Path:
     """Draw a product of a recording; returns where the picture or film is.
 
@@ -46,11 +47,13 @@ def show_item(
         snippets are drawn for all recordings, other products for the first that has them.
     views: names or indices; all that have the product when empty. They stand side by side, each with its frame nearest
         to the moment on the recording's clock.
-    out: ends in .png for a sheet or chart, in .mp4 for a film; show/<product>-<recording>.png of the study by default.
+    out: ends in .png for a sheet or chart, in .mp4 for a film; show/<product>-<recording>-<views>.png of the study by
+        default, with what was named.
     columns, rows: of a sheet; with several views a row is one moment.
     start, stop: only what lies between, in s on the recording's clock.
     whole: show whole pictures; else those of tracks, masks and poses are cut to where something is drawn.
     progress: called with the number of film pictures that are done and their total.
+    replacing: called with the place of a picture or film that takes the place of another.
 
     Raises UserError for a product, recording or view that is not there, and when there is nothing to draw.
     """
@@ -59,14 +62,15 @@ def show_item(
     if kind == "split" and film:
         raise UserError("A split is not a thing of time: draw it as a picture, with --out ending in .png.")
     if kind in _CHARTS and not film:
-        return draw_chart(
-            study, kind, name, recording, _place(study, out, product, recording), views=views, start=start, stop=stop
-        )
+        place = _place(study, out, product, recording, views)
+        _tell_of(place, replacing)
+        return draw_chart(study, kind, name, recording, place, views=views, start=start, stop=stop)
     pictured = "video" if kind in _CHARTS else kind
     recording = _recording(study, kind, recording)
     scenes = _between(_scenes(study, pictured, recording, views, whole=whole), start, stop, f"{kind} of '{recording}'")
     title = "  ·  ".join([recording, *([scenes[0].name] if len(scenes) == 1 else []), kind])
-    place = _place(study, out, product, recording)
+    place = _place(study, out, product, recording, views)
+    _tell_of(place, replacing)
     if not film:
         return write_picture(contact_sheet(scenes, title=title, kind=kind, columns=columns, rows=rows), place)
     times = film_times(scenes)
@@ -186,10 +190,17 @@ def _between(scenes: list[Scene], start: float | None, stop: float | None, what:
     return [scene for scene in kept if len(scene)]
 
 
-def _place(study: Study, out: str | Path | None, product: str, recording: str | None) -> Path:
+def _tell_of(place: Path, replacing: Callable[[Path], None] | None) -> None:
+    if replacing is not None and place.exists():
+        replacing(place)
+
+
+def _place(
+    study: Study, out: str | Path | None, product: str, recording: str | None, views: Sequence[str | int]
+) -> Path:
     """Where the picture goes."""
     if out is None:
-        name = "-".join(part for part in (product, recording) if part).replace("/", "_")
+        name = "-".join(part for part in (product, recording, *map(str, views)) if part).replace("/", "_")
         return study.root / "show" / f"{name}.png"
     place = Path(out)
     if place.suffix.lower() not in (".png", ".mp4"):

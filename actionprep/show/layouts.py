@@ -15,12 +15,17 @@ from actionprep.show.text import put_text, text_width
 _MANY = 40
 """A layout with more joints is drawn finer, and its joints are not named."""
 
+_IN_A_ROW = 4
 _BITS = 4
 
 
 def draw_layouts(layouts: Sequence[str | Skeleton], out: str | Path) -> Path:
-    """Write a picture of some layouts side by side; returns where it is."""
-    return write_picture(np.concatenate([draw_layout(layout) for layout in layouts], axis=1), Path(out))
+    """Write a picture of some layouts side by side, at most four in a row; returns where it is."""
+    figures = [draw_layout(layout) for layout in layouts]
+    rows = [np.concatenate(figures[first : first + _IN_A_ROW], axis=1) for first in range(0, len(figures), _IN_A_ROW)]
+    width = max(row.shape[1] for row in rows)
+    filled = [np.pad(row, [(0, 0), (0, width - row.shape[1]), (0, 0)], constant_values=LIGHT.ground[0]) for row in rows]
+    return write_picture(np.concatenate(filled, axis=0), Path(out))
 
 
 def draw_layout(layout: str | Skeleton, *, height: int = 720, labels: bool = True) -> np.ndarray:
@@ -48,8 +53,14 @@ def draw_layout(layout: str | Skeleton, *, height: int = 720, labels: bool = Tru
     for place, color in zip(fixed, layout.joint_colors, strict=True):
         cv2.circle(image, place, radius, color, -1, cv2.LINE_AA, _BITS)
     if labels and not small:
-        for index, (x, y) in enumerate(points):
-            put_text(image, str(index), (x + 8, y - 8), size=name_size, color=LIGHT.ink, halo=LIGHT.ground)
+        numbers = [str(index) for index in range(layout.num_joints)]
+        widths = [text_width(number, name_size) for number in numbers]
+        places, far = _number_places(points, widths, name_size)
+        for start, place in zip(points[far], places[far], strict=True):
+            ends = np.rint(np.stack([start, place]) * (1 << _BITS)).astype(int).tolist()
+            cv2.line(image, ends[0], ends[1], LIGHT.quiet, 1, cv2.LINE_AA, _BITS)
+        for number, (x, y) in zip(numbers, places, strict=True):
+            put_text(image, number, (x, y), size=name_size, color=LIGHT.ink, anchor="middle", halo=LIGHT.ground)
     head = f"{layout.name} · {layout.num_joints} joints, {len(layout.limbs)} limbs" if labels else ""
     if head:
         put_text(image, head, (size, 1.2 * size), size=size, color=LIGHT.ink, bold=True)
@@ -57,6 +68,45 @@ def draw_layout(layout: str | Skeleton, *, height: int = 720, labels: bool = Tru
         place = (figure + size, 3.2 * size + index * step)
         put_text(image, name, place, size=name_size, color=layout.joint_colors[index])
     return image
+
+
+def _number_places(points: np.ndarray, widths: Sequence[int], height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the middles of the joints' numbers go, (K, 2) px, and which stand so far off that a line must lead there.
+
+    Each takes the first place around its joint where it covers no other number and no joint, else the freest one. The
+    outermost joints choose first, and outside first, so that numbers stand in the order of their joints.
+    """
+    taken: list[np.ndarray] = []
+    found, far = np.zeros_like(points), np.zeros(len(points), bool)
+    outward = points[:, 0] - (points[:, 0].min() + points[:, 0].max()) / 2
+    for index in np.argsort(-np.abs(outward), kind="stable"):
+        joint, half = points[index], np.array([widths[index] + 2, height + 2]) / 2
+        best: tuple[float, np.ndarray, bool] | None = None
+        for away in (9.0, 22.0, 36.0, 50.0):
+            for turn in np.radians(_TURNS):
+                side = np.array([np.cos(turn) * (-1 if outward[index] < 0 else 1), -np.sin(turn)])
+                middle = joint + side * away + half * np.sign(np.round(side, 6))
+                box = np.concatenate([middle - half, middle + half])
+                covered = sum(_shared(box, other) for other in taken)
+                covered += sum(_shared(box, np.concatenate([one - 6, one + 6])) for one in points)
+                if best is None or covered < best[0]:
+                    best = (covered, middle, away > 9.0)
+            if best is not None and best[0] == 0:
+                break
+        assert best is not None
+        taken.append(np.concatenate([best[1] - half, best[1] + half]))
+        found[index], far[index] = best[1:]
+    return found, far
+
+
+_TURNS = (45, 90, 135, 0, 180, -45, -135, -90)
+"""Directions in degrees, from outwards counterclockwise."""
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> float:
+    """Area that two boxes (x0, y0, x1, y1) share."""
+    wide, high = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    return float(max(wide, 0) * max(high, 0))
 
 
 def _places(layout: Skeleton, height: int, width: int) -> np.ndarray:

@@ -13,13 +13,14 @@ import numpy as np
 from actionprep.datasets.frames import read_frames
 from actionprep.datasets.tracks import visible
 from actionprep.errors import UserError
-from actionprep.show.colors import DARK, point_colors
+from actionprep.show.colors import DARK, person_color, point_colors
 from actionprep.show.overlays import draw_mask, draw_skeletons, draw_tracks, draw_volume, quieted, scaled
 from actionprep.show.sheet import Mark
 
 if TYPE_CHECKING:
     from actionprep.api import Study
     from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.skeletons import Skeleton
 
 Overlay = Callable[[np.ndarray, int], np.ndarray]
 
@@ -222,9 +223,9 @@ class BlankPictures:
 class JointGround(BlankPictures):
     """An empty ground that the joints of an item fit on: the size of its picture where that is known."""
 
-    def __init__(self, item: ItemReader, *, y_up: bool) -> None:
-        """y_up: coordinates that grow upwards, as those of 3D poses do."""
-        self._axes = np.array([1, -1 if y_up else 1], np.float32)
+    def __init__(self, item: ItemReader, *, y_up: bool, x_left: bool = False) -> None:
+        """y_up: coordinates that grow upwards, as those of 3D poses do; x_left: and to the camera's left."""
+        self._axes = np.array([-1 if x_left else 1, -1 if y_up else 1], np.float32)
         self._origin, self._shrink = np.zeros(2, np.float32), 1.0
         size = item.attributes.get("image_size")
         here = item["keypoints"][:][..., :2][item["score"][:] > 0] * self._axes
@@ -410,7 +411,7 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
     path = _video_path(study, recording, view) if flat else None
     pictures: VideoPictures | JointGround
     if path is None:
-        pictures = JointGround(item, y_up=not flat)
+        pictures = JointGround(item, y_up=not flat, x_left=not flat and layout.name in _X_TO_THE_LEFT)
     else:
         pictures = VideoPictures(path, times=study.catalogue.view(recording, view).times)
         seen = item["keypoints"][:][item["score"][:] > 0]
@@ -443,9 +444,20 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
         layout.title or layout.name,
         *((f"estimator {item.attributes['estimator']}",) if "estimator" in item.attributes else ()),
         *((f"{len(everyone)} person{'s'[: len(everyone) != 1]} numbered",) if len(everyone) else ()),
+        *(() if flat else (_seen_from(layout),)),
         *(_cut(pictures) if isinstance(pictures, VideoPictures) else ("no video at hand: drawn on an empty ground",)),
     )
     return [Scene(view, times, numbers, pictures, overlay, remark, details)]
+
+
+_X_TO_THE_LEFT = ("kinect20", "ntu25")
+"""Layouts of sensors whose x grows to their left, that is to the right of a person who faces them."""
+
+
+def _seen_from(layout: Skeleton) -> str:
+    if layout.name in _X_TO_THE_LEFT:
+        return "3D, as the sensor sees it: the right of who faces it is at the left"
+    return "3D, x drawn to the right and y upwards"
 
 
 def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
@@ -533,7 +545,11 @@ _LEGENDS: dict[str, tuple[Mark, ...]] = {
         Mark("ring", (168, 172, 180), "occluded or lost"),
     ),
     "masks": (Mark("square", (0, 168, 150), "foreground"),),
-    "pose": (*_SIDES, Mark("ring", (110, 116, 126), "score below 0.3, or filled in")),
+    "pose": (
+        *_SIDES,
+        Mark("ring", (110, 116, 126), "score below 0.3, or filled in"),
+        Mark("tag", person_color(0), "the person's number and mean score", "0  0.65"),
+    ),
     "heatmaps": _SIDES,
 }
 

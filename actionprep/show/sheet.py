@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from actionprep.show.colors import LIGHT, Color, Theme, point_colors
+from actionprep.show.colors import LIGHT, Color, Theme, point_colors, text_on
 from actionprep.show.text import fitted, line_height, put_text, text_width
 
 MARGIN, GAP = 28, 12
@@ -34,9 +34,11 @@ class Tile:
 class Mark:
     """One sign of a legend."""
 
-    kind: Literal["dot", "ring", "square", "hues"]
+    kind: Literal["dot", "ring", "square", "hues", "tag"]
     color: Color
     text: str
+    sample: str = ""
+    """What stands on a tag."""
 
 
 def row_height(aspects: Sequence[float], width: int, *, low: int = 96, high: int = 640) -> int:
@@ -126,6 +128,11 @@ def draw_mark(canvas: np.ndarray, mark: Mark, x: int, y: int, theme: Theme) -> i
         for at, color in enumerate(hues.tolist()):
             cv2.circle(canvas, ((x + 5 + 8 * at) * one, y * one), 4 * one, color, -1, cv2.LINE_AA, 4)
         x += 5 + 8 * len(hues) + 4
+    elif mark.kind == "tag":
+        wide = text_width(mark.sample, CAPTION, bold=True) + 10
+        canvas[y - 10 : y + 11, x : x + wide] = mark.color
+        put_text(canvas, mark.sample, (x + 5, y), size=CAPTION, color=text_on(mark.color), bold=True)
+        x += wide + 8
     elif mark.kind == "square":
         canvas[y - 6 : y + 7, x : x + 13] = mark.color
         x += 21
@@ -142,7 +149,8 @@ def _mark_lines(legend: Sequence[Mark], width: int) -> list[list[Mark]]:
     lines: list[list[Mark]] = []
     used = 0
     for mark in legend:
-        wide = text_width(mark.text, BODY) + (58 if mark.kind == "hues" else 21) + 26
+        signs = {"hues": 58, "tag": text_width(mark.sample, CAPTION, bold=True) + 18}
+        wide = text_width(mark.text, BODY) + signs.get(mark.kind, 21) + 26
         if not lines or used + wide > width:
             lines.append([])
             used = 0

@@ -35,6 +35,18 @@ def fitted(text: str, width: int, size: int, *, bold: bool = False) -> str:
     return ""
 
 
+def broken(text: str, width: int, size: int) -> list[str]:
+    """The text in lines that fit a width, broken between words; a word that is too long is shortened."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(fitted(word, width, size))
+    return [line.strip(" ·") for line in lines]
+
+
 def put_text(
     picture: np.ndarray,
     text: str,

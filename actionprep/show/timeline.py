@@ -14,7 +14,7 @@ from actionprep.datasets.catalogue import natural_key
 from actionprep.errors import UserError
 from actionprep.show.colors import LIGHT, NOTHING, Color, label_colors, text_on, unit
 from actionprep.show.files import written_whole
-from actionprep.show.text import fitted, text_width
+from actionprep.show.text import broken, fitted, text_width
 
 _DPI = 150
 _WIDTH = 12.0  # inches
@@ -79,6 +79,9 @@ def draw_timeline(
     lanes = [lanes_of(row.bars) for row in rows]
     depth = [max(1, max(of_row, default=0) + 1) for of_row in lanes]
 
+    wide = int((_WIDTH - 0.6) * _DPI)
+    details = [line for one in details for line in broken(one, wide, round(9 * _DPI / 72))]
+    title = fitted(title, wide, round(13 * _DPI / 72), bold=True)
     names = [_shortened(row.name, 34) for row in rows]
     left = 0.3 + max((text_width(name, 19) for name in names), default=0) / _DPI + 0.12
     strip = 0.15 + _picture_height(pictures[0][1].shape[1] / pictures[0][1].shape[0]) if len(pictures) else 0.0

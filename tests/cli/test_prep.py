@@ -197,12 +197,12 @@ def test_init_without_videos_says_what_it_looked_for_and_writes_nothing(tmp_path
     assert not (tmp_path / "actionprep.toml").exists()
     assert "The settings are written all the same" in init("--force").stdout
     good = init("--videos", ".", "--force")
-    assert "Found 1 videos of 1 recordings.\n" in good.stdout
+    assert "Found 1 video of 1 recording.\n" in good.stdout
     for name in ("two", "three"):
         (tmp_path / f"wave/{name}.mp4").write_text("oid sha256:4d7a")
     pointers = init("--videos", ".", "--force")
     assert (
-        "Found 1 videos of 1 recordings. 2 more files are named like them but are empty or text, such as "
+        "Found 1 video of 1 recording. 2 more files are named like them but are empty or text, such as "
         "'wave/three.mp4'.\n" in pointers.stdout
     )
     again = init("--videos", ".")
@@ -334,7 +334,7 @@ def test_a_study_that_is_moved_keeps_its_items(study: Study, tmp_path: Path) -> 
 
 
 def test_a_picture_of_no_layout_is_not_promised(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["skeletons", "--out", str(tmp_path / "x.png")])
+    done = CliRunner().invoke(app, ["skeletons", "--to", "coco17", "--out", str(tmp_path / "x.png")])
     assert done.exit_code == 2
     done = CliRunner().invoke(app, ["skeletons", "coco17", "--to", "coc18", "--out", str(tmp_path / "x.png")])
     assert done.exit_code == 2

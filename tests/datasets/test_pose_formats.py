@@ -597,3 +597,13 @@ def test_utkinect_segments_are_items(tmp_path):
 def test_wrong_utkinect_files_are_refused(tmp_path, rows, labels, message):
     with pytest.raises(InputProblem, match=message):
         list(read_poses(utkinect(tmp_path, rows, labels)))
+
+
+@pytest.mark.parametrize(("arrays", "hint"), [(["joints_xyzc"], "those of 'msr-action3d'"), (["a"], "None of the")])
+def test_an_npz_that_is_said_to_be_a_pickle_is_told_with_the_format_that_fits(tmp_path, arrays, hint):
+    np.savez(tmp_path / "poses.npz", **dict.fromkeys(arrays, np.zeros((2, 20, 4))))
+    with pytest.raises(
+        UserError, match=r"is an npz \(a zip archive of arrays\), and PySKL's files are pickles"
+    ) as raised:
+        list(read_poses(tmp_path / "poses.npz", "pyskl"))
+    assert hint in str(raised.value)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from pose_items import made_poses, store_poses, write_npz
 from recordings import moving_square, write_video
+from typer.testing import CliRunner
 
-from actionprep.api import Study, import_poses, settings_models
+from actionprep.api import Study, import_poses, open_study, settings_models
+from actionprep.cli.prep import app
 from actionprep.datasets.pose_items import read_pose_item
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.datasets.study import StudySettings, init_study
@@ -20,7 +22,7 @@ from actionprep.pipeline.pose import Pose, PoseSettings
 from actionprep.pipeline.pose_backends import FramePoses, mediapipe, mmpose
 from actionprep.pipeline.quarantine import Quarantine
 
-FRAMES, HEIGHT, WIDTH = 12, 64, 96
+FRAMES, HEIGHT, WIDTH = 12, 96, 128
 
 
 class Corners:
@@ -295,16 +297,48 @@ def test_poses_of_pictures_of_another_size_are_refused_or_scaled_on_request(tmp_
     assert study.item("pose", "a", 0).attributes["num_rescaled"] == FRAMES
 
 
-def test_joints_far_outside_are_counted_and_refused_when_they_are_most(tmp_path):
+def test_joints_outside_are_counted_and_refused_when_they_are_many(tmp_path):
     study = video_study(tmp_path)
     poses = view_poses()
     keypoints = poses.keypoints.copy()
     keypoints[:2, 0] += 1000
     path = write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, keypoints=keypoints))
     assert built_import(study).ok
-    assert study.item("pose", "a", 0).attributes["num_joints_outside"] == 2 * 17
+    told = study.item("pose", "a", 0).attributes
+    assert (told["num_joints_outside"], told["num_joints_seen"]) == (2 * 17, FRAMES * 2 * 17)
+    assert study.joints_outside(study.store.items("pose")) == [(ItemKey("pose", "a", "0"), 2 * 17, FRAMES * 2 * 17)]
     write_npz(path, replace(poses, keypoints=poses.keypoints + 1000))
-    assert "lie further outside of the picture (96x64 px) than it is large" in problem_of(study)
+    assert "408 of the 408 joints in" in problem_of(study)
+    assert "(100%) lie outside of the picture (128x96 px). Are these the poses of recording 'a'" in problem_of(study)
+    assert built_import(study, max_outside=1.0).ok
+
+
+def openpose_study(folder, scale):
+    """A study of one view with people all over the picture, and OpenPose files of pictures `scale` times as large."""
+    study = video_study(folder)
+    (folder / "openpose").mkdir()
+    x, y = np.linspace(2, WIDTH - 2, 25) * scale, np.linspace(2, HEIGHT - 2, 25) * scale
+    person = {"pose_keypoints_2d": np.stack([x, y, np.full(25, 0.9)], 1).ravel().tolist()}
+    for frame in range(FRAMES):
+        (folder / "openpose" / f"cam_{frame:04d}_keypoints.json").write_text(json.dumps({"people": [person]}))
+    return study
+
+
+def test_openpose_files_of_larger_pictures_are_quarantined_by_the_joints_outside(tmp_path):
+    reason = problem_of(openpose_study(tmp_path, 2), files="openpose")
+    # Of 25 joints on the diagonal, the 12 beyond its middle.
+    assert "144 of the 300 joints" in reason
+    assert "(48%) lie outside of the picture (128x96 px)" in reason
+    assert "The file does not say of which size its pictures were." in reason
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1, {}), (0.5, {"num_frames_in_corner": FRAMES})])
+def test_openpose_files_of_smaller_pictures_are_told_by_the_corner_that_they_lie_in(tmp_path, scale, told):
+    study = openpose_study(tmp_path, scale)
+    assert built_import(study, files="openpose").ok
+    found = study.item("pose", "a", 0).attributes
+    assert found["num_joints_outside"] == 0
+    assert {name: found[name] for name in found if name == "num_frames_in_corner"} == told
 
 
 def test_nan_in_a_seen_joint_is_quarantined_with_its_frame(tmp_path):
@@ -352,7 +386,48 @@ def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
     done = import_poses(tmp_path, [tmp_path / "poses" / "{recording}" / "{view}.npz"])
     assert done.report.ok
     assert done.study.settings["pose"].files == "poses/{recording}/{view}.npz"
-    assert done.study.build("pose").done == 1
+    assert done.study.folder.study.stages == ("pose", "snippets")
+    # What an import writes is nothing that a scan reads.
+    told = []
+    again = open_study(tmp_path, tell=told.append)
+    assert again.build("pose").done == 1
+    assert told == []
+
+
+def test_stages_that_were_asked_for_stay_beside_imported_poses(tmp_path):
+    study = video_study(tmp_path)
+    study.folder.change("study", "stages", ("tracks", "lowres"))
+    write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
+    done = import_poses(tmp_path, [tmp_path / "poses" / "{recording}" / "{view}.npz"])
+    assert done.study.folder.study.stages == ("pose", "tracks", "lowres")
+
+
+def test_a_placeholder_that_stands_for_nothing_is_refused_before_anything_is_written(tmp_path):
+    study = video_study(tmp_path)
+    before = (tmp_path / "actionprep.toml").read_bytes()
+    with pytest.raises(UserError, match=r"Unknown placeholder '\{veiw\}' in 'poses/\{veiw\}'\. Did you mean 'view'\?"):
+        import_poses(tmp_path, ["poses/{veiw}"])
+    assert (tmp_path / "actionprep.toml").read_bytes() == before
+    with pytest.raises(UserError, match=r"Unknown placeholder '\{clip\}'"):
+        built_import(study, files="poses/{clip}.npz")
+
+
+def test_an_import_that_finds_nothing_leaves_the_settings_and_names_no_next_step(tmp_path):
+    video_study(tmp_path)
+    before = (tmp_path / "actionprep.toml").read_bytes()
+    words = ["import", "openpose", str(tmp_path / "openpoze" / "{view}"), "--study", str(tmp_path)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "next" not in result.output
+    assert "Nothing was imported, and actionprep.toml is as it was." in result.output
+    assert (tmp_path / "actionprep.toml").read_bytes() == before
+
+
+def test_an_import_of_nothing_leaves_no_new_folder(tmp_path):
+    (tmp_path / "wrong.pkl").write_bytes(b"no pickle at all")
+    with pytest.raises(InputProblem):
+        import_poses(tmp_path / "new", [tmp_path / "wrong.pkl"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_one_folder_for_many_views_is_refused(tmp_path):

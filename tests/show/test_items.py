@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from show_fakes import HEIGHT, WIDTH, film_frames, gray_of, make_study, plain_sc
 
 from actionprep.api import Study
 from actionprep.datasets.segments import Segment
+from actionprep.datasets.skeletons import skeleton
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.errors import UserError
 from actionprep.pipeline.masks import pack_masks
@@ -18,7 +20,15 @@ from actionprep.pipeline.snippets import write_snippets
 from actionprep.show import show_item
 from actionprep.show.charts import colors_of
 from actionprep.show.contact import common_moments, contact_sheet, spread
-from actionprep.show.scenes import keyframes_scene, lowres_scene, pose_scene, tracks_scene, video_scene
+from actionprep.show.scenes import (
+    _X_TO_THE_LEFT,
+    JointGround,
+    keyframes_scene,
+    lowres_scene,
+    pose_scene,
+    tracks_scene,
+    video_scene,
+)
 
 TAKE = "kitchen/take.1"
 SEGMENTS = (Segment(0.0, 0.9, "sit"), Segment(0.9, 1.9, "rise"))
@@ -100,6 +110,41 @@ def test_a_sheet_goes_to_the_study_by_default(study: Study) -> None:
     path = show_item(study, "tracks", TAKE)
     assert path == study.root / "show" / "tracks-kitchen_take.1.png"
     assert picture_at(path).shape[1] > 400
+
+
+def test_pictures_of_some_views_have_a_name_of_their_own_and_what_is_replaced_is_told(study: Study) -> None:
+    replaced: list[Path] = []
+    path = show_item(study, "tracks", TAKE, views=["b"], rows=1, columns=1, replacing=replaced.append)
+    assert (path.name, replaced) == ("tracks-kitchen_take.1-b.png", [])
+    show_item(study, "tracks", TAKE, views=["b"], rows=1, columns=1, replacing=replaced.append)
+    assert replaced == [path]
+
+
+def test_an_unknown_view_is_told_without_options_that_show_has_not(study: Study) -> None:
+    with pytest.raises(UserError, match=r"No view 'all' in recording") as raised:
+        show_item(study, "tracks", TAKE, views=["all"])
+    assert "skip-incomplete" not in str(raised.value)
+    assert str(raised.value).endswith("Name some of these with --views.")
+
+
+class Held(dict):
+    """Arrays that are read as those of a stored item."""
+
+    attributes: ClassVar[dict[str, object]] = {}
+
+
+@pytest.mark.parametrize(("layout", "side"), [("kinect20", "left"), ("h36m17", "right")])
+def test_3d_poses_are_drawn_as_the_sensor_sees_them(tmp_path: Path, layout: str, side: str) -> None:
+    joints = skeleton(layout)
+    points = np.zeros((4, 1, joints.num_joints, 3), np.float32)
+    points[:, 0, :, 1] = np.linspace(-1, 1, joints.num_joints)
+    points[:, 0, joints.index("right_wrist"), 0] = 1.0
+    # Kinect's x grows to the right of who faces the sensor.
+    held = Held(keypoints=points, score=np.ones(points.shape[:3]))
+    ground = JointGround(held, y_up=True, x_left=layout in _X_TO_THE_LEFT)
+    placed = ground.place(points[0, 0, :, :2], np.zeros((ground.height, ground.width, 3), np.uint8))
+    right = placed[joints.index("right_wrist"), 0] - placed[joints.index("left_wrist"), 0]
+    assert ("left" if right < 0 else "right") == side
 
 
 def test_frames_of_different_rates_are_chosen_by_the_nearest_time(study: Study) -> None:

@@ -146,3 +146,11 @@ def test_text_on_a_colour_can_be_read(color: tuple[int, int, int]) -> None:
 
     light, dark = sorted((luminance(color), luminance(text_on(color))), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+def test_a_tag_of_a_legend_has_its_sample_and_leaves_room_for_the_next_sign() -> None:
+    marks = [Mark("tag", (230, 30, 40), "number and score", "0  0.65"), Mark("square", (0, 168, 150), "foreground")]
+    canvas = draw_sheet([[Tile((60, 600), None)]], title="t", legend=marks)
+    tag, square = find(canvas, (230, 30, 40)), find(canvas, (0, 168, 150))
+    assert tag[2] - tag[0] >= text_width("0  0.65", 14, bold=True)
+    assert square[0] > tag[2] + text_width("number and score", 16)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actionprep.errors import UserError
+from actionprep.show.text import broken, text_width
 from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, lanes_of, pictures_that_fit
 
 RED, BLUE = (220, 40, 40), (40, 60, 220)
@@ -113,3 +114,15 @@ def test_pictures_that_fit_lie_inside_the_span(aspect: float, length: float) -> 
     times = pictures_that_fit(aspect, (5.0, 5.0 + length))
     assert 1 <= len(times) <= 16
     assert 5.0 < times.min() <= times.max() < 5.0 + length
+
+
+def test_a_long_line_under_the_title_is_broken_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    rows = [TimelineRow("segments", (Bar(0.0, 1.0, "sit"),))]
+    long = "20 snippets: " + ", ".join(f"a label of some length {number}" for number in range(12))
+    short = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "s.png", title="t", details=["one line"]))
+    broad = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "l.png", title="t", details=[long]))
+    assert broad.shape[0] > short.shape[0]
+    assert (broad[:, -20:] == 255).all()
+    lines = broken(long, 1700, 19)
+    assert " ".join(lines) == long
+    assert all(text_width(line, 19) <= 1700 for line in lines)

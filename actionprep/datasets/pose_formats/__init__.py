@@ -127,7 +127,7 @@ def detect_format(path: str | Path) -> str | None:
     if suffix == ".json":
         return "openpose" if '"people"' in _head(path) else "coco"
     if suffix == ".npz":
-        return _detect_npz(path)
+        return npz_format(path)
     if suffix == ".csv":
         header = _head(path).split("\n", 1)[0]
         return "mediapipe" if "landmark" in header or "nose_x" in header else "pose-csv"
@@ -149,13 +149,14 @@ def _detect_folder(path: Path) -> str | None:
             return name
     archive = next(path.rglob("*.npz"), None)
     if archive is not None:
-        return _detect_npz(archive)
+        return npz_format(archive)
     # Some may be empty or cut short: those that are whole tell.
     some = islice(sorted(path.rglob("*.json")), 100)
     return "openpose" if any('"people"' in _head(file) or "_keypoints" in file.stem for file in some) else None
 
 
-def _detect_npz(path: Path) -> str | None:
+def npz_format(path: Path) -> str | None:
+    """The format that has an npz file's arrays; None when none has, InputProblem for a file that is no npz."""
     import zipfile
 
     try:

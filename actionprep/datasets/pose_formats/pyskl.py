@@ -8,6 +8,7 @@ restricted unpickler.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ def read_pyskl(
     is in memory at first, about twice its size; annotations are let go as they are read.
     """
     path = Path(path)
+    _check_pickle(path)
     content = load_pickle(path)
     if isinstance(content, list):
         content = {"annotations": content, "split": {}}
@@ -73,6 +75,17 @@ def read_pyskl(
     lost = [one for one in members if one not in seen]
     if lost:
         raise InputProblem(f"{len(lost)} ids in the splits of {path} have no annotation; the first is '{lost[0]}'.")
+
+
+def _check_pickle(path: Path) -> None:
+    """Raise UserError for an npz, and name the format that reads it."""
+    from actionprep.datasets.pose_formats import npz_format
+
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return
+    fits = npz_format(path)
+    hint = f"Its arrays are those of '{fits}': name that format." if fits else "None of the formats has such arrays."
+    raise UserError(f"{path} is an npz (a zip archive of arrays), and PySKL's files are pickles. {hint}")
 
 
 def _name(annotation: Any, number: int, path: Path) -> str:

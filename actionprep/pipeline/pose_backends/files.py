@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -21,8 +22,9 @@ from actionprep.settings import canonical_json
 if TYPE_CHECKING:
     from actionprep.pipeline.stage import ViewSource
 
-# How many frames' width or height away from the picture a joint counts as far outside.
-_FAR = 1.0
+
+_CORNER = 0.55
+"""Poses of a picture half as large lie within this share of width and height, from the upper left on."""
 
 
 def imported_poses(
@@ -34,6 +36,7 @@ def imported_poses(
     coordinates: str = "",
     first_number: int | None = None,
     rescale: bool = False,
+    max_outside: float = 0.25,
 ) -> tuple[PoseSequence, dict[str, Any]]:
     """The poses of one view, one row for each of its frames, and what is to be told of them.
 
@@ -41,6 +44,7 @@ def imported_poses(
     first_number: the number that the file gives the first frame; None: 0, or 1 where the file counts from 1 to the
                   number of frames.
     rescale: bring poses of pictures of another size to that of the video, instead of refusing them.
+    max_outside: the largest share of the joints that may lie outside of the picture.
 
     Raises UserError where the pattern leads nowhere, InputProblem where file and video do not fit together.
     """
@@ -50,11 +54,41 @@ def imported_poses(
     if ratio := found.extra.get("limb_length_ratio"):
         told["limb_length_ratio"] = ratio
     if source.poses:
-        return replace(found.poses, time=source.times), told
+        return replace(found.poses, time=source.times), told | joints_outside(found.poses)
+    says_size = kind != "openpose" and found.poses.image_size is not None
     poses = _on_frames(found.poses, source, place, first_number)
     poses, told["num_rescaled"] = _of_size(poses, source, place, rescale)
-    told["num_joints_outside"] = _count_outside(poses, source, place)
+    told |= joints_outside(poses)
+    _check_outside(told, source, place, max_outside, says_size=says_size)
+    if not says_size and _in_corner(poses):
+        told["num_frames_in_corner"] = poses.num_frames
     return poses, told
+
+
+def joints_outside(poses: PoseSequence) -> dict[str, int]:
+    """How many joints were seen, and how many of them lie outside of the picture; empty where that is not known.
+
+    A joint is outside that lies more than a pixel beyond an edge.
+    """
+    if poses.dimensions != 2 or poses.image_size is None:
+        return {}
+    height, width = poses.image_size
+    xy = poses.keypoints[poses.score > 0]
+    outside = ((xy < -1) | (xy > np.array([width, height], np.float32))).any(axis=-1)
+    return {"num_joints_seen": len(xy), "num_joints_outside": int(outside.sum())}
+
+
+def check_pattern(files: str) -> None:
+    """Raise UserError for a placeholder in braces that is none of those that stand for something."""
+    for word in re.findall(r"\{([^{}]*)\}", files):
+        if word not in _PLACEHOLDERS:
+            raise UserError(
+                f"Unknown placeholder '{{{word}}}' in '{files}'.{nearest(word, _PLACEHOLDERS)} "
+                "Known: {recording} and {view}, which stand for their ids."
+            )
+
+
+_PLACEHOLDERS = ("recording", "view")
 
 
 def digest_of_files(source: ViewSource, files: str) -> str:
@@ -69,6 +103,7 @@ def digest_of_files(source: ViewSource, files: str) -> str:
             f"Poses are to be imported, and it is not said from where: recording '{source.recording}' has a video, and "
             'pose.files is empty. Set it to the place of the poses, such as files = "openpose/{recording}/{view}".'
         )
+    check_pattern(files)
     place = _place_of(source, files)
     if not place.exists():
         return "missing"
@@ -233,18 +268,27 @@ def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool
     )
 
 
-def _count_outside(poses: PoseSequence, source: ViewSource, place: Path) -> int:
-    """How many of the joints seen lie far outside of the picture; InputProblem where that is most of them."""
-    if poses.dimensions != 2:
-        return 0
-    side = np.array([source.width, source.height], np.float32)
+def _check_outside(
+    told: Mapping[str, Any], source: ViewSource, place: Path, max_outside: float, *, says_size: bool
+) -> None:
+    """Raise InputProblem where too many of the joints lie outside of the picture."""
+    seen, outside = told.get("num_joints_seen", 0), told.get("num_joints_outside", 0)
+    if outside <= max_outside * seen:
+        return
+    unsaid = "" if says_size else " The file does not say of which size its pictures were."
+    raise InputProblem(
+        f"{outside} of the {seen} joints in {place} ({outside / seen:.0%}) lie outside of the picture "
+        f"({source.width}x{source.height} px).{unsaid} Are these the poses of recording '{source.recording}', view "
+        f"{source.view}, in px of this video?\n"
+        f"Give poses in px of the video; if they are right, set pose.max_outside higher than {max_outside:g}.",
+        backend="import",
+    )
+
+
+def _in_corner(poses: PoseSequence) -> bool:
+    """Whether nothing of anybody leaves the upper left quarter, as poses of a picture half as large do not."""
+    if poses.dimensions != 2 or poses.image_size is None:
+        return False
+    height, width = poses.image_size
     xy = poses.keypoints[poses.score > 0]
-    outside = int(((xy < -_FAR * side) | (xy > (1 + _FAR) * side)).any(axis=-1).sum())
-    if outside * 2 > len(xy):
-        raise InputProblem(
-            f"{outside} of the {len(xy)} joints in {place} lie further outside of the picture ({source.width}x"
-            f"{source.height} px) than it is large. Are these the poses of recording '{source.recording}', view "
-            f"{source.view}, in px?",
-            backend="import",
-        )
-    return outside
+    return len(xy) > 0 and bool((xy <= _CORNER * np.array([width, height], np.float32)).all())
