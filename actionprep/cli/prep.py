@@ -720,8 +720,8 @@ def import_(
             output.warn(f"and {len(catalogue.findings) - 8} more; 'actionprep scan' lists them.")
         keys = done.study.store.items("pose")
         if sums := done.study.events(keys).get("pose"):
-            rows = [(what, f"{count:,}") for what, count in sums.items()]
-            output.print_table("Left out, filled in or converted", ("what", "count"), rows)
+            told = [(what, f"{count:,}") for what, count in sums.items()]
+            output.print_table("Left out, filled in or converted", ("what", "count"), told)
         _tell_outside(done.study.joints_outside(keys))
         for name, reason in done.refused_splits.items():
             output.warn(f"The official split '{name}' is not stored: {reason}")
