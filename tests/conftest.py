@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# The console keeps the width that COLUMNS gives when it is made, and tests give it widths of their own later.
+os.environ.pop("COLUMNS", None)
+
+from actionprep.cli import output  # noqa: F401
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -143,7 +143,9 @@ class Comparison:
                         fmt="o", color=colors[at % len(colors)], capsize=3, label=row.name,
                     )
                 )  # fmt: skip
-            panel.set(xscale="log", xlabel=name, xlim=(max(min(values), 1e-6) / 1.8, max(*values, 2e-6) * 1.8))
+            # Bounds come first: a scale looks for bounds of its own, and one value alone has none.
+            panel.set(xlabel=name, xlim=(max(min(values), 1e-6) / 1.8, max(*values, 2e-6) * 1.8))
+            panel.set_xscale("log")
             panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.xaxis.set_minor_locator(NullLocator())

@@ -34,6 +34,7 @@ OF_OTHER_PROGRAMS = {
     # torchrun's, srun's and sbatch's, in job scripts
     "--constraint", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--no-python",
     "--nodes", "--ntasks-per-node", "--cpus-per-task", "--gpus-per-node", "--mem", "--job-name", "--output", "--error",
+    "--train-subjects", "--val-subjects", "--test-subjects",  # other names of groups, which 'fit' rewrites
     "--requeue", "--open-mode", "--signal", "--partition", "--account", "--time", "--kill-on-bad-exit", "--max-restarts",
 }  # fmt: skip
 

@@ -212,7 +212,7 @@ def test_squares_do_not_keep_the_shape() -> None:
 
 @pytest.mark.parametrize("sizes", [(), (4,), (112, 112)])
 def test_sizes_that_make_no_sense_are_a_mistake(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="give one or more different sizes, each at least 8 pixels"):
+    with pytest.raises(UserError, match="Give one or more different sizes, each at least 8 pixels"):
         LowresSettings.read({"sizes": sizes}, where="[lowres]")
 
 
@@ -253,7 +253,7 @@ def test_random_depends_on_seed_recording_and_view_alone(store: Store, source: V
 def test_an_unknown_sampler_names_the_nearest() -> None:
     with pytest.raises(UserError) as error:
         KeyframesSettings.read({"sampler": "unifrom"}, where="[keyframes]")
-    assert "no such sampler. Did you mean 'uniform'? Samplers: uniform, random, dense, whole, motion" in str(
+    assert "No such sampler. Did you mean 'uniform'? Samplers: uniform, random, dense, whole, motion" in str(
         error.value
     )
 

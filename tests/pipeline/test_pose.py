@@ -171,7 +171,7 @@ def test_poses_are_converted_on_request_and_say_what_was_lost(tmp_path, corners)
         ({"files": "x"}, "'files' is the pattern for backend = \"import\": set that backend too"),
         ({"backend": "import", "boxes": "masks"}, 'imported poses need no boxes, got boxes = "masks"'),
         ({"smooth": "savgol", "savgol_window": 6}, "an odd window longer than its order, got savgol_window 6"),
-        ({"skeleton": "coco71"}, r"Unknown skeleton 'coco71'\. Did you mean 'coco18'\?"),
+        ({"skeleton": "coco71"}, r"Unknown skeleton 'coco71'\. Did you mean 'coco17'\?"),
         ({"backend": "mediapip"}, "Give 'mediapipe', 'mmpose', 'vitpose' or 'import'. Did you mean 'mediapipe'?"),
     ],
 )
