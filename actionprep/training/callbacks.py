@@ -146,6 +146,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         draft = path.with_name(f".{path.name}.draft")
         try:
+            # In Lightning's saving this asks for the optimiser's state too; it is read again with weights_only=True.
             trainer.save_checkpoint(draft, weights_only=False)
             if trainer.is_global_zero:
                 os.replace(draft, path)

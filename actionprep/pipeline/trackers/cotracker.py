@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -129,9 +130,9 @@ class _CoTracker(PointTracker):
         if both_ways and seed.max() > 0:
             yield int(seed.max()), 0, "before"
 
+    @abstractmethod
     def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(1, T, N, 2) px at 384x512, visibility and confidence (1, T, N) in [0, 1]."""
-        raise NotImplementedError
 
     def _device(self) -> str:
         import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -214,9 +215,9 @@ class PoseSamples(ProductReader):
         views = len(self.views)
         return batch["keypoints"].unflatten(1, (views, -1)), batch["score"].unflatten(1, (views, -1))
 
+    @abstractmethod
     def _finished(self, points: Tensor, score: Tensor, batch: Batch, draws: Draws | None) -> Batch:
         """What the model sees of joints (B, V, M, T, K, C)."""
-        raise NotImplementedError
 
     def _estimated_bytes(self) -> int:
         frames = 0
