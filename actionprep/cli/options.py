@@ -17,8 +17,17 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from actionprep.settings import Settings
 
+# What an option or an argument holds that may be left out. Typer reads this form in every version that we allow.
+Text = Optional[str]  # noqa: UP045
+Texts = Optional[list[str]]  # noqa: UP045
+Number = Optional[int]  # noqa: UP045
+Numbers = Optional[list[int]]  # noqa: UP045
+Real = Optional[float]  # noqa: UP045
+YesNo = Optional[bool]  # noqa: UP045
+Where = Optional[Path]  # noqa: UP045
+
 StudyOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads this form in every version that we allow
+    Where,
     typer.Option(
         "--study", help="Folder of the study; otherwise the nearest actionprep.toml above the current folder."
     ),
@@ -89,6 +98,20 @@ class ManyValuesCommand(_PlainErrors, TyperCommand):
         ctx.meta[WORDS] = tuple(args)
         flags = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
         return super().parse_args(ctx, repeat_flags(args, flags))
+
+
+def same_command(context: typer.Context, *more: str, without: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:
+    """The command line that this is, for a shell, with more words; without some options and their values, and flags."""
+    import shlex
+
+    words: list[str] = []
+    given = iter(context.meta.get(WORDS, ()))
+    for word in given:
+        if word in without:
+            next(given, None)
+        elif word not in flags and word.partition("=")[0] not in without:
+            words.append(word)
+    return shlex.join([*context.command_path.split(), *words, *more])
 
 
 def _parser_error(error: Any, kind: str, command: Any, ctx: Any) -> str:

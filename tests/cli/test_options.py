@@ -178,13 +178,3 @@ def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
         interrupted()
     assert stopped.value.exit_code == 130
     assert "run the same command to go on" in capsys.readouterr().err
-
-
-def test_the_help_of_a_stage_shows_defaults_and_no_list_of_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    from actionprep.cli.prep import app as prep
-
-    monkeypatch.setenv("COLUMNS", "200")
-    shown = CliRunner().invoke(prep, ["track", "--help"]).output
-    assert "(default: 20)" in shown
-    assert "W windows of T frames with N slots for points." in shown
-    assert "float32" not in shown
