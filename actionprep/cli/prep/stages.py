@@ -8,15 +8,7 @@ from typing import Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from actionprep.cli.options import (
-    DebugOption,
-    JsonOption,
-    ManyValuesCommand,
-    PlainGroup,
-    StudyOption,
-    guarded,
-    settings_parameters,
-)
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, settings_parameters
 from actionprep.cli.prep.build import carry_out
 from actionprep.cli.prep.options import (
     RetryOption,
@@ -28,6 +20,7 @@ from actionprep.cli.prep.options import (
     opened_study,
     workers_of,
 )
+from actionprep.cli.program import ManyValuesCommand, PlainGroup, guarded
 
 STAGES = "Stages (each builds what it needs first)"
 

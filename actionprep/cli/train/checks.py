@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import same_command
+from actionprep.cli.program import same_command
 from actionprep.cli.train.figures import shown
 
 if TYPE_CHECKING:

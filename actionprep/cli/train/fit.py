@@ -9,19 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import (
-    DebugOption,
-    JsonOption,
-    ManyValuesCommand,
-    Number,
-    Real,
-    StudyOption,
-    Text,
-    Texts,
-    Where,
-    YesNo,
-    same_command,
-)
+from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyOption, Text, Texts, Where, YesNo
+from actionprep.cli.program import ManyValuesCommand, same_command
 from actionprep.cli.train.checks import learn_one_batch, suggest_learning_rate
 from actionprep.cli.train.choices import labels_of, recipe_of, recipe_of_run, split_of
 from actionprep.cli.train.figures import print_folds
