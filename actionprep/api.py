@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from actionprep.datasets.catalogue import Catalogue, View, ViewSelection
+    from actionprep.datasets.catalogue import Catalogue, ViewSelection
     from actionprep.datasets.item_reader import ItemReader
     from actionprep.datasets.poses import PoseSequence
+    from actionprep.datasets.recordings import View
     from actionprep.datasets.scan import ScanProgress, ScanReport
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store import Damage, ItemKey, Store
@@ -161,7 +162,7 @@ class Study:
         again: also read files that have not changed since the last scan.
         """
         from actionprep.datasets.scan import scan
-        from actionprep.pipeline.video import probe
+        from actionprep.pipeline.probe import probe
 
         report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
         self.__dict__.pop("catalogue", None)
@@ -954,8 +955,8 @@ def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list
     if missing:
         # Before any model is loaded, which takes its time.
         raise UserError(f"No such video: {', '.join(missing)}.")
-    from actionprep.datasets.catalogue import natural_key
     from actionprep.datasets.layouts import VIDEO_SUFFIXES
+    from actionprep.datasets.natural_order import natural_key
     from actionprep.training.predict import open_models, views_of
 
     views = views_of(open_models(run, device="cpu"))
