@@ -117,8 +117,10 @@ def fit(
     """Train the recipe that suits what the store holds, on a checked split."""
     from actionprep.cli import output
     from actionprep.settings import COMMAND_LINE
-    from actionprep.training.fit import Terminated, fit_folds, parts_of_run
+    from actionprep.training.beginning import parts_of_run
     from actionprep.training.fit import fit as train
+    from actionprep.training.folds import fit_folds
+    from actionprep.training.phase import Terminated
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
@@ -382,7 +384,8 @@ for _command in (train_runs.compare, train_runs.sweep, train_runs.export, train_
 def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List every model with what it reads, its size and its source."""
     from actionprep.cli import output
-    from actionprep.training.models.registry import MODELS, load_model_files, model_size
+    from actionprep.training.models.model_size import model_size
+    from actionprep.training.models.registry import MODELS, load_model_files
 
     load_model_files()
     sizes = {name: model_size(name) for name in MODELS}
@@ -602,7 +605,7 @@ def _check_first(
 def _say_how_to_go_on(context: typer.Context, folder: Path, runs: Path) -> None:
     """What a training that was stopped has kept, and the command that goes on with it."""
     from actionprep.cli import output
-    from actionprep.training.fit import is_first_process
+    from actionprep.training.processes import is_first_process
 
     if not is_first_process():
         return
@@ -810,7 +813,7 @@ def _new_folder(runs: Path, kind: str, named: Path | None) -> AbstractContextMan
     """The folder that was named, or one of this kind and time which nobody else has."""
     import time
 
-    from actionprep.training.fit import is_first_process
+    from actionprep.training.processes import is_first_process
     from actionprep.training.run import claimed_folder
 
     if named is not None:

@@ -222,7 +222,7 @@ def _use_threads(threads: int | None) -> None:
 
 def _print_comparison(found: Any) -> None:
     from actionprep.cli import output
-    from actionprep.training.compare import IMPORTANCE
+    from actionprep.training.comparison import IMPORTANCE
 
     columns, rows = found.cells()
     out = output.print_table("Comparison", columns, rows, importance=IMPORTANCE)

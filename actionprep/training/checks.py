@@ -243,8 +243,8 @@ def _task(
     device: str,
 ) -> tuple[ClassifierTask, Recipe]:
     """The task of a training's first phase on its device, and the recipe."""
+    from actionprep.training.devices import torch_device
     from actionprep.training.fit import first_task
-    from actionprep.training.test import torch_device
 
     task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights)
     task.to(torch_device(device))

@@ -23,7 +23,8 @@ from actionprep.training.models.registry import build_model
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict
 from actionprep.training.run import Run
-from actionprep.training.test import run_test, score
+from actionprep.training.scoring import score
+from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("0", "1", "2"), val=("3",), test=("4", "5"))
 QUIET = {"tensorboard": False, "device": "cpu"}

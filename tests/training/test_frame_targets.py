@@ -11,7 +11,8 @@ from pose_fakes import CLASSES, one_recording
 from study_fakes import view
 from training_fakes import FPS, MOTIONS, make_store, table_of, tiny_recipe, write_snippets
 
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.datasets.splits import SplitAssignment
