@@ -16,7 +16,7 @@ from actionprep.training.comparison import Compared, Comparison
 from actionprep.training.cost import Cost, measure_cost
 from actionprep.training.fusion import fused_runs
 from actionprep.training.recipes import differences
-from actionprep.training.resampling import TestedRuns, intervals
+from actionprep.training.resampling import SeedAnswers, intervals
 from actionprep.training.run import FACTS, FUSION, Run
 from actionprep.training.tested import saved_arrays
 
@@ -258,7 +258,7 @@ def _repeated(group: Sequence[_Entry]) -> list[tuple[int, str | None, list[Run]]
     return [(seed, split, runs) for seed, split, runs, _ in found]
 
 
-def _tested(runs: Sequence[Run], split: str | None) -> TestedRuns:
+def _tested(runs: Sequence[Run], split: str | None) -> SeedAnswers:
     arrays = [saved_arrays(run) for run in runs]
     num_classes = arrays[0]["probabilities"].shape[1]
     several = arrays[0]["actuals"].ndim == 2
@@ -267,7 +267,7 @@ def _tested(runs: Sequence[Run], split: str | None) -> TestedRuns:
         values = np.concatenate([one[name] for one in arrays])
         return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
 
-    return TestedRuns(
+    return SeedAnswers(
         joined("actuals"), joined("predictions"), np.concatenate([one["recording"] for one in arrays]), several, split
     )
 

@@ -40,7 +40,7 @@ def train_phase(
 
         recipe = plan.recipe
         task = make_task(plan, reader, phase, start=run.folder / START)
-        has_val = task._val_loader is not None
+        has_val = task.val_loader is not None
         shown = callbacks.History(run, phase, task.num_epochs, on_epoch)
         wanted: list[Any] = [callbacks.LastValidated(), callbacks.Averaging(), shown]
         wanted.append(callbacks.Checkpoints(run, recipe, phase, has_val=has_val))

@@ -12,7 +12,7 @@ from actionprep.training.metrics import Interval
 
 
 @dataclass(frozen=True)
-class TestedRuns:
+class SeedAnswers:
     """What one seed's runs on one split said of their test snippets, all folds together, as zeros and ones (S, C)."""
 
     actual: np.ndarray
@@ -34,7 +34,7 @@ class TestedRuns:
         return accuracy, macro
 
 
-def intervals(tested: Sequence[TestedRuns], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval]:
+def intervals(tested: Sequence[SeedAnswers], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval]:
     """Accuracy and macro F1: the mean over splits of that over seeds, with 95 % of draws of seeds and recordings.
 
     A recording is drawn for all seeds and splits alike, since several are tested on the same ones. Splits are not drawn:

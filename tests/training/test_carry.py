@@ -182,7 +182,7 @@ def test_a_sample_is_trained_with_the_state_after_the_windows_before_it(store):
 
     task = first_task(store, frame_recipe(carry=True), split=SPLIT)
     task.eval()
-    loader = task._val_loader
+    loader = task.val_loader
     data = loader.dataset
     rows = data.rows.tolist()
     assert np.array_equal(data.table.onset[rows], np.arange(4) * 1.5)

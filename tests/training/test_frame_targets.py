@@ -186,7 +186,7 @@ def mixed_batch(store: Store, **changes: object) -> tuple[dict, dict]:
     """A batch of 8 samples before and after mixing; instant 3 of all and sample 0 have no known label."""
     recipe = frame_recipe(mixup_share=1.0, input__frame_dropout=0.0, **changes)
     task = first_task(store, recipe, split=SPLIT)
-    dataset = task._train_loader.dataset
+    dataset = task.train_loader.dataset
     batch = dataset.batch(dataset.rows[:8].tolist()) | {"weight": torch.ones(8), "total": torch.tensor(8)}
     batch["frame_known"][:, 3] = False
     batch["frame_known"][0] = False
