@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
 from tiny_models import TINY
@@ -137,6 +137,7 @@ def test_weights_are_chosen_on_val(runs, tmp_path):
     assert told[-1] == "Weights: chosen on 3 val snippets"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
 def test_no_other_weights_make_the_labels_more_probable(seed, several):
     rng = np.random.default_rng(seed)
