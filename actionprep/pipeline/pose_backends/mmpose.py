@@ -105,7 +105,8 @@ class MMPose:
         if skeleton is None and found is None:
             raise UserError(
                 f"The joints of MMPose's '{model}' are those of no known layout: {', '.join(names.values())}. "
-                "Write a layout for them and name it with skeleton=…"
+                "Write a layout for them, a few lines of TOML, and name it with pose.file_skeleton (--file-skeleton; "
+                "skeleton=… in Python)."
             )
         self.skeleton = skeleton or (found.name if found is not None else "")
         self._about = {"model": path.stem, "flip": str(flip)}
