@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from actionprep.api import list_formats
-from actionprep.cli.output import print_table
+from actionprep.cli import output
+from actionprep.cli.output import print_table, progress_of_steps
 
 
 def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
@@ -42,3 +45,21 @@ def test_a_wide_terminal_shows_all_columns(capsys, monkeypatch):
     assert out == []
     assert printed.splitlines()[0].split() == " ".join(COLUMNS).split()
     assert len(printed.splitlines()) == 2
+
+
+def test_a_bar_of_steps_appears_with_the_first_step_and_takes_its_total_from_it(monkeypatch):
+    begun = []
+    advanced = []
+
+    @contextmanager
+    def bar(what, total, unit, *, quiet):
+        begun.append((what, total, unit, quiet))
+        yield lambda amount, failures: advanced.append((amount, failures))
+
+    monkeypatch.setattr(output, "progress_bar", bar)
+    with progress_of_steps("scanning", "videos", quiet=True) as step:
+        assert begun == []
+        step(3)
+        step(3, failures=1)
+    assert begun == [("scanning", 3, "videos", True)]
+    assert advanced == [(1, 0), (1, 1)]

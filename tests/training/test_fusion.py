@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
 from tiny_models import TINY
@@ -15,7 +15,8 @@ from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.compare import compare
-from actionprep.training.fit import fit, fit_folds
+from actionprep.training.fit import fit
+from actionprep.training.folds import fit_folds
 from actionprep.training.fusion import fold_names, fuse, fuse_folds, mixture_weights, read_fusion
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.models.registry import model_card
@@ -23,7 +24,8 @@ from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
 from actionprep.training.sweep import sweep
-from actionprep.training.test import run_test, saved_arrays
+from actionprep.training.test import run_test
+from actionprep.training.tested import saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
 
@@ -135,6 +137,7 @@ def test_weights_are_chosen_on_val(runs, tmp_path):
     assert told[-1] == "Weights: chosen on 3 val snippets"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
 def test_no_other_weights_make_the_labels_more_probable(seed, several):
     rng = np.random.default_rng(seed)

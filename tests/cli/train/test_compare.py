@@ -8,7 +8,7 @@ from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
-from actionprep.cli.train_runs import _grid
+from actionprep.cli.train.compare import _grid
 from actionprep.errors import UserError
 
 runner = CliRunner()
