@@ -274,6 +274,6 @@ register(
         "sizes": {"width_multiplier": 0.125, "dropout": 0.3},
         "input": {**_MOVING, "frames": 16, "size": 48},
         **SMOOTHED_COSINE,
-        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
+        "optimizer": {"learning_rate": 6e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
     },
 )
