@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.errors import ActionprepError, UserError
+from actionprep.plain import plain
 from actionprep.settings import canonical_json
 from actionprep.training import metrics
 from actionprep.training.cost import Cost, measure_cost
 from actionprep.training.fit import differences
 from actionprep.training.fusion import fused_runs
 from actionprep.training.metrics import Interval
-from actionprep.training.run import FACTS, FUSION, Run, plain, write_text
+from actionprep.training.run import FACTS, FUSION, Run, write_text
 from actionprep.training.test import saved_arrays
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 class Compared:
     """One row: the runs of one recipe with the same settings, or fusions of such runs.
 
-    accuracy, macro_f1: of one run with the interval of its test; of several seeds their mean, with an interval over
-        both seeds and recordings drawn anew. Folds of one seed are one test over all their snippets; of several stored
-        splits it is the mean over them.
+    accuracy, macro_f1, map (mean average precision): of one run with the interval of its test; of several seeds their
+        mean, with an interval over both seeds and recordings drawn anew. Folds of one seed are one test over all their
+        snippets; of several stored splits it is the mean over them.
     snippets:      test snippets, each counted once.
     train_seconds: of one run, the mean. cost: None where it was not measured.
     """
@@ -46,12 +47,13 @@ class Compared:
     snippets: int
     accuracy: Interval
     macro_f1: Interval
+    map: Interval
     train_seconds: float
     cost: Cost | None
 
 
 IMPORTANCE = (
-    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s"
+    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s", "mAP %"
 )  # fmt: skip
 """Columns of `Comparison.cells`, those first that a narrow terminal shows."""
 
@@ -90,6 +92,7 @@ class Comparison:
                 row.name,
                 _with_bounds(row.accuracy),
                 _with_bounds(row.macro_f1),
+                _with_bounds(row.map),
                 "" if row.cost is None else f"{row.cost.parameters / 1e6:.2f} M",
                 "" if row.cost is None else f"{row.cost.flops / 1e9:.2f}",
                 _minutes(row.train_seconds),
@@ -100,9 +103,12 @@ class Comparison:
             for row in self.rows
         ]
         return (
-            ["recipe", "accuracy %", "macro F1 %", "parameters", "GFLOPs", "training", "latency", "clips/s", "runs"],
+            [
+                "recipe", "accuracy %", "macro F1 %", "mAP %", "parameters", "GFLOPs", "training", "latency", "clips/s",
+                "runs",
+            ],
             rows,
-        )
+        )  # fmt: skip
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write compare.csv, compare.md, compare.json and compare.png into a folder; returns their paths."""
@@ -360,6 +366,10 @@ def _apart(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
     return " | ".join(named)
 
 
+_DRAWS = 100
+"""Resampled tests whose precision is counted at once, so that large tests fit into memory."""
+
+
 @dataclass(frozen=True)
 class _Tested:
     """What one seed's runs on one split said of their test snippets, all folds together, as zeros and ones (S, C)."""
@@ -367,11 +377,14 @@ class _Tested:
     actual: np.ndarray
     predicted: np.ndarray
     recording: np.ndarray
-    several: bool
+    probabilities: np.ndarray
     split: str | None = None
 
-    def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Accuracy (R) and macro F1 (R) under R weights (R, S) of the snippets; nan where none has any."""
+    def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Accuracy, macro F1 and mean average precision (R) under R weights (R, S) of the snippets.
+
+        nan where no snippet has any weight.
+        """
         right = (self.actual == self.predicted).all(axis=1)
         total = weight.sum(axis=1)
         accuracy = np.divide(weight @ right, total, out=np.full(len(weight), np.nan), where=total > 0)
@@ -380,13 +393,19 @@ class _Tested:
         f1 = np.divide(2 * hits, both, out=np.full(hits.shape, np.nan), where=both > 0)
         there = (~np.isnan(f1)).sum(axis=1)
         macro = np.divide(np.nansum(f1, axis=1), there, out=np.full(len(weight), np.nan), where=there > 0)
-        return accuracy, macro
+        precision = np.concatenate(
+            [
+                metrics.mean_average_precision(self.actual, self.probabilities, weight[first : first + _DRAWS])
+                for first in range(0, len(weight), _DRAWS)
+            ]
+        )
+        return accuracy, macro, precision
 
 
 def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int) -> Compared:
     repeated = _repeated(group)
     tested = [_tested(runs, split) for _, split, runs in repeated]
-    accuracy, macro_f1 = _intervals(tested, repeats=repeats)
+    accuracy, macro_f1, precision = _intervals(tested, repeats=repeats)
     return Compared(
         name=name,
         recipe=group[0].recipe,
@@ -397,6 +416,7 @@ def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int)
         snippets=len(set().union(*(one.test_rows for one in group if one.seed == repeated[0][0]))),
         accuracy=accuracy,
         macro_f1=macro_f1,
+        map=precision,
         train_seconds=float(np.mean([entry.train_seconds for entry in group])),
         cost=cost,
     )
@@ -427,12 +447,18 @@ def _tested(runs: Sequence[Run], split: str | None) -> _Tested:
         return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
 
     return _Tested(
-        joined("actuals"), joined("predictions"), np.concatenate([one["recording"] for one in arrays]), several, split
+        joined("actuals"),
+        joined("predictions"),
+        np.concatenate([one["recording"] for one in arrays]),
+        np.concatenate([one["probabilities"] for one in arrays]),
+        split,
     )
 
 
-def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval]:
-    """Accuracy and macro F1: the mean over splits of that over seeds, with 95 % of draws of seeds and recordings.
+def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval, Interval]:
+    """Accuracy, macro F1 and mean average precision, with 95 % of draws of seeds and recordings.
+
+    Each is the mean over splits of the mean over seeds.
 
     A recording is drawn for all seeds and splits alike, since several are tested on the same ones. Splits are not drawn:
     they are those of the data set.
@@ -447,14 +473,14 @@ def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tup
     ]
     drawn_seeds = [seeds[rng.integers(0, len(seeds), (repeats, len(seeds)))] for seeds in seeds_of]
     found = []
-    for figure in (0, 1):
+    for figure in range(3):
         of_run = np.stack([one[figure] for one in resampled])
         of_split = [_mean(of_run[which, np.arange(repeats)[:, None]], axis=1) for which in drawn_seeds]
         low, high = np.nanquantile(_mean(np.stack(of_split), axis=0), [0.025, 0.975])
         value = np.mean([np.mean([plain[at][figure][0] for at in seeds]) for seeds in seeds_of])
         drawn_interval = Interval(float(value), float(low), float(high))
         found.append(metrics.where_it_varies(drawn_interval, len(names), is_share=figure == 0))
-    return found[0], found[1]
+    return found[0], found[1], found[2]
 
 
 def _mean(values: np.ndarray, *, axis: int) -> np.ndarray:
@@ -472,7 +498,7 @@ def _cost(run: Run, *, device: str, seconds: float) -> Cost:
     from actionprep.training.test import torch_device
 
     facts = run.facts
-    store = Store(facts["store"])
+    store = Store(run.store)
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
     rows = np.array(facts["split"]["rows"]["test"], np.int64)
     dataset = SnippetDataset(
@@ -489,7 +515,7 @@ def _cost(run: Run, *, device: str, seconds: float) -> Cost:
 def _flat(row: Compared) -> Mapping[str, Any]:
     """Plain cells for csv."""
     found: dict[str, Any] = {"name": row.name, "recipe": row.recipe}
-    for name in ("accuracy", "macro_f1"):
+    for name in ("accuracy", "macro_f1", "map"):
         one: Interval = getattr(row, name)
         found |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     found |= {

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from actionprep.training.datasets import SnippetDataset
     from actionprep.training.inputs.base import ProductReader
 
-_WITH_INTERVAL = ("accuracy", "exact_match", "top5", "macro_f1", "micro_f1", "weighted_f1", "samples_f1")
+_WITH_INTERVAL = ("accuracy", "exact_match", "top5", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "map")
 
 MOST_VIEW_SUBSETS = 255
 """Subsets of views beyond this many (more than 8 views) are not all tried: single views, pairs and all but one are."""
@@ -91,7 +91,7 @@ def run_test(
             "'actiontrain fit "
             f"--run {run.folder} --resume'."
         )
-    where = facts["store"] if store is None else store
+    where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
@@ -141,7 +141,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
     from actionprep.training.datasets import SnippetDataset, read_table
 
     facts = run.facts
-    where = facts["store"] if store is None else store
+    where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["val"], np.int64)
@@ -382,8 +382,15 @@ def _figures(scores: Scores, dataset: SnippetDataset | _Table, *, repeats: int) 
     predicted = predicted_of(scores.probabilities, several=several)
     groups = table.recording[rows]
     num_classes = len(table.labels)
+    figures = metrics.summary(actual, predicted, scores.probabilities)
 
     def interval(name: str) -> dict[str, float]:
+        if name == "map":
+            weights = metrics.bootstrap_weights(len(rows), groups=groups, repeats=repeats)
+            of_draws = [metrics.mean_average_precision(actual, scores.probabilities, one) for one in weights]
+            drawn = metrics.interval_of(figures[name], np.concatenate(of_draws).tolist())
+            return metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=False).as_json()
+
         def figure(at: np.ndarray) -> float:
             if name in ("accuracy", "exact_match"):
                 return metrics.accuracy(actual[at], predicted[at])
@@ -395,7 +402,6 @@ def _figures(scores: Scores, dataset: SnippetDataset | _Table, *, repeats: int) 
         is_share = name in ("accuracy", "exact_match", "top5")
         return metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=is_share).as_json()
 
-    figures = metrics.summary(actual, predicted, scores.probabilities)
     each = metrics.per_class(actual, predicted, scores.probabilities)
     found: dict[str, Any] = {
         "num_samples": len(rows),
