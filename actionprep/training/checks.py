@@ -246,7 +246,7 @@ def _task(
     from actionprep.training.fit import first_task
     from actionprep.training.test import torch_device
 
-    task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights)
+    task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights, device=device)
     task.to(torch_device(device))
     task._train_loader.dataset.reader.to(torch_device(device))
     return task, task.recipe

@@ -97,9 +97,15 @@ class Recipe(Settings):
     batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
     accumulate: int = option(1, "Batches whose gradients are added up for one step.", ge=1)
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = option("32-true", "Number format of the computation.")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = option(
+        "32-true",
+        "Number format of the computation; auto: bf16-mixed where the device has instructions for it, else 32-true.",
+    )
     compile: bool = option(False, "Compile the model (torch.compile); takes a minute and a C++ compiler.")
-    channels_last: bool = option(False, "Keep the weights of convolutions channels last, as GPUs and bf16 like them.")
+    channels_last: bool = option(
+        False,
+        "Keep the weights of convolutions channels last, as GPUs and bf16 like them; with precision auto only beside bf16.",
+    )
     ema: float | None = option(
         None, "Decay of the running mean of the weights that tests use; not set: none.", gt=0, lt=1
     )

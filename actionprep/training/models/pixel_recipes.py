@@ -14,7 +14,7 @@ _TIMESFORMER: dict[str, Any] = {
     "epochs": 15,
     "batch": 8,
     "accumulate": 8,
-    "precision": "bf16-mixed",
+    "precision": "auto",
     "workers": 4,
 }
 _TIMESFORMER_TABLES: dict[str, dict[str, Any]] = {
@@ -106,7 +106,7 @@ register(
     epochs=100,
     batch=2,
     accumulate=8,
-    precision="bf16-mixed",
+    precision="auto",
     sampler="balanced",
     workers=4,
     tables={
@@ -134,7 +134,7 @@ register(
     epochs=30,
     batch=4,
     accumulate=16,
-    precision="bf16-mixed",
+    precision="auto",
     workers=4,
     tables={
         "input": {"frames": 32, "size": 224, "crop": (0.7, 0.95), "clips": 4},
@@ -198,7 +198,7 @@ register(
     epochs=60,
     batch=21,
     accumulate=4,
-    precision="bf16-mixed",
+    precision="auto",
     channels_last=True,
     monitor="val_macro_f1",
     workers=4,
@@ -220,7 +220,7 @@ def _resized(name: str, what: str, **settings: Any) -> None:
         f"{_I3D_MENDED}",
         model=name,
         product="lowres",
-        precision="bf16-mixed",
+        precision="auto",
         channels_last=True,
         monitor="val_macro_f1",
         workers=4,
@@ -264,7 +264,7 @@ register(
     product="lowres",
     epochs=30,
     min_steps=150,
-    precision="bf16-mixed",
+    precision="auto",
     channels_last=True,
     batch=16,
     ema=0.98,
@@ -272,7 +272,6 @@ register(
     mixup=0.4,
     validate_every=5,
     tables={
-        "sizes": {"width_multiplier": 0.125, "dropout": 0.3},
         "input": {
             "frames": 16,
             "size": 48,

@@ -182,6 +182,8 @@ recipes.register(
     product="heatmaps",
     epochs=240,
     batch=32,
+    precision="auto",
+    channels_last=True,
     tables={
         "input": {**_PLAIN, "frames": 48},
         "optimizer": {
@@ -217,6 +219,8 @@ recipes.register(
     epochs=80,
     min_steps=600,
     batch=32,
+    precision="auto",
+    channels_last=True,
     ema=0.99,
     validate_every=10,
     refit=True,
