@@ -44,6 +44,7 @@ from actionprep.training.run import (
     mixtures,
     now,
     pipeline_of,
+    place_from,
     versions,
     write_text,
 )
@@ -135,7 +136,7 @@ def fit(
         _train(run, plan, options, on_epoch=on_epoch)
         _tell_validation(run, tell)
         return run
-    chosen = _resolve(store, recipe, tell)
+    chosen = _resolve(store, recipe, tell, device)
     plan = _Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     for sentence in plan.sentences:
         tell(sentence)
@@ -185,10 +186,11 @@ def first_task(
     split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
     views: Sequence[str | int] | None = None,
     weights: Callable[[nn.Module], object] | None = None,
+    device: str = "auto",
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
-    plan = _Plan.make(store, _resolve(store, recipe, _silent), snippets=snippets, split=split, views=views)
+    plan = _Plan.make(store, _resolve(store, recipe, _silent, device), snippets=snippets, split=split, views=views)
     task = make_task(plan, _reader(plan), plan.phases[0])
     if weights is not None:
         weights(task.model)
@@ -219,7 +221,7 @@ def fit_folds(
 
     tell = tell or _silent
     store = store if isinstance(store, Store) else Store(store)
-    chosen = _resolve(store, recipe, tell)
+    chosen = _resolve(store, recipe, tell, options.get("device", "auto"))
     table = read_table(store, snippets)
     folds = choose_folds(table, replace(split, val_by=_val_by(chosen, split)), by=by, num_folds=num_folds)
     folder = Path(run_folder)
@@ -370,14 +372,19 @@ class _Plan:
         return (joined(split), np.zeros(0, np.int64)) if phase == "refit" else (split.train, split.val)
 
 
-def _resolve(store: Store, recipe: Recipe | str, tell: Told) -> Recipe:
+def _resolve(store: Store, recipe: Recipe | str, tell: Told, device: str) -> Recipe:
+    from actionprep.training.precision import with_precision
+    from actionprep.training.test import torch_device
+
     if isinstance(recipe, Recipe):
-        return recipe
-    if recipe == "auto":
+        chosen = recipe
+    elif recipe == "auto":
         choice = choose_recipe(store)
         tell(f"Recipe {choice.recipe.name}: {choice.why}")
-        return choice.recipe
-    return find_recipe(recipe)
+        chosen = choice.recipe
+    else:
+        chosen = find_recipe(recipe)
+    return with_precision(chosen, torch_device(device)) if chosen.precision == "auto" else chosen
 
 
 def _val_by(recipe: Recipe, split: SplitChoice) -> Any:
@@ -421,7 +428,10 @@ def _prepare_folder(
     if weights is not None:
         # Every phase, and a resumed run, begins from these: the published file is not needed again.
         _save_start(run, _fresh_model(plan.recipe, _card(plan, _reader(plan), "validate"), weights))
-    run.change(**plan.facts(), published_weights=weights is not None)
+    facts = plan.facts()
+    if plan.store.path is not None:
+        facts["store_from_here"] = place_from(run.folder, plan.store.path)
+    run.change(**facts, published_weights=weights is not None)
 
 
 def _plan_of(run: Run, store: Store) -> _Plan:
@@ -511,7 +521,9 @@ def parts_of_run(run_folder: Path, store: Store, choice: SplitChoice) -> SplitCh
 
 
 def differences(begun: Recipe, asked: Recipe) -> list[str]:
-    """The settings in which two recipes differ, as "epochs is 4, not 8"."""
+    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none."""
+    if asked.precision == "auto":
+        asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
     mine, other = begun.to_tables(), asked.to_tables()
     found = []
     for table, values in mine.items():
