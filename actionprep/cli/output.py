@@ -156,6 +156,5 @@ def duration_text(seconds: float) -> str:
 
 
 def _numeric(cell: str) -> bool:
-    return (
-        not cell or cell.replace(",", "").replace(" %", "").replace("%", "").lstrip("-").replace(".", "", 1).isdigit()
-    )
+    digits = cell.replace(",", "").replace(" %", "").replace("%", "").lstrip("-").replace(".", "", 1)
+    return cell in ("", "–") or digits.isdigit()

@@ -13,7 +13,7 @@ from actionprep.cli import train_runs
 from actionprep.cli.options import WORDS, DebugOption, JsonOption, ManyValuesCommand, PlainGroup, StudyOption, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from actionprep.datasets.store import Store
     from actionprep.training.recipes import TrainSettings
@@ -132,7 +132,7 @@ def fit(
         },
         where=COMMAND_LINE,
     )  # fmt: skip
-    given = {**settings.changes, **_changes(changes)}
+    given = _changes(changes)
     if epochs is not None:
         given["epochs"] = epochs
     tell = (lambda _: None) if json else output.note
@@ -154,8 +154,7 @@ def fit(
             asked["split"] = parts_of_run(begun, where.store, choice)
         model_name = Run.open(begun).recipe.model
     else:
-        chosen, why = _recipe(where.store, settings, given)
-        tell(f"Recipe {chosen.name}: {why}")
+        chosen = _recipe(where.store, settings, given, tell)
         model_name = chosen.model
     options: dict[str, Any] = {
         **asked,
@@ -195,11 +194,7 @@ def fit(
         if json:
             output.print_json(document)
             return
-        columns = list(found.rows[0])
-        output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in found.rows])
-        output.print_table(
-            "Together", ("figure", "value"), [(name, _shown(one)) for name, one in found.summary.items()]
-        )
+        _print_folds(found.rows, found.summary)
         return
     if json:
         output.print_json({"run": str(made.folder), **made.facts, "metrics": made.metrics})
@@ -272,9 +267,7 @@ def fuse(
         if json:
             output.print_json({"run": str(folder), **document})
             return
-        columns = list(document["folds"][0])
-        output.print_table("Folds", columns, [[_shown(row.get(name)) for name in columns] for row in document["folds"]])
-        output.print_table("Together", ("figure", "value"), [(k, _shown(v)) for k, v in document["summary"].items()])
+        _print_folds(document["folds"], document["summary"])
         return
     with _new_folder(beside, "fusion", named) as folder:
         made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
@@ -493,16 +486,20 @@ def split_of(settings: TrainSettings) -> Any:
 _CHANGES = "the changes to the recipe (--set, or changes under [train])"
 
 
-def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> tuple[Any, str]:
-    from actionprep.training.recipes import choose_recipe, find_recipe
+def _recipe(store: Store, settings: TrainSettings, changes: dict[str, Any], tell: Any) -> Any:
+    """The recipe that is asked for, with the study's changes as far as it has such settings, and those asked for now."""
+    from actionprep.training.recipes import choose_recipe, find_recipe, suited
 
     if settings.recipe == "auto":
         choice = choose_recipe(store)
         chosen, why = choice.recipe, f"chosen because {choice.why}"
     else:
         chosen, why = find_recipe(settings.recipe), "as asked for"
-    changes = {"seed": settings.seed, **changes}
-    return chosen.changed(changes, where=_CHANGES), why
+    tell(f"Recipe {chosen.name}: {why}")
+    of_study, others = suited(chosen, settings.changes)
+    if others:
+        tell(f"Of the study's changes these are for other recipes: {', '.join(others)}")
+    return chosen.changed({"seed": settings.seed, **of_study, **changes}, where=_CHANGES)
 
 
 def _recipe_of(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
@@ -549,8 +546,7 @@ def _check_first(
     from actionprep.training.checks import find_learning_rate, overfit_one_batch
     from actionprep.training.weights import starting_weights
 
-    recipe, why = _recipe(where.store, settings, changes)
-    tell(f"Recipe {recipe.name}: {why}")
+    recipe = _recipe(where.store, settings, changes, tell)
     train_runs._use_threads(settings.threads)
     options: dict[str, Any] = {
         "snippets": settings.snippets, "split": choice, "views": settings.views or None, "device": settings.device,
@@ -883,6 +879,8 @@ def _print_test(tested: dict[str, Any]) -> None:
         rows.append((figure_name(name), _shown(value), _between(one)))
     title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
     output.print_table(title, ("figure", "value", "95 % interval"), rows)
+    for sentence in _mended(tested):
+        output.note(sentence)
     frames = tested.get("frames")
     if frames:
         rows = [
@@ -893,8 +891,46 @@ def _print_test(tested: dict[str, Any]) -> None:
     for name in ("classes", "subjects", "sessions", "views"):
         if tested.get(name):
             columns = list(tested[name][0])
-            output.print_table(name.capitalize(), [column.replace("_", " ") for column in columns],
+            output.print_table(name.capitalize(), [figure_name(column) for column in columns],
                                [[_shown(row.get(column)) for column in columns] for row in tested[name]])  # fmt: skip
+
+
+def _print_folds(folds: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    """A row a fold, and the figures over all of their test snippets."""
+    from actionprep.cli import output
+    from actionprep.training.metrics import figure_name
+
+    columns = list(folds[0])
+    rows = [[_shown(row.get(name)) for name in columns] for row in folds]
+    output.print_table("Folds", [figure_name(name) for name in columns], rows)
+    over, accuracy = summary["over_folds"], summary["accuracy"]
+    figures = {"accuracy": (accuracy["value"], _between(accuracy)), "macro_f1": (summary["macro_f1"], "")}
+    output.print_table(
+        f"Together, on {summary['num_samples']} snippets",
+        ("figure", "value", "95 % interval", "mean of the folds", "their spread"),
+        [
+            (figure_name(name), _shown(value), between, _shown(over[name]["mean"]), _shown(over[name]["std"]))
+            for name, (value, between) in figures.items()
+        ],
+    )
+
+
+def _mended(tested: dict[str, Any]) -> list[str]:
+    """What validation snippets mend of the probabilities, in sentences."""
+    found = []
+    calibration = tested.get("calibration") or {}
+    if "from" in calibration:
+        found.append(
+            f"Temperature {calibration['temperature']:.2f}, of {calibration['from']}: with it the calibration error is "
+            f"{calibration['scaled_error']:.3f}, not {calibration['error']:.3f}."
+        )
+    if "figures_at_thresholds" in tested:
+        at_half, at_own = (tested[name]["macro_f1"] for name in ("figures", "figures_at_thresholds"))
+        found.append(
+            f"With the threshold that val gives each label (test.json lists them) macro F1 is {at_own:.3f}, not "
+            f"{at_half:.3f}."
+        )
+    return found
 
 
 def _between(interval: dict[str, float | None] | None) -> str:

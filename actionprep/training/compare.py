@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.catalogue import natural_key
 from actionprep.errors import ActionprepError, UserError
 from actionprep.plain import plain
 from actionprep.settings import canonical_json
@@ -463,11 +464,16 @@ def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tup
     A recording is drawn for all seeds and splits alike, since several are tested on the same ones. Splits are not drawn:
     they are those of the data set.
     """
-    rng = np.random.default_rng(seed)
-    names = np.unique(np.concatenate([one.recording for one in tested]))
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repeats)
+    rng = np.random.default_rng([seed, 1])
+    # In the order of the tables of snippets, so that one run has the interval of its test.
+    names = sorted(
+        set(np.concatenate([one.recording for one in tested]).tolist()), key=lambda one: natural_key(str(one))
+    )
+    place = {name: at for at, name in enumerate(names)}
+    groups = np.arange(len(names))
+    drawn = np.concatenate(list(metrics.bootstrap_weights(len(names), groups=groups, repeats=repeats, seed=seed)))
     plain = [one.figures(np.ones((1, len(one.actual)))) for one in tested]
-    resampled = [one.figures(drawn[:, np.searchsorted(names, one.recording)]) for one in tested]
+    resampled = [one.figures(drawn[:, [place[name] for name in one.recording.tolist()]]) for one in tested]
     seeds_of = [
         np.flatnonzero([one.split == split for one in tested]) for split in dict.fromkeys(one.split for one in tested)
     ]

@@ -333,6 +333,30 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
     )
 
 
+def suited(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Those of a study's changes that a recipe can have, and the names of the others.
+
+    One table of changes serves all recipes of a study: settings that only other inputs or other models have are left out.
+    What none has stays, to be refused.
+    """
+    from actionprep.training.inputs.base import products
+    from actionprep.training.models.registry import MODELS, model_settings
+
+    kept, others = {}, []
+    for name, value in changes.items():
+        table, _, key = name.rpartition(".")
+        elsewhere = False
+        if table == "input" and key not in type(recipe.input).model_fields:
+            elsewhere = any(key in find_input(one).Settings.model_fields for one in products())
+        elif table == "sizes" and key not in model_settings(recipe.model):
+            elsewhere = any(key in model_settings(one) for one in MODELS)
+        if elsewhere:
+            others.append(name)
+        else:
+            kept[name] = value
+    return kept, others
+
+
 def _with_typed_input(values: Mapping[str, Any]) -> dict[str, Any]:
     product = values.get("product", Recipe.model_fields["product"].default)
     settings = input_settings(product, values.get("input") or {})

@@ -93,6 +93,13 @@ def test_the_interval_of_one_seed_is_that_of_drawing_recordings_with_replacement
     assert accuracy.high == pytest.approx(np.quantile(means, 0.975), abs=0.03)
 
 
+def test_a_run_alone_has_the_intervals_of_its_test(place):
+    tested = run_test(place / "runs/seed-0", place / "store")
+    [row] = compare([place / "runs/seed-0"], measure=False).rows
+    for name in ("accuracy", "macro_f1", "map"):
+        assert getattr(row, name).as_json() == pytest.approx(tested["intervals"][name], nan_ok=True)
+
+
 def test_seeds_that_differ_widen_the_interval():
     actual = np.eye(2, dtype=np.int64)[np.zeros(50, int)]
     recording = np.array([f"r{one}" for one in range(50)])
