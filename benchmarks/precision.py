@@ -28,8 +28,6 @@ MODELS: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
     "poseconv3d-small": ({}, (17, 24, 24, 24)),
     "poseconv3d": ({}, (17, 48, 56, 56)),
     "timesformer": ({"num_frames": 8, "image_size": 112, "width": 192, "depth": 4, "heads": 3}, (3, 8, 112, 112)),
-    "vivit-1": ({}, (17, 56, 56, 56)),
-    "heatmap-transformer": ({}, (17, 48, 56, 56)),
     "track-lstm": ({"hidden": 256, "num_views": 2, "num_points": 200}, (32, 2, 200, 2)),
 }
 WAYS = {

@@ -136,7 +136,7 @@ def fit(
         _train(run, plan, options, on_epoch=on_epoch)
         _tell_validation(run, tell)
         return run
-    chosen = _resolve(store, recipe, tell, device)
+    chosen = _in_precision(_resolve(store, recipe, tell), device)
     plan = _Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     for sentence in plan.sentences:
         tell(sentence)
@@ -190,7 +190,8 @@ def first_task(
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
-    plan = _Plan.make(store, _resolve(store, recipe, _silent, device), snippets=snippets, split=split, views=views)
+    chosen = _in_precision(_resolve(store, recipe, _silent), device)
+    plan = _Plan.make(store, chosen, snippets=snippets, split=split, views=views)
     task = make_task(plan, _reader(plan), plan.phases[0])
     if weights is not None:
         weights(task.model)
@@ -221,7 +222,7 @@ def fit_folds(
 
     tell = tell or _silent
     store = store if isinstance(store, Store) else Store(store)
-    chosen = _resolve(store, recipe, tell, options.get("device", "auto"))
+    chosen = _resolve(store, recipe, tell)
     table = read_table(store, snippets)
     folds = choose_folds(table, replace(split, val_by=_val_by(chosen, split)), by=by, num_folds=num_folds)
     folder = Path(run_folder)
@@ -372,19 +373,21 @@ class _Plan:
         return (joined(split), np.zeros(0, np.int64)) if phase == "refit" else (split.train, split.val)
 
 
-def _resolve(store: Store, recipe: Recipe | str, tell: Told, device: str) -> Recipe:
+def _resolve(store: Store, recipe: Recipe | str, tell: Told) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe == "auto":
+        choice = choose_recipe(store)
+        tell(f"Recipe {choice.recipe.name}: {choice.why}")
+        return choice.recipe
+    return find_recipe(recipe)
+
+
+def _in_precision(recipe: Recipe, device: str) -> Recipe:
     from actionprep.training.precision import with_precision
     from actionprep.training.test import torch_device
 
-    if isinstance(recipe, Recipe):
-        chosen = recipe
-    elif recipe == "auto":
-        choice = choose_recipe(store)
-        tell(f"Recipe {choice.recipe.name}: {choice.why}")
-        chosen = choice.recipe
-    else:
-        chosen = find_recipe(recipe)
-    return with_precision(chosen, torch_device(device)) if chosen.precision == "auto" else chosen
+    return with_precision(recipe, torch_device(device)) if recipe.precision == "auto" else recipe
 
 
 def _val_by(recipe: Recipe, split: SplitChoice) -> Any:

@@ -258,7 +258,9 @@ class TrainSettings(Settings):
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     threads: int | None = option(None, "CPU threads of the computation; not set: PyTorch's choice.", ge=1)
     wandb: bool = option(False, "Log to Weights & Biases too.")
-    changes: dict[str, Any] = option({}, 'Settings of the recipe to change: { epochs = 30, "input.rotation" = 0.3 }.')
+    changes: dict[str, Any] = option(
+        {}, 'Settings of recipes to change, of each those that it has: { epochs = 30, "input.rotation" = 0.3 }.'
+    )
 
 
 RECIPES: dict[str, dict[str, Any]] = {}

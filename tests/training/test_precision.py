@@ -5,7 +5,7 @@ import torch
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.training import precision
-from actionprep.training.fit import differences, fit
+from actionprep.training.fit import differences, fit, fit_folds
 from actionprep.training.parts import SplitChoice
 from actionprep.training.precision import _cpu_has_bfloat16, has_bfloat16, with_precision
 from actionprep.training.recipes import find_recipe, recipe_names
@@ -66,6 +66,16 @@ def test_a_run_keeps_what_it_was_trained_in_and_goes_on_in_it(tmp_path, monkeypa
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: not has)
     assert differences(run.recipe, recipe) == []
     assert fit(store, recipe, run.folder, split=SPLIT, device="cpu", resume=True) == Run(run.folder)
+
+
+def test_folds_that_were_begun_on_another_machine_go_on(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store", subjects=3)
+    recipe = tiny_recipe(epochs=1, precision="auto")
+    split = SplitChoice(val_share=0.0)
+    for has in (True, False):
+        monkeypatch.setattr(precision, "has_bfloat16", lambda device, has=has: has)
+        found = fit_folds(store, recipe, tmp_path / "run", split=split, device="cpu", tensorboard=False, resume=True)
+    assert {run.recipe.precision for run in found.runs} == {"bf16-mixed"}
 
 
 def test_no_recipe_asks_for_bfloat16_where_it_may_be_slower():
