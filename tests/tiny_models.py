@@ -40,7 +40,7 @@ TINY: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
         {"in_channels": 5, "base_channels": 4, "stage_blocks": (1, 1, 1), "dropout": 0.0},
         (2, 5, 8, 16, 16),
     ),
-    "poseconv3d-small": ({"in_channels": 5, "base_channels": 4, "dropout": 0.0}, (2, 5, 8, 16, 16)),
+    "poseconv3d-small": ({"in_channels": 5, "widths": (4, 8, 8), "dropout": 0.0}, (2, 5, 8, 16, 16)),
     "view-transformer-maaf": ({**_TRACKS, "heads": 2, "hidden": 32}, (2, 6, 2, 8, 2)),
     "track-lstm": ({**_TRACKS, "hidden": 16}, (2, 6, 2, 8, 2)),
     "track-cnn-lstm": ({**_TRACKS, "hidden": 16}, (2, 6, 2, 8, 2)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -135,6 +135,20 @@ def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> It
             bar.update(task, advance=amount, failures=failures)
 
         yield advance
+
+
+@contextmanager
+def progress_of_steps(what: str, unit: str, *, quiet: bool = False) -> Iterator[Any]:
+    """A bar that appears with the first step, when it is known how many there are; call with (total, failures) a step."""
+    with ExitStack() as stack:
+        bar: list[Any] = []
+
+        def step(total: int, failures: int = 0) -> None:
+            if not bar:
+                bar.append(stack.enter_context(progress_bar(what, total, unit, quiet=quiet)))
+            bar[0](1, failures=failures)
+
+        yield step
 
 
 def bytes_text(count: float) -> str:

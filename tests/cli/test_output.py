@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from actionprep.api import list_formats
-from actionprep.cli.output import print_json, print_table
+from actionprep.cli import output
+from actionprep.cli.output import print_json, print_table, progress_of_steps
 
 
 def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
@@ -56,3 +58,21 @@ def test_json_has_null_where_a_number_is_none(capsys):
     assert json.loads(printed, parse_constant=pytest.fail) == {
         "a": None, "b": [None, 3], "c": {"d": [1.5, None]}, "e": None,
     }  # fmt: skip
+
+
+def test_a_bar_of_steps_appears_with_the_first_step_and_takes_its_total_from_it(monkeypatch):
+    begun = []
+    advanced = []
+
+    @contextmanager
+    def bar(what, total, unit, *, quiet):
+        begun.append((what, total, unit, quiet))
+        yield lambda amount, failures: advanced.append((amount, failures))
+
+    monkeypatch.setattr(output, "progress_bar", bar)
+    with progress_of_steps("scanning", "videos", quiet=True) as step:
+        assert begun == []
+        step(3)
+        step(3, failures=1)
+    assert begun == [("scanning", 3, "videos", True)]
+    assert advanced == [(1, 0), (1, 1)]

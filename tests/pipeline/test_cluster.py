@@ -66,14 +66,14 @@ def plan(study: Study, stage: type[Stage], **settings: Any) -> Plan:
         wanted=["fatal", "lowres"],
         settings={**study.stage_settings(), "fatal": fatal},
         views=study.catalogue.views,
-        quarantine=study._quarantine,
+        quarantine=study.quarantine,
         root=str(study.root),
     )
 
 
 def carry_out(study: Study, plan: Plan, workers: Workers) -> Any:
     logs = study.root / "logs"
-    report = build(plan, study.catalogue, study.store, study._quarantine, workers=workers, log_folder=logs)
+    report = build(plan, study.catalogue, study.store, study.quarantine, workers=workers, log_folder=logs)
     assert not logs.exists(), "a death is no fault of the program"
     assert not (study.store.path / ".partial").exists()
     return report
@@ -102,7 +102,7 @@ def test_of_all_items_only_the_one_that_kills_its_worker_is_quarantined(tmp_path
     assert len(study.store.items("lowres")) == len(study.store.items("masks")) == 5
     assert len(study.store.items("fatal")) == 4
     assert len(report.built) == 14
-    assert [entry.product for entry in study._quarantine] == ["fatal"]
+    assert [entry.product for entry in study.quarantine] == ["fatal"]
 
 
 def test_a_death_among_many_tasks_is_no_matter_of_the_machine(
@@ -207,7 +207,7 @@ def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(tmp_path
 
         with pytest.raises(EnvironmentProblem, match=r"The Dask cluster let go of the work"):
             study.carry_out(study.plan("lowres"), workers=Workers(scheduler=running.scheduler_address), progress=end)
-    assert not list(study._quarantine)
+    assert not list(study.quarantine)
     assert study.build("lowres").ok
 
 

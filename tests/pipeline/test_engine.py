@@ -127,7 +127,7 @@ def test_a_video_that_was_away_is_made_once_it_is_back(study: Study) -> None:
     assert [key.recording for key in study.build("lowres").quarantined] == ["left/clip_1"]
     (study.root / "away.mp4").rename(video)
     assert study.build("lowres").ok
-    assert not list(study._quarantine)
+    assert not list(study.quarantine)
 
 
 def test_a_damaged_video_is_quarantined_and_its_neighbours_go_on(study: Study) -> None:
@@ -141,7 +141,7 @@ def test_a_damaged_video_is_quarantined_and_its_neighbours_go_on(study: Study) -
     assert not report.ok
     assert len(report.built) == 2
     assert [key.recording for key in report.quarantined] == ["left/clip_1"]
-    entry = study._quarantine.get(next(iter(report.quarantined)))
+    entry = study.quarantine.get(next(iter(report.quarantined)))
     assert entry.backend.startswith("PyAV")
     again = study.build("lowres")
     assert again.built == []
@@ -149,7 +149,7 @@ def test_a_damaged_video_is_quarantined_and_its_neighbours_go_on(study: Study) -
     good.write_bytes(data)
     study.scan()
     assert study.build("lowres").ok
-    assert not list(study._quarantine)
+    assert not list(study.quarantine)
 
 
 def bytes_without_pictures(data: bytes) -> bytes:
@@ -193,7 +193,7 @@ def test_a_missing_backend_stops_before_any_work(study: Study, monkeypatch: pyte
     with pytest.raises(EnvironmentProblem, match=r"or use +--tracker lk, which needs no weights"):
         study.build("tracks", overrides=missing)
     assert study.store.items() == []
-    assert not list(study._quarantine)
+    assert not list(study.quarantine)
 
 
 def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monk
         study.build("lowres")
     monkeypatch.undo()
     assert len(study.store.items()) == 2
-    assert not list(study._quarantine)
+    assert not list(study.quarantine)
     report = study.build("lowres")
     assert (len(report.built), report.done) == (1, 2)
 

@@ -35,7 +35,7 @@ SMALL: dict[str, dict[str, object]] = {
     "motionbert": _BERT,
     "motionbert-heatmap": _BERT,
     "poseconv3d": {"base_channels": 4, "stage_blocks": [1, 1, 1], "dropout": 0.0},
-    "poseconv3d-small": {"base_channels": 4, "dropout": 0.0},
+    "poseconv3d-small": {"widths": [4, 8, 8], "dropout": 0.0},
     "skeleton-tcn": {"width": 48, "dropout": 0.0},
     "skeleton-transformer": {"width": 32, "depth": 1, "dropout": 0.0},
 }

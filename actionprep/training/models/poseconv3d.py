@@ -1,4 +1,4 @@
-"""PoseConv3D: a slow-only 3D ResNet on heatmap volumes."""
+"""PoseConv3D, 3D convolutions on heatmap volumes: the published slow-only ResNet, and a small C3D for CPU training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class PoseConv3D(nn.Module):
     map.
 
     stage_blocks, inflate, temporal_strides, spatial_strides: one entry a stage; `inflate` says whether a stage's blocks
-    look along time. stem_stride: how much the stem shrinks the maps; stem_pool: whether maxima of 3 x 3 px follow it.
-    Our small preset has one block a stage and shrinks 24 px maps in the stem, for CPU training.
+    look along time.
     """
 
     def __init__(
@@ -33,9 +32,6 @@ class PoseConv3D(nn.Module):
         inflate: tuple[bool, ...] = (False, True, True),
         temporal_strides: tuple[int, ...] = (1, 1, 2),
         spatial_strides: tuple[int, ...] = (2, 2, 2),
-        stem_kernel: int = 7,
-        stem_stride: int = 1,
-        stem_pool: bool = True,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
@@ -45,8 +41,7 @@ class PoseConv3D(nn.Module):
                 f"PoseConv3D wants one entry a stage, and stage_blocks has {len(stage_blocks)}, inflate "
                 f"{len(inflate)}, temporal_strides {len(temporal_strides)}, spatial_strides {len(spatial_strides)}."
             )
-        self.stem_pool = stem_pool
-        self.conv1 = _Unit(in_channels, base_channels, (1, stem_kernel, stem_kernel), (1, stem_stride, stem_stride))
+        self.conv1 = _Unit(in_channels, base_channels, (1, 7, 7))
         stages: list[nn.Module] = []
         channels = base_channels
         for i, (blocks, along_time, *strides) in enumerate(zip(*settings, strict=True)):
@@ -79,11 +74,48 @@ class PoseConv3D(nn.Module):
         """What the head sees: the last stage averaged over time and space, (B, channels)."""
         # Convolutions keep this order, in which they are about 1.5 times as fast on CPUs.
         x = self.conv1(clip.contiguous(memory_format=torch.channels_last_3d))
-        if self.stem_pool:
-            x = F.max_pool3d(x, (1, 3, 3), stride=1, padding=(0, 1, 1))
+        x = F.max_pool3d(x, (1, 3, 3), stride=1, padding=(0, 1, 1))
         for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3, 4))
+
+
+class PoseC3D(nn.Module):
+    """Heatmap volumes → class logits, by a few plain 3D convolutions.
+
+    clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W → (B, num_classes).
+
+    PoseConv3D with the kind of network that Duan et al. (CVPR 2022) tried beside SlowOnly: C3D (Tran et al., ICCV
+    2015), here without its fully connected layers and small enough for CPU training. On small data sets it learns far
+    sooner than bottlenecks do.
+
+    widths: output channels of the 3 x 3 x 3 convolutions. The first halves the maps, all others time as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 17,
+        widths: tuple[int, ...] = (32, 64, 96, 128),
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        channels = (in_channels, *widths)
+        self.body = nn.Sequential(
+            *(_Unit(channels[i], channels[i + 1], (3, 3, 3), (1 if i == 0 else 2, 2, 2)) for i in range(len(widths)))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * channels[-1], num_classes)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Class logits (B, num_classes)."""
+        return self.head(self.dropout(self.features(clip)))
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What the head sees: mean and maximum of the last convolution over time and space, (B, 2 · channels)."""
+        x = self.body(clip.contiguous(memory_format=torch.channels_last_3d))
+        return torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1)
 
 
 class _Unit(nn.Module):

@@ -475,20 +475,9 @@ register(
         axes("K17 T24 H24 W24"),
         20,
         None,
-        "ours, after Duan et al., CVPR 2022: one block a stage, for CPU training",
-        f"{_HERE}.poseconv3d:PoseConv3D",
-        MappingProxyType(
-            {
-                "base_channels": 16,
-                "stage_blocks": (1, 1, 1),
-                "inflate": (True, True, True),
-                "temporal_strides": (1, 2, 2),
-                "stem_kernel": 3,
-                "stem_stride": 2,
-                "stem_pool": False,
-                "dropout": 0.3,
-            }
-        ),
+        "ours, after Duan et al., CVPR 2022: four plain convolutions (C3D), for CPU training",
+        f"{_HERE}.poseconv3d:PoseC3D",
+        MappingProxyType({"dropout": 0.3}),
     )
 )
 

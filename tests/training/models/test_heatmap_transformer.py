@@ -9,8 +9,8 @@ from tiny_models import tiny
 from actionprep.errors import UserError
 
 
-def shaken():
-    model, x = tiny("heatmap-transformer")
+def shaken(name: str = "heatmap-transformer"):
+    model, x = tiny(name)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
     return model.eval(), x
@@ -26,16 +26,29 @@ def test_a_token_equals_the_convolution_over_frames_and_one_joint():
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_padded_frames_cannot_change_the_logits():
-    model, x = shaken()
+@pytest.mark.parametrize("name", ["heatmap-transformer", "heatmap-transformer-small"])
+def test_padded_frames_cannot_change_the_logits(name: str):
+    model, x = shaken(name)
     frame_valid = torch.arange(8) < torch.tensor([[4], [8]])
     noisy = x.clone()
     noisy[0, :, 4:] = 50.0
     torch.testing.assert_close(model(x, frame_valid), model(noisy, frame_valid))
 
 
-def test_a_clip_with_no_valid_frame_stays_finite():
-    model, x = shaken()
+def test_the_small_one_sees_mean_and_maximum_of_the_tokens_of_valid_frames():
+    model, x = shaken("heatmap-transformer-small")
+    tokens = []
+    model.norm.register_forward_hook(lambda *args: tokens.append(args[2]))
+    found = model.features(x, torch.arange(8) < torch.tensor([[4], [8]]))
+    first = tokens[0][0].unflatten(0, (5, 2))[:, 0]  # of two steps of each joint, the first alone is valid
+    torch.testing.assert_close(found[0], torch.cat([first.mean(0), first.max(0).values]))
+    second = tokens[0][1]
+    torch.testing.assert_close(found[1], torch.cat([second.mean(0), second.max(0).values]))
+
+
+@pytest.mark.parametrize("name", ["heatmap-transformer", "heatmap-transformer-small"])
+def test_a_clip_with_no_valid_frame_stays_finite(name: str):
+    model, x = shaken(name)
     assert model(x, torch.zeros(2, 8, dtype=torch.bool)).isfinite().all()
 
 

@@ -166,3 +166,14 @@ def test_poseconv3d_wants_one_entry_a_stage():
 
     with pytest.raises(UserError, match="stage_blocks has 2, inflate 3, temporal_strides 3"):
         PoseConv3D(num_classes=2, stage_blocks=(1, 1))
+
+
+def test_the_small_poseconv3d_halves_maps_first_and_time_from_the_second_convolution_on():
+    model, x = tiny("poseconv3d-small")
+    shapes: list[torch.Size] = []
+    for unit in model.body:
+        unit.register_forward_hook(lambda *args: shapes.append(args[2].shape))
+    found = model.features(x)
+    assert [tuple(s[2:]) for s in shapes] == [(8, 8, 8), (4, 4, 4), (2, 2, 2)]
+    assert found.shape == (2, 2 * shapes[-1][1])
+    assert (found[:, shapes[-1][1] :] >= found[:, : shapes[-1][1]]).all()

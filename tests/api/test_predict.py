@@ -13,11 +13,10 @@ from recordings import write_video
 from training_fakes import MOTIONS, table_of, write_snippets
 from typer.testing import CliRunner
 
-from actionprep import api
-from actionprep.api import group_videos, predict_videos, recording_name
+from actionprep.api import predict_videos
+from actionprep.api.video_store import store_of_videos
 from actionprep.cli.train import app
 from actionprep.datasets.store import Store
-from actionprep.errors import UserError
 from actionprep.pipeline.index import load_stages
 from actionprep.training.fit import fit
 from actionprep.training.fusion import fuse
@@ -61,8 +60,11 @@ def test_fused_runs_answer_with_their_weighted_mean_from_one_store(runs, tmp_pat
     made = fuse(runs, tmp_path / "fused", weights=(1, 3))
     video = filmed(tmp_path / "new.avi")
     alone = [predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS).timeline for run in runs]
-    built, build = [], api._store_of_videos
-    monkeypatch.setattr(api, "_store_of_videos", lambda *words, **named: built.append(words) or build(*words, **named))
+    built: list = []
+    monkeypatch.setattr(
+        "actionprep.api.predict.store_of_videos",
+        lambda *words, **named: built.append(words) or store_of_videos(*words, **named),
+    )
     found = predict_videos(made.folder, [video], out=tmp_path / "out", **OPTIONS)
     mean = 0.25 * alone[0].probabilities + 0.75 * alone[1].probabilities
     np.testing.assert_allclose(found.timeline.probabilities, mean, rtol=1e-6)
@@ -78,22 +80,6 @@ def test_a_recording_is_called_after_its_video_in_all_files(runs, tmp_path):
     for name in ("timeline", "windows", "frames"):
         with open(tmp_path / f"out/{name}.csv", newline="", encoding="utf-8") as file:
             assert {row["recording"] for row in csv.DictReader(file)} == {"take.7"}
-
-
-@pytest.mark.parametrize(
-    ("paths", "name"),
-    [
-        (["clips/wave.mp4"], "wave"),
-        (["take_000/cam0.mp4", "take_000/cam1.mp4"], "take_000"),
-        (["cam0/take 3.mp4", "cam1/take 3.mp4"], "take 3"),
-        (["all/take_01_cam0.mp4", "all/take_01_cam1.mp4"], "take_01"),
-        (["a/left.mp4", "b/right.mp4"], "left"),
-        (["clips/.hidden.mp4"], "hidden"),
-        (["clips/__x.mp4"], "x"),
-    ],
-)
-def test_videos_of_one_recording_are_called_by_what_they_share(paths, name):
-    assert recording_name([Path(path) for path in paths]) == name
 
 
 def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_name(runs, tmp_path):
@@ -113,19 +99,6 @@ def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_nam
     found = json.loads(done.stdout)
     assert {one["recording"] for one in found} == {"clip", "a_clip"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip", "a_clip"}
-
-
-def test_folders_are_recordings_of_a_run_of_several_views(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("actionprep.training.predict.views_of", lambda models: ("0", "1"))
-    given = [[filmed(tmp_path / f"{take}/cam{view}.avi") for view in (1, 0)] for take in ("one", "two")]
-    found = group_videos(runs[0].folder, [tmp_path / "one", tmp_path / "two"])
-    assert found == {take: [str(tmp_path / take / f"cam{view}.avi") for view in (0, 1)] for take in ("one", "two")}
-    assert group_videos(runs[0].folder, given[0]) == {"one": [str(path) for path in given[0]]}
-    with pytest.raises(UserError, match="This model looks at 2 views, and got files and folders"):
-        group_videos(runs[0].folder, [tmp_path / "one", given[1][0]])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"No videos in .*empty: looked there for \.3gp"):
-        group_videos(runs[0].folder, [tmp_path / "empty"])
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

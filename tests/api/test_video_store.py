@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from recordings import moving_square, write_video
 
-from actionprep.api import _clocks, _store_of_videos, make_study
+from actionprep.api import make_study
+from actionprep.api.video_store import clocks_of, store_of_videos
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.run import pipeline_of
@@ -20,8 +21,8 @@ SETTINGS = {"tracks": {"tracker": "lk", "grid": 4, "window": 8, "stride": 8}}
 def store_of(folder: Path, videos: list[Path], unseen: list[str], *, trained: dict[str, Any] | None = None) -> Store:
     folder.mkdir()
     named = {str(number): video for number, video in enumerate(videos)}
-    clocks = _clocks(trained or {}, named, {}, None)
-    return _store_of_videos(
+    clocks = clocks_of(trained or {}, named, {}, None)
+    return store_of_videos(
         folder, "recording", named, SETTINGS, "tracks", 0, clocks=clocks, paths_from=folder, unseen=unseen
     )
 
@@ -50,7 +51,7 @@ def test_views_are_held_against_each_other_as_in_the_training(tmp_path: Path) ->
     first = [float(store.item("tracks", "recording", view)["time"][0, 0]) for view in ("0", "1")]
     assert first == pytest.approx([0.0, 0.04])
     with pytest.raises(UserError, match=r"An offset for view '7', of which there is no video\. Videos: 0\."):
-        _clocks({}, {"0": fast}, {"7": 1.0}, None)
+        clocks_of({}, {"0": fast}, {"7": 1.0}, None)
 
 
 def test_a_store_tells_how_the_views_of_its_study_are_held_against_each_other(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`actiontrain fit --resume` takes no option that contradicts the run."""
+"""`actiontrain fit`: a run of its own, and with `--resume` no option that contradicts the run."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
 
-from actionprep.cli.train import app, progress_figures
+from actionprep.cli.train import app
 
 runner = CliRunner()
 
@@ -161,14 +161,6 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
     for name in ("--train-groups", "--allow-single", "--no-allow-single", "--find-lr"):
         assert name in named
     assert not [line for line in found.stdout.splitlines() if "-…" in line]
-
-
-def test_progress_shows_two_figures_as_far_as_there_is_room():
-    figures = {"train_loss": 0.86, "learning_rate": 0.0002, "val_loss": 0.5, "val_accuracy": 0.75, "val_map": 0.1}
-    assert progress_figures(figures, 30) == "loss 0.860  val accuracy 0.750"
-    assert progress_figures(figures, 29) == "loss 0.860"
-    assert progress_figures(figures, 5) == ""
-    assert progress_figures({"train_loss": 1.0}, 30) == "loss 1.000"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
 
-from actionprep.cli.train import _mended, _print_folds, app
-from actionprep.cli.train_runs import _grid
+from actionprep.cli.train import app
+from actionprep.cli.train.compare import _grid
 from actionprep.errors import UserError
 
 runner = CliRunner()
@@ -101,30 +101,3 @@ def test_values_of_a_grid_are_read_as_settings_are():
     for wrong in ("epochs", "epochs="):
         with pytest.raises(UserError, match="--grid takes name=value,value"):
             _grid([wrong])
-
-
-def test_what_val_mends_of_the_probabilities_is_told():
-    tested = {
-        "calibration": {"from": "best.ckpt on 24 val snippets", "temperature": 1.5, "error": 0.2, "scaled_error": 0.1},
-        "figures": {"macro_f1": 0.25},
-        "figures_at_thresholds": {"macro_f1": 0.5},
-    }
-    assert _mended(tested) == [
-        "Temperature 1.50, of best.ckpt on 24 val snippets: with it the calibration error is 0.100, not 0.200.",
-        "With the threshold that val gives each label (test.json lists them) macro F1 is 0.500, not 0.250.",
-    ]
-    assert _mended({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
-
-
-def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    folds = [{"fold": 1, "subject": "anna", "snippets": 3, "accuracy": 1.0, "macro_f1": 0.5}]
-    over = {"accuracy": {"mean": 0.75, "std": 0.25}, "macro_f1": {"mean": 0.5, "std": 0.125}}
-    accuracy = {"value": 0.8, "low": 0.6, "high": 0.95}
-    _print_folds(folds, {"num_samples": 10, "accuracy": accuracy, "macro_f1": 0.55, "over_folds": over})
-    printed = capsys.readouterr().out
-    assert "Together, on 10 snippets" in printed
-    assert ["accuracy", "0.800", "0.600", "to", "0.950", "0.750", "0.250"] in [
-        one.split() for one in printed.splitlines()
-    ]
-    assert "{" not in printed

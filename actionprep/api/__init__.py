@@ -1,0 +1,29 @@
+"""What notebooks and the commands call: a study, its plan, its products; what a model says of new videos."""
+
+from __future__ import annotations
+
+from actionprep.api.listings import list_formats, list_skeletons
+from actionprep.api.new_study import make_demo, make_study
+from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
+from actionprep.api.predict import Prediction, predict_videos
+from actionprep.api.study import Study, open_study, settings_models
+from actionprep.api.tracks import Tracks
+from actionprep.api.video_groups import group_videos, recording_name
+
+__all__ = [
+    "ImportedPoses",
+    "Prediction",
+    "Study",
+    "Tracks",
+    "group_videos",
+    "import_poses",
+    "list_formats",
+    "list_skeletons",
+    "make_demo",
+    "make_study",
+    "open_study",
+    "predict_videos",
+    "recording_name",
+    "settings_models",
+    "store_official_splits",
+]

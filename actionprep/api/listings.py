@@ -1,0 +1,40 @@
+"""Which formats and skeletons there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def list_formats() -> list[tuple[str, str, str]]:
+    """(kind, name, what it is) of every layout and format that is read."""
+    from actionprep.datasets.annotations import segment_formats
+    from actionprep.datasets.pose_formats import FORMATS
+
+    rows = [
+        ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labelled by its folder"),
+        ("layout", "views", "a pattern with {recording} and {view}, such as {recording}/cam{view}.mp4"),
+        ("layout", "csv", "a table with one row a video, or one row a segment"),
+        ("layout", "poses", "a skeleton data set without videos (actionprep import)"),
+    ]
+    rows += [("segments", name, one.description) for name, one in segment_formats().items()]
+    rows += [("poses", one.name, one.title) for one in FORMATS.values()]
+    return rows
+
+
+def list_skeletons() -> list[dict[str, Any]]:
+    """Facts of every layout that comes with the package, by name."""
+    from actionprep.datasets.skeletons import skeleton, skeleton_names
+
+    layouts = [skeleton(name) for name in skeleton_names()]
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "joints": list(one.joints),
+            "limbs": len(one.limbs),
+            "pairs": len(one.symmetric),
+            "dimensions": one.dimensions,
+            "aliases": list(one.aliases),
+        }
+        for one in layouts
+    ]

@@ -1,0 +1,202 @@
+"""Take over poses that are there: a skeleton data set without videos, or poses of a study's videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actionprep.api.study import Study, settings_models
+from actionprep.datasets.study import StudyFolder
+from actionprep.errors import ActionprepError, UserError, nearest
+
+if TYPE_CHECKING:
+    from actionprep.pipeline.engine import BuildReport, Progress, Workers
+
+
+@dataclass(frozen=True)
+class ImportedPoses:
+    """What `import_poses` did: the study, what was built, and the official splits that are stored now.
+
+    refused_splits: official splits that these recordings cannot be split by, and why.
+    """
+
+    study: Study
+    report: BuildReport
+    splits: tuple[str, ...] = ()
+    refused_splits: Mapping[str, str] = field(default_factory=dict)
+
+
+def import_poses(
+    folder: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    format: str = "auto",
+    skeleton: str = "",
+    coordinates: str = "",
+    image_size: Sequence[int] | None = None,
+    fps: float | None = None,
+    labels: str | Path | None = None,
+    workers: int | Workers = 0,
+    progress: Progress | None = None,
+) -> ImportedPoses:
+    """Poses that are there already, into the store as estimated ones.
+
+    folder: of the study. Where it is none yet, or one of imported poses, the files are a skeleton data set without
+        videos: their recordings, subjects, labels and official splits go into the catalogue (the layout "poses"), and
+        each official split becomes a stored split of its name, its test part as published and a val part taken out of
+        train. In a study of videos there is one path, a pattern with {recording} and {view}, and the poses are laid on
+        the frames of the videos.
+    format: see `list_formats`; auto looks into the files. skeleton: layout of the joints, coordinates: which of the
+        file's, image_size: (height, width) in px, fps: frames a second, labels: text file with the classes' names, one
+        a line, for classes that are numbers; each where the files do not say.
+
+    The choice is written into actionprep.toml, so that 'actionprep scan' and 'actionprep pose' repeat it.
+
+    Raises UserError when there is nothing to read or the options do not fit the format, InputProblem for a data set
+    that is damaged.
+    """
+    from actionprep.datasets.pose_formats import FORMATS
+    from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
+
+    if format != "auto" and format not in FORMATS:
+        raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
+    root = Path(folder).expanduser()
+    place = StudyFolder(root)
+    # Of the current folder, as all paths of a command; the settings' paths begin at the study.
+    layout = place.relative(Path(skeleton).expanduser()) if skeleton.endswith(".toml") else skeleton
+    given = {
+        "pose_format": None if format == "auto" else format,
+        "pose_skeleton": layout or None,
+        "pose_coordinates": coordinates or None,
+        "pose_image_size": None if image_size is None else tuple(int(side) for side in image_size),
+        "pose_fps": fps,
+        "pose_labels": None if labels is None else place.relative(labels),
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if (root / SETTINGS_FILE).is_file() and place.study.layout != "poses":
+        study = Study(place)
+        useless = [name for name, value in (("image size", image_size), ("fps", fps), ("labels", labels)) if value]
+        if useless:
+            raise UserError(
+                f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
+                "skeleton data sets without videos."
+            )
+        with _settings_kept_on(UserError, place) as put_back:
+            _import_for_videos(study, paths, format, layout, coordinates)
+            report = study.build("pose", workers=workers, progress=progress)
+            if not report.built and not report.done:
+                put_back()
+            return ImportedPoses(study, report)
+    missing = [path for path in paths if not Path(path).expanduser().exists()]
+    if missing or not paths:
+        raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
+    files = tuple(place.relative(Path(path).expanduser()) for path in paths)
+    with _settings_kept_on(ActionprepError, place):
+        if place.settings_file.is_file():
+            known = place.study.poses
+            for key, value in {**chosen, "poses": (*known, *(file for file in files if file not in known))}.items():
+                place.change("study", key, value)
+            study = Study(place)
+        else:
+            settings = StudySettings.read(
+                {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
+            )
+            notes = {"pose": "backend: the poses are imported; this study has no videos."}
+            chosen_pose = {"pose": {"backend": "import"}}
+            study = Study(init_study(root, settings, chosen=chosen_pose, models=settings_models(), notes=notes))
+        study.scan()
+    report = study.build("pose", workers=workers, progress=progress)
+    return ImportedPoses(study, report, *store_official_splits(study))
+
+
+@contextmanager
+def _settings_kept_on(error: type[ActionprepError], place: StudyFolder) -> Iterator[Callable[[], None]]:
+    """Put the settings file back as it was when this error comes: what could not be read must not stand in the way.
+
+    A folder that was made for it goes with it. Yields what does the same without an error.
+    """
+    was_there = place.root.exists()
+    before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
+
+    def put_back() -> None:
+        if before is not None:
+            place.settings_file.write_bytes(before)
+        else:
+            place.settings_file.unlink(missing_ok=True)
+        if not was_there and place.root.is_dir() and not any(place.root.iterdir()):
+            place.root.rmdir()
+        for cached in ("tables", "study"):
+            place.__dict__.pop(cached, None)
+
+    try:
+        yield put_back
+    except error:
+        put_back()
+        raise
+
+
+def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, skeleton: str, coordinates: str) -> None:
+    """Have the poses of a study of videos read from a pattern."""
+    if len(paths) != 1:
+        raise UserError(
+            f"{study.root} is a study of videos: give one pattern with {{recording}} and {{view}} that leads to the poses "
+            f"of each video, such as 'openpose/{{recording}}/{{view}}'; got {len(paths)} paths."
+        )
+    from actionprep.pipeline.pose_backends.files import check_pattern
+
+    pattern = str(paths[0])
+    check_pattern(pattern)
+    views = study.select().views
+    if len(views) > 1 and "{recording}" not in pattern and "{view}" not in pattern and not Path(pattern).is_file():
+        raise UserError(
+            f"'{pattern}' leads all {len(views)} views of this study to the same folder of poses. Put {{recording}} and "
+            "{view} where the path differs, such as 'openpose/{recording}/{view}'."
+        )
+    # Relative to the current folder, as a path of a command; the settings' paths begin at the study.
+    chosen = {
+        "backend": "import", "files": study.folder.relative(pattern), "format": format, "file_skeleton": skeleton,
+        "coordinates": coordinates,
+    }  # fmt: skip
+    for key, value in chosen.items():
+        study.folder.change("pose", key, value)
+    study.folder.change("study", "stages", _stages_with_pose(study))
+    study.__dict__.pop("settings", None)
+
+
+def _stages_with_pose(study: Study) -> tuple[str, ...]:
+    """The stages of [study] and pose; it takes the place of tracks where these were not asked for and none are there."""
+    stages = study.folder.study.stages
+    if "pose" in stages:
+        return stages
+    if "stages" not in study.folder.tables.get("study", {}) and not study.store.items("tracks"):
+        stages = tuple(name for name in stages if name != "tracks")
+    return ("pose", *stages)
+
+
+def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]]:
+    """A stored split for each official one: its test part as it is, val taken out of train.
+
+    Returns the names of those that are stored, and why others could not be.
+    """
+    from actionprep.datasets.pose_layout import official_splits
+
+    catalogue = study.catalogue
+    stored: list[str] = []
+    refused: dict[str, str] = {}
+    for name in official_splits(catalogue.recordings):
+        train = {one.subject for one in catalogue.recordings if one.extra.get(name) == "train"}
+        by_subject = None not in train and len(train) > 2
+        overrides = {
+            "name": name, "by": "column", "column": name, "val": 0.2, "train": 0.8, "test": 0.0, "allow_single": True,
+            "val_by": "subject" if by_subject else "recording",
+        }  # fmt: skip
+        try:
+            study.build("split", overrides={"split": overrides})
+        except UserError as error:
+            refused[name] = str(error)
+        else:
+            stored.append(name)
+    return tuple(stored), refused

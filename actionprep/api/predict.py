@@ -1,0 +1,130 @@
+"""From the raw videos of one recording to a labelled timeline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actionprep.api.video_groups import named_videos, recording_name
+from actionprep.api.video_store import clocks_of, store_of_videos
+from actionprep.settings import canonical_json
+
+if TYPE_CHECKING:
+    from actionprep.datasets.segments import Segment
+    from actionprep.datasets.store import Store
+    from actionprep.training.checkpoints import Checkpoint
+    from actionprep.training.predict import Timeline
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said of one recording, and the files that tell it.
+
+    segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
+    unseen:   views without foreground, which took no part, as they take none in training.
+    """
+
+    timeline: Timeline
+    segments: tuple[tuple[Segment, float], ...]
+    files: tuple[Path, ...]
+    unseen: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "recording": self.timeline.recording,
+            "segments": [
+                {"onset": one.onset, "offset": one.offset, "label": one.label, "probability": probability}
+                for one, probability in self.segments
+            ],
+            "files": [str(path) for path in self.files],
+            "unseen_views": list(self.unseen),
+        }
+
+
+def predict_videos(
+    run: str | Path,
+    videos: Sequence[str | Path],
+    *,
+    recording: str | None = None,
+    out: str | Path = "prediction",
+    overlay: bool = False,
+    length_ms: float | None = None,
+    stride_ms: float | None = None,
+    threshold: float = 0.0,
+    min_length_ms: float = 0.0,
+    offsets: Mapping[str, float] | None = None,
+    tolerance: float | None = None,
+    carry: bool | None = None,
+    device: str = "auto",
+    workers: int = 0,
+) -> Prediction:
+    """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
+
+    run:     folder of a run or of fused runs, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    recording: its name in what is written; None: from the names of the videos or of their folder.
+    threshold: least probability of a label to be said; with several labels at least 0.5.
+    min_length_ms: shorter segments are left out.
+    offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
+    tolerance: views count as aligned when frames of one instant lie this close, in s; None: as in the training.
+    carry:   let a window go on from the model's state after the one before it; None: as the recipe says.
+    out:     gets timeline.csv, windows.csv, timeline.png and with overlay prediction.mp4.
+
+    Raises UserError when videos and run do not fit, or when a video cannot be read.
+    """
+    from actionprep.training.predict import open_models, pipeline_settings, views_of
+    from actionprep.training.predict import predict_videos as predict
+
+    models = open_models(run, device=device)
+    named = named_videos(videos, views_of(models))
+    recording = recording or recording_name([path for _, path in named])
+    clocks_of({}, dict(named), offsets or {}, tolerance)  # refuses offsets of views that have no video
+    unseen: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
+        made: dict[str, Store] = {}
+
+        def build(checkpoint: Checkpoint, videos: dict[str, Path]) -> Store:
+            settings, product = pipeline_settings(checkpoint), checkpoint.recipe.reads
+            shifts = {view: shift for view, shift in (offsets or {}).items() if view in videos}
+            clocks = clocks_of(checkpoint.card["pipeline"].get("clocks", {}), videos, shifts, tolerance)
+            # Models that read the same share one store.
+            key = canonical_json([settings, product, list(videos), clocks.offsets, clocks.settings])
+            if key not in made:
+                inner = Path(folder) / str(len(made))
+                inner.mkdir()
+                not_seen: list[str] = []
+                made[key] = store_of_videos(
+                    inner, recording, videos, settings, product, workers,
+                    clocks=clocks, paths_from=_study_of(checkpoint.path), unseen=not_seen,
+                )  # fmt: skip
+                unseen.extend(view for view in not_seen if view not in unseen)
+            return made[key]
+
+        timeline = predict(
+            models,
+            dict(named),
+            build,
+            window_s=None if length_ms is None else length_ms / 1000,
+            stride_s=None if stride_ms is None else stride_ms / 1000,
+            carry=carry,
+            device=device,
+        )
+    chosen = {"threshold": threshold, "min_s": min_length_ms / 1000}
+    files, segments = timeline.write(out, **chosen), tuple(timeline.segments(**chosen))
+    if overlay:
+        from actionprep.show.prediction import draw_prediction, predicted_row
+
+        film = Path(out) / "prediction.mp4"
+        files.append(draw_prediction(dict(named), [predicted_row(segments)], film))
+    return Prediction(timeline, segments, tuple(files), tuple(unseen))
+
+
+def _study_of(run: Path) -> Path:
+    """The study folder that a run lies in, else the current folder: where relative paths in settings start."""
+    from actionprep.datasets.study import SETTINGS_FILE
+
+    here = run.expanduser().resolve()
+    return next((above for above in here.parents if (above / SETTINGS_FILE).is_file()), Path.cwd())

@@ -1,0 +1,72 @@
+"""Make damaged items anew, with the settings that they were made with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actionprep.api.study import Study
+    from actionprep.datasets.store import Damage, ItemKey
+    from actionprep.pipeline.engine import BuildReport, Workers
+    from actionprep.settings import StageSettings
+
+
+def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
+    """Make damaged items anew, with the settings that they were made with; nothing else is touched.
+
+    A damaged item stays in its place until its replacement is whole; one that nothing makes any more is reported as
+    blocked.
+    """
+    from actionprep.pipeline.plan import Plan, make_plan
+
+    found = {one.key for one in damage}
+    views = {(view.recording, view.id) for view in study.catalogue.views}
+    settings = study.stage_settings()
+    orphans = {
+        key: "nothing in the catalogue makes it any more: 'actionprep gc' deletes it"
+        for key in found
+        if key.product not in settings or (key.view and (key.recording, key.view) not in views)
+    }
+    force = frozenset(found - orphans.keys())
+    parts = []
+    for keys in _by_place(force):
+        made = {key.product: _settings_as_made(study, key, settings[key.product]) for key in keys}
+        parts.append(
+            make_plan(
+                study.catalogue,
+                study.store,
+                wanted=sorted(made),
+                settings={**settings, **made},
+                views=[study.catalogue.view(keys[0].recording, keys[0].view)] if keys[0].view else [],
+                quarantine=study.quarantine,
+                root=str(study.root.resolve()),
+                retry=True,
+                force=force,
+            )
+        )
+    plan = Plan(
+        items=tuple(item for part in parts for item in part.items),
+        view_tasks=tuple(task for part in parts for task in part.view_tasks),
+        study_stages=tuple(stage for part in parts for stage in part.study_stages),
+        forced=force,
+    )
+    report = study.carry_out(plan, workers=workers)
+    report.blocked.update(orphans)
+    return report
+
+
+def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> StageSettings:
+    made = (study.store.metadata(key) or {}).get("provenance", {}).get("settings")
+    if made is None:  # its metadata is lost: all that is known is where it lies
+        made = {**otherwise.model_dump(), **({} if key.view else {"name": key.recording})}
+    return type(otherwise).read(made, where=f"the stored {key}").at(study.paths_from.resolve())
+
+
+def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:
+    """Keys of each view together, and each item of the whole study alone: two tables of one stage differ in settings."""
+    found: dict[tuple[str, ...], list[ItemKey]] = {}
+    for key in sorted(keys):
+        place = (key.recording, key.view) if key.view else (key.product, key.recording, "")
+        found.setdefault(place, []).append(key)
+    return list(found.values())

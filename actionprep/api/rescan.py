@@ -1,0 +1,38 @@
+"""Whether a study must be scanned before its catalogue is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actionprep.datasets.catalogue import View
+    from actionprep.datasets.study import StudyFolder
+
+
+def reason_to_scan(folder: StudyFolder) -> str:
+    """What has changed since the last scan, to begin a sentence with; empty when nothing has."""
+    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.layouts import tables_of
+    from actionprep.datasets.scan import read_with, scan_settings
+
+    filled = folder.catalogue / "views.parquet"
+    if not filled.exists():
+        return "There is no catalogue yet"
+    for path in tables_of(folder, folder.study):
+        if path == folder.settings_file and read_with(folder) == scan_settings(folder.study):
+            continue  # what changed in it is nothing that a scan reads
+        if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
+            return f"{folder.relative(path)} is newer than the catalogue"
+    changed = [view.path for view in Catalogue.read(folder.catalogue).views if _has_changed(folder.root, view)]
+    more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
+    return f"{changed[0]}{more} changed since the last scan" if changed else ""
+
+
+def _has_changed(root: Path, view: View) -> bool:
+    """Whether a video is another than the one that was scanned; one that is gone is told when it is read."""
+    try:
+        found = (root / view.path).stat()
+    except OSError:
+        return False
+    return view.mtime_ns != 0 and (found.st_size, found.st_mtime_ns) != (view.size_bytes, view.mtime_ns)

@@ -1,0 +1,137 @@
+"""What the store of a study holds, and how that stands to the settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actionprep.errors import ActionprepError
+from actionprep.pipeline.index import load_stages
+
+if TYPE_CHECKING:
+    from actionprep.api.study import Study
+    from actionprep.datasets.store import ItemKey, Store
+    from actionprep.pipeline.plan import PlannedItem
+
+
+def status(study: Study) -> dict[str, Any]:
+    """What the store holds, how that stands to the settings, and what is quarantined, as plain values."""
+    from actionprep.datasets.scan import DRIFTING, NOT_ALIGNED
+
+    problem = ""
+    items: tuple[PlannedItem, ...] = ()
+    try:
+        items = study.plan(enforce=True).items
+    except ActionprepError as error:  # what is there can be shown, whatever keeps a build from going on
+        problem = str(error)
+    sizes = study.store.nbytes()
+    products = []
+    for product in dict.fromkeys([*(item.key.product for item in items), *study.store.products()]):
+        keys = study.store.items(product)
+        wanted = [item for item in items if item.key.product == product]
+        missing = [item for item in wanted if item.action == "build"]
+        if problem:
+            against = "not known"
+        elif not wanted:
+            against = "not in [study] stages"
+        elif not missing:
+            against = "up to date" if all(item.action == "done" for item in wanted) else "some quarantined"
+        else:
+            against = f"{len(missing)} to make: {Counter(item.why for item in missing).most_common(1)[0][0]}"
+        products.append(
+            {
+                "product": product,
+                "items": len(keys),
+                "nbytes": sizes.get(product, 0),
+                "made_with": _made_with(study.store, keys),
+                "against_settings": against,
+                "made_otherwise": _made_otherwise(study.store, missing),
+            }
+        )
+    entries = [(item.key, item.why, study.quarantine.get(item.key)) for item in items if item.action == "quarantined"]
+    outside = joints_outside(study.store, study.store.items("pose"))
+    return {
+        "study": study.folder.name,
+        "store": study.folder.store,
+        "recordings": len(study.catalogue),
+        "views": len(study.catalogue.views),
+        "problem": problem,
+        "products": products,
+        "alignment": [
+            {"recording": one.where, "kind": one.kind, "what": one.message}
+            for one in study.catalogue.findings
+            if one.kind in (NOT_ALIGNED, DRIFTING)
+        ],
+        "joints_outside": [{"item": str(key), "outside": out, "seen": seen} for key, out, seen in outside],
+        "quarantined": [
+            {
+                "item": str(key),
+                "reason": why,
+                "frame": None if entry is None else entry.frame,
+                "backend": None if entry is None else entry.backend,
+            }
+            for key, why, entry in entries
+        ],
+    }
+
+
+def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
+    """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
+    found: dict[str, Counter[str]] = {}
+    stages = load_stages()
+    for key in keys:
+        attributes = (store.metadata(key) or {}).get("stage")
+        if attributes is not None and key.product in stages:
+            found.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
+    return {product: +counted for product, counted in found.items() if +counted}
+
+
+def joints_outside(store: Store, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
+    """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
+    found = []
+    for key in keys:
+        told = (store.metadata(key) or {}).get("stage", {}) if key.product == "pose" else {}
+        if told.get("num_joints_outside"):
+            found.append((key, int(told["num_joints_outside"]), int(told["num_joints_seen"])))
+    return found
+
+
+def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
+    """The settings of most items that are not the defaults, and how the others differ."""
+    from actionprep.datasets.mixtures import difference, made_alike, provenance_of
+
+    groups = made_alike(provenance_of(store, keys))
+    stage = load_stages().get(keys[0].product) if keys else None
+    if not groups or stage is None:
+        return ""
+    if keys[0].view and len(groups) > 1:
+        return f"not all alike: {difference(groups)}"
+    defaults = stage.Settings().model_dump(mode="json")
+    changed = [f"{key} {value}" for key, value in groups[0].facts.items() if key in defaults and value != defaults[key]]
+    return ", ".join(changed) or "defaults"
+
+
+def _made_otherwise(store: Store, missing: Sequence[PlannedItem]) -> list[dict[str, Any]]:
+    """Settings that stored items were made with, on a command line say, and that a build would make anew with the file's.
+
+    For each setting its name, the stored values, that of the file, and the number of items.
+    """
+    stored: dict[str, list[Any]] = {}
+    wanted: dict[str, Any] = {}
+    for item in missing:
+        made = (store.metadata(item.key) or {}).get("provenance", {}).get("settings", {})
+        now = item.provenance.get("settings", {})
+        for name in now.keys() & made.keys():
+            if now[name] != made[name]:
+                stored.setdefault(name, []).append(made[name])
+                wanted[name] = now[name]
+    return [
+        {
+            "setting": name,
+            "stored": [one for at, one in enumerate(values) if one not in values[:at]],
+            "file": wanted[name],
+            "items": len(values),
+        }
+        for name, values in sorted(stored.items())
+    ]

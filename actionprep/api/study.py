@@ -1,0 +1,279 @@
+"""A study: its settings, catalogue and store, its plan and build, its products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actionprep.api.repair import repair
+from actionprep.api.rescan import reason_to_scan
+from actionprep.api.status import events, joints_outside, status
+from actionprep.api.tracks import Tracks, read_tracks
+from actionprep.datasets.study import StudyFolder, find_study
+from actionprep.errors import UserError, nearest
+from actionprep.pipeline.index import load_stages, stage_index
+from actionprep.settings import Settings, StageSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actionprep.datasets.catalogue import Catalogue, ViewSelection
+    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.poses import PoseSequence
+    from actionprep.datasets.scan import ScanProgress, ScanReport
+    from actionprep.datasets.store import Damage, ItemKey, Store
+    from actionprep.pipeline.engine import BuildReport, Progress, Workers
+    from actionprep.pipeline.plan import Plan
+    from actionprep.pipeline.quarantine import Quarantine
+
+
+def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
+    """The study in `folder`, or the nearest one above the current folder.
+
+    tell: is told, in a sentence, when the study scans by itself.
+
+    Raises UserError when there is none, or when its settings are wrong.
+    """
+    return Study(find_study(study=folder), tell=tell)
+
+
+class Study:
+    """A study folder with its settings, catalogue and store."""
+
+    def __init__(
+        self, folder: StudyFolder, *, paths_from: Path | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
+        """paths_from: the folder that relative paths in the settings of stages start from; the study's own when None.
+
+        tell: is told, in a sentence, when the study scans by itself.
+        """
+        self.folder = folder
+        self.paths_from = paths_from or folder.root
+        self._tell = tell
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.folder.root)!r})"
+
+    @property
+    def root(self) -> Path:
+        """The study's folder."""
+        return self.folder.root
+
+    @cached_property
+    def settings(self) -> dict[str, Settings]:
+        """All settings as the file and the defaults give them, by table name.
+
+        Raises UserError for unknown tables, unknown keys and wrong values.
+        """
+        return self.folder.resolved(settings_models())
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Recordings, views and segments as the last scan found them.
+
+        The first use scans, and so does one after settings, tables, annotations or videos have changed: what a scan
+        found is never used for something else. Files that are new are found by `scan`.
+        """
+        from actionprep.datasets.catalogue import Catalogue
+
+        why = reason_to_scan(self.folder)
+        if why:
+            if self._tell is not None:
+                self._tell(f"{why}: scanning.")
+            self.scan()
+        return Catalogue.read(self.folder.catalogue)
+
+    @cached_property
+    def store(self) -> Store:
+        """The study's store; made when it is not there."""
+        from actionprep.datasets.store import Store
+
+        return Store(self.folder.store, create=True)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """What could not be made, and why."""
+        from actionprep.pipeline.quarantine import Quarantine
+
+        return Quarantine(self.folder.quarantine)
+
+    def scan(
+        self, *, workers: int = 4, again: bool = False, progress: Callable[[ScanProgress], None] | None = None
+    ) -> ScanReport:
+        """Read every video once by packets and every annotation, and write the catalogue.
+
+        again: also read files that have not changed since the last scan.
+        """
+        from actionprep.datasets.scan import scan
+        from actionprep.pipeline.video import probe
+
+        report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
+        self.__dict__.pop("catalogue", None)
+        return report
+
+    def select(self, views: Sequence[str | int] = (), *, skip_incomplete: bool | None = None) -> ViewSelection:
+        """The views that a command works on: those named, else those of the settings, else all."""
+        study = self.folder.study
+        skip = study.skip_incomplete if skip_incomplete is None else skip_incomplete
+        return self.catalogue.select_views(views or study.views, skip_incomplete=skip)
+
+    def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageSettings]:
+        """Settings of every stage: defaults, then the file, then the overrides."""
+        models = {name: stage.Settings for name, stage in load_stages().items()}
+        chosen = self.folder.resolved({**settings_models(), **models}, overrides)
+        root = self.paths_from.resolve()
+        return {name: one.at(root) for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
+
+    def plan(
+        self,
+        *stages: str,
+        views: Sequence[str | int] = (),
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        enforce: bool | None = None,
+        retry: bool = False,
+        skip_incomplete: bool | None = None,
+    ) -> Plan:
+        """What building these stages (those of the settings when none is named) would do, and why.
+
+        overrides: settings for this build only, such as {"tracks": {"grid": 10}}.
+        enforce:   also make inputs anew that were made with other settings than the file's; the default does so only
+            when no stage is named.
+        """
+        from actionprep.datasets.alignment import require_aligned
+        from actionprep.pipeline.plan import make_plan
+
+        wanted = [self._product(name) for name in stages] or list(self.folder.study.stages)
+        settings = self.stage_settings(overrides)
+        selection = self.select(views, skip_incomplete=skip_incomplete)
+        if not self.folder.study.allow_misaligned:
+            require_aligned(
+                self.catalogue,
+                selection.recordings,
+                tolerance=self.folder.study.tolerance,
+                views=sorted({view.id for view in selection.views}),
+            )
+        return make_plan(
+            self.catalogue,
+            self.store,
+            wanted=wanted,
+            settings=settings,
+            views=(*selection.views, *selection.unreadable),
+            quarantine=self.quarantine,
+            root=str(self.root.resolve()),
+            enforce=not stages if enforce is None else enforce,
+            retry=retry,
+            skipped=selection.skipped,
+        )
+
+    def build(
+        self,
+        *stages: str,
+        views: Sequence[str | int] = (),
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        workers: int | Workers = 0,
+        retry: bool = False,
+        skip_incomplete: bool | None = None,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Make what these stages lack, and what they read; see `plan` for the arguments.
+
+        workers: 0 works in this process; more use processes, for which a script needs the usual `__main__` guard.
+        """
+        plan = self.plan(*stages, views=views, overrides=overrides, retry=retry, skip_incomplete=skip_incomplete)
+        return self.carry_out(plan, workers=workers, progress=progress)
+
+    def carry_out(self, plan: Plan, *, workers: int | Workers = 0, progress: Progress | None = None) -> BuildReport:
+        """Build a plan; see `actionprep.pipeline.engine.build` for the errors."""
+        from actionprep.pipeline.engine import Workers, build
+
+        try:
+            return build(
+                plan,
+                self.catalogue,
+                self.store,
+                self.quarantine,
+                workers=workers if isinstance(workers, Workers) else Workers(workers),
+                failure_budget=self.folder.study.failure_budget,
+                log_folder=self.root / "logs",
+                progress=progress,
+            )
+        finally:
+            # Items were replaced by other processes or other objects than this store.
+            self.store.forget_readers()
+
+    def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
+        """Make damaged items anew, with the settings that they were made with; nothing else is touched.
+
+        A damaged item stays in its place until its replacement is whole; one that nothing makes any more is reported as
+        blocked.
+        """
+        return repair(self, damage, workers=workers)
+
+    def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
+        """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
+        return events(self.store, keys)
+
+    def joints_outside(self, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
+        """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
+        return joints_outside(self.store, keys)
+
+    def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
+        """Any stored item, by product, recording and view (name or index)."""
+        name = self.catalogue.view(recording, view).id if view != "" else ""
+        return self.store.item(product, recording, name)
+
+    def tracks(self, recording: str, *, view: str | int) -> Tracks:
+        """The point tracks of one view, read into memory."""
+        return read_tracks(self.item("tracks", recording, view))
+
+    def poses(self, recording: str, *, view: str | int) -> PoseSequence:
+        """The poses of one view, read into memory."""
+        from actionprep.datasets.pose_items import read_pose_item
+
+        return read_pose_item(self.item("pose", recording, view))
+
+    @property
+    def snippets(self) -> pd.DataFrame:
+        """The default table of snippets as a data frame; `snippet_table(name)` reads others."""
+        return self.snippet_table()
+
+    def snippet_table(self, name: str = "default") -> pd.DataFrame:
+        """One row a snippet: recording, onset and offset (s), label, subject, session, overlap figures."""
+        from actionprep.datasets.snippets import SnippetTable
+
+        return SnippetTable.read(self.store.item("snippets", name)).to_frame()
+
+    def status(self) -> dict[str, Any]:
+        """What the store holds, how that stands to the settings, and what is quarantined, as plain values."""
+        return status(self)
+
+    def stray_items(self) -> list[ItemKey]:
+        """Items whose recording or view is no longer in the catalogue."""
+        views = {(view.recording, view.id) for view in self.catalogue.views}
+        return [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
+
+    def remove_items(self, keys: Iterable[ItemKey]) -> None:
+        """Delete items from the store, as its only builder."""
+        from actionprep.datasets.lock import build_lock
+
+        with build_lock(self.store.require_local() / ".lock"):
+            for key in keys:
+                self.store.remove(key)
+            self.store.clear_partial()
+
+    def _product(self, name: str) -> str:
+        """A product's name from the name of its stage or command."""
+        for entry in stage_index().values():
+            if name in (entry.name, entry.command):
+                return entry.name
+        known = [entry.name for entry in stage_index().values()]
+        raise UserError(f"No stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
+
+
+def settings_models() -> dict[str, type[Settings]]:
+    """All tables that actionprep.toml may have besides [study], with their models."""
+    from actionprep.training.recipes import TrainSettings
+
+    return {**{name: stage.Settings for name, stage in load_stages().items()}, "train": TrainSettings}

@@ -1,0 +1,103 @@
+"""The command that takes over poses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actionprep.cli import output
+from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Where
+from actionprep.cli.prep.build_output import tell_joints_outside
+
+if TYPE_CHECKING:
+    from actionprep.api import ImportedPoses
+
+
+def import_(
+    format: Annotated[str, typer.Argument(help="Format of the poses ('actionprep formats' lists them), or auto.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files or folders of a skeleton data set; in a study of videos a pattern with {view}."),
+    ],
+    study: Annotated[
+        Where, typer.Option("--study", help="Folder of the study, made when it is none. (default: the current folder)")
+    ] = None,
+    skeleton: Annotated[str, typer.Option(help="Layout of the joints, where the files do not say.")] = "",
+    coordinates: Annotated[str, typer.Option(help="Of ntu: world, color or depth; of jhmdb: image or world.")] = "",
+    image_size: Annotated[
+        Numbers,
+        typer.Option("--image-size", help="Height and width in px, where the files do not say: --image-size 480 640."),
+    ] = None,
+    fps: Annotated[Real, typer.Option(help="Frames a second, where the files do not say. (default: 30)")] = None,
+    labels: Annotated[
+        Where, typer.Option(help="Text file with the classes' names, one a line, for classes that are numbers.")
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Take over poses that are there: a skeleton data set without videos, or poses of this study's videos."""
+    from actionprep.api import import_poses
+    from actionprep.errors import UserError
+
+    if image_size is not None and len(image_size) != 2:
+        raise UserError(f"--image-size takes height and width, got {len(image_size)} numbers.")
+    with output.progress_of_steps("importing", "views", quiet=json) as step:
+        done = import_poses(
+            study or Path("."),
+            paths,
+            format=format,
+            skeleton=skeleton,
+            coordinates=coordinates,
+            image_size=image_size,
+            fps=fps,
+            labels=labels,
+            progress=lambda task, sofar: step(0, failures=len(sofar.quarantined)),
+        )
+    catalogue, report = done.study.catalogue, done.report
+    counts = {
+        "recordings": len(catalogue),
+        "frames": sum(view.num_frames for view in catalogue.views),
+        "labels": len(catalogue.labels),
+        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "unreadable": sum(view.status != "ok" for view in catalogue.views),
+        "items made": len(report.built),
+        "quarantined": len(report.quarantined),
+    }
+    if json:
+        reasons = {str(key): reason for key, reason in report.quarantined.items()}
+        output.print_json(
+            {**counts, "splits": list(done.splits), "refused_splits": dict(done.refused_splits), "reasons": reasons}
+        )
+    else:
+        _print_imported(done, counts)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _print_imported(done: ImportedPoses, counts: dict[str, int]) -> None:
+    catalogue, report = done.study.catalogue, done.report
+    output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+    for finding in catalogue.findings[:8]:
+        output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
+    if len(catalogue.findings) > 8:
+        output.warn(f"and {len(catalogue.findings) - 8} more; 'actionprep scan' lists them.")
+    keys = done.study.store.items("pose")
+    if sums := done.study.events(keys).get("pose"):
+        told = [(what, f"{count:,}") for what, count in sums.items()]
+        output.print_table("Left out, filled in or converted", ("what", "count"), told)
+    tell_joints_outside(done.study.joints_outside(keys))
+    for name, reason in done.refused_splits.items():
+        output.warn(f"The official split '{name}' is not stored: {reason}")
+    if done.splits:
+        output.note(f"Official splits, to be used with --split: {', '.join(done.splits)}.")
+    if report.quarantined:
+        rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
+        output.print_table("Quarantined", ("item", "reason"), rows)
+    if not report.built and not report.done:
+        output.warn("Nothing was imported, and actionprep.toml is as it was.")
+    elif done.study.folder.study.layout == "poses":
+        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+    else:
+        output.print_next("actionprep show pose", "draws them over the videos")

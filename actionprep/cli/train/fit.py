@@ -1,0 +1,211 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from actionprep.cli import output
+from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyOption, Text, Texts, Where, YesNo
+from actionprep.cli.program import ManyValuesCommand, same_command
+from actionprep.cli.train.checks import learn_one_batch, suggest_learning_rate
+from actionprep.cli.train.choices import labels_of, recipe_of, recipe_of_run, split_of
+from actionprep.cli.train.figures import print_folds
+from actionprep.cli.train.options import (
+    DeviceOption,
+    FoldsOption,
+    NumFoldsOption,
+    SetOption,
+    StoreArgument,
+    ThreadsOption,
+    changes_of,
+    given_of,
+    group_of,
+    use_threads,
+)
+from actionprep.cli.train.places import Place, new_folder
+from actionprep.cli.train.progress import progress_of_epochs
+
+
+class FitCommand(ManyValuesCommand):
+    """`fit`, whose groups may be called subjects; a second long name would cut all names of the help at 80 columns."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the options' own names in, then parse as usual."""
+        end = args.index("--") if "--" in args else len(args)
+        renamed = [re.sub(r"^--(train|val|test)-subjects(?=$|=)", r"--\1-groups", word) for word in args[:end]]
+        return super().parse_args(ctx, [*renamed, *args[end:]])
+
+
+def fit(
+    context: typer.Context,
+    store: StoreArgument = None,
+    recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. (default: what suits)")] = None,
+    run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. (default: recipe and time)")] = None,
+    snippets: Annotated[Text, typer.Option(help="Which table of snippets: snippets/<name>.")] = None,
+    views: Annotated[Texts, typer.Option(help="Views to train on, by name or index: --views 0 1 3 6.")] = None,
+    by: Annotated[
+        Text, typer.Option(help="What no two parts share: auto, subject, session, recording, column.")
+    ] = None,
+    val: Annotated[Real, typer.Option(help="Share of the snippets for val.", min=0, max=0.9)] = None,
+    test_share: Annotated[Real, typer.Option("--test", help="Share of the snippets for test.", min=0, max=0.9)] = None,
+    train_groups: Annotated[
+        Texts, typer.Option("--train-groups", help="Subjects (sessions, recordings) for train; or --train-subjects.")
+    ] = None,
+    val_groups: Annotated[Texts, typer.Option("--val-groups", help="Those for val; or --val-subjects.")] = None,
+    test_groups: Annotated[Texts, typer.Option("--test-groups", help="Those for test; or --test-subjects.")] = None,
+    split: Annotated[Text, typer.Option(help="Use this stored split: split/<name>.")] = None,
+    allow_single: Annotated[
+        YesNo, typer.Option("--allow-single/--no-allow-single", help="Accept classes with a single sample.")
+    ] = None,
+    folds: FoldsOption = None,
+    num_folds: NumFoldsOption = None,
+    weights: Annotated[
+        Where, typer.Option(help="Start from these weights: a published checkpoint, or best.ckpt of another run.")
+    ] = None,
+    epochs: Annotated[Number, typer.Option(help="Passes over the training snippets.", min=1)] = None,
+    seed: Annotated[Number, typer.Option(help="Seed of the split and of the training.", min=0)] = None,
+    changes: SetOption = None,
+    device: DeviceOption = None,
+    devices: Annotated[int, typer.Option(help="Processes of one training on this machine.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines of one training.", min=1)] = 1,
+    threads: ThreadsOption = None,
+    wandb: Annotated[YesNo, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases too.")] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Only find which learning rate suits: a curve and a suggestion, no run.")
+    ] = False,
+    overfit: Annotated[
+        bool, typer.Option("--overfit", help="Only check that the model can learn one batch by heart, no run.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of that name, or with the last one.")
+    ] = False,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the recipe that suits what the store holds, on a checked split."""
+    from actionprep.settings import COMMAND_LINE
+    from actionprep.training.fit import Terminated, fit_folds, parts_of_run
+    from actionprep.training.fit import fit as train
+    from actionprep.training.run import Run
+    from actionprep.training.weights import starting_weights
+
+    where = Place.find(store, study)
+    settings = where.settings.with_changes(
+        {
+            "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
+            "device": device, "threads": threads, "wandb": wandb, "allow_single": allow_single,
+            **{name: tuple(given) if given else None for name, given in
+               (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
+        },
+        where=COMMAND_LINE,
+    )  # fmt: skip
+    set_here = {**changes_of(changes), **given_of(epochs=epochs)}
+    tell = (lambda _: None) if json else output.note
+    choice = split_of(settings)
+    asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
+    begun: Path | None = None
+    if not (find_lr or overfit):
+        _check_name(run, devices * nodes)
+        begun = where.begun(run, folds=folds is not None) if resume else None
+    if begun is not None and folds is None and (begun / "run.json").exists():
+        # What the command line does not name stays as the run began, whatever the study's file says by now.
+        chosen = recipe_of_run(begun, recipe, {**set_here, **given_of(seed=seed)})
+        about_split = any(one is not None for one in (by, val, test_share, split, allow_single)) or any(
+            (train_groups, val_groups, test_groups)
+        )
+        asked = {"snippets": snippets, "views": tuple(views) if views else None}
+        if about_split:
+            asked["split"] = parts_of_run(begun, where.store, choice)
+        model_name = Run.open(begun).recipe.model
+    else:
+        chosen, said = recipe_of(where.store, settings, set_here)
+        for sentence in said:
+            tell(sentence)
+        model_name = chosen.model
+    asked["device"] = settings.device
+    asked["weights"] = None
+    if weights is not None:
+        asked["weights"] = starting_weights(
+            weights, model_name=model_name, tell=tell, labels=lambda: labels_of(where.store, asked["snippets"], begun)
+        )
+    if overfit:
+        use_threads(settings.threads)
+        learn_one_batch(where.store, chosen, asked, json=json)
+        return
+    if find_lr:
+        use_threads(settings.threads)
+        into = where.runs / (run or f"{chosen.name}-learning-rate")
+        suggest_learning_rate(context, where.store, chosen, asked, into=into, json=json)
+        return
+    options: dict[str, Any] = {
+        **asked,
+        "devices": devices,
+        "num_nodes": nodes,
+        "threads": settings.threads,
+        "wandb": settings.wandb,
+        "resume": resume,
+        "tell": tell,
+    }
+    named = begun if begun is not None else None if run is None else where.runs / run
+    kind = getattr(chosen, "name", "run")
+    with new_folder(where.runs, kind, named) as folder:
+        try:
+            with progress_of_epochs(quiet=json) as on_epoch:
+                if folds is None:
+                    made = train(where.store, chosen, folder, on_epoch=on_epoch, **options)
+                else:
+                    found = fit_folds(
+                        where.store,
+                        chosen,
+                        folder,
+                        by=group_of(folds),
+                        num_folds=num_folds,
+                        on_epoch=on_epoch,
+                        **options,
+                    )
+        except KeyboardInterrupt as error:
+            _say_how_to_go_on(context, folder, where.runs)
+            raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
+    if folds is not None:
+        if json:
+            output.print_json({"run": str(found.folder), "folds": list(found.rows), "summary": found.summary})
+        else:
+            print_folds(found.rows, found.summary)
+    elif json:
+        output.print_json({"run": str(made.folder), **made.facts, "metrics": made.metrics})
+    else:
+        output.note(f"Report {made.report}")
+        output.print_next("actiontrain test", "tests it once on the part that it has not seen")
+
+
+def _check_name(run: str | None, processes: int) -> None:
+    """Processes that torchrun or srun started each name the run by their own clock."""
+    import os
+
+    from actionprep.errors import UserError
+
+    started = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if run is None and processes > 1 and started:
+        raise UserError(
+            "Several processes of one training need one folder: name the run with --run. 'actiontrain slurm' writes a "
+            "job script that does."
+        )
+
+
+def _say_how_to_go_on(context: typer.Context, folder: Path, runs: Path) -> None:
+    """What a training that was stopped has kept, and the command that goes on with it."""
+    from actionprep.training.fit import is_first_process
+
+    if not is_first_process():
+        return
+    if not any(folder.rglob("run.json")):
+        output.warn("Stopped before the training began: nothing was kept.")
+        return
+    name = str(folder.relative_to(runs)) if folder.is_relative_to(runs) else str(folder)
+    command = same_command(context, "--run", name, "--resume", without=("--run",), flags=("--resume",))
+    output.warn(f"Stopped. What was finished is whole. Go on with:\n  {command}")

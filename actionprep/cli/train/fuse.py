@@ -1,0 +1,62 @@
+"""The command that fuses runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from actionprep.cli import output
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, Texts
+from actionprep.cli.train.figures import print_folds, print_test
+from actionprep.cli.train.options import DeviceOption
+from actionprep.cli.train.places import new_folder, run_folder
+
+
+def fuse(
+    runs: Annotated[list[str], typer.Argument(help="Two runs or more, or cross-validations, by name or folder.")],
+    out: Annotated[Text, typer.Option("--out", "-o", help="Name of the folder. (default: fusion and time)")] = None,
+    weights: Annotated[
+        Texts, typer.Option(help="val: chosen on val; equal; or one number a run. (default: val)")
+    ] = None,
+    device: DeviceOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Average the probabilities of several runs on the same snippets and split, whatever they read."""
+    from actionprep.training.fusion import fold_names, fuse_folds
+    from actionprep.training.fusion import fuse as fuse_runs
+
+    places = [run_folder(one, study) for one in runs]
+    beside = places[0].parent
+    tell = (lambda _: None) if json else output.note
+    weighting = _weighting(weights or ["val"])
+    named = None if out is None else beside / out
+    if all(fold_names(place) for place in places):
+        with new_folder(beside, "fusion", named) as folder:
+            document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
+        if json:
+            output.print_json({"run": str(folder), **document})
+            return
+        print_folds(document["folds"], document["summary"])
+        return
+    with new_folder(beside, "fusion", named) as folder:
+        made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
+    if json:
+        output.print_json({"run": str(folder), "weights": made.weights, **made.tested})
+        return
+    print_test(made.tested)
+    output.note(f"Wrote {made.folder}")
+    output.note(f"Report {made.folder / 'report.html'}")
+
+
+def _weighting(given: list[str]) -> Any:
+    from actionprep.errors import UserError
+
+    if given in (["val"], ["equal"]):
+        return given[0]
+    try:
+        return tuple(float(one) for one in given)
+    except ValueError:
+        raise UserError(f"--weights takes val, equal, or one number a run; got {' '.join(given)}.") from None

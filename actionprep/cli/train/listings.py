@@ -1,0 +1,76 @@
+"""The commands that list models and recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from actionprep.cli import output
+from actionprep.cli.options import DebugOption, JsonOption, Text
+
+
+def models(json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List every model with what it reads, its size and its source."""
+    from actionprep.training.models.registry import MODELS, load_model_files, model_size
+
+    load_model_files()
+    sizes = {name: model_size(name) for name in MODELS}
+    if json:
+        output.print_json(
+            [
+                {
+                    "name": name,
+                    "product": card.product,
+                    "input_shape": card.shape_text,
+                    "num_classes": card.num_classes,
+                    "parameters": sizes[name].parameters,
+                    "flops": sizes[name].flops,
+                    "source": card.source,
+                    "faults_fixed": list(card.faults_fixed),
+                }
+                for name, card in MODELS.items()
+            ]
+        )
+        return
+    output.print_table(
+        "Models",
+        ("name", "product", "input", "parameters", "GFLOPs", "source"),
+        [
+            (
+                name,
+                card.product,
+                card.shape_text,
+                f"{sizes[name].parameters:,}",
+                f"{sizes[name].flops / 1e9:,.1f}",
+                card.source,
+            )
+            for name, card in MODELS.items()
+        ],
+    )
+
+
+def recipes(
+    name: Annotated[
+        Text, typer.Argument(help="Print this recipe as TOML, ready to change and give to --recipe.")
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the recipes, or print one."""
+    from actionprep.training.recipes import find_recipe, recipe_names
+
+    if name is not None:
+        recipe = find_recipe(name)
+        if json:
+            output.print_json(recipe.to_tables())
+        else:
+            print(recipe.to_toml(), end="")
+        return
+    found = [find_recipe(one) for one in recipe_names()]
+    if json:
+        output.print_json(
+            [{"name": one.name, "model": one.model, "product": one.product, "doc": one.doc} for one in found]
+        )
+    else:
+        output.print_table("Recipes", ("name", "product", "what"), [(one.name, one.product, one.doc) for one in found])

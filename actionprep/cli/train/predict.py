@@ -1,0 +1,147 @@
+"""The command that labels new videos, or what a camera sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from actionprep.cli import output
+from actionprep.cli.options import DebugOption, JsonOption, Real, StudyOption, Text, Texts
+from actionprep.cli.train.options import CarryOption, DeviceOption
+from actionprep.cli.train.places import found_run, last_run, run_folder, runs_folder
+
+
+def predict(
+    videos: Annotated[
+        Texts,
+        typer.Argument(
+            help="Videos of one recording, in the order of the run's views, or view=path; or folders of such. For a run of "
+            "one view each video is a recording."
+        ),
+    ] = None,
+    live: Annotated[
+        Text,
+        typer.Option(
+            "--live", help="Instead: a camera's number or device, a stream's address, or a video as it comes."
+        ),
+    ] = None,
+    seconds: Annotated[Real, typer.Option(help="With --live: end after so long.", min=0)] = None,
+    run: Annotated[
+        Text, typer.Option("--run", help="Run or fusion, by name or folder; the last run when left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the timeline.")] = Path("prediction"),
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write a film with the labels.")] = False,
+    length: Annotated[Real, typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Least probability of a label to be said; with several labels at least 0.5.", min=0, max=1),
+    ] = 0.0,
+    min_length: Annotated[float, typer.Option(help="Shorter segments, in ms, are left out.", min=0)] = 0.0,
+    stride: Annotated[Real, typer.Option(help="From window to window in ms. (default: a quarter)", min=1)] = None,
+    offset: Annotated[
+        Texts, typer.Option("--offset", help="Seconds to add to a view's clock, as view=seconds. (default: as trained)")
+    ] = None,
+    tolerance: Annotated[
+        Real, typer.Option(help="Frames of one instant lie this close, in s. (default: as trained)", min=0)
+    ] = None,
+    carry: CarryOption = None,
+    device: DeviceOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """From raw videos to a labelled timeline (csv and picture) of each recording, or live from a camera or stream."""
+    from actionprep.api import group_videos, predict_videos
+    from actionprep.errors import UserError
+
+    if bool(videos) == (live is not None):
+        raise UserError("Give videos of one recording, or --live with a camera, a stream or a video: one of the two.")
+    if live is not None:
+        _predict_live(found_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
+        return
+    assert videos is not None
+    folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
+    recordings = group_videos(folder, videos)
+    documents = []
+    for name, paths in recordings.items():
+        found = predict_videos(
+            folder,
+            paths,
+            recording=name,
+            out=out / name if len(recordings) > 1 else out,
+            overlay=overlay,
+            length_ms=length,
+            stride_ms=stride,
+            threshold=threshold,
+            min_length_ms=min_length,
+            offsets=_offsets(offset or []),
+            tolerance=tolerance,
+            carry=carry,
+            device=device or "auto",
+        )
+        documents.append(found.document())
+        if json:
+            continue
+        rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
+        output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
+        if found.unseen:
+            output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
+        for path in found.files:
+            output.note(f"Wrote {path}")
+    if json:
+        output.print_json(documents[0] if len(documents) == 1 else documents)
+
+
+def _predict_live(
+    run: Path,
+    source: str,
+    length: float | None,
+    stride: float | None,
+    seconds: float | None,
+    device: str,
+    *,
+    json: bool,
+) -> None:
+    from actionprep.live import predict_live
+
+    def say(one: Any) -> None:
+        print(
+            f"{one.onset:8.2f} to {one.offset:8.2f} s  {one.label:<20} {one.probabilities.max():.2f}  latency "
+            f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame",
+            flush=True,
+        )
+
+    found = predict_live(
+        run,
+        source,
+        length_s=None if length is None else length / 1000,
+        stride_s=None if stride is None else stride / 1000,
+        seconds=seconds,
+        device=device,
+        on_prediction=(lambda _: None) if json else say,
+    )
+    if json:
+        output.print_json(found.document())
+        return
+    rate = found.num_frames / found.seconds if found.seconds else float("nan")
+    output.note(
+        f"{len(found.predictions)} answers from {found.num_frames} frames, {rate:.1f} frames/s, {found.num_dropped} left "
+        f"out to keep up; latency {found.latency(0.5) * 1000:.0f} ms (median), {found.latency(0.95) * 1000:.0f} ms (95 %)."
+    )
+
+
+def _offsets(given: list[str]) -> dict[str, float]:
+    from actionprep.errors import UserError
+
+    found = {}
+    for one in given:
+        view, _, seconds = one.rpartition("=")
+        try:
+            found[view] = float(seconds)
+        except ValueError:
+            view = ""
+        if not view:
+            raise UserError(f"--offset takes view=seconds, such as --offset 6=0.12; got '{one}'.")
+    return found

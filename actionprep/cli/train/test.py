@@ -1,0 +1,68 @@
+"""The command that tests a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actionprep.cli import output
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where
+from actionprep.cli.train.figures import print_test
+from actionprep.cli.train.options import CarryOption, DeviceOption, RunArgument, part_of
+from actionprep.cli.train.places import found_run, run_folder
+
+
+def score(
+    run: RunArgument = None,
+    store: Annotated[Where, typer.Option("--store", help="Another store than the run was trained on.")] = None,
+    part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
+    carry: CarryOption = None,
+    device: DeviceOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Test a run once, deterministically, and write its predictions, tables and report."""
+    from actionprep.training.test import run_test
+
+    if run is not None and (run_folder(run, study) / "fusion.json").is_file():
+        _show_fusion(run_folder(run, study), part=part, store=store, json=json)
+        return
+    found = found_run(run, study)
+    before = found.tested if part == "test" else None
+    tested = run_test(found, store, part=part_of(part), carry=carry, device=device or "auto")
+    if json:
+        output.print_json({"run": str(found.folder), **tested})
+        return
+    print_test(tested)
+    if before is not None:
+        output.warn(
+            f"This run was tested already, {before['when']}. A test part is there to be looked at once: choose recipes and "
+            "settings on val, or the figure flatters."
+        )
+    output.note(f"Report {found.report}")
+    output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
+
+
+def _show_fusion(folder: Path, *, part: str, store: Path | None, json: bool) -> None:
+    """`test` of fused runs: they were tested when they were fused."""
+    from actionprep.errors import UserError
+    from actionprep.training.fusion import run_tested
+    from actionprep.training.run import Run
+
+    if part != "test" or store is not None:
+        raise UserError(
+            f"{folder} is a fusion, and fusions are tested on the test part of their runs' store. Test its runs one by one "
+            "for another part or store."
+        )
+    tested = run_tested(Run(folder))
+    if json:
+        output.print_json({"run": str(folder), **tested})
+        return
+    print_test(tested)
+    output.note(
+        f"{folder} is a fusion: it was tested when it was made, {tested['when']}, and these are its figures. Fuse anew with "
+        "'actiontrain fuse' when its runs have changed."
+    )

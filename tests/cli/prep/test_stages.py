@@ -1,0 +1,96 @@
+"""The commands of stages: their options, their help, what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prep_commands import actionprep, document
+from typer.testing import CliRunner
+
+from actionprep.api import Study
+from actionprep.cli.prep import app
+
+
+def test_snippets_say_what_they_leave_out(study: Study) -> None:
+    result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
+    assert result.exit_code == 0
+    table = result.stdout[result.stdout.index("Left out") :]
+    assert [line.split() for line in table.splitlines()[2:4]] == [
+        ["snippets", "recordings", "without", "label", "1"],
+        ["snippets", "windows", "without", "label", "2"],
+    ]
+    # Also when the table is there already, and for machines.
+    again = document(study, "snippets", "--length", "400", "--iou", "0.5")
+    assert again["built"] == []
+    assert again["events"] == {"snippets": {"recordings without label": 1, "windows without label": 2}}
+
+
+@pytest.mark.parametrize(("name", "command"), [("tracks", "track"), ("frames", "decode"), ("masks", "masks")])
+def test_the_name_of_a_product_means_its_stage_too(study: Study, name: str, command: str) -> None:
+    result = actionprep(study, name, "--views", "0", "--workers", "0")
+    assert result.exit_code == 0
+    assert study.store.items(name)
+    listed = CliRunner().invoke(app, ["--help"]).output
+    assert f"│ {command} " in listed
+    assert name == command or f"│ {name} " not in listed
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("[tracks]\ngird = 5\n", "Unknown setting 'gird' in [tracks] in "),
+        ("[tracks]\ngird = 5\n", "Did you mean 'grid'?"),
+        ("[trakcs]\ngrid = 5\n", "Did you mean 'tracks'?"),
+        ("[tracks]\ngrid = 0\n", "Wrong value for 'grid' in [tracks] in "),
+        ("[tracks]\ntracker = 'lkk'\n", "Did you mean 'lk'?"),
+        ("[tracks\n", "is not valid TOML"),
+    ],
+)
+def test_wrong_settings_are_one_paragraph_and_exit_code_2(study: Study, setting: str, said: str) -> None:
+    text = (study.root / "actionprep.toml").read_text()
+    (study.root / "actionprep.toml").write_text(text[: text.index("[tracks]")] + setting)
+    result = actionprep(study, "track", "--workers", "0")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("track", "--grid", "many"), "Wrong value for --grid: got 'many'. Give a whole number."),
+        (("track", "--grid", "0"), "Wrong value for --grid: got 0. Give 1 or more. (Grid size G"),
+        (("snippets", "--rule", "best"), "Wrong value for --rule: got 'best'. Give one of 'coverage'"),
+        (("snippets", "--iou", "2"), "Wrong value for --iou: got 2.0. Give 1 or less. (A window gets a label"),
+        (("track", "--gird", "5"), "track has no option --gird. Did you mean '--grid'?"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_exit_code_2(study: Study, words: tuple[str, ...], said: str) -> None:
+    result = actionprep(study, *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_relative_paths_in_settings_start_at_the_study_folder(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere/co-tracker").mkdir(parents=True)
+    (tmp_path / "elsewhere/co-tracker/hubconf.py").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for key, value in {"tracker": "cotracker3_offline", "repo": "co-tracker", "checkpoint": "w.pth"}.items():
+        study.folder.change("tracks", key, value)
+    missing = actionprep(study, "track", "--workers", "0")
+    assert missing.exit_code == 1
+    assert f"looked for   hubconf.py in {study.root}/co-tracker (tracks.repo)" in missing.stderr
+    (study.root / "co-tracker").mkdir()
+    (study.root / "co-tracker/hubconf.py").touch()
+    assert f"looked for   {study.root}/w.pth (tracks.checkpoint)" in actionprep(study, "track", "--workers", "0").stderr
+
+
+def test_the_help_of_a_stage_shows_defaults_and_no_list_of_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["track", "--help"]).output
+    assert "(default: 20)" in shown
+    assert "W windows of T frames with N slots for points." in shown
+    assert "float32" not in shown

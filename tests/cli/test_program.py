@@ -1,0 +1,190 @@
+"""A program reads command lines, lists its commands, and says what is wrong in plain words."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from actionprep.cli.program import ManyValuesCommand, PlainGroup, guarded, repeat_flags
+from actionprep.errors import UserError
+
+COMMANDS = {
+    "prep": "init scan config doctor formats skeletons decode keyframes masks track pose heatmaps lowres snippets split "
+    "plan build status verify digest gc show import demo",
+    "train": "fit test fuse predict compare sweep export slurm models recipes",
+}
+HEAVY = {"torch", "lightning", "zarr", "dask", "numpy", "pandas", "av", "cv2", "matplotlib", "pydantic"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name: str) -> None:
+    code = (
+        f"import sys\nfrom actionprep.cli import {name}\nsys.argv = ['program', '--help']\n"
+        f"try:\n    {name}()\nexcept SystemExit:\n    print(*sorted({HEAVY} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_are_listed_in_the_order_of_the_work(name: str) -> None:
+    if name == "prep":
+        from actionprep.cli.prep import app
+    else:
+        from actionprep.cli.train import app
+    group = typer.main.get_command(app)
+    assert group.list_commands(typer.Context(group)) == COMMANDS[name].split()
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--views", "0", "1", "3"], ["--views", "0", "--views", "1", "--views", "3"]),
+        (["--views", "0", "--grid", "20"], ["--views", "0", "--grid", "20"]),
+        (["a", "--views", "0", "1", "--json"], ["a", "--views", "0", "--views", "1", "--json"]),
+        (["--views", "-1", "2"], ["--views", "-1", "--views", "2"]),
+        (["--views", "0", "--", "a", "--views"], ["--views", "0", "--", "a", "--views"]),
+        (["--views", "0", "--views", "1"], ["--views", "0", "--views", "1"]),
+        (["--views"], ["--views"]),
+        (["--views", "--grid", "20"], ["--views", "--grid", "20"]),
+        (["--views=0", "1"], ["--views=0", "1"]),
+    ],
+)
+def test_flags_are_repeated_before_each_value(args: list[str], expected: list[str]) -> None:
+    assert repeat_flags(args, {"--views"}) == expected
+
+
+@given(st.lists(st.text("abc01", min_size=1), max_size=6), st.lists(st.text("xyz", min_size=1), max_size=4))
+def test_nothing_is_lost_and_order_is_kept(values: list[str], after: list[str]) -> None:
+    spread = repeat_flags(["--views", *values, "--end", *after], {"--views"})
+    assert [word for word in spread if word != "--views"] == [*values, "--end", *after]
+    assert spread.count("--views") == max(1, len(values))
+
+
+def test_a_typer_command_takes_the_values_until_the_next_option() -> None:
+    app = typer.Typer()
+    seen: dict[str, object] = {}
+
+    @app.command(cls=ManyValuesCommand)
+    def run(
+        name: str,
+        views: Annotated[Optional[list[str]], typer.Option()] = None,  # noqa: UP045
+        grid: int = 3,
+    ) -> None:
+        seen.update(name=name, views=views, grid=grid)
+
+    result = CliRunner().invoke(app, ["here", "--views", "0", "1", "3", "6", "--grid", "20"])
+    assert result.exit_code == 0, result.output
+    assert seen == {"name": "here", "views": ["0", "1", "3", "6"], "grid": 20}
+
+
+@pytest.fixture
+def program() -> typer.Typer:
+    """Two commands with options of several kinds."""
+    app = typer.Typer(cls=PlainGroup)
+
+    @app.command(cls=ManyValuesCommand)
+    def fit(
+        store: Annotated[str, typer.Argument(help="A store.")],
+        epochs: Annotated[Optional[int], typer.Option(help="Passes.", min=1)] = None,  # noqa: UP045
+        share: Annotated[float, typer.Option("--share", "-s", help="Share for val.", max=0.9)] = 0.1,
+        views: Annotated[Optional[list[int]], typer.Option(help="Views.")] = None,  # noqa: UP045
+        kind: Annotated[Literal["one", "two"], typer.Option(help="Which kind.")] = "one",
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ) -> None:
+        """Train."""
+
+    @app.command(cls=ManyValuesCommand)
+    def status() -> None:
+        """Show."""
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fit x --epochs many", "Wrong value for --epochs: got 'many'. Give a whole number. (Passes.)"),
+        ("fit x --epochs 0", "Wrong value for --epochs: got 0. Give 1 or more. (Passes.)"),
+        ("fit x --epochs 1.5", "Wrong value for --epochs: got 1.5. Give a whole number. (Passes.)"),
+        ("fit x -s 2", "Wrong value for --share: got 2. Give 0.9 or less. (Share for val.)"),
+        ("fit x --share some", "Wrong value for --share: got 'some'. Give a number. (Share for val.)"),
+        ("fit x --views 0 a", "Wrong value for --views: got 'a'. Give a whole number. (Views.)"),
+        ("fit x --kind twoo", "Wrong value for --kind: got 'twoo'. Give one of 'one', 'two'. Did you mean 'two'? (Which kind.)"),
+        ("fit x --epochs", "--epochs needs a value, and got none. (Passes.)"),
+        ("fit x --json=1", "--json takes no value: write it alone."),
+        ("fit x --epoch 3", "run fit has no option --epoch. Did you mean '--epochs'? 'run fit --help' lists them."),
+        ("fit", "run fit needs STORE. (A store.)"),
+        ("fit x y z", "run fit takes STORE, and got more words: y z. 'run fit --help' lists its options."),
+        ("status x", "run status takes options alone, and got more words: x. 'run status --help' lists its options."),
+        ("statu", "run has no command 'statu'. Did you mean 'status'? 'run --help' lists them."),
+        ("--quiet", "run has no option --quiet. 'run --help' lists them."),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_paragraph_in_plain_words(program: typer.Typer, words: str, said: str) -> None:
+    result = CliRunner().invoke(program, words.split(), prog_name="run")
+    assert result.exit_code == 2
+    assert result.stderr == f"{said}\n"
+    assert result.stdout == ""
+
+
+def test_help_without_words_and_good_command_lines_are_as_ever(program: typer.Typer) -> None:
+    assert CliRunner().invoke(program, ["fit", "x", "--epochs", "3", "--views", "0", "1"]).exit_code == 0
+    assert "--epochs" in CliRunner().invoke(program, ["fit", "--help"]).stdout
+
+
+def test_errors_for_people_are_one_paragraph_and_keep_their_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    @guarded
+    def fails(debug: bool = False) -> None:
+        raise UserError("No view '9'. It has views 0, 1.")
+
+    with pytest.raises(typer.Exit) as stopped:
+        fails()
+    assert stopped.value.exit_code == 2
+    assert capsys.readouterr().err.strip() == "No view '9'. It has views 0, 1."
+    with pytest.raises(UserError):
+        fails(debug=True)
+
+
+def test_a_fault_of_the_program_is_a_paragraph_that_names_the_file_with_the_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @guarded
+    def broken(debug: bool = False) -> None:
+        raise ZeroDivisionError("by zero")
+
+    with pytest.raises(typer.Exit) as stopped:
+        broken()
+    assert stopped.value.exit_code == 1
+    printed = capsys.readouterr().err
+    found = re.fullmatch(
+        r"A fault in the program: ZeroDivisionError: by zero\nThe traceback is in (\S+); please report this with that "
+        r"file\.",
+        printed.strip(),
+    )
+    assert found is not None
+    assert "in broken" in Path(found[1]).read_text()
+    Path(found[1]).unlink()
+    with pytest.raises(ZeroDivisionError):
+        broken(debug=True)
+
+
+def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    @guarded
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as stopped:
+        interrupted()
+    assert stopped.value.exit_code == 130
+    assert "run the same command to go on" in capsys.readouterr().err
