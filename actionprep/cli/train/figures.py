@@ -32,7 +32,7 @@ def print_test(tested: dict[str, Any]) -> None:
         if tested.get(name):
             columns = list(tested[name][0])
             output.print_table(name.capitalize(), [figure_name(column) for column in columns],
-                               [[shown(row.get(column)) for column in columns] for row in tested[name]])  # fmt: skip
+                               [[shown(_number(row[column])) for column in columns] for row in tested[name]])  # fmt: skip
 
 
 def mended(tested: Mapping[str, Any]) -> list[str]:
@@ -76,8 +76,13 @@ def _between(interval: dict[str, float | None] | None) -> str:
     """The bounds of a figure; nothing where it has none, "–" where the test cannot tell them."""
     if interval is None:
         return ""
-    low, high = (shown(float("nan") if interval[end] is None else interval[end]) for end in ("low", "high"))
+    low, high = (shown(_number(interval[end])) for end in ("low", "high"))
     return f"{low} to {high}" if "–" not in (low, high) else "–"
+
+
+def _number(value: Any) -> Any:
+    """What test.json says: null stands for what is no number."""
+    return float("nan") if value is None else value
 
 
 def shown(value: Any) -> str:

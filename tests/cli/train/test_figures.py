@@ -1,6 +1,8 @@
 """Figures of tests and folds as they are printed."""
 
-from actionprep.cli.train.figures import mended, print_folds
+import pytest
+
+from actionprep.cli.train.figures import mended, print_folds, print_test
 
 
 def test_what_val_mends_of_the_probabilities_is_told():
@@ -28,3 +30,19 @@ def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
         one.split() for one in printed.splitlines()
     ]
     assert "{" not in printed
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_figure_that_is_no_number_is_a_dash_whether_read_from_a_file_or_not(capsys, monkeypatch, nothing):
+    monkeypatch.setenv("COLUMNS", "100")
+    row = {"label": "up", "support": 3, "precision": nothing}
+    interval = {"value": 0.5, "low": nothing, "high": nothing}
+    print_test(
+        {
+            "num_samples": 3, "num_recordings": 3, "figures": {"macro_f1": 0.5}, "intervals": {"macro_f1": interval},
+            "classes": [row],
+        }
+    )  # fmt: skip
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["up", "3", "–"] in lines
+    assert ["macro", "F1", "0.500", "–"] in lines
