@@ -151,8 +151,8 @@ class _Watcher:
     def __init__(self, checkpoint: Checkpoint, source: _Source, *, length_s: float, device: str) -> None:
         from actionprep.pipeline.passes import LivePass
         from actionprep.pipeline.stage import FrameStage, ViewSource, find_stage
+        from actionprep.training.devices import torch_device
         from actionprep.training.predict import pipeline_settings
-        from actionprep.training.test import torch_device
 
         self._checkpoint, self._length_s = checkpoint, length_s
         self._device = torch_device(device)
@@ -206,7 +206,7 @@ class _Watcher:
         from actionprep.training.datasets import SnippetDataset
         from actionprep.training.inputs.base import find_input
         from actionprep.training.predict import windows_table
-        from actionprep.training.test import score
+        from actionprep.training.scoring import score
 
         checkpoint, recipe = self._checkpoint, self._checkpoint.recipe
         onset, offset = self.until - self._length_s, self.until

@@ -25,8 +25,8 @@ from av.video.reformatter import VideoReformatter
 
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.pipeline.passes import decode_pass
+from actionprep.pipeline.probe import probe
 from actionprep.pipeline.stage import ViewSource, find_stage
-from actionprep.pipeline.video import probe
 from benchmarks.common import Results, Side, interleaved, speed_ratio
 
 SIDE = 112

@@ -92,7 +92,7 @@ def ours(model: str, batch: Batch, recipe: Recipe, steps: int, clock: Callable[[
     import lightning.pytorch as pl
 
     from actionprep.training.callbacks import Averaging
-    from actionprep.training.fit import quiet_lightning
+    from actionprep.training.phase import quiet_lightning
     from actionprep.training.task import ClassifierTask
 
     marks: list[float] = []

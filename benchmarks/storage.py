@@ -20,8 +20,8 @@ import numpy as np
 from actionprep.datasets.frames import read_frames
 from actionprep.datasets.store import ItemKey, Store
 from actionprep.pipeline.passes import decode_pass
+from actionprep.pipeline.probe import probe
 from actionprep.pipeline.stage import ViewSource, find_stage
-from actionprep.pipeline.video import probe
 from benchmarks.common import Results, interleaved
 from benchmarks.decode import make_video
 

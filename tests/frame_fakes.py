@@ -8,7 +8,8 @@ import numpy as np
 from study_fakes import view
 from training_fakes import FPS, MOTIONS
 
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, SnippetTable, make_snippets
 from actionprep.datasets.store import Store

@@ -8,9 +8,40 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 CELL = 16
 SIDE = 4 * CELL
+
+COUNT = 40
+X264 = {"preset": "ultrafast", "g": "12"}
+B_FRAMES = {**X264, "x264-params": "bframes=3:b-adapt=0:scenecut=0"}
+OPEN_GOP = {"preset": "medium", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0:b-pyramid=normal:scenecut=0"}
+HEVC = {"preset": "ultrafast", "g": "12", "x265-params": "log-level=none:bframes=3:open-gop=1:keyint=12"}
+# File name: codec, its options, pixel format.
+KINDS: dict[str, tuple[str, dict[str, str], str]] = {
+    "h264-b-frames.mp4": ("libx264", B_FRAMES, "yuv420p"),
+    "h264-one-keyframe.mp4": ("libx264", {**B_FRAMES, "g": "600"}, "yuv420p"),
+    "h264-open-gop.mp4": ("libx264", OPEN_GOP, "yuv420p"),
+    "h264-open-gop.mkv": ("libx264", OPEN_GOP, "yuv420p"),
+    "h264-open-gop.ts": ("libx264", OPEN_GOP, "yuv420p"),
+    "h264-refresh.mkv": ("libx264", {"preset": "medium", "x264-params": "intra-refresh=1:keyint=12"}, "yuv420p"),
+    "h264-b-frames.avi": ("libx264", B_FRAMES, "yuv420p"),
+    "h264-b-frames.flv": ("libx264", B_FRAMES, "yuv420p"),
+    "h264-bare.h264": ("libx264", B_FRAMES, "yuv420p"),
+    "hevc-open-gop.mp4": ("libx265", HEVC, "yuv420p"),
+    "hevc-10-bit.mkv": ("libx265", HEVC, "yuv420p10le"),
+    "vp8.webm": ("libvpx", {"g": "12", "deadline": "realtime", "cpu-used": "8"}, "yuv420p"),
+    "vp9.webm": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}, "yuv420p"),
+    "av1.mp4": ("libsvtav1", {"preset": "12", "crf": "15", "g": "12"}, "yuv420p"),
+    "mpeg4-b-frames.avi": ("mpeg4", {"g": "12", "bf": "2"}, "yuv420p"),
+    "mpeg4.avi": ("mpeg4", {"g": "12"}, "yuv420p"),
+    "mpeg2.mpg": ("mpeg2video", {"g": "12", "bf": "2"}, "yuv420p"),
+    "mjpeg.avi": ("mjpeg", {}, "yuvj420p"),
+    "gray.mkv": ("ffv1", {}, "gray"),
+    "rgb.mkv": ("ffv1", {}, "bgr0"),
+    "prores.mov": ("prores_ks", {}, "yuv422p10le"),
+}
 
 
 def numbered_picture(number: int) -> np.ndarray:
@@ -59,3 +90,10 @@ def write_numbered(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def find(videos: dict[str, Path], name: str) -> Path:
+    """One of the videos of KINDS; skips where FFmpeg cannot write it."""
+    if name not in videos:
+        pytest.skip(f"this FFmpeg has no encoder {KINDS[name][0]}")
+    return videos[name]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from recordings import write_video
 from training_fakes import MOTIONS, table_of, write_snippets
 
 from actionprep.datasets.store import Store
 from actionprep.training.recipes import Recipe
 
 FPS = 10.0
+FILMED = (48, 64)
+"""Height and width of the videos that `film` writes."""
 
 
 def moving_square(
@@ -85,6 +88,30 @@ def make_picture_store(
                         write_frames(store, name, view, pictures)
     write_snippets(store, table_of(recordings, labels, of_subject, seconds=1.2, names=names))
     return store
+
+
+def film(path: Path, *clips: tuple[str, int]) -> Path:
+    """A video of a moving square, clip after clip; a clip: its motion, of MOTIONS, and its seed."""
+    pictures = [moving_square(MOTIONS[motion], size=FILMED, seed=seed) for motion, seed in clips]
+    return write_video(path, np.concatenate(pictures), rate=int(FPS), codec="mpeg4")
+
+
+def write_halved_films(store: Store, *, subjects: int, settings: dict[str, object]) -> tuple[list[str], list[str]]:
+    """What the stage lowres makes, with these settings, of films of which each subject (s0, s1, …) does every motion.
+
+    Returns names of the recordings, such as s0_left, and their labels.
+    """
+    made = {"stage": "lowres", "version": 1, "settings": settings, "inputs": {}}
+    names, labels = [], []
+    for subject in range(subjects):
+        for label in MOTIONS:
+            names.append(f"s{subject}_{label}")
+            labels.append(label)
+            pictures = moving_square(MOTIONS[label], size=FILMED, seed=len(names))[:, ::2, ::2]
+            with store.write("lowres", names[-1], "0", fingerprint=names[-1], provenance=made) as item:
+                item.write("rgb_24", pictures, axes=("time", "y", "x", "channel"))
+                item.write("time", np.arange(len(pictures)) / FPS, axes=("time",))
+    return names, labels
 
 
 def tiny_pixels(name: str = "i3d-small", **changes: object) -> Recipe:

@@ -10,9 +10,10 @@ import av
 import numpy as np
 
 from actionprep.api import Study, open_study
-from actionprep.datasets.catalogue import Catalogue, Recording, View
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
-from actionprep.pipeline.video import probe
+from actionprep.pipeline.probe import probe
 from actionprep.show.scenes import Scene
 
 HEIGHT, WIDTH = 96, 128

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.datasets.catalogue import Catalogue, Recording, View
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.errors import InputProblem

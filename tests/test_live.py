@@ -1,13 +1,11 @@
 """Live prediction, with a file as the camera."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from picture_fakes import moving_square, tiny_pixels
+from picture_fakes import film, tiny_pixels, write_halved_films
 from recordings import write_video
-from training_fakes import MOTIONS, table_of, write_snippets
+from training_fakes import table_of, write_snippets
 
 from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
@@ -16,25 +14,12 @@ from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 
 
-def filmed(path: Path, pictures: np.ndarray) -> Path:
-    return write_video(path, pictures, rate=10, codec="mpeg4")
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("live")
     store = Store(folder / "store", create=True)
-    made = {"stage": "lowres", "version": 1, "settings": {"sizes": [24]}, "inputs": {}}
-    names, labels = [], []
-    for subject in range(4):
-        for label in MOTIONS:
-            names.append(f"s{subject}_{label}")
-            labels.append(label)
-            pictures = moving_square(MOTIONS[label], size=(48, 64), seed=len(names))[:, ::2, ::2]
-            with store.write("lowres", names[-1], "0", fingerprint=names[-1], provenance=made) as item:
-                item.write("rgb_24", pictures, axes=("time", "y", "x", "channel"))
-                item.write("time", np.arange(12) / 10, axes=("time",))
+    names, labels = write_halved_films(store, subjects=4, settings={"sizes": [24]})
     table = table_of(names, labels, [str(number) for number in range(12)], seconds=1.2)
     write_snippets(store, table)
     recipe = tiny_pixels(epochs=10, input__channels="motion", input__frames=8, optimizer__learning_rate=5e-3)
@@ -43,8 +28,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_file_is_watched_as_a_camera_is(trained, tmp_path):
-    pictures = np.concatenate([moving_square(MOTIONS["right"], size=(48, 64), seed=s) for s in range(3)])
-    video = filmed(tmp_path / "camera.avi", pictures)
+    video = film(tmp_path / "camera.avi", ("right", 0), ("right", 1), ("right", 2))
     heard = []
     found = predict_live(
         trained.folder, str(video), length_s=1.2, stride_s=0.4, device="cpu", on_prediction=heard.append
@@ -62,7 +46,7 @@ def test_a_file_is_watched_as_a_camera_is(trained, tmp_path):
 
 
 def test_it_ends_after_the_seconds_that_are_asked_for(trained, tmp_path):
-    video = filmed(tmp_path / "camera.avi", np.zeros((40, 48, 64, 3), np.uint8))
+    video = write_video(tmp_path / "camera.avi", np.zeros((40, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
     assert predict_live(trained.folder, str(video), length_s=1.0, seconds=2.0, device="cpu").num_frames < 30
 
 

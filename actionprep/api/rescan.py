@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import View
+    from actionprep.datasets.recordings import View
     from actionprep.datasets.study import StudyFolder
 
 

@@ -107,7 +107,7 @@ class Study:
         again: also read files that have not changed since the last scan.
         """
         from actionprep.datasets.scan import scan
-        from actionprep.pipeline.video import probe
+        from actionprep.pipeline.probe import probe
 
         report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
         self.__dict__.pop("catalogue", None)

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from actionprep.datasets.catalogue import View
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError, nearest
 

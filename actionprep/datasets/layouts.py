@@ -17,8 +17,9 @@ from actionprep.datasets.annotations import (
     read_annotations,
     segment_formats,
 )
-from actionprep.datasets.catalogue import Recording, View, natural_key
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.natural_order import natural_key
+from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.tables import read_csv, require_columns
 from actionprep.errors import UserError, nearest

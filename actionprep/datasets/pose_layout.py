@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.datasets.catalogue import Recording, View
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.layouts import SPLIT_NAMES, Discovery
 from actionprep.datasets.pose_formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses import PoseItem, PoseSequence
+from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.skeletons import layout_in
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.errors import InputProblem, UserError, nearest

@@ -15,9 +15,11 @@ import numpy as np
 
 from actionprep.datasets.alignment import align_recording
 from actionprep.datasets.annotations import RecordingNames, check_segments
-from actionprep.datasets.catalogue import Catalogue, Recording, View, views_from_table, views_to_table
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalogue_tables import views_from_table, views_to_table
 from actionprep.datasets.findings import Finding, FindingKind
 from actionprep.datasets.layouts import discover
+from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.errors import InputProblem, UserError
@@ -29,7 +31,7 @@ DRIFTING: Final = "views drift apart"
 
 
 class VideoFactsLike(Protocol):
-    """What probing a video gives (see `actionprep.pipeline.video`)."""
+    """What probing a video gives (see `actionprep.pipeline.probe`)."""
 
     @property
     def codec(self) -> str: ...  # noqa: D102

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from actionprep.datasets.catalogue import Catalogue, natural_key
+from actionprep.datasets.catalogue import Catalogue
 from actionprep.datasets.instants import CodedSegments
+from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.overlap import overlap_arrays
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.windows import EPSILON_S, Tail, frames_in, windows

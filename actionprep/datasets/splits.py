@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from actionprep.datasets.catalogue import natural_key
 from actionprep.datasets.layouts import SPLIT_NAMES
+from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.errors import UserError, nearest
 

@@ -14,6 +14,7 @@ from actionprep.pipeline.stage import Filter, FrameBlock, FrameStage, Input, Vie
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
+    from actionprep.datasets.item_writer import Codec
     from actionprep.datasets.store import ItemReader, ItemWriter
 
 
@@ -65,15 +66,7 @@ class Frames(FrameStage):
             )
             item.create("jpeg_end", shape=(), dtype="int64", axes=("time",), chunk=1 << 13)
         else:
-            item.create(
-                "rgb",
-                shape=(self._height, self._width, 3),
-                dtype="uint8",
-                axes=("time", "y", "x", "channel"),
-                chunk=settings.chunk,
-                codec=settings.storage,
-                description="frames, RGB, full range",
-            )
+            create_rgb(item, "rgb", (self._height, self._width), chunk=settings.chunk, codec=settings.storage)
 
     @classmethod
     def identity(cls, settings: FramesSettings) -> dict[str, str]:  # noqa: D102
@@ -122,8 +115,7 @@ class Frames(FrameStage):
     def finish(self, live: Mapping[str, Any]) -> None:  # noqa: D102
         none = (np.zeros(0), np.zeros(0, np.uint8), np.zeros(0, np.int64))
         times, status, index = (np.concatenate(parts) for parts in zip(none, *self._taken, strict=True))
-        self.item.write("time", times, axes=("time",), unit="s", description="on the recording's clock")
-        self.item.write("status", status, axes=("time",), description="0 decoded, 1 concealed, 2 missing")
+        write_times(self.item, times, status)
         self.item.write("index", index, axes=("time",), description="position in the video, from 0")
         self.item.attributes.update(
             which=self.settings.which,
@@ -148,6 +140,25 @@ class Frames(FrameStage):
         self._num_bytes = int(ends[-1])
         self.item.append("jpeg", np.concatenate(files))
         self.item.append("jpeg_end", ends)
+
+
+def create_rgb(item: ItemWriter, name: str, size: tuple[int, int], *, chunk: int, codec: Codec) -> None:
+    """Create an array of pictures (T, H, W, 3) uint8 of one size (H, W) in an item."""
+    item.create(
+        name,
+        shape=(*size, 3),
+        dtype="uint8",
+        axes=("time", "y", "x", "channel"),
+        chunk=chunk,
+        codec=codec,
+        description="frames, RGB, full range",
+    )
+
+
+def write_times(item: ItemWriter, times: np.ndarray, status: np.ndarray) -> None:
+    """Write when the pictures of an item are, (T) s, and how they came from the decoder, (T)."""
+    item.write("time", times, axes=("time",), unit="s", description="on the recording's clock")
+    item.write("status", status, axes=("time",), description="0 decoded, 1 concealed, 2 missing")
 
 
 def frame_size(settings: FramesSettings, height: int, width: int) -> tuple[int, int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import field_validator
 
 from actionprep.errors import nearest
+from actionprep.pipeline.backends import Backends
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, stage
 from actionprep.settings import StageSettings, option
 
@@ -42,12 +43,13 @@ class KeyframesSettings(StageSettings):
 
 
 class FrameSampler(ABC):
-    """Chooses frames of a view. `name` is set by `@sampler`; its docstring's first line is its help.
+    """Chooses frames of a view. `name` is set by `@sampler`; its docstring's first line is its `help`.
 
     needs_motion: `choose` gets the motion of every frame, and so knows its choice only after the last.
     """
 
     name: ClassVar[str]
+    help: ClassVar[str]
     needs_motion: ClassVar[bool] = False
 
     @abstractmethod
@@ -57,20 +59,9 @@ class FrameSampler(ABC):
         """(K,) int64 indices of the chosen frames, not decreasing; times (T,) s, motion (T,) as `MotionMeter` measures."""
 
 
-F = TypeVar("F", bound=type[FrameSampler])
-
-SAMPLERS: dict[str, type[FrameSampler]] = {}
-
-
-def sampler(name: str) -> Callable[[F], F]:
-    """Register a sampler under a name that settings can give."""
-
-    def register(cls: F) -> F:
-        cls.name = name
-        SAMPLERS[name] = cls
-        return cls
-
-    return register
+SAMPLERS: Backends[FrameSampler] = Backends("sampler", short="Samplers")
+"""Samplers by the name that `keyframes.sampler` takes; `@sampler(name)` puts one in."""
+sampler = SAMPLERS.register
 
 
 @stage("keyframes", version=1, settings=KeyframesSettings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import field_validator
 
+from actionprep.pipeline.frames import create_rgb, write_times
 from actionprep.pipeline.sizes import by_short_side
 from actionprep.pipeline.stage import Filter, FrameBlock, FrameStage, ViewSource, stage
 from actionprep.settings import StageSettings, option
@@ -51,16 +52,8 @@ class Lowres(FrameStage):
         self._times: list[np.ndarray] = []
         self._status: list[np.ndarray] = []
         self._sizes = lowres_sizes(settings, source.height, source.width)
-        for name, (height, width) in self._sizes.items():
-            item.create(
-                name,
-                shape=(height, width, 3),
-                dtype="uint8",
-                axes=("time", "y", "x", "channel"),
-                chunk=settings.chunk,
-                codec=settings.storage,
-                description="frames, RGB, full range",
-            )
+        for name, size in self._sizes.items():
+            create_rgb(item, name, size, chunk=settings.chunk, codec=settings.storage)
 
     @classmethod
     def identity(cls, settings: LowresSettings) -> dict[str, str]:  # noqa: D102
@@ -80,8 +73,7 @@ class Lowres(FrameStage):
     def finish(self, live: Mapping[str, Any]) -> None:  # noqa: D102
         times = np.concatenate([*self._times, np.zeros(0)])
         status = np.concatenate([*self._status, np.zeros(0, np.uint8)])
-        self.item.write("time", times, axes=("time",), unit="s", description="on the recording's clock")
-        self.item.write("status", status, axes=("time",), description="0 decoded, 1 concealed, 2 missing")
+        write_times(self.item, times, status)
         self.item.attributes.update(
             sizes={name: list(size) for name, size in self._sizes.items()},
             source_height=self.source.height,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -87,6 +88,15 @@ class Masks(FrameStage):
     Live, `push` and `finish` return a `MaskBlock` of the frames that are ready: masks may lag behind the frames.
     """
 
+    counted = MappingProxyType(
+        {
+            "num_empty": "frames without foreground",
+            "num_missing": "frames without a mask",
+            "num_resized": "masks scaled to the frames",
+            "num_unused": "masks without a frame",
+        }
+    )
+
     def __init__(
         self, settings: MasksSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
@@ -127,16 +137,6 @@ class Masks(FrameStage):
     @classmethod
     def estimated_bytes(cls, settings: MasksSettings, source: ViewSource) -> int:  # noqa: D102
         return source.num_frames * source.height * -(-source.width // 8)
-
-    @classmethod
-    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
-        named = {
-            "num_empty": "frames without foreground",
-            "num_missing": "frames without a mask",
-            "num_resized": "masks scaled to the frames",
-            "num_unused": "masks without a frame",
-        }
-        return {what: attributes[name] for name, what in named.items() if name in attributes}
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
         return self._store(self._masks.push(block, live))

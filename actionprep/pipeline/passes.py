@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from actionprep.errors import InputProblem
+from actionprep.pipeline.decoding import CONCEALED, MISSING, Shortfall
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, find_stage
-from actionprep.pipeline.video import CONCEALED, MISSING, Shortfall, VideoReader
+from actionprep.pipeline.video import VideoReader
 
 if TYPE_CHECKING:
     from actionprep.datasets.item_writer import ItemWriter

@@ -17,7 +17,8 @@ from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
 from actionprep.settings import StageSettings, canonical_json
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue, View
+    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.recordings import View
 
 
 Action = Literal["build", "done", "quarantined", "blocked"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -133,6 +134,17 @@ class Pose(FrameStage, ViewStage):
     Imported poses need no frames: the stage is built without decoding then.
     """
 
+    counted = MappingProxyType(
+        {
+            "num_persons_dropped": "persons left out",
+            "num_filled": "frames of a person filled in",
+            "num_joints_filled": "joints filled in",
+            "num_rescaled": "frames scaled to the video",
+            "num_joints_outside": "joints outside of the picture",
+            "num_frames_in_corner": "frames with all joints in the upper left quarter (poses of smaller pictures?)",
+        }
+    )
+
     def __init__(
         self, settings: PoseSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
@@ -178,18 +190,6 @@ class Pose(FrameStage, ViewStage):
         joints = 33 if settings.backend == "mediapipe" else 17
         persons = 1 if settings.backend == "mediapipe" and settings.boxes == "own" else settings.persons or 2
         return source.num_frames * persons * (joints * 12 + 24)
-
-    @classmethod
-    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
-        named = {
-            "num_persons_dropped": "persons left out",
-            "num_filled": "frames of a person filled in",
-            "num_joints_filled": "joints filled in",
-            "num_rescaled": "frames scaled to the video",
-            "num_joints_outside": "joints outside of the picture",
-            "num_frames_in_corner": "frames with all joints in the upper left quarter (poses of smaller pictures?)",
-        }
-        return {what: attributes[name] for name, what in named.items() if name in attributes}
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
         boxes = None if self._boxes is None else self._boxes(block)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -149,6 +150,8 @@ class Stage(ABC):
     Settings: ClassVar[type[StageSettings]]
     command: ClassVar[str]
     help: ClassVar[str]
+    counted: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What an item left out, filled in or converted: attributes that count it, and what each counts, in the plural."""
 
     @classmethod
     def identity(cls, settings: Any) -> dict[str, str]:
@@ -180,11 +183,8 @@ class Stage(ABC):
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:
-        """What a finished item left out, filled in or converted, counted, from its attributes: commands print the sums.
-
-        The names say what was counted, in the plural: "windows without foreground".
-        """
-        return {}
+        """How much of what `counted` names happened in a finished item, by what it was: commands print the sums."""
+        return {what: attributes[name] for name, what in cls.counted.items() if name in attributes}
 
 
 class FrameStage(Stage):

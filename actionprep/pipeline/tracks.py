@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -111,6 +112,8 @@ class Tracks(FrameStage):
     seed), survival_share (of the points, still visible in the window's last frame) and region of the whole view.
     """
 
+    counted = MappingProxyType({"num_empty_windows": "windows without foreground"})
+
     def __init__(
         self, settings: TracksSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
@@ -145,10 +148,6 @@ class Tracks(FrameStage):
             num_frames = round(num_frames * min(1.0, settings.rate / source.fps))
         num_windows = 1 + max(-(-(num_frames - settings.window) // settings.stride), 0)
         return num_windows * (settings.window * settings.num_slots * 16 + settings.num_slots)
-
-    @classmethod
-    def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
-        return {"windows without foreground": attributes["num_empty_windows"]}
 
     @property
     def num_held(self) -> int:

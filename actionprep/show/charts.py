@@ -13,7 +13,7 @@ import numpy as np
 from actionprep.errors import UserError, nearest
 from actionprep.show.colors import LIGHT, Color, label_colors, text_on, unit
 from actionprep.show.files import written_whole
-from actionprep.show.scenes import video_scene
+from actionprep.show.products import video_scene
 from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, pictures_that_fit
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actionprep.datasets.catalogue import natural_key
+from actionprep.datasets.natural_order import natural_key
 
 Color = tuple[int, int, int]
 

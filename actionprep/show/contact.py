@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from actionprep.show.scenes import Scene, legend_of
+from actionprep.show.products import legend_of
+from actionprep.show.scenes import Scene
 from actionprep.show.sheet import Tile, columns_for, draw_sheet, row_height
 
 WIDTH = 1720

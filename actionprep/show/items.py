@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.catalogue import natural_key
+from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import UserError, nearest
 from actionprep.show.charts import colors_of, draw_chart, rows_of
 from actionprep.show.contact import contact_sheet
 from actionprep.show.files import write_picture
 from actionprep.show.film import film_pictures, film_times, write_film
-from actionprep.show.scenes import SCENES, Scene
+from actionprep.show.products import SCENES
+from actionprep.show.scenes import Scene
 
 if TYPE_CHECKING:
     from actionprep.api import Study

@@ -11,7 +11,8 @@ from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
 from actionprep.show.colors import Color, label_colors
 from actionprep.show.film import film_pictures, film_times, write_film
-from actionprep.show.scenes import Scene, VideoPictures
+from actionprep.show.pictures import VideoPictures
+from actionprep.show.scenes import Scene
 from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, pictures_that_fit
 
 

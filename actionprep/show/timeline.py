@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.datasets.catalogue import natural_key
+from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import UserError
 from actionprep.show.colors import LIGHT, NOTHING, Color, label_colors, text_on, unit
 from actionprep.show.files import written_whole

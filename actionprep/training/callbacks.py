@@ -13,13 +13,12 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training import memory
+from actionprep.training.progress import EpochReport
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Phase, Run, keep_file
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from actionprep.training.fit import EpochReport
 
 
 class Averaging(pl.Callback):
@@ -91,8 +90,6 @@ class History(Checkpoint):
         if trainer.is_global_zero:
             self.run.write_metrics([*self._before, *self.rows])
             if self.on_epoch is not None:
-                from actionprep.training.fit import EpochReport
-
                 self.on_epoch(EpochReport(self.phase, epoch, self.num_epochs, figures))
 
 

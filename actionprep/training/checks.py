@@ -108,7 +108,7 @@ def find_learning_rate(
     task, recipe = _task(store, recipe, snippets, split, views, weights, device)
     fresh = {name: values.clone() for name, values in task.model.state_dict().items()}
     tried = np.geomspace(lowest, highest, steps)
-    repeats = _repeats(len(task._train_loader.dataset.rows), recipe.batch)
+    repeats = _repeats(len(task.train_loader.dataset.rows), recipe.batch)
     curves = []
     for repeat in range(repeats):
         task.model.load_state_dict(fresh)
@@ -140,7 +140,7 @@ def _losses(task: ClassifierTask, tried: np.ndarray, *, first_epoch: int, seed: 
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = rate * share
         torch.manual_seed(seed + step)
-        loss = _loss(task, task._train_loader.dataset.augmented(batch, epoch=epoch))
+        loss = _loss(task, task.train_loader.dataset.augmented(batch, epoch=epoch))
         value = float(loss.detach())
         if not math.isfinite(value):
             break
@@ -187,7 +187,7 @@ def overfit_one_batch(
     task, recipe = _task(store, _plain(recipe, store), snippets, split, views, weights, device)
     _without_chance(task.model)
     optimizer = _optimizer(task)
-    dataset = task._train_loader.dataset
+    dataset = task.train_loader.dataset
     # Nothing is drawn: samples are those of validation, ready for the model.
     dataset.train = False
     rows = _mixed_rows(dataset, recipe.batch)
@@ -243,12 +243,12 @@ def _task(
     device: str,
 ) -> tuple[ClassifierTask, Recipe]:
     """The task of a training's first phase on its device, and the recipe."""
+    from actionprep.training.devices import torch_device
     from actionprep.training.fit import first_task
-    from actionprep.training.test import torch_device
 
     task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights, device=device)
     task.to(torch_device(device))
-    task._train_loader.dataset.reader.to(torch_device(device))
+    task.train_loader.dataset.reader.to(torch_device(device))
     return task, task.recipe
 
 
@@ -262,8 +262,8 @@ def _batches(task: ClassifierTask, first_epoch: int = 0) -> Iterator[tuple[int, 
     """Batches of one epoch after the other, without end."""
     epoch = first_epoch
     while True:
-        task._train_loader.epoch = epoch
-        for batch in task._train_loader:
+        task.train_loader.epoch = epoch
+        for batch in task.train_loader:
             yield epoch, _to(batch, task)
         epoch += 1
 

@@ -2,166 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from actionprep.datasets.catalogue import natural_key
 from actionprep.errors import ActionprepError, UserError
-from actionprep.plain import plain
 from actionprep.settings import canonical_json
 from actionprep.training import metrics
+from actionprep.training.comparison import Compared, Comparison
 from actionprep.training.cost import Cost, measure_cost
-from actionprep.training.fit import differences
 from actionprep.training.fusion import fused_runs
-from actionprep.training.metrics import Interval
-from actionprep.training.run import FACTS, FUSION, Run, write_text
-from actionprep.training.test import saved_arrays
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One row: the runs of one recipe with the same settings, or fusions of such runs.
-
-    accuracy, macro_f1, map (mean average precision): of one run with the interval of its test; of several seeds their
-        mean, with an interval over both seeds and recordings drawn anew. Folds of one seed are one test over all their
-        snippets; of several stored splits it is the mean over them.
-    snippets:      test snippets, each counted once.
-    train_seconds: of one run, the mean. cost: None where it was not measured.
-    """
-
-    name: str
-    recipe: str
-    runs: tuple[str, ...]
-    seeds: tuple[int, ...]
-    folds: int
-    splits: tuple[str, ...]
-    snippets: int
-    accuracy: Interval
-    macro_f1: Interval
-    map: Interval
-    train_seconds: float
-    cost: Cost | None
-
-
-IMPORTANCE = (
-    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s", "mAP %"
-)  # fmt: skip
-"""Columns of `Comparison.cells`, those first that a narrow terminal shows."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Rows, the best first, and what a reader of them should know."""
-
-    rows: tuple[Compared, ...]
-    notes: tuple[str, ...]
-
-    def document(self) -> dict[str, Any]:
-        """Plain values."""
-        found: dict[str, Any] = plain({"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)})
-        return found
-
-    def to_csv(self) -> str:
-        """A row a line, figures as they are."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(_flat(self.rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(_flat, self.rows))
-        return buffer.getvalue()
-
-    def to_markdown(self) -> str:
-        """The table of `cells` for a page."""
-        columns, rows = self.cells()
-        lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
-        table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-        return "\n\n".join([table, *self.notes]) + "\n"
-
-    def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Columns, and the rows as text for a reader."""
-        rows = [
-            [
-                row.name,
-                _with_bounds(row.accuracy),
-                _with_bounds(row.macro_f1),
-                _with_bounds(row.map),
-                "" if row.cost is None else f"{row.cost.parameters / 1e6:.2f} M",
-                "" if row.cost is None else f"{row.cost.flops / 1e9:.2f}",
-                _minutes(row.train_seconds),
-                "" if row.cost is None else f"{row.cost.latency_ms:.1f} ms",
-                "" if row.cost is None else f"{row.cost.clips_per_s:,.0f}",
-                _how_many(row),
-            ]
-            for row in self.rows
-        ]
-        return (
-            [
-                "recipe", "accuracy %", "macro F1 %", "mAP %", "parameters", "GFLOPs", "training", "latency", "clips/s",
-                "runs",
-            ],
-            rows,
-        )  # fmt: skip
-
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write compare.csv, compare.md, compare.json and compare.png into a folder; returns their paths."""
-        folder = Path(folder)
-        paths = [folder / f"compare.{kind}" for kind in ("csv", "md", "json", "png")]
-        texts = (self.to_csv(), self.to_markdown(), json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
-        for path, text in zip(paths, texts, strict=False):
-            write_text(path, text)
-        self.figure().savefig(paths[3], dpi=150)
-        return paths
-
-    def figure(self) -> Figure:
-        """Accuracy with its interval against latency, operations and weights; without costs against training time."""
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-        axes_of: list[tuple[str, list[float]]] = [("training, s", [row.train_seconds for row in self.rows])]
-        costs = [row.cost for row in self.rows if row.cost is not None]
-        if len(costs) == len(self.rows):
-            axes_of = [
-                (f"latency on {costs[0].device}, ms", [one.latency_ms for one in costs]),
-                ("GFLOPs a snippet", [one.flops / 1e9 for one in costs]),
-                ("parameters, M", [one.parameters / 1e6 for one in costs]),
-            ]
-        colors = colormaps["tab10" if len(self.rows) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-        rows = -(-len(self.rows) // 3)
-        figure = Figure(figsize=(4.2 * len(axes_of), 3.6 + 0.25 * rows), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(1, len(axes_of), sharey=True))
-        handles: list[Any] = []
-        for panel, (name, values) in zip(panels, axes_of, strict=True):
-            handles = []
-            for at, (row, value) in enumerate(zip(self.rows, values, strict=True)):
-                one = row.accuracy
-                handles.append(
-                    panel.errorbar(
-                        max(value, 1e-6), one.value, yerr=[[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]],
-                        fmt="o", color=colors[at % len(colors)], capsize=3, label=row.name,
-                    )
-                )  # fmt: skip
-            # Bounds come first: a scale looks for bounds of its own, and one value alone has none.
-            panel.set(xlabel=name, xlim=(max(min(values), 1e-6) / 1.8, max(*values, 2e-6) * 1.8))
-            panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            panel.xaxis.set_minor_locator(NullLocator())
-            panel.grid(alpha=0.3)
-            panel.spines[["top", "right"]].set_visible(False)
-        panels[0].set(ylabel="accuracy")
-        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(self.rows)), frameon=False)
-        return figure
+from actionprep.training.recipes import differences
+from actionprep.training.resampling import SeedAnswers, intervals
+from actionprep.training.run import FACTS, FUSION, Run
+from actionprep.training.tested import saved_arrays
 
 
 def compare(
@@ -367,46 +224,10 @@ def _apart(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
     return " | ".join(named)
 
 
-_DRAWS = 100
-"""Resampled tests whose precision is counted at once, so that large tests fit into memory."""
-
-
-@dataclass(frozen=True)
-class _Tested:
-    """What one seed's runs on one split said of their test snippets, all folds together, as zeros and ones (S, C)."""
-
-    actual: np.ndarray
-    predicted: np.ndarray
-    recording: np.ndarray
-    probabilities: np.ndarray
-    split: str | None = None
-
-    def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Accuracy, macro F1 and mean average precision (R) under R weights (R, S) of the snippets.
-
-        nan where no snippet has any weight.
-        """
-        right = (self.actual == self.predicted).all(axis=1)
-        total = weight.sum(axis=1)
-        accuracy = np.divide(weight @ right, total, out=np.full(len(weight), np.nan), where=total > 0)
-        hits = weight @ (self.actual & self.predicted)
-        both = weight @ self.actual + weight @ self.predicted
-        f1 = np.divide(2 * hits, both, out=np.full(hits.shape, np.nan), where=both > 0)
-        there = (~np.isnan(f1)).sum(axis=1)
-        macro = np.divide(np.nansum(f1, axis=1), there, out=np.full(len(weight), np.nan), where=there > 0)
-        precision = np.concatenate(
-            [
-                metrics.mean_average_precision(self.actual, self.probabilities, weight[first : first + _DRAWS])
-                for first in range(0, len(weight), _DRAWS)
-            ]
-        )
-        return accuracy, macro, precision
-
-
 def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int) -> Compared:
     repeated = _repeated(group)
     tested = [_tested(runs, split) for _, split, runs in repeated]
-    accuracy, macro_f1, precision = _intervals(tested, repeats=repeats)
+    accuracy, macro_f1, precision = intervals(tested, repeats=repeats)
     return Compared(
         name=name,
         recipe=group[0].recipe,
@@ -438,7 +259,7 @@ def _repeated(group: Sequence[_Entry]) -> list[tuple[int, str | None, list[Run]]
     return [(seed, split, runs) for seed, split, runs, _ in found]
 
 
-def _tested(runs: Sequence[Run], split: str | None) -> _Tested:
+def _tested(runs: Sequence[Run], split: str | None) -> SeedAnswers:
     arrays = [saved_arrays(run) for run in runs]
     num_classes = arrays[0]["probabilities"].shape[1]
     several = arrays[0]["actuals"].ndim == 2
@@ -447,7 +268,7 @@ def _tested(runs: Sequence[Run], split: str | None) -> _Tested:
         values = np.concatenate([one[name] for one in arrays])
         return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
 
-    return _Tested(
+    return SeedAnswers(
         joined("actuals"),
         joined("predictions"),
         np.concatenate([one["recording"] for one in arrays]),
@@ -456,52 +277,11 @@ def _tested(runs: Sequence[Run], split: str | None) -> _Tested:
     )
 
 
-def _intervals(tested: Sequence[_Tested], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval, Interval]:
-    """Accuracy, macro F1 and mean average precision, with 95 % of draws of seeds and recordings.
-
-    Each is the mean over splits of the mean over seeds.
-
-    A recording is drawn for all seeds and splits alike, since several are tested on the same ones. Splits are not drawn:
-    they are those of the data set.
-    """
-    rng = np.random.default_rng([seed, 1])
-    # In the order of the tables of snippets, so that one run has the interval of its test.
-    names = sorted(
-        set(np.concatenate([one.recording for one in tested]).tolist()), key=lambda one: natural_key(str(one))
-    )
-    place = {name: at for at, name in enumerate(names)}
-    groups = np.arange(len(names))
-    drawn = np.concatenate(list(metrics.bootstrap_weights(len(names), groups=groups, repeats=repeats, seed=seed)))
-    plain = [one.figures(np.ones((1, len(one.actual)))) for one in tested]
-    resampled = [one.figures(drawn[:, [place[name] for name in one.recording.tolist()]]) for one in tested]
-    seeds_of = [
-        np.flatnonzero([one.split == split for one in tested]) for split in dict.fromkeys(one.split for one in tested)
-    ]
-    drawn_seeds = [seeds[rng.integers(0, len(seeds), (repeats, len(seeds)))] for seeds in seeds_of]
-    found = []
-    for figure in range(3):
-        of_run = np.stack([one[figure] for one in resampled])
-        of_split = [_mean(of_run[which, np.arange(repeats)[:, None]], axis=1) for which in drawn_seeds]
-        low, high = np.nanquantile(_mean(np.stack(of_split), axis=0), [0.025, 0.975])
-        value = np.mean([np.mean([plain[at][figure][0] for at in seeds]) for seeds in seeds_of])
-        drawn_interval = Interval(float(value), float(low), float(high))
-        found.append(metrics.where_it_varies(drawn_interval, len(names), is_share=figure == 0))
-    return found[0], found[1], found[2]
-
-
-def _mean(values: np.ndarray, *, axis: int) -> np.ndarray:
-    """The mean of those that are numbers; nan where none is, as when no recording of a small split was drawn."""
-    there = ~np.isnan(values)
-    count = there.sum(axis=axis)
-    total = np.where(there, values, 0.0).sum(axis=axis)
-    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
-
-
 def _cost(run: Run, *, device: str, seconds: float) -> Cost:
     from actionprep.datasets.store import Store
     from actionprep.training.checkpoints import load_checkpoint
     from actionprep.training.datasets import SnippetDataset, read_table
-    from actionprep.training.test import torch_device
+    from actionprep.training.devices import torch_device
 
     facts = run.facts
     store = Store(run.store)
@@ -516,34 +296,3 @@ def _cost(run: Run, *, device: str, seconds: float) -> Cost:
     )
     dataset.reader.to(torch_device(device))
     return measure_cost(checkpoint, dataset, seconds=seconds)
-
-
-def _flat(row: Compared) -> Mapping[str, Any]:
-    """Plain cells for csv."""
-    found: dict[str, Any] = {"name": row.name, "recipe": row.recipe}
-    for name in ("accuracy", "macro_f1", "map"):
-        one: Interval = getattr(row, name)
-        found |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-    found |= {
-        name: None if row.cost is None else getattr(row.cost, name) for name in (one.name for one in fields(Cost))
-    }
-    found |= {"train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
-    found["splits"] = " ".join(row.splits)
-    return found | {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
-
-
-def _with_bounds(one: Interval) -> str:
-    if one.low != one.low:
-        return f"{one.value * 100:.1f}"
-    return f"{one.value * 100:.1f} ({one.low * 100:.1f} to {one.high * 100:.1f})"
-
-
-def _how_many(row: Compared) -> str:
-    parts = [f"{len(row.seeds)} seeds"] if len(row.seeds) > 1 else []
-    parts += [f"{row.folds} folds"] if row.folds > 1 else []
-    parts += [f"{len(row.splits)} splits"] if len(row.splits) > 1 else []
-    return " x ".join(parts) or "1"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

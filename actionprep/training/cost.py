@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actionprep.training.checkpoints import Checkpoint
-from actionprep.training.models.registry import count_flops, count_parameters
+from actionprep.training.models.model_size import count_flops, count_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Cost:
     """Cost of one snippet with all its views, read and ready: the model alone.
 
-    flops: of one forward pass (see `models.registry.count_flops`). latency_ms: median of one snippet at a time;
+    flops: of one forward pass (see `models.model_size.count_flops`). latency_ms: median of one snippet at a time;
     clips_per_s: snippets a second in batches of `batch`; both on `device`, with `threads` CPU threads.
     """
 

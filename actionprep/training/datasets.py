@@ -343,7 +343,7 @@ def choose_views(
 
     None: all that the product has of the table's recordings, in natural order.
     """
-    from actionprep.datasets.catalogue import natural_key
+    from actionprep.datasets.natural_order import natural_key
 
     recordings = {table.recordings[code] for code in np.unique(table.recording)}
     there = sorted({key.view for key in store.items(product) if key.recording in recordings}, key=natural_key)

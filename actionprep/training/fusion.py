@@ -46,7 +46,8 @@ def fuse(
     Raises UserError when there are fewer than two runs, or when their snippets, classes or splits differ.
     """
     from actionprep.training.report import write_report
-    from actionprep.training.test import run_test, saved_arrays
+    from actionprep.training.test import run_test
+    from actionprep.training.tested import saved_arrays
 
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     table = _common_table(opened)
@@ -98,8 +99,8 @@ def fuse_folds(
     folders: of 'actiontrain fit --folds', or of one seed of a sweep over folds or stored splits, each with fold-01,
              fold-02, … (split-NAME, …); those of one name leave out the same snippets.
     """
-    from actionprep.training.fit import over_folds
-    from actionprep.training.test import saved_arrays
+    from actionprep.training.folds import over_folds
+    from actionprep.training.tested import saved_arrays
 
     names = [fold_names(one) for one in folders]
     if len({tuple(one) for one in names}) != 1 or not names[0]:
@@ -256,7 +257,8 @@ def _weights(runs: Sequence[Run], table: SnippetTable, weights: Weighting, devic
 
 def _kept(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Figures of the fused probabilities; the files of a test are written into the folder."""
-    from actionprep.training.test import Scores, keep_scores
+    from actionprep.training.scoring import Scores
+    from actionprep.training.test import keep_scores
 
     if folder.exists() and any(folder.iterdir()) and not (folder / FUSION).exists():
         raise UserError(f"The folder {folder} is not empty. Name another one with --out.")

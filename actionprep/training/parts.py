@@ -158,7 +158,7 @@ def groups_of(parts: Parts, table: SnippetTable) -> dict[str, tuple[str, tuple[s
 
     A split of a column, as a data set comes with, knows recordings alone: its subjects say more, where they are known.
     """
-    from actionprep.datasets.catalogue import natural_key
+    from actionprep.datasets.natural_order import natural_key
 
     found = {}
     for part in ("train", "val", "test"):

@@ -23,7 +23,7 @@ from actionprep.training.run import Run, write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from actionprep.training.test import Scores
+    from actionprep.training.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ def _ask(
     device: str = "auto",
 ) -> list[Timeline]:
     """What the models say together of the same windows, each of the store that holds its input."""
+    from actionprep.training.devices import torch_device
     from actionprep.training.inputs.base import find_input
-    from actionprep.training.test import torch_device
 
     first = models[0].checkpoint
     asked = [(one.checkpoint, store) for one, store in zip(models, stores, strict=True)]
@@ -441,7 +441,7 @@ def sliding_windows(
 
 def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto") -> Checkpoint:
     """A checkpoint from whatever names one: a run, its folder, or the file."""
-    from actionprep.training.test import torch_device
+    from actionprep.training.devices import torch_device
 
     if isinstance(run, Checkpoint):
         return run
@@ -466,7 +466,7 @@ def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[s
 def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: Any, *, carry: bool) -> Scores:
     from actionprep.training.datasets import SnippetDataset
     from actionprep.training.inputs.base import find_input
-    from actionprep.training.test import score
+    from actionprep.training.scoring import score
 
     recipe = checkpoint.recipe
     reader = find_input(recipe.product)(recipe.input, store, table, checkpoint.views)

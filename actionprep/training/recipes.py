@@ -335,6 +335,25 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
     )
 
 
+def differences(begun: Recipe, asked: Recipe) -> list[str]:
+    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none."""
+    if asked.precision == "auto":
+        asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
+    mine, other = begun.to_tables(), asked.to_tables()
+    found = []
+    for table, values in mine.items():
+        for key in dict.fromkeys([*values, *other[table]]):
+            one, two = values.get(key), other[table].get(key)
+            if one != two and key not in ("doc",):
+                name = key if table == "recipe" else f"{table}.{key}"
+                found.append(f"{name} is {_said(one)}, not {_said(two)}")
+    return found
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
 def suited(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Those of a study's changes that a recipe can have, and the names of the others.
 
@@ -392,88 +411,3 @@ def _keys_of_none(*models: type[Settings]) -> frozenset[str]:
 
 
 _NONE_KEYS = _keys_of_none(Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
-
-register(
-    "view-transformer",
-    "Points seeded on what moves, as pictures of flow, in a transformer over views and time: our default on tracks. "
-    "Validated on a part of train, then trained anew on all of it with the same schedule.",
-    model="view-transformer",
-    product="tracks",
-    epochs=60,
-    min_steps=240,
-    batch=16,
-    ema=0.98,
-    refit=True,
-    test_variants=8,
-    tables={
-        "loss": {"label_smoothing": 0.1},
-        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
-    },
-)
-
-register(
-    "track-lstm",
-    "Points of all views side by side in an LSTM that labels every frame, trained on the label of every frame; carry = true "
-    "carries its state along a recording. Mended: points that are not visible take no part, and coordinates are relative to "
-    "what moves, x and y weighted apart (raw pixels, averaged, saturated the view attention); a recording's end is a mask, "
-    "not a frame of zeros; any number of snippets shares a batch; the epoch is chosen on val.",
-    model="track-lstm",
-    product="tracks",
-    targets="frame",
-    epochs=60,
-    batch=16,
-    ema=0.98,
-    refit=True,
-    test_variants=8,
-    tables={
-        "sizes": {"hidden": 256, "layers": 2, "dropout": 0.3},
-        "input": {"points": 200, "overlap": 1},
-        "loss": {"label_smoothing": 0.1},
-        "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05, "gradient_clip": 1.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
-    },
-)
-
-register(
-    "track-cnn-lstm",
-    "The same LSTM behind a small CNN that sees the views as channels; takes any number of points. Mended as there, and its "
-    "residual blocks have their skip.",
-    model="track-cnn-lstm",
-    product="tracks",
-    targets="frame",
-    epochs=60,
-    batch=16,
-    ema=0.98,
-    refit=True,
-    test_variants=8,
-    tables={
-        "sizes": {"hidden": 256, "layers": 2, "dropout": 0.3},
-        "input": {"points": 200, "overlap": 1},
-        "loss": {"label_smoothing": 0.1},
-        "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05, "gradient_clip": 1.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
-    },
-)
-
-register(
-    "view-transformer-maaf",
-    "The published multi-view transformer, size for size: 500 points a view, view attention, a CNN for each instant. "
-    "Mended: it reads tracked points (its 500 inputs were one padding point over and over), and points that are not "
-    "visible and frames that are not there take no part; coordinates are relative to what moves, and x and y are weighted "
-    "apart (raw pixels, averaged, saturated the view attention); time is encoded and every step is read, not the last "
-    "alone; clips of unequal length share a batch; splits are by subject or recording, never by overlapping windows, and "
-    "the epoch is chosen on val. sizes.faithful = true is the original again.",
-    model="view-transformer-maaf",
-    product="tracks",
-    epochs=40,
-    batch=4,
-    refit=False,
-    patience=10,
-    tables={
-        "input": {"points": 500, "overlap": 1},
-        "loss": {"label_smoothing": 0.1},
-        "optimizer": {"learning_rate": 1e-4, "weight_decay": 0.01, "gradient_clip": 1.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
-    },
-)

@@ -24,7 +24,7 @@ from actionprep.training.run import FACTS, Run, place_from, placed, write_text
 
 if TYPE_CHECKING:
     from actionprep.datasets.splits import By
-    from actionprep.training.compare import Comparison
+    from actionprep.training.comparison import Comparison
 
 PLAN = "sweep.json"
 

@@ -58,7 +58,7 @@ class ClassifierTask(pl.LightningModule):
         self.several = several
         self.card = dict(card)
         self.num_epochs = recipe.epochs if num_epochs is None else num_epochs
-        self._train_loader, self._val_loader = train, val
+        self.train_loader, self.val_loader = train, val
         self.figures: dict[str, float] = {}
         self._sum, self._count = 0.0, 0.0
         self._evaluated: list[_Evaluated] = []
@@ -70,36 +70,36 @@ class ClassifierTask(pl.LightningModule):
         return self.model if self.average is None else self.average.model
 
     def train_dataloader(self) -> SnippetLoader:  # noqa: D102
-        return self._train_loader
+        return self.train_loader
 
     def val_dataloader(self) -> SnippetLoader | list[Any]:  # noqa: D102
-        return [] if self._val_loader is None else self._val_loader
+        return [] if self.val_loader is None else self.val_loader
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: D102
         return to_device(batch, device)
 
     def setup(self, stage: str) -> None:  # noqa: D102
-        for loader in (self._train_loader, self._val_loader):
+        for loader in (self.train_loader, self.val_loader):
             if loader is not None:
                 loader.rank, loader.world = self.trainer.global_rank, self.trainer.world_size
 
     def on_fit_start(self) -> None:  # noqa: D102
-        self._train_loader.dataset.reader.to(self.device)
+        self.train_loader.dataset.reader.to(self.device)
 
     def on_train_epoch_start(self) -> None:  # noqa: D102
-        self._train_loader.epoch = self.current_epoch
+        self.train_loader.epoch = self.current_epoch
         self.figures = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
         recipe, epoch = self.recipe, self.current_epoch
         if batch_idx == 0:
             self._sum, self._count = 0.0, 0.0
-        step = epoch * len(self._train_loader) + batch_idx
+        step = epoch * len(self.train_loader) + batch_idx
         torch.manual_seed(step_seed(recipe.seed, step) + self.global_rank)
         for module in self._still:
             # Lightning sets everything to training; frozen figures of batch norms would go on moving.
             module.eval()
-        dataset = self._train_loader.dataset
+        dataset = self.train_loader.dataset
         # Positions are not to be turned and shifted in the few digits of mixed precision.
         with torch.autocast(self.device.type, enabled=False):
             batch = dataset.augmented(batch, epoch=epoch)
@@ -110,7 +110,7 @@ class ClassifierTask(pl.LightningModule):
         total = (each * batch["weight"]).sum()
         # Processes average their gradients, and accumulation those of its batches: each sample weighs by its share of
         # the whole step, also in the last one of an epoch, which may have fewer batches and samples.
-        samples = self._train_loader.samples_of_step(batch_idx, accumulate=recipe.accumulate)
+        samples = self.train_loader.samples_of_step(batch_idx, accumulate=recipe.accumulate)
         loss = total * (self.trainer.world_size * recipe.accumulate / samples)
         if not bool(torch.isfinite(loss)):
             raise UserError(self._not_finite(batch, batch_idx))
@@ -123,7 +123,7 @@ class ClassifierTask(pl.LightningModule):
 
         For a callback: Lightning calls those before the task's own hook, and a checkpoint must come after.
         """
-        ended = (batch_idx + 1) % self.recipe.accumulate == 0 or batch_idx + 1 == len(self._train_loader)
+        ended = (batch_idx + 1) % self.recipe.accumulate == 0 or batch_idx + 1 == len(self.train_loader)
         if self.average is not None and ended:
             self.average.update(self.model)
 
@@ -133,8 +133,8 @@ class ClassifierTask(pl.LightningModule):
         self._show(train_loss=total / max(count, 1.0), learning_rate=rate)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        assert self._val_loader is not None
-        logits = self._logits(self.tested, self._val_loader.dataset, batch)
+        assert self.val_loader is not None
+        logits = self._logits(self.tested, self.val_loader.dataset, batch)
         each = batch_loss(self.loss, logits, batch)
         keep = batch["weight"] > 0
         frames = self._of_frames(logits, batch, keep) if "frame_target" in batch else None
@@ -150,7 +150,7 @@ class ClassifierTask(pl.LightningModule):
             parts = [part for one in gathered for part in one]
         rows = np.concatenate([part.rows for part in parts])
         logits = np.concatenate([part.logits for part in parts])
-        table = self._train_loader.dataset.table
+        table = self.train_loader.dataset.table
         figures = evaluate(table.label[rows], table.target[rows], logits, several=self.several)
         self._show(
             val_loss=sum(part.loss for part in parts) / max(len(rows), 1),
@@ -177,7 +177,7 @@ class ClassifierTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: D102
         recipe = self.recipe
         optimizer = make_optimizer(self.model, recipe.optimizer)
-        per_epoch = -(-len(self._train_loader) // recipe.accumulate)
+        per_epoch = -(-len(self.train_loader) // recipe.accumulate)
         factor = rate_factor(recipe.schedule, num_steps=per_epoch * self.num_epochs, steps_per_epoch=per_epoch)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -190,9 +190,9 @@ class ClassifierTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
         progress = checkpoint["actionprep_progress"]
         # An epoch that goes on in its middle has no start of which this would be told.
-        self._train_loader.epoch = checkpoint["epoch"]
+        self.train_loader.epoch = checkpoint["epoch"]
         self._sum, self._count = progress["sum"], progress["count"]
-        self._train_loader.skip = progress["batches"] % len(self._train_loader)
+        self.train_loader.skip = progress["batches"] % len(self.train_loader)
 
     def _logits(self, model: Any, dataset: SnippetDataset, batch: Batch, *, epoch: int = 0) -> Tensor:
         if not self.recipe.carry:
@@ -261,7 +261,7 @@ class ClassifierTask(pl.LightningModule):
         return result
 
     def _not_finite(self, batch: Batch, batch_idx: int) -> str:
-        table = self._train_loader.dataset.table
+        table = self.train_loader.dataset.table
         rows = batch["row"].tolist()
         named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in rows]
         bad = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_fakes import moving_square, tiny_pixels
+from picture_fakes import FILMED, film, moving_square, tiny_pixels, write_halved_films
 from recordings import write_video
 from training_fakes import MOTIONS, table_of, write_snippets
 from typer.testing import CliRunner
@@ -31,16 +31,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     store = Store(folder / "store", create=True)
     settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
-    made = {"stage": "lowres", "version": 1, "settings": settings, "inputs": {}}
-    names, labels = [], []
-    for subject in range(3):
-        for label in MOTIONS:
-            names.append(f"s{subject}_{label}")
-            labels.append(label)
-            pictures = moving_square(MOTIONS[label], size=(48, 64), seed=len(names))[:, ::2, ::2]
-            with store.write("lowres", names[-1], "0", fingerprint=names[-1], provenance=made) as item:
-                item.write("rgb_24", pictures, axes=("time", "y", "x", "channel"))
-                item.write("time", np.arange(12) / 10, axes=("time",))
+    names, labels = write_halved_films(store, subjects=3, settings=settings)
     write_snippets(store, table_of(names, labels, [name[:2] for name in names], seconds=1.2))
     split = SplitChoice(train=("s0", "s1"), test=("s2",), val_share=0.0)
     recipe = tiny_pixels(epochs=6, input__frames=8, optimizer__learning_rate=5e-3)
@@ -51,9 +42,7 @@ def runs(tmp_path_factory):
 
 
 def filmed(path: Path, motion: str = "right") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.concatenate([moving_square(MOTIONS[motion], size=(48, 64), seed=seed) for seed in range(2)])
-    return write_video(path, pictures, rate=10, codec="mpeg4")
+    return film(path, (motion, 0), (motion, 1))
 
 
 def test_fused_runs_answer_with_their_weighted_mean_from_one_store(runs, tmp_path, monkeypatch):
@@ -110,7 +99,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 def told(runs, tmp_path_factory):
     """A function that predicts one film with some options: its document and the folder that it wrote."""
     folder = tmp_path_factory.mktemp("told")
-    moves = moving_square(MOTIONS["right"], size=(48, 64), seed=0)
+    moves = moving_square(MOTIONS["right"], size=FILMED, seed=0)
     film = write_video(folder / "film.avi", np.concatenate([moves, 0 * moves]), rate=10, codec="mpeg4")
 
     def predict(*words: str) -> tuple[dict, Path]:

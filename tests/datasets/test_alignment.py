@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from study_fakes import view
 
 from actionprep.datasets.alignment import align, align_recording, frames_near, require_aligned
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
 from actionprep.errors import UserError
 
 

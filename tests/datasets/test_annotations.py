@@ -22,7 +22,7 @@ from actionprep.datasets.annotations import (
     parse_time,
     read_annotations,
 )
-from actionprep.datasets.catalogue import View
+from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
 

@@ -4,62 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from study_fakes import view
 
-from actionprep.datasets.catalogue import Catalogue, Recording, View, natural_key
-from actionprep.datasets.findings import Finding
-from actionprep.datasets.segments import Segment
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
+from actionprep.errors import UserError
 
 
 def recordings_with_views(**views: str) -> Catalogue:
     """Recordings with views named by single characters: a="01" has views 0 and 1."""
     recordings = tuple(Recording(id) for id in views)
     return Catalogue(recordings, tuple(view(id, name) for id, names in views.items() for name in names))
-
-
-@pytest.fixture
-def full() -> Catalogue:
-    return Catalogue(
-        (
-            Recording("day1/seq_04", "anna", "s1", None, "train", {"trial": "3", "note": "ünïcode"}),
-            Recording("day1/seq_05.take2", label="wave"),
-        ),
-        (
-            view("day1/seq_04", "0", offset=1.5, drift=20.0, warnings=("odd",), header_frames=250),
-            view("day1/seq_04", "left", seconds=3.0, rotation=90),
-            View("day1/seq_05.take2", "0", "videos/x.mp4", status="unreadable", reason="it is empty"),
-        ),
-        {"day1/seq_04": (Segment(0.1, 0.25, "wave", "hands", "ann"), Segment(1.0, 2.0, "clap"))},
-        (Finding("unreadable video", "videos/x.mp4", "it is empty"),),
-    )
-
-
-def test_a_catalogue_reads_back_what_it_writes(tmp_path, full):
-    full.write(tmp_path)
-    found = Catalogue.read(tmp_path)
-    assert found == full
-    for before, after in zip(full.views, found.views, strict=True):
-        np.testing.assert_array_equal(before.frame_times, after.frame_times)
-
-
-def test_an_empty_catalogue_reads_back(tmp_path):
-    Catalogue((), ()).write(tmp_path)
-    assert Catalogue.read(tmp_path) == Catalogue((), ())
-
-
-def test_writing_leaves_only_the_tables(tmp_path, full):
-    full.write(tmp_path)
-    full.write(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "findings.parquet",
-        "recordings.parquet",
-        "segments.parquet",
-        "views.parquet",
-    ]
 
 
 def test_pandas_opens_the_tables(full):
@@ -69,58 +25,10 @@ def test_pandas_opens_the_tables(full):
     assert frames["segments"]["label"].tolist() == ["wave", "clap"]
 
 
-def test_times_are_on_the_recordings_clock(full):
-    times = full.view("day1/seq_04", "0").times
-    assert times[0] == 1.5
-    assert times[-1] == pytest.approx(1.5 + 249 / 25 * 1.00002)
-    assert full.view("day1/seq_04", "left").span == pytest.approx((0.0, 3.0))
-
-
 def test_a_recordings_span_is_what_all_its_views_cover(full):
     assert full.span("day1/seq_04") == pytest.approx((1.5, 3.0))
     assert full.span("day1/seq_04", views=["left"]) == pytest.approx((0.0, 3.0))
     assert full.span("day1/seq_05.take2") is None
-
-
-def test_a_catalogue_of_a_newer_schema_is_refused(tmp_path, full):
-    full.write(tmp_path)
-    path = tmp_path / "views.parquet"
-    written = pq.ParquetFile(path).read()
-    pq.write_table(written.replace_schema_metadata({**written.schema.metadata, b"actionprep_schema": b"7"}), path)
-    with pytest.raises(UserError) as error:
-        Catalogue.read(tmp_path)
-    assert str(error.value) == (
-        f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 1. "
-        "Upgrade actionprep, or run 'actionprep scan' to make the catalogue anew with this version."
-    )
-
-
-def test_tables_of_two_scans_are_not_mixed(tmp_path, full):
-    full.write(tmp_path / "a")
-    replace(full, segments={}).write(tmp_path / "b")
-    (tmp_path / "b" / "segments.parquet").replace(tmp_path / "a" / "segments.parquet")
-    with pytest.raises(
-        UserError, match=r"are not of one scan: writing them was interrupted. Run 'actionprep scan' again"
-    ):
-        Catalogue.read(tmp_path / "a")
-
-
-def test_no_catalogue_says_to_scan(tmp_path):
-    with pytest.raises(UserError, match=r"No catalogue in .* Run 'actionprep scan' first"):
-        Catalogue.read(tmp_path)
-
-
-def test_a_damaged_table_is_named(tmp_path, full):
-    full.write(tmp_path)
-    (tmp_path / "views.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(UserError, match=r"Cannot read the catalogue's .*views\.parquet.*Run 'actionprep scan'"):
-        Catalogue.read(tmp_path)
-
-
-def test_a_disk_that_refuses_is_the_environments_fault(tmp_path, full):
-    (tmp_path / "catalogue").write_text("a file is in the way")
-    with pytest.raises(EnvironmentProblem, match=r"Cannot write the catalogue in .*make the folder writable"):
-        full.write(tmp_path / "catalogue")
 
 
 def test_two_recordings_with_one_id_are_refused():
@@ -207,7 +115,3 @@ def test_unreadable_views_are_listed_apart():
 def test_an_absent_recording_is_named_with_the_nearest(full):
     with pytest.raises(UserError, match=r"No recording 'day1/seq_4'. Did you mean 'day1/seq_04'\?"):
         full.recording("day1/seq_4")
-
-
-def test_numbers_in_names_sort_as_numbers():
-    assert sorted(["cam10", "cam2", "10", "9", "cam02"], key=natural_key) == ["9", "10", "cam02", "cam2", "cam10"]

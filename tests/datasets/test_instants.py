@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from study_fakes import catalogue, view
 from training_fakes import table_of
 
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
 from actionprep.datasets.instants import InstantLabels, segments_of
+from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, SnippetTable, make_snippets
 from actionprep.datasets.store import Store

@@ -8,8 +8,9 @@ import pytest
 from study_fakes import fake_video
 
 from actionprep.datasets.annotations import AnnotatedRow
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
 from actionprep.datasets.layouts import Discovery, discover, holds_text
+from actionprep.datasets.recordings import Recording
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
 from actionprep.errors import UserError
 

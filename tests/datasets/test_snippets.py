@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_fakes import catalogue, view
 
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import IGNORED, NO_LABEL, LabelRule, make_snippets
 from actionprep.errors import UserError

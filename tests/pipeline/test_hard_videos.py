@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from actionprep.errors import InputProblem
-from actionprep.pipeline.video import CONCEALED, VideoReader, probe
+from actionprep.pipeline.decoding import CONCEALED
+from actionprep.pipeline.probe import probe
+from actionprep.pipeline.video import VideoReader
 
 
 @dataclass(frozen=True)

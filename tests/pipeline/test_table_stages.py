@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from study_fakes import catalogue, view
 
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import apply_parts

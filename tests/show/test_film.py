@@ -13,7 +13,7 @@ from show_fakes import film_frames, plain_scene
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.show.colors import DARK
 from actionprep.show.film import film_layout, film_pictures, film_times, write_film
-from actionprep.show.scenes import surroundings
+from actionprep.show.pictures import surroundings
 from actionprep.show.timeline import Bar, TimelineRow
 
 RED, BLUE = (220, 40, 40), (40, 60, 220)

@@ -20,15 +20,8 @@ from actionprep.pipeline.snippets import write_snippets
 from actionprep.show import show_item
 from actionprep.show.charts import colors_of
 from actionprep.show.contact import common_moments, contact_sheet, spread
-from actionprep.show.scenes import (
-    _X_TO_THE_LEFT,
-    JointGround,
-    keyframes_scene,
-    lowres_scene,
-    pose_scene,
-    tracks_scene,
-    video_scene,
-)
+from actionprep.show.pictures import JointGround
+from actionprep.show.products import X_TO_THE_LEFT, keyframes_scene, lowres_scene, pose_scene, tracks_scene, video_scene
 
 TAKE = "kitchen/take.1"
 SEGMENTS = (Segment(0.0, 0.9, "sit"), Segment(0.9, 1.9, "rise"))
@@ -141,7 +134,7 @@ def test_3d_poses_are_drawn_as_the_sensor_sees_them(tmp_path: Path, layout: str,
     points[:, 0, joints.index("right_wrist"), 0] = 1.0
     # Kinect's x grows to the right of who faces the sensor.
     held = Held(keypoints=points, score=np.ones(points.shape[:3]))
-    ground = JointGround(held, y_up=True, x_left=layout in _X_TO_THE_LEFT)
+    ground = JointGround(held, y_up=True, x_left=layout in X_TO_THE_LEFT)
     placed = ground.place(points[0, 0, :, :2], np.zeros((ground.height, ground.width, 3), np.uint8))
     right = placed[joints.index("right_wrist"), 0] - placed[joints.index("left_wrist"), 0]
     assert ("left" if right < 0 else "right") == side

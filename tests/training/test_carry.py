@@ -23,7 +23,8 @@ from actionprep.training.models.registry import build_model
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict
 from actionprep.training.run import Run
-from actionprep.training.test import run_test, score
+from actionprep.training.scoring import score
+from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("0", "1", "2"), val=("3",), test=("4", "5"))
 QUIET = {"tensorboard": False, "device": "cpu"}
@@ -181,7 +182,7 @@ def test_a_sample_is_trained_with_the_state_after_the_windows_before_it(store):
 
     task = first_task(store, frame_recipe(carry=True), split=SPLIT)
     task.eval()
-    loader = task._val_loader
+    loader = task.val_loader
     data = loader.dataset
     rows = data.rows.tolist()
     assert np.array_equal(data.table.onset[rows], np.arange(4) * 1.5)

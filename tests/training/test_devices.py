@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from actionprep.errors import EnvironmentProblem, UserError
-from actionprep.training.fit import _accelerator
-from actionprep.training.test import torch_device
+from actionprep.training.devices import lightning_devices, torch_device
 
 
 @pytest.fixture
@@ -22,13 +21,13 @@ def no_gpu(monkeypatch):
 def test_auto_is_a_gpu_where_there_is_one(two_gpus):
     assert torch_device("auto") == torch.device("cuda")
     assert torch_device("cuda:1") == torch.device("cuda", 1)
-    assert _accelerator("auto", 2) == ("cuda", 2)
-    assert _accelerator("cuda:1", 1) == ("cuda", [1])
+    assert lightning_devices("auto", 2) == ("cuda", 2)
+    assert lightning_devices("cuda:1", 1) == ("cuda", [1])
 
 
 def test_auto_is_the_processor_without(no_gpu):
     assert torch_device("auto") == torch_device("cpu") == torch.device("cpu")
-    assert _accelerator("auto", 3) == ("cpu", 3)
+    assert lightning_devices("auto", 3) == ("cpu", 3)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:one", "CPU", ""])
@@ -58,4 +57,4 @@ def test_a_number_beyond_the_gpus_is_told(two_gpus):
 
 def test_one_gpu_is_not_shared_by_several_processes(two_gpus):
     with pytest.raises(UserError, match=r"^--device cuda:1 names a single GPU, and --devices asks for 2 processes"):
-        _accelerator("cuda:1", 2)
+        lightning_devices("cuda:1", 2)

@@ -20,7 +20,8 @@ from actionprep.training.datasets import SnippetDataset
 from actionprep.training.export import check_format, export_model, export_run
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
-from actionprep.training.test import run_test, saved_arrays
+from actionprep.training.test import run_test
+from actionprep.training.tested import saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 # One of each file of models; its sisters are made of the same parts.

@@ -9,7 +9,8 @@ from training_fakes import make_store, tiny_recipe
 
 from actionprep.errors import EnvironmentProblem
 from actionprep.training.checkpoints import read_safely
-from actionprep.training.fit import channels_last, fit
+from actionprep.training.fit import fit
+from actionprep.training.make_task import channels_last
 from actionprep.training.parts import SplitChoice
 from actionprep.training.test import run_test
 

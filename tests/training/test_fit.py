@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -9,10 +8,11 @@ from training_fakes import make_store, table_of, tiny_recipe, write_snippets
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
-from actionprep.training.fit import fit, fit_folds
+from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
-from actionprep.training.test import run_test, saved_arrays
+from actionprep.training.test import run_test
+from actionprep.training.tested import saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 QUIET = {"tensorboard": False}
@@ -140,7 +140,7 @@ def test_a_run_killed_between_its_phases_goes_on_with_the_refit(store, tmp_path,
 
     from actionprep.training import fit as module
 
-    phase, seen = module._train_phase, []
+    phase, seen = module.train_phase, []
 
     def killed(*arguments, **options):
         seen.append(arguments[3])
@@ -148,10 +148,10 @@ def test_a_run_killed_between_its_phases_goes_on_with_the_refit(store, tmp_path,
             raise Interrupted
         return phase(*arguments, **options)
 
-    monkeypatch.setattr(module, "_train_phase", killed)
+    monkeypatch.setattr(module, "train_phase", killed)
     with pytest.raises(Interrupted):
         fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
-    monkeypatch.setattr(module, "_train_phase", phase)
+    monkeypatch.setattr(module, "train_phase", phase)
     resumed = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
     one, other = (read_safely(run.best)["state_dict"] for run in (whole, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -269,17 +269,6 @@ def test_several_labels_are_trained_with_a_loss_for_each(tmp_path):
     assert found["figures_at_thresholds"].keys() == (found["figures"].keys() - {"calibration_error"})
     assert "Thresholds" in run.report.read_text()
     assert found["figures"]["map"] > 0.8
-
-
-def test_leaving_one_subject_out_gives_one_table(store, tmp_path):
-    recipe = tiny_recipe(epochs=1)
-    found = fit_folds(store, recipe, tmp_path / "folds", by="subject", split=SplitChoice(val_share=0.0), **QUIET)
-    assert [row["subject"] for row in found.rows] == ["1", "2", "3", "4"]
-    assert found.summary["num_samples"] == 24
-    over = found.summary["over_folds"]["accuracy"]
-    assert over["mean"] == pytest.approx(np.mean([row["accuracy"] for row in found.rows]))
-    assert (tmp_path / "folds" / "folds.csv").read_text().startswith("fold,subject,snippets,accuracy,macro_f1\n")
-    assert json.loads((tmp_path / "folds" / "folds.json").read_text())["by"] == "subject"
 
 
 def test_several_views_give_a_table_of_their_subsets(tmp_path):

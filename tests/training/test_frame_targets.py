@@ -11,7 +11,8 @@ from pose_fakes import CLASSES, one_recording
 from study_fakes import view
 from training_fakes import FPS, MOTIONS, make_store, table_of, tiny_recipe, write_snippets
 
-from actionprep.datasets.catalogue import Catalogue, Recording
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.datasets.splits import SplitAssignment
@@ -185,7 +186,7 @@ def mixed_batch(store: Store, **changes: object) -> tuple[dict, dict]:
     """A batch of 8 samples before and after mixing; instant 3 of all and sample 0 have no known label."""
     recipe = frame_recipe(mixup_share=1.0, input__frame_dropout=0.0, **changes)
     task = first_task(store, recipe, split=SPLIT)
-    dataset = task._train_loader.dataset
+    dataset = task.train_loader.dataset
     batch = dataset.batch(dataset.rows[:8].tolist()) | {"weight": torch.ones(8), "total": torch.tensor(8)}
     batch["frame_known"][:, 3] = False
     batch["frame_known"][0] = False

@@ -15,7 +15,8 @@ from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.compare import compare
-from actionprep.training.fit import fit, fit_folds
+from actionprep.training.fit import fit
+from actionprep.training.folds import fit_folds
 from actionprep.training.fusion import fold_names, fuse, fuse_folds, mixture_weights, read_fusion
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.models.registry import model_card
@@ -23,7 +24,8 @@ from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
 from actionprep.training.sweep import sweep
-from actionprep.training.test import run_test, saved_arrays
+from actionprep.training.test import run_test
+from actionprep.training.tested import saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
 

@@ -5,10 +5,11 @@ import torch
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.training import precision
-from actionprep.training.fit import differences, fit, fit_folds
+from actionprep.training.fit import fit
+from actionprep.training.folds import fit_folds
 from actionprep.training.parts import SplitChoice
 from actionprep.training.precision import _cpu_has_bfloat16, has_bfloat16, with_precision
-from actionprep.training.recipes import find_recipe, recipe_names
+from actionprep.training.recipes import differences, find_recipe, recipe_names
 from actionprep.training.run import Run
 
 CPU = torch.device("cpu")

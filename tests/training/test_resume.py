@@ -14,7 +14,7 @@ from training_fakes import make_store, tiny_recipe
 
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import read_safely
-from actionprep.training.fit import fit, fit_folds
+from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
 
@@ -161,7 +161,7 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
 
     from actionprep.training import fit as module
 
-    phase = module._train_phase
+    phase = module.train_phase
 
     def killed(*arguments, **options):
         if arguments[3] == kill_in:
@@ -171,7 +171,7 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
     for kill_in in ("validate", "refit"):
         folder = tmp_path / kill_in
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_train_phase", killed)
+            patch.setattr(module, "train_phase", killed)
             with pytest.raises(Interrupted):
                 fit(store, recipe, folder, split=SPLIT, weights=weights, **QUIET)
         with pytest.raises(UserError, match="it was begun from other weights"):
@@ -231,23 +231,3 @@ def test_resuming_with_the_same_options_is_accepted(store, finished):
         **QUIET,
     )
     assert again.is_complete
-
-
-def test_interrupted_folds_go_on_where_they_were(store, tmp_path, monkeypatch):
-    from actionprep.training import fit as module
-
-    recipe, split = tiny_recipe(epochs=1), SplitChoice(val_share=0.0)
-    phase, seen = module._train_phase, []
-
-    def killed(*arguments, **options):
-        seen.append(arguments[0].folder.name)
-        if len(seen) == 3:
-            raise Interrupted
-        return phase(*arguments, **options)
-
-    monkeypatch.setattr(module, "_train_phase", killed)
-    with pytest.raises(Interrupted):
-        fit_folds(store, recipe, tmp_path / "folds", split=split, **QUIET)
-    found = fit_folds(store, recipe, tmp_path / "folds", split=split, resume=True, **QUIET)
-    assert len(found.runs) == 4
-    assert seen == ["fold-01", "fold-02", "fold-03", "fold-03", "fold-04"]

@@ -137,7 +137,7 @@ def _check_parts(**given: Any) -> None:
 
 
 def _print_comparison(found: Any) -> None:
-    from actionprep.training.compare import IMPORTANCE
+    from actionprep.training.comparison import IMPORTANCE
 
     columns, rows = found.cells()
     out = output.print_table("Comparison", columns, rows, importance=IMPORTANCE)

@@ -89,8 +89,10 @@ def fit(
 ) -> None:
     """Train the recipe that suits what the store holds, on a checked split."""
     from actionprep.settings import COMMAND_LINE
-    from actionprep.training.fit import Terminated, fit_folds, parts_of_run
+    from actionprep.training.beginning import parts_of_run
     from actionprep.training.fit import fit as train
+    from actionprep.training.folds import fit_folds
+    from actionprep.training.phase import Terminated
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
@@ -199,7 +201,7 @@ def _check_name(run: str | None, processes: int) -> None:
 
 def _say_how_to_go_on(context: typer.Context, folder: Path, runs: Path) -> None:
     """What a training that was stopped has kept, and the command that goes on with it."""
-    from actionprep.training.fit import is_first_process
+    from actionprep.training.processes import is_first_process
 
     if not is_first_process():
         return

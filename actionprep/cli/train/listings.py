@@ -12,7 +12,8 @@ from actionprep.cli.options import DebugOption, JsonOption, Text
 
 def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List every model with what it reads, its size and its source."""
-    from actionprep.training.models.registry import MODELS, load_model_files, model_size
+    from actionprep.training.models.model_size import model_size
+    from actionprep.training.models.registry import MODELS, load_model_files
 
     load_model_files()
     sizes = {name: model_size(name) for name in MODELS}

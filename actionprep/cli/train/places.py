@@ -82,7 +82,7 @@ def new_folder(runs: Path, kind: str, named: Path | None) -> AbstractContextMana
     """The folder that was named, or one of this kind and time which nobody else has."""
     import time
 
-    from actionprep.training.fit import is_first_process
+    from actionprep.training.processes import is_first_process
     from actionprep.training.run import claimed_folder
 
     if named is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from actionprep.errors import UserError, nearest
+from actionprep.pipeline.backends import Backends
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import ItemReader
@@ -77,28 +77,7 @@ class MaskSource(ABC):
         return {}
 
 
-T = TypeVar("T", bound=type[MaskSource])
-
-MASK_SOURCES: dict[str, type[MaskSource]] = {}
-
-
-def mask_source(name: str) -> Callable[[T], T]:
-    """Register a mask source under the name that `masks.source` takes."""
-
-    def register(cls: T) -> T:
-        if name in MASK_SOURCES and MASK_SOURCES[name].__qualname__ != cls.__qualname__:
-            known = MASK_SOURCES[name].__qualname__
-            raise ValueError(f"Two mask sources are called '{name}': {known} and {cls.__qualname__}.")
-        cls.name = name
-        cls.help = (cls.__doc__ or "").strip().split("\n")[0]
-        MASK_SOURCES[name] = cls
-        return cls
-
-    return register
-
-
-def find_mask_source(name: str) -> type[MaskSource]:
-    """The mask source of that name; raises UserError naming the nearest one."""
-    if name not in MASK_SOURCES:
-        raise UserError(f"No mask source '{name}'.{nearest(name, MASK_SOURCES)} Sources: {', '.join(MASK_SOURCES)}.")
-    return MASK_SOURCES[name]
+MASK_SOURCES: Backends[MaskSource] = Backends("mask source", short="Sources")
+"""Mask sources by the name that `masks.source` takes; `@mask_source(name)` puts one in."""
+mask_source = MASK_SOURCES.register
+find_mask_source = MASK_SOURCES.find

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from actionprep.errors import UserError, nearest
+from actionprep.pipeline.backends import Backends
 
 if TYPE_CHECKING:
     from actionprep.pipeline.tracks import TracksSettings
@@ -69,28 +69,7 @@ class PointTracker(ABC):
         """
 
 
-T = TypeVar("T", bound=type[PointTracker])
-
-TRACKERS: dict[str, type[PointTracker]] = {}
-
-
-def tracker(name: str) -> Callable[[T], T]:
-    """Register a point tracker under the name that `tracks.tracker` and `--tracker` take."""
-
-    def register(cls: T) -> T:
-        if name in TRACKERS and TRACKERS[name].__qualname__ != cls.__qualname__:
-            known = TRACKERS[name].__qualname__
-            raise ValueError(f"Two point trackers are called '{name}': {known} and {cls.__qualname__}.")
-        cls.name = name
-        cls.help = (cls.__doc__ or "").strip().split("\n")[0]
-        TRACKERS[name] = cls
-        return cls
-
-    return register
-
-
-def find_tracker(name: str) -> type[PointTracker]:
-    """The tracker of that name; raises UserError naming the nearest one."""
-    if name not in TRACKERS:
-        raise UserError(f"No point tracker '{name}'.{nearest(name, TRACKERS)} Trackers: {', '.join(TRACKERS)}.")
-    return TRACKERS[name]
+TRACKERS: Backends[PointTracker] = Backends("point tracker", short="Trackers")
+"""Point trackers by the name that `tracks.tracker` and `--tracker` take; `@tracker(name)` puts one in."""
+tracker = TRACKERS.register
+find_tracker = TRACKERS.find

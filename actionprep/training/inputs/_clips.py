@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import model_validator
 
 from actionprep.errors import UserError
-from actionprep.settings import option
 from actionprep.training.draws import Draws
-from actionprep.training.inputs._moments import Short, dense_frames, even_frames, even_shares, from_the_middle
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, mirrored_codes
+from actionprep.training.inputs._clip_settings import CHANNELS, ClipSettings
+from actionprep.training.inputs._moments import dense_frames, even_frames, even_shares, from_the_middle
+from actionprep.training.inputs._picture_bank import PictureBank
+from actionprep.training.inputs._picture_spans import PicturePlace, check_spans, find_spans
+from actionprep.training.inputs.base import Batch, MirroringReader, mirrored_codes
 
 if TYPE_CHECKING:
     import torch
@@ -23,92 +23,12 @@ if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.datasets.store import ItemReader, Store
 
-CHANNELS = {"rgb": 3, "gray": 1, "motion": 2}
-"""Channels of a clip by the setting `channels`."""
 
 # Pictures that are looked at to find where something moves.
 _LOOKED_AT = 24
 
 
-class ClipSettings(InputSettings):
-    """How clips are sampled out of stored pictures, cut and augmented."""
-
-    frames: int = option(16, "Frames of a clip.", ge=1)
-    sampling: Literal["segments", "dense"] = option(
-        "segments",
-        "segments: one frame of each of so many equal parts of the snippet, so that a clip spans all of it; dense: a run "
-        "of frames. In training at random, else in the middle.",
-    )
-    rate: float | None = option(None, "For dense: frames a second; not set: consecutive frames.", gt=0)
-    short: Short = option(
-        "loop",
-        "For dense, where a snippet is shorter than the run: begin it anew (loop), or keep its last frame (hold).",
-    )
-    trim: float = option(
-        0.0, "For segments: largest share of a snippet cut off at its start, and at its end.", ge=0, lt=0.5
-    )
-    time_warp: float = option(0.0, "For segments: strength of the smooth warp of time, as a share.", ge=0, le=0.9)
-    size: int = option(112, "Side of the square that the model sees, in pixels.", ge=8)
-    region: Literal["frame", "motion"] = option(
-        "frame",
-        "What is cut: the whole picture, or the square around what moves in the snippet, the same for all frames.",
-    )
-    margin: float = option(0.15, "For region motion: room around what moves, as a share of its side.", ge=0, le=1)
-    fit: Literal["crop", "squeeze"] = option(
-        "crop", "crop: a square of the region, shape kept; squeeze: the whole region made a square."
-    )
-    crop: tuple[float, float] = option(
-        (0.8, 1.0), "Least and largest side of a training crop, as a share of the region's short side."
-    )
-    test_crop: float = option(1.0, "Side of a test crop, as a share of the region's short side.", gt=0, le=2)
-    anchor: tuple[float, float] = option(
-        (0.5, 0.5),
-        "Where crops lie, as shares of the room they have in x and in y: (0.5, 1.0) is the middle of the bottom.",
-    )
-    around: float = option(
-        1.0, "How far from the anchor training crops may lie, as a share of the room they have; 0: at it.", ge=0, le=1
-    )
-    shift: float = option(0.0, "Further shift of training crops, as a share of their side.", ge=0, lt=1)
-    rotation: float = option(0.0, "Largest rotation of training crops, in rad.", ge=0)
-    flip: float = option(0.0, "Share of the samples that are mirrored left to right.", ge=0, le=1)
-    flip_labels: dict[str, str] = option(
-        {}, 'Label that each label becomes when mirrored: { swipe_left = "swipe_right", … }; others stay.'
-    )
-    brightness: float = option(0.0, "Largest change of brightness, as a share.", ge=0, lt=1)
-    contrast: float = option(0.0, "Largest change of contrast, as a share.", ge=0, lt=1)
-    saturation: float = option(0.0, "Largest change of saturation, as a share.", ge=0, le=1)
-    gray: float = option(0.0, "Share of the samples that lose their colours.", ge=0, le=1)
-    channels: Literal["rgb", "gray", "motion"] = option(
-        "rgb", "What the model sees: colours; brightness alone; or brightness and its change from frame to frame."
-    )
-    several_views: Literal["each", "all"] = option(
-        "each",
-        "each: a sample is one view, drawn anew each time, and tests average over the views; all: a sample is all "
-        "views, whose probabilities are averaged in training too.",
-    )
-    clips: int = option(1, "Clips of a snippet in a test, spread over it.", ge=1)
-    crops: Literal[1, 3] = option(1, "Crops of a clip in a test: the middle, or also the two ends of the longer side.")
-    jitters: int = option(
-        1, "Tests of each clip and crop: one as it is, further ones augmented with test_strength.", ge=1
-    )
-    test_strength: float = option(0.5, "Augmentation of such tests, as a share of the training's.", ge=0, le=1)
-    memory: float = option(4.0, "GiB that pictures may take in memory; more are read by workers as needed.", ge=0)
-
-    @model_validator(mode="after")
-    def _ranges_rise(self) -> Self:
-        if not 0 < self.crop[0] <= self.crop[1] <= 2:
-            raise ValueError("crop is two rising shares above 0, such as [0.8, 1.0]")
-        if not all(0 <= share <= 1 for share in self.anchor):
-            raise ValueError("anchor is two shares from 0 to 1, such as [0.5, 0.5]")
-        return self
-
-    @property
-    def variants(self) -> int:
-        """Variants of each snippet in a test."""
-        return self.clips * self.crops * self.jitters
-
-
-class ClipReader(ProductReader):
+class ClipReader(MirroringReader):
     """Batches of clips.
 
     clip       (B, 3, T, size, size) float32 in 0..255, RGB; with several views (B, V, 3, T, size, size), but in training
@@ -127,22 +47,25 @@ class ClipReader(ProductReader):
         super().__init__(settings, store, table, views)
         self.check_store(settings, store)
         self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
-        self._places: dict[tuple[int, int], _Place] = {}
+        self._places: dict[tuple[int, int], PicturePlace] = {}
         for code in np.unique(table.recording).tolist():
             for column, view in enumerate(self.views):
                 if store.has(self.product, table.recordings[code], view):
                     self._places[code, column] = self._place(store.item(self.product, table.recordings[code], view))
-        self._spans = self._find_spans()
+        self._spans = find_spans(self._places, table, len(self.views))
+        check_spans(self._spans, self._places, settings, table, self.views, product=self.product, url=store.url)
         sizes = [place.size for place in self._places.values()]
         self._height, self._width = (max(size[axis] for size in sizes) for axis in (0, 1))
         self._boxes: dict[tuple[int, int], tuple[float, float, float, float]] = {}
-        self._bank: _Bank | None = None
-        self.in_memory = self._estimated_bytes() <= settings.memory * 2**30
+        self._bank: PictureBank | None = None
+        needed = self._needed()
+        num_bytes = sum(last - first for first, last in needed.values()) * 3 * self._height * self._width
+        self.in_memory = num_bytes <= settings.memory * 2**30
         if self.in_memory:
-            self._bank = _Bank.load(self)
+            self._bank = PictureBank.load(needed, self._read, self._height, self._width)
 
     @abstractmethod
-    def _place(self, item: ItemReader) -> _Place:
+    def _place(self, item: ItemReader) -> PicturePlace:
         """Where the pictures of one view are, and when; raises UserError when they are no RGB bytes."""
 
     @abstractmethod
@@ -195,12 +118,6 @@ class ClipReader(ProductReader):
             return batch
         rest = {name: values for name, values in batch.items() if name not in ("pictures", "box", "within")}
         return {"clip": self._cut(batch["pictures"], batch["box"], batch["within"], draws, 1.0, 0), **rest}
-
-    def mirrored(self, draws: Draws) -> Tensor:
-        return Draws(draws.seed ^ 0x5EED, draws.epoch, draws.rows).uniform() < self.settings.flip
-
-    def mirror_codes(self) -> np.ndarray | None:
-        return self._mirror
 
     def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
         """A rectangle of each clip, in all its frames, from batch[partner]; see the base.
@@ -420,129 +337,11 @@ class ClipReader(ProductReader):
             self._boxes[row, column] = whole if found is None else found
         return self._boxes[row, column]
 
-    def _find_spans(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """First and last + 1 frame in the item of each row and view that there are; raises UserError for lacking frames."""
-        table, found = self.table, {}
-        for row in range(len(table)):
-            code = int(table.recording[row])
-            for column in range(len(self.views)):
-                place = self._places.get((code, column))
-                if place is None or not len(place.time):
-                    continue
-                first, last = np.searchsorted(place.time, [table.onset[row] - 1e-6, table.offset[row] - 1e-6]).tolist()
-                if first == last:
-                    # A snippet between two frames sees the nearer one, if that is near.
-                    nearest = int(np.abs(place.time - table.onset[row]).argmin())
-                    if abs(place.time[nearest] - table.onset[row]) > 1.5 * place.interval + 1e-6:
-                        continue
-                    first, last = nearest, nearest + 1
-                if place.which != "all" and table.used[row]:
-                    self._check_parts(row, column, place, first, last)
-                found[row, column] = (first, last)
-        lacking = [
-            row
-            for row in np.flatnonzero(table.used).tolist()
-            if not any((row, c) in found for c in range(len(self.views)))
-        ]
-        if lacking:
-            raise UserError(self._no_frames(lacking))
-        return found
-
-    def _check_parts(self, row: int, column: int, place: _Place, first: int, last: int) -> None:
-        """Raise UserError when a store that does not hold all frames lacks some of this snippet's."""
-        table, settings = self.table, self.settings
-        named = f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s, view '{self.views[column]}'"
-        if place.which == "keyframes":
-            if settings.sampling == "segments" and last - first >= settings.frames:
-                return
-            need = f"{settings.frames}" if settings.sampling == "segments" else "consecutive frames"
-            raise UserError(
-                f"The store {self.store.url} holds {self.product} of keyframes alone, and {last - first} of them lie in the "
-                f"snippet {named}, where this recipe needs {need}.\nDecode more: 'actionprep decode --which segments', or "
-                f"--which all; or let the recipe read fewer: --set input.frames={max(last - first, 1)} "
-                "input.sampling=segments."
-            )
-        times = place.time[first:last]
-        edges = np.concatenate([[table.onset[row]], times, [table.offset[row] - place.interval]])
-        gap = float(np.diff(edges).max())
-        # Segments are stored with the frames around them; a hole of a frame or two is the video's own.
-        if gap > 3 * place.interval + 1e-6:
-            raise UserError(
-                f"The store {self.store.url} holds {self.product} around annotated segments alone, and {gap:.2f} s of the "
-                f"snippet {named} are not among them.\nDecode all frames, 'actionprep decode --which all', or more "
-                f"around the segments: --margin {gap + 1:.0f}."
-            )
-
-    def _no_frames(self, lacking: Sequence[int]) -> str:
-        table = self.table
-        named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in lacking[:5]]
-        return (
-            f"{len(lacking)} of {int(table.used.sum())} snippets have no {self.product} in {self.store.url}: "
-            f"{'; '.join(named)}{' …' if len(lacking) > 5 else ''}.\nMake them with 'actionprep build {self.product}', or "
-            "make the snippets anew from the recordings that there are: 'actionprep snippets'."
-        )
-
-    def _estimated_bytes(self) -> int:
-        needed: dict[tuple[int, int], list[int]] = {}
+    def _needed(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """First and last + 1 frame that any snippet needs, of each recording and view."""
+        needed: dict[tuple[int, int], tuple[int, int]] = {}
         for (row, column), (first, last) in self._spans.items():
-            span = needed.setdefault((int(self.table.recording[row]), column), [first, last])
-            span[0], span[1] = min(span[0], first), max(span[1], last)
-        self._needed = needed
-        return sum(last - first for first, last in needed.values()) * 3 * self._height * self._width
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The pictures of one view: frame times (n) s, size (H, W), which frames of the video they are."""
-
-    time: np.ndarray
-    size: tuple[int, int]
-    which: str = "all"
-
-    @property
-    def interval(self) -> float:
-        """Seconds from frame to frame, mostly."""
-        return float(np.median(np.diff(self.time))) if len(self.time) > 1 else 0.04
-
-
-@dataclass
-class _Bank:
-    """The pictures of all snippets in memory: (F, 3, H, W) uint8, and where each view's frame 0 would stand."""
-
-    pictures: Tensor
-    start: dict[tuple[int, int], int]
-
-    @classmethod
-    def load(cls, reader: ClipReader) -> _Bank:
-        import torch
-
-        total = sum(last - first for first, last in reader._needed.values())
-        pictures = torch.zeros((max(total, 1), 3, reader._height, reader._width), dtype=torch.uint8)
-        start, at = {}, 0
-        for (code, column), (first, last) in reader._needed.items():
-            height, width = reader._places[code, column].size
-            start[code, column] = at - first
-            for begin in range(first, last, 64):
-                end = min(begin + 64, last)
-                part = reader._read(code, column, np.arange(begin, end))
-                pictures[at : at + end - begin, :, :height, :width] = torch.from_numpy(part)
-                at += end - begin
-        return cls(pictures, start)
-
-    def gather(self, index: np.ndarray) -> Tensor:
-        """(*index.shape, 3, H, W); zeros where the index is negative."""
-        import torch
-
-        at = torch.from_numpy(index).to(self.pictures.device)
-        found = self.pictures[at.clamp(min=0)]
-        if bool((at < 0).any()):
-            found[at < 0] = 0
-        return found
-
-    def to(self, device: torch.device) -> None:
-        """Move to a device that has room to spare for it."""
-        import torch
-
-        if device.type == "cuda" and self.pictures.nbytes > 0.4 * torch.cuda.mem_get_info(device)[0]:
-            return
-        self.pictures = self.pictures.to(device)
+            key = int(self.table.recording[row]), column
+            low, high = needed.get(key, (first, last))
+            needed[key] = min(low, first), max(high, last)
+        return needed

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actionprep.errors import UserError, nearest
 from actionprep.settings import Settings
+from actionprep.training.draws import Draws
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.datasets.store import Store
-    from actionprep.training.draws import Draws
 
 Batch = dict[str, "Tensor"]
 
@@ -167,6 +167,22 @@ class ProductReader(ABC):
                 "there is "
                 "(actiontrain recipes)."
             )
+
+
+class MirroringReader(ProductReader):
+    """A reader whose settings `flip` and `flip_labels` mirror samples left to right.
+
+    _mirror (C,): what `mirrored_codes` makes of the settings.
+    """
+
+    _mirror: np.ndarray | None
+
+    def mirrored(self, draws: Draws) -> Tensor:  # noqa: D102
+        # A stream of its own, so that labels can be asked for apart from the arrays.
+        return Draws(draws.seed ^ 0x5EED, draws.epoch, draws.rows).uniform() < self.settings.flip
+
+    def mirror_codes(self) -> np.ndarray | None:  # noqa: D102
+        return self._mirror
 
 
 def products() -> list[str]:

@@ -8,7 +8,9 @@ import numpy as np
 
 from actionprep.errors import UserError
 from actionprep.settings import option
-from actionprep.training.inputs._clips import ClipReader, ClipSettings, _Place
+from actionprep.training.inputs._clip_settings import ClipSettings
+from actionprep.training.inputs._clips import ClipReader
+from actionprep.training.inputs._picture_spans import PicturePlace
 from actionprep.training.inputs._stored import checked_size
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ class LowresReader(ClipReader):
     Settings = LowresInput
     settings: LowresInput
 
-    def _place(self, item: ItemReader) -> _Place:
-        return _Place(item["time"][:], checked_size(item, self._array(item)))
+    def _place(self, item: ItemReader) -> PicturePlace:
+        return PicturePlace(item["time"][:], checked_size(item, self._array(item)))
 
     def _pictures(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
         return item[self._array(item)][rows]

@@ -15,7 +15,7 @@ from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
 from actionprep.training.inputs._pose_bank import PoseBank, PosePlace, pose_places
-from actionprep.training.inputs.base import Batch, ProductReader, mirrored_codes
+from actionprep.training.inputs.base import Batch, MirroringReader, mirrored_codes
 from actionprep.training.joint_augmentation import (
     JointAugmentation,
     augment_joints,
@@ -71,7 +71,7 @@ class PoseInput(PoseSampling):
     )
 
 
-class PoseSamples(ProductReader):
+class PoseSamples(MirroringReader):
     """What inputs made of poses share: snippets in memory, instants of them, joints changed at random."""
 
     product = "pose"
@@ -120,15 +120,6 @@ class PoseSamples(ProductReader):
         bank, at = self._bank_of(rows)
         found: np.ndarray = bank.times(at, self._instants(bank.size[at], draws)).cpu().numpy()
         return found
-
-    def mirrored(self, draws: Draws) -> Tensor:
-        """(B,) bool: which samples of these draws are mirrored."""
-        # A stream of its own, so that labels can be asked for apart from the arrays.
-        return Draws(draws.seed ^ 0x5EED, draws.epoch, draws.rows).uniform() < self.settings.flip
-
-    def mirror_codes(self) -> np.ndarray | None:
-        """(C,) the code that each label becomes when mirrored; None when nothing is mirrored."""
-        return self._mirror
 
     def to(self, device: torch.device) -> None:  # noqa: D102
         if self._bank is not None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from actionprep.datasets.tracks import visible
 from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, mirrored_codes
+from actionprep.training.inputs._track_bank import Region, TrackBank, moving_region
+from actionprep.training.inputs._track_windows import read_windows, track_places
+from actionprep.training.inputs.base import Batch, InputSettings, MirroringReader, mirrored_codes
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class TracksInput(InputSettings):
     memory: float = option(8.0, "GiB that tracks may take in memory; more are read from the store as needed.", gt=0)
 
 
-class TracksReader(ProductReader):
+class TracksReader(MirroringReader):
     """Batches of tracks.
 
     xy          (B, T, V, N, 2) float32  positions, 0 in the middle of the moving region, 1 half its height away
@@ -74,12 +74,12 @@ class TracksReader(ProductReader):
         self.check_store(settings, store)
         used = set(table.recording.tolist())
         self._place = [
-            _windows_of(store, recording, self.views) if code in used else {}
+            track_places(store, recording, self.views) if code in used else {}
             for code, recording in enumerate(table.recordings)
         ]
         self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
-        self._bank: _Bank | None = None
-        self._regions: dict[tuple[int, str], _Region] = {}
+        self._bank: TrackBank | None = None
+        self._regions: dict[tuple[int, str], Region] = {}
         self._device: Any = None
         self.in_memory = self._estimated_bytes() <= settings.memory * 2**30
         if self.in_memory:
@@ -134,15 +134,6 @@ class TracksReader(ProductReader):
             "valid": valid,
         }
 
-    def mirrored(self, draws: Draws) -> Tensor:
-        """(B,) bool: which samples of these draws are mirrored."""
-        # A stream of its own, so that labels can be asked for apart from the arrays.
-        return Draws(draws.seed ^ 0x5EED, draws.epoch, draws.rows).uniform() < self.settings.flip
-
-    def mirror_codes(self) -> np.ndarray | None:
-        """(C,) the code that each label becomes when mirrored; None when nothing is mirrored."""
-        return self._mirror
-
     def mix(self, batch: Batch, partner: Tensor, share: Tensor) -> Batch:
         """Some points of the one sample and the rest of the other: sets mix by members, not by coordinates."""
         valid, device = batch["valid"], batch["valid"].device
@@ -181,7 +172,7 @@ class TracksReader(ProductReader):
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
         found = []
-        for place in _windows_of(store, recording, views).values():
+        for place in track_places(store, recording, views).values():
             time = np.unique(place.time[np.isfinite(place.time)])
             if len(time):
                 step = float(np.median(np.diff(time))) if len(time) > 1 else 1 / 25
@@ -195,25 +186,25 @@ class TracksReader(ProductReader):
             return 0.0
         return 1.0 if draws.variant is None else self.settings.test_strength
 
-    def _load(self, rows: np.ndarray) -> _Bank:
+    def _load(self, rows: np.ndarray) -> TrackBank:
         regions = None
         if self.settings.region == "recording":
             regions = np.array(
                 [[self._whole_region(int(code), view) for view in self.views] for code in self.table.recording[rows]]
             )
-        return _Bank.load(self.store, self.table, self.views, self._place, rows, regions)
+        return TrackBank.load(self.store, self.table, self.views, self._place, rows, regions)
 
-    def _whole_region(self, code: int, view: str) -> _Region:
+    def _whole_region(self, code: int, view: str) -> Region:
         """The moving region of a recording in a view, whichever of its snippets are read."""
         if (code, view) not in self._regions:
             place = self._place[code].get(view)
             points = np.zeros((0, 2), np.float32)
             if place is not None:
-                windows = _read_windows(
+                windows = read_windows(
                     self.store.item("tracks", self.table.recordings[code], view), 0, place.num_windows
                 )
                 points = windows.xy[windows.seen]
-            self._regions[code, view] = _region(points)
+            self._regions[code, view] = moving_region(points)
         return self._regions[code, view]
 
     def _estimated_bytes(self) -> int:
@@ -227,250 +218,7 @@ class TracksReader(ProductReader):
 INPUT = TracksReader
 
 
-@dataclass(frozen=True)
-class _Place:
-    """One stored item of tracks: frame times of its windows and their sizes."""
-
-    time: np.ndarray  # (W, T), NaN after the end
-    num_slots: int
-
-    @property
-    def num_windows(self) -> int:
-        return len(self.time)
-
-    @property
-    def num_frames(self) -> int:
-        return int(self.time.shape[1])
-
-
-@dataclass(frozen=True)
-class _Bank:
-    """Windows of tracks side by side, and for each snippet and view which of them it needs.
-
-    xy, velocity (ΣW, T, N, 2), seen (ΣW, T, N) bool: visible and with a known velocity; num_points (ΣW): slots that
-    hold a point, which stand first. time (ΣW, T) s, inf where there is no frame; interval (ΣW) s between frames.
-    first, count (S, V): windows of each snippet; centre (S, V, 2) px, half_height (S, V) px; onset, offset (S) s.
-    """
-
-    xy: Tensor
-    velocity: Tensor
-    seen: Tensor
-    num_points: Tensor
-    time: Tensor
-    interval: Tensor
-    first: Tensor
-    count: Tensor
-    centre: Tensor
-    half_height: Tensor
-    onset: Tensor
-    offset: Tensor
-
-    @classmethod
-    def load(
-        cls,
-        store: Store,
-        table: SnippetTable,
-        views: Sequence[str],
-        places: Sequence[dict[str, _Place]],
-        rows: np.ndarray,
-        regions: np.ndarray | None = None,
-    ) -> Self:
-        """Read the windows that these snippets touch, each once.
-
-        regions (S, V, 3): middle and half height that positions are relative to; None: of each snippet its own.
-        """
-        import torch
-
-        ranges = np.zeros((len(rows), len(views), 2), np.int64)
-        needed: dict[tuple[int, str], list[int]] = {}
-        for at, row in enumerate(rows):
-            code = int(table.recording[row])
-            for column, view in enumerate(views):
-                place = places[code].get(view)
-                if place is None:
-                    continue
-                first, last = _touching(place, float(table.onset[row]), float(table.offset[row]))
-                ranges[at, column] = first, last
-                if last > first:
-                    span = needed.setdefault((code, view), [first, last])
-                    span[0], span[1] = min(span[0], first), max(span[1], last)
-        parts = []
-        start: dict[tuple[int, str], int] = {}
-        total = 0
-        for (code, view), (first, last) in needed.items():
-            start[code, view] = total - first
-            total += last - first
-            parts.append(_read_windows(store.item("tracks", table.recordings[code], view), first, last))
-        if not parts:
-            parts = [_Windows.empty()]
-        windows = _Windows.joined(parts)
-        offsets = np.array(
-            [[start.get((int(table.recording[row]), view), 0) for view in views] for row in rows], np.int64
-        ).reshape(len(rows), len(views))
-        counts = ranges[..., 1] - ranges[..., 0]
-        firsts = np.where(counts > 0, ranges[..., 0] + offsets, 0)
-        if regions is None:
-            regions = _regions(windows, firsts, counts, table.onset[rows], table.offset[rows])
-        arrays = {
-            "xy": windows.xy,
-            "velocity": windows.velocity,
-            "seen": windows.seen,
-            "num_points": windows.num_points,
-            "time": windows.time,
-            "interval": windows.interval,
-            "first": firsts,
-            "count": counts,
-            "centre": regions[..., :2].astype(np.float32),
-            "half_height": regions[..., 2].astype(np.float32),
-            "onset": table.onset[rows],
-            "offset": table.offset[rows],
-        }
-        return cls(**{name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()})
-
-    def to(self, device: torch.device) -> _Bank:
-        """The same on another device."""
-        return _Bank(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
-
-
-@dataclass(frozen=True)
-class _Windows:
-    xy: np.ndarray
-    velocity: np.ndarray
-    seen: np.ndarray
-    num_points: np.ndarray
-    time: np.ndarray
-    interval: np.ndarray
-
-    @classmethod
-    def empty(cls) -> Self:
-        zero = np.zeros((1, 1, 1, 2), np.float32)
-        return cls(
-            zero,
-            zero,
-            np.zeros((1, 1, 1), bool),
-            np.zeros(1, np.int64),
-            np.full((1, 1), np.inf),
-            np.zeros(1, np.float64),
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Windows]) -> Self:
-        """One after the other, padded to the longest and the most points."""
-        num_frames = max(part.xy.shape[1] for part in parts)
-        num_slots = max(part.xy.shape[2] for part in parts)
-
-        def padded(name: str, fill: float, *axes: int) -> np.ndarray:
-            sizes = {1: num_frames, 2: num_slots}
-            found = []
-            for part in parts:
-                values = getattr(part, name)
-                room = [(0, sizes[axis] - values.shape[axis] if axis in axes else 0) for axis in range(values.ndim)]
-                found.append(np.pad(values, room, constant_values=fill) if any(after for _, after in room) else values)
-            return np.concatenate(found)
-
-        return cls(
-            padded("xy", 0, 1, 2),
-            padded("velocity", 0, 1, 2),
-            padded("seen", False, 1, 2),
-            np.concatenate([part.num_points for part in parts]),
-            padded("time", np.inf, 1),
-            np.concatenate([part.interval for part in parts]),
-        )
-
-
-def _windows_of(store: Store, recording: str, views: Sequence[str]) -> dict[str, _Place]:
-    found = {}
-    for view in views:
-        if store.has("tracks", recording, view):
-            item = store.item("tracks", recording, view)
-            found[view] = _Place(item["time"][:], item["xy"].shape[2])
-    return found
-
-
-def _touching(place: _Place, onset: float, offset: float) -> tuple[int, int]:
-    """First and last + 1 of the windows with a frame in [onset, offset)."""
-    with np.errstate(invalid="ignore"):
-        inside = ((place.time >= onset) & (place.time < offset)).any(axis=1)
-    found = np.flatnonzero(inside)
-    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
-
-
-def _read_windows(item: Any, first: int, last: int) -> _Windows:
-    attributes = item.attributes
-    xy = item["xy"][first:last]
-    valid = item["valid"][first:last].astype(bool)
-    time = item["time"][first:last].copy()
-    time[~item["frame_valid"][first:last].astype(bool)] = np.inf
-    is_visible = visible(
-        item["visibility"][first:last],
-        item["confidence"][first:last],
-        rule=attributes.get("visible_rule", "visibility"),
-        above=attributes.get("visible_above", 0.5),
-    )
-    is_visible &= valid[:, None, :] & np.isfinite(xy).all(axis=-1) & np.isfinite(time)[..., None]
-    if not (np.diff(valid.astype(np.int8), axis=1) <= 0).all():
-        # Points must stand first: seats of a window are asked for by number.
-        order = np.argsort(~valid, axis=1, kind="stable")
-        xy = np.take_along_axis(xy, order[:, None, :, None], 2)
-        is_visible = np.take_along_axis(is_visible, order[:, None, :], 2)
-    xy = np.where(is_visible[..., None], xy, np.float32(0))
-    velocity, known = velocities(xy, is_visible, time)
-    with np.errstate(invalid="ignore"):
-        steps = np.diff(time, axis=1)
-    interval = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in steps])
-    return _Windows(xy, velocity, is_visible & known, valid.sum(axis=1).astype(np.int64), time, interval)
-
-
-def velocities(xy: np.ndarray, is_visible: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How points move, from the frames before and after, where they are visible in both.
-
-    xy (W, T, N, 2), is_visible (W, T, N), time (W, T) s, inf where there is no frame.
-    Returns the velocity (W, T, N, 2) float32 per second, the mean of the step from the frame before and the step to the
-    frame after (one alone where the other is not known), and whether one is known (W, T, N).
-    """
-    with np.errstate(invalid="ignore"):
-        seconds = np.diff(time, axis=1)
-    good = np.isfinite(seconds) & (seconds > 0)
-    both = is_visible[:, 1:] & is_visible[:, :-1] & good[..., None]
-    rate = np.divide(1.0, seconds, out=np.zeros_like(seconds), where=good).astype(np.float32)
-    step = np.where(both[..., None], np.diff(xy, axis=1) * rate[:, :, None, None], np.float32(0))
-    total = np.zeros_like(xy)
-    count = np.zeros(is_visible.shape, np.float32)
-    total[:, 1:] += step
-    total[:, :-1] += step
-    count[:, 1:] += both
-    count[:, :-1] += both
-    return total / np.maximum(count, 1)[..., None], count > 0
-
-
-_Region = tuple[float, float, float]
-"""x and y of the middle of a moving region, and its half height, in px."""
-
-
-def _regions(
-    windows: _Windows, first: np.ndarray, count: np.ndarray, onset: np.ndarray, offset: np.ndarray
-) -> np.ndarray:
-    """(S, V, 3) where the visible points of each snippet are."""
-    found = np.zeros((*first.shape, 3))
-    for snippet, view in np.ndindex(*first.shape):
-        some = slice(first[snippet, view], first[snippet, view] + count[snippet, view])
-        time = windows.time[some]
-        inside = (time >= onset[snippet]) & (time < offset[snippet])
-        found[snippet, view] = _region(windows.xy[some][windows.seen[some] & inside[..., None]])
-    return found
-
-
-def _region(points: np.ndarray) -> _Region:
-    """The middle 96 % of points (n, 2); without any a region of half height 1 about the origin."""
-    if not len(points):
-        return 0.0, 0.0, 1.0
-    # The ends are cut off so that a few stray points do not decide.
-    low, high = np.percentile(points[:: max(1, len(points) // 8192)], [2, 98], axis=0)
-    x, y = (low + high) / 2
-    return float(x), float(y), float(max((high[1] - low[1]) / 2, (high[0] - low[0]) / 4, 4.0))
-
-
-def _gather(bank: _Bank, at: Tensor, settings: TracksInput, draws: Draws | None, by: float) -> Batch:
+def _gather(bank: TrackBank, at: Tensor, settings: TracksInput, draws: Draws | None, by: float) -> Batch:
     """The batch of these snippets of the bank; `by` is the strength of what is drawn."""
     import torch
 

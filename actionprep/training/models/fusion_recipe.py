@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actionprep.training.models.recipe_tables import SMOOTHED_COSINE
 from actionprep.training.models.registry import ModelCard, axes, register
 from actionprep.training.recipes import register as register_recipe
 
@@ -29,8 +30,7 @@ register_recipe(
     refit=True,
     test_variants=4,
     tables={
-        "loss": {"label_smoothing": 0.1},
+        **SMOOTHED_COSINE,
         "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
     },
 )

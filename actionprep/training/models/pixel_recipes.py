@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from actionprep.training.models.recipe_tables import SMOOTHED_COSINE
 from actionprep.training.recipes import register
 
 # Video of 30 frames a second, every 32nd, 16th or 4th of which was taken.
@@ -29,10 +30,6 @@ _TIMESFORMER_TABLES: dict[str, dict[str, Any]] = {
 }
 
 
-def _dense(frames: int, size: int, rate: float, crop: tuple[float, float]) -> dict[str, Any]:
-    return {"frames": frames, "size": size, "sampling": "dense", "rate": rate, "crop": crop, "crops": 3}
-
-
 _MENDED = (
     "Mended: validation looks at the middle of each snippet instead of a random crop, a test's single clip is centred, "
     "probabilities (not logits) are averaged, the last batches of an epoch take part in a step, nothing is mirrored unless "
@@ -40,41 +37,50 @@ _MENDED = (
     "size load, their positions interpolated in two dimensions and in time, and weights that saw blue first are recognised."
 )
 
-register(
+
+def _timesformer(
+    name: str, what: str, frames: int, size: int, rate: float, crop: tuple[float, float] = (0.7, 0.875), **settings: Any
+) -> None:
+    """One that reads frames at so many a second."""
+    clip = {"frames": frames, "size": size, "sampling": "dense", "rate": rate, "crop": crop, "crops": 3}
+    tables = {"input": clip, **_TIMESFORMER_TABLES}
+    register(name, f"{what} {_MENDED}", model=name, tables=tables, **{**_TIMESFORMER, **settings})
+
+
+_timesformer(
     "timesformer",
     "TimeSformer, divided attention, 8 frames a second apart, schedule as published (x0.1 at epochs 11 and 14); give it "
-    f"weights with --weights. {_MENDED}",
-    model="timesformer",
-    tables={"input": _dense(8, 224, _EVERY_32ND, (0.7, 0.875)), **_TIMESFORMER_TABLES},
-    **_TIMESFORMER,
+    "weights with --weights.",
+    frames=8,
+    size=224,
+    rate=_EVERY_32ND,
 )
-register(
+_timesformer(
     "timesformer-hr",
-    f"TimeSformer at 448 pixels, 16 frames half a second apart; frames should be stored at 448 or more. {_MENDED}",
-    model="timesformer-hr",
-    tables={"input": _dense(16, 448, _EVERY_16TH, (0.875, 1.0)), **_TIMESFORMER_TABLES},
-    **{**_TIMESFORMER, "batch": 2, "accumulate": 32},
+    "TimeSformer at 448 pixels, 16 frames half a second apart; frames should be stored at 448 or more.",
+    frames=16,
+    size=448,
+    rate=_EVERY_16TH,
+    crop=(0.875, 1.0),
+    batch=2,
+    accumulate=32,
 )
-register(
+_timesformer(
     "timesformer-l",
-    f"TimeSformer with 96 frames, 7.5 a second. {_MENDED}",
-    model="timesformer-l",
-    tables={"input": _dense(96, 224, _EVERY_4TH, (0.7, 0.875)), **_TIMESFORMER_TABLES},
-    **{**_TIMESFORMER, "batch": 1, "accumulate": 64},
+    "TimeSformer with 96 frames, 7.5 a second.",
+    frames=96,
+    size=224,
+    rate=_EVERY_4TH,
+    batch=1,
+    accumulate=64,
 )
-register(
-    "timesformer-joint",
-    f"TimeSformer, all tokens attend to all. {_MENDED}",
-    model="timesformer-joint",
-    tables={"input": _dense(8, 224, _EVERY_32ND, (0.7, 0.875)), **_TIMESFORMER_TABLES},
-    **_TIMESFORMER,
-)
-register(
+_timesformer("timesformer-joint", "TimeSformer, all tokens attend to all.", frames=8, size=224, rate=_EVERY_32ND)
+_timesformer(
     "timesformer-space",
-    f"TimeSformer without attention over time: each frame by itself, frames averaged. {_MENDED}",
-    model="timesformer-space",
-    tables={"input": _dense(8, 224, _EVERY_32ND, (0.7, 0.875)), **_TIMESFORMER_TABLES},
-    **_TIMESFORMER,
+    "TimeSformer without attention over time: each frame by itself, frames averaged.",
+    frames=8,
+    size=224,
+    rate=_EVERY_32ND,
 )
 register(
     "timesformer-light",
@@ -149,6 +155,20 @@ register(
         "schedule": {"name": "cosine", "warmup": 0.08},
     },
 )
+# What trains in minutes on a CPU, from nothing, on what moves.
+_SMALL: dict[str, Any] = {"batch": 16, "ema": 0.98, "refit": True, "mixup": 0.4, "validate_every": 5}
+_MOVING: dict[str, Any] = {
+    "region": "motion",
+    "channels": "motion",
+    "crop": (0.8, 1.2),
+    "shift": 0.1,
+    "rotation": 0.15,
+    "trim": 0.15,
+    "time_warp": 0.25,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "jitters": 4,
+}
 register(
     "timesformer-small",
     "A TimeSformer that trains in minutes on a CPU, from nothing: 12 frames over the snippet, 56 pixels of what moves, "
@@ -157,30 +177,12 @@ register(
     product="frames",
     epochs=60,
     min_steps=300,
-    batch=16,
-    ema=0.98,
-    refit=True,
-    mixup=0.4,
-    validate_every=5,
+    **_SMALL,
     tables={
         "sizes": {"patch_size": 8, "width": 64, "depth": 3, "heads": 4, "dropout": 0.1, "drop_path": 0.1},
-        "input": {
-            "frames": 12,
-            "size": 56,
-            "region": "motion",
-            "channels": "motion",
-            "crop": (0.8, 1.2),
-            "shift": 0.1,
-            "rotation": 0.15,
-            "trim": 0.15,
-            "time_warp": 0.25,
-            "brightness": 0.2,
-            "contrast": 0.2,
-            "jitters": 4,
-        },
-        "loss": {"label_smoothing": 0.1},
+        "input": {**_MOVING, "frames": 12, "size": 56},
+        **SMOOTHED_COSINE,
         "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05, "gradient_clip": 1.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
     },
 )
 
@@ -190,23 +192,29 @@ _I3D_MENDED = (
     "the middle of a snippet, the last batches of an epoch count, rare classes weigh more, and the epoch is chosen on val."
 )
 _CONSECUTIVE: dict[str, Any] = {"frames": 32, "sampling": "dense", "fit": "squeeze", "crop": (1.0, 1.0)}
+_I3D: dict[str, Any] = {
+    "product": "lowres",
+    "precision": "auto",
+    "channels_last": True,
+    "monitor": "val_macro_f1",
+    "workers": 4,
+}
+_I3D_TABLES: dict[str, dict[str, Any]] = {
+    "loss": {"class_weights": "balanced"},
+    "schedule": {"name": "constant", "warmup": 0.0},
+}
 register(
     "i3d",
     f"I3D on 32 consecutive frames of 112 pixels, from Charades or Kinetics weights (--weights). {_I3D_MENDED}",
     model="i3d",
-    product="lowres",
+    **_I3D,
     epochs=60,
     batch=21,
     accumulate=4,
-    precision="auto",
-    channels_last=True,
-    monitor="val_macro_f1",
-    workers=4,
     tables={
+        **_I3D_TABLES,
         "input": {**_CONSECUTIVE, "size": 112},
-        "loss": {"class_weights": "balanced"},
         "optimizer": {"name": "adam", "learning_rate": 1e-4, "weight_decay": 0.0},
-        "schedule": {"name": "constant", "warmup": 0.0},
     },
 )
 
@@ -219,17 +227,12 @@ def _resized(name: str, what: str, **settings: Any) -> None:
         f"{what} Pictures of 28 pixels become 112 before I3D, both trained together; sizes.blocks is 1, 2 or 3. "
         f"{_I3D_MENDED}",
         model=name,
-        product="lowres",
-        precision="auto",
-        channels_last=True,
-        monitor="val_macro_f1",
-        workers=4,
+        **_I3D,
         tables={
+            **_I3D_TABLES,
             "sizes": {"blocks": 1, **sizes},
             "input": {**_CONSECUTIVE, "size": 28},
-            "loss": {"class_weights": "balanced"},
             "optimizer": {"name": "adam", "learning_rate": rate, "head_learning_rate": rate, "weight_decay": 0.0},
-            "schedule": {"name": "constant", "warmup": 0.0},
         },
         **settings,
     )
@@ -266,28 +269,10 @@ register(
     min_steps=150,
     precision="auto",
     channels_last=True,
-    batch=16,
-    ema=0.98,
-    refit=True,
-    mixup=0.4,
-    validate_every=5,
+    **_SMALL,
     tables={
-        "input": {
-            "frames": 16,
-            "size": 48,
-            "region": "motion",
-            "channels": "motion",
-            "crop": (0.8, 1.2),
-            "shift": 0.1,
-            "rotation": 0.15,
-            "trim": 0.15,
-            "time_warp": 0.25,
-            "brightness": 0.2,
-            "contrast": 0.2,
-            "jitters": 4,
-        },
-        "loss": {"label_smoothing": 0.1},
+        "input": {**_MOVING, "frames": 16, "size": 48},
+        **SMOOTHED_COSINE,
         "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
-        "schedule": {"name": "cosine", "warmup": 0.1},
     },
 )

@@ -85,7 +85,11 @@ recipes.register(
     model="skeleton-tcn",
     product="pose",
     **_SKELETON,
-    tables={**_SMALL_TABLES, "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.01}},
+    tables={
+        "loss": {"label_smoothing": 0.1},
+        "schedule": {"name": "cosine", "warmup": 0.2},
+        "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.01},
+    },
 )
 recipes.register(
     "skeleton-transformer",

@@ -7,7 +7,8 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import make_reader, read_table
 from actionprep.training.draws import Draws
-from actionprep.training.inputs.tracks import TracksInput, TracksReader, instants, velocities
+from actionprep.training.inputs._track_windows import velocities
+from actionprep.training.inputs.tracks import TracksInput, TracksReader, instants
 
 SPEED = 20.0
 

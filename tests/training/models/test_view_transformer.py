@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from actionprep.training.models.registry import build_model, count_flops, example_input, model_settings
+from actionprep.training.models.model_size import count_flops
+from actionprep.training.models.registry import build_model, example_input, model_settings
 from actionprep.training.models.tracks import FlowPictures, ViewTransformer
 
 

@@ -1,0 +1,149 @@
+"""Open a video file and number its packets, or say in one phrase why it is no video that can be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import av
+
+from actionprep.errors import InputProblem
+from actionprep.pipeline.packets import PacketIndex, read_packets
+from actionprep.pipeline.pictures import Orientation
+from actionprep.pipeline.quarantine import NO_FILE
+
+BACKEND = f"PyAV {av.__version__}"
+
+# Demuxers that make "video" out of text or playlists, which would take a text file for a recording.
+_NOT_VIDEO = {"tty", "hls", "concat", "dash", "lrc", "srt", "ass", "webvtt", "subviewer", "sdp"}
+# Packets tried for a first picture.
+_FIRST_PICTURE_PACKETS = 256
+
+
+@contextmanager
+def opened(path: str) -> Iterator[tuple[Any, Any]]:
+    """The container and the video stream that players would choose; raises InputProblem with the reason otherwise."""
+    _refuse_what_is_no_file(path)
+    try:
+        # The protocol is named, so that a colon in a file name is only a colon; files cannot point elsewhere.
+        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except av.error.FFmpegError as error:
+        raise InputProblem(f"{path}: {_why_not_video(path, error)}", backend=BACKEND) from error
+    with container:
+        if set(container.format.name.split(",")) & _NOT_VIDEO:
+            raise InputProblem(f"{path}: holds text or a playlist, not video.", backend=BACKEND)
+        if container.format.name.endswith("_pipe") or container.format.name == "image2":
+            raise InputProblem(f"{path}: holds a still picture, not video.", backend=BACKEND)
+        stream = container.streams.best("video")
+        if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+            fault = _mp4_fault(path)
+            if fault is not None and fault.cut:
+                raise InputProblem(f"{path}: {fault.reason}", backend=BACKEND)
+            kinds = sorted({one.type for one in container.streams}) or ["no"]
+            raise InputProblem(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
+        if stream.codec_context is None:
+            raise InputProblem(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
+        yield container, stream
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the first picture shows."""
+
+    height: int
+    width: int
+    pixel_format: str
+    orientation: Orientation
+    warnings: tuple[str, ...] = ()
+
+
+def number_packets(path: str, container: Any, stream: Any) -> tuple[PacketIndex, Look]:
+    """Number the packets, decoding the first of them until a picture comes out."""
+    first: list[Any] = []
+    tried = 0
+
+    def look_at(packet: Any) -> None:
+        nonlocal tried
+        if not first and tried < _FIRST_PICTURE_PACKETS:
+            tried += 1
+            with suppress(av.error.FFmpegError):
+                first.extend(packet.decode())
+
+    index = read_packets(container, stream, see=look_at)
+    if not index.num_frames:
+        why = f" ({'; '.join(index.warnings)})" if index.warnings else ""
+        raise InputProblem(f"{path}: has a video stream without a single frame{why}.", backend=BACKEND)
+    if not first:
+        context = stream.codec_context
+        warning = f"no picture comes out of its first {tried} packets"
+        return index, Look(context.height, context.width, str(context.pix_fmt), Orientation(), (warning,))
+    frame = first[0]
+    orientation = Orientation.of(frame)
+    size = (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
+    odd = () if orientation.exact else ("it is turned by an angle that is not a right one; the nearest was taken",)
+    return index, Look(*size, frame.format.name, orientation, odd)
+
+
+def _refuse_what_is_no_file(path: str) -> None:
+    if not os.path.exists(path):
+        raise InputProblem(f"{path}: there is no such file.", backend=NO_FILE)
+    if not os.path.isfile(path):
+        raise InputProblem(f"{path}: is not a file.")
+    if os.path.getsize(path) == 0:
+        raise InputProblem(f"{path}: is empty (0 bytes).")
+
+
+def _why_not_video(path: str, error: Any) -> str:
+    fault = _mp4_fault(path)
+    if fault is not None:
+        return fault.reason
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    text = head[:-4].decode("utf-8", "ignore") if len(head) > 8 else ""
+    if text and b"\0" not in head and len(text.encode()) > 0.95 * (len(head) - 4):
+        return "holds text, not video."
+    return f"is not a video that FFmpeg can read ({error.strerror}); it is damaged or of another kind."
+
+
+@dataclass(frozen=True)
+class _Mp4Fault:
+    reason: str
+    cut: bool
+
+
+def _mp4_fault(path: str) -> _Mp4Fault | None:
+    """What is wrong with an MP4 or MOV file that gives no video, and whether it was cut off; None for other files.
+
+    Walks the top level boxes (ISO/IEC 14496-12, section 4.2).
+    """
+    end = os.path.getsize(path)
+    kinds: list[bytes] = []
+    at = 0
+    with open(path, "rb") as file:
+        while at + 8 <= end:
+            file.seek(at)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            elif length == 0:
+                length = end - at
+            kinds.append(kind)
+            if length < 8:
+                break
+            at += length
+    if not kinds or kinds[0] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return None
+    if b"moov" in kinds:
+        return _Mp4Fault(
+            "is an MP4 whose index is damaged. Copy it again, or repair it with a tool for that.", at > end
+        )
+    lost = f", by {at - end} bytes or more" if at > end else ""
+    reason = (
+        "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off"
+        f"{lost}. Copy it again, or repair it with a tool for that."
+    )
+    return _Mp4Fault(reason, True)

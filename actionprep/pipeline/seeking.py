@@ -1,0 +1,140 @@
+"""Go to the keyframes of a video and read on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+
+from actionprep.pipeline.decoding import tag, tag_of
+from actionprep.pipeline.opening import opened
+from actionprep.pipeline.packets import PacketIndex, Sequencer
+
+
+class Cursor:
+    """An open decoder that goes to keyframes and reads on from there.
+
+    Only pictures that are whole come from it: a decoder that meets damage gives what it has from before, and that
+    depends on where decoding began.
+    """
+
+    def __init__(self, path: str, index: PacketIndex) -> None:
+        self._index = index
+        self._context = opened(path)
+        self._container, self._stream = self._context.__enter__()
+        self._stream.thread_count = 1
+        self._pictures: Iterator[tuple[int, int, Any]] | None = None
+        self._held: tuple[int, int, Any] | None = None
+        self._fed = -1
+        self._numbers = _packet_names(index)
+        # A Matroska file is indexed by presentation times, the others by decoding times.
+        clocks = (index.pts, index.dts)
+        self._clocks = clocks if "matroska" in self._container.format.name else clocks[::-1]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._pictures = None
+        self._held = None
+        self._context.__exit__(None, None, None)
+
+    def pick(self, slots: list[int], order: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """(slot, picture) of these slots, which are sorted; raises CannotSeek at the first that does not come whole.
+
+        order: (T,) packet of each slot, -1 where it is not known.
+        """
+        slot_of = np.full(self._index.num_packets, -1, np.int64)
+        known = np.flatnonzero(order >= 0)
+        slot_of[order[known]] = known
+        keys = np.flatnonzero(self._index.is_key & (slot_of >= 0))
+        for slot in slots:
+            # Not a keyframe that is shown after the target: pictures between belong to the group before it.
+            usable = keys[(keys <= order[slot]) & (slot_of[keys] <= slot)]
+            if order[slot] < 0 or not len(usable):
+                raise CannotSeek
+            key = int(usable[-1])
+            passed = self._held is not None and self._held[0] > slot
+            if self._pictures is None or passed or self._fed < key - 4:
+                self._held = None
+                self._pictures = self._read_from(key, slot_of)
+            frame = self._advance(slot)
+            if frame is None:
+                raise CannotSeek
+            yield slot, frame
+
+    def _advance(self, slot: int) -> Any:
+        """The picture of this slot, None when the pictures go past it."""
+        while self._held is None or self._held[0] < slot:
+            assert self._pictures is not None
+            self._held = next(self._pictures, None)
+            if self._held is None:
+                self._pictures = None
+                return None
+        return self._held[2] if self._held[0] == slot else None
+
+    def _read_from(self, key: int, slot_of: np.ndarray) -> Iterator[tuple[int, int, Any]]:
+        """Pictures from a keyframe on, or from one before it where the container leads there."""
+        packets, packet, number = self._go_to(key)
+        first = int(slot_of[number])
+        sequence = Sequencer(self._index, first_slot=first, slot=slot_of)
+        latest = -1
+        while packet is not None:
+            if packet.size:
+                if self._numbers.get(_packet_name(packet)) != number or self._index.is_corrupt[number]:
+                    raise CannotSeek
+                tag(packet, number)
+                self._fed = number
+                number += 1
+            try:
+                frames = packet.decode()
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                raise CannotSeek from None
+            for frame in frames:
+                of = tag_of(frame)
+                # Pictures before the keyframe that come after it in the file refer to what was not decoded.
+                if slot_of[of] >= first:
+                    if frame.is_corrupt or (self._index.presumed and of < latest):
+                        raise CannotSeek
+                    latest = of
+                    yield from sequence.push(of, frame)
+        yield from sequence.flush()
+
+    def _go_to(self, key: int) -> tuple[Iterator[Any], Any, int]:
+        """Seek to a keyframe or one before it; returns the packets after the first, the first, and its number."""
+        for clock in self._clocks:
+            if clock[key] == np.iinfo(np.int64).min:
+                continue
+            try:
+                self._container.seek(int(clock[key]), stream=self._stream, backward=True)
+                packets = self._container.demux(self._stream)
+                first = next(packet for packet in packets if packet.size)
+            except (av.error.FFmpegError, StopIteration):
+                continue
+            number = self._numbers.get(_packet_name(first))
+            if number is not None and number <= key and self._index.is_key[number]:
+                return packets, first, number
+        raise CannotSeek
+
+
+class CannotSeek(Exception):
+    """The container does not lead to the packets that it has, or what follows them is damaged."""
+
+
+def _packet_name(packet: Any) -> tuple[int | None, int | None, int]:
+    """What tells a packet from the others of its stream, before and after seeking."""
+    # AVI times depend on where reading began; the byte position alone is certain there.
+    return (packet.pos, None, packet.size) if packet.pos is not None else (None, packet.pts, packet.size)
+
+
+def _packet_names(index: PacketIndex) -> dict[Any, int]:
+    """Number of each packet by its name; empty when names are not unique."""
+    names: dict[Any, int] = {}
+    for number in range(index.num_packets):
+        pos, pts, size = int(index.pos[number]), int(index.pts[number]), int(index.size[number])
+        name = (pos, None, size) if pos >= 0 else (None, pts, size)
+        if name in names:
+            return {}
+        names[name] = number
+    return names

@@ -1,0 +1,383 @@
+"""What each product shows: its scenes, one view of a recording each, and what their signs mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actionprep.datasets.frames import read_frames
+from actionprep.datasets.tracks import visible
+from actionprep.errors import UserError
+from actionprep.show.colors import person_color, point_colors
+from actionprep.show.overlays import draw_mask, draw_skeletons, draw_tracks, draw_volume, quieted
+from actionprep.show.pictures import BlankPictures, JointGround, StoredPictures, VideoPictures
+from actionprep.show.scenes import Scene
+from actionprep.show.sheet import Mark
+
+if TYPE_CHECKING:
+    from actionprep.api import Study
+    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.skeletons import Skeleton
+
+
+def legend_of(product: str) -> tuple[Mark, ...]:
+    """What the signs of a product mean."""
+    return _LEGENDS.get(product, ())
+
+
+def video_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """The frames of a view as they are."""
+    pictures, times = _video(study, recording, view)
+    height, width = pictures.height, pictures.width
+    found = study.catalogue.view(recording, view)
+    details = (f"{width}x{height} px, {found.fps:.4g} frames/s, {found.codec}",)
+    return [Scene(view, times, np.arange(len(times)), pictures, details=details)]
+
+
+def frames_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """Stored frames."""
+    item = study.store.item("frames", recording, view)
+    states, index = item["status"][:], item["index"][:]
+    height, width = int(item.attributes["height"]), int(item.attributes["width"])
+    pictures = StoredPictures(lambda row: read_frames(item, [row])[0], height, width)
+    scene = Scene(
+        view,
+        item["time"][:],
+        np.arange(len(index)),
+        pictures,
+        remark=lambda moment: _STATES.get(int(states[moment]), f"frame {index[moment]}"),
+        details=(
+            f"{len(index)} of {item.attributes['num_frames']} frames, {width}x{height} px",
+            f"stored {item.attributes['storage']}",
+            *_bad_frames(states),
+        ),
+    )
+    return [scene]
+
+
+def keyframes_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """The chosen frames of the video."""
+    item = study.store.item("keyframes", recording, view)
+    pictures, _ = _video(study, recording, view)
+    index = item["index"][:].astype(np.int64)
+    order = np.argsort(index, kind="stable")
+    score = item["score"][:][order]
+    scene = Scene(
+        view,
+        item["time"][:][order],
+        index[order],
+        pictures,
+        # Samplers that do not rank give all the same score.
+        remark=lambda moment: f"score {score[moment]:.3g}" if np.ptp(score) > 0 else "",
+        details=(f"{len(index)} of {item.attributes['num_frames']} frames", f"sampler {item.attributes['sampler']}"),
+    )
+    return [scene]
+
+
+def lowres_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """Small clips, one scene for each size that is stored."""
+    item = study.store.item("lowres", recording, view)
+    times, states = item["time"][:], item["status"][:]
+    sizes = {name: (int(height), int(width)) for name, (height, width) in item.attributes["sizes"].items()}
+    return [
+        Scene(
+            f"{view} {width}x{height}" if len(sizes) > 1 else view,
+            times,
+            np.arange(len(times)),
+            StoredPictures(item[name].__getitem__, height, width),
+            remark=lambda moment: _STATES.get(int(states[moment]), f"frame {moment}"),
+            details=(f"{len(times)} frames of {width}x{height} px", *_bad_frames(states)),
+        )
+        for name, (height, width) in sorted(sizes.items(), key=lambda pair: pair[1])
+    ]
+
+
+def masks_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """Foreground tinted and outlined."""
+    from actionprep.pipeline.masks import unpack_masks
+
+    item = study.store.item("masks", recording, view)
+    pictures, times = _video(study, recording, view)
+    width = int(item.attributes["width"])
+    foreground = item["foreground"]
+    _same_length(len(foreground), len(times), "masks", recording, view)
+    if not whole:
+        some = unpack_masks(foreground[np.unique(np.linspace(0, len(foreground) - 1, 48).astype(int))], width)
+        pictures.cut_to(_region_of(some))
+    x0, y0, x1, y1 = pictures.box
+
+    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+        return draw_mask(picture, unpack_masks(foreground[moment], width)[y0:y1, x0:x1])
+
+    def remark(moment: int) -> str:
+        return f"{float(item['area'][moment]):.1%} foreground"
+
+    empty = int(item.attributes.get("num_empty", 0))
+    details = (
+        f"source {item.attributes.get('source', 'unknown')}",
+        *((f"{empty} of {len(foreground)} frames without foreground",) if empty else ()),
+        *_cut(pictures),
+    )
+    return [Scene(view, times, np.arange(len(times)), pictures, overlay, remark, details)]
+
+
+def tracks_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """Points of each frame with their trails; windows overlap, and the one that began first has the longest trails."""
+    item = study.store.item("tracks", recording, view)
+    pictures, _ = _video(study, recording, view)
+    frame, time = item["frame"][:], item["time"][:]
+    rows = np.argwhere(item["frame_valid"][:].astype(bool))
+    numbers, first = np.unique(frame[rows[:, 0], rows[:, 1]], return_index=True)
+    places = rows[first]
+    told = item.attributes
+    if not whole and "region" in told:
+        pictures.cut_to(told["region"])
+    valid = item["valid"][:].astype(bool)
+
+    @lru_cache(maxsize=2)
+    def window(at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        xy, slots = item["xy"][at], valid[at]
+        seen = visible(
+            item["visibility"][at], item["confidence"][at], rule=told["visible_rule"], above=told["visible_above"]
+        )
+        seed = int(np.flatnonzero(frame[at] == item["seed"][at])[0]) if "seed" in item else 0
+        return xy[:, slots], seen[:, slots], point_colors(xy[seed, slots])
+
+    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+        at, step = places[moment]
+        xy, seen, colors = window(int(at))
+        return draw_tracks(quieted(picture), pictures.place(xy[: step + 1], picture), seen[: step + 1], colors)
+
+    def remark(moment: int) -> str:
+        at, step = places[moment]
+        _, seen, _ = window(int(at))
+        return f"{int(seen[step].sum())}/{seen.shape[1]} visible"
+
+    share = told.get("visible_share")
+    per_window = int(valid.sum(axis=1).max(initial=0))
+    details = (
+        f"tracker {told['tracker']}",
+        f"up to {per_window} points a window",
+        f"{len(frame)} windows of {frame.shape[1]} frames",
+        *((f"{share:.0%} visible",) if share is not None else ()),
+        *_cut(pictures),
+    )
+    return [Scene(view, time[places[:, 0], places[:, 1]], numbers, pictures, overlay, remark, details)]
+
+
+def _bad_frames(states: np.ndarray) -> list[str]:
+    return [f"{int((states == code).sum())} {name}" for code, name in _STATES.items() if (states == code).any()]
+
+
+_STATES = {1: "concealed damage", 2: "missing, repeats the last good one"}
+
+
+def _cut(pictures: VideoPictures) -> tuple[str, ...]:
+    return ("cut to the action",) if pictures.is_cut else ()
+
+
+def _region_of(foreground: np.ndarray, outside: float = 0.005) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of the foreground of all of these masks (T, H, W), but for a small share beyond each side."""
+    edges = []
+    for counts in (foreground.sum(axis=(0, 1)), foreground.sum(axis=(0, 2))):
+        up_to = np.cumsum(counts)
+        if not up_to[-1]:
+            return 0.0, 0.0, 0.0, 0.0
+        low, high = np.searchsorted(up_to, [outside * up_to[-1], (1 - outside) * up_to[-1]])
+        edges.append((float(low), float(high) + 1))
+    return edges[0][0], edges[1][0], edges[0][1], edges[1][1]
+
+
+def _same_length(count: int, num_frames: int, product: str, recording: str, view: str) -> None:
+    if count != num_frames:
+        raise UserError(
+            f"{product}/{recording}/{view} has {count} frames and the catalogue has {num_frames} of its video: one of "
+            f"them changed. Run 'actionprep scan', then build '{product}' again."
+        )
+
+
+def _video_path(study: Study, recording: str, view: str) -> Path | None:
+    """Where the view's video is; None when the catalogue has none that can be read."""
+    if recording not in {one.id for one in study.catalogue.recordings}:
+        return None
+    for found in study.catalogue.views_of(recording):
+        if found.id == view and found.status == "ok" and found.num_frames and found.width and found.has_video:
+            return study.catalogue.resolve(found.path, study.root)
+    return None
+
+
+def _video(study: Study, recording: str, view: str) -> tuple[VideoPictures, np.ndarray]:
+    path = _video_path(study, recording, view)
+    if path is None:
+        found = study.catalogue.view(recording, view)
+        if not found.has_video:
+            raise UserError(
+                f"View '{view}' of recording '{recording}' has no video: it comes from the poses in {found.path}. "
+                "Draw those with 'actionprep show pose'."
+            )
+        raise UserError(
+            f"View '{view}' of recording '{recording}' cannot be drawn: its video {found.path} cannot be read"
+            f"{f' ({found.reason})' if found.reason else ''}. Mend or replace the file and run 'actionprep scan'."
+        )
+    times = study.catalogue.view(recording, view).times
+    return VideoPictures(path, times=times), times
+
+
+def _pose_times(study: Study, item: ItemReader, recording: str, view: str) -> np.ndarray:
+    """Times of the frames of a pose item: its own, or those of its view."""
+    if "time" in item:
+        return item["time"][:]
+    count = len(item["keypoints"])
+    times = study.catalogue.view(recording, view).times
+    _same_length(count, len(times), "pose", recording, view)
+    return times
+
+
+def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """Skeletons with numbers and scores, over the video where there is one."""
+    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
+
+    item = study.store.item("pose", recording, view)
+    layout = skeleton(skeleton_of_item(item.attributes))
+    keypoints = item["keypoints"]
+    numbers = item["index"][:].astype(np.int64) if "index" in item else np.arange(len(keypoints))
+    flat = keypoints.shape[-1] == 2
+    path = _video_path(study, recording, view) if flat else None
+    pictures: VideoPictures | JointGround
+    if path is None:
+        pictures = JointGround(item, y_up=not flat, x_left=not flat and layout.name in X_TO_THE_LEFT)
+    else:
+        pictures = VideoPictures(path, times=study.catalogue.view(recording, view).times)
+        seen = item["keypoints"][:][item["score"][:] > 0]
+        if not whole and len(seen):
+            low, high = np.percentile(seen, [1, 99], axis=0).tolist()
+            pictures.cut_to((*low, *high))
+    times = _pose_times(study, item, recording, view)
+    score, ids = item["score"], item["track_id"]
+    filled = item["filled"][:].astype(bool) if "filled" in item else np.zeros((*score.shape[:2], 1), bool)
+    filled = np.broadcast_to(filled if filled.ndim == 3 else filled[..., None], score.shape)
+
+    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+        has_box = path is not None and "bbox" in item
+        return draw_skeletons(
+            picture,
+            pictures.place(keypoints[moment][..., :2], picture),
+            score[moment],
+            layout,
+            track_id=ids[moment],
+            bbox=pictures.place(item["bbox"][moment].reshape(-1, 2, 2), picture).reshape(-1, 4) if has_box else None,
+            filled=filled[moment],
+        )
+
+    def remark(moment: int) -> str:
+        count = int((score[moment] > 0).any(axis=-1).sum())
+        return "1 person" if count == 1 else f"{count} persons"
+
+    everyone = np.unique(ids[:][ids[:] >= 0])
+    details = (
+        layout.title or layout.name,
+        *((f"estimator {item.attributes['estimator']}",) if "estimator" in item.attributes else ()),
+        *((f"{len(everyone)} person{'s'[: len(everyone) != 1]} numbered",) if len(everyone) else ()),
+        *(() if flat else (_seen_from(layout),)),
+        *(_cut(pictures) if isinstance(pictures, VideoPictures) else ("no video at hand: drawn on an empty ground",)),
+    )
+    return [Scene(view, times, numbers, pictures, overlay, remark, details)]
+
+
+X_TO_THE_LEFT = ("kinect20", "ntu25")
+"""Layouts of sensors whose x grows to their left, that is to the right of a person who faces them."""
+
+
+def _seen_from(layout: Skeleton) -> str:
+    if layout.name in X_TO_THE_LEFT:
+        return "3D, as the sensor sees it: the right of who faces it is at the left"
+    return "3D, x drawn to the right and y upwards"
+
+
+def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
+    """Heatmap volumes moment by moment: the stored ones, or joints rendered from poses with the published settings."""
+    if study.store.has("heatmaps", recording, view):
+        return [_stored_heatmaps(study, recording, view)]
+    import torch
+
+    from actionprep.datasets.heatmaps import HeatmapSettings, grid_boxes, project, render
+    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
+
+    item = study.store.item("pose", recording, view)
+    settings = HeatmapSettings()
+    layout = skeleton(skeleton_of_item(item.attributes))
+    points = torch.from_numpy(item["keypoints"][:]).movedim(1, 0)[None]
+    score = torch.from_numpy(item["score"][:]).movedim(1, 0)[None]
+    if points.shape[-1] == 3:
+        points, score = project(points, score, settings.view)
+    boxes = grid_boxes(points, score, settings)
+    times = _pose_times(study, item, recording, view)
+
+    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+        one = slice(moment, moment + 1)
+        volume = render(points[:, :, one], score[:, :, one], layout, settings, boxes=boxes)
+        return draw_volume(volume[0, :, 0].numpy(), np.array(layout.joint_colors), picture.shape[:2])
+
+    height, width = settings.size
+    details = (
+        f"{layout.title or layout.name}, on {width}x{height} px",
+        f"sigma {settings.sigma:g} px, cut to the people, persons merged by maximum",
+    )
+    return [Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)]
+
+
+def _stored_heatmaps(study: Study, recording: str, view: str) -> Scene:
+    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
+
+    item = study.store.item("heatmaps", recording, view)
+    told, times = item.attributes, item["time"][:]
+    layout = skeleton(skeleton_of_item(told))
+    colors = np.array(layout.joint_colors if told["kind"] == "joint" else layout.limb_colors)
+
+    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+        volume = item["volume"][moment].astype(np.float32) * told["scale"]
+        # Persons with volumes of their own are shown over each other.
+        volume = volume.max(axis=0) if volume.ndim == 4 else volume
+        return draw_volume(volume, colors, picture.shape[:2])
+
+    height, width = item["volume"].shape[-2:]
+    details = (
+        f"{layout.title or layout.name}, {told['kind']}s on {width}x{height} px, as stored",
+        f"sigma {told['sigma']:g} px",
+    )
+    return Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)
+
+
+SCENES: dict[str, Callable[[Study, str, str, bool], list[Scene]]] = {
+    "video": video_scene,
+    "frames": frames_scene,
+    "keyframes": keyframes_scene,
+    "masks": masks_scene,
+    "tracks": tracks_scene,
+    "pose": pose_scene,
+    "heatmaps": heatmaps_scene,
+    "lowres": lowres_scene,
+}
+"""What makes the scenes of one view of a product."""
+_SIDES = (
+    Mark("dot", (255, 127, 14), "left"),
+    Mark("dot", (31, 119, 220), "right"),
+    Mark("dot", (60, 180, 75), "middle"),
+)
+_LEGENDS: dict[str, tuple[Mark, ...]] = {
+    "tracks": (
+        Mark("hues", (0, 0, 0), "visible, with the trail of its window so far"),
+        Mark("ring", (168, 172, 180), "occluded or lost"),
+    ),
+    "masks": (Mark("square", (0, 168, 150), "foreground"),),
+    "pose": (
+        *_SIDES,
+        Mark("ring", (110, 116, 126), "score below 0.3, or filled in"),
+        Mark("tag", person_color(0), "the person's number and mean score", "0  0.65"),
+    ),
+    "heatmaps": _SIDES,
+}

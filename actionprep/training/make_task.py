@@ -1,0 +1,105 @@
+"""From a plan to the Lightning task of one of its phases: model, loss and loaders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actionprep.errors import EnvironmentProblem
+from actionprep.training.parts import is_multi_label
+from actionprep.training.plan import Plan
+from actionprep.training.recipes import Recipe
+from actionprep.training.run import Phase
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from actionprep.training.datasets import SnippetDataset
+    from actionprep.training.inputs.base import ProductReader
+    from actionprep.training.task import ClassifierTask
+
+
+def make_task(plan: Plan, reader: ProductReader, phase: Phase, *, start: Path | None = None) -> ClassifierTask:
+    """The Lightning task of one phase, with the weights of `start`, if there are any, or fresh ones of the recipe's seed."""
+    from actionprep.training.checkpoints import read_safely
+    from actionprep.training.datasets import SnippetLoader
+    from actionprep.training.task import ClassifierTask
+
+    recipe = plan.recipe
+    train_rows, val_rows = plan.rows(phase)
+
+    def loader(rows: np.ndarray, *, train: bool) -> SnippetLoader:
+        return SnippetLoader(
+            _dataset(plan, reader, rows, train=train),
+            batch=recipe.batch,
+            shuffle=train,
+            balanced=train and recipe.sampler == "balanced",
+            workers=recipe.workers,
+        )
+
+    card = plan.card(reader, phase)
+    model = fresh_model(recipe, card)
+    if start is not None and start.exists():
+        model.load_state_dict(read_safely(start)["state_dict"])
+    if recipe.channels_last:
+        channels_last(model)
+    if recipe.compile:
+        _check_compiler()
+        model.compile()
+    return ClassifierTask(
+        model,
+        recipe,
+        loader(train_rows, train=True),
+        loader(val_rows, train=False) if len(val_rows) else None,
+        several=is_multi_label(plan.table),
+        card=card,
+        num_epochs=plan.num_epochs(phase),
+    )
+
+
+def fresh_model(
+    recipe: Recipe, card: Mapping[str, Any], weights: Callable[[nn.Module], object] | None = None
+) -> nn.Module:
+    """The model of a card with the start values of the recipe's seed, or with `weights` put into it."""
+    import torch
+
+    from actionprep.training.checkpoints import make_model
+
+    torch.manual_seed(recipe.seed)
+    model = make_model(card)
+    if weights is not None:
+        weights(model)
+    return model
+
+
+def channels_last(model: nn.Module) -> None:
+    """Lay the weights of all 2D and 3D convolutions out channels last; what they compute follows them."""
+    import torch
+
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            weight = module.weight
+            weight.data = weight.data.contiguous(memory_format=layouts[weight.ndim])
+
+
+def _check_compiler() -> None:
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl")):
+        raise EnvironmentProblem(
+            "compile = true needs a C++ compiler, and none is here (g++, clang++, or what CXX names). Install one, or train "
+            "with --set compile=false, which gives the same numbers up to rounding."
+        )
+
+
+def _dataset(plan: Plan, reader: ProductReader, rows: np.ndarray, *, train: bool) -> SnippetDataset:
+    from actionprep.training.datasets import SnippetDataset
+
+    recipe = plan.recipe
+    return SnippetDataset(
+        plan.store, plan.table, rows=rows, train=train, seed=recipe.seed, targets=recipe.targets, reader=reader
+    )

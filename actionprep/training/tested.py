@@ -1,0 +1,80 @@
+"""The files that a test leaves in a run's folder, written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actionprep.training import metrics
+from actionprep.training.parts import is_multi_label
+from actionprep.training.run import TESTED, Run
+from actionprep.training.scoring import Scores, actual_of, predicted_of
+
+if TYPE_CHECKING:
+    from actionprep.datasets.snippets import SnippetTable
+
+
+def write_tested(run: Run, found: Mapping[str, Any], scores: Scores, table: SnippetTable) -> None:
+    """Write arrays, tables and test.json, which comes last."""
+    rows = scores.rows
+    several = is_multi_label(table)
+    actual = actual_of(table, rows)
+    predicted = predicted_of(scores.probabilities, several=several)
+    num_classes = len(table.labels)
+    run.write_array("actuals.npy", actual)
+    run.write_array("predictions.npy", predicted)
+    run.write_array("logits.npy", scores.logits.astype(np.float32))
+    run.write_array("probabilities.npy", scores.probabilities.astype(np.float32))
+    confusion = (
+        metrics.multilabel_confusion(actual, predicted)
+        if several
+        else metrics.confusion_matrix(actual, predicted, num_classes)
+    )
+    run.write_array("confusion.npy", confusion)
+    run.write_table("per_class.csv", found["classes"])
+
+    def named(code: int) -> str:
+        if several:
+            return " ".join(table.labels[one] for one in np.flatnonzero(actual[code]))
+        return table.labels[actual[code]]
+
+    def said(code: int) -> str:
+        if several:
+            return " ".join(table.labels[one] for one in np.flatnonzero(predicted[code]))
+        return table.labels[predicted[code]]
+
+    run.write_table(
+        "samples.csv",
+        [
+            {
+                "row": int(row),
+                "recording": table.recordings[table.recording[row]],
+                "onset": float(table.onset[row]),
+                "offset": float(table.offset[row]),
+                "subject": table.subjects[table.recording[row]],
+                "actual": named(at),
+                "predicted": said(at),
+                "probability": round(float(scores.probabilities[at].max()), 6),
+            }
+            for at, row in enumerate(rows)
+        ],
+    )
+    for name in ("subjects", "sessions", "views"):
+        if found.get(name):
+            run.write_table(f"{name}.csv", found[name])
+    run.write_json(TESTED, found)
+
+
+def saved_arrays(run: Run) -> dict[str, np.ndarray]:
+    """The arrays that `test` left in a run's folder, by name; recording holds a code for each snippet's recording."""
+    import csv
+
+    found = {
+        name: np.load(run.folder / f"{name}.npy", allow_pickle=False)
+        for name in ("actuals", "predictions", "logits", "probabilities")
+    }
+    with open(run.folder / "samples.csv", newline="", encoding="utf-8") as file:
+        found["recording"] = np.array([row["recording"] for row in csv.DictReader(file)])
+    return found

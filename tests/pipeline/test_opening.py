@@ -1,0 +1,88 @@
+"""What is not video is refused with one clear reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numbered_videos import numbered_picture
+
+from actionprep.errors import InputProblem
+from actionprep.pipeline.probe import probe
+from actionprep.pipeline.video import VideoReader
+
+pytestmark = pytest.mark.usefixtures("_no_thread_stays")
+
+
+def reason_for(path: Path) -> str:
+    with pytest.raises(InputProblem) as problem:
+        probe(path)
+    with pytest.raises(InputProblem) as same:
+        VideoReader(path)
+    assert same.value.reason == problem.value.reason
+    return problem.value.reason.removeprefix(f"{path}: ")
+
+
+def test_what_is_not_video_has_one_clear_reason(videos: dict[str, Path], tmp_path: Path) -> None:
+    assert reason_for(tmp_path / "none.mp4") == "there is no such file."
+    assert reason_for(tmp_path) == "is not a file."
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert reason_for(empty) == "is empty (0 bytes)."
+    text = tmp_path / "text.mp4"
+    text.write_text("These are the notes of Monday afternoon, naïve as they are.\n" * 20)
+    assert reason_for(text) == "holds text, not video."
+    (tmp_path / "art.txt").write_text("\x1b[31mred\n" * 50)
+    assert reason_for(tmp_path / "art.txt") == "holds text or a playlist, not video."
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nh264-open-gop.ts\n#EXT-X-ENDLIST\n")
+    assert "text" in reason_for(playlist)
+    noise = tmp_path / "noise.avi"
+    noise.write_bytes(np.random.default_rng(0).integers(0, 256, 5000, np.uint8).tobytes())
+    assert reason_for(noise) == (
+        "is not a video that FFmpeg can read (Invalid data found when processing input); it is damaged or of another "
+        "kind."
+    )
+    picture = tmp_path / "picture.png"
+    av.VideoFrame.from_ndarray(numbered_picture(1), format="rgb24").save(picture)
+    assert reason_for(picture) == "holds a still picture, not video."
+
+
+def test_audio_is_not_video(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert reason_for(path) == "has no video stream, only audio streams."
+
+
+def test_an_mp4_without_its_index_is_called_by_its_name(videos: dict[str, Path], tmp_path: Path) -> None:
+    data = videos["h264-b-frames.mp4"].read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[: data.index(b"moov") - 100])
+    assert reason_for(cut) == (
+        "is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off, by "
+        "96 bytes or more. Copy it again, or repair it with a tool for that."
+    )
+    cut.write_bytes(data[: data.index(b"moov") + 200])
+    assert reason_for(cut) == "is an MP4 whose index is damaged. Copy it again, or repair it with a tool for that."
+
+
+def test_a_video_without_frames_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+    assert reason_for(path) in (
+        "has a video stream without a single frame.",
+        "has no video stream, only no streams.",
+        "is not a video that FFmpeg can read (Invalid data found when processing input); it is damaged or of another "
+        "kind.",
+    )

@@ -1,0 +1,51 @@
+import json
+
+import numpy as np
+import pytest
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.datasets.store import Store
+from actionprep.training.folds import fit_folds
+from actionprep.training.parts import SplitChoice
+
+QUIET = {"tensorboard": False}
+
+
+class Interrupted(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return make_store(tmp_path_factory.mktemp("folds") / "store", subjects=4, repeats=2)
+
+
+def test_leaving_one_subject_out_gives_one_table(store, tmp_path):
+    recipe = tiny_recipe(epochs=1)
+    found = fit_folds(store, recipe, tmp_path / "folds", by="subject", split=SplitChoice(val_share=0.0), **QUIET)
+    assert [row["subject"] for row in found.rows] == ["1", "2", "3", "4"]
+    assert found.summary["num_samples"] == 24
+    over = found.summary["over_folds"]["accuracy"]
+    assert over["mean"] == pytest.approx(np.mean([row["accuracy"] for row in found.rows]))
+    assert (tmp_path / "folds" / "folds.csv").read_text().startswith("fold,subject,snippets,accuracy,macro_f1\n")
+    assert json.loads((tmp_path / "folds" / "folds.json").read_text())["by"] == "subject"
+
+
+def test_interrupted_folds_go_on_where_they_were(store, tmp_path, monkeypatch):
+    from actionprep.training import fit as module
+
+    recipe, split = tiny_recipe(epochs=1), SplitChoice(val_share=0.0)
+    phase, seen = module.train_phase, []
+
+    def killed(*arguments, **options):
+        seen.append(arguments[0].folder.name)
+        if len(seen) == 3:
+            raise Interrupted
+        return phase(*arguments, **options)
+
+    monkeypatch.setattr(module, "train_phase", killed)
+    with pytest.raises(Interrupted):
+        fit_folds(store, recipe, tmp_path / "folds", split=split, **QUIET)
+    found = fit_folds(store, recipe, tmp_path / "folds", split=split, resume=True, **QUIET)
+    assert len(found.runs) == 4
+    assert seen == ["fold-01", "fold-02", "fold-03", "fold-03", "fold-04"]
