@@ -450,7 +450,7 @@ section p {{ margin: 0 0 12px; color: var(--soft); }}
 .card.strong {{ background: var(--accent); border-color: var(--accent); color: #fff; }}
 .card.strong i {{ color: rgba(255, 255, 255, 0.85); }}
 .charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 20px; }}
-figure {{ margin: 0; }}
+figure {{ margin: 0; max-width: 560px; }}
 figcaption {{ font-weight: 600; }}
 figcaption small {{ margin-left: 8px; color: var(--soft); font-weight: 400; }}
 figure p {{ display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0; font-size: 13px; }}
