@@ -97,7 +97,7 @@ recipes.register(
     model="skeleton-transformer",
     product="pose",
     **_SKELETON,
-    tables={**_SMALL_TABLES, "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.01}},
+    tables={**_SMALL_TABLES, "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.01}},
 )
 recipes.register(
     "motionbert",
