@@ -66,7 +66,7 @@ def run_test(
             "'actiontrain fit "
             f"--run {run.folder} --resume'."
         )
-    where = facts["store"] if store is None else store
+    where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
@@ -116,7 +116,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
     from actionprep.training.datasets import SnippetDataset, read_table
 
     facts = run.facts
-    where = facts["store"] if store is None else store
+    where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["val"], np.int64)

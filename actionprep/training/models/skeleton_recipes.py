@@ -198,6 +198,8 @@ recipes.register(
     product="heatmaps",
     epochs=240,
     batch=32,
+    precision="auto",
+    channels_last=True,
     tables={
         "input": {**_PLAIN, "frames": 48},
         "optimizer": {
@@ -234,6 +236,8 @@ recipes.register(
     epochs=60,
     min_steps=600,
     batch=32,
+    precision="auto",
+    channels_last=True,
     ema=0.99,
     validate_every=10,
     refit=True,
