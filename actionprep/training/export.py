@@ -42,6 +42,11 @@ class Export:
     labels: tuple[str, ...]
     difference: float
 
+    @property
+    def description(self) -> Path:
+        """The file beside it that tells its inputs, its labels and how the input was made; one for each format."""
+        return self.path.with_name(f"{self.path.name}.json")
+
     def document(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -54,8 +59,8 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     """Write the best model of a run as one file, and check it on snippets of its store.
 
     to:    "onnx", for onnxruntime and others; "torch-export", for `torch.export.load` without this package.
-    out:   the file; None: model.onnx or model.pt2 in the run's folder. Beside it, of the same name with .json, lies what
-           each input is, in which order the labels stand, and how the input was made.
+    out:   the file; None: model.onnx or model.pt2 in the run's folder. Beside it lies its description, model.onnx.json or
+           model.pt2.json: what each input is, in which order the labels stand, and how the input was made.
     batch: snippets to export and check with.
 
     Raises UserError for an unknown format or a model that cannot be exported, with the reason; EnvironmentProblem when
@@ -83,7 +88,7 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     path = Path(out) if out is not None else run.folder / FORMATS[to]
     made = export_model(checkpoint.model, inputs, path, to=to, labels=checkpoint.labels)
     card = {key: value for key, value in checkpoint.card.items() if key != "recipe"}
-    write_text(path.with_suffix(".json"), json.dumps({**made.document(), "card": card}, indent=2) + "\n")
+    write_text(made.description, json.dumps({**made.document(), "card": card}, indent=2) + "\n")
     return made
 
 

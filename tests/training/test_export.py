@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.datasets import SnippetDataset
 from actionprep.training.export import check_format, export_model, export_run
 from actionprep.training.fit import fit
@@ -96,7 +97,7 @@ def exported(run):
 
 def test_the_command_writes_the_file_into_the_run_with_what_its_inputs_and_labels_are(run, exported):
     assert exported["path"] == str(run.folder / "model.pt2")
-    about = json.loads((run.folder / "model.json").read_text())
+    about = json.loads((run.folder / "model.pt2.json").read_text())
     assert about["labels"] == ["left", "right", "up"]
     assert about["card"]["pipeline"]["stages"]["tracks"]
     assert all(shape[0] == "B" for shape in about["inputs"].values())
@@ -115,12 +116,32 @@ def test_the_exported_run_gives_the_logits_of_its_test(run, exported):
 
 
 @quiet
+def test_each_format_of_one_run_keeps_its_own_description(run, tmp_path, monkeypatch):
+    # The writer of ONNX is stood in for, so that its packages are not needed.
+    monkeypatch.setattr("actionprep.training.export._write_onnx", lambda program, inputs, path: path.write_bytes(b""))
+    monkeypatch.setattr("actionprep.training.export._run_onnx", lambda path, inputs: _logits_of(run, inputs))
+    monkeypatch.setattr("actionprep.training.export.check_format", lambda to: None)
+    made = [
+        export_run(run, "onnx", out=tmp_path / "model.onnx"),
+        export_run(run, "torch-export", out=tmp_path / "model.pt2"),
+    ]
+    assert [one.description.name for one in made] == ["model.onnx.json", "model.pt2.json"]
+    assert [json.loads(one.description.read_text())["format"] for one in made] == ["onnx", "torch-export"]
+    assert [json.loads(one.description.read_text())["path"] for one in made] == [str(one.path) for one in made]
+
+
+def _logits_of(run, inputs):
+    with torch.no_grad():
+        return load_checkpoint(run.best).model.eval()(**inputs)
+
+
+@quiet
 @needs_onnx
 @pytest.mark.slow
 def test_a_run_is_exported_to_onnx(run, tmp_path):
     made = export_run(run, out=tmp_path / "it.onnx")
     assert made.difference < 1e-4
-    assert json.loads((tmp_path / "it.json").read_text())["format"] == "onnx"
+    assert json.loads((tmp_path / "it.onnx.json").read_text())["format"] == "onnx"
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(tmp_path / "it.onnx"), providers=["CPUExecutionProvider"])

@@ -38,4 +38,4 @@ def export(
     rows = [(name, " x ".join(map(str, shape))) for name, shape in made.inputs.items()]
     output.print_table("Inputs", ("name", "shape"), rows)
     output.note(f"Logits differ from the model's by {made.difference:.1e} of the largest one at most.")
-    output.note(f"Wrote {made.path} and {made.path.with_suffix('.json')}")
+    output.note(f"Wrote {made.path} and {made.description}")
