@@ -83,7 +83,12 @@ def _draw_recording(
     low, high = first if start is None else start, last if stop is None else stop
     if not high > low:
         raise UserError(f"Nothing to show of '{recording}': --from {low:g} s is not before --to {high:g} s.")
-    details = [_rule(table, name)] if table is not None else [_counts(Counter(bar.label for bar in bars), "segments")]
+    if table is not None:
+        drawn = table.recording == table.recordings.index(recording)
+        details = [_rule(table, name, drawn & (table.onset < high) & (table.offset > low))]
+    else:
+        counts = Counter(bar.label for bar in bars if bar.onset < high and bar.offset > low)
+        details = [_counts(counts, "segments")]
     return draw_timeline(
         rows,
         (low, high),
@@ -106,17 +111,16 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
     if not shown:
         what = f"snippets/{name} has no windows" if table is not None else "no recording has segments or a label"
         raise UserError(f"Nothing to show: {what}.")
+    num_recordings, shown = len(shown), shown[:_MOST_RECORDINGS]
     bars = [bar for _, of_one in shown for bar in of_one]
     counts = Counter(bar.label for bar in bars if not bar.ignored)
     details = [_counts(counts, "snippets" if table is not None else "segments")]
     if table is not None:
-        details.insert(0, _rule(table, name))
-    if len(shown) > _MOST_RECORDINGS:
-        details.append(f"the first {_MOST_RECORDINGS} of {len(shown)} recordings; name one to see it alone")
-    rows = [
-        TimelineRow(recording, tuple(of_one), _span_of(study, recording, of_one))
-        for recording, of_one in shown[:_MOST_RECORDINGS]
-    ]
+        codes = [table.recordings.index(recording) for recording, _ in shown]
+        details.insert(0, _rule(table, name, np.isin(table.recording, codes)))
+    if num_recordings > len(shown):
+        details.append(f"the first {len(shown)} of {num_recordings} recordings; name one to see it alone")
+    rows = [TimelineRow(recording, tuple(of_one), _span_of(study, recording, of_one)) for recording, of_one in shown]
     spans = [row.span for row in rows if row.span is not None]
     span = (min(low for low, _ in spans), max(high for _, high in spans))
     title = f"{study.folder.name}  ·  {'snippets' if table is not None else 'segments'}"
@@ -155,7 +159,8 @@ def _bars_by_recording(table: SnippetTable) -> dict[str, list[Bar]]:
     return found
 
 
-def _rule(table: SnippetTable, name: str) -> str:
+def _rule(table: SnippetTable, name: str, drawn: np.ndarray) -> str:
+    """How the windows were cut and labelled, and how many of those that are drawn (S) are ignored."""
     told = table.settings
     length = told.get("length_s")
     stride = told.get("stride_s")
@@ -164,14 +169,14 @@ def _rule(table: SnippetTable, name: str) -> str:
     rule = {"coverage": "coverage of the window", "iou": "temporal IoU", "segment": "share of the segment"}
     figure = rule.get(str(told.get("rule")), str(told.get("rule")))
     parts = [f"snippets/{name}", windows, f"label from {figure} ≥ {told.get('threshold', 0):g}"]
-    ignored = int((~table.used).sum())
+    ignored = int((~table.used & drawn).sum())
     return "  ·  ".join([*parts, *([f"{ignored} ignored (hatched)"] if ignored else [])])
 
 
 def _counts(counts: Counter[str], what: str) -> str:
     common = [f"{label or 'none'} {count}" for label, count in counts.most_common(12)]
     more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
-    return f"{counts.total()} {what}: {', '.join(common)}{more}"
+    return f"{counts.total()} {what}{': ' if common else ''}{', '.join(common)}{more}"
 
 
 def colors_of(study: Study, table: SnippetTable | None = None) -> dict[str, Color]:

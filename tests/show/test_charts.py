@@ -1,0 +1,99 @@
+"""What the charts of segments and snippets say above the bars is of what they draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from show_fakes import make_study
+
+from actionprep.api import open_study
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording
+from actionprep.datasets.segments import Segment
+from actionprep.datasets.snippets import IGNORED, SnippetTable
+from actionprep.pipeline.snippets import write_snippets
+from actionprep.show import charts, show_item
+
+TAKE, OTHER = "kitchen/take.1", "yard"
+SEGMENTS = (Segment(0.0, 0.4, "sit"), Segment(0.5, 0.9, "sit"), Segment(1.5, 1.9, "rise"))
+RULE = "snippets/default  ·  windows of 500 ms  ·  label from temporal IoU ≥ 0.5"
+
+
+def seven_windows() -> SnippetTable:
+    """Four of one recording, the second ignored; three of the other, the second and third ignored."""
+    label = np.array([1, IGNORED, 1, 0, 1, IGNORED, IGNORED], np.int32)
+    target = (label[:, None] == np.arange(2)).astype(np.uint8)
+    onset = np.array([0, 0.5, 1, 1.5, 0, 0.5, 1])
+    figures = target.astype(np.float32)
+    return SnippetTable(
+        recording=np.array([0] * 4 + [1] * 3, np.int32),
+        onset=onset,
+        offset=onset + 0.5,
+        label=label,
+        target=target,
+        coverage=figures,
+        iou=figures,
+        segment_share=figures,
+        labels=("rise", "sit"),
+        recordings=(TAKE, OTHER),
+        subjects=("", ""),
+        sessions=("", ""),
+        splits=("", ""),
+        settings={"length_s": 0.5, "stride_s": 0.5, "rule": "iou", "threshold": 0.5},
+    )
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """A function that draws a chart of two recordings with seven windows, three ignored; the lines that it writes."""
+    study = make_study(tmp_path / "study", segments=SEGMENTS)
+    catalogue = study.catalogue
+    recordings = (*catalogue.recordings, Recording(OTHER))
+    segments = {TAKE: SEGMENTS, OTHER: (Segment(0.0, 1.0, "rise"),)}
+    Catalogue(recordings, catalogue.views, segments).write(tmp_path / "study" / "catalogue")
+    study = open_study(tmp_path / "study")
+    with study.store.write("snippets", "default", fingerprint="f", provenance={}) as item:
+        write_snippets(seven_windows(), item)
+    lines: list[list[str]] = []
+
+    def drawn(rows: object, span: object, path: Path, *, details: list[str], **_: object) -> Path:
+        lines.append(details)
+        return path
+
+    monkeypatch.setattr(charts, "draw_timeline", drawn)
+
+    def draw(*what: str, **options: float) -> list[str]:
+        show_item(study, *what, out=tmp_path / "chart.png", **options)
+        return lines[-1]
+
+    return draw
+
+
+def test_ignored_windows_are_counted_in_the_recording_that_is_drawn(said: Callable[..., list[str]]) -> None:
+    assert said("snippets", TAKE) == [f"{RULE}  ·  1 ignored (hatched)"]
+    assert said("snippets", OTHER) == [f"{RULE}  ·  2 ignored (hatched)"]
+
+
+def test_ignored_windows_are_counted_in_the_time_that_is_drawn(said: Callable[..., list[str]]) -> None:
+    assert said("snippets", TAKE, start=1.0, stop=2.0) == [RULE]
+    assert said("snippets", OTHER, start=1.0, stop=1.5) == [f"{RULE}  ·  1 ignored (hatched)"]
+
+
+def test_segments_are_counted_in_the_time_that_is_drawn(said: Callable[..., list[str]]) -> None:
+    assert said("segments", TAKE) == ["3 segments: sit 2, rise 1"]
+    assert said("segments", TAKE, start=1.0, stop=2.0) == ["1 segments: rise 1"]
+    assert said("segments", TAKE, start=1.0, stop=1.2) == ["0 segments"]
+
+
+def test_an_overview_counts_the_recordings_that_it_draws(
+    said: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said("snippets") == [f"{RULE}  ·  3 ignored (hatched)", "4 snippets: sit 3, rise 1"]
+    monkeypatch.setattr(charts, "_MOST_RECORDINGS", 1)
+    first, counts, more = said("snippets")
+    assert first == f"{RULE}  ·  1 ignored (hatched)"
+    assert counts == "3 snippets: sit 2, rise 1"
+    assert more == "the first 1 of 2 recordings; name one to see it alone"
