@@ -34,8 +34,8 @@ class _EstimatorSettings(StageSettings):
     )
     model: str = option(
         "",
-        "For mmpose: hrnet-w32, hrnet-w48, …-384, a config's name or file. For vitpose: a folder or hub name. Empty: "
-        "the backend's first.",
+        "For mmpose: hrnet-w32, hrnet-w48, …-384, a config's name or file. For vitpose: a folder, from the "
+        "study's on, or a hub name. Empty: the backend's first.",
     )
     checkpoint: str = option("", "For mmpose: file with the weights; empty: the published ones, fetched when missing.")
     boxes: Literal["own", "frame", "masks", "file", "rtdetr"] = option(
@@ -46,7 +46,7 @@ class _EstimatorSettings(StageSettings):
     boxes_file: str = option(
         "", "For boxes = file: csv with frame, left, top, right, bottom, [score]; may hold {recording} and {view}."
     )
-    detector: str = option("PekingU/rtdetr_r18vd", "For RT-DETR: a folder or hub name.")
+    detector: str = option("PekingU/rtdetr_r18vd", "For RT-DETR: a folder, from the study's on, or a hub name.")
     person_score: float = option(0.5, "For RT-DETR: least confidence of a person.", ge=0, le=1)
     complexity: int = option(1, "For mediapipe: 1 is the model in its package; 0 and 2 need their files.", ge=0, le=2)
     detection: float = option(0.5, "For mediapipe: least confidence to find a person.", ge=0, le=1)
@@ -169,6 +169,10 @@ class Pose(FrameStage, ViewStage):
         found = dict(_identity(settings))
         if settings.boxes == "rtdetr":
             found |= _people(settings).identity()
+        # By the name that the settings give, so that a study may be moved; the weights tell themselves by their hash.
+        for name, given in (("model", settings.model), ("detector", settings.detector)):
+            if given and found.get(name) == _pretrained(settings, given):
+                found[name] = given
         return found
 
     @classmethod
@@ -306,13 +310,19 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
             else settings.file_skeleton or None,
         }
     own = settings.boxes == "own"
-    model = {"model": settings.model} if settings.model else {}
+    model = {"model": _pretrained(settings, settings.model)} if settings.model else {}
     return {
         **common,
         **model,
-        "detector": settings.detector if own else None,
+        "detector": _pretrained(settings, settings.detector) if own else None,
         "person_score": settings.person_score,
     }
+
+
+def _pretrained(settings: PoseSettings, given: str) -> str:
+    """The folder of that name, from the study's folder on; where there is none, a name of the hub as it stands."""
+    folder = settings.path(given)
+    return str(folder) if folder.is_dir() else given
 
 
 def _device(settings: PoseSettings) -> str:
@@ -329,11 +339,12 @@ _open_detectors: dict[str, RTDetrPeople] = {}
 def _people(settings: PoseSettings) -> RTDetrPeople:
     from actionprep.pipeline.pose_backends.boxes import RTDetrPeople
 
-    known = canonical_json([settings.detector, settings.person_score, _device(settings), settings.batch])
+    detector = _pretrained(settings, settings.detector)
+    known = canonical_json([detector, settings.person_score, _device(settings), settings.batch])
     if known not in _open_detectors:
         _open_detectors.clear()
         _open_detectors[known] = RTDetrPeople(
-            settings.detector, score=settings.person_score, device=_device(settings), batch_size=settings.batch
+            detector, score=settings.person_score, device=_device(settings), batch_size=settings.batch
         )
     return _open_detectors[known]
 

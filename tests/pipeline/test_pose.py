@@ -540,6 +540,51 @@ def test_a_layout_file_of_imported_poses_begins_at_the_study(tmp_path, monkeypat
     assert study.poses("a", view=0).skeleton == str(tmp_path / "pair.toml")
 
 
+def test_folders_of_vitpose_and_its_detector_begin_at_the_study_and_hub_names_stay(tmp_path, monkeypatch):
+    study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
+    for folder in (study / "models/vitpose", study / "rtdetr", elsewhere / "someone/on-the-hub"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    here = PoseSettings(backend="vitpose", device="cpu", model="models/vitpose", detector="rtdetr").at(study)
+    options = pose._options(here)
+    assert (options["model"], options["detector"]) == (str(study / "models/vitpose"), str(study / "rtdetr"))
+    hub = PoseSettings(backend="vitpose", device="cpu", model="someone/on-the-hub", detector="someone/else").at(study)
+    options = pose._options(hub)
+    assert (options["model"], options["detector"]) == ("someone/on-the-hub", "someone/else")
+
+
+def test_a_detector_beside_another_backend_begins_at_the_study_too(tmp_path, monkeypatch):
+    (tmp_path / "rtdetr").mkdir()
+    monkeypatch.setattr("actionprep.pipeline.pose_backends.boxes.RTDetrPeople", lambda model, **_: model)
+    monkeypatch.setattr(pose, "_open_detectors", {})
+    assert pose._people(PoseSettings(boxes="rtdetr", detector="rtdetr").at(tmp_path)) == str(tmp_path / "rtdetr")
+
+
+def test_a_study_that_is_moved_keeps_the_identity_of_its_local_models(tmp_path, monkeypatch):
+    """What a backend says of a folder is told by the name in the settings."""
+
+    class Local:
+        def __init__(self, model, detector, **_):
+            self.model, self.detector = model, detector
+
+        def identity(self):
+            return {"backend": "vitpose", "model": self.model, "weights": "1f", "detector": self.detector}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(pose, "open_estimator", lambda name, **options: Local(**options))
+    monkeypatch.setattr(pose, "_open_estimators", {})
+    settings = PoseSettings(backend="vitpose", device="cpu", model="models/vitpose", detector="PekingU/rtdetr_r18vd")
+    said = []
+    for study in ("before", "after"):
+        (tmp_path / study / "models/vitpose").mkdir(parents=True)
+        said.append(Pose.identity(settings.at(tmp_path / study)))
+    assert said[0] == said[1]
+    assert said[0]["model"] == "models/vitpose"
+    assert said[0]["detector"] == "PekingU/rtdetr_r18vd"
+
+
 def test_an_import_into_a_study_of_videos_that_fails_leaves_its_settings(tmp_path):
     video_study(tmp_path)
     write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
