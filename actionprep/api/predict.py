@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,14 @@ class Prediction:
 
     segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
     unseen:   views without foreground, which took no part, as they take none in training.
+    said_from: with several labels, the least probability at which each is said; empty where a window has one label.
     """
 
     timeline: Timeline
     segments: tuple[tuple[Segment, float], ...]
     files: tuple[Path, ...]
     unseen: tuple[str, ...] = ()
+    said_from: Mapping[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Plain values."""
@@ -42,6 +44,8 @@ class Prediction:
             ],
             "files": [str(path) for path in self.files],
             "unseen_views": list(self.unseen),
+            "said_from": dict(self.said_from),
+            "thresholds_of_val": self.timeline.thresholds is not None,
         }
 
 
@@ -66,7 +70,8 @@ def predict_videos(
 
     run:     folder of a run or of fused runs, or a checkpoint. videos: in the order of the run's views, or "view=path".
     recording: its name in what is written; None: from the names of the videos or of their folder.
-    threshold: least probability of a label to be said; with several labels at least 0.5.
+    threshold: least probability of a label to be said; with several labels at least that which val gave it in the run's
+        test, or 0.5 where none is known.
     min_length_ms: shorter segments are left out.
     offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
     tolerance: views count as aligned when frames of one instant lie this close, in s; None: as in the training.
@@ -119,7 +124,10 @@ def predict_videos(
 
         film = Path(out) / "prediction.mp4"
         files.append(draw_prediction(dict(named), [predicted_row(segments)], film))
-    return Prediction(timeline, segments, tuple(files), tuple(unseen))
+    said_from = (
+        dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
+    )
+    return Prediction(timeline, segments, tuple(files), tuple(unseen), said_from)
 
 
 def _study_of(run: Path) -> Path:

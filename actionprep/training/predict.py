@@ -19,6 +19,7 @@ from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.frame_scores import cells, frame_times
 from actionprep.training.run import Run, write_text
+from actionprep.training.tested import label_thresholds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +36,7 @@ class Timeline:
     probabilities (W, C) float64
     several: labels are independent of each other, and a window may have any number of them.
     frame_times (T) float64  s, the frames of the recording; empty where they are not known
+    thresholds (C) with several labels, the probability from which each is said; None: one half, for all.
     """
 
     recording: str
@@ -44,6 +46,7 @@ class Timeline:
     probabilities: np.ndarray
     several: bool = False
     frame_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    thresholds: np.ndarray | None = None
 
     def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Intervals on which the covering windows stay the same: onset (P), offset (P), mean probabilities (P, C).
@@ -97,21 +100,25 @@ class Timeline:
             writer.writerow([self.recording, f"{instant:.3f}", label, f"{share:.3f}"])
         return buffer.getvalue()
 
+    def said_from(self, threshold: float = 0.0) -> np.ndarray:
+        """(C) The least probability at which each label is said; with several labels at least its own threshold."""
+        own = np.zeros(len(self.labels))
+        if self.several:
+            own = np.full(len(self.labels), 0.5) if self.thresholds is None else self.thresholds
+        return np.maximum(own, threshold)
+
     def segments(self, *, threshold: float = 0.0, min_s: float = 0.0) -> list[tuple[Segment, float]]:
         """Neighbouring pieces of one label as one segment, each with its mean probability over time.
 
-        threshold: pieces whose label is less probable have none; with several labels at least 0.5.
+        threshold: pieces whose label is less probable have none; with several labels at least that of the label.
         min_s:     shorter segments are left out.
         """
         onset, offset, mean = self.pieces()
         if not len(onset):
             return []
-        if self.several:
-            said = mean >= max(threshold, 0.5)
-        else:
-            best = mean.argmax(axis=1)
-            said = np.zeros(mean.shape, bool)
-            said[np.arange(len(best)), best] = mean[np.arange(len(best)), best] >= threshold
+        said = mean >= self.said_from(threshold)
+        if not self.several:
+            said &= np.arange(mean.shape[1]) == mean.argmax(axis=1)[:, None]
         found = []
         for code, label in enumerate(self.labels):
             at = np.flatnonzero(said[:, code])
@@ -244,6 +251,9 @@ def predict(
     A model that was trained on the labels of every instant says what happens at each instant of its windows; a fusion
     says what happens in each window.
 
+    With several labels each is said from the threshold that val gave it in the run's test; from one half where the run
+    was not tested, of a fusion, and of a model that labels every instant.
+
     Raises UserError when the store lacks the product or was made in another way than the training's.
     """
     models = open_models(run, device=device)
@@ -288,6 +298,7 @@ def _ask(
                     f"No {recipe.reads} of recording '{name}' in {store.url}. There are {', '.join(sorted(known)[:8])}."
                 )
     length_s = window_s if window_s is not None else first.card["snippets"].get("length_s")
+    thresholds = label_thresholds(first) if len(models) == 1 else None
     found = []
     for recording in recordings or there:
         views = [_views_there(checkpoint, store, recording) for checkpoint, store in asked]
@@ -323,6 +334,7 @@ def _ask(
                 probabilities,
                 bool(first.card["several_labels"]),
                 max(times, key=len),
+                thresholds,
             )
         )
     return found

@@ -14,6 +14,7 @@ from actionprep.training.scoring import Scores, actual_of, predicted_of
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
+    from actionprep.training.checkpoints import Checkpoint
 
 
 def write_tested(run: Run, found: Mapping[str, Any], scores: Scores, table: SnippetTable) -> None:
@@ -65,6 +66,23 @@ def write_tested(run: Run, found: Mapping[str, Any], scores: Scores, table: Snip
         if found.get(name):
             run.write_table(f"{name}.csv", found[name])
     run.write_json(TESTED, found)
+
+
+def label_thresholds(checkpoint: Checkpoint) -> np.ndarray | None:
+    """(C) The probabilities from which labels are best said, as val gave them in a test of this checkpoint's run.
+
+    None where a snippet has one label, where the run was not tested or has no val part, and of a model that labels every
+    instant: they are of the probabilities of whole snippets.
+    """
+    if not checkpoint.card["several_labels"] or checkpoint.recipe.targets == "frame":
+        return None
+    # All tests of a run choose them from the same val snippets, whichever part they score.
+    for folder in (checkpoint.path.parent, *(checkpoint.path.parent / part for part in ("val", "train"))):
+        tested = Run(folder).tested or {}
+        found = tested.get("thresholds")
+        if found and tested.get("checkpoint") == checkpoint.path.name and set(found) == set(checkpoint.labels):
+            return np.array([found[label] for label in checkpoint.labels], float)
+    return None
 
 
 def saved_arrays(run: Run) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from actionprep.pipeline.index import load_stages
 from actionprep.training.fit import fit
 from actionprep.training.fusion import fuse
 from actionprep.training.parts import SplitChoice
+from actionprep.training.test import run_test
 
 OPTIONS = {"length_ms": 1200, "stride_ms": 400, "device": "cpu"}
 
@@ -144,3 +145,37 @@ def test_segments_shorter_than_the_least_length_are_left_out(told):
     assert len(rows_of(folder)) == len(shown["segments"])
     nothing, folder = told("--min-length", str(max(lengths) * 1000 + 1))
     assert nothing["segments"] == rows_of(folder) == []
+
+
+def test_several_labels_are_said_from_the_thresholds_of_the_runs_test_and_the_command_names_them(tmp_path):
+    store = Store(tmp_path / "store", create=True)
+    settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
+    names, labels = write_halved_films(store, subjects=3, settings=settings)
+    target = np.array([[label == "left", label == "right", label != "left"] for label in labels], np.uint8)
+    subjects = [name[:2] for name in names]
+    table = table_of(names, labels, subjects, seconds=1.2, target=target, settings={"multi_label": True})
+    write_snippets(store, table)
+    split = SplitChoice(train=("s0",), val=("s1",), test=("s2",))
+    run = fit(store, tiny_pixels(epochs=1, input__frames=8), tmp_path / "run", split=split, tensorboard=False)
+    video = filmed(tmp_path / "new.avi")
+    before = predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS)
+    assert before.said_from == dict.fromkeys(table.labels, 0.5)
+    assert before.timeline.thresholds is None
+
+    thresholds = run_test(run, store, repeats=10, device="cpu")["thresholds"]
+    assert any(value != 0.5 for value in thresholds.values())
+    words = ["predict", str(video), "--run", str(run.folder), "--length", "1200", "--stride", "400", "--device", "cpu"]
+    words += ["--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["said_from"] == pytest.approx(thresholds)
+    assert told["thresholds_of_val"]
+    _, _, mean = before.timeline.pieces()
+    said = {label for at, label in enumerate(table.labels) if (mean[:, at] >= thresholds[label]).any()}
+    assert {one["label"] for one in told["segments"]} == {row["label"] for row in rows_of(tmp_path / "out")} == said
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    each = ", ".join(f"{label} {value:.2f}" for label, value in thresholds.items())
+    why = "Each label is said from the threshold that val gave it in the run's test, and from --threshold at least"
+    assert f"{why}: {each}." in " ".join(done.output.split())

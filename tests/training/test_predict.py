@@ -1,14 +1,18 @@
 import csv
 import io
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from training_fakes import MOTIONS, make_store, tiny_recipe, write_tracks
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
+from actionprep.training.checkpoints import Checkpoint
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import (
@@ -19,6 +23,7 @@ from actionprep.training.predict import (
     predict_videos,
     sliding_windows,
 )
+from actionprep.training.tested import label_thresholds
 
 
 def timeline(onset, offset, rows, labels=("a", "b"), several=False) -> Timeline:
@@ -83,6 +88,42 @@ def test_unsure_and_short_pieces_may_be_left_out():
 def test_several_labels_may_hold_at_once():
     line = timeline([0, 1], [1, 2], [[0.9, 0.8], [0.2, 0.7]], several=True)
     assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (0, 2, "b")]
+
+
+def test_each_of_several_labels_is_said_from_its_own_threshold():
+    rows = [[0.35, 0.6], [0.25, 0.8]]
+    line = replace(timeline([0, 1], [1, 2], rows, several=True), thresholds=np.array([0.3, 0.7]))
+    assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (1, 2, "b")]
+    assert line.said_from().tolist() == [0.3, 0.7]
+
+
+def test_the_asked_threshold_raises_those_of_labels_and_never_lowers_them():
+    line = timeline([0], [1], [[0.5, 0.6]], several=True)
+    assert line.said_from().tolist() == line.said_from(0.2).tolist() == [0.5, 0.5]
+    line = replace(line, thresholds=np.array([0.3, 0.7]))
+    assert line.said_from(0.5).tolist() == [0.5, 0.7]
+    assert [one.label for one, _ in line.segments(threshold=0.5)] == ["a"]
+    assert timeline([0], [1], [[0.5, 0.6]]).said_from(0.2).tolist() == [0.2, 0.2]
+
+
+def test_thresholds_are_those_of_a_test_of_the_same_checkpoint_with_several_labels(tmp_path):
+    card = {"several_labels": True, "labels": ["a", "b"], "recipe": tiny_recipe().to_tables()}
+    best = Checkpoint(tmp_path / "best.ckpt", card, nn.Identity())
+    assert label_thresholds(best) is None
+    tested = {"checkpoint": "best.ckpt", "thresholds": {"b": 0.7, "a": 0.3}}
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "test.json").write_text(json.dumps(tested))
+    assert label_thresholds(best).tolist() == [0.3, 0.7]
+    # A test of a run without a val part chooses none.
+    (tmp_path / "test.json").write_text(json.dumps({"checkpoint": "best.ckpt"}))
+    (tmp_path / "val" / "test.json").unlink()
+    assert label_thresholds(best) is None
+    (tmp_path / "test.json").write_text(json.dumps(tested))
+    assert label_thresholds(best).tolist() == [0.3, 0.7]
+    assert label_thresholds(replace(best, path=tmp_path / "last.ckpt")) is None
+    assert label_thresholds(replace(best, card={**card, "several_labels": False})) is None
+    every_instant = tiny_recipe().changed({"targets": "frame"}).to_tables()
+    assert label_thresholds(replace(best, card={**card, "recipe": every_instant})) is None
 
 
 def test_the_csv_reads_back():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Real, StudyOption, Text, Texts
 from actionprep.cli.train.options import CarryOption, DeviceOption
 from actionprep.cli.train.places import found_run, last_run, run_folder, runs_folder
+
+if TYPE_CHECKING:
+    from actionprep.api.predict import Prediction
 
 
 def predict(
@@ -36,7 +39,11 @@ def predict(
     length: Annotated[Real, typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,
     threshold: Annotated[
         float,
-        typer.Option(help="Least probability of a label to be said; with several labels at least 0.5.", min=0, max=1),
+        typer.Option(
+            help="Least probability of a label to be said; with several labels at least its own in the run's test, or 0.5.",
+            min=0,
+            max=1,
+        ),
     ] = 0.0,
     min_length: Annotated[float, typer.Option(help="Shorter segments, in ms, are left out.", min=0)] = 0.0,
     stride: Annotated[Real, typer.Option(help="From window to window in ms. (default: a quarter)", min=1)] = None,
@@ -86,12 +93,26 @@ def predict(
             continue
         rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
         output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
+        if found.said_from:
+            output.note(_said_from(found))
         if found.unseen:
             output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
         for path in found.files:
             output.note(f"Wrote {path}")
     if json:
         output.print_json(documents[0] if len(documents) == 1 else documents)
+
+
+def _said_from(found: Prediction) -> str:
+    """From which probability each of several labels is said, and where that comes from."""
+    if found.timeline.thresholds is None:
+        why = (
+            "0.5: no thresholds from val are known, which 'actiontrain test' finds for a run that labels whole snippets"
+        )
+    else:
+        why = "the threshold that val gave it in the run's test"
+    each = ", ".join(f"{label} {value:.2f}" for label, value in found.said_from.items())
+    return f"Each label is said from {why}, and from --threshold at least: {each}."
 
 
 def _predict_live(
