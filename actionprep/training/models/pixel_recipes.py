@@ -273,6 +273,6 @@ register(
     tables={
         "input": {**_MOVING, "frames": 16, "size": 48},
         **SMOOTHED_COSINE,
-        "optimizer": {"learning_rate": 6e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
+        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},
     },
 )
