@@ -100,7 +100,7 @@ class Checkpoints(Checkpoint):
     figure is a number, the last.
     """
 
-    def __init__(self, run: Run, recipe: Recipe, phase: Phase, *, has_val: bool) -> None:
+    def __init__(self, run: Run, recipe: Recipe, *, has_val: bool) -> None:
         self.run = run
         self.monitor = recipe.monitor if has_val else None
         self.every_seconds = recipe.checkpoint_minutes * 60
