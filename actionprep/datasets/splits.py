@@ -254,8 +254,7 @@ def _usable(table: SnippetTable, *, allow_single: bool) -> np.ndarray:
             f"Class '{table.labels[code]}' has one sample only, in recording "
             f"'{table.recordings[table.recording[row]]}': it "
             f"cannot be both trained and tested.{more} Leave the class out (snippets --labels …), add samples, or put "
-            "it "
-            "into train with --allow-single."
+            "it into train with --allow-single."
         )
     return rows
 

@@ -169,8 +169,7 @@ def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
         except ImportError:
             raise EnvironmentProblem(
                 "Logging to Weights & Biases needs its package: pip install 'actionprep[wandb]', then 'wandb login'. "
-                "Without "
-                "it, metrics.csv and TensorBoard hold the same curves."
+                "Without it, metrics.csv and TensorBoard hold the same curves."
             ) from None
         found.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
     return found or False

@@ -281,8 +281,7 @@ def _views(views: Sequence[Mapping[str, Any]] | None) -> str:
     return (
         "<section><h2>Views</h2><p>The same model, given only some of its views. All together reach "
         f"{_percent(all_views['accuracy'])}, {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the best "
-        "single view "
-        f"({html.escape(best['views'])}).</p>{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
+        f"single view ({html.escape(best['views'])}).</p>{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
     )
 
 

@@ -102,8 +102,7 @@ class HeatmapTransformer(nn.Module):
                 f"This model reads {self.num_joints} joints on maps of {self.map_size} x {self.map_size}, "
                 f"{self.patch_frames} frames a token, "
                 f"and got {joints} joints, {frames} frames, maps of {height} x {width}. Render the heatmaps at that "
-                "size, or build the model "
-                "for these."
+                "size, or build the model for these."
             )
         steps = frames // self.patch_frames
         mask = None
