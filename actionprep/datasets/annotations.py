@@ -242,8 +242,7 @@ def check_segments(
                         "segment past the end",
                         _place(source, row.line),
                         f"{onset:.3f} to {offset:.3f} s goes beyond recording '{recording}', which runs from "
-                        f"{first:.3f} to "
-                        f"{last:.3f} s; it is kept as it is",
+                        f"{first:.3f} to {last:.3f} s; it is kept as it is",
                     )
                 )
         segment = Segment(onset, offset, row.label.strip(), row.layer, row.annotator)

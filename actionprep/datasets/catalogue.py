@@ -118,8 +118,7 @@ class Catalogue:
             if wanted.get(name, id) != id:
                 raise UserError(
                     f"'{wanted[name]}' and '{id}' both mean view '{name}': a number is a view's name where there is "
-                    "such "
-                    f"a name, else its index from 0. The views are {', '.join(self.view_names)}."
+                    f"such a name, else its index from 0. The views are {', '.join(self.view_names)}."
                 )
             wanted[name] = id
         chosen: list[View] = []
@@ -250,8 +249,7 @@ def _check_ids(recordings: Sequence[Recording], views: Sequence[View]) -> None:
         if key in seen:
             raise UserError(
                 f"Two files for view '{view.id}' of recording '{view.recording}': {seen[key]} and {view.path}. They "
-                "would "
-                "get one id: rename one, or tell them apart by the pattern or a view column."
+                "would get one id: rename one, or tell them apart by the pattern or a view column."
             )
         seen[key] = view.path
         _check_id("view", view.id, view.path)
@@ -265,6 +263,5 @@ def _check_id(what: str, id: str, path: str) -> None:
     if bad or "\\" in id or "\0" in id:
         raise UserError(
             f"'{id}' cannot be the id of a {what} ({path}): its parts must not be empty, begin with '.' or '__', or "
-            "hold a "
-            "backslash. Rename the file, or give an id in a table."
+            "hold a backslash. Rename the file, or give an id in a table."
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +37,3 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.where}: {self.message}"
-
-
-def count_findings(findings: Iterable[Finding]) -> dict[str, int]:
-    """How many there are of each kind, most frequent first."""
-    return dict(Counter(finding.kind for finding in findings).most_common())

@@ -218,8 +218,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
             f"Layout csv needs a table: set study.csv in {folder.settings_file}, or name it with --csv. It has a row "
             "a video "
             "(or a row a segment), with a column 'path' and perhaps recording, view, label, subject, session, split, "
-            "onset, "
-            "offset."
+            "onset, offset."
         )
     videos = folder.resolve(settings.videos)
     table = _table_path(folder, settings.csv, videos)
@@ -302,8 +301,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 lines = ", ".join(str(files[one][1]) for one in ordered)
                 raise UserError(
                     f"Two recordings have the id '{id}': {', '.join(ordered)} ({source}, lines {lines}). Give them "
-                    "ids in a "
-                    "column 'recording', or views in a column 'view'."
+                    "ids in a column 'recording', or views in a column 'view'."
                 )
             found.views.append(View(id, view or str(number), file))
     return found

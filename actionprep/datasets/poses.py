@@ -82,8 +82,7 @@ class PoseSequence:
         if points.shape[2] != layout.num_joints:
             raise InputProblem(
                 f"Keypoints of {where} have {points.shape[2]} joints, but skeleton '{layout.name}' has "
-                f"{layout.num_joints}. "
-                "Name the skeleton that the file was made with."
+                f"{layout.num_joints}. Name the skeleton that the file was made with."
             )
         holes = ~np.isfinite(points).all(-1)
         if score is None:

@@ -292,8 +292,7 @@ class _Unpickler(pickle._Unpickler):
         if found is None:
             raise InputProblem(
                 f"{self._where} names {module}.{name}, which is not data: loading it with Python's pickle would run "
-                "code. "
-                "Only numpy arrays, plain containers, numbers and strings are read."
+                "code. Only numpy arrays, plain containers, numbers and strings are read."
             )
         return found
 

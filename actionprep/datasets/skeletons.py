@@ -288,8 +288,7 @@ def convert(
     if points.ndim < 2 or points.shape[-2] != source.num_joints or seen.shape != points.shape[:-1]:
         raise UserError(
             f"Skeleton '{source.name}' has {source.num_joints} joints: expected keypoints (..., "
-            f"{source.num_joints}, C) "
-            f"with score (..., {source.num_joints}), got {points.shape} with {seen.shape}."
+            f"{source.num_joints}, C) with score (..., {source.num_joints}), got {points.shape} with {seen.shape}."
         )
     sources, conversion = _plan(source, target)
     new_points = np.zeros((*points.shape[:-2], target.num_joints, points.shape[-1]), np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from actionprep.datasets.layouts import SPLIT_NAMES
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from actionprep.datasets.item_reader import ItemReader
 
 By = Literal["subject", "session", "recording", "column"]
 Part = Literal["train", "val", "test"]
@@ -152,6 +155,16 @@ def apply_parts(table: SnippetTable, parts: Mapping[str, str], *, by: str = "rec
     return _checked(table, rows, code[table.recording[rows]], "recording", "recording", 0, called=by)
 
 
+def stored_parts(item: ItemReader) -> list[dict[str, str]]:
+    """For each fold the part of every recording, from a stored split; `apply_parts` holds it against a table."""
+    names = ("", "train", "val", "test")
+    recordings = item.attributes["recordings"]
+    return [
+        {recording: names[code] for recording, code in zip(recordings, row.tolist(), strict=True) if code}
+        for row in item["part"][:]
+    ]
+
+
 def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: By | None = None) -> None:
     """Prove that no group is in two parts, no video file either, and that train has every class that the others have.
 
@@ -241,8 +254,7 @@ def _usable(table: SnippetTable, *, allow_single: bool) -> np.ndarray:
             f"Class '{table.labels[code]}' has one sample only, in recording "
             f"'{table.recordings[table.recording[row]]}': it "
             f"cannot be both trained and tested.{more} Leave the class out (snippets --labels …), add samples, or put "
-            "it "
-            "into train with --allow-single."
+            "it into train with --allow-single."
         )
     return rows
 

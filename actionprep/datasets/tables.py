@@ -66,8 +66,7 @@ def _parse(path: Path, reader: Iterator[list[str]]) -> tuple[list[str], Rows]:
             if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
                 raise UserError(
                     f"Line {line} of {path} has {len(cells)} cells and there are {len(columns)} columns. Put quotes "
-                    "round "
-                    "cells that hold the separator."
+                    "round cells that hold the separator."
                 )
             padded = [*cells, *[""] * (len(columns) - len(cells))]
             rows.append((line, {name: cell.strip() for name, cell in zip(columns, padded, strict=False)}))

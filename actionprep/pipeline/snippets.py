@@ -33,8 +33,7 @@ class SnippetSettings(StageSettings):
     rule: Literal["coverage", "iou", "segment"] = option(
         "coverage",
         "The figure that counts: coverage (share of the window that the label's segments cover), iou (intersection "
-        "over "
-        "union with the best single segment), segment (share of the best single segment in the window).",
+        "over union with the best single segment), segment (share of the best single segment in the window).",
     )
     ignore_from: float | None = option(
         None,

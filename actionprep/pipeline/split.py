@@ -14,7 +14,6 @@ from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalogue import Catalogue
-    from actionprep.datasets.item_reader import ItemReader
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.datasets.store import Store
@@ -138,13 +137,3 @@ def _with_column(table: SnippetTable, catalogue: Catalogue, column: str) -> Snip
     kept = np.array([bool(part) for part in splits])[table.recording]
     rows = ("recording", "onset", "offset", "label", "target", "coverage", "iou", "segment_share")
     return replace(table, splits=splits, **{name: getattr(table, name)[kept] for name in rows})
-
-
-def stored_parts(item: ItemReader) -> list[dict[str, str]]:
-    """For each fold the part of every recording, from a stored split; `apply_parts` holds it against a table."""
-    names = ("", "train", "val", "test")
-    recordings = item.attributes["recordings"]
-    return [
-        {recording: names[code] for recording, code in zip(recordings, row.tolist(), strict=True) if code}
-        for row in item["part"][:]
-    ]

@@ -14,8 +14,6 @@ CLOTH_CELLS = 64
 CLOTH_CELL_SIZE = 0.01
 """Side of one such cell, metres."""
 
-_CLOTHS = ("plain", "blotched", "checked", "striped", "dotted")
-
 
 def band_noise(shape: tuple[int, ...], *, wavelength: float, rng: np.random.Generator) -> np.ndarray:
     """Seamless noise in [0, 1] whose features repeat about every `wavelength` cells, in 2 or 3 dimensions."""

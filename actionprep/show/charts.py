@@ -206,7 +206,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from actionprep.pipeline.split import stored_parts
+    from actionprep.datasets.splits import stored_parts
 
     if path.suffix.lower() != ".png":
         raise UserError(f"A split is drawn as .png, not as {path.name}.")

@@ -147,7 +147,7 @@ def draw_skeletons(
         for (a, b), color in limbs:
             bold = _limb_width(thick, length[a, b], bool(sure[a] and sure[b]))
             cv2.line(canvas, places[person, a].tolist(), places[person, b].tolist(), color, bold, cv2.LINE_AA, _BITS)
-        reach = _reach(layout, length)
+        reach = _reach(length)
         for joint in np.flatnonzero(shown):
             radius = _fit(0.9 * thick, 0.3 * reach.get(int(joint), np.inf), 1.0, 6.0)
             draw = _draw_dots if sure[joint] else _draw_rings
@@ -248,7 +248,7 @@ def _limb_width(thick: float, length: float, sure: bool) -> int:
     return max(1, round(min(thick if sure else thick / 2, 0.5 * length)))
 
 
-def _reach(layout: Skeleton, length: dict[tuple[int, int], float]) -> dict[int, float]:
+def _reach(length: dict[tuple[int, int], float]) -> dict[int, float]:
     """Each joint's shortest limb: dots on fingers and faces must not swallow their neighbours."""
     found: dict[int, float] = {}
     for limb, long in length.items():

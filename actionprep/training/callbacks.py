@@ -100,7 +100,7 @@ class Checkpoints(Checkpoint):
     figure is a number, the last.
     """
 
-    def __init__(self, run: Run, recipe: Recipe, phase: Phase, *, has_val: bool) -> None:
+    def __init__(self, run: Run, recipe: Recipe, *, has_val: bool) -> None:
         self.run = run
         self.monitor = recipe.monitor if has_val else None
         self.every_seconds = recipe.checkpoint_minutes * 60
@@ -169,8 +169,7 @@ def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
         except ImportError:
             raise EnvironmentProblem(
                 "Logging to Weights & Biases needs its package: pip install 'actionprep[wandb]', then 'wandb login'. "
-                "Without "
-                "it, metrics.csv and TensorBoard hold the same curves."
+                "Without it, metrics.csv and TensorBoard hold the same curves."
             ) from None
         found.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
     return found or False

@@ -64,8 +64,7 @@ class Checkpoint:
             )
         raise UserError(
             f"{where} {what}.\nThe checkpoint {self.path} was trained on {', '.join(self.labels)}, in this order. "
-            "Make the "
-            "snippets with these labels (actionprep snippets --labels …), or train anew."
+            "Make the snippets with these labels (actionprep snippets --labels …), or train anew."
         )
 
 
@@ -181,8 +180,7 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     if isinstance(card.get("schema"), int) and card["schema"] > SCHEMA:
         raise UserError(
             f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip "
-            "install "
-            "--upgrade actionprep"
+            "install --upgrade actionprep"
         )
     _check_card(card, path)
     model = make_model(card)

@@ -350,8 +350,7 @@ def choose_views(
     if not there:
         raise UserError(
             f"The store {store.url} has {product}, but of none of the recordings that the snippets are of. Build "
-            "both of "
-            "the same study: actionprep build."
+            "both of the same study: actionprep build."
         )
     if not views:
         return tuple(there)
@@ -388,7 +387,6 @@ def model_inputs(model: Any, batch: Batch) -> dict[str, Tensor]:
     if missing:
         raise UserError(
             f"{type(model).__name__} needs {', '.join(missing)}, and its input gives {', '.join(batch)}. The recipe "
-            "binds "
-            "a model to the input of another product: choose a product that fits the model."
+            "binds a model to the input of another product: choose a product that fits the model."
         )
     return taken

@@ -84,7 +84,7 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
 
 def stored_split(store: Store, name: str) -> tuple[dict[str, str], str]:
     """The part of each recording in split/<name>, and what it keeps apart; raises UserError unless it is one split."""
-    from actionprep.pipeline.split import stored_parts
+    from actionprep.datasets.splits import stored_parts
 
     if not store.has("split", name):
         known = [key.recording for key in store.items("split")]

@@ -43,7 +43,7 @@ def train_phase(
         has_val = task.val_loader is not None
         shown = callbacks.History(run, phase, task.num_epochs, on_epoch)
         wanted: list[Any] = [callbacks.LastValidated(), callbacks.Averaging(), shown]
-        wanted.append(callbacks.Checkpoints(run, recipe, phase, has_val=has_val))
+        wanted.append(callbacks.Checkpoints(run, recipe, has_val=has_val))
         if recipe.patience is not None and has_val:
             wanted.insert(0, callbacks.Patience(recipe))
         accelerator, chosen = lightning_devices(options.device, options.devices)

@@ -114,7 +114,7 @@ class Plan:
             "snippet_settings": self.table.settings,
             "versions": versions(),
             "started": now(),
-            "state": {"phase": "validate" if self.phases[0] == "validate" else "refit", "complete": False},
+            "state": {"phase": self.phases[0], "complete": False},
         }
 
     @property

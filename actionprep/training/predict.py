@@ -388,8 +388,7 @@ def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
         if len(distinct) > 1:
             raise UserError(
                 f"The training's {product} were made with {len(distinct)} different settings, so it is not known how "
-                "to make "
-                "them for a new video. Build the training's store with one, and train anew."
+                "to make them for a new video. Build the training's store with one, and train anew."
             )
         if distinct and distinct[0].get("backend") == "import":
             raise UserError(
@@ -421,8 +420,7 @@ def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
                     f"The {name} in {store.url} were made with other settings than those that the model was trained "
                     "on: "
                     f"{', '.join(differing)}. Build them with the training's settings (they are in the checkpoint), "
-                    "or train "
-                    "on these."
+                    "or train on these."
                 )
 
 

@@ -31,7 +31,7 @@ def report_html(run: Run) -> str:
     if tested is not None:
         sections += _tested_sections(run, run.labels, tested)
     sections += [_split(facts), _settings(recipe.to_toml(comments=False)), _made(facts)]
-    return _page(run, recipe.name, recipe.doc, _headline(facts, tested, recipe.name), sections)
+    return _page(run, recipe.name, recipe.doc, _headline(facts, tested), sections)
 
 
 def _fusion_html(run: Run) -> str:
@@ -77,7 +77,7 @@ def _page(run: Run, name: str, doc: str, head: str, sections: Sequence[str]) -> 
     )
 
 
-def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None, recipe: str) -> str:
+def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None) -> str:
     split = facts["split"]
     counts = {part: len(split["rows"][part]) for part in ("train", "val", "test")}
     cards = [] if tested is None else _tested_cards(tested)
@@ -281,8 +281,7 @@ def _views(views: Sequence[Mapping[str, Any]] | None) -> str:
     return (
         "<section><h2>Views</h2><p>The same model, given only some of its views. All together reach "
         f"{_percent(all_views['accuracy'])}, {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the best "
-        "single view "
-        f"({html.escape(best['views'])}).</p>{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
+        f"single view ({html.escape(best['views'])}).</p>{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
     )
 
 

@@ -63,8 +63,7 @@ def run_test(
     if not run.is_complete:
         raise UserError(
             f"The training in {run.folder} is not complete (phase {facts['state']['phase']}). Go on with "
-            "'actiontrain fit "
-            f"--run {run.folder} --resume'."
+            f"'actiontrain fit --run {run.folder} --resume'."
         )
     where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
@@ -75,14 +74,12 @@ def run_test(
     if not len(rows):
         raise UserError(
             f"The split of {run.folder} has no {part} part. Train with a share for it (--test 0.2) or with named "
-            "groups "
-            "(--test-subjects …)."
+            "groups (--test-subjects …)."
         )
     if input_digest(store, checkpoint.recipe.reads, facts["snippets"]) != facts["input_digest"]:
         raise UserError(
             f"The store {store.url} does not hold what {run.folder} was trained on (its digest differs), so its "
-            "split does "
-            "not hold either. Test with the store of the training, or train anew."
+            "split does not hold either. Test with the store of the training, or train anew."
         )
     dataset = SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
     dataset.reader.to(torch_device(device))

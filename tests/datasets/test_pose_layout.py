@@ -17,10 +17,9 @@ from actionprep.datasets.pose_layout import official_splits
 from actionprep.datasets.poses import PoseItem
 from actionprep.datasets.skeletons import skeleton
 from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.splits import apply_parts
+from actionprep.datasets.splits import apply_parts, stored_parts
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import InputProblem, UserError
-from actionprep.pipeline.split import stored_parts
 
 
 def pyskl_file(folder, *, count=12, dimensions=2, classes=3):

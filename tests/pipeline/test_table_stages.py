@@ -10,11 +10,11 @@ from actionprep.datasets.catalogue import Catalogue
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.splits import apply_parts
+from actionprep.datasets.splits import apply_parts, stored_parts
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.snippets import Snippets, SnippetSettings, snippets_for
-from actionprep.pipeline.split import Split, SplitSettings, stored_parts
+from actionprep.pipeline.split import Split, SplitSettings
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool) -> None
         )
     events = study.events(item.key for item in plan.items)
     if json:
-        output.print_json({**report_document(plan, report), "events": events, "mixed": mixed})
+        output.print_json({**report_document(report), "events": events, "mixed": mixed})
     else:
         tell_joints_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalogue.segments.values())

@@ -96,7 +96,7 @@ def print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, in
         output.print_next(f"actionprep show {last}", "draws what was made")
 
 
-def report_document(plan: Plan, report: BuildReport) -> dict[str, Any]:
+def report_document(report: BuildReport) -> dict[str, Any]:
     """The same facts, for a machine."""
     return {
         "built": [str(key) for key in report.built],

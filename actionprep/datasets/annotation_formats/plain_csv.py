@@ -43,8 +43,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Unr
     if times is None or label not in there:
         raise ValueError(
             "it needs the columns onset and offset (or onset_ms and offset_ms, onset_frame and offset_frame) and "
-            f"{label}; "
-            f"it has {csv_columns(there)}. Name others in study.segment_columns"
+            f"{label}; it has {csv_columns(there)}. Name others in study.segment_columns"
         )
     onset, offset, unit, scale = times
     recording, layer, annotator = (columns.get(name, name) for name in ("recording", "layer", "annotator"))

@@ -334,8 +334,7 @@ def _fitting_python() -> str:
             return found
     raise EnvironmentProblem(
         f"MediaPipe {VERSION} exists for Python {', '.join(reversed(_PYTHONS))}; this is Python {own}, and none of "
-        "these is on the "
-        "path. Install one of them beside it and run the command again."
+        "these is on the path. Install one of them beside it and run the command again."
     )
 
 

@@ -164,8 +164,7 @@ class ProductReader(ABC):
             raise UserError(
                 f"This recipe reads '{product}', and the store {store.url} has none of it; it has {have}.\n"
                 f"Make it with 'actionprep build {product}' in the study folder, or choose a recipe for what "
-                "there is "
-                "(actiontrain recipes)."
+                "there is (actiontrain recipes)."
             )
 
 

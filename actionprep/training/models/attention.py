@@ -36,8 +36,7 @@ class Attention(nn.Module):
             if width % heads:
                 raise UserError(
                     f"Attention heads share the model's width evenly, and {heads} heads do not divide a width of "
-                    f"{width}. "
-                    "Choose a width that is a multiple of the number of heads."
+                    f"{width}. Choose a width that is a multiple of the number of heads."
                 )
             head_width = width // heads
         self.heads = heads

@@ -212,18 +212,6 @@ register(
         f"{_HERE}.poseconv3d:PoseConv3D",
     )
 )
-register(
-    ModelCard(
-        "poseconv3d-small",
-        "heatmaps",
-        axes("K17 T24 H24 W24"),
-        20,
-        None,
-        "ours, after Duan et al., CVPR 2022: four plain convolutions (C3D), for CPU training",
-        f"{_HERE}.poseconv3d:PoseC3D",
-        MappingProxyType({"dropout": 0.3}),
-    )
-)
 
 register(
     ModelCard(

@@ -45,7 +45,7 @@ def made_to_fit(
         table = torch.cat([tensor[:, :1], grid.flatten(0, 1)[None]], 1)
         return table, f"{side} x {side} → {shape_text(model.grid)} patches, bicubic"
     if name == "pos_embed" and isinstance(model, ViViT):
-        return _fitted_vivit_positions(model, tensor, target, source_grid)
+        return _fitted_vivit_positions(model, tensor, source_grid)
     if name == "time_embed":
         return resize_time(tensor[0], target.shape[1])[None], "linear in time"
     if name.endswith("temp_embed"):
@@ -78,7 +78,7 @@ def _fitted_patches(tensor: Tensor, target: Tensor) -> tuple[Tensor, str] | None
 
 
 def _fitted_vivit_positions(
-    model: ViViT, tensor: Tensor, target: Tensor, source_grid: tuple[int, int, int] | None
+    model: ViViT, tensor: Tensor, source_grid: tuple[int, int, int] | None
 ) -> tuple[Tensor, str] | None:
     """A table of another tubelet grid, or of a picture, which every time step then shares."""
     extra = 0 if model.cls_token is None else 1

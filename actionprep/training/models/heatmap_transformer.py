@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from actionprep.errors import UserError
 from actionprep.training.models.attention import Block, drop_path_rates, init_transformer
 from actionprep.training.models.tokens import resize_time
+
+Pool = Literal["mean", "mean-max"]
 
 
 class HeatmapTransformer(nn.Module):
@@ -48,7 +51,7 @@ class HeatmapTransformer(nn.Module):
         attention_dropout: float = 0.0,
         drop_path: float = 0.0,
         layer_norm_eps: float = 1e-5,
-        pool: Literal["mean", "mean-max"] = "mean",
+        pool: Pool = "mean",
         embed_std: float = 0.02,
     ) -> None:
         super().__init__()
@@ -56,6 +59,10 @@ class HeatmapTransformer(nn.Module):
             raise UserError(f"A token holds {patch_frames} frames, and {num_frames} frames are no multiple of that.")
         if num_joints % maps:
             raise UserError(f"{num_joints} channels are no multiple of {maps} maps a joint.")
+        if pool not in get_args(Pool):
+            raise UserError(f"Tokens are pooled by one of {', '.join(get_args(Pool))}, and pool is {pool!r}.")
+        if not 0 <= embed_std < math.inf:
+            raise UserError(f"embed_std is a standard deviation, 0 or more, and came as {embed_std!r}.")
         self.num_joints = num_joints
         self.maps = maps
         self.map_size = map_size
@@ -95,8 +102,7 @@ class HeatmapTransformer(nn.Module):
                 f"This model reads {self.num_joints} joints on maps of {self.map_size} x {self.map_size}, "
                 f"{self.patch_frames} frames a token, "
                 f"and got {joints} joints, {frames} frames, maps of {height} x {width}. Render the heatmaps at that "
-                "size, or build the model "
-                "for these."
+                "size, or build the model for these."
             )
         steps = frames // self.patch_frames
         mask = None
@@ -113,10 +119,9 @@ class HeatmapTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, mask=mask)
         x = self.norm(x)
-        if mask is None:
-            mean, most = x.mean(1), x.amax(1)
-        else:
-            seen = mask[:, 0, 0, :, None]
-            mean = (x * seen).sum(1) / seen.sum(1)
-            most = x.masked_fill(~seen, -torch.inf).amax(1)
-        return torch.cat([mean, most], 1) if self.pool == "mean-max" else mean
+        valid = None if mask is None else mask[:, 0, 0, :, None]
+        mean = x.mean(1) if valid is None else (x * valid).sum(1) / valid.sum(1)
+        if self.pool == "mean":
+            return mean
+        most = (x if valid is None else x.masked_fill(~valid, -torch.inf)).amax(1)
+        return torch.cat([mean, most], 1)

@@ -52,8 +52,7 @@ class MultiViewTransformer(nn.Module):
         if width % heads:
             raise UserError(
                 f"The transformer is num_points x num_views = {num_points} x {num_views} = {width} wide, and {heads} "
-                "heads do not divide "
-                "that. Choose a number of points that does."
+                "heads do not divide that. Choose a number of points that does."
             )
         self.num_views = num_views
         self.faithful = faithful

@@ -86,10 +86,11 @@ class PoseC3D(nn.Module):
     clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W → (B, num_classes).
 
     PoseConv3D with the kind of network that Duan et al. (CVPR 2022) tried beside SlowOnly: C3D (Tran et al., ICCV
-    2015), here without its fully connected layers and small enough for CPU training. On small data sets it learns far
-    sooner than bottlenecks do.
+    2015). Changed: strides instead of pools, batch norm, no fully connected layers but the head, which sees mean and
+    maximum; small enough for CPU training. On small data sets it learns far sooner than bottlenecks do.
 
-    widths: output channels of the 3 x 3 x 3 convolutions. The first halves the maps, all others time as well.
+    widths: output channels of the 3 x 3 x 3 convolutions, one at least. The first halves the maps, all others time as
+    well.
     """
 
     def __init__(
@@ -101,6 +102,11 @@ class PoseC3D(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        if not isinstance(widths, list | tuple) or not widths or any(type(w) is not int or w < 1 for w in widths):
+            raise UserError(
+                f"PoseC3D wants the channels of each convolution in widths, one number or more, each at least 1, as in "
+                f"[32, 64, 96, 128], and widths is {widths!r}."
+            )
         channels = (in_channels, *widths)
         self.body = nn.Sequential(
             *(_Unit(channels[i], channels[i + 1], (3, 3, 3), (1 if i == 0 else 2, 2, 2)) for i in range(len(widths)))

@@ -61,6 +61,18 @@ register(
         faults_fixed=("padded frames are masked", "temporal shift shifts time and not joints"),
     )
 )
+register(
+    ModelCard(
+        "poseconv3d-small",
+        "heatmaps",
+        axes("K17 T24 H24 W24"),
+        20,
+        None,
+        "ours, after Duan et al., CVPR 2022: four plain convolutions (C3D), for CPU training",
+        f"{_HERE}.poseconv3d:PoseC3D",
+        MappingProxyType({"dropout": 0.3}),
+    )
+)
 
 _SKELETON: dict[str, Any] = {
     "epochs": 120,
@@ -229,7 +241,7 @@ _MILD = {
 recipes.register(
     "poseconv3d-small",
     "PoseConv3D with four plain convolutions on volumes of 24 x 24 x 24, for CPU training. Joints are changed less than "
-    "for coordinates, and wider Gaussians let small maps tell neighbouring places apart less sharply. Mirror with "
+    "for coordinates, and Gaussians are wider than published, so that maps of so few pixels stay smooth. Mirror with "
     "input.flip where left and right do not matter.",
     model="poseconv3d-small",
     product="heatmaps",

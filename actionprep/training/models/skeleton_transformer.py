@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from actionprep.datasets.skeletons import Skeleton
+from actionprep.errors import UserError
 from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons, merge_persons_by_instant
 
 
@@ -55,6 +56,11 @@ class SkeletonTransformer(nn.Module):
         if score is None:
             score = (keypoints != 0).any(-1).to(keypoints.dtype)
         batch, persons, frames = keypoints.shape[:3]
+        if frames > self.positions.shape[1]:
+            raise UserError(
+                f"This model has positions for {self.positions.shape[1]} instants, and got {frames}. Give it fewer with "
+                f"input.frames, or build it for more: --set sizes.max_frames={frames}."
+            )
         tokens = self.enter(self.features(keypoints, score).flatten(0, 1)).transpose(1, 2)
         tokens = self.encoder(tokens + self.positions[:, :frames])
         if self.per_frame:

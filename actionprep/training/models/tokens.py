@@ -32,8 +32,7 @@ class Tubelets(nn.Module):
         if frames % kt or height % kh or width % kw:
             raise UserError(
                 f"A clip is cut into tubelets of {kt} frames x {kh} x {kw} pixels, and {frames} frames of {height} x "
-                f"{width} are no multiple "
-                "of that. Change the frame count or the crop size."
+                f"{width} are no multiple of that. Change the frame count or the crop size."
             )
         t, h, w = frames // kt, height // kh, width // kw
         cut = clip.reshape(batch, channels, t, kt, h, kh, w, kw)

@@ -183,7 +183,6 @@ def _grid(num_frames: int, image_size: int | tuple[int, int], tubelet: tuple[int
     if any(s % k for s, k in zip(size, tubelet, strict=True)):
         raise UserError(
             f"ViViT cuts clips into tubelets of {tubelet[0]} frames x {tubelet[1]} x {tubelet[2]}, and {size[0]} "
-            f"frames of {size[1]} x "
-            f"{size[2]} are no multiple of that. Choose another frame count, size or tubelet."
+            f"frames of {size[1]} x {size[2]} are no multiple of that. Choose another frame count, size or tubelet."
         )
     return size[0] // tubelet[0], size[1] // tubelet[1], size[2] // tubelet[2]

@@ -46,6 +46,17 @@ def test_the_small_one_sees_mean_and_maximum_of_the_tokens_of_valid_frames():
     torch.testing.assert_close(found[1], torch.cat([second.mean(0), second.max(0).values]))
 
 
+def test_unknown_pooling_is_refused():
+    with pytest.raises(UserError, match="Tokens are pooled by one of mean, mean-max, and pool is 'max'"):
+        tiny("heatmap-transformer-small", pool="max")
+
+
+@pytest.mark.parametrize("deviation", [-0.3, float("nan")])
+def test_embeddings_are_drawn_with_a_deviation_of_0_or_more(deviation: float):
+    with pytest.raises(UserError, match="embed_std is a standard deviation, 0 or more, and came as"):
+        tiny("heatmap-transformer-small", embed_std=deviation)
+
+
 @pytest.mark.parametrize("name", ["heatmap-transformer", "heatmap-transformer-small"])
 def test_a_clip_with_no_valid_frame_stays_finite(name: str):
     model, x = shaken(name)

@@ -168,6 +168,12 @@ def test_poseconv3d_wants_one_entry_a_stage():
         PoseConv3D(num_classes=2, stage_blocks=(1, 1))
 
 
+@pytest.mark.parametrize("widths", [[], [0, 4], [-1], [8, 2.5], 32, "32"])
+def test_the_small_poseconv3d_wants_channels_for_each_convolution(widths: object):
+    with pytest.raises(UserError, match=r"one number or more, each at least 1, as in .*, and widths is"):
+        tiny("poseconv3d-small", widths=widths)
+
+
 def test_the_small_poseconv3d_halves_maps_first_and_time_from_the_second_convolution_on():
     model, x = tiny("poseconv3d-small")
     shapes: list[torch.Size] = []

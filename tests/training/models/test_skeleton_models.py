@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actionprep.datasets.skeletons import skeleton
+from actionprep.errors import UserError
 from actionprep.training.models.registry import build_model
 from actionprep.training.models.skeleton_features import SkeletonFeatures
 from actionprep.training.models.skeleton_tcn import SkeletonTCN
@@ -140,3 +141,10 @@ def test_an_instant_of_the_tcn_is_labelled_by_what_is_near_it():
         change = (model(keypoints, score) - model(other, score)).abs().amax((0, 2))
     # Normalisation, which is the sample's, reaches further.
     assert float(change[:27].max()) < 0.2 * float(change[40:].max())
+
+
+def test_the_transformer_says_what_to_do_about_more_instants_than_it_has_positions_for():
+    model = SkeletonTransformer(3, "coco17", 2, max_frames=8).eval()
+    assert model(torch.randn(1, 1, 8, 17, 2)).shape == (1, 3)
+    with pytest.raises(UserError, match=r"for 8 instants, and got 9\. .* --set sizes\.max_frames=9"):
+        model(torch.randn(1, 1, 9, 17, 2))
