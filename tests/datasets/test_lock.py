@@ -65,22 +65,23 @@ def test_another_machines_lock_counts_until_its_heartbeat_is_old(tmp_path: Path)
         pass
 
 
-def _try(path: Path, results) -> None:
+def _try(path: Path, results, everybody_tried) -> None:
     try:
         with build_lock(path):
             results.put("got it")
-            time.sleep(0.5)
+            everybody_tried.wait(60)
     except UserError:
         results.put("refused")
 
 
 def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    racers = [context.Process(target=_try, args=(tmp_path / ".lock", results)) for _ in range(6)]
+    results, everybody_tried = context.Queue(), context.Event()
+    racers = [context.Process(target=_try, args=(tmp_path / ".lock", results, everybody_tried)) for _ in range(6)]
     for racer in racers:
         racer.start()
-    outcomes = [results.get(timeout=20) for _ in racers]
+    outcomes = [results.get(timeout=40) for _ in racers]
+    everybody_tried.set()
     for racer in racers:
         racer.join()
     assert outcomes.count("got it") == 1
