@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -100,7 +100,11 @@ class Settings(BaseModel):
             known = list(model.model_fields)
             last = str(problem["loc"][-1])
             return f"Unknown setting '{key}' in {where}.{nearest(last, known)} Known settings: {', '.join(known)}."
-        if problem["type"] == "missing":
+        short = problem["type"] == "missing" and isinstance(problem["loc"][-1], int)
+        if short:  # one of a fixed number of values
+            key = key.rpartition(".")[0]
+            message = f"Give {len(get_args(field.annotation)) or 'more'} values"
+        elif problem["type"] == "missing":
             return f"Missing setting '{key}' in {where}{_meaning(field)}."
         if issubclass(_settings_of(field), BaseModel) and problem["type"] == "value_error":
             return f"Wrong settings in [{key}] of {where}: {rule}."

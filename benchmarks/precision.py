@@ -2,8 +2,8 @@
 
     python -m benchmarks.precision [--device cpu] [--threads 1] [--rounds 5] [--clock wall]
 
-One model of each kind: 3D convolutions (I3D and PoseConv3D, small), a video transformer, an LSTM over tracks. All ways
-of one model have the same weights and the same clip, and take turns.
+One model of each kind: 3D convolutions (I3D and PoseConv3D, small), a video transformer, a transformer over tracks. All
+ways of one model have the same weights and the same clip, and take turns.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from benchmarks.common import Results, interleaved, speed_ratio
 
 CLASSES = 12
 MODELS: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
-    "i3d-small": ({}, (3, 16, 64, 64)),
+    "i3d-small": ({}, (3, 16, 48, 48)),
     "poseconv3d-small": ({}, (17, 24, 24, 24)),
+    "poseconv3d": ({}, (17, 48, 56, 56)),
     "timesformer": ({"num_frames": 8, "image_size": 112, "width": 192, "depth": 4, "heads": 3}, (3, 8, 112, 112)),
     "track-lstm": ({"hidden": 256, "num_views": 2, "num_points": 200}, (32, 2, 200, 2)),
 }

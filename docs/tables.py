@@ -163,6 +163,15 @@ def storage_table(_: str) -> str:
     return _table(("storage", "a frame", "of raw", "to write a frame", f"to read {settings['clip']} frames"), rows)
 
 
+def heatmap_bytes_table(_: str) -> str:
+    """What a clip takes as heatmaps and as keypoints, from benchmarks/results/heatmaps.json."""
+    found = json.loads((ROOT / "benchmarks/results/heatmaps.json").read_text(encoding="utf-8"))
+    nbytes = found["settings"]["bytes_a_clip"]
+    whole = nbytes["float32 volume"]
+    rows = [(name, f"{count / 1000:,.1f} kB", f"{count / whole:.2%}") for name, count in nbytes.items()]
+    return _table(("a clip as", "bytes", "of float32"), rows)
+
+
 def pose_figures_table(_: str) -> str:
     """How often MediaPipe finds a person, how fast, and how near to OpenPose, from benchmarks/results/poses.json."""
     found = json.loads((ROOT / "benchmarks/results/poses.json").read_text(encoding="utf-8"))
@@ -193,6 +202,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "machines": machines_table,
     "storage": storage_table,
     "skeletons": skeletons_table,
+    "heatmap-bytes": heatmap_bytes_table,
     "pose-figures": pose_figures_table,
     "precision": precision_table,
 }

@@ -44,6 +44,7 @@ class Kinds(Settings):
     share: float = option(0.5, "A share.", ge=0, lt=1)
     rate: float = option(1.0, "A rate.", gt=0, le=10)
     sizes: tuple[int, ...] = option((1,), "Sizes.", min_length=1, max_length=2)
+    grid: tuple[int, int] = option((1, 1), "A grid.")
     filter: Literal["area", "cubic"] = option("area", "How to shrink.")
     name: str = option("a", "A name.", pattern="^[a-z]+$")
     keep: bool = option(True, "Whether to keep it.")
@@ -61,6 +62,8 @@ class Kinds(Settings):
         ("sizes", [], "Give 1 value(s) or more."),
         ("sizes", [1, 2, 3], "Give 2 value(s) or fewer."),
         ("sizes", 3, "Give a list."),
+        ("grid", [3], "Give 2 values."),
+        ("grid", [3, 4, 5], "Give 2 value(s) or fewer."),
         ("sizes", [1.5], "Give a whole number."),
         ("filter", "cubik", "Give 'area' or 'cubic'. Did you mean 'cubic'?"),
         ("name", "A1", "It must have the form ^[a-z]+$."),

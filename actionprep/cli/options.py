@@ -70,8 +70,10 @@ def _option_type(annotation: Any) -> Any:
     if origin is Literal:
         return annotation if all(isinstance(one, str) for one in inner) else str
     if origin is tuple:
+        # Of all its elements one type: a list, or a fixed number of values, which the settings model counts.
         element = _option_type(inner[0])
-        return None if element is None or (len(inner) > 1 and inner[1] is not Ellipsis) else list[element]  # type: ignore[valid-type]
+        alike = all(one in (inner[0], Ellipsis) for one in inner)
+        return list[element] if element is not None and alike else None  # type: ignore[valid-type]
     if annotation is Path:
         return str
     return annotation if annotation in (int, float, str, bool) else None

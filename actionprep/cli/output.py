@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from actionprep.plain import plain
+
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
@@ -22,8 +24,8 @@ def print_error(error: Exception, *, prefix: str = "", suffix: str = "") -> None
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    json.dump(document, sys.stdout, indent=2, default=str)
+    """One JSON document on stdout; numbers that are none are null."""
+    json.dump(plain(document), sys.stdout, indent=2, default=str, allow_nan=False)
     sys.stdout.write("\n")
 
 
@@ -168,6 +170,5 @@ def duration_text(seconds: float) -> str:
 
 
 def _numeric(cell: str) -> bool:
-    return (
-        not cell or cell.replace(",", "").replace(" %", "").replace("%", "").lstrip("-").replace(".", "", 1).isdigit()
-    )
+    digits = cell.replace(",", "").replace(" %", "").replace("%", "").lstrip("-").replace(".", "", 1)
+    return cell in ("", "–") or digits.isdigit()

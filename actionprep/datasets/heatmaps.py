@@ -87,8 +87,7 @@ def limb_heatmaps(
     """Render limbs as volumes, one channel a limb: (B, L, T, H, W), or (B, M, L, T, H, W) with separate persons.
 
     limbs: (joint, joint) pairs, or a layout whose limbs are taken. All else as in `joint_heatmaps`. The published
-           window of a
-    limb is the box around it widened by `truncate` sigmas.
+    window of a limb is the box around it widened by `truncate` sigmas.
     """
     xy, score = _checked(xy, score, size, sigma, truncate, dtype)
     pairs = skeleton(limbs).limbs if isinstance(limbs, str | Skeleton) else tuple(limbs)

@@ -1,15 +1,19 @@
 """Read pickles of strangers: numpy arrays, plain containers, numbers and strings come out; nothing in them ever runs.
 
 Python's own unpickler calls whatever a file names. This one knows the few functions that numpy's arrays and scalars are
-made of, replaces them by its own, and refuses everything else. Array data is checked against its declared shape.
+made of, replaces them by its own, and refuses everything else. Array data is checked against its declared shape, and
+may stay in the file until it is wanted.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +25,8 @@ from actionprep.errors import InputProblem, UserError
 
 _KINDS = "biufcSU"
 _DEPTH = 64
+# Data of at least so many bytes stays in the file where arrays are to be read later.
+_LARGE = 512
 # What a damaged pickle can make the machine stumble over.
 _DAMAGE = (
     pickle.UnpicklingError,
@@ -36,11 +42,74 @@ _DAMAGE = (
 )
 
 
-def load_pickle(path: str | Path) -> Any:
+@dataclass(frozen=True)
+class _InFile:
+    """Bytes or text of a pickle, by their place in it."""
+
+    path: Path
+    at: int
+    length: int
+    kind: str  # bytes, bytearray, string (of Python 2), text, or encoded: bytes that are written as text
+
+    def load(self) -> Any:
+        """The value itself."""
+        raw = self._raw()
+        if self.kind == "text":
+            return raw.decode("utf-8", "surrogatepass")
+        if self.kind == "string":
+            return raw.decode("latin-1")
+        return bytearray(raw) if self.kind == "bytearray" else self.data()
+
+    def data(self) -> bytes:
+        """The bytes of an array."""
+        raw = self._raw()
+        return raw.decode("utf-8").encode("latin-1") if self.kind in ("text", "encoded") else raw
+
+    def _raw(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.at)
+            raw = file.read(self.length)
+        if len(raw) != self.length:
+            raise InputProblem(f"{self.path} has become shorter since it was opened.")
+        return raw
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array that is still in its pickle: `read` gives it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    _order: str
+    _data: _InFile
+
+    def read(self) -> NDArray[Any]:
+        """The array, read-only; InputProblem where its bytes do not fill its shape."""
+        path = self._data.path
+        try:
+            return _filled(self._data.data(), self.dtype, self.shape, self._order)
+        except (InputProblem, UnicodeError) as problem:
+            what = problem.reason if isinstance(problem, InputProblem) else f"an array of damaged bytes ({problem})"
+            raise InputProblem(f"{path} holds {what}, which is not read.") from None
+
+
+def in_memory(value: Any) -> Any:
+    """A value of `load_pickle` with every `StoredArray` in it read."""
+    if isinstance(value, StoredArray):
+        return value.read()
+    if isinstance(value, dict):
+        return {key: in_memory(part) for key, part in value.items()}
+    return type(value)(in_memory(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+def load_pickle(path: str | Path, *, later: bool = False) -> Any:
     """What a pickle file holds, as numpy arrays, dicts, lists, tuples, sets, numbers, strings, bytes and None.
 
     Half-precision arrays stay half precision, value for value; arrays are read-only. Pickles of Python 2 are read with
     latin-1 strings, as numpy needs.
+
+    later: leave large arrays in the file; each is a `StoredArray`, to be read when it is wanted, so that a data set of
+    gigabytes takes the memory of its names.
 
     Raises UserError when there is no such file; InputProblem when the file names anything else (the name is in the
     message), is cut short, or declares arrays that its bytes do not fill.
@@ -49,7 +118,8 @@ def load_pickle(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"No pickle file at {path}.")
     with path.open("rb") as file:
-        reader = _Unpickler(_Bounded(file, path.stat().st_size), str(path))
+        bounded = _Bounded(file, path.stat().st_size)
+        reader = _LaterUnpickler(bounded, path) if later else _Unpickler(bounded, path)
         try:
             return _finished(reader.load(), str(path), {}, 0)
         except InputProblem:
@@ -76,7 +146,11 @@ class _Bounded:
         return int(self._file.readinto(buffer))
 
     def readline(self) -> bytes:
-        return self._file.readline(1 << 20)
+        # Of protocol 0 a whole array is one line.
+        return self._file.readline()
+
+    def tell(self) -> int:
+        return self._file.tell()
 
     def _check(self, count: int) -> None:
         left = self._size - self._file.tell()
@@ -114,7 +188,7 @@ class _Array:
     """Stands in for a numpy array while a pickle is read."""
 
     def __init__(self) -> None:
-        self.array: NDArray[Any] | None = None
+        self.array: NDArray[Any] | StoredArray | None = None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         shape, dtype, fortran, data = state[-4:]
@@ -122,20 +196,33 @@ class _Array:
             raise InputProblem("an array without a data type")
         if isinstance(data, str):
             data = data.encode("latin-1")
-        if not isinstance(data, bytes | bytearray):
+        if not isinstance(data, bytes | bytearray | _InFile):
             raise InputProblem("an array of Python objects")
         self.array = _array(data, dtype, shape, "F" if fortran else "C")
 
 
-def _array(data: Any, dtype: _Dtype, shape: Any, order: str) -> NDArray[Any]:
+def _array(data: Any, dtype: _Dtype, shape: Any, order: str) -> NDArray[Any] | StoredArray:
     if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape) or len(shape) > 16:
         raise InputProblem(f"an array of shape {shape!r}")
-    if math.prod(shape) * dtype.dtype.itemsize != len(data):
-        raise InputProblem(f"an array of shape {shape} of {dtype.dtype} with {len(data)} bytes of data")
-    if dtype.dtype.itemsize == 0:
-        raise InputProblem("an array of empty strings")
+    if not isinstance(data, _InFile):
+        return _filled(data, dtype.dtype, shape, order)
+    if data.kind in ("bytes", "bytearray", "string"):
+        # Of the others the bytes are known when they are read.
+        _check_size(data.length, dtype.dtype, shape)
+    return StoredArray(shape, dtype.dtype, order, data)
+
+
+def _filled(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any]:
+    _check_size(len(data), dtype, shape)
     # On the bytes of the file themselves, and therefore read-only: data sets of gigabytes are not held twice.
-    return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _check_size(size: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    if math.prod(shape) * dtype.itemsize != size:
+        raise InputProblem(f"an array of shape {shape} of {dtype} with {size} bytes of data")
+    if dtype.itemsize == 0:
+        raise InputProblem("an array of empty strings")
 
 
 def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
@@ -144,23 +231,27 @@ def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
     return _Array()
 
 
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any] | StoredArray:
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray | _InFile):
         raise InputProblem("an array whose data is not in the file")
-    return _array(bytes(data), dtype, shape, order)
+    return _array(data if isinstance(data, _InFile) else bytes(data), dtype, shape, order)
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:
     if not isinstance(dtype, _Dtype):
         raise InputProblem("a scalar without a data type")
+    data = data.data() if isinstance(data, _InFile) else data
     data = data.encode("latin-1") if isinstance(data, str) else data
-    return _array(data, dtype, (), "C")[()]
+    return _filled(data, dtype.dtype, (), "C")[()]
 
 
-def _encode(text: Any, codec: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
+def _encode(text: Any, codec: Any = "latin1") -> bytes | _InFile:
+    stored = isinstance(text, _InFile) and text.kind == "text"
+    if not (stored or isinstance(text, str)) or codec not in ("latin1", "latin-1"):
         raise InputProblem(f"text in the codec {codec!r}")
-    return text.encode("latin-1")
+    if isinstance(text, _InFile):
+        return _InFile(text.path, text.at, text.length, "encoded")
+    return bytes(text.encode("latin-1"))
 
 
 def _ordered(items: Any = ()) -> dict[Any, Any]:
@@ -192,9 +283,9 @@ class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
 
-    def __init__(self, file: _Bounded, where: str) -> None:
+    def __init__(self, file: _Bounded, path: Path) -> None:
         super().__init__(file, encoding="latin1")
-        self._where = where
+        self._source, self._path, self._where = file, path, str(path)
 
     def find_class(self, module: str, name: str) -> Any:
         found = _KNOWN.get((module, name))
@@ -235,10 +326,54 @@ class _Unpickler(pickle._Unpickler):
         dispatch[_code[0]] = _refuse
 
 
+class _LaterUnpickler(_Unpickler):
+    """Puts the place of large data where the data would be."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+    # What Python's class makes when it begins to load.
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    _unframer: Any
+
+    def _load_sized(self, size: str, kind: str) -> None:
+        length = struct.unpack(size, self.read(struct.calcsize(size)))[0]
+        if length < 0:
+            raise pickle.UnpicklingError("data of a negative length")
+        # What is in a frame was read from the file before.
+        frame = self._unframer.current_frame
+        waiting = frame.getbuffer().nbytes - frame.tell() if frame else 0
+        place = _InFile(self._path, self._source.tell() - waiting, length, kind)
+        data = self.read(length)
+        if len(data) != length:
+            raise EOFError(f"{length} bytes declared, {len(data)} left")
+        if length >= _LARGE:
+            self.append(place)
+        elif kind == "text":
+            self.append(data.decode("utf-8", "surrogatepass"))
+        elif kind == "string":
+            self.append(data.decode("latin-1"))
+        else:
+            self.append(bytearray(data) if kind == "bytearray" else data)
+
+    for _code, _size, _kind in (
+        (pickle.BINBYTES, "<I", "bytes"),
+        (pickle.BINBYTES8, "<Q", "bytes"),
+        (pickle.BYTEARRAY8, "<Q", "bytearray"),
+        (pickle.BINSTRING, "<i", "string"),
+        (pickle.BINUNICODE, "<I", "text"),
+        (pickle.BINUNICODE8, "<Q", "text"),
+    ):
+        dispatch[_code[0]] = partial(_load_sized, size=_size, kind=_kind)
+
+
 def _finished(value: Any, where: str, done: dict[int, Any], depth: int) -> Any:
     """The loaded value with stand-ins replaced by their arrays; shared parts stay shared."""
     if isinstance(value, str | int | float | bytes | bool | complex | np.generic | np.ndarray) or value is None:
         return value
+    if isinstance(value, StoredArray):
+        return value
+    if isinstance(value, _InFile):
+        return value.load()
     if depth > _DEPTH:
         raise InputProblem(f"{where} is nested more than {_DEPTH} levels deep, which no data set is.")
     if id(value) in done:
@@ -263,7 +398,9 @@ def _finished(value: Any, where: str, done: dict[int, Any], depth: int) -> Any:
         return value
     elif isinstance(value, tuple):
         result = tuple(_finished(part, where, done, depth + 1) for part in value)
-    elif isinstance(value, set | frozenset | bytearray):
+    elif isinstance(value, set | frozenset):
+        result = {part.load() if isinstance(part, _InFile) else part for part in value}
+    elif isinstance(value, bytearray):
         result = value
     elif isinstance(value, _Dtype):
         result = value.dtype

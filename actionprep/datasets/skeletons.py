@@ -6,6 +6,7 @@ A layout is a TOML file (`layouts/*.toml`, or one of your own): joints, limbs, s
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -248,15 +249,26 @@ def load_layout(path: str | Path) -> Skeleton:
 
 def match_layout(joints: Iterable[str]) -> Skeleton | None:
     """The built-in layout that has these joint names in this order, or None."""
-    wanted = [_SYNONYMS.get(_normal(joint), _normal(joint)) for joint in joints]
+    wanted = [_common_name(joint) for joint in joints]
     for layout in _built_in().values():
-        if [_SYNONYMS.get(joint, joint) for joint in layout.joints] == wanted:
+        if [_common_name(joint) for joint in layout.joints] == wanted:
             return layout
     return None
 
 
 # Other names of the same joint of the same layout, as annotation files have them.
 _SYNONYMS = {"head_bottom": "neck", "root": "hip_center", "mid_hip": "hip_center", "head": "face"}
+# MMPose writes left_forefinger1 and left_middle_finger1 where others write left_index_1 and left_middle_1.
+_FINGER = re.compile(r"(left|right)_(thumb|forefinger|index|middle|ring|pinky)(?:_finger)?_?([1-4])")
+
+
+def _common_name(joint: str) -> str:
+    name = _normal(joint)
+    finger = _FINGER.fullmatch(name)
+    if finger is not None:
+        side, which, number = finger.groups()
+        return f"{side}_{'index' if which == 'forefinger' else which}_{number}"
+    return _SYNONYMS.get(name, name)
 
 
 def convert(

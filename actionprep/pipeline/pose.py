@@ -66,7 +66,10 @@ class _EstimatorSettings(StageSettings):
         "{view} in it.",
     )
     format: str = option("auto", "For import: format of the files (see 'actionprep formats'); auto looks into them.")
-    file_skeleton: str = option("", "For import: layout of the files' joints, where they do not say.")
+    file_skeleton: str = option(
+        "",
+        "Layout of the joints, a name or a TOML file: for import, of files that do not say; for mmpose, of its model.",
+    )
     coordinates: str = option("", "For import of ntu: world, color or depth; of jhmdb: image or world.")
     first_number: int | None = option(
         None,

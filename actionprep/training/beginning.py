@@ -15,7 +15,7 @@ from actionprep.training.make_task import fresh_model
 from actionprep.training.parts import Parts, SplitChoice, choose_parts
 from actionprep.training.plan import Plan, as_recipe_wants
 from actionprep.training.recipes import Recipe, differences, find_recipe
-from actionprep.training.run import FACTS, RECIPE, SPLIT, START, Run, input_digest, write_text
+from actionprep.training.run import FACTS, RECIPE, SPLIT, START, Run, input_digest, place_from, write_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,10 @@ def prepare_folder(
     if weights is not None:
         # Every phase, and a resumed run, begins from these: the published file is not needed again.
         _save_start(run, fresh_model(plan.recipe, plan.card(plan.make_reader(), "validate"), weights))
-    run.change(**plan.facts(), published_weights=weights is not None)
+    facts = plan.facts()
+    if plan.store.path is not None:
+        facts["store_from_here"] = place_from(run.folder, plan.store.path)
+    run.change(**facts, published_weights=weights is not None)
 
 
 def plan_of_run(run: Run, store: Store) -> Plan:

@@ -197,9 +197,17 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     except RuntimeError as error:
         raise UserError(
             f"The weights in {path} are not those of the model that it names, {card['recipe']['recipe']['model']}: "
-            f"{error}"
+            f"{_first_of(str(error))}.\nThe model may be another one in the actionprep that trained them (run.json beside "
+            "them names its version): use that one, or train anew."
         ) from None
     return Checkpoint(path, card, model.to(device).eval())
+
+
+def _first_of(differences: str, most: int = 3) -> str:
+    """PyTorch's list of differences, of which there may be one for every weight, in a sentence."""
+    lines = [line.strip().rstrip(".") for line in differences.splitlines()[1:]]
+    more = f"; and {len(lines) - most} more" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more
 
 
 _CARD: dict[str, type] = {

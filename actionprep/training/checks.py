@@ -246,7 +246,7 @@ def _task(
     from actionprep.training.devices import torch_device
     from actionprep.training.fit import first_task
 
-    task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights)
+    task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights, device=device)
     task.to(torch_device(device))
     task.train_loader.dataset.reader.to(torch_device(device))
     return task, task.recipe

@@ -227,7 +227,7 @@ def _apart(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
 def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int) -> Compared:
     repeated = _repeated(group)
     tested = [_tested(runs, split) for _, split, runs in repeated]
-    accuracy, macro_f1 = intervals(tested, repeats=repeats)
+    accuracy, macro_f1, precision = intervals(tested, repeats=repeats)
     return Compared(
         name=name,
         recipe=group[0].recipe,
@@ -238,6 +238,7 @@ def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int)
         snippets=len(set().union(*(one.test_rows for one in group if one.seed == repeated[0][0]))),
         accuracy=accuracy,
         macro_f1=macro_f1,
+        map=precision,
         train_seconds=float(np.mean([entry.train_seconds for entry in group])),
         cost=cost,
     )
@@ -268,7 +269,11 @@ def _tested(runs: Sequence[Run], split: str | None) -> SeedAnswers:
         return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
 
     return SeedAnswers(
-        joined("actuals"), joined("predictions"), np.concatenate([one["recording"] for one in arrays]), several, split
+        joined("actuals"),
+        joined("predictions"),
+        np.concatenate([one["recording"] for one in arrays]),
+        np.concatenate([one["probabilities"] for one in arrays]),
+        split,
     )
 
 
@@ -279,7 +284,7 @@ def _cost(run: Run, *, device: str, seconds: float) -> Cost:
     from actionprep.training.devices import torch_device
 
     facts = run.facts
-    store = Store(facts["store"])
+    store = Store(run.store)
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
     rows = np.array(facts["split"]["rows"]["test"], np.int64)
     dataset = SnippetDataset(

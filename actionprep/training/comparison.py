@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.plain import plain
 from actionprep.training.cost import Cost
 from actionprep.training.metrics import Interval
-from actionprep.training.run import plain, write_text
+from actionprep.training.run import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 class Compared:
     """One row: the runs of one recipe with the same settings, or fusions of such runs.
 
-    accuracy, macro_f1: of one run with the interval of its test; of several seeds their mean, with an interval over
-        both seeds and recordings drawn anew. Folds of one seed are one test over all their snippets; of several stored
-        splits it is the mean over them.
+    accuracy, macro_f1, map (mean average precision): of one run with the interval of its test; of several seeds their
+        mean, with an interval over both seeds and recordings drawn anew. Folds of one seed are one test over all their
+        snippets; of several stored splits it is the mean over them.
     snippets:      test snippets, each counted once.
     train_seconds: of one run, the mean. cost: None where it was not measured.
     """
@@ -40,12 +41,13 @@ class Compared:
     snippets: int
     accuracy: Interval
     macro_f1: Interval
+    map: Interval
     train_seconds: float
     cost: Cost | None
 
 
 IMPORTANCE = (
-    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s"
+    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s", "mAP %"
 )  # fmt: skip
 """Columns of `Comparison.cells`, those first that a narrow terminal shows."""
 
@@ -84,6 +86,7 @@ class Comparison:
                 row.name,
                 _with_bounds(row.accuracy),
                 _with_bounds(row.macro_f1),
+                _with_bounds(row.map),
                 "" if row.cost is None else f"{row.cost.parameters / 1e6:.2f} M",
                 "" if row.cost is None else f"{row.cost.flops / 1e9:.2f}",
                 _minutes(row.train_seconds),
@@ -94,9 +97,12 @@ class Comparison:
             for row in self.rows
         ]
         return (
-            ["recipe", "accuracy %", "macro F1 %", "parameters", "GFLOPs", "training", "latency", "clips/s", "runs"],
+            [
+                "recipe", "accuracy %", "macro F1 %", "mAP %", "parameters", "GFLOPs", "training", "latency", "clips/s",
+                "runs",
+            ],
             rows,
-        )
+        )  # fmt: skip
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write compare.csv, compare.md, compare.json and compare.png into a folder; returns their paths."""
@@ -154,7 +160,7 @@ class Comparison:
 def _flat(row: Compared) -> Mapping[str, Any]:
     """Plain cells for csv."""
     found: dict[str, Any] = {"name": row.name, "recipe": row.recipe}
-    for name in ("accuracy", "macro_f1"):
+    for name in ("accuracy", "macro_f1", "map"):
         one: Interval = getattr(row, name)
         found |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     found |= {

@@ -24,8 +24,15 @@ def figures_of(scores: Scores, table: SnippetTable, *, repeats: int) -> dict[str
     predicted = predicted_of(scores.probabilities, several=is_multi_label(table))
     groups = table.recording[rows]
     num_classes = len(table.labels)
+    figures = metrics.summary(actual, predicted, scores.probabilities)
 
     def interval(name: str) -> dict[str, float]:
+        if name == "map":
+            weights = metrics.bootstrap_weights(len(rows), groups=groups, repeats=repeats)
+            of_draws = [metrics.mean_average_precision(actual, scores.probabilities, one) for one in weights]
+            drawn = metrics.interval_of(figures[name], np.concatenate(of_draws).tolist())
+            return metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=False).as_json()
+
         def figure(at: np.ndarray) -> float:
             if name in ("accuracy", "exact_match"):
                 return metrics.accuracy(actual[at], predicted[at])
@@ -37,7 +44,6 @@ def figures_of(scores: Scores, table: SnippetTable, *, repeats: int) -> dict[str
         is_share = name in ("accuracy", "exact_match", "top5")
         return metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=is_share).as_json()
 
-    figures = metrics.summary(actual, predicted, scores.probabilities)
     each = metrics.per_class(actual, predicted, scores.probabilities)
     found: dict[str, Any] = {
         "num_samples": len(rows),
@@ -120,4 +126,4 @@ def add_calibration(
     return probabilities
 
 
-_WITH_INTERVAL = ("accuracy", "exact_match", "top5", "macro_f1", "micro_f1", "weighted_f1", "samples_f1")
+_WITH_INTERVAL = ("accuracy", "exact_match", "top5", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "map")

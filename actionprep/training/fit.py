@@ -12,7 +12,7 @@ from actionprep.training.beginning import check_same, plan_of_run, prepare_folde
 from actionprep.training.make_task import check_model, make_task
 from actionprep.training.parts import Parts, SplitChoice
 from actionprep.training.phase import TrainerOptions, train_phase
-from actionprep.training.plan import Plan, resolve_recipe
+from actionprep.training.plan import Plan, in_precision, resolve_recipe
 from actionprep.training.processes import is_first_process, shared_folder, wait_for_run
 from actionprep.training.progress import EpochReport, Told, silent
 from actionprep.training.recipes import Recipe
@@ -75,7 +75,7 @@ def fit(
         _train(run, plan, options, on_epoch=on_epoch)
         _tell_validation(run, tell)
         return run
-    chosen = resolve_recipe(store, recipe, tell)
+    chosen = in_precision(resolve_recipe(store, recipe, tell), device)
     plan = Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     for sentence in plan.sentences:
         tell(sentence)
@@ -126,10 +126,12 @@ def first_task(
     split: SplitChoice | SplitAssignment | Parts = SplitChoice(),
     views: Sequence[str | int] | None = None,
     weights: Callable[[nn.Module], object] | None = None,
+    device: str = "auto",
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
-    plan = Plan.make(store, resolve_recipe(store, recipe, silent), snippets=snippets, split=split, views=views)
+    chosen = in_precision(resolve_recipe(store, recipe, silent), device)
+    plan = Plan.make(store, chosen, snippets=snippets, split=split, views=views)
     task = make_task(plan, plan.make_reader(), plan.phases[0])
     if weights is not None:
         weights(task.model)

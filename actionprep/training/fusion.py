@@ -12,7 +12,7 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training.run import FACTS, FUSION, Run, now
+from actionprep.training.run import FACTS, FUSION, Run, now, place_from, placed
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
@@ -63,15 +63,24 @@ def fuse(
     mean = np.einsum("r,rsc->sc", shares, np.stack([one["probabilities"].astype(np.float64) for one in arrays]))
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
     tested = _kept(Path(folder), table, rows, mean)
+    target = Run(Path(folder))
     tested["alone"] = [
-        {"run": str(run.folder), "weight": float(share), "accuracy": run_tested(run)["figures"]["accuracy"]}
+        {
+            "run": place_from(target.folder, run.folder),
+            "weight": float(share),
+            "accuracy": run_tested(run)["figures"]["accuracy"],
+        }
         for run, share in zip(opened, shares, strict=True)
     ]
-    target = Run(Path(folder))
     target.write_json("test.json", tested)
     target.write_json(
         FUSION,
-        {"runs": [str(run.folder.resolve()) for run in opened], "weights": shares.tolist(), "why": why, "when": now()},
+        {
+            "runs": [place_from(target.folder, run.folder) for run in opened],
+            "weights": shares.tolist(),
+            "why": why,
+            "when": now(),
+        },
     )
     write_report(target)
     return Fused(Path(folder), tuple(run.folder for run in opened), tuple(shares.tolist()), tested)
@@ -117,7 +126,8 @@ def fuse_folds(
             }
         )
         arrays.append(saved_arrays(Run(made.folder)))
-    document = {"folds": rows, "summary": over_folds(arrays, rows), "runs": [str(one) for one in folders]}
+    named = [place_from(Path(folder), Path(one)) for one in folders]
+    document = {"folds": rows, "summary": over_folds(arrays, rows), "runs": named}
     outer = Run(Path(folder))
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", document)
@@ -163,7 +173,7 @@ def read_fusion(folder: str | Path) -> tuple[tuple[Path, ...], np.ndarray] | Non
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Path(one) for one in found["runs"]), np.array(found["weights"], np.float64)
+        return tuple(placed(Path(folder), one) for one in found["runs"]), np.array(found["weights"], np.float64)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
 
@@ -202,7 +212,7 @@ def _common_table(runs: Sequence[Run]) -> SnippetTable:
     if len(runs) < 2:
         raise UserError("A fusion takes two runs or more: actiontrain fuse RUN RUN …")
     first, facts = runs[0], [run.facts for run in runs]
-    stores = [Store(one["store"]) for one in facts]
+    stores = [Store(run.store) for run in runs]
     digests = [store.item("snippets", one["snippets"]).digest for store, one in zip(stores, facts, strict=True)]
     for run, one, digest in zip(runs[1:], facts[1:], digests[1:], strict=True):
         if one["labels"] != facts[0]["labels"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,35 @@ def average_precision(actual: np.ndarray, score: np.ndarray) -> float:
     hits = hits[last_of_score]
     precision = hits / (last_of_score + 1)
     return float(np.sum(precision * np.diff(hits, prepend=0)) / num_positives)
+
+
+def mean_average_precision(actual: np.ndarray, probabilities: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mean average precision (R) of the classes that occur, under R weights (R, S) of the samples; nan where none does.
+
+    actual (S) codes or (S, C) zeros and ones, probabilities (S, C). A whole weight counts a sample so many times, as a
+    resampled test set does.
+    """
+    if actual.ndim == 1:
+        actual = one_hot(actual, probabilities.shape[1])
+    repeats, num_samples = weight.shape
+    total, there = np.zeros(repeats), np.zeros(repeats, np.int64)
+    if not num_samples:
+        return np.full(repeats, np.nan)
+    for code in range(probabilities.shape[1]):
+        is_one, score = actual[:, code].astype(bool), probabilities[:, code]
+        if not is_one.any():
+            continue
+        order = np.argsort(-score, kind="stable")
+        last_of_score = np.append(np.flatnonzero(np.diff(score[order])), num_samples - 1)
+        ordered = weight[:, order].astype(np.float64)
+        said = np.cumsum(ordered, axis=1)[:, last_of_score]
+        hits = np.cumsum(ordered * is_one[order], axis=1)[:, last_of_score]
+        precision = np.divide(hits, said, out=np.zeros_like(hits), where=said > 0)
+        area = precision * np.diff(hits, axis=1, prepend=0)
+        positives = hits[:, -1]
+        total += np.divide(area.sum(axis=1), positives, out=np.zeros(repeats), where=positives > 0)
+        there += positives > 0
+    return np.asarray(_ratio(total, there))
 
 
 def accuracy(actual: np.ndarray, predicted: np.ndarray) -> float:
@@ -196,6 +225,20 @@ def bootstrap(
         draws = rng.integers(0, len(members), (repeats, len(members)))
         found = [figure(np.concatenate([members[one] for one in draw])) for draw in draws]
     return interval_of(value, found, level=level)
+
+
+def bootstrap_weights(
+    num_samples: int, *, groups: np.ndarray, repeats: int = 1000, seed: int = 0, at_a_time: int = 100
+) -> Iterator[np.ndarray]:
+    """How often each sample is in the test sets that `bootstrap` draws of these groups: (at most at_a_time, S) each."""
+    rng = np.random.default_rng(seed)
+    _, code = np.unique(groups, return_inverse=True)
+    num_groups = int(code.max()) + 1 if num_samples else 0
+    draws = rng.integers(0, max(num_groups, 1), (repeats, num_groups))
+    for first in range(0, repeats, at_a_time):
+        part = draws[first : first + at_a_time]
+        times = np.stack([np.bincount(draw, minlength=num_groups) for draw in part])
+        yield times[:, code]
 
 
 def interval_of(value: float, resampled: Sequence[float], *, level: float = 0.95) -> Interval:

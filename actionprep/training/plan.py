@@ -158,6 +158,14 @@ def resolve_recipe(store: Store, recipe: Recipe | str, tell: Told) -> Recipe:
     return find_recipe(recipe)
 
 
+def in_precision(recipe: Recipe, device: str) -> Recipe:
+    """The recipe with the number format that suits the device, where it leaves that open."""
+    from actionprep.training.devices import torch_device
+    from actionprep.training.precision import with_precision
+
+    return with_precision(recipe, torch_device(device)) if recipe.precision == "auto" else recipe
+
+
 def as_recipe_wants(split: SplitChoice, recipe: Recipe) -> SplitChoice:
     """The same choice with val carved out by recording, where the recipe asks for that."""
     return replace(split, val_by="recording") if recipe.val_by == "recording" else split

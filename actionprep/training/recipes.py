@@ -97,9 +97,15 @@ class Recipe(Settings):
     batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
     accumulate: int = option(1, "Batches whose gradients are added up for one step.", ge=1)
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = option("32-true", "Number format of the computation.")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = option(
+        "32-true",
+        "Number format of the computation; auto: bf16-mixed where the device has instructions for it, else 32-true.",
+    )
     compile: bool = option(False, "Compile the model (torch.compile); takes a minute and a C++ compiler.")
-    channels_last: bool = option(False, "Keep the weights of convolutions channels last, as GPUs and bf16 like them.")
+    channels_last: bool = option(
+        False,
+        "Keep the weights of convolutions channels last, as GPUs and bf16 like them; with precision auto only beside bf16.",
+    )
     ema: float | None = option(
         None, "Decay of the running mean of the weights that tests use; not set: none.", gt=0, lt=1
     )
@@ -252,7 +258,9 @@ class TrainSettings(Settings):
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     threads: int | None = option(None, "CPU threads of the computation; not set: PyTorch's choice.", ge=1)
     wandb: bool = option(False, "Log to Weights & Biases too.")
-    changes: dict[str, Any] = option({}, 'Settings of the recipe to change: { epochs = 30, "input.rotation" = 0.3 }.')
+    changes: dict[str, Any] = option(
+        {}, 'Settings of recipes to change, of each those that it has: { epochs = 30, "input.rotation" = 0.3 }.'
+    )
 
 
 RECIPES: dict[str, dict[str, Any]] = {}
@@ -328,7 +336,9 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
 
 
 def differences(begun: Recipe, asked: Recipe) -> list[str]:
-    """The settings in which two recipes differ, as "epochs is 4, not 8"."""
+    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none."""
+    if asked.precision == "auto":
+        asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
     mine, other = begun.to_tables(), asked.to_tables()
     found = []
     for table, values in mine.items():
@@ -342,6 +352,30 @@ def differences(begun: Recipe, asked: Recipe) -> list[str]:
 
 def _said(value: Any) -> str:
     return "not set" if value is None else str(value)
+
+
+def suited(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Those of a study's changes that a recipe can have, and the names of the others.
+
+    One table of changes serves all recipes of a study: settings that only other inputs or other models have are left out.
+    What none has stays, to be refused.
+    """
+    from actionprep.training.inputs.base import products
+    from actionprep.training.models.registry import MODELS, model_settings
+
+    kept, others = {}, []
+    for name, value in changes.items():
+        table, _, key = name.rpartition(".")
+        elsewhere = False
+        if table == "input" and key not in type(recipe.input).model_fields:
+            elsewhere = any(key in find_input(one).Settings.model_fields for one in products())
+        elif table == "sizes" and key not in model_settings(recipe.model):
+            elsewhere = any(key in model_settings(one) for one in MODELS)
+        if elsewhere:
+            others.append(name)
+        else:
+            kept[name] = value
+    return kept, others
 
 
 def _with_typed_input(values: Mapping[str, Any]) -> dict[str, Any]:

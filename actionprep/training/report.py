@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.training.run import FUSION, Run, write_text
+from actionprep.training.run import FUSION, Run, placed, write_text
 
 _COLORS = ("#2f6fdb", "#d9622b", "#2a9d63", "#8a55c9")
 
@@ -37,7 +37,7 @@ def report_html(run: Run) -> str:
 def _fusion_html(run: Run) -> str:
     """The page of a fusion: what it gave, its runs with their weights, the split that they share."""
     fusion = json.loads((run.folder / FUSION).read_text(encoding="utf-8"))
-    runs = [Run(Path(one)) for one in fusion["runs"]]
+    runs = [Run(placed(run.folder, one)) for one in fusion["runs"]]
     facts, tested = runs[0].facts, run.tested
     assert tested is not None
     rows = [
@@ -99,7 +99,7 @@ def _tested_cards(tested: Mapping[str, Any]) -> list[str]:
             strong=True,
         ),
         _card("macro F1", _percent(figures["macro_f1"]), _between(intervals["macro_f1"])),
-        _card("mean average precision", _percent(figures["map"]), ""),
+        _card("mean average precision", _percent(figures["map"]), _between(intervals.get("map"))),
     ]
     if "top5" in figures:
         cards.append(_card("top 5", _percent(figures["top5"]), _between(intervals["top5"])))
@@ -449,7 +449,7 @@ section p {{ margin: 0 0 12px; color: var(--soft); }}
 .card.strong {{ background: var(--accent); border-color: var(--accent); color: #fff; }}
 .card.strong i {{ color: rgba(255, 255, 255, 0.85); }}
 .charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 20px; }}
-figure {{ margin: 0; }}
+figure {{ margin: 0; max-width: 560px; }}
 figcaption {{ font-weight: 600; }}
 figcaption small {{ margin-left: 8px; color: var(--soft); font-weight: 400; }}
 figure p {{ display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0; font-size: 13px; }}

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actionprep.datasets.natural_order import natural_key
 from actionprep.training import metrics
 from actionprep.training.metrics import Interval
+
+_DRAWS = 100
+"""Resampled tests whose precision is counted at once, so that large tests fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,14 @@ class SeedAnswers:
     actual: np.ndarray
     predicted: np.ndarray
     recording: np.ndarray
-    several: bool
+    probabilities: np.ndarray
     split: str | None = None
 
-    def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Accuracy (R) and macro F1 (R) under R weights (R, S) of the snippets; nan where none has any."""
+    def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Accuracy, macro F1 and mean average precision (R) under R weights (R, S) of the snippets.
+
+        nan where no snippet has any weight.
+        """
         right = (self.actual == self.predicted).all(axis=1)
         total = weight.sum(axis=1)
         accuracy = np.divide(weight @ right, total, out=np.full(len(weight), np.nan), where=total > 0)
@@ -31,33 +38,46 @@ class SeedAnswers:
         f1 = np.divide(2 * hits, both, out=np.full(hits.shape, np.nan), where=both > 0)
         there = (~np.isnan(f1)).sum(axis=1)
         macro = np.divide(np.nansum(f1, axis=1), there, out=np.full(len(weight), np.nan), where=there > 0)
-        return accuracy, macro
+        precision = np.concatenate(
+            [
+                metrics.mean_average_precision(self.actual, self.probabilities, weight[first : first + _DRAWS])
+                for first in range(0, len(weight), _DRAWS)
+            ]
+        )
+        return accuracy, macro, precision
 
 
-def intervals(tested: Sequence[SeedAnswers], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval]:
-    """Accuracy and macro F1: the mean over splits of that over seeds, with 95 % of draws of seeds and recordings.
+def intervals(tested: Sequence[SeedAnswers], *, repeats: int, seed: int = 0) -> tuple[Interval, Interval, Interval]:
+    """Accuracy, macro F1 and mean average precision, with 95 % of draws of seeds and recordings.
+
+    Each is the mean over splits of the mean over seeds.
 
     A recording is drawn for all seeds and splits alike, since several are tested on the same ones. Splits are not drawn:
     they are those of the data set.
     """
-    rng = np.random.default_rng(seed)
-    names = np.unique(np.concatenate([one.recording for one in tested]))
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repeats)
+    rng = np.random.default_rng([seed, 1])
+    # In the order of the tables of snippets, so that one run has the interval of its test.
+    names = sorted(
+        set(np.concatenate([one.recording for one in tested]).tolist()), key=lambda one: natural_key(str(one))
+    )
+    place = {name: at for at, name in enumerate(names)}
+    groups = np.arange(len(names))
+    drawn = np.concatenate(list(metrics.bootstrap_weights(len(names), groups=groups, repeats=repeats, seed=seed)))
     plain = [one.figures(np.ones((1, len(one.actual)))) for one in tested]
-    resampled = [one.figures(drawn[:, np.searchsorted(names, one.recording)]) for one in tested]
+    resampled = [one.figures(drawn[:, [place[name] for name in one.recording.tolist()]]) for one in tested]
     seeds_of = [
         np.flatnonzero([one.split == split for one in tested]) for split in dict.fromkeys(one.split for one in tested)
     ]
     drawn_seeds = [seeds[rng.integers(0, len(seeds), (repeats, len(seeds)))] for seeds in seeds_of]
     found = []
-    for figure in (0, 1):
+    for figure in range(3):
         of_run = np.stack([one[figure] for one in resampled])
         of_split = [_mean(of_run[which, np.arange(repeats)[:, None]], axis=1) for which in drawn_seeds]
         low, high = np.nanquantile(_mean(np.stack(of_split), axis=0), [0.025, 0.975])
         value = np.mean([np.mean([plain[at][figure][0] for at in seeds]) for seeds in seeds_of])
         drawn_interval = Interval(float(value), float(low), float(high))
         found.append(metrics.where_it_varies(drawn_interval, len(names), is_share=figure == 0))
-    return found[0], found[1]
+    return found[0], found[1], found[2]
 
 
 def _mean(values: np.ndarray, *, axis: int) -> np.ndarray:

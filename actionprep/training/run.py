@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.mixtures import difference, made_alike, provenance_of
 from actionprep.errors import EnvironmentProblem, UserError, nearest
+from actionprep.plain import plain
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
 
@@ -91,6 +92,16 @@ class Run:
         return tuple(self.facts["labels"])
 
     @property
+    def store(self) -> str:
+        """Path or URL of the store of the training: where it lies in the run's study now, else where it was then."""
+        facts = self.facts
+        if "store_from_here" in facts:
+            beside = placed(self.folder, facts["store_from_here"])
+            if (beside / "zarr.json").is_file():
+                return str(beside)
+        return str(facts["store"])
+
+    @property
     def is_complete(self) -> bool:
         """Whether the training went to its end."""
         return bool(self.facts["state"]["complete"])
@@ -161,10 +172,30 @@ class Run:
         write_text(self.folder / name, _json(values))
 
 
+def place_from(folder: Path, target: Path) -> str:
+    """How a file in `folder` names another place: from here, where both lie in one study, so that it may move.
+
+    Outside of studies that is so for what lies beside the folder. Other places have their whole path.
+    """
+    from actionprep.datasets.study import find_study
+
+    folder, target = folder.resolve(), target.resolve()
+    try:
+        root = find_study(folder).root.resolve()
+    except UserError:
+        root = folder.parent
+    return Path(os.path.relpath(target, folder)).as_posix() if target.is_relative_to(root) else str(target)
+
+
+def placed(folder: Path, said: str) -> Path:
+    """The place that a file in `folder` names so."""
+    return (folder.resolve() / said).resolve()
+
+
 def _fused_in(folder: Path) -> str:
     """The runs that a fusion's file names."""
     try:
-        return ", ".join(str(one) for one in json.loads(_read(folder / FUSION))["runs"])
+        return ", ".join(str(placed(folder, one)) for one in json.loads(_read(folder / FUSION))["runs"])
     except (ValueError, KeyError, TypeError):
         return f"those that {FUSION} in it lists"
 
@@ -335,19 +366,6 @@ def _read(path: Path) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
-
-
-def plain(value: Any) -> Any:
-    """Values that JSON knows; numbers that are none become null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    if hasattr(value, "item") and not hasattr(value, "__len__"):
-        value = value.item()
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
 
 
 def _cell(value: Any) -> str:

@@ -19,8 +19,8 @@ from actionprep.datasets.store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
 from actionprep.training.parts import Parts, SplitChoice, choose_folds, stored_split
-from actionprep.training.recipes import Recipe, find_recipe
-from actionprep.training.run import FACTS, Run, write_text
+from actionprep.training.recipes import Recipe, find_recipe, suited
+from actionprep.training.run import FACTS, Run, place_from, placed, write_text
 
 if TYPE_CHECKING:
     from actionprep.datasets.splits import By
@@ -66,6 +66,7 @@ def sweep(
     *,
     grid: Mapping[str, Sequence[Any]] | None = None,
     changes: Mapping[str, Any] | None = None,
+    of_study: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0,),
     folds: By | None = None,
     num_folds: int | None = None,
@@ -81,7 +82,8 @@ def sweep(
 ) -> Sweep:
     """Train and test every combination into its own folder, then compare them.
 
-    grid:    settings of the recipes with the values to try, by dotted names; changes: settings that all have.
+    grid:    settings of the recipes with the values to try, by dotted names; changes: settings that all have;
+             of_study: settings that those recipes have whose inputs and models know them.
     seeds:   of weights, order and augmentation; the split is that of `split.seed` for all.
     folds:   cross-validate by subject, session or recording; num_folds None leaves one out at a time.
     splits:  names of stored splits (split/<name>) to train and test on each, instead of `split`.
@@ -96,7 +98,7 @@ def sweep(
     tell = tell or (lambda _: None)
     store = store if isinstance(store, Store) else Store(store)
     planned = plan_sweep(
-        store, recipes, folder, grid=grid, changes=changes, seeds=seeds, folds=folds, num_folds=num_folds,
+        store, recipes, folder, grid=grid, changes=changes, of_study=of_study, seeds=seeds, folds=folds, num_folds=num_folds,
         splits=splits, snippets=snippets, split=split,
     )  # fmt: skip
     _claim(Path(folder), store, snippets, split, views, folds, num_folds, over_splits=bool(splits))
@@ -133,6 +135,7 @@ def plan_sweep(
     *,
     grid: Mapping[str, Sequence[Any]] | None = None,
     changes: Mapping[str, Any] | None = None,
+    of_study: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0,),
     folds: By | None = None,
     num_folds: int | None = None,
@@ -162,7 +165,8 @@ def plan_sweep(
     for seed, recipe, values in itertools.product(seeds, recipes, itertools.product(*grid.values())):
         base = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         settings = dict(zip(grid, values, strict=True))
-        chosen = base.changed({**(changes or {}), **settings, "seed": seed}, where="the sweep")
+        own, _ = suited(base, of_study or {})
+        chosen = base.changed({**own, **(changes or {}), **settings, "seed": seed}, where="the sweep")
         place = Path(folder) / _folder_name(chosen, settings) / f"seed-{seed}"
         for below, number, stored in parts:
             found.setdefault(place / below, Job(chosen, settings, number, stored, place / below))
@@ -192,7 +196,7 @@ def _claim(
 ) -> None:
     """Write what the sweep is over, or raise UserError when the folder holds a sweep over something else."""
     about = {
-        "store": str(store.path.resolve()) if store.path is not None else store.url,
+        "store": place_from(folder, store.path) if store.path is not None else store.url,
         "snippets": snippets,
         "split": {name: getattr(split, name) for name in split.__dataclass_fields__},
         "views": [str(view) for view in views or ()],
@@ -205,6 +209,8 @@ def _claim(
     path = folder / PLAN
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))
+        if store.path is not None and placed(folder, str(begun.get("store"))) == store.path.resolve():
+            begun["store"] = about["store"]
         other = [name for name, value in about.items() if begun.get(name) != value]
         if other:
             said = ", ".join(f"{name} was {begun.get(name)}, now {about[name]}" for name in other)

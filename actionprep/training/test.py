@@ -65,7 +65,7 @@ def run_test(
             f"The training in {run.folder} is not complete (phase {facts['state']['phase']}). Go on with "
             f"'actiontrain fit --run {run.folder} --resume'."
         )
-    where = facts["store"] if store is None else store
+    where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
@@ -113,7 +113,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
     from actionprep.training.datasets import SnippetDataset, read_table
 
     facts = run.facts
-    where = facts["store"] if store is None else store
+    where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["val"], np.int64)

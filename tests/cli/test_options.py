@@ -12,6 +12,8 @@ class Example(Settings):
     """An example."""
 
     sizes: tuple[int, ...] = option((112, 56), "Short sides.")
+    grid: tuple[int, int] = option((56, 48), "Height and width.")
+    mixed: tuple[int, str] = option((1, "a"), "Only in the file.")
     filter: Literal["area", "bilinear"] = option("area", "How to shrink.")
     length: float | None = option(None, "Length in ms.", gt=0)
     masked: bool = option(True, "Keep to the foreground.")
@@ -20,8 +22,9 @@ class Example(Settings):
 
 def test_settings_become_options_with_defaults_in_the_help() -> None:
     parameters = {one.name: one for one in settings_parameters(Example, panel="Settings", taken=set())}
-    assert list(parameters) == ["sizes", "filter", "length", "masked"]
+    assert list(parameters) == ["sizes", "grid", "filter", "length", "masked"]
     assert all(one.default is None for one in parameters.values())
     helps = {name: one.annotation.__metadata__[0].help for name, one in parameters.items()}
     assert helps["sizes"] == "Short sides. (default: 112 56)"
+    assert helps["grid"] == "Height and width. (default: 56 48)"
     assert helps["masked"] == "Keep to the foreground. (default: yes)"

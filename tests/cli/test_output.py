@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from contextlib import contextmanager
+
+import numpy as np
+import pytest
 
 from actionprep.api import list_formats
 from actionprep.cli import output
-from actionprep.cli.output import print_table, progress_of_steps
+from actionprep.cli.output import print_json, print_table, progress_of_steps
 
 
 def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
@@ -45,6 +50,14 @@ def test_a_wide_terminal_shows_all_columns(capsys, monkeypatch):
     assert out == []
     assert printed.splitlines()[0].split() == " ".join(COLUMNS).split()
     assert len(printed.splitlines()) == 2
+
+
+def test_json_has_null_where_a_number_is_none(capsys):
+    print_json({"a": float("nan"), "b": [np.float32("inf"), np.int64(3)], "c": {"d": (1.5, -math.inf)}, "e": None})
+    printed = capsys.readouterr().out
+    assert json.loads(printed, parse_constant=pytest.fail) == {
+        "a": None, "b": [None, 3], "c": {"d": [1.5, None]}, "e": None,
+    }  # fmt: skip
 
 
 def test_a_bar_of_steps_appears_with_the_first_step_and_takes_its_total_from_it(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from actionprep.datasets.pose_formats.utkinect import read_utkinect
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.datasets.skeletons import joint_positions, skeleton
 from actionprep.errors import InputProblem, UserError
+
+COCO = skeleton("coco17").joints
 
 
 def only(items):
@@ -325,7 +328,17 @@ def test_csv_rows_are_joints(tmp_path):
     ("text", "error", "message"),
     [
         ("frame,x,y\n", InputProblem, "has no column 'joint'. It has frame, x, y"),
-        ("frame,joint,x,y\n0,tail,1,2\n", UserError, "joint names .* are those of no known layout"),
+        ("frame,joint,x,y\n0,tail,1,2\n", UserError, r"joint names .* of no known layout\. Correct them, or name"),
+        (
+            "frame,joint,x,y\n" + "".join(f"0,{one},1,2\n" for one in ("left_wirst", *COCO[:8])),
+            UserError,
+            r"no known layout\. 'coco17' has 8 of them, but no 'left_wirst'\. Did you mean 'left_wrist'\? Correct them",
+        ),
+        (
+            "frame,joint,x,y\n" + "".join(f"0,{one},1,2\n" for one in COCO[:12]),
+            UserError,
+            "names 12 joints, and no known layout has just these. Layouts that have them all: .*coco17, coco18",
+        ),
         ("", InputProblem, "not a readable csv"),
     ],
 )
@@ -344,7 +357,29 @@ def test_a_csv_with_a_joint_twice_or_unknown_is_refused(tmp_path):
         list(read_poses(tmp_path / "x.csv", skeleton="coco17"))
 
 
+def test_csv_rows_may_name_the_joints_of_a_layout_in_any_order(tmp_path):
+    rows = [f"{frame},{joint},{index},{frame}" for frame in (0, 1) for index, joint in enumerate(COCO)]
+    # The first frame lacks its first joint, and the second is told backwards.
+    (tmp_path / "x.csv").write_text("\n".join(["frame,joint,x,y", *rows[1:17], *rows[:16:-1]]))
+    poses = only(read_poses(tmp_path / "x.csv")).poses
+    assert poses.skeleton == "coco17"
+    assert poses.score[:, 0, 0].tolist() == [0, 1]
+    assert poses.keypoints[1, 0, :, 0].tolist() == list(range(17))
+
+
 # PySKL
+
+
+def test_of_a_pyskl_pickle_one_annotation_is_in_memory_at_a_time(tmp_path):
+    path = pyskl(tmp_path, [entry(f"c{index}", frames=3000) for index in range(12)])
+    tracemalloc.start()
+    try:
+        assert sum(item.poses.num_frames for item in read_pyskl(path)) == 36_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Of the arrays of one annotation some copies of larger types are made: far less than twelve of them.
+    assert peak < 6 * 3000 * 2 * 17 * 3 * 8
 
 
 def pyskl(tmp_path, annotations, split=None):

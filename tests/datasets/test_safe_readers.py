@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from actionprep.datasets.safe_npz import load_npz
-from actionprep.datasets.safe_pickle import load_pickle
+from actionprep.datasets.safe_pickle import StoredArray, in_memory, load_pickle
 from actionprep.errors import InputProblem, UserError
 
 DATA = {
@@ -54,6 +54,56 @@ def write(tmp_path, content):
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_data_comes_back_exactly_in_every_protocol(tmp_path, protocol):
     assert same(DATA, load_pickle(write(tmp_path, pickle.dumps(DATA, protocol))))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_large_arrays_stay_in_the_file_until_they_are_read(tmp_path, protocol):
+    large = {
+        **DATA,
+        # Beyond the size of a frame of protocol 4, and within it; every byte there is; order of Fortran; long text.
+        "whole": np.arange(40_000, dtype=np.int64),
+        "bytes": np.arange(2048).astype(np.uint8).reshape(4, 512),
+        "fortran": np.asfortranarray(np.arange(600.0).reshape(20, 30)),
+        "text": "ä" * 3000,
+        "words": {"a" * 600},
+        "raw": b"\xff" * 700,
+    }
+    found = load_pickle(write(tmp_path, pickle.dumps(large, protocol)), later=True)
+    assert same(large, in_memory(found))
+    # Protocol 0 has no lengths: what it holds is read at once.
+    if protocol:
+        assert isinstance(found["whole"], StoredArray)
+        assert (found["whole"].shape, found["whole"].dtype) == ((40_000,), np.int64)
+
+
+def test_a_data_set_takes_the_memory_of_its_names(tmp_path):
+    path = write(tmp_path, pickle.dumps([np.full(1_000_000, index, np.float16) for index in range(10)], 4))
+    tracemalloc.start()
+    try:
+        arrays = load_pickle(path, later=True)
+        assert [float(one.read()[-1]) for one in arrays] == list(range(10))
+        # One array of the ten at a time, and its reading.
+        assert tracemalloc.get_traced_memory()[1] < 6e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_shrinks_before_an_array_is_read_is_told(tmp_path):
+    path = write(tmp_path, pickle.dumps(np.arange(1000), 4))
+    array = load_pickle(path, later=True)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(InputProblem, match=r"file\.pkl has become shorter since it was opened"):
+        array.read()
+
+
+def test_an_array_whose_bytes_do_not_fill_it_is_refused_when_it_is_read(tmp_path):
+    # Protocol 2 writes bytes as text, whose length says little of theirs.
+    content = pickle.dumps(np.arange(200, dtype=np.float64), 2).replace(b"K\xc8\x85", b"K\xc9\x85", 1)
+    array = load_pickle(write(tmp_path, content), later=True)
+    with pytest.raises(
+        InputProblem, match=r"an array of shape \(201,\) of float64 with 1600 bytes of data, which is not"
+    ):
+        array.read()
 
 
 def test_pickles_of_older_numpy_are_read(tmp_path):
@@ -108,6 +158,8 @@ def test_nothing_in_a_pickle_ever_runs(tmp_path):
     for name, content in harmful(tmp_path):
         with pytest.raises(InputProblem):
             load_pickle(write(tmp_path, content))
+        with pytest.raises(InputProblem):
+            load_pickle(write(tmp_path, content), later=True)
         assert not (tmp_path / "harm").exists(), name
 
 
@@ -149,22 +201,24 @@ def test_forged_lengths_take_no_memory(tmp_path, name, content):
         tracemalloc.stop()
 
 
-def test_a_pickle_cut_anywhere_is_refused(tmp_path):
-    content = pickletools.optimize(pickle.dumps(DATA, 4))
-    for end in range(0, len(content) - 1, 7):
+@pytest.mark.parametrize("later", [False, True])
+def test_a_pickle_cut_anywhere_is_refused(tmp_path, later):
+    content = pickletools.optimize(pickle.dumps({**DATA, "large": np.arange(200)}, 4))
+    for end in range(0, len(content) - 1, 17 if later else 7):
         with pytest.raises(InputProblem, match=r"file\.pkl"):
-            load_pickle(write(tmp_path, content[:end]))
+            load_pickle(write(tmp_path, content[:end]), later=later)
 
 
-def test_random_bytes_never_do_more_than_be_refused(tmp_path):
+@pytest.mark.parametrize(("later", "protocol"), [(False, 4), (True, 2), (True, 4)])
+def test_random_bytes_never_do_more_than_be_refused(tmp_path, later, protocol):
     rng = np.random.default_rng(0)
-    content = bytearray(pickle.dumps(DATA, 4))
+    content = bytearray(pickle.dumps({**DATA, "large": np.arange(200)}, protocol))
     for _ in range(300):
         broken = content.copy()
         for place in rng.integers(0, len(broken), 3):
             broken[place] = rng.integers(256)
         try:
-            load_pickle(write(tmp_path, bytes(broken)))
+            in_memory(load_pickle(write(tmp_path, bytes(broken)), later=later))
         except InputProblem:
             continue
 

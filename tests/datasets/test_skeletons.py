@@ -153,6 +153,25 @@ def test_joint_names_tell_the_layout():
     assert match_layout(["nose", "tail"]) is None
 
 
+def test_fingers_are_known_by_the_names_that_mmpose_gives_them():
+    names = [
+        joint.replace("face_", "face-").replace("index_", "forefinger").replace("thumb_", "thumb")
+        for joint in skeleton("coco_wholebody").joints
+    ]
+    for finger in ("middle", "ring", "pinky"):
+        names = [name.replace(f"{finger}_", f"{finger}_finger") for name in names]
+    assert names[-1] == "right_pinky_finger4"
+    assert names[91:97] == [
+        "left_hand_root",
+        "left_thumb1",
+        "left_thumb2",
+        "left_thumb3",
+        "left_thumb4",
+        "left_forefinger1",
+    ]
+    assert match_layout(names).name == "coco_wholebody"
+
+
 LIZARD = """
 joints = ["head", "tail", "left_paw", "right_paw"]
 limbs = [["head", "tail"], ["head", "left_paw"], ["head", "right_paw"]]

@@ -129,7 +129,9 @@ def parse(program: str, words: list[str]) -> None:
     by_command = {entry.command: entry.name for entry in stage_index().values()}
     if program == "actionprep" and name in by_command:
         model = load_stages()[by_command[name]].Settings
-        chosen = {key: value for key, value in given.items() if key in model.model_fields and value not in (None, [])}
+        chosen = {
+            key: value for key, value in given.items() if key in model.model_fields and value not in (None, [], ())
+        }
         model.read(chosen, where=name)
 
 

@@ -94,6 +94,17 @@ def test_weights_of_another_model_are_refused(content, tmp_path):
         load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
 
 
+def test_of_many_differing_weights_a_few_are_named(content, tmp_path):
+    state = {name: torch.zeros(7, 7, 7) for name in content["state_dict"]}
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
+    said = str(caught.value).splitlines()
+    assert len(said) == 2
+    assert said[0].count("size mismatch for") == 3
+    assert said[0].endswith(f"; and {len(state) - 3} more.")
+    assert said[1].endswith("(run.json beside them names its version): use that one, or train anew.")
+
+
 def test_a_newer_schema_is_refused_with_what_to_do(content, tmp_path):
     newer = {**content, "actionprep": {**content["actionprep"], "schema": 99}}
     with pytest.raises(UserError, match=r"written by a newer actionprep \(schema 99, known 1\)"):

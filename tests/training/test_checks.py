@@ -88,7 +88,7 @@ def test_models_of_pictures_and_of_rendered_volumes_see_one_batch_ready_made(tmp
     clips = tiny_pixels(batch=3, cutmix=1.0, optimizer__learning_rate=5e-3)
     found = overfit_one_batch(make_picture_store(tmp_path / "pictures"), clips, split=SPLIT, steps=10)
     assert found.losses[-1] < found.losses[0]
-    sizes = {"sizes.base_channels": 4, "sizes.dropout": 0.0, "input.frames": 8, "input.size": [16, 16], "batch": 3}
+    sizes = {"sizes.widths": [4, 4, 8, 8], "sizes.dropout": 0.0, "input.frames": 8, "input.size": [16, 16], "batch": 3}
     volumes = find_recipe("poseconv3d-small").changed({**sizes, "optimizer.learning_rate": 0.01})
     split = SplitChoice(train=("1", "2"), test=("3",))
     found = overfit_one_batch(make_pose_store(tmp_path / "poses"), volumes, split=split, steps=10)

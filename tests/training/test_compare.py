@@ -77,6 +77,13 @@ def test_costs_are_those_of_the_checkpoint(place, found):
         assert row.train_seconds > 0
 
 
+def test_a_run_alone_has_the_intervals_of_its_test(place):
+    tested = run_test(place / "runs/seed-0", place / "store")
+    [row] = compare([place / "runs/seed-0"], measure=False).rows
+    for name in ("accuracy", "macro_f1", "map"):
+        assert getattr(row, name).as_json() == pytest.approx(tested["intervals"][name], nan_ok=True)
+
+
 def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     paths = found.write(tmp_path)
     assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.json", "compare.png"]
@@ -85,7 +92,7 @@ def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     assert rows[0]["name"] == found.rows[0].name
     lines = paths[1].read_text().splitlines()
     assert lines[0].startswith(
-        "| recipe | accuracy % | macro F1 % | parameters | GFLOPs | training | latency | clips/s |"
+        "| recipe | accuracy % | macro F1 % | mAP % | parameters | GFLOPs | training | latency | clips/s |"
     )
     assert len([line for line in lines if line.startswith("|")]) == 2 + len(found.rows)
     assert json.loads(paths[2].read_text())["rows"][0]["accuracy"]["value"] == found.rows[0].accuracy.value

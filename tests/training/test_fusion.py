@@ -210,7 +210,7 @@ def test_cross_validations_are_fused_fold_by_fold(store, tmp_path):
     document = fuse_folds(folders, tmp_path / "fused", weights="equal")
     assert document["summary"]["num_samples"] == 12
     assert [row["weights"] for row in document["folds"]] == ["0.500 0.500"] * 2
-    assert json.loads((tmp_path / "fused" / "folds.json").read_text())["runs"] == [str(one) for one in folders]
+    assert json.loads((tmp_path / "fused" / "folds.json").read_text())["runs"] == [f"../{one.name}" for one in folders]
     with pytest.raises(UserError, match="these have different folds"):
         fuse_folds([folders[0], tmp_path / "fused" / "fold-01"], tmp_path / "again")
 
@@ -271,3 +271,44 @@ def test_a_part_must_have_a_head(monkeypatch):
     monkeypatch.setattr("actionprep.training.models.fusion.build_model", lambda name, **sizes: torch.nn.Identity())
     with pytest.raises(UserError, match="'i3d' cannot be a part of a mid fusion, because it has no head"):
         MidFusion(num_classes=3, parts=[{"model": "i3d", "sizes": {}}] * 2)
+
+
+def moved(tmp_path, monkeypatch, store, *, into):
+    """A study with a store, two runs and their fusion, moved elsewhere; its new folder."""
+    study = tmp_path / "before"
+    study.mkdir()
+    (study / "actionprep.toml").write_text("", encoding="utf-8")
+    shutil.copytree(store.path, study / "store")
+    own = Store(study / "store")
+    made = [
+        fit(own, tiny_recipe(epochs=1, seed=seed), study / f"runs/seed-{seed}", split=SPLIT, tensorboard=False)
+        for seed in (0, 1)
+    ]
+    monkeypatch.chdir(study)
+    fuse(["runs/seed-0", "runs/seed-1"], into, weights="equal")
+    monkeypatch.chdir(tmp_path)
+    study.rename(tmp_path / "after")
+    assert len(made) == 2
+    return tmp_path / "after"
+
+
+@pytest.mark.parametrize("into", ["runs/fused", "elsewhere/deep/fused"])
+def test_a_study_that_is_moved_keeps_its_fusions_and_the_store_of_its_runs(store, tmp_path, monkeypatch, into):
+    study = moved(tmp_path, monkeypatch, store, into=into)
+    paths, _ = read_fusion(study / into)
+    assert paths == (study / "runs/seed-0", study / "runs/seed-1")
+    assert predict(study / into, Store(study / "store"))
+    assert run_test(study / "runs/seed-0", repeats=20)["num_samples"] == 3
+    [row] = compare([study / into], repeats=20, seconds=0.01).rows
+    assert row.cost is not None
+    again = fuse([study / "runs/seed-0", study / "runs/seed-1"], study / "runs/again", weights="equal")
+    assert [one["run"] for one in again.tested["alone"]] == ["../seed-0", "../seed-1"]
+
+
+def test_what_a_fusion_asks_outside_of_its_study_keeps_its_whole_path(runs, tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "actionprep.toml").write_text("", encoding="utf-8")
+    fuse(runs, study / "fused", weights="equal")
+    named = json.loads((study / "fused/fusion.json").read_text())["runs"]
+    assert named == [str(run.folder.resolve()) for run in runs]

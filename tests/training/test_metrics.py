@@ -130,3 +130,42 @@ def test_figures_are_called_what_readers_call_them():
     assert [metrics.figure_name(name) for name in ("map", "top5", "macro_f1", "accuracy")] == [
         "mean average precision", "top 5", "macro F1", "accuracy",
     ]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), several=st.booleans())
+def test_precision_under_weights_is_that_of_a_test_set_with_samples_so_many_times(seed, several):
+    rng = np.random.default_rng(seed)
+    actual, probabilities = draw(seed, size=15, several=several)
+    probabilities = probabilities.round(1)  # so that some are equal
+    weight = rng.integers(0, 3, (4, 15))
+    found = metrics.mean_average_precision(actual, probabilities, weight)
+    for mine, times in zip(found, weight, strict=True):
+        at = np.repeat(np.arange(15), times)
+        is_one = actual[at].astype(bool) if several else actual[at][:, None] == np.arange(4)
+        each = [
+            sklearn.average_precision_score(is_one[:, code], probabilities[at, code])
+            for code in range(4)
+            if is_one[:, code].any()
+        ]
+        assert mine == pytest.approx(np.mean(each), nan_ok=True)
+
+
+def test_precision_without_any_weight_or_any_label_is_no_number():
+    actual, probabilities = draw(0, size=3)
+    assert np.isnan(metrics.mean_average_precision(actual, probabilities, np.zeros((2, 3)))).all()
+    assert np.isnan(metrics.mean_average_precision(np.zeros((3, 4)), probabilities, np.ones((1, 3)))).all()
+
+
+@pytest.mark.parametrize("at_a_time", [3, 100])
+def test_weights_are_those_of_the_test_sets_that_the_bootstrap_draws(at_a_time):
+    groups = np.array([5, 5, 2, 7, 7, 7])
+    seen: list[np.ndarray] = []
+
+    def figure(at: np.ndarray) -> float:
+        seen.append(np.bincount(at, minlength=6))
+        return 0.0
+
+    metrics.bootstrap(figure, 6, groups=groups, repeats=10, seed=3)
+    weights = np.concatenate(list(metrics.bootstrap_weights(6, groups=groups, repeats=10, seed=3, at_a_time=at_a_time)))
+    np.testing.assert_array_equal(weights, seen[1:])

@@ -7,7 +7,7 @@ from torch import nn
 
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.optimizers import layer_heights, make_optimizer, rate_factor
-from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
+from actionprep.training.recipes import OptimizerSettings, ScheduleSettings, find_recipe
 
 
 class Small(nn.Module):
@@ -37,6 +37,25 @@ def test_multistep_falls_at_its_epochs():
     assert found[29] == 1.0
     assert found[30] == pytest.approx(0.2)
     assert found[80] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "changes"),
+    [
+        ("timesformer", 15, {11: 0.1, 14: 0.01}),
+        ("timesformer-light", 15, {11: 0.1, 14: 0.01}),
+        ("videomae", 100, {35: 0.2, 80: 0.04}),
+    ],
+)
+def test_published_recipes_lower_their_rate_where_the_originals_do(name, epochs, changes):
+    recipe = find_recipe(name)
+    assert recipe.epochs == epochs
+    factor = rate_factor(recipe.schedule, num_steps=7 * epochs, steps_per_epoch=7)
+    found = [factor(step) for step in range(7 * epochs)]
+    expected = 1.0
+    for step, value in enumerate(found):
+        expected = changes.get(step // 7, expected)
+        assert value == pytest.approx(expected)
 
 
 def test_exponential_falls_by_a_factor_an_epoch():

@@ -102,7 +102,9 @@ def test_small_recipes_train_and_test_on_a_store(name, stores, tmp_path):
 
 def test_convolutions_in_bfloat16_are_channels_last_and_learn(stores, tmp_path):
     assert all(find_recipe(name).channels_last for name in PIXEL_RECIPES if name.startswith("i3d"))
-    recipe = small("i3d-small").changed({"epochs": 3, "batch": 4, "refit": False, "mixup": None})
+    recipe = small("i3d-small").changed(
+        {"epochs": 3, "batch": 4, "refit": False, "mixup": None, "precision": "bf16-mixed"}
+    )
     run = fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
     losses = [row["train_loss"] for row in run.metrics]
     assert np.isfinite(losses).all()

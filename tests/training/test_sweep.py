@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import read_table
 from actionprep.training.parts import SplitChoice
@@ -194,3 +196,22 @@ def test_settings_without_values_are_refused(store, tmp_path):
         plan_sweep(store, [TINY], tmp_path, grid={"batch": []})
     with pytest.raises(UserError, match="at least one recipe and one seed"):
         plan_sweep(store, [], tmp_path)
+
+
+def test_a_sweep_takes_of_the_studys_changes_what_each_recipe_has(store, tmp_path):
+    of_study = {"epochs": 2, "input.points": 64}
+    jobs = plan_sweep(store, ["view-transformer", "i3d-small"], tmp_path, of_study=of_study, changes={"batch": 4})
+    assert [(job.recipe.epochs, job.recipe.batch) for job in jobs] == [(2, 4), (2, 4)]
+    assert jobs[0].recipe.input.points == 64
+
+
+def test_a_sweep_goes_on_where_its_study_was_moved_to(store, tmp_path, options):
+    study = tmp_path / "before"
+    shutil.copytree(store.path, study / "store")
+    (study / "actionprep.toml").write_text("", encoding="utf-8")
+    sweep(Store(study / "store"), [TINY], study / "runs/s", **options)
+    study.rename(tmp_path / "after")
+    told: list[str] = []
+    sweep(Store(tmp_path / "after/store"), [TINY], tmp_path / "after/runs/s", tell=told.append, **options)
+    assert told[0].endswith(" of them done already.")
+    assert not told[0].endswith(" 0 of them done already.")

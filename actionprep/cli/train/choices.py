@@ -13,17 +13,23 @@ if TYPE_CHECKING:
 _CHANGES = "the changes to the recipe (--set, or changes under [train])"
 
 
-def recipe_of(store: Store, settings: TrainSettings, changes: dict[str, Any]) -> tuple[Any, str]:
-    """The recipe that the settings ask for, or that suits the store, with these changes; and why it is this one."""
-    from actionprep.training.recipes import choose_recipe, find_recipe
+def recipe_of(store: Store, settings: TrainSettings, set_here: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The recipe that the settings ask for, or that suits the store, and sentences that say why and with what.
+
+    It has the study's changes, as far as it has such settings, and those that are set here.
+    """
+    from actionprep.training.recipes import choose_recipe, find_recipe, suited
 
     if settings.recipe == "auto":
         choice = choose_recipe(store)
         chosen, why = choice.recipe, f"chosen because {choice.why}"
     else:
         chosen, why = find_recipe(settings.recipe), "as asked for"
-    changes = {"seed": settings.seed, **changes}
-    return chosen.changed(changes, where=_CHANGES), why
+    said = [f"Recipe {chosen.name}: {why}"]
+    of_study, others = suited(chosen, settings.changes)
+    if others:
+        said.append(f"Of the study's changes these are for other recipes: {', '.join(others)}")
+    return chosen.changed({"seed": settings.seed, **of_study, **set_here}, where=_CHANGES), said
 
 
 def recipe_of_run(run: Path, name: str | None, changes: dict[str, Any]) -> Any:

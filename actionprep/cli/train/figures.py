@@ -19,6 +19,8 @@ def print_test(tested: dict[str, Any]) -> None:
         rows.append((figure_name(name), shown(value), _between(one)))
     title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
     output.print_table(title, ("figure", "value", "95 % interval"), rows)
+    for sentence in mended(tested):
+        output.note(sentence)
     frames = tested.get("frames")
     if frames:
         rows = [
@@ -29,23 +31,58 @@ def print_test(tested: dict[str, Any]) -> None:
     for name in ("classes", "subjects", "sessions", "views"):
         if tested.get(name):
             columns = list(tested[name][0])
-            output.print_table(name.capitalize(), [column.replace("_", " ") for column in columns],
-                               [[shown(row.get(column)) for column in columns] for row in tested[name]])  # fmt: skip
+            output.print_table(name.capitalize(), [figure_name(column) for column in columns],
+                               [[shown(_number(row[column])) for column in columns] for row in tested[name]])  # fmt: skip
+
+
+def mended(tested: Mapping[str, Any]) -> list[str]:
+    """What validation snippets mend of the probabilities, in sentences."""
+    found = []
+    calibration = tested.get("calibration") or {}
+    if "from" in calibration:
+        found.append(
+            f"Temperature {calibration['temperature']:.2f}, of {calibration['from']}: with it the calibration error is "
+            f"{calibration['scaled_error']:.3f}, not {calibration['error']:.3f}."
+        )
+    if "figures_at_thresholds" in tested:
+        at_half, at_own = (tested[name]["macro_f1"] for name in ("figures", "figures_at_thresholds"))
+        found.append(
+            f"With the threshold that val gives each label (test.json lists them) macro F1 is {at_own:.3f}, not "
+            f"{at_half:.3f}."
+        )
+    return found
 
 
 def print_folds(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
-    """The figures of each fold, and of all together."""
+    """The figures of each fold, and of the test snippets of all together."""
+    from actionprep.training.metrics import figure_name
+
     columns = list(rows[0])
-    output.print_table("Folds", columns, [[shown(row.get(name)) for name in columns] for row in rows])
-    output.print_table("Together", ("figure", "value"), [(name, shown(value)) for name, value in summary.items()])
+    cells = [[shown(row.get(name)) for name in columns] for row in rows]
+    output.print_table("Folds", [figure_name(name) for name in columns], cells)
+    over, accuracy = summary["over_folds"], summary["accuracy"]
+    figures = {"accuracy": (accuracy["value"], _between(accuracy)), "macro_f1": (summary["macro_f1"], "")}
+    output.print_table(
+        f"Together, on {summary['num_samples']} snippets",
+        ("figure", "value", "95 % interval", "mean of the folds", "their spread"),
+        [
+            (figure_name(name), shown(value), between, shown(over[name]["mean"]), shown(over[name]["std"]))
+            for name, (value, between) in figures.items()
+        ],
+    )
 
 
 def _between(interval: dict[str, float | None] | None) -> str:
     """The bounds of a figure; nothing where it has none, "–" where the test cannot tell them."""
     if interval is None:
         return ""
-    low, high = (shown(float("nan") if interval[end] is None else interval[end]) for end in ("low", "high"))
+    low, high = (shown(_number(interval[end])) for end in ("low", "high"))
     return f"{low} to {high}" if "–" not in (low, high) else "–"
+
+
+def _number(value: Any) -> Any:
+    """What test.json says: null stands for what is no number."""
+    return float("nan") if value is None else value
 
 
 def shown(value: Any) -> str:

@@ -125,8 +125,9 @@ def fit(
             asked["split"] = parts_of_run(begun, where.store, choice)
         model_name = Run.open(begun).recipe.model
     else:
-        chosen, why = recipe_of(where.store, settings, {**settings.changes, **set_here})
-        tell(f"Recipe {chosen.name}: {why}")
+        chosen, said = recipe_of(where.store, settings, set_here)
+        for sentence in said:
+            tell(sentence)
         model_name = chosen.model
     asked["device"] = settings.device
     asked["weights"] = None

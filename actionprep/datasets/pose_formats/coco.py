@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprep.datasets.pose_formats import read_json
-from actionprep.datasets.pose_formats.content import Damaged, going_on, numbers, size_of, whole
+from actionprep.datasets.pose_formats.content import NAME_LAYOUT, Damaged, going_on, numbers, size_of, whole
 from actionprep.datasets.poses import PoseItem, PoseSequence, pack_persons
 from actionprep.datasets.skeletons import match_layout, skeleton
 from actionprep.errors import InputProblem, UserError
@@ -100,7 +100,7 @@ def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]],
         return _BY_COUNT[count]
     raise UserError(
         f"The layout of the keypoints in {path} cannot be told from its categories or its number of joints. Name it "
-        "with skeleton=…"
+        f"{NAME_LAYOUT}."
     )
 
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from actionprep.errors import InputProblem
 
+# How a user says which layout the joints of a file are in.
+NAME_LAYOUT = "with --skeleton of 'actionprep import' (skeleton=… in Python, pose.file_skeleton for poses of videos)"
+
 # Told of each recording that cannot be read, and why; the others go on.
 Damaged = Callable[[str, InputProblem], None]
 

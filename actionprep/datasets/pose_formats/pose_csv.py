@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprep.datasets.pose_formats.content import (
+    NAME_LAYOUT,
     Damaged,
     check_span,
     check_times,
@@ -18,7 +19,7 @@ from actionprep.datasets.pose_formats.content import (
     whole_numbers,
 )
 from actionprep.datasets.poses import PoseItem, PoseSequence
-from actionprep.datasets.skeletons import Skeleton, match_layout
+from actionprep.datasets.skeletons import Skeleton, match_layout, skeleton_names
 from actionprep.datasets.skeletons import skeleton as layout_of
 from actionprep.errors import InputProblem, UserError, nearest
 
@@ -37,7 +38,7 @@ def read_pose_csv(
 
     One row is one joint of one person in one frame. Rows that are left out are missing joints; frames that are left out
     between the first and the last are frames without people. `person` is kept as the track id.
-    skeleton: the layout; without it, the file's joint names in their first order must be those of a known layout.
+    skeleton: the layout; without it, the file's joint names must be those of a known layout, in any order.
     damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
     """
     import pandas as pd
@@ -52,12 +53,7 @@ def read_pose_csv(
     for column in ("frame", "joint", "x", "y"):
         if column not in table.columns:
             raise InputProblem(f"{path} has no column '{column}'. It has {', '.join(map(str, table.columns))}.")
-    names = list(dict.fromkeys(table["joint"]))
-    found = layout_of(skeleton) if skeleton else match_layout(names)
-    if found is None:
-        raise UserError(
-            f"The joint names in {path} are those of no known layout in its order. Name the layout with skeleton=…"
-        )
+    found = layout_of(skeleton) if skeleton else _layout_with(list(dict.fromkeys(table["joint"].astype(str))), path)
     for row, joint in enumerate(table["joint"]):
         if joint not in found.joints:
             raise InputProblem(
@@ -71,6 +67,30 @@ def read_pose_csv(
         recording = str(rows["recording"].iloc[0])
         with going_on(recording, damaged):
             yield _item(rows, recording, found, skeleton or found.name, image_size, path)
+
+
+def _layout_with(names: list[str], path: Path) -> Skeleton:
+    """The layout that has just these joints; UserError that names those that come near."""
+    layouts = [layout_of(name) for name in skeleton_names()]
+    fitting = (
+        [match_layout(names)] if match_layout(names) else [one for one in layouts if set(one.joints) == set(names)]
+    )
+    if len(fitting) == 1 and fitting[0] is not None:
+        return fitting[0]
+    having = [one.name for one in layouts if set(names) <= set(one.joints)]
+    if having:
+        raise UserError(
+            f"{path} names {len(names)} joints, and no known layout has just these. Layouts that have them all: "
+            f"{', '.join(having)}. Name one {NAME_LAYOUT}."
+        )
+    near = max(layouts, key=lambda one: (len(set(names) & set(one.joints)), -one.num_joints))
+    odd = next(name for name in names if name not in near.joints)
+    share = len(set(names) & set(near.joints))
+    most = f" '{near.name}' has {share} of them, but no '{odd}'.{nearest(odd, near.joints)}" if share else ""
+    raise UserError(
+        f"The joint names in {path} are those of no known layout.{most} Correct them, or name the layout {NAME_LAYOUT}; "
+        "a TOML file of your own will do."
+    )
 
 
 def _item(

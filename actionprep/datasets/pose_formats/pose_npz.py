@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.datasets.pose_formats.content import Damaged, check_times, going_on, numbers, size_of
+from actionprep.datasets.pose_formats.content import NAME_LAYOUT, Damaged, check_times, going_on, numbers, size_of
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.datasets.safe_npz import load_npz
 from actionprep.errors import InputProblem, UserError
@@ -51,7 +51,7 @@ def _item(file: Path, name: str, skeleton: str | None, image_size: Sequence[int]
     layout = skeleton or _text(arrays.get("skeleton"))
     if layout is None:
         raise UserError(
-            f"{file} does not name its skeleton. Add a string 'skeleton' to the file, or name it with skeleton=…"
+            f"{file} does not name its skeleton. Add a string 'skeleton' to the file, or name it {NAME_LAYOUT}."
         )
     if "time" in arrays:
         arrays["time"] = check_times(numbers(arrays["time"], "The times", str(file)), str(file))

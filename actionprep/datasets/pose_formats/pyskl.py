@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.datasets.pose_formats.content import Damaged, going_on, numbers, size_of, whole
+from actionprep.datasets.pose_formats.content import NAME_LAYOUT, Damaged, going_on, numbers, size_of, whole
 from actionprep.datasets.poses import PoseItem, PoseSequence
-from actionprep.datasets.safe_pickle import load_pickle
+from actionprep.datasets.safe_pickle import in_memory, load_pickle
 from actionprep.errors import InputProblem, UserError
 
 _2D = {17: "coco17", 18: "coco18", 25: "body25", 133: "coco_wholebody", 15: "jhmdb15"}
@@ -41,20 +41,63 @@ def read_pyskl(
 
     skeleton: the layout; without it 2D with 17 joints is coco17, 3D with 25 is ntu25, and so on.
     damaged: told of each annotation that is not as it should be; the others go on. Without it, the first is raised.
-    Raises InputProblem for a pickle that is more than data, is damaged, or lacks what the schema needs. The whole file
-    is in memory at first, about twice its size; annotations are let go as they are read.
+    Raises InputProblem for a pickle that is more than data, is damaged, or lacks what the schema needs. One annotation
+    is in memory at a time.
     """
-    path = Path(path)
-    _check_pickle(path)
-    content = load_pickle(path)
-    if isinstance(content, list):
-        content = {"annotations": content, "split": {}}
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        raise InputProblem(
-            f"{path} is not a PySKL file: expected a dict with 'annotations' and 'split', or a list of annotations."
-        )
+    items = PySKLItems(path, skeleton=skeleton, image_size=image_size)
+    for name in items:
+        with going_on(name, damaged):
+            yield items[name]
+
+
+class PySKLItems(Mapping[str, PoseItem]):
+    """The annotations of a PySKL pickle by their ids, each read from the file when it is asked for.
+
+    Names and places of the arrays are what is held. Arguments and errors are those of `read_pyskl`; an annotation that
+    is not as it should be raises InputProblem when it is asked for.
+    """
+
+    def __init__(
+        self, path: str | Path, *, skeleton: str | None = None, image_size: Sequence[int] | None = None
+    ) -> None:
+        self._path = Path(path)
+        self._skeleton, self._image_size = skeleton, image_size
+        _check_pickle(self._path)
+        content = load_pickle(self._path, later=True)
+        if isinstance(content, list):
+            content = {"annotations": content, "split": {}}
+        if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+            raise InputProblem(
+                f"{path} is not a PySKL file: expected a dict with 'annotations' and 'split', or a list of annotations."
+            )
+        self._members = _members(in_memory(content.get("split")) or {}, self._path)
+        self._annotations: dict[str, tuple[int, dict[str, Any]]] = {}
+        for number, annotation in enumerate(content["annotations"]):
+            name = _name(annotation, number, self._path)
+            if name in self._annotations:
+                raise InputProblem(f"{path} has the id '{name}' twice.")
+            self._annotations[name] = number, annotation
+        lost = [one for one in self._members if one not in self._annotations]
+        if lost:
+            raise InputProblem(f"{len(lost)} ids in the splits of {path} have no annotation; the first is '{lost[0]}'.")
+
+    def __getitem__(self, name: str) -> PoseItem:
+        number, annotation = self._annotations[name]
+        return _item(in_memory(annotation), number, self._members, self._skeleton, self._image_size, self._path)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._annotations
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._annotations)
+
+    def __len__(self) -> int:
+        return len(self._annotations)
+
+
+def _members(splits: Any, path: Path) -> dict[str, list[str]]:
+    """The splits that each id is in."""
     members: dict[str, list[str]] = {}
-    splits = content.get("split") or {}
     if not isinstance(splits, dict):
         raise InputProblem(f"'split' in {path} must be a dict of name: list of ids, got {type(splits).__name__}.")
     for name, ids in splits.items():
@@ -62,19 +105,7 @@ def read_pyskl(
             raise InputProblem(f"The split '{name}' in {path} must be a list of ids, got {type(ids).__name__}.")
         for one in ids:
             members.setdefault(str(one), []).append(str(name))
-    seen: set[str] = set()
-    annotations = content.pop("annotations")
-    for number, annotation in enumerate(annotations):
-        annotations[number] = None
-        name = _name(annotation, number, path)
-        if name in seen:
-            raise InputProblem(f"{path} has the id '{name}' twice.")
-        seen.add(name)
-        with going_on(name, damaged):
-            yield _item(annotation, number, members, skeleton, image_size, path)
-    lost = [one for one in members if one not in seen]
-    if lost:
-        raise InputProblem(f"{len(lost)} ids in the splits of {path} have no annotation; the first is '{lost[0]}'.")
+    return members
 
 
 def _check_pickle(path: Path) -> None:
@@ -126,8 +157,8 @@ def _item(
     layout = skeleton or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
     if layout is None:
         raise UserError(
-            f"{where} has {keypoint.shape[2]} joints in {keypoint.shape[3]}D, which tells no layout. Name it with "
-            "skeleton=…"
+            f"{where} has {keypoint.shape[2]} joints in {keypoint.shape[3]}D, which tells no layout. Name it "
+            f"{NAME_LAYOUT}."
         )
     score = annotation.get("keypoint_score")
     shape = annotation.get("img_shape", annotation.get("original_shape"))

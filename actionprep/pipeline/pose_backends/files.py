@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -157,14 +158,14 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
     """The one item that is meant for this view."""
     if item is not None:
         return _scanned_item(place, kind, options, item, json.loads(source.poses).get("digest"))
-    items, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
-    mine = [one for one in items.values() if one.view in (None, source.view)]
-    by_name = [one for one in mine if one.recording == source.recording]
+    items, heads, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
+    mine = [name for name, (_, view) in heads.items() if view in (None, source.view)]
+    by_name = [name for name in mine if heads[name][0] == source.recording]
     if len(by_name) == 1 or len(mine) == 1:
-        return (by_name or mine)[0]
+        return items[(by_name or mine)[0]]
     if source.recording in damaged or len(items) + len(damaged) == 1:
         raise damaged.get(source.recording) or next(iter(damaged.values()))
-    names = [one.recording for one in items.values()]
+    names = [recording for recording, _ in heads.values()]
     raise InputProblem(
         f"{place} holds poses of {len(items)} recordings, none of which is '{source.recording}', view {source.view}."
         f"{nearest(source.recording, names)} It has {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.\n"
@@ -176,16 +177,18 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
 def _scanned_item(place: Path, kind: str, options: dict[str, Any], item: str, digest: str | None) -> PoseItem:
     """An item of a data set, as the scan saw it; InputProblem where the file has changed since."""
 
-    def holds(items: Mapping[str, PoseItem]) -> bool:
-        return item in items and digest in (None, poses_digest(items[item].poses))
-
     # What was read before is good enough where it holds just this: a data set of many files is not looked through anew
     # for every item.
-    items, damaged = _read(str(place), kind, canonical_json(options), 0) if digest is not None else ({}, {})
-    if not holds(items):
-        items, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
-    if holds(items):
-        return items[item]
+    if digest is not None:
+        known = _read(str(place), kind, canonical_json(options), 0)
+        with suppress(InputProblem):  # of a file that has changed since, and is read anew
+            one = known.items.get(item)
+            if one is not None and digest == poses_digest(one.poses):
+                return one
+    items, _, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
+    one = items.get(item)
+    if one is not None and digest in (None, poses_digest(one.poses)):
+        return one
     if item in damaged:
         raise damaged[item]
     what = "has other poses of" if item in items else "has no poses of"
@@ -199,17 +202,31 @@ def _newest(place: Path) -> int:
     return max((file.stat().st_mtime_ns for file in _parts(place)), default=0)
 
 
+class _Found(NamedTuple):
+    """What a file or folder holds."""
+
+    items: Mapping[str, PoseItem]
+    heads: Mapping[str, tuple[str, str | None]]  # recording and view of each
+    damaged: Mapping[str, InputProblem]
+
+
 @lru_cache(maxsize=1)
-def _read(
-    place: str, kind: str, options: str, newest: int
-) -> tuple[Mapping[str, PoseItem], Mapping[str, InputProblem]]:
-    """Everything in one file or folder, and what is damaged; kept, because its other items are wanted next."""
+def _read(place: str, kind: str, options: str, newest: int) -> _Found:
+    """Everything in one file or folder, and what is damaged; kept, because its other items are wanted next.
+
+    Of a pickle only the names: it may hold a data set, which each of many processes would hold.
+    """
     del newest  # another time of change is another content
+    if kind == "pyskl":
+        from actionprep.datasets.pose_formats.pyskl import PySKLItems
+
+        items = PySKLItems(place, **json.loads(options))
+        return _Found(items, {name: (name, None) for name in items}, {})
     found: dict[str, PoseItem] = {}
     damaged: dict[str, InputProblem] = {}
     for one in read_poses(place, kind, damaged=damaged.__setitem__, **json.loads(options)):
         found[item_name(one)] = one
-    return found, damaged
+    return _Found(found, {name: (one.recording, one.view) for name, one in found.items()}, damaged)
 
 
 def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_number: int | None) -> PoseSequence:

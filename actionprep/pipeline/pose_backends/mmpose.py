@@ -105,7 +105,8 @@ class MMPose:
         if skeleton is None and found is None:
             raise UserError(
                 f"The joints of MMPose's '{model}' are those of no known layout: {', '.join(names.values())}. "
-                "Write a layout for them and name it with skeleton=…"
+                "Write a layout for them, a few lines of TOML, and name it with pose.file_skeleton (--file-skeleton; "
+                "skeleton=… in Python)."
             )
         self.skeleton = skeleton or (found.name if found is not None else "")
         self._about = {"model": path.stem, "flip": str(flip)}
@@ -178,6 +179,7 @@ def _stand_ins() -> Iterator[None]:
 
     They are taken away again, so that nothing else in the process takes them for real.
     """
+    _let_transformers_look()
     made: list[str] = []
 
     def module(name: str, needs: str | None = None, **members: Any) -> None:
@@ -185,7 +187,7 @@ def _stand_ins() -> Iterator[None]:
             return
         stand_in = types.ModuleType(name)
         stand_in.__path__ = []
-        # Libraries that MMPose imports, such as transformers, ask whether torchvision is there by its specification.
+        # Libraries that MMPose imports ask whether torchvision is there by its specification.
         stand_in.__spec__ = ModuleSpec(name, None, is_package=True)
         stand_in.__dict__.update(members)
         sys.modules[name] = stand_in
@@ -212,6 +214,15 @@ def _stand_ins() -> Iterator[None]:
     finally:
         for name in made:
             del sys.modules[name]
+
+
+def _let_transformers_look() -> None:
+    """Have transformers, which MMPose imports, look for torchvision now: it remembers its first answer for good.
+
+    Looking while the stand-ins are there, it could not import RT-DETR or ViTPose any more.
+    """
+    if _importable("transformers"):
+        importlib.import_module("transformers.utils").is_torchvision_available()
 
 
 def _importable(name: str) -> bool:

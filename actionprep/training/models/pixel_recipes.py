@@ -15,7 +15,7 @@ _TIMESFORMER: dict[str, Any] = {
     "epochs": 15,
     "batch": 8,
     "accumulate": 8,
-    "precision": "bf16-mixed",
+    "precision": "auto",
     "workers": 4,
 }
 _TIMESFORMER_TABLES: dict[str, dict[str, Any]] = {
@@ -112,7 +112,7 @@ register(
     epochs=100,
     batch=2,
     accumulate=8,
-    precision="bf16-mixed",
+    precision="auto",
     sampler="balanced",
     workers=4,
     tables={
@@ -140,7 +140,7 @@ register(
     epochs=30,
     batch=4,
     accumulate=16,
-    precision="bf16-mixed",
+    precision="auto",
     workers=4,
     tables={
         "input": {"frames": 32, "size": 224, "crop": (0.7, 0.95), "clips": 4},
@@ -194,7 +194,7 @@ _I3D_MENDED = (
 _CONSECUTIVE: dict[str, Any] = {"frames": 32, "sampling": "dense", "fit": "squeeze", "crop": (1.0, 1.0)}
 _I3D: dict[str, Any] = {
     "product": "lowres",
-    "precision": "bf16-mixed",
+    "precision": "auto",
     "channels_last": True,
     "monitor": "val_macro_f1",
     "workers": 4,
@@ -267,11 +267,10 @@ register(
     product="lowres",
     epochs=30,
     min_steps=150,
-    precision="bf16-mixed",
+    precision="auto",
     channels_last=True,
     **_SMALL,
     tables={
-        "sizes": {"width_multiplier": 0.125, "dropout": 0.3},
         "input": {**_MOVING, "frames": 16, "size": 48},
         **SMOOTHED_COSINE,
         "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "gradient_clip": 2.0},

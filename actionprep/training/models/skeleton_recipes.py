@@ -109,7 +109,7 @@ recipes.register(
     model="skeleton-transformer",
     product="pose",
     **_SKELETON,
-    tables={**_SMALL_TABLES, "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.01}},
+    tables={**_SMALL_TABLES, "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.01}},
 )
 recipes.register(
     "motionbert",
@@ -210,6 +210,8 @@ recipes.register(
     product="heatmaps",
     epochs=240,
     batch=32,
+    precision="auto",
+    channels_last=True,
     tables={
         "input": {**_PLAIN, "frames": 48},
         "optimizer": {
@@ -246,6 +248,8 @@ recipes.register(
     epochs=60,
     min_steps=600,
     batch=32,
+    precision="auto",
+    channels_last=True,
     ema=0.99,
     validate_every=10,
     refit=True,

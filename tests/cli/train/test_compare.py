@@ -60,7 +60,7 @@ def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
     assert "M" in done.output
     assert "No room" not in done.output
     done = runner.invoke(app, words, env={"COLUMNS": "60"})
-    assert "No room at this width for parameters, GFLOPs, training, " in done.output
+    assert "No room at this width for mAP %, parameters, GFLOPs, training, " in done.output
     assert "compare.csv holds them." in done.output
 
 

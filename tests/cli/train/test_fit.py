@@ -174,3 +174,16 @@ def test_what_is_not_there_is_told_before_any_work(fit, words, said):
     done = runner.invoke(app, words)
     assert done.exit_code == 2
     assert said in done.stderr
+
+
+def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_out(tmp_path, monkeypatch):
+    (tmp_path / "actionprep.toml").write_text(
+        '[train]\nchanges = { epochs = 2, "input.points" = 64 }\n', encoding="utf-8"
+    )
+    make_store(tmp_path / "store", subjects=4)
+    monkeypatch.chdir(tmp_path)
+    done = runner.invoke(app, ["fit", "--recipe", "i3d-small"])
+    assert "Of the study's changes these are for other recipes: input.points" in done.stdout
+    assert done.exit_code == 2
+    assert "Unknown setting" not in done.stderr
+    assert "actionprep build lowres" in done.stderr

@@ -186,6 +186,17 @@ def test_stand_ins_are_there_only_while_mmpose_is_imported():
     assert not {"torchvision", "torchvision.transforms", "mmdet", "mmdet.utils", "mmcv.ops"} & set(sys.modules)
 
 
+def test_stand_ins_do_not_make_transformers_believe_in_torchvision():
+    utils = pytest.importorskip("transformers.utils")
+    if importlib.util.find_spec("torchvision") is not None:
+        pytest.skip("torchvision is installed here, and real modules are not replaced")
+    # Its answer is kept for the life of the process: what it would say in a new one is asked here.
+    utils.is_torchvision_available.cache_clear()
+    with mmpose._stand_ins():
+        assert not utils.is_torchvision_available()
+    assert not utils.is_torchvision_available()
+
+
 def test_the_mmpose_recipe_pins_what_was_tried(monkeypatch):
     commands = []
     monkeypatch.setattr(mmpose, "_run", lambda command, echo: commands.append(command) or "1.3.2")

@@ -13,6 +13,7 @@ from actionprep.errors import UserError
 from actionprep.training.models import cards as _cards  # noqa: F401 - fills the table
 from actionprep.training.models.model_size import count_parameters
 from actionprep.training.models.registry import HALF, IMAGENET, MODELS, SIGNED, axes, build_model, example_input
+from actionprep.training.recipes import find_recipe
 
 # As the papers, tables and READMEs state them, in millions.
 PUBLISHED = {
@@ -68,6 +69,21 @@ def test_resizers_have_the_published_counts(kernel: str, counts: tuple[int, ...]
     assert tuple(count_parameters(front) for front in fronts) == counts
 
 
+@pytest.mark.parametrize("name", ["skeleton-tcn", "skeleton-transformer"])
+def test_our_skeleton_models_are_small(name: str):
+    assert f"{count_parameters(built(name)) / 1e6:.1f}" == "0.3"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODELS if MODELS[name].source.startswith("ours")))
+def test_the_card_of_a_model_of_ours_is_of_what_its_recipe_trains(name: str):
+    recipe, card = find_recipe(name), MODELS[name]
+    assert {key: value for key, value in recipe.sizes.items() if card.sizes.get(key) != value} == {}
+    shape, told = dict(card.input_shape), recipe.input
+    assert shape.get("T") == getattr(told, "frames", None)
+    size = getattr(told, "size", None)
+    assert (shape.get("H"), shape.get("W")) == (tuple(size) if isinstance(size, tuple) else (size, size))
+
+
 def test_pixel_models_declare_their_colours_and_the_others_do_not():
     assert {name for name, card in MODELS.items() if card.pixels} == {
         name for name, card in MODELS.items() if card.product in ("frames", "lowres")
@@ -118,7 +134,7 @@ def test_sizes_that_begin_at_zero_may_be_zero():
 
 
 def test_settings_behind_a_front_end_reach_i3d():
-    model = built("i3d-resizer-2d", width_multiplier=0.25)
+    model = built("i3d-resizer-2d", width_multiplier=0.125)
     assert count_parameters(model) - count_parameters(model.front) == count_parameters(built("i3d-small"))
 
 
