@@ -124,6 +124,13 @@ def check_abilities(recipe: Recipe) -> None:
             f"{', '.join(_recipes_whose(lambda one: one.labels_frames != 'never'))}. Or train on the labels of whole "
             "snippets: --set targets=snippet."
         )
+    if getattr(recipe.input, "merge", "max") == "separate" and not card.persons_apart:
+        raise UserError(
+            f"The recipe '{recipe.name}' keeps a volume for each person (input.merge = \"separate\"), and its model "
+            f"'{recipe.model}' reads one for all. Recipes that read a volume for each: "
+            f"{', '.join(_recipes_whose(lambda one: one.persons_apart))}. Or put them side by side in the channels: --set "
+            "input.merge=channels."
+        )
     if recipe.carry:
         check_state(recipe.model)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from actionprep.datasets.store import Store
 from actionprep.training.beginning import check_same, plan_of_run, prepare_folder
-from actionprep.training.make_task import make_task
+from actionprep.training.make_task import check_model, make_task
 from actionprep.training.parts import Parts, SplitChoice
 from actionprep.training.phase import TrainerOptions, train_phase
 from actionprep.training.plan import Plan, in_precision, resolve_recipe
@@ -83,8 +83,9 @@ def fit(
         import torch
 
         torch.set_num_threads(threads)
-    # What a reader refuses is known before there is a run.
+    # What a reader or a model refuses is known before there is a run.
     reader = plan.make_reader()
+    check_model(plan, reader)
     tell(f"Run {run.folder}")
     if is_first_process():
         prepare_folder(run, plan, weights, unfinished=resume)

@@ -77,6 +77,16 @@ def fresh_model(
     return model
 
 
+def check_model(plan: Plan, reader: ProductReader) -> None:
+    """Raise UserError when the model cannot be of the sizes that recipe and input ask for; no weights are made."""
+    import torch
+
+    from actionprep.training.checkpoints import make_model
+
+    with torch.device("meta"):
+        make_model(plan.card(reader, plan.phases[0]))
+
+
 def channels_last(model: nn.Module) -> None:
     """Lay the weights of all 2D and 3D convolutions out channels last; what they compute follows them."""
     import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -194,3 +195,41 @@ def test_a_skeleton_that_does_not_exist_is_refused_with_the_settings():
     with pytest.raises(UserError, match=r"'skeleton' in \[input\].*Did you mean 'coco17'") as caught:
         find_recipe("skeleton-tcn").changed({"input.skeleton": "coco71"})
     assert "coco71" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("heatmap-transformer-small", {"sizes.pool": "max"}, "Tokens are pooled by one of mean, mean-max"),
+        ("heatmap-transformer-small", {"input.frames": 23}, "23 frames are no multiple of that. Change input.frames"),
+        ("poseconv3d-small", {"sizes.widths": []}, "PoseC3D wants the channels of each convolution"),
+        (
+            "poseconv3d-small",
+            {"input.merge": "separate"},
+            "reads one for all. Recipes that read a volume for each: moti",
+        ),
+    ],
+)
+def test_what_a_model_cannot_be_is_said_before_there_is_a_run(name, changes, message, store, tmp_path):
+    with pytest.raises(UserError, match=re.escape(message)):
+        fit(store, find_recipe(name).changed(changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_says_rightly_whether_it_reads_a_volume_for_each_person(name, store):
+    recipe = find_recipe(name)
+    if recipe.product != "heatmaps":
+        assert not model_card(recipe.model).persons_apart
+        return
+    recipe = small(name, **{"input.merge": "separate"})
+    dataset = SnippetDataset(store, inputs=recipe.input)
+    sizes, batch = model_sizes(recipe, dataset.reader), dataset.batch(range(2))
+    assert batch["clip"].ndim == 6
+    reads = True
+    try:
+        model = build_model(recipe.model, num_classes=3, **sizes).eval()
+        assert model(**model_inputs(model, batch)).shape == (2, 3)
+    except (ValueError, RuntimeError):
+        reads = False
+    assert model_card(recipe.model).persons_apart == reads

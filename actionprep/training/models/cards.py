@@ -198,6 +198,7 @@ register(
             "persons may keep a volume each",
         ),
         passes_on=f"{_HERE}.motionbert:MotionBERT",
+        persons_apart=True,
     )
 )
 

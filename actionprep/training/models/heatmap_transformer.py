@@ -56,7 +56,10 @@ class HeatmapTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if num_frames % patch_frames:
-            raise UserError(f"A token holds {patch_frames} frames, and {num_frames} frames are no multiple of that.")
+            raise UserError(
+                f"A token holds {patch_frames} frames, and {num_frames} frames are no multiple of that. Change "
+                "input.frames, or sizes.patch_frames."
+            )
         if num_joints % maps:
             raise UserError(f"{num_joints} channels are no multiple of {maps} maps a joint.")
         if pool not in get_args(Pool):

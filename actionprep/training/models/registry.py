@@ -62,7 +62,8 @@ class ModelCard:
     pixels: how a model that sees pixels wants them. faults_fixed: what the original gets wrong and this does not.
     passes_on: "module:callable" to which the builder hands settings of **kwargs.
     labels_frames: whether it gives logits of every instant: always, or asked by its setting per_frame. keeps_state:
-    whether it can go on from where it was (`advance` takes and gives a state).
+    whether it can go on from where it was (`advance` takes and gives a state). persons_apart: whether it reads a volume
+    for each person, (B, M, K, T, H, W).
     """
 
     name: str
@@ -78,6 +79,7 @@ class ModelCard:
     passes_on: str | None = None
     labels_frames: Literal["never", "always", "asked"] = "never"
     keeps_state: bool = False
+    persons_apart: bool = False
 
     @property
     def shape_text(self) -> str:
