@@ -91,8 +91,15 @@ def import_poses(
                 put_back()
             return ImportedPoses(study, report)
     missing = [path for path in paths if not Path(path).expanduser().exists()]
-    if missing or not paths:
-        raise UserError(f"No pose file or folder at {missing[0]}." if missing else "Name the files to import.")
+    if not paths:
+        raise UserError("Name the files to import.")
+    if missing and "{recording}" in str(missing[0]):
+        raise UserError(
+            f"'{missing[0]}' is a pattern for the poses of recordings that a study has, and {root} is no study of videos. "
+            "Make one around the videos first ('actionprep init'), or name a file or folder of a skeleton data set."
+        )
+    if missing:
+        raise UserError(f"No pose file or folder at {missing[0]}, seen from {Path.cwd()}.")
     files = tuple(place.relative(Path(path).expanduser()) for path in paths)
     with _settings_kept_on(ActionprepError, place):
         if place.settings_file.is_file():

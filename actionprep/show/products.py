@@ -312,8 +312,11 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     layout = skeleton(skeleton_of_item(item.attributes))
     points = torch.from_numpy(item["keypoints"][:]).movedim(1, 0)[None]
     score = torch.from_numpy(item["score"][:]).movedim(1, 0)[None]
+    sides: tuple[str, ...] = ()
     if points.shape[-1] == 3:
         points, score = project(points, score, settings.view)
+        # Poses are drawn as the person is seen, volumes with the axes that models read: left may be right.
+        sides = (f"projected to the plane {settings.view}, with the axes of the file",)
     boxes = grid_boxes(points, score, settings)
     times = _pose_times(study, item, recording, view)
 
@@ -326,6 +329,7 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     details = (
         f"{layout.title or layout.name}, on {width}x{height} px",
         f"sigma {settings.sigma:g} px, cut to the people, persons merged by maximum",
+        *sides,
     )
     return [Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)]
 

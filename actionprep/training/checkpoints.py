@@ -99,7 +99,8 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
     """Settings that the model is built with: its preset's, under what the input decides, under what the recipe says."""
     from actionprep.training.models.registry import model_card, model_settings
 
-    product = model_card(recipe.model).product
+    card = model_card(recipe.model)
+    product = card.product
     if product != recipe.product:
         raise UserError(
             f"The recipe '{recipe.name}' binds the model '{recipe.model}', which reads {product}, to the product "
@@ -107,9 +108,10 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
         )
     known = model_settings(recipe.model)
     from_input = {name: value for name, value in reader.model_sizes().items() if name in known}
-    if recipe.targets == "frame" and model_card(recipe.model).labels_frames == "asked":
+    if recipe.targets == "frame" and card.labels_frames == "asked":
         from_input["per_frame"] = True
-    return {**from_input, **recipe.sizes}
+    # The preset's too: a later version may give the name another preset, and this run must open as it was.
+    return {**card.sizes, **from_input, **recipe.sizes}
 
 
 def check_abilities(recipe: Recipe) -> None:

@@ -90,7 +90,7 @@ def stored_split(store: Store, name: str) -> tuple[dict[str, str], str]:
         known = [key.recording for key in store.items("split")]
         raise UserError(
             f"No stored split '{name}' in {store.url}.{nearest(name, known)} "
-            + (f"There are {', '.join(known)}." if known else f"Make it with 'actionprep split --name {name}'.")
+            + (f"Stored are: {', '.join(known)}." if known else f"Make it with 'actionprep split --name {name}'.")
         )
     item = store.item("split", name)
     parts = stored_parts(item)

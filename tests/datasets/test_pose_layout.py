@@ -151,6 +151,14 @@ def test_paths_that_are_not_there_are_named(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
+def test_a_pattern_of_recordings_needs_a_study_of_videos(tmp_path):
+    with pytest.raises(
+        UserError, match=r"is a pattern for the poses of recordings that a study has, and .* is no study"
+    ):
+        import_poses(tmp_path / "study", ["openpose/{recording}/{view}"])
+    assert not (tmp_path / "study").exists()
+
+
 def test_an_official_split_that_does_not_hold_is_told_and_the_import_stands(tmp_path):
     for seed, (name, split) in enumerate((("a1", "xsub_train"), ("a2", "xsub_train"), ("b1", "xsub_test"))):
         poses = made_poses(4, seed=seed)

@@ -125,6 +125,12 @@ def test_bfloat16_trains_and_stays_near_float32(name, store):
     assert (logits.float() - exact).abs().max() < 0.1 * max(float(exact.abs().max()), 1.0)
 
 
+def test_a_run_keeps_the_sizes_of_its_preset_lest_a_later_preset_differs(store):
+    recipe = find_recipe("heatmap-transformer-small").changed({"sizes.depth": 1})
+    sizes = model_sizes(recipe, SnippetDataset(store, inputs=recipe.input).reader)
+    assert {"pool": "mean-max", "embed_std": 0.3, "depth": 1, "num_frames": 24}.items() <= sizes.items()
+
+
 @pytest.mark.parametrize("name", ["motionbert-heatmap"])
 def test_a_volume_for_each_person_is_read_by_the_model_that_takes_it(name, store):
     recipe = small(name, **{"input.merge": "separate"})
