@@ -123,7 +123,7 @@ def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
 
 def test_splits_that_are_not_there_or_beside_folds_are_refused_before_any_training(with_splits, tmp_path):
     with pytest.raises(
-        UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? There are one, three, two\."
+        UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? Stored are: one, three, two\."
     ):
         plan_sweep(with_splits, [TINY], tmp_path, splits=["one", "thre"])
     with pytest.raises(UserError, match="Folds split the snippets anew, and stored splits are there already"):

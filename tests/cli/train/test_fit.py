@@ -131,11 +131,16 @@ def test_a_training_that_is_stopped_names_the_command_that_goes_on(fit, monkeypa
             os.kill(os.getpid(), kind)
         return plain(self, batch, batch_idx)
 
+    # A shell has processes in its background ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     name = f"stopped-{code}"
     words = ["--recipe", "tiny.toml", "--run", name, "--set", "epochs=3"]
     with monkeypatch.context() as patch:
         patch.setattr(ClassifierTask, "training_step", stopped)
-        done = fit(*words)
+        try:
+            done = fit(*words)
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert done.exit_code == code, done.output
     root, _, line = done.stderr.strip().rpartition("\n  ")
     assert root.endswith("Stopped. What was finished is whole. Go on with:")
