@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store import Store
     from actionprep.training.checkpoints import Checkpoint
-    from actionprep.training.predict import Timeline
+    from actionprep.training.predicted_timeline import Timeline
 
 
 @dataclass(frozen=True)

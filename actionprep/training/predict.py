@@ -2,198 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.store import Store
-from actionprep.datasets.windows import EPSILON_S
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.frame_scores import cells, frame_times
-from actionprep.training.run import Run, write_text
+from actionprep.training.predicted_timeline import Timeline
+from actionprep.training.run import Run
 from actionprep.training.tested import label_thresholds
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from actionprep.training.scoring import Scores
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """What a model says of one recording, window by window.
-
-    onset, offset (W) float64  s on the recording's clock, half open; of a model that labels every instant a window is
-        the part of one around one of its instants, and parts of windows that overlap do so too
-    probabilities (W, C) float64
-    several: labels are independent of each other, and a window may have any number of them.
-    frame_times (T) float64  s, the frames of the recording; empty where they are not known
-    thresholds (C) with several labels, the probability from which each is said; None: one half, for all.
-    """
-
-    recording: str
-    labels: tuple[str, ...]
-    onset: np.ndarray
-    offset: np.ndarray
-    probabilities: np.ndarray
-    several: bool = False
-    frame_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    thresholds: np.ndarray | None = None
-
-    def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Intervals on which the covering windows stay the same: onset (P), offset (P), mean probabilities (P, C).
-
-        Intervals that no window covers are left out.
-        """
-        edges = np.unique(np.concatenate([self.onset, self.offset]))
-        # Windows that touch share one edge, though its sums may round otherwise on either side.
-        edges = edges[np.diff(edges, prepend=-np.inf) > EPSILON_S]
-        # Every window adds its probabilities from its onset on and takes them away at its offset.
-        change = np.zeros((len(edges), len(self.labels) + 1))
-        weighed = np.concatenate([self.probabilities, np.ones((len(self.onset), 1))], axis=1)
-        np.add.at(change, np.searchsorted(edges, self.onset + EPSILON_S, side="right") - 1, weighed)
-        np.add.at(change, np.searchsorted(edges, self.offset + EPSILON_S, side="right") - 1, -weighed)
-        total = np.cumsum(change, axis=0)[:-1]
-        count = np.round(total[:, -1])
-        covered = count > 0
-        mean = np.clip(total[covered, :-1] / count[covered, None], 0, 1)
-        return edges[:-1][covered], edges[1:][covered], mean
-
-    def votes(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the windows that cover each frame vote for: codes (T), -1 without a window, and the share of the votes (T).
-
-        times (T) s. A window votes for its most probable label; of equally many votes the more probable label wins, and
-        then the one that stands first.
-        """
-        code = np.full(len(times), -1)
-        share = np.zeros(len(times))
-        order = np.argsort(self.onset, kind="stable")
-        onset, offset, probabilities = self.onset[order], self.offset[order], self.probabilities[order]
-        said = probabilities.argmax(axis=1)
-        longest = float((offset - onset).max()) if len(onset) else 0.0
-        for at, instant in enumerate(times):
-            # Only windows that begin no longer before the frame than a window lasts can cover it.
-            low, high = np.searchsorted(onset, [instant - longest - 1e-6, instant + 1e-9], side="right").tolist()
-            covering = low + np.flatnonzero(instant + 1e-9 < offset[low:high])
-            if len(covering):
-                count = np.bincount(said[covering], minlength=len(self.labels))
-                mean = probabilities[covering].mean(axis=0)
-                code[at] = int(np.lexsort((-mean, -count))[0])
-                share[at] = count[code[at]] / len(covering)
-        return code, share
-
-    def frames_csv(self) -> str:
-        """A row a frame: time, the label that most of its windows vote for, and their share; empty without a window."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["recording", "time", "label", "votes"])
-        for instant, code, share in zip(self.frame_times, *self.votes(self.frame_times), strict=True):
-            label = self.labels[code] if code >= 0 else ""
-            writer.writerow([self.recording, f"{instant:.3f}", label, f"{share:.3f}"])
-        return buffer.getvalue()
-
-    def said_from(self, threshold: float = 0.0) -> np.ndarray:
-        """(C) The least probability at which each label is said; with several labels at least its own threshold."""
-        own = np.zeros(len(self.labels))
-        if self.several:
-            own = np.full(len(self.labels), 0.5) if self.thresholds is None else self.thresholds
-        return np.maximum(own, threshold)
-
-    def segments(self, *, threshold: float = 0.0, min_s: float = 0.0) -> list[tuple[Segment, float]]:
-        """Neighbouring pieces of one label as one segment, each with its mean probability over time.
-
-        threshold: pieces whose label is less probable have none; with several labels at least that of the label.
-        min_s:     shorter segments are left out.
-        """
-        onset, offset, mean = self.pieces()
-        if not len(onset):
-            return []
-        said = mean >= self.said_from(threshold)
-        if not self.several:
-            said &= np.arange(mean.shape[1]) == mean.argmax(axis=1)[:, None]
-        found = []
-        for code, label in enumerate(self.labels):
-            at = np.flatnonzero(said[:, code])
-            if not len(at):
-                continue
-            apart = (np.diff(at) > 1) | (onset[at[1:]] > offset[at[:-1]] + 1e-9)
-            for run in np.split(at, np.flatnonzero(apart) + 1):
-                seconds = offset[run] - onset[run]
-                probability = float((mean[run, code] * seconds).sum() / seconds.sum())
-                segment = Segment(float(onset[run[0]]), float(offset[run[-1]]), label)
-                if segment.offset - segment.onset >= min_s:
-                    found.append((segment, probability))
-        return sorted(found, key=lambda one: (one[0].onset, one[0].label))
-
-    def to_csv(self, *, threshold: float = 0.0, min_s: float = 0.0) -> str:
-        """The segments as csv: recording, onset, offset, label, probability."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["recording", "onset", "offset", "label", "probability"])
-        for segment, probability in self.segments(threshold=threshold, min_s=min_s):
-            times = (f"{segment.onset:.3f}", f"{segment.offset:.3f}")
-            writer.writerow([self.recording, *times, segment.label, f"{probability:.4f}"])
-        return buffer.getvalue()
-
-    def windows_csv(self) -> str:
-        """A row a window with the probability of every label."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["recording", "onset", "offset", *self.labels])
-        for onset, offset, row in zip(self.onset, self.offset, self.probabilities, strict=True):
-            writer.writerow([self.recording, f"{onset:.3f}", f"{offset:.3f}", *(f"{one:.4f}" for one in row)])
-        return buffer.getvalue()
-
-    def write(self, folder: str | Path, *, threshold: float = 0.0, min_s: float = 0.0) -> list[Path]:
-        """Write timeline.csv, windows.csv, timeline.png and, where frames are known, frames.csv; returns their paths."""
-        folder = Path(folder)
-        paths = [folder / name for name in ("timeline.csv", "windows.csv", "timeline.png")]
-        if len(self.frame_times):
-            paths.append(folder / "frames.csv")
-            write_text(paths[-1], self.frames_csv())
-        write_text(paths[0], self.to_csv(threshold=threshold, min_s=min_s))
-        write_text(paths[1], self.windows_csv())
-        self.figure(threshold=threshold, min_s=min_s).savefig(paths[2], dpi=150)
-        return paths
-
-    def figure(self, *, threshold: float = 0.0, min_s: float = 0.0) -> Figure:
-        """The segments over time above the probability of every label."""
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-
-        onset, offset, mean = self.pieces()
-        colors = colormaps["tab10" if len(self.labels) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-        rows = len(self.labels)
-        figure = Figure(figsize=(11, 1.6 + 0.32 * rows), layout="constrained")
-        top, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(rows * 0.35, 1)])
-        for segment, probability in self.segments(threshold=threshold, min_s=min_s):
-            color = colors[self.labels.index(segment.label) % len(colors)]
-            width = segment.offset - segment.onset
-            top.barh(0, width, left=segment.onset, height=0.9, color=color, alpha=0.35 + 0.65 * probability)
-            if len(onset) and width > 0.08 * (offset[-1] - onset[0]):
-                top.text(segment.onset + width / 2, 0, segment.label, ha="center", va="center", fontsize=9)
-        top.set(yticks=[], ylim=(-0.5, 0.5))
-        top.set_title(self.recording, loc="left", fontsize=11)
-        top.spines[["top", "right", "left"]].set_visible(False)
-        if len(onset):
-            edges = np.append(onset, offset[-1])
-            for code in range(rows):
-                heights = code + 0.45 + 0.9 * (mean[:, code] - 0.5)
-                color = colors[code % len(colors)]
-                below.stairs(heights, edges, baseline=code, fill=True, color=color, alpha=0.85)
-        below.set(yticks=np.arange(rows) + 0.45, yticklabels=self.labels, ylim=(-0.1, rows), xlabel="seconds")
-        below.tick_params(axis="y", length=0)
-        below.grid(axis="x", alpha=0.3)
-        below.spines[["top", "right", "left"]].set_visible(False)
-        return figure
 
 
 @dataclass(frozen=True)
