@@ -16,13 +16,13 @@ from actionprep.training.checkpoints import Checkpoint
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import (
-    Timeline,
     open_checkpoint,
     pipeline_settings,
     predict,
     predict_videos,
     sliding_windows,
 )
+from actionprep.training.predicted_timeline import Timeline
 from actionprep.training.tested import label_thresholds
 
 
