@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actionprep.datasets.skeletons import Skeleton
 from actionprep.settings import option
-from actionprep.training.inputs.base import InputSettings
+from actionprep.training.inputs.base import MirroringSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actionprep.training.draws import Draws
 
 
-class JointAugmentation(InputSettings):
+class JointAugmentation(MirroringSettings):
     """Changes of joints; 0 turns each off. Lengths are in body sizes (`body_frame`), angles in rad."""
 
     rotation: float = option(0.3, "2D: largest turn in the picture, about the body centre, in rad.", ge=0)
@@ -29,10 +29,6 @@ class JointAugmentation(InputSettings):
     noise: float = option(0.012, "Standard deviation of the noise of every joint in every frame, in body sizes.", ge=0)
     bones: float = option(
         0.15, "Largest change of a bone's length, as a share; joints move with their parents.", ge=0, lt=1
-    )
-    flip: float = option(0.0, "Share of the samples that are mirrored, left and right joints exchanged.", ge=0, le=1)
-    flip_labels: dict[str, str] = option(
-        {}, 'Label that each label becomes when mirrored: { swipe_left = "swipe_right", … }; others stay.'
     )
     temporal_shift: int = option(0, "Largest shift along time, in instants; the first or last one fills the gap.", ge=0)
     joint_dropout: float = option(0.04, "Share of the joints that are left out of a sample.", ge=0, lt=1)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from actionprep.settings import option
 from actionprep.training.inputs._moments import Short
-from actionprep.training.inputs.base import InputSettings
-
-if TYPE_CHECKING:
-    pass
-
+from actionprep.training.inputs.base import MirroringSettings
 
 CHANNELS = {"rgb": 3, "gray": 1, "motion": 2}
 """Channels of a clip by the setting `channels`."""
 
 
-class ClipSettings(InputSettings):
+class ClipSettings(MirroringSettings):
     """How clips are sampled out of stored pictures, cut and augmented."""
 
     frames: int = option(16, "Frames of a clip.", ge=1)
@@ -58,10 +54,6 @@ class ClipSettings(InputSettings):
     )
     shift: float = option(0.0, "Further shift of training crops, as a share of their side.", ge=0, lt=1)
     rotation: float = option(0.0, "Largest rotation of training crops, in rad.", ge=0)
-    flip: float = option(0.0, "Share of the samples that are mirrored left to right.", ge=0, le=1)
-    flip_labels: dict[str, str] = option(
-        {}, 'Label that each label becomes when mirrored: { swipe_left = "swipe_right", … }; others stay.'
-    )
     brightness: float = option(0.0, "Largest change of brightness, as a share.", ge=0, lt=1)
     contrast: float = option(0.0, "Largest change of contrast, as a share.", ge=0, lt=1)
     saturation: float = option(0.0, "Largest change of saturation, as a share.", ge=0, le=1)

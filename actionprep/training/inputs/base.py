@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actionprep.errors import UserError, nearest
-from actionprep.settings import Settings
+from actionprep.settings import Settings, option
 from actionprep.training.draws import Draws
 
 if TYPE_CHECKING:
@@ -30,6 +30,15 @@ class InputSettings(Settings):
     def variants(self) -> int | None:
         """Variants of each snippet in a test, where these settings say so; None: any number that a recipe asks for."""
         return None
+
+
+class MirroringSettings(InputSettings):
+    """Settings of inputs whose samples may be mirrored left to right, and what that makes of their labels."""
+
+    flip: float = option(0.0, "Share of the samples that are mirrored, left and right joints exchanged.", ge=0, le=1)
+    flip_labels: dict[str, str] = option(
+        {}, 'Label that each label becomes when mirrored: { swipe_left = "swipe_right", … }; others stay.'
+    )
 
 
 class ProductReader(ABC):
@@ -169,7 +178,7 @@ class ProductReader(ABC):
 
 
 class MirroringReader(ProductReader):
-    """A reader whose settings `flip` and `flip_labels` mirror samples left to right.
+    """A reader with MirroringSettings.
 
     _mirror (C,): what `mirrored_codes` makes of the settings.
     """

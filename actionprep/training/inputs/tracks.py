@@ -13,7 +13,7 @@ from actionprep.settings import option
 from actionprep.training.draws import Draws
 from actionprep.training.inputs._track_bank import Region, TrackBank, moving_region
 from actionprep.training.inputs._track_windows import read_windows, track_places
-from actionprep.training.inputs.base import Batch, InputSettings, MirroringReader, mirrored_codes
+from actionprep.training.inputs.base import Batch, MirroringReader, MirroringSettings, mirrored_codes
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.store import Store
 
 
-class TracksInput(InputSettings):
+class TracksInput(MirroringSettings):
     """How tracks are sampled, normalised and augmented."""
 
     frames: int = option(32, "Instants of a snippet that the model sees, evenly spaced.", ge=1)
@@ -37,10 +37,6 @@ class TracksInput(InputSettings):
     shift: float = option(0.15, "Largest shift, in half heights of the moving region.", ge=0)
     scale: float = option(0.2, "Largest change of size, as a share.", ge=0, lt=1)
     rotation: float = option(0.15, "Largest rotation in the picture, in rad.", ge=0)
-    flip: float = option(0.0, "Share of the samples that are mirrored left to right.", ge=0, le=1)
-    flip_labels: dict[str, str] = option(
-        {}, 'Label that each label becomes when mirrored: { swipe_left = "swipe_right", … }; others stay.'
-    )
     time_warp: float = option(0.25, "Strength of the smooth warp of time, as a share.", ge=0, le=0.65)
     trim: float = option(0.15, "Largest share of a snippet cut off at its start, and at its end.", ge=0, lt=0.5)
     point_dropout: float = option(0.6, "Largest share of points that are left out of a sample.", ge=0, lt=1)
