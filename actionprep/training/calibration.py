@@ -76,13 +76,15 @@ def negative_log_likelihood(actual: np.ndarray, probabilities: np.ndarray) -> fl
     return float(-np.where(actual.astype(bool), np.log(p), np.log1p(-p)).mean())
 
 
-def fit_temperature(logits: np.ndarray, actual: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, actual: np.ndarray, *, spread: float = 0.5) -> float:
     """The temperature under which what was there is most likely; 1 where the samples make no mistake.
 
     logits (V, S, C), averaged as in `scaled_probabilities`; actual (S) codes or (S, C) zeros and ones. Without a mistake
     the best temperature is 0, which says nothing of other samples.
+    spread: standard deviation of a normal prior of the temperature's logarithm around 0, so that few samples with hardly
+        a mistake do not make a model all but certain.
 
-    Guo et al., section 4.2; found by golden-section search over its logarithm.
+    Guo et al., section 4.2; the prior is ours. Found by golden-section search over its logarithm.
     """
     from scipy.optimize import minimize_scalar
 
@@ -94,7 +96,8 @@ def fit_temperature(logits: np.ndarray, actual: np.ndarray) -> float:
 
     def cost(log_temperature: float) -> float:
         probabilities = scaled_probabilities(logits, float(np.exp(log_temperature)), several=several)
-        return negative_log_likelihood(actual, probabilities)
+        prior = (log_temperature / spread) ** 2 / (2 * actual.size)
+        return negative_log_likelihood(actual, probabilities) + prior
 
     found = minimize_scalar(cost, bounds=(np.log(COOLEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))

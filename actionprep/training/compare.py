@@ -100,7 +100,7 @@ class _Entry:
     @classmethod
     def of(cls, run: Run) -> _Entry:
         fused = fused_runs(run.folder)
-        return cls(run, (run,) if fused is None else fused[0])
+        return cls(run, (run,) if fused is None else fused.runs)
 
     @property
     def recipe(self) -> str:

@@ -1,4 +1,4 @@
-"""Late fusion: the probabilities of several trained runs averaged, with weights that val chooses."""
+"""Late fusion: the probabilities of several trained runs averaged, with temperatures and weights that val chooses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
+from actionprep.training.calibration import scaled_probabilities
 from actionprep.training.run import FACTS, FUSION, Run, now, place_from, placed
 
 if TYPE_CHECKING:
@@ -21,13 +22,30 @@ Weighting = Literal["val", "equal"] | Sequence[float]
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """The runs of a fusion; how their probabilities are scaled before they are averaged, and with which weights.
+
+    weights (R,) sum to 1; temperatures (R,), 1 where a run's probabilities stay as they are. why: where both are from.
+    """
+
+    runs: tuple[Run, ...]
+    weights: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Fused:
     """What fusing gave: the folder with the files of a test, the runs, their weights and what test.json holds."""
 
     folder: Path
-    runs: tuple[Path, ...]
-    weights: tuple[float, ...]
+    mixture: Mixture
     tested: dict[str, Any]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of the runs, in their order."""
+        return self.mixture.weights
 
 
 def fuse(
@@ -40,8 +58,9 @@ def fuse(
 ) -> Fused:
     """Average the probabilities of runs on the same snippets and split, and keep what a test keeps in a folder.
 
-    weights: "val": those that make the val snippets most probable, as models score them that were not trained on them;
-             "equal"; or one a run. A run that was not tested yet is tested.
+    weights: "val": those that make the val snippets most probable, as models score them that were not trained on them,
+             each run's probabilities scaled by the temperature of its test first: one that is less sure than it is right
+             would get too small a weight; "equal"; or one a run. A run that was not tested yet is tested.
 
     Raises UserError when there are fewer than two runs, or when their snippets, classes or splits differ.
     """
@@ -55,35 +74,38 @@ def fuse(
         if run.tested is None:
             tell(f"Testing {run.folder}")
             run_test(run, device=device, view_subsets=False)
-    arrays = [saved_arrays(run) for run in opened]
-    shares, why = _weights(opened, table, weights, device)
-    for run, share in zip(opened, shares, strict=True):
+    mixture = _mixture(opened, table, weights, device)
+    for run, share in zip(opened, mixture.weights, strict=True):
         tell(f"{share:.3f}  {run.folder}")
-    tell(f"Weights: {why}")
-    mean = np.einsum("r,rsc->sc", shares, np.stack([one["probabilities"].astype(np.float64) for one in arrays]))
+    tell(f"Weights: {mixture.why}")
+    kind = "calibrated" if weights == "val" else "probabilities"
+    said = np.stack([saved_arrays(run)[kind].astype(np.float64) for run in opened])
+    mean = np.einsum("r,rsc->sc", np.array(mixture.weights), said)
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
     tested = _kept(Path(folder), table, rows, mean)
     target = Run(Path(folder))
     tested["alone"] = [
         {
             "run": place_from(target.folder, run.folder),
-            "weight": float(share),
+            "weight": share,
+            "temperature": temperature,
             "accuracy": run_tested(run)["figures"]["accuracy"],
         }
-        for run, share in zip(opened, shares, strict=True)
+        for run, share, temperature in zip(opened, mixture.weights, mixture.temperatures, strict=True)
     ]
     target.write_json("test.json", tested)
     target.write_json(
         FUSION,
         {
             "runs": [place_from(target.folder, run.folder) for run in opened],
-            "weights": shares.tolist(),
-            "why": why,
+            "weights": mixture.weights,
+            "temperatures": mixture.temperatures,
+            "why": mixture.why,
             "when": now(),
         },
     )
     write_report(target)
-    return Fused(Path(folder), tuple(run.folder for run in opened), tuple(shares.tolist()), tested)
+    return Fused(Path(folder), mixture, tested)
 
 
 def fuse_folds(
@@ -166,35 +188,36 @@ def mixture_weights(
     return weights
 
 
-def read_fusion(folder: str | Path) -> tuple[tuple[Path, ...], np.ndarray] | None:
-    """The runs of a fusion and their weights; None when the folder is none."""
+def read_fusion(folder: str | Path) -> Mixture | None:
+    """What a fusion averages, its runs there or not; None when the folder is none."""
     path = Path(folder) / FUSION
     if not path.is_file():
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(placed(Path(folder), one) for one in found["runs"]), np.array(found["weights"], np.float64)
+        runs = tuple(Run(placed(Path(folder), one)) for one in found["runs"])
+        weights = tuple(map(float, found["weights"]))
+        return Mixture(runs, weights, tuple(map(float, found["temperatures"])), str(found["why"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
 
 
-def fused_runs(folder: str | Path) -> tuple[tuple[Run, ...], np.ndarray] | None:
-    """The runs of a fusion, opened, and their weights; None when the folder is none.
+def fused_runs(folder: str | Path) -> Mixture | None:
+    """What a fusion averages; None when the folder is none.
 
     Raises UserError that names the runs which are no longer where they were.
     """
     found = read_fusion(folder)
     if found is None:
         return None
-    paths, weights = found
-    gone = [str(path) for path in paths if not (path / FACTS).is_file()]
+    gone = [str(run.folder) for run in found.runs if not (run.folder / FACTS).is_file()]
     if gone:
+        is_, it = ("is", "it") if len(gone) == 1 else ("are", "them")
         raise UserError(
-            f"The fusion {folder} asks {len(paths)} runs, and {len(gone)} of them {'is' if len(gone) == 1 else 'are'} no "
-            f"longer there: {', '.join(gone)}.\nPut {'it' if len(gone) == 1 else 'them'} back, or fuse anew what there is: "
-            "actiontrain fuse RUN RUN …"
+            f"The fusion {folder} asks {len(found.runs)} runs, and {len(gone)} of them {is_} no longer there: "
+            f"{', '.join(gone)}.\nPut {it} back, or fuse anew what there is: actiontrain fuse RUN RUN …"
         )
-    return tuple(map(Run, paths)), weights
+    return found
 
 
 def run_tested(run: Run) -> dict[str, Any]:
@@ -229,15 +252,16 @@ def _common_table(runs: Sequence[Run]) -> SnippetTable:
     return read_table(stores[0], facts[0]["snippets"])
 
 
-def _weights(runs: Sequence[Run], table: SnippetTable, weights: Weighting, device: str) -> tuple[np.ndarray, str]:
+def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, device: str) -> Mixture:
+    as_they_are = (1.0,) * len(runs)
     if not isinstance(weights, str):
         if len(weights) != len(runs) or min(weights) < 0 or not sum(weights):
             raise UserError(
                 f"--weights takes one number a run, none below 0: {len(runs)} runs, and got {len(weights)} number(s)."
             )
-        return np.array(weights, np.float64) / sum(weights), "as given"
+        return Mixture(tuple(runs), tuple(float(one) / sum(weights) for one in weights), as_they_are, "as given")
     if weights == "equal":
-        return np.full(len(runs), 1 / len(runs)), "equal, as asked for"
+        return Mixture(tuple(runs), (1 / len(runs),) * len(runs), as_they_are, "equal, as asked for")
     parts = [run.facts["split"]["rows"]["val"] for run in runs]
     if not parts[0] or any(part != parts[0] for part in parts):
         raise UserError(
@@ -251,8 +275,13 @@ def _weights(runs: Sequence[Run], table: SnippetTable, weights: Weighting, devic
     rows = found[0].rows
     several = bool(runs[0].facts["several_labels"])
     actual = table.target[rows] if several else table.label[rows].astype(np.int64)
-    chosen = mixture_weights(np.stack([one.probabilities for one in found]), actual)
-    return chosen, f"chosen on {len(rows)} val snippets"
+    temperatures = tuple(float(run_tested(run)["calibration"]["temperature"]) for run in runs)
+    scaled = [
+        scaled_probabilities(one.each, temperature, several=several)
+        for one, temperature in zip(found, temperatures, strict=True)
+    ]
+    chosen = tuple(mixture_weights(np.stack(scaled), actual).tolist())
+    return Mixture(tuple(runs), chosen, temperatures, f"chosen on {len(rows)} val snippets")
 
 
 def _kept(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
+from actionprep.training.calibration import scaled_probabilities
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.frame_scores import cells, frame_times
 from actionprep.training.predicted_timeline import Timeline
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """One of the models that answer together, and its share of the answer."""
+    """One of the models that answer together: its share of the answer, and the temperature that scales it."""
 
     checkpoint: Checkpoint
     weight: float
+    temperature: float = 1.0
 
 
 Model = Run | Checkpoint | str | Path | Sequence[Asked]
@@ -45,7 +47,10 @@ def open_models(run: Model, *, device: str = "auto") -> Sequence[Asked]:
     fused = None if isinstance(folder, Checkpoint) else fused_runs(folder)
     if fused is None:
         return [Asked(open_checkpoint(run, device=device), 1.0)]
-    return [Asked(open_checkpoint(one, device=device), float(weight)) for one, weight in zip(*fused, strict=True)]
+    return [
+        Asked(open_checkpoint(run, device=device), weight, temperature)
+        for run, weight, temperature in zip(fused.runs, fused.weights, fused.temperatures, strict=True)
+    ]
 
 
 def views_of(models: Sequence[Asked]) -> tuple[str, ...]:
@@ -141,8 +146,12 @@ def _ask(
             for one, store in asked
         ]
         if len(scores) > 1:
-            shares = np.array([one.weight for one in models])
-            probabilities = np.einsum("r,rwc->wc", shares, np.stack([one.probabilities for one in scores]))
+            several = bool(first.card["several_labels"])
+            said = [
+                scaled_probabilities(score.each, one.temperature, several=several)
+                for one, score in zip(models, scores, strict=True)
+            ]
+            probabilities = np.einsum("r,rwc->wc", np.array([one.weight for one in models]), np.stack(said))
         elif scores[0].instants is not None:
             onset, offset, probabilities = cells(onset, offset, scores[0].instants)
         else:

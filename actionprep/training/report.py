@@ -41,12 +41,19 @@ def _fusion_html(run: Run) -> str:
     facts, tested = runs[0].facts, run.tested
     assert tested is not None
     rows = [
-        [Path(one["run"]).name, member.recipe.name, f"{one['weight']:.3f}", _bar(one["accuracy"])]
+        [
+            Path(one["run"]).name,
+            member.recipe.name,
+            f"{one['weight']:.3f}",
+            f"{one['temperature']:.2f}",
+            _bar(one["accuracy"]),
+        ]
         for one, member in zip(tested["alone"], runs, strict=True)
     ]
     members = (
-        f"<section><h2>Runs</h2><p>Their probabilities are averaged with these weights: {html.escape(fusion['why'])}.</p>"
-        f"{_table(['run', 'recipe', 'weight', 'accuracy alone'], rows)}</section>"
+        "<section><h2>Runs</h2><p>Their probabilities are scaled by these temperatures, then averaged with these weights: "
+        f"{html.escape(fusion['why'])}.</p>"
+        f"{_table(['run', 'recipe', 'temperature', 'weight', 'accuracy alone'], rows)}</section>"
     )
     sections = [members, *_tested_sections(run, runs[0].labels, tested), _split(facts)]
     doc = f"Fusion of {' + '.join(one.recipe.name for one in runs)}, made {fusion['when']}."

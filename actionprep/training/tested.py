@@ -91,7 +91,8 @@ def saved_arrays(run: Run) -> dict[str, np.ndarray]:
 
     found = {
         name: np.load(run.folder / f"{name}.npy", allow_pickle=False)
-        for name in ("actuals", "predictions", "logits", "probabilities")
+        for name in ("actuals", "predictions", "logits", "probabilities", "calibrated")
+        if (run.folder / f"{name}.npy").exists()
     }
     with open(run.folder / "samples.csv", newline="", encoding="utf-8") as file:
         found["recording"] = np.array([row["recording"] for row in csv.DictReader(file)])

@@ -69,6 +69,13 @@ def test_a_temperature_changes_no_prediction_of_one_variant_and_lowers_the_loss_
     assert negative_log_likelihood(actual, scaled) < negative_log_likelihood(actual, metrics.softmax(each[0]))
 
 
+def test_few_samples_with_hardly_a_mistake_leave_a_model_less_than_certain():
+    logits = np.array([[4.0, 0.0]] * 39 + [[0.5, 0.0]])[None]
+    actual = np.array([0] * 39 + [1])
+    assert 0.2 < fit_temperature(logits, actual) < 1
+    assert fit_temperature(logits, actual) > fit_temperature(logits, actual, spread=10.0)
+
+
 def test_without_a_mistake_the_temperature_stays_one():
     logits = np.array([[[2.0, 0.0], [0.0, 2.0]]])
     assert fit_temperature(logits, np.array([0, 1])) == 1.0

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
+from actionprep.training import metrics
+from actionprep.training.calibration import fit_temperature, scaled_probabilities
 from actionprep.training.compare import compare
 from actionprep.training.fit import fit
 from actionprep.training.folds import fit_folds
@@ -23,6 +25,7 @@ from actionprep.training.models.registry import model_card
 from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.recipes import find_recipe
+from actionprep.training.run import Run
 from actionprep.training.sweep import sweep
 from actionprep.training.test import run_test
 from actionprep.training.tested import saved_arrays
@@ -56,9 +59,10 @@ def test_fused_probabilities_are_the_weighted_mean(runs, tmp_path):
     assert {"test.json", "per_class.csv", "samples.csv", "confusion.npy", "fusion.json"} <= {
         path.name for path in made.folder.iterdir()
     }
-    paths, weights = read_fusion(made.folder)
-    assert [path.name for path in paths] == ["tracks", "lowres"]
-    assert weights.tolist() == [0.75, 0.25]
+    found = read_fusion(made.folder)
+    assert [run.folder.name for run in found.runs] == ["tracks", "lowres"]
+    assert found.weights == (0.75, 0.25)
+    assert found.temperatures == (1, 1)
     assert [row["weight"] for row in made.tested["alone"]] == [0.75, 0.25]
 
 
@@ -135,6 +139,42 @@ def test_weights_are_chosen_on_val(runs, tmp_path):
     assert sum(made.weights) == pytest.approx(1)
     assert made.weights[0] > made.weights[1]
     assert told[-1] == "Weights: chosen on 3 val snippets"
+
+
+def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_tests(store, runs, tmp_path):
+    copies = [Run(shutil.copytree(run.folder, tmp_path / run.folder.name)) for run in runs]
+    for run, temperature in zip(copies, (0.25, 4.0), strict=True):
+        tested = {**run_test(run, device="cpu", repeats=5)}
+        assert tested["calibration"]["temperature"] > 0
+        tested["calibration"]["temperature"] = temperature
+        run.write_json("test.json", tested)
+        run.write_array("calibrated.npy", metrics.softmax(saved_arrays(run)["logits"] / temperature))
+    made = fuse(copies, tmp_path / "fused")
+    assert read_fusion(made.folder).temperatures == (0.25, 4.0)
+    assert [row["temperature"] for row in made.tested["alone"]] == [0.25, 4.0]
+    assert ">0.25<" in (made.folder / "report.html").read_text(encoding="utf-8")
+    scaled = [saved_arrays(run)["calibrated"] for run in copies]
+    mean = np.einsum("r,rsc->sc", made.weights, scaled)
+    np.testing.assert_allclose(np.load(made.folder / "probabilities.npy"), mean, rtol=1e-5)
+
+    options = {"recordings": ["s4_up_0"], "window_s": 0.6, "stride_s": 0.2, "device": "cpu"}
+    [together] = predict(made.folder, store, **options)
+    alone = [predict(run, store, **options)[0].probabilities for run in runs]
+    # One variant a window: its softmax over a temperature is a power of that without, made to sum to one.
+    powers = [one ** (1 / temperature) for one, temperature in zip(alone, (0.25, 4.0), strict=True)]
+    mean = np.einsum("r,rwc->wc", made.weights, [one / one.sum(1, keepdims=True) for one in powers])
+    np.testing.assert_allclose(together.probabilities, mean, rtol=1e-4)
+
+
+def test_a_model_that_is_right_but_unsure_gets_its_weight_once_it_is_scaled(store, runs, tmp_path):
+    unsure = 0.7 * np.eye(4)[[0, 1, 2, 3] * 5] + 0.3 / 4
+    unsure[:2] = unsure[[1, 0]]
+    sure = np.eye(4)[[0, 1, 2, 3] * 5] * 0.96 + 0.01
+    sure[:6] = sure[[1, 2, 3, 0, 5, 4]]
+    actual = np.array([0, 1, 2, 3] * 5)
+    logits = [np.log(one)[None] for one in (unsure, sure)]
+    scaled = [scaled_probabilities(one, fit_temperature(one, actual), several=False) for one in logits]
+    assert mixture_weights(np.stack([unsure, sure]), actual)[0] < mixture_weights(np.stack(scaled), actual)[0]
 
 
 @settings(deadline=None)
@@ -295,8 +335,8 @@ def moved(tmp_path, monkeypatch, store, *, into):
 @pytest.mark.parametrize("into", ["runs/fused", "elsewhere/deep/fused"])
 def test_a_study_that_is_moved_keeps_its_fusions_and_the_store_of_its_runs(store, tmp_path, monkeypatch, into):
     study = moved(tmp_path, monkeypatch, store, into=into)
-    paths, _ = read_fusion(study / into)
-    assert paths == (study / "runs/seed-0", study / "runs/seed-1")
+    asked = read_fusion(study / into).runs
+    assert [run.folder for run in asked] == [study / "runs/seed-0", study / "runs/seed-1"]
     assert predict(study / into, Store(study / "store"))
     assert run_test(study / "runs/seed-0", repeats=20)["num_samples"] == 3
     [row] = compare([study / into], repeats=20, seconds=0.01).rows

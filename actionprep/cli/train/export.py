@@ -27,8 +27,9 @@ def export(
 
     fused = None if run is None else read_fusion(run_folder(run, study))
     if fused is not None:
+        named = ", ".join(str(one.folder) for one in fused.runs)
         raise UserError(
-            f"{run} is a fusion, and fusions are not exported: export its runs one by one, {', '.join(map(str, fused[0]))}, "
+            f"{run} is a fusion, and fusions are not exported: export its runs one by one, {named}, "
             "and average their probabilities."
         )
     made = export_run(found_run(run, study), to, out=out)  # type: ignore[arg-type]
