@@ -75,8 +75,8 @@ def fuse(
             tell(f"Testing {run.folder}")
             run_test(run, device=device, view_subsets=False)
     mixture = _mixture(opened, table, weights, device)
-    for run, share in zip(opened, mixture.weights, strict=True):
-        tell(f"{share:.3f}  {run.folder}")
+    for run, share, temperature in zip(opened, mixture.weights, mixture.temperatures, strict=True):
+        tell(f"{share:.3f}  {run.folder}" + (f"  at temperature {temperature:.2f}" if temperature != 1 else ""))
     tell(f"Weights: {mixture.why}")
     kind = "calibrated" if weights == "val" else "probabilities"
     said = np.stack([saved_arrays(run)[kind].astype(np.float64) for run in opened])

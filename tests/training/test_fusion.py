@@ -149,7 +149,9 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
         tested["calibration"]["temperature"] = temperature
         run.write_json("test.json", tested)
         run.write_array("calibrated.npy", metrics.softmax(saved_arrays(run)["logits"] / temperature))
-    made = fuse(copies, tmp_path / "fused")
+    told = []
+    made = fuse(copies, tmp_path / "fused", tell=told.append)
+    assert told[0].endswith("tracks  at temperature 0.25")
     assert read_fusion(made.folder).temperatures == (0.25, 4.0)
     assert [row["temperature"] for row in made.tested["alone"]] == [0.25, 4.0]
     assert ">0.25<" in (made.folder / "report.html").read_text(encoding="utf-8")
