@@ -45,7 +45,10 @@ class SkeletonTransformer(nn.Module):
             nn.Conv1d(width, width, 3, padding=1, groups=4),
         )
         self.positions = nn.Parameter(torch.randn(1, max_frames, width) * 0.02)
-        self.encoder = frame_encoder(width, depth, heads, dropout)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(width if per_frame else 2 * width, num_classes))
 
     def forward(self, keypoints: Tensor, score: Tensor | None = None) -> Tensor:
@@ -53,27 +56,14 @@ class SkeletonTransformer(nn.Module):
         if score is None:
             score = (keypoints != 0).any(-1).to(keypoints.dtype)
         batch, persons, frames = keypoints.shape[:3]
+        if frames > self.positions.shape[1]:
+            raise UserError(
+                f"This model has positions for {self.positions.shape[1]} instants, and got {frames}. Give it fewer with "
+                f"input.frames, or build it for more: --set sizes.max_frames={frames}."
+            )
         tokens = self.enter(self.features(keypoints, score).flatten(0, 1)).transpose(1, 2)
-        tokens = self.encoder(tokens + first_positions(self.positions, frames))
+        tokens = self.encoder(tokens + self.positions[:, :frames])
         if self.per_frame:
             return self.head(merge_persons_by_instant(tokens.unflatten(0, (batch, persons)), score))
         pooled = torch.cat([tokens.mean(1), tokens.amax(1)], -1).unflatten(0, (batch, persons))
         return self.head(merge_persons(pooled, score))
-
-
-def frame_encoder(width: int, depth: int, heads: int, dropout: float) -> nn.TransformerEncoder:
-    """Pre-norm self-attention over frames, tokens (B, T, width) → the same shape."""
-    layer = nn.TransformerEncoderLayer(
-        width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-    )
-    return nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
-
-
-def first_positions(positions: Tensor, frames: int) -> Tensor:
-    """The embeddings (1, frames, width) of so many instants; raises UserError when there are fewer."""
-    if frames > positions.shape[1]:
-        raise UserError(
-            f"This model has positions for {positions.shape[1]} instants, and got {frames}. Give it fewer with "
-            f"input.frames, or build it for more: --set sizes.max_frames={frames}."
-        )
-    return positions[:, :frames]
