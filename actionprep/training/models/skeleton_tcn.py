@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from actionprep.datasets.skeletons import Skeleton
+from actionprep.errors import UserError
 from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons, merge_persons_by_instant
+
+_GROUP = 24
+"""Channels that a block's second convolution mixes at a time."""
 
 
 class _Block(nn.Module):
@@ -20,7 +24,7 @@ class _Block(nn.Module):
             nn.BatchNorm1d(out),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
-            nn.Conv1d(out, out, 3, padding=dilation, dilation=dilation, groups=out // 24, bias=False),
+            nn.Conv1d(out, out, 3, padding=dilation, dilation=dilation, groups=out // _GROUP, bias=False),
             nn.BatchNorm1d(out),
         )
         self.skip = nn.Identity() if width == out else nn.Conv1d(width, out, 1, bias=False)
@@ -50,6 +54,11 @@ class SkeletonTCN(nn.Module):
         per_frame: bool = False,
     ) -> None:
         super().__init__()
+        if width % _GROUP:
+            raise UserError(
+                f"The width of skeleton-tcn is divided into groups of {_GROUP}, and {width} is no multiple of that. Give it "
+                f"one that is, such as --set sizes.width={max(round(width / _GROUP), 1) * _GROUP}."
+            )
         self.per_frame = per_frame
         self.features = SkeletonFeatures(layout, dims)
         self.enter = nn.Sequential(

@@ -131,6 +131,11 @@ def test_asked_for_every_instant_a_model_labels_each_by_the_persons_that_are_the
         torch.testing.assert_close(model(keypoints, score), alone, atol=1e-5, rtol=1e-4)
 
 
+def test_a_width_of_the_tcn_that_does_not_divide_says_which_does():
+    with pytest.raises(UserError, match=r"groups of 24, and 100 is no multiple of that\. .* --set sizes\.width=96\."):
+        SkeletonTCN(3, "coco17", 2, width=100)
+
+
 def test_an_instant_of_the_tcn_is_labelled_by_what_is_near_it():
     torch.manual_seed(0)
     model = build_model("skeleton-tcn", num_classes=3, layout="coco17", dims=2, per_frame=True).eval()
