@@ -196,8 +196,10 @@ def read_fusion(folder: str | Path) -> Mixture | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(Run(placed(Path(folder), one)) for one in found["runs"])
-        weights = tuple(map(float, found["weights"]))
-        return Mixture(runs, weights, tuple(map(float, found["temperatures"])), str(found["why"]))
+        weights, temperatures = (tuple(map(float, found[name])) for name in ("weights", "temperatures"))
+        if not len(runs) == len(weights) == len(temperatures):
+            raise ValueError(f"{len(runs)} runs, {len(weights)} weights, {len(temperatures)} temperatures")
+        return Mixture(runs, weights, temperatures, str(found["why"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
 

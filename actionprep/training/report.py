@@ -44,8 +44,8 @@ def _fusion_html(run: Run) -> str:
         [
             Path(one["run"]).name,
             member.recipe.name,
-            f"{one['weight']:.3f}",
             f"{one['temperature']:.2f}",
+            f"{one['weight']:.3f}",
             _bar(one["accuracy"]),
         ]
         for one, member in zip(tested["alone"], runs, strict=True)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -104,6 +105,15 @@ def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_
         compare([made.folder], measure=False)
 
 
+@pytest.mark.parametrize(
+    "text", ["{", '{"runs": ["a"]}', '{"runs": [], "weights": [1], "temperatures": [1], "why": ""}']
+)
+def test_a_damaged_fusion_says_to_fuse_anew(tmp_path, text):
+    (tmp_path / "fusion.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"fusion\.json is damaged .*Fuse the runs anew: actiontrain fuse RUN RUN"):
+        read_fusion(tmp_path)
+
+
 def test_what_works_on_one_run_says_that_a_fusion_is_several(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     with pytest.raises(UserError, match=r"fused is a fusion of several runs, and this works on one run\. Name one of"):
@@ -154,7 +164,10 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
     assert told[0].endswith("tracks  at temperature 0.25")
     assert read_fusion(made.folder).temperatures == (0.25, 4.0)
     assert [row["temperature"] for row in made.tested["alone"]] == [0.25, 4.0]
-    assert ">0.25<" in (made.folder / "report.html").read_text(encoding="utf-8")
+    page = (made.folder / "report.html").read_text(encoding="utf-8")
+    columns = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", page[page.index(">Runs<") :])
+    assert columns[2:4] == ["temperature", "weight"]
+    assert columns[7:9] == ["0.25", f"{made.weights[0]:.3f}"]
     scaled = [saved_arrays(run)["calibrated"] for run in copies]
     mean = np.einsum("r,rsc->sc", made.weights, scaled)
     np.testing.assert_allclose(np.load(made.folder / "probabilities.npy"), mean, rtol=1e-5)
