@@ -196,7 +196,9 @@ def read_fusion(folder: str | Path) -> Mixture | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(Run(placed(Path(folder), one)) for one in found["runs"])
-        weights, temperatures = (tuple(map(float, found[name])) for name in ("weights", "temperatures"))
+        weights = tuple(map(float, found["weights"]))
+        # Earlier fusions have none: they averaged probabilities as they are.
+        temperatures = tuple(map(float, found.get("temperatures", [1] * len(runs))))
         if not len(runs) == len(weights) == len(temperatures):
             raise ValueError(f"{len(runs)} runs, {len(weights)} weights, {len(temperatures)} temperatures")
         return Mixture(runs, weights, temperatures, str(found["why"]))
