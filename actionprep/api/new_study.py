@@ -54,7 +54,7 @@ def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) ->
     except NoVideos as error:
         if force:
             return f"{error.looked} The settings are written all the same: put the videos there, or change [study]."
-        others = videos_below(folder)
+        others = videos_below(folder, study)
         hint = (
             f"There are {len(others)} videos elsewhere in {folder.root}, such as '{others[0].as_posix()}'. "
             "Say where with --videos (--videos . for <class>/<clip> right here), --pattern or --csv."

@@ -88,9 +88,9 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     return found
 
 
-def videos_below(folder: StudyFolder) -> list[Path]:
+def videos_below(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     """All files below the study folder that are named as videos are, relative to it; not what we made."""
-    return _list_videos(folder, folder.root)[0] if folder.root.is_dir() else []
+    return _list_videos(folder, settings, folder.root)[0] if folder.root.is_dir() else []
 
 
 def holds_text(path: Path) -> bool:
@@ -148,7 +148,7 @@ def annotation_files(folder: StudyFolder, wanted: Sequence[str]) -> list[Path]:
 
 def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
-    files, others = _list_videos(folder, base)
+    files, others = _list_videos(folder, settings, base)
     if not files:
         raise NoVideos(
             f"No videos in {base}: looked there and below for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}, found "
@@ -171,7 +171,7 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
     match = _compile_pattern(settings.pattern)
-    videos, others = _list_videos(folder, base)
+    videos, others = _list_videos(folder, settings, base)
     found = Discovery([], [])
     known: dict[str, dict[str, Any]] = {}
     for file in sorted([*videos, *others], key=lambda file: natural_key(file.as_posix())):
@@ -382,11 +382,12 @@ def _videos_folder(folder: StudyFolder, settings: StudySettings) -> Path:
     return base
 
 
-def _list_videos(folder: StudyFolder, base: Path) -> tuple[list[Path], list[Path]]:
+def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> tuple[list[Path], list[Path]]:
     """Videos and other files below a folder, relative to it, in natural order; not hidden ones, nor what we made."""
     ours = {str(path.resolve()) for path in (folder.catalogue, folder.runs, folder.quarantine)}
-    if folder.settings_file.exists() and "://" not in folder.store:
-        ours.add(str(Path(folder.store).resolve()))
+    # The store of these settings: those in the study's file may be about to be replaced, and be broken.
+    if "://" not in settings.store:
+        ours.add(str(folder.resolve(settings.store).resolve()))
     videos: list[Path] = []
     others: list[Path] = []
     for path in _walk(base, ours):
