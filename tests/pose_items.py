@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,18 @@ def write_npz(path: Path, poses: PoseSequence, **known: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_pose_npz(path, PoseItem(path.stem, poses, **known))  # type: ignore[arg-type]
     return path
+
+
+def only(items: Iterable[PoseItem]) -> PoseItem:
+    """The one item that there is."""
+    [item] = items
+    return item
+
+
+def sequence(frames: int = 5, persons: int = 2, dims: int = 2, layout: str = "coco17", **more: object) -> PoseSequence:
+    """Persons at random places, with three joints that are missing in the first frame."""
+    rng = np.random.default_rng(1)
+    shape = (frames, persons, skeleton(layout).num_joints)
+    score = rng.uniform(0.1, 1, shape)
+    score[0, 0, :3] = 0
+    return PoseSequence.of(rng.uniform(0, 99, (*shape, dims)), score, skeleton=layout, **more)

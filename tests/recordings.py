@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from actionprep.api import Study, settings_models
+from actionprep.datasets.study import StudySettings, init_study
 
 
 def moving_square(num_frames: int, *, height: int = 64, width: int = 96, speed: int = 2, seed: int = 0) -> np.ndarray:
@@ -51,3 +55,17 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+FRAMES, HEIGHT, WIDTH = 12, 96, 128
+"""Of the films of `video_study`."""
+
+
+def video_study(folder: Path, *, views: Sequence[str] = ("0",), recordings: Sequence[str] = ("a",)) -> Study:
+    """A study of short films of a moving square, FRAMES of HEIGHT x WIDTH px each."""
+    for recording in recordings:
+        for view in views:
+            frames = moving_square(FRAMES, height=HEIGHT, width=WIDTH)
+            write_video(folder / "videos" / recording / f"cam{view}.mp4", frames)
+    settings = StudySettings(layout="views", pattern="{recording}/cam{view}.mp4")
+    return Study(init_study(folder, settings, models=settings_models()))

@@ -216,9 +216,8 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     if settings.csv is None:
         raise UserError(
             f"Layout csv needs a table: set study.csv in {folder.settings_file}, or name it with --csv. It has a row "
-            "a video "
-            "(or a row a segment), with a column 'path' and perhaps recording, view, label, subject, session, split, "
-            "onset, offset."
+            "a video (or a row a segment), with a column 'path' and perhaps recording, view, label, subject, session, "
+            "split, onset, offset."
         )
     videos = folder.resolve(settings.videos)
     table = _table_path(folder, settings.csv, videos)
