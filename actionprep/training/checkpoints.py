@@ -100,11 +100,12 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
     from actionprep.training.models.registry import model_card, model_settings
 
     card = model_card(recipe.model)
-    product = card.product
-    if product != recipe.product:
+    # Stored frames and small ones make the same clips.
+    readable = ("frames", "lowres") if card.pixels is not None else (card.product,)
+    if recipe.product not in readable:
         raise UserError(
-            f"The recipe '{recipe.name}' binds the model '{recipe.model}', which reads {product}, to the product "
-            f"'{recipe.product}'. Set product = \"{product}\", or choose another model (actiontrain models)."
+            f"The recipe '{recipe.name}' binds the model '{recipe.model}', which reads {' or '.join(readable)}, to the "
+            f"product '{recipe.product}'. Set product = \"{card.product}\", or choose another model (actiontrain models)."
         )
     known = model_settings(recipe.model)
     from_input = {name: value for name, value in reader.model_sizes().items() if name in known}

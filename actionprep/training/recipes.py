@@ -217,13 +217,17 @@ class Recipe(Settings):
     def changed(self, changes: Mapping[str, Any], *, where: str = "changes to the recipe") -> Recipe:
         """This recipe with some settings replaced, by dotted names: {"epochs": 10, "input.rotation": 0.3}.
 
-        Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too.
+        Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too. With another product
+        the input keeps those settings that this product's input has too.
 
         Raises UserError for names and values that are wrong.
         """
         tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
         if "epochs" in changes:
             changes = {"min_steps": 0, **changes}
+        if changes.get("product", self.product) != self.product:
+            known = find_input(str(changes["product"])).Settings.model_fields
+            tables["input"] = {key: value for key, value in tables["input"].items() if key in known}
         for name, value in changes.items():
             table, _, key = name.rpartition(".")
             if (table or "recipe") not in tables:

@@ -17,7 +17,14 @@ from actionprep.training.models.pixels import PixelClassifier, bare, over_views
 from actionprep.training.models.registry import HALF, MODELS, SIGNED, PixelInput
 from actionprep.training.optimizers import freeze, layer_heights, make_optimizer
 from actionprep.training.parts import SplitChoice
-from actionprep.training.recipes import LossSettings, OptimizerSettings, choose_recipe, find_recipe, recipe_names
+from actionprep.training.recipes import (
+    LossSettings,
+    OptimizerSettings,
+    Recipe,
+    choose_recipe,
+    find_recipe,
+    recipe_names,
+)
 from actionprep.training.task import ClassifierTask
 from actionprep.training.test import run_test
 
@@ -88,10 +95,12 @@ def test_a_batch_of_every_recipe_is_learnt_in_bfloat16(name, stores):
     pytest.fail(f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f}")
 
 
+@pytest.mark.parametrize("product", ["lowres", "frames"])
 @pytest.mark.parametrize("name", ["i3d-small", "timesformer-small"])
-def test_small_recipes_train_and_test_on_a_store(name, stores, tmp_path):
-    recipe = small(name).changed({"epochs": 2, "batch": 4, "input.jitters": 2, "precision": "32-true", "refit": False})
-    run = fit(stores[recipe.product], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
+def test_small_recipes_train_and_test_on_frames_and_on_small_frames(name, product, stores, tmp_path):
+    changes = {"epochs": 2, "batch": 4, "input.jitters": 2, "precision": "32-true", "refit": False, "product": product}
+    recipe = small(name).changed(changes)
+    run = fit(stores[product], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
     tested = run_test(run, repeats=20)
     assert tested["num_samples"] == 3
     assert tested["variants"] == 2
@@ -207,8 +216,11 @@ def test_the_recipe_follows_from_the_pictures_that_there_are(stores):
 
 
 def test_a_recipe_that_does_not_fit_the_store_says_what_to_make(stores, tmp_path):
-    with pytest.raises(UserError, match=r"This recipe reads 'frames', and the store .* it has lowres, snippets"):
+    message = r"reads 'frames', and the store .* it has lowres, snippets\.\nMake it with .* --set product=lowres\."
+    with pytest.raises(UserError, match=message):
         fit(stores["lowres"], "timesformer-small", tmp_path / "run", split=SPLIT)
+    with pytest.raises(UserError, match="'i3d-small', which reads frames or lowres, to the product 'tracks'"):
+        model_sizes(Recipe(model="i3d-small", product="tracks"), None)
 
 
 def test_out_of_memory_says_what_to_change(stores, tmp_path, monkeypatch):
