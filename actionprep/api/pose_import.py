@@ -13,6 +13,7 @@ from actionprep.datasets.study import StudyFolder
 from actionprep.errors import ActionprepError, UserError, nearest
 
 if TYPE_CHECKING:
+    from actionprep.datasets.recordings import Recording
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
 
 
@@ -186,6 +187,9 @@ def _stages_with_pose(study: Study) -> tuple[str, ...]:
 def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]]:
     """A stored split for each official one: its test part as it is, val taken out of train.
 
+    Val is some subjects of train; where subjects are not known, what another official split tests of it, since such
+    splits keep together what is of one source; else some recordings.
+
     Returns the names of those that are stored, and why others could not be.
     """
     from actionprep.datasets.pose_layout import official_splits
@@ -193,12 +197,16 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
     catalogue = study.catalogue
     stored: list[str] = []
     refused: dict[str, str] = {}
-    for name in official_splits(catalogue.recordings):
-        train = {one.subject for one in catalogue.recordings if one.extra.get(name) == "train"}
-        by_subject = None not in train and len(train) > 2
+    names = official_splits(catalogue.recordings)
+    for at, name in enumerate(names):
+        train = [one for one in catalogue.recordings if one.extra.get(name) == "train"]
+        subjects = {one.subject for one in train}
+        by_subject = None not in subjects and len(subjects) > 2
+        others = [] if by_subject else [*names[at + 1 :], *names[:at]]
         overrides = {
             "name": name, "by": "column", "column": name, "val": 0.2, "train": 0.8, "test": 0.0, "allow_single": True,
             "val_by": "subject" if by_subject else "recording",
+            "val_column": next((one for one in others if _is_a_val(train, one)), None),
         }  # fmt: skip
         try:
             study.build("split", overrides={"split": overrides})
@@ -207,3 +215,10 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
         else:
             stored.append(name)
     return tuple(stored), refused
+
+
+def _is_a_val(train: Sequence[Recording], column: str) -> bool:
+    """Whether what a column tests of these recordings can be their val: some of every class, and at most half of all."""
+    tested = [one for one in train if one.extra.get(column) == "test"]
+    others = {one.label for one in train if one.extra.get(column) == "train"}
+    return 0 < len(tested) <= len(train) / 2 and {one.label for one in tested} == others == {one.label for one in train}

@@ -32,6 +32,11 @@ class SplitSettings(StageSettings):
         "For by = column: the column of the table of recordings that holds the part; imported data sets have one for "
         "each official split. Recordings without a part in such a column are left out.",
     )
+    val_column: str | None = option(
+        None,
+        "For by = column: val is what this other column tests of train. A data set with several official splits keeps the "
+        "clips of one source together in each of them, also where no name tells which these are.",
+    )
     train: float = option(0.7, "Share of the labelled samples for train.", gt=0)
     val: float = option(0.15, "Share for val; 0 for none.", ge=0)
     test: float = option(0.15, "Share for test; 0 for none.", ge=0)
@@ -51,6 +56,8 @@ class SplitSettings(StageSettings):
         named = bool(self.train_groups or self.val_groups or self.test_groups)
         if (self.folds is not None) + self.leave_one_out + named > 1:
             raise ValueError("give either folds, leave_one_out, or named groups")
+        if self.val_column is not None and self.by != "column":
+            raise ValueError("val_column goes with by = column alone")
         return self
 
 
@@ -86,8 +93,10 @@ class Split(ArrayStage):
         from actionprep.pipeline.snippets import Snippets, SnippetSettings
 
         found = Snippets.depends_on(SnippetSettings(), catalogue)
-        if settings.by == "column" and settings.column != "split":
-            found["column"] = [one.extra.get(settings.column, "") for one in catalogue.recordings]
+        if settings.by == "column":
+            for key, column in (("column", settings.column), ("val_column", settings.val_column)):
+                if column not in ("split", None):
+                    found[key] = [one.extra.get(column, "") for one in catalogue.recordings]
         return found
 
 
@@ -97,8 +106,8 @@ def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[Sni
     from actionprep.datasets.splits import assign, folds
 
     table = make_snippets(catalogue)
-    if settings.by == "column" and settings.column != "split":
-        table = _with_column(table, catalogue, settings.column)
+    if settings.by == "column":
+        table = _with_columns(table, catalogue, settings.column, settings.val_column)
     if settings.folds is not None or settings.leave_one_out:
         others = settings.train + settings.val
         return table, folds(
@@ -124,8 +133,33 @@ def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[Sni
     return table, [split]
 
 
-def _with_column(table: SnippetTable, catalogue: Catalogue, column: str) -> SnippetTable:
-    """The table with the parts of another column, without the recordings that have none there."""
+def _with_columns(table: SnippetTable, catalogue: Catalogue, column: str, val_column: str | None) -> SnippetTable:
+    """The table with the parts of a column, without the recordings that have none there; val as val_column tests it."""
+    if column != "split":
+        parts = _column(catalogue, column)
+        splits = tuple(parts[recording] for recording in table.recordings)
+        kept = np.array([bool(part) for part in splits])[table.recording]
+        rows = ("recording", "onset", "offset", "label", "target", "coverage", "iou", "segment_share")
+        table = replace(table, splits=splits, **{name: getattr(table, name)[kept] for name in rows})
+    if val_column is None:
+        return table
+    other = _column(catalogue, val_column)
+    splits = tuple(
+        "val" if _part(own) == "train" and _part(other[recording]) == "test" else own
+        for recording, own in zip(table.recordings, table.splits, strict=True)
+    )
+    if "val" not in map(_part, splits):
+        raise UserError(
+            f"Val would be what column '{val_column}' tests of the train part of '{column}', and that is nothing. Name "
+            "another column, or leave val_column out: val is a share of train then."
+        )
+    return replace(table, splits=splits)
+
+
+def _column(catalogue: Catalogue, column: str) -> dict[str, str]:
+    """What each recording has in a column; raises UserError, naming the nearest one, where none has anything."""
+    if column == "split":
+        return {one.id: one.split or "" for one in catalogue.recordings}
     parts = {one.id: one.extra.get(column, "") for one in catalogue.recordings}
     if not any(parts.values()):
         known = sorted({name for one in catalogue.recordings for name in one.extra})
@@ -133,7 +167,11 @@ def _with_column(table: SnippetTable, catalogue: Catalogue, column: str) -> Snip
             f"No recording has a column '{column}' to split by.{nearest(column, known)} Columns: split"
             f"{''.join(f', {name}' for name in known)}."
         )
-    splits = tuple(parts[recording] for recording in table.recordings)
-    kept = np.array([bool(part) for part in splits])[table.recording]
-    rows = ("recording", "onset", "offset", "label", "target", "coverage", "iou", "segment_share")
-    return replace(table, splits=splits, **{name: getattr(table, name)[kept] for name in rows})
+    return parts
+
+
+def _part(given: str) -> str:
+    """train, val or test, as a table may call them otherwise too; what it says where that is none of them."""
+    from actionprep.datasets.splits import SPLIT_NAMES
+
+    return SPLIT_NAMES.get(given.lower(), given)

@@ -190,6 +190,69 @@ def test_real_msr_action3d_lands_with_its_official_split(tmp_path, shared_data):
     assert not val & {subjects[one] for one, part in parts.items() if part == "train"}
 
 
+def recordings_of_two_splits(folder):
+    """Six recordings a class, two of each source 'even', 'odd' and 'z': split1 tests the z's, split2 the even ones."""
+    for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
+        of = ("even", "odd", "z")[number % 3]
+        splits = ("split1_test" if of == "z" else "split1_train", "split2_test" if of == "even" else "split2_train")
+        write_npz(folder / f"{name}-{of}.npz", made_poses(4, seed=number), label=name[0], splits=splits)
+
+
+def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_stay_together(tmp_path):
+    recordings_of_two_splits(tmp_path / "data")
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    assert done.splits == ("split1", "split2")
+    kinds = {
+        name: {
+            part: {one.split("-")[1] for one, given in parts.items() if given == part}
+            for part in ("train", "val", "test")
+        }
+        for name in done.splits
+        for parts in stored_parts(done.study.store.item("split", name))
+    }
+    assert kinds["split1"] == {"train": {"odd"}, "val": {"even"}, "test": {"z"}}
+    assert kinds["split2"] == {"train": {"odd"}, "val": {"z"}, "test": {"even"}}
+
+
+def test_where_no_other_split_tests_some_of_every_class_val_is_a_share_of_train(tmp_path):
+    recordings_of_two_splits(tmp_path / "data")
+    (tmp_path / "data" / "b0-even.npz").unlink()
+    (tmp_path / "data" / "b3-even.npz").unlink()
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    [parts] = stored_parts(done.study.store.item("split", "split1"))
+    assert "val" in parts.values()
+    assert "even" in {one.split("-")[1] for one, part in parts.items() if part == "train"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"val_column": "split3"}, r"No recording has a column 'split3' to split by\. Did you mean 'split2'\?"),
+        (
+            {"val_column": "split1"},
+            r"Val would be what column 'split1' tests of the train part of 'split1', and that is no",
+        ),
+        ({"by": "recording", "val_column": "split2"}, "val_column goes with by = column alone"),
+    ],
+)
+def test_a_column_that_gives_no_val_is_refused(tmp_path, settings, message):
+    recordings_of_two_splits(tmp_path / "data")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    with pytest.raises(UserError, match=message):
+        study.build("split", overrides={"split": {"by": "column", "column": "split1", **settings}})
+
+
+def test_val_of_real_jhmdb_shares_no_source_with_train(tmp_path, shared_data):
+    archives = str(shared_data / "jhmdb_gt2d")
+    study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=(archives,))))
+    assert store_official_splits(study) == (("split1", "split2", "split3"), {})
+    for name, other in (("split1", "split2"), ("split2", "split3"), ("split3", "split1")):
+        [parts] = stored_parts(study.store.item("split", name))
+        for one in study.catalogue.recordings:
+            tested = one.extra[other] == "test"
+            assert parts[one.id] == ("test" if one.extra[name] == "test" else "val" if tested else "train")
+
+
 class Calls:
     """Pickles as a call of a function, as hostile files do."""
 
