@@ -164,8 +164,8 @@ class ClipReader(MirroringReader):
         if not store.items(cls.product) and store.items(other):
             raise UserError(
                 f"This recipe reads '{cls.product}', and the store {store.url} has none of it; it has "
-                f"{', '.join(store.products())}.\nMake it with 'actionprep build {cls.product}' in the study folder, or train "
-                f"on what there is: --set product={other}."
+                f"{', '.join(store.products())}.\nMake it with 'actionprep build {cls.product}' in the study folder, or "
+                f"train on what there is: --set product={other}."
             )
         super().check_store(settings, store)
 
