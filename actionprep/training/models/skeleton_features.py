@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from actionprep.datasets.skeletons import Skeleton, skeleton
+from actionprep.errors import UserError, nearest
+
+FEATURES = ("coordinates", "velocities", "slow_velocities", "bones", "distances")
 
 
 class SkeletonFeatures(nn.Module):
@@ -13,28 +18,38 @@ class SkeletonFeatures(nn.Module):
 
     keypoints (B, M, T, K, C), score (B, M, T, K) → (B, M, num_features, T): coordinates centred on the clip's mean
     joint and divided by its spread, velocities over one and over `stride` frames, bones (joint minus parent) and
-    distances between all pairs of joints. Centre and spread are those of all persons together, so that their distance
-    stays. Features that touch a missing joint are 0.
+    distances between all pairs of joints; or those of FEATURES that `features` names, in its order. Centre and spread are
+    those of all persons together, so that their distance stays. Features that touch a missing joint are 0.
+
+    groups: how many features each name stands for, in the order in which they come.
     """
 
     pairs: Tensor
     bones: Tensor
 
-    def __init__(self, layout: str | Skeleton, dims: int, *, stride: int = 3, distances: bool = True) -> None:
+    def __init__(
+        self, layout: str | Skeleton, dims: int, *, stride: int = 3, features: Sequence[str] = FEATURES
+    ) -> None:
         super().__init__()
         layout = skeleton(layout)
         self.stride = stride
         count = layout.num_joints
-        pairs = torch.triu_indices(count, count, 1) if distances else torch.zeros(2, 0, dtype=torch.long)
-        self.register_buffer("pairs", pairs, persistent=False)
+        self.register_buffer("pairs", torch.triu_indices(count, count, 1), persistent=False)
         self.register_buffer("bones", torch.tensor(layout.bones, dtype=torch.long).T.reshape(2, -1), persistent=False)
-        self.groups = {
+        sizes = {
             "coordinates": count * dims,
             "velocities": count * dims,
             "slow_velocities": count * dims,
             "bones": self.bones.shape[1] * dims,
             "distances": self.pairs.shape[1],
         }
+        wrong = [one for one in features if one not in sizes] if not isinstance(features, str) else [features]
+        if wrong or not features or len(set(features)) < len(features):
+            raise UserError(
+                f"Features of joints are some of {', '.join(FEATURES)}, each once, as a list, and came as {features!r}."
+                + (nearest(str(wrong[0]), FEATURES) if wrong else "")
+            )
+        self.groups = {name: sizes[name] for name in features}
         self.num_features = sum(self.groups.values())
 
     def forward(self, keypoints: Tensor, score: Tensor) -> Tensor:
@@ -46,19 +61,20 @@ class SkeletonFeatures(nn.Module):
         centred = (keypoints - centre[:, None, None, None]) * weight
         spread = (centred.square().sum((1, 2, 3, 4)) / total[:, 0]).sqrt().clamp_min(1e-6)
         place = centred / spread[:, None, None, None, None]
-        first, second = self.pairs
-        between = (place[:, :, :, first] - place[:, :, :, second]).norm(dim=-1)
-        joint, parent = self.bones
-        parts = [
-            place.flatten(3),
-            _velocity(place, seen, 1).flatten(3),
-            _velocity(place, seen, self.stride).flatten(3),
-            (
-                (place[:, :, :, joint] - place[:, :, :, parent]) * (seen[..., joint] * seen[..., parent]).unsqueeze(-1)
-            ).flatten(3),
-            between * seen[..., first] * seen[..., second],
-        ]
-        return torch.cat(parts, -1).transpose(2, 3)
+        return torch.cat([self._feature(name, place, seen) for name in self.groups], -1).transpose(2, 3)
+
+    def _feature(self, name: str, place: Tensor, seen: Tensor) -> Tensor:
+        """(B, M, T, F) of places (B, M, T, K, C) and which joints are seen (B, M, T, K)."""
+        if name == "coordinates":
+            return place.flatten(3)
+        if name == "velocities":
+            return _velocity(place, seen, 1).flatten(3)
+        if name == "slow_velocities":
+            return _velocity(place, seen, self.stride).flatten(3)
+        first, second = self.bones if name == "bones" else self.pairs
+        between = place[:, :, :, first] - place[:, :, :, second]
+        both = seen[..., first] * seen[..., second]
+        return (between * both.unsqueeze(-1)).flatten(3) if name == "bones" else between.norm(dim=-1) * both
 
 
 def _velocity(place: Tensor, seen: Tensor, stride: int) -> Tensor:

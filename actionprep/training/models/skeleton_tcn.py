@@ -5,12 +5,19 @@ A small temporal convolution network on coordinates and what derives from them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from actionprep.datasets.skeletons import Skeleton
 from actionprep.errors import UserError
-from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons, merge_persons_by_instant
+from actionprep.training.models.skeleton_features import (
+    FEATURES,
+    SkeletonFeatures,
+    merge_persons,
+    merge_persons_by_instant,
+)
 
 _GROUP = 24
 """Channels that a block's second convolution mixes at a time."""
@@ -40,6 +47,7 @@ class SkeletonTCN(nn.Module):
     same weights and merged by maximum over those that are present. Without a score,
     joints at the origin are missing.
 
+    features: what is computed of the joints, see `SkeletonFeatures`.
     per_frame: logits of every instant instead, (B, T, num_classes), each from what is near it.
     """
 
@@ -51,6 +59,7 @@ class SkeletonTCN(nn.Module):
         *,
         width: int = 96,
         dropout: float = 0.3,
+        features: Sequence[str] = FEATURES,
         per_frame: bool = False,
     ) -> None:
         super().__init__()
@@ -60,7 +69,7 @@ class SkeletonTCN(nn.Module):
                 f"one that is, such as --set sizes.width={max(round(width / _GROUP), 1) * _GROUP}."
             )
         self.per_frame = per_frame
-        self.features = SkeletonFeatures(layout, dims)
+        self.features = SkeletonFeatures(layout, dims, features=features)
         self.enter = nn.Sequential(
             nn.BatchNorm1d(self.features.num_features),
             nn.Conv1d(self.features.num_features, width, 1, bias=False),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from actionprep.datasets.skeletons import Skeleton
 from actionprep.errors import UserError
-from actionprep.training.models.skeleton_features import SkeletonFeatures, merge_persons, merge_persons_by_instant
+from actionprep.training.models.skeleton_features import (
+    FEATURES,
+    SkeletonFeatures,
+    merge_persons,
+    merge_persons_by_instant,
+)
 
 
 class SkeletonTransformer(nn.Module):
@@ -18,6 +25,7 @@ class SkeletonTransformer(nn.Module):
     are encoded one by one with the same weights and merged by maximum over those that are present. Without a score,
     joints at the origin are missing.
 
+    features: what is computed of the joints, see `SkeletonFeatures`.
     per_frame: logits of every instant instead, (B, T, num_classes).
     """
 
@@ -32,11 +40,12 @@ class SkeletonTransformer(nn.Module):
         heads: int = 4,
         dropout: float = 0.2,
         max_frames: int = 128,
+        features: Sequence[str] = FEATURES,
         per_frame: bool = False,
     ) -> None:
         super().__init__()
         self.per_frame = per_frame
-        self.features = SkeletonFeatures(layout, dims)
+        self.features = SkeletonFeatures(layout, dims, features=features)
         self.enter = nn.Sequential(
             nn.BatchNorm1d(self.features.num_features),
             nn.Conv1d(self.features.num_features, width, 1, bias=False),

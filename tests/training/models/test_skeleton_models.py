@@ -106,6 +106,35 @@ def test_features_are_what_their_names_say():
     assert torch.allclose(distances, torch.stack([torch.pdist(frame) for frame in place]), atol=1e-5)
 
 
+def test_some_features_are_those_columns_of_all():
+    keypoints, score = clip()
+    every = SkeletonFeatures("jhmdb15", 2)
+    by_name = dict(zip(every.groups, every(keypoints, score).split(list(every.groups.values()), 2), strict=True))
+    some = SkeletonFeatures("jhmdb15", 2, features=["distances", "velocities"])
+    expected = torch.cat([by_name["distances"], by_name["velocities"]], 2)
+    assert torch.equal(some(keypoints, score), expected)
+    assert some.num_features == expected.shape[2] == 105 + 30
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_of_velocities_alone_does_not_see_the_pose(model):
+    net = model(5, "jhmdb15", 2, features=["velocities", "slow_velocities"]).eval()
+    keypoints, score = clip()
+    # Everything as large as before, and all joints elsewhere: the same for all instants.
+    pose = torch.randn(1, 1, 1, 15, 2)
+    still = net(pose.expand_as(keypoints), torch.ones_like(score))
+    assert torch.allclose(still, net(-pose.expand_as(keypoints), torch.ones_like(score)), atol=1e-5)
+    assert not torch.allclose(net(keypoints, score), still, atol=1e-3)
+
+
+@pytest.mark.parametrize("given", [[], ["velocity"], ["bones", "bones"], "bones"])
+def test_features_that_there_are_not_are_named(given):
+    with pytest.raises(
+        UserError, match="some of coordinates, velocities, slow_velocities, bones, distances, each once"
+    ):
+        build_model("skeleton-tcn", num_classes=3, layout="jhmdb15", dims=2, features=given)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_without_a_score_joints_at_the_origin_are_missing(model):
     net = model(5, "jhmdb15", 2).eval()
