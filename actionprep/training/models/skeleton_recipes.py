@@ -89,6 +89,11 @@ _SMALL_TABLES: dict[str, Any] = {
     "schedule": {"name": "cosine", "warmup": 0.3},
 }
 
+_TCN_TABLES: dict[str, Any] = {
+    "loss": {"label_smoothing": 0.1},
+    "schedule": {"name": "cosine", "warmup": 0.2},
+    "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.01},
+}
 recipes.register(
     "skeleton-tcn",
     "Joints with velocities, bones and distances in a small temporal convolution network: our default on poses. Several "
@@ -97,11 +102,16 @@ recipes.register(
     model="skeleton-tcn",
     product="pose",
     **_SKELETON,
-    tables={
-        "loss": {"label_smoothing": 0.1},
-        "schedule": {"name": "cosine", "warmup": 0.2},
-        "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.01},
-    },
+    tables=_TCN_TABLES,
+)
+recipes.register(
+    "skeleton-tcn-motion",
+    "skeleton-tcn on velocities alone, blind to poses: weaker by itself, and the best second opinion for fusion, since it "
+    "errs elsewhere (two streams, as in Shi et al., CVPR 2019).",
+    model="skeleton-tcn",
+    product="pose",
+    **_SKELETON,
+    tables={**_TCN_TABLES, "sizes": {"features": ["velocities", "slow_velocities"]}},
 )
 recipes.register(
     "skeleton-transformer",
