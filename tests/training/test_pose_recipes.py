@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, object]] = {
     "poseconv3d": {"base_channels": 4, "stage_blocks": [1, 1, 1], "dropout": 0.0},
     "poseconv3d-small": {"widths": [4, 8, 8], "dropout": 0.0},
     "skeleton-tcn": {"width": 48, "dropout": 0.0},
+    "skeleton-tcn-motion": {"width": 48, "dropout": 0.0},
     "skeleton-transformer": {"width": 32, "depth": 1, "dropout": 0.0},
 }
 
