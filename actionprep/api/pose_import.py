@@ -187,8 +187,8 @@ def _stages_with_pose(study: Study) -> tuple[str, ...]:
 def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]]:
     """A stored split for each official one: its test part as it is, val taken out of train.
 
-    Val is some subjects of train; where subjects are not known, what another official split tests of it, since such
-    splits keep together what is of one source; else some recordings.
+    Val is some subjects of train; where subjects are not known, what another split of the same kind tests of it (split2,
+    for split1), since such splits keep together what is of one source; else some recordings.
 
     Returns the names of those that are stored, and why others could not be.
     """
@@ -202,7 +202,8 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
         train = [one for one in catalogue.recordings if one.extra.get(name) == "train"]
         subjects = {one.subject for one in train}
         by_subject = None not in subjects and len(subjects) > 2
-        others = [] if by_subject else [*names[at + 1 :], *names[:at]]
+        # Splits of another kind part the takes of one source: xview by camera, what xsub keeps together.
+        others = [one for one in (*names[at + 1 :], *names[:at]) if not by_subject and _kind(one) == _kind(name)]
         overrides = {
             "name": name, "by": "column", "column": name, "val": 0.2, "train": 0.8, "test": 0.0, "allow_single": True,
             "val_by": "subject" if by_subject else "recording",
@@ -218,7 +219,15 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
 
 
 def _is_a_val(train: Sequence[Recording], column: str) -> bool:
-    """Whether what a column tests of these recordings can be their val: some of every class, and at most half of all."""
-    tested = [one for one in train if one.extra.get(column) == "test"]
-    others = {one.label for one in train if one.extra.get(column) == "train"}
-    return 0 < len(tested) <= len(train) / 2 and {one.label for one in tested} == others == {one.label for one in train}
+    """Whether what a column tests of these recordings can be their val: some of every class, and at most half of all.
+
+    It must know all of them: one that has no part there may be of a source that it tests.
+    """
+    parts = {part: [one.label for one in train if one.extra.get(column) == part] for part in ("train", "test")}
+    tested, others = parts["test"], parts["train"]
+    return len(tested) + len(others) == len(train) and len(tested) <= len(others) and set(tested) == set(others)
+
+
+def _kind(name: str) -> str:
+    """The name of a split without its number."""
+    return name.rstrip("0123456789")

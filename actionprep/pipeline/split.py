@@ -34,8 +34,8 @@ class SplitSettings(StageSettings):
     )
     val_column: str | None = option(
         None,
-        "For by = column: val is what this other column tests of train. A data set with several official splits keeps the "
-        "clips of one source together in each of them, also where no name tells which these are.",
+        "For by = column: val is what this other column tests of train. A data set with several official splits of one kind "
+        "keeps the clips of one source together in each of them, also where no name tells which these are.",
     )
     train: float = option(0.7, "Share of the labelled samples for train.", gt=0)
     val: float = option(0.15, "Share for val; 0 for none.", ge=0)

@@ -214,6 +214,27 @@ def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_sta
     assert kinds["split2"] == {"train": {"odd"}, "val": {"z"}, "test": {"even"}}
 
 
+def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of_val(tmp_path):
+    """xview parts the takes of one performance, which xsub keeps together; split2 does not know all recordings."""
+    for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
+        splits = ("xsub_test" if number % 3 == 2 else "xsub_train", "xview_test" if number % 3 == 0 else "xview_train")
+        splits += ("split1_test" if number % 3 == 2 else "split1_train",)
+        splits += () if number % 6 == 1 else ("split2_test" if number % 3 == 0 else "split2_train",)
+        write_npz(tmp_path / "data" / f"{name}.npz", made_poses(4, seed=number), label=name[0], splits=splits)
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    for name in ("xsub", "split1"):
+        [parts] = stored_parts(done.study.store.item("split", name))
+        # Each of them tests four recordings of train; a fifth of train are two.
+        assert list(parts.values()).count("val") == 2
+
+
+@pytest.mark.parametrize(("name", "subject"), [("S001C002P003R001A004", "P003"), ("v_Surfing_g01_c01", None)])
+def test_names_of_ntu_in_pyskl_files_tell_the_subject(tmp_path, name, subject):
+    write_pyskl(tmp_path / "data.pkl", [PoseItem(name, made_poses(4), label=0)])
+    study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=("data.pkl",))))
+    assert study.catalogue.recordings[0].subject == subject
+
+
 def test_where_no_other_split_tests_some_of_every_class_val_is_a_share_of_train(tmp_path):
     recordings_of_two_splits(tmp_path / "data")
     (tmp_path / "data" / "b0-even.npz").unlink()

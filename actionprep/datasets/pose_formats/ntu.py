@@ -70,10 +70,16 @@ def _item(file: Path, name: str, coordinates: str) -> PoseItem:
         poses,
         view=str(camera),
         label=action - 1,
-        subject=f"P{person:03d}",
+        subject=subject_of(file.name),
         splits=_splits(setup, camera, person, action),
         extra={**extra, "setup": setup, "replication": replication},
     )
+
+
+def subject_of(name: str) -> str | None:
+    """Who acts, as the name of an NTU recording says, such as P001 of S001C001P001R001A001; None for other names."""
+    match = _NAME.search(name)
+    return None if match is None else f"P{match[3]}"
 
 
 def _splits(setup: int, camera: int, person: int, action: int) -> tuple[str, ...]:

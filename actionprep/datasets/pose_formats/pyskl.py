@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.pose_formats.content import NAME_LAYOUT, Damaged, going_on, numbers, size_of, whole
+from actionprep.datasets.pose_formats.ntu import subject_of
 from actionprep.datasets.poses import PoseItem, PoseSequence
 from actionprep.datasets.safe_pickle import in_memory, load_pickle
 from actionprep.errors import InputProblem, UserError
@@ -181,6 +182,7 @@ def _item(
         recording,
         poses,
         label=label if label is None or isinstance(label, str) else whole(label, "'label'", where),
+        subject=subject_of(recording),
         splits=tuple(members.get(recording, ())),
         extra={key: value for key, value in annotation.items() if key not in _KNOWN},
     )
