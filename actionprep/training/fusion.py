@@ -1,4 +1,4 @@
-"""Late fusion: the probabilities of several trained runs averaged, with temperatures and weights that val chooses."""
+"""Late fusion: what several trained runs say pooled, with temperatures and weights that val chooses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.calibration import scaled_probabilities
+from actionprep.training.pooling import Pool, pool_weights, pooled
 from actionprep.training.run import FACTS, FUSION, Run, now, place_from, placed
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Weighting = Literal["val", "equal"] | Sequence[float]
 
 @dataclass(frozen=True)
 class Mixture:
-    """The runs of a fusion; how their probabilities are scaled before they are averaged, and with which weights.
+    """The runs of a fusion; how their probabilities are scaled before they are pooled, with which weights, and how.
 
     weights (R,) sum to 1; temperatures (R,), 1 where a run's probabilities stay as they are. why: where both are from.
     """
@@ -32,6 +33,7 @@ class Mixture:
     weights: tuple[float, ...]
     temperatures: tuple[float, ...]
     why: str
+    pool: Pool = "log"
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ def fuse(
     device: str = "auto",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Fused:
-    """Average the probabilities of runs on the same snippets and split, and keep what a test keeps in a folder.
+    """Pool the probabilities of runs on the same snippets and split, and keep what a test keeps in a folder.
 
     weights: "val": those that make the val snippets most probable, as models score them that were not trained on them,
              each run's probabilities scaled by the temperature of its test first: one that is less sure than it is right
-             would get too small a weight; "equal"; or one a run. A run that was not tested yet is tested.
+             would count too little; "equal"; or one a run. A run that was not tested yet is tested.
+
+    The pool is the logarithmic one (see `pooling.pooled`).
 
     Raises UserError when there are fewer than two runs, or when their snippets, classes or splits differ.
     """
@@ -80,9 +84,10 @@ def fuse(
     tell(f"Weights: {mixture.why}")
     kind = "calibrated" if isinstance(weights, str) and weights == "val" else "probabilities"
     said = np.stack([saved_arrays(run)[kind].astype(np.float64) for run in opened])
-    mean = np.einsum("r,rsc->sc", np.array(mixture.weights), said)
+    several = bool(opened[0].facts["several_labels"])
+    together = pooled(said, np.array(mixture.weights), mixture.pool, several=several)
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
-    tested = _kept(Path(folder), table, rows, mean)
+    tested = _kept(Path(folder), table, rows, together)
     target = Run(Path(folder))
     tested["alone"] = [
         {
@@ -101,6 +106,7 @@ def fuse(
             "weights": mixture.weights,
             "temperatures": mixture.temperatures,
             "why": mixture.why,
+            "pool": mixture.pool,
             "when": now(),
         },
     )
@@ -163,33 +169,8 @@ def fold_names(folder: str | Path) -> list[str]:
     return sorted(name for name in found if name.startswith(("fold-", "split-")))
 
 
-def mixture_weights(
-    probabilities: np.ndarray, actual: np.ndarray, *, prior: float = 5.0, steps: int = 200
-) -> np.ndarray:
-    """(R,) weights of a mean of models under which what was there is most probable.
-
-    probabilities (R, S, C) of R models; actual (S) codes, or (S, C) zeros and ones where labels are independent.
-    prior: samples that count for equal weights, so that few snippets do not make one model all.
-
-    Expectation maximisation of mixture proportions (Dempster, Laird and Rubin, 1977, section 4.3): the likelihood is
-    concave in the weights, so that the way there does not matter.
-    """
-    if actual.ndim == 2:
-        likely = np.where(actual.astype(bool), probabilities, 1 - probabilities).reshape(len(probabilities), -1)
-    else:
-        likely = probabilities[:, np.arange(len(actual)), actual]
-    likely = np.maximum(likely.astype(np.float64), 1e-12)
-    count = len(likely)
-    weights = np.full(count, 1 / count)
-    for _ in range(steps):
-        part = weights[:, None] * likely
-        part = part / part.sum(axis=0)
-        weights = (part.sum(axis=1) + prior / count) / (part.shape[1] + prior)
-    return weights
-
-
 def read_fusion(folder: str | Path) -> Mixture | None:
-    """What a fusion averages, its runs there or not; None when the folder is none."""
+    """What a fusion pools, its runs there or not; None when the folder is none."""
     path = Path(folder) / FUSION
     if not path.is_file():
         return None
@@ -197,17 +178,18 @@ def read_fusion(folder: str | Path) -> Mixture | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(Run(placed(Path(folder), one)) for one in found["runs"])
         weights = tuple(map(float, found["weights"]))
-        # Earlier fusions have none: they averaged probabilities as they are.
+        # Earlier fusions have no temperatures and no pool: they took the mean, at first of probabilities as they are.
         temperatures = tuple(map(float, found.get("temperatures", [1] * len(runs))))
         if not len(runs) == len(weights) == len(temperatures):
             raise ValueError(f"{len(runs)} runs, {len(weights)} weights, {len(temperatures)} temperatures")
-        return Mixture(runs, weights, temperatures, str(found["why"]))
+        pool: Pool = "log" if found.get("pool", "mean") == "log" else "mean"
+        return Mixture(runs, weights, temperatures, str(found["why"]), pool)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
 
 
 def fused_runs(folder: str | Path) -> Mixture | None:
-    """What a fusion averages; None when the folder is none.
+    """What a fusion pools; None when the folder is none.
 
     Raises UserError that names the runs which are no longer where they were.
     """
@@ -284,7 +266,7 @@ def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, devic
         scaled_probabilities(one.each, temperature, several=several)
         for one, temperature in zip(found, temperatures, strict=True)
     ]
-    chosen = tuple(mixture_weights(np.stack(scaled), actual).tolist())
+    chosen = tuple(pool_weights(np.stack(scaled), actual).tolist())
     return Mixture(tuple(runs), chosen, temperatures, f"chosen on {len(rows)} val snippets")
 
 

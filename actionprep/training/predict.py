@@ -15,6 +15,7 @@ from actionprep.errors import UserError
 from actionprep.training.calibration import scaled_probabilities
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.frame_scores import cells, frame_times
+from actionprep.training.pooling import Pool, pooled
 from actionprep.training.predicted_timeline import Timeline
 from actionprep.training.run import Run
 from actionprep.training.tested import label_thresholds
@@ -30,6 +31,7 @@ class Asked:
     checkpoint: Checkpoint
     weight: float
     temperature: float = 1.0
+    pool: Pool = "log"
 
 
 Model = Run | Checkpoint | str | Path | Sequence[Asked]
@@ -48,7 +50,7 @@ def open_models(run: Model, *, device: str = "auto") -> Sequence[Asked]:
     if fused is None:
         return [Asked(open_checkpoint(run, device=device), 1.0)]
     return [
-        Asked(open_checkpoint(run, device=device), weight, temperature)
+        Asked(open_checkpoint(run, device=device), weight, temperature, fused.pool)
         for run, weight, temperature in zip(fused.runs, fused.weights, fused.temperatures, strict=True)
     ]
 
@@ -72,7 +74,7 @@ def predict(
     """Slide windows over recordings of a store and say what happens in each.
 
     run:      a run, a checkpoint, or the path of either; or a folder that 'actiontrain fuse' wrote: then all its runs
-              are asked, and their probabilities averaged with its weights.
+              are asked, and their probabilities pooled with its weights.
     store:    with the product that the model reads, made with the settings of the training (see `pipeline_settings`).
     window_s: length of a window; None: as in the training, where whole recordings were labelled the whole recording.
     stride_s: from one window to the next; None: a quarter of the window.
@@ -151,7 +153,8 @@ def _ask(
                 scaled_probabilities(score.each, one.temperature, several=several)
                 for one, score in zip(models, scores, strict=True)
             ]
-            probabilities = np.einsum("r,rwc->wc", np.array([one.weight for one in models]), np.stack(said))
+            weights = np.array([one.weight for one in models])
+            probabilities = pooled(np.stack(said), weights, models[0].pool, several=several)
         elif scores[0].instants is not None:
             onset, offset, probabilities = cells(onset, offset, scores[0].instants)
         else:

@@ -51,7 +51,7 @@ def _fusion_html(run: Run) -> str:
         for one, member in zip(tested["alone"], runs, strict=True)
     ]
     members = (
-        "<section><h2>Runs</h2><p>Their probabilities are scaled by these temperatures, then averaged with these weights: "
+        "<section><h2>Runs</h2><p>Their probabilities are scaled by these temperatures, then pooled with these weights: "
         f"{html.escape(fusion['why'])}.</p>"
         f"{_table(['run', 'recipe', 'temperature', 'weight', 'accuracy alone'], rows)}</section>"
     )

@@ -5,8 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
 from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
@@ -16,11 +14,10 @@ from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training import metrics
-from actionprep.training.calibration import fit_temperature, scaled_probabilities
 from actionprep.training.compare import compare
 from actionprep.training.fit import fit
 from actionprep.training.folds import fit_folds
-from actionprep.training.fusion import fold_names, fuse, fuse_folds, mixture_weights, read_fusion
+from actionprep.training.fusion import fold_names, fuse, fuse_folds, read_fusion
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.models.registry import model_card
 from actionprep.training.parts import SplitChoice
@@ -51,10 +48,16 @@ def runs(store, tmp_path_factory):
     return [fit(store, one, folder / name, split=SPLIT, tensorboard=False) for name, one in recipes.items()]
 
 
-def test_fused_probabilities_are_the_weighted_mean(runs, tmp_path):
+def log_pool(one, other, weight):
+    """Both to the power of their weights, multiplied, and made to sum to one."""
+    product = np.asarray(one, np.float64) ** weight * np.asarray(other, np.float64) ** (1 - weight)
+    return product / product.sum(axis=-1, keepdims=True)
+
+
+def test_fused_probabilities_are_the_weighted_logarithmic_pool(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights=(3, 1))
-    mean = 0.75 * saved_arrays(runs[0])["probabilities"] + 0.25 * saved_arrays(runs[1])["probabilities"]
-    np.testing.assert_allclose(np.load(made.folder / "probabilities.npy"), mean, rtol=1e-5)
+    together = log_pool(*(saved_arrays(run)["probabilities"] for run in runs), 0.75)
+    np.testing.assert_allclose(np.load(made.folder / "probabilities.npy"), together, rtol=1e-5)
     assert made.weights == (0.75, 0.25)
     assert made.tested["num_samples"] == 3
     assert {"test.json", "per_class.csv", "samples.csv", "confusion.npy", "fusion.json"} <= {
@@ -67,14 +70,22 @@ def test_fused_probabilities_are_the_weighted_mean(runs, tmp_path):
     assert [row["weight"] for row in made.tested["alone"]] == [0.75, 0.25]
 
 
-def test_a_fusion_predicts_the_weighted_mean_of_its_runs_on_the_same_windows(store, runs, tmp_path):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_fusion_predicts_the_pool_of_its_runs_on_the_same_windows_an_earlier_one_the_mean(
+    store, runs, tmp_path, earlier
+):
     made = fuse(runs, tmp_path / "fused", weights=(3, 1))
+    if earlier:
+        document = json.loads((made.folder / "fusion.json").read_text())
+        assert document.pop("pool") == "log"
+        (made.folder / "fusion.json").write_text(json.dumps(document))
     options = {"recordings": ["s4_up_0"], "window_s": 0.6, "stride_s": 0.2, "device": "cpu"}
     [together] = predict(made.folder, store, **options)
     alone = [predict(run, store, **options)[0] for run in runs]
     np.testing.assert_allclose(together.onset, alone[0].onset)
-    mean = 0.75 * alone[0].probabilities + 0.25 * alone[1].probabilities
-    np.testing.assert_allclose(together.probabilities, mean, rtol=1e-6)
+    one, other = (line.probabilities for line in alone)
+    expected = 0.75 * one + 0.25 * other if earlier else log_pool(one, other, 0.75)
+    np.testing.assert_allclose(together.probabilities, expected, rtol=1e-5)
     assert len(together.frame_times)
 
 
@@ -168,55 +179,16 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
     columns = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", page[page.index(">Runs<") :])
     assert columns[2:4] == ["temperature", "weight"]
     assert columns[7:9] == ["0.25", f"{made.weights[0]:.3f}"]
-    scaled = [saved_arrays(run)["calibrated"] for run in copies]
-    mean = np.einsum("r,rsc->sc", made.weights, scaled)
-    np.testing.assert_allclose(np.load(made.folder / "probabilities.npy"), mean, rtol=1e-5)
+    together = log_pool(*(saved_arrays(run)["calibrated"] for run in copies), made.weights[0])
+    np.testing.assert_allclose(np.load(made.folder / "probabilities.npy"), together, rtol=1e-4, atol=1e-6)
 
     options = {"recordings": ["s4_up_0"], "window_s": 0.6, "stride_s": 0.2, "device": "cpu"}
     [together] = predict(made.folder, store, **options)
     alone = [predict(run, store, **options)[0].probabilities for run in runs]
     # One variant a window: its softmax over a temperature is a power of that without, made to sum to one.
     powers = [one ** (1 / temperature) for one, temperature in zip(alone, (0.25, 4.0), strict=True)]
-    mean = np.einsum("r,rwc->wc", made.weights, [one / one.sum(1, keepdims=True) for one in powers])
-    np.testing.assert_allclose(together.probabilities, mean, rtol=1e-4)
-
-
-def test_a_model_that_is_right_but_unsure_gets_its_weight_once_it_is_scaled(store, runs, tmp_path):
-    unsure = 0.7 * np.eye(4)[[0, 1, 2, 3] * 5] + 0.3 / 4
-    unsure[:2] = unsure[[1, 0]]
-    sure = np.eye(4)[[0, 1, 2, 3] * 5] * 0.96 + 0.01
-    sure[:6] = sure[[1, 2, 3, 0, 5, 4]]
-    actual = np.array([0, 1, 2, 3] * 5)
-    logits = [np.log(one)[None] for one in (unsure, sure)]
-    scaled = [scaled_probabilities(one, fit_temperature(one, actual), several=False) for one in logits]
-    assert mixture_weights(np.stack([unsure, sure]), actual)[0] < mixture_weights(np.stack(scaled), actual)[0]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10_000), st.booleans())
-def test_no_other_weights_make_the_labels_more_probable(seed, several):
-    rng = np.random.default_rng(seed)
-    probabilities = rng.dirichlet(np.ones(3), (2, 12))
-    actual = rng.integers(0, 2, (12, 3)) if several else rng.integers(0, 3, 12)
-    found = mixture_weights(probabilities, actual, prior=0.0, steps=3000)
-
-    def likelihood(first):
-        mean = first * probabilities[0] + (1 - first) * probabilities[1]
-        right = np.where(actual, mean, 1 - mean).ravel() if several else mean[np.arange(12), actual]
-        return np.log(right).sum()
-
-    if several:
-        # Each entry is a sample of its own: the mixture is of what each model gives to the entry.
-        right = np.where(actual.astype(bool), probabilities, 1 - probabilities).reshape(2, -1)
-        best = max(np.log(w * right[0] + (1 - w) * right[1]).sum() for w in np.linspace(0, 1, 101))
-        assert np.log(found @ right).sum() >= best - 1e-2
-    else:
-        assert likelihood(found[0]) >= max(likelihood(w) for w in np.linspace(0, 1, 101)) - 1e-2
-
-
-def test_few_val_snippets_do_not_make_one_model_all():
-    probabilities = np.array([[[0.9, 0.1]] * 4, [[0.1, 0.9]] * 4])
-    assert mixture_weights(probabilities, np.zeros(4, int))[1] > 0.15
+    expected = log_pool(*(one / one.sum(1, keepdims=True) for one in powers), made.weights[0])
+    np.testing.assert_allclose(together.probabilities, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_runs_that_do_not_belong_together_are_refused(store, runs, tmp_path):

@@ -24,7 +24,7 @@ def fuse(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Average the probabilities of several runs on the same snippets and split, whatever they read."""
+    """Pool what several runs say of the same snippets and split, whatever they read."""
     from actionprep.training.fusion import fold_names, fuse_folds
     from actionprep.training.fusion import fuse as fuse_runs
 

@@ -20,7 +20,7 @@ register(
 register_recipe(
     "fusion",
     "Several recipes on the same snippets, joined where their heads would be and trained together: input.recipes names them "
-    "(tracks and small frames; add skeleton-tcn where there are poses). Trained runs are averaged by 'actiontrain fuse'.",
+    "(tracks and small frames; add skeleton-tcn where there are poses). Trained runs are pooled by 'actiontrain fuse'.",
     model="fusion",
     product="fusion",
     epochs=40,
