@@ -106,6 +106,11 @@ class ProductReader(ABC):
         return cls.product
 
     @classmethod
+    def self_contained(cls, settings: Any) -> Any:
+        """These settings with what they only name, so that a run stays as it was; most name nothing."""
+        return settings
+
+    @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:
         """First and last + 1 instant in seconds that the product covers in some view, for cutting windows."""
         raise UserError(f"Windows cannot be cut from '{cls.product}' alone.")
