@@ -116,7 +116,8 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
 
 
 def check_abilities(recipe: Recipe) -> None:
-    """Raise UserError, naming recipes that can, when the recipe asks of its model what that cannot do."""
+    """Raise UserError, naming what can, when the recipe asks of its model or its input what that cannot do."""
+    from actionprep.training.inputs.base import find_input
     from actionprep.training.models.registry import model_card
 
     card = model_card(recipe.model)
@@ -133,6 +134,12 @@ def check_abilities(recipe: Recipe) -> None:
             f"'{recipe.model}' reads one for all. Recipes that read a volume for each: "
             f"{', '.join(_recipes_whose(lambda one: one.persons_apart))}. Or put them side by side in the channels: --set "
             "input.merge=channels."
+        )
+    if recipe.cutmix is not None and not find_input(recipe.product).cuts:
+        raise UserError(
+            f"The recipe '{recipe.name}' asks for CutMix (cutmix = {recipe.cutmix:g}), which needs places or instants to "
+            f"cut at, and samples of '{recipe.product}' have none in common. Blend whole samples instead: --set cutmix=none "
+            f"mixup={recipe.mixup or recipe.cutmix:g}."
         )
     if recipe.carry:
         check_state(recipe.model)

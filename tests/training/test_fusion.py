@@ -420,6 +420,16 @@ def test_a_sweep_trains_a_fusion_whose_recipe_was_edited_in_another_folder(store
     assert folders[0] == folders[2] != folders[1]
 
 
+def test_cutmix_on_a_mid_fusion_is_refused_before_there_is_a_run_and_mixup_trains(store, joined, tmp_path):
+    recipe = joined.recipe.changed({"cutmix": 0.5, "mixup_share": 1.0})
+    said = r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."
+    with pytest.raises(UserError, match=said):
+        fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
+    assert not (tmp_path / "run").exists()
+    instead = recipe.changed({"cutmix": "none", "mixup": 0.5})
+    assert fit(store, instead, tmp_path / "run", split=SPLIT, tensorboard=False).is_complete
+
+
 def test_a_fusion_says_which_product_is_missing(tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     with pytest.raises(UserError, match="This recipe reads 'lowres', and the store"):

@@ -48,6 +48,8 @@ class ProductReader(ABC):
     Settings:  its settings, a subclass of InputSettings.
     in_memory: True: everything needed is held (on the device, where it fits) and `read` takes whole batches; False:
         `read` is called with one row at a time in the loader's workers, and `collate` joins the samples.
+    cuts: samples have places or instants that `cut` can take from another one; False: CutMix is refused before a run is
+        made.
     cuts_time: `cut` replaces a span of time, and with it the labels of its instants; False: it cuts all instants alike.
 
     store, table, views: what to read; every row of the table may be asked for. Views stand in this order on the view
@@ -57,6 +59,7 @@ class ProductReader(ABC):
     product: ClassVar[str]
     Settings: ClassVar[type[InputSettings]]
     in_memory: bool = False
+    cuts: ClassVar[bool] = True
     cuts_time: ClassVar[bool] = True
 
     def __init__(self, settings: Any, store: Store, table: SnippetTable, views: Sequence[str]) -> None:

@@ -50,6 +50,8 @@ class FusionReader(ProductReader):
     """
 
     product: ClassVar[str] = "fusion"
+    # A rectangle of pictures and a span of time of points are not the same piece of a sample.
+    cuts = False
     Settings = FusionInput
     settings: FusionInput
 
