@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_lowres
+from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_frames, write_lowres
 from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
 from typer.testing import CliRunner
@@ -430,10 +430,39 @@ def test_cutmix_on_a_mid_fusion_is_refused_before_there_is_a_run_and_mixup_train
     assert fit(store, instead, tmp_path / "run", split=SPLIT, tensorboard=False).is_complete
 
 
-def test_a_fusion_says_which_product_is_missing(tmp_path):
+def test_a_fusion_says_which_part_lacks_its_product(joined, tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
-    with pytest.raises(UserError, match="This recipe reads 'lowres', and the store"):
+    with pytest.raises(UserError) as caught:
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
+    assert str(caught.value) == (
+        f"This fusion joins 'i3d-small', which reads 'lowres', and the store {store.url} has none of it; it has snippets, "
+        "tracks.\nMake it with 'actionprep build lowres' in the study folder, or name recipes for what there is in "
+        "input.recipes (actiontrain recipes)."
+    )
+    # A model that is trained has the input that it has.
+    with pytest.raises(UserError) as caught:
+        predict(joined, store, device="cpu")
+    assert str(caught.value).endswith("\nMake it with 'actionprep build lowres' in the study folder.")
+
+
+def test_a_part_of_a_fusion_reads_frames_instead_of_small_ones_as_the_message_says(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store", subjects=4)
+    for key in store.items("tracks"):
+        write_frames(store, key.recording, key.view, moving_square(MOTIONS[key.recording.split("_")[1]]))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        fit(store, "fusion", tmp_path / "run", split=SPLIT)
+    assert str(caught.value).endswith(
+        "or keep what 'actiontrain recipes i3d-small' prints as a file of your own, with product = \"frames\" and without "
+        "input.stored, and name that file in input.recipes instead of i3d-small."
+    )
+    (tmp_path / "pix.toml").write_text(tiny_pixels().to_toml(), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(tiny_recipe().to_toml(), encoding="utf-8")
+    with pytest.raises(UserError, match=r'or change pix\.toml to have product = "frames" and without input\.stored\.$'):
+        fit(store, of_files(), tmp_path / "run", split=SPLIT)
+    text = tiny_pixels().to_toml().replace('product = "lowres"', 'product = "frames"')
+    (tmp_path / "pix.toml").write_text(re.sub(r"\nstored = \d+", "", text), encoding="utf-8")
+    assert fit(store, of_files(), tmp_path / "run", split=SPLIT, tensorboard=False).is_complete
 
 
 @pytest.mark.parametrize("name", sorted(TINY))

@@ -173,16 +173,29 @@ class ProductReader(ABC):
         return {"num_views": len(self.views)}
 
     @classmethod
-    def check_store(cls, settings: Any, store: Store) -> None:
-        """Raise UserError that says which stage to run when the store lacks the product."""
+    def instead(cls, store: Store) -> str | None:
+        """Another input, of what the store holds, that gives the same models their samples; most have none."""
+        return None
+
+    @classmethod
+    def check_store(cls, settings: Any, store: Store, *, training: bool = False) -> None:
+        """Raise UserError that says which stage to run when the store lacks the product.
+
+        training: what is to be trained may still be chosen, so say what there is to choose.
+        """
         product = cls.reads(settings)
-        if not store.items(product):
-            have = ", ".join(store.products()) or "nothing yet"
-            raise UserError(
-                f"This recipe reads '{product}', and the store {store.url} has none of it; it has {have}.\n"
-                f"Make it with 'actionprep build {product}' in the study folder, or choose a recipe for what "
-                "there is (actiontrain recipes)."
-            )
+        if store.items(product):
+            return
+        other = cls.instead(store)
+        choice = (
+            f"train on what there is: --set product={other}"
+            if other is not None
+            else "choose a recipe for what there is (actiontrain recipes)"
+        )
+        raise UserError(
+            f"This recipe reads '{product}', and the store {store.url} {what_it_has(store)}.\n{how_to_make(product)}"
+            + (f", or {choice}." if training else ".")
+        )
 
 
 class MirroringReader(ProductReader):
@@ -199,6 +212,16 @@ class MirroringReader(ProductReader):
 
     def mirror_codes(self) -> np.ndarray | None:  # noqa: D102
         return self._mirror
+
+
+def what_it_has(store: Store) -> str:
+    """What a store has instead of a product that is missing, for a message."""
+    return f"has none of it; it has {', '.join(store.products()) or 'nothing yet'}"
+
+
+def how_to_make(product: str) -> str:
+    """How to make a product that is missing, for a message; without its full stop."""
+    return f"Make it with 'actionprep build {product}' in the study folder"
 
 
 def products() -> list[str]:

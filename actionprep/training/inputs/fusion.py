@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input
+from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, how_to_make, what_it_has
 
 if TYPE_CHECKING:
     import torch
@@ -113,9 +113,14 @@ class FusionReader(ProductReader):
         return settings.with_changes({"parts": parts}, where="[input] of the recipe")
 
     @classmethod
-    def check_store(cls, settings: Any, store: Store) -> None:  # noqa: D102
-        for one in recipes_of(settings):
-            find_input(one.product).check_store(one.input, store)
+    def check_store(cls, settings: Any, store: Store, *, training: bool = False) -> None:  # noqa: D102
+        for name, one in zip(settings.recipes, recipes_of(settings), strict=True):
+            product = one.reads
+            if not store.items(product):
+                raise UserError(
+                    f"This fusion joins '{name}', which reads '{product}', and the store {store.url} {what_it_has(store)}.\n"
+                    f"{how_to_make(product)}" + (f", or {_other_part(name, one, store)}." if training else ".")
+                )
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
@@ -170,6 +175,22 @@ def _held(name: str, tables: Mapping[str, Any]) -> Recipe:
     from actionprep.training.recipes import Recipe
 
     return Recipe.from_tables(tables, where=f"input.parts of '{name}'")
+
+
+def _other_part(name: str, recipe: Recipe, store: Store) -> str:
+    """What to join instead of a recipe whose product the store lacks."""
+    other = find_input(recipe.product).instead(store)
+    if other is None:
+        return "name recipes for what there is in input.recipes (actiontrain recipes)"
+    known = find_input(other).Settings.model_fields
+    without = [f"input.{key}" for key in type(recipe.input).model_fields if key not in known]
+    changed = f'product = "{other}"' + (f" and without {' and '.join(without)}" if without else "")
+    if name.endswith(".toml"):
+        return f"change {name} to have {changed}"
+    return (
+        f"keep what 'actiontrain recipes {name}' prints as a file of your own, with {changed}, and name that file in "
+        f"input.recipes instead of {name}"
+    )
 
 
 def _own(draws: Draws | None, at: int) -> Draws | None:
