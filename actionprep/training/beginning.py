@@ -108,7 +108,7 @@ def check_same(
     differing = []
     if recipe != "auto":
         asked = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
-        differing += differences(run.recipe, asked)
+        differing += differences(run.recipe, asked.self_contained())
     if snippets not in (None, plan.snippets):
         differing.append(f"snippets are '{plan.snippets}', not '{snippets}'")
     if views:

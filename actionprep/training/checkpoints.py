@@ -116,7 +116,8 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
 
 
 def check_abilities(recipe: Recipe) -> None:
-    """Raise UserError, naming recipes that can, when the recipe asks of its model what that cannot do."""
+    """Raise UserError, naming what can, when the recipe asks of its model or its input what that cannot do."""
+    from actionprep.training.inputs.base import find_input
     from actionprep.training.models.registry import model_card
 
     card = model_card(recipe.model)
@@ -133,6 +134,12 @@ def check_abilities(recipe: Recipe) -> None:
             f"'{recipe.model}' reads one for all. Recipes that read a volume for each: "
             f"{', '.join(_recipes_whose(lambda one: one.persons_apart))}. Or put them side by side in the channels: --set "
             "input.merge=channels."
+        )
+    if recipe.cutmix is not None and not find_input(recipe.product).cuts:
+        raise UserError(
+            f"The recipe '{recipe.name}' asks for CutMix (cutmix = {recipe.cutmix:g}), which needs places or instants to "
+            f"cut at, and samples of '{recipe.product}' have none in common. Blend whole samples instead: --set cutmix=none "
+            f"mixup={recipe.mixup or recipe.cutmix:g}."
         )
     if recipe.carry:
         check_state(recipe.model)
@@ -187,12 +194,7 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
             f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give "
             "best.ckpt or last.ckpt of a run; published weights are for 'actiontrain fit --weights'."
         )
-    if isinstance(card.get("schema"), int) and card["schema"] > SCHEMA:
-        raise UserError(
-            f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip "
-            "install --upgrade actionprep"
-        )
-    _check_card(card, path)
+    check_card(card, path)
     model = make_model(card)
     weights = averaged_weights(content["state_dict"])
     try:
@@ -218,10 +220,16 @@ _CARD: dict[str, type] = {
 }  # fmt: skip
 
 
-def _check_card(card: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError when the card lacks something, or holds it in another form."""
+def check_card(card: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError when the card is of a newer version, lacks something, or holds it in another form."""
+    if isinstance(card.get("schema"), int) and card["schema"] > SCHEMA:
+        raise UserError(
+            f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip "
+            "install --upgrade actionprep"
+        )
     bad = [name for name, kind in _CARD.items() if not isinstance(card.get(name), kind)]
-    bad += ["recipe.recipe.model"] if not bad and "model" not in card["recipe"].get("recipe", {}) else []
+    named = None if bad else card["recipe"].get("recipe")
+    bad += ["recipe.recipe.model"] if not bad and not (isinstance(named, dict) and "model" in named) else []
     bad += ["pipeline.stages"] if not bad and not isinstance(card["pipeline"].get("stages"), dict) else []
     if bad:
         raise UserError(
@@ -244,6 +252,8 @@ def read_safely(path: Path) -> Any:
     """What a checkpoint file holds: tensors and plain values, or UserError."""
     import torch
 
+    from actionprep.training.models.weight_files import DAMAGED, why_unreadable
+
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run's best.ckpt appears with its first validated epoch.")
     try:
@@ -265,9 +275,8 @@ def read_safely(path: Path) -> Any:
             f"code that somebody put there.\nGet the file from its source again, or save it there anew as a state_dict. "
             f"(PyTorch: {reason})"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+    except DAMAGED as error:
         raise UserError(
-            f"{path} cannot be read as a checkpoint: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
-            "It is damaged, cut off, or another kind of file."
+            f"{path} cannot be read as a checkpoint: {why_unreadable(path, error)}. It is damaged, cut off, or another kind "
+            "of file."
         ) from None

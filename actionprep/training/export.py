@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +34,8 @@ class Export:
     """A file, what it takes, and how near its logits come to the model's own.
 
     inputs: name → shape for each input, "B" for the batch axis where it may be any. difference: largest one of the
-    logits over snippets that it was checked on, as a share of the largest logit.
+    logits over snippets that it was checked on, as a share of the largest logit. fixed_batch: why the file takes batches
+    of that one size alone; None: of any size.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Export:
     inputs: dict[str, tuple[int | str, ...]]
     labels: tuple[str, ...]
     difference: float
+    fixed_batch: str | None = None
 
     @property
     def description(self) -> Path:
@@ -51,7 +54,7 @@ class Export:
         """Plain values."""
         return {
             "path": str(self.path), "format": self.format, "labels": list(self.labels), "difference": self.difference,
-            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()}, "fixed_batch": self.fixed_batch,
         }  # fmt: skip
 
 
@@ -112,9 +115,11 @@ def export_model(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    program, is_free = _program(model, inputs)
+    # Before the export, so that what a model itself raises is not taken for a refusal of the exporter.
     with torch.no_grad():
         expected = model(**inputs)
+    program, fixed = _program(model, inputs)
+    with torch.no_grad():
         if to == "onnx":
             _write_onnx(program, inputs, path)
             logits = _run_onnx(path, inputs)
@@ -130,9 +135,9 @@ def export_model(
             f"{CLOSE:.1%} was expected. Do not use the file. Another version of torch or onnxruntime may export it right."
         )
     shapes: dict[str, tuple[int | str, ...]] = {
-        name: ("B" if is_free else len(values), *values.shape[1:]) for name, values in inputs.items()
+        name: ("B" if fixed is None else len(values), *values.shape[1:]) for name, values in inputs.items()
     }
-    return Export(path, to, shapes, labels, difference)
+    return Export(path, to, shapes, labels, difference, fixed)
 
 
 def check_format(to: str) -> None:
@@ -148,25 +153,51 @@ def check_format(to: str) -> None:
         )
 
 
-def _program(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, bool]:
-    """The model as one graph, of any number of samples where it can be, and whether it can."""
+def _program(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, str | None]:
+    """The model as one graph, of any number of samples where it can be, and why it cannot."""
     import torch
 
     free = {name: {0: torch.export.Dim("batch", min=1, max=4096)} for name in inputs}
+    named = _with_named_inputs(model, inputs)
+    # What torch.export refuses it raises as RuntimeErrors of many kinds; anything else is a fault, and is seen.
     with _quiet(), torch.no_grad():
         try:
-            return torch.export.export(model, (), dict(inputs), dynamic_shapes=free), True
-        except Exception:  # the exporter raises many kinds
+            return torch.export.export(named, (), dict(inputs), dynamic_shapes=free), None
+        except RuntimeError as first:
             try:
-                return torch.export.export(model, (), dict(inputs)), False
-            except Exception as second:
+                return torch.export.export(named, (), dict(inputs)), _reason(first)
+            except RuntimeError as second:
                 raise UserError(_cannot(model, second)) from second
 
 
+def _with_named_inputs(model: nn.Module, names: Iterable[str]) -> nn.Module:
+    """The model, or one that has the same logits and a parameter for each array: torch.export frees axes by parameters."""
+    if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(model.forward).parameters.values()):
+        return model
+    from torch import nn
+
+    def forward(**arrays: Tensor) -> Any:
+        return model(**arrays)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    named = nn.Module()
+    named.model, named.forward = model, forward
+    return named.eval()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an exporter says, which may go on for pages; of a list of constraints the first one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    listed = lines[1].removeprefix("- ").partition(". ")[0] if lines[1:] and lines[1].startswith("- ") else ""
+    return (listed or lines[0])[:300]
+
+
 def _cannot(model: nn.Module, error: Exception) -> str:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return (
-        f"{type(model).__name__} cannot be exported: torch.export does not follow its forward ({reason[:300]}). Use the "
+        f"{type(model).__name__} cannot be exported: torch.export does not follow its forward ({_reason(error)}). Use the "
         "run as it is, with 'actiontrain predict' or actionprep.training."
     )
 
@@ -185,10 +216,9 @@ def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> None:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            text = str(error.__cause__ or error)
-            reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+            reason = _reason(error.__cause__ if isinstance(error.__cause__, Exception) else error)
             raise UserError(
-                f"This model has an operation that ONNX does not: {reason[:300]}. Use 'actiontrain export --to "
+                f"This model has an operation that ONNX does not: {reason}. Use 'actiontrain export --to "
                 "torch-export' instead."
             ) from error
         assert made is not None

@@ -61,7 +61,8 @@ def fit_folds(
 
     tell = tell or silent
     store = store if isinstance(store, Store) else Store(store)
-    chosen = resolve_recipe(store, recipe, tell)
+    # All folds have the same, also where a recipe that it names is edited meanwhile.
+    chosen = resolve_recipe(store, recipe, tell).self_contained()
     table = read_table(store, snippets)
     folds = choose_folds(table, as_recipe_wants(split, chosen), by=by, num_folds=num_folds)
     folder = Path(run_folder)

@@ -48,9 +48,10 @@ class Plan:
         from actionprep.training.datasets import choose_views, read_table
         from actionprep.training.inputs.base import find_input
 
+        recipe = recipe.self_contained()
         check_abilities(recipe)
         table = read_table(store, snippets)
-        find_input(recipe.product).check_store(recipe.input, store)
+        find_input(recipe.product).check_store(recipe.input, store, training=True)
         if isinstance(split, SplitChoice):
             parts = choose_parts(store, table, as_recipe_wants(split, recipe))
         elif isinstance(split, Parts):

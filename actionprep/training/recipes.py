@@ -192,6 +192,10 @@ class Recipe(Settings):
         """The product of the store that the input reads: heatmaps, for one, are rendered from poses."""
         return find_input(self.product).reads(self.input)
 
+    def self_contained(self) -> Recipe:
+        """This recipe with what others, that it names, say now: a fusion holds the recipes that it joins."""
+        return self.model_copy(update={"input": find_input(self.product).self_contained(self.input)})
+
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Plain values by table; `from_tables` reads them back."""
         values = self.model_dump(mode="json")
@@ -204,21 +208,25 @@ class Recipe(Settings):
         models |= {name: type(getattr(self, name)) for name in ("loss", "optimizer", "schedule")}
         blocks = []
         for table, values in self.to_tables().items():
-            lines = [f"[{table}]"]
+            lines, inner = [f"[{table}]"], []
             for key, value in values.items():
                 model = models[table]
                 field = model.model_fields.get(key) if model is not None else None
-                if comments and field is not None and field.description:
-                    lines.append(f"# {field.description}")
-                lines.append(f"{key} = {_toml(value)}")
-            blocks.append("\n".join(lines))
+                said = [f"# {field.description}"] if comments and field is not None and field.description else []
+                if _is_recipes(value):
+                    written = _toml_of_recipes(f"{table}.{key}", value)
+                    inner += ["\n".join([*said, written[0]]), *written[1:]]
+                else:
+                    lines += [*said, f"{key} = {_toml(value)}"]
+            blocks += ["\n".join(lines), *inner]
         return "\n\n".join(blocks) + "\n"
 
     def changed(self, changes: Mapping[str, Any], *, where: str = "changes to the recipe") -> Recipe:
         """This recipe with some settings replaced, by dotted names: {"epochs": 10, "input.rotation": 0.3}.
 
-        Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too. With another product
-        the input keeps those settings that this product's input has too.
+        Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too. Recipes that a fusion
+        is asked to join are read anew. With another product the input keeps those settings that this product's input has
+        too.
 
         Raises UserError for names and values that are wrong.
         """
@@ -228,6 +236,8 @@ class Recipe(Settings):
         if changes.get("product", self.product) != self.product:
             known = find_input(str(changes["product"])).Settings.model_fields
             tables["input"] = {key: value for key, value in tables["input"].items() if key in known}
+        if "input.recipes" in changes:
+            tables["input"].pop("parts", None)
         for name, value in changes.items():
             table, _, key = name.rpartition(".")
             if (table or "recipe") not in tables:
@@ -340,17 +350,30 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
 
 
 def differences(begun: Recipe, asked: Recipe) -> list[str]:
-    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none."""
+    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none.
+
+    Of fusions also those of the recipes that both hold, as "input.points of mine.toml is 8, not 4".
+    """
     if asked.precision == "auto":
         asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
     mine, other = begun.to_tables(), asked.to_tables()
+    # Runs from before recipes were held in a fusion have none.
+    parts, others = (tables["input"].pop("parts", {}) for tables in (mine, other))
+    found = _differences(mine, other)
+    for name, tables in parts.items():
+        found += _differences(tables, others.get(name, tables), of=f" of {name}")
+    return found
+
+
+def _differences(mine: Mapping[str, Any], other: Mapping[str, Any], *, of: str = "") -> list[str]:
+    """The same of the tables of two recipes."""
     found = []
     for table, values in mine.items():
         for key in dict.fromkeys([*values, *other[table]]):
             one, two = values.get(key), other[table].get(key)
             if one != two and key not in ("doc",):
                 name = key if table == "recipe" else f"{table}.{key}"
-                found.append(f"{name} is {_said(one)}, not {_said(two)}")
+                found.append(f"{name}{of} is {_said(one)}, not {_said(two)}")
     return found
 
 
@@ -397,6 +420,28 @@ def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(one) for one in value) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _is_recipes(value: Any) -> bool:
+    """Whether a setting holds tables of recipes by their names; those are written as tables."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(one, Mapping) and "recipe" in one for one in value.values())
+    )
+
+
+def _toml_of_recipes(key: str, recipes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    return [
+        "\n".join(
+            [
+                f"[{key}.{json.dumps(name, ensure_ascii=False)}.{table}]",
+                *(f"{one} = {_toml(value)}" for one, value in values.items()),
+            ]
+        )
+        for name, tables in recipes.items()
+        for table, values in tables.items()
+    ]
 
 
 def _without_word_for_none(values: Any, keys: frozenset[str]) -> Any:

@@ -166,7 +166,7 @@ def plan_sweep(
         base = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         settings = dict(zip(grid, values, strict=True))
         own, _ = suited(base, of_study or {})
-        chosen = base.changed({**own, **(changes or {}), **settings, "seed": seed}, where="the sweep")
+        chosen = base.changed({**own, **(changes or {}), **settings, "seed": seed}, where="the sweep").self_contained()
         place = Path(folder) / _folder_name(chosen, settings) / f"seed-{seed}"
         for below, number, stored in parts:
             found.setdefault(place / below, Job(chosen, settings, number, stored, place / below))

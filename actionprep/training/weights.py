@@ -91,7 +91,7 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
     """From a checkpoint of ours; None when the file is none. The head stays fresh where the classes differ."""
     import torch
 
-    from actionprep.training.checkpoints import averaged_weights, read_safely
+    from actionprep.training.checkpoints import averaged_weights, check_card, read_safely
     from actionprep.training.models.pixels import bare
     from actionprep.training.optimizers import is_head
 
@@ -99,15 +99,17 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
         return None
     content = read_safely(path)
     card = content.get("actionprep") if isinstance(content, dict) else None
-    if not isinstance(card, dict) or "state_dict" not in content:
+    if not isinstance(card, dict) or not isinstance(content.get("state_dict"), dict):
         return None
+    check_card(card, path)
+    made_with = card["recipe"]["recipe"]
     theirs = averaged_weights(content["state_dict"])
     mine = model.state_dict()
     fitting = {name: one for name, one in theirs.items() if name in mine and mine[name].shape == one.shape}
     # Points at the model alone: weights of I3D go into what stands behind a resizer too.
     if sum(one.numel() for one in fitting.values()) * 2 < sum(one.numel() for one in mine.values()):
         raise UserError(
-            f"{path} is of the model '{card['recipe']['recipe']['model']}', and only {len(fitting)} of its {len(theirs)} "
+            f"{path} is of the model '{made_with['model']}', and only {len(fitting)} of its {len(theirs)} "
             f"weights fit this one's {len(mine)}. Give a checkpoint of the same model, with the same sizes."
         )
     other_classes = labels is not None and tuple(card["labels"]) != labels
@@ -119,7 +121,7 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
     with torch.no_grad():
         model.load_state_dict(fitting, strict=False)
     lines = [
-        f"{path}: weights of a run of '{card['recipe']['recipe']['name']}', {len(fitting)} of {len(mine)} loaded, "
+        f"{path}: weights of a run of '{made_with.get('name', made_with['model'])}', {len(fitting)} of {len(mine)} loaded, "
         f"{len(other)} of the file left out."
     ]
     if other_classes:

@@ -20,6 +20,7 @@ from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.datasets import SnippetDataset
 from actionprep.training.export import check_format, export_model, export_run
 from actionprep.training.fit import fit
+from actionprep.training.models.fusion import MidFusion
 from actionprep.training.parts import SplitChoice
 from actionprep.training.test import run_test
 from actionprep.training.tested import saved_arrays
@@ -163,6 +164,95 @@ class Branching(nn.Module):
 def test_a_model_that_cannot_be_exported_says_why(tmp_path):
     with pytest.raises(UserError, match=r"Branching cannot be exported: torch\.export does not follow its forward \("):
         export_model(Branching(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
+
+
+class OfTwo(nn.Module):
+    """Does something else with two samples than with others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, clip):
+        return self.head(clip) if len(clip) == 2 else self.head(-clip)
+
+
+@quiet
+def test_a_batch_that_cannot_be_freed_is_told_with_the_reason(tmp_path):
+    made = export_model(OfTwo(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
+    assert made.inputs == {"clip": (2, 4)}
+    assert "specialized it to be a constant (2)" in made.fixed_batch
+    assert made.document()["fixed_batch"] == made.fixed_batch
+    free = export_model(
+        nn.Sequential(nn.Linear(4, 2)), {"input": torch.ones(2, 4)}, tmp_path / "free.pt2", to="torch-export"
+    )
+    assert free.document()["fixed_batch"] is None
+
+
+@quiet
+def test_the_command_and_the_description_say_that_a_batch_is_fixed(run, tmp_path, monkeypatch):
+    export = torch.export.export
+
+    def refusing(*args, dynamic_shapes=None, **options):
+        if dynamic_shapes is not None:
+            raise RuntimeError("Constraints violated (batch)!\n  - the batch is 2. And more.")
+        return export(*args, **options)
+
+    monkeypatch.setattr("torch.export.export", refusing)
+    path = tmp_path / "model.pt2"
+    done = CliRunner().invoke(app, ["export", str(run.folder), "--to", "torch-export", "--out", str(path)])
+    assert done.exit_code == 0, done.output
+    said = "The file takes batches of 2 snippets alone: torch.export did not free it (the batch is 2)."
+    assert said in " ".join(done.stderr.split())
+    assert json.loads((tmp_path / "model.pt2.json").read_text())["fixed_batch"] == "the batch is 2"
+
+
+@quiet
+def test_a_fault_in_an_export_is_not_taken_for_a_model_that_cannot_be_exported(tmp_path, monkeypatch):
+    def faulty(*args, **options):
+        raise AssertionError("tree_name")
+
+    monkeypatch.setattr("torch.export.export", faulty)
+    with pytest.raises(AssertionError, match="tree_name"):
+        export_model(OfTwo(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
+
+
+def joined() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A small mid fusion of tracks and pictures, and two samples for it."""
+    torch.manual_seed(0)
+    tracks = {"model": "view-transformer", "sizes": {"num_views": 1, **tiny_recipe().sizes}}
+    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    return MidFusion(num_classes=3, parts=[tracks, pictures]).eval(), joined_samples(2)
+
+
+def joined_samples(size: int) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(size)
+    return {
+        "part0_xy": torch.rand(size, 8, 1, 8, 2, generator=random),
+        "part0_valid": torch.rand(size, 8, 1, 8, generator=random) < 0.8,
+        "part0_frame_valid": torch.arange(8).expand(size, 8) < 7,
+        "part1_clip": torch.randint(0, 256, (size, 3, 4, 16, 16), generator=random).to(torch.uint8),
+    }
+
+
+@quiet
+@pytest.mark.parametrize("to", ["torch-export", pytest.param("onnx", marks=[needs_onnx, pytest.mark.slow])])
+def test_a_mid_fusion_is_exported_for_batches_of_any_size(tmp_path, to):
+    model, inputs = joined()
+    made = export_model(model, inputs, tmp_path / "model", to=to)
+    assert made.fixed_batch is None
+    assert {name: shape[0] for name, shape in made.inputs.items()} == dict.fromkeys(inputs, "B")
+    for size in (1, 2, 5):
+        samples = joined_samples(size)
+        if to == "onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+            [logits] = session.run(["logits"], {name: values.numpy() for name, values in samples.items()})
+        else:
+            logits = torch.export.load(made.path).module()(**samples).detach().numpy()
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, model(**samples).numpy(), rtol=1e-3, atol=1e-4)
 
 
 @quiet

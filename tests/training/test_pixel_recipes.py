@@ -17,6 +17,7 @@ from actionprep.training.models.pixels import PixelClassifier, bare, over_views
 from actionprep.training.models.registry import HALF, MODELS, SIGNED, PixelInput
 from actionprep.training.optimizers import freeze, layer_heights, make_optimizer
 from actionprep.training.parts import SplitChoice
+from actionprep.training.predict import predict
 from actionprep.training.recipes import (
     LossSettings,
     OptimizerSettings,
@@ -219,6 +220,13 @@ def test_a_recipe_that_does_not_fit_the_store_says_what_to_make(stores, tmp_path
     message = r"reads 'frames', and the store .* it has lowres, snippets\.\nMake it with .* --set product=lowres\."
     with pytest.raises(UserError, match=message):
         fit(stores["lowres"], "timesformer-small", tmp_path / "run", split=SPLIT)
+    run = fit(
+        stores["frames"], tiny_pixels(epochs=1, product="frames"), tmp_path / "run", split=SPLIT, tensorboard=False
+    )
+    with pytest.raises(
+        UserError, match=r"reads 'frames', .*\nMake it with 'actionprep build frames' in the study folder\.$"
+    ):
+        predict(run, stores["lowres"], device="cpu")
     with pytest.raises(UserError, match="'i3d-small', which reads frames or lowres, to the product 'tracks'"):
         model_sizes(Recipe(model="i3d-small", product="tracks"), None)
 

@@ -100,3 +100,51 @@ def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
     assert not torch.allclose(one["model.head.weight"], two["model.head.weight"])
     assert "left out  its head, which tells left, right, up apart, in this order" in told[0]
     assert "fresh     model.head.weight" in told[0]
+
+
+@pytest.mark.parametrize("name", ["notes.pth", "notes.ckpt"])
+@pytest.mark.parametrize(
+    "text", ["import torch\n", "not a checkpoint, but a note", "<!DOCTYPE html><html>", "85\n", "."]
+)
+def test_a_text_file_is_told_from_weights(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    put = starting_weights(path, model_name="i3d", tell=print)
+    with pytest.raises(UserError) as caught:
+        put(small_i3d())
+    assert str(caught.value).startswith(f"{path} cannot be read as a ")
+    if name == "notes.pth":
+        assert f": it begins with {text[:20]!r}, and PyTorch's files with PK or a pickle's 0x80. Name the" in str(
+            caught.value
+        )
+
+
+@pytest.mark.parametrize("size", [2, 60, 120, 200, 300])
+@pytest.mark.parametrize("name", ["weights.pth", "weights.ckpt"])
+def test_an_old_file_that_is_cut_off_is_told(tmp_path, name, size):
+    path = tmp_path / name
+    torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"cannot be read as a|is no checkpoint"):
+        starting_weights(path, model_name="i3d", tell=print)(small_i3d())
+
+
+@pytest.mark.parametrize(
+    ("card", "missing"),
+    [
+        ({}, "recipe, labels, views, sizes, several_labels, snippets, pipeline"),
+        ({"recipe": {"recipe": 5}}, r"recipe\.recipe\.model"),
+        ({"recipe": {"recipe": {"name": "i3d"}}}, r"recipe\.recipe\.model"),
+    ],
+)
+def test_a_checkpoint_that_does_not_tell_what_it_is_of_is_refused(tmp_path, card, missing):
+    others = {
+        "labels": [], "views": [], "sizes": {}, "several_labels": False, "snippets": {}, "pipeline": {"stages": {}}
+    }  # fmt: skip
+    state = {f"model.{name}": values for name, values in small_i3d().state_dict().items()}
+    torch.save({"actionprep": {**others, **card} if card else {}, "state_dict": state}, tmp_path / "best.ckpt")
+    put = starting_weights(tmp_path / "best.ckpt", model_name="i3d", tell=print)
+    with pytest.raises(
+        UserError, match=rf"best\.ckpt does not tell all that is needed to use it: {missing} missing or"
+    ):
+        put(small_i3d())

@@ -38,5 +38,10 @@ def export(
         return
     rows = [(name, " x ".join(map(str, shape))) for name, shape in made.inputs.items()]
     output.print_table("Inputs", ("name", "shape"), rows)
+    if made.fixed_batch is not None:
+        size = next(iter(made.inputs.values()))[0]
+        output.warn(
+            f"The file takes batches of {size} snippets alone: torch.export did not free it ({made.fixed_batch})."
+        )
     output.note(f"Logits differ from the model's by {made.difference:.1e} of the largest one at most.")
     output.note(f"Wrote {made.path} and {made.description}")

@@ -159,15 +159,9 @@ class ClipReader(MirroringReader):
         return sizes if settings.channels == "rgb" else {**sizes, "in_channels": CHANNELS[settings.channels]}
 
     @classmethod
-    def check_store(cls, settings: Any, store: Store) -> None:
+    def instead(cls, store: Store) -> str | None:
         other = "lowres" if cls.product == "frames" else "frames"
-        if not store.items(cls.product) and store.items(other):
-            raise UserError(
-                f"This recipe reads '{cls.product}', and the store {store.url} has none of it; it has "
-                f"{', '.join(store.products())}.\nMake it with 'actionprep build {cls.product}' in the study folder, or "
-                f"train on what there is: --set product={other}."
-            )
-        super().check_store(settings, store)
+        return other if store.items(other) else None
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:

@@ -48,6 +48,8 @@ class ProductReader(ABC):
     Settings:  its settings, a subclass of InputSettings.
     in_memory: True: everything needed is held (on the device, where it fits) and `read` takes whole batches; False:
         `read` is called with one row at a time in the loader's workers, and `collate` joins the samples.
+    cuts: samples have places or instants that `cut` can take from another one; False: CutMix is refused before a run is
+        made.
     cuts_time: `cut` replaces a span of time, and with it the labels of its instants; False: it cuts all instants alike.
 
     store, table, views: what to read; every row of the table may be asked for. Views stand in this order on the view
@@ -57,6 +59,7 @@ class ProductReader(ABC):
     product: ClassVar[str]
     Settings: ClassVar[type[InputSettings]]
     in_memory: bool = False
+    cuts: ClassVar[bool] = True
     cuts_time: ClassVar[bool] = True
 
     def __init__(self, settings: Any, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
@@ -104,6 +107,11 @@ class ProductReader(ABC):
     def reads(cls, settings: Any) -> str:
         """The product of the store that is read with these settings."""
         return cls.product
+
+    @classmethod
+    def self_contained(cls, settings: Any) -> Any:
+        """These settings with what they only name, so that a run stays as it was; most name nothing."""
+        return settings
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:
@@ -165,16 +173,29 @@ class ProductReader(ABC):
         return {"num_views": len(self.views)}
 
     @classmethod
-    def check_store(cls, settings: Any, store: Store) -> None:
-        """Raise UserError that says which stage to run when the store lacks the product."""
+    def instead(cls, store: Store) -> str | None:
+        """Another input, of what the store holds, that gives the same models their samples; most have none."""
+        return None
+
+    @classmethod
+    def check_store(cls, settings: Any, store: Store, *, training: bool = False) -> None:
+        """Raise UserError that says which stage to run when the store lacks the product.
+
+        training: what is to be trained may still be chosen, so say what there is to choose.
+        """
         product = cls.reads(settings)
-        if not store.items(product):
-            have = ", ".join(store.products()) or "nothing yet"
-            raise UserError(
-                f"This recipe reads '{product}', and the store {store.url} has none of it; it has {have}.\n"
-                f"Make it with 'actionprep build {product}' in the study folder, or choose a recipe for what "
-                "there is (actiontrain recipes)."
-            )
+        if store.items(product):
+            return
+        other = cls.instead(store)
+        choice = (
+            f"train on what there is: --set product={other}"
+            if other is not None
+            else "choose a recipe for what there is (actiontrain recipes)"
+        )
+        raise UserError(
+            f"This recipe reads '{product}', and the store {store.url} {what_it_has(store)}.\n{how_to_make(product)}"
+            + (f", or {choice}." if training else ".")
+        )
 
 
 class MirroringReader(ProductReader):
@@ -191,6 +212,16 @@ class MirroringReader(ProductReader):
 
     def mirror_codes(self) -> np.ndarray | None:  # noqa: D102
         return self._mirror
+
+
+def what_it_has(store: Store) -> str:
+    """What a store has instead of a product that is missing, for a message."""
+    return f"has none of it; it has {', '.join(store.products()) or 'nothing yet'}"
+
+
+def how_to_make(product: str) -> str:
+    """How to make a product that is missing, for a message; without its full stop."""
+    return f"Make it with 'actionprep build {product}' in the study folder"
 
 
 def products() -> list[str]:

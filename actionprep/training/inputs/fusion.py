@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.draws import Draws
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input
+from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, how_to_make, what_it_has
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,20 @@ class FusionInput(InputSettings):
         "Recipes, by name or path, whose inputs are read and whose models are joined.",
         min_length=2,
     )
+    parts: dict[str, dict[str, Any]] = option(
+        {},
+        "Written when a training begins, not by hand: model and input of each of these recipes as they were then, so that "
+        "the run stays what it is. Recipes that are not in here are read by name or path.",
+    )
+
+    @classmethod
+    def read(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Validate plain values; see `Settings.read`."""
+        parts = values.get("parts")
+        if isinstance(parts, Mapping) and all(isinstance(one, Mapping) for one in parts.values()):
+            # The errors of a part name its keys only when they do not pass through this model's validation.
+            values = {**values, "parts": {name: _tables_of(_held(name, tables)) for name, tables in parts.items()}}
+        return super().read(values, where=where)
 
 
 class FusionReader(ProductReader):
@@ -36,6 +50,8 @@ class FusionReader(ProductReader):
     """
 
     product: ClassVar[str] = "fusion"
+    # A rectangle of pictures and a span of time of points are not the same piece of a sample.
+    cuts = False
     Settings = FusionInput
     settings: FusionInput
 
@@ -92,9 +108,19 @@ class FusionReader(ProductReader):
         return "+".join(dict.fromkeys(one.reads for one in recipes_of(settings)))
 
     @classmethod
-    def check_store(cls, settings: Any, store: Store) -> None:  # noqa: D102
-        for one in recipes_of(settings):
-            find_input(one.product).check_store(one.input, store)
+    def self_contained(cls, settings: Any) -> Any:  # noqa: D102
+        parts = {name: _tables_of(one) for name, one in zip(settings.recipes, recipes_of(settings), strict=True)}
+        return settings.with_changes({"parts": parts}, where="[input] of the recipe")
+
+    @classmethod
+    def check_store(cls, settings: Any, store: Store, *, training: bool = False) -> None:  # noqa: D102
+        for name, one in zip(settings.recipes, recipes_of(settings), strict=True):
+            product = one.reads
+            if not store.items(product):
+                raise UserError(
+                    f"This fusion joins '{name}', which reads '{product}', and the store {store.url} {what_it_has(store)}.\n"
+                    f"{how_to_make(product)}" + (f", or {_other_part(name, one, store)}." if training else ".")
+                )
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
@@ -120,16 +146,51 @@ class FusionReader(ProductReader):
 
 
 def recipes_of(settings: FusionInput) -> list[Recipe]:
-    """The recipes that are joined; raises UserError when one is a fusion itself."""
+    """The recipes that are joined, as the settings hold them, else by name or path.
+
+    Raises UserError when one is a fusion itself.
+    """
     from actionprep.training.recipes import find_recipe
 
     # A fusion answers once a snippet, whatever its parts learn by themselves.
     alike = {"targets": "snippet", "carry": False, "monitor": "val_loss"}
-    found = [find_recipe(name).changed(alike) for name in settings.recipes]
+    found = [
+        _held(name, settings.parts[name]) if name in settings.parts else find_recipe(name).changed(alike)
+        for name in settings.recipes
+    ]
     for one in found:
         if one.product == FusionReader.product:
             raise UserError(f"The recipe '{one.name}' is a fusion itself: name its recipes instead.")
     return found
+
+
+def _tables_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """What of a recipe decides its part in a fusion, as plain values; `_held` reads them back."""
+    tables = recipe.to_tables()
+    named = {key: tables["recipe"][key] for key in ("name", "model", "product")}
+    return {"recipe": named, "sizes": tables["sizes"], "input": tables["input"]}
+
+
+def _held(name: str, tables: Mapping[str, Any]) -> Recipe:
+    from actionprep.training.recipes import Recipe
+
+    return Recipe.from_tables(tables, where=f"input.parts of '{name}'")
+
+
+def _other_part(name: str, recipe: Recipe, store: Store) -> str:
+    """What to join instead of a recipe whose product the store lacks."""
+    other = find_input(recipe.product).instead(store)
+    if other is None:
+        return "name recipes for what there is in input.recipes (actiontrain recipes)"
+    known = find_input(other).Settings.model_fields
+    without = [f"input.{key}" for key in type(recipe.input).model_fields if key not in known]
+    changed = f'product = "{other}"' + (f" and without {' and '.join(without)}" if without else "")
+    if name.endswith(".toml"):
+        return f"change {name} to have {changed}"
+    return (
+        f"keep what 'actiontrain recipes {name}' prints as a file of your own, with {changed}, and name that file in "
+        f"input.recipes instead of {name}"
+    )
 
 
 def _own(draws: Draws | None, at: int) -> Draws | None:

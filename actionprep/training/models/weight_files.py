@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,11 @@ from torch import Tensor
 
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training.models.key_maps import State
+
+DAMAGED = (
+    RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AssertionError, struct.error,
+)  # fmt: skip
+"""What torch.load raises for a file that is damaged, cut off or of another kind, besides UnpicklingError."""
 
 
 def read_weights(path: Path) -> Any:
@@ -45,15 +51,43 @@ def read_weights(path: Path) -> Any:
         with torch.serialization.safe_globals([*_numpy_numbers(), argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if _foreign_beginning(path) is not None:
+            raise UserError(_no_checkpoint(path, error)) from None
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"{path} holds more than tensors and plain values, or is no checkpoint, and is not opened because doing "
             f"so could run code ({reason}). Ask its maker for a file of weights "
             "alone, or save its state dict anew where you trust it."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read as a PyTorch checkpoint: {reason}. Download it again.") from None
+    except DAMAGED as error:
+        raise UserError(_no_checkpoint(path, error)) from None
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Why torch.load could not read a file, as a part of a sentence; most of its errors mean something to itself alone."""
+    beginning = None if isinstance(error, OSError) else _foreign_beginning(path)
+    if beginning is not None:
+        return beginning
+    told = str(error).strip() if isinstance(error, (RuntimeError, OSError)) else ""
+    return told.splitlines()[0] if told else "what is in it ends or goes on otherwise than it should"
+
+
+def _no_checkpoint(path: Path, error: Exception) -> str:
+    what = "Name the file of weights itself, or download it again: a page or a note saved in its place is none."
+    return f"{path} cannot be read as a PyTorch checkpoint: {why_unreadable(path, error)}. {what}"
+
+
+def _foreign_beginning(path: Path) -> str | None:
+    """What is wrong with how a file begins; None where it begins as torch.save begins: as a zip archive or a pickle."""
+    with open(path, "rb") as file:
+        first = file.read(20)
+    if not first:
+        return "it is empty"
+    if first.startswith((b"PK", b"\x80")):
+        return None
+    return (
+        f"it begins with {first.decode('ascii', 'backslashreplace')!r}, and PyTorch's files with PK or a pickle's 0x80"
+    )
 
 
 def _numpy_numbers() -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -10,10 +11,22 @@ import torch
 from torch import nn
 
 from actionprep.errors import UserError
-from actionprep.training.models import cards as _cards  # noqa: F401 - fills the table
+from actionprep.training.models.fusion import MidFusion
 from actionprep.training.models.model_size import count_parameters
-from actionprep.training.models.registry import HALF, IMAGENET, MODELS, SIGNED, axes, build_model, example_input
+from actionprep.training.models.registry import (
+    HALF,
+    IMAGENET,
+    MODELS,
+    SIGNED,
+    axes,
+    build_model,
+    example_input,
+    load_model_files,
+)
 from actionprep.training.recipes import find_recipe
+
+# The tests below are over the whole table, whatever was imported before.
+load_model_files()
 
 # As the papers, tables and READMEs state them, in millions.
 PUBLISHED = {
@@ -39,6 +52,11 @@ def built(name: str, **sizes: object) -> nn.Module:
         return build_model(name, num_classes=sizes.pop("num_classes", MODELS[name].num_classes), **sizes)
 
 
+def argument_of(name: str) -> str:
+    """What the first input of a model is called."""
+    return next(iter(inspect.signature(built(name).forward).parameters))
+
+
 @pytest.mark.parametrize(("name", "millions"), PUBLISHED.items())
 def test_parameters_are_the_published_ones(name: str, millions: str):
     digits = len(millions.split(".")[1])
@@ -53,7 +71,18 @@ def test_the_card_states_the_count_that_the_model_has(name: str):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_takes_its_published_input(name: str):
     model = built(name).eval()
-    logits = model(example_input(name, batch=2))
+    if MODELS[name].product == "fusion":
+        # Its input is that of each of its parts, by their names.
+        parts = inspect.signature(MidFusion).parameters["parts"].default
+        assert MODELS[name].shape == (len(parts),)
+        logits = model(
+            **{
+                f"part{at}_{argument_of(part['model'])}": example_input(part["model"], batch=2)
+                for at, part in enumerate(parts)
+            }
+        )
+    else:
+        logits = model(example_input(name, batch=2))
     assert logits.shape[0] == 2
     assert logits.shape[-1] == MODELS[name].num_classes
 
