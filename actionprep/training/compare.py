@@ -1,24 +1,21 @@
-"""One table over runs: how good, how sure, how big, how fast; runs that differ in seed or split alone are one row."""
+"""One table over runs: how good, how sure, how big, how fast; repetitions of a training are one row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from actionprep.errors import ActionprepError, UserError
-from actionprep.settings import canonical_json
 from actionprep.training import metrics
 from actionprep.training.comparison import Compared, Comparison
 from actionprep.training.cost import Cost, measure_cost
-from actionprep.training.fusion import fused_runs
-from actionprep.training.recipes import differences
+from actionprep.training.repetitions import Entry, repeated, row_names, rows_of
 from actionprep.training.resampling import SeedAnswers, intervals
 from actionprep.training.run import FACTS, FUSION, Run
-from actionprep.training.tested import saved_arrays
 
 
 def compare(
@@ -38,7 +35,7 @@ def compare(
     Raises UserError for a run that is not tested yet.
     """
     given = [one for place in runs for one in runs_in(place)]
-    found = [_Entry.of(run) for run in {run.folder.resolve(): run for run in given}.values()]
+    found = [Entry.of(run) for run in {run.folder.resolve(): run for run in given}.values()]
     if not found:
         raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
     untested = [entry.run.folder for entry in found if entry.run.tested is None]
@@ -48,12 +45,11 @@ def compare(
             f"{untested[0]}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test "
             f"{untested[0]}' first."
         )
-    groups: dict[str, list[_Entry]] = {}
-    for entry in found:
-        groups.setdefault(canonical_json([_identity(run) for run in entry.members]), []).append(entry)
-    names = _names([group[0] for group in groups.values()])
-    rows, notes = [], _notes([run for entry in found for run in entry.members])
-    for name, group in zip(names, groups.values(), strict=True):
+    notes = _notes([run for entry in found for run in entry.members])
+    groups, about_repetitions = rows_of(found)
+    notes += about_repetitions
+    rows = []
+    for name, group in zip(row_names([group[0] for group in groups]), groups, strict=True):
         cost = None
         if measure:
             try:
@@ -90,42 +86,6 @@ def runs_in(given: Run | str | Path) -> list[Run]:
     return [run for run in map(Run, inner) if (run.folder / FUSION).exists() or run.is_complete]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """Something tested, and the runs whose models it asks: itself, or those of a fusion."""
-
-    run: Run
-    members: tuple[Run, ...]
-
-    @classmethod
-    def of(cls, run: Run) -> _Entry:
-        fused = fused_runs(run.folder)
-        return cls(run, (run,) if fused is None else fused.runs)
-
-    @property
-    def recipe(self) -> str:
-        names = [one.recipe.name for one in self.members]
-        return names[0] if len(names) == 1 else f"fusion of {' + '.join(names)}"
-
-    @property
-    def seed(self) -> int:
-        return int(self.members[0].facts["seed"])
-
-    @property
-    def stored_split(self) -> str | None:
-        """Name of the stored split, if it is one."""
-        found: str | None = self.members[0].facts["split"].get("stored")
-        return found
-
-    @property
-    def test_rows(self) -> set[int]:
-        return set(self.members[0].facts["split"]["rows"]["test"])
-
-    @property
-    def train_seconds(self) -> float:
-        return sum(float(one.facts.get("train_seconds") or 0.0) for one in self.members)
-
-
 def _together(costs: Sequence[Cost]) -> Cost:
     """The cost of asking several models one after the other."""
     first = costs[0]
@@ -138,43 +98,6 @@ def _together(costs: Sequence[Cost]) -> Cost:
         latency_ms=sum(one.latency_ms for one in costs),
         clips_per_s=1 / sum(1 / one.clips_per_s for one in costs),
     )
-
-
-def _identity(run: Run) -> str:
-    """Equal for runs that differ in seed or split alone."""
-    tables = run.recipe.to_tables()
-    for key in ("seed", "doc"):
-        tables["recipe"].pop(key)
-    facts = run.facts
-    return canonical_json([tables, facts["snippets"], facts["views"], facts["labels"], facts["input_digest"]])
-
-
-def _names(entries: Sequence[_Entry]) -> list[str]:
-    """Names of rows: the recipe's, and what sets it apart from others of that name."""
-    found = []
-    runs = [entry.run for entry in entries if len(entry.members) == 1]
-    for entry in entries:
-        run = entry.run
-        if len(entry.members) > 1:
-            found.append(entry.recipe)
-            continue
-        same = [other for other in runs if other.recipe.name == run.recipe.name]
-        apart: dict[str, str] = {}
-        for other in same:
-            for sentence in differences(run.recipe, other.recipe):
-                setting, _, rest = sentence.partition(" is ")
-                if setting != "seed":
-                    apart[setting] = rest.rpartition(", not ")[0]
-        for fact in ("views", "snippets"):
-            if len({canonical_json(other.facts[fact]) for other in same}) > 1:
-                value = run.facts[fact]
-                apart[fact] = value if isinstance(value, str) else " ".join(value)
-        found.append(" ".join([run.recipe.name, *(f"{name}={value}" for name, value in apart.items())]))
-    doubled = {name for name in found if found.count(name) > 1}
-    return [
-        f"{name} ({entry.run.folder.name})" if name in doubled else name
-        for name, entry in zip(found, entries, strict=True)
-    ]
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
@@ -224,43 +147,29 @@ def _apart(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
     return " | ".join(named)
 
 
-def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int) -> Compared:
-    repeated = _repeated(group)
-    tested = [_tested(runs, split) for _, split, runs in repeated]
-    accuracy, macro_f1, precision = intervals(tested, repeats=repeats)
+def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) -> Compared:
+    tests = repeated(row)
+    accuracy, macro_f1, precision = intervals(
+        [_answers(entries, split) for _, split, entries in tests], repeats=repeats
+    )
     return Compared(
         name=name,
-        recipe=group[0].recipe,
-        runs=tuple(str(entry.run.folder) for entry in group),
-        seeds=tuple(seed for seed, split, _ in repeated if split == repeated[0][1]),
-        folds=max(len(runs) for _, _, runs in repeated),
-        splits=tuple(dict.fromkeys(split for _, split, _ in repeated if split is not None)),
-        snippets=len(set().union(*(one.test_rows for one in group if one.seed == repeated[0][0]))),
+        recipe=row[0].recipe,
+        runs=tuple(str(entry.run.folder) for entry in row),
+        seeds=tuple(seed for seed, split, _ in tests if split == tests[0][1]),
+        folds=max(len(entries) for _, _, entries in tests),
+        splits=tuple(dict.fromkeys(split for _, split, _ in tests if split is not None)),
+        snippets=len(frozenset().union(*(entry.test_rows for entry in row if entry.seeds == row[0].seeds))),
         accuracy=accuracy,
         macro_f1=macro_f1,
         map=precision,
-        train_seconds=float(np.mean([entry.train_seconds for entry in group])),
+        train_seconds=float(np.mean([entry.train_seconds for entry in row])),
         cost=cost,
     )
 
 
-def _repeated(group: Sequence[_Entry]) -> list[tuple[int, str | None, list[Run]]]:
-    """The runs by seed and stored split: others with the same seed that test on other snippets are folds of one test."""
-    found: list[tuple[int, str | None, list[Run], set[int]]] = []
-    for entry in group:
-        rows, split = entry.test_rows, entry.stored_split
-        for seed, of_split, runs, taken in found:
-            if split is None and of_split is None and seed == entry.seed and not taken & rows:
-                runs.append(entry.run)
-                taken |= rows
-                break
-        else:
-            found.append((entry.seed, split, [entry.run], rows))
-    return [(seed, split, runs) for seed, split, runs, _ in found]
-
-
-def _tested(runs: Sequence[Run], split: str | None) -> SeedAnswers:
-    arrays = [saved_arrays(run) for run in runs]
+def _answers(entries: Sequence[Entry], split: str | None) -> SeedAnswers:
+    arrays = [entry.arrays for entry in entries]
     num_classes = arrays[0]["probabilities"].shape[1]
     several = arrays[0]["actuals"].ndim == 2
 

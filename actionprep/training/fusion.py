@@ -26,12 +26,14 @@ class Mixture:
     """The runs of a fusion; how their probabilities are scaled before they are averaged, and with which weights.
 
     weights (R,) sum to 1; temperatures (R,), 1 where a run's probabilities stay as they are. why: where both are from.
+    by_val: whether val chose them.
     """
 
     runs: tuple[Run, ...]
     weights: tuple[float, ...]
     temperatures: tuple[float, ...]
     why: str
+    by_val: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def fuse(
             "weights": mixture.weights,
             "temperatures": mixture.temperatures,
             "why": mixture.why,
+            "by_val": mixture.by_val,
             "when": now(),
         },
     )
@@ -201,7 +204,10 @@ def read_fusion(folder: str | Path) -> Mixture | None:
         temperatures = tuple(map(float, found.get("temperatures", [1] * len(runs))))
         if not len(runs) == len(weights) == len(temperatures):
             raise ValueError(f"{len(runs)} runs, {len(weights)} weights, {len(temperatures)} temperatures")
-        return Mixture(runs, weights, temperatures, str(found["why"]))
+        why = str(found["why"])
+        # Earlier fusions say it in the sentence alone.
+        by_val = bool(found.get("by_val", why.startswith("chosen on ")))
+        return Mixture(runs, weights, temperatures, why, by_val)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
 
@@ -285,7 +291,7 @@ def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, devic
         for one, temperature in zip(found, temperatures, strict=True)
     ]
     chosen = tuple(mixture_weights(np.stack(scaled), actual).tolist())
-    return Mixture(tuple(runs), chosen, temperatures, f"chosen on {len(rows)} val snippets")
+    return Mixture(tuple(runs), chosen, temperatures, f"chosen on {len(rows)} val snippets", by_val=True)
 
 
 def _kept(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from picture_fakes import moving_square, write_lowres
 from training_fakes import make_store, tiny_recipe
 
@@ -18,6 +20,7 @@ from actionprep.training.fit import fit
 from actionprep.training.folds import fit_folds
 from actionprep.training.fusion import fuse
 from actionprep.training.parts import SplitChoice
+from actionprep.training.repetitions import Entry
 from actionprep.training.run import Run
 from actionprep.training.test import run_test
 
@@ -153,3 +156,93 @@ def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
     assert both.cost.flops == 2 * alone.cost.flops
     assert both.train_seconds > alone.train_seconds
     assert len(compare([*runs, tmp_path], measure=False, repeats=20).rows) == 2
+
+
+def copied(run, target):
+    shutil.copytree(run, target)
+    return target
+
+
+def test_a_run_that_is_given_twice_counts_once(place, tmp_path):
+    runs = [place / "runs/seed-0", copied(place / "runs/seed-0", tmp_path / "copy"), place / "runs/seed-1"]
+    found = compare([*runs, runs[0]], measure=False, repeats=20)
+    [row] = found.rows
+    assert row.seeds == (0, 1)
+    assert row.accuracy == compare([runs[0], runs[2]], measure=False, repeats=20).rows[0].accuracy
+    assert found.notes == ("copy gives the very answers of seed-0, with the same seed: it counts once.",)
+
+
+def test_other_answers_of_one_seed_are_a_row_of_their_own(place, tmp_path):
+    other = copied(place / "runs/seed-0", tmp_path / "again")
+    np.save(other / "probabilities.npy", np.load(other / "probabilities.npy")[:, ::-1])
+    found = compare([place / "runs/seed-0", other, place / "runs/seed-1"], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in found.rows} == {"tiny (seed-0)": (0, 1), "tiny (again)": (0,)}
+    [note] = found.notes
+    assert note.startswith("seed-0, again share a recipe and a seed, and their answers differ")
+
+
+def add_to_weights(amount):
+    def put(model):
+        with torch.no_grad():
+            next(model.parameters()).fill_(amount)
+
+    return put
+
+
+def test_runs_from_fresh_and_from_published_weights_are_rows_of_their_own(place, tmp_path):
+    store = place / "store"
+    for name, seed, amount in (("fresh", 0, None), ("one", 0, 0.1), ("one-again", 1, 0.1), ("two", 1, 0.2)):
+        weights = None if amount is None else add_to_weights(amount)
+        run = fit(store, tiny_recipe(epochs=1, seed=seed), tmp_path / name, split=SPLIT, weights=weights, **QUIET)
+        run_test(run, repeats=20)
+    rows = {frozenset(Path(run).name for run in row.runs): row for row in compare([tmp_path], measure=False).rows}
+    assert set(rows) == {frozenset({"fresh"}), frozenset({"one", "one-again"}), frozenset({"two"})}
+    digest = Run(tmp_path / "two").facts["weights_digest"]
+    assert rows[frozenset({"fresh"})].name == "tiny start=fresh"
+    assert rows[frozenset({"two"})].name == f"tiny start=weights-{digest[:8]}"
+    assert rows[frozenset({"one", "one-again"})].seeds == (0, 1)
+
+
+def test_fusions_with_other_weights_are_rows_of_their_own(place, tmp_path):
+    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+    for name, weights in (("val", "val"), ("equal", "equal"), ("halves", (2, 2)), ("given", (3, 1))):
+        fuse(runs, tmp_path / name, weights=weights)
+    found = compare([tmp_path], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in found.rows} == {
+        f"fusion of tiny + tiny weights={weights}": (0,) for weights in ("val", "equal", "0.75/0.25")
+    }
+    assert found.notes == ("halves gives the very answers of equal, with the same seed: it counts once.",)
+
+
+def test_fusions_that_share_a_run_are_no_repetitions(place, tmp_path):
+    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+    for name, members in (("one", runs), ("two", runs[::-1])):
+        fuse(members, tmp_path / name, weights=(3, 1))
+    found = compare([tmp_path], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in found.rows} == {
+        "fusion of tiny + tiny (one)": (0,), "fusion of tiny + tiny (two)": (1,)
+    }  # fmt: skip
+
+
+def test_one_split_and_a_cross_validation_of_one_recipe_are_rows_of_their_own(place, tmp_path):
+    run = fit(
+        place / "store", tiny_recipe(epochs=1, batch=8), tmp_path / "plain",
+        split=SplitChoice(train=("1", "2", "3"), test=("4",), val_share=0.0), **QUIET,
+    )  # fmt: skip
+    run_test(run, repeats=20)
+    rows = {row.name: row for row in compare([run, place / "runs/folds"], measure=False, repeats=20).rows}
+    assert set(rows) == {"tiny split=single", "tiny split=4 folds by subject"}
+    assert (rows["tiny split=single"].folds, rows["tiny split=single"].snippets) == (1, 6)
+    folds = rows["tiny split=4 folds by subject"]
+    assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
+
+
+def test_folds_of_earlier_runs_are_told_by_the_sentence_of_their_split(place, tmp_path):
+    folds = copied(place / "runs/folds", tmp_path / "folds")
+    for run in map(Run, folds.glob("fold-*")):
+        facts = run.facts
+        del facts["split"]["folds"]
+        run.change(**facts)
+    [row] = compare([folds], measure=False, repeats=20).rows
+    assert row.folds == 4
+    assert Entry.of(Run(folds / "fold-01")).split_kind == "folds by subject"
