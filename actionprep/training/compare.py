@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import ActionprepError, UserError
 from actionprep.training import metrics
 from actionprep.training.comparison import Compared, Comparison
@@ -45,11 +46,10 @@ def compare(
             f"{untested[0]}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test "
             f"{untested[0]}' first."
         )
-    notes = _notes([run for entry in found for run in entry.members])
-    groups, about_repetitions = rows_of(found)
-    notes += about_repetitions
-    rows = []
-    for name, group in zip(row_names([group[0] for group in groups]), groups, strict=True):
+    groups, notes = rows_of(found)
+    names, rows = row_names([group[0] for group in groups]), []
+    notes += _notes(names, groups)
+    for name, group in zip(names, groups, strict=True):
         cost = None
         if measure:
             try:
@@ -62,8 +62,6 @@ def compare(
             f"Latency and clips/s of the models alone, on {costs[0].device} with {costs[0].threads} CPU thread(s); "
             f"clips/s in batches of {costs[0].batch}."
         )
-    if len({frozenset(row.splits) for row in rows}) > 1:
-        notes.append("These rows are not all over the same stored splits, so some were tested on other snippets.")
     rows.sort(key=lambda row: -row.accuracy.value)
     return Comparison(tuple(rows), tuple(notes))
 
@@ -100,29 +98,69 @@ def _together(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
-    """What keeps runs from being compared; what else a store holds does not matter, only what they read."""
-    facts = [run.facts for run in runs]
-    if len({tuple(one["labels"]) for one in facts}) > 1:
+def _notes(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> list[str]:
+    """What keeps rows from being compared; what else a store holds does not matter, only what they read."""
+    runs = [run for row in rows for entry in row for run in entry.members]
+    if len({run.labels for run in runs}) > 1:
         return ["These runs have different classes: their figures do not compare."]
-    notes = []
-    tables: dict[str, list[str]] = {}
-    for run, one in zip(runs, facts, strict=True):
-        tables.setdefault(_snippets_digest(one), []).append(run.folder.name)
-    if len(tables) > 1:
-        notes.append(
-            f"These runs were tested on different snippets, so their figures do not compare: {_apart(tables)}."
-        )
+    return [*_about_snippets(names, rows), *_about_products(runs)]
+
+
+def _about_products(runs: Sequence[Run]) -> list[str]:
     products: dict[str, dict[str, list[str]]] = {}
-    for run, one in zip(runs, facts, strict=True):
-        reads = run.recipe.reads
-        made = products.setdefault(f"{reads} and {_snippets_digest(one)}", {})
-        made.setdefault(one["input_digest"], []).append(run.folder.name)
-    for name, made in products.items():
-        if len(made) > 1:
-            product = name.partition(" and ")[0]
-            notes.append(f"The {product} that these runs read are not the same: {_apart(made)}.")
-    return notes
+    for run in runs:
+        facts, reads = run.facts, run.recipe.reads
+        made = products.setdefault(f"{reads} and {_snippets_digest(facts)}", {})
+        made.setdefault(facts["input_digest"], []).append(run.folder.name)
+    return [
+        f"The {name.partition(' and ')[0]} that these runs read are not the same: {_apart(made)}."
+        for name, made in products.items()
+        if len(made) > 1
+    ]
+
+
+def _about_snippets(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> list[str]:
+    """A sentence that names the snippets of each row when they are not those of all others; and one for a row's seeds."""
+    tested: dict[tuple[str, frozenset[int]], list[int]] = {}
+    sentences = []
+    for at, row in enumerate(rows):
+        of_seeds: dict[tuple[int, ...], frozenset[int]] = {}
+        for entry in row:
+            of_seeds[entry.seeds] = of_seeds.get(entry.seeds, frozenset()) | entry.test_rows
+        if len(set(of_seeds.values())) > 1:
+            sentences.append(f"The seeds of {names[at]} were not all tested on the same snippets.")
+        digest = _snippets_digest(row[0].members[0].facts)
+        tested.setdefault((digest, frozenset().union(*of_seeds.values())), []).append(at)
+    if len(tested) < 2:
+        return sentences
+    groups_of = {
+        key: _tested_groups([entry for at in rows_at for entry in rows[at]]) for key, rows_at in tested.items()
+    }
+    common = set.intersection(*map(set, groups_of.values()))
+    tables = len({digest for digest, _ in tested})
+    parts = []
+    for (digest, snippets), rows_at in tested.items():
+        # Those that tell them apart come first, should there be too many to name.
+        groups = sorted(groups_of[digest, snippets], key=lambda one: (one in common, natural_key(" ".join(one))))
+        named = _few([name for _, name in groups])
+        kinds = "/".join(dict.fromkeys(kind for kind, _ in groups))
+        table = f" in snippets/{rows[rows_at[0]][0].members[0].facts['snippets']} ({digest[:8]})" if tables > 1 else ""
+        parts.append(f"{_few([names[at] for at in rows_at])} on {len(snippets)} of {kinds} {named}{table}")
+    return [
+        f"These rows were tested on different snippets, so their figures do not compare: {' | '.join(parts)}.",
+        *sentences,
+    ]
+
+
+def _tested_groups(entries: Sequence[Entry]) -> set[tuple[str, str]]:
+    """Whose test snippets they are: pairs such as ("subject", "4")."""
+    found = set()
+    for entry in entries:
+        split = entry.members[0].facts["split"]
+        # Earlier runs keep the groups of their split alone.
+        shown = split.get("shown", {}).get("test") or {"by": split["by"], "names": split["groups"].get("test", ())}
+        found |= {(str(shown["by"]), str(name)) for name in shown["names"]}
+    return found
 
 
 def _snippets_digest(facts: Mapping[str, Any]) -> str:
@@ -137,14 +175,14 @@ def _snippets_digest(facts: Mapping[str, Any]) -> str:
         return f"{facts['store_digest']} {facts['snippets']}"
 
 
-def _apart(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
+def _apart(groups: Mapping[str, Sequence[str]]) -> str:
     """Names of runs in groups: "a, b | c"."""
-    named = []
-    for names in groups.values():
-        unique = list(dict.fromkeys(names))
-        more = f" and {len(unique) - most} more" if len(unique) > most else ""
-        named.append(", ".join(unique[:most]) + more)
-    return " | ".join(named)
+    return " | ".join(_few(list(dict.fromkeys(names))) for names in groups.values())
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) -> Compared:

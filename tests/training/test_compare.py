@@ -123,9 +123,8 @@ def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     assert found.figure().axes[0].get_xlabel() == "training, s"
 
 
-def test_what_else_the_store_holds_does_not_matter(place, found, tmp_path):
+def test_what_else_the_store_holds_does_not_matter(place, tmp_path):
     shutil.copytree(place, tmp_path / "place")
-    assert not [note for note in found.notes if "different" in note or "not the same" in note]
     store = Store(tmp_path / "place/store")
     write_lowres(store, "added", "0", moving_square((1.0, 0.0), seed=1))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "later", split=SPLIT, **QUIET)
@@ -135,15 +134,43 @@ def test_what_else_the_store_holds_does_not_matter(place, found, tmp_path):
     assert both.notes == ()
 
 
-def test_runs_on_other_snippets_are_named(place, tmp_path):
+def test_rows_on_another_table_of_snippets_are_named_with_their_tables(place, tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "other", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
     runs = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
     [note] = compare(runs, measure=False, repeats=20).notes
+    mine, other = (Run(folder).facts["snippets_digest"][:8] for folder in (run.folder, place / "runs/seed-0"))
     assert note == (
-        "These runs were tested on different snippets, so their figures do not compare: other | seed-0, seed-1."
+        "These rows were tested on different snippets, so their figures do not compare: "
+        f"tiny epochs=1 on 3 of subject 4 in snippets/default ({mine}) | "
+        f"tiny epochs=2 on 6 of subject 4 in snippets/default ({other})."
     )
+
+
+def test_rows_that_were_tested_on_other_subjects_are_named_with_them(place, tmp_path):
+    run = fit(
+        place / "store", tiny_recipe(epochs=1, name="other"), tmp_path / "other",
+        split=SplitChoice(train=("1", "3", "4"), test=("2",), val_share=0.0), **QUIET,
+    )  # fmt: skip
+    run_test(run, repeats=20)
+    two = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
+    assert compare(two, measure=False, repeats=20).notes == (
+        "These rows were tested on different snippets, so their figures do not compare: "
+        "other on 6 of subject 2 | tiny on 6 of subject 4.",
+    )
+    [note] = compare([*two, place / "runs/folds"], measure=False, repeats=20).notes
+    assert note.endswith(" | tiny epochs=1 batch=8 on 24 of subject 1, 2, 3, 4.")
+
+
+def test_seeds_that_were_tested_on_other_snippets_are_told(place, tmp_path):
+    other = fit(
+        place / "store", tiny_recipe(epochs=2, seed=2), tmp_path / "other",
+        split=SplitChoice(train=("1", "3", "4"), test=("2",)), **QUIET,
+    )  # fmt: skip
+    run_test(other, repeats=20)
+    found = compare([place / "runs/seed-0", other], measure=False, repeats=20)
+    assert found.notes == ("The seeds of tiny were not all tested on the same snippets.",)
 
 
 def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
