@@ -33,20 +33,13 @@ def compare(
     measure: count and time one model of each row on this machine, with snippets of its store.
     repeats: resampled tests of the intervals. seconds: how long each model is timed.
 
-    Raises UserError for a run that is not tested yet.
+    Of a folder's runs, those that are not tested yet or damaged are left out, and the notes name them.
+
+    Raises UserError for such a run that is given itself, and when no other is there.
     """
-    given = [one for place in runs for one in runs_in(place)]
-    found = [Entry.of(run) for run in {run.folder.resolve(): run for run in given}.values()]
-    if not found:
-        raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
-    untested = [entry.run.folder for entry in found if entry.run.tested is None]
-    if untested:
-        more = f" (and {len(untested) - 1} more)" if len(untested) > 1 else ""
-        raise UserError(
-            f"{untested[0]}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test "
-            f"{untested[0]}' first."
-        )
-    groups, notes = rows_of(found)
+    found, notes = _tested_in(runs)
+    groups, about_repetitions = rows_of(found)
+    notes += about_repetitions
     names, rows = row_names([group[0] for group in groups]), []
     notes += _notes(names, groups)
     for name, group in zip(names, groups, strict=True):
@@ -67,11 +60,11 @@ def compare(
 
 
 def runs_in(given: Run | str | Path) -> list[Run]:
-    """The run or fusion of a folder, or all complete ones inside it."""
+    """The run or fusion of a folder, or all inside it, complete or not."""
     if isinstance(given, Run):
         return [given]
     folder = Path(given)
-    if any((folder / name).is_file() for name in (FACTS, FUSION)):
+    if _is_run(folder):
         return [Run(folder)]
     depths = ("*", "*/*", "*/*/*")
     inner = sorted(
@@ -81,7 +74,50 @@ def runs_in(given: Run | str | Path) -> list[Run]:
         raise UserError(
             f"{folder} is no run and holds none. Runs are made by 'actiontrain fit' or 'actiontrain sweep'."
         )
-    return [run for run in map(Run, inner) if (run.folder / FUSION).exists() or run.is_complete]
+    return list(map(Run, inner))
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (FACTS, FUSION))
+
+
+def _tested_in(places: Sequence[Run | str | Path]) -> tuple[list[Entry], list[str]]:
+    """What is tested, each folder once, and sentences that name what is left out; trainings that go on still are not."""
+    found: dict[Path, Entry] = {}
+    untested: list[Path] = []
+    named_untested: list[Path] = []
+    damaged: list[str] = []
+    for place in places:
+        inside = not isinstance(place, Run) and not _is_run(Path(place))
+        for run in runs_in(place):
+            try:
+                if inside and not (run.folder / FUSION).exists() and not run.is_complete:
+                    continue
+                if run.tested is None:
+                    (untested if inside else named_untested).append(run.folder)
+                elif run.folder.resolve() not in found:
+                    found[run.folder.resolve()] = Entry.of(run).read()
+            except UserError as error:
+                if not inside:
+                    raise
+                damaged.append(str(error))
+    if named_untested or (untested and not found):
+        first, *others = dict.fromkeys([*named_untested, *untested])
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(
+            f"{first}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test {first}' first."
+        )
+    if damaged and not found:
+        raise UserError(damaged[0])
+    if not found:
+        raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
+    notes = [f"Left out: {reason}" for reason in dict.fromkeys(damaged)]
+    if untested:
+        named = _few([str(folder) for folder in dict.fromkeys(untested)])
+        notes.append(
+            f"Left out, because they are not tested yet: {named}. 'actiontrain test {untested[0]}' tests the first."
+        )
+    return list(found.values()), notes
 
 
 def _together(costs: Sequence[Cost]) -> Cost:

@@ -81,7 +81,7 @@ def fuse(
         tell(f"{share:.3f}  {run.folder}" + (f"  at temperature {temperature:.2f}" if temperature != 1 else ""))
     tell(f"Weights: {mixture.why}")
     kind = "calibrated" if isinstance(weights, str) and weights == "val" else "probabilities"
-    said = np.stack([saved_arrays(run)[kind].astype(np.float64) for run in opened])
+    said = np.stack([saved_arrays(run, kind)[kind].astype(np.float64) for run in opened])
     mean = np.einsum("r,rsc->sc", np.array(mixture.weights), said)
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
     tested = _kept(Path(folder), table, rows, mean)

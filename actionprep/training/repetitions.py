@@ -13,7 +13,7 @@ from actionprep.settings import canonical_json
 from actionprep.training.fusion import Mixture, fused_runs
 from actionprep.training.recipes import differences
 from actionprep.training.run import Run
-from actionprep.training.tested import saved_arrays
+from actionprep.training.tested import ANSWERS, saved_arrays
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Entry:
     def of(cls, run: Run) -> Entry:
         """The entry of a run, or of a fusion whose runs are all there."""
         return cls(run, fused_runs(run.folder))
+
+    def read(self) -> Entry:
+        """Read now what a comparison needs; raises UserError that names what is missing or damaged."""
+        _ = (self.identity, self.test_rows, self.arrays)
+        return self
 
     @property
     def members(self) -> tuple[Run, ...]:
@@ -58,7 +63,7 @@ class Entry:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """What its test left; see `saved_arrays`."""
-        return saved_arrays(self.run)
+        return saved_arrays(self.run, *ANSWERS)
 
     @property
     def train_seconds(self) -> float:

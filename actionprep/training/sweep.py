@@ -46,7 +46,11 @@ class Job:
     def is_done(self) -> bool:
         """Whether it is trained and tested."""
         run = Run(self.folder)
-        return (self.folder / FACTS).exists() and run.is_complete and run.tested is not None
+        try:
+            return (self.folder / FACTS).exists() and run.is_complete and run.tested is not None
+        except UserError:
+            # What is damaged is told when it is this one's turn, and the others go on.
+            return False
 
 
 @dataclass(frozen=True)

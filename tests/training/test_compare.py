@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -273,3 +274,70 @@ def test_folds_of_earlier_runs_are_told_by_the_sentence_of_their_split(place, tm
     [row] = compare([folds], measure=False, repeats=20).rows
     assert row.folds == 4
     assert Entry.of(Run(folds / "fold-01")).split_kind == "folds by subject"
+
+
+def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(place, tmp_path):
+    copied(place / "runs/seed-0", tmp_path / "runs/tested")
+    for name in ("one", "two"):
+        (copied(place / "runs/seed-1", tmp_path / "runs" / name) / "test.json").unlink()
+    found = compare([tmp_path / "runs"], measure=False, repeats=20)
+    assert [row.seeds for row in found.rows] == [(0,)]
+    one, two = (tmp_path / "runs" / name for name in ("one", "two"))
+    assert found.notes == (
+        f"Left out, because they are not tested yet: {one}, {two}. 'actiontrain test {one}' tests the first.",
+    )
+    with pytest.raises(UserError, match=r"two is not tested yet, and only tested runs"):
+        compare([tmp_path / "runs/tested", two])
+    shutil.rmtree(tmp_path / "runs/tested")
+    with pytest.raises(UserError, match=r"one \(and 1 more\) is not tested yet, and only tested runs"):
+        compare([tmp_path / "runs"])
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+DAMAGES = {
+    "test.json is cut": ("test.json", cut, r"test\.json is damaged: .*Test it again: actiontrain test .*bad"),
+    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'figures'"),
+    "test.json is []": ("test.json", lambda path: path.write_text("[]"), r"test\.json is damaged: it holds no table"),
+    "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
+    "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
+    "run.json is []": ("run.json", lambda path: path.write_text("[]"), r"run\.json is damaged: it holds no table"),
+    "recipe.toml is empty": ("recipe.toml", lambda path: path.write_text(""), r"recipe\.toml"),
+    "samples.csv is gone": (
+        "samples.csv",
+        Path.unlink,
+        r"samples\.csv is missing\. Test it again: actiontrain test .*bad",
+    ),
+    "samples.csv is cut": (
+        "samples.csv",
+        cut,
+        r"are not of one test: snippets are 6 of actuals, .* of recording\. Test it",
+    ),
+    "probabilities.npy is gone": ("probabilities.npy", Path.unlink, r"probabilities\.npy is missing\. Test it again"),
+    "actuals.npy is cut": ("actuals.npy", cut, r"actuals\.npy is damaged: .*Test it again"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_named_with_what_to_do_and_the_others_are_compared(place, tmp_path, name):
+    file, damage, message = DAMAGES[name]
+    copied(place / "runs/seed-0", tmp_path / "runs/good")
+    damage(copied(place / "runs/seed-1", tmp_path / "runs/bad") / file)
+    with pytest.raises(UserError, match=message):
+        compare([tmp_path / "runs/bad"], measure=False)
+    found = compare([tmp_path / "runs"], measure=False, repeats=20)
+    assert [row.seeds for row in found.rows] == [(0,)]
+    [note] = found.notes
+    assert note.startswith("Left out: ")
+    assert re.search(message, note)
+    assert str(tmp_path / "runs/bad") in note
+
+
+def test_a_fusion_without_one_of_its_files_says_to_fuse_anew(place, tmp_path):
+    fuse([place / f"runs/seed-{seed}" for seed in (0, 1)], tmp_path / "fused", weights="equal")
+    (tmp_path / "fused/samples.csv").unlink()
+    with pytest.raises(UserError, match=r"samples\.csv is missing\. Fuse its runs anew: actiontrain fuse RUN RUN"):
+        compare([tmp_path / "fused"])

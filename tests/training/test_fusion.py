@@ -367,3 +367,19 @@ def test_what_a_fusion_asks_outside_of_its_study_keeps_its_whole_path(runs, tmp_
     fuse(runs, study / "fused", weights="equal")
     named = json.loads((study / "fused/fusion.json").read_text())["runs"]
     assert named == [str(run.folder.resolve()) for run in runs]
+
+
+def test_a_run_without_what_val_weights_average_says_to_test_it_again(runs, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(runs[1].folder, damaged)
+    run_test(damaged, repeats=20)
+    (damaged / "calibrated.npy").unlink()
+    with pytest.raises(UserError, match=r"calibrated\.npy is missing\. Test it again: actiontrain test .*damaged"):
+        fuse([runs[0], damaged], tmp_path / "fused")
+    assert not (tmp_path / "fused").exists()
+    for text in ("{}", "[]", "{"):
+        (damaged / "test.json").write_text(text)
+        with pytest.raises(UserError, match=r"test\.json is damaged: .* Test it again: actiontrain test .*damaged"):
+            fuse([runs[0], damaged], tmp_path / "fused")
+    assert run_test(damaged, repeats=20)["num_samples"] == 3
+    assert fuse([runs[0], damaged], tmp_path / "fused").tested["num_samples"] == 3

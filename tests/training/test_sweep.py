@@ -105,6 +105,18 @@ def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits,
     assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
 
 
+def test_a_damaged_run_of_a_sweep_is_told_and_the_others_are_compared(store, tmp_path, options):
+    made = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
+    (made.jobs[0].folder / "run.json").write_text("{")
+    (made.jobs[1].folder / "test.json").write_text("[]")
+    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
+    assert [row.name for row in found.comparison.rows] == ["tiny"]
+    reasons = {job.folder: reason for job, reason in found.failures}
+    assert list(reasons) == [job.folder for job in made.jobs[:2]]
+    assert "run.json is damaged" in reasons[made.jobs[0].folder]
+    assert "Test it again: actiontrain test" in reasons[made.jobs[1].folder]
+
+
 def samples(folder):
     with open(folder / "samples.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
