@@ -203,6 +203,23 @@ def test_a_folder_with_a_sweep_over_other_data_is_refused(store, tmp_path, optio
         sweep(store, [TINY], tmp_path / "other", **options)
 
 
+@pytest.mark.parametrize("text", ['{"store": "st', "", "[]"])
+def test_a_damaged_plan_of_a_sweep_is_named(store, tmp_path, options, text):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/sweep.json").write_text(text)
+    with pytest.raises(UserError, match=r"sweep\.json is damaged: .*name another folder with --name"):
+        sweep(store, [TINY], tmp_path / "s", **options)
+
+
+def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_replace_them(store, tmp_path):
+    with pytest.raises(
+        UserError, match=r"--grid seed=… has no effect in a sweep: .* Name the seeds there: --seeds 1 2"
+    ):
+        plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
+    with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):
+        plan_sweep(store, [TINY], tmp_path, changes={"seed": 1})
+
+
 def test_settings_without_values_are_refused(store, tmp_path):
     with pytest.raises(UserError, match=r"No values to try for 'batch'\. Give them as batch=value,value\."):
         plan_sweep(store, [TINY], tmp_path, grid={"batch": []})
