@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +65,14 @@ def fuse(
              each run's probabilities scaled by the temperature of its test first: one that is less sure than it is right
              would get too small a weight; "equal"; or one a run. A run that was not tested yet is tested.
 
-    Raises UserError when there are fewer than two runs, or when their snippets, classes or splits differ.
+    Raises UserError when there are fewer than two runs, when their snippets, classes or splits differ, and for weights
+    that are no finite numbers or none above 0.
     """
     from actionprep.training.report import write_report
     from actionprep.training.test import run_test
     from actionprep.training.tested import saved_arrays
 
+    _check_weights(weights, len(runs))
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     table = _common_table(opened)
     for run in opened:
@@ -80,7 +83,7 @@ def fuse(
     for run, share, temperature in zip(opened, mixture.weights, mixture.temperatures, strict=True):
         tell(f"{share:.3f}  {run.folder}" + (f"  at temperature {temperature:.2f}" if temperature != 1 else ""))
     tell(f"Weights: {mixture.why}")
-    kind = "calibrated" if isinstance(weights, str) and weights == "val" else "probabilities"
+    kind = "calibrated" if mixture.by_val else "probabilities"
     said = np.stack([saved_arrays(run, kind)[kind].astype(np.float64) for run in opened])
     mean = np.einsum("r,rsc->sc", np.array(mixture.weights), said)
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
@@ -262,13 +265,23 @@ def _common_table(runs: Sequence[Run]) -> SnippetTable:
     return read_table(stores[0], facts[0]["snippets"])
 
 
+def _check_weights(weights: Weighting, num_runs: int) -> None:
+    if isinstance(weights, str):
+        if weights not in ("val", "equal"):
+            raise UserError(f"Weights are 'val', 'equal' or one number a run; got '{weights}'.")
+        return
+    fine = all(math.isfinite(one) and one >= 0 for one in weights) and 0 < sum(weights) < math.inf
+    if len(weights) != num_runs or not fine:
+        said = ", ".join(f"{one:g}" for one in weights)
+        raise UserError(
+            f"--weights takes one finite number a run, none below 0 and one above: {num_runs} runs, and got "
+            f"{len(weights)} number(s): {said}."
+        )
+
+
 def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, device: str) -> Mixture:
     as_they_are = (1.0,) * len(runs)
     if not isinstance(weights, str):
-        if len(weights) != len(runs) or min(weights) < 0 or not sum(weights):
-            raise UserError(
-                f"--weights takes one number a run, none below 0: {len(runs)} runs, and got {len(weights)} number(s)."
-            )
         return Mixture(tuple(runs), tuple(float(one) / sum(weights) for one in weights), as_they_are, "as given")
     if weights == "equal":
         return Mixture(tuple(runs), (1 / len(runs),) * len(runs), as_they_are, "equal, as asked for")

@@ -152,7 +152,7 @@ def plan_sweep(
         raise UserError("A sweep needs at least one recipe and one seed.")
     grid = dict(grid or {})
     for option, given in (("--grid", grid), ("--set", changes or {})):
-        if "seed" in given:
+        if {"seed", "recipe.seed"} & set(given):
             raise UserError(
                 f"{option} seed=… has no effect in a sweep: every seed of --seeds trains every combination. Name the seeds "
                 "there: --seeds 1 2."

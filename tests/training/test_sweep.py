@@ -217,7 +217,7 @@ def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_re
     ):
         plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
     with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):
-        plan_sweep(store, [TINY], tmp_path, changes={"seed": 1})
+        plan_sweep(store, [TINY], tmp_path, changes={"recipe.seed": 1})
 
 
 def test_settings_without_values_are_refused(store, tmp_path):
