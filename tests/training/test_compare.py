@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.compare import compare, runs_in
+from actionprep.training.comparison import Comparison
 from actionprep.training.fit import fit
 from actionprep.training.folds import fit_folds
 from actionprep.training.fusion import fuse
+from actionprep.training.metrics import Interval
 from actionprep.training.parts import SplitChoice
 from actionprep.training.repetitions import Entry
 from actionprep.training.run import Run
@@ -101,6 +104,14 @@ def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     assert len([line for line in lines if line.startswith("|")]) == 2 + len(found.rows)
     assert json.loads(paths[2].read_text())["rows"][0]["accuracy"]["value"] == found.rows[0].accuracy.value
     assert paths[3].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_is_none_is_a_dash_for_a_reader(found):
+    row = replace(found.rows[0], map=Interval(float("nan"), float("nan"), float("nan")))
+    without = Comparison((row,), ())
+    columns, [cells] = without.cells()
+    assert cells[columns.index("mAP %")] == "–"
+    assert "nan" not in without.to_markdown()
 
 
 def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
