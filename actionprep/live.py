@@ -105,7 +105,8 @@ def predict_live(
     length_s: the window; None: as in the training. stride_s: from answer to answer; None: a quarter of the window.
     keep_up:  leave out frames (counted) rather than fall behind; None: for cameras and streams, not for files.
 
-    The source is the model's first view; others count as missing. Raises UserError for a model that cannot work live.
+    The source is the model's first view; others count as missing. Raises UserError for a model that cannot work live, and
+    when the source ends before a window is full.
     """
     from actionprep.training.predict import open_checkpoint
 
@@ -121,7 +122,7 @@ def predict_live(
     summary = LiveSummary()
     started = time.monotonic()
     watcher: _Watcher | None = None
-    due = length_s
+    due, newest = length_s, 0.0
     try:
         for block in frames.blocks(_BLOCK):
             arrived = time.monotonic()
@@ -129,19 +130,28 @@ def predict_live(
                 watcher = _Watcher(checkpoint, frames, length_s=length_s, device=device)
             watcher.push(block)
             summary.num_frames += len(block)
+            newest = float(block.time[-1])
             if watcher.until >= due:
-                found = watcher.look(arrived, float(block.time[-1]))
+                found = watcher.look(arrived, newest)
                 due = watcher.until + stride_s
                 summary.predictions.append(found)
                 on_prediction(found)
-            if seconds is not None and block.time[-1] >= seconds:
+            if seconds is not None and newest >= seconds:
                 break
     finally:
         frames.close()
         summary.num_dropped = frames.num_dropped
         summary.seconds = time.monotonic() - started
-    if not summary.num_frames:
+    if watcher is None:
         raise InputProblem(f"{source} gave no picture.")
+    if not summary.predictions:
+        product = checkpoint.recipe.reads
+        lag = f", their {product} to {max(watcher.until, 0.0):.2f} s," if watcher.until < newest else ""
+        raise UserError(
+            f"Nothing could be said of {source}, which was shorter than a window: its pictures reach to {newest:.2f} s{lag} "
+            f"and a window is {length_s:.2f} s long. Give a longer film or more --seconds, or a shorter window with "
+            "--length, in ms."
+        )
     return summary
 
 

@@ -6,7 +6,9 @@ import torch
 from picture_fakes import film, tiny_pixels, write_halved_films
 from recordings import write_video
 from training_fakes import table_of, write_snippets
+from typer.testing import CliRunner
 
+from actionprep.cli.train import app
 from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.live import MemoryItem, predict_live
@@ -48,6 +50,22 @@ def test_a_file_is_watched_as_a_camera_is(trained, tmp_path):
 def test_it_ends_after_the_seconds_that_are_asked_for(trained, tmp_path):
     video = write_video(tmp_path / "camera.avi", np.zeros((40, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
     assert predict_live(trained.folder, str(video), length_s=1.0, seconds=2.0, device="cpu").num_frames < 30
+
+
+def test_a_film_that_is_shorter_than_a_window_is_told_with_what_to_do(trained, tmp_path):
+    video = write_video(tmp_path / "short.avi", np.zeros((6, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
+    expected = (
+        r"Nothing could be said of .*short\.avi, which was shorter than a window: its pictures reach to 0\.50 s and a "
+        r"window is 1\.20 s long\. Give a longer film or more --seconds, or a shorter window with --length, in ms\."
+    )
+    with pytest.raises(UserError, match=expected):
+        predict_live(trained.folder, str(video), length_s=1.2, device="cpu")
+    words = ["predict", "--live", str(video), "--run", str(trained.folder), "--length", "1200", "--device", "cpu"]
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 2
+        assert "shorter than a window" in " ".join(done.output.split())
+        assert "nan ms" not in done.output
 
 
 def test_a_model_of_whole_segments_wants_to_know_the_window(trained, tmp_path):

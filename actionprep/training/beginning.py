@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,13 +58,16 @@ def prepare_folder(
             for row in range(len(table))
         ],
     )
+    digest = None
     if weights is not None:
         # Every phase, and a resumed run, begins from these: the published file is not needed again.
-        _save_start(run, fresh_model(plan.recipe, plan.card(plan.make_reader(), "validate"), weights))
+        model = fresh_model(plan.recipe, plan.card(plan.make_reader(), "validate"))
+        digest = _put_digest(model, weights)
+        _save_start(run, model)
     facts = plan.facts()
     if plan.store.path is not None:
         facts["store_from_here"] = place_from(run.folder, plan.store.path)
-    run.change(**facts, published_weights=weights is not None)
+    run.change(**facts, published_weights=weights is not None, weights_digest=digest)
 
 
 def plan_of_run(run: Run, store: Store) -> Plan:
@@ -90,7 +94,7 @@ def plan_of_run(run: Run, store: Store) -> Plan:
         notes=tuple(given["notes"]),
     )
     table = read_table(store, facts["snippets"])
-    parts = Parts(split, given["by"], given["why"], given.get("stored"))
+    parts = Parts(split, given["by"], given["why"], given.get("stored"), given.get("folds"))
     return Plan(store, run.recipe, facts["snippets"], table, tuple(facts["views"]), parts)
 
 
@@ -150,6 +154,20 @@ def parts_of_run(run_folder: Path, store: Store, choice: SplitChoice) -> SplitCh
     run = Run(run_folder)
     choice = replace(as_recipe_wants(choice, run.recipe), seed=run.facts["split"]["seed"])
     return choose_parts(store, read_table(store, run.facts["snippets"]), choice)
+
+
+def _put_digest(model: nn.Module, weights: Callable[[nn.Module], object]) -> str:
+    """Put weights into a fresh model; returns the hash of what they changed in it, which is the same for every seed."""
+    import torch
+
+    fresh = {name: values.clone() for name, values in model.state_dict().items()}
+    weights(model)
+    found = hashlib.sha256()
+    for name, values in model.state_dict().items():
+        if not torch.equal(values, fresh[name]):
+            found.update(name.encode())
+            found.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _same_weights(path: Path, model: nn.Module) -> bool:

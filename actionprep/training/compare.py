@@ -1,24 +1,22 @@
-"""One table over runs: how good, how sure, how big, how fast; runs that differ in seed or split alone are one row."""
+"""One table over runs: how good, how sure, how big, how fast; repetitions of a training are one row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import ActionprepError, UserError
-from actionprep.settings import canonical_json
 from actionprep.training import metrics
 from actionprep.training.comparison import Compared, Comparison
 from actionprep.training.cost import Cost, measure_cost
-from actionprep.training.fusion import fused_runs
-from actionprep.training.recipes import differences
+from actionprep.training.repetitions import Entry, repeated, row_names, rows_of
 from actionprep.training.resampling import SeedAnswers, intervals
 from actionprep.training.run import FACTS, FUSION, Run
-from actionprep.training.tested import saved_arrays
 
 
 def compare(
@@ -35,25 +33,16 @@ def compare(
     measure: count and time one model of each row on this machine, with snippets of its store.
     repeats: resampled tests of the intervals. seconds: how long each model is timed.
 
-    Raises UserError for a run that is not tested yet.
+    Of a folder's runs, those that are not tested yet or damaged are left out, and the notes name them.
+
+    Raises UserError for such a run that is given itself, and when no other is there.
     """
-    given = [one for place in runs for one in runs_in(place)]
-    found = [_Entry.of(run) for run in {run.folder.resolve(): run for run in given}.values()]
-    if not found:
-        raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
-    untested = [entry.run.folder for entry in found if entry.run.tested is None]
-    if untested:
-        more = f" (and {len(untested) - 1} more)" if len(untested) > 1 else ""
-        raise UserError(
-            f"{untested[0]}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test "
-            f"{untested[0]}' first."
-        )
-    groups: dict[str, list[_Entry]] = {}
-    for entry in found:
-        groups.setdefault(canonical_json([_identity(run) for run in entry.members]), []).append(entry)
-    names = _names([group[0] for group in groups.values()])
-    rows, notes = [], _notes([run for entry in found for run in entry.members])
-    for name, group in zip(names, groups.values(), strict=True):
+    found, notes = _tested_in(runs)
+    groups, about_repetitions = rows_of(found)
+    notes += about_repetitions
+    names, rows = row_names([group[0] for group in groups]), []
+    notes += _notes(names, groups)
+    for name, group in zip(names, groups, strict=True):
         cost = None
         if measure:
             try:
@@ -66,18 +55,16 @@ def compare(
             f"Latency and clips/s of the models alone, on {costs[0].device} with {costs[0].threads} CPU thread(s); "
             f"clips/s in batches of {costs[0].batch}."
         )
-    if len({frozenset(row.splits) for row in rows}) > 1:
-        notes.append("These rows are not all over the same stored splits, so some were tested on other snippets.")
     rows.sort(key=lambda row: -row.accuracy.value)
     return Comparison(tuple(rows), tuple(notes))
 
 
 def runs_in(given: Run | str | Path) -> list[Run]:
-    """The run or fusion of a folder, or all complete ones inside it."""
+    """The run or fusion of a folder, or all inside it, complete or not."""
     if isinstance(given, Run):
         return [given]
     folder = Path(given)
-    if any((folder / name).is_file() for name in (FACTS, FUSION)):
+    if _is_run(folder):
         return [Run(folder)]
     depths = ("*", "*/*", "*/*/*")
     inner = sorted(
@@ -87,43 +74,50 @@ def runs_in(given: Run | str | Path) -> list[Run]:
         raise UserError(
             f"{folder} is no run and holds none. Runs are made by 'actiontrain fit' or 'actiontrain sweep'."
         )
-    return [run for run in map(Run, inner) if (run.folder / FUSION).exists() or run.is_complete]
+    return list(map(Run, inner))
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """Something tested, and the runs whose models it asks: itself, or those of a fusion."""
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (FACTS, FUSION))
 
-    run: Run
-    members: tuple[Run, ...]
 
-    @classmethod
-    def of(cls, run: Run) -> _Entry:
-        fused = fused_runs(run.folder)
-        return cls(run, (run,) if fused is None else fused.runs)
-
-    @property
-    def recipe(self) -> str:
-        names = [one.recipe.name for one in self.members]
-        return names[0] if len(names) == 1 else f"fusion of {' + '.join(names)}"
-
-    @property
-    def seed(self) -> int:
-        return int(self.members[0].facts["seed"])
-
-    @property
-    def stored_split(self) -> str | None:
-        """Name of the stored split, if it is one."""
-        found: str | None = self.members[0].facts["split"].get("stored")
-        return found
-
-    @property
-    def test_rows(self) -> set[int]:
-        return set(self.members[0].facts["split"]["rows"]["test"])
-
-    @property
-    def train_seconds(self) -> float:
-        return sum(float(one.facts.get("train_seconds") or 0.0) for one in self.members)
+def _tested_in(places: Sequence[Run | str | Path]) -> tuple[list[Entry], list[str]]:
+    """What is tested, each folder once, and sentences that name what is left out; trainings that go on still are not."""
+    found: dict[Path, Entry] = {}
+    untested: list[Path] = []
+    named_untested: list[Path] = []
+    damaged: list[str] = []
+    for place in places:
+        inside = not isinstance(place, Run) and not _is_run(Path(place))
+        for run in runs_in(place):
+            try:
+                if inside and not (run.folder / FUSION).exists() and not run.is_complete:
+                    continue
+                if run.tested is None:
+                    (untested if inside else named_untested).append(run.folder)
+                elif run.folder.resolve() not in found:
+                    found[run.folder.resolve()] = Entry.of(run).read()
+            except UserError as error:
+                if not inside:
+                    raise
+                damaged.append(str(error))
+    if named_untested or (untested and not found):
+        first, *others = dict.fromkeys([*named_untested, *untested])
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(
+            f"{first}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test {first}' first."
+        )
+    if damaged and not found:
+        raise UserError(damaged[0])
+    if not found:
+        raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
+    notes = [f"Left out: {reason}" for reason in dict.fromkeys(damaged)]
+    if untested:
+        named = _few([str(folder) for folder in dict.fromkeys(untested)])
+        notes.append(
+            f"Left out, because they are not tested yet: {named}. 'actiontrain test {untested[0]}' tests the first."
+        )
+    return list(found.values()), notes
 
 
 def _together(costs: Sequence[Cost]) -> Cost:
@@ -140,66 +134,69 @@ def _together(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _identity(run: Run) -> str:
-    """Equal for runs that differ in seed or split alone."""
-    tables = run.recipe.to_tables()
-    for key in ("seed", "doc"):
-        tables["recipe"].pop(key)
-    facts = run.facts
-    return canonical_json([tables, facts["snippets"], facts["views"], facts["labels"], facts["input_digest"]])
+def _notes(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> list[str]:
+    """What keeps rows from being compared; what else a store holds does not matter, only what they read."""
+    runs = [run for row in rows for entry in row for run in entry.members]
+    if len({run.labels for run in runs}) > 1:
+        return ["These runs have different classes: their figures do not compare."]
+    return [*_about_snippets(names, rows), *_about_products(runs)]
 
 
-def _names(entries: Sequence[_Entry]) -> list[str]:
-    """Names of rows: the recipe's, and what sets it apart from others of that name."""
-    found = []
-    runs = [entry.run for entry in entries if len(entry.members) == 1]
-    for entry in entries:
-        run = entry.run
-        if len(entry.members) > 1:
-            found.append(entry.recipe)
-            continue
-        same = [other for other in runs if other.recipe.name == run.recipe.name]
-        apart: dict[str, str] = {}
-        for other in same:
-            for sentence in differences(run.recipe, other.recipe):
-                setting, _, rest = sentence.partition(" is ")
-                if setting != "seed":
-                    apart[setting] = rest.rpartition(", not ")[0]
-        for fact in ("views", "snippets"):
-            if len({canonical_json(other.facts[fact]) for other in same}) > 1:
-                value = run.facts[fact]
-                apart[fact] = value if isinstance(value, str) else " ".join(value)
-        found.append(" ".join([run.recipe.name, *(f"{name}={value}" for name, value in apart.items())]))
-    doubled = {name for name in found if found.count(name) > 1}
+def _about_products(runs: Sequence[Run]) -> list[str]:
+    products: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        facts, reads = run.facts, run.recipe.reads
+        made = products.setdefault(f"{reads} and {_snippets_digest(facts)}", {})
+        made.setdefault(facts["input_digest"], []).append(run.folder.name)
     return [
-        f"{name} ({entry.run.folder.name})" if name in doubled else name
-        for name, entry in zip(found, entries, strict=True)
+        f"The {name.partition(' and ')[0]} that these runs read are not the same: {_apart(made)}."
+        for name, made in products.items()
+        if len(made) > 1
     ]
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
-    """What keeps runs from being compared; what else a store holds does not matter, only what they read."""
-    facts = [run.facts for run in runs]
-    if len({tuple(one["labels"]) for one in facts}) > 1:
-        return ["These runs have different classes: their figures do not compare."]
-    notes = []
-    tables: dict[str, list[str]] = {}
-    for run, one in zip(runs, facts, strict=True):
-        tables.setdefault(_snippets_digest(one), []).append(run.folder.name)
-    if len(tables) > 1:
-        notes.append(
-            f"These runs were tested on different snippets, so their figures do not compare: {_apart(tables)}."
-        )
-    products: dict[str, dict[str, list[str]]] = {}
-    for run, one in zip(runs, facts, strict=True):
-        reads = run.recipe.reads
-        made = products.setdefault(f"{reads} and {_snippets_digest(one)}", {})
-        made.setdefault(one["input_digest"], []).append(run.folder.name)
-    for name, made in products.items():
-        if len(made) > 1:
-            product = name.partition(" and ")[0]
-            notes.append(f"The {product} that these runs read are not the same: {_apart(made)}.")
-    return notes
+def _about_snippets(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> list[str]:
+    """A sentence that names the snippets of each row when they are not those of all others; and one for a row's seeds."""
+    tested: dict[tuple[str, frozenset[int]], list[int]] = {}
+    sentences = []
+    for at, row in enumerate(rows):
+        of_seeds: dict[tuple[int, ...], frozenset[int]] = {}
+        for entry in row:
+            of_seeds[entry.seeds] = of_seeds.get(entry.seeds, frozenset()) | entry.test_rows
+        if len(set(of_seeds.values())) > 1:
+            sentences.append(f"The seeds of {names[at]} were not all tested on the same snippets.")
+        digest = _snippets_digest(row[0].members[0].facts)
+        tested.setdefault((digest, frozenset().union(*of_seeds.values())), []).append(at)
+    if len(tested) < 2:
+        return sentences
+    groups_of = {
+        key: _tested_groups([entry for at in rows_at for entry in rows[at]]) for key, rows_at in tested.items()
+    }
+    common = set.intersection(*map(set, groups_of.values()))
+    tables = len({digest for digest, _ in tested})
+    parts = []
+    for (digest, snippets), rows_at in tested.items():
+        # Those that tell them apart come first, should there be too many to name.
+        groups = sorted(groups_of[digest, snippets], key=lambda one: (one in common, natural_key(" ".join(one))))
+        named = _few([name for _, name in groups])
+        kinds = "/".join(dict.fromkeys(kind for kind, _ in groups))
+        table = f" in snippets/{rows[rows_at[0]][0].members[0].facts['snippets']} ({digest[:8]})" if tables > 1 else ""
+        parts.append(f"{_few([names[at] for at in rows_at])} on {len(snippets)} of {kinds} {named}{table}")
+    return [
+        f"These rows were tested on different snippets, so their figures do not compare: {' | '.join(parts)}.",
+        *sentences,
+    ]
+
+
+def _tested_groups(entries: Sequence[Entry]) -> set[tuple[str, str]]:
+    """Whose test snippets they are: pairs such as ("subject", "4")."""
+    found = set()
+    for entry in entries:
+        split = entry.members[0].facts["split"]
+        # Earlier runs keep the groups of their split alone.
+        shown = split.get("shown", {}).get("test") or {"by": split["by"], "names": split["groups"].get("test", ())}
+        found |= {(str(shown["by"]), str(name)) for name in shown["names"]}
+    return found
 
 
 def _snippets_digest(facts: Mapping[str, Any]) -> str:
@@ -214,53 +211,39 @@ def _snippets_digest(facts: Mapping[str, Any]) -> str:
         return f"{facts['store_digest']} {facts['snippets']}"
 
 
-def _apart(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
+def _apart(groups: Mapping[str, Sequence[str]]) -> str:
     """Names of runs in groups: "a, b | c"."""
-    named = []
-    for names in groups.values():
-        unique = list(dict.fromkeys(names))
-        more = f" and {len(unique) - most} more" if len(unique) > most else ""
-        named.append(", ".join(unique[:most]) + more)
-    return " | ".join(named)
+    return " | ".join(_few(list(dict.fromkeys(names))) for names in groups.values())
 
 
-def _row(name: str, group: Sequence[_Entry], cost: Cost | None, *, repeats: int) -> Compared:
-    repeated = _repeated(group)
-    tested = [_tested(runs, split) for _, split, runs in repeated]
-    accuracy, macro_f1, precision = intervals(tested, repeats=repeats)
+def _few(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) -> Compared:
+    tests = repeated(row)
+    accuracy, macro_f1, precision = intervals(
+        [_answers(entries, split) for _, split, entries in tests], repeats=repeats
+    )
     return Compared(
         name=name,
-        recipe=group[0].recipe,
-        runs=tuple(str(entry.run.folder) for entry in group),
-        seeds=tuple(seed for seed, split, _ in repeated if split == repeated[0][1]),
-        folds=max(len(runs) for _, _, runs in repeated),
-        splits=tuple(dict.fromkeys(split for _, split, _ in repeated if split is not None)),
-        snippets=len(set().union(*(one.test_rows for one in group if one.seed == repeated[0][0]))),
+        recipe=row[0].recipe,
+        runs=tuple(str(entry.run.folder) for entry in row),
+        seeds=tuple(seed for seed, split, _ in tests if split == tests[0][1]),
+        folds=max(len(entries) for _, _, entries in tests),
+        splits=tuple(dict.fromkeys(split for _, split, _ in tests if split is not None)),
+        snippets=len(frozenset().union(*(entry.test_rows for entry in row if entry.seeds == row[0].seeds))),
         accuracy=accuracy,
         macro_f1=macro_f1,
         map=precision,
-        train_seconds=float(np.mean([entry.train_seconds for entry in group])),
+        train_seconds=float(np.mean([entry.train_seconds for entry in row])),
         cost=cost,
     )
 
 
-def _repeated(group: Sequence[_Entry]) -> list[tuple[int, str | None, list[Run]]]:
-    """The runs by seed and stored split: others with the same seed that test on other snippets are folds of one test."""
-    found: list[tuple[int, str | None, list[Run], set[int]]] = []
-    for entry in group:
-        rows, split = entry.test_rows, entry.stored_split
-        for seed, of_split, runs, taken in found:
-            if split is None and of_split is None and seed == entry.seed and not taken & rows:
-                runs.append(entry.run)
-                taken |= rows
-                break
-        else:
-            found.append((entry.seed, split, [entry.run], rows))
-    return [(seed, split, runs) for seed, split, runs, _ in found]
-
-
-def _tested(runs: Sequence[Run], split: str | None) -> SeedAnswers:
-    arrays = [saved_arrays(run) for run in runs]
+def _answers(entries: Sequence[Entry], split: str | None) -> SeedAnswers:
+    arrays = [entry.arrays for entry in entries]
     num_classes = arrays[0]["probabilities"].shape[1]
     several = arrays[0]["actuals"].ndim == 2
 

@@ -172,6 +172,8 @@ def _flat(row: Compared) -> Mapping[str, Any]:
 
 
 def _with_bounds(one: Interval) -> str:
+    if one.value != one.value:
+        return "–"
     if one.low != one.low:
         return f"{one.value * 100:.1f}"
     return f"{one.value * 100:.1f} ({one.low * 100:.1f} to {one.high * 100:.1f})"

@@ -27,7 +27,8 @@ class FoldRuns:
 
     rows:    for each fold its group, number of test snippets, accuracy and macro F1.
     summary: accuracy and macro F1 over all test snippets of all folds together, with intervals over recordings, and the
-             mean and spread over the folds.
+             mean and spread over those folds that have a figure (a fold without any label has no macro F1), with their
+             number.
     """
 
     folder: Path
@@ -108,8 +109,10 @@ def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mappin
     num_classes = arrays[0]["probabilities"].shape[1]
     spread = {}
     for name in ("accuracy", "macro_f1"):
-        mean, deviation = metrics.mean_and_spread([row[name] for row in rows])
-        spread[name] = {"mean": mean, "std": deviation}
+        given = np.array([row[name] for row in rows], np.float64)
+        there = given[~np.isnan(given)]
+        mean, deviation = metrics.mean_and_spread(there.tolist()) if len(there) else (float("nan"), float("nan"))
+        spread[name] = {"mean": mean, "std": deviation, "folds": len(there)}
     drawn = metrics.bootstrap(lambda at: metrics.accuracy(actual[at], predicted[at]), len(actual), groups=groups)
     return {
         "num_samples": len(actual),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,14 @@ class Mixture:
     """The runs of a fusion; how their probabilities are scaled before they are pooled, with which weights, and how.
 
     weights (R,) sum to 1; temperatures (R,), 1 where a run's probabilities stay as they are. why: where both are from.
+    by_val: whether val chose them.
     """
 
     runs: tuple[Run, ...]
     weights: tuple[float, ...]
     temperatures: tuple[float, ...]
     why: str
+    by_val: bool = False
     pool: Pool = "log"
 
 
@@ -66,12 +69,14 @@ def fuse(
 
     The pool is the logarithmic one (see `pooling.pooled`).
 
-    Raises UserError when there are fewer than two runs, or when their snippets, classes or splits differ.
+    Raises UserError when there are fewer than two runs, when their snippets, classes or splits differ, and for weights
+    that are no finite numbers or none above 0.
     """
     from actionprep.training.report import write_report
     from actionprep.training.test import run_test
     from actionprep.training.tested import saved_arrays
 
+    _check_weights(weights, len(runs))
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     table = _common_table(opened)
     for run in opened:
@@ -82,8 +87,8 @@ def fuse(
     for run, share, temperature in zip(opened, mixture.weights, mixture.temperatures, strict=True):
         tell(f"{share:.3f}  {run.folder}" + (f"  at temperature {temperature:.2f}" if temperature != 1 else ""))
     tell(f"Weights: {mixture.why}")
-    kind = "calibrated" if isinstance(weights, str) and weights == "val" else "probabilities"
-    said = np.stack([saved_arrays(run)[kind].astype(np.float64) for run in opened])
+    kind = "calibrated" if mixture.by_val else "probabilities"
+    said = np.stack([saved_arrays(run, kind)[kind].astype(np.float64) for run in opened])
     several = bool(opened[0].facts["several_labels"])
     together = pooled(said, np.array(mixture.weights), mixture.pool, several=several)
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
@@ -106,6 +111,7 @@ def fuse(
             "weights": mixture.weights,
             "temperatures": mixture.temperatures,
             "why": mixture.why,
+            "by_val": mixture.by_val,
             "pool": mixture.pool,
             "when": now(),
         },
@@ -182,8 +188,11 @@ def read_fusion(folder: str | Path) -> Mixture | None:
         temperatures = tuple(map(float, found.get("temperatures", [1] * len(runs))))
         if not len(runs) == len(weights) == len(temperatures):
             raise ValueError(f"{len(runs)} runs, {len(weights)} weights, {len(temperatures)} temperatures")
+        why = str(found["why"])
+        # Earlier fusions say it in the sentence alone.
+        by_val = bool(found.get("by_val", why.startswith("chosen on ")))
         pool: Pool = "log" if found.get("pool", "mean") == "log" else "mean"
-        return Mixture(runs, weights, temperatures, str(found["why"]), pool)
+        return Mixture(runs, weights, temperatures, why, by_val, pool)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
 
@@ -238,13 +247,23 @@ def _common_table(runs: Sequence[Run]) -> SnippetTable:
     return read_table(stores[0], facts[0]["snippets"])
 
 
+def _check_weights(weights: Weighting, num_runs: int) -> None:
+    if isinstance(weights, str):
+        if weights not in ("val", "equal"):
+            raise UserError(f"Weights are 'val', 'equal' or one number a run; got '{weights}'.")
+        return
+    fine = all(math.isfinite(one) and one >= 0 for one in weights) and 0 < sum(weights) < math.inf
+    if len(weights) != num_runs or not fine:
+        said = ", ".join(f"{one:g}" for one in weights)
+        raise UserError(
+            f"--weights takes one finite number a run, none below 0 and one above: {num_runs} runs, and got "
+            f"{len(weights)} number(s): {said}."
+        )
+
+
 def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, device: str) -> Mixture:
     as_they_are = (1.0,) * len(runs)
     if not isinstance(weights, str):
-        if len(weights) != len(runs) or min(weights) < 0 or not sum(weights):
-            raise UserError(
-                f"--weights takes one number a run, none below 0: {len(runs)} runs, and got {len(weights)} number(s)."
-            )
         return Mixture(tuple(runs), tuple(float(one) / sum(weights) for one in weights), as_they_are, "as given")
     if weights == "equal":
         return Mixture(tuple(runs), (1 / len(runs),) * len(runs), as_they_are, "equal, as asked for")
@@ -267,7 +286,7 @@ def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, devic
         for one, temperature in zip(found, temperatures, strict=True)
     ]
     chosen = tuple(pool_weights(np.stack(scaled), actual).tolist())
-    return Mixture(tuple(runs), chosen, temperatures, f"chosen on {len(rows)} val snippets")
+    return Mixture(tuple(runs), chosen, temperatures, f"chosen on {len(rows)} val snippets", by_val=True)
 
 
 def _kept(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

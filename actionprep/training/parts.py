@@ -48,13 +48,14 @@ class SplitChoice:
 class Parts:
     """A split with the sentence that says how it was made.
 
-    stored: its name, for a stored split (split/<name>).
+    stored: its name, for a stored split (split/<name>). folds: how many there are, for a fold of a cross-validation.
     """
 
     split: SplitAssignment
     by: str
     why: str
     stored: str | None = None
+    folds: int | None = None
 
 
 def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Parts:
@@ -116,7 +117,9 @@ def choose_folds(table: SnippetTable, choice: SplitChoice, *, by: By, num_folds:
         allow_single=choice.allow_single,
         seed=choice.seed,
     )
-    return [Parts(split, by, f"testing on {by} {' + '.join(split.groups['test'])}") for split in found]
+    return [
+        Parts(split, by, f"testing on {by} {' + '.join(split.groups['test'])}", folds=len(found)) for split in found
+    ]
 
 
 def check_classes(table: SnippetTable) -> None:

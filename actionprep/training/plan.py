@@ -102,6 +102,7 @@ class Plan:
                 "by": self.parts.by,
                 "why": self.parts.why,
                 "stored": self.parts.stored,
+                "folds": self.parts.folds,
                 "seed": split.seed,
                 "groups": {part: list(names) for part, names in split.groups.items()},
                 "shown": {

@@ -80,11 +80,7 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json holds."""
-        try:
-            found: dict[str, Any] = json.loads(_read(self.folder / FACTS))
-        except ValueError as error:
-            raise UserError(f"{self.folder / FACTS} is damaged: {error}. Train again into another folder.") from None
-        return found
+        return _read_table(self.folder / FACTS, "Train again into another folder.")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -134,7 +130,21 @@ class Run:
     def tested(self) -> dict[str, Any] | None:
         """What test.json holds; None before a test."""
         path = self.folder / TESTED
-        return json.loads(_read(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        found = _read_table(path, self.how_to_test)
+        if not isinstance(found["figures"], dict):
+            raise UserError(f"{path} is damaged: its figures are no table. {self.how_to_test}")
+        return found
+
+    @property
+    def how_to_test(self) -> str:
+        """A sentence that says how the files of a test are made anew."""
+        if (self.folder / FUSION).is_file():
+            return "Fuse its runs anew: actiontrain fuse RUN RUN …"
+        if not (self.folder / FACTS).is_file() and (self.folder.parent / FACTS).is_file():
+            return f"Test it again: actiontrain test {self.folder.parent} --part {self.folder.name}"
+        return f"Test it again: actiontrain test {self.folder}"
 
     def change(self, **facts: Any) -> None:
         """Replace some of run.json, at once or not at all."""
@@ -339,6 +349,28 @@ def keep_file(source: Path, target: Path) -> None:
 def now() -> str:
     """Date and time, for run.json."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+class _Table(dict[str, Any]):
+    """A table of a JSON file, which says of what file and what to do when something is asked for that it lacks."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path, advice: str) -> None:
+        super().__init__(values)
+        self.path, self.advice = path, advice
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self.path} is damaged: it has no '{key}' where one should be. {self.advice}")
+
+
+def _read_table(path: Path, advice: str) -> dict[str, Any]:
+    """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for."""
+    try:
+        found = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}. {advice}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds no table. {advice}")
+    return found
 
 
 class _explained:

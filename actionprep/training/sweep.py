@@ -46,7 +46,11 @@ class Job:
     def is_done(self) -> bool:
         """Whether it is trained and tested."""
         run = Run(self.folder)
-        return (self.folder / FACTS).exists() and run.is_complete and run.tested is not None
+        try:
+            return (self.folder / FACTS).exists() and run.is_complete and run.tested is not None
+        except UserError:
+            # What is damaged is told when it is this one's turn, and the others go on.
+            return False
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,12 @@ def plan_sweep(
     if not recipes or not seeds:
         raise UserError("A sweep needs at least one recipe and one seed.")
     grid = dict(grid or {})
+    for option, given in (("--grid", grid), ("--set", changes or {})):
+        if {"seed", "recipe.seed"} & set(given):
+            raise UserError(
+                f"{option} seed=… has no effect in a sweep: every seed of --seeds trains every combination. Name the seeds "
+                "there: --seeds 1 2."
+            )
     for name, values in grid.items():
         if not values:
             raise UserError(f"No values to try for '{name}'. Give them as {name}=value,value.")
@@ -208,7 +218,7 @@ def _claim(
     about = json.loads(canonical_json(about))
     path = folder / PLAN
     if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = _read_plan(path)
         if store.path is not None and placed(folder, str(begun.get("store"))) == store.path.resolve():
             begun["store"] = about["store"]
         other = [name for name, value in about.items() if begun.get(name) != value]
@@ -221,6 +231,17 @@ def _claim(
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"The folder {folder} is not empty and holds no sweep. Name another one with --name.")
     write_text(path, json.dumps(about, indent=2) + "\n")
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    advice = "It says what the sweep in this folder is over: name another folder with --name."
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. {advice}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds no table. {advice}")
+    return found
 
 
 def _folds(store: Store, snippets: str, split: SplitChoice, by: By, num_folds: int | None) -> list[Parts]:

@@ -97,10 +97,10 @@ def run_test(
     if view_subsets and len(dataset.views) > 1 and _leaves_out_views(dataset.reader):
         found["views"] = _by_views(checkpoint, dataset, variants=variants, carry=carry)
     kept = run if part == "test" else Run(run.folder / part)
-    write_tested(kept, found, scores, table)
     kept.write_array("calibrated.npy", calibrated.astype(np.float32))
     if frames is not None:
         kept.write_table("frames.csv", frame_rows(frames, table, several=is_multi_label(table)))
+    write_tested(kept, found, scores, table)
     if part == "test":
         from actionprep.training.report import write_report
 

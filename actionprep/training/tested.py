@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.errors import UserError
 from actionprep.training import metrics
 from actionprep.training.parts import is_multi_label
 from actionprep.training.run import TESTED, Run
@@ -15,6 +17,10 @@ from actionprep.training.scoring import Scores, actual_of, predicted_of
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.training.checkpoints import Checkpoint
+
+
+ANSWERS = ("actuals", "predictions", "probabilities")
+"""Arrays that every test leaves, those of fusions too."""
 
 
 def write_tested(run: Run, found: Mapping[str, Any], scores: Scores, table: SnippetTable) -> None:
@@ -85,15 +91,45 @@ def label_thresholds(checkpoint: Checkpoint) -> np.ndarray | None:
     return None
 
 
-def saved_arrays(run: Run) -> dict[str, np.ndarray]:
-    """The arrays that `test` left in a run's folder, by name; recording holds a code for each snippet's recording."""
-    import csv
+def saved_arrays(run: Run, *names: str) -> dict[str, np.ndarray]:
+    """Arrays that `test` left in a run's folder, by name; recording holds the name of each snippet's recording.
 
-    found = {
-        name: np.load(run.folder / f"{name}.npy", allow_pickle=False)
-        for name in ("actuals", "predictions", "logits", "probabilities", "calibrated")
-        if (run.folder / f"{name}.npy").exists()
-    }
-    with open(run.folder / "samples.csv", newline="", encoding="utf-8") as file:
-        found["recording"] = np.array([row["recording"] for row in csv.DictReader(file)])
+    names: those of ANSWERS, and logits and calibrated where they are there, when left out.
+    Raises UserError that names a file which is missing or damaged.
+    """
+    if not names:
+        more = (name for name in ("logits", "calibrated") if (run.folder / f"{name}.npy").exists())
+        names = (*ANSWERS, *more)
+    found = {name: _array(run, f"{name}.npy") for name in names}
+    found["recording"] = _recordings(run)
+    sizes = {name: len(values) for name, values in found.items() if name != "logits"}
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{count} of {name}" for name, count in sizes.items())
+        raise UserError(
+            f"The files of the test in {run.folder} are not of one test: snippets are {said}. {run.how_to_test}"
+        )
     return found
+
+
+def _array(run: Run, name: str) -> np.ndarray:
+    path = run.folder / name
+    try:
+        values: np.ndarray = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing. {run.how_to_test}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} is damaged: {error}. {run.how_to_test}") from None
+    return values
+
+
+def _recordings(run: Run) -> np.ndarray:
+    path = run.folder / "samples.csv"
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return np.array([row["recording"] for row in csv.DictReader(file)])
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing. {run.how_to_test}") from None
+    except KeyError:
+        raise UserError(f"{path} is damaged: it has no column 'recording'. {run.how_to_test}") from None
+    except (ValueError, OSError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}. {run.how_to_test}") from None

@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from picture_fakes import moving_square, write_lowres
 from training_fakes import make_store, tiny_recipe
 
@@ -14,10 +18,13 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.compare import compare, runs_in
+from actionprep.training.comparison import Comparison
 from actionprep.training.fit import fit
 from actionprep.training.folds import fit_folds
 from actionprep.training.fusion import fuse
+from actionprep.training.metrics import Interval
 from actionprep.training.parts import SplitChoice
+from actionprep.training.repetitions import Entry
 from actionprep.training.run import Run
 from actionprep.training.test import run_test
 
@@ -99,6 +106,14 @@ def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     assert paths[3].read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_figure_that_is_none_is_a_dash_for_a_reader(found):
+    row = replace(found.rows[0], map=Interval(float("nan"), float("nan"), float("nan")))
+    without = Comparison((row,), ())
+    columns, [cells] = without.cells()
+    assert cells[columns.index("mAP %")] == "–"
+    assert "nan" not in without.to_markdown()
+
+
 def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
     run = fit(place / "store", tiny_recipe(epochs=1), tmp_path / "untested", split=SPLIT, **QUIET)
     with pytest.raises(UserError, match=r"is not tested yet.*Run 'actiontrain test .*untested' first"):
@@ -120,9 +135,8 @@ def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     assert found.figure().axes[0].get_xlabel() == "training, s"
 
 
-def test_what_else_the_store_holds_does_not_matter(place, found, tmp_path):
+def test_what_else_the_store_holds_does_not_matter(place, tmp_path):
     shutil.copytree(place, tmp_path / "place")
-    assert not [note for note in found.notes if "different" in note or "not the same" in note]
     store = Store(tmp_path / "place/store")
     write_lowres(store, "added", "0", moving_square((1.0, 0.0), seed=1))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "later", split=SPLIT, **QUIET)
@@ -132,15 +146,43 @@ def test_what_else_the_store_holds_does_not_matter(place, found, tmp_path):
     assert both.notes == ()
 
 
-def test_runs_on_other_snippets_are_named(place, tmp_path):
+def test_rows_on_another_table_of_snippets_are_named_with_their_tables(place, tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "other", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
     runs = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
     [note] = compare(runs, measure=False, repeats=20).notes
+    mine, other = (Run(folder).facts["snippets_digest"][:8] for folder in (run.folder, place / "runs/seed-0"))
     assert note == (
-        "These runs were tested on different snippets, so their figures do not compare: other | seed-0, seed-1."
+        "These rows were tested on different snippets, so their figures do not compare: "
+        f"tiny epochs=1 on 3 of subject 4 in snippets/default ({mine}) | "
+        f"tiny epochs=2 on 6 of subject 4 in snippets/default ({other})."
     )
+
+
+def test_rows_that_were_tested_on_other_subjects_are_named_with_them(place, tmp_path):
+    run = fit(
+        place / "store", tiny_recipe(epochs=1, name="other"), tmp_path / "other",
+        split=SplitChoice(train=("1", "3", "4"), test=("2",), val_share=0.0), **QUIET,
+    )  # fmt: skip
+    run_test(run, repeats=20)
+    two = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
+    assert compare(two, measure=False, repeats=20).notes == (
+        "These rows were tested on different snippets, so their figures do not compare: "
+        "other on 6 of subject 2 | tiny on 6 of subject 4.",
+    )
+    [note] = compare([*two, place / "runs/folds"], measure=False, repeats=20).notes
+    assert note.endswith(" | tiny epochs=1 batch=8 on 24 of subject 1, 2, 3, 4.")
+
+
+def test_seeds_that_were_tested_on_other_snippets_are_told(place, tmp_path):
+    other = fit(
+        place / "store", tiny_recipe(epochs=2, seed=2), tmp_path / "other",
+        split=SplitChoice(train=("1", "3", "4"), test=("2",)), **QUIET,
+    )  # fmt: skip
+    run_test(other, repeats=20)
+    found = compare([place / "runs/seed-0", other], measure=False, repeats=20)
+    assert found.notes == ("The seeds of tiny were not all tested on the same snippets.",)
 
 
 def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
@@ -153,3 +195,160 @@ def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
     assert both.cost.flops == 2 * alone.cost.flops
     assert both.train_seconds > alone.train_seconds
     assert len(compare([*runs, tmp_path], measure=False, repeats=20).rows) == 2
+
+
+def copied(run, target):
+    shutil.copytree(run, target)
+    return target
+
+
+def test_a_run_that_is_given_twice_counts_once(place, tmp_path):
+    runs = [place / "runs/seed-0", copied(place / "runs/seed-0", tmp_path / "copy"), place / "runs/seed-1"]
+    found = compare([*runs, runs[0]], measure=False, repeats=20)
+    [row] = found.rows
+    assert row.seeds == (0, 1)
+    assert row.accuracy == compare([runs[0], runs[2]], measure=False, repeats=20).rows[0].accuracy
+    assert found.notes == ("copy gives the very answers of seed-0, with the same seed: it counts once.",)
+
+
+def test_other_answers_of_one_seed_are_a_row_of_their_own(place, tmp_path):
+    other = copied(place / "runs/seed-0", tmp_path / "again")
+    np.save(other / "probabilities.npy", np.load(other / "probabilities.npy")[:, ::-1])
+    found = compare([place / "runs/seed-0", other, place / "runs/seed-1"], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in found.rows} == {"tiny (seed-0)": (0, 1), "tiny (again)": (0,)}
+    [note] = found.notes
+    assert note.startswith("seed-0, again share a recipe and a seed, and their answers differ")
+
+
+def add_to_weights(amount):
+    def put(model):
+        with torch.no_grad():
+            next(model.parameters()).fill_(amount)
+
+    return put
+
+
+def test_runs_from_fresh_and_from_published_weights_are_rows_of_their_own(place, tmp_path):
+    store = place / "store"
+    for name, seed, amount in (("fresh", 0, None), ("one", 0, 0.1), ("one-again", 1, 0.1), ("two", 1, 0.2)):
+        weights = None if amount is None else add_to_weights(amount)
+        run = fit(store, tiny_recipe(epochs=1, seed=seed), tmp_path / name, split=SPLIT, weights=weights, **QUIET)
+        run_test(run, repeats=20)
+    rows = {frozenset(Path(run).name for run in row.runs): row for row in compare([tmp_path], measure=False).rows}
+    assert set(rows) == {frozenset({"fresh"}), frozenset({"one", "one-again"}), frozenset({"two"})}
+    digest = Run(tmp_path / "two").facts["weights_digest"]
+    assert rows[frozenset({"fresh"})].name == "tiny start=fresh"
+    assert rows[frozenset({"two"})].name == f"tiny start=weights-{digest[:8]}"
+    assert rows[frozenset({"one", "one-again"})].seeds == (0, 1)
+
+
+def test_fusions_with_other_weights_are_rows_of_their_own(place, tmp_path):
+    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+    for name, weights in (("val", "val"), ("equal", "equal"), ("halves", (2, 2)), ("given", (3, 1))):
+        fuse(runs, tmp_path / name, weights=weights)
+    found = compare([tmp_path], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in found.rows} == {
+        f"fusion of tiny + tiny weights={weights}": (0,) for weights in ("val", "equal", "0.75/0.25")
+    }
+    assert found.notes == ("halves gives the very answers of equal, with the same seed: it counts once.",)
+
+
+def test_fusions_that_share_a_run_are_no_repetitions(place, tmp_path):
+    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+    for name, members in (("one", runs), ("two", runs[::-1])):
+        fuse(members, tmp_path / name, weights=(3, 1))
+    found = compare([tmp_path], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in found.rows} == {
+        "fusion of tiny + tiny (one)": (0,), "fusion of tiny + tiny (two)": (1,)
+    }  # fmt: skip
+
+
+def test_one_split_and_a_cross_validation_of_one_recipe_are_rows_of_their_own(place, tmp_path):
+    run = fit(
+        place / "store", tiny_recipe(epochs=1, batch=8), tmp_path / "plain",
+        split=SplitChoice(train=("1", "2", "3"), test=("4",), val_share=0.0), **QUIET,
+    )  # fmt: skip
+    run_test(run, repeats=20)
+    rows = {row.name: row for row in compare([run, place / "runs/folds"], measure=False, repeats=20).rows}
+    assert set(rows) == {"tiny split=single", "tiny split=4 folds by subject"}
+    assert (rows["tiny split=single"].folds, rows["tiny split=single"].snippets) == (1, 6)
+    folds = rows["tiny split=4 folds by subject"]
+    assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
+
+
+def test_folds_of_earlier_runs_are_told_by_the_sentence_of_their_split(place, tmp_path):
+    folds = copied(place / "runs/folds", tmp_path / "folds")
+    for run in map(Run, folds.glob("fold-*")):
+        facts = run.facts
+        del facts["split"]["folds"]
+        run.change(**facts)
+    [row] = compare([folds], measure=False, repeats=20).rows
+    assert row.folds == 4
+    assert Entry.of(Run(folds / "fold-01")).split_kind == "folds by subject"
+
+
+def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(place, tmp_path):
+    copied(place / "runs/seed-0", tmp_path / "runs/tested")
+    for name in ("one", "two"):
+        (copied(place / "runs/seed-1", tmp_path / "runs" / name) / "test.json").unlink()
+    found = compare([tmp_path / "runs"], measure=False, repeats=20)
+    assert [row.seeds for row in found.rows] == [(0,)]
+    one, two = (tmp_path / "runs" / name for name in ("one", "two"))
+    assert found.notes == (
+        f"Left out, because they are not tested yet: {one}, {two}. 'actiontrain test {one}' tests the first.",
+    )
+    with pytest.raises(UserError, match=r"two is not tested yet, and only tested runs"):
+        compare([tmp_path / "runs/tested", two])
+    shutil.rmtree(tmp_path / "runs/tested")
+    with pytest.raises(UserError, match=r"one \(and 1 more\) is not tested yet, and only tested runs"):
+        compare([tmp_path / "runs"])
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+DAMAGES = {
+    "test.json is cut": ("test.json", cut, r"test\.json is damaged: .*Test it again: actiontrain test .*bad"),
+    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'figures'"),
+    "test.json is []": ("test.json", lambda path: path.write_text("[]"), r"test\.json is damaged: it holds no table"),
+    "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
+    "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
+    "run.json is []": ("run.json", lambda path: path.write_text("[]"), r"run\.json is damaged: it holds no table"),
+    "recipe.toml is empty": ("recipe.toml", lambda path: path.write_text(""), r"recipe\.toml"),
+    "samples.csv is gone": (
+        "samples.csv",
+        Path.unlink,
+        r"samples\.csv is missing\. Test it again: actiontrain test .*bad",
+    ),
+    "samples.csv is cut": (
+        "samples.csv",
+        cut,
+        r"are not of one test: snippets are 6 of actuals, .* of recording\. Test it",
+    ),
+    "probabilities.npy is gone": ("probabilities.npy", Path.unlink, r"probabilities\.npy is missing\. Test it again"),
+    "actuals.npy is cut": ("actuals.npy", cut, r"actuals\.npy is damaged: .*Test it again"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_named_with_what_to_do_and_the_others_are_compared(place, tmp_path, name):
+    file, damage, message = DAMAGES[name]
+    copied(place / "runs/seed-0", tmp_path / "runs/good")
+    damage(copied(place / "runs/seed-1", tmp_path / "runs/bad") / file)
+    with pytest.raises(UserError, match=message):
+        compare([tmp_path / "runs/bad"], measure=False)
+    found = compare([tmp_path / "runs"], measure=False, repeats=20)
+    assert [row.seeds for row in found.rows] == [(0,)]
+    [note] = found.notes
+    assert note.startswith("Left out: ")
+    assert re.search(message, note)
+    assert str(tmp_path / "runs/bad") in note
+
+
+def test_a_fusion_without_one_of_its_files_says_to_fuse_anew(place, tmp_path):
+    fuse([place / f"runs/seed-{seed}" for seed in (0, 1)], tmp_path / "fused", weights="equal")
+    (tmp_path / "fused/samples.csv").unlink()
+    with pytest.raises(UserError, match=r"samples\.csv is missing\. Fuse its runs anew: actiontrain fuse RUN RUN"):
+        compare([tmp_path / "fused"])

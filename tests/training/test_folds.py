@@ -5,7 +5,7 @@ import pytest
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.datasets.store import Store
-from actionprep.training.folds import fit_folds
+from actionprep.training.folds import fit_folds, over_folds
 from actionprep.training.parts import SplitChoice
 
 QUIET = {"tensorboard": False}
@@ -29,6 +29,25 @@ def test_leaving_one_subject_out_gives_one_table(store, tmp_path):
     assert over["mean"] == pytest.approx(np.mean([row["accuracy"] for row in found.rows]))
     assert (tmp_path / "folds" / "folds.csv").read_text().startswith("fold,subject,snippets,accuracy,macro_f1\n")
     assert json.loads((tmp_path / "folds" / "folds.json").read_text())["by"] == "subject"
+
+
+def test_the_mean_over_folds_is_over_those_that_have_a_figure():
+    array = {
+        "actuals": np.array([0, 1]),
+        "predictions": np.array([0, 1]),
+        "recording": np.array(["a", "b"]),
+        "probabilities": np.eye(2),
+    }
+    rows = [{"accuracy": 0.5, "macro_f1": value} for value in (0.2, float("nan"), 0.6, None)]
+    over = over_folds([array] * 4, rows)["over_folds"]
+    assert over["macro_f1"] == {
+        "mean": pytest.approx(0.4),
+        "std": pytest.approx(np.std([0.2, 0.6], ddof=1)),
+        "folds": 2,
+    }
+    assert over["accuracy"] == {"mean": 0.5, "std": 0.0, "folds": 4}
+    none = over_folds([array], [{"accuracy": 0.5, "macro_f1": None}])["over_folds"]["macro_f1"]
+    assert none == {"mean": pytest.approx(np.nan, nan_ok=True), "std": pytest.approx(np.nan, nan_ok=True), "folds": 0}
 
 
 def test_interrupted_folds_go_on_where_they_were(store, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_runs_that_do_not_belong_together_are_refused(store, runs, tmp_path):
     with pytest.raises(UserError, match=r"these runs have no val part\. Train them with the same one"):
         fuse(without, tmp_path / "c")
     assert fuse(without, tmp_path / "c", weights="equal").weights == (0.5, 0.5)
-    with pytest.raises(UserError, match="takes one number a run, none below 0: 2 runs, and got 3"):
+    with pytest.raises(UserError, match="takes one finite number a run, none below 0 and one above: 2 runs, and got 3"):
         fuse(runs, tmp_path / "d", weights=(1, 2, 3))
 
 
@@ -493,3 +494,43 @@ def test_what_a_fusion_asks_outside_of_its_study_keeps_its_whole_path(runs, tmp_
     fuse(runs, study / "fused", weights="equal")
     named = json.loads((study / "fused/fusion.json").read_text())["runs"]
     assert named == [str(run.folder.resolve()) for run in runs]
+
+
+def test_a_run_without_what_val_weights_average_says_to_test_it_again(runs, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(runs[1].folder, damaged)
+    run_test(damaged, repeats=20)
+    (damaged / "calibrated.npy").unlink()
+    with pytest.raises(UserError, match=r"calibrated\.npy is missing\. Test it again: actiontrain test .*damaged"):
+        fuse([runs[0], damaged], tmp_path / "fused")
+    assert not (tmp_path / "fused").exists()
+    for text in ("{}", "[]", "{"):
+        (damaged / "test.json").write_text(text)
+        with pytest.raises(UserError, match=r"test\.json is damaged: .* Test it again: actiontrain test .*damaged"):
+            fuse([runs[0], damaged], tmp_path / "fused")
+    assert run_test(damaged, repeats=20)["num_samples"] == 3
+    assert fuse([runs[0], damaged], tmp_path / "fused").tested["num_samples"] == 3
+
+
+@pytest.mark.parametrize("weights", [(np.nan, 1), (1, np.inf), (1e308, 1e308), (0, 0), (-1, 2), "Equal", "0.5"])
+def test_weights_that_are_none_are_refused_before_anything_is_written(runs, tmp_path, weights):
+    copies = [Path(shutil.copytree(run.folder, tmp_path / run.folder.name)) for run in runs]
+    for copy in copies:
+        (copy / "test.json").unlink(missing_ok=True)
+    expected = (
+        rf"'val', 'equal' or one number a run; got '{weights}'"
+        if isinstance(weights, str)
+        else r"2 runs, and got 2 number\(s\): "
+    )
+    with pytest.raises(UserError, match=expected):
+        fuse(copies, tmp_path / "fused", weights=weights)
+    assert not (tmp_path / "fused").exists()
+    assert not any((copy / "test.json").exists() for copy in copies)
+
+
+def test_the_command_refuses_weights_that_are_no_number(runs, tmp_path):
+    names = [str(run.folder) for run in runs]
+    done = CliRunner().invoke(app, ["fuse", *names, "--weights", "nan", "1", "--out", str(tmp_path / "fused")])
+    assert done.exit_code == 2
+    assert "and got 2 number(s): nan, 1." in " ".join(done.output.split())
+    assert not (tmp_path / "fused").exists()

@@ -105,6 +105,18 @@ def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits,
     assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
 
 
+def test_a_damaged_run_of_a_sweep_is_told_and_the_others_are_compared(store, tmp_path, options):
+    made = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
+    (made.jobs[0].folder / "run.json").write_text("{")
+    (made.jobs[1].folder / "test.json").write_text("[]")
+    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
+    assert [row.name for row in found.comparison.rows] == ["tiny"]
+    reasons = {job.folder: reason for job, reason in found.failures}
+    assert list(reasons) == [job.folder for job in made.jobs[:2]]
+    assert "run.json is damaged" in reasons[made.jobs[0].folder]
+    assert "Test it again: actiontrain test" in reasons[made.jobs[1].folder]
+
+
 def samples(folder):
     with open(folder / "samples.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -189,6 +201,23 @@ def test_a_folder_with_a_sweep_over_other_data_is_refused(store, tmp_path, optio
     (tmp_path / "other/notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no sweep"):
         sweep(store, [TINY], tmp_path / "other", **options)
+
+
+@pytest.mark.parametrize("text", ['{"store": "st', "", "[]"])
+def test_a_damaged_plan_of_a_sweep_is_named(store, tmp_path, options, text):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/sweep.json").write_text(text)
+    with pytest.raises(UserError, match=r"sweep\.json is damaged: .*name another folder with --name"):
+        sweep(store, [TINY], tmp_path / "s", **options)
+
+
+def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_replace_them(store, tmp_path):
+    with pytest.raises(
+        UserError, match=r"--grid seed=… has no effect in a sweep: .* Name the seeds there: --seeds 1 2"
+    ):
+        plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
+    with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):
+        plan_sweep(store, [TINY], tmp_path, changes={"recipe.seed": 1})
 
 
 def test_settings_without_values_are_refused(store, tmp_path):

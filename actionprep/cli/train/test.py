@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where
 from actionprep.cli.train.figures import print_test
 from actionprep.cli.train.options import CarryOption, DeviceOption, RunArgument, part_of
 from actionprep.cli.train.places import found_run, run_folder
+
+if TYPE_CHECKING:
+    from actionprep.training.run import Run
 
 
 def score(
@@ -31,7 +34,7 @@ def score(
         _show_fusion(run_folder(run, study), part=part, store=store, json=json)
         return
     found = found_run(run, study)
-    before = found.tested if part == "test" else None
+    before = _tested_before(found) if part == "test" else None
     tested = run_test(found, store, part=part_of(part), carry=carry, device=device or "auto")
     if json:
         output.print_json({"run": str(found.folder), **tested})
@@ -44,6 +47,16 @@ def score(
         )
     output.note(f"Report {found.report}")
     output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
+
+
+def _tested_before(run: Run) -> dict[str, Any] | None:
+    """What an earlier test found; None where there was none, and of one that is damaged, which this test writes anew."""
+    from actionprep.errors import UserError
+
+    try:
+        return run.tested
+    except UserError:
+        return None
 
 
 def _show_fusion(folder: Path, *, part: str, store: Path | None, json: bool) -> None:

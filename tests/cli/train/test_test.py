@@ -34,3 +34,10 @@ def test_state_is_carried_when_it_is_asked_for(run, carry):
     done = runner.invoke(app, ["test", str(run.folder), "--carry" if carry else "--no-carry", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["frames"]["carry"] is carry
+
+
+def test_a_damaged_test_is_written_anew(run):
+    (run.folder / "test.json").write_text("{", encoding="utf-8")
+    done = runner.invoke(app, ["test", str(run.folder)])
+    assert done.exit_code == 0, done.output
+    assert run.tested["num_samples"] > 0
