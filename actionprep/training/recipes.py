@@ -266,6 +266,15 @@ class TrainSettings(Settings):
         {}, 'Settings of recipes to change, of each those that it has: { epochs = 30, "input.rotation" = 0.3 }.'
     )
 
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.by == "column" and (self.train_groups or self.val_groups or self.test_groups):
+            raise ValueError(
+                "by = column takes the part that was given for each recording, and train_groups, val_groups and test_groups "
+                "name parts too: give one of the two"
+            )
+        return self
+
 
 RECIPES: dict[str, dict[str, Any]] = {}
 """Tables of the named recipes, as `Recipe.from_tables` reads them."""

@@ -97,3 +97,22 @@ def test_a_split_of_a_column_is_told_by_subject_where_subjects_are_known(store):
     unknown = replace(table, subjects=("",) * len(table.subjects))
     assert groups_of(parts, unknown) == {part: ("recording", names) for part, names in recordings.items()}
     assert describe(parts, table)[0] == f"train: {len(parts.split.train)} snippets, subject 1, 2"
+
+
+def test_shares_that_leave_nothing_for_train_are_refused(store):
+    with pytest.raises(UserError, match=r"The shares of val \(0\.9\) and of test \(0\.9\) leave nothing for train"):
+        choose_parts(store, read_table(store, "default"), SplitChoice(val_share=0.9, test_share=0.9))
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"train": ("1",), "test": ("2",)}, "train, test"),
+        ({"by": "session"}, "by"),
+        ({"val_share": 0.4, "test_share": 0.0}, "val_share, test_share"),
+    ],
+)
+def test_a_stored_split_is_taken_whole_or_not_at_all(store, asked, named):
+    table = read_table(store, "default")
+    with pytest.raises(UserError, match=rf"split/paper, .* is taken as it is, and {named} of the SplitChoice would"):
+        choose_parts(store, table, SplitChoice(stored="paper", **asked))
