@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from actionprep.datasets.splits import SplitAssignment
 
 
-def prepare_folder(
-    run: Run, plan: Plan, weights: Callable[[nn.Module], object] | None, *, unfinished: bool = False
-) -> None:
+def prepare_folder(run: Run, plan: Plan, start: nn.Module | None, *, unfinished: bool = False) -> None:
     """Write what a run begins with; run.json comes last, and says that the rest is there.
 
+    start:      the model with the published weights that the training begins from; None: fresh ones.
     unfinished: what a kill before that left behind is written anew.
     """
     there = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
@@ -57,13 +56,13 @@ def prepare_folder(
             for row in range(len(table))
         ],
     )
-    if weights is not None:
+    if start is not None:
         # Every phase, and a resumed run, begins from these: the published file is not needed again.
-        _save_start(run, fresh_model(plan.recipe, plan.card(plan.make_reader(), "validate"), weights))
+        _save_start(run, start)
     facts = plan.facts()
     if plan.store.path is not None:
         facts["store_from_here"] = place_from(run.folder, plan.store.path)
-    run.change(**facts, published_weights=weights is not None)
+    run.change(**facts, published_weights=start is not None)
 
 
 def plan_of_run(run: Run, store: Store) -> Plan:

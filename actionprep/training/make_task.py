@@ -78,13 +78,19 @@ def fresh_model(
 
 
 def check_model(plan: Plan, reader: ProductReader) -> None:
-    """Raise UserError when the model cannot be of the sizes that recipe and input ask for; no weights are made."""
+    """Raise UserError when recipe and input ask for a model that cannot be, or that cannot be optimised.
+
+    No weights are made.
+    """
     import torch
 
     from actionprep.training.checkpoints import make_model
+    from actionprep.training.optimizers import freeze, make_optimizer
 
     with torch.device("meta"):
-        make_model(plan.card(reader, plan.phases[0]))
+        model = make_model(plan.card(reader, plan.phases[0]))
+    freeze(model, plan.recipe.optimizer.freeze)
+    make_optimizer(model, plan.recipe.optimizer)
 
 
 def channels_last(model: nn.Module) -> None:

@@ -61,6 +61,14 @@ class OptimizerSettings(Settings):
     nesterov: bool = option(False, "For sgd: look ahead along the momentum.")
     gradient_clip: float | None = option(None, "Longest gradient, by its norm over all weights.", gt=0)
 
+    @model_validator(mode="after")
+    def _momentum_to_look_along(self) -> Self:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError(
+                "nesterov looks ahead along the momentum, and momentum is 0: raise it, or leave nesterov out"
+            )
+        return self
+
 
 class ScheduleSettings(Settings):
     """How the learning rate goes over the run."""

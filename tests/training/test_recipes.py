@@ -59,6 +59,10 @@ def test_none_is_the_word_none_in_toml():
         ({"loss.name": "hinge"}, r"Wrong value for 'loss\.name' in changes to the recipe: got 'hinge'"),
         ({"product": "trakcs"}, r"No input 'trakcs'\. Did you mean 'tracks'\?"),
         ({"batch": 0}, r"Wrong value for 'batch'"),
+        (
+            {"optimizer.name": "sgd", "optimizer.momentum": 0, "optimizer.nesterov": True},
+            r"Wrong settings in \[optimizer\] of changes to the recipe: nesterov looks ahead along the momentum",
+        ),
     ],
 )
 def test_wrong_settings_are_named(changes, message):
