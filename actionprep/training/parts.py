@@ -148,6 +148,28 @@ def check_classes(table: SnippetTable) -> None:
         )
 
 
+def check_train(table: SnippetTable, split: SplitAssignment) -> None:
+    """Raise UserError when train is empty, or has a single class, saying where the others are."""
+    if not len(split.train):
+        raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
+    present = [table.labels[code] for code in np.flatnonzero(table.target[split.train].any(axis=0))]
+    if len(present) >= 2 or is_multi_label(table):
+        return
+    unused = np.setdiff1d(np.flatnonzero(table.used), np.concatenate([split.train, split.val, split.test]))
+    elsewhere = []
+    for part, rows in (("val", split.val), ("test", split.test), ("no part", unused)):
+        found = [table.labels[code] for code in np.flatnonzero(table.target[rows].any(axis=0))]
+        found = [label for label in found if label not in present]
+        if found:
+            elsewhere.append(f"{part} has {', '.join(found[:6])}{' …' if len(found) > 6 else ''}")
+    what = f"only the class '{present[0]}'" if present else "no class"
+    raise UserError(
+        f"A classifier needs at least two classes to train on, and the train part has {what} ({len(split.train)} snippets); "
+        f"{'; '.join(elsewhere)}.\nSplit so that train has some of each: by another kind of group (--by), with other groups "
+        "(--train-groups), or with another stored split (--split)."
+    )
+
+
 def is_multi_label(table: SnippetTable) -> bool:
     """Whether a snippet may have several labels, or none."""
     used = table.used

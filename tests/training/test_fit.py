@@ -8,6 +8,7 @@ from training_fakes import make_store, table_of, tiny_recipe, write_snippets
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
+from actionprep.training.datasets import read_table
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
@@ -359,3 +360,11 @@ def test_a_training_that_cannot_begin_leaves_its_folder_free(store, tmp_path, wr
     assert not (tmp_path / "again").exists()
     assert not any(one.startswith("Run ") for one in told)
     assert fit(store, tiny_recipe(epochs=1), tmp_path / "again", split=SPLIT, **QUIET).is_complete
+
+
+def test_a_fit_on_one_class_of_several_is_refused(store, tmp_path):
+    names = read_table(store, "default").recordings
+    split = SplitChoice(by="recording", train=tuple(one for one in names if one.endswith("left_0")), val_share=0.0)
+    with pytest.raises(UserError, match="the train part has only the class 'left'"):
+        fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=split, **QUIET)
+    assert not (tmp_path / "run").exists()

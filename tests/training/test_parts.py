@@ -6,7 +6,7 @@ from training_fakes import make_store, table_of
 
 from actionprep.errors import UserError
 from actionprep.training.datasets import read_table
-from actionprep.training.parts import Parts, SplitChoice, choose_folds, choose_parts, describe, groups_of
+from actionprep.training.parts import Parts, SplitChoice, check_train, choose_folds, choose_parts, describe, groups_of
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +116,21 @@ def test_a_stored_split_is_taken_whole_or_not_at_all(store, asked, named):
     table = read_table(store, "default")
     with pytest.raises(UserError, match=rf"split/paper, .* is taken as it is, and {named} of the SplitChoice would"):
         choose_parts(store, table, SplitChoice(stored="paper", **asked))
+
+
+def test_a_train_part_with_one_class_is_refused_and_it_says_where_the_others_are(store):
+    table = read_table(store, "default")
+    by_recording = {"by": "recording", "val_share": 0.0}
+    lefts = tuple(f"s{subject}_left_0" for subject in range(1, 5))
+    parts = choose_parts(store, table, SplitChoice(train=lefts, test=("s5_left_0",), **by_recording))
+    with pytest.raises(UserError) as caught:
+        check_train(table, parts.split)
+    assert str(caught.value).splitlines()[0] == (
+        "A classifier needs at least two classes to train on, and the train part has only the class 'left' (4 snippets); "
+        "no part has right, up."
+    )
+    up = np.flatnonzero([one.endswith("up_0") for one in table.recordings])
+    with pytest.raises(UserError, match=r"the class 'left' \(4 snippets\); val has up; no part has right\."):
+        check_train(table, replace(parts.split, val=up))
+    more = choose_parts(store, table, SplitChoice(train=(*lefts, "s1_up_0"), test=("s5_left_0",), **by_recording))
+    check_train(table, more.split)
