@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import UserError
-from actionprep.training.recipes import Recipe
+from actionprep.training.recipes import Recipe, check_product
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,13 +103,7 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
     from actionprep.training.models.registry import model_card, model_settings
 
     card = model_card(recipe.model)
-    # Stored frames and small ones make the same clips.
-    readable = ("frames", "lowres") if card.pixels is not None else (card.product,)
-    if recipe.product not in readable:
-        raise UserError(
-            f"The recipe '{recipe.name}' binds the model '{recipe.model}', which reads {' or '.join(readable)}, to the "
-            f"product '{recipe.product}'. Set product = \"{card.product}\", or choose another model (actiontrain models)."
-        )
+    check_product(recipe.name, recipe.model, recipe.product)
     known = model_settings(recipe.model)
     from_input = {name: value for name, value in reader.model_sizes().items() if name in known}
     wrong = [

@@ -231,10 +231,13 @@ class Recipe(Settings):
         Raises UserError for names and values that are wrong.
         """
         tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
+        changes = {name.removeprefix("recipe."): value for name, value in changes.items()}
         if "epochs" in changes:
             changes = {"min_steps": 0, **changes}
         if changes.get("product", self.product) != self.product:
             known = find_input(str(changes["product"])).Settings.model_fields
+            # Before the input's settings, which may mean something else there.
+            check_product(self.name, changes.get("model", self.model), changes["product"])
             tables["input"] = {key: value for key, value in tables["input"].items() if key in known}
         for name, value in changes.items():
             table, _, key = name.rpartition(".")
@@ -356,13 +359,32 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
     )
 
 
+def check_product(recipe: str, model: str, product: str) -> None:
+    """Raise UserError when the model of this recipe reads another product."""
+    from actionprep.training.models.registry import model_card
+
+    card = model_card(model)
+    # Stored frames and small ones make the same clips.
+    readable = ("frames", "lowres") if card.pixels is not None else (card.product,)
+    if product not in readable:
+        raise UserError(
+            f"The recipe '{recipe}' binds the model '{model}', which reads {' or '.join(readable)}, to the product "
+            f"'{product}'. Set product = \"{card.product}\", or choose another model (actiontrain models)."
+        )
+
+
 def differences(begun: Recipe, asked: Recipe) -> list[str]:
-    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none."""
+    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none.
+
+    Of products whose inputs have other settings, the product alone says it.
+    """
     if asked.precision == "auto":
         asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
     mine, other = begun.to_tables(), asked.to_tables()
     found = []
     for table, values in mine.items():
+        if table == "input" and type(begun.input) is not type(asked.input):
+            continue
         for key in dict.fromkeys([*values, *other[table]]):
             one, two = values.get(key), other[table].get(key)
             if one != two and key not in ("doc",):

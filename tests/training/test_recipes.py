@@ -8,7 +8,15 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.inputs.tracks import TracksInput
-from actionprep.training.recipes import Recipe, TrainSettings, choose_recipe, find_recipe, recipe_names, suited
+from actionprep.training.recipes import (
+    Recipe,
+    TrainSettings,
+    choose_recipe,
+    differences,
+    find_recipe,
+    recipe_names,
+    suited,
+)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -42,6 +50,25 @@ def test_epochs_that_are_asked_for_are_not_raised():
     assert recipe.changed({"epochs": 3}).min_steps == 0
     assert recipe.changed({"epochs": 3, "min_steps": 50}).min_steps == 50
     assert recipe.changed({"batch": 3}).min_steps == recipe.min_steps
+
+
+def test_a_setting_of_the_recipes_own_table_may_be_named_with_it():
+    recipe = find_recipe("view-transformer")
+    assert recipe.changed({"recipe.epochs": 3}) == recipe.changed({"epochs": 3})
+    small = find_recipe("i3d-small")
+    assert small.changed({"recipe.product": "frames"}) == small.changed({"product": "frames"})
+
+
+@pytest.mark.parametrize("name", ["product", "recipe.product"])
+def test_a_product_that_the_model_does_not_read_is_refused_before_its_settings(name):
+    with pytest.raises(UserError, match="'i3d-small', which reads frames or lowres, to the product 'tracks'"):
+        find_recipe("i3d-small").changed({name: "tracks"})
+
+
+def test_recipes_of_other_products_differ_by_the_product_and_not_by_each_setting_of_its_input():
+    found = differences(find_recipe("view-transformer"), find_recipe("skeleton-tcn"))
+    assert "product is tracks, not pose" in found
+    assert not [one for one in found if one.startswith("input.")]
 
 
 def test_none_is_the_word_none_in_toml():
