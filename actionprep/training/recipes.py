@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -226,7 +226,7 @@ class Recipe(Settings):
         """This recipe with some settings replaced, by dotted names: {"epochs": 10, "input.rotation": 0.3}.
 
         Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too. With another product
-        the input keeps those settings that this product's input has too.
+        the input keeps those settings that this product's input has too. The doc of a named recipe says what was changed.
 
         Raises UserError for names and values that are wrong.
         """
@@ -247,7 +247,8 @@ class Recipe(Settings):
                     f"{', '.join(tables)}."
                 )
             tables[table or "recipe"][key] = value
-        return type(self).from_tables(tables, where=where)
+        made = type(self).from_tables(tables, where=where)
+        return made if "doc" in changes else _with_changes_in_doc(made)
 
 
 _TABLES = ("sizes", "input", "loss", "optimizer", "schedule")
@@ -380,17 +381,34 @@ def differences(begun: Recipe, asked: Recipe) -> list[str]:
     """
     if asked.precision == "auto":
         asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
+    return [f"{name} is {_said(one)}, not {_said(two)}" for name, one, two in _differing(begun, asked)]
+
+
+def _differing(begun: Recipe, asked: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    """The settings, but for the doc, in which two recipes differ, by dotted names, with the values in both."""
     mine, other = begun.to_tables(), asked.to_tables()
-    found = []
     for table, values in mine.items():
         if table == "input" and type(begun.input) is not type(asked.input):
             continue
         for key in dict.fromkeys([*values, *other[table]]):
             one, two = values.get(key), other[table].get(key)
-            if one != two and key not in ("doc",):
-                name = key if table == "recipe" else f"{table}.{key}"
-                found.append(f"{name} is {_said(one)}, not {_said(two)}")
-    return found
+            if one != two and key != "doc":
+                yield key if table == "recipe" else f"{table}.{key}", one, two
+
+
+_CHANGED = " Changed here: "
+_UNTOLD = ("seed", "precision", "channels_last", "workers")
+"""Settings of which the doc of a recipe says nothing: its changes need not be told there."""
+
+
+def _with_changes_in_doc(recipe: Recipe) -> Recipe:
+    """A recipe whose doc ends with the settings in which it differs from the named recipe that the doc is of."""
+    preset = RECIPES.get(recipe.name)
+    if preset is None or recipe.doc.partition(_CHANGED)[0] != preset["recipe"]["doc"]:
+        return recipe
+    names = [name for name, _, _ in _differing(find_recipe(recipe.name), recipe) if name not in _UNTOLD]
+    doc = preset["recipe"]["doc"] + (f"{_CHANGED}{', '.join(names)}." if names else "")
+    return recipe.model_copy(update={"doc": doc})
 
 
 def _said(value: Any) -> str:

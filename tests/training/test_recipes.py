@@ -71,6 +71,16 @@ def test_recipes_of_other_products_differ_by_the_product_and_not_by_each_setting
     assert not [one for one in found if one.startswith("input.")]
 
 
+def test_the_doc_of_a_changed_recipe_says_which_settings_were_changed():
+    preset = find_recipe("skeleton-tcn-motion")
+    changed = preset.changed({"sizes.features": ["coordinates"], "seed": 3})
+    assert changed.doc == f"{preset.doc} Changed here: sizes.features."
+    assert changed.changed({"loss.label_smoothing": 0}).doc.endswith("here: sizes.features, loss.label_smoothing.")
+    assert changed.changed({"sizes.features": ["velocities", "slow_velocities"]}).doc == preset.doc
+    assert Recipe.from_toml(changed.to_toml(), where="its own text") == changed
+    assert preset.changed({"doc": "mine"}).changed({"epochs": 3}).doc == "mine"
+
+
 def test_none_is_the_word_none_in_toml():
     recipe = tiny_recipe(ema=0.9)
     assert recipe.changed({"ema": "none"}).ema is None
