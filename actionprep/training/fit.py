@@ -173,7 +173,7 @@ def _train(
     if not is_first_process():
         return
     took = before + time.monotonic() - started
-    run.change(state={"phase": phases[-1], "complete": True}, train_seconds=round(took, 1), finished=now())
+    run.change(state={"phase": phases[-1], "complete": True}, train_seconds=round(took, 3), finished=now())
     (run.folder / START).unlink(missing_ok=True)
     from actionprep.training.report import write_report
 
