@@ -105,6 +105,17 @@ def write_snippets(store: Store, table: SnippetTable, name: str = "default") -> 
         item.attributes.update(table.attributes())
 
 
+def write_split(store: Store, name: str, *, tested: str, val: str | None = None) -> None:
+    """A stored split of make_store's recordings that tests on one subject, and validates on another one or on none."""
+    recordings = list(SnippetTable.read(store.item("snippets", "default")).recordings)
+    of_subject = {f"s{tested}": 3, f"s{val}": 2}
+    part = np.array([[of_subject.get(one.split("_")[0], 1) for one in recordings]], np.uint8)
+    made = {"stage": "split", "version": 1, "settings": {}, "inputs": {}}
+    with store.write("split", name, fingerprint=name, provenance=made) as item:
+        item.write("part", part, axes=("fold", "recording"))
+        item.attributes.update(recordings=recordings, by="column", seed=0, groups=[], notes=[])
+
+
 def make_store(
     folder: Path,
     *,

@@ -208,6 +208,7 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
             "name": name, "by": "column", "column": name, "val": 0.2, "train": 0.8, "test": 0.0, "allow_single": True,
             "val_by": "subject" if by_subject else "recording",
             "val_column": next((one for one in others if _is_a_val(train, one)), None),
+            "train_groups": (), "val_groups": (), "test_groups": (),
         }  # fmt: skip
         try:
             study.build("split", overrides={"split": overrides})

@@ -13,6 +13,7 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
+from actionprep.datasets.view_ids import view_of, views_of_ids
 from actionprep.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Catalogue:
     def view(self, recording: str, id: str | int) -> View:
         """One view by its name or 0-based index; raises UserError listing those that there are."""
         self.recording(recording)
-        name = self._view_name(str(id))
+        name = view_of(str(id), self.view_names)
         for view in self.views_of(recording):
             if view.id == name:
                 return view
@@ -103,24 +104,15 @@ class Catalogue:
     def select_views(self, ids: Sequence[str | int] = (), *, skip_incomplete: bool = False) -> ViewSelection:
         """The views with these ids of every recording; without ids all views.
 
-        An id is a view's name, or else its 0-based index among all view names of the study in natural order, so that it
-        means the same camera in every recording.
+        The ids are names of views, or else all of them 0-based indices among all view names of the study in natural order,
+        so that each means the same camera in every recording.
 
         skip_incomplete: leave out recordings that lack one of the views or cannot read it.
 
-        Raises UserError for an id that no recording has and, unless skip_incomplete, for a recording that lacks one.
+        Raises UserError for an id that no recording has, for a view that is given twice and, unless skip_incomplete, for a
+        recording that lacks one.
         """
-        wanted: dict[str, str] = {}
-        for id in map(str, ids):
-            name = self._view_name(id)
-            if name is None:
-                raise UserError(self._no_view(id, None))
-            if wanted.get(name, id) != id:
-                raise UserError(
-                    f"'{wanted[name]}' and '{id}' both mean view '{name}': a number is a view's name where there is "
-                    f"such a name, else its index from 0. The views are {', '.join(self.view_names)}."
-                )
-            wanted[name] = id
+        wanted = views_of_ids(ids, self.view_names, no_view=lambda id: self._no_view(id, None))
         chosen: list[View] = []
         unreadable: list[View] = []
         skipped: list[str] = []
@@ -183,11 +175,6 @@ class Catalogue:
         for view in self.views:
             found.setdefault(view.recording, []).append(view)
         return {id: tuple(sorted(views, key=lambda view: natural_key(view.id))) for id, views in found.items()}
-
-    def _view_name(self, id: str) -> str | None:
-        if id in self.view_names:
-            return id
-        return self.view_names[int(id)] if id.isdecimal() and int(id) < len(self.view_names) else None
 
     def _no_view(self, id: str, recording: str | None, *, may_skip: bool = True) -> str:
         if recording is None:

@@ -58,6 +58,13 @@ class SplitSettings(StageSettings):
             raise ValueError("give either folds, leave_one_out, or named groups")
         if self.val_column is not None and self.by != "column":
             raise ValueError("val_column goes with by = column alone")
+        if self.val_column is not None and self.val == 0:
+            raise ValueError("val_column says what val is, and val = 0 asks for none: leave one of the two out")
+        if self.by == "column" and named:
+            raise ValueError(
+                "by = column takes the part that was given for each recording, and train_groups, val_groups and test_groups "
+                "name parts too: give one of the two"
+            )
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,30 @@ if TYPE_CHECKING:
     from torch import nn
 
     from actionprep.datasets.splits import SplitAssignment
+    from actionprep.training.inputs.base import ProductReader
 
 
-def prepare_folder(
-    run: Run, plan: Plan, weights: Callable[[nn.Module], object] | None, *, unfinished: bool = False
-) -> None:
+@dataclass(frozen=True)
+class Start:
+    """The model with the published weights that a training begins from.
+
+    digest: hash of what they changed in a fresh model, which is the same for every seed.
+    """
+
+    model: nn.Module
+    digest: str
+
+
+def start_with(plan: Plan, reader: ProductReader, weights: Callable[[nn.Module], object]) -> Start:
+    """A fresh model of the plan with weights put into it; raises UserError when they do not fit."""
+    model = fresh_model(plan.recipe, plan.card(reader, "validate"))
+    return Start(model, digest=_put_digest(model, weights))
+
+
+def prepare_folder(run: Run, plan: Plan, start: Start | None, *, unfinished: bool = False) -> None:
     """Write what a run begins with; run.json comes last, and says that the rest is there.
 
+    start:      what the training begins from; None: fresh weights.
     unfinished: what a kill before that left behind is written anew.
     """
     there = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
@@ -58,16 +75,14 @@ def prepare_folder(
             for row in range(len(table))
         ],
     )
-    digest = None
-    if weights is not None:
+    if start is not None:
         # Every phase, and a resumed run, begins from these: the published file is not needed again.
-        model = fresh_model(plan.recipe, plan.card(plan.make_reader(), "validate"))
-        digest = _put_digest(model, weights)
-        _save_start(run, model)
+        _save_start(run, start.model)
     facts = plan.facts()
     if plan.store.path is not None:
         facts["store_from_here"] = place_from(run.folder, plan.store.path)
-    run.change(**facts, published_weights=weights is not None, weights_digest=digest)
+    digest = None if start is None else start.digest
+    run.change(**facts, published_weights=start is not None, weights_digest=digest)
 
 
 def plan_of_run(run: Run, store: Store) -> Plan:

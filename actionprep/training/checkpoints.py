@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import UserError
-from actionprep.training.recipes import Recipe
+from actionprep.training.recipes import Recipe, check_product
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,23 +96,38 @@ def card_of(
 
 
 def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
-    """Settings that the model is built with: its preset's, under what the input decides, under what the recipe says."""
+    """Settings that the model is built with: its preset's, under what the input decides, under what the recipe says.
+
+    Raises UserError when the recipe says otherwise than the input what only the data can decide.
+    """
     from actionprep.training.models.registry import model_card, model_settings
 
     card = model_card(recipe.model)
-    # Stored frames and small ones make the same clips.
-    readable = ("frames", "lowres") if card.pixels is not None else (card.product,)
-    if recipe.product not in readable:
-        raise UserError(
-            f"The recipe '{recipe.name}' binds the model '{recipe.model}', which reads {' or '.join(readable)}, to the "
-            f"product '{recipe.product}'. Set product = \"{card.product}\", or choose another model (actiontrain models)."
-        )
+    check_product(recipe.name, recipe.model, recipe.product)
     known = model_settings(recipe.model)
     from_input = {name: value for name, value in reader.model_sizes().items() if name in known}
+    wrong = [
+        name
+        for name, value in from_input.items()
+        if name not in _INTERPOLATED and name in recipe.sizes and recipe.sizes[name] != value
+    ]
+    if wrong:
+        said = "; ".join(
+            f"sizes.{name} is {recipe.sizes[name]!r}, and the input has {from_input[name]!r}" for name in wrong
+        )
+        raise UserError(
+            f"The recipe '{recipe.name}' builds its model '{recipe.model}' for another input than it reads: {said}. Leave "
+            f"{' and '.join(f'sizes.{name}' for name in wrong)} out: the {recipe.product} and the settings under [input] "
+            "decide that."
+        )
     if recipe.targets == "frame" and card.labels_frames == "asked":
         from_input["per_frame"] = True
     # The preset's too: a later version may give the name another preset, and this run must open as it was.
     return {**card.sizes, **from_input, **recipe.sizes}
+
+
+_INTERPOLATED = ("num_frames", "image_size")
+"""Sizes for which positions are learned; those of other clips are interpolated."""
 
 
 def check_abilities(recipe: Recipe) -> None:

@@ -15,6 +15,7 @@ from actionprep.datasets.instants import InstantLabels
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import Part, SplitAssignment
 from actionprep.datasets.store import Store
+from actionprep.datasets.view_ids import views_of_ids
 from actionprep.errors import UserError, nearest
 from actionprep.training.draws import Draws, balanced_order, epoch_order
 from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, input_settings
@@ -341,7 +342,8 @@ def choose_views(
 ) -> tuple[str, ...]:
     """Names of the views to read; raises UserError naming those that there are.
 
-    None: all that the product has of the table's recordings, in natural order.
+    views: by name, or else all by 0-based index, as for the pipeline; None: all that the product has of the table's
+           recordings, in natural order.
     """
     from actionprep.datasets.natural_order import natural_key
 
@@ -354,17 +356,11 @@ def choose_views(
         )
     if not views:
         return tuple(there)
-    chosen = []
-    for view in map(str, views):
-        if view in there:
-            chosen.append(view)
-        elif view.isdecimal() and int(view) < len(there):
-            chosen.append(there[int(view)])
-        else:
-            raise UserError(
-                f"No view '{view}' in {product} of {store.url}.{nearest(view, there)} There are {', '.join(there)}."
-            )
-    return tuple(dict.fromkeys(chosen))
+
+    def no_view(id: str) -> str:
+        return f"No view '{id}' in {product} of {store.url}.{nearest(id, there)} There are {', '.join(there)}."
+
+    return tuple(views_of_ids(views, there, no_view=no_view))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

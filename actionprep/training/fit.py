@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprep.datasets.store import Store
-from actionprep.training.beginning import check_same, plan_of_run, prepare_folder
+from actionprep.training.beginning import check_same, plan_of_run, prepare_folder, start_with
 from actionprep.training.make_task import check_model, make_task
 from actionprep.training.parts import Parts, SplitChoice
 from actionprep.training.phase import TrainerOptions, train_phase
@@ -83,12 +83,15 @@ def fit(
         import torch
 
         torch.set_num_threads(threads)
-    # What a reader or a model refuses is known before there is a run.
+    # What a reader, a model, its optimiser or published weights refuse is known before there is a run.
     reader = plan.make_reader()
     check_model(plan, reader)
+    start = None
+    if weights is not None and is_first_process():
+        start = start_with(plan, reader, weights)
     tell(f"Run {run.folder}")
     if is_first_process():
-        prepare_folder(run, plan, weights, unfinished=resume)
+        prepare_folder(run, plan, start, unfinished=resume)
     _train(run, plan, options, on_epoch=on_epoch, reader=reader)
     _tell_validation(run, tell)
     return run

@@ -11,7 +11,7 @@ import numpy as np
 
 from actionprep.datasets.store import Store
 from actionprep.training.fit import fit
-from actionprep.training.parts import SplitChoice, choose_folds
+from actionprep.training.parts import SplitChoice, check_train, choose_folds
 from actionprep.training.plan import as_recipe_wants, resolve_recipe
 from actionprep.training.progress import Told, silent
 from actionprep.training.recipes import Recipe
@@ -66,6 +66,8 @@ def fit_folds(
     chosen = resolve_recipe(store, recipe, tell).self_contained()
     table = read_table(store, snippets)
     folds = choose_folds(table, as_recipe_wants(split, chosen), by=by, num_folds=num_folds)
+    for parts in folds:
+        check_train(table, parts.split)
     folder = Path(run_folder)
     runs, rows, arrays = [], [], []
     for number, parts in enumerate(folds, start=1):

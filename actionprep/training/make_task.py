@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.errors import EnvironmentProblem
+from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training.parts import is_multi_label
 from actionprep.training.plan import Plan
 from actionprep.training.recipes import Recipe
@@ -78,13 +78,34 @@ def fresh_model(
 
 
 def check_model(plan: Plan, reader: ProductReader) -> None:
-    """Raise UserError when the model cannot be of the sizes that recipe and input ask for; no weights are made."""
+    """Raise UserError when recipe and input ask for a model that cannot be, or that cannot be optimised.
+
+    No weights are made.
+    """
     import torch
 
     from actionprep.training.checkpoints import make_model
+    from actionprep.training.optimizers import freeze, make_optimizer
 
     with torch.device("meta"):
-        make_model(plan.card(reader, plan.phases[0]))
+        model = make_model(plan.card(reader, plan.phases[0]))
+    _check_frames(plan, reader, model)
+    freeze(model, plan.recipe.optimizer.freeze)
+    make_optimizer(model, plan.recipe.optimizer)
+
+
+def _check_frames(plan: Plan, reader: ProductReader, model: nn.Module) -> None:
+    """Raise UserError when the clips are too short for what the model sees of joints."""
+    from actionprep.training.models.skeleton_features import SkeletonFeatures
+
+    num_frames = reader.model_sizes().get("num_frames")
+    for seen in model.modules():
+        if isinstance(seen, SkeletonFeatures) and num_frames is not None and num_frames < seen.min_frames:
+            raise UserError(
+                f"The recipe '{plan.recipe.name}' sees {', '.join(seen.groups)} alone, which need {seen.min_frames} "
+                f"instants or more, and input.frames is {num_frames}. Raise input.frames, or let it see more, such as --set "
+                "'sizes.features=[\"coordinates\"]'."
+            )
 
 
 def channels_last(model: nn.Module) -> None:

@@ -63,12 +63,18 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
     from actionprep.datasets.splits import apply_parts, assign
 
     check_classes(table)
-    if choice.stored is not None or (choice.is_default and store.has("split", "default")):
-        name = choice.stored or "default"
+    name = stored_name(store, choice)
+    if name is not None:
+        _check_taken_whole(choice, name)
         parts, by = stored_split(store, name)
         return Parts(apply_parts(table, parts, by=by), by, f"the stored split '{name}'", name)
-    by, why = _kind(table, choice)
     val_share = choice.val_share
+    if val_share + choice.test_share > 1 - 1e-9:
+        raise UserError(
+            f"The shares of val ({val_share:g}) and of test ({choice.test_share:g}) leave nothing for train: together they "
+            "must be less than 1. Lower --val or --test (val or test under [train])."
+        )
+    by, why = _kind(table, choice)
     split = assign(
         table,
         by=by,
@@ -81,6 +87,11 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
         allow_single=choice.allow_single,
     )
     return Parts(split, by, why)
+
+
+def stored_name(store: Store, choice: SplitChoice) -> str | None:
+    """The stored split that a choice takes; None where it splits anew."""
+    return choice.stored or ("default" if choice.is_default and store.has("split", "default") else None)
 
 
 def stored_split(store: Store, name: str) -> tuple[dict[str, str], str]:
@@ -140,6 +151,28 @@ def check_classes(table: SnippetTable) -> None:
         )
 
 
+def check_train(table: SnippetTable, split: SplitAssignment) -> None:
+    """Raise UserError when train is empty, or has a single class, saying where the others are."""
+    if not len(split.train):
+        raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
+    present = [table.labels[code] for code in np.flatnonzero(table.target[split.train].any(axis=0))]
+    if len(present) >= 2 or is_multi_label(table):
+        return
+    unused = np.setdiff1d(np.flatnonzero(table.used), np.concatenate([split.train, split.val, split.test]))
+    elsewhere = []
+    for part, rows in (("val", split.val), ("test", split.test), ("no part", unused)):
+        found = [table.labels[code] for code in np.flatnonzero(table.target[rows].any(axis=0))]
+        found = [label for label in found if label not in present]
+        if found:
+            elsewhere.append(f"{part} has {', '.join(found[:6])}{' …' if len(found) > 6 else ''}")
+    what = f"only the class '{present[0]}'" if present else "no class"
+    raise UserError(
+        f"A classifier needs at least two classes to train on, and the train part has {what} ({len(split.train)} snippets); "
+        f"{'; '.join(elsewhere)}.\nSplit so that train has some of each: by another kind of group (--by), with other groups "
+        "(--train-groups), or with another stored split (--split)."
+    )
+
+
 def is_multi_label(table: SnippetTable) -> bool:
     """Whether a snippet may have several labels, or none."""
     used = table.used
@@ -178,6 +211,24 @@ def groups_of(parts: Parts, table: SnippetTable) -> dict[str, tuple[str, tuple[s
 def joined(split: SplitAssignment) -> np.ndarray:
     """Rows of train and val together, ascending."""
     return np.union1d(split.train, split.val)
+
+
+def _check_taken_whole(choice: SplitChoice, name: str) -> None:
+    """Raise UserError where a choice takes a stored split and says how to split anew too."""
+    fresh = SplitChoice()
+    asked = [
+        one
+        for one in ("by", "val_share", "test_share", "train", "val", "test")
+        if getattr(choice, one) != getattr(fresh, one)
+    ]
+    if asked:
+        why, do = ("that the choice names", "the one or the other")
+        if not choice.stored:
+            why, do = ("that is taken where nothing else is named", "these, or give by")
+        raise UserError(
+            f"split/{name}, the stored split {why}, is taken as it is, and {', '.join(asked)} of the SplitChoice would "
+            f"split anew. Leave out {do}."
+        )
 
 
 def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.store import Store
-from actionprep.errors import UserError
-from actionprep.training.parts import Parts, SplitChoice, choose_parts, describe, groups_of, is_multi_label, joined
+from actionprep.training.parts import (
+    Parts,
+    SplitChoice,
+    check_train,
+    choose_parts,
+    describe,
+    groups_of,
+    is_multi_label,
+    joined,
+)
 from actionprep.training.progress import Told
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
 from actionprep.training.run import Phase, input_digest, mixtures, now, pipeline_of, versions
@@ -43,7 +51,7 @@ class Plan:
         split: SplitChoice | SplitAssignment | Parts,
         views: Sequence[str | int] | None,
     ) -> Plan:
-        """The plan of a new training; raises UserError when recipe and store do not fit, or train would be empty."""
+        """The plan of a new training; raises UserError when recipe and store do not fit, or train has no two classes."""
         from actionprep.training.checkpoints import check_abilities
         from actionprep.training.datasets import choose_views, read_table
         from actionprep.training.inputs.base import find_input
@@ -58,8 +66,7 @@ class Plan:
             parts = split
         else:
             parts = Parts(split, split.by, "the given split")
-        if not len(parts.split.train):
-            raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
+        check_train(table, parts.split)
         return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -60,6 +60,14 @@ class OptimizerSettings(Settings):
     momentum: float = option(0.9, "For sgd.", ge=0, lt=1)
     nesterov: bool = option(False, "For sgd: look ahead along the momentum.")
     gradient_clip: float | None = option(None, "Longest gradient, by its norm over all weights.", gt=0)
+
+    @model_validator(mode="after")
+    def _momentum_to_look_along(self) -> Self:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError(
+                "nesterov looks ahead along the momentum, and momentum is 0: raise it, or leave nesterov out"
+            )
+        return self
 
 
 class ScheduleSettings(Settings):
@@ -226,15 +234,18 @@ class Recipe(Settings):
 
         Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too. Recipes that a fusion
         is asked to join are read anew. With another product the input keeps those settings that this product's input has
-        too.
+        too. The doc of a named recipe says what was changed.
 
         Raises UserError for names and values that are wrong.
         """
         tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
+        changes = {name.removeprefix("recipe."): value for name, value in changes.items()}
         if "epochs" in changes:
             changes = {"min_steps": 0, **changes}
         if changes.get("product", self.product) != self.product:
             known = find_input(str(changes["product"])).Settings.model_fields
+            # Before the input's settings, which may mean something else there.
+            check_product(self.name, changes.get("model", self.model), changes["product"])
             tables["input"] = {key: value for key, value in tables["input"].items() if key in known}
         if "input.recipes" in changes:
             tables["input"].pop("parts", None)
@@ -246,7 +257,8 @@ class Recipe(Settings):
                     f"{', '.join(tables)}."
                 )
             tables[table or "recipe"][key] = value
-        return type(self).from_tables(tables, where=where)
+        made = type(self).from_tables(tables, where=where)
+        return made if "doc" in changes else _with_changes_in_doc(made)
 
 
 _TABLES = ("sizes", "input", "loss", "optimizer", "schedule")
@@ -275,6 +287,15 @@ class TrainSettings(Settings):
     changes: dict[str, Any] = option(
         {}, 'Settings of recipes to change, of each those that it has: { epochs = 30, "input.rotation" = 0.3 }.'
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.by == "column" and (self.train_groups or self.val_groups or self.test_groups):
+            raise ValueError(
+                "by = column takes the part that was given for each recording, and train_groups, val_groups and test_groups "
+                "name parts too: give one of the two"
+            )
+        return self
 
 
 RECIPES: dict[str, dict[str, Any]] = {}
@@ -349,32 +370,65 @@ def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> Rec
     )
 
 
+def check_product(recipe: str, model: str, product: str) -> None:
+    """Raise UserError when the model of this recipe reads another product."""
+    from actionprep.training.models.registry import model_card
+
+    card = model_card(model)
+    # Stored frames and small ones make the same clips.
+    readable = ("frames", "lowres") if card.pixels is not None else (card.product,)
+    if product not in readable:
+        raise UserError(
+            f"The recipe '{recipe}' binds the model '{model}', which reads {' or '.join(readable)}, to the product "
+            f"'{product}'. Set product = \"{card.product}\", or choose another model (actiontrain models)."
+        )
+
+
 def differences(begun: Recipe, asked: Recipe) -> list[str]:
     """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none.
 
-    Of fusions also those of the recipes that both hold, as "input.points of mine.toml is 8, not 4".
+    Of products whose inputs have other settings, the product alone says it; of fusions also those of the recipes that both
+    hold, as "input.points of mine.toml is 8, not 4".
     """
     if asked.precision == "auto":
         asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
+    return [f"{name} is {_said(one)}, not {_said(two)}" for name, one, two in _differing(begun, asked)]
+
+
+def _differing(begun: Recipe, asked: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    """The settings, but for the doc, in which two recipes differ, by dotted names, with the values in both."""
     mine, other = begun.to_tables(), asked.to_tables()
     # Runs from before recipes were held in a fusion have none.
     parts, others = (tables["input"].pop("parts", {}) for tables in (mine, other))
-    found = _differences(mine, other)
-    for name, tables in parts.items():
-        found += _differences(tables, others.get(name, tables), of=f" of {name}")
-    return found
+    if type(begun.input) is not type(asked.input):
+        del mine["input"]
+    yield from _differing_tables(mine, other)
+    for part, tables in parts.items():
+        for name, one, two in _differing_tables(tables, others.get(part, tables)):
+            yield f"{name} of {part}", one, two
 
 
-def _differences(mine: Mapping[str, Any], other: Mapping[str, Any], *, of: str = "") -> list[str]:
-    """The same of the tables of two recipes."""
-    found = []
+def _differing_tables(mine: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for table, values in mine.items():
         for key in dict.fromkeys([*values, *other[table]]):
             one, two = values.get(key), other[table].get(key)
-            if one != two and key not in ("doc",):
-                name = key if table == "recipe" else f"{table}.{key}"
-                found.append(f"{name}{of} is {_said(one)}, not {_said(two)}")
-    return found
+            if one != two and key != "doc":
+                yield key if table == "recipe" else f"{table}.{key}", one, two
+
+
+_CHANGED = " Changed here: "
+_UNTOLD = ("seed", "precision", "channels_last", "workers")
+"""Settings of which the doc of a recipe says nothing: its changes need not be told there."""
+
+
+def _with_changes_in_doc(recipe: Recipe) -> Recipe:
+    """A recipe whose doc ends with the settings in which it differs from the named recipe that the doc is of."""
+    preset = RECIPES.get(recipe.name)
+    if preset is None or recipe.doc.partition(_CHANGED)[0] != preset["recipe"]["doc"]:
+        return recipe
+    names = [name for name, _, _ in _differing(find_recipe(recipe.name), recipe) if name not in _UNTOLD]
+    doc = preset["recipe"]["doc"] + (f"{_CHANGED}{', '.join(names)}." if names else "")
+    return recipe.model_copy(update={"doc": doc})
 
 
 def _said(value: Any) -> str:

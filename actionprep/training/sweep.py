@@ -289,7 +289,9 @@ def _work(job: Job, common: tuple[Any, ...]) -> str | None:
     where, snippets, split, views, folds, num_folds, device, threads = common
     try:
         store = Store(where)
-        parts: SplitChoice | Parts = split if job.split is None else replace(split, stored=job.split)
+        parts: SplitChoice | Parts = split
+        if job.split is not None:
+            parts = SplitChoice(stored=job.split, allow_single=split.allow_single, seed=split.seed)
         if job.fold is not None:
             assert folds is not None
             val_by = "recording" if "recording" in (job.recipe.val_by, split.val_by) else "group"

@@ -99,9 +99,21 @@ def test_an_index_means_the_same_camera_in_every_recording():
         catalogue.select_views([0])
 
 
-def test_a_name_and_an_index_of_one_view_do_not_count_twice():
-    with pytest.raises(UserError, match=r"'0' and '1' both mean view '1'"):
-        recordings_with_views(a="123").select_views(["0", "1"])
+def test_ids_are_all_names_or_all_indices():
+    catalogue = recordings_with_views(a="123")
+    assert [one.id for one in catalogue.select_views(["0", "1", "2"]).views] == ["1", "2", "3"]
+    assert [one.id for one in catalogue.select_views(["3", "1"]).views] == ["3", "1"]
+    with pytest.raises(
+        UserError, match=r"by index from 0; '3' is a view's name, and '0' is none\. The views are 1, 2, 3"
+    ):
+        catalogue.select_views(["0", "3"])
+
+
+def test_a_view_given_twice_is_refused():
+    with pytest.raises(
+        UserError, match=r"View '2' is given twice: 2 1 2\. Give each view once\. The views are 1, 2, 3\."
+    ):
+        recordings_with_views(a="123").select_views(["2", "1", 2])
 
 
 def test_unreadable_views_are_listed_apart():

@@ -254,6 +254,7 @@ def test_where_no_other_split_tests_some_of_every_class_val_is_a_share_of_train(
             r"Val would be what column 'split1' tests of the train part of 'split1', and that is no",
         ),
         ({"by": "recording", "val_column": "split2"}, "val_column goes with by = column alone"),
+        ({"val": 0.0, "val_column": "split2"}, "val_column says what val is, and val = 0 asks for none"),
     ],
 )
 def test_a_column_that_gives_no_val_is_refused(tmp_path, settings, message):
@@ -261,6 +262,13 @@ def test_a_column_that_gives_no_val_is_refused(tmp_path, settings, message):
     study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
     with pytest.raises(UserError, match=message):
         study.build("split", overrides={"split": {"by": "column", "column": "split1", **settings}})
+
+
+def test_official_splits_are_stored_whatever_groups_the_study_names(tmp_path):
+    recordings_of_two_splits(tmp_path / "data")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    study.folder.change("split", "test_groups", ["somebody"])
+    assert store_official_splits(open_study(study.root)) == (("split1", "split2"), {})
 
 
 def test_val_of_real_jhmdb_shares_no_source_with_train(tmp_path, shared_data):

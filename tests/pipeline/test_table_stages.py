@@ -71,6 +71,12 @@ def test_settings_that_contradict_each_other_are_refused():
         SplitSettings.read({"folds": 3, "leave_one_out": True}, where="actionprep split")
 
 
+@pytest.mark.parametrize("name", ["train_groups", "val_groups", "test_groups"])
+def test_a_column_of_parts_and_named_groups_exclude_each_other(name):
+    with pytest.raises(UserError, match="by = column takes the part that was given for each recording"):
+        SplitSettings.read({"by": "column", name: ["s1"]}, where="actionprep split")
+
+
 def test_a_stored_split_holds_for_windows_of_any_length(tmp_path, study):
     settings = SplitSettings(by="subject", train=0.4, val=0.3, test=0.3)
     item = built(tmp_path, Split, settings, study)

@@ -4,7 +4,7 @@ from torch.utils.data import DataLoader
 from training_fakes import make_store
 
 from actionprep.errors import UserError
-from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs
+from actionprep.training.datasets import SnippetDataset, SnippetLoader, choose_views, model_inputs, read_table
 from actionprep.training.inputs.tracks import TracksInput
 
 
@@ -109,3 +109,15 @@ def test_a_model_of_another_input_is_refused_with_what_it_lacks(store):
 def test_unknown_snippets_are_named_with_those_that_there_are(store):
     with pytest.raises(UserError, match=r"No snippets 'defualt' in .*Did you mean 'default'\? There are default\."):
         SnippetDataset(store, "defualt")
+
+
+def test_views_are_chosen_all_by_name_or_all_by_index(tmp_path):
+    store = make_store(tmp_path / "store", subjects=1, views=("1", "2", "3"))
+    table = read_table(store, "default")
+    assert choose_views(store, "tracks", table, ["0", "1", "2"]) == ("1", "2", "3")
+    assert choose_views(store, "tracks", table, ["3", "1"]) == ("3", "1")
+    assert choose_views(store, "tracks", table, [2, 0]) == ("3", "1")
+    with pytest.raises(UserError, match="View '1' is given twice: 1 1"):
+        choose_views(store, "tracks", table, ["1", "1"])
+    with pytest.raises(UserError, match="'3' is a view's name, and '0' is none"):
+        choose_views(store, "tracks", table, ["0", "3"])

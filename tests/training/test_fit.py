@@ -8,6 +8,7 @@ from training_fakes import make_store, table_of, tiny_recipe, write_snippets
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
+from actionprep.training.datasets import read_table
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
@@ -335,3 +336,35 @@ def test_a_model_of_another_product_is_refused_before_any_work(store, tmp_path):
     tables["recipe"]["model"], tables["sizes"] = "poseconv3d", {}
     with pytest.raises(UserError, match="'poseconv3d', which reads heatmaps, to the product 'tracks'"):
         fit(store, tiny_recipe().from_tables(tables, where="test"), tmp_path / "run", split=SPLIT, **QUIET)
+
+
+def refuse(model):
+    raise UserError("These weights are of another model.")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "weights", "message"),
+    [
+        ({}, refuse, "of another model"),
+        ({"optimizer__freeze": ["backbone", "head"]}, None, r"optimizer\.freeze leaves nothing to train"),
+        ({"optimizer__freeze": ["backbnoe"]}, None, r"optimizer\.freeze names 'backbnoe'"),
+    ],
+)
+def test_a_training_that_cannot_begin_leaves_its_folder_free(store, tmp_path, wrong, weights, message):
+    told = []
+    with pytest.raises(UserError, match=message):
+        fit(
+            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, tell=told.append,
+            **QUIET,
+        )  # fmt: skip
+    assert not (tmp_path / "again").exists()
+    assert not any(one.startswith("Run ") for one in told)
+    assert fit(store, tiny_recipe(epochs=1), tmp_path / "again", split=SPLIT, **QUIET).is_complete
+
+
+def test_a_fit_on_one_class_of_several_is_refused(store, tmp_path):
+    names = read_table(store, "default").recordings
+    split = SplitChoice(by="recording", train=tuple(one for one in names if one.endswith("left_0")), val_share=0.0)
+    with pytest.raises(UserError, match="the train part has only the class 'left'"):
+        fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=split, **QUIET)
+    assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ from training_fakes import make_store, table_of
 
 from actionprep.errors import UserError
 from actionprep.training.datasets import read_table
-from actionprep.training.parts import Parts, SplitChoice, choose_folds, choose_parts, describe, groups_of
+from actionprep.training.parts import Parts, SplitChoice, check_train, choose_folds, choose_parts, describe, groups_of
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +97,40 @@ def test_a_split_of_a_column_is_told_by_subject_where_subjects_are_known(store):
     unknown = replace(table, subjects=("",) * len(table.subjects))
     assert groups_of(parts, unknown) == {part: ("recording", names) for part, names in recordings.items()}
     assert describe(parts, table)[0] == f"train: {len(parts.split.train)} snippets, subject 1, 2"
+
+
+def test_shares_that_leave_nothing_for_train_are_refused(store):
+    with pytest.raises(UserError, match=r"The shares of val \(0\.9\) and of test \(0\.9\) leave nothing for train"):
+        choose_parts(store, read_table(store, "default"), SplitChoice(val_share=0.9, test_share=0.9))
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"train": ("1",), "test": ("2",)}, "train, test"),
+        ({"by": "session"}, "by"),
+        ({"val_share": 0.4, "test_share": 0.0}, "val_share, test_share"),
+    ],
+)
+def test_a_stored_split_is_taken_whole_or_not_at_all(store, asked, named):
+    table = read_table(store, "default")
+    with pytest.raises(UserError, match=rf"split/paper, .* is taken as it is, and {named} of the SplitChoice would"):
+        choose_parts(store, table, SplitChoice(stored="paper", **asked))
+
+
+def test_a_train_part_with_one_class_is_refused_and_it_says_where_the_others_are(store):
+    table = read_table(store, "default")
+    by_recording = {"by": "recording", "val_share": 0.0}
+    lefts = tuple(f"s{subject}_left_0" for subject in range(1, 5))
+    parts = choose_parts(store, table, SplitChoice(train=lefts, test=("s5_left_0",), **by_recording))
+    with pytest.raises(UserError) as caught:
+        check_train(table, parts.split)
+    assert str(caught.value).splitlines()[0] == (
+        "A classifier needs at least two classes to train on, and the train part has only the class 'left' (4 snippets); "
+        "no part has right, up."
+    )
+    up = np.flatnonzero([one.endswith("up_0") for one in table.recordings])
+    with pytest.raises(UserError, match=r"the class 'left' \(4 snippets\); val has up; no part has right\."):
+        check_train(table, replace(parts.split, val=up))
+    more = choose_parts(store, table, SplitChoice(train=(*lefts, "s1_up_0"), test=("s5_left_0",), **by_recording))
+    check_train(table, more.split)

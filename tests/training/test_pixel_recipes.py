@@ -231,6 +231,20 @@ def test_a_recipe_that_does_not_fit_the_store_says_what_to_make(stores, tmp_path
         model_sizes(Recipe(model="i3d-small", product="tracks"), None)
 
 
+@pytest.mark.parametrize(("channels", "sizes", "there"), [("gray", 3, 1), ("rgb", 1, 3)])
+def test_channels_of_the_model_are_those_of_its_clips(stores, tmp_path, channels, sizes, there):
+    recipe = tiny_pixels(epochs=1, input__channels=channels, sizes__in_channels=sizes)
+    with pytest.raises(UserError, match=f"sizes.in_channels is {sizes}, and the input has {there}"):
+        fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_positions_may_be_learned_for_other_clips_than_those_that_are_read(stores):
+    recipe = find_recipe("videomae").changed({"input.frames": 4, "input.size": 32})
+    sizes = model_sizes(recipe, SnippetDataset(stores["frames"], inputs=recipe.input).reader)
+    assert (sizes["num_frames"], sizes["image_size"]) == (16, 224)
+
+
 def test_out_of_memory_says_what_to_change(stores, tmp_path, monkeypatch):
     def fails(self, batch, batch_idx):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

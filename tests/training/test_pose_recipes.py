@@ -209,6 +209,21 @@ def test_a_skeleton_that_does_not_exist_is_refused_with_the_settings():
     [
         ("heatmap-transformer-small", {"sizes.pool": "max"}, "Tokens are pooled by one of mean, mean-max"),
         ("heatmap-transformer-small", {"input.frames": 23}, "23 frames are no multiple of that. Change input.frames"),
+        (
+            "skeleton-tcn-motion",
+            {"input.frames": 1},
+            "The recipe 'skeleton-tcn-motion' sees velocities, slow_velocities alone, which need 2 instants or more, and "
+            "input.frames is 1. Raise input.frames,",
+        ),
+        ("skeleton-tcn", {"input.frames": 3, "sizes.features": ["slow_velocities"]}, "which need 4 instants or more"),
+        ("skeleton-tcn", {"sizes.dims": 3}, "sizes.dims is 3, and the input has 2. Leave sizes.dims out: the pose and"),
+        (
+            "skeleton-transformer",
+            {"sizes.layout": "ntu25", "sizes.dims": 3},
+            "The recipe 'skeleton-transformer' builds its model 'skeleton-transformer' for another input than it reads: "
+            "sizes.layout is 'ntu25', and the input has 'coco17'; sizes.dims is 3, and the input has 2. Leave sizes.layout "
+            "and sizes.dims out: the pose and the settings under [input] decide that.",
+        ),
         ("poseconv3d-small", {"sizes.widths": []}, "PoseC3D wants the channels of each convolution"),
         (
             "poseconv3d-small",

@@ -8,7 +8,15 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.inputs.tracks import TracksInput
-from actionprep.training.recipes import Recipe, TrainSettings, choose_recipe, find_recipe, recipe_names, suited
+from actionprep.training.recipes import (
+    Recipe,
+    TrainSettings,
+    choose_recipe,
+    differences,
+    find_recipe,
+    recipe_names,
+    suited,
+)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -44,6 +52,35 @@ def test_epochs_that_are_asked_for_are_not_raised():
     assert recipe.changed({"batch": 3}).min_steps == recipe.min_steps
 
 
+def test_a_setting_of_the_recipes_own_table_may_be_named_with_it():
+    recipe = find_recipe("view-transformer")
+    assert recipe.changed({"recipe.epochs": 3}) == recipe.changed({"epochs": 3})
+    small = find_recipe("i3d-small")
+    assert small.changed({"recipe.product": "frames"}) == small.changed({"product": "frames"})
+
+
+@pytest.mark.parametrize("name", ["product", "recipe.product"])
+def test_a_product_that_the_model_does_not_read_is_refused_before_its_settings(name):
+    with pytest.raises(UserError, match="'i3d-small', which reads frames or lowres, to the product 'tracks'"):
+        find_recipe("i3d-small").changed({name: "tracks"})
+
+
+def test_recipes_of_other_products_differ_by_the_product_and_not_by_each_setting_of_its_input():
+    found = differences(find_recipe("view-transformer"), find_recipe("skeleton-tcn"))
+    assert "product is tracks, not pose" in found
+    assert not [one for one in found if one.startswith("input.")]
+
+
+def test_the_doc_of_a_changed_recipe_says_which_settings_were_changed():
+    preset = find_recipe("skeleton-tcn-motion")
+    changed = preset.changed({"sizes.features": ["coordinates"], "seed": 3})
+    assert changed.doc == f"{preset.doc} Changed here: sizes.features."
+    assert changed.changed({"loss.label_smoothing": 0}).doc.endswith("here: sizes.features, loss.label_smoothing.")
+    assert changed.changed({"sizes.features": ["velocities", "slow_velocities"]}).doc == preset.doc
+    assert Recipe.from_toml(changed.to_toml(), where="its own text") == changed
+    assert preset.changed({"doc": "mine"}).changed({"epochs": 3}).doc == "mine"
+
+
 def test_none_is_the_word_none_in_toml():
     recipe = tiny_recipe(ema=0.9)
     assert recipe.changed({"ema": "none"}).ema is None
@@ -59,6 +96,10 @@ def test_none_is_the_word_none_in_toml():
         ({"loss.name": "hinge"}, r"Wrong value for 'loss\.name' in changes to the recipe: got 'hinge'"),
         ({"product": "trakcs"}, r"No input 'trakcs'\. Did you mean 'tracks'\?"),
         ({"batch": 0}, r"Wrong value for 'batch'"),
+        (
+            {"optimizer.name": "sgd", "optimizer.momentum": 0, "optimizer.nesterov": True},
+            r"Wrong settings in \[optimizer\] of changes to the recipe: nesterov looks ahead along the momentum",
+        ),
     ],
 )
 def test_wrong_settings_are_named(changes, message):

@@ -8,11 +8,10 @@ import signal
 
 import numpy as np
 import pytest
-from training_fakes import make_store, tiny_recipe
+from training_fakes import make_store, tiny_recipe, write_split
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training.datasets import read_table
 from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
 from actionprep.training.sweep import plan_sweep, sweep
@@ -68,21 +67,11 @@ def test_folds_of_a_sweep_are_one_test_over_all_snippets(store, tmp_path, option
     assert (row.folds, row.snippets) == (4, 12)
 
 
-def store_split(store, name, tested):
-    """A stored split that tests on one subject, val empty."""
-    recordings = list(read_table(store, "default").recordings)
-    part = np.array([[3 if one.startswith(f"s{tested}_") else 1 for one in recordings]], np.uint8)
-    made = {"stage": "split", "version": 1, "settings": {}, "inputs": {}}
-    with store.write("split", name, fingerprint=name, provenance=made) as item:
-        item.write("part", part, axes=("fold", "recording"))
-        item.attributes.update(recordings=recordings, by="column", seed=0, groups=[], notes=[])
-
-
 @pytest.fixture(scope="module")
 def with_splits(tmp_path_factory):
     store = make_store(tmp_path_factory.mktemp("splits") / "store", subjects=4, repeats=2)
     for name, subject in (("one", 1), ("two", 2), ("three", 3)):
-        store_split(store, name, subject)
+        write_split(store, name, tested=str(subject))
     return store
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,21 +46,82 @@ def recipe_of_run(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
     return begun.changed({"min_steps": begun.min_steps, **changes}, where=_CHANGES) if changes else "auto"
 
 
-def split_of(settings: TrainSettings) -> Any:
-    """The split that the settings ask for."""
-    from actionprep.training.parts import SplitChoice
+_ANEW = ("by", "val", "test", "train_groups", "val_groups", "test_groups")
+"""Settings that say how to split the snippets anew."""
 
-    return SplitChoice(
+
+def split_of(
+    store: Store, of_study: TrainSettings, given: Mapping[str, Any], *, anew_by: str | None = None
+) -> tuple[Any, list[str]]:
+    """The split that is asked for, and sentences that say which settings of the study it does not use.
+
+    of_study: the settings of the study; given: those of the command line, which go before them; None: not given.
+    anew_by:  --folds or --splits, where each training gets a split of its own by this option.
+
+    Raises UserError where options of the command line contradict each other, or the stored split that would be taken.
+    """
+    from actionprep.errors import UserError
+    from actionprep.settings import COMMAND_LINE
+    from actionprep.training.parts import SplitChoice, stored_name
+    from actionprep.training.recipes import TrainSettings
+
+    settings = of_study.with_changes(dict(given), where=COMMAND_LINE)
+    here = [name for name in _ANEW if given.get(name) is not None]
+    anew = SplitChoice(
         by=settings.by,
         val_share=settings.val,
         test_share=settings.test,
         train=settings.train_groups,
         val=settings.val_groups,
         test=settings.test_groups,
-        stored=settings.split,
         allow_single=settings.allow_single,
         seed=settings.seed,
     )
+
+    def unused(names: Iterable[str], why: str) -> list[str]:
+        fresh = TrainSettings()
+        found = [name for name in names if getattr(of_study, name) != getattr(fresh, name)]
+        return [f"Not used of the study's [train]: {', '.join(found)}, since {why}"] if found else []
+
+    if anew_by == "--folds":
+        wrong = [name for name in ("split", *here) if given.get(name) is not None and name != "val"]
+        if wrong:
+            raise UserError(
+                f"{_options(wrong)} and --folds were given, and --folds makes splits of its own: every subject, session or "
+                f"recording is in test once. Leave out {_options(wrong)}, or leave out --folds."
+            )
+        return anew, unused(("split", *_ANEW[:1], *_ANEW[2:]), "--folds makes splits of its own")
+    if anew_by is not None:
+        return anew, unused(("split", *_ANEW), f"{anew_by} names the stored splits")
+    asks_anew = any(name in here for name in ("train_groups", "val_groups", "test_groups")) or (
+        "by" in here and settings.by != "auto"
+    )
+    if given.get("split") is None and asks_anew:
+        return anew, unused(["split"], f"{_options(here)} split{'s' if len(here) == 1 else ''} anew")
+    name = stored_name(store, replace(anew, stored=settings.split))
+    if name is None:
+        return anew, []
+    if here:
+        options = _options(here)
+        if given.get("split") is not None:
+            found, do = f"--split {name} takes the stored split as it is", f"leave out {options}, or leave out --split"
+        elif of_study.split is not None:
+            found = f"The study takes the stored split '{name}' as it is (split under [train])"
+            do = f"leave out {options}, or say by what to split with --by subject, session or recording"
+        else:
+            found = f"The store has split/{name}, which is taken as it is where nothing else is named"
+            do = f"leave out {options}, or say by what to split with --by subject, session or recording"
+        raise UserError(f"{found}, and {options} would split anew: {do}.")
+    why = f"the split is the stored one, split/{name}"
+    return SplitChoice(stored=settings.split, allow_single=settings.allow_single, seed=settings.seed), unused(
+        _ANEW, why
+    )
+
+
+def _options(names: Iterable[str]) -> str:
+    """Settings as the options that they are, as "--by, --val and --test"."""
+    *others, last = [f"--{name.replace('_', '-')}" for name in names]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def labels_of(store: Store, snippets: str | None, begun: Path | None) -> tuple[str, ...]:

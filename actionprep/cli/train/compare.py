@@ -87,9 +87,14 @@ def sweep(
 
     _check_parts(folds=folds, split=split, splits=splits)
     where = Place.find(store, study)
-    settings = where.settings.with_changes({"device": device, "threads": threads, "split": split}, where=COMMAND_LINE)
+    given = {"device": device, "threads": threads, "split": split}
+    settings = where.settings.with_changes(given, where=COMMAND_LINE)
+    anew_by = "--folds" if folds is not None else "--splits" if splits else None
+    choice, not_used = split_of(where.store, where.settings, given, anew_by=anew_by)
     chosen = recipes or [choose_recipe(where.store).recipe.name if settings.recipe == "auto" else settings.recipe]
     tell = (lambda _: None) if json else output.note
+    for sentence in not_used:
+        tell(sentence)
     found = train_all(
         where.store,
         chosen,
@@ -102,7 +107,7 @@ def sweep(
         num_folds=num_folds,
         splits=splits or (),
         snippets=settings.snippets,
-        split=split_of(settings),
+        split=choice,
         views=settings.views or None,
         device=settings.device,
         jobs=jobs,

@@ -97,18 +97,16 @@ def fit(
     from actionprep.training.weights import starting_weights
 
     where = Place.find(store, study)
-    settings = where.settings.with_changes(
-        {
-            "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
-            "device": device, "threads": threads, "wandb": wandb, "allow_single": allow_single,
-            **{name: tuple(given) if given else None for name, given in
-               (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
-        },
-        where=COMMAND_LINE,
-    )  # fmt: skip
+    given = {
+        "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
+        "device": device, "threads": threads, "wandb": wandb, "allow_single": allow_single,
+        **{name: tuple(values) if values else None for name, values in
+           (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
+    }  # fmt: skip
+    settings = where.settings.with_changes(given, where=COMMAND_LINE)
     set_here = {**changes_of(changes), **given_of(epochs=epochs)}
     tell = (lambda _: None) if json else output.note
-    choice = split_of(settings)
+    choice, not_used = split_of(where.store, where.settings, given, anew_by="--folds" if folds is not None else None)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     begun: Path | None = None
     if not (find_lr or overfit):
@@ -126,7 +124,7 @@ def fit(
         model_name = Run.open(begun).recipe.model
     else:
         chosen, said = recipe_of(where.store, settings, set_here)
-        for sentence in said:
+        for sentence in [*said, *not_used]:
             tell(sentence)
         model_name = chosen.model
     asked["device"] = settings.device

@@ -155,8 +155,9 @@ class ClipReader(MirroringReader):
 
     def model_sizes(self) -> dict[str, Any]:
         settings = self.settings
-        sizes = {"num_frames": settings.frames, "image_size": settings.size}
-        return sizes if settings.channels == "rgb" else {**sizes, "in_channels": CHANNELS[settings.channels]}
+        return {
+            "num_frames": settings.frames, "image_size": settings.size, "in_channels": CHANNELS[settings.channels],
+        }  # fmt: skip
 
     @classmethod
     def instead(cls, store: Store) -> str | None:

@@ -21,7 +21,8 @@ class SkeletonFeatures(nn.Module):
     distances between all pairs of joints; or those of FEATURES that `features` names, in its order. Centre and spread are
     those of all persons together, so that their distance stays. Features that touch a missing joint are 0.
 
-    groups: how many features each name stands for, in the order in which they come.
+    groups:     how many features each name stands for, in the order in which they come.
+    min_frames: in clips of fewer all features are 0.
     """
 
     pairs: Tensor
@@ -43,14 +44,19 @@ class SkeletonFeatures(nn.Module):
             "bones": self.bones.shape[1] * dims,
             "distances": self.pairs.shape[1],
         }
-        wrong = [one for one in features if one not in sizes] if not isinstance(features, str) else [features]
-        if wrong or not features or len(set(features)) < len(features):
+        as_list = isinstance(features, (list, tuple))
+        wrong = [one for one in features if one not in FEATURES] if as_list else []
+        if not as_list or wrong or not features or len(set(features)) < len(features):
+            example = features if features in FEATURES else "velocities"
+            hint = nearest(str(wrong[0]), FEATURES) if wrong else f" Write --set 'sizes.features=[\"{example}\"]'."
             raise UserError(
                 f"Features of joints are some of {', '.join(FEATURES)}, each once, as a list, and came as {features!r}."
-                + (nearest(str(wrong[0]), FEATURES) if wrong else "")
+                + hint
             )
         self.groups = {name: sizes[name] for name in features}
         self.num_features = sum(self.groups.values())
+        needed = {"velocities": 2, "slow_velocities": 1 + stride}
+        self.min_frames = min(needed.get(name, 1) for name in features)
 
     def forward(self, keypoints: Tensor, score: Tensor) -> Tensor:
         """See the class."""

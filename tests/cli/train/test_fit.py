@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from training_fakes import make_store, tiny_recipe
+from training_fakes import make_store, tiny_recipe, write_split
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
@@ -192,3 +192,94 @@ def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_
     assert done.exit_code == 2
     assert "Unknown setting" not in done.stderr
     assert "actionprep build lowres" in done.stderr
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Writes a study whose store has split/default and split/first, both testing on subject 4; returns its `fit`."""
+
+    def make(train: str = "", splits: tuple[str, ...] = ("default", "first")):
+        (tmp_path / "actionprep.toml").write_text(f"[train]\n{train}\n", encoding="utf-8")
+        store = make_store(tmp_path / "store", subjects=4)
+        for name in splits:
+            write_split(store, name, tested="4")
+        (tmp_path / "tiny.toml").write_text(tiny_recipe(epochs=1).to_toml(), encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+        return lambda *words: runner.invoke(app, ["fit", "--recipe", "tiny.toml", "--threads", "1", *words])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--split", "first", "--train-groups", "1", "--test-groups", "2"],
+            "--split first takes the stored split as it is, and --train-groups and --test-groups would split anew: leave "
+            "out --train-groups and --test-groups, or leave out --split.",
+        ),
+        (["--split", "first", "--by", "subject", "--val", "0.4"], "and --by and --val would split anew"),
+        (
+            ["--val", "0", "--test", "0.5", "--seed", "7"],
+            "The store has split/default, which is taken as it is where nothing else is named, and --val and --test would "
+            "split anew: leave out --val and --test, or say by what to split with --by subject, session or recording.",
+        ),
+        (
+            ["--split", "first", "--folds", "recording"],
+            "--split and --folds were given, and --folds makes splits of its own: every subject, session or recording is in "
+            "test once. Leave out --split, or leave out --folds.",
+        ),
+        (["--folds", "subject", "--test-groups", "4"], "--test-groups and --folds were given"),
+        (["--by", "column", "--train-groups", "1"], "by = column takes the part that was given for each recording"),
+    ],
+)
+def test_options_beside_a_stored_split_or_folds_are_refused(study, words, said):
+    done = study()(*words)
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
+    assert not Path("runs").exists()
+
+
+def test_a_seed_beside_a_stored_split_seeds_the_training(study):
+    done = study()("--seed", "7", "--json")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert (facts["seed"], facts["split"]["stored"]) == (7, "default")
+
+
+def test_by_of_the_command_line_goes_before_split_default(study):
+    done = study()("--by", "recording", "--val", "0", "--test", "0.5", "--json")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)["split"]
+    assert (facts["by"], facts["stored"]) == ("recording", None)
+
+
+@pytest.mark.parametrize(
+    ("train", "words", "said", "stored"),
+    [
+        (
+            'by = "subject"\nval = 0.4',
+            ["--split", "first"],
+            "Not used of the study's [train]: by, val, since the split is the stored one, split/first",
+            "first",
+        ),
+        ("val = 0.4", [], "Not used of the study's [train]: val, since the split is the stored one", "default"),
+        (
+            'split = "first"',
+            ["--by", "subject", "--val", "0"],
+            "Not used of the study's [train]: split, since --by and --val split anew",
+            None,
+        ),
+    ],
+)
+def test_settings_of_the_study_that_the_split_does_not_use_are_told(study, train, words, said, stored):
+    done = study(train)(*words, "--run", "one")
+    assert done.exit_code == 0, done.output
+    assert said in " ".join(done.output.split())
+    assert json.loads(Path("runs/one/run.json").read_text())["split"]["stored"] == stored
+
+
+def test_a_share_beside_the_stored_split_of_the_study_is_refused(study):
+    done = study('split = "first"')("--val", "0.3")
+    assert done.exit_code == 2
+    assert "The study takes the stored split 'first' as it is (split under [train]), and --val" in done.stderr

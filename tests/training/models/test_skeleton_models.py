@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -127,11 +129,25 @@ def test_a_model_of_velocities_alone_does_not_see_the_pose(model):
     assert not torch.allclose(net(keypoints, score), still, atol=1e-3)
 
 
-@pytest.mark.parametrize("given", [[], ["velocity"], ["bones", "bones"], "bones"])
-def test_features_that_there_are_not_are_named(given):
-    with pytest.raises(
-        UserError, match="some of coordinates, velocities, slow_velocities, bones, distances, each once"
-    ):
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ([], """Write --set 'sizes.features=["velocities"]'."""),
+        (["velocity"], "Did you mean 'velocities'?"),
+        (["bones", "bones"], """Write --set 'sizes.features=["velocities"]'."""),
+        ("bones", """Write --set 'sizes.features=["bones"]'."""),
+        ({"bones": 1}, """Write --set 'sizes.features=["velocities"]'."""),
+        (5, """Write --set 'sizes.features=["velocities"]'."""),
+        (True, """Write --set 'sizes.features=["velocities"]'."""),
+        ([["bones"]], "Did you mean 'bones'?"),
+    ],
+)
+def test_features_that_there_are_not_are_named(given, hint):
+    said = (
+        "Features of joints are some of coordinates, velocities, slow_velocities, bones, distances, each once, as a list, "
+        f"and came as {given!r}. {hint}"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
         build_model("skeleton-tcn", num_classes=3, layout="jhmdb15", dims=2, features=given)
 
 
