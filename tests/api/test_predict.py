@@ -49,7 +49,7 @@ def filmed(path: Path, motion: str = "right") -> Path:
     return film(path, (motion, 0), (motion, 1))
 
 
-def test_fused_runs_answer_with_their_weighted_mean_from_one_store(runs, tmp_path, monkeypatch):
+def test_fused_runs_answer_with_their_weighted_pool_from_one_store(runs, tmp_path, monkeypatch):
     made = fuse(runs, tmp_path / "fused", weights=(1, 3))
     video = filmed(tmp_path / "new.avi")
     alone = [predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS).timeline for run in runs]
@@ -59,11 +59,11 @@ def test_fused_runs_answer_with_their_weighted_mean_from_one_store(runs, tmp_pat
         lambda *words, **named: built.append(words) or store_of_videos(*words, **named),
     )
     found = predict_videos(made.folder, [video], out=tmp_path / "out", **OPTIONS)
-    mean = 0.25 * alone[0].probabilities + 0.75 * alone[1].probabilities
-    np.testing.assert_allclose(found.timeline.probabilities, mean, rtol=1e-6)
+    product = alone[0].probabilities ** 0.25 * alone[1].probabilities ** 0.75
+    np.testing.assert_allclose(found.timeline.probabilities, product / product.sum(1, keepdims=True), rtol=1e-5)
     assert len(built) == 1
     with open(tmp_path / "out/windows.csv", newline="", encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == len(mean) > 1
+        assert len(list(csv.DictReader(file))) == len(product) > 1
 
 
 def test_a_recording_is_called_after_its_video_in_all_files(runs, tmp_path):
