@@ -65,6 +65,9 @@ def sweep(
     seeds: Annotated[
         Numbers, typer.Option("--seeds", help="Seeds of weights, order and augmentation: --seeds 0 1 2.")
     ] = None,
+    views: Annotated[
+        Texts, typer.Option("--views", help="Views to train on, by name or index: --views 0 1 3 6.")
+    ] = None,
     folds: FoldsOption = None,
     num_folds: NumFoldsOption = None,
     split: Annotated[Text, typer.Option("--split", help="Use this stored split: split/<name>.")] = None,
@@ -87,7 +90,7 @@ def sweep(
 
     _check_parts(folds=folds, split=split, splits=splits)
     where = Place.find(store, study)
-    given = {"device": device, "threads": threads, "split": split}
+    given = {"device": device, "threads": threads, "split": split, "views": tuple(views) if views else None}
     settings = where.settings.with_changes(given, where=COMMAND_LINE)
     anew_by = "--folds" if folds is not None else "--splits" if splits else None
     choice, not_used = split_of(where.store, where.settings, given, anew_by=anew_by)

@@ -42,6 +42,17 @@ def test_a_sweep_prints_its_table_and_goes_on(place, swept):
     assert "2 seeds" in again.output
 
 
+def test_a_sweep_trains_on_the_views_that_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "store", subjects=5, views=("left", "right"))
+    (tmp_path / "tiny.toml").write_text(tiny_recipe(epochs=1).to_toml(), encoding="utf-8")
+    words = ["sweep", "store", "--recipes", "tiny.toml", "--views", "right", "--threads", "1", "--no-measure", "--json"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    [facts] = Path("runs/sweep").glob("*/seed-0/run.json")
+    assert json.loads(facts.read_text())["views"] == ["right"]
+
+
 def test_runs_are_compared_by_folder_by_name_and_all_of_them(swept, tmp_path):
     words = ["--no-measure", "--out", str(tmp_path / "out"), "--json"]
     for named in (["runs/sweep"], ["sweep"], []):
