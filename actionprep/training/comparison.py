@@ -158,7 +158,7 @@ class Comparison:
 
 
 def _flat(row: Compared) -> Mapping[str, Any]:
-    """Plain cells for csv."""
+    """Plain cells for csv; what is not known is empty."""
     found: dict[str, Any] = {"name": row.name, "recipe": row.recipe}
     for name in ("accuracy", "macro_f1", "map"):
         one: Interval = getattr(row, name)
@@ -168,7 +168,8 @@ def _flat(row: Compared) -> Mapping[str, Any]:
     }
     found |= {"train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
     found["splits"] = " ".join(row.splits)
-    return found | {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
+    found |= {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
+    return {name: None if value != value else value for name, value in found.items()}
 
 
 def _with_bounds(one: Interval) -> str:

@@ -135,7 +135,9 @@ def first_task(
     store = store if isinstance(store, Store) else Store(store)
     chosen = in_precision(resolve_recipe(store, recipe, silent), device)
     plan = Plan.make(store, chosen, snippets=snippets, split=split, views=views)
-    task = make_task(plan, plan.make_reader(), plan.phases[0])
+    reader = plan.make_reader()
+    check_model(plan, reader)
+    task = make_task(plan, reader, plan.phases[0])
     if weights is not None:
         weights(task.model)
     return task

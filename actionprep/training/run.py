@@ -36,6 +36,10 @@ REPORT, TESTED = "report.html", "test.json"
 FUSION = "fusion.json"
 """In a folder that 'actiontrain fuse' wrote, instead of run.json: the runs and their weights."""
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
+_FACT_KINDS = {
+    "state": dict, "labels": list, "views": list, "versions": dict,
+    "split": dict, "split.rows": dict, "split.rows.train": list, "split.rows.val": list, "split.rows.test": list,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json holds."""
-        return _read_table(self.folder / FACTS, "Train again into another folder.")
+        return _read_table(self.folder / FACTS, "Train again into another folder.", _FACT_KINDS)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -132,10 +136,7 @@ class Run:
         path = self.folder / TESTED
         if not path.exists():
             return None
-        found = _read_table(path, self.how_to_test)
-        if not isinstance(found["figures"], dict):
-            raise UserError(f"{path} is damaged: its figures are no table. {self.how_to_test}")
-        return found
+        return _read_table(path, self.how_to_test, {"figures": dict})
 
     @property
     def how_to_test(self) -> str:
@@ -362,14 +363,25 @@ class _Table(dict[str, Any]):
         raise UserError(f"{self.path} is damaged: it has no '{key}' where one should be. {self.advice}")
 
 
-def _read_table(path: Path, advice: str) -> dict[str, Any]:
-    """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for."""
+def _read_table(path: Path, advice: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for.
+
+    kinds: what values there must be, by dotted names; tables come before what is in them.
+    """
     try:
         found = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: {error}. {advice}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged: it holds no table. {advice}")
+    for name, kind in kinds.items():
+        *tables, key = name.split(".")
+        holder: Any = found
+        for table in tables:
+            holder = holder[table]
+        if not isinstance(holder[key], kind):
+            wanted = "list" if kind is list else "table"
+            raise UserError(f"{path} is damaged: its '{name}' is no {wanted}. {advice}")
     return found
 
 

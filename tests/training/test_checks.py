@@ -57,6 +57,14 @@ def test_a_rate_that_is_found_is_between_those_tried_and_trains(store, tmp_path)
     assert paths[1].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("check", [find_learning_rate, overfit_one_batch])
+def test_a_check_refuses_what_a_fit_refuses(check, tmp_path):
+    store = make_pose_store(tmp_path / "store")
+    recipe = find_recipe("skeleton-tcn").changed({"sizes.dims": 3})
+    with pytest.raises(UserError, match=r"Leave sizes\.dims out"):
+        check(store, recipe, split=SplitChoice(train=("1", "2"), test=("3",)))
+
+
 def test_a_search_gives_the_same_curve_again(store):
     curves = [find_learning_rate(store, tiny_recipe(), split=SPLIT, steps=20, lowest=1e-3).losses for _ in range(2)]
     assert np.array_equal(*curves)

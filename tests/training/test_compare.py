@@ -106,12 +106,14 @@ def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     assert paths[3].read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_figure_that_is_none_is_a_dash_for_a_reader(found):
+def test_a_figure_that_is_none_is_a_dash_for_a_reader_and_an_empty_cell_in_csv(found):
     row = replace(found.rows[0], map=Interval(float("nan"), float("nan"), float("nan")))
     without = Comparison((row,), ())
     columns, [cells] = without.cells()
     assert cells[columns.index("mAP %")] == "–"
     assert "nan" not in without.to_markdown()
+    [row] = csv.DictReader(io.StringIO(without.to_csv()))
+    assert (row["map"], row["map_low"]) == ("", "")
 
 
 def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
@@ -316,6 +318,16 @@ DAMAGES = {
     "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
     "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
     "run.json is []": ("run.json", lambda path: path.write_text("[]"), r"run\.json is damaged: it holds no table"),
+    "run.json has no state": (
+        "run.json",
+        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"state": None})),
+        r"run\.json is damaged: its 'state' is no table\. Train again into another folder",
+    ),
+    "run.json has rows that are no list": (
+        "run.json",
+        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"split": {"rows": {"train": 3}}})),
+        r"run\.json is damaged: its 'split\.rows\.train' is no list",
+    ),
     "recipe.toml is empty": ("recipe.toml", lambda path: path.write_text(""), r"recipe\.toml"),
     "samples.csv is gone": (
         "samples.csv",
