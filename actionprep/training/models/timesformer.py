@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from actionprep.training.models.attention import Attention, Block, DropPath, Mlp
 from actionprep.training.models.tokens import Tubelets, pair, resize_space, resize_time
 
 SpaceTime = Literal["divided", "joint", "space"]
+Pool = Literal["class", "mean-max"]
+Start = Literal["image", "scratch"]
 
 
 class TimeSformer(nn.Module):
@@ -25,6 +27,10 @@ class TimeSformer(nn.Module):
     attention: "divided" (time, then space), "joint" (all tokens at once), "space" (each frame alone, frames averaged
     at the end). num_frames and image_size are what the position tables are made for; a clip of another length or size
     gets them interpolated.
+    pool: the head sees the class token, as published, or the mean and the maximum of all others.
+    start: "image", as published, is where image weights go in: small weights, and a branch over time that says nothing
+    yet. "scratch" is for narrow models without such weights: Glorot's start, which fits the width, positions that differ,
+    and time from the first step on.
 
     Changed: the class head belongs to the number of classes alone, and the frame count is an ordinary argument (the
     published builder ignores it, so that 16- and 96-frame weights do not load); positions are interpolated in 2D
@@ -52,10 +58,16 @@ class TimeSformer(nn.Module):
         attention_dropout: float = 0.0,
         drop_path: float = 0.1,
         layer_norm_eps: float = 1e-6,
+        pool: Pool = "class",
+        start: Start = "image",
     ) -> None:
         super().__init__()
-        if attention not in ("divided", "joint", "space"):
+        if attention not in get_args(SpaceTime):
             raise UserError(f"TimeSformer attends 'divided', 'joint' or over 'space', not {attention!r}.")
+        if pool not in get_args(Pool):
+            raise UserError(f"TimeSformer pools by one of {', '.join(get_args(Pool))}, and pool is {pool!r}.")
+        if start not in get_args(Start):
+            raise UserError(f"TimeSformer starts from one of {', '.join(get_args(Start))}, and start is {start!r}.")
         height, frame_width = pair(image_size)
         if height % patch_size or frame_width % patch_size:
             raise UserError(
@@ -64,6 +76,8 @@ class TimeSformer(nn.Module):
                 "of that. Choose another image size or patch size."
             )
         self.attention: SpaceTime = attention
+        self.pool: Pool = pool
+        self.start: Start = start
         self.patch_size = patch_size
         self.grid = (height // patch_size, frame_width // patch_size)
         self.patch_embed = Tubelets(in_channels, width, (1, patch_size, patch_size), flat=True)
@@ -86,14 +100,19 @@ class TimeSformer(nn.Module):
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.head = nn.Linear(width, num_classes)
+        self.head = nn.Linear(2 * width if pool == "mean-max" else width, num_classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start values; divided attention starts without its time branch, so that image weights keep their meaning."""
-        init_transformer(self)
+        """Start values; "image" leaves out the time branch at first, so that image weights keep their meaning."""
+        scratch = self.start == "scratch"
+        init_transformer(self, start="xavier" if scratch else "normal")
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.3 if scratch else 0.02)
+        if scratch:
+            if self.time_embed is not None:
+                nn.init.trunc_normal_(self.time_embed, std=0.3)
+            return
         for block in self.blocks:
             if isinstance(block, _DividedBlock):
                 nn.init.zeros_(block.temporal_fc.weight)
@@ -104,7 +123,7 @@ class TimeSformer(nn.Module):
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the normalised class token, (B, width)."""
+        """What the head sees, normalised: the class token (B, width), or mean and maximum of all others (B, 2 · width)."""
         tokens = self.patch_embed(clip)
         batch, frames, rows, columns, _ = tokens.shape
         places = resize_space(self.pos_embed[0, 1:].unflatten(0, self.grid), (rows, columns)).flatten(0, 1)
@@ -115,18 +134,24 @@ class TimeSformer(nn.Module):
         if self.attention == "divided":
             for block in self.blocks[:-1]:
                 cls, x = block(cls, x)
-            cls, _ = self.blocks[-1](cls, x, last=True)
+            cls, x = self.blocks[-1](cls, x, last=self.pool == "class")
         elif self.attention == "joint":
-            cls = self._class_token(torch.cat([cls, x.flatten(1, 2)], 1))
+            cls, x = self._attended(torch.cat([cls, x.flatten(1, 2)], 1))
         else:
-            x = torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x], 2).flatten(0, 1)
-            cls = self._class_token(x).unflatten(0, (batch, frames)).mean(1)
-        return self.norm(cls[:, 0])
+            cls, x = self._attended(torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x], 2).flatten(0, 1))
+            cls, x = cls.unflatten(0, (batch, frames)).mean(1), x.unflatten(0, (batch, frames))
+        if self.pool == "class":
+            return self.norm(cls[:, 0])
+        # Only divided attention and attention over space keep frames apart until here.
+        x = self.norm(x.flatten(1, -2))
+        return torch.cat([x.mean(1), x.amax(1)], 1)
 
-    def _class_token(self, x: Tensor) -> Tensor:
+    def _attended(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token and the others behind all blocks; the last block leaves these out where they are not read."""
         for block in self.blocks[:-1]:
             x = block(x)
-        return self.blocks[-1](x, keep=1)
+        x = self.blocks[-1](x, keep=1 if self.pool == "class" else None)
+        return x[:, :1], x[:, 1:]
 
 
 class _DividedBlock(nn.Module):

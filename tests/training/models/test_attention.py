@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actionprep.errors import UserError
-from actionprep.training.models.attention import Attention, Block, DropPath, drop_path_rates
+from actionprep.training.models.attention import Attention, Block, DropPath, drop_path_rates, init_transformer
 
 
 def by_formula(attention: Attention, x: torch.Tensor) -> torch.Tensor:
@@ -83,3 +83,8 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 def test_drop_path_grows_linearly():
     assert drop_path_rates(0.2, 3) == [0.0, 0.1, 0.2]
     assert drop_path_rates(0.2, 1) == [0.0]
+
+
+def test_an_unknown_start_of_weights_is_refused():
+    with pytest.raises(UserError, match="one of normal, xavier, and start is 'zero'"):
+        init_transformer(Block(8, 2, 16), start="zero")

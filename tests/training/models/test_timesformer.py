@@ -89,6 +89,43 @@ def test_space_only_cannot_see_the_order_of_frames_and_divided_can():
 
 
 @pytest.mark.parametrize("attention", ["divided", "joint", "space"])
+def test_the_head_may_see_mean_and_maximum_of_all_tokens(attention: str):
+    model, clip = tiny("timesformer", attention=attention, pool="mean-max", drop_path=0.0)
+    seen = []
+    model.norm.register_forward_hook(lambda _, __, tokens: seen.append(tokens))
+    features = model.eval().features(clip)
+    [tokens] = seen
+    batch, _, frames, height, width = clip.shape
+    side = model.patch_size
+    assert tokens.shape[:2] == (batch, frames * (height // side) * (width // side))
+    torch.testing.assert_close(features, torch.cat([tokens.mean(1), tokens.amax(1)], 1))
+    assert model(clip).shape == (batch, 3)
+
+
+def test_every_token_reaches_a_head_that_pools_them():
+    model, clip = tiny("timesformer", pool="mean-max", start="scratch", depth=1)
+    clip.requires_grad_()
+    model.eval()(clip).sum().backward()
+    side = model.patch_size
+    reached = clip.grad.abs().sum(1).unfold(-2, side, side).unfold(-2, side, side).sum((-1, -2)) > 0
+    assert reached.all()
+
+
+def test_a_start_from_scratch_fits_the_width_and_sees_time_at_once():
+    torch.manual_seed(0)
+    wide, narrow = (TimeSformer(num_classes=3, start="scratch", **{**SIZES, "width": width}) for width in (96, 24))
+    for name, deviation in (("attn.qkv", 1 / 2), ("mlp.fc1", 2 / 5)):
+        for model, width in ((wide, 96), (narrow, 24)):
+            weight = model.blocks[0].get_submodule(name).weight.detach()
+            assert float(weight.std()) == pytest.approx((deviation / width) ** 0.5, rel=0.06)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    published = TimeSformer(num_classes=3, **SIZES)
+    for model, sees in ((narrow, True), (published, False)):
+        same = torch.allclose(model.eval()(clip), model(clip.flip(2)), rtol=1e-3, atol=1e-4)
+        assert same is not sees
+
+
+@pytest.mark.parametrize("attention", ["divided", "joint", "space"])
 def test_clips_of_another_length_and_size_run(attention: str):
     model, _ = tiny("timesformer", attention=attention)
     assert model(torch.randn(1, 3, 7, 48, 64)).shape == (1, 3)
@@ -105,3 +142,15 @@ def test_a_crop_that_is_no_whole_patches_is_refused():
 def test_an_unknown_attention_is_refused():
     with pytest.raises(UserError, match="'divided', 'joint' or over 'space', not 'axial'"):
         TimeSformer(num_classes=2, attention="axial")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pool": "mean"}, "pools by one of class, mean-max, and pool is 'mean'"),
+        ({"start": "xavier"}, "starts from one of image, scratch, and start is 'xavier'"),
+    ],
+)
+def test_an_unknown_pool_or_start_is_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        TimeSformer(num_classes=2, **wrong)
