@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprep.api.video_groups import named_videos, recording_name
+from actionprep.api.video_groups import recording_name
 from actionprep.api.video_store import clocks_of, store_of_videos
+from actionprep.api.view_names import NamedVideos, name_videos, names_of_study
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 class Prediction:
     """What a model said of one recording, and the files that tell it.
 
+    videos:   by the views that they were taken for, and how that was found.
     segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
     unseen:   views without foreground, which took no part, as they take none in training.
     said_from: with several labels, the least probability at which each is said; empty where a window has one label.
     """
 
     timeline: Timeline
+    videos: NamedVideos
     segments: tuple[tuple[Segment, float], ...]
     files: tuple[Path, ...]
     unseen: tuple[str, ...] = ()
@@ -43,6 +46,10 @@ class Prediction:
                 for one, probability in self.segments
             ],
             "files": [str(path) for path in self.files],
+            "views": {view: str(path) for view, path in self.videos.videos.items()},
+            "views_by": self.videos.by,
+            "left_out": [str(path) for path in self.videos.left_out],
+            "missing_views": list(self.videos.missing),
             "unseen_views": list(self.unseen),
             "said_from": dict(self.said_from),
             "thresholds_of_val": self.timeline.thresholds is not None,
@@ -68,7 +75,8 @@ def predict_videos(
 ) -> Prediction:
     """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
 
-    run:     folder of a run or of fused runs, or a checkpoint. videos: in the order of the run's views, or "view=path".
+    run:     folder of a run or of fused runs, or a checkpoint. videos: "view=path", or paths whose names tell the view (see
+        `actionprep.api.view_names.name_videos`), or paths in the order of the run's views.
     recording: its name in what is written; None: from the names of the videos or of their folder.
     threshold: least probability of a label to be said; with several labels at least that which val gave it in the run's
         test, or 0.5 where none is known.
@@ -84,9 +92,9 @@ def predict_videos(
     from actionprep.training.predict import predict_videos as predict
 
     models = open_models(run, device=device)
-    named = named_videos(videos, views_of(models))
-    recording = recording or recording_name([path for _, path in named])
-    clocks_of({}, dict(named), offsets or {}, tolerance)  # refuses offsets of views that have no video
+    named = name_videos(videos, views_of(models), names_of_study(models[0].checkpoint))
+    recording = recording or recording_name(list(named.videos.values()))
+    clocks_of({}, named.videos, offsets or {}, tolerance)  # refuses offsets of views that have no video
     unseen: list[str] = []
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
         made: dict[str, Store] = {}
@@ -110,7 +118,7 @@ def predict_videos(
 
         timeline = predict(
             models,
-            dict(named),
+            named.videos,
             build,
             window_s=None if length_ms is None else length_ms / 1000,
             stride_s=None if stride_ms is None else stride_ms / 1000,
@@ -123,11 +131,11 @@ def predict_videos(
         from actionprep.show.prediction import draw_prediction, predicted_row
 
         film = Path(out) / "prediction.mp4"
-        files.append(draw_prediction(dict(named), [predicted_row(segments)], film))
+        files.append(draw_prediction(named.videos, [predicted_row(segments)], film))
     said_from = (
         dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
     )
-    return Prediction(timeline, segments, tuple(files), tuple(unseen), said_from)
+    return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from)
 
 
 def _study_of(run: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Which videos are one recording, what it is called, and which of its views each is."""
+"""Which videos are one recording, and what it is called."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from actionprep.api.view_names import StudyNames, name_videos, names_of_study
 from actionprep.errors import UserError
 
 
@@ -28,7 +29,9 @@ def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list
     from actionprep.datasets.natural_order import natural_key
     from actionprep.training.predict import open_models, views_of
 
-    views = views_of(open_models(run, device="cpu"))
+    models = open_models(run, device="cpu")
+    views = views_of(models)
+    names = names_of_study(models[0].checkpoint) if len(views) > 1 else StudyNames()
     groups: list[list[str]] = []
     files = [str(one) for one in given if not Path(one).is_dir()]
     folders = [Path(one) for one in given if Path(one).is_dir()]
@@ -47,7 +50,7 @@ def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list
         groups += [[one] for one in inside] if len(views) < 2 else [inside]
     found: dict[str, list[str]] = {}
     for group in groups:
-        paths = [path for _, path in named_videos(group, views)]
+        paths = list(name_videos(group, views, names).videos.values())
         name = recording_name(paths)
         if name in found:
             name = f"{paths[0].resolve().parent.name}_{name}"
@@ -72,17 +75,3 @@ def recording_name(videos: Sequence[Path]) -> str:
         name = folders.pop().name if len(folders) == 1 else stems[0]
     # As the store can name it.
     return name.replace("\\", "_").lstrip("._") or "recording"
-
-
-def named_videos(videos: Sequence[str | Path], views: Sequence[str]) -> list[tuple[str, Path]]:
-    """(view, path) in the order of the training's views."""
-    named: dict[str, Path] = {}
-    for at, video in enumerate(videos):
-        view, equals, path = str(video).partition("=")
-        if not equals or view not in views:
-            view, path = (views[at] if at < len(views) else str(at)), str(video)
-        if view in named:
-            raise UserError(f"Two videos for view '{view}': {named[view]} and {path}.")
-        named[view] = Path(path)
-    order = {view: at for at, view in enumerate(views)}
-    return sorted(named.items(), key=lambda pair: order.get(pair[0], len(order)))

@@ -146,6 +146,30 @@ def annotation_files(folder: StudyFolder, wanted: Sequence[str]) -> list[Path]:
     return files
 
 
+def pattern_of_paths(pattern: str) -> re.Pattern[str]:
+    """A pattern of the layout "views" as a regular expression with its fields as groups.
+
+    Raises UserError for a field that does not exist.
+    """
+    known = ("recording", "view", *_FIELDS)
+    parts = []
+    used: set[str] = set()
+    for part in re.split(r"(\{[^{}]*\}|\*\*|\*)", pattern.strip("/")):
+        if part.startswith("{"):
+            name = part[1:-1]
+            if name not in known:
+                raise UserError(
+                    f"Unknown field '{part}' in the pattern '{pattern}'.{nearest(name, known)} "
+                    f"Fields: {', '.join(f'{{{one}}}' for one in known)}."
+                )
+            text = ".+" if name == "recording" else "[^/]+?"
+            parts.append(f"(?P={name})" if name in used else f"(?P<{name}>{text})")
+            used.add(name)
+        else:
+            parts.append({"*": "[^/]*", "**": ".*"}.get(part) or re.escape(part))
+    return re.compile("".join(parts))
+
+
 def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
     files, others = _list_videos(folder, settings, base)
@@ -170,7 +194,7 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
-    match = _compile_pattern(settings.pattern)
+    match = pattern_of_paths(settings.pattern)
     videos, others = _list_videos(folder, settings, base)
     found = Discovery([], [])
     known: dict[str, dict[str, Any]] = {}
@@ -409,27 +433,6 @@ def _walk(base: Path, leave_out: set[str]) -> Iterator[Path]:
             name for name in below if name[0] != "." and os.path.realpath(os.path.join(here, name)) not in leave_out
         )
         yield from (Path(here, name) for name in sorted(files) if name[0] != ".")
-
-
-def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern as a regular expression; raises UserError for a field that does not exist."""
-    known = ("recording", "view", *_FIELDS)
-    parts = []
-    used: set[str] = set()
-    for part in re.split(r"(\{[^{}]*\}|\*\*|\*)", pattern.strip("/")):
-        if part.startswith("{"):
-            name = part[1:-1]
-            if name not in known:
-                raise UserError(
-                    f"Unknown field '{part}' in the pattern '{pattern}'.{nearest(name, known)} "
-                    f"Fields: {', '.join(f'{{{one}}}' for one in known)}."
-                )
-            text = ".+" if name == "recording" else "[^/]+?"
-            parts.append(f"(?P={name})" if name in used else f"(?P<{name}>{text})")
-            used.add(name)
-        else:
-            parts.append({"*": "[^/]*", "**": ".*"}.get(part) or re.escape(part))
-    return re.compile("".join(parts))
 
 
 def _split_name(given: str, place: str) -> str:

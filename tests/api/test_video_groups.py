@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from actionprep.api import group_videos, recording_name
+from actionprep.api.view_names import StudyNames, name_videos, names_of_study
+from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.recordings import Recording, View
 from actionprep.errors import UserError
+from actionprep.training.checkpoints import Checkpoint
+from actionprep.training.predict import Asked
 
 
 def video(path: Path) -> Path:
@@ -34,8 +40,8 @@ def test_videos_of_one_recording_are_called_by_what_they_share(paths, name):
 
 
 def test_folders_are_recordings_of_a_run_of_several_views(tmp_path, monkeypatch):
-    monkeypatch.setattr("actionprep.training.predict.open_models", lambda run, device: ())
-    monkeypatch.setattr("actionprep.training.predict.views_of", lambda models: ("0", "1"))
+    asked = Asked(Checkpoint(tmp_path / "best.ckpt", {"views": ["0", "1"]}, torch.nn.Identity()), 1.0)
+    monkeypatch.setattr("actionprep.training.predict.open_models", lambda run, device: [asked])
     given = [[video(tmp_path / f"{take}/cam{view}.avi") for view in (1, 0)] for take in ("one", "two")]
     found = group_videos("run", [tmp_path / "one", tmp_path / "two"])
     assert found == {take: [str(tmp_path / take / f"cam{view}.avi") for view in (0, 1)] for take in ("one", "two")}
@@ -45,3 +51,92 @@ def test_folders_are_recordings_of_a_run_of_several_views(tmp_path, monkeypatch)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"No videos in .*empty: looked there for \.3gp"):
         group_videos("run", [tmp_path / "empty"])
+
+
+def named(
+    *videos: str, views: tuple[str, ...] = ("0", "1", "3", "6"), names: StudyNames | None = None
+) -> dict[str, str]:
+    return {view: str(path) for view, path in name_videos(videos, views, names).videos.items()}
+
+
+@pytest.mark.parametrize(
+    ("files", "views"),
+    [
+        (["cam0.mp4", "cam3.mp4", "cam6.mp4"], "0 3 6"),
+        (["cam1.mp4", "cam0.mp4"], "1 0"),
+        (["cam6.mp4"], "6"),
+        (["take_0_camera_03.mp4", "take_0_camera_06.mp4"], "3 6"),
+        (["take_3.mp4"], "0"),
+        (["gopro6.mp4", "gopro3.mp4"], "6 3"),
+        (["cam6/take 3.mp4", "cam1/take 3.mp4"], "6 1"),
+        (["front.mp4", "back.mp4"], "0 1"),
+        (["1.mp4", "2.mp4", "3.mp4", "4.mp4"], "0 1 3 6"),
+        (["6=cam0.mp4", "cam1.mp4"], "6 1"),
+    ],
+)
+def test_names_of_files_tell_their_views_and_names_that_tell_nothing_leave_the_order(files, views):
+    paths = [file.partition("=")[2] or file for file in files]
+    assert named(*files) == dict(sorted(zip(views.split(), paths, strict=True)))
+
+
+def test_views_with_names_are_found_as_words_of_the_files_names():
+    assert named("take_Right.mp4", "take_left.mp4", views=("left", "right")) == {
+        "left": "take_left.mp4",
+        "right": "take_Right.mp4",
+    }
+    assert named("new_right.mp4", views=("left", "right")) == {"right": "new_right.mp4"}
+    assert named("upright.mp4", views=("left", "right")) == {"left": "upright.mp4"}
+
+
+def test_cameras_that_the_run_never_saw_are_left_out_and_missing_views_are_named():
+    found = name_videos([f"take/cam{view}.mp4" for view in (0, 2, 3, 4)], ("0", "1", "3", "6"))
+    assert found.sentences == [
+        "view 0 ← cam0.mp4, view 3 ← cam3.mp4 (by the files' names)",
+        "Left out: cam2.mp4, cam4.mp4, of cameras that the run never saw.",
+        "No video of view 1, 6: the answer is from 2 of the run's 4 views.",
+    ]
+    with pytest.raises(
+        UserError, match=r"cam7.mp4 is of camera 7, and this run saw view 0, 1. .*taken for: 0=cam7.mp4"
+    ):
+        named("cam7.mp4", views=("0", "1"))
+
+
+def test_a_run_of_one_view_takes_a_video_whatever_its_name():
+    found = name_videos(["cam7.mp4"], ("0",))
+    assert found.videos == {"0": Path("cam7.mp4")}
+    assert found.sentences == []
+
+
+def test_two_videos_of_one_view_and_more_videos_than_views_are_refused():
+    with pytest.raises(UserError, match=r"Two videos for view '3': a/cam3.mp4 and b/cam3.mp4. Give one for each"):
+        named("a/cam3.mp4", "b/cam3.mp4")
+    with pytest.raises(
+        UserError, match="looks at 2 views, 0, 1, and got 3 videos whose names do not tell which is which"
+    ):
+        named("a.mp4", "b.mp4", "c.mp4", views=("0", "1"))
+
+
+def trained_in(study: Path, views: tuple[str, ...], settings: str) -> Checkpoint:
+    """A checkpoint of a run in a study with these settings."""
+    study.mkdir()
+    (study / "actionprep.toml").write_text(f"[study]\n{settings}\n", encoding="utf-8")
+    return Checkpoint(study / "runs/one/best.ckpt", {"views": list(views)}, torch.nn.Identity())
+
+
+def test_the_pattern_of_the_runs_study_tells_the_views(tmp_path):
+    checkpoint = trained_in(tmp_path / "study", ("1", "2"), 'layout = "views"\npattern = "{recording}/a{view}_b3.mp4"')
+    names = names_of_study(checkpoint)
+    assert named("new/a2_b3.mp4", "new/a1_b3.mp4", views=("1", "2"), names=names) == {
+        "1": "new/a1_b3.mp4",
+        "2": "new/a2_b3.mp4",
+    }
+    assert named("new/a2_b3.mp4", views=("1", "2"), names=names) == {"2": "new/a2_b3.mp4"}
+
+
+def test_names_that_the_runs_own_study_numbers_otherwise_leave_the_order(tmp_path):
+    checkpoint = trained_in(tmp_path / "study", ("0", "1"), 'layout = "csv"\ncsv = "table.csv"')
+    views = [View("take", "0", "cam1.mp4"), View("take", "1", "cam2.mp4")]
+    Catalogue((Recording("take"),), tuple(views)).write(tmp_path / "study/catalogue")
+    names = names_of_study(checkpoint)
+    assert named("cam1.mp4", "cam2.mp4", views=("0", "1"), names=names) == {"0": "cam1.mp4", "1": "cam2.mp4"}
+    assert named("cam1.mp4", views=("0", "1")) == {"1": "cam1.mp4"}

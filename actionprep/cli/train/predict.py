@@ -20,8 +20,8 @@ def predict(
     videos: Annotated[
         Texts,
         typer.Argument(
-            help="Videos of one recording, in the order of the run's views, or view=path; or folders of such. For a run of "
-            "one view each video is a recording."
+            help="Videos of one recording, as view=path, with names that tell the view (cam3.mp4), or in the order of the "
+            "run's views; or folders of such. For a run of one view each video is a recording."
         ),
     ] = None,
     live: Annotated[
@@ -91,6 +91,10 @@ def predict(
         documents.append(found.document())
         if json:
             continue
+        for sentence in found.videos.sentences[:1]:
+            output.note(sentence)
+        for sentence in found.videos.sentences[1:]:
+            output.warn(sentence)
         rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
         output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
         if found.said_from:
