@@ -301,10 +301,14 @@ def _calibration(found: Mapping[str, Any] | None) -> str:
     )
     charts = [_reliability("As trained", found["bins"], _COLORS[0])]
     if "scaled_error" in found:
-        sentence += (
-            f"; with the temperature {found['temperature']:.2f}, found by {found['from']}, it is "
-            f"{_points(found['scaled_error'])}"
-        )
+        after = _points(found["scaled_error"])
+        if after == _points(found["error"]):
+            after = f"stays {after}"
+        elif found["scaled_error"] > found["error"]:
+            after = f"is worse here, {after}"
+        else:
+            after = f"is {after}"
+        sentence += f"; with the temperature {found['temperature']:.2f}, found by {found['from']}, it {after}"
         charts.append(_reliability("With that temperature", found["scaled_bins"], _COLORS[2]))
     return (
         f"<section><h2>Calibration</h2><p>{html.escape(sentence)}.</p>"

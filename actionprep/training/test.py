@@ -44,7 +44,8 @@ def run_test(
 ) -> dict[str, Any]:
     """Score the best checkpoint of a run on a part of its split, and keep everything in the run's folder.
 
-    part:         what is scored; of another part than test the files lie in a folder of its name inside the run's.
+    part:         what is scored; of another part than test the files lie in a folder of its name inside the run's. Val is
+                  scored with the weights before a refit, which was on val too; on train every model was trained.
     store:        where the snippets are; None: where the training found them.
     view_subsets: also score every subset of the views, where there are several.
     carry:        let a window go on from the state in which the model left the window before; None: as the recipe says.
@@ -68,7 +69,7 @@ def run_test(
     where = run.store if store is None else store
     store = where if isinstance(where, Store) else Store(where)
     table = read_table(store, facts["snippets"])
-    checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
+    checkpoint = load_checkpoint(_not_refit(run) if part == "val" else run.best, device=str(torch_device(device)))
     checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
     rows = np.array(facts["split"]["rows"][part], np.int64)
     if not len(rows):
@@ -87,12 +88,22 @@ def run_test(
     carry = checkpoint.recipe.carry if carry is None else carry
     scores = score(checkpoint, dataset, variants=variants, carry=carry)
     found = figures_of(scores, table, repeats=repeats)
-    found |= {"part": part, "variants": variants, "checkpoint": checkpoint.path.name, "when": now()}
+    trained_on = part == "train" or (part == "val" and checkpoint.card.get("phase") == "refit")
+    found |= {
+        "part": part,
+        "trained_on": trained_on,
+        "variants": variants,
+        "checkpoint": checkpoint.path.name,
+        "when": now(),
+    }
     frames = _frames(scores, dataset, checkpoint.recipe.reads)
     if frames is not None:
         several = is_multi_label(table)
         found["frames"] = {"carry": carry, **frame_figures(frames, table, several=several, repeats=repeats)}
-    held_out = _held_out(run, dataset, np.array(facts["split"]["rows"]["val"], np.int64), device=device, carry=carry)
+    val = np.array(facts["split"]["rows"]["val"], np.int64)
+    held_out = (
+        (checkpoint.path.name, scores) if part == "val" else _held_out(run, dataset, val, device=device, carry=carry)
+    )
     calibrated = add_calibration(found, scores, table, held_out)
     if view_subsets and len(dataset.views) > 1 and _leaves_out_views(dataset.reader):
         found["views"] = _by_views(checkpoint, dataset, variants=variants, carry=carry)
@@ -155,10 +166,15 @@ def _held_out(
 
     if not len(rows):
         return None
-    path = run.folder / VALIDATED
-    checkpoint = load_checkpoint(path if path.exists() else run.best, device=str(torch_device(device)))
+    checkpoint = load_checkpoint(_not_refit(run), device=str(torch_device(device)))
     val = SnippetDataset(dataset.store, dataset.table, rows=rows, reader=dataset.reader)
     return checkpoint.path.name, score(checkpoint, val, variants=checkpoint.recipe.test_variants, carry=carry)
+
+
+def _not_refit(run: Run) -> Path:
+    """The checkpoint of validation: before a refit, or the best one."""
+    path = run.folder / VALIDATED
+    return path if path.exists() else run.best
 
 
 def _leaves_out_views(reader: ProductReader) -> bool:

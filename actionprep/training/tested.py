@@ -11,7 +11,7 @@ import numpy as np
 from actionprep.errors import UserError
 from actionprep.training import metrics
 from actionprep.training.parts import is_multi_label
-from actionprep.training.run import TESTED, Run
+from actionprep.training.run import BEST, TESTED, VALIDATED, Run
 from actionprep.training.scoring import Scores, actual_of, predicted_of
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ def label_thresholds(checkpoint: Checkpoint) -> np.ndarray | None:
     """
     if not checkpoint.card["several_labels"] or checkpoint.recipe.targets == "frame":
         return None
-    # All tests of a run choose them from the same val snippets, whichever part they score.
+    # All tests of a run choose them from the same val snippets, whichever part they score; of val itself they score the
+    # weights before a refit.
+    tests = {checkpoint.path.name, *((VALIDATED,) if checkpoint.path.name == BEST else ())}
     for folder in (checkpoint.path.parent, *(checkpoint.path.parent / part for part in ("val", "train"))):
         tested = Run(folder).tested or {}
         found = tested.get("thresholds")
-        if found and tested.get("checkpoint") == checkpoint.path.name and set(found) == set(checkpoint.labels):
+        if found and tested.get("checkpoint") in tests and set(found) == set(checkpoint.labels):
             return np.array([found[label] for label in checkpoint.labels], float)
     return None
 

@@ -8,10 +8,11 @@ from training_fakes import make_store, table_of, tiny_recipe, write_snippets
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
-from actionprep.training.datasets import read_table
+from actionprep.training.datasets import SnippetDataset, read_table
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
+from actionprep.training.scoring import score
 from actionprep.training.test import run_test
 from actionprep.training.tested import saved_arrays
 
@@ -78,6 +79,17 @@ def test_another_part_is_scored_into_its_own_folder(run, store):
     assert found["part"] == "val"
     assert (run.folder / "test.json").read_text() == before
     assert len(np.load(run.folder / "val/predictions.npy")) == 6
+
+
+def test_val_is_scored_with_the_weights_before_the_refit(run, store):
+    found = run_test(run, store, part="val", repeats=20)
+    assert (found["checkpoint"], found["trained_on"]) == ("validated.ckpt", False)
+    data = SnippetDataset(
+        store, read_table(store, run.facts["snippets"]), run.recipe.input, rows=run.facts["split"]["rows"]["val"]
+    )
+    expected = score(load_checkpoint(run.folder / "validated.ckpt"), data, variants=2)
+    np.testing.assert_allclose(np.load(run.folder / "val/logits.npy"), expected.logits, rtol=1e-4, atol=1e-5)
+    assert run_test(run, store, part="train", repeats=20)["trained_on"]
 
 
 def test_both_phases_are_in_the_metrics_and_the_refit_sees_val_too(run):

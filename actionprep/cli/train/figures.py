@@ -17,8 +17,12 @@ def print_test(tested: dict[str, Any]) -> None:
     for name, value in tested["figures"].items():
         one = intervals.get(name)
         rows.append((figure_name(name), shown(value), _between(one)))
-    title = f"Test on {tested['num_samples']} snippets of {tested['num_recordings']} recordings"
+    part = tested.get("part", "test")
+    title = f"{tested['num_samples']} snippets of {tested['num_recordings']} recordings"
+    title = f"Test on {title}" if part == "test" else f"Part {part}: {title}"
     output.print_table(title, ("figure", "value", "95 % interval"), rows)
+    if part != "test":
+        output.warn(_what_the_model_saw(tested))
     for sentence in mended(tested):
         output.note(sentence)
     frames = tested.get("frames")
@@ -40,10 +44,8 @@ def mended(tested: Mapping[str, Any]) -> list[str]:
     found = []
     calibration = tested.get("calibration") or {}
     if "from" in calibration:
-        found.append(
-            f"Temperature {calibration['temperature']:.2f}, of {calibration['from']}: with it the calibration error is "
-            f"{calibration['scaled_error']:.3f}, not {calibration['error']:.3f}."
-        )
+        source = calibration["from"] + (", these same ones" if tested.get("part") == "val" else "")
+        found.append(f"Temperature {calibration['temperature']:.2f}, of {source}: {_with_temperature(calibration)}.")
     if "figures_at_thresholds" in tested:
         at_half, at_own = (tested[name]["macro_f1"] for name in ("figures", "figures_at_thresholds"))
         found.append(
@@ -51,6 +53,28 @@ def mended(tested: Mapping[str, Any]) -> list[str]:
             f"{at_half:.3f}."
         )
     return found
+
+
+def _with_temperature(calibration: Mapping[str, Any]) -> str:
+    before, after = (f"{calibration[name]:.3f}" for name in ("error", "scaled_error"))
+    if before == after:
+        nothing = "it changes nothing, and" if f"{calibration['temperature']:.2f}" == "1.00" else "with it"
+        return f"{nothing} the calibration error stays {before}"
+    if calibration["scaled_error"] > calibration["error"]:
+        return f"with it the calibration error is worse here, {after}, not {before}"
+    return f"with it the calibration error is {after}, not {before}"
+
+
+def _what_the_model_saw(tested: Mapping[str, Any]) -> str:
+    """What the training did with another part than test: so much less do its figures promise for new recordings."""
+    part, checkpoint = tested["part"], tested["checkpoint"]
+    if tested["trained_on"]:
+        return f"The model was trained on {part}: this is what it remembers, not how well it does on new recordings."
+    which = "the weights before the refit" if checkpoint == "validated.ckpt" else "weights"
+    return (
+        f"Scored with {which} ({checkpoint}) that were not trained on val; the epoch was chosen on it, which flatters "
+        "a little."
+    )
 
 
 def print_folds(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:

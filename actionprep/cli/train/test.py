@@ -45,7 +45,8 @@ def score(
             f"This run was tested already, {before['when']}. A test part is there to be looked at once: choose recipes and "
             "settings on val, or the figure flatters."
         )
-    output.note(f"Report {found.report}")
+    # The report page is of the test part.
+    output.note(f"Report {found.report}" if part == "test" else f"Wrote {found.folder / part / 'test.json'}")
     output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
 
 

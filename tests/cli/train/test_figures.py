@@ -18,6 +18,19 @@ def test_what_val_mends_of_the_probabilities_is_told():
     assert mended({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
 
 
+@pytest.mark.parametrize(
+    ("temperature", "error", "scaled", "said"),
+    [
+        (1.0, 0.0841, 0.0841, "Temperature 1.00, of val: it changes nothing, and the calibration error stays 0.084."),
+        (1.3, 0.0841, 0.0842, "Temperature 1.30, of val: with it the calibration error stays 0.084."),
+        (1.3, 0.085, 0.135, "Temperature 1.30, of val: with it the calibration error is worse here, 0.135, not 0.085."),
+    ],
+)
+def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, said):
+    found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
+    assert mended({"calibration": found}) == [said]
+
+
 def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     folds = [{"fold": 1, "subject": "anna", "snippets": 3, "accuracy": 1.0, "macro_f1": 0.5}]

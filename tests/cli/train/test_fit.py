@@ -87,6 +87,20 @@ def test_a_second_test_says_when_the_first_was_and_gives_the_same_figures(fit):
     assert "tested already" not in runner.invoke(app, ["test", "runs/one", "--part", "val"]).output
 
 
+def test_other_parts_are_named_in_the_heading_and_what_the_training_did_with_them_is_said(fit):
+    seen = {}
+    for part in ("val", "train"):
+        done = runner.invoke(app, ["test", "runs/one", "--part", part])
+        assert done.exit_code == 0, done.output
+        assert f"Part {part}: " in done.output
+        assert "Test on" not in done.output
+        assert "report.html" not in done.output
+        assert f"Wrote runs/one/{part}/test.json" in done.output
+        seen[part] = " ".join(done.output.split())
+    assert "Scored with weights (best.ckpt) that were not trained on val; the epoch was chosen on it" in seen["val"]
+    assert "The model was trained on train: this is what it remembers" in seen["train"]
+
+
 def test_the_same_command_with_resume_is_accepted(fit):
     words = ["--recipe", "tiny.toml", "--run", "one", "--by", "subject", "--test-groups", "4", "--seed", "3"]
     found = fit(*words, "--resume")
