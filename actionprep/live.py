@@ -108,14 +108,16 @@ def predict_live(
     The source is the model's first view; others count as missing. Raises UserError for a model that cannot work live, and
     when the source ends before a window is full.
     """
-    from actionprep.training.predict import open_checkpoint
+    from actionprep.training.predict import open_checkpoint, usual_length_ms
 
     checkpoint = open_checkpoint(run, device=device)
     length_s = length_s if length_s is not None else checkpoint.card["snippets"].get("length_s")
     if length_s is None:
+        known = "snippet_seconds" in checkpoint.card
         raise UserError(
             "This model was trained on whole segments, so it does not say how much of a stream it should look at. Say so "
-            "with --length, in ms: about as long as an action takes."
+            "with --length, in ms: about as long as an action takes"
+            + (f", such as --length {usual_length_ms(checkpoint.card)}." if known else ".")
         )
     stride_s = length_s / 4 if stride_s is None else stride_s
     frames = _Source(source, keep_up=not Path(source).is_file() if keep_up is None else keep_up)

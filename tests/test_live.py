@@ -69,7 +69,9 @@ def test_a_film_that_is_shorter_than_a_window_is_told_with_what_to_do(trained, t
 
 
 def test_a_model_of_whole_segments_wants_to_know_the_window(trained, tmp_path):
-    with pytest.raises(UserError, match=r"does not say how much of a stream it should look at\. Say so with --length"):
+    with pytest.raises(
+        UserError, match=r"does not say how much of a stream it should look at\. Say so with --length.* 1200\."
+    ):
         predict_live(trained.folder, "0")
 
 

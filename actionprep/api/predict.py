@@ -27,6 +27,7 @@ class Prediction:
     videos:   by the views that they were taken for, and how that was found.
     segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
     unseen:   views without foreground, which took no part, as they take none in training.
+    too_long: a warning where the recording was looked at whole and is much longer than any snippet of the training.
     said_from: with several labels, the least probability at which each is said; empty where a window has one label.
     """
 
@@ -36,6 +37,7 @@ class Prediction:
     files: tuple[Path, ...]
     unseen: tuple[str, ...] = ()
     said_from: Mapping[str, float] = field(default_factory=dict)
+    too_long: str | None = None
 
     def document(self) -> dict[str, Any]:
         """Plain values."""
@@ -52,6 +54,7 @@ class Prediction:
             "missing_views": list(self.videos.missing),
             "unseen_views": list(self.unseen),
             "said_from": dict(self.said_from),
+            "too_long": self.too_long,
             "thresholds_of_val": self.timeline.thresholds is not None,
         }
 
@@ -88,7 +91,7 @@ def predict_videos(
 
     Raises UserError when videos and run do not fit, or when a video cannot be read.
     """
-    from actionprep.training.predict import open_models, pipeline_settings, views_of
+    from actionprep.training.predict import beyond_training, open_models, pipeline_settings, views_of
     from actionprep.training.predict import predict_videos as predict
 
     models = open_models(run, device=device)
@@ -135,7 +138,8 @@ def predict_videos(
     said_from = (
         dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
     )
-    return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from)
+    too_long = None if length_ms is not None else beyond_training(models, timeline)
+    return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from, too_long)
 
 
 def _study_of(run: Path) -> Path:

@@ -14,6 +14,7 @@ from actionprep.errors import UserError
 from actionprep.training.recipes import Recipe, check_product
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from actionprep.datasets.snippets import SnippetTable
@@ -28,7 +29,8 @@ class Checkpoint:
     """A trained model with what is needed to use it.
 
     card: recipe (tables), labels, views, sizes (what the model was built with), several_labels, snippets (how windows
-    were cut), pipeline (how the input was made), versions.
+    were cut), snippet_seconds (how long those of the training were: shortest, median, longest; not in earlier ones),
+    pipeline (how the input was made), versions.
     """
 
     path: Path
@@ -74,13 +76,17 @@ def card_of(
     views: Sequence[str],
     reader: ProductReader,
     *,
+    rows: np.ndarray,
     pipeline: Mapping[str, Any],
     phase: str,
 ) -> dict[str, Any]:
-    """What a checkpoint tells of itself, as plain values."""
+    """What a checkpoint tells of itself, as plain values; rows: of the table, those that it was trained on."""
+    import numpy as np
+
     from actionprep.training.parts import is_multi_label
     from actionprep.training.run import versions
 
+    seconds = (table.offset - table.onset)[rows]
     return {
         "schema": SCHEMA,
         "recipe": recipe.to_tables(),
@@ -89,6 +95,9 @@ def card_of(
         "sizes": model_sizes(recipe, reader),
         "several_labels": is_multi_label(table),
         "snippets": dict(table.settings),
+        "snippet_seconds": dict(
+            zip(("shortest", "median", "longest"), np.quantile(seconds, [0, 0.5, 1]).tolist(), strict=True)
+        ),
         "pipeline": dict(pipeline),
         "phase": phase,
         "versions": versions(),

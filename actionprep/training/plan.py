@@ -153,7 +153,8 @@ class Plan:
         from actionprep.training.checkpoints import card_of
 
         pipeline = pipeline_of(self.store, self.recipe.reads)
-        return card_of(self.recipe, self.table, self.views, reader, pipeline=pipeline, phase=phase)
+        rows, _ = self.rows(phase)
+        return card_of(self.recipe, self.table, self.views, reader, rows=rows, pipeline=pipeline, phase=phase)
 
 
 def resolve_recipe(store: Store, recipe: Recipe | str, tell: Told) -> Recipe:

@@ -34,6 +34,9 @@ class Asked:
     pool: Pool = "log"
 
 
+MUCH_LONGER = 1.5
+"""A recording that is looked at whole is that much longer than any snippet of the training before a warning says so."""
+
 Model = Run | Checkpoint | str | Path | Sequence[Asked]
 """What predictions take: a run or a fusion, by its folder; a checkpoint; or models that were opened already."""
 
@@ -212,6 +215,29 @@ def predict_videos(
         stores.append(build(one.checkpoint, mine))
     [timeline] = _ask(models, stores, **options)
     return timeline
+
+
+def beyond_training(models: Sequence[Asked], timeline: Timeline) -> str | None:
+    """A warning when one window, without a length, was much longer than what the training looked at; else None.
+
+    None also of checkpoints from before they told how long their snippets were.
+    """
+    card = models[0].checkpoint.card
+    known, seconds = card.get("snippet_seconds"), float(timeline.offset.max() - timeline.onset.min())
+    if card["snippets"].get("length_s") is not None or known is None or seconds <= MUCH_LONGER * known["longest"]:
+        return None
+    shortest, longest = (f"{known[name]:.1f}" for name in ("shortest", "longest"))
+    return (
+        f"{timeline.recording} was looked at whole, {seconds:.1f} s in one window, and the snippets of the training were "
+        f"{longest if shortest == longest else f'{shortest} to {longest}'} s long. Give a window, such as --length "
+        f"{usual_length_ms(card)}, for answers along the recording."
+    )
+
+
+def usual_length_ms(card: Mapping[str, Any]) -> str:
+    """The median length of the snippets that a checkpoint's card tells of, in ms, rounded to two digits."""
+    median = card["snippet_seconds"]["median"] * 1000
+    return f"{float(f'{median:.2g}'):.0f}"
 
 
 def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class Run:
         if (run.folder / FUSION).is_file():
             raise UserError(
                 f"{folder} is a fusion of several runs, and this works on one run. Name one of its runs: "
-                f"{_fused_in(run.folder)}. 'actiontrain predict', 'test' and 'compare' take the fusion itself."
+                f"{_fused_in(run.folder)}. 'actiontrain predict' (without --live), 'test' and 'compare' take the fusion "
+                "itself."
             )
         if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
             raise UserError(f"{folder} holds one run a fold. Name one of them, such as {run.folder / 'fold-01'}.")

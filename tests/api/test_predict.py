@@ -94,6 +94,24 @@ def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_nam
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip", "a_clip"}
 
 
+def test_a_recording_much_longer_than_any_snippet_of_the_training_is_looked_at_whole_with_a_warning(runs, tmp_path):
+    moves = moving_square(MOTIONS["right"], size=FILMED, seed=0)
+    video = write_video(tmp_path / "long.avi", np.concatenate([moves, moves]), rate=10, codec="mpeg4")
+    words = ["predict", str(video), "--run", str(runs[0].folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    short = write_video(tmp_path / "short.avi", moves, rate=10, codec="mpeg4")
+    said = (
+        "long was looked at whole, 2.4 s in one window, and the snippets of the training were 1.2 s long. Give a window, "
+        "such as --length 1200, for answers along the recording."
+    )
+    assert said in " ".join(done.stderr.split())
+    for other in ([*words, "--length", "1200"], ["predict", str(short), *words[2:]]):
+        done = CliRunner().invoke(app, other)
+        assert done.exit_code == 0, done.output
+        assert "looked at whole" not in done.output
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with open(folder / "timeline.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

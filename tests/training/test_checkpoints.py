@@ -1,6 +1,7 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from training_fakes import make_store, tiny_recipe
@@ -25,7 +26,15 @@ def content(tmp_path_factory):
     store = make_store(tmp_path_factory.mktemp("checkpoints") / "store", subjects=2)
     table, recipe = read_table(store, "default"), tiny_recipe()
     reader = make_reader(store, table, recipe.input)
-    card = card_of(recipe, table, ("0",), reader, pipeline={"product": "tracks", "stages": {}}, phase="refit")
+    card = card_of(
+        recipe,
+        table,
+        ("0",),
+        reader,
+        rows=np.arange(len(table)),
+        pipeline={"product": "tracks", "stages": {}},
+        phase="refit",
+    )
     model = make_model(card)
     return {"actionprep": card, "state_dict": {f"model.{name}": values for name, values in model.state_dict().items()}}
 

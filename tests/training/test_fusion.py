@@ -134,8 +134,16 @@ def test_what_works_on_one_run_says_that_a_fusion_is_several(runs, tmp_path):
         fuse([runs[0], made.folder], tmp_path / "again", weights="equal")
     done = CliRunner().invoke(app, ["export", str(made.folder)])
     assert done.exit_code == 2
-    named = ", ".join(str(run.folder) for run in runs)
-    assert f"is a fusion, and fusions are not exported: export its runs one by one, {named}, and average" in done.stderr
+    named = ", ".join(f"{run.folder} (temperature 1, weight 0.5)" for run in runs)
+    assert f"is a fusion, and fusions are not exported. Export its runs one by one, {named}, and pool" in done.stderr
+    assert (
+        "p = softmax(logits / temperature), with several labels the sigmoid, at least 1e-6; together the product of p^weight"
+        in done.stderr
+    )
+    assert f"{made.folder}/fusion.json has the numbers in full" in done.stderr
+    live = CliRunner().invoke(app, ["predict", "--live", "0", "--run", str(made.folder)])
+    assert live.exit_code == 2
+    assert f"--live works on one run, and {made.folder} is a fusion of several. Name one of its runs" in live.stderr
 
 
 def test_a_fusion_has_a_report_with_its_runs_and_weights(runs, tmp_path):

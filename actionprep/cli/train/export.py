@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where
 from actionprep.cli.train.options import RunArgument
 from actionprep.cli.train.places import found_run, run_folder
+
+if TYPE_CHECKING:
+    from actionprep.training.fusion import Mixture
 
 
 def export(
@@ -27,11 +30,7 @@ def export(
 
     fused = None if run is None else read_fusion(run_folder(run, study))
     if fused is not None:
-        named = ", ".join(str(one.folder) for one in fused.runs)
-        raise UserError(
-            f"{run} is a fusion, and fusions are not exported: export its runs one by one, {named}, "
-            "and average their probabilities."
-        )
+        raise UserError(_how_to_pool(str(run), fused))
     made = export_run(found_run(run, study), to, out=out)  # type: ignore[arg-type]
     if json:
         output.print_json(made.document())
@@ -45,3 +44,24 @@ def export(
         )
     output.note(f"Logits differ from the model's by {made.difference:.1e} of the largest one at most.")
     output.note(f"Wrote {made.path} and {made.description}")
+
+
+def _how_to_pool(folder: str, fused: Mixture) -> str:
+    """What to do instead of exporting a fusion: what `pooling.pooled` does, for other programs."""
+    from actionprep.training.run import FUSION
+
+    runs = ", ".join(
+        f"{run.folder} (temperature {temperature:.4g}, weight {weight:.4g})"
+        for run, temperature, weight in zip(fused.runs, fused.temperatures, fused.weights, strict=True)
+    )
+    pool = (
+        "the product of p^weight over the runs, made to sum to 1 (with several labels, per label: p and 1 - p each so, made "
+        "to sum to 1)"
+        if fused.pool == "log"
+        else "the sum of weight * p over the runs"
+    )
+    return (
+        f"{folder} is a fusion, and fusions are not exported. Export its runs one by one, {runs}, and pool what the "
+        f"files say. Of each run p = softmax(logits / temperature), with several labels the sigmoid, at least 1e-6; "
+        f"together {pool}. {folder}/{FUSION} has the numbers in full."
+    )

@@ -62,10 +62,19 @@ def predict(
     """From raw videos to a labelled timeline (csv and picture) of each recording, or live from a camera or stream."""
     from actionprep.api import group_videos, predict_videos
     from actionprep.errors import UserError
+    from actionprep.training.fusion import read_fusion
 
     if bool(videos) == (live is not None):
         raise UserError("Give videos of one recording, or --live with a camera, a stream or a video: one of the two.")
     if live is not None:
+        folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
+        fused = read_fusion(folder)
+        if fused is not None:
+            named = ", ".join(str(one.folder) for one in fused.runs)
+            raise UserError(
+                f"--live works on one run, and {folder} is a fusion of several. Name one of its runs with --run: {named}. "
+                "Videos may be given to the fusion itself, without --live."
+            )
         _predict_live(found_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
         return
     assert videos is not None
@@ -99,6 +108,8 @@ def predict(
         output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
         if found.said_from:
             output.note(_said_from(found))
+        if found.too_long is not None:
+            output.warn(found.too_long)
         if found.unseen:
             output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
         for path in found.files:
