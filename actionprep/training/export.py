@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from actionprep.errors import EnvironmentProblem, UserError, nearest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.run import Run
 
 Format = Literal["onnx", "torch-export"]
@@ -30,20 +31,32 @@ CLOSE = 1e-3
 
 
 @dataclass(frozen=True)
-class Export:
-    """A file, what it takes, and how near its logits come to the model's own.
+class ExportedArray:
+    """An array that a file takes or gives: "batch" in its shape where any number of samples may be, and what it means."""
 
-    inputs: name → shape for each input, "B" for the batch axis where it may be any. difference: largest one of the
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file, what it takes and gives, and how near its logits come to the model's own.
+
+    inputs, logits: those of the file: what does not reach the logits is not there. difference: largest one of the
     logits over snippets that it was checked on, as a share of the largest logit. fixed_batch: why the file takes batches
-    of that one size alone; None: of any size.
+    of that one size alone; None: of any size. state: what became of the state that the run's model carries from window to
+    window; None of a run that carries none.
     """
 
     path: Path
     format: Format
-    inputs: dict[str, tuple[int | str, ...]]
+    inputs: dict[str, ExportedArray]
+    logits: ExportedArray
     labels: tuple[str, ...]
     difference: float
     fixed_batch: str | None = None
+    state: str | None = None
 
     @property
     def description(self) -> Path:
@@ -54,7 +67,8 @@ class Export:
         """Plain values."""
         return {
             "path": str(self.path), "format": self.format, "labels": list(self.labels), "difference": self.difference,
-            "inputs": {name: list(shape) for name, shape in self.inputs.items()}, "fixed_batch": self.fixed_batch,
+            "inputs": {name: asdict(one) for name, one in self.inputs.items()}, "outputs": {"logits": asdict(self.logits)},
+            "fixed_batch": self.fixed_batch, "state": self.state,
         }  # fmt: skip
 
 
@@ -63,7 +77,7 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
 
     to:    "onnx", for onnxruntime and others; "torch-export", for `torch.export.load` without this package.
     out:   the file; None: model.onnx or model.pt2 in the run's folder. Beside it lies its description, model.onnx.json or
-           model.pt2.json: what each input is, in which order the labels stand, and how the input was made.
+           model.pt2.json: shape, type and meaning of each input, in which order the labels stand, how the input was made.
     batch: snippets to export and check with.
 
     Raises UserError for an unknown format or a model that cannot be exported, with the reason; EnvironmentProblem when
@@ -89,7 +103,10 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     chosen = np.resize(rows, max(batch, 2)).tolist()
     inputs = model_inputs(checkpoint.model, dataset.batch(chosen, augment=True))
     path = Path(out) if out is not None else run.folder / FORMATS[to]
-    made = export_model(checkpoint.model, inputs, path, to=to, labels=checkpoint.labels)
+    meanings = {**dataset.reader.meanings(), "logits": _meaning_of_logits(checkpoint)}
+    made = export_model(checkpoint.model, inputs, path, to=to, labels=checkpoint.labels, meanings=meanings)
+    if checkpoint.recipe.carry:
+        made = replace(made, state=_NO_STATE)
     card = {key: value for key, value in checkpoint.card.items() if key != "recipe"}
     write_text(made.description, json.dumps({**made.document(), "card": card}, indent=2) + "\n")
     return made
@@ -102,10 +119,12 @@ def export_model(
     *,
     to: Format = "onnx",
     labels: tuple[str, ...] = (),
+    meanings: Mapping[str, str] | None = None,
 ) -> Export:
     """Write a model as one file and hold the file's logits of these inputs against the model's.
 
-    inputs: arrays by the names of the model's forward, with the batch axis first, at least two samples.
+    inputs:   arrays by the names of the model's forward, with the batch axis first, at least two samples.
+    meanings: of inputs and of "logits", for who uses the file.
 
     Raises UserError when the model cannot be exported, EnvironmentProblem when the file gives other logits.
     """
@@ -119,9 +138,10 @@ def export_model(
     with torch.no_grad():
         expected = model(**inputs)
     program, fixed = _program(model, inputs)
+    taken = list(inputs)
     with torch.no_grad():
         if to == "onnx":
-            _write_onnx(program, inputs, path)
+            taken = _write_onnx(program, inputs, path)
             logits = _run_onnx(path, inputs)
         else:
             with _quiet():
@@ -134,10 +154,25 @@ def export_model(
             f"{path} gives other logits than the model: they differ by {difference:.1%} of the largest one, at most "
             f"{CLOSE:.1%} was expected. Do not use the file. Another version of torch or onnxruntime may export it right."
         )
-    shapes: dict[str, tuple[int | str, ...]] = {
-        name: ("B" if fixed is None else len(values), *values.shape[1:]) for name, values in inputs.items()
-    }
-    return Export(path, to, shapes, labels, difference, fixed)
+
+    def about(name: str, values: Tensor) -> ExportedArray:
+        shape = ("batch" if fixed is None else len(values), *values.shape[1:])
+        return ExportedArray(shape, str(values.dtype).removeprefix("torch."), (meanings or {}).get(name, ""))
+
+    arrays = {name: about(name, values) for name, values in inputs.items() if name in taken}
+    return Export(path, to, arrays, about("logits", logits), labels, difference, fixed)
+
+
+_NO_STATE = (
+    "Not in the file: each window starts anew, though the model of this run goes on from the state after the window before "
+    "(carry = true), as 'actiontrain predict' lets it. What that costs, 'actiontrain test RUN --no-carry' tells."
+)
+
+
+def _meaning_of_logits(checkpoint: Checkpoint) -> str:
+    axes = "batch, instant, label" if checkpoint.recipe.targets == "frame" else "batch, label"
+    squash = "the sigmoid of each" if checkpoint.card["several_labels"] else "the softmax over labels"
+    return f"axes {axes} in the order of `labels`; {squash} gives probabilities"
 
 
 def check_format(to: str) -> None:
@@ -202,7 +237,9 @@ def _cannot(model: nn.Module, error: Exception) -> str:
     )
 
 
-def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> None:
+def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> list[str]:
+    """Write the file; returns the names of its inputs: the exporter leaves out those that do not reach the logits."""
+    import onnx
     import torch
 
     with _quiet():
@@ -224,6 +261,7 @@ def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> None:
         assert made is not None
         made.save(str(path), external_data=False)
     _name_batch_axis(path)
+    return [one.name for one in onnx.load(path).graph.input]
 
 
 def _name_batch_axis(path: Path) -> None:

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from frame_fakes import frame_recipe, make_changing_store
 from tiny_models import tiny
 from torch import nn
 from training_fakes import make_store, tiny_recipe
@@ -18,7 +19,7 @@ from actionprep.datasets.store import Store
 from actionprep.errors import EnvironmentProblem, UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.datasets import SnippetDataset
-from actionprep.training.export import check_format, export_model, export_run
+from actionprep.training.export import ExportedArray, check_format, export_model, export_run
 from actionprep.training.fit import fit
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.parts import SplitChoice
@@ -65,8 +66,8 @@ def test_every_family_gives_its_logits_in_onnxruntime(name, tmp_path):
 
     model, x = tiny_of(name)
     made = export_model(model, inputs_of(model, x), tmp_path / "model.onnx")
-    [(argument, shape)] = made.inputs.items()
-    assert shape == ("B", *x.shape[1:])
+    [(argument, one)] = made.inputs.items()
+    assert one.shape == ("batch", *x.shape[1:])
     # Another batch than the one that was exported.
     more = torch.randn(3, *x.shape[1:], generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
@@ -101,8 +102,40 @@ def test_the_command_writes_the_file_into_the_run_with_what_its_inputs_and_label
     about = json.loads((run.folder / "model.pt2.json").read_text())
     assert about["labels"] == ["left", "right", "up"]
     assert about["card"]["pipeline"]["stages"]["tracks"]
-    assert all(shape[0] == "B" for shape in about["inputs"].values())
+    assert all(one["shape"][0] == "batch" for one in about["inputs"].values())
+    assert about["outputs"]["logits"]["shape"] == ["batch", 3]
+    assert "softmax" in about["outputs"]["logits"]["meaning"]
+    assert about["state"] is None
     assert about["difference"] < 1e-4
+
+
+def test_the_description_tells_the_type_and_the_meaning_of_each_input(run, exported):
+    about = exported["inputs"]
+    batch = SnippetDataset(Store(run.facts["store"]), "default", run.recipe.input, rows=[0]).batch([0])
+    assert {name: one["dtype"] for name, one in about.items()} == {
+        name: str(batch[name].dtype).removeprefix("torch.") for name in about
+    }
+    assert (
+        "0 is the middle of the moving region of the snippet in that view and 1 half its height"
+        in about["xy"]["meaning"]
+    )
+    assert all(one["meaning"] for one in about.values())
+
+
+@quiet
+def test_a_run_that_carries_state_is_exported_with_a_warning_that_windows_start_anew(tmp_path):
+    store = make_changing_store(tmp_path / "store")
+    split = SplitChoice(train=("0", "1", "2", "3"), test=("4", "5"), val_share=0.0)
+    recipe = frame_recipe(epochs=1, carry=True, input__region="recording")
+    made = fit(store, recipe, tmp_path / "run", split=split, tensorboard=False, device="cpu")
+    done = CliRunner().invoke(app, ["export", str(made.folder), "--to", "torch-export"])
+    assert done.exit_code == 0, done.output
+    assert "State: not in the file: each window starts anew" in " ".join(done.stderr.split())
+    about = json.loads((made.folder / "model.pt2.json").read_text())
+    assert about["state"].startswith("Not in the file: each window starts anew")
+    assert about["outputs"]["logits"]["shape"] == ["batch", 12, len(about["labels"])]
+    assert about["outputs"]["logits"]["meaning"].startswith("axes batch, instant, label")
+    assert "moving region of the recording" in about["inputs"]["xy"]["meaning"]
 
 
 @quiet
@@ -119,7 +152,9 @@ def test_the_exported_run_gives_the_logits_of_its_test(run, exported):
 @quiet
 def test_each_format_of_one_run_keeps_its_own_description(run, tmp_path, monkeypatch):
     # The writer of ONNX is stood in for, so that its packages are not needed.
-    monkeypatch.setattr("actionprep.training.export._write_onnx", lambda program, inputs, path: path.write_bytes(b""))
+    monkeypatch.setattr(
+        "actionprep.training.export._write_onnx", lambda program, inputs, path: path.write_bytes(b"") or list(inputs)
+    )
     monkeypatch.setattr("actionprep.training.export._run_onnx", lambda path, inputs: _logits_of(run, inputs))
     monkeypatch.setattr("actionprep.training.export.check_format", lambda to: None)
     made = [
@@ -147,6 +182,10 @@ def test_a_run_is_exported_to_onnx(run, tmp_path):
 
     session = onnxruntime.InferenceSession(str(tmp_path / "it.onnx"), providers=["CPUExecutionProvider"])
     assert {one.shape[0] for one in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
+    # The exporter leaves out what does not reach the logits; what is told is what there is.
+    assert {one.name: tuple(one.shape) for one in session.get_inputs()} == {
+        name: one.shape for name, one in made.inputs.items()
+    }
 
 
 class Branching(nn.Module):
@@ -180,7 +219,7 @@ class OfTwo(nn.Module):
 @quiet
 def test_a_batch_that_cannot_be_freed_is_told_with_the_reason(tmp_path):
     made = export_model(OfTwo(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
-    assert made.inputs == {"clip": (2, 4)}
+    assert made.inputs == {"clip": ExportedArray((2, 4), "float32")}
     assert "specialized it to be a constant (2)" in made.fixed_batch
     assert made.document()["fixed_batch"] == made.fixed_batch
     free = export_model(
@@ -241,7 +280,7 @@ def test_a_mid_fusion_is_exported_for_batches_of_any_size(tmp_path, to):
     model, inputs = joined()
     made = export_model(model, inputs, tmp_path / "model", to=to)
     assert made.fixed_batch is None
-    assert {name: shape[0] for name, shape in made.inputs.items()} == dict.fromkeys(inputs, "B")
+    assert {name: one.shape[0] for name, one in made.inputs.items()} == dict.fromkeys(inputs, "batch")
     for size in (1, 2, 5):
         samples = joined_samples(size)
         if to == "onnx":

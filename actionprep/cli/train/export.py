@@ -35,10 +35,12 @@ def export(
     if json:
         output.print_json(made.document())
         return
-    rows = [(name, " x ".join(map(str, shape))) for name, shape in made.inputs.items()]
-    output.print_table("Inputs", ("name", "shape"), rows)
+    rows = [(name, " x ".join(map(str, one.shape)), one.dtype) for name, one in made.inputs.items()]
+    output.print_table("Inputs", ("name", "shape", "type"), rows)
+    if made.state is not None:
+        output.warn(f"State: {made.state[0].lower()}{made.state[1:]}")
     if made.fixed_batch is not None:
-        size = next(iter(made.inputs.values()))[0]
+        size = next(iter(made.inputs.values())).shape[0]
         output.warn(
             f"The file takes batches of {size} snippets alone: torch.export did not free it ({made.fixed_batch})."
         )

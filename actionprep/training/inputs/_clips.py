@@ -153,6 +153,17 @@ class ClipReader(MirroringReader):
         if self._bank is not None:
             self._bank.to(device)
 
+    def meanings(self) -> dict[str, str]:
+        settings = self.settings
+        views = f"view ({', '.join(self.views)}), " if len(self.views) > 1 else ""
+        shown = "what moves" if settings.region == "motion" else "the frame"
+        return {
+            "clip": f"pictures, RGB from 0 to 255: the model maps them to the values that it wants by itself; axes batch, "
+            f"{views}colour, frame (in their order over the snippet), y, x. Each shows a square of {shown}, "
+            f"{settings.size} px a side",
+            "view_valid": "which views there are; axes batch, view",
+        }
+
     def model_sizes(self) -> dict[str, Any]:
         settings = self.settings
         return {

@@ -168,6 +168,13 @@ class ProductReader(ABC):
         """The batch as if only some of the views had been seen, of the same shape."""
         raise UserError(f"Views cannot be left out one by one of '{self.product}': its batches have one view only.")
 
+    def meanings(self) -> dict[str, str]:
+        """What each array of `read` holds with these settings, for other programs that make their own: axes, values, units.
+
+        Arrays that are not in it are not explained.
+        """
+        return {}
+
     def model_sizes(self) -> dict[str, Any]:
         """Sizes that the input decides, as a builder of models may take them (num_views, num_points, num_frames, …)."""
         return {"num_views": len(self.views)}

@@ -89,6 +89,10 @@ class FusionReader(ProductReader):
         for part in self.parts:
             part.to(device)
 
+    def meanings(self) -> dict[str, str]:  # noqa: D102
+        parts = [part.meanings() for part in self.parts]
+        return {f"part{at}_{name}": text for at, part in enumerate(parts) for name, text in part.items()}
+
     def model_sizes(self) -> dict[str, Any]:  # noqa: D102
         from actionprep.training.checkpoints import model_sizes
 

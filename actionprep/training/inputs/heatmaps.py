@@ -149,6 +149,19 @@ class HeatmapsReader(PoseSamples):
         # What is drawn changes joints: `augment` renders them.
         return {**batch, "keypoints": points.flatten(1, 2), "score": score.flatten(1, 2)}
 
+    def meanings(self) -> dict[str, str]:  # noqa: D102
+        merge = self.settings.merge
+        persons = "person (those of one view after those of another), " if merge == "separate" else ""
+        drawn = f"{self.settings.kind}s" + (f" of {self.layout_name}" if self._stored is None else "")
+        before = {"max": "views, ", "channels": "views, persons, ", "separate": ""}[merge]
+        gaussians = f"Gaussians of {self.settings.sigma:g} px times the joint's score"
+        return {
+            "clip": f"heatmaps from 0 to 1, {gaussians if self._stored is None else 'as stored'}; axes batch, "
+            f"{persons}channel ({before}planes, {drawn}, the last changing fastest), instant, y, x. Views "
+            f"{', '.join(self.views)}; 2D poses have one plane",
+            "duration": "length of the snippet in s; axes batch",
+        }
+
     def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:  # noqa: D102
         # Each view of stored volumes gives the frame that lies at one share of its own.
         return ProductReader.times(self, rows, draws) if self._stored is not None else super().times(rows, draws)

@@ -241,6 +241,24 @@ class PoseReader(PoseSamples):
         points = normalised(points, score, self.settings.normalise)
         return {**self._finished(points, score, {}, draws), "duration": bank.duration[at]}
 
+    def meanings(self) -> dict[str, str]:  # noqa: D102
+        axes = (
+            f"batch, person (those of view {', then of view '.join(self.views)}), instant, joint ({self.layout_name})"
+        )
+        values = {
+            "body": "In each view 0 is the mean of all joints that are seen in the snippet, and 1 their root mean square "
+            "distance from it",
+            "box": "In each view 0 is the middle of the box around all joints that are seen in the snippet, whose longest "
+            "side goes from -1 to 1",
+            "none": "As stored",
+        }[self.settings.normalise]
+        return {
+            "keypoints": f"joints; axes {axes}, {', '.join('xyz'[: self.dims])}. {values}; 0 where missing",
+            "score": f"how sure each joint is, 0 where missing; axes {axes}",
+            "frame_valid": "instants at which somebody is seen; axes batch, instant",
+            "duration": "length of the snippet in s; axes batch",
+        }
+
     def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
         """A span of time of each sample replaced, of all its persons; see the base."""
         joints = {name: batch[name].transpose(1, 2) for name in ("keypoints", "score")}

@@ -97,6 +97,18 @@ class TracksReader(MirroringReader):
         share = instants(len(at), self.settings, draws, self._strength(draws)).double().numpy()
         return onset + share * (offset - onset)
 
+    def meanings(self) -> dict[str, str]:  # noqa: D102
+        axes = f"batch, instant (evenly spaced over the snippet), view ({', '.join(self.views)}), point"
+        return {
+            "xy": f"positions; axes {axes}, x and y. 0 is the middle of the moving region of the {self.settings.region} in "
+            "that view and 1 half its height away, in x too; x to the right, y down. The region holds the middle 96 % of "
+            "the x and of the y of its visible points; half its height counts as a quarter of the width and 4 px at least",
+            "velocity": f"velocities; axes {axes}, x and y. Half heights of that region a second, 0 where not known",
+            "valid": f"which points are seen, in views that there are; axes {axes}",
+            "frame_valid": "instants at which some view has a frame; axes batch, instant",
+            "duration": "length of the snippet in s; axes batch",
+        }
+
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
         import torch
 

@@ -238,3 +238,12 @@ def test_pictures_of_another_kind_are_refused(tmp_path):
 def test_the_span_of_a_recording_ends_after_its_last_frame(store):
     reader = dataset(store, LowresInput(frames=4, size=16)).reader
     assert reader.span(store, "s1_left_0", ["0"]) == pytest.approx((0.0, 1.2))
+
+
+def test_the_meaning_of_clips_tells_colours_and_the_order_of_axes(store):
+    found = dataset(store, LowresInput(frames=4, size=24, region="motion"))
+    meaning = found.reader.meanings()["clip"]
+    assert "RGB from 0 to 255" in meaning
+    assert "axes batch, colour, frame (in their order over the snippet), y, x" in meaning
+    assert "a square of what moves, 24 px a side" in meaning
+    assert set(found.reader.meanings()) >= set(found.reader.read([0]))

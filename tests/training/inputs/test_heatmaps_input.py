@@ -309,3 +309,14 @@ def test_stored_volumes_that_are_not_there_say_which_stage_to_run(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1)
     with pytest.raises(UserError, match="actionprep build heatmaps"):
         HeatmapsReader.check_store(HeatmapsInput(source="stored"), store)
+
+
+@pytest.mark.parametrize("merge", ["max", "channels", "separate"])
+def test_the_meaning_of_volumes_names_views_and_joints_in_the_order_of_the_channels(store, merge):
+    reader = reader_of(store, views=("0", "1"), merge=merge)
+    meaning = reader.meanings()["clip"]
+    person = "person (those of one view after those of another), " if merge == "separate" else ""
+    before = {"max": "views, ", "channels": "views, persons, ", "separate": ""}[merge]
+    assert f"axes batch, {person}channel ({before}planes, joints of coco17, the last" in meaning
+    assert "Views 0, 1" in meaning
+    assert set(reader.meanings()) >= set(reader.read([0]))

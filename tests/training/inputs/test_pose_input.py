@@ -336,3 +336,17 @@ def test_three_dimensions_and_their_sizes_reach_the_model(tmp_path):
     assert reader.read([0])["keypoints"].shape == (1, 1, 4, 20, 3)
     assert {"layout": "kinect20", "dims": 3, "channels": 4, "num_joints": 20}.items() <= reader.model_sizes().items()
     assert body("kinect20", 3).shape == (20, 3)
+
+
+def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
+    for normalise, said in (
+        ("body", "1 their root mean square distance"),
+        ("box", "from -1 to 1"),
+        ("none", "As stored"),
+    ):
+        reader = reader_of(store, frames=4, normalise=normalise)
+        meaning = reader.meanings()["keypoints"]
+        assert "instant, joint (kinect20), x, y, z. " in meaning
+        assert said in meaning
+        assert set(reader.meanings()) >= set(reader.read([0]))
