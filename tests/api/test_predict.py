@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_fakes import FILMED, film, moving_square, tiny_pixels, write_halved_films
+from picture_fakes import FILMED, film, make_picture_store, moving_square, tiny_pixels, write_halved_films
 from recordings import write_video
 from training_fakes import MOTIONS, table_of, write_snippets
 from typer.testing import CliRunner
@@ -92,6 +92,42 @@ def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_nam
     found = json.loads(done.stdout)
     assert {one["recording"] for one in found} == {"clip", "a_clip"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip", "a_clip"}
+
+
+def test_a_folder_gives_its_cameras_to_the_views_of_their_names_and_says_so(tmp_path, monkeypatch):
+    store = make_picture_store(tmp_path / "store", subjects=3, views=("0", "3", "6"))
+    split = SplitChoice(train=("1", "2"), test=("3",), val_share=0.0)
+    run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=split, tensorboard=False, device="cpu")
+    for camera in (6, 2, 0):
+        filmed(tmp_path / f"take/cam{camera}.avi")
+    asked: list[dict[str, Path]] = []
+
+    def answered(models: object, videos: dict[str, Path], build: object, **options: object) -> Timeline:
+        asked.append(videos)
+        return Timeline("take", run.labels, np.zeros(1), np.ones(1), np.full((1, 3), 1 / 3))
+
+    monkeypatch.setattr(predict, "predict_videos", answered)
+    words = [
+        "predict",
+        str(tmp_path / "take"),
+        "--run",
+        str(run.folder),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert asked == [{view: tmp_path / f"take/cam{view}.avi" for view in ("0", "6")}]
+    assert "view 0 ← cam0.avi, view 6 ← cam6.avi (by the files' names)" in done.stdout
+    assert "Left out: cam2.avi, of cameras that the run never saw." in done.stderr
+    assert "No video of view 3: the answer is from 2 of the run's 3 views." in done.stderr
+    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert told["views"] == {view: str(tmp_path / f"take/cam{view}.avi") for view in ("0", "6")}
+    assert (told["views_by"], told["left_out"], told["missing_views"]) == (
+        "names", [str(tmp_path / "take/cam2.avi")], ["3"],
+    )  # fmt: skip
 
 
 def test_a_recording_much_longer_than_any_snippet_of_the_training_is_looked_at_whole_with_a_warning(runs, tmp_path):
