@@ -123,6 +123,11 @@ def name_videos(videos: Sequence[str | Path], views: Sequence[str], names: Study
             left_out.append(file)
         else:
             _place(named, shown, file)
+    if left_out and not named:
+        raise UserError(
+            f"By their names none of these videos is of a camera that the run saw: {', '.join(map(str, left_out))}. It saw "
+            f"view {', '.join(views)}. Give those, or say which view one is to be taken for: {views[0]}={left_out[0]}."
+        )
     order = {view: at for at, view in enumerate(views)}
     ordered = dict(sorted(named.items(), key=lambda pair: order.get(pair[0], len(order))))
     by: By = "given" if not rest else "order" if told is None else "names"
@@ -144,8 +149,6 @@ def _told(paths: Sequence[Path], views: Sequence[str], names: StudyNames) -> lis
     Read first by the study's pattern; then by "cam3", "camera_3" or "view3"; then by the words and numbers that are ids of
     views and that not all files have. Numbers that stand alone may as well be those of recordings: a single file is not
     told by them, and several only when all of them, or all views, are.
-
-    Raises UserError when all files are of cameras that the views are not of.
     """
     known = {_plain(view): view for view in views}
     texts = [[path.name.removesuffix(path.suffix) for path in paths]]
@@ -162,14 +165,9 @@ def _told(paths: Sequence[Path], views: Sequence[str], names: StudyNames) -> lis
             continue
         said = [one for [one] in each]
         found = [known.get(_plain(one)) for one in said]
-        if any(found):
+        # Numbers none of which is a view's are other cameras; words none of which is one may be anything.
+        if any(found) or all(one.isdecimal() for one in (*said, *views)):
             return found
-        if all(one.isdecimal() for one in (*said, *views)):
-            raise UserError(
-                f"The names say that {', '.join(str(path) for path in paths)} is of camera {', '.join(said)}, and this run "
-                f"saw view {', '.join(views)}. Give a video of one of these, or say which view it is to be taken for: "
-                f"{views[0]}={paths[0]}."
-            )
     return _by_words(texts[-1], views) if names.words else None
 
 

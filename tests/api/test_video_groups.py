@@ -96,7 +96,8 @@ def test_cameras_that_the_run_never_saw_are_left_out_and_missing_views_are_named
         "No video of view 1, 6: the answer is from 2 of the run's 4 views.",
     ]
     with pytest.raises(
-        UserError, match=r"cam7.mp4 is of camera 7, and this run saw view 0, 1. .*taken for: 0=cam7.mp4"
+        UserError,
+        match=r"none of these videos is of a camera that the run saw: cam7.mp4. It saw view 0, 1. .*for: 0=cam7.mp4",
     ):
         named("cam7.mp4", views=("0", "1"))
 
@@ -134,9 +135,11 @@ def test_the_pattern_of_the_runs_study_tells_the_views(tmp_path):
 
 
 def test_names_that_the_runs_own_study_numbers_otherwise_leave_the_order(tmp_path):
-    checkpoint = trained_in(tmp_path / "study", ("0", "1"), 'layout = "csv"\ncsv = "table.csv"')
-    views = [View("take", "0", "cam1.mp4"), View("take", "1", "cam2.mp4")]
-    Catalogue((Recording("take"),), tuple(views)).write(tmp_path / "study/catalogue")
-    names = names_of_study(checkpoint)
-    assert named("cam1.mp4", "cam2.mp4", views=("0", "1"), names=names) == {"0": "cam1.mp4", "1": "cam2.mp4"}
+    for first in (1, 7):
+        study, files = tmp_path / f"study_{first}", [f"cam{first}.mp4", f"cam{first + 1}.mp4"]
+        checkpoint = trained_in(study, ("0", "1"), 'layout = "csv"\ncsv = "table.csv"')
+        views = tuple(View("take", str(number), file) for number, file in enumerate(files))
+        Catalogue((Recording("take"),), views).write(study / "catalogue")
+        names = names_of_study(checkpoint)
+        assert named(*files, views=("0", "1"), names=names) == dict(zip("01", files, strict=True))
     assert named("cam1.mp4", views=("0", "1")) == {"1": "cam1.mp4"}
