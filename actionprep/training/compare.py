@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,26 @@ def runs_in(given: Run | str | Path) -> list[Run]:
     folder = Path(given)
     if _is_run(folder):
         return [Run(folder)]
-    depths = ("*", "*/*", "*/*/*")
-    inner = sorted(
-        {path.parent for name in (FACTS, FUSION) for depth in depths for path in folder.glob(f"{depth}/{name}")}
-    )
+    inner = sorted(_runs_below(folder))
     if not inner:
         raise UserError(
             f"{folder} is no run and holds none. Runs are made by 'actiontrain fit' or 'actiontrain sweep'."
         )
     return list(map(Run, inner))
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Folders of runs and fusions, however deep; a run's own folders hold what it wrote and are not looked into."""
+    seen = set()
+    # A study's runs may lie on another disk: links are followed, each place once.
+    for place, names, _ in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            names.clear()
+        elif _is_run(Path(place)):
+            names.clear()
+            yield Path(place)
+        seen.add(real)
 
 
 def _is_run(folder: Path) -> bool:

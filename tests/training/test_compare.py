@@ -127,6 +127,22 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         runs_in(tmp_path)
 
 
+def test_runs_are_found_however_deep_they_lie_and_none_inside_a_run(place, tmp_path):
+    run = place / "runs/seed-0"
+    deep = copied(run, tmp_path / "runs/marks/tiny-0a/seed-0/split-one")
+    near = copied(run, tmp_path / "runs/alone")
+    copied(run, near / "val")
+    assert [found.folder for found in runs_in(tmp_path)] == [near, deep]
+
+
+def test_runs_behind_a_link_are_found_and_a_link_that_leads_back_ends_nowhere(place, tmp_path):
+    copied(place / "runs/seed-0", tmp_path / "disk/one")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/linked").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk/back").symlink_to(tmp_path / "runs", target_is_directory=True)
+    assert [found.folder for found in runs_in(tmp_path / "runs")] == [tmp_path / "runs/linked/one"]
+
+
 def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     store = make_store(tmp_path / "store", subjects=4, names=("left", "up"))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
