@@ -188,8 +188,9 @@ def _about_snippets(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> li
     tables = len({digest for digest, _ in tested})
     parts = []
     for (digest, snippets), rows_at in tested.items():
-        # Those that tell them apart come first, should there be too many to name.
+        # Should there be too many to name, those that tell them apart are named.
         groups = sorted(groups_of[digest, snippets], key=lambda one: (one in common, natural_key(" ".join(one))))
+        groups[:_MOST] = sorted(groups[:_MOST], key=lambda one: natural_key(" ".join(one)))
         named = _few([name for _, name in groups])
         kinds = "/".join(dict.fromkeys(kind for kind, _ in groups))
         table = f" in snippets/{rows[rows_at[0]][0].members[0].facts['snippets']} ({digest[:8]})" if tables > 1 else ""
@@ -228,9 +229,13 @@ def _apart(groups: Mapping[str, Sequence[str]]) -> str:
     return " | ".join(_few(list(dict.fromkeys(names))) for names in groups.values())
 
 
-def _few(names: Sequence[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+_MOST = 6
+"""So many of a list of names are told; of the others, how many there are."""
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
 
 
 def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) -> Compared:

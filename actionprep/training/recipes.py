@@ -432,7 +432,9 @@ def _with_changes_in_doc(recipe: Recipe) -> Recipe:
 
 
 def _said(value: Any) -> str:
-    return "not set" if value is None else str(value)
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else _toml(value)
 
 
 def suited(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

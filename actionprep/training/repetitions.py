@@ -11,7 +11,7 @@ import numpy as np
 
 from actionprep.settings import canonical_json
 from actionprep.training.fusion import Mixture, fused_runs
-from actionprep.training.recipes import differences
+from actionprep.training.recipes import Recipe, differences
 from actionprep.training.run import Run
 from actionprep.training.tested import ANSWERS, saved_arrays
 
@@ -153,12 +153,7 @@ def row_names(entries: Sequence[Entry]) -> list[str]:
     found = []
     for entry in entries:
         same = [other for other in entries if other.recipe == entry.recipe]
-        apart: dict[str, str] = {}
-        for other in same if entry.mixture is None else ():
-            for sentence in differences(entry.run.recipe, other.run.recipe):
-                setting, _, rest = sentence.partition(" is ")
-                if setting != "seed":
-                    apart[setting] = rest.rpartition(", not ")[0]
+        apart = _settings_apart(entry.run.recipe, [one.run.recipe for one in same]) if entry.mixture is None else {}
         for fact in ("views", "snippets"):
             if len({canonical_json([one.facts[fact] for one in other.members]) for other in same}) > 1:
                 value = entry.members[0].facts[fact]
@@ -178,6 +173,20 @@ def row_names(entries: Sequence[Entry]) -> list[str]:
         for number, ending in zip(at, endings([entries[number].run.folder for number in at]), strict=True):
             found[number] += f" ({ending})"
     return found
+
+
+def _settings_apart(recipe: Recipe, others: Sequence[Recipe]) -> dict[str, str]:
+    """Settings in which a recipe differs from others, sorted by name; not the min_steps that asking for epochs implies."""
+    found = {}
+    for other in others:
+        for sentence in differences(recipe, other):
+            setting, _, rest = sentence.partition(" is ")
+            value = rest.rpartition(", not ")[0]
+            found[setting] = "none" if value == "not set" else value
+    found.pop("seed", None)
+    if "epochs" in found and found.get("min_steps") == "0":
+        del found["min_steps"]
+    return dict(sorted(found.items()))
 
 
 def endings(folders: Sequence[Path]) -> list[str]:

@@ -51,8 +51,8 @@ def found(place):
 
 def test_seeds_and_folds_of_one_recipe_are_one_row_each(found):
     rows = {row.name: row for row in found.rows}
-    assert set(rows) == {"tiny epochs=2 batch=4", "tiny epochs=1 batch=8"}
-    several, folds = rows["tiny epochs=2 batch=4"], rows["tiny epochs=1 batch=8"]
+    assert set(rows) == {"tiny batch=4 epochs=2", "tiny batch=8 epochs=1"}
+    several, folds = rows["tiny batch=4 epochs=2"], rows["tiny batch=8 epochs=1"]
     assert (several.seeds, several.folds, several.snippets) == ((0, 1), 1, 6)
     assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
 
@@ -62,10 +62,23 @@ def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all
     figures = [
         json.loads((place / f"runs/seed-{seed}/test.json").read_text())["figures"]["macro_f1"] for seed in (0, 1)
     ]
-    assert rows["tiny epochs=2 batch=4"].macro_f1.value == pytest.approx(np.mean(figures))
+    assert rows["tiny batch=4 epochs=2"].macro_f1.value == pytest.approx(np.mean(figures))
     folds = json.loads((place / "runs/folds/folds.json").read_text())["summary"]
-    assert rows["tiny epochs=1 batch=8"].accuracy.value == pytest.approx(folds["accuracy"]["value"])
-    assert rows["tiny epochs=1 batch=8"].macro_f1.value == pytest.approx(folds["macro_f1"])
+    assert rows["tiny batch=8 epochs=1"].accuracy.value == pytest.approx(folds["accuracy"]["value"])
+    assert rows["tiny batch=8 epochs=1"].macro_f1.value == pytest.approx(folds["macro_f1"])
+
+
+def test_settings_in_the_names_of_rows_are_sorted_and_written_as_set_takes_them(place, tmp_path):
+    for name, changes in (
+        ("a", {"refit": True, "min_steps": 9, "val_by": "recording"}),
+        ("b", {"epochs": 7, "optimizer.learning_rate": 0.002}),
+    ):
+        run = Run(copied(place / "runs/seed-0", tmp_path / name))
+        (run.folder / "recipe.toml").write_text(run.recipe.changed(changes).to_toml(), encoding="utf-8")
+    assert {row.name for row in compare([tmp_path], measure=False, repeats=20).rows} == {
+        "tiny epochs=2 min_steps=9 optimizer.learning_rate=0.001 refit=true val_by=recording",
+        "tiny epochs=7 optimizer.learning_rate=0.002 refit=false val_by=group",
+    }
 
 
 def test_the_best_row_comes_first_and_lies_within_its_interval(found):
@@ -190,7 +203,10 @@ def test_rows_that_were_tested_on_other_subjects_are_named_with_them(place, tmp_
         "other on 6 of subject 2 | tiny on 6 of subject 4.",
     )
     [note] = compare([*two, place / "runs/folds"], measure=False, repeats=20).notes
-    assert note.endswith(" | tiny epochs=1 batch=8 on 24 of subject 1, 2, 3, 4.")
+    assert note.endswith(" | tiny batch=8 epochs=1 on 24 of subject 1, 2, 3, 4.")
+    whole = [place / "runs/seed-0", place / "runs/folds"]
+    [note] = compare(whole, measure=False, repeats=20).notes
+    assert note.endswith(" on 24 of subject 1, 2, 3, 4.")
 
 
 def test_seeds_that_were_tested_on_other_snippets_are_told(place, tmp_path):
