@@ -31,7 +31,7 @@ def compare(
     """Put tested runs side by side.
 
     runs:    runs, or folders that hold some: of folds, of a sweep, of a study's runs.
-    measure: count and time one model of each row on this machine, with snippets of its store.
+    measure: time one model of each row on this machine, with snippets of its store; it is counted in any case.
     repeats: resampled tests of the intervals. seconds: how long each model is timed.
 
     Of a folder's runs, those that are not tested yet or damaged are left out, and the notes name them.
@@ -45,16 +45,19 @@ def compare(
     notes += _notes(names, groups)
     for name, group in zip(names, groups, strict=True):
         cost = None
-        if measure:
-            try:
-                cost = _together([_cost(run, device=device, seconds=seconds) for run in group[0].members])
-            except UserError as error:
-                notes.append(f"{name} was not measured: {error}")
+        try:
+            cost = _together([_cost(run, timed=measure, device=device, seconds=seconds) for run in group[0].members])
+        except UserError as error:
+            notes.append(f"{name} was not {'measured' if measure else 'counted'}: {error}")
         rows.append(_row(name, group, cost, repeats=repeats))
-    if costs := [row.cost for row in rows if row.cost is not None]:
+    if timed := [row.cost for row in rows if row.cost is not None and row.cost.latency_ms is not None]:
         notes.append(
-            f"Latency and clips/s of the models alone, on {costs[0].device} with {costs[0].threads} CPU thread(s); "
-            f"clips/s in batches of {costs[0].batch}."
+            f"Latency and clips/s of one pass of the models alone, on {timed[0].device} with {timed[0].threads} CPU "
+            f"thread(s); clips/s in batches of {timed[0].batch}."
+        )
+    if any(passes > 1 for row in rows if row.cost is not None for passes in row.passes):
+        notes.append(
+            "A test asks a model of each snippet as many times as stand under passes: what a pass costs, so many times."
         )
     rows.sort(key=lambda row: -row.accuracy.value)
     return Comparison(tuple(rows), tuple(notes))
@@ -135,15 +138,12 @@ def _tested_in(places: Sequence[Run | str | Path]) -> tuple[list[Entry], list[st
 def _together(costs: Sequence[Cost]) -> Cost:
     """The cost of asking several models one after the other."""
     first = costs[0]
-    if len(costs) == 1:
-        return first
-    return replace(
-        first,
-        parameters=sum(one.parameters for one in costs),
-        flops=sum(one.flops for one in costs),
-        latency_ms=sum(one.latency_ms for one in costs),
-        clips_per_s=1 / sum(1 / one.clips_per_s for one in costs),
-    )
+    together = replace(first, parameters=sum(one.parameters for one in costs), flops=sum(one.flops for one in costs))
+    latencies = [one.latency_ms for one in costs if one.latency_ms is not None]
+    rates = [one.clips_per_s for one in costs if one.clips_per_s is not None]
+    if not latencies:
+        return together
+    return replace(together, latency_ms=sum(latencies), clips_per_s=1 / sum(1 / one for one in rates))
 
 
 def _notes(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> list[str]:
@@ -255,6 +255,7 @@ def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) ->
         macro_f1=macro_f1,
         map=precision,
         train_seconds=float(np.mean([entry.train_seconds for entry in row])),
+        passes=tuple(run.recipe.test_variants for run in row[0].members),
         cost=cost,
     )
 
@@ -277,7 +278,7 @@ def _answers(entries: Sequence[Entry], split: str | None) -> SeedAnswers:
     )
 
 
-def _cost(run: Run, *, device: str, seconds: float) -> Cost:
+def _cost(run: Run, *, timed: bool, device: str, seconds: float) -> Cost:
     from actionprep.datasets.store import Store
     from actionprep.training.checkpoints import load_checkpoint
     from actionprep.training.datasets import SnippetDataset, read_table
@@ -295,4 +296,4 @@ def _cost(run: Run, *, device: str, seconds: float) -> Cost:
         rows=rows,
     )
     dataset.reader.to(torch_device(device))
-    return measure_cost(checkpoint, dataset, seconds=seconds)
+    return measure_cost(checkpoint, dataset, timed=timed, seconds=seconds)

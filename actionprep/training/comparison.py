@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ class Compared:
         mean, with an interval over both seeds and recordings drawn anew. Folds of one seed are one test over all their
         snippets; of several stored splits it is the mean over them.
     snippets:      test snippets, each counted once.
-    train_seconds: of one run, the mean. cost: None where it was not measured.
+    train_seconds: of one run, the mean. passes: how often a test asks each model of a snippet; cost: of one such pass,
+        None where the model or its snippets are not there.
     """
 
     name: str
@@ -43,11 +45,13 @@ class Compared:
     macro_f1: Interval
     map: Interval
     train_seconds: float
+    passes: tuple[int, ...]
     cost: Cost | None
 
 
 IMPORTANCE = (
-    "recipe", "accuracy %", "macro F1 %", "runs", "latency", "parameters", "training", "GFLOPs", "clips/s", "mAP %"
+    "recipe", "accuracy %", "macro F1 %", "runs", "latency/pass", "parameters", "passes", "training", "GFLOPs/pass",
+    "clips/s", "mAP %",
 )  # fmt: skip
 """Columns of `Comparison.cells`, those first that a narrow terminal shows."""
 
@@ -80,7 +84,11 @@ class Comparison:
         return "\n\n".join([table, *self.notes]) + "\n"
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Columns, and the rows as text for a reader."""
+        """Columns, and the rows as text for a reader; without those in which no row has anything."""
+        columns = [
+            "recipe", "accuracy %", "macro F1 %", "mAP %", "parameters", "GFLOPs/pass", "passes", "training",
+            "latency/pass", "clips/s", "runs",
+        ]  # fmt: skip
         rows = [
             [
                 row.name,
@@ -89,20 +97,16 @@ class Comparison:
                 _with_bounds(row.map),
                 "" if row.cost is None else f"{row.cost.parameters / 1e6:.2f} M",
                 "" if row.cost is None else f"{row.cost.flops / 1e9:.2f}",
+                _passes(row),
                 _minutes(row.train_seconds),
-                "" if row.cost is None else f"{row.cost.latency_ms:.1f} ms",
-                "" if row.cost is None else f"{row.cost.clips_per_s:,.0f}",
+                "" if row.cost is None or row.cost.latency_ms is None else f"{row.cost.latency_ms:.1f} ms",
+                "" if row.cost is None or row.cost.clips_per_s is None else f"{row.cost.clips_per_s:,.0f}",
                 _how_many(row),
             ]
             for row in self.rows
         ]
-        return (
-            [
-                "recipe", "accuracy %", "macro F1 %", "mAP %", "parameters", "GFLOPs", "training", "latency", "clips/s",
-                "runs",
-            ],
-            rows,
-        )  # fmt: skip
+        filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+        return [columns[at] for at in filled], [[row[at] for at in filled] for row in rows]
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write compare.csv, compare.md, compare.json and compare.png into a folder; returns their paths."""
@@ -115,7 +119,10 @@ class Comparison:
         return paths
 
     def figure(self) -> Figure:
-        """Accuracy with its interval against latency, operations and weights; without costs against training time."""
+        """Accuracy with its interval against latency, operations and weights; what was not timed against training time.
+
+        Rows of equal cost stand side by side about it.
+        """
         from matplotlib import colormaps
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -123,28 +130,36 @@ class Comparison:
         axes_of: list[tuple[str, list[float]]] = [("training, s", [row.train_seconds for row in self.rows])]
         costs = [row.cost for row in self.rows if row.cost is not None]
         if len(costs) == len(self.rows):
-            axes_of = [
-                (f"latency on {costs[0].device}, ms", [one.latency_ms for one in costs]),
-                ("GFLOPs a snippet", [one.flops / 1e9 for one in costs]),
+            latencies = [one.latency_ms for one in costs if one.latency_ms is not None]
+            if len(latencies) == len(costs):
+                axes_of = [(f"latency of one pass on {costs[0].device}, ms", latencies)]
+            axes_of += [
+                ("GFLOPs of one pass", [one.flops / 1e9 for one in costs]),
                 ("parameters, M", [one.parameters / 1e6 for one in costs]),
             ]
         colors = colormaps["tab10" if len(self.rows) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-        rows = -(-len(self.rows) // 3)
-        figure = Figure(figsize=(4.2 * len(axes_of), 3.6 + 0.25 * rows), layout="constrained")
+        width = max(4.2 * len(axes_of), 7.0)
+        names, num_columns = _legend([row.name for row in self.rows], width)
+        lines = -(-sum(name.count("\n") + 1 for name in names) // num_columns)
+        figure = Figure(figsize=(width, 3.6 + 0.24 * lines), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(axes_of), sharey=True))
         handles: list[Any] = []
-        for panel, (name, values) in zip(panels, axes_of, strict=True):
+        for panel, (label, values) in zip(panels, axes_of, strict=True):
             handles = []
-            for at, (row, value) in enumerate(zip(self.rows, values, strict=True)):
+            # Bounds come first: a scale looks for bounds of its own, and one value alone has none.
+            low, high = max(min(values), 1e-6) / 1.8, max(*values, 2e-6) * 1.8
+            true = np.log(np.maximum(values, 1e-6))
+            places = _apart(true, gap=0.022 * np.log(high / low))
+            moved = "" if np.allclose(places, true) else "\n(equal ones side by side)"
+            for at, (row, name, place) in enumerate(zip(self.rows, names, np.exp(places), strict=True)):
                 one = row.accuracy
                 handles.append(
                     panel.errorbar(
-                        max(value, 1e-6), one.value, yerr=[[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]],
-                        fmt="o", color=colors[at % len(colors)], capsize=3, label=row.name,
+                        place, one.value, yerr=[[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]],
+                        fmt="o", color=colors[at % len(colors)], capsize=3, label=name,
                     )
                 )  # fmt: skip
-            # Bounds come first: a scale looks for bounds of its own, and one value alone has none.
-            panel.set(xlabel=name, xlim=(max(min(values), 1e-6) / 1.8, max(*values, 2e-6) * 1.8))
+            panel.set(xlabel=label + moved, xlim=(low, high))
             panel.set_xscale("log")
             panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -153,8 +168,45 @@ class Comparison:
             panel.spines[["top", "right"]].set_visible(False)
         panels[0].set(ylabel="accuracy")
         panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(self.rows)), frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=num_columns, frameon=False)
         return figure
+
+
+def _legend(names: Sequence[str], width: float) -> tuple[list[str], int]:
+    """Names and the number of columns in which they fit into so many inches; names too long even for one are wrapped."""
+    from matplotlib.textpath import TextPath
+
+    def inches(name: str) -> float:
+        return float(TextPath((0, 0), name, size=10, usetex=False).get_extents().width) / 72
+
+    besides = 0.7  # of a column: its mark, and what stands between columns
+    longest = max(map(inches, names))
+    for num_columns in (3, 2, 1):
+        if num_columns <= len(names) and num_columns * (longest + besides) <= width:
+            return list(names), num_columns
+    letters = int((width - besides) / longest * max(map(len, names)) * 0.9)
+    return ["\n".join(textwrap.wrap(name, letters, break_on_hyphens=False)) for name in names], 1
+
+
+def _apart(places: np.ndarray, *, gap: float) -> np.ndarray:
+    """Places (N,) moved as little as leaves a gap between all of them: those that lie closer stand side by side."""
+    order = np.argsort(places, kind="stable")
+    groups: list[list[int]] = []
+    for at in order.tolist():
+        groups.append([at])
+        while len(groups) > 1 and _reach(places, groups[-1], gap)[0] < _reach(places, groups[-2], gap)[1] + gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    found = np.empty(len(places))
+    for group in groups:
+        found[group] = np.linspace(*_reach(places, group, gap), len(group))
+    return found
+
+
+def _reach(places: np.ndarray, group: Sequence[int], gap: float) -> tuple[float, float]:
+    """From where to where a group stands about the middle of its places."""
+    half = gap * (len(group) - 1) / 2
+    middle = float(np.mean(places[list(group)]))
+    return middle - half, middle + half
 
 
 def _flat(row: Compared) -> Mapping[str, Any]:
@@ -166,7 +218,7 @@ def _flat(row: Compared) -> Mapping[str, Any]:
     found |= {
         name: None if row.cost is None else getattr(row.cost, name) for name in (one.name for one in fields(Cost))
     }
-    found |= {"train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
+    found |= {"passes": _passes(row), "train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
     found["splits"] = " ".join(row.splits)
     found |= {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
     return {name: None if value != value else value for name, value in found.items()}
@@ -178,6 +230,11 @@ def _with_bounds(one: Interval) -> str:
     if one.low != one.low:
         return f"{one.value * 100:.1f}"
     return f"{one.value * 100:.1f} ({one.low * 100:.1f} to {one.high * 100:.1f})"
+
+
+def _passes(row: Compared) -> str:
+    """As "8", or of a fusion "8 + 1"."""
+    return " + ".join(map(str, row.passes))
 
 
 def _how_many(row: Compared) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actionprep.training.checkpoints import Checkpoint
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one snippet with all its views, read and ready: the model alone.
+    """Cost of one pass over one snippet with all its views, read and ready: the model alone.
 
-    flops: of one forward pass (see `models.model_size.count_flops`). latency_ms: median of one snippet at a time;
-    clips_per_s: snippets a second in batches of `batch`; both on `device`, with `threads` CPU threads.
+    flops: see `models.model_size.count_flops`. latency_ms: median of one snippet at a time; clips_per_s: snippets a
+    second in batches of `batch`; both on `device`, with `threads` CPU threads. All of these are None where nothing was
+    timed.
     """
 
     parameters: int
     flops: int
-    latency_ms: float
-    clips_per_s: float
-    batch: int
-    device: str
-    threads: int
+    latency_ms: float | None = None
+    clips_per_s: float | None = None
+    batch: int | None = None
+    device: str | None = None
+    threads: int | None = None
 
 
-def measure_cost(checkpoint: Checkpoint, dataset: SnippetDataset, *, batch: int = 16, seconds: float = 0.5) -> Cost:
-    """Count and time a model on snippets of a dataset, on the device where it is.
+def measure_cost(
+    checkpoint: Checkpoint, dataset: SnippetDataset, *, timed: bool = True, batch: int = 16, seconds: float = 0.5
+) -> Cost:
+    """Count, and if asked for time, a model on snippets of a dataset, on the device where it is.
 
     batch: snippets in a batch for clips/s, as far as there are so many. seconds: how long each of the two is timed.
     """
@@ -46,15 +49,21 @@ def measure_cost(checkpoint: Checkpoint, dataset: SnippetDataset, *, batch: int 
     model = checkpoint.model
     device = next(model.parameters()).device
     rows = dataset.rows[:batch].tolist()
+
+    def inputs(chosen: list[int]) -> dict[str, torch.Tensor]:
+        return model_inputs(model, to_device(dataset.batch(chosen, augment=True), device))
+
     with torch.inference_mode():
-        one, many = (
-            model_inputs(model, to_device(dataset.batch(chosen, augment=True), device)) for chosen in (rows[:1], rows)
-        )
+        one = inputs(rows[:1])
+    counted = Cost(count_parameters(model), count_flops(model, **one))
+    if not timed:
+        return counted
+    with torch.inference_mode():
+        many = inputs(rows)
         latency = _median_seconds(lambda: model(**one), device, seconds)
         together = _median_seconds(lambda: model(**many), device, seconds)
-    return Cost(
-        parameters=count_parameters(model),
-        flops=count_flops(model, **one),
+    return replace(
+        counted,
         latency_ms=latency * 1000,
         clips_per_s=len(rows) / together,
         batch=len(rows),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from picture_fakes import moving_square, write_lowres
 from training_fakes import make_store, tiny_recipe
 
@@ -89,7 +90,10 @@ def test_the_best_row_comes_first_and_lies_within_its_interval(found):
 
 def test_costs_are_those_of_the_checkpoint(place, found):
     model = load_checkpoint(place / "runs/seed-0/best.ckpt").model
-    for row in found.rows:
+    counted = compare([place / "runs"], measure=False, repeats=20)
+    for row, alone in zip(found.rows, counted.rows, strict=True):
+        assert (alone.cost.parameters, alone.cost.flops) == (row.cost.parameters, row.cost.flops)
+        assert (alone.cost.latency_ms, alone.cost.clips_per_s) == (None, None)
         assert row.cost.parameters == sum(values.numel() for values in model.parameters())
         assert row.cost.flops > row.cost.parameters
         assert row.cost.latency_ms > 0
@@ -112,7 +116,7 @@ def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     assert rows[0]["name"] == found.rows[0].name
     lines = paths[1].read_text().splitlines()
     assert lines[0].startswith(
-        "| recipe | accuracy % | macro F1 % | mAP % | parameters | GFLOPs | training | latency | clips/s |"
+        "| recipe | accuracy % | macro F1 % | mAP % | parameters | GFLOPs/pass | passes | training | latency/pass | "
     )
     assert len([line for line in lines if line.startswith("|")]) == 2 + len(found.rows)
     assert json.loads(paths[2].read_text())["rows"][0]["accuracy"]["value"] == found.rows[0].accuracy.value
@@ -127,6 +131,69 @@ def test_a_figure_that_is_none_is_a_dash_for_a_reader_and_an_empty_cell_in_csv(f
     assert "nan" not in without.to_markdown()
     [row] = csv.DictReader(io.StringIO(without.to_csv()))
     assert (row["map"], row["map_low"]) == ("", "")
+
+
+def test_columns_that_no_row_fills_are_left_out_and_the_picture_shows_what_is_known(found):
+    def without(**nothing):
+        rows = (replace(row, cost=replace(row.cost, **nothing) if nothing else None) for row in found.rows)
+        return Comparison(tuple(rows), ())
+
+    def labels(one):
+        return [panel.get_xlabel().partition("\n")[0] for panel in one.figure().axes]
+
+    columns, rows = without(latency_ms=None, clips_per_s=None).cells()
+    assert columns[4:] == ["parameters", "GFLOPs/pass", "passes", "training", "runs"]
+    assert {len(row) for row in rows} == {len(columns)}
+    assert without().cells()[0][4:] == ["passes", "training", "runs"]
+    assert labels(found) == ["latency of one pass on cpu, ms", "GFLOPs of one pass", "parameters, M"]
+    assert labels(without(latency_ms=None)) == ["training, s", "GFLOPs of one pass", "parameters, M"]
+    assert labels(without()) == ["training, s"]
+
+
+def test_the_passes_of_a_snippet_in_its_test_stand_beside_the_cost_of_one(place, tmp_path):
+    run = fit(place / "store", tiny_recipe(epochs=1, test_variants=3), tmp_path / "three", split=SPLIT, **QUIET)
+    run_test(run, repeats=20)
+    fuse([place / "runs/seed-0", run], tmp_path / "both", weights="equal")
+    found = compare([run, tmp_path / "both"], measure=False, repeats=20)
+    rows = {row.name: row for row in found.rows}
+    assert (rows["tiny"].passes, rows["fusion of tiny + tiny"].passes) == ((3,), (1, 3))
+    assert {row["name"]: row["passes"] for row in csv.DictReader(io.StringIO(found.to_csv()))} == {
+        "tiny": "3", "fusion of tiny + tiny": "1 + 3"
+    }  # fmt: skip
+    assert {row["name"]: row["passes"] for row in found.document()["rows"]} == {
+        "tiny": [3], "fusion of tiny + tiny": [1, 3]
+    }  # fmt: skip
+    assert "| 1 + 3 |" in found.to_markdown()
+    assert found.notes[-1].startswith("A test asks a model of each snippet as many times as stand under passes")
+
+
+@pytest.mark.parametrize("name", ["short", "tiny batch=16 epochs=40 input.frames=32", "a setting=0.123 " * 20])
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_names_in_the_picture_are_whole_and_inside_of_it(found, name, count):
+    rows = tuple(replace(found.rows[0], name=f"{at} {name}".strip()) for at in range(count))
+    figure = Comparison(rows, ()).figure()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    [legend] = figure.legends
+    assert [" ".join(text.get_text().split()) for text in legend.get_texts()] == [row.name for row in rows]
+    box = legend.get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert box.y1 <= figure.axes[0].get_window_extent().y0
+
+
+def test_rows_of_equal_cost_stand_side_by_side_in_the_picture(found):
+    far = replace(found.rows[0], cost=replace(found.rows[0].cost, parameters=10**9))
+    figure = Comparison((*[found.rows[0]] * 4, far), ()).figure()
+    FigureCanvasAgg(figure).draw()
+    panel = figure.axes[2]
+    places = [bars.lines[0].get_xdata()[0] for bars in panel.containers]
+    pixels = panel.transData.transform([(place, 0.5) for place in places])[:, 0]
+    assert np.diff(pixels).min() > 5
+    assert places[4] == pytest.approx(1000)
+    assert np.exp(np.mean(np.log(places[:4]))) == pytest.approx(found.rows[0].cost.parameters / 1e6)
+    assert panel.get_xlabel() == "parameters, M\n(equal ones side by side)"
 
 
 def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
@@ -162,8 +229,6 @@ def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     run_test(run, store, repeats=20)
     found = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
     assert "These runs have different classes: their figures do not compare." in found.notes
-    assert found.rows[0].cost is None
-    assert found.figure().axes[0].get_xlabel() == "training, s"
 
 
 def test_what_else_the_store_holds_does_not_matter(place, tmp_path):

@@ -148,7 +148,7 @@ def _print_comparison(found: Any) -> None:
     from actionprep.training.comparison import IMPORTANCE
 
     columns, rows = found.cells()
-    out = output.print_table("Comparison", columns, rows, importance=IMPORTANCE)
+    out = output.print_table("Comparison", columns, rows, importance=[name for name in IMPORTANCE if name in columns])
     if out:
         output.note(f"No room at this width for {', '.join(out)}: compare.csv holds them.")
     for note in found.notes:

@@ -24,7 +24,10 @@ FoldsOption = Annotated[
 ]
 NumFoldsOption = Annotated[Number, typer.Option(help="With --folds: so many folds instead of one a group.", min=2)]
 MeasureOption = Annotated[
-    bool, typer.Option("--measure/--no-measure", help="Time one model of each row on this machine.")
+    bool,
+    typer.Option(
+        "--measure/--no-measure", help="Time one model of each row on this machine; it is counted in any case."
+    ),
 ]
 
 

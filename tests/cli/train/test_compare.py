@@ -67,11 +67,11 @@ def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
     words = ["compare", "sweep", "--device", "cpu", "--out", str(tmp_path / "out")]
     done = runner.invoke(app, words, env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
-    assert "Latency and clips/s of the models alone, on cpu" in done.output
+    assert "Latency and clips/s of one pass of the models alone, on cpu" in done.output
     assert "M" in done.output
     assert "No room" not in done.output
     done = runner.invoke(app, words, env={"COLUMNS": "60"})
-    assert "No room at this width for mAP %, parameters, GFLOPs, training, " in done.output
+    assert "No room at this width for mAP %, parameters, GFLOPs/pass, passes, training, " in done.output
     assert "compare.csv holds them." in done.output
 
 
