@@ -36,11 +36,12 @@ def print_table(
     *,
     caption: str = "",
     importance: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> list[str]:
     """A table whose number columns are right-aligned; returns the columns that were left out.
 
     importance: columns, the most important first; as many as the terminal has room for are shown, none of them folded but
-        the first. Empty: all, folded as need be.
+        the first, and that at spaces. Empty: all, folded as need be, but for those in `whole`.
     """
     # Cells are text, never markup: a message may hold square brackets.
     rows = [
@@ -56,12 +57,14 @@ def print_table(
     )
     table.caption_justify = "left"
     shown = _that_fit(columns, rows, importance) if importance else list(columns)
+    unfolded = [*importance[1:], *whole]
     for at, name in enumerate(columns):
         if name not in shown:
             continue
         numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan", overflow="fold",
-                         no_wrap=bool(importance) and name != importance[0])  # fmt: skip
+                         no_wrap=name in unfolded,
+                         min_width=_longest_word(rows, at) if name in importance[:1] else None)  # fmt: skip
     for row in rows:
         table.add_row(*(cell for cell, name in zip(row, columns, strict=True) if name in shown))
     console.print(table)
@@ -78,13 +81,20 @@ def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[Text]], importance
         name: max([len(name), *(row[at].cell_len for row in rows)]) + 2  # and what stands between
         for at, name in enumerate(columns)
     }
-    room = console.width - min(widths[importance[0]], _FOLDED + 2)
+    first = columns.index(importance[0])
+    room = console.width - min(widths[importance[0]], max(_FOLDED, _longest_word(rows, first)) + 2)
     shown = [importance[0]]
     for name in importance[1:]:
         if widths[name] <= room:
             room -= widths[name]
             shown.append(name)
     return shown
+
+
+def _longest_word(rows: Sequence[Sequence[Text]], at: int) -> int:
+    """Characters of the longest word of a column, which must not be broken; as far as the terminal is that wide."""
+    words = [Text(word).cell_len for row in rows for word in row[at].plain.split()]
+    return min(max(words, default=1), console.width - 2)
 
 
 def print_next(command: str, why: str) -> None:

@@ -50,7 +50,7 @@ class Compared:
 
 
 IMPORTANCE = (
-    "recipe", "accuracy %", "macro F1 %", "runs", "latency/pass", "parameters", "passes", "training", "GFLOPs/pass",
+    "recipe", "accuracy %", "macro F1 %", "runs", "latency/pass", "passes", "parameters", "training", "GFLOPs/pass",
     "clips/s", "mAP %",
 )  # fmt: skip
 """Columns of `Comparison.cells`, those first that a narrow terminal shows."""

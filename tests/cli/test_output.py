@@ -45,6 +45,25 @@ def test_a_narrow_terminal_shows_the_most_important_columns_unfolded(capsys, mon
     assert [line[:28].strip() for line in printed.splitlines()[1:]] == ["view-transformer epochs=40", "frames=32"]
 
 
+def test_the_first_column_breaks_at_spaces_alone_and_others_leave_it_the_room(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "tiny optimizer.learning_rate=0.00123456 batch=4"
+    out = print_table("", COLUMNS, [(name, *ROWS[0][1:])], importance=("recipe", "accuracy %", "latency", "runs"))
+    printed = capsys.readouterr().out
+    assert out == ["runs", "latency", "note"]
+    assert "optimizer.learning_rate=0.00123456" in printed
+    assert max(map(len, printed.splitlines())) <= 60
+
+
+def test_columns_that_are_to_stay_whole_do_not_break_for_long_ones(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "a-name-of-thirty-six-letters-in-all"
+    print_table("", ("name", "what"), [(name, "word " * 40)], whole=("name",))
+    printed = capsys.readouterr().out
+    assert name in printed
+    assert max(map(len, printed.splitlines())) <= 60
+
+
 def test_a_wide_terminal_shows_all_columns(capsys, monkeypatch):
     out, printed = printed_at(140, capsys, monkeypatch)
     assert out == []

@@ -48,6 +48,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
             )
             for name, card in MODELS.items()
         ],
+        whole=("name", "product", "parameters", "GFLOPs"),
     )
 
 
@@ -58,7 +59,7 @@ def recipes(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List the recipes, or print one."""
+    """List the recipes, with a sentence of each, or print one whole."""
     from actionprep.training.recipes import find_recipe, recipe_names
 
     if name is not None:
@@ -74,4 +75,10 @@ def recipes(
             [{"name": one.name, "model": one.model, "product": one.product, "doc": one.doc} for one in found]
         )
     else:
-        output.print_table("Recipes", ("name", "product", "what"), [(one.name, one.product, one.doc) for one in found])
+        rows = [(one.name, one.product, _first_sentence(one.doc)) for one in found]
+        output.print_table("Recipes", ("name", "product", "what"), rows, whole=("name", "product"))
+        output.print_next("actiontrain recipes NAME", "prints one whole, with all that is to be said of it")
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0].removesuffix(".") + "."

@@ -157,18 +157,18 @@ _PLAIN = {**_VOLUMES, "joint_dropout": 0.0}
 _AUGMENTED = {**_PLAIN, "frames": 48, "rotation": 0.3, "turn": 0.3, "noise": 0.01}
 
 for _name, _what in (
-    ("vivit-1", "Model 1 with tubelets of 8 x 8 x 8: every tubelet attends to every other."),
-    ("vivit-1-big", "Model 1 three times as wide."),
-    ("vivit-1-small-tube", "Model 1 with tubelets of 4 frames, the best of the published ones."),
+    ("vivit-1", "model 1 with tubelets of 8 x 8 x 8: every tubelet attends to every other."),
+    ("vivit-1-big", "model 1 three times as wide."),
+    ("vivit-1-small-tube", "model 1 with tubelets of 4 frames, the best of the published ones."),
     (
         "vivit-2",
-        "Model 2, truly factorised: tubelets of one time step, then the steps. In the published one the reshape between "
+        "model 2, truly factorised: tubelets of one time step, then the steps. In the published one the reshape between "
         "the two stacks did nothing, and all tokens attended to all in 16 layers.",
     ),
 ):
     recipes.register(
         _name,
-        f"ViViT on heatmap volumes of 56 x 56 x 56. {_what} Fixed: the MLP's second layer has no activation, so the "
+        f"ViViT on heatmap volumes of 56 x 56 x 56, {_what} Fixed: the MLP's second layer has no activation, so the "
         "residual stream can shrink; the best epoch is chosen on val, not on test; tests are the middle of each segment "
         "and always the same.",
         model=_name,
