@@ -114,7 +114,11 @@ def sweep(
         num_folds, device, share,
     )  # fmt: skip
     failures = []
-    for number, (job, reason) in enumerate(_worked_off(waiting, common, jobs), start=1):
+
+    def begins(job: Job) -> None:
+        tell(f"Training {job.folder.relative_to(folder)}")
+
+    for number, (job, reason) in enumerate(_worked_off(waiting, common, jobs, begins), start=1):
         name = job.folder.relative_to(folder)
         if reason is None:
             figures = (Run(job.folder).tested or {})["figures"]
@@ -250,10 +254,13 @@ def _folds(store: Store, snippets: str, split: SplitChoice, by: By, num_folds: i
     return choose_folds(read_table(store, snippets), split, by=by, num_folds=num_folds)
 
 
-def _worked_off(jobs: Sequence[Job], common: tuple[Any, ...], at_once: int) -> Iterator[tuple[Job, str | None]]:
-    """Each job as it ends, with the reason of its failure or None."""
+def _worked_off(
+    jobs: Sequence[Job], common: tuple[Any, ...], at_once: int, begins: Callable[[Job], None]
+) -> Iterator[tuple[Job, str | None]]:
+    """Each job as it ends, with the reason of its failure or None; `begins` is called with each before it is done."""
     if at_once <= 1:
         for job in jobs:
+            begins(job)
             yield job, _work(job, common)
         return
     # Fresh interpreters: a fork would copy the threads' locks of this one.
@@ -264,6 +271,7 @@ def _worked_off(jobs: Sequence[Job], common: tuple[Any, ...], at_once: int) -> I
             while waiting or running:
                 while waiting and len(running) < at_once:
                     job = waiting.pop(0)
+                    begins(job)
                     running[pool.submit(_work, job, common)] = job
                 ended, _ = wait(running, return_when="FIRST_COMPLETED")
                 for future in ended:

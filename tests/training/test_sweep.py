@@ -55,6 +55,11 @@ def test_a_sweep_gives_one_table_and_a_second_call_trains_nothing(store, tmp_pat
     assert {row.name: row.seeds for row in found.comparison.rows} == {"tiny batch=4": (0, 1), "tiny batch=8": (0, 1)}
     assert (tmp_path / "s/compare.md").exists()
     assert told[0] == "4 trainings, 0 of them done already."
+    for at, job in enumerate(found.jobs):
+        begun, ended = told[1 + 2 * at : 3 + 2 * at]
+        name = job.folder.relative_to(tmp_path / "s")
+        assert begun == f"Training {name}"
+        assert ended.startswith(f"{at + 1} of 4: {name} ")
     monkeypatch.setattr("actionprep.training.sweep._work", lambda *_: pytest.fail("trained again"))
     again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), tell=told.append, **options)
     assert "4 trainings, 4 of them done already." in told
