@@ -12,7 +12,6 @@ import numpy as np
 
 from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import ActionprepError, UserError
-from actionprep.training import metrics
 from actionprep.training.comparison import Compared, Comparison
 from actionprep.training.cost import Cost, measure_cost
 from actionprep.training.repetitions import Entry, repeated, row_names, rows_of
@@ -241,7 +240,7 @@ def _few(names: Sequence[str]) -> str:
 def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) -> Compared:
     tests = repeated(row)
     accuracy, macro_f1, precision = intervals(
-        [_answers(entries, split) for _, split, entries in tests], repeats=repeats
+        [SeedAnswers.of([entry.arrays for entry in entries], split) for _, split, entries in tests], repeats=repeats
     )
     return Compared(
         name=name,
@@ -257,24 +256,6 @@ def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) ->
         train_seconds=float(np.mean([entry.train_seconds for entry in row])),
         passes=tuple(run.recipe.test_variants for run in row[0].members),
         cost=cost,
-    )
-
-
-def _answers(entries: Sequence[Entry], split: str | None) -> SeedAnswers:
-    arrays = [entry.arrays for entry in entries]
-    num_classes = arrays[0]["probabilities"].shape[1]
-    several = arrays[0]["actuals"].ndim == 2
-
-    def joined(name: str) -> np.ndarray:
-        values = np.concatenate([one[name] for one in arrays])
-        return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
-
-    return SeedAnswers(
-        joined("actuals"),
-        joined("predictions"),
-        np.concatenate([one["recording"] for one in arrays]),
-        np.concatenate([one["probabilities"] for one in arrays]),
-        split,
     )
 
 

@@ -15,6 +15,7 @@ from actionprep.training.parts import SplitChoice, check_train, choose_folds
 from actionprep.training.plan import as_recipe_wants, resolve_recipe
 from actionprep.training.progress import Told, silent
 from actionprep.training.recipes import Recipe
+from actionprep.training.resampling import SeedAnswers, intervals
 from actionprep.training.run import Run
 
 if TYPE_CHECKING:
@@ -109,16 +110,34 @@ def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mappin
     actual, predicted = (np.concatenate([one[name] for one in arrays]) for name in ("actuals", "predictions"))
     groups = np.concatenate([one["recording"] for one in arrays])
     num_classes = arrays[0]["probabilities"].shape[1]
-    spread = {}
-    for name in ("accuracy", "macro_f1"):
-        given = np.array([row[name] for row in rows], np.float64)
-        there = given[~np.isnan(given)]
-        mean, deviation = metrics.mean_and_spread(there.tolist()) if len(there) else (float("nan"), float("nan"))
-        spread[name] = {"mean": mean, "std": deviation, "folds": len(there)}
     drawn = metrics.bootstrap(lambda at: metrics.accuracy(actual[at], predicted[at]), len(actual), groups=groups)
     return {
         "num_samples": len(actual),
         "accuracy": metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=True).as_json(),
         "macro_f1": metrics.f1_scores(actual, predicted, num_classes)["macro_f1"],
-        "over_folds": spread,
+        "over_folds": {name: _spread(rows, name, "folds") for name in ("accuracy", "macro_f1")},
     }
+
+
+def over_splits(
+    arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]], *, num_samples: int
+) -> dict[str, Any]:
+    """The mean over stored splits, as `compare` gives it, and their spread; num_samples: test snippets, each once."""
+    answers = [SeedAnswers.of([one], str(row["split"])) for one, row in zip(arrays, rows, strict=True)]
+    accuracy, macro_f1, _ = intervals(answers, repeats=1000)
+    return {
+        "num_samples": num_samples,
+        "accuracy": accuracy.as_json(),
+        "macro_f1": macro_f1.value,
+        "over_splits": {name: _spread(rows, name, "splits") for name in ("accuracy", "macro_f1")},
+    }
+
+
+def _spread(rows: Sequence[Mapping[str, Any]], name: str, counted: str) -> dict[str, Any]:
+    """Mean and spread of a figure over those rows that have it, with their number."""
+    from actionprep.training import metrics
+
+    given = np.array([row[name] for row in rows], np.float64)
+    there = given[~np.isnan(given)]
+    mean, deviation = metrics.mean_and_spread(there.tolist()) if len(there) else (float("nan"), float("nan"))
+    return {"mean": mean, "std": deviation, counted: len(there)}

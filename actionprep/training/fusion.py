@@ -132,8 +132,10 @@ def fuse_folds(
 
     folders: of 'actiontrain fit --folds', or of one seed of a sweep over folds or stored splits, each with fold-01,
              fold-02, … (split-NAME, …); those of one name leave out the same snippets.
+
+    Folds are one test over all their snippets; of stored splits the figure is the mean over them, as in `compare`.
     """
-    from actionprep.training.folds import over_folds
+    from actionprep.training.folds import over_folds, over_splits
     from actionprep.training.tested import saved_arrays
 
     names = [fold_names(one) for one in folders]
@@ -143,16 +145,21 @@ def fuse_folds(
             + "; ".join(f"{one} has {len(found)}" for one, found in zip(folders, names, strict=True))
             + "."
         )
-    rows, arrays = [], []
+    rows: list[dict[str, Any]] = []
+    arrays = []
+    tested_rows: set[int] = set()
+    of_splits = names[0][0].startswith("split-")
     for number, name in enumerate(names[0], start=1):
-        tell(f"Fold {number} of {len(names[0])}")
+        count = f"{number} of {len(names[0])}"
+        called = {"split": name.removeprefix("split-")} if of_splits else {"fold": number}
+        tell(f"Split {called['split']} ({count})" if of_splits else f"Fold {count}")
         made = fuse(
             [Path(one) / name for one in folders], Path(folder) / name, weights=weights, device=device, tell=tell
         )
         figures = made.tested["figures"]
         rows.append(
             {
-                "fold": number,
+                **called,
                 "snippets": made.tested["num_samples"],
                 "accuracy": figures["accuracy"],
                 "macro_f1": figures["macro_f1"],
@@ -160,8 +167,10 @@ def fuse_folds(
             }
         )
         arrays.append(saved_arrays(Run(made.folder)))
+        tested_rows |= set(made.mixture.runs[0].facts["split"]["rows"]["test"])
+    summary = over_splits(arrays, rows, num_samples=len(tested_rows)) if of_splits else over_folds(arrays, rows)
     named = [place_from(Path(folder), Path(one)) for one in folders]
-    document = {"folds": rows, "summary": over_folds(arrays, rows), "runs": named}
+    document = {"folds": rows, "summary": summary, "runs": named}
     outer = Run(Path(folder))
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", document)

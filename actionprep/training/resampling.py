@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,24 @@ class SeedAnswers:
     recording: np.ndarray
     probabilities: np.ndarray
     split: str | None = None
+
+    @classmethod
+    def of(cls, tests: Sequence[Mapping[str, np.ndarray]], split: str | None = None) -> SeedAnswers:
+        """Those of the arrays that the tests of its folds left (see `tested.saved_arrays`)."""
+        num_classes = tests[0]["probabilities"].shape[1]
+        several = tests[0]["actuals"].ndim == 2
+
+        def joined(name: str) -> np.ndarray:
+            values = np.concatenate([one[name] for one in tests])
+            return values.astype(np.int64) if several else metrics.one_hot(values, num_classes).astype(np.int64)
+
+        return cls(
+            joined("actuals"),
+            joined("predictions"),
+            np.concatenate([one["recording"] for one in tests]),
+            np.concatenate([one["probabilities"] for one in tests]),
+            split,
+        )
 
     def figures(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Accuracy, macro F1 and mean average precision (R) under R weights (R, S) of the snippets.

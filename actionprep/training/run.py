@@ -71,7 +71,8 @@ class Run:
                 "itself."
             )
         if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
-            raise UserError(f"{folder} holds one run a fold. Name one of them, such as {run.folder / 'fold-01'}.")
+            inner = min([*run.folder.glob("fold-*"), *run.folder.glob("split-*")], default=run.folder / "fold-01")
+            raise UserError(f"{folder} holds one run a fold or stored split. Name one of them, such as {inner}.")
         if not (run.folder / FACTS).is_file():
             raise UserError(f"{folder} is no run: it has no {FACTS}. {_runs_beside(run.folder)}")
         return run

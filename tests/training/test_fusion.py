@@ -8,7 +8,7 @@ import pytest
 import torch
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_frames, write_lowres
 from tiny_models import TINY
-from training_fakes import MOTIONS, make_store, tiny_recipe
+from training_fakes import MOTIONS, make_store, tiny_recipe, write_split
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
@@ -31,6 +31,7 @@ from actionprep.training.sweep import plan_sweep, sweep
 from actionprep.training.test import run_test
 from actionprep.training.tested import saved_arrays
 
+runner = CliRunner()
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
 
 
@@ -264,6 +265,61 @@ def test_runs_of_sweeps_are_fused_fold_by_fold_too(store, tmp_path):
     assert document["summary"]["num_samples"] == 12
     assert fold_names(tmp_path / "fused") == ["fold-01", "fold-02"]
     assert fold_names(seeds[0] / "fold-01") == []
+
+
+@pytest.fixture(scope="module")
+def over_splits(tmp_path_factory):
+    """A sweep over three stored splits, two of which test the same snippets; the folders of its two seeds."""
+    folder = tmp_path_factory.mktemp("splits")
+    store = make_store(folder / "store", subjects=4)
+    subjects = {"again": "1", "one": "1", "two": "2"}
+    for name, subject in subjects.items():
+        write_split(store, name, tested=subject)
+    recipe = tiny_recipe(epochs=2)
+    made = sweep(store, [recipe], folder / "runs/sweep", seeds=(0, 1), splits=list(subjects), measure=False)
+    assert made.failures == ()
+    return sorted({job.folder.parent for job in made.jobs})
+
+
+def test_runs_on_stored_splits_are_fused_split_by_split_and_the_figure_is_their_mean(over_splits, tmp_path):
+    told = []
+    document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", tell=told.append)
+    assert [one for one in told if one.startswith("Split")] == [
+        "Split again (1 of 3)", "Split one (2 of 3)", "Split two (3 of 3)",
+    ]  # fmt: skip
+    assert [(row["split"], row["snippets"]) for row in document["folds"]] == [("again", 3), ("one", 3), ("two", 3)]
+    summary = document["summary"]
+    assert summary["num_samples"] == 6
+    assert "over_folds" not in summary
+    for name in ("accuracy", "macro_f1"):
+        mean = np.mean([row[name] for row in document["folds"]])
+        assert summary["over_splits"][name]["mean"] == pytest.approx(mean)
+    [row] = compare([tmp_path / "fused"], measure=False).rows
+    assert summary["accuracy"] == pytest.approx(row.accuracy.as_json())
+    assert summary["macro_f1"] == pytest.approx(row.macro_f1.value)
+    assert row.snippets == 6
+    assert json.loads((tmp_path / "fused/folds.json").read_text())["summary"] == summary
+    assert (tmp_path / "fused/folds.csv").read_text().startswith("split,snippets,accuracy,")
+
+
+def test_a_fusion_over_splits_prints_their_names_its_files_and_the_next_step(over_splits, tmp_path):
+    words = ["fuse", *map(str, over_splits), "--weights", "equal", "--out", str(tmp_path / "fused")]
+    done = runner.invoke(app, words, env={"COLUMNS": "100"})
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.output.splitlines()]
+    assert {"again", "one", "two"} <= {line[0] for line in lines if line}
+    assert "Mean over 3 splits, which test 6 snippets" in done.output
+    assert "Together" not in done.output
+    assert (
+        f"Wrote {tmp_path / 'fused/folds.csv'} and folds.json, and a report.html in each of split-again … split-two"
+        in (done.output)
+    )
+    compared = " ".join(map(str, [*over_splits, tmp_path / "fused"]))
+    assert f"next  actiontrain compare {compared}   puts the fusion beside its runs" in done.output
+    with pytest.raises(
+        UserError, match=r"holds one run a fold or stored split\. Name one of them, such as .*split-again"
+    ):
+        Run.open(tmp_path / "fused")
 
 
 def test_features_of_several_models_are_joined_and_trained(store, tmp_path):

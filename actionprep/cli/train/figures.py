@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from actionprep.cli import output
@@ -78,14 +79,25 @@ def _what_the_model_saw(tested: Mapping[str, Any]) -> str:
 
 
 def print_folds(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
-    """The figures of each fold, and of the test snippets of all together."""
+    """The figures of each fold, and of the test snippets of all together; of stored splits the mean over them."""
     from actionprep.training.metrics import figure_name
 
     columns = list(rows[0])
     cells = [[shown(row.get(name)) for name in columns] for row in rows]
-    output.print_table("Folds", [figure_name(name) for name in columns], cells)
-    over, accuracy = summary["over_folds"], summary["accuracy"]
+    of_splits = "over_splits" in summary
+    output.print_table("Splits" if of_splits else "Folds", [figure_name(name) for name in columns], cells)
+    over, accuracy = summary["over_splits" if of_splits else "over_folds"], summary["accuracy"]
     figures = {"accuracy": (accuracy["value"], _between(accuracy)), "macro_f1": (summary["macro_f1"], "")}
+    if of_splits:
+        output.print_table(
+            f"Mean over {len(rows)} splits, which test {summary['num_samples']} snippets",
+            ("figure", "mean of the splits", "95 % interval", "their spread"),
+            [
+                (figure_name(name), shown(value), between, shown(over[name]["std"]))
+                for name, (value, between) in figures.items()
+            ],
+        )
+        return
     output.print_table(
         f"Together, on {summary['num_samples']} snippets",
         ("figure", "value", "95 % interval", "mean of the folds", "their spread"),
@@ -94,6 +106,15 @@ def print_folds(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -
             for name, (value, between) in figures.items()
         ],
     )
+
+
+def note_folds(folder: Path) -> None:
+    """Where the figures of folds or stored splits are kept, and their runs."""
+    from actionprep.training.fusion import fold_names
+
+    names = fold_names(folder)
+    few = names if len(names) < 3 else [names[0], "…", names[-1]]
+    output.note(f"Wrote {folder / 'folds.csv'} and folds.json, and a report.html in each of {' '.join(few)}")
 
 
 def _between(interval: dict[str, float | None] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyO
 from actionprep.cli.program import ManyValuesCommand, same_command
 from actionprep.cli.train.checks import learn_one_batch, suggest_learning_rate
 from actionprep.cli.train.choices import labels_of, recipe_of, recipe_of_run, split_of
-from actionprep.cli.train.figures import print_folds
+from actionprep.cli.train.figures import note_folds, print_folds
 from actionprep.cli.train.options import (
     DeviceOption,
     FoldsOption,
@@ -176,6 +177,9 @@ def fit(
             output.print_json({"run": str(found.folder), "folds": list(found.rows), "summary": found.summary})
         else:
             print_folds(found.rows, found.summary)
+            note_folds(found.folder)
+            command = shlex.join(["actiontrain", "compare", str(found.folder)])
+            output.print_next(command, "adds mean average precision, size and speed")
     elif json:
         output.print_json({"run": str(made.folder), **made.facts, "metrics": made.metrics})
     else:

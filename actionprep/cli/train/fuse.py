@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, Texts
-from actionprep.cli.train.figures import print_folds, print_test
+from actionprep.cli.train.figures import note_folds, print_folds, print_test
 from actionprep.cli.train.options import DeviceOption
 from actionprep.cli.train.places import new_folder, run_folder
 
@@ -40,6 +42,8 @@ def fuse(
             output.print_json({"run": str(folder), **document})
             return
         print_folds(document["folds"], document["summary"])
+        note_folds(folder)
+        _print_next([*places, folder])
         return
     with new_folder(beside, "fusion", named) as folder:
         made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
@@ -49,6 +53,12 @@ def fuse(
     print_test(made.tested)
     output.note(f"Wrote {made.folder}")
     output.note(f"Report {made.folder / 'report.html'}")
+    _print_next([*places, folder])
+
+
+def _print_next(folders: list[Path]) -> None:
+    compared = shlex.join(["actiontrain", "compare", *map(str, folders)])
+    output.print_next(compared, "puts the fusion beside its runs")
 
 
 def _weighting(given: list[str]) -> Any:

@@ -43,6 +43,18 @@ def test_a_run_goes_on_without_its_options(fit):
     assert json.loads(found.stdout)["seed"] == 3
 
 
+def test_a_cross_validation_ends_with_its_files_and_the_next_step(fit):
+    words = ("--recipe", "tiny.toml", "--run", "folds", "--folds", "subject", "--num-folds", "3", "--val", "0")
+    done = fit(*words)
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[-2:] == [
+        "Wrote runs/folds/folds.csv and folds.json, and a report.html in each of fold-01 … fold-03",
+        "next  actiontrain compare runs/folds   adds mean average precision, size and speed",
+    ]
+    assert all(Path("runs/folds", name).exists() for name in ("folds.csv", "folds.json", "fold-03/report.html"))
+
+
 def test_a_fit_that_cannot_begin_names_no_run_and_leaves_none(fit, place):
     before = {path.name for path in Path("runs").iterdir()}
     done = fit("--recipe", "tiny.toml", "--snippets", "nowhere")
