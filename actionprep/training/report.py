@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from actionprep.training.metrics import figure_name
 from actionprep.training.run import FUSION, Run, placed, write_text
 
 _COLORS = ("#2f6fdb", "#d9622b", "#2a9d63", "#8a55c9")
@@ -27,7 +28,7 @@ def report_html(run: Run) -> str:
         return _fusion_html(run)
     facts, tested = run.facts, run.tested
     recipe = run.recipe
-    sections = [_curves(run.metrics)]
+    sections = [_curves(run)]
     if tested is not None:
         sections += _tested_sections(run, run.labels, tested)
     sections += [_split(facts), _settings(recipe.to_toml(comments=False)), _made(facts)]
@@ -86,11 +87,16 @@ def _page(run: Run, name: str, doc: str, head: str, sections: Sequence[str]) -> 
 
 def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None) -> str:
     split = facts["split"]
-    counts = {part: len(split["rows"][part]) for part in ("train", "val", "test")}
+    num_train, num_val = (len(split["rows"][part]) for part in ("train", "val"))
     cards = [] if tested is None else _tested_cards(tested)
     if tested is None:
         cards.append(_card("not tested yet", "–", "run actiontrain test"))
-    cards.append(_card("trained on", f"{counts['train'] + counts['val']}", f"snippets, {counts['val']} of them val"))
+    if facts["state"]["phase"] == "refit":
+        cards.append(
+            _card("trained on", f"{num_train + num_val}", f"snippets, {num_val} of them held out for val before")
+        )
+    else:
+        cards.append(_card("trained on", f"{num_train}", f"snippets, validated on {num_val or 'none'}"))
     if facts.get("train_seconds") is not None:
         cards.append(_card("training took", _duration(facts["train_seconds"]), f"seed {facts['seed']}"))
     return "".join(cards)
@@ -127,9 +133,13 @@ def _card(name: str, value: str, note: str, *, strong: bool = False) -> str:
     return f'<div class="{kind}"><b>{value}</b><span>{name}</span><i>{note}</i></div>'
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
+def _curves(run: Run) -> str:
+    from actionprep.training.fit import validation_sentence
+
+    rows = run.metrics
     if not rows:
         return ""
+    sentence = validation_sentence(run) or "Nothing was validated: the weights are those of the last epoch."
     phases = list(dict.fromkeys(row["phase"] for row in rows))
     charts = []
     for title, names in (("Loss", ("train_loss", "val_loss")), ("Validation", ("val_accuracy", "val_macro_f1"))):
@@ -143,7 +153,9 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
             if lines:
                 named = title if len(phases) == 1 else f"{title} · {phase}"
                 charts.append(_chart(named, lines, share=title == "Validation"))
-    return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
+    return (
+        f'<section><h2>Curves</h2><p>{html.escape(sentence)}</p><div class="charts">{"".join(charts)}</div></section>'
+    )
 
 
 def _chart(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, share: bool) -> str:
@@ -174,7 +186,7 @@ def _chart(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]
             parts.append(f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" fill="{color}"/>')
     parts.append("</svg>")
     legend = "".join(
-        f'<span><i style="background:{color}"></i>{html.escape(name.replace("_", " "))} '
+        f'<span><i style="background:{color}"></i>{html.escape(figure_name(name))} '
         f"<b>{_percent(points[-1][1]) if share else f'{points[-1][1]:.3f}'}</b></span>"
         for color, (name, points) in zip(_COLORS, lines, strict=False)
     )
@@ -279,16 +291,19 @@ def _views(views: Sequence[Mapping[str, Any]] | None) -> str:
         return ""
     all_views = max(views, key=lambda one: one["num_views"])
     singles = [one for one in views if one["num_views"] == 1]
-    best = max(singles, key=lambda one: one["accuracy"])
+    highest = max(one["accuracy"] for one in singles)
+    best = [one["views"] for one in singles if one["accuracy"] == highest]
     rows = [
         [one["views"], _bar(one["accuracy"]), _percent(one["macro_f1"])]
         for one in sorted(views, key=lambda one: (one["num_views"], -one["accuracy"]))
     ]
-    gain = (all_views["accuracy"] - best["accuracy"]) * 100
+    gain = (all_views["accuracy"] - highest) * 100
+    against = "as much as" if abs(gain) < 0.05 else f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
+    named = f"the best single view{'s' if len(best) > 1 else ''} ({', '.join(best)})"
     return (
         "<section><h2>Views</h2><p>The same model, given only some of its views. All together reach "
-        f"{_percent(all_views['accuracy'])}, {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the best "
-        f"single view ({html.escape(best['views'])}).</p>{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
+        f"{_percent(all_views['accuracy'])}, {against} {html.escape(named)}.</p>"
+        f"{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
     )
 
 
@@ -352,7 +367,7 @@ def _thresholds(tested: Mapping[str, Any]) -> str:
     names = [name for name in ("exact_match", "macro_f1", "micro_f1", "weighted_f1", "samples_f1") if name in after]
     figures = _table(
         ["figure", "at one half", "at the thresholds"],
-        [[name.replace("_", " "), _percent(before[name]), _percent(after[name])] for name in names],
+        [[figure_name(name), _percent(before[name]), _percent(after[name])] for name in names],
     )
     chosen = _table(["label", "threshold"], [[label, f"{value:.2f}"] for label, value in thresholds.items()])
     return (

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training.fit import fit
+from actionprep.training.fit import fit, validation_sentence
 from actionprep.training.parts import SplitChoice
-from actionprep.training.report import _confusion, _reliability, report_html
+from actionprep.training.report import _confusion, _reliability, _views, report_html
 from actionprep.training.run import Run
 from actionprep.training.test import run_test
 
@@ -65,6 +66,46 @@ def test_the_page_shows_curves_confusion_and_every_table(run):
     for part in ("Curves", "Confusion", "Classes", "Subjects", "Views", "Split", "all settings", "95 % interval"):
         assert part in text
     assert f"{run.tested['figures']['accuracy'] * 100:.1f} %" in text
+
+
+def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_path):
+    text = " ".join(read(run).text)
+    assert validation_sentence(run) in text
+    assert "val macro F1" in text
+    rows = run.facts["split"]["rows"]
+    assert f"snippets, validated on {len(rows['val'])}" in text
+    store = Store(run.store)
+    refitted = fit(
+        store, tiny_recipe(epochs=1, refit=True), tmp_path / "refit", split=SplitChoice(test=("4",)), tensorboard=False
+    )
+    counts = {part: len(rows) for part, rows in refitted.facts["split"]["rows"].items()}
+    text = " ".join(read(refitted).text)
+    assert "in epoch 1, the best by loss of 1 that were validated, before the refit on train and val." in text
+    assert f"{counts['train'] + counts['val']} trained on snippets, {counts['val']} of them held out for val" in text
+    plain = fit(
+        store, tiny_recipe(epochs=1), tmp_path / "plain", split=SplitChoice(test=("4",), val_share=0.0),
+        tensorboard=False,
+    )  # fmt: skip
+    text = " ".join(read(plain).text)
+    assert "Nothing was validated: the weights are those of the last epoch." in text
+    assert "snippets, validated on none" in text
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ((0.5, 0.5, 0.5), "All together reach 50.0 %, as much as the best single views (left, right)."),
+        ((0.5, 0.25, 0.5), "All together reach 50.0 %, as much as the best single view (left)."),
+        ((0.5, 0.25, 0.75), "All together reach 75.0 %, 25.0 points above the best single view (left)."),
+        ((0.5, 0.5, 0.25), "All together reach 25.0 %, 25.0 points below the best single views (left, right)."),
+    ],
+)
+def test_views_that_are_equally_good_are_named_together(accuracies, said):
+    found = [
+        {"views": name, "num_views": len(name.split()), "accuracy": accuracy, "macro_f1": 0.5}
+        for name, accuracy in zip(("left", "right", "left right"), accuracies, strict=True)
+    ]
+    assert said in _views(found)
 
 
 @pytest.mark.parametrize(("num_classes", "width"), [(3, 46), (20, 37), (60, 24)])
