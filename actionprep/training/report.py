@@ -146,7 +146,7 @@ def _curves(run: Run) -> str:
         for phase in phases:
             of_phase = [row for row in rows if row["phase"] == phase]
             lines = [
-                (name, [(row["epoch"], float(row[name])) for row in of_phase if row.get(name, "") != ""])
+                (name, [(row["epoch"] + 1, float(row[name])) for row in of_phase if row.get(name, "") != ""])
                 for name in names
             ]
             lines = [(name, points) for name, points in lines if points]
