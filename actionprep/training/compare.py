@@ -46,7 +46,7 @@ def compare(
         cost = None
         try:
             cost = _together([_cost(run, timed=measure, device=device, seconds=seconds) for run in group[0].members])
-        except UserError as error:
+        except ActionprepError as error:
             notes.append(f"{name} was not {'measured' if measure else 'counted'}: {error}")
         rows.append(_row(name, group, cost, repeats=repeats))
     if timed := [row.cost for row in rows if row.cost is not None and row.cost.latency_ms is not None]:
@@ -268,10 +268,17 @@ def _cost(run: Run, *, timed: bool, device: str, seconds: float) -> Cost:
     facts = run.facts
     store = Store(run.store)
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
+    table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["test"], np.int64)
+    if rows.max() >= len(table.recording):
+        # Another table of as many rows will do: what a pass costs does not depend on which snippet it is.
+        raise UserError(
+            f"snippets/{facts['snippets']} in {store.url} holds {len(table.recording)} snippets, fewer than when "
+            f"{run.folder} was trained. Cut them as they were, or train anew."
+        )
     dataset = SnippetDataset(
         store,
-        read_table(store, facts["snippets"]),
+        table,
         checkpoint.recipe.input,
         views=checkpoint.views or None,
         rows=rows,

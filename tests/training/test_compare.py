@@ -108,6 +108,18 @@ def test_a_run_alone_has_the_intervals_of_its_test(place):
         assert getattr(row, name).as_json() == pytest.approx(tested["intervals"][name], nan_ok=True)
 
 
+def test_a_model_whose_snippets_are_no_longer_there_is_compared_without_its_cost(place, tmp_path):
+    fewer = make_store(tmp_path / "store", subjects=1)
+    for store, said in ((fewer.path, "holds 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
+        run = Run(copied(place / "runs/seed-0", tmp_path / f"run-on-{Path(store).name}"))
+        run.change(store=str(store), store_from_here=str(store))
+        found = compare([run], measure=False, repeats=20)
+        assert found.rows[0].cost is None
+        [note] = found.notes
+        assert note.startswith("tiny was not counted: ")
+        assert said in note
+
+
 def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
     paths = found.write(tmp_path)
     assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.json", "compare.png"]
