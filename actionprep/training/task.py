@@ -277,8 +277,8 @@ class ClassifierTask(pl.LightningModule):
             "32-true."
         )
         return (
-            f"The loss is not a number in epoch {self.current_epoch}, batch {batch_idx}, snippets {rows} of the table: "
-            f"{'; '.join(named[:8])}{' …' if len(named) > 8 else ''}.\n{cause}"
+            f"The loss is not a number in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, snippets {rows} of the "
+            f"table: {'; '.join(named[:8])}{' …' if len(named) > 8 else ''}.\n{cause}"
         )
 
     def _over_processes(self, *numbers: float) -> list[float]:
