@@ -147,7 +147,8 @@ def check_classes(table: SnippetTable) -> None:
         asides += [f"left out when they were cut: {', '.join(lost)}"] if lost else []
         raise UserError(
             f"A classifier needs at least two classes, and these snippets have {what} ({'; '.join(asides)}).\nAnnotate "
-            "another class, or make snippets with a background class: actionprep snippets --background none."
+            "another class, or make snippets with a background class, here called 'nothing': actionprep snippets "
+            "--background nothing. Recordings that are labelled whole leave no background."
         )
 
 
