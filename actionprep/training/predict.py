@@ -245,8 +245,21 @@ def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Raises UserError when the training's own items were made with several settings, or imported.
     """
-    found = {}
-    for product, made in checkpoint.card["pipeline"]["stages"].items():
+    return _settings_of_stages(checkpoint.card["pipeline"]["stages"])
+
+
+def takes_videos(run: Run) -> bool:
+    """Whether a video is enough to ask a run's model: not where its input was imported, or made in several ways."""
+    try:
+        _settings_of_stages(run.facts["pipeline"]["stages"])
+    except UserError:
+        return False
+    return True
+
+
+def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for product, made in stages.items():
         distinct = [one.get("settings") for one in made]
         distinct = [one for at, one in enumerate(distinct) if one is not None and one not in distinct[:at]]
         if len(distinct) > 1:

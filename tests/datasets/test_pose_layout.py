@@ -333,6 +333,16 @@ def test_the_command_says_what_was_imported_and_which_splits_there_are(tmp_path)
     assert run.exit_code == 2
 
 
+def test_after_an_import_each_next_command_can_be_typed_as_it_is_printed(tmp_path):
+    folder = str(tmp_path / "my study")
+    run = CliRunner().invoke(app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", folder])
+    assert run.exit_code == 0, run.output
+    assert f"next  actionprep snippets --study '{folder}'   makes" in run.stdout
+    run = CliRunner().invoke(app, ["snippets", "--study", folder])
+    assert run.exit_code == 0, run.output
+    assert f"next  actiontrain fit --study '{folder}'   trains" in run.stdout
+
+
 def test_a_damaged_recording_is_quarantined_and_its_neighbours_are_imported(tmp_path):
     path = pyskl_file(tmp_path)
     content = pickle.loads(path.read_bytes())

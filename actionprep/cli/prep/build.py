@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Texts
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Texts, with_study
 from actionprep.cli.prep.build_output import (
     announce,
     print_plan,
@@ -28,6 +28,8 @@ from actionprep.cli.prep.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from actionprep.api import Study
     from actionprep.pipeline.engine import Workers
     from actionprep.pipeline.plan import Plan
@@ -69,7 +71,7 @@ def plan(
     frames = sum(task.num_frames for task in planned.view_tasks)
     if planned.count("build"):
         output.note(f"{len(planned.view_tasks)} views to go through once, {frames:,} frames to decode.")
-        output.print_next("actionprep build", "carries this out")
+        output.print_next(with_study("actionprep build", study), "carries this out")
     else:
         output.note("Everything is there.")
 
@@ -89,11 +91,14 @@ def build(
     """Make everything that the settings ask for and the store lacks."""
     opened = opened_study(study)
     planned = opened.plan(*(stages or ()), views=views or (), retry=retry, skip_incomplete=skip_incomplete)
-    carry_out(opened, planned, workers=workers_of(workers, scheduler, slurm), json=json)
+    carry_out(opened, planned, workers=workers_of(workers, scheduler, slurm), json=json, named=study)
 
 
-def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool) -> None:
-    """Say what will be done, build with a progress bar, and end with a table and the next command."""
+def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: Path | None = None) -> None:
+    """Say what will be done, build with a progress bar, and end with a table and the next command.
+
+    named: the study's folder, where --study named it.
+    """
     from actionprep.pipeline.plan import mixtures
 
     mixed = mixtures(plan, study.store)
@@ -114,6 +119,6 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool) -> None
     else:
         tell_joints_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalogue.segments.values())
-        print_report(plan, report, events, has_segments=has_segments)
+        print_report(plan, report, events, has_segments=has_segments, study=named)
     if not report.ok:
         raise typer.Exit(1)

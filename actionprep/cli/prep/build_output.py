@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actionprep.cli import output
+from actionprep.cli.options import with_study
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from actionprep.api import Study
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
@@ -59,8 +62,15 @@ def print_plan(plan: Plan) -> None:
     output.print_table("Plan", ("stage", "to make", "there", "quarantined", "arrays", "why"), rows)
 
 
-def print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, int]], *, has_segments: bool) -> None:
-    """What a build has made and what not, and the next command."""
+def print_report(
+    plan: Plan,
+    report: BuildReport,
+    events: dict[str, dict[str, int]],
+    *,
+    has_segments: bool,
+    study: Path | None = None,
+) -> None:
+    """What a build has made and what not, and the next command; study: its folder, where --study named it."""
     built = Counter(key.product for key in report.built)
     there = Counter(item.key.product for item in plan.items if item.action == "done")
     failed = Counter(key.product for key in (*report.quarantined, *report.blocked))
@@ -86,14 +96,14 @@ def print_report(plan: Plan, report: BuildReport, events: dict[str, dict[str, in
     named = {product: name for product, name in tables.items() if name != "default"}
     if "snippets" in names:
         which = f" --snippets {named['snippets']}" if "snippets" in named else ""
-        output.print_next(f"actiontrain fit{which}", "trains on these snippets")
+        output.print_next(with_study(f"actiontrain fit{which}", study), "trains on these snippets")
     elif "tracks" in names:
         # Clips that are one labelled whole are one snippet each.
         options = " --length 1000 --iou 0.5" if has_segments else ""
-        output.print_next(f"actionprep snippets{options}", "cuts labelled windows")
+        output.print_next(with_study(f"actionprep snippets{options}", study), "cuts labelled windows")
     elif names:
         last = f"{names[-1]}/{named[names[-1]]}" if names[-1] in named else names[-1]
-        output.print_next(f"actionprep show {last}", "draws what was made")
+        output.print_next(with_study(f"actionprep show {last}", study), "draws what was made")
 
 
 def report_document(report: BuildReport) -> dict[str, Any]:

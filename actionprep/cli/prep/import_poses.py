@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Where
+from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Where, with_study
 from actionprep.cli.prep.build_output import tell_joints_outside
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def import_(
             {**counts, "splits": list(done.splits), "refused_splits": dict(done.refused_splits), "reasons": reasons}
         )
     else:
-        _print_imported(done, counts)
+        _print_imported(done, counts, study)
     if not report.ok:
         raise typer.Exit(1)
 
 
-def _print_imported(done: ImportedPoses, counts: dict[str, int]) -> None:
+def _print_imported(done: ImportedPoses, counts: dict[str, int], study: Path | None) -> None:
     catalogue, report = done.study.catalogue, done.report
     output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
     for finding in catalogue.findings[:8]:
@@ -98,6 +98,6 @@ def _print_imported(done: ImportedPoses, counts: dict[str, int]) -> None:
     if not report.built and not report.done:
         output.warn("Nothing was imported, and actionprep.toml is as it was.")
     elif done.study.folder.study.layout == "poses":
-        output.print_next("actionprep snippets", "makes a sample of each labelled recording")
+        output.print_next(with_study("actionprep snippets", study), "makes a sample of each labelled recording")
     else:
-        output.print_next("actionprep show pose", "draws them over the videos")
+        output.print_next(with_study("actionprep show pose", study), "draws them over the videos")

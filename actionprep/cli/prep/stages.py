@@ -84,7 +84,7 @@ def stage_command(command: str) -> Any:
         plan = opened.plan(
             entry.name, views=views or (), overrides={entry.name: given}, retry=retry, skip_incomplete=skip_incomplete
         )
-        carry_out(opened, plan, workers=workers_of(workers, scheduler, slurm), json=json)
+        carry_out(opened, plan, workers=workers_of(workers, scheduler, slurm), json=json, named=study)
 
     signature = inspect.signature(run)
     common = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, StudyOption
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, with_study
 from actionprep.cli.prep.build_output import tell_joints_outside
 from actionprep.cli.prep.options import WorkersOption, opened_study, workers_of
 
@@ -86,7 +86,7 @@ def verify(
             if left := _not_repaired(repaired):
                 output.print_table("Not repaired", ("item", "why"), list(left.items()))
         else:
-            output.print_next("actionprep verify --repair", "makes just these anew")
+            output.print_next(with_study("actionprep verify --repair", study), "makes just these anew")
     whole = repaired is not None and {one.key for one in damaged} <= set(repaired.built)
     if damaged and not whole:
         raise typer.Exit(1)
@@ -119,7 +119,7 @@ def gc(
         output.note(str(key))
     output.note(f"{len(stray)} items belong to nothing in the catalogue{'; deleted' if yes else ''}.")
     if stray and not yes:
-        output.print_next("actionprep gc --yes", "deletes them")
+        output.print_next(with_study("actionprep gc --yes", study), "deletes them")
 
 
 def _otherwise(product: str, differing: list[dict[str, Any]]) -> str:

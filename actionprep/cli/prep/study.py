@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts
+from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts, with_study
 from actionprep.cli.prep.options import WorkersOption, opened_study
 
 
@@ -85,7 +85,7 @@ def scan(
     output.note(f"{report.num_probed} videos read, {report.num_reused} unchanged since the last scan.")
     if report.unreadable:
         output.warn(f"{len(report.unreadable)} videos cannot be read; the others go on without them.")
-    output.print_next("actionprep plan", "what a build would do")
+    output.print_next(with_study("actionprep plan", study), "what a build would do")
 
 
 def config(

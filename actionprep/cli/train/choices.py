@@ -100,7 +100,7 @@ def split_of(
         return anew, unused(["split"], f"{_options(here)} split{'s' if len(here) == 1 else ''} anew")
     name = stored_name(store, replace(anew, stored=settings.split))
     if name is None:
-        return anew, []
+        return anew, _stored_beside(store) if anew.is_default else []
     if here:
         options = _options(here)
         if given.get("split") is not None:
@@ -116,6 +116,24 @@ def split_of(
     return SplitChoice(stored=settings.split, allow_single=settings.allow_single, seed=settings.seed), unused(
         _ANEW, why
     )
+
+
+def _stored_beside(store: Store) -> list[str]:
+    """A sentence that names the stored splits, where a training splits anew though nobody asked for that."""
+    from actionprep.datasets.splits import stored_parts
+
+    found = {key.recording: store.item("split", key.recording) for key in store.items("split")}
+    found = {name: item for name, item in found.items() if len(stored_parts(item)) == 1}
+    if not found:
+        return []
+    # By column are those that a data set comes with.
+    official = all(item.attributes["by"] == "column" for item in found.values())
+    several = len(found) > 1
+    return [
+        f"The store has {'' if several else 'the '}{'official' if official else 'stored'} split{'s' if several else ''} "
+        f"{', '.join(found)}; use {'one with --split' if several else f'it with --split {next(iter(found))}'}. Without "
+        "it this training splits anew."
+    ]
 
 
 def _options(names: Iterable[str]) -> str:

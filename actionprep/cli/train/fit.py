@@ -10,7 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyOption, Text, Texts, Where, YesNo
+from actionprep.cli.options import (
+    DebugOption,
+    JsonOption,
+    Number,
+    Real,
+    StudyOption,
+    Text,
+    Texts,
+    Where,
+    YesNo,
+    with_study,
+)
 from actionprep.cli.program import ManyValuesCommand, same_command
 from actionprep.cli.train.checks import learn_one_batch, suggest_learning_rate
 from actionprep.cli.train.choices import labels_of, recipe_of, recipe_of_run, split_of
@@ -89,11 +100,13 @@ def fit(
     debug: DebugOption = False,
 ) -> None:
     """Train the recipe that suits what the store holds, on a checked split."""
+    from actionprep.errors import nearest
     from actionprep.settings import COMMAND_LINE
     from actionprep.training.beginning import parts_of_run
     from actionprep.training.fit import fit as train
     from actionprep.training.folds import fit_folds
     from actionprep.training.phase import Terminated
+    from actionprep.training.processes import is_first_process
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
@@ -106,13 +119,19 @@ def fit(
     }  # fmt: skip
     settings = where.settings.with_changes(given, where=COMMAND_LINE)
     set_here = {**changes_of(changes), **given_of(epochs=epochs)}
-    tell = (lambda _: None) if json else output.note
+    # Other processes of one training run the same command, and only compute.
+    quiet = json or not is_first_process()
+    tell = (lambda _: None) if quiet else output.note
     choice, not_used = split_of(where.store, where.settings, given, anew_by="--folds" if folds is not None else None)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     begun: Path | None = None
     if not (find_lr or overfit):
         _check_name(run, devices * nodes)
         begun = where.begun(run, folds=folds is not None) if resume else None
+        if begun is not None and not begun.exists():
+            # Not an error: a job script has to be the same for a training that begins and for one that goes on.
+            known = [path.name for path in where.runs.glob("*") if path.is_dir()]
+            tell(f"No run '{run}' yet: begun now.{nearest(str(run), known)}")
     if begun is not None and folds is None and (begun / "run.json").exists():
         # What the command line does not name stays as the run began, whatever the study's file says by now.
         chosen = recipe_of_run(begun, recipe, {**set_here, **given_of(seed=seed)})
@@ -150,15 +169,15 @@ def fit(
         "threads": settings.threads,
         "wandb": settings.wandb,
         "resume": resume,
-        "tell": tell,
     }
     named = begun if begun is not None else None if run is None else where.runs / run
     kind = getattr(chosen, "name", "run")
     with new_folder(where.runs, kind, named) as folder:
         try:
-            with progress_of_epochs(quiet=json) as on_epoch:
+            with progress_of_epochs(quiet=quiet) as line:
+                options |= {"on_epoch": line.on_epoch, "tell": line.tell}
                 if folds is None:
-                    made = train(where.store, chosen, folder, on_epoch=on_epoch, **options)
+                    made = train(where.store, chosen, folder, **options)
                 else:
                     found = fit_folds(
                         where.store,
@@ -166,12 +185,13 @@ def fit(
                         folder,
                         by=group_of(folds),
                         num_folds=num_folds,
-                        on_epoch=on_epoch,
                         **options,
                     )
         except KeyboardInterrupt as error:
             _say_how_to_go_on(context, folder, where.runs)
             raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
+    if not is_first_process():
+        return
     if folds is not None:
         if json:
             output.print_json({"run": str(found.folder), "folds": list(found.rows), "summary": found.summary})
@@ -184,7 +204,8 @@ def fit(
         output.print_json({"run": str(made.folder), **made.facts, "metrics": made.metrics})
     else:
         output.note(f"Report {made.report}")
-        output.print_next("actiontrain test", "tests it once on the part that it has not seen")
+        if made.facts["split"]["rows"]["test"]:
+            output.print_next(with_study("actiontrain test", study), "tests it once on the part that it has not seen")
 
 
 def _check_name(run: str | None, processes: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where, with_study
 from actionprep.cli.train.figures import print_test
 from actionprep.cli.train.options import CarryOption, DeviceOption, RunArgument, part_of
 from actionprep.cli.train.places import found_run, run_folder
@@ -28,6 +28,7 @@ def score(
     debug: DebugOption = False,
 ) -> None:
     """Test a run once, deterministically, and write its predictions, tables and report."""
+    from actionprep.training.predict import takes_videos
     from actionprep.training.test import run_test
 
     if run is not None and (run_folder(run, study) / "fusion.json").is_file():
@@ -47,7 +48,8 @@ def score(
         )
     # The report page is of the test part.
     output.note(f"Report {found.report}" if part == "test" else f"Wrote {found.folder / part / 'test.json'}")
-    output.print_next("actiontrain predict VIDEO …", "labels new recordings with this run")
+    if takes_videos(found):
+        output.print_next(with_study("actiontrain predict VIDEO …", study), "labels new recordings with this run")
 
 
 def _tested_before(run: Run) -> dict[str, Any] | None:

@@ -26,6 +26,14 @@ def test_snippets_say_what_they_leave_out(study: Study) -> None:
     assert again["events"] == {"snippets": {"recordings without label": 1, "windows without label": 2}}
 
 
+def test_the_next_command_has_study_only_where_it_was_given(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = actionprep(study, "snippets", "--length", "400", "--name", "short").stdout
+    assert f"next  actiontrain fit --snippets short --study {study.root}   trains" in named
+    monkeypatch.chdir(study.root)
+    found = CliRunner().invoke(app, ["snippets", "--length", "400", "--name", "short"], catch_exceptions=False)
+    assert "next  actiontrain fit --snippets short   trains" in found.stdout
+
+
 @pytest.mark.parametrize(("name", "command"), [("tracks", "track"), ("frames", "decode"), ("masks", "masks")])
 def test_the_name_of_a_product_means_its_stage_too(study: Study, name: str, command: str) -> None:
     result = actionprep(study, name, "--views", "0", "--workers", "0")

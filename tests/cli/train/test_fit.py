@@ -70,8 +70,8 @@ def test_a_fit_on_one_class_says_what_there_is_and_what_to_do(fit, tmp_path):
     assert done.exit_code == 2
     assert done.stderr == (
         "A classifier needs at least two classes, and these snippets have only the class 'left' (4 snippets in use; 0 "
-        "ignored).\nAnnotate another class, or make snippets with a background class: actionprep snippets --background "
-        "none.\n"
+        "ignored).\nAnnotate another class, or make snippets with a background class, here called 'nothing': actionprep "
+        "snippets --background nothing. Recordings that are labelled whole leave no background.\n"
     )
     assert not Path("runs/one-class").exists()
 
@@ -309,3 +309,59 @@ def test_a_share_beside_the_stored_split_of_the_study_is_refused(study):
     done = study('split = "first"')("--val", "0.3")
     assert done.exit_code == 2
     assert "The study takes the stored split 'first' as it is (split under [train]), and --val" in done.stderr
+
+
+def test_the_next_command_names_the_study_that_was_named(study, tmp_path):
+    fit = study(splits=())
+    done = fit("--study", str(tmp_path), "--run", "one")
+    assert done.exit_code == 0, done.output
+    assert f"next  actiontrain test --study {tmp_path}   tests it once" in done.stdout
+    assert "next  actiontrain test   tests it once" in fit("--run", "two").stdout
+
+
+def test_without_a_test_part_no_test_is_named_next(study):
+    done = study(splits=())("--val", "0", "--test", "0")
+    assert done.exit_code == 0, done.output
+    assert "Report" in done.stdout
+    assert "next" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("splits", "words", "said"),
+    [
+        (
+            ("subjects",),
+            ["--run", "one"],
+            "The store has the official split subjects; use it with --split subjects. Without it this training splits anew.",
+        ),
+        (("split1", "split2"), ["--run", "one"], "The store has official splits split1, split2; use one with --split."),
+        (("split1", "split2"), ["--split", "split2"], None),
+        (("split1", "split2"), ["--by", "recording"], None),
+        (("split1", "split2"), ["--test-groups", "4"], None),
+        (("split1", "default"), [], None),
+        ((), [], None),
+    ],
+)
+def test_stored_splits_are_named_where_a_training_splits_anew_unasked(study, splits, words, said):
+    done = study(splits=splits)(*words)
+    assert done.exit_code == 0, done.output
+    assert ("The store has" in done.stdout) == (said is not None)
+    assert said is None or said in " ".join(done.stdout.split())
+
+
+def test_a_run_to_go_on_with_that_is_not_there_is_said_to_begin(fit, tmp_path):
+    done = fit("--recipe", "tiny.toml", "--run", "onee", "--resume")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == "No run 'onee' yet: begun now. Did you mean 'one'?"
+    assert "begun now" not in fit("--run", "onee", "--resume").output
+    assert "begun now" not in fit("--recipe", "tiny.toml", "--run", "other").output
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_only_the_first_speaks(fit, monkeypatch, rank):
+    words = ["--recipe", "tiny.toml", "--run", f"of-{rank}"]
+    assert fit(*words).exit_code == 0
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    done = fit(*words, "--resume")
+    assert done.exit_code == 0, done.output
+    assert bool(done.output) is (rank == "0")

@@ -4,11 +4,13 @@ import json
 
 import pytest
 from frame_fakes import frame_recipe, make_changing_store
+from pose_fakes import make_pose_store
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
+from actionprep.training.recipes import find_recipe
 
 runner = CliRunner()
 
@@ -41,3 +43,17 @@ def test_a_damaged_test_is_written_anew(run):
     done = runner.invoke(app, ["test", str(run.folder)])
     assert done.exit_code == 0, done.output
     assert run.tested["num_samples"] > 0
+
+
+def test_a_run_that_takes_videos_names_predict_next(run):
+    assert "next  actiontrain predict VIDEO …" in runner.invoke(app, ["test", str(run.folder)]).stdout
+
+
+def test_a_run_on_imported_poses_names_no_command_that_it_refuses(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=3, made={"backend": "import"})
+    recipe = find_recipe("skeleton-tcn").changed({"epochs": 1, "min_steps": 0, "refit": False, "sizes.width": 48})
+    split = SplitChoice(by="subject", train=("1",), val=("2",), test=("3",))
+    run = fit(store, recipe, tmp_path / "run", split=split, device="cpu", tensorboard=False)
+    done = runner.invoke(app, ["test", str(run.folder)])
+    assert done.exit_code == 0, done.output
+    assert "next" not in done.stdout
