@@ -63,8 +63,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]:
-    """The known words that are the most like this one, the nearest first."""
-    return difflib.get_close_matches(word, list(known), n=count, cutoff=0.0)
+    """The known words that are like this one, the nearest first; none where none is near."""
+    names = list(known)
+    found = difflib.get_close_matches(word, names, n=max(len(names), 1), cutoff=0.0)
+    # Half of the letters alike, or the word is a part of it, as "tcn" is of "skeleton-tcn".
+    return [one for one in found if word in one or difflib.SequenceMatcher(None, one, word).ratio() >= 0.5][:count]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from actionprep.datasets.store import Store
 from actionprep.training.beginning import check_same, plan_of_run, prepare_folder, start_with
+from actionprep.training.devices import lightning_devices
 from actionprep.training.make_task import check_model, make_task
 from actionprep.training.parts import Parts, SplitChoice
 from actionprep.training.phase import TrainerOptions, train_phase
@@ -17,6 +18,7 @@ from actionprep.training.processes import is_first_process, shared_folder, wait_
 from actionprep.training.progress import EpochReport, Told, silent
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now
+from actionprep.training.weights import StartingWeights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +78,11 @@ def fit(
         _tell_validation(run, tell)
         return run
     chosen = in_precision(resolve_recipe(store, recipe, tell), device)
+    lightning_devices(device, devices)  # so that a device that is not here is named before there is a run
     plan = Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
+    seen = weights.seen_of(plan) if isinstance(weights, StartingWeights) else None
+    if seen is not None:
+        plan = plan.with_note(seen)
     for sentence in plan.sentences:
         tell(sentence)
     if threads is not None:

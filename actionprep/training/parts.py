@@ -75,6 +75,8 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
             "must be less than 1. Lower --val or --test (val or test under [train])."
         )
     by, why = _kind(table, choice)
+    if choice.by == "auto":
+        _check_named(table, choice, by, why)
     split = assign(
         table,
         by=by,
@@ -250,6 +252,25 @@ def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:
         else:
             return kind, f"split by {kind}" + (f", since {asides[0]}" if asides else "")
     return "recording", "split by recording, since " + " and ".join(asides)
+
+
+def _check_named(table: SnippetTable, choice: SplitChoice, by: By, why: str) -> None:
+    """Raise UserError where groups are named that there are none of, since they are of another kind than one thinks."""
+    from actionprep.datasets.natural_order import natural_key
+
+    if by == "subject":
+        return
+    known = sorted(
+        {value for value in (table.recordings if by == "recording" else table.sessions) if value}, key=natural_key
+    )
+    for name in (*choice.train, *choice.val, *choice.test):
+        if name not in known and not set(name.split(" + ")) <= set(known):
+            examples = ", ".join(f"'{one}'" for one in known[:3])
+            raise UserError(
+                f"No {by} '{name}'.{nearest(name, known)} Groups are {by}s here ({why}): {examples}"
+                f"{' and others' if len(known) > 3 else ''}. Subjects and sessions can be given in a table of recordings "
+                "(recordings under [study]; then scan and make the snippets again)."
+            )
 
 
 def _val_by(choice: SplitChoice, by: By) -> By | None:

@@ -69,6 +69,11 @@ class Plan:
         check_train(table, parts.split)
         return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
 
+    def with_note(self, note: str) -> Plan:
+        """The same plan, in whose split there is one more thing to know."""
+        split = self.parts.split
+        return replace(self, parts=replace(self.parts, split=replace(split, notes=(*split.notes, note))))
+
     @property
     def sentences(self) -> list[str]:
         """What is about to happen, for who started it."""

@@ -331,9 +331,11 @@ def find_recipe(name: str) -> Recipe:
                 return Recipe.from_toml(file.read(), where=name)
         except OSError as error:
             raise UserError(f"Cannot read the recipe {name}: {error.strerror or error}.") from None
+    near = nearest_few(name, known)
+    among = f" The nearest {'are' if len(near) > 1 else 'is'} {', '.join(near)};" if near else ""
     raise UserError(
-        f"No recipe '{name}'. The nearest are {', '.join(nearest_few(name, known))}; 'actiontrain recipes' lists all "
-        f"{len(known)}. A recipe of your own is named by its file, which ends in .toml."
+        f"No recipe '{name}'.{among} 'actiontrain recipes' lists all {len(known)}. A recipe "
+        "of your own is named by its file, which ends in .toml."
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprep.errors import UserError
+from actionprep.training.run import FACTS, SPLIT, Run
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from actionprep.training.plan import Plan
 
 # Where the published weights of each builder's models are, for a message; names of files as their makers give them.
 _PUBLISHED = {
@@ -37,7 +41,7 @@ def starting_weights(
     model_name: str,
     tell: Callable[[str], None],
     labels: Callable[[], Sequence[str]] | None = None,
-) -> Callable[[nn.Module], None]:
+) -> StartingWeights:
     """What puts the weights in a file into a model, and tells, once, what matched and what did not.
 
     path: a published checkpoint in any layout that `models.checkpoints` knows, or a checkpoint of actiontrain.
@@ -50,21 +54,58 @@ def starting_weights(
     path = Path(path)
     if not path.exists():
         raise UserError(missing_weights(path, model_name))
-    told = False
+    return StartingWeights(path, tell, labels)
 
-    def put(model: nn.Module) -> None:
-        nonlocal told
+
+class StartingWeights:
+    """Puts the weights in a file into a model, when called with it; see `starting_weights`."""
+
+    def __init__(
+        self, path: Path, tell: Callable[[str], None], labels: Callable[[], Sequence[str]] | None = None
+    ) -> None:
+        self.path = path
+        self._tell, self._labels = tell, labels
+        self._told = False
+
+    def __call__(self, model: nn.Module) -> None:
+        """Put them in, and tell once what matched and what did not."""
         from actionprep.training.models.pixels import PixelClassifier, bare
 
-        found = _own(model, path, None if labels is None else tuple(labels())) or _published(bare(model), path)
-        report, color_order = found
-        if not told:
-            tell(report)
-            told = True
+        labels = None if self._labels is None else tuple(self._labels())
+        report, color_order = _own(model, self.path, labels) or _published(bare(model), self.path)
+        if not self._told:
+            self._tell(report)
+            self._told = True
         if color_order is not None and isinstance(model, PixelClassifier):
             model.want_colors("BGR" if color_order == "BGR" else "RGB")
 
-    return put
+    def seen_of(self, plan: Plan) -> str | None:
+        """A warning where these weights, of a run on the same store, have learnt from what a training holds out.
+
+        Recordings are what counts: two windows of one are as good as the same sample. A run with a refit has learnt from
+        its val part too. None where they have seen nothing of it, or where they are of no run that is here.
+        """
+        run = Run(self.path.parent)
+        if self.path.suffix != ".ckpt" or not (run.folder / FACTS).is_file():
+            return None
+        digest = plan.store.item("snippets", plan.snippets).digest
+        if run.facts["snippets_digest"] != digest and Path(run.store).resolve() != Path(plan.store.url).resolve():
+            return None
+        learnt = ("train", "val") if _phase_of(self.path) == "refit" else ("train",)
+        with open(run.folder / SPLIT, newline="", encoding="utf-8") as file:
+            known = {row["recording"] for row in csv.DictReader(file) if row["part"] in learnt}
+        table, found = plan.table, []
+        for part in ("val", "test"):
+            rows = plan.parts.split.rows(part)
+            seen = sum(table.recordings[code] in known for code in table.recording[rows].tolist())
+            if seen:
+                found.append(f"{seen} of the {len(rows)} {part} snippets")
+        if not found:
+            return None
+        return (
+            f"Warning: {self.path} was trained on the recordings of {' and of '.join(found)}: figures of these will "
+            "flatter. Begin from a run with the same split, from published weights, or from nothing."
+        )
 
 
 def missing_weights(path: Path, model_name: str) -> str:
@@ -85,6 +126,15 @@ def _published(model: nn.Module, path: Path) -> tuple[str, str | None]:
 
     report = load_checkpoint(model, path, echo=None)
     return str(report), report.color_order
+
+
+def _phase_of(path: Path) -> str | None:
+    """The phase of the training that left this checkpoint; None where it is none of ours."""
+    from actionprep.training.checkpoints import read_safely
+
+    content = read_safely(path)
+    card = content.get("actionprep") if isinstance(content, dict) else None
+    return card.get("phase") if isinstance(card, dict) else None
 
 
 def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[str, None] | None:

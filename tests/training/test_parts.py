@@ -40,6 +40,20 @@ def test_without_subjects_recordings_are_kept_apart_and_it_says_why(store):
     assert parts.why == "split by recording, since subjects are not known and sessions are not known"
 
 
+@pytest.mark.parametrize(("sessions", "by", "known"), [
+    (("",) * 15, "recording", "'s1_left_0', 's1_right_0', 's1_up_0' and others"),
+    (("am", "pm", "pm") * 5, "session", "'am', 'pm'"),
+])  # fmt: skip
+def test_named_subjects_where_none_are_known_are_refused_and_it_says_what_the_groups_are(store, sessions, by, known):
+    table = with_(read_table(store, "default"), subjects=("",) * 15, sessions=sessions)
+    with pytest.raises(UserError) as caught:
+        choose_parts(store, table, SplitChoice(train=("1",)))
+    assert str(caught.value).startswith(
+        f"No {by} '1'. Groups are {by}s here (split by {by}, since subjects are not known"
+    )
+    assert f"): {known}. Subjects and sessions can be given in a table of recordings" in str(caught.value)
+
+
 def test_sessions_come_before_recordings(store):
     table = read_table(store, "default")
     sessions = tuple(f"day {index % 4}" for index in range(15))

@@ -121,6 +121,18 @@ def test_an_unknown_recipe_names_the_three_nearest_and_how_to_list_all(name, nea
     assert int(said[2]) == len(recipe_names())
 
 
+def test_of_recipes_that_are_not_near_none_is_named():
+    with pytest.raises(
+        UserError, match=r"^No recipe 'nope'\. 'actiontrain recipes' lists all \d+\. A recipe of your own"
+    ):
+        find_recipe("nope")
+
+
+def test_a_part_of_a_name_is_near():
+    with pytest.raises(UserError, match=r"The nearest are skeleton-tcn, skeleton-tcn-motion"):
+        find_recipe("tcn")
+
+
 def test_a_recipe_may_be_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(tiny_recipe(epochs=11).to_toml(), encoding="utf-8")

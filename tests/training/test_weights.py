@@ -1,3 +1,5 @@
+import html
+
 import pytest
 import torch
 from picture_fakes import make_picture_store, tiny_pixels
@@ -80,6 +82,47 @@ def test_a_run_goes_on_from_another_runs_weights(tmp_path):
     wider = tiny_pixels(epochs=1, sizes__width_multiplier=0.125)
     with pytest.raises(UserError, match=r"is of the model 'i3d-small', and only \d+ of its \d+ weights fit"):
         fit(store, wider, tmp_path / "third", split=SPLIT, tensorboard=False, weights=put)
+
+
+@pytest.mark.parametrize(("refit", "val"), [(False, 0), (True, 3)])
+def test_weights_that_have_seen_what_is_held_out_are_told_with_the_number_of_snippets(tmp_path, refit, val):
+    store = make_picture_store(tmp_path / "store", subjects=4)
+    num_labels = len(read_table(store, "default").labels)
+    seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
+    first = fit(store, tiny_pixels(epochs=1, refit=refit), tmp_path / "first", split=seen, tensorboard=False)
+    put = starting_weights(first.best, model_name="i3d-small", tell=lambda _: None)
+    told = []
+    other = SplitChoice(by="subject", train=("4",), val=("3",), test=("1", "2"))
+    run = fit(
+        store, tiny_pixels(epochs=1), tmp_path / "other", split=other, tensorboard=False, weights=put, tell=told.append
+    )
+    [warning] = [one for one in told if one.startswith("Warning")]
+    parts = f"{num_labels} of the {num_labels} val snippets and of " if val else ""
+    assert f"{first.best} was trained on the recordings of {parts}{num_labels} of the {2 * num_labels} test" in warning
+    assert warning in run.facts["split"]["notes"]
+    assert warning in html.unescape(run.report.read_text())
+    told.clear()
+    fit(store, tiny_pixels(epochs=1), tmp_path / "same", split=seen, tensorboard=False, weights=put, tell=told.append)
+    assert any(one.startswith("Warning") for one in told) is refit
+
+
+def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
+    stores = [make_picture_store(tmp_path / f"store-{subjects}", subjects=subjects) for subjects in (3, 4)]
+    split = SplitChoice(by="subject", train=("1", "2"), test=("3",))
+    first = fit(stores[0], tiny_pixels(epochs=1), tmp_path / "first", split=split, tensorboard=False)
+    put = starting_weights(first.best, model_name="i3d-small", tell=lambda _: None)
+    told = []
+    split = SplitChoice(by="subject", train=("3", "4"), test=("1", "2"))
+    fit(
+        stores[1],
+        tiny_pixels(epochs=1),
+        tmp_path / "second",
+        split=split,
+        tensorboard=False,
+        weights=put,
+        tell=told.append,
+    )
+    assert not any(one.startswith("Warning") for one in told)
 
 
 def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):

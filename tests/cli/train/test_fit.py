@@ -365,3 +365,11 @@ def test_of_several_processes_only_the_first_speaks(fit, monkeypatch, rank):
     done = fit(*words, "--resume")
     assert done.exit_code == 0, done.output
     assert bool(done.output) is (rank == "0")
+
+
+def test_a_device_that_is_not_here_is_named_before_there_is_a_run(fit, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    done = fit("--recipe", "tiny.toml", "--run", "on-gpu", "--device", "cuda")
+    assert done.exit_code == 1
+    assert "device is cuda, and PyTorch finds no CUDA GPU here" in done.stderr
+    assert not Path("runs/on-gpu").exists()
