@@ -112,3 +112,27 @@ def test_the_command_writes_the_script(tmp_path):
     assert "sbatch" in done.output
     printed = CliRunner().invoke(app, ["slurm", "--run", "one"])
     assert printed.stdout == job_script(SlurmJob("one"), [])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bogus", "1"], "fit has no option --bogus."),
+        (["--epochs", "many"], "Wrong value for --epochs"),
+        (["--set", "epochs"], "--set takes name=value"),
+        (["--recipe", "nope"], "No recipe 'nope'."),
+        (["--recipe", "i3d", "--set", "epohcs=3"], "Did you mean 'epochs'?"),
+        (["store", "another"], "got more words: another"),
+    ],
+)
+def test_what_fit_would_refuse_is_refused_before_the_queue(tmp_path, words, said):
+    done = CliRunner().invoke(app, ["slurm", "--out", str(tmp_path / "job.sh"), "--", *words])
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
+    assert not (tmp_path / "job.sh").exists()
+
+
+def test_a_recipe_in_a_file_is_looked_for_on_the_cluster():
+    done = CliRunner().invoke(app, ["slurm", "--", "--recipe", "there/mine.toml", "--train-subjects", "1", "2"])
+    assert done.exit_code == 0, done.output
+    assert "--recipe there/mine.toml --train-subjects 1 2 --run" in done.stdout

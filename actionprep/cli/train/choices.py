@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from actionprep.training.recipes import TrainSettings
 
 
-_CHANGES = "the changes to the recipe (--set, or changes under [train])"
+CHANGES = "the changes to the recipe (--set, or changes under [train])"
 
 
 def recipe_of(store: Store, settings: TrainSettings, set_here: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -31,7 +31,7 @@ def recipe_of(store: Store, settings: TrainSettings, set_here: dict[str, Any]) -
     of_study, others = suited(chosen, settings.changes)
     if others:
         said.append(f"Of the study's changes these are for other recipes: {', '.join(others)}")
-    return chosen.changed({"seed": settings.seed, **of_study, **set_here}, where=_CHANGES), said
+    return chosen.changed({"seed": settings.seed, **of_study, **set_here}, where=CHANGES), said
 
 
 def recipe_of_run(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
@@ -40,10 +40,10 @@ def recipe_of_run(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
     from actionprep.training.run import FACTS, Run
 
     if not (run / FACTS).exists() or (name is not None and name != Run.open(run).recipe.name):
-        return "auto" if name is None else find_recipe(name).changed(changes, where=_CHANGES)
+        return "auto" if name is None else find_recipe(name).changed(changes, where=CHANGES)
     begun = Run.open(run).recipe
     # Epochs that were asked for take min_steps with them, and so they did when the run began.
-    return begun.changed({"min_steps": begun.min_steps, **changes}, where=_CHANGES) if changes else "auto"
+    return begun.changed({"min_steps": begun.min_steps, **changes}, where=CHANGES) if changes else "auto"
 
 
 _ANEW = ("by", "val", "test", "train_groups", "val_groups", "test_groups")

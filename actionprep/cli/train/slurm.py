@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, Text, Texts, Where
+from actionprep.cli.train.choices import CHANGES
+from actionprep.cli.train.options import changes_of, given_of
 
 
 def slurm(
+    context: typer.Context,
     words: Annotated[
         Texts, typer.Argument(help="Options of 'actiontrain fit', after two dashes: -- --recipe i3d.")
     ] = None,
@@ -39,9 +42,24 @@ def slurm(
         run, nodes, gpus, cpus, time, memory, partition, account, tuple(setup or ()), tuple(option or ())
     )  # fmt: skip
     text = job_script(job, words or [])
+    _check_fit(context, words or [])
     if out is None:
         print(text, end="")
         return
     write_text(out, text)
     output.note(f"Wrote {out}")
     output.print_next(f"sbatch {out}", "hands it to the cluster, in the study's folder")
+
+
+def _check_fit(context: typer.Context, words: list[str]) -> None:
+    """Raise UserError where 'actiontrain fit' would refuse these words, which else is seen when the queue has come to them.
+
+    A recipe of a file is left to the cluster, where the file may be.
+    """
+    from actionprep.training.recipes import find_recipe
+
+    group: Any = context.find_root().command
+    given = group.get_command(context.find_root(), "fit").make_context("fit", words, parent=context.find_root()).params
+    changes = changes_of(given["changes"])
+    if given["recipe"] is not None and not given["recipe"].endswith(".toml"):
+        find_recipe(given["recipe"]).changed({**changes, **given_of(epochs=given["epochs"])}, where=CHANGES)
