@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.store import Store
+from actionprep.training.carry import windows_before
 from actionprep.training.parts import (
     Parts,
     SplitChoice,
@@ -84,6 +85,7 @@ class Plan:
             *describe(self.parts, self.table),
             *mixtures(self.store, self.recipe.reads, self.views),
             *self._more_epochs(),
+            *self._nothing_carried(),
         ]
 
     def _more_epochs(self) -> list[str]:
@@ -94,6 +96,15 @@ class Plan:
         return [
             f"So few snippets: {num_epochs} epochs instead of {recipe.epochs}, to make min_steps = {recipe.min_steps} steps "
             "(--set min_steps=0 leaves the epochs as they are)"
+        ]
+
+    def _nothing_carried(self) -> list[str]:
+        """A sentence where state is to be carried and no window of train follows on another one."""
+        if not self.recipe.carry or (windows_before(self.table, self.parts.split.train) >= 0).any():
+            return []
+        return [
+            "carry = true does nothing here: no window in train begins where another one ends. Cut them with a length that "
+            "is a multiple of the stride, and at most half of a recording (actionprep snippets --length 1000 --stride 500)"
         ]
 
     def facts(self) -> dict[str, Any]:

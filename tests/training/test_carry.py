@@ -21,6 +21,7 @@ from actionprep.training.datasets import SnippetDataset, read_table
 from actionprep.training.fit import fit
 from actionprep.training.models.registry import build_model
 from actionprep.training.parts import SplitChoice
+from actionprep.training.plan import Plan
 from actionprep.training.predict import predict
 from actionprep.training.run import Run
 from actionprep.training.scoring import score
@@ -194,6 +195,15 @@ def test_a_sample_is_trained_with_the_state_after_the_windows_before_it(store):
         xy, valid, there = (batch[name].flatten(0, 1)[None] for name in ("xy", "valid", "frame_valid"))
         torch.testing.assert_close(logits.flatten(0, 1), task.model(xy, valid, there)[0], atol=1e-5, rtol=1e-4)
     assert not state.hidden.requires_grad
+
+
+@pytest.mark.parametrize(("length_s", "stride_s", "carry", "told"), [
+    (1.5, 0.5, True, False), (2.0, 1.5, True, True), (4.0, 1.0, True, True), (4.0, 1.0, False, False),
+])  # fmt: skip
+def test_windows_none_of_which_begins_where_another_ends_are_told(tmp_path, length_s, stride_s, carry, told):
+    store = make_changing_store(tmp_path / "store", length_s=length_s, stride_s=stride_s)
+    plan = Plan.make(store, frame_recipe(carry=carry), snippets="default", split=SPLIT, views=None)
+    assert any(one.startswith("carry = true does nothing here: no window in train") for one in plan.sentences) is told
 
 
 def test_a_model_without_a_state_cannot_carry_one(store, run):
