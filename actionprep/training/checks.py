@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class RateSearch:
     """Loss while the learning rate rises from step to step.
 
-    rates, losses (S) float64, losses smoothed; suggestion: the rate at which the loss falls fastest; highest: the one
-    from which it no longer falls. Use one between them, or the suggestion. repeats: searches whose mean the curve is.
+    rates, losses (S) float64, losses smoothed; highest: the rate from which the loss rises; suggestion: a tenth of it.
+    repeats: searches whose mean the curve is.
     """
 
     rates: np.ndarray
@@ -56,7 +56,7 @@ class RateSearch:
         axes = figure.subplots()
         axes.plot(self.rates, self.losses)
         axes.axvline(self.suggestion, linestyle="--", color="tab:green", label=f"suggested {self.suggestion:.2g}")
-        axes.axvline(self.highest, linestyle=":", color="tab:red", label=f"no better from {self.highest:.2g}")
+        axes.axvline(self.highest, linestyle=":", color="tab:red", label=f"rises from {self.highest:.2g}")
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -97,7 +97,8 @@ def find_learning_rate(
     augmentation, so that chance does not choose the rate. The rates are those of `optimizer.learning_rate`; a head with its
     own rate keeps its ratio.
 
-    Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
+    Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3; a tenth of the rate from which the
+    loss rises is suggested.
 
     Raises UserError as `fit`, and when the loss never falls.
     """
@@ -332,10 +333,12 @@ def _mixed_rows(dataset: Any, size: int) -> list[int]:
 
 
 def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
-    """The suggestion of a curve: where the loss falls fastest over the logarithm of the rate.
+    """The suggestion of a curve: a tenth of the rate from which the loss rises.
 
-    Looked for where the loss goes through the middle of its fall, from a tenth to nine tenths of it: before that the
-    rates are too low for anything but chance to move it.
+    Howard and Gugger, "Deep Learning for Coders with fastai and PyTorch", 2020, chapter 5, take a tenth of the rate of the
+    lowest loss: a whole training does not stand what a few steps stand. Of few snippets the curve has no sharp bottom, and
+    chance puts the lowest loss, or the fastest fall, anywhere in several decades: so the bottom goes on here for as long as
+    the loss is at most 2 % of its first value above the lowest.
     """
     if len(rates) < 10:
         raise UserError(
@@ -346,16 +349,20 @@ def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
     # The first means are of few batches.
     first = max(3, len(losses) // 10)
     start = float(np.median(losses[: 2 * first]))
-    lowest = first + int(losses[first:].argmin())
-    fall = start - float(losses[lowest])
+    wide = _over_half_a_decade(rates, losses)
+    lowest = first + int(wide[first:].argmin())
+    fall = start - float(wide[lowest])
     if fall < 0.01 * start:
         raise UserError(
             f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {start:.3g}. Look "
             "whether the model can learn one batch, with 'actiontrain fit --overfit'."
         )
-    high = np.flatnonzero(losses[: lowest + 1] >= start - 0.1 * fall)
-    begin = int(high[-1]) if len(high) else first
-    end = begin + int(np.argmax(losses[begin : lowest + 1] <= start - 0.9 * fall))
-    slope = np.gradient(losses, np.log(rates))
-    steepest = begin + int(slope[begin : end + 1].argmin())
-    return RateSearch(rates, losses, float(rates[steepest]), float(rates[lowest]))
+    risen = np.append(wide[lowest:] > wide[lowest] + 0.02 * start, True)
+    highest = float(rates[lowest + int(risen.argmax()) - 1])
+    return RateSearch(rates, losses, highest / 10, highest)
+
+
+def _over_half_a_decade(rates: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """(S,) mean of the losses within a quarter decade of each rate: one low loss makes no turn."""
+    near = np.abs(np.log10(rates)[:, None] - np.log10(rates)) < 0.25
+    return near @ losses / near.sum(axis=1)

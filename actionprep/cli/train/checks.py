@@ -55,7 +55,9 @@ def suggest_learning_rate(
              "losses": found.losses.tolist(), "files": [str(path) for path in paths]}
         )  # fmt: skip
         return
-    output.note(f"The loss falls fastest at {found.suggestion:.2g}, and no longer from {found.highest:.2g}.")
+    output.note(
+        f"The loss rises from a learning rate of {found.highest:.2g}; try a tenth of it, {found.suggestion:.2g}."
+    )
     if found.repeats > 1:
         output.note(f"Few snippets: the curve is the mean of {found.repeats} searches.")
     for path in paths:
