@@ -31,6 +31,9 @@ GIVE_UP_S = 20.0
 # How long to wait for an answer of a scheduler, and for the first worker of a cluster that is said to be running.
 ANSWER_S = 20.0
 FIRST_WORKER_S = 30.0
+# How long processes of our own may take to begin again after all of them died: starting one takes seconds, many on a
+# machine that is busy.
+REVIVAL_S = 120.0
 # A task whose workers died so often before they began it, and of whom nobody else is suspected, is not to blame.
 MAX_STILLBORN = 5
 
@@ -75,7 +78,7 @@ class _Work:
             [self._submit(task) for task in sorted(tasks, key=lambda task: -task.num_frames)], loop=self._client.loop
         )
         suspects = []
-        for future in futures:
+        for future in self._done(futures):
             task, mark = self._running.pop(future)
             outcome = self._result(future, task)
             if outcome is not None:
@@ -88,6 +91,28 @@ class _Work:
                 futures.add(self._submit(task))
         for task in suspects:
             yield self._one_by_one(task)
+
+    def _done(self, futures: Any) -> Iterator[Any]:
+        """Futures as they are done; raises EnvironmentProblem where no process of this machine is left to do them."""
+        alive = looked = time.monotonic()
+        while not futures.is_empty():
+            if futures.has_ready():
+                yield next(futures)
+                continue
+            # As often as Dask itself looks.
+            time.sleep(0.1)
+            now = time.monotonic()
+            if not self._local or self._client.cluster.scheduler.workers:
+                alive = now
+            elif now - alive > REVIVAL_S:
+                raise EnvironmentProblem(
+                    f"All worker processes have ended, and none has begun again for {REVIVAL_S:.0f} s, so no video is to "
+                    "blame.\nLook at the memory of the machine and at what else runs on it, or see what happens with "
+                    "'--workers 0'. What was finished is whole: the same command goes on there."
+                )
+            if self._local and now - looked > 1:
+                looked = now
+                _revive(self._client.cluster)
 
     def give_up(self) -> None:
         """Cancel what is not done, and wait until nothing of it writes any more."""
@@ -134,12 +159,15 @@ class _Work:
 
     def _one_by_one(self, task: ViewTask) -> TaskOutcome:
         """Make the items of a suspect each alone, with nothing beside it, to find the one that kills its process."""
+        from distributed import as_completed
+
         made: dict[str, ItemOutcome] = {}
         parts = []
         for item in task.items:
             problem = self._failed_input(item, made)
             if problem is None:
                 future = self._submit(replace(task, items=(item,)))
+                list(self._done(as_completed([future], loop=self._client.loop)))
                 part = self._result(future, task)
                 _, mark = self._running.pop(future)
                 if part is not None:
@@ -168,6 +196,16 @@ class _Work:
                 f"Worker processes died {self._stillborn[place]} times before they began {'/'.join(place)}, so no video is "
                 "to blame.\nLook into their logs and at the memory of the machine, or see what happens with '--workers 0'."
             )
+
+
+def _revive(cluster: Any) -> None:
+    """Start processes anew in place of those that a cluster of this machine has let go of.
+
+    A worker that dies before its nanny has seen it begin is not started again, and after a while the cluster forgets it:
+    without workers the build would wait for ever.
+    """
+    if len(cluster.workers) < len(cluster.worker_spec):
+        cluster.scale(len(cluster.worker_spec))
 
 
 @contextmanager

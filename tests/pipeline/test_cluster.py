@@ -127,6 +127,27 @@ def test_workers_that_die_before_they_begin_are_a_matter_of_the_machine(
         new_study(tmp_path, recordings=2, frames=10).build("lowres", workers=2)
 
 
+def test_processes_that_all_ended_and_do_not_begin_again_are_a_matter_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "run_task", die)
+    monkeypatch.setattr(cluster, "REVIVAL_S", 0.2)  # less than a process takes to begin
+    with pytest.raises(EnvironmentProblem, match=r"All worker processes have ended, and none has begun again for 0 s"):
+        new_study(tmp_path, recordings=2, frames=10).build("lowres", workers=2)
+
+
+def test_a_worker_that_its_cluster_has_let_go_of_begins_anew() -> None:
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running,
+        distributed.Client(running, set_as_default=False) as client,
+    ):
+        # As Dask does with a worker that nobody started again.
+        running.sync(running.workers.pop(0).close)
+        future = client.submit(pow, 2, 3)
+        cluster._revive(running)
+        assert future.result(timeout=60) == 8
+
+
 def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
