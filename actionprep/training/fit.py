@@ -17,7 +17,7 @@ from actionprep.training.plan import Plan, in_precision, resolve_recipe
 from actionprep.training.processes import is_first_process, shared_folder, wait_for_run
 from actionprep.training.progress import EpochReport, Told, silent
 from actionprep.training.recipes import Recipe
-from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now
+from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now, validation_sentence
 from actionprep.training.weights import StartingWeights
 
 if TYPE_CHECKING:
@@ -101,24 +101,6 @@ def fit(
     _train(run, plan, options, on_epoch=on_epoch, reader=reader)
     _tell_validation(run, tell)
     return run
-
-
-def validation_sentence(run: Run) -> str | None:
-    """What validation gave in the epoch that was chosen; None where nothing was validated."""
-    monitor = run.recipe.monitor
-    rows = [row for row in run.metrics if row["phase"] == "validate" and "val_accuracy" in row]
-    numbers = [row for row in rows if monitor in row]
-    if not rows:
-        return None
-    better = min if monitor == "val_loss" else max
-    best = better(numbers, key=lambda row: row[monitor]) if numbers else rows[-1]
-    what = "exact match" if run.facts["several_labels"] else "accuracy"
-    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if numbers else "the last"
-    return (
-        f"Validation: {what} {best['val_accuracy']:.3f}, macro F1 {best['val_macro_f1']:.3f}, loss {best['val_loss']:.3f} "
-        f"in epoch {best['epoch'] + 1}, {why} of {len(rows)} that were validated"
-        + (", before the refit on train and val." if (run.folder / VALIDATED).exists() else ".")
-    )
 
 
 def _tell_validation(run: Run, tell: Told) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from actionprep.training.metrics import figure_name
-from actionprep.training.run import FUSION, Run, placed, write_text
+from actionprep.training.run import FUSION, Run, placed, validation_sentence, write_text
 
 _COLORS = ("#2f6fdb", "#d9622b", "#2a9d63", "#8a55c9")
 
@@ -134,8 +134,6 @@ def _card(name: str, value: str, note: str, *, strong: bool = False) -> str:
 
 
 def _curves(run: Run) -> str:
-    from actionprep.training.fit import validation_sentence
-
     rows = run.metrics
     if not rows:
         return ""

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import BaseModel, ValidationError
+
 from actionprep.datasets.mixtures import difference, made_alike, provenance_of
 from actionprep.errors import EnvironmentProblem, UserError, nearest
 from actionprep.plain import plain
@@ -36,10 +38,49 @@ REPORT, TESTED = "report.html", "test.json"
 FUSION = "fusion.json"
 """In a folder that 'actiontrain fuse' wrote, instead of run.json: the runs and their weights."""
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
-_FACT_KINDS = {
-    "state": dict, "labels": list, "views": list, "versions": dict,
-    "split": dict, "split.rows": dict, "split.rows.train": list, "split.rows.val": list, "split.rows.test": list,
-}  # fmt: skip
+
+
+class _Groups(BaseModel, strict=True):
+    by: str = ""
+    names: list[str] = []
+
+
+class _SplitFacts(BaseModel, strict=True):
+    by: str = ""
+    why: str = ""
+    stored: str | None = None
+    folds: int | None = None
+    rows: dict[str, list[int]] = {}
+    groups: dict[str, list[str]] = {}
+    shown: dict[str, _Groups] = {}
+    notes: list[str] = []
+
+
+class _State(BaseModel, strict=True):
+    phase: Phase = "validate"
+    complete: bool = False
+
+
+class _Facts(BaseModel, strict=True):
+    """What the values of run.json are, where they are there: runs of earlier versions lack some."""
+
+    store: str = ""
+    store_from_here: str = ""
+    store_digest: str = ""
+    input_digest: str = ""
+    snippets: str = ""
+    snippets_digest: str = ""
+    labels: list[str] = []
+    views: list[str] = []
+    several_labels: bool = False
+    seed: int = 0
+    split: _SplitFacts = _SplitFacts()
+    versions: dict[str, str] = {}
+    started: str = ""
+    state: _State = _State()
+    published_weights: bool = False
+    weights_digest: str | None = None
+    train_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +127,15 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json holds."""
-        return _read_table(self.folder / FACTS, "Train again into another folder.", _FACT_KINDS)
+        path, advice = self.folder / FACTS, "Train again into another folder."
+        found = _read_table(path, advice)
+        try:
+            _Facts.model_validate(dict(found))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path} is damaged: its '{name}' is {first['input']!r:.60}. {advice}") from None
+        return found
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -138,7 +187,10 @@ class Run:
         path = self.folder / TESTED
         if not path.exists():
             return None
-        return _read_table(path, self.how_to_test, {"figures": dict})
+        found = _read_table(path, self.how_to_test)
+        if not isinstance(found["figures"], dict):
+            raise UserError(f"{path} is damaged: its figures are no table. {self.how_to_test}")
+        return found
 
     @property
     def how_to_test(self) -> str:
@@ -183,6 +235,24 @@ class Run:
     def write_json(self, name: str, values: Any) -> None:
         """Write one JSON file."""
         write_text(self.folder / name, _json(values))
+
+
+def validation_sentence(run: Run) -> str | None:
+    """What validation gave in the epoch that was chosen; None where nothing was validated."""
+    monitor = run.recipe.monitor
+    rows = [row for row in run.metrics if row["phase"] == "validate" and "val_accuracy" in row]
+    numbers = [row for row in rows if monitor in row]
+    if not rows:
+        return None
+    better = min if monitor == "val_loss" else max
+    best = better(numbers, key=lambda row: row[monitor]) if numbers else rows[-1]
+    what = "exact match" if run.facts["several_labels"] else "accuracy"
+    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if numbers else "the last"
+    return (
+        f"Validation: {what} {best['val_accuracy']:.3f}, macro F1 {best['val_macro_f1']:.3f}, loss {best['val_loss']:.3f} "
+        f"in epoch {best['epoch'] + 1}, {why} of {len(rows)} that were validated"
+        + (", before the refit on train and val." if (run.folder / VALIDATED).exists() else ".")
+    )
 
 
 def place_from(folder: Path, target: Path) -> str:
@@ -365,25 +435,14 @@ class _Table(dict[str, Any]):
         raise UserError(f"{self.path} is damaged: it has no '{key}' where one should be. {self.advice}")
 
 
-def _read_table(path: Path, advice: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for.
-
-    kinds: what values there must be, by dotted names; tables come before what is in them.
-    """
+def _read_table(path: Path, advice: str) -> dict[str, Any]:
+    """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for."""
     try:
         found = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: {error}. {advice}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged: it holds no table. {advice}")
-    for name, kind in kinds.items():
-        *tables, key = name.split(".")
-        holder: Any = found
-        for table in tables:
-            holder = holder[table]
-        if not isinstance(holder[key], kind):
-            wanted = "list" if kind is list else "table"
-            raise UserError(f"{path} is damaged: its '{name}' is no {wanted}. {advice}")
     return found
 
 

@@ -427,16 +427,21 @@ DAMAGES = {
     "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
     "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
     "run.json is []": ("run.json", lambda path: path.write_text("[]"), r"run\.json is damaged: it holds no table"),
-    "run.json has no state": (
-        "run.json",
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"state": None})),
-        r"run\.json is damaged: its 'state' is no table\. Train again into another folder",
-    ),
-    "run.json has rows that are no list": (
-        "run.json",
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"split": {"rows": {"train": 3}}})),
-        r"run\.json is damaged: its 'split\.rows\.train' is no list",
-    ),
+    **{
+        f"run.json has a wrong {name}": (
+            "run.json",
+            lambda path, wrong=wrong: path.write_text(json.dumps(json.loads(path.read_text()) | wrong)),
+            rf"run\.json is damaged: its '{name}' is .* Train again into another folder",
+        )
+        for name, wrong in {
+            "state": {"state": None},
+            "seed": {"seed": "one"},
+            "snippets": {"snippets": None},
+            "labels.0": {"labels": [3, 4]},
+            "split.rows.train": {"split": {"rows": {"train": 3}}},
+            "train_seconds": {"train_seconds": "long"},
+        }.items()
+    },
     "recipe.toml is empty": ("recipe.toml", lambda path: path.write_text(""), r"recipe\.toml"),
     "samples.csv is gone": (
         "samples.csv",

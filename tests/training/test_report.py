@@ -7,10 +7,10 @@ from training_fakes import make_store, tiny_recipe
 
 from actionprep.datasets.store import Store
 from actionprep.errors import UserError
-from actionprep.training.fit import fit, validation_sentence
+from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
 from actionprep.training.report import _confusion, _reliability, _views, report_html
-from actionprep.training.run import Run
+from actionprep.training.run import Run, validation_sentence
 from actionprep.training.test import run_test
 
 VOID = {"meta", "br"}
