@@ -332,9 +332,9 @@ def _carve(table: SnippetTable, rows: np.ndarray, parts: np.ndarray, share: floa
     num_groups = len(np.unique(group[table.recording[rows[training]]]))
     if num_groups < 2:
         raise UserError(
-            f"Val cannot be carved out of train by {by}: train has {num_groups} {_plural(by)}. "
+            f"Val cannot be carved out of train by {by}: train has {num_groups} {_plural(by) if num_groups != 1 else by}. "
             + (
-                "Use --val-by recording, or leave val out with --val 0."
+                "Use --val-by recording (in a training --set val_by=recording), or leave val out with --val 0."
                 if by != "recording"
                 else "Leave val out with --val 0."
             )

@@ -30,13 +30,15 @@ class RateSearch:
     """Loss while the learning rate rises from step to step.
 
     rates, losses (S) float64, losses smoothed; highest: the rate from which the loss rises; suggestion: a tenth of it.
-    repeats: searches whose mean the curve is.
+    turned: whether it rises at all; where it falls to the end, highest is the last rate that was tried, and a rate to
+    suggest lies above a tenth of it. repeats: searches whose mean the curve is.
     """
 
     rates: np.ndarray
     losses: np.ndarray
     suggestion: float
     highest: float
+    turned: bool = True
     repeats: int = 1
 
     def write(self, folder: str | Path) -> list[Path]:
@@ -56,7 +58,12 @@ class RateSearch:
         axes = figure.subplots()
         axes.plot(self.rates, self.losses)
         axes.axvline(self.suggestion, linestyle="--", color="tab:green", label=f"suggested {self.suggestion:.2g}")
-        axes.axvline(self.highest, linestyle=":", color="tab:red", label=f"rises from {self.highest:.2g}")
+        axes.axvline(
+            self.highest,
+            linestyle=":",
+            color="tab:red",
+            label=f"rises from {self.highest:.2g}" if self.turned else f"falls up to {self.highest:.2g}",
+        )
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -119,7 +126,7 @@ def find_learning_rate(
     losses = _smooth(np.mean([one[:common] for one in curves], axis=0)) if common else np.zeros(0)
     far = np.flatnonzero(losses > 4 * np.minimum.accumulate(losses))
     common = int(far[0]) + 1 if len(far) else common
-    return replace(_search(tried[:common], losses[:common]), repeats=repeats)
+    return replace(_search(tried[:common], losses[:common], broke_off=common < steps), repeats=repeats)
 
 
 def _repeats(num_snippets: int, batch: int) -> int:
@@ -332,13 +339,15 @@ def _mixed_rows(dataset: Any, size: int) -> list[int]:
     return dataset.rows[order[:size]].tolist()
 
 
-def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
+def _search(rates: np.ndarray, losses: np.ndarray, *, broke_off: bool = False) -> RateSearch:
     """The suggestion of a curve: a tenth of the rate from which the loss rises.
 
     Howard and Gugger, "Deep Learning for Coders with fastai and PyTorch", 2020, chapter 5, take a tenth of the rate of the
     lowest loss: a whole training does not stand what a few steps stand. Of few snippets the curve has no sharp bottom, and
     chance puts the lowest loss, or the fastest fall, anywhere in several decades: so the bottom goes on here for as long as
-    the loss is at most 2 % of its first value above the lowest.
+    the loss is at most 2 % of its first value above the lowest, or a quarter of its fall where that is less.
+
+    broke_off: the loss grew so much that no higher rates were tried.
     """
     if len(rates) < 10:
         raise UserError(
@@ -357,9 +366,10 @@ def _search(rates: np.ndarray, losses: np.ndarray) -> RateSearch:
             f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {start:.3g}. Look "
             "whether the model can learn one batch, with 'actiontrain fit --overfit'."
         )
-    risen = np.append(wide[lowest:] > wide[lowest] + 0.02 * start, True)
-    highest = float(rates[lowest + int(risen.argmax()) - 1])
-    return RateSearch(rates, losses, highest / 10, highest)
+    risen = wide[lowest:] > wide[lowest] + min(0.02 * start, 0.25 * fall)
+    turned = bool(risen.any()) or broke_off
+    highest = float(rates[lowest + int(risen.argmax()) - 1]) if risen.any() else float(rates[-1])
+    return RateSearch(rates, losses, highest / 10, highest, turned)
 
 
 def _over_half_a_decade(rates: np.ndarray, losses: np.ndarray) -> np.ndarray:

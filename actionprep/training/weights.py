@@ -83,17 +83,22 @@ class StartingWeights:
         """A warning where these weights, of a run on the same store, have learnt from what a training holds out.
 
         Recordings are what counts: two windows of one are as good as the same sample. A run with a refit has learnt from
-        its val part too. None where they have seen nothing of it, or where they are of no run that is here.
+        its val part too. None where they have seen nothing of it, or where they are of no run that is here. Of a run
+        whose files do not say it, the warning is that nobody knows.
         """
         run = Run(self.path.parent)
         if self.path.suffix != ".ckpt" or not (run.folder / FACTS).is_file():
             return None
         digest = plan.store.item("snippets", plan.snippets).digest
-        if run.facts["snippets_digest"] != digest and Path(run.store).resolve() != Path(plan.store.url).resolve():
-            return None
-        learnt = ("train", "val") if _phase_of(self.path) == "refit" else ("train",)
-        with open(run.folder / SPLIT, newline="", encoding="utf-8") as file:
-            known = {row["recording"] for row in csv.DictReader(file) if row["part"] in learnt}
+        try:
+            theirs = run.facts.get("snippets_digest")
+            if theirs != digest and Path(run.store).resolve() != Path(plan.store.url).resolve():
+                return None
+            known = _recordings_of(
+                run.folder / SPLIT, ("train", "val") if _phase_of(self.path) == "refit" else ("train",)
+            )
+        except UserError as error:
+            return f"Warning: nobody knows whether {self.path} was trained on what val and test hold: {error}"
         table, found = plan.table, []
         for part in ("val", "test"):
             rows = plan.parts.split.rows(part)
@@ -106,6 +111,18 @@ class StartingWeights:
             f"Warning: {self.path} was trained on the recordings of {' and of '.join(found)}: figures of these will "
             "flatter. Begin from a run with the same split, from published weights, or from nothing."
         )
+
+
+def _recordings_of(path: Path, parts: Sequence[str]) -> set[str]:
+    """The recordings of these parts in a run's table of its split; raises UserError where it is damaged."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    if not rows or not {"recording", "part"} <= set(rows[0]):
+        raise UserError(f"{path} is damaged: it has no snippets with their recording and part.")
+    return {row["recording"] for row in rows if row["part"] in parts}
 
 
 def missing_weights(path: Path, model_name: str) -> str:

@@ -74,6 +74,23 @@ def test_a_rate_that_is_found_is_between_those_tried_and_trains(store, tmp_path)
     assert paths[1].read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_loss_that_falls_to_the_end_is_not_said_to_rise():
+    rates = np.geomspace(1e-6, 1e-2, 60)
+    falling = 2 - 1 / (1 + 1e-3 / rates)
+    found = _search(rates, falling)
+    assert (found.turned, found.highest) == (False, pytest.approx(1e-2))
+    assert _search(rates, falling, broke_off=True).turned
+    assert _search(rates, falling + np.where(rates > 4e-3, 1.0, 0.0)).turned
+
+
+def test_a_small_fall_ends_too():
+    rates = np.geomspace(1e-6, 1, 100)
+    losses = 2 - 0.04 / (1 + 1e-3 / rates) + np.where(rates > 0.05, 0.05, 0)
+    found = _search(rates, losses)
+    assert found.turned
+    assert found.highest == pytest.approx(0.05, rel=0.8)
+
+
 @pytest.mark.parametrize("check", [find_learning_rate, overfit_one_batch])
 def test_a_check_refuses_what_a_fit_refuses(check, tmp_path):
     store = make_pose_store(tmp_path / "store")

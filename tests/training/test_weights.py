@@ -191,3 +191,17 @@ def test_a_checkpoint_that_does_not_tell_what_it_is_of_is_refused(tmp_path, card
         UserError, match=rf"best\.ckpt does not tell all that is needed to use it: {missing} missing or"
     ):
         put(small_i3d())
+
+
+@pytest.mark.parametrize("damaged", ["split.csv", "run.json"])
+def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path, damaged):
+    store = make_picture_store(tmp_path / "store", subjects=4)
+    seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
+    first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=seen, tensorboard=False)
+    (first.folder / damaged).write_text("")
+    put = starting_weights(first.best, model_name="i3d-small", tell=lambda _: None)
+    told = []
+    fit(store, tiny_pixels(epochs=1), tmp_path / "other", split=seen, tensorboard=False, weights=put, tell=told.append)
+    [warning] = [one for one in told if one.startswith("Warning")]
+    assert "nobody knows whether" in warning
+    assert damaged in warning

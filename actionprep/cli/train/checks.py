@@ -51,13 +51,19 @@ def suggest_learning_rate(
     paths = found.write(into)
     if json:
         output.print_json(
-            {"suggestion": found.suggestion, "highest": found.highest, "rates": found.rates.tolist(),
+            {"suggestion": found.suggestion, "highest": found.highest, "turned": found.turned, "rates": found.rates.tolist(),
              "losses": found.losses.tolist(), "files": [str(path) for path in paths]}
         )  # fmt: skip
         return
-    output.note(
-        f"The loss rises from a learning rate of {found.highest:.2g}; try a tenth of it, {found.suggestion:.2g}."
-    )
+    if found.turned:
+        output.note(
+            f"The loss rises from a learning rate of {found.highest:.2g}; try a tenth of it, {found.suggestion:.2g}."
+        )
+    else:
+        output.warn(
+            f"The loss falls up to the highest learning rate that was tried, {found.highest:.2g}. Such rates are seldom "
+            f"right: see with --overfit whether model and input fit each other. A tenth of it is {found.suggestion:.2g}."
+        )
     if found.repeats > 1:
         output.note(f"Few snippets: the curve is the mean of {found.repeats} searches.")
     for path in paths:
