@@ -121,11 +121,12 @@ class Comparison:
     def figure(self) -> Figure:
         """Accuracy with its interval against latency, operations and weights; what was not timed against training time.
 
-        Rows of equal cost stand side by side about it.
+        Rows of equal cost stand side by side about it, some points of the paper aside and no more.
         """
         from matplotlib import colormaps
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+        from matplotlib.transforms import ScaledTranslation
 
         axes_of: list[tuple[str, list[float]]] = [("training, s", [row.train_seconds for row in self.rows])]
         costs = [row.cost for row in self.rows if row.cost is not None]
@@ -147,21 +148,26 @@ class Comparison:
         for panel, (label, values) in zip(panels, axes_of, strict=True):
             handles = []
             # Bounds come first: a scale looks for bounds of its own, and one value alone has none.
-            low, high = max(min(values), 1e-6) / 1.8, max(*values, 2e-6) * 1.8
-            true = np.log(np.maximum(values, 1e-6))
-            places = _apart(true, gap=0.022 * np.log(high / low))
-            moved = "" if np.allclose(places, true) else "\n(equal ones side by side)"
-            for at, (row, name, place) in enumerate(zip(self.rows, names, np.exp(places), strict=True)):
+            places = np.maximum(values, 1e-6)
+            # Room for a mark that stands aside, however many decades there are.
+            span = float(np.log(places.max() / places.min()))
+            margin = np.exp(max(np.log(1.8), 0.08 * span))
+            low, high = places.min() / margin, places.max() * margin
+            aside = _aside(np.log(places), near=0.022 * np.log(high / low))
+            moved = "\n(equal ones side by side)" if aside.any() else ""
+            panel.set(xlabel=label + moved, xscale="log", xlim=(low, high))
+            for at, (row, name, place) in enumerate(zip(self.rows, names, places, strict=True)):
                 one = row.accuracy
-                handles.append(
-                    panel.errorbar(
-                        place, one.value, yerr=[[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]],
-                        fmt="o", color=colors[at % len(colors)], capsize=3, label=name,
-                    )
+                bars = panel.errorbar(
+                    place, one.value, yerr=[[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]],
+                    fmt="o", color=colors[at % len(colors)], capsize=3, label=name,
                 )  # fmt: skip
-            panel.set(xlabel=label + moved, xlim=(low, high))
-            panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                # After they were added: axes take no bounds from what does not stand at its data.
+                shifted = panel.transData + ScaledTranslation(aside[at] / 72, 0, figure.dpi_scale_trans)
+                for part in bars.get_children():
+                    part.set_transform(shifted)
+                handles.append(bars)
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)))
             panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(alpha=0.3)
@@ -188,25 +194,18 @@ def _legend(names: Sequence[str], width: float) -> tuple[list[str], int]:
     return ["\n".join(textwrap.wrap(name, letters, break_on_hyphens=False)) for name in names], 1
 
 
-def _apart(places: np.ndarray, *, gap: float) -> np.ndarray:
-    """Places (N,) moved as little as leaves a gap between all of them: those that lie closer stand side by side."""
+_WIDEST = 18.0
+"""So far apart, in points of the paper, stand the outermost of rows of equal cost: more would look like another cost."""
+
+
+def _aside(places: np.ndarray, *, near: float) -> np.ndarray:
+    """Points (N) to the right by which to draw each of these places (N,): those near each other stand side by side."""
     order = np.argsort(places, kind="stable")
-    groups: list[list[int]] = []
-    for at in order.tolist():
-        groups.append([at])
-        while len(groups) > 1 and _reach(places, groups[-1], gap)[0] < _reach(places, groups[-2], gap)[1] + gap:
-            groups[-2:] = [groups[-2] + groups[-1]]
-    found = np.empty(len(places))
-    for group in groups:
-        found[group] = np.linspace(*_reach(places, group, gap), len(group))
+    found = np.zeros(len(places))
+    for group in np.split(order, np.flatnonzero(np.diff(places[order]) >= near) + 1):
+        reach = min(6.0 * (len(group) - 1), _WIDEST) / 2
+        found[group] = np.linspace(-reach, reach, len(group))
     return found
-
-
-def _reach(places: np.ndarray, group: Sequence[int], gap: float) -> tuple[float, float]:
-    """From where to where a group stands about the middle of its places."""
-    half = gap * (len(group) - 1) / 2
-    middle = float(np.mean(places[list(group)]))
-    return middle - half, middle + half
 
 
 def _flat(row: Compared) -> Mapping[str, Any]:

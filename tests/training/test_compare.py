@@ -195,17 +195,31 @@ def test_names_in_the_picture_are_whole_and_inside_of_it(found, name, count):
     assert box.y1 <= figure.axes[0].get_window_extent().y0
 
 
-def test_rows_of_equal_cost_stand_side_by_side_in_the_picture(found):
-    far = replace(found.rows[0], cost=replace(found.rows[0].cost, parameters=10**9))
-    figure = Comparison((*[found.rows[0]] * 4, far), ()).figure()
-    FigureCanvasAgg(figure).draw()
-    panel = figure.axes[2]
-    places = [bars.lines[0].get_xdata()[0] for bars in panel.containers]
-    pixels = panel.transData.transform([(place, 0.5) for place in places])[:, 0]
-    assert np.diff(pixels).min() > 5
-    assert places[4] == pytest.approx(1000)
-    assert np.exp(np.mean(np.log(places[:4]))) == pytest.approx(found.rows[0].cost.parameters / 1e6)
-    assert panel.get_xlabel() == "parameters, M\n(equal ones side by side)"
+@pytest.mark.parametrize("equal", [4, 7, 8, 20])
+@pytest.mark.parametrize("times", [1.5, 30, 10**6])
+def test_rows_of_equal_cost_stand_side_by_side_in_the_picture_at_their_cost_and_inside_of_it(found, equal, times):
+    cost = found.rows[0].cost
+    far = replace(
+        found.rows[0], cost=replace(cost, parameters=int(cost.parameters * times), flops=int(cost.flops * times))
+    )
+    figure = Comparison((*[found.rows[0]] * equal, far), ()).figure()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for panel, true in ((figure.axes[1], cost.flops / 1e9), (figure.axes[2], cost.parameters / 1e6)):
+        marks = [bars.lines[0] for bars in panel.containers]
+        assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([true] * equal + [true * times], rel=1e-3)
+        frame = panel.get_window_extent()
+        for mark in marks:
+            box = mark.get_window_extent(canvas.get_renderer())
+            assert frame.x0 <= box.x0
+            assert frame.y0 <= box.y0
+            assert box.x1 <= frame.x1
+            assert box.y1 <= frame.y1
+        points = [mark.get_transform().transform((mark.get_xdata()[0], 0.5))[0] * 72 / figure.dpi for mark in marks]
+        place = panel.transData.transform((true, 0.5))[0] * 72 / figure.dpi
+        assert np.diff(points[:equal]) == pytest.approx(min(6, 18 / (equal - 1)))
+        assert np.mean(points[:equal]) == pytest.approx(place)
+        assert panel.get_xlabel().endswith("\n(equal ones side by side)")
 
 
 def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
