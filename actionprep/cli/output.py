@@ -42,6 +42,8 @@ def print_table(
 
     importance: columns, the most important first; as many as the terminal has room for are shown, none of them folded but
         the first, and that at spaces. Empty: all, folded as need be, but for those in `whole`.
+    whole: columns that are never folded, the most important first; what there is no room for, they or the others, is
+        left out.
     """
     # Cells are text, never markup: a message may hold square brackets.
     rows = [
@@ -56,14 +58,14 @@ def print_table(
         box=None,
     )
     table.caption_justify = "left"
-    shown = _that_fit(columns, rows, importance) if importance else list(columns)
+    shown = _that_fit(columns, rows, importance) if importance else _beside_whole(columns, rows, whole)
     unfolded = [*importance[1:], *whole]
     for at, name in enumerate(columns):
         if name not in shown:
             continue
         numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
-        table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan", overflow="fold",
-                         no_wrap=name in unfolded,
+        table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan",
+                         no_wrap=name in unfolded, overflow="ellipsis" if name in unfolded else "fold",
                          min_width=_longest_word(rows, at) if name in importance[:1] else None)  # fmt: skip
     for row in rows:
         table.add_row(*(cell for cell, name in zip(row, columns, strict=True) if name in shown))
@@ -75,12 +77,32 @@ _FOLDED = 26
 """So narrow may the most important column of a table be, in characters, for the sake of the others."""
 
 
+_LEGIBLE = 8
+"""Narrower, in characters, a column that folds is not shown."""
+
+
+def _beside_whole(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole: Sequence[str]) -> list[str]:
+    """Of the columns that stay whole, as many as fit; of those that fold, as many as then have room to be read."""
+    if not whole:
+        return list(columns)
+    widths = _widths(columns, rows)
+    room, shown = console.width - widths[whole[0]], [whole[0]]
+    for name in [*whole[1:], *(name for name in columns if name not in whole)]:
+        least = widths[name] if name in whole else min(widths[name], _LEGIBLE + 2)
+        if least <= room:
+            room -= least
+            shown.append(name)
+    return shown
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> dict[str, int]:
+    """Characters of each column unfolded, and what stands between."""
+    return {name: max([len(name), *(row[at].cell_len for row in rows)]) + 2 for at, name in enumerate(columns)}
+
+
 def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[Text]], importance: Sequence[str]) -> list[str]:
     """The most important columns, as many as stand beside each other without folding any but the first."""
-    widths = {
-        name: max([len(name), *(row[at].cell_len for row in rows)]) + 2  # and what stands between
-        for at, name in enumerate(columns)
-    }
+    widths = _widths(columns, rows)
     first = columns.index(importance[0])
     room = console.width - min(widths[importance[0]], max(_FOLDED, _longest_word(rows, first)) + 2)
     shown = [importance[0]]

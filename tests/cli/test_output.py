@@ -64,6 +64,12 @@ def test_columns_that_are_to_stay_whole_do_not_break_for_long_ones(capsys, monke
     assert max(map(len, printed.splitlines())) <= 60
 
 
+def test_a_column_that_stays_whole_and_is_wider_than_the_terminal_is_cut_with_a_mark(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert print_table("", ("name", "what"), [("a" * 36, "word")], whole=("name",)) == ["what"]
+    assert capsys.readouterr().out.split() == ["name", "a" * 17 + "…"]
+
+
 def test_a_wide_terminal_shows_all_columns(capsys, monkeypatch):
     out, printed = printed_at(140, capsys, monkeypatch)
     assert out == []

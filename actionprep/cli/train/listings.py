@@ -34,7 +34,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
             ]
         )
         return
-    output.print_table(
+    out = output.print_table(
         "Models",
         ("name", "product", "input", "parameters", "GFLOPs", "source"),
         [
@@ -48,8 +48,10 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
             )
             for name, card in MODELS.items()
         ],
-        whole=("name", "product", "parameters", "GFLOPs"),
+        whole=("name", "parameters", "GFLOPs", "product"),
     )
+    if out:
+        output.note(f"No room at this width for {', '.join(out)}: --json tells them.")
 
 
 def recipes(
@@ -76,7 +78,9 @@ def recipes(
         )
     else:
         rows = [(one.name, one.product, _first_sentence(one.doc)) for one in found]
-        output.print_table("Recipes", ("name", "product", "what"), rows, whole=("name", "product"))
+        out = output.print_table("Recipes", ("name", "product", "what"), rows, whole=("name", "product"))
+        if out:
+            output.note(f"No room at this width for {', '.join(out)}: --json tells them.")
         output.print_next("actiontrain recipes NAME", "prints one whole, with all that is to be said of it")
 
 

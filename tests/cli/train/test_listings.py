@@ -18,6 +18,21 @@ def test_names_are_never_broken(what):
     assert {line.split()[0] for line in lines if line.startswith(" ") and line[1:2].strip()} == {"name", *names}
 
 
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(50, ["product", "input", "source"]), (60, ["input", "source"])], ids=["50", "60"]
+)
+def test_a_narrow_terminal_cuts_no_number_of_a_model_and_names_the_columns_that_it_leaves_out(width, left_out):
+    models = json.loads(runner.invoke(app, ["models", "--json"]).stdout)
+    printed = runner.invoke(app, ["models"], env={"COLUMNS": str(width)}).output
+    table, _, note = printed.partition("No room at this width for ")
+    assert note == f"{', '.join(left_out)}: --json tells them.\n"
+    rows = {line.split()[0]: line.split() for line in table.splitlines() if line[1:2].strip()}
+    for one in models:
+        assert rows[one["name"]][-2:] == [f"{one['parameters']:,}", f"{one['flops'] / 1e9:,.1f}"]
+    assert not any(name in table.splitlines()[1] for name in left_out)
+    assert max(map(len, table.splitlines())) <= width
+
+
 def test_the_list_of_recipes_has_a_sentence_of_each_and_the_whole_text_is_printed_with_one():
     listed = " ".join(runner.invoke(app, ["recipes"], env={"COLUMNS": "400"}).output.split())
     for name in recipe_names():
