@@ -44,13 +44,15 @@ def mended(tested: Mapping[str, Any]) -> list[str]:
     """What validation snippets mend of the probabilities, in sentences."""
     found = []
     calibration = tested.get("calibration") or {}
+    on_val = tested.get("part") == "val"
     if "from" in calibration:
-        source = calibration["from"] + (", these same ones" if tested.get("part") == "val" else "")
+        source = calibration["from"] + (", these same ones" if on_val else "")
         found.append(f"Temperature {calibration['temperature']:.2f}, of {source}: {_with_temperature(calibration)}.")
     if "figures_at_thresholds" in tested:
         at_half, at_own = (tested[name]["macro_f1"] for name in ("figures", "figures_at_thresholds"))
+        given = "the val snippets, these same ones, give" if on_val else "val gives"
         found.append(
-            f"With the threshold that val gives each label (test.json lists them) macro F1 is {at_own:.3f}, not "
+            f"With the threshold that {given} each label (test.json lists them) macro F1 is {at_own:.3f}, not "
             f"{at_half:.3f}."
         )
     return found

@@ -15,6 +15,12 @@ def test_what_val_mends_of_the_probabilities_is_told():
         "Temperature 1.50, of best.ckpt on 24 val snippets: with it the calibration error is 0.100, not 0.200.",
         "With the threshold that val gives each label (test.json lists them) macro F1 is 0.500, not 0.250.",
     ]
+    assert mended({**tested, "part": "val"}) == [
+        "Temperature 1.50, of best.ckpt on 24 val snippets, these same ones: with it the calibration error is 0.100, not "
+        "0.200.",
+        "With the threshold that the val snippets, these same ones, give each label (test.json lists them) macro F1 is "
+        "0.500, not 0.250.",
+    ]
     assert mended({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
 
 
