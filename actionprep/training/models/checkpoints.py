@@ -16,6 +16,7 @@ from actionprep.training.models.fitting import made_to_fit, shape_text, temporal
 from actionprep.training.models.key_maps import State
 from actionprep.training.models.motionbert import HeatmapMotionBERT
 from actionprep.training.models.pixels import bare
+from actionprep.training.models.timesformer import TimeSformer
 from actionprep.training.models.vivit import ViViT
 from actionprep.training.models.weight_files import color_order_of, read_weights, state_of
 
@@ -108,7 +109,7 @@ def published_state(model: nn.Module, *, family: str) -> State:
 
     A model that stands behind what turns stored bytes into its values is written without that.
 
-    Raises UserError where the family has no way back or is another model's.
+    Raises UserError where the family has no way back or is another model's, or the model's head none that was published.
     """
     chosen, model = find_family(family), bare(model)
     if not isinstance(model, chosen.model) or chosen.to_theirs is None:
@@ -116,6 +117,12 @@ def published_state(model: nn.Module, *, family: str) -> State:
             f"A {type(model).__name__} cannot be written as '{family}'. Families that it can be written as: "
             + (", ".join(f.name for f in FAMILIES.values() if isinstance(model, f.model) and f.to_theirs) or "none")
             + "."
+        )
+    if isinstance(model, TimeSformer) and model.pool != "class":
+        raise UserError(
+            f"This TimeSformer pools by '{model.pool}', and '{family}' has no such head: it reads the class token alone. "
+            'Only weights trained with sizes.pool = "class" can be written as published ones; hand this model over with '
+            "'actiontrain export'."
         )
     return chosen.to_theirs(dict(model.state_dict()))
 

@@ -123,6 +123,16 @@ def test_a_trained_model_of_pictures_goes_back_without_what_stands_before_it():
     assert "timesformer.embeddings.cls_token" in found
 
 
+@pytest.mark.parametrize("family", ["timesformer", "timesformer-transformers"])
+def test_a_timesformer_that_pools_otherwise_than_published_is_not_written_as_one(family):
+    model, _ = tiny("timesformer", pool="mean-max")
+    with pytest.raises(
+        UserError,
+        match=rf"pools by 'mean-max', and '{family}' has no such head.*sizes.pool = \"class\".*actiontrain export",
+    ):
+        published_state(PixelClassifier(model, HALF), family=family)
+
+
 def test_a_way_back_that_does_not_exist_is_told():
     model, _ = tiny("timesformer")
     with pytest.raises(
