@@ -50,6 +50,11 @@ class Skeleton:
         """Number of joints, K."""
         return len(self.joints)
 
+    @property
+    def limb_names(self) -> tuple[str, ...]:
+        """Of each limb its two joints, as "left_elbow-left_wrist"."""
+        return tuple(f"{self.joints[a]}-{self.joints[b]}" for a, b in self.limbs)
+
     def index(self, joint: str) -> int:
         """Position of a joint in the layout. Raises UserError that names the nearest joint."""
         if joint not in self.joints:

@@ -65,8 +65,7 @@ class Heatmaps(ViewStage):
                 backend="heatmaps",
             )
         layout = skeleton(poses.skeleton)
-        joint = settings.kind == "joint"
-        channels = layout.joints if joint else [f"{layout.joints[a]}-{layout.joints[b]}" for a, b in layout.limbs]
+        channels = layout.joints if settings.kind == "joint" else layout.limb_names
         person = ("person",) if settings.persons == "separate" else ()
         shape = (*((poses.num_persons,) if person else ()), len(channels), *settings.size)
         item.create(

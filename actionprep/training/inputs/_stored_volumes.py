@@ -31,7 +31,8 @@ class _Kind:
 class StoredVolumes:
     """Volumes of the product `heatmaps`, side by side as those that are rendered.
 
-    shape: of one frame of one view, ([M,] C, H, W). kind: joint or limb; skeleton: name of the layout.
+    shape: of one frame of one view, ([M,] C, H, W). kind: joint or limb; skeleton: name of the layout; channels: names
+    of the joints or limbs (C).
     """
 
     def __init__(self, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
@@ -64,7 +65,7 @@ class StoredVolumes:
             raise UserError(
                 f"The store {store.url} has heatmaps, but of none of the recordings that the snippets are of."
             )
-        self.shape, self.kind, self.skeleton = found.shape, found.kind, found.skeleton
+        self.shape, self.kind, self.skeleton, self.channels = found.shape, found.kind, found.skeleton, found.channels
 
     @property
     def sees_persons(self) -> bool:

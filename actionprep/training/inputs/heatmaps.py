@@ -150,17 +150,37 @@ class HeatmapsReader(PoseSamples):
         return {**batch, "keypoints": points.flatten(1, 2), "score": score.flatten(1, 2)}
 
     def meanings(self) -> dict[str, str]:  # noqa: D102
-        merge = self.settings.merge
+        if (stored := self._stored) is not None:
+            merge, kind = "separate" if stored.sees_persons else "max", stored.kind
+            layout, channels = stored.skeleton, stored.channels
+            drawn, planes = "as stored", ""
+        else:
+            merge, kind = self.settings.merge, self.settings.kind
+            layout, channels = self.layout_name, self.layout.joints if kind == "joint" else self.layout.limb_names
+            drawn = self._meaning_of_values()
+            sides = ["one, of the camera"] if self.settings.camera else self.settings.planes
+            planes = f"Planes: {'one, of the picture' if self.dims == 2 else ', '.join(sides)}. "
         persons = "person (those of one view after those of another), " if merge == "separate" else ""
-        drawn = f"{self.settings.kind}s" + (f" of {self.layout_name}" if self._stored is None else "")
-        before = {"max": "views, ", "channels": "views, persons, ", "separate": ""}[merge]
-        gaussians = f"Gaussians of {self.settings.sigma:g} px times the joint's score"
+        axes = {"max": ["views"], "channels": ["views", "persons"], "separate": []}[merge]
+        axes += [*(["planes"] if planes else []), f"{kind}s of {layout}"]
+        order = f"{', '.join(axes)}, the last changing fastest" if len(axes) > 1 else axes[0]
         return {
-            "clip": f"heatmaps from 0 to 1, {gaussians if self._stored is None else 'as stored'}; axes batch, "
-            f"{persons}channel ({before}planes, {drawn}, the last changing fastest), instant, y, x. Views "
-            f"{', '.join(self.views)}; 2D poses have one plane",
+            "clip": f"heatmaps from 0 to 1, {drawn}; axes batch, {persons}channel ({order}), instant, y, x. Views: "
+            f"{', '.join(self.views)}. {planes}{kind.capitalize()}s: {', '.join(channels)}",
             "duration": "length of the snippet in s; axes batch",
         }
+
+    def _meaning_of_values(self) -> str:
+        settings = self.settings
+        gaussians = f"Gaussians of {settings.sigma:g} px"
+        drawn = {
+            "joint": f"{gaussians} around the joint times its score",
+            "limb": f"{gaussians} of the distance to the limb times the lower score of its two ends, a limb shorter than "
+            "1 px drawn as its first joint",
+        }[settings.kind]
+        cut = "" if settings.truncate is None else f", cut off {settings.truncate:g} sigmas away"
+        merged = ", the largest of all persons" if settings.merge == "max" else ""
+        return f"{drawn}{cut}{merged}"
 
     def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:  # noqa: D102
         # Each view of stored volumes gives the frame that lies at one share of its own.

@@ -253,7 +253,8 @@ class PoseReader(PoseSamples):
             "none": "As stored",
         }[self.settings.normalise]
         return {
-            "keypoints": f"joints; axes {axes}, {', '.join('xyz'[: self.dims])}. {values}; 0 where missing",
+            "keypoints": f"joints; axes {axes}, {', '.join('xyz'[: self.dims])}. {values}; 0 where missing. "
+            f"Joints: {', '.join(self.layout.joints)}",
             "score": f"how sure each joint is, 0 where missing; axes {axes}",
             "frame_valid": "instants at which somebody is seen; axes batch, instant",
             "duration": "length of the snippet in s; axes batch",

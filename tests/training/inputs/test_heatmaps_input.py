@@ -311,6 +311,35 @@ def test_stored_volumes_that_are_not_there_say_which_stage_to_run(tmp_path):
         HeatmapsReader.check_store(HeatmapsInput(source="stored"), store)
 
 
+def test_the_meaning_of_limbs_is_their_distance_and_the_lower_score_of_both_ends_with_their_names_in_order(store):
+    reader = reader_of(store, views=("0",), kind="limb", truncate=None)
+    meaning = reader.meanings()["clip"]
+    assert "Gaussians of 0.6 px of the distance to the limb times the lower score of its two ends" in meaning
+    assert "cut off" not in meaning
+    assert "limbs of coco17, the last" in meaning
+    names = meaning.rpartition("Limbs: ")[2].split(", ")
+    assert names == [f"{COCO.joints[a]}-{COCO.joints[b]}" for a, b in COCO.limbs]
+    assert len(names) == reader.read([0])["clip"].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("persons", "order"), [(0, "channel (views, joints of coco17, the last"), (2, "person (those of one view")]
+)
+def test_the_meaning_of_stored_volumes_names_their_channels_as_they_are_stored(tmp_path, persons, order):
+    store = with_volumes(make_pose_store(tmp_path / "store", subjects=1), persons=persons)
+    meaning = reader_of(store, source="stored", kind="limb").meanings()["clip"]
+    assert meaning.startswith(f"heatmaps from 0 to 1, as stored; axes batch, {order}")
+    assert "plane" not in meaning.lower()
+    assert meaning.endswith("Joints: " + ", ".join(COCO.joints))
+
+
+def test_the_meaning_of_volumes_of_3d_poses_names_their_planes_in_order(tmp_path):
+    store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
+    assert "Planes: yz, xy. " in reader_of(store, planes=("yz", "xy")).meanings()["clip"]
+    camera = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    assert "Planes: one, of the camera. " in reader_of(store, camera=camera).meanings()["clip"]
+
+
 @pytest.mark.parametrize("merge", ["max", "channels", "separate"])
 def test_the_meaning_of_volumes_names_views_and_joints_in_the_order_of_the_channels(store, merge):
     reader = reader_of(store, views=("0", "1"), merge=merge)
@@ -318,5 +347,7 @@ def test_the_meaning_of_volumes_names_views_and_joints_in_the_order_of_the_chann
     person = "person (those of one view after those of another), " if merge == "separate" else ""
     before = {"max": "views, ", "channels": "views, persons, ", "separate": ""}[merge]
     assert f"axes batch, {person}channel ({before}planes, joints of coco17, the last" in meaning
-    assert "Views 0, 1" in meaning
+    assert "Gaussians of 0.6 px around the joint times its score, cut off 3 sigmas away" in meaning
+    assert ("the largest of all persons" in meaning) == (merge == "max")
+    assert meaning.endswith(". Views: 0, 1. Planes: one, of the picture. Joints: " + ", ".join(COCO.joints))
     assert set(reader.meanings()) >= set(reader.read([0]))

@@ -349,4 +349,5 @@ def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path)
         meaning = reader.meanings()["keypoints"]
         assert "instant, joint (kinect20), x, y, z. " in meaning
         assert said in meaning
+        assert meaning.endswith(". Joints: " + ", ".join(skeleton("kinect20").joints))
         assert set(reader.meanings()) >= set(reader.read([0]))
