@@ -49,7 +49,7 @@ class Prediction:
             ],
             "files": [str(path) for path in self.files],
             "views": {view: str(path) for view, path in self.videos.videos.items()},
-            "views_by": self.videos.by,
+            "views_by": dict(self.videos.by),
             "left_out": [str(path) for path in self.videos.left_out],
             "missing_views": list(self.videos.missing),
             "unseen_views": list(self.unseen),
@@ -95,7 +95,8 @@ def predict_videos(
     from actionprep.training.predict import predict_videos as predict
 
     models = open_models(run, device=device)
-    named = name_videos(videos, views_of(models), names_of_study(models[0].checkpoint))
+    views = views_of(models)
+    named = name_videos(videos, views, names_of_study(models[0].checkpoint) if len(views) > 1 else None)
     recording = recording or recording_name(list(named.videos.values()))
     clocks_of({}, named.videos, offsets or {}, tolerance)  # refuses offsets of views that have no video
     unseen: list[str] = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,13 +24,13 @@ class NamedVideos:
 
     videos:   view → file, in the order of the run's views.
     views:    all views of the run, in their order.
-    by:       how that was found; "given" where every video was named view=path.
+    by:       view → how that was found; "given" for view=path.
     left_out: files whose names say that they are of cameras which the run never saw.
     """
 
     videos: dict[str, Path]
     views: tuple[str, ...]
-    by: By
+    by: Mapping[str, By]
     left_out: tuple[Path, ...] = ()
 
     @property
@@ -41,8 +43,13 @@ class NamedVideos:
         """Which file became which view, what was left out and what is missing; none for a run of one view."""
         if len(self.views) < 2:
             return []
-        how = {"given": "as given", "names": "by the files' names", "order": "in the order of the run's views"}[self.by]
-        found = [f"{', '.join(f'view {view} ← {path.name}' for view, path in self.videos.items())} ({how})"]
+        how = {"given": "as given", "names": "by the files' names", "order": "in the order of the run's views"}
+        found = []
+        for by, said in how.items():
+            some = [f"view {view} ← {path.name}" for view, path in self.videos.items() if self.by[view] == by]
+            if some:
+                found.append(f"{', '.join(some)} ({said})")
+        found = ["; ".join(found)]
         if self.left_out:
             names = ", ".join(path.name for path in self.left_out)
             found.append(f"Left out: {names}, of cameras that the run never saw.")
@@ -59,34 +66,56 @@ class StudyNames:
     """How the files of a study tell their views.
 
     pattern: what a whole path looks like, with a group `view`; None where the layout has no such pattern.
-    words:   whether words and numbers in file names may be taken for views: not where the study's own say otherwise, as
-             where a table numbers cam1.mp4, cam2.mp4, … from 0.
+    words:   the words in which the files of a recording differ → the view that they are of, also of views that the run did
+             not look at.
+    ids:     whether the ids of views and the numbers of cameras may be looked for in names: not where the study's own
+             names say otherwise, as where a table numbers cam1.mp4, cam2.mp4, … from 0.
     """
 
     pattern: re.Pattern[str] | None = None
-    words: bool = True
+    words: Mapping[str, str] = field(default_factory=dict)
+    ids: bool = True
 
 
 def names_of_study(checkpoint: Checkpoint) -> StudyNames:
-    """How files tell their views in the study that a checkpoint's run lies in; outside of studies by words alone."""
+    """How files tell their views in the study that a checkpoint's run lies in; outside of studies by ids alone.
+
+    Raises UserError where the study's settings or its catalogue are damaged.
+    """
     from actionprep.datasets.catalogue import Catalogue
     from actionprep.datasets.layouts import pattern_of_paths
     from actionprep.datasets.study import find_study
 
     try:
         folder = find_study(checkpoint.path.expanduser().absolute().parent)
-        study = folder.study
-        if study.layout == "views" and "{view}" in study.pattern:
-            return StudyNames(re.compile(f"(?:.*/)?{pattern_of_paths(study.pattern).pattern}"))
-        catalogue = Catalogue.read(folder.catalogue)
     except UserError:
+        return StudyNames()  # in no study
+    if folder.study.layout == "views" and "{view}" in folder.study.pattern:
+        return StudyNames(re.compile(f"(?:.*/)?{pattern_of_paths(folder.study.pattern).pattern}"))
+    if not folder.catalogue.is_dir():
         return StudyNames()
+    catalogue = Catalogue.read(folder.catalogue)
+    of_word: dict[str, Counter[str]] = defaultdict(Counter)
     for recording in catalogue.recordings:
-        own = [view for view in catalogue.views_of(recording.id) if view.id in checkpoint.views]
-        told = _told([folder.resolve(view.path) for view in own], checkpoint.views, StudyNames()) if own else None
-        if told is not None and told != [view.id for view in own]:
-            return StudyNames(words=False)
-    return StudyNames()
+        own = catalogue.views_of(recording.id)
+        for word, view in zip(_own_words([folder.resolve(one.path) for one in own]), own, strict=True):
+            if word:
+                of_word[word][view.id] += 1
+    words: dict[str, str] = {}
+    as_read = other = 0
+    for word, counts in of_word.items():
+        [(view_id, count)] = counts.most_common(1)
+        if count >= _CONSISTENT * counts.total():
+            words[word] = view_id
+        read = _read([word], catalogue.view_names, StudyNames())
+        if read:
+            as_read += counts[read[0] or ""]
+            other += counts.total() - counts[read[0] or ""]
+    return StudyNames(words=words, ids=as_read >= _CONSISTENT * (as_read + other))
+
+
+_CONSISTENT = 0.8
+"""In this share of its recordings a word has to be of one view, so that a few odd recordings do not undo it."""
 
 
 def name_videos(videos: Sequence[str | Path], views: Sequence[str], names: StudyNames | None = None) -> NamedVideos:
@@ -96,42 +125,56 @@ def name_videos(videos: Sequence[str | Path], views: Sequence[str], names: Study
     views:  of the run. Of a run of one view the video is of that one, whatever its name.
     names:  how names tell views in the run's study.
 
-    Names that tell nothing leave the order of the views.
+    The other videos are of the views that their names tell (`_told`): all of them, or none. Where none tells, they are taken
+    in order for the views that are left; where names in the run's study contradict ids, only if that fills all views.
 
-    Raises UserError for two videos of one view, and where all are of cameras that the run never saw.
+    Raises UserError for two videos of one view, where all are of cameras that the run never saw, where the names of some
+    tell their view and those of others do not, and where the order cannot be taken.
     """
+    names = names or StudyNames()
     named: dict[str, Path] = {}
-    rest: list[tuple[int, Path]] = []
-    for at, video in enumerate(videos):
+    by: dict[str, By] = {}
+    rest: list[Path] = []
+    for video in videos:
         view, equals, path = str(video).partition("=")
         if equals and view in views:
             _place(named, view, Path(path))
+            by[view] = "given"
         elif equals and not Path(video).exists() and Path(path).exists():
             raise UserError(f"'{video}' names view '{view}', and this run has view {', '.join(views)}.")
         else:
-            rest.append((at, Path(video)))
-    told = _told([path for _, path in rest], views, names or StudyNames()) if len(views) > 1 and rest else None
-    if told is None and len(views) > 1 and len(videos) > len(views):
+            rest.append(Path(video))
+    told = _told(rest, views, names) if len(views) > 1 else {}
+    left_out = tuple(rest[at] for at, shown in told.items() if shown is None)
+    open_views = [view for view in views if view not in named]
+    if told and len(told) < len(rest):
+        raise UserError(_told_some(rest, told, views))
+    if not told and len(views) > 1 and len(rest) > len(open_views):
         raise UserError(
             f"This run looks at {len(views)} views, {', '.join(views)}, and got {len(videos)} videos whose names do not "
-            f"tell which is which: {', '.join(str(video) for video in videos)}. Give those of one recording, as VIEW=PATH."
+            f"tell which is which: {', '.join(map(str, videos))}. Give those of one recording, as VIEW=PATH."
         )
-    left_out: list[Path] = []
-    for number, (at, file) in enumerate(rest):
-        shown = (views[at] if at < len(views) else str(at)) if told is None else told[number]
-        if shown is None:
-            left_out.append(file)
-        else:
+    if not told and rest and not names.ids and len(rest) < len(open_views):
+        raise UserError(
+            f"By its name the view of {', '.join(map(str, rest))} is not clear: files in the run's study show other views "
+            f"than such names say. The order tells only where all views are given, {', '.join(views)}. Say which view "
+            f"each video shows, as VIEW=PATH: {open_views[0]}={rest[0]}."
+        )
+    for at, file in enumerate(rest):
+        # A run of one view that is given two videos is told so where these are read.
+        shown = told[at] if told else open_views[at] if at < len(open_views) else str(at)
+        if shown is not None:
             _place(named, shown, file)
+            by[shown] = "names" if told else "order"
     if left_out and not named:
         raise UserError(
             f"By their names none of these videos is of a camera that the run saw: {', '.join(map(str, left_out))}. It saw "
             f"view {', '.join(views)}. Give those, or say which view one is to be taken for: {views[0]}={left_out[0]}."
         )
-    order = {view: at for at, view in enumerate(views)}
-    ordered = dict(sorted(named.items(), key=lambda pair: order.get(pair[0], len(order))))
-    by: By = "given" if not rest else "order" if told is None else "names"
-    return NamedVideos(ordered, tuple(views), by, tuple(left_out))
+    ordered = sorted(named, key=[*views, *named].index)
+    return NamedVideos(
+        {view: named[view] for view in ordered}, tuple(views), {view: by[view] for view in ordered}, left_out
+    )
 
 
 def _place(named: dict[str, Path], view: str, path: Path) -> None:
@@ -143,58 +186,119 @@ def _place(named: dict[str, Path], view: str, path: Path) -> None:
     named[view] = path
 
 
-def _told(paths: Sequence[Path], views: Sequence[str], names: StudyNames) -> list[str | None] | None:
-    """The view of each file, None for a camera that is not among the views; None for all when the names do not tell.
+def _told_some(paths: Sequence[Path], told: Mapping[int, str | None], views: Sequence[str]) -> str:
+    said = [
+        f"{paths[at]} is of " + ("a camera that the run never saw" if view is None else f"view {view}")
+        for at, view in told.items()
+    ]
+    silent = [path for at, path in enumerate(paths) if at not in told]
+    return (
+        f"By the files' names {', '.join(said)}; {', '.join(map(str, silent))} cannot be placed. The run has view "
+        f"{', '.join(views)}. Say which view each shows, as VIEW=PATH, and leave out files of other cameras."
+    )
 
-    Read first by the study's pattern; then by "cam3", "camera_3" or "view3"; then by the words and numbers that are ids of
-    views and that not all files have. Numbers that stand alone may as well be those of recordings: a single file is not
-    told by them, and several only when all of them, or all views, are.
+
+def _told(paths: Sequence[Path], views: Sequence[str], names: StudyNames) -> dict[int, str | None]:
+    """The views that names tell, by the places of the files; None for a camera that is not among the views.
+
+    The study's pattern comes first, where all files have its form. Else the files' names without their endings are read,
+    and, where these are one and tell nothing, those of their folders (cam0/take.mp4, cam1/take.mp4). They are held against
+    the words of the study and the ids of views; "cam3", "Camera_03" and "view 3" are one word, and one with the id 3. A name
+    tells a view as
+
+    1. the whole name is its word;
+    2. it is the only view whose word the name has; words within longer ones do not count;
+    3. the name has another camera's number, and all views have such;
+    4. the files differ in one number alone, and that is its id.
+
+    Numbers that stand alone may as well be those of recordings: a single file is told by one only as its whole name.
     """
-    known = {_plain(view): view for view in views}
-    texts = [[path.name.removesuffix(path.suffix) for path in paths]]
-    if len(paths) > 1 and len(set(texts[0])) == 1:
-        texts.append([path.absolute().parent.name for path in paths])  # cam0/take.mp4, cam1/take.mp4
-    readings: list[list[list[str]]] = []
+    if not paths:
+        return {}
     if names.pattern is not None:
         matches = [names.pattern.fullmatch(path.absolute().as_posix()) for path in paths]
-        readings.append([[] if match is None else [match["view"]] for match in matches])
-    if names.words:
-        readings += [[_CAMERA.findall(text) for text in each] for each in texts]
-    for each in readings:
-        if any(len(one) != 1 for one in each):
-            continue
-        said = [one for [one] in each]
+        said = [match["view"] for match in matches if match is not None]
+        known = {_plain(view): view for view in views}
         found = [known.get(_plain(one)) for one in said]
         # Numbers none of which is a view's are other cameras; words none of which is one may be anything.
-        if any(found) or all(one.isdecimal() for one in (*said, *views)):
-            return found
-    return _by_words(texts[-1], views) if names.words else None
+        if len(said) == len(paths) and (any(found) or all(one.isdecimal() for one in (*said, *views))):
+            return dict(enumerate(found))
+    stems, folders = _texts(paths)
+    told = _read(stems, views, names)
+    if not told and len(set(stems)) == 1:
+        told = _read(folders, views, names, numbers=len(paths) > 1)
+    return told
+
+
+def _read(
+    texts: Sequence[str], views: Sequence[str], names: StudyNames, *, numbers: bool = True
+) -> dict[int, str | None]:
+    """`_told` of names that are read by words; numbers: whether a name may be a number and nothing else."""
+    words: dict[str, str] = {}
+    if names.ids:
+        words = {f"cam{int(view)}": view for view in views if view.isdecimal()} | {_plain(view): view for view in views}
+    words |= names.words
+    numbered = {view for word, view in words.items() if _CAMERA.fullmatch(word)}
+    differing = _differing_numbers(texts)
+    told: dict[int, str | None] = {}
+    for at, text in enumerate(texts):
+        plain = _plain(text)
+        inside = [word for word in words if not word.isdecimal() and _has_word(plain, word)]
+        shown = {words[word] for word in inside if not any(one != word and _has_word(one, word) for one in inside)}
+        if plain in words and (numbers or not plain.isdecimal()):
+            told[at] = words[plain]
+        elif shown:
+            if len(shown) == 1:
+                told[at] = shown.pop()
+        elif numbered.issuperset(views) and len(_CAMERA.findall(plain)) == 1:
+            told[at] = None
+        elif differing and differing[at] in words:
+            told[at] = words[differing[at]]
+    return {at: view if view in views else None for at, view in told.items()}
 
 
 _CAMERA = re.compile(r"(?<![^\W\d_])(?:camera|cam|view)[-_. ]*(\d+)", re.IGNORECASE)
 """Where a text names a camera or a view by its number."""
 
 
-def _by_words(texts: Sequence[str], views: Sequence[str]) -> list[str | None] | None:
-    mentions = [{view for view in views if _mentions(text, view)} for text in texts]
-    if len(texts) == 1:
-        mentions = [{view for view in mentions[0] if not view.isdecimal() or _plain(view) == _plain(texts[0])}]
-    else:
-        shared = set.intersection(*mentions)
-        mentions = [one - shared for one in mentions]
-    if any(len(one) > 1 for one in mentions):
-        return None
-    found = [next(iter(one), None) for one in mentions]
-    return found if None not in found or set(found) >= set(views) else None
+def _has_word(text: str, word: str) -> bool:
+    """Whether a text has a word that no letter (or digit, where it ends in one) continues."""
+    start, end = (r"\d" if edge.isdecimal() else r"[^\W\d_]" for edge in (word[0], word[-1]))
+    return word in text and re.search(f"(?<!{start}){re.escape(word)}(?!{end})", text) is not None
 
 
-def _mentions(text: str, view: str) -> bool:
-    """Whether a text has the id of a view as a whole word or number."""
-    if view.isdecimal():
-        return any(_plain(number) == _plain(view) for number in re.findall(r"\d+", text))
-    return re.search(rf"(?<![^\W\d_]){re.escape(view)}(?![^\W\d_])", text, re.I) is not None
+def _differing_numbers(texts: Sequence[str]) -> list[str]:
+    """The number of each text, where texts of as many numbers differ in a single one; else none."""
+    numbers = [[str(int(number)) for number in re.findall(r"\d+", text)] for text in texts]
+    if len({len(each) for each in numbers}) != 1:
+        return []
+    differing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    return list(differing[0]) if len(differing) == 1 else []
 
 
-def _plain(id: str) -> str:
-    """An id without what names write otherwise: case, and zeros before a number."""
-    return str(int(id)) if id.isdecimal() else id.casefold()
+def _own_words(paths: Sequence[Path]) -> list[str]:
+    """What the name of each file of a recording has between the words that all begin and end with; "" where they are one."""
+    stems, folders = _texts(paths)
+    whole = [_plain(text).split("_") for text in (stems if len(set(stems)) > 1 or len(paths) < 2 else folders)]
+    own = [each[_num_shared(whole) :] for each in whole]
+    end = _num_shared([each[::-1] for each in own])
+    own = [each[: len(each) - end] for each in own]
+    # "front" and "front-left" stay whole, and so does a single name.
+    found = ["_".join(each) for each in (own if all(own) else whole)]
+    return found if len(set(found)) == len(found) else [""] * len(found)
+
+
+def _num_shared(texts: Sequence[Sequence[str]]) -> int:
+    """How many words all texts begin with."""
+    return sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*texts, strict=False)))
+
+
+def _texts(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """The names of files without their endings, and those of their folders."""
+    return [path.name.removesuffix(path.suffix) for path in paths], [path.absolute().parent.name for path in paths]
+
+
+def _plain(text: str) -> str:
+    """A text without what names write otherwise: case, what stands between words, zeros before a number, "camera_3"."""
+    words = re.split(r"[-_. ]+", _CAMERA.sub(lambda match: f"cam{int(match[1])}", text.casefold()))
+    return "_".join(str(int(word)) if word.isdecimal() else word for word in words)

@@ -126,7 +126,7 @@ def test_a_folder_gives_its_cameras_to_the_views_of_their_names_and_says_so(tmp_
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert told["views"] == {view: str(tmp_path / f"take/cam{view}.avi") for view in ("0", "6")}
     assert (told["views_by"], told["left_out"], told["missing_views"]) == (
-        "names", [str(tmp_path / "take/cam2.avi")], ["3"],
+        {"0": "names", "6": "names"}, [str(tmp_path / "take/cam2.avi")], ["3"],
     )  # fmt: skip
 
 

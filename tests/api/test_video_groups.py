@@ -70,8 +70,13 @@ def named(
         (["gopro6.mp4", "gopro3.mp4"], "6 3"),
         (["cam6/take 3.mp4", "cam1/take 3.mp4"], "6 1"),
         (["front.mp4", "back.mp4"], "0 1"),
-        (["1.mp4", "2.mp4", "3.mp4", "4.mp4"], "0 1 3 6"),
+        (["2.mp4", "4.mp4", "5.mp4", "7.mp4"], "0 1 3 6"),
+        (["S1C3P1.mp4", "S1C1P1.mp4"], "3 1"),
+        (["cam3/take.mp4"], "3"),
+        (["3/take.mp4"], "0"),
         (["6=cam0.mp4", "cam1.mp4"], "6 1"),
+        (["1=a.mp4", "b.mp4"], "1 0"),
+        (["b.mp4", "0=a.mp4"], "1 0"),
     ],
 )
 def test_names_of_files_tell_their_views_and_names_that_tell_nothing_leave_the_order(files, views):
@@ -86,6 +91,45 @@ def test_views_with_names_are_found_as_words_of_the_files_names():
     }
     assert named("new_right.mp4", views=("left", "right")) == {"right": "new_right.mp4"}
     assert named("upright.mp4", views=("left", "right")) == {"left": "upright.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("views", "files", "shown"),
+    [
+        ("front front-left", "front-left.mp4 front.mp4", "front-left front"),
+        ("front front-left", "new_front_left.mp4", "front-left"),
+        ("front left front-left", "a_front-left.mp4 a_left.mp4 a_front.mp4", "front-left left front"),
+        ("cam1 cam2", "cam2.mp4 cam3.mp4", "cam2"),
+        ("cam1 cam2", "camera2.mp4 camera1.mp4", "cam2 cam1"),
+        ("cam1 cam2", "cam02.mp4 cam01.mp4", "cam2 cam1"),
+        ("cam1 cam12", "new_cam12.mp4", "cam12"),
+    ],
+)
+def test_the_longest_word_and_the_number_of_a_camera_tell_views_whose_ids_have_words(views, files, shown):
+    assert named(*files.split(), views=tuple(views.split())) == dict(zip(shown.split(), files.split(), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ("cam1.mp4 roof.mp4", "cam1.mp4 is of view 1; roof.mp4 cannot be placed. The run has view 0, 1, 3, 6."),
+        ("cam7.mp4 roof.mp4", "cam7.mp4 is of a camera that the run never saw; roof.mp4 cannot be placed"),
+        ("1.mp4 2.mp4 3.mp4 4.mp4", "1.mp4 is of view 1, 3.mp4 is of view 3; 2.mp4, 4.mp4 cannot be placed"),
+    ],
+)
+def test_names_of_which_some_tell_a_view_are_not_taken_by_their_order(files, message):
+    with pytest.raises(UserError, match=f"^By the files' names {message}.* Say which view each shows, as VIEW=PATH"):
+        named(*files.split())
+    with pytest.raises(UserError, match=r"Two videos for view '1': x.mp4 and cam1.mp4"):
+        named("1=x.mp4", "cam1.mp4")
+
+
+def test_the_sentence_says_of_each_view_how_it_was_found():
+    found = name_videos(["0=take/cam2.mp4", "take/cam1.mp4"], ("0", "1"))
+    assert found.sentences == ["view 0 ← cam2.mp4 (as given); view 1 ← cam1.mp4 (by the files' names)"]
+    assert found.by == {"0": "given", "1": "names"}
+    found = name_videos(["1=a.mp4", "b.mp4"], ("0", "1"))
+    assert found.sentences == ["view 1 ← a.mp4 (as given); view 0 ← b.mp4 (in the order of the run's views)"]
 
 
 def test_cameras_that_the_run_never_saw_are_left_out_and_missing_views_are_named():
@@ -134,12 +178,58 @@ def test_the_pattern_of_the_runs_study_tells_the_views(tmp_path):
     assert named("new/a2_b3.mp4", views=("1", "2"), names=names) == {"2": "new/a2_b3.mp4"}
 
 
-def test_names_that_the_runs_own_study_numbers_otherwise_leave_the_order(tmp_path):
-    for first in (1, 7):
-        study, files = tmp_path / f"study_{first}", [f"cam{first}.mp4", f"cam{first + 1}.mp4"]
-        checkpoint = trained_in(study, ("0", "1"), 'layout = "csv"\ncsv = "table.csv"')
-        views = tuple(View("take", str(number), file) for number, file in enumerate(files))
-        Catalogue((Recording("take"),), views).write(study / "catalogue")
-        names = names_of_study(checkpoint)
-        assert named(*files, views=("0", "1"), names=names) == dict(zip("01", files, strict=True))
-    assert named("cam1.mp4", views=("0", "1")) == {"1": "cam1.mp4"}
+def study_of_files(study: Path, views: tuple[str, ...], files: dict[str, dict[str, str]]) -> StudyNames:
+    """How names tell views in a study whose table has these files: recording → view → path."""
+    checkpoint = trained_in(study, views, 'layout = "csv"\ncsv = "table.csv"')
+    rows = tuple(View(recording, view, file) for recording, own in files.items() for view, file in own.items())
+    Catalogue(tuple(map(Recording, files)), rows).write(study / "catalogue")
+    return names_of_study(checkpoint)
+
+
+def test_names_that_the_runs_own_study_numbers_otherwise_tell_the_views_that_they_have_there(tmp_path):
+    views = ("0", "1", "2")
+    files = {take: {view: f"{take}/cam{int(view) + 1}.mp4" for view in views} for take in ("a", "b")}
+    names = study_of_files(tmp_path / "study", views, files)
+    assert named("cam2.mp4", views=views, names=names) == {"1": "cam2.mp4"}
+    assert named("new_cam3.mp4", "new_cam1.mp4", views=views, names=names) == {"0": "new_cam1.mp4", "2": "new_cam3.mp4"}
+    assert named("cam2.mp4", "cam3.mp4", views=("0", "1"), names=names) == {"1": "cam2.mp4"}
+    assert named("cam1.mp4", views=views) == {"1": "cam1.mp4"}
+
+
+def test_names_that_tell_otherwise_and_are_not_the_studys_leave_the_order_of_all_views_alone(tmp_path):
+    views = ("0", "1")
+    names = study_of_files(tmp_path / "study", views, {"a": {"0": "rig_1.mp4", "1": "rig_2.mp4"}})
+    assert named("rig_1.mp4", "rig_2.mp4", views=views, names=names) == {"0": "rig_1.mp4", "1": "rig_2.mp4"}
+    assert named("cam1.mp4", "cam2.mp4", views=views, names=names) == {"0": "cam1.mp4", "1": "cam2.mp4"}
+    with pytest.raises(UserError, match=r"the view of cam1.mp4 is not clear: .* as VIEW=PATH: 0=cam1.mp4"):
+        named("cam1.mp4", views=views, names=names)
+    assert named("0=x.mp4", "cam1.mp4", views=views, names=names) == {"0": "x.mp4", "1": "cam1.mp4"}
+
+
+def test_one_odd_recording_of_a_study_does_not_undo_what_the_names_of_all_others_tell(tmp_path):
+    views = ("left", "right")
+    files = {f"take_{at}": {view: f"take_{at}/{view}.mp4" for view in views} for at in range(5)}
+    files["odd"] = {"left": "odd/right.mp4", "right": "odd/left.mp4"}
+    names = study_of_files(tmp_path / "study", views, files)
+    assert named("n/right.mp4", views=views, names=names) == {"right": "n/right.mp4"}
+
+
+def test_words_of_the_studys_files_tell_views_and_other_cameras(tmp_path):
+    files = {take: {view: f"{take}/{word}.mp4" for view, word in zip("012", ("roof", "door", "sink"), strict=True)}
+             for take in ("a", "b")}  # fmt: skip
+    names = study_of_files(tmp_path / "study", ("0", "1"), files)
+    found = name_videos(["n/door.mp4", "n/roof.mp4", "n/sink.mp4"], ("0", "1"), names)
+    assert found.videos == {"0": Path("n/roof.mp4"), "1": Path("n/door.mp4")}
+    assert found.left_out == (Path("n/sink.mp4"),)
+
+
+def test_damaged_settings_of_the_runs_study_are_told(tmp_path):
+    with pytest.raises(UserError, match="'patern'"):
+        names_of_study(trained_in(tmp_path / "key", ("0", "1"), 'patern = "x"'))
+    with pytest.raises(UserError, match=r"Unknown field '\{veiw\}'"):
+        names_of_study(trained_in(tmp_path / "field", ("0", "1"), 'layout = "views"\npattern = "{veiw}/{view}.mp4"'))
+    with pytest.raises(UserError, match="is not valid TOML"):
+        names_of_study(trained_in(tmp_path / "toml", ("0", "1"), "bogus = ["))
+    assert names_of_study(trained_in(tmp_path / "unscanned", ("0", "1"), "")) == StudyNames()
+    outside = Checkpoint(tmp_path / "runs/one/best.ckpt", {"views": ["0", "1"]}, torch.nn.Identity())
+    assert names_of_study(outside) == StudyNames()
