@@ -91,7 +91,11 @@ def names_of_study(checkpoint: Checkpoint) -> StudyNames:
     except UserError:
         return StudyNames()  # in no study
     if folder.study.layout == "views" and "{view}" in folder.study.pattern:
-        return StudyNames(re.compile(f"(?:.*/)?{pattern_of_paths(folder.study.pattern).pattern}"))
+        try:
+            pattern = pattern_of_paths(folder.study.pattern)
+        except UserError as error:
+            raise UserError(f"{error} Mend it in {folder.settings_file}.") from None
+        return StudyNames(re.compile(f"(?:.*/)?{pattern.pattern}"))
     if not folder.catalogue.is_dir():
         return StudyNames()
     catalogue = Catalogue.read(folder.catalogue)

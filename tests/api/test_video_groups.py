@@ -226,7 +226,7 @@ def test_words_of_the_studys_files_tell_views_and_other_cameras(tmp_path):
 def test_damaged_settings_of_the_runs_study_are_told(tmp_path):
     with pytest.raises(UserError, match="'patern'"):
         names_of_study(trained_in(tmp_path / "key", ("0", "1"), 'patern = "x"'))
-    with pytest.raises(UserError, match=r"Unknown field '\{veiw\}'"):
+    with pytest.raises(UserError, match=r"Unknown field '\{veiw\}' .* Mend it in .*field/actionprep.toml"):
         names_of_study(trained_in(tmp_path / "field", ("0", "1"), 'layout = "views"\npattern = "{veiw}/{view}.mp4"'))
     with pytest.raises(UserError, match="is not valid TOML"):
         names_of_study(trained_in(tmp_path / "toml", ("0", "1"), "bogus = ["))
