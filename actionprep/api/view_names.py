@@ -112,9 +112,10 @@ def names_of_study(checkpoint: Checkpoint) -> StudyNames:
         if count >= _CONSISTENT * counts.total():
             words[word] = view_id
         read = _read([word], catalogue.view_names, StudyNames())
-        if read:
-            as_read += counts[read[0] or ""]
-            other += counts.total() - counts[read[0] or ""]
+        if read and len(read[0]) < 2:
+            agreeing = sum(counts[view] for view in read[0])
+            as_read += agreeing
+            other += counts.total() - agreeing
     return StudyNames(words=words, ids=as_read >= _CONSISTENT * (as_read + other))
 
 
@@ -133,7 +134,7 @@ def name_videos(videos: Sequence[str | Path], views: Sequence[str], names: Study
     in order for the views that are left; where names in the run's study contradict ids, only if that fills all views.
 
     Raises UserError for two videos of one view, where all are of cameras that the run never saw, where the names of some
-    tell their view and those of others do not, and where the order cannot be taken.
+    tell their view and those of others do not or tell several, and where the order cannot be taken.
     """
     names = names or StudyNames()
     named: dict[str, Path] = {}
@@ -149,9 +150,9 @@ def name_videos(videos: Sequence[str | Path], views: Sequence[str], names: Study
         else:
             rest.append(Path(video))
     told = _told(rest, views, names) if len(views) > 1 else {}
-    left_out = tuple(rest[at] for at, shown in told.items() if shown is None)
+    left_out = tuple(rest[at] for at, shown in told.items() if not shown)
     open_views = [view for view in views if view not in named]
-    if told and len(told) < len(rest):
+    if told and (len(told) < len(rest) or any(len(shown) > 1 for shown in told.values())):
         raise UserError(_told_some(rest, told, views))
     if not told and len(views) > 1 and len(rest) > len(open_views):
         raise UserError(
@@ -166,10 +167,9 @@ def name_videos(videos: Sequence[str | Path], views: Sequence[str], names: Study
         )
     for at, file in enumerate(rest):
         # A run of one view that is given two videos is told so where these are read.
-        shown = told[at] if told else open_views[at] if at < len(open_views) else str(at)
-        if shown is not None:
-            _place(named, shown, file)
-            by[shown] = "names" if told else "order"
+        for view in told[at] if told else (open_views[at] if at < len(open_views) else str(at),):
+            _place(named, view, file)
+            by[view] = "names" if told else "order"
     if left_out and not named:
         raise UserError(
             f"By their names none of these videos is of a camera that the run saw: {', '.join(map(str, left_out))}. It saw "
@@ -190,28 +190,28 @@ def _place(named: dict[str, Path], view: str, path: Path) -> None:
     named[view] = path
 
 
-def _told_some(paths: Sequence[Path], told: Mapping[int, str | None], views: Sequence[str]) -> str:
+def _told_some(paths: Sequence[Path], told: Mapping[int, tuple[str, ...]], views: Sequence[str]) -> str:
     said = [
-        f"{paths[at]} is of " + ("a camera that the run never saw" if view is None else f"view {view}")
-        for at, view in told.items()
+        f"{paths[at]} is of " + (f"view {' or '.join(shown)}" if shown else "a camera that the run never saw")
+        for at, shown in told.items()
     ]
-    silent = [path for at, path in enumerate(paths) if at not in told]
+    silent = ", ".join(str(path) for at, path in enumerate(paths) if at not in told)
     return (
-        f"By the files' names {', '.join(said)}; {', '.join(map(str, silent))} cannot be placed. The run has view "
+        f"By the files' names {', '.join(said)}{f'; {silent} cannot be placed' if silent else ''}. The run has view "
         f"{', '.join(views)}. Say which view each shows, as VIEW=PATH, and leave out files of other cameras."
     )
 
 
-def _told(paths: Sequence[Path], views: Sequence[str], names: StudyNames) -> dict[int, str | None]:
-    """The views that names tell, by the places of the files; None for a camera that is not among the views.
+def _told(paths: Sequence[Path], views: Sequence[str], names: StudyNames) -> dict[int, tuple[str, ...]]:
+    """The views that names tell, by the places of the files; none for a camera that is not among the views.
 
     The study's pattern comes first, where all files have its form. Else the files' names without their endings are read,
-    and, where these are one and tell nothing, those of their folders (cam0/take.mp4, cam1/take.mp4). They are held against
+    and, where these are one and tell no view, those of their folders (cam0/take.mp4, cam1/take.mp4). They are held against
     the words of the study and the ids of views; "cam3", "Camera_03" and "view 3" are one word, and one with the id 3. A name
     tells a view as
 
     1. the whole name is its word;
-    2. it is the only view whose word the name has; words within longer ones do not count;
+    2. the name has its word, and no longer one around it; of several views it may be each;
     3. the name has another camera's number, and all views have such;
     4. the files differ in one number alone, and that is its id.
 
@@ -226,17 +226,17 @@ def _told(paths: Sequence[Path], views: Sequence[str], names: StudyNames) -> dic
         found = [known.get(_plain(one)) for one in said]
         # Numbers none of which is a view's are other cameras; words none of which is one may be anything.
         if len(said) == len(paths) and (any(found) or all(one.isdecimal() for one in (*said, *views))):
-            return dict(enumerate(found))
+            return {at: () if view is None else (view,) for at, view in enumerate(found)}
     stems, folders = _texts(paths)
     told = _read(stems, views, names)
-    if not told and len(set(stems)) == 1:
-        told = _read(folders, views, names, numbers=len(paths) > 1)
+    if len(set(stems)) == 1 and all(len(shown) > 1 for shown in told.values()):
+        told = _read(folders, views, names, numbers=len(paths) > 1) or told
     return told
 
 
 def _read(
     texts: Sequence[str], views: Sequence[str], names: StudyNames, *, numbers: bool = True
-) -> dict[int, str | None]:
+) -> dict[int, tuple[str, ...]]:
     """`_told` of names that are read by words; numbers: whether a name may be a number and nothing else."""
     words: dict[str, str] = {}
     if names.ids:
@@ -244,21 +244,20 @@ def _read(
     words |= names.words
     numbered = {view for word, view in words.items() if _CAMERA.fullmatch(word)}
     differing = _differing_numbers(texts)
-    told: dict[int, str | None] = {}
+    told: dict[int, tuple[str, ...]] = {}
     for at, text in enumerate(texts):
         plain = _plain(text)
         inside = [word for word in words if not word.isdecimal() and _has_word(plain, word)]
         shown = {words[word] for word in inside if not any(one != word and _has_word(one, word) for one in inside)}
         if plain in words and (numbers or not plain.isdecimal()):
-            told[at] = words[plain]
+            told[at] = (words[plain],)
         elif shown:
-            if len(shown) == 1:
-                told[at] = shown.pop()
+            told[at] = tuple(sorted(shown))
         elif numbered.issuperset(views) and len(_CAMERA.findall(plain)) == 1:
-            told[at] = None
+            told[at] = ()
         elif differing and differing[at] in words:
-            told[at] = words[differing[at]]
-    return {at: view if view in views else None for at, view in told.items()}
+            told[at] = (words[differing[at]],)
+    return {at: shown if len(shown) > 1 or set(shown) <= set(views) else () for at, shown in told.items()}
 
 
 _CAMERA = re.compile(r"(?<![^\W\d_])(?:camera|cam|view)[-_. ]*(\d+)", re.IGNORECASE)

@@ -124,6 +124,15 @@ def test_names_of_which_some_tell_a_view_are_not_taken_by_their_order(files, mes
         named("1=x.mp4", "cam1.mp4")
 
 
+def test_a_name_with_the_words_of_two_views_is_asked_for():
+    with pytest.raises(
+        UserError, match=r"names from_left_to_right.mp4 is of view left or right. The run has view a, left"
+    ):
+        named("from_left_to_right.mp4", views=("a", "left", "right"))
+    files = ["left/left_right.mp4", "right/left_right.mp4"]
+    assert named(*files, views=("right", "left")) == {"right": files[1], "left": files[0]}
+
+
 def test_the_sentence_says_of_each_view_how_it_was_found():
     found = name_videos(["0=take/cam2.mp4", "take/cam1.mp4"], ("0", "1"))
     assert found.sentences == ["view 0 ← cam2.mp4 (as given); view 1 ← cam1.mp4 (by the files' names)"]
