@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from recordings import write_video
-from training_fakes import MOTIONS, table_of, write_snippets
+from training_fakes import MOTIONS, make_store, table_of, write_snippets
 
 from actionprep.datasets.store import Store
 from actionprep.training.recipes import Recipe
@@ -123,3 +123,12 @@ def tiny_pixels(name: str = "i3d-small", **changes: object) -> Recipe:
     }
     recipe = Recipe.from_tables(tables, where="the tests' recipe")
     return recipe.changed({name.replace("__", "."): value for name, value in changes.items()})
+
+
+def make_tracks_and_lowres(path: Path) -> Store:
+    """Tracks and small frames of the same recordings, of four subjects."""
+    store = make_store(path, subjects=4)
+    for number, key in enumerate(store.items("tracks")):
+        label = key.recording.split("_")[1]
+        write_lowres(store, key.recording, key.view, moving_square(MOTIONS[label], seed=number))
+    return store
