@@ -61,6 +61,7 @@ def load_npz(
                 with archive.open(info) as stream:
                     loaded[name] = npy.read_array(stream, allow_pickle=False)
             return loaded
+    # The last one is zipfile's word for a compression that it does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
         raise InputProblem(f"{path} is not a sound npz file: {error}.") from None
 

@@ -386,15 +386,20 @@ def check_product(recipe: str, model: str, product: str) -> None:
         )
 
 
-def differences(begun: Recipe, asked: Recipe) -> list[str]:
-    """The settings in which two recipes differ, as "epochs is 4, not 8"; precision auto differs from none.
+def differing(begun: Recipe, asked: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    """The settings in which two recipes differ, by dotted names, with the values in both; precision auto differs from none.
 
     Of products whose inputs have other settings, the product alone says it; of fusions also those of the recipes that both
-    hold, as "input.points of mine.toml is 8, not 4".
+    hold, as "input.points of mine.toml".
     """
     if asked.precision == "auto":
         asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
-    return [f"{name} is {_said(one)}, not {_said(two)}" for name, one, two in _differing(begun, asked)]
+    yield from _differing(begun, asked)
+
+
+def differences(begun: Recipe, asked: Recipe) -> list[str]:
+    """`differing` as sentences: "epochs is 4, not 8"."""
+    return [f"{name} is {said(one)}, not {said(two)}" for name, one, two in differing(begun, asked)]
 
 
 def _differing(begun: Recipe, asked: Recipe) -> Iterator[tuple[str, Any, Any]]:
@@ -433,7 +438,8 @@ def _with_changes_in_doc(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"doc": doc})
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """The value of a setting for a reader."""
     if value is None:
         return "not set"
     return value if isinstance(value, str) else _toml(value)

@@ -11,7 +11,7 @@ import numpy as np
 
 from actionprep.settings import canonical_json
 from actionprep.training.fusion import Mixture, fused_runs
-from actionprep.training.recipes import Recipe, differences
+from actionprep.training.recipes import Recipe, differing, said
 from actionprep.training.run import Run
 from actionprep.training.tested import ANSWERS, saved_arrays
 
@@ -179,10 +179,8 @@ def _settings_apart(recipe: Recipe, others: Sequence[Recipe]) -> dict[str, str]:
     """Settings in which a recipe differs from others, sorted by name; not the min_steps that asking for epochs implies."""
     found = {}
     for other in others:
-        for sentence in differences(recipe, other):
-            setting, _, rest = sentence.partition(" is ")
-            value = rest.rpartition(", not ")[0]
-            found[setting] = "none" if value == "not set" else value
+        for setting, value, _ in differing(recipe, other):
+            found[setting] = "none" if value is None else said(value)
     found.pop("seed", None)
     if "epochs" in found and found.get("min_steps") == "0":
         del found["min_steps"]

@@ -107,6 +107,7 @@ def _clip(file: Path, key: str, splits: tuple[str, ...]) -> PoseItem:
     label, clip = file.parent.parent.name, file.parent.name
     try:
         content = loadmat(file)
+    # The last one is scipy's word for files of Matlab 7.3, which are HDF5.
     except (ValueError, TypeError, OSError, NotImplementedError) as error:
         raise InputProblem(f"{file} is not a readable Matlab file: {error}.") from None
     if key not in content or content[key].ndim != 3 or content[key].shape[:2] != (2, 15):
