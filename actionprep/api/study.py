@@ -274,6 +274,6 @@ class Study:
 
 def settings_models() -> dict[str, type[Settings]]:
     """All tables that actionprep.toml may have besides [study], with their models."""
-    from actionprep.training.recipes import TrainSettings
+    from actionprep.training.train_settings import TrainSettings
 
     return {**{name: stage.Settings for name, stage in load_stages().items()}, "train": TrainSettings}

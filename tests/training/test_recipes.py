@@ -10,13 +10,13 @@ from actionprep.errors import UserError
 from actionprep.training.inputs.tracks import TracksInput
 from actionprep.training.recipes import (
     Recipe,
-    TrainSettings,
     choose_recipe,
     differences,
     find_recipe,
     recipe_names,
     suited,
 )
+from actionprep.training.train_settings import TrainSettings
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -155,7 +155,7 @@ def test_an_empty_store_says_what_to_run(tmp_path):
 
 def test_recipes_and_settings_need_no_torch():
     code = (
-        "import sys; import actionprep.training; import actionprep.training.recipes as r; r.find_recipe('view-transformer').to_toml(); r.TrainSettings()"
+        "import sys; import actionprep.training; import actionprep.training.recipes as r; import actionprep.training.train_settings as t; r.find_recipe('view-transformer').to_toml(); t.TrainSettings()"
         "; print([m for m in ('torch', 'lightning', 'zarr', 'cv2', 'matplotlib') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

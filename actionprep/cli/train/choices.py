@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import Store
-    from actionprep.training.recipes import TrainSettings
+    from actionprep.training.train_settings import TrainSettings
 
 
 CHANGES = "the changes to the recipe (--set, or changes under [train])"
@@ -63,7 +63,7 @@ def split_of(
     from actionprep.errors import UserError
     from actionprep.settings import COMMAND_LINE
     from actionprep.training.parts import SplitChoice, stored_name
-    from actionprep.training.recipes import TrainSettings
+    from actionprep.training.train_settings import TrainSettings
 
     settings = of_study.with_changes(dict(given), where=COMMAND_LINE)
     here = [name for name in _ANEW if given.get(name) is not None]

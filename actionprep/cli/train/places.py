@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actionprep.datasets.store import Store
-    from actionprep.training.recipes import TrainSettings
     from actionprep.training.run import Run
+    from actionprep.training.train_settings import TrainSettings
 
 
 class Place:
@@ -23,7 +23,7 @@ class Place:
         """Those of a study, of a store without one, or of a study with another store."""
         from actionprep.api import open_study
         from actionprep.datasets.store import Store
-        from actionprep.training.recipes import TrainSettings
+        from actionprep.training.train_settings import TrainSettings
 
         if store is not None and study is None:
             # A store without a study: the runs go beside the shell.
