@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from actionprep.training.metrics import figure_name
+from actionprep.training.report_charts import COLORS, line_chart, percent, reliability_chart
 from actionprep.training.run import FUSION, Run, placed, validation_sentence, write_text
-
-_COLORS = ("#2f6fdb", "#d9622b", "#2a9d63", "#8a55c9")
 
 
 def write_report(run: Run) -> None:
@@ -107,21 +105,21 @@ def _tested_cards(tested: Mapping[str, Any]) -> list[str]:
     cards = [
         _card(
             "exact match" if "exact_match" in figures else "accuracy",
-            _percent(figures["accuracy"]),
+            percent(figures["accuracy"]),
             _between(intervals["accuracy"]),
             strong=True,
         ),
-        _card("macro F1", _percent(figures["macro_f1"]), _between(intervals["macro_f1"])),
-        _card("mean average precision", _percent(figures["map"]), _between(intervals.get("map"))),
+        _card("macro F1", percent(figures["macro_f1"]), _between(intervals["macro_f1"])),
+        _card("mean average precision", percent(figures["map"]), _between(intervals.get("map"))),
     ]
     if "top5" in figures:
-        cards.append(_card("top 5", _percent(figures["top5"]), _between(intervals["top5"])))
+        cards.append(_card("top 5", percent(figures["top5"]), _between(intervals["top5"])))
     if tested.get("frames"):
         frames = tested["frames"]
         accuracy = frames["figures"]["accuracy"]
-        cards.append(_card("of frames right", _percent(accuracy), _between(frames["intervals"]["accuracy"])))
+        cards.append(_card("of frames right", percent(accuracy), _between(frames["intervals"]["accuracy"])))
     if "samples_f1" in figures:
-        cards.append(_card("samples F1", _percent(figures["samples_f1"]), _between(intervals["samples_f1"])))
+        cards.append(_card("samples F1", percent(figures["samples_f1"]), _between(intervals["samples_f1"])))
     note = f"snippets of {tested['num_recordings']} recordings"
     cards.append(_card("tested on", f"{tested['num_samples']}", note))
     return cards
@@ -150,56 +148,10 @@ def _curves(run: Run) -> str:
             lines = [(name, points) for name, points in lines if points]
             if lines:
                 named = title if len(phases) == 1 else f"{title} · {phase}"
-                charts.append(_chart(named, lines, share=title == "Validation"))
+                charts.append(line_chart(named, lines, share=title == "Validation"))
     return (
         f'<section><h2>Curves</h2><p>{html.escape(sentence)}</p><div class="charts">{"".join(charts)}</div></section>'
     )
-
-
-def _chart(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, share: bool) -> str:
-    width, height, left, bottom, top, right = 460, 240, 46, 30, 14, 20
-    xs = [x for _, points in lines for x, _ in points]
-    ys = [y for _, points in lines for _, y in points if math.isfinite(y)]
-    low, high = (0.0, 1.0) if share else (min(0.0, *ys), max(ys, default=1.0) * 1.05 or 1.0)
-    last = max(*xs, 1) if len(xs) > 1 else max(xs[0], 1)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = left + (width - left - right) * x / last
-        return across, height - bottom - (height - bottom - top) * (y - low) / max(high - low, 1e-9)
-
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">']
-    for tick in _ticks(low, high):
-        _, y = at(0, tick)
-        label = f"{tick * 100:.0f} %" if share else f"{tick:g}"
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    for tick in _ticks(0, last, whole=True):
-        x, _ = at(tick, low)
-        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick:.0f}</text>')
-    for color, (_name, points) in zip(_COLORS, lines, strict=False):
-        places = [at(x, y) for x, y in points if math.isfinite(y)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{path}" stroke="{color}"/>')
-        if len(places) == 1:
-            parts.append(f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" fill="{color}"/>')
-    parts.append("</svg>")
-    legend = "".join(
-        f'<span><i style="background:{color}"></i>{html.escape(figure_name(name))} '
-        f"<b>{_percent(points[-1][1]) if share else f'{points[-1][1]:.3f}'}</b></span>"
-        for color, (name, points) in zip(_COLORS, lines, strict=False)
-    )
-    caption = f"<figcaption>{html.escape(title)}<small>by epoch</small></figcaption>"
-    return f"<figure>{caption}{''.join(parts)}<p>{legend}</p></figure>"
-
-
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    span = max(high - low, 1e-9)
-    step = 10 ** math.floor(math.log10(span / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
-    if whole:
-        step = max(1, round(step))
-    first = math.ceil(low / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _confusion(confusion: np.ndarray, labels: Sequence[str]) -> str:
@@ -244,9 +196,9 @@ def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
             one["label"],
             one["support"],
             _bar(one["f1"]),
-            _percent(one["precision"]),
-            _percent(one["recall"]),
-            _percent(one["average_precision"]),
+            percent(one["precision"]),
+            percent(one["recall"]),
+            percent(one["average_precision"]),
         ]
         for one in classes
     ]
@@ -263,7 +215,7 @@ def _frames(found: Mapping[str, Any] | None) -> str:
         for name, value in found["figures"].items()
     ]
     rows = [
-        [one["label"], one["frames"], _bar(one["f1"]), _percent(one["precision"]), _percent(one["recall"])]
+        [one["label"], one["frames"], _bar(one["f1"]), percent(one["precision"]), percent(one["recall"])]
         for one in found["classes"]
     ]
     state = " The model's state was carried from window to window." if found["carry"] else ""
@@ -279,7 +231,7 @@ def _frames(found: Mapping[str, Any] | None) -> str:
 def _groups(title: str, name: str, groups: Sequence[Mapping[str, Any]] | None) -> str:
     if not groups:
         return ""
-    rows = [[one["name"], one["snippets"], _bar(one["accuracy"]), _percent(one["macro_f1"])] for one in groups]
+    rows = [[one["name"], one["snippets"], _bar(one["accuracy"]), percent(one["macro_f1"])] for one in groups]
     table = _table([name, "snippets", "accuracy", "macro F1"], rows)
     return f"<section><h2>{title}</h2>{table}</section>"
 
@@ -292,7 +244,7 @@ def _views(views: Sequence[Mapping[str, Any]] | None) -> str:
     highest = max(one["accuracy"] for one in singles)
     best = [one["views"] for one in singles if one["accuracy"] == highest]
     rows = [
-        [one["views"], _bar(one["accuracy"]), _percent(one["macro_f1"])]
+        [one["views"], _bar(one["accuracy"]), percent(one["macro_f1"])]
         for one in sorted(views, key=lambda one: (one["num_views"], -one["accuracy"]))
     ]
     gain = (all_views["accuracy"] - highest) * 100
@@ -300,7 +252,7 @@ def _views(views: Sequence[Mapping[str, Any]] | None) -> str:
     named = f"the best single view{'s' if len(best) > 1 else ''} ({', '.join(best)})"
     return (
         "<section><h2>Views</h2><p>The same model, given only some of its views. All together reach "
-        f"{_percent(all_views['accuracy'])}, {against} {html.escape(named)}.</p>"
+        f"{percent(all_views['accuracy'])}, {against} {html.escape(named)}.</p>"
         f"{_table(['views', 'accuracy', 'macro F1'], rows)}</section>"
     )
 
@@ -312,7 +264,7 @@ def _calibration(found: Mapping[str, Any] | None) -> str:
         "How often the model is right, by how sure it is: on the diagonal its probabilities can be taken at their word. "
         f"The mean gap is {_points(found['error'])}"
     )
-    charts = [_reliability("As trained", found["bins"], _COLORS[0])]
+    charts = [reliability_chart("As trained", found["bins"], COLORS[0])]
     if "scaled_error" in found:
         after = _points(found["scaled_error"])
         if after == _points(found["error"]):
@@ -322,39 +274,11 @@ def _calibration(found: Mapping[str, Any] | None) -> str:
         else:
             after = f"is {after}"
         sentence += f"; with the temperature {found['temperature']:.2f}, found by {found['from']}, it {after}"
-        charts.append(_reliability("With that temperature", found["scaled_bins"], _COLORS[2]))
+        charts.append(reliability_chart("With that temperature", found["scaled_bins"], COLORS[2]))
     return (
         f"<section><h2>Calibration</h2><p>{html.escape(sentence)}.</p>"
         f'<div class="charts">{"".join(charts)}</div></section>'
     )
-
-
-def _reliability(title: str, bins: Sequence[Mapping[str, float]], color: str) -> str:
-    """Accuracy over confidence; the area of a dot is its share of the snippets."""
-    width, height, left, bottom, top, right = 460, 300, 46, 30, 14, 26
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + (width - left - right) * x, height - bottom - (height - bottom - top) * y
-
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Reliability: {html.escape(title)}">']
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = at(tick, tick)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick * 100:.0f} %</text>')
-        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick * 100:.0f} %</text>')
-    (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
-    parts.append(f'<line class="grid" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke-dasharray="5 5"/>')
-    most = max((one["count"] for one in bins), default=1)
-    for one in bins:
-        x, y = at(one["confidence"], one["accuracy"])
-        hint = f"{one['count']} snippets: {_percent(one['confidence'])} sure, {_percent(one['accuracy'])} right"
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 9 * math.sqrt(one["count"] / most):.1f}" fill="{color}" '
-            f'fill-opacity="0.75"><title>{hint}</title></circle>'
-        )
-    parts.append("</svg>")
-    caption = f"<figcaption>{html.escape(title)}<small>right, by how sure</small></figcaption>"
-    return f"<figure>{caption}{''.join(parts)}</figure>"
 
 
 def _thresholds(tested: Mapping[str, Any]) -> str:
@@ -365,7 +289,7 @@ def _thresholds(tested: Mapping[str, Any]) -> str:
     names = [name for name in ("exact_match", "macro_f1", "micro_f1", "weighted_f1", "samples_f1") if name in after]
     figures = _table(
         ["figure", "at one half", "at the thresholds"],
-        [[figure_name(name), _percent(before[name]), _percent(after[name])] for name in names],
+        [[figure_name(name), percent(before[name]), percent(after[name])] for name in names],
     )
     chosen = _table(["label", "threshold"], [[label, f"{value:.2f}"] for label, value in thresholds.items()])
     return (
@@ -426,10 +350,6 @@ def _bar(value: float | None) -> _Html:
     if value is None or value != value:
         return _Html("–")
     return _Html(f'<span class="bar"><i style="width:{value * 100:.1f}%"></i></span>{value * 100:.1f} %')
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value * 100:.1f} %"
 
 
 def _between(interval: Mapping[str, float | None]) -> str:

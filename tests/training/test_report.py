@@ -9,7 +9,8 @@ from actionprep.datasets.store import Store
 from actionprep.errors import UserError
 from actionprep.training.fit import fit
 from actionprep.training.parts import SplitChoice
-from actionprep.training.report import _confusion, _reliability, _views, report_html
+from actionprep.training.report import _confusion, _views, report_html
+from actionprep.training.report_charts import reliability_chart
 from actionprep.training.run import Run, validation_sentence
 from actionprep.training.test import run_test
 
@@ -120,7 +121,7 @@ def test_columns_of_the_confusion_matrix_narrow_with_the_number_of_classes_and_n
 
 def test_every_label_of_the_calibration_chart_lies_inside_of_it():
     bins = [{"count": 5, "confidence": 1.0, "accuracy": 1.0}]
-    page = _reliability("As trained", bins, "#000")
+    page = reliability_chart("As trained", bins, "#000")
     width = float(re.search(r'viewBox="0 0 (\d+)', page)[1])
     for place, anchor, text in re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="(\w+)">([^<]+)<', page):
         half = 6.5 * len(text) / 2  # letters of 11 px
