@@ -27,12 +27,12 @@ class UserError(ActionprepError, ValueError):
     exit_code = 2
 
 
-class EnvironmentProblem(ActionprepError, RuntimeError):
+class SetupError(ActionprepError, RuntimeError):
     """The machine lacks something (a backend, weights, room on the disk): work stops at once, no input is blamed."""
 
 
-class InputProblem(ActionprepError):
-    """One input is damaged or unusable: its item is quarantined and its neighbours go on.
+class InputError(ActionprepError):
+    """One input is damaged or unusable: its item is quarantined and its neighbors go on.
 
     frame: index of the frame at which it happened, where known; backend: what was reading or computing; derived: only
     the consequence of another problem of the same view.
@@ -48,12 +48,12 @@ class InputProblem(ActionprepError):
         self.derived = derived
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_input_problem, (self.reason, self.frame, self.backend, self.derived)
+        return _rebuild_input_error, (self.reason, self.frame, self.backend, self.derived)
 
 
-def _rebuild_input_problem(reason: str, frame: int | None, backend: str | None, derived: bool) -> InputProblem:
+def _rebuild_input_error(reason: str, frame: int | None, backend: str | None, derived: bool) -> InputError:
     # Exceptions with keyword-only arguments do not survive pickling between worker processes by themselves.
-    return InputProblem(reason, frame=frame, backend=backend, derived=derived)
+    return InputError(reason, frame=frame, backend=backend, derived=derived)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -72,17 +72,17 @@ def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]
 
 @contextmanager
 def explained_disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an EnvironmentProblem that says what to do."""
+    """Turn a full or read-only disk into an SetupError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"No room left on the disk of {place} ({error.strerror}). Every committed item is whole.\n"
                 "Free some space, then run the same command again: it goes on where it stopped."
             ) from error
         if error.errno in _NO_WRITING:
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"Cannot write to {error.filename or place} ({error.strerror}).\n"
                 "Make it writable, or set 'store' under [study] in actionprep.toml to a folder that is."
             ) from error

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from actionprep.datasets.store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.pipeline.passes import decode_pass
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.stage import ViewSource, find_stage

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from recordings import moving_square, write_video
 
 from actionprep.api import Study, make_study
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs, read_table
 from actionprep.training.models.registry import build_model
 from actionprep.training.recipes import find_recipe

@@ -37,10 +37,10 @@ def clips(persons):
     import numpy as np
 
     rng = np.random.default_rng(0)
-    centre = rng.uniform(18, 38, (BATCH, persons, 1, 1, 2)) + rng.normal(0, 0.3, (BATCH, persons, FRAMES, 1, 2)).cumsum(
+    center = rng.uniform(18, 38, (BATCH, persons, 1, 1, 2)) + rng.normal(0, 0.3, (BATCH, persons, FRAMES, 1, 2)).cumsum(
         2
     )
-    xy = centre + rng.normal(0, 9, (BATCH, persons, 1, 17, 2)) + rng.normal(0, 0.5, (BATCH, persons, FRAMES, 17, 2))
+    xy = center + rng.normal(0, 9, (BATCH, persons, 1, 17, 2)) + rng.normal(0, 0.5, (BATCH, persons, FRAMES, 17, 2))
     return xy.astype(np.float32), rng.uniform(0.3, 1, (BATCH, persons, FRAMES, 17)).astype(np.float32)
 
 
@@ -102,8 +102,8 @@ def one(method, kind, persons, repeats):
     import numpy as np
     import torch
 
-    from actionprep.datasets.heatmaps import joint_heatmaps, limb_heatmaps
-    from actionprep.datasets.skeletons import skeleton
+    from actionprep.datasets.poses.heatmaps import joint_heatmaps, limb_heatmaps
+    from actionprep.datasets.poses.skeletons import skeleton
 
     xy, score = clips(persons)
     share = 8 if method.startswith("loop") else 1
@@ -149,7 +149,7 @@ def bytes_a_clip():
     import torch
     from numcodecs.zstd import compress
 
-    from actionprep.datasets.heatmaps import joint_heatmaps
+    from actionprep.datasets.poses.heatmaps import joint_heatmaps
 
     xy, score = (torch.from_numpy(one) for one in clips(1))
     volumes = joint_heatmaps(xy, score, size=SIZE, sigma=SIGMA, dtype=torch.uint8).numpy()

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actionprep.training.models.families import FAMILIES
+from actionprep.training.models.published.families import FAMILIES
 from actionprep.training.models.registry import build_model
 from benchmarks.common import PACKAGES, Results, interleaved, speed_ratio, versions
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.datasets.pose_formats import read_poses
-from actionprep.datasets.poses import PoseSequence
+from actionprep.datasets.poses.formats import read_poses
+from actionprep.datasets.poses.sequence import PoseSequence
 from actionprep.pipeline.linking import LinkingSettings, link
 from actionprep.pipeline.pose_backends import open_estimator, to_sequence
 from actionprep.pipeline.video import VideoReader

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from actionprep.training.make_task import channels_last
+from actionprep.training.loop.make_task import channels_last
 from actionprep.training.models.registry import build_model
 from benchmarks.common import Results, interleaved, speed_ratio
 

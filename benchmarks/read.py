@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from benchmarks.common import Results, interleaved, speed_ratio
 
 FRAMES = 300

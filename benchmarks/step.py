@@ -1,4 +1,4 @@
-"""Our training step beside a bare PyTorch loop with the same model, the same batch, the same loss and optimiser."""
+"""Our training step beside a bare PyTorch loop with the same model, the same batch, the same loss and optimizer."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.training.datasets import SnippetLoader
 from actionprep.training.inputs.base import Batch
+from actionprep.training.loop.optimizers import make_optimizer
 from actionprep.training.models.registry import build_model
-from actionprep.training.optimizers import make_optimizer
 from actionprep.training.recipes import Recipe
 
 NUM_CLASSES = 5
@@ -91,9 +91,9 @@ def ours(model: str, batch: Batch, recipe: Recipe, steps: int, clock: Callable[[
     """Seconds of the steps of one epoch after the first three, through Lightning and our task."""
     import lightning.pytorch as pl
 
-    from actionprep.training.callbacks import Averaging
-    from actionprep.training.phase import quiet_lightning
-    from actionprep.training.task import ClassifierTask
+    from actionprep.training.loop.callbacks import Averaging
+    from actionprep.training.loop.task import ClassifierTask
+    from actionprep.training.loop.trainer import quiet_lightning
 
     marks: list[float] = []
 

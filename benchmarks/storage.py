@@ -3,7 +3,7 @@
     python -m benchmarks.storage [--video clip.mp4]
 
 Without a video it makes one. The frames are those of `actionprep decode` with each `storage`, at the same size; a clip is
-16 neighbouring frames from a random place, through `read_frames`.
+16 neighboring frames from a random place, through `read_frames`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.datasets.frames import read_frames
-from actionprep.datasets.store import ItemKey, Store
+from actionprep.datasets.products.frames import read_frames
+from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.pipeline.passes import decode_pass
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.stage import ViewSource, find_stage

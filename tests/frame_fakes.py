@@ -8,11 +8,11 @@ import numpy as np
 from study_fakes import view
 from training_fakes import FPS, MOTIONS
 
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, SnippetTable, make_snippets
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.pipeline.snippets import write_snippets
 from actionprep.training.recipes import Recipe
 
@@ -69,10 +69,10 @@ def put_table(store: Store, table: SnippetTable, name: str = "default") -> None:
         write_snippets(table, item)
 
 
-def changing_study(recordings: int) -> Catalogue:
-    """The catalogue of so many recordings, each of a subject of its own."""
+def changing_study(recordings: int) -> Catalog:
+    """The catalog of so many recordings, each of a subject of its own."""
     names = [f"take_{number}" for number in range(recordings)]
-    return Catalogue(
+    return Catalog(
         tuple(Recording(name, subject=str(number)) for number, name in enumerate(names)),
         tuple(view(name, seconds=SECONDS, fps=FPS) for name in names),
         {name: motions_of(number) for number, name in enumerate(names)},

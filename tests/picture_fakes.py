@@ -8,7 +8,7 @@ import numpy as np
 from recordings import write_video
 from training_fakes import MOTIONS, make_store, table_of, write_snippets
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.recipes import Recipe
 
 FPS = 10.0

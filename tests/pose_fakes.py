@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from training_fakes import table_of, write_snippets
 
-from actionprep.datasets.skeletons import skeleton
-from actionprep.datasets.store import Store
+from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.store.zarr_store import Store
 
 FPS = 10.0
 CLASSES = ("raise_left", "raise_right", "spread")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.datasets.pose_formats.pose_npz import write_pose_npz
-from actionprep.datasets.pose_items import write_pose_item
-from actionprep.datasets.poses import PoseItem, PoseSequence
-from actionprep.datasets.skeletons import skeleton
-from actionprep.datasets.store import Store
+from actionprep.datasets.poses.formats.pose_npz import write_pose_npz
+from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
+from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.products.poses import write_pose_item
+from actionprep.datasets.store.zarr_store import Store
 
 
 def made_poses(

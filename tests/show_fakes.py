@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from actionprep.api import Study, open_study
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.pipeline.probe import probe
@@ -39,7 +39,7 @@ def write_video(path: Path, num_frames: int, fps: int, *, height: int = HEIGHT, 
 def make_study(root: Path, *, segments: Sequence[Segment] = (), label: str | None = None) -> Study:
     """One recording "kitchen/take.1" with view "a" (20 frames, 10 a second) and "b" (50 frames, 25 a second, 0.1 s later).
 
-    The catalogue is written as a scan would.
+    The catalog is written as a scan would.
     """
     root.mkdir(parents=True, exist_ok=True)
     (root / "actionprep.toml").write_text('[study]\nlayout = "views"\npattern = "{recording}/{view}.mp4"\n')
@@ -63,17 +63,17 @@ def make_study(root: Path, *, segments: Sequence[Segment] = (), label: str | Non
                 frame_times=facts.times,
             )
         )
-    Catalogue(
+    Catalog(
         (Recording("kitchen/take.1", subject="anna", label=label),),
         tuple(views),
         {"kitchen/take.1": tuple(segments)} if segments else {},
-    ).write(root / "catalogue")
+    ).write(root / "catalog")
     return open_study(root)
 
 
 def write_tracks(study: Study, view: str, *, place: tuple[float, float] = (40.0, 30.0)) -> None:
     """Two windows of 8 frames, 4 apart: point 0 is seen at `place` in all frames, point 1 is lost at (100, 70)."""
-    times = study.catalogue.view("kitchen/take.1", view).times
+    times = study.catalog.view("kitchen/take.1", view).times
     start = np.array([0, 4])
     frame = start[:, None] + np.arange(8)
     xy = np.full((2, 8, 3, 2), np.nan, np.float32)

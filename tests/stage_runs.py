@@ -84,7 +84,7 @@ def run_tracks(
 
 
 def texture(height: int, width: int, *, seed: int = 0, grain: float = 2.0) -> np.ndarray:
-    """Smooth random grey values, float32 in [30, 225]: something to hold on to everywhere."""
+    """Smooth random gray values, float32 in [30, 225]: something to hold on to everywhere."""
     noise = np.random.default_rng(seed).standard_normal((height, width)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), grain)
     return np.clip(128 + 45 * smooth / smooth.std(), 30, 225)

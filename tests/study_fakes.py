@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import SnippetTable
-from actionprep.errors import InputProblem
+from actionprep.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class FakeProbe:
         try:
             facts = json.loads(content)
         except ValueError:
-            raise InputProblem(f"{path}: holds no video") from None
+            raise InputError(f"{path}: holds no video") from None
         times = np.arange(facts["frames"]) / facts["fps"]
         return FakeFacts(
             times, hashlib.sha256(content).hexdigest(), start=facts["start"], warnings=tuple(facts["warnings"])
@@ -85,11 +85,9 @@ def view(recording: str, id: str = "0", *, seconds: float = 10.0, fps: float = 2
     return View(recording, id, **{**defaults, "num_frames": len(times), "fps": fps, "frame_times": times, **facts})  # type: ignore[arg-type]
 
 
-def catalogue(
-    *recordings: Recording, segments: dict[str, tuple[Segment, ...]] | None = None, **facts: float
-) -> Catalogue:
+def catalog(*recordings: Recording, segments: dict[str, tuple[Segment, ...]] | None = None, **facts: float) -> Catalog:
     views = tuple(view(recording.id, **facts) for recording in recordings)  # type: ignore[arg-type]
-    return Catalogue(recordings, views, segments or {})
+    return Catalog(recordings, views, segments or {})
 
 
 def table(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.recipes import Recipe
 
 MOTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0)}

@@ -8,10 +8,10 @@ from typing import Any
 def list_formats() -> list[tuple[str, str, str]]:
     """(kind, name, what it is) of every layout and format that is read."""
     from actionprep.datasets.annotations import segment_formats
-    from actionprep.datasets.pose_formats import FORMATS
+    from actionprep.datasets.poses.formats import FORMATS
 
     rows = [
-        ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labelled by its folder"),
+        ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labeled by its folder"),
         ("layout", "views", "a pattern with {recording} and {view}, such as {recording}/cam{view}.mp4"),
         ("layout", "csv", "a table with one row a video, or one row a segment"),
         ("layout", "poses", "a skeleton data set without videos (actionprep import)"),
@@ -23,7 +23,7 @@ def list_formats() -> list[tuple[str, str, str]]:
 
 def list_skeletons() -> list[dict[str, Any]]:
     """Facts of every layout that comes with the package, by name."""
-    from actionprep.datasets.skeletons import skeleton, skeleton_names
+    from actionprep.datasets.poses.skeletons import skeleton, skeleton_names
 
     layouts = [skeleton(name) for name in skeleton_names()]
     return [

@@ -47,11 +47,11 @@ def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = Fa
 
 def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) -> str:
     """One sentence on the videos that these settings find; raises UserError when there are none, unless forced."""
-    from actionprep.datasets.layouts import NoVideos, discover, holds_text, videos_below
+    from actionprep.datasets.video_layouts import NoVideosError, discover, holds_text, videos_below
 
     try:
         there = discover(folder, study)
-    except NoVideos as error:
+    except NoVideosError as error:
         if force:
             return f"{error.looked} The settings are written all the same: put the videos there, or change [study]."
         others = videos_below(folder, study)

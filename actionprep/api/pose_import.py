@@ -46,7 +46,7 @@ def import_poses(
     """Poses that are there already, into the store as estimated ones.
 
     folder: of the study. Where it is none yet, or one of imported poses, the files are a skeleton data set without
-        videos: their recordings, subjects, labels and official splits go into the catalogue (the layout "poses"), and
+        videos: their recordings, subjects, labels and official splits go into the catalog (the layout "poses"), and
         each official split becomes a stored split of its name, its test part as published and a val part taken out of
         train. In a study of videos there is one path, a pattern with {recording} and {view}, and the poses are laid on
         the frames of the videos.
@@ -56,10 +56,10 @@ def import_poses(
 
     The choice is written into actionprep.toml, so that 'actionprep scan' and 'actionprep pose' repeat it.
 
-    Raises UserError when there is nothing to read or the options do not fit the format, InputProblem for a data set
+    Raises UserError when there is nothing to read or the options do not fit the format, InputError for a data set
     that is damaged.
     """
-    from actionprep.datasets.pose_formats import FORMATS
+    from actionprep.datasets.poses.formats import FORMATS
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
 
     if format != "auto" and format not in FORMATS:
@@ -192,14 +192,14 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
 
     Returns the names of those that are stored, and why others could not be.
     """
-    from actionprep.datasets.pose_layout import official_splits
+    from actionprep.datasets.poses.skeleton_data_sets import official_splits
 
-    catalogue = study.catalogue
+    catalog = study.catalog
     stored: list[str] = []
     refused: dict[str, str] = {}
-    names = official_splits(catalogue.recordings)
+    names = official_splits(catalog.recordings)
     for at, name in enumerate(names):
-        train = [one for one in catalogue.recordings if one.extra.get(name) == "train"]
+        train = [one for one in catalog.recordings if one.extra.get(name) == "train"]
         subjects = {one.subject for one in train}
         by_subject = None not in subjects and len(subjects) > 2
         # Splits of another kind part the takes of one source: xview by camera, what xsub keeps together.

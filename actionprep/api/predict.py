@@ -1,4 +1,4 @@
-"""From the raw videos of one recording to a labelled timeline."""
+"""From the raw videos of one recording to a labeled timeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
     from actionprep.datasets.segments import Segment
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.predicted_timeline import Timeline
 
@@ -76,7 +76,7 @@ def predict_videos(
     device: str = "auto",
     workers: int = 0,
 ) -> Prediction:
-    """From the raw videos of one recording to a labelled timeline, made just as the training's input was.
+    """From the raw videos of one recording to a labeled timeline, made just as the training's input was.
 
     run:     folder of a run or of fused runs, or a checkpoint. videos: "view=path", or paths whose names tell the view (see
         `actionprep.api.view_names.name_videos`), or paths in the order of the run's views.

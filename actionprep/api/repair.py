@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actionprep.api.study import Study
-    from actionprep.datasets.store import Damage, ItemKey
+    from actionprep.datasets.store.zarr_store import Damage, ItemKey
     from actionprep.pipeline.engine import BuildReport, Workers
     from actionprep.settings import StageSettings
 
@@ -21,10 +21,10 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
     from actionprep.pipeline.plan import Plan, make_plan
 
     found = {one.key for one in damage}
-    views = {(view.recording, view.id) for view in study.catalogue.views}
+    views = {(view.recording, view.id) for view in study.catalog.views}
     settings = study.stage_settings()
     orphans = {
-        key: "nothing in the catalogue makes it any more: 'actionprep gc' deletes it"
+        key: "nothing in the catalog makes it any more: 'actionprep gc' deletes it"
         for key in found
         if key.product not in settings or (key.view and (key.recording, key.view) not in views)
     }
@@ -34,11 +34,11 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
         made = {key.product: _settings_as_made(study, key, settings[key.product]) for key in keys}
         parts.append(
             make_plan(
-                study.catalogue,
+                study.catalog,
                 study.store,
                 wanted=sorted(made),
                 settings={**settings, **made},
-                views=[study.catalogue.view(keys[0].recording, keys[0].view)] if keys[0].view else [],
+                views=[study.catalog.view(keys[0].recording, keys[0].view)] if keys[0].view else [],
                 quarantine=study.quarantine,
                 root=str(study.root.resolve()),
                 retry=True,

@@ -1,4 +1,4 @@
-"""Whether a study must be scanned before its catalogue is used."""
+"""Whether a study must be scanned before its catalog is used."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 def reason_to_scan(folder: StudyFolder) -> str:
     """What has changed since the last scan, to begin a sentence with; empty when nothing has."""
-    from actionprep.datasets.catalogue import Catalogue
-    from actionprep.datasets.layouts import tables_of
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.scan import read_with, scan_settings
+    from actionprep.datasets.video_layouts import tables_of
 
-    filled = folder.catalogue / "views.parquet"
+    filled = folder.catalog / "views.parquet"
     if not filled.exists():
-        return "There is no catalogue yet"
+        return "There is no catalog yet"
     for path in tables_of(folder, folder.study):
         if path == folder.settings_file and read_with(folder) == scan_settings(folder.study):
             continue  # what changed in it is nothing that a scan reads
         if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
-            return f"{folder.relative(path)} is newer than the catalogue"
-    changed = [view.path for view in Catalogue.read(folder.catalogue).views if _has_changed(folder.root, view)]
+            return f"{folder.relative(path)} is newer than the catalog"
+    changed = [view.path for view in Catalog.read(folder.catalog).views if _has_changed(folder.root, view)]
     more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
     return f"{changed[0]}{more} changed since the last scan" if changed else ""
 

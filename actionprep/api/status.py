@@ -11,7 +11,7 @@ from actionprep.pipeline.index import load_stages
 
 if TYPE_CHECKING:
     from actionprep.api.study import Study
-    from actionprep.datasets.store import ItemKey, Store
+    from actionprep.datasets.store.zarr_store import ItemKey, Store
     from actionprep.pipeline.plan import PlannedItem
 
 
@@ -54,13 +54,13 @@ def status(study: Study) -> dict[str, Any]:
     return {
         "study": study.folder.name,
         "store": study.folder.store,
-        "recordings": len(study.catalogue),
-        "views": len(study.catalogue.views),
+        "recordings": len(study.catalog),
+        "views": len(study.catalog.views),
         "problem": problem,
         "products": products,
         "alignment": [
             {"recording": one.where, "kind": one.kind, "what": one.message}
-            for one in study.catalogue.findings
+            for one in study.catalog.findings
             if one.kind in (NOT_ALIGNED, DRIFTING)
         ],
         "joints_outside": [{"item": str(key), "outside": out, "seen": seen} for key, out, seen in outside],
@@ -99,7 +99,7 @@ def joints_outside(store: Store, keys: Iterable[ItemKey]) -> list[tuple[ItemKey,
 
 def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
     """The settings of most items that are not the defaults, and how the others differ."""
-    from actionprep.datasets.mixtures import difference, made_alike, provenance_of
+    from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 
     groups = made_alike(provenance_of(store, keys))
     stage = load_stages().get(keys[0].product) if keys else None

@@ -1,4 +1,4 @@
-"""A study: its settings, catalogue and store, its plan and build, its products."""
+"""A study: its settings, catalog and store, its plan and build, its products."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from actionprep.settings import Settings, StageSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from actionprep.datasets.catalogue import Catalogue, ViewSelection
-    from actionprep.datasets.item_reader import ItemReader
-    from actionprep.datasets.poses import PoseSequence
+    from actionprep.datasets.catalog import Catalog, ViewSelection
+    from actionprep.datasets.poses.sequence import PoseSequence
     from actionprep.datasets.scan import ScanProgress, ScanReport
-    from actionprep.datasets.store import Damage, ItemKey, Store
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.zarr_store import Damage, ItemKey, Store
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.quarantine import Quarantine
@@ -40,7 +40,7 @@ def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] 
 
 
 class Study:
-    """A study folder with its settings, catalogue and store."""
+    """A study folder with its settings, catalog and store."""
 
     def __init__(
         self, folder: StudyFolder, *, paths_from: Path | None = None, tell: Callable[[str], None] | None = None
@@ -70,25 +70,25 @@ class Study:
         return self.folder.resolved(settings_models())
 
     @cached_property
-    def catalogue(self) -> Catalogue:
+    def catalog(self) -> Catalog:
         """Recordings, views and segments as the last scan found them.
 
         The first use scans, and so does one after settings, tables, annotations or videos have changed: what a scan
         found is never used for something else. Files that are new are found by `scan`.
         """
-        from actionprep.datasets.catalogue import Catalogue
+        from actionprep.datasets.catalog import Catalog
 
         why = reason_to_scan(self.folder)
         if why:
             if self._tell is not None:
                 self._tell(f"{why}: scanning.")
             self.scan()
-        return Catalogue.read(self.folder.catalogue)
+        return Catalog.read(self.folder.catalog)
 
     @cached_property
     def store(self) -> Store:
         """The study's store; made when it is not there."""
-        from actionprep.datasets.store import Store
+        from actionprep.datasets.store.zarr_store import Store
 
         return Store(self.folder.store, create=True)
 
@@ -102,7 +102,7 @@ class Study:
     def scan(
         self, *, workers: int = 4, again: bool = False, progress: Callable[[ScanProgress], None] | None = None
     ) -> ScanReport:
-        """Read every video once by packets and every annotation, and write the catalogue.
+        """Read every video once by packets and every annotation, and write the catalog.
 
         again: also read files that have not changed since the last scan.
         """
@@ -110,14 +110,14 @@ class Study:
         from actionprep.pipeline.probe import probe
 
         report = scan(self.folder, self.folder.study, probe=probe, workers=workers, again=again, progress=progress)
-        self.__dict__.pop("catalogue", None)
+        self.__dict__.pop("catalog", None)
         return report
 
     def select(self, views: Sequence[str | int] = (), *, skip_incomplete: bool | None = None) -> ViewSelection:
         """The views that a command works on: those named, else those of the settings, else all."""
         study = self.folder.study
         skip = study.skip_incomplete if skip_incomplete is None else skip_incomplete
-        return self.catalogue.select_views(views or study.views, skip_incomplete=skip)
+        return self.catalog.select_views(views or study.views, skip_incomplete=skip)
 
     def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageSettings]:
         """Settings of every stage: defaults, then the file, then the overrides."""
@@ -149,13 +149,13 @@ class Study:
         selection = self.select(views, skip_incomplete=skip_incomplete)
         if not self.folder.study.allow_misaligned:
             require_aligned(
-                self.catalogue,
+                self.catalog,
                 selection.recordings,
                 tolerance=self.folder.study.tolerance,
                 views=sorted({view.id for view in selection.views}),
             )
         return make_plan(
-            self.catalogue,
+            self.catalog,
             self.store,
             wanted=wanted,
             settings=settings,
@@ -191,7 +191,7 @@ class Study:
         try:
             return build(
                 plan,
-                self.catalogue,
+                self.catalog,
                 self.store,
                 self.quarantine,
                 workers=workers if isinstance(workers, Workers) else Workers(workers),
@@ -221,7 +221,7 @@ class Study:
 
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Any stored item, by product, recording and view (name or index)."""
-        name = self.catalogue.view(recording, view).id if view != "" else ""
+        name = self.catalog.view(recording, view).id if view != "" else ""
         return self.store.item(product, recording, name)
 
     def tracks(self, recording: str, *, view: str | int) -> Tracks:
@@ -230,7 +230,7 @@ class Study:
 
     def poses(self, recording: str, *, view: str | int) -> PoseSequence:
         """The poses of one view, read into memory."""
-        from actionprep.datasets.pose_items import read_pose_item
+        from actionprep.datasets.products.poses import read_pose_item
 
         return read_pose_item(self.item("pose", recording, view))
 
@@ -250,13 +250,13 @@ class Study:
         return status(self)
 
     def stray_items(self) -> list[ItemKey]:
-        """Items whose recording or view is no longer in the catalogue."""
-        views = {(view.recording, view.id) for view in self.catalogue.views}
+        """Items whose recording or view is no longer in the catalog."""
+        views = {(view.recording, view.id) for view in self.catalog.views}
         return [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
 
     def remove_items(self, keys: Iterable[ItemKey]) -> None:
         """Delete items from the store, as its only builder."""
-        from actionprep.datasets.lock import build_lock
+        from actionprep.datasets.store.lock import build_lock
 
         with build_lock(self.store.require_local() / ".lock"):
             for key in keys:

@@ -1,4 +1,4 @@
-"""The point tracks of one view, as labelled arrays."""
+"""The point tracks of one view, as labeled arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Tracks:
 
 def read_tracks(item: ItemReader) -> Tracks:
     """The point tracks of an item, read into memory."""
-    from actionprep.datasets.tracks import visible
+    from actionprep.datasets.products.tracks import visible
 
     attributes = item.attributes
     visibility, confidence = item["visibility"][:], item["confidence"][:]

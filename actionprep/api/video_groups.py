@@ -25,8 +25,8 @@ def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list
     if missing:
         # Before any model is loaded, which takes its time.
         raise UserError(f"No such video: {', '.join(missing)}.")
-    from actionprep.datasets.layouts import VIDEO_SUFFIXES
     from actionprep.datasets.natural_order import natural_key
+    from actionprep.datasets.video_layouts import VIDEO_SUFFIXES
     from actionprep.training.predict import open_models, views_of
 
     models = open_models(run, device="cpu")

@@ -11,7 +11,7 @@ from actionprep.api.study import Study
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 
 def store_of_videos(

@@ -80,11 +80,11 @@ class StudyNames:
 def names_of_study(checkpoint: Checkpoint) -> StudyNames:
     """How files tell their views in the study that a checkpoint's run lies in; outside of studies by ids alone.
 
-    Raises UserError where the study's settings or its catalogue are damaged.
+    Raises UserError where the study's settings or its catalog are damaged.
     """
-    from actionprep.datasets.catalogue import Catalogue
-    from actionprep.datasets.layouts import pattern_of_paths
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.study import find_study
+    from actionprep.datasets.video_layouts import pattern_of_paths
 
     try:
         folder = find_study(checkpoint.path.expanduser().absolute().parent)
@@ -96,12 +96,12 @@ def names_of_study(checkpoint: Checkpoint) -> StudyNames:
         except UserError as error:
             raise UserError(f"{error} Mend it in {folder.settings_file}.") from None
         return StudyNames(re.compile(f"(?:.*/)?{pattern.pattern}"))
-    if not folder.catalogue.is_dir():
+    if not folder.catalog.is_dir():
         return StudyNames()
-    catalogue = Catalogue.read(folder.catalogue)
+    catalog = Catalog.read(folder.catalog)
     of_word: dict[str, Counter[str]] = defaultdict(Counter)
-    for recording in catalogue.recordings:
-        own = catalogue.views_of(recording.id)
+    for recording in catalog.recordings:
+        own = catalog.views_of(recording.id)
         for word, view in zip(_own_words([folder.resolve(one.path) for one in own]), own, strict=True):
             if word:
                 of_word[word][view.id] += 1
@@ -111,7 +111,7 @@ def names_of_study(checkpoint: Checkpoint) -> StudyNames:
         [(view_id, count)] = counts.most_common(1)
         if count >= _CONSISTENT * counts.total():
             words[word] = view_id
-        read = _read([word], catalogue.view_names, StudyNames())
+        read = _read([word], catalog.view_names, StudyNames())
         if read and len(read[0]) < 2:
             agreeing = sum(counts[view] for view in read[0])
             as_read += agreeing

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actionprep.plain import plain
+from actionprep.json_values import plain
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)

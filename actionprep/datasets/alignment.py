@@ -11,7 +11,7 @@ import numpy as np
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.catalog import Catalog
 
 # Clocks of cameras differ by tens of parts per million, cheap ones by a few hundred; more is another frame rate.
 MAX_DRIFT_PPM = 2000.0
@@ -143,7 +143,7 @@ def frames_near(times: np.ndarray, at: np.ndarray, *, tolerance: float | None = 
 
 
 def align_recording(
-    catalogue: Catalogue, recording: str, *, tolerance: float, views: Iterable[str] | None = None
+    catalog: Catalog, recording: str, *, tolerance: float, views: Iterable[str] | None = None
 ) -> Alignment | None:
     """Alignment of the readable views of a recording; None when fewer than two have frames.
 
@@ -152,20 +152,20 @@ def align_recording(
     wanted = None if views is None else set(views)
     times = {
         view.id: view.times
-        for view in catalogue.views_of(recording)
+        for view in catalog.views_of(recording)
         if view.status == "ok" and view.num_frames and (wanted is None or view.id in wanted)
     }
     return align(times, tolerance=tolerance) if len(times) > 1 else None
 
 
 def require_aligned(
-    catalogue: Catalogue, recordings: Iterable[str], *, tolerance: float, views: Iterable[str] | None = None
+    catalog: Catalog, recordings: Iterable[str], *, tolerance: float, views: Iterable[str] | None = None
 ) -> None:
     """Raise UserError when recordings are not aligned, for work that takes several views at one instant."""
     views = None if views is None else list(views)
     bad = []
     for recording in recordings:
-        found = align_recording(catalogue, recording, tolerance=tolerance, views=views)
+        found = align_recording(catalog, recording, tolerance=tolerance, views=views)
         if found is not None and not found.ok:
             bad.append((recording, found))
     if bad:

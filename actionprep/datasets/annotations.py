@@ -38,7 +38,7 @@ class AnnotatedRow:
     line: int | None = None
 
 
-class UnreadableRow(ValueError):
+class RowError(ValueError):
     """A row that a format cannot read, with the line that it stands on."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
@@ -50,16 +50,16 @@ class UnreadableRow(ValueError):
 class SegmentFormat:
     """A format of annotation files.
 
-    recognises: from the path and the first 64 KiB of text, whether a file is of this format.
+    recognizes: from the path and the first 64 KiB of text, whether a file is of this format.
     read:       rows of a file, given names of columns that differ from the usual ones. A row that cannot be read is
-                given as an UnreadableRow, so that the others are used.
+                given as an RowError, so that the others are used.
     """
 
     name: str
     description: str
     suffixes: tuple[str, ...]
-    recognises: Callable[[Path, str], bool]
-    read: Callable[[Path, Mapping[str, str]], Iterator[AnnotatedRow | UnreadableRow]]
+    recognizes: Callable[[Path, str], bool]
+    read: Callable[[Path, Mapping[str, str]], Iterator[AnnotatedRow | RowError]]
 
 
 SEGMENT_FORMATS: dict[str, SegmentFormat] = {}
@@ -82,7 +82,7 @@ def segment_formats() -> dict[str, SegmentFormat]:
 
 def read_annotations(
     path: Path, *, format: str = "auto", columns: Mapping[str, str] | None = None
-) -> list[AnnotatedRow | UnreadableRow]:
+) -> list[AnnotatedRow | RowError]:
     """All rows of an annotation file.
 
     Raises UserError for a file that cannot be read, a format that does not exist, or one that the file is not of.
@@ -98,7 +98,7 @@ def read_annotations(
     except OSError as error:
         raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
     if format == "auto":
-        found = [one for one in formats.values() if one.recognises(path, head)]
+        found = [one for one in formats.values() if one.recognizes(path, head)]
         if not found:
             raise UserError(
                 f"Cannot tell the annotation format of {path}. Formats: "
@@ -166,7 +166,7 @@ class RecordingNames:
 
 
 def check_segments(
-    rows: Sequence[AnnotatedRow | UnreadableRow],
+    rows: Sequence[AnnotatedRow | RowError],
     *,
     source: str,
     names: RecordingNames,
@@ -190,7 +190,7 @@ def check_segments(
         checked.findings.append(Finding("unusable segment", _place(source, line), message))
 
     for row in rows:
-        if isinstance(row, UnreadableRow):
+        if isinstance(row, RowError):
             unusable(row.line, str(row))
             continue
         found = names.find(row.recording) if row.recording is not None else ((only, None) if only else None)

@@ -1,4 +1,4 @@
-"""How windows of a recording and labelled segments meet: coverage, intersection over union, share of the segment."""
+"""How windows of a recording and labeled segments meet: coverage, intersection over union, share of the segment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fill the catalogue: find the videos, read each once by packets, hold annotations and views against them."""
+"""Fill the catalog: find the videos, read each once by packets, hold annotations and views against them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 
 from actionprep.datasets.alignment import align_recording
 from actionprep.datasets.annotations import RecordingNames, check_segments
-from actionprep.datasets.catalogue import Catalogue
-from actionprep.datasets.catalogue_tables import views_from_table, views_to_table
+from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.catalog_tables import views_from_table, views_to_table
 from actionprep.datasets.findings import Finding, FindingKind
-from actionprep.datasets.layouts import discover
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.errors import InputProblem, UserError
+from actionprep.datasets.video_layouts import discover
+from actionprep.errors import InputError, UserError
 from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
@@ -86,20 +86,20 @@ class ScanReport:
     num_unusable: annotated segments that were left out.
     """
 
-    catalogue: Catalogue
+    catalog: Catalog
     num_probed: int
     num_reused: int
     num_unusable: int
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is worth telling, also kept in the catalogue."""
-        return self.catalogue.findings
+        """What is worth telling, also kept in the catalog."""
+        return self.catalog.findings
 
     @property
     def unreadable(self) -> tuple[View, ...]:
         """Views whose file cannot be read; each has its reason."""
-        return tuple(view for view in self.catalogue.views if view.status != "ok")
+        return tuple(view for view in self.catalog.views if view.status != "ok")
 
 
 def scan(
@@ -111,22 +111,22 @@ def scan(
     progress: Callable[[ScanProgress], None] | None = None,
     again: bool = False,
 ) -> ScanReport:
-    """Read every video of a study once by packets and write the catalogue; inputs are never changed.
+    """Read every video of a study once by packets and write the catalog; inputs are never changed.
 
     settings: the study's own when None.
-    probe:    gives the facts of one video, or raises InputProblem for one that cannot be read, which is then kept as
+    probe:    gives the facts of one video, or raises InputError for one that cannot be read, which is then kept as
               unreadable.
     workers:  threads that read.
     progress: called after each video that is read.
     again:    also read files whose size and time of change are those of the last scan.
 
-    Interrupted, it keeps what it has read for the next scan.
+    InterruptedRunError, it keeps what it has read for the next scan.
 
     Raises UserError when there are no videos, two recordings have one id, or a table is wrong.
     """
     settings = folder.study if settings is None else settings
     found = discover(folder, settings)
-    Catalogue(tuple(found.recordings), tuple(found.views))  # wrong ids stop here, before hours of reading
+    Catalog(tuple(found.recordings), tuple(found.views))  # wrong ids stop here, before hours of reading
     known = {} if again else _views_before(folder)
     views, todo = [], []
     for view in found.views:
@@ -144,9 +144,9 @@ def scan(
     probed = _probe_all(todo, folder, probe, workers=workers, progress=progress)
     views = sorted([*views, *(_on_clock(view, settings) for view in probed)], key=_position(found.views))
 
-    catalogue = Catalogue(tuple(found.recordings), tuple(views))
+    catalog = Catalog(tuple(found.recordings), tuple(views))
     names = RecordingNames.of([recording.id for recording in found.recordings], views)
-    by_recording = {recording.id: catalogue.views_of(recording.id) for recording in found.recordings}
+    by_recording = {recording.id: catalog.views_of(recording.id) for recording in found.recordings}
     findings = list(found.findings)
     segments: dict[str, list[Segment]] = {}
     num_unusable = 0
@@ -164,13 +164,13 @@ def scan(
     findings += _about_views(views)
     broken = {view.recording for view in views if not view.has_video and not view.digest}
     findings += _about_labels([one for one in found.recordings if one.id not in broken], in_time)
-    catalogue = replace(catalogue, segments=in_time)
-    findings += _about_alignment(catalogue, settings.tolerance)
-    catalogue = replace(catalogue, findings=tuple(findings))
-    catalogue.write(folder.catalogue)
+    catalog = replace(catalog, segments=in_time)
+    findings += _about_alignment(catalog, settings.tolerance)
+    catalog = replace(catalog, findings=tuple(findings))
+    catalog.write(folder.catalog)
     _settings_read(folder).write_text(scan_settings(settings), encoding="utf-8")
     _partial(folder).unlink(missing_ok=True)
-    return ScanReport(catalogue, len(todo), num_reused, num_unusable)
+    return ScanReport(catalog, len(todo), num_reused, num_unusable)
 
 
 _NOT_READ = ("name", "allow_misaligned", "stages", "views", "skip_incomplete", "failure_budget", "store")
@@ -189,7 +189,7 @@ def read_with(folder: StudyFolder) -> str:
 
 
 def _settings_read(folder: StudyFolder) -> Path:
-    return folder.catalogue / "settings.json"
+    return folder.catalog / "settings.json"
 
 
 def _probe_all(
@@ -232,7 +232,7 @@ def _probe_all(
 def _probed(view: View, path: Path, probe: Probe) -> View:
     try:
         facts = probe(path)
-    except InputProblem as problem:
+    except InputError as problem:
         return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: "))
     except OSError as error:
         return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}")
@@ -265,9 +265,9 @@ def _on_clock(view: View, settings: StudySettings) -> View:
 def _views_before(folder: StudyFolder) -> dict[str, View]:
     """Views of the last scan, and of one that was interrupted since, by path."""
     views: list[View] = []
-    # A catalogue that is absent, damaged or of another version is made anew.
+    # A catalog that is absent, damaged or of another version is made anew.
     with suppress(UserError):
-        views += Catalogue.read(folder.catalogue).views
+        views += Catalog.read(folder.catalog).views
     if _partial(folder).exists():
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -282,14 +282,14 @@ def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
 
     if not views:
         return
-    folder.catalogue.mkdir(parents=True, exist_ok=True)
+    folder.catalog.mkdir(parents=True, exist_ok=True)
     draft = _partial(folder).with_suffix(".tmp")
     pq.write_table(views_to_table(views), draft)
     os.replace(draft, _partial(folder))
 
 
 def _partial(folder: StudyFolder) -> Path:
-    return folder.catalogue / ".interrupted-scan.parquet"
+    return folder.catalog / ".interrupted-scan.parquet"
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
@@ -343,10 +343,10 @@ def _about_labels(recordings: Sequence[Recording], segments: dict[str, tuple[Seg
     return found
 
 
-def _about_alignment(catalogue: Catalogue, tolerance: float) -> list[Finding]:
+def _about_alignment(catalog: Catalog, tolerance: float) -> list[Finding]:
     found = []
-    for recording in catalogue.recordings:
-        alignment = align_recording(catalogue, recording.id, tolerance=tolerance)
+    for recording in catalog.recordings:
+        alignment = align_recording(catalog, recording.id, tolerance=tolerance)
         if alignment is not None:
             found += [Finding(NOT_ALIGNED, recording.id, problem) for problem in alignment.problems]
             found += [Finding(DRIFTING, recording.id, drift) for drift in alignment.drifts]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from actionprep.datasets.catalogue import Catalogue
-from actionprep.datasets.instants import CodedSegments
+from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.frame_labels import CodedSegments
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.overlap import overlap_arrays
 from actionprep.datasets.segments import Segment
@@ -19,7 +19,7 @@ from actionprep.errors import UserError, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
 
 Rule = Literal["coverage", "iou", "segment"]
 
@@ -66,7 +66,7 @@ class SnippetTable:
     sources:   for each recording, hashes of its video files: equal ones are the same video.
     settings:  the rule and the rest that made the table, as plain values.
     left_out:  what did not make it into the table, and the windows in it that are ignored, counted by the reason.
-    segments:  those that the windows were labelled by, for labels of single instants (`instants.InstantLabels`); None in
+    segments:  those that the windows were labeled by, for labels of single instants (`instants.FrameLabels`); None in
                tables of older versions.
     """
 
@@ -193,7 +193,7 @@ class SnippetTable:
 
 
 def make_snippets(
-    catalogue: Catalogue,
+    catalog: Catalog,
     rule: LabelRule = LabelRule(),
     *,
     length_s: float | None = None,
@@ -207,7 +207,7 @@ def make_snippets(
 ) -> SnippetTable:
     """Cut all recordings into windows and label them.
 
-    length_s:       None: a recording labelled whole is one snippet, and otherwise each of its segments is one. Given:
+    length_s:       None: a recording labeled whole is one snippet, and otherwise each of its segments is one. Given:
                     windows of this length over the time that all views cover, for both kinds of recording; a label of
                     the whole recording is a segment from its first instant to its end.
     layers:         only segments of these; all when empty. exclude_layers: windows that meet a segment of these are
@@ -221,10 +221,10 @@ def make_snippets(
     recordings that are too short or without a common time of their views, and windows without a frame in one of the
     views.
 
-    Raises UserError when nothing is labelled, or for labels and layers that do not exist.
+    Raises UserError when nothing is labeled, or for labels and layers that do not exist.
     """
-    _check_names(catalogue, [label for label in labels if label != rule.background], (*layers, *exclude_layers))
-    names = list(labels) or list(catalogue_labels(catalogue, layers, exclude_layers))
+    _check_names(catalog, [label for label in labels if label != rule.background], (*layers, *exclude_layers))
+    names = list(labels) or list(catalog_labels(catalog, layers, exclude_layers))
     segment_codes = {name: code for code, name in enumerate(names)}
     left_out = {
         "segments too short": 0,
@@ -237,12 +237,12 @@ def make_snippets(
     }
     parts: list[tuple[np.ndarray, ...]] = []
     coded: list[tuple[int, float, float, int]] = []
-    for index, recording in enumerate(catalogue.recordings):
-        annotated = catalogue.segments_of(recording.id)
+    for index, recording in enumerate(catalog.recordings):
+        annotated = catalog.segments_of(recording.id)
         if recording.label is None and not annotated:
             left_out["recordings without label"] += 1
             continue
-        span = catalogue.span(recording.id, views=views or None)
+        span = catalog.span(recording.id, views=views or None)
         if span is None:
             left_out["recordings without window"] += 1
             continue
@@ -264,7 +264,7 @@ def make_snippets(
         else:
             onset, offset = windows(span, length_s=length_s, stride_s=stride_s, tail=tail)
         seen = np.ones(len(onset), bool)
-        for view in catalogue.views_of(recording.id):
+        for view in catalog.views_of(recording.id):
             if view.status == "ok" and view.num_frames and (not views or view.id in views):
                 seen &= frames_in(view.times, onset, offset) > 0
         left_out["windows without frame"] += int((~seen).sum())
@@ -298,7 +298,7 @@ def make_snippets(
         small = (one.astype(np.float32) for one in figures)
         parts.append((np.full(len(onset), index, np.int32), onset, offset, label, target, *small, cut_out))
     if not parts:
-        raise UserError(_nothing(catalogue, left_out, length_s))
+        raise UserError(_nothing(catalog, left_out, length_s))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     code, onset, offset, label, target, coverage, iou, share, cut_out = columns
     num_before = len(names)
@@ -320,13 +320,13 @@ def make_snippets(
         iou=iou,
         segment_share=share,
         labels=tuple(names),
-        recordings=tuple(recording.id for recording in catalogue.recordings),
-        subjects=tuple(recording.subject or "" for recording in catalogue.recordings),
-        sessions=tuple(recording.session or "" for recording in catalogue.recordings),
-        splits=tuple(recording.split or "" for recording in catalogue.recordings),
+        recordings=tuple(recording.id for recording in catalog.recordings),
+        subjects=tuple(recording.subject or "" for recording in catalog.recordings),
+        sessions=tuple(recording.session or "" for recording in catalog.recordings),
+        splits=tuple(recording.split or "" for recording in catalog.recordings),
         sources=tuple(
-            tuple(sorted({view.digest for view in catalogue.views_of(recording.id) if view.digest}))
-            for recording in catalogue.recordings
+            tuple(sorted({view.digest for view in catalog.views_of(recording.id) if view.digest}))
+            for recording in catalog.recordings
         ),
         settings={
             "rule": rule.rule,
@@ -382,13 +382,11 @@ def _in_reach(figure: np.ndarray, ignore_from: float | None) -> np.ndarray:
     return np.asarray(((figure >= ignore_from - EPSILON_S) & (figure > 0)).any(axis=1))
 
 
-def catalogue_labels(
-    catalogue: Catalogue, layers: Sequence[str] = (), exclude_layers: Sequence[str] = ()
-) -> tuple[str, ...]:
+def catalog_labels(catalog: Catalog, layers: Sequence[str] = (), exclude_layers: Sequence[str] = ()) -> tuple[str, ...]:
     """Labels that snippets of these layers can have, in natural order."""
     found = set()
-    for recording in catalogue.recordings:
-        segments = catalogue.segments_of(recording.id)
+    for recording in catalog.recordings:
+        segments = catalog.segments_of(recording.id)
         if not segments and recording.label is not None:
             found.add(recording.label)
         found |= {
@@ -445,22 +443,22 @@ def _with_background(
     return label, target, names, figures
 
 
-def _check_names(catalogue: Catalogue, labels: Sequence[str], layers: Sequence[str]) -> None:
-    known = catalogue.labels
+def _check_names(catalog: Catalog, labels: Sequence[str], layers: Sequence[str]) -> None:
+    known = catalog.labels
     for label in labels:
         if label not in known:
-            raise UserError(f"No label '{label}' in the catalogue.{nearest(label, known)} Labels: {', '.join(known)}.")
-    there = sorted({segment.layer for segments in catalogue.segments.values() for segment in segments})
+            raise UserError(f"No label '{label}' in the catalog.{nearest(label, known)} Labels: {', '.join(known)}.")
+    there = sorted({segment.layer for segments in catalog.segments.values() for segment in segments})
     for layer in layers:
         if layer not in there:
             listed = ", ".join(f"'{one}'" for one in there) or "none"
             raise UserError(f"No layer '{layer}' in the annotations.{nearest(layer, there)} Layers: {listed}.")
 
 
-def _nothing(catalogue: Catalogue, left_out: dict[str, int], length_s: float | None) -> str:
-    if left_out["recordings without label"] == len(catalogue):
+def _nothing(catalog: Catalog, left_out: dict[str, int], length_s: float | None) -> str:
+    if left_out["recordings without label"] == len(catalog):
         return (
-            f"None of the {len(catalogue)} recordings has a label or segments, so there is nothing to label snippets "
+            f"None of the {len(catalog)} recordings has a label or segments, so there is nothing to label snippets "
             "by. "
             "Put clips into a folder per class, or name annotation files in study.segments, then run 'actionprep scan'."
         )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from actionprep.datasets.layouts import SPLIT_NAMES
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.video_layouts import SPLIT_NAMES
 from actionprep.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from actionprep.datasets.item_reader import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
 
 By = Literal["subject", "session", "recording", "column"]
 Part = Literal["train", "val", "test"]

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from actionprep.errors import EnvironmentProblem, UserError, nearest
+from actionprep.errors import SetupError, UserError, nearest
 from actionprep.settings import COMMAND_LINE, Settings, option
 
 SETTINGS_FILE = "actionprep.toml"
@@ -95,9 +95,9 @@ class StudyFolder:
         return self.root / SETTINGS_FILE
 
     @property
-    def catalogue(self) -> Path:
-        """Folder of the catalogue's tables."""
-        return self.root / "catalogue"
+    def catalog(self) -> Path:
+        """Folder of the catalog's tables."""
+        return self.root / "catalog"
 
     @property
     def runs(self) -> Path:
@@ -129,7 +129,7 @@ class StudyFolder:
         return self.root / Path(path).expanduser()
 
     def relative(self, path: str | Path) -> str:
-        """A path as the catalogue keeps it: relative to the study folder when inside, else absolute; with slashes."""
+        """A path as the catalog keeps it: relative to the study folder when inside, else absolute; with slashes."""
         path = Path(os.path.abspath(path))
         root = Path(os.path.abspath(self.root))
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
@@ -316,7 +316,7 @@ def _write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"Cannot write {path}: {error.strerror or error}. Free some room, or make the folder writable."
         ) from error
     finally:

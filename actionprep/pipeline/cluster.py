@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprep.errors import EnvironmentProblem, InputProblem
-from actionprep.pipeline.faults import explained_faults
-from actionprep.pipeline.passes import ItemOutcome, derived_problem
+from actionprep.errors import InputError, SetupError
+from actionprep.pipeline.fault_log import explained_faults
+from actionprep.pipeline.passes import ItemOutcome, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import find_stage
 from actionprep.pipeline.tasks import TaskOutcome, run_task
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.engine import Workers
 
 # How long a cluster's tasks may take to notice that they are not wanted any more.
@@ -93,7 +93,7 @@ class _Work:
             yield self._one_by_one(task)
 
     def _done(self, futures: Any) -> Iterator[Any]:
-        """Futures as they are done; raises EnvironmentProblem where no process of this machine is left to do them."""
+        """Futures as they are done; raises SetupError where no process of this machine is left to do them."""
         alive = looked = time.monotonic()
         while not futures.is_empty():
             if futures.has_ready():
@@ -105,7 +105,7 @@ class _Work:
             if not self._local or self._client.cluster.scheduler.workers:
                 alive = now
             elif now - alive > REVIVAL_S:
-                raise EnvironmentProblem(
+                raise SetupError(
                     f"All worker processes have ended, and none has begun again for {REVIVAL_S:.0f} s, so no video is to "
                     "blame.\nLook at the memory of the machine and at what else runs on it, or see what happens with "
                     "'--workers 0'. What was finished is whole: the same command goes on there."
@@ -151,7 +151,7 @@ class _Work:
             except KilledWorker:
                 return None
             except CancelledError as error:
-                raise EnvironmentProblem(
+                raise SetupError(
                     f"The Dask cluster let go of the work ({error}): its scheduler has ended, or somebody cancelled it.\n"
                     "What was finished is whole. Start the cluster again, then run the same command: it goes on there."
                 ) from error
@@ -175,24 +175,24 @@ class _Work:
                     made[item.key.product] = part.items[0]
                     continue
                 mark.unlink(missing_ok=True)
-                problem = InputProblem(_DIED)
+                problem = InputError(_DIED)
             made[item.key.product] = ItemOutcome(item.key, item.fingerprint, problem)
         frames, concealed, missing = (
             max((getattr(part, name) for part in parts), default=0) for name in ("num_frames", "concealed", "missing")
         )
         return TaskOutcome(tuple(made.values()), frames, concealed, missing, sum(part.seconds for part in parts))
 
-    def _failed_input(self, item: PlannedItem, made: dict[str, ItemOutcome]) -> InputProblem | None:
+    def _failed_input(self, item: PlannedItem, made: dict[str, ItemOutcome]) -> InputError | None:
         for one in find_stage(item.key.product).inputs(item.settings):
             if one.product in made and made[one.product].problem is not None:
-                return derived_problem(one.product)
+                return derived_error(one.product)
         return None
 
     def _note_stillborn(self, task: ViewTask, num_suspects: int) -> None:
         place = (task.source.recording, task.source.view)
         self._stillborn[place] += 1
         if self._stillborn[place] > MAX_STILLBORN + num_suspects:
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"Worker processes died {self._stillborn[place]} times before they began {'/'.join(place)}, so no video is "
                 "to blame.\nLook into their logs and at the memory of the machine, or see what happens with '--workers 0'."
             )
@@ -248,14 +248,14 @@ def _client_of(address: str) -> Any:
     try:
         return distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"No Dask scheduler answers at {address} ({error}).\n"
             "Start one with 'dask scheduler', or leave --scheduler out to work on this machine."
         ) from error
 
 
 def _require_workers(client: Any, address: str, tasks: tuple[ViewTask, ...]) -> None:
-    """Raise EnvironmentProblem for a cluster on which the tasks would wait for ever."""
+    """Raise SetupError for a cluster on which the tasks would wait for ever."""
     with suppress(TimeoutError):
         client.wait_for_workers(1, timeout=FIRST_WORKER_S)
     # Newer versions of Dask tell only of a few workers unless they are asked for all.
@@ -265,13 +265,13 @@ def _require_workers(client: Any, address: str, tasks: tuple[ViewTask, ...]) -> 
     except TypeError:
         found = client.scheduler_info()["workers"].values()
     if not found:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"The Dask scheduler at {address} has no workers.\nStart some with 'dask worker {address}', then run the "
             "same command again."
         )
     needy = sum(map(_needs_gpu, tasks))
     if needy and not any(one.get("resources", {}).get("GPU") for one in found):
-        raise EnvironmentProblem(
+        raise SetupError(
             f'{needy} views ask for a GPU (device = "cuda"), and no worker of the Dask scheduler at {address} offers '
             f"one.\nStart workers with 'dask worker {address} --resources GPU=1', or set the device to cpu or auto."
         )
@@ -294,7 +294,7 @@ def _slurm_cluster(options: dict[str, Any], jobs: int) -> Any:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
-        raise EnvironmentProblem(
+        raise SetupError(
             "--slurm needs dask-jobqueue, which is not installed.\nInstall it with: pip install 'actionprep[slurm]'"
         ) from None
     cluster = SLURMCluster(**options)

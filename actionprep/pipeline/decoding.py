@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from actionprep.errors import InputProblem
+from actionprep.errors import InputError
 
 DECODED, CONCEALED, MISSING = 0, 1, 2
 
@@ -64,9 +64,9 @@ class Count:
         self.reason = ""
 
     def refused(self, number: int, error: Exception, threads: int) -> None:
-        """Note a packet that the decoder refused; raises DamagedWhileThreaded where several threads decode."""
+        """Note a packet that the decoder refused; raises ThreadedDecodeError where several threads decode."""
         if threads != 1:
-            raise DamagedWhileThreaded
+            raise ThreadedDecodeError
         self.errors += 1
         if not self.reason:
             self.reason = f"packet {number}: {getattr(error, 'strerror', None) or error}"
@@ -94,7 +94,7 @@ class Count:
         )
 
 
-class DamagedWhileThreaded(Exception):
+class ThreadedDecodeError(Exception):
     """The stream is damaged and several threads decode it."""
 
 
@@ -194,7 +194,7 @@ def decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]:
 
 
 def without_gaps(
-    pictures: Iterator[tuple[int, int, Any, bool]], num_frames: int, problem: Callable[[], InputProblem]
+    pictures: Iterator[tuple[int, int, Any, bool]], num_frames: int, problem: Callable[[], InputError]
 ) -> Iterator[tuple[int, Any, int, int]]:
     """(slot, picture, status, packet) of every slot; packet -1 where a picture stands in for one that never came."""
     last: Any = None

@@ -44,7 +44,7 @@ def install(backend: str, place: str | None = None, *, echo: bool = True) -> str
     backend: mediapipe, into an environment of its own (place: its folder, the user's cache when None), or mmpose, into
         that of a Python (place: its path, the running one when None).
 
-    Raises UserError for another backend, EnvironmentProblem with pip's last lines when it cannot be installed.
+    Raises UserError for another backend, SetupError with pip's last lines when it cannot be installed.
     """
     if backend == "mediapipe":
         from actionprep.pipeline.pose_backends.mediapipe import install_mediapipe

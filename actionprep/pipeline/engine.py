@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprep.datasets.lock import build_lock
-from actionprep.datasets.store import ItemKey, Store
+from actionprep.datasets.store.lock import build_lock
+from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import ActionprepError
-from actionprep.pipeline.faults import BugFound, explained_faults
+from actionprep.pipeline.fault_log import InternalError, explained_faults
 from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_item
 from actionprep.pipeline.quarantine import Quarantine
 from actionprep.pipeline.stage import ArrayStage, find_stage
 from actionprep.pipeline.tasks import TaskOutcome, run_task
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.catalog import Catalog
 
-__all__ = ["BugFound", "BuildReport", "BuildStopped", "Progress", "TaskOutcome", "Workers", "build"]
+__all__ = ["BuildReport", "BuildStoppedError", "InternalError", "Progress", "TaskOutcome", "Workers", "build"]
 
 # Fewer failures than this never stop a job: in a small study one bad file is already a large share.
 MIN_FAILURES = 5
@@ -65,13 +65,13 @@ class BuildReport:
 Progress = Callable[[TaskOutcome, BuildReport], None]
 
 
-class BuildStopped(ActionprepError):
+class BuildStoppedError(ActionprepError):
     """The failure budget is spent; what was built stays."""
 
 
 def build(
     plan: Plan,
-    catalogue: Catalogue,
+    catalog: Catalog,
     store: Store,
     quarantine: Quarantine,
     *,
@@ -85,7 +85,7 @@ def build(
 
     failure_budget: share of the tasks that may fail before the job stops.
 
-    Raises EnvironmentProblem at once when the machine lacks something, BuildStopped when the budget is spent, BugFound
+    Raises SetupError at once when the machine lacks something, BuildStoppedError when the budget is spent, InternalError
     with the place of the traceback for a fault of the program, UserError while another builder holds the lock.
     Whatever is raised, every committed item stays and the next build goes on from there.
     """
@@ -108,14 +108,14 @@ def build(
         for name, settings in plan.study_stages:
             with explained_faults(f"{name} of the whole study", log_folder):
                 _build_study_item(
-                    plan_study_item(catalogue, store, name, settings, force=plan.forced), catalogue, store, report
+                    plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
         store.clear_partial()
     report.seconds = time.perf_counter() - begun
     return report
 
 
-def _build_study_item(item: PlannedItem, catalogue: Catalogue, store: Store, report: BuildReport) -> None:
+def _build_study_item(item: PlannedItem, catalog: Catalog, store: Store, report: BuildReport) -> None:
     if item.action == "done":
         return
     stage = find_stage(item.key.product)
@@ -123,7 +123,7 @@ def _build_study_item(item: PlannedItem, catalogue: Catalogue, store: Store, rep
     with store.write(
         item.key.product, item.key.recording, fingerprint=item.fingerprint, provenance=item.provenance
     ) as writer:
-        stage.build(item.settings, catalogue, store, writer)
+        stage.build(item.settings, catalog, store, writer)
     report.built.append(item.key)
     report.nbytes += writer.nbytes
 
@@ -167,7 +167,7 @@ class _Failures:
             self._reasons.setdefault(kind, []).append(reason)
         if self._failed >= MIN_FAILURES and self._failed > self._budget * self._num_tasks:
             worst = max(self._reasons.values(), key=len)
-            raise BuildStopped(
+            raise BuildStoppedError(
                 f"Stopped: {self._failed} of {self._num_tasks} views failed, more than the failure budget of "
                 f"{self._budget:.0%} allows. Most frequent ({len(worst)} times): {worst[0]}\n"
                 "'actionprep status' lists them. Mend the cause, or raise 'failure_budget' under [study], and run again."

@@ -14,8 +14,8 @@ from actionprep.pipeline.stage import Filter, FrameBlock, FrameStage, Input, Vie
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.item_writer import Codec
-    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.datasets.store.writer import Codec
+    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
 
 
 class FramesSettings(StageSettings):
@@ -48,7 +48,7 @@ class Frames(FrameStage):
 
     status: 0 decoded, 1 concealed, 2 missing (repeats the last good picture). index: position in the video; all frames
     but where `which` takes some. Stored as JPEG there are, instead of rgb, jpeg (bytes) and jpeg_end (T), the position
-    after each frame's bytes; `actionprep.datasets.frames.read_frames` reads either. Attributes: which, storage,
+    after each frame's bytes; `actionprep.datasets.products.frames.read_frames` reads either. Attributes: which, storage,
     height, width, source_height, source_width, num_frames of the video.
     """
 
@@ -95,7 +95,7 @@ class Frames(FrameStage):
         share = 0.1 if settings.storage == "jpeg" else 1.0
         return round(num_frames * height * width * 3 * share)
 
-    def pictures_wanted(self) -> np.ndarray | None:  # noqa: D102
+    def wanted_images(self) -> np.ndarray | None:  # noqa: D102
         return self._wanted
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from actionprep.datasets.heatmap_settings import HeatmapSettings
-from actionprep.datasets.skeletons import skeleton, stored_layout
-from actionprep.errors import InputProblem
+from actionprep.datasets.poses.heatmap_settings import HeatmapSettings
+from actionprep.datasets.poses.skeletons import skeleton, stored_layout
+from actionprep.errors import InputError
 from actionprep.pipeline.stage import Input, ViewSource, ViewStage, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.poses import PoseSequence
-    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.datasets.poses.sequence import PoseSequence
+    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
 
 _FRAMES_AT_ONCE = 128
 
@@ -55,11 +55,11 @@ class Heatmaps(ViewStage):
         cls, settings: HeatmapsSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
         """Render the poses of one view, some frames at a time."""
-        from actionprep.datasets.pose_items import read_pose_item
+        from actionprep.datasets.products.poses import read_pose_item
 
         poses = read_pose_item(done["pose"])
         if not poses.present.any():
-            raise InputProblem(
+            raise InputError(
                 f"There is nobody in the poses of recording '{source.recording}', view {source.view}: heatmaps of them "
                 "would be empty.",
                 backend="heatmaps",
@@ -98,7 +98,7 @@ def rendered(poses: PoseSequence, settings: HeatmapSettings) -> tuple[np.ndarray
     """The box (4) that the grid shows, and the volumes of some frames after the other, (T, [M], C, H, W) uint8."""
     import torch
 
-    from actionprep.datasets.heatmaps import grid_boxes, project, render
+    from actionprep.datasets.poses.heatmaps import grid_boxes, project, render
 
     points = torch.from_numpy(poses.keypoints).movedim(1, 0)[None]
     score = torch.from_numpy(poses.score).movedim(1, 0)[None]

@@ -16,7 +16,7 @@ from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
 
 # Motion is measured on pictures of about this short side: fine enough for a hand, coarse enough to ignore sensor noise.
 _MOTION_SIDE = 60
@@ -82,7 +82,7 @@ class Keyframes(FrameStage):
         self._motion = MotionMeter()
         self._chosen = None if self._sampler.needs_motion else self._choose(None)
 
-    def pictures_wanted(self) -> np.ndarray | None:  # noqa: D102
+    def wanted_images(self) -> np.ndarray | None:  # noqa: D102
         return None if self._sampler.needs_motion else np.zeros(0, np.int64)
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> np.ndarray:  # noqa: D102

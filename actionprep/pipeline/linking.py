@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprep.datasets.poses import PoseSequence, joint_boxes
+from actionprep.datasets.poses.sequence import PoseSequence, joint_boxes
 from actionprep.errors import UserError
 from actionprep.settings import Settings, option
 
@@ -37,7 +37,7 @@ _JOINT_MEMORY = 5
 
 
 class LinkingSettings(Settings):
-    """How people of neighbouring frames become one person over time."""
+    """How people of neighboring frames become one person over time."""
 
     persons: int | None = option(
         None,
@@ -143,7 +143,7 @@ def keypoint_similarity(a: Array, seen_a: Array, b: Array, seen_b: Array, sigmas
 
 def joint_sigmas(poses: PoseSequence) -> Array:
     """COCO's per-joint spread for the joints of a layout, by name."""
-    from actionprep.datasets.skeletons import skeleton
+    from actionprep.datasets.poses.skeletons import skeleton
 
     def sigma(joint: str) -> float:
         name = joint.removeprefix("left_").removeprefix("right_")
@@ -351,7 +351,7 @@ def _as_slots(poses: PoseSequence, tracks: NDArray[np.int64], order: list[int]) 
 
 
 def _stretches(seen: NDArray[np.bool_], number: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Runs of neighbouring frames in which something is seen."""
+    """Runs of neighboring frames in which something is seen."""
     index = np.flatnonzero(seen)
     if not len(index):
         return []

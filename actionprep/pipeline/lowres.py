@@ -15,7 +15,7 @@ from actionprep.pipeline.stage import Filter, FrameBlock, FrameStage, ViewSource
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
 
 
 class LowresSettings(StageSettings):

@@ -14,7 +14,7 @@ from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource,
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
 
 FRAMES_PER_CHUNK = 32
 
@@ -51,7 +51,7 @@ class MasksSettings(StageSettings):
         20.0, "For source motion: seconds after which a thing that stands still is background.", gt=0
     )
     threshold: float = option(
-        16.0, "For source motion: grey levels of 255 that count as change, above the noise.", gt=0
+        16.0, "For source motion: gray levels of 255 that count as change, above the noise.", gt=0
     )
     min_area: float = option(
         0.0005, "For source motion: smaller spots, as a share of the picture, are dropped.", ge=0, lt=1

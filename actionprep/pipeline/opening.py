@@ -10,9 +10,9 @@ from typing import Any
 
 import av
 
-from actionprep.errors import InputProblem
+from actionprep.errors import InputError
+from actionprep.pipeline.frame_conversion import Orientation
 from actionprep.pipeline.packets import PacketIndex, read_packets
-from actionprep.pipeline.pictures import Orientation
 from actionprep.pipeline.quarantine import NO_FILE
 
 BACKEND = f"PyAV {av.__version__}"
@@ -25,27 +25,27 @@ _FIRST_PICTURE_PACKETS = 256
 
 @contextmanager
 def opened(path: str) -> Iterator[tuple[Any, Any]]:
-    """The container and the video stream that players would choose; raises InputProblem with the reason otherwise."""
+    """The container and the video stream that players would choose; raises InputError with the reason otherwise."""
     _refuse_what_is_no_file(path)
     try:
         # The protocol is named, so that a colon in a file name is only a colon; files cannot point elsewhere.
         container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
-        raise InputProblem(f"{path}: {_why_not_video(path, error)}", backend=BACKEND) from error
+        raise InputError(f"{path}: {_why_not_video(path, error)}", backend=BACKEND) from error
     with container:
         if set(container.format.name.split(",")) & _NOT_VIDEO:
-            raise InputProblem(f"{path}: holds text or a playlist, not video.", backend=BACKEND)
+            raise InputError(f"{path}: holds text or a playlist, not video.", backend=BACKEND)
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            raise InputProblem(f"{path}: holds a still picture, not video.", backend=BACKEND)
+            raise InputError(f"{path}: holds a still picture, not video.", backend=BACKEND)
         stream = container.streams.best("video")
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             fault = _mp4_fault(path)
             if fault is not None and fault.cut:
-                raise InputProblem(f"{path}: {fault.reason}", backend=BACKEND)
+                raise InputError(f"{path}: {fault.reason}", backend=BACKEND)
             kinds = sorted({one.type for one in container.streams}) or ["no"]
-            raise InputProblem(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
+            raise InputError(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
         if stream.codec_context is None:
-            raise InputProblem(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
+            raise InputError(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
         yield container, stream
 
 
@@ -75,7 +75,7 @@ def number_packets(path: str, container: Any, stream: Any) -> tuple[PacketIndex,
     index = read_packets(container, stream, see=look_at)
     if not index.num_frames:
         why = f" ({'; '.join(index.warnings)})" if index.warnings else ""
-        raise InputProblem(f"{path}: has a video stream without a single frame{why}.", backend=BACKEND)
+        raise InputError(f"{path}: has a video stream without a single frame{why}.", backend=BACKEND)
     if not first:
         context = stream.codec_context
         warning = f"no picture comes out of its first {tried} packets"
@@ -89,11 +89,11 @@ def number_packets(path: str, container: Any, stream: Any) -> tuple[PacketIndex,
 
 def _refuse_what_is_no_file(path: str) -> None:
     if not os.path.exists(path):
-        raise InputProblem(f"{path}: there is no such file.", backend=NO_FILE)
+        raise InputError(f"{path}: there is no such file.", backend=NO_FILE)
     if not os.path.isfile(path):
-        raise InputProblem(f"{path}: is not a file.")
+        raise InputError(f"{path}: is not a file.")
     if os.path.getsize(path) == 0:
-        raise InputProblem(f"{path}: is empty (0 bytes).")
+        raise InputError(f"{path}: is empty (0 bytes).")
 
 
 def _why_not_video(path: str, error: Any) -> str:

@@ -274,7 +274,7 @@ def _repaired_ticks(
         warnings.append(f"the container has no frame times: frames are placed evenly at {rate:.6g} per second")
         return np.arange(len(best)) * frame_ticks, warnings
     if missing:
-        warnings.append(f"{missing} packets have no time: they are placed evenly between their neighbours")
+        warnings.append(f"{missing} packets have no time: they are placed evenly between their neighbors")
         at = np.flatnonzero(best != _NONE)
         spread = np.interp(np.arange(len(best)), at, known)
         after = np.maximum(np.arange(len(best)) - at[-1], 0) - np.maximum(at[0] - np.arange(len(best)), 0)

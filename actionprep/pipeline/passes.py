@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from actionprep.errors import InputProblem
+from actionprep.errors import InputError
 from actionprep.pipeline.decoding import CONCEALED, MISSING, Shortfall
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, find_stage
 from actionprep.pipeline.video import VideoReader
 
 if TYPE_CHECKING:
-    from actionprep.datasets.item_writer import ItemWriter
-    from actionprep.datasets.store import ItemKey, Store
+    from actionprep.datasets.store.writer import ItemWriter
+    from actionprep.datasets.store.zarr_store import ItemKey, Store
     from actionprep.pipeline.plan import PlannedItem
 
 # Bytes of arrays that wait to be written, at most, before the stages wait.
@@ -42,7 +42,7 @@ class PassReport:
     concealed: int = 0
     missing: int = 0
     shortfall: Shortfall | None = None
-    problems: dict[str, InputProblem] = field(default_factory=dict)
+    problems: dict[str, InputError] = field(default_factory=dict)
 
 
 def run_pass(
@@ -55,11 +55,11 @@ def run_pass(
 ) -> PassReport:
     """Decode a view once and push its frames to the stages, those that others read live first.
 
-    A live input whose item is already in the store is replayed from there. A stage that raises InputProblem is left
+    A live input whose item is already in the store is replayed from there. A stage that raises InputError is left
     out from then on, with those that read it live. Where all stages name the few frames that they want, only those
     are decoded. progress: called with the number of frames after each block.
 
-    Raises InputProblem when the video itself cannot be read.
+    Raises InputError when the video itself cannot be read.
     """
     feeds = [_Feed(stage, stages) for stage in _inputs_first(stages)]
     report = PassReport()
@@ -80,7 +80,7 @@ def run_pass(
 class LivePass:
     """The same for frames that come as they are filmed: blocks are pushed from outside, and there is no end.
 
-    Raises InputProblem with the reason of a stage that gives up.
+    Raises InputError with the reason of a stage that gives up.
     """
 
     def __init__(self, stages: Sequence[FrameStage]) -> None:
@@ -100,7 +100,7 @@ class ItemOutcome:
 
     key: ItemKey
     fingerprint: str
-    problem: InputProblem | None = None
+    problem: InputError | None = None
     nbytes: int = 0
 
 
@@ -131,17 +131,17 @@ def decode_pass(
     with WriteBehind() as behind:
         try:
             stages: list[FrameStage] = []
-            refused: dict[str, InputProblem] = {}
+            refused: dict[str, InputError] = {}
             for item in items:
                 drafts.append(_Draft(item, source, store, behind))
                 try:
                     _refuse_without_inputs(item, refused)
                     stages.append(drafts[-1].start())
-                except InputProblem as problem:
+                except InputError as problem:
                     refused[item.key.product] = problem
             try:
                 report = run_pass(source, stages, threads=threads, progress=progress) if stages else PassReport()
-            except InputProblem as problem:
+            except InputError as problem:
                 report = PassReport(problems={stage.name: problem for stage in stages})
             report.problems.update(refused)
             behind.wait()
@@ -157,7 +157,7 @@ def decode_pass(
             problems = [report.problems.get(draft.item.key.product) for draft in drafts]
             raised = list(pool.map(_Draft.end, drafts, problems))
     for failure in raised:
-        if failure is not None and not isinstance(failure, InputProblem):
+        if failure is not None and not isinstance(failure, InputError):
             raise failure
     outcomes = [
         ItemOutcome(draft.item.key, draft.item.fingerprint, problem, draft.writer.nbytes if problem is None else 0)
@@ -166,15 +166,15 @@ def decode_pass(
     return PassOutcome(tuple(outcomes), report.num_frames, report.concealed, report.missing)
 
 
-def derived_problem(product: str) -> InputProblem:
+def derived_error(product: str) -> InputError:
     """Why an item cannot be made whose input could not."""
-    return InputProblem(f"its input '{product}' could not be made", derived=True)
+    return InputError(f"its input '{product}' could not be made", derived=True)
 
 
-def _refuse_without_inputs(item: PlannedItem, refused: Mapping[str, InputProblem]) -> None:
+def _refuse_without_inputs(item: PlannedItem, refused: Mapping[str, InputError]) -> None:
     for one in find_stage(item.key.product).inputs(item.settings):
         if one.product in refused:
-            raise derived_problem(one.product)
+            raise derived_error(one.product)
 
 
 class WriteBehind:
@@ -348,16 +348,16 @@ def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None
             continue
         failed = [name for name in feed.reads if name in report.problems]
         if failed:
-            report.problems[feed.name] = derived_problem(failed[0])
+            report.problems[feed.name] = derived_error(failed[0])
             continue
         try:
             returned[feed.name] = feed.take(block, {name: returned[name] for name in feed.reads})
-        except InputProblem as problem:
+        except InputError as problem:
             report.problems[feed.name] = problem
 
 
 def _blocks(reader: VideoReader, stages: Sequence[FrameStage], size: int) -> Iterator[FrameBlock]:
-    wanted = [stage.pictures_wanted() for stage in stages]
+    wanted = [stage.wanted_images() for stage in stages]
     some = [indices for indices in wanted if indices is not None]
     if len(some) == len(wanted):
         return reader.blocks_at(np.unique(np.concatenate(some)).astype(np.int64), size=size)

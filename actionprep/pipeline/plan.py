@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from actionprep.datasets.mixtures import difference, made_alike, provenance_of
-from actionprep.datasets.store import ItemKey, Store
+from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
+from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import UserError
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
 from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
 from actionprep.settings import StageSettings, canonical_json
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.recordings import View
 
 
@@ -83,7 +83,7 @@ class Plan:
 
 
 def make_plan(
-    catalogue: Catalogue,
+    catalog: Catalog,
     store: Store | None,
     *,
     wanted: Iterable[str],
@@ -103,7 +103,7 @@ def make_plan(
         they are, since somebody made them so on purpose.
     retry:    quarantined items are tried again. force: items to make anew, with the settings that they were made with.
 
-    Raises EnvironmentProblem when a backend that is needed is missing.
+    Raises SetupError when a backend that is needed is missing.
     """
     wanted = list(wanted)
     order = dependency_order(wanted, settings)
@@ -119,7 +119,7 @@ def make_plan(
     tasks: list[ViewTask] = []
     per_view = [name for name in order if not issubclass(find_stage(name), ArrayStage)]
     for view in sorted(views, key=lambda one: (one.recording, one.id)):
-        source = view_source(catalogue, view, root)
+        source = view_source(catalog, view, root)
         found: dict[str, PlannedItem] = {}
         for name in per_view:
             stage = find_stage(name)
@@ -140,7 +140,7 @@ def make_plan(
             tasks.append(ViewTask(source, to_build))
     study_stages = tuple((name, settings[name]) for name in order if issubclass(find_stage(name), ArrayStage))
     for name, chosen in study_stages:
-        items.append(plan_study_item(catalogue, store, name, chosen, force=force))
+        items.append(plan_study_item(catalog, store, name, chosen, force=force))
     return Plan(tuple(items), tuple(tasks), study_stages, skipped, force)
 
 
@@ -158,7 +158,7 @@ def mixtures(plan: Plan, store: Store) -> list[str]:
 
 
 def plan_study_item(
-    catalogue: Catalogue,
+    catalog: Catalog,
     store: Store | None,
     name: str,
     chosen: StageSettings,
@@ -173,7 +173,7 @@ def plan_study_item(
         "stage": name,
         "version": stage.version,
         "settings": chosen.model_dump(mode="json"),
-        "reads": stage.depends_on(chosen, catalogue),
+        "reads": stage.depends_on(chosen, catalog),
     }
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     committed = _committed(store, key)
@@ -208,13 +208,13 @@ def dependency_order(wanted: Iterable[str], settings: Mapping[str, StageSettings
     return order
 
 
-def view_source(catalogue: Catalogue, view: View, root: str) -> ViewSource:
+def view_source(catalog: Catalog, view: View, root: str) -> ViewSource:
     """What stages are told of a view."""
-    segments = tuple(catalogue.segments_of(view.recording))
+    segments = tuple(catalog.segments_of(view.recording))
     return ViewSource(
         recording=view.recording,
         view=view.id,
-        path=str(catalogue.resolve(view.path, root)),
+        path=str(catalog.resolve(view.path, root)),
         height=view.height,
         width=view.width,
         fps=view.fps,

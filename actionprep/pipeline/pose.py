@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import model_validator
 
-from actionprep.datasets.pose_items import write_pose_item
-from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import layout_in, skeleton
-from actionprep.errors import InputProblem
+from actionprep.datasets.poses.sequence import PoseSequence
+from actionprep.datasets.poses.skeletons import layout_in, skeleton
+from actionprep.datasets.products.poses import write_pose_item
+from actionprep.errors import InputError
 from actionprep.pipeline.linking import LinkingSettings, link
 from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, ViewStage, stage
 from actionprep.settings import StageSettings, canonical_json, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
     from actionprep.pipeline.pose_backends.boxes import RTDetrPeople
 
 Boxes = Sequence[np.ndarray]
@@ -202,10 +202,10 @@ class Pose(FrameStage, ViewStage):
         boxes = None if self._boxes is None else self._boxes(block)
         try:
             self._frames += self._estimator.estimate(block.rgb, boxes)
-        except InputProblem as problem:
+        except InputError as problem:
             # Backends count frames from the start of what they are given.
             at = None if problem.frame is None else int(block.index[problem.frame])
-            raise InputProblem(problem.reason, frame=at, backend=problem.backend) from problem
+            raise InputError(problem.reason, frame=at, backend=problem.backend) from problem
         self._index.append(block.index)
 
     def finish(self, live: Mapping[str, Any]) -> None:  # noqa: D102

@@ -59,7 +59,7 @@ class VideoFacts:
 def probe(path: str | Path) -> VideoFacts:
     """Facts of a video file, by demuxing it once; only the first picture is decoded, for its size and rotation.
 
-    Raises InputProblem with one reason for what is not a video that can be read.
+    Raises InputError with one reason for what is not a video that can be read.
     """
     path = str(path)
     with opened(path) as (container, stream):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actionprep.datasets.store import ItemKey
-from actionprep.errors import InputProblem, explained_disk_errors
+from actionprep.datasets.store.zarr_store import ItemKey
+from actionprep.errors import InputError, explained_disk_errors
 
 NO_FILE = "no file"
 """Backend of the entries of files that were not there: a disk that comes back mends them."""
@@ -39,7 +39,7 @@ class Quarantine:
         """The entry of one item; None too for one that was cut short by a crash: the item is tried again."""
         return _read(self._path(key))
 
-    def add(self, key: ItemKey, problem: InputProblem, *, fingerprint: str) -> None:
+    def add(self, key: ItemKey, problem: InputError, *, fingerprint: str) -> None:
         """Note that an item failed."""
         entry = QuarantineEntry(
             key.product,

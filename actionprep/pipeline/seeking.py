@@ -40,7 +40,7 @@ class Cursor:
         self._context.__exit__(None, None, None)
 
     def pick(self, slots: list[int], order: np.ndarray) -> Iterator[tuple[int, Any]]:
-        """(slot, picture) of these slots, which are sorted; raises CannotSeek at the first that does not come whole.
+        """(slot, picture) of these slots, which are sorted; raises SeekError at the first that does not come whole.
 
         order: (T,) packet of each slot, -1 where it is not known.
         """
@@ -52,7 +52,7 @@ class Cursor:
             # Not a keyframe that is shown after the target: pictures between belong to the group before it.
             usable = keys[(keys <= order[slot]) & (slot_of[keys] <= slot)]
             if order[slot] < 0 or not len(usable):
-                raise CannotSeek
+                raise SeekError
             key = int(usable[-1])
             passed = self._held is not None and self._held[0] > slot
             if self._pictures is None or passed or self._fed < key - 4:
@@ -60,7 +60,7 @@ class Cursor:
                 self._pictures = self._read_from(key, slot_of)
             frame = self._advance(slot)
             if frame is None:
-                raise CannotSeek
+                raise SeekError
             yield slot, frame
 
     def _advance(self, slot: int) -> Any:
@@ -82,7 +82,7 @@ class Cursor:
         while packet is not None:
             if packet.size:
                 if self._numbers.get(_packet_name(packet)) != number or self._index.is_corrupt[number]:
-                    raise CannotSeek
+                    raise SeekError
                 tag(packet, number)
                 self._fed = number
                 number += 1
@@ -90,13 +90,13 @@ class Cursor:
                 frames = packet.decode()
                 packet = next(packets, None)
             except av.error.FFmpegError:
-                raise CannotSeek from None
+                raise SeekError from None
             for frame in frames:
                 of = tag_of(frame)
                 # Pictures before the keyframe that come after it in the file refer to what was not decoded.
                 if slot_of[of] >= first:
                     if frame.is_corrupt or (self._index.presumed and of < latest):
-                        raise CannotSeek
+                        raise SeekError
                     latest = of
                     yield from sequence.push(of, frame)
         yield from sequence.flush()
@@ -115,10 +115,10 @@ class Cursor:
             number = self._numbers.get(_packet_name(first))
             if number is not None and number <= key and self._index.is_key[number]:
                 return packets, first, number
-        raise CannotSeek
+        raise SeekError
 
 
-class CannotSeek(Exception):
+class SeekError(Exception):
     """The container does not lead to the packets that it has, or what follows them is damaged."""
 
 

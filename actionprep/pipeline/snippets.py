@@ -12,9 +12,9 @@ from actionprep.pipeline.stage import ArrayStage, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
 
 
@@ -24,8 +24,7 @@ class SnippetSettings(StageSettings):
     name: str = option("default", "Name of the product: snippets/<name>.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     length: float | None = option(
         None,
-        "Length of a window in ms. Not set: whole recordings where they are labelled whole, else one snippet a "
-        "segment.",
+        "Length of a window in ms. Not set: whole recordings where they are labeled whole, else one snippet a segment.",
         gt=0,
     )
     stride: float | None = option(None, "From one window's start to the next in ms. Not set: the length.", gt=0)
@@ -67,39 +66,39 @@ class Snippets(ArrayStage):
     """Makes snippets/<name>: recording, onset, offset, label, target, coverage, iou, segment_share, segment_…."""
 
     @classmethod
-    def build(cls, settings: SnippetSettings, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
-        """Make the table from the catalogue and write it."""
-        write_snippets(snippets_for(settings, catalogue), item)
+    def build(cls, settings: SnippetSettings, catalog: Catalog, store: Store, item: ItemWriter) -> None:
+        """Make the table from the catalog and write it."""
+        write_snippets(snippets_for(settings, catalog), item)
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
         return dict(attributes.get("left_out", {}))
 
     @classmethod
-    def depends_on(cls, settings: SnippetSettings, catalogue: Catalogue) -> dict[str, Any]:
+    def depends_on(cls, settings: SnippetSettings, catalog: Catalog) -> dict[str, Any]:
         """Recordings, their segments and the frame times of their readable views."""
         return {
-            "recordings": [[one.id, one.subject, one.session, one.label, one.split] for one in catalogue.recordings],
+            "recordings": [[one.id, one.subject, one.session, one.label, one.split] for one in catalog.recordings],
             "segments": [
                 [one.id, segment.onset, segment.offset, segment.label, segment.layer]
-                for one in catalogue.recordings
-                for segment in catalogue.segments_of(one.id)
+                for one in catalog.recordings
+                for segment in catalog.segments_of(one.id)
             ],
             "views": [
                 [view.recording, view.id, view.digest, hashlib.sha256(view.times.astype("<f8").tobytes()).hexdigest()]
-                for one in catalogue.recordings
-                for view in catalogue.views_of(one.id)
+                for one in catalog.recordings
+                for view in catalog.views_of(one.id)
                 if view.status == "ok"
             ],
         }
 
 
-def snippets_for(settings: SnippetSettings, catalogue: Catalogue) -> SnippetTable:
+def snippets_for(settings: SnippetSettings, catalog: Catalog) -> SnippetTable:
     """The table of snippets that these settings give."""
     from actionprep.datasets.snippets import LabelRule, make_snippets
 
     return make_snippets(
-        catalogue,
+        catalog,
         LabelRule(
             rule=settings.rule,
             threshold=settings.iou,

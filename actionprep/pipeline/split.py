@@ -13,10 +13,10 @@ from actionprep.pipeline.stage import ArrayStage, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
 
 
@@ -37,7 +37,7 @@ class SplitSettings(StageSettings):
         "For by = column: val is what this other column tests of train. A data set with several official splits of one kind "
         "keeps the clips of one source together in each of them, also where no name tells which these are.",
     )
-    train: float = option(0.7, "Share of the labelled samples for train.", gt=0)
+    train: float = option(0.7, "Share of the labeled samples for train.", gt=0)
     val: float = option(0.15, "Share for val; 0 for none.", ge=0)
     test: float = option(0.15, "Share for test; 0 for none.", ge=0)
     train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of shares.")
@@ -76,9 +76,9 @@ class Split(ArrayStage):
     """
 
     @classmethod
-    def build(cls, settings: SplitSettings, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
+    def build(cls, settings: SplitSettings, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Split the recordings and write the parts."""
-        table, found = split_recordings(settings, catalogue)
+        table, found = split_recordings(settings, catalog)
         parts = np.zeros((len(found), len(table.recordings)), np.uint8)
         for fold, assignment in enumerate(found):
             for number, part in enumerate(("train", "val", "test"), start=1):
@@ -95,26 +95,26 @@ class Split(ArrayStage):
         )
 
     @classmethod
-    def depends_on(cls, settings: SplitSettings, catalogue: Catalogue) -> dict[str, Any]:
+    def depends_on(cls, settings: SplitSettings, catalog: Catalog) -> dict[str, Any]:
         """Recordings, their segments and the hashes of their files."""
         from actionprep.pipeline.snippets import Snippets, SnippetSettings
 
-        found = Snippets.depends_on(SnippetSettings(), catalogue)
+        found = Snippets.depends_on(SnippetSettings(), catalog)
         if settings.by == "column":
             for key, column in (("column", settings.column), ("val_column", settings.val_column)):
                 if column not in ("split", None):
-                    found[key] = [one.extra.get(column, "") for one in catalogue.recordings]
+                    found[key] = [one.extra.get(column, "") for one in catalog.recordings]
         return found
 
 
-def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[SnippetTable, list[SplitAssignment]]:
+def split_recordings(settings: SplitSettings, catalog: Catalog) -> tuple[SnippetTable, list[SplitAssignment]]:
     """The splits that these settings give, one or one for each fold, and the table of labels that they balance."""
     from actionprep.datasets.snippets import make_snippets
     from actionprep.datasets.splits import assign, folds
 
-    table = make_snippets(catalogue)
+    table = make_snippets(catalog)
     if settings.by == "column":
-        table = _with_columns(table, catalogue, settings.column, settings.val_column)
+        table = _with_columns(table, catalog, settings.column, settings.val_column)
     if settings.folds is not None or settings.leave_one_out:
         others = settings.train + settings.val
         return table, folds(
@@ -140,17 +140,17 @@ def split_recordings(settings: SplitSettings, catalogue: Catalogue) -> tuple[Sni
     return table, [split]
 
 
-def _with_columns(table: SnippetTable, catalogue: Catalogue, column: str, val_column: str | None) -> SnippetTable:
+def _with_columns(table: SnippetTable, catalog: Catalog, column: str, val_column: str | None) -> SnippetTable:
     """The table with the parts of a column, without the recordings that have none there; val as val_column tests it."""
     if column != "split":
-        parts = _column(catalogue, column)
+        parts = _column(catalog, column)
         splits = tuple(parts[recording] for recording in table.recordings)
         kept = np.array([bool(part) for part in splits])[table.recording]
         rows = ("recording", "onset", "offset", "label", "target", "coverage", "iou", "segment_share")
         table = replace(table, splits=splits, **{name: getattr(table, name)[kept] for name in rows})
     if val_column is None:
         return table
-    other = _column(catalogue, val_column)
+    other = _column(catalog, val_column)
     splits = tuple(
         "val" if _part(own) == "train" and _part(other[recording]) == "test" else own
         for recording, own in zip(table.recordings, table.splits, strict=True)
@@ -163,13 +163,13 @@ def _with_columns(table: SnippetTable, catalogue: Catalogue, column: str, val_co
     return replace(table, splits=splits)
 
 
-def _column(catalogue: Catalogue, column: str) -> dict[str, str]:
+def _column(catalog: Catalog, column: str) -> dict[str, str]:
     """What each recording has in a column; raises UserError, naming the nearest one, where none has anything."""
     if column == "split":
-        return {one.id: one.split or "" for one in catalogue.recordings}
-    parts = {one.id: one.extra.get(column, "") for one in catalogue.recordings}
+        return {one.id: one.split or "" for one in catalog.recordings}
+    parts = {one.id: one.extra.get(column, "") for one in catalog.recordings}
     if not any(parts.values()):
-        known = sorted({name for one in catalogue.recordings for name in one.extra})
+        known = sorted({name for one in catalog.recordings for name in one.extra})
         raise UserError(
             f"No recording has a column '{column}' to split by.{nearest(column, known)} Columns: split"
             f"{''.join(f', {name}' for name in known)}."

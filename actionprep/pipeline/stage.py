@@ -15,11 +15,11 @@ from actionprep.errors import UserError, nearest
 from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.catalogue import Catalogue
-    from actionprep.datasets.item_reader import ItemReader
-    from actionprep.datasets.item_writer import ItemWriter
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.segments import Segment
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
+    from actionprep.datasets.store.zarr_store import Store
 
 Filter = Literal["area", "bilinear", "bicubic"]
 
@@ -157,7 +157,7 @@ class Stage(ABC):
     def identity(cls, settings: Any) -> dict[str, str]:
         """What besides the settings decides the result: backend, its version, hash of its weights. Part of the fingerprint.
 
-        Raises EnvironmentProblem when the backend or its weights are missing, so that `plan` says so before any work.
+        Raises SetupError when the backend or its weights are missing, so that `plan` says so before any work.
         """
         return {}
 
@@ -201,7 +201,7 @@ class FrameStage(Stage):
         self.item = item
         self.done = done
 
-    def pictures_wanted(self) -> np.ndarray | None:
+    def wanted_images(self) -> np.ndarray | None:
         """Indices of the frames that are all that `push` needs, when they are known before the first block.
 
         None: all frames. When every stage of a pass names its frames, only those are decoded and pushed.
@@ -238,16 +238,16 @@ class ViewStage(Stage):
 
 
 class ArrayStage(Stage):
-    """A stage that reads products and the catalogue and makes one product for the whole study."""
+    """A stage that reads products and the catalog and makes one product for the whole study."""
 
     @classmethod
     @abstractmethod
-    def build(cls, settings: Any, catalogue: Catalogue, store: Store, item: ItemWriter) -> None:
+    def build(cls, settings: Any, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Make the product."""
 
     @classmethod
     @abstractmethod
-    def depends_on(cls, settings: Any, catalogue: Catalogue) -> dict[str, Any]:
+    def depends_on(cls, settings: Any, catalog: Catalog) -> dict[str, Any]:
         """Plain values that decide the result besides the settings, for the fingerprint (tables as lists, say)."""
 
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from actionprep.datasets.store import Store
-from actionprep.errors import ActionprepError, InputProblem, explained_disk_errors
-from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_problem
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import ActionprepError, InputError, explained_disk_errors
+from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage, find_stage
 
@@ -28,7 +28,7 @@ class TaskOutcome:
     seconds: float
 
 
-class GivenUp(ActionprepError):
+class BuildCanceledError(ActionprepError):
     """The builder does not want this task's items any more: nothing of them is kept."""
 
 
@@ -69,7 +69,7 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_given_up: Callable[
             stage = find_stage(item.key.product)
             failed = [one.product for one in stage.inputs(item.settings) if _failed(outcomes, one.product)]
             if failed:
-                outcomes[item.key.product] = ItemOutcome(item.key, item.fingerprint, derived_problem(failed[0]))
+                outcomes[item.key.product] = ItemOutcome(item.key, item.fingerprint, derived_error(failed[0]))
             else:
                 usable.append(item)
         framed = [item for item in usable if _reads_frames(item)]
@@ -115,7 +115,7 @@ def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOut
         ) as writer:
             stage.build(item.settings, task.source, writer, done)
         return ItemOutcome(key, item.fingerprint, nbytes=writer.nbytes)
-    except InputProblem as problem:
+    except InputError as problem:
         return ItemOutcome(key, item.fingerprint, problem)
 
 
@@ -138,7 +138,7 @@ def _go_on() -> None:
 
 
 def _watch_for_cancelling() -> Callable[[], None]:
-    """A function that raises GivenUp once the builder has cancelled the Dask task that runs in this thread.
+    """A function that raises BuildCanceledError once the builder has cancelled the Dask task that runs in this thread.
 
     Dask takes a cancelled task off its lists but cannot stop its thread: the thread must look for itself.
     """
@@ -150,7 +150,7 @@ def _watch_for_cancelling() -> Callable[[], None]:
     def stop_if_given_up() -> None:
         found = worker.state.tasks.get(key)
         if found is None or found.state in ("cancelled", "forgotten", "released"):
-            raise GivenUp(f"The builder gave up {key}.")
+            raise BuildCanceledError(f"The builder gave up {key}.")
 
     return stop_if_given_up
 

@@ -45,7 +45,7 @@ def score_tracks(
 
     xy, true_xy            (T, N, 2) px of a picture of `size` = (height, width)
     visible, true_visible  (T, N) bool
-    counts                 (T, N) bool: the positions to score; leave out the frame of the query and unlabelled frames
+    counts                 (T, N) bool: the positions to score; leave out the frame of the query and unlabeled frames
 
     Doersch et al., "TAP-Vid: A Benchmark for Tracking Any Point in a Video", NeurIPS 2022, section 3: thresholds after
     scaling to 256x256, strictly nearer counts. Survival: Zheng et al., "PointOdyssey", ICCV 2023, section 4 (failure

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from actionprep.datasets.tracks import visible
-from actionprep.errors import InputProblem
+from actionprep.datasets.products.tracks import visible
+from actionprep.errors import InputError
 from actionprep.pipeline.masks import unpack_masks
 from actionprep.pipeline.shrink import shrink
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
@@ -21,7 +21,7 @@ from actionprep.pipeline.trackers.cotracker import cotracker_grid
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader, ItemWriter
+    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
     from actionprep.pipeline.mask_sources import MaskBlock
 
 WINDOWS_PER_CHUNK = 8
@@ -106,7 +106,7 @@ class Tracks(FrameStage):
     region       (W, 4) float32        x0, y0, x1, y1 px: box of the foreground of all its frames; the frame where none
 
     Windows begin every `stride` frames; the last one ends with the view, so that every frame lies in one. A point goes
-    on after it is lost, with low visibility: nothing is thresholded here. `visible` of `actionprep.datasets.tracks`
+    on after it is lost, with low visibility: nothing is thresholded here. `visible` of `actionprep.datasets.products.tracks`
     does, by the attributes visible_rule and visible_above. Further attributes: tracker, grid, width, height, num_windows,
     num_empty_windows (no foreground in the seed frame), num_points, visible_share (of the points, all frames but the
     seed), survival_share (of the points, still visible in the window's last frame) and region of the whole view.
@@ -176,7 +176,7 @@ class Tracks(FrameStage):
         if self.settings.empty == "whole-frame" or not self._counts.empty or self._counts.empty < self._counts.windows:
             return
         where = f"view '{self.source.view}' of recording '{self.source.recording}'"
-        raise InputProblem(
+        raise InputError(
             f"The masks of {where} are empty in the seed frame of every window ({self._counts.windows}), so there is no "
             "point to follow.\n"
             f"See it with 'actionprep show masks {self.source.recording}'; then change [masks], or track without "

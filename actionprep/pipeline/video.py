@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.errors import InputProblem, UserError
+from actionprep.errors import InputError, UserError
 from actionprep.pipeline.decoding import (
     DECODED,
     Count,
-    DamagedWhileThreaded,
     Shortfall,
+    ThreadedDecodeError,
     decoded_ahead,
     demux_and_decode,
     without_gaps,
 )
+from actionprep.pipeline.frame_conversion import Converter
 from actionprep.pipeline.opening import BACKEND, number_packets, opened
 from actionprep.pipeline.packets import LOOKAHEAD, Sequencer
-from actionprep.pipeline.pictures import Converter
-from actionprep.pipeline.seeking import CannotSeek, Cursor
+from actionprep.pipeline.seeking import Cursor, SeekError
 from actionprep.pipeline.stage import Filter, FrameBlock
 
 # Decoders gain little from more, and each holds a picture.
@@ -81,7 +81,7 @@ class VideoReader:
     A broken stream gives every frame that its packets promise all the same: status 1 marks pictures that the decoder
     patched up, status 2 frames that never came, for which the last good picture stands (the first good one before it).
 
-    Raises InputProblem when the file cannot be opened, or when no frame of it decodes.
+    Raises InputError when the file cannot be opened, or when no frame of it decodes.
     """
 
     def __init__(self, path: str | Path, *, times: np.ndarray | None = None, threads: int = 1) -> None:
@@ -98,8 +98,8 @@ class VideoReader:
             stated = int(stream.frames)
         self._stated = stated if stated > self._index.num_packets else 0
         if times is not None and len(times) != self._index.num_frames:
-            raise InputProblem(
-                f"{self.path}: the catalogue has {len(times)} frames of it and the file now has "
+            raise InputError(
+                f"{self.path}: the catalog has {len(times)} frames of it and the file now has "
                 f"{self._index.num_frames}. It changed since it was scanned: run 'actionprep scan' again.",
                 backend=BACKEND,
             )
@@ -210,10 +210,10 @@ class VideoReader:
             yield frame, status
         self.shortfall = count.shortfall()
 
-    def _nothing_decodes(self, count: Count) -> Callable[[], InputProblem]:
-        def problem() -> InputProblem:
+    def _nothing_decodes(self, count: Count) -> Callable[[], InputError]:
+        def problem() -> InputError:
             reason = f" ({count.reason})" if count.reason else ""
-            return InputProblem(
+            return InputError(
                 f"{self.path}: none of its {self.num_frames} frames decodes{reason}. The file is damaged: replace it, "
                 "or take it out of the study.",
                 frame=0,
@@ -235,16 +235,16 @@ class VideoReader:
             try:
                 for picture in self._decode(count, self._threads):
                     if picture[0] != delivered + len(held) + 1:
-                        raise DamagedWhileThreaded
+                        raise ThreadedDecodeError
                     held.append(picture)
                     if len(held) > LOOKAHEAD:
                         yield held.popleft()
                         delivered += 1
                 if delivered + len(held) + 1 != self.num_frames:
-                    raise DamagedWhileThreaded
+                    raise ThreadedDecodeError
                 yield from held
                 return
-            except DamagedWhileThreaded:
+            except ThreadedDecodeError:
                 count.restart()
         for picture in self._decode(count, 1):
             if picture[0] > delivered:
@@ -255,7 +255,7 @@ class VideoReader:
         with opened(self.path) as (container, stream):
             for number, frame in demux_and_decode(container, stream, threads, count):
                 if threads != 1 and frame.is_corrupt:
-                    raise DamagedWhileThreaded
+                    raise ThreadedDecodeError
                 for at, of, due in sequence.push(number, frame):
                     yield at, of, due, self._is_corrupt(of, due)
             for at, of, due in sequence.flush():
@@ -272,7 +272,7 @@ class VideoReader:
             for slot, frame in self._picked_by_seeking(slots):
                 yield slot, frame, DECODED
                 done += 1
-        except CannotSeek:
+        except SeekError:
             self.close()
             yield from self._picked_from_start(slots[done:])
 

@@ -45,7 +45,7 @@ ACTIONS = (
 
 @dataclass(frozen=True)
 class Deed:
-    """One performed action; times in seconds on the recording's clock, lengths in metres of an average body.
+    """One performed action; times in seconds on the recording's clock, lengths in meters of an average body.
 
     way:   half the way of the swaying hips, or the way of all hops together.
     rate:  sways per second; phase in radians.
@@ -67,8 +67,8 @@ class Deed:
 class ArmHabit:
     """How one arm is held, whatever the body does.
 
-    hand: (ahead, outward, below the shoulder) of the wrist in metres of an average body; wobble: its (3,) amplitudes,
-    metres, at `rate` per second from `phase`.
+    hand: (ahead, outward, below the shoulder) of the wrist in meters of an average body; wobble: its (3,) amplitudes,
+    meters, at `rate` per second from `phase`.
     """
 
     hand: tuple[float, float, float]
@@ -91,7 +91,7 @@ _ARM_HABITS = {
 class Performance:
     """The script of one recording.
 
-    start (2,) metres and heading in radians: where the subject stands and faces at first; sway: phases (4,) of the
+    start (2,) meters and heading in radians: where the subject stands and faces at first; sway: phases (4,) of the
     motions that never stop; stance: half the distance of the feet; arms: right and left.
     """
 
@@ -138,7 +138,7 @@ def _script(
     rng: np.random.Generator,
 ) -> Performance:
     deeds = tuple(_deed(action, round(onset, 3), round(offset, 3), rng) for action, onset, offset in plan)
-    # The hops of a recording are centred on the stage, so that all cameras hold the subject.
+    # The hops of a recording are centered on the stage, so that all cameras hold the subject.
     hopped = sum((deed.way * deed.action.line for deed in deeds if deed.action.kind == "hop"), np.zeros(2))
     # Times are whole milliseconds, so that tables hold them exactly.
     return Performance(

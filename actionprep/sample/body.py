@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.poses.skeletons import skeleton
 
 # What the figure's truth is given in.
 JOINTS = skeleton("body25").joints
@@ -37,7 +37,7 @@ PART_GARMENT = np.array([GARMENTS.index(_WORN[part.split("_", 1)[1] if "_" in pa
 class BodyShape:
     """Proportions of one subject.
 
-    height in metres; the rest are factors of an average body: girth (all thicknesses), shoulders (width), belly
+    height in meters; the rest are factors of an average body: girth (all thicknesses), shoulders (width), belly
     (depth of the waist), arms and legs (length).
     """
 
@@ -55,42 +55,42 @@ class BodyShape:
 
     @property
     def upper_arm(self) -> float:
-        """Shoulder to elbow, metres."""
+        """Shoulder to elbow, meters."""
         return 0.29 * self.scale * self.arms
 
     @property
     def forearm(self) -> float:
-        """Elbow to wrist, metres."""
+        """Elbow to wrist, meters."""
         return 0.26 * self.scale * self.arms
 
     @property
     def thigh(self) -> float:
-        """Hip to knee, metres."""
+        """Hip to knee, meters."""
         return 0.42 * self.scale * self.legs
 
     @property
     def shin(self) -> float:
-        """Knee to ankle, metres."""
+        """Knee to ankle, meters."""
         return 0.40 * self.scale * self.legs
 
     @property
     def ankle_height(self) -> float:
-        """Ankle above the floor, metres."""
+        """Ankle above the floor, meters."""
         return 0.09 * self.scale
 
     @property
     def hip_height(self) -> float:
-        """Hips above the floor when standing at ease, metres."""
+        """Hips above the floor when standing at ease, meters."""
         return 0.985 * (self.thigh + self.shin) + self.ankle_height
 
     @property
     def half_hips(self) -> float:
-        """Mid hip to hip, metres."""
+        """Mid hip to hip, meters."""
         return 0.095 * self.scale * (0.7 + 0.3 * self.girth)
 
     @property
     def half_shoulders(self) -> float:
-        """Neck to shoulder, metres."""
+        """Neck to shoulder, meters."""
         return 0.185 * self.scale * self.shoulders
 
 
@@ -108,7 +108,7 @@ SUBJECTS = (
 
 @dataclass(frozen=True)
 class Posture:
-    """What the figure does at T instants; metres and radians in the world, right before left.
+    """What the figure does at T instants; meters and radians in the world, right before left.
 
     pelvis (T, 3) the mid hip; yaw, pitch, roll (T,) of the trunk, yaw 0 facing +x; twist (T,) of the chest against the
     pelvis; look (T, 2) yaw and pitch of the head against the chest; wrists (T, 2, 3) wanted positions, drawn in when
@@ -131,12 +131,12 @@ class Posture:
 class Figure:
     """A posed body at T instants.
 
-    joints (T, 25, 3) metres, in the order of JOINTS; centres (T, P, 3), axes (T, P, 3, 3) with the ellipsoids' own axes
+    joints (T, 25, 3) meters, in the order of JOINTS; centers (T, P, 3), axes (T, P, 3, 3) with the ellipsoids' own axes
     as columns, radii (P, 3), in the order of PARTS.
     """
 
     joints: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     axes: np.ndarray
     radii: np.ndarray
 
@@ -147,12 +147,12 @@ class Figure:
         """
         radii = self.radii[part]
         axes = self.axes[:, part]
-        position = self.centres[:, part] + np.einsum("tnij,nj->tni", axes, unit * radii)
+        position = self.centers[:, part] + np.einsum("tnij,nj->tni", axes, unit * radii)
         normal = np.einsum("tnij,nj->tni", axes, unit / radii)
         return position, normal / np.linalg.norm(normal, axis=-1, keepdims=True)
 
 
-def pose_figure(shape: BodyShape, posture: Posture) -> Figure:
+def pose_image(shape: BodyShape, posture: Posture) -> Figure:
     """Place the skeleton by forward kinematics for the trunk and two-bone inverse kinematics for the limbs."""
     size = shape.scale
     joints: dict[str, np.ndarray] = {}
@@ -229,7 +229,7 @@ def pose_figure(shape: BodyShape, posture: Posture) -> Figure:
 
     return Figure(
         joints=np.stack([joints[name] for name in JOINTS], axis=1),
-        centres=np.stack([parts[name][0] for name in PARTS], axis=1),
+        centers=np.stack([parts[name][0] for name in PARTS], axis=1),
         axes=np.stack([parts[name][1] for name in PARTS], axis=1),
         radii=np.array([parts[name][2] for name in PARTS]),
     )
@@ -245,9 +245,9 @@ _POINTS = {
 def skin_points(shape: BodyShape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Points to track: part (N,) indices into PARTS and unit (N, 3) places on its sphere, none inside another part.
 
-    Whether a point lies inside a neighbour is judged in a standing body with its arms half raised.
+    Whether a point lies inside a neighbor is judged in a standing body with its arms half raised.
     """
-    figure = pose_figure(shape, _at_ease(shape))
+    figure = pose_image(shape, _at_ease(shape))
     parts: list[int] = []
     units: list[np.ndarray] = []
     for index, name in enumerate(PARTS):
@@ -256,7 +256,7 @@ def skin_points(shape: BodyShape, rng: np.random.Generator) -> tuple[np.ndarray,
             unit = rng.normal(size=3)
             unit /= np.linalg.norm(unit)
             position, _ = figure.surface(np.array([index]), unit[None])
-            local = np.einsum("pji,pj->pi", figure.axes[0], position[0, 0] - figure.centres[0]) / figure.radii
+            local = np.einsum("pji,pj->pi", figure.axes[0], position[0, 0] - figure.centers[0]) / figure.radii
             inside = (local**2).sum(axis=-1) < 1.02
             inside[index] = False
             if not inside.any():

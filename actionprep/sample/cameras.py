@@ -16,8 +16,8 @@ class Camera:
 
     view:         its id in file names.
     size:         (width, height) in pixels.
-    matrix:       (3, 3) intrinsics; the centre of the first pixel is (0, 0), as in OpenCV.
-    rotation:     (3, 3) and translation (3,): x_camera = rotation @ x_world + translation, metres, world z up.
+    matrix:       (3, 3) intrinsics; the center of the first pixel is (0, 0), as in OpenCV.
+    rotation:     (3, 3) and translation (3,): x_camera = rotation @ x_world + translation, meters, world z up.
     rate:         frames per second; of the view with variable frame times the nominal rate.
     variable:     whether frame times are irregular and frames are dropped.
     clock_offset: seconds to add to the file's times to be on the recording's clock.
@@ -33,20 +33,20 @@ class Camera:
     clock_offset: float = 0.0
 
     @property
-    def centre(self) -> np.ndarray:
-        """Position of the lens (3,) in the world, metres."""
+    def center(self) -> np.ndarray:
+        """Position of the lens (3,) in the world, meters."""
         return -self.rotation.T @ self.translation
 
     def project(self, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """World points (..., 3) to pixels (..., 2) and depth (...) along the optical axis, in metres."""
+        """World points (..., 3) to pixels (..., 2) and depth (...) along the optical axis, in meters."""
         seen = xyz @ self.rotation.T + self.translation
         image = seen @ self.matrix.T
         return image[..., :2] / image[..., 2:], seen[..., 2]
 
     def rays(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """World directions (..., 3) through pixels; scaled so that a ray's parameter is the depth."""
-        normalised = np.stack(np.broadcast_arrays(x, y, 1.0), axis=-1) @ np.linalg.inv(self.matrix).T
-        return normalised @ self.rotation
+        normalized = np.stack(np.broadcast_arrays(x, y, 1.0), axis=-1) @ np.linalg.inv(self.matrix).T
+        return normalized @ self.rotation
 
     def frame_times(self, duration: float, rng: np.random.Generator) -> tuple[np.ndarray, Fraction]:
         """Ticks (T,) int64 of the frames of a recording of `duration` seconds, and the time base.
@@ -67,12 +67,12 @@ class Camera:
 
 @dataclass(frozen=True)
 class _Mount:
-    # Where one camera stands and what it is: metres, pixels, frames per second.
+    # Where one camera stands and what it is: meters, pixels, frames per second.
     size: tuple[int, int]
     rate: Fraction
     distance: float
     height: float
-    pixels_per_metre: float
+    pixels_per_meter: float
     variable: bool = False
     clock_offset: float = 0.0
 
@@ -99,21 +99,21 @@ def camera_ring(count: int = len(_MOUNTS)) -> tuple[Camera, ...]:
 
 def _camera(view: int, mount: _Mount) -> Camera:
     azimuth = np.radians(45.0 * view)
-    centre = np.array([mount.distance * np.cos(azimuth), mount.distance * np.sin(azimuth), mount.height])
-    forward = np.array([0.0, 0.0, 0.95]) - centre
+    center = np.array([mount.distance * np.cos(azimuth), mount.distance * np.sin(azimuth), mount.height])
+    forward = np.array([0.0, 0.0, 0.95]) - center
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward])
     width, height = mount.size
-    focal = mount.pixels_per_metre * mount.distance
+    focal = mount.pixels_per_meter * mount.distance
     matrix = np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
     return Camera(
         view=view,
         size=mount.size,
         matrix=matrix,
         rotation=rotation,
-        translation=-rotation @ centre,
+        translation=-rotation @ center,
         rate=mount.rate,
         variable=mount.variable,
         clock_offset=mount.clock_offset,
@@ -124,7 +124,7 @@ def write_calibration(path: Path, cameras: tuple[Camera, ...]) -> None:
     """Write a TOML file with one table a camera, laid out as the Pose2Sim tools read it.
 
     Keys: name, size (width, height), matrix, distortions (all zero), rotation (Rodrigues vector, world to camera),
-    translation (metres), fisheye.
+    translation (meters), fisheye.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""Textures with corners to track: seamless noise, cloth, tiles, bricks and boards, and the colours of the clothes."""
+"""Textures with corners to track: seamless noise, cloth, tiles, bricks and boards, and the colors of the clothes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CLOTH_CELLS = 64
 """Cells along each side of the seamless volume that clothes are cut from."""
 
 CLOTH_CELL_SIZE = 0.01
-"""Side of one such cell, metres."""
+"""Side of one such cell, meters."""
 
 
 def band_noise(shape: tuple[int, ...], *, wavelength: float, rng: np.random.Generator) -> np.ndarray:
@@ -27,7 +27,7 @@ def band_noise(shape: tuple[int, ...], *, wavelength: float, rng: np.random.Gene
 
 @lru_cache(maxsize=1)
 def cloth_volumes() -> np.ndarray:
-    """Solid textures (cloths, z, y, x) uint8: a garment takes its colour from where its skin lies in the volume."""
+    """Solid textures (cloths, z, y, x) uint8: a garment takes its color from where its skin lies in the volume."""
     rng = np.random.default_rng(7)
     side = CLOTH_CELLS
     volume = (side, side, side)
@@ -90,28 +90,28 @@ def surface(kind: str, variant: int) -> np.ndarray:
         shade = rng.uniform(0.75, 1.1, 8)[lane]
         streaks = np.roll(grain[::4].repeat(4, axis=0), 31, axis=1)
         tone = shade * (0.8 + 0.35 * streaks) * np.where((u % 32 < 2) | ((v + 77 * lane) % 128 < 2), 0.6, 1.0)
-        colour = np.array([150.0, 112.0, 78.0]) if variant % 2 == 0 else np.array([128.0, 122.0, 112.0])
+        color = np.array([150.0, 112.0, 78.0]) if variant % 2 == 0 else np.array([128.0, 122.0, 112.0])
     elif kind == "bricks":
         row = v // 16
         column = (u + 16 * (row % 2)) % side // 32
         shade = rng.uniform(0.7, 1.15, (16, 8))[row, column]
         mortar = (v % 16 < 2) | ((u + 16 * (row % 2)) % 32 < 2)
         tone = np.where(mortar, 1.25, shade) * (0.85 + 0.25 * grain)
-        colour = np.array([150.0, 92.0, 74.0]) if variant % 2 == 0 else np.array([140.0, 138.0, 128.0])
+        color = np.array([150.0, 92.0, 74.0]) if variant % 2 == 0 else np.array([140.0, 138.0, 128.0])
     elif kind == "paper":
         tone = 0.75 + 0.2 * broad + 0.25 * (grain > 0.62)
-        colour = np.array([118.0, 142.0, 150.0]) if variant % 2 == 0 else np.array([150.0, 142.0, 112.0])
+        color = np.array([118.0, 142.0, 150.0]) if variant % 2 == 0 else np.array([150.0, 142.0, 112.0])
     elif kind == "crate":
         frame = (u % 128 < 12) | (u % 128 > 115) | (v % 128 < 12) | (v % 128 > 115)
         tone = np.where(frame, 1.1, 0.7 + 0.15 * (v // 16 % 2)) * (0.8 + 0.35 * grain)
-        colour = np.array([168.0, 128.0, 76.0])
+        color = np.array([168.0, 128.0, 76.0])
     elif kind == "cabinet":
         doors = (u % 128 < 3) | (v % 64 < 3)
         tone = np.where(doors, 0.5, 0.9) * (0.9 + 0.15 * broad) + 0.12 * (grain - 0.5)
-        colour = np.array([84.0, 116.0, 124.0]) if variant % 2 == 0 else np.array([124.0, 86.0, 92.0])
+        color = np.array([84.0, 116.0, 124.0]) if variant % 2 == 0 else np.array([124.0, 86.0, 92.0])
     else:
         raise ValueError(f"no surface '{kind}'")
-    return np.clip(tone[..., None] * colour, 0, 255).astype(np.float32)
+    return np.clip(tone[..., None] * color, 0, 255).astype(np.float32)
 
 
 def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from actionprep.sample.room import SUPERSAMPLING, Backdrop
 
 _LIGHT = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
 _AMBIENT = 0.52
-_SHADOW_REACH = 0.9 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # metres around the hips
+_SHADOW_REACH = 0.9 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # meters around the hips
 
 
 def draw_frames(
@@ -27,7 +27,7 @@ def draw_frames(
     is the conic on which the discriminant of |o + t d| = 1 vanishes.
     """
     width, height = camera.size
-    num_frames = len(figure.centres)
+    num_frames = len(figure.centers)
     pictures = np.empty((num_frames, height, width, 3), np.uint8)
     foreground = np.zeros((num_frames, height, width), bool)
     sight = _Sight.of(camera, figure)
@@ -48,7 +48,7 @@ class _Sight:
         self, box: np.ndarray, middle: np.ndarray, origin: np.ndarray, heading: np.ndarray, order: np.ndarray
     ) -> None:
         self.box = box  # (T, P, 4) first and past-the-last sample: x0, x1, y0, y1
-        self.middle = middle  # (T, P, 2) pixel that polynomials are centred on
+        self.middle = middle  # (T, P, 2) pixel that polynomials are centered on
         self.origin = origin  # (T, P, 3) lens in the ellipsoid's unit frame
         self.heading = heading  # (T, P, 3, 3) ray = heading @ (x - middle x, y - middle y, 1)
         self.order = order  # (T, P) parts from near to far
@@ -56,9 +56,9 @@ class _Sight:
     @classmethod
     def of(cls, camera: Camera, figure: Figure) -> _Sight:
         unit = np.swapaxes(figure.axes, -1, -2) / figure.radii[None, :, :, None]
-        origin = np.einsum("tpij,tpj->tpi", unit, camera.centre - figure.centres)
+        origin = np.einsum("tpij,tpj->tpi", unit, camera.center - figure.centers)
         heading = unit @ (camera.rotation.T @ np.linalg.inv(camera.matrix))
-        middle, depth = camera.project(figure.centres)
+        middle, depth = camera.project(figure.centers)
         heading[..., 2] += heading[..., 0] * middle[..., :1] + heading[..., 1] * middle[..., 1:]
 
         # Bounds of the outline conic from its dual.
@@ -135,7 +135,7 @@ def _draw_figure(
     aimed = np.einsum("pi,pij->pj", origin, heading)
     excess = (origin**2).sum(-1) - 1
     conic = aimed[:, :, None] * aimed[:, None, :] - excess[:, None, None] * gram
-    # Plain numbers and single precision, in which the centred polynomials are exact enough, for speed.
+    # Plain numbers and single precision, in which the centered polynomials are exact enough, for speed.
     conics, grams, aims, middles = conic.tolist(), gram.tolist(), aimed.tolist(), middle.tolist()
     grid_x = (np.arange(left, right) + 0.5) * step - 0.5
     grid_y = ((np.arange(top, bottom) + 0.5) * step - 0.5)[:, None]
@@ -163,7 +163,7 @@ def _draw_figure(
     if not len(shown_y):
         return
     which = part[shown_y, shown_x].astype(np.intp)
-    colour = _shade(
+    color = _shade(
         which,
         depth[shown_y, shown_x],
         ((shown_x + (left + 0.5)) * step - 0.5).astype(np.float32),
@@ -174,7 +174,7 @@ def _draw_figure(
         figure,
     )
     layer = np.zeros((*part.shape, 4), np.float32)
-    layer[shown_y, shown_x, :3] = colour
+    layer[shown_y, shown_x, :3] = color
     layer[shown_y, shown_x, 3] = 1.0
     size = ((right - left) // SUPERSAMPLING, (bottom - top) // SUPERSAMPLING)
     layer = cv2.resize(layer, size, interpolation=cv2.INTER_AREA)
@@ -204,7 +204,7 @@ def _shade(
     garb: _Garb,
     figure: Figure,
 ) -> np.ndarray:
-    # Colour (n, 3) of samples from where their rays meet the unit sphere of their part.
+    # Color (n, 3) of samples from where their rays meet the unit sphere of their part.
     origin = sight.origin[frame].astype(np.float32)
     heading = sight.heading[frame].astype(np.float32)
     middle = sight.middle[frame].astype(np.float32)
@@ -226,9 +226,9 @@ def _shade(
         cell = (unit * values[20 + axis] + values[23 + axis]).astype(np.int32) % CLOTH_CELLS
         place += cell * CLOTH_CELLS**axis
     shade = _AMBIENT + (1 - _AMBIENT) * np.maximum(lit / np.sqrt(bright), -0.25)
-    colour = garb.palette[garb.flat[place].astype(np.int32) + (PART_GARMENT[which] * 256)]
-    colour *= shade[:, None]
-    return np.asarray(np.clip(colour, 0, 255, out=colour))
+    color = garb.palette[garb.flat[place].astype(np.int32) + (PART_GARMENT[which] * 256)]
+    color *= shade[:, None]
+    return np.asarray(np.clip(color, 0, 255, out=color))
 
 
 def _cast_shadow(canvas: np.ndarray, camera: Camera, floor: np.ndarray, joints: np.ndarray) -> None:

@@ -13,15 +13,15 @@ from actionprep.sample.patterns import surface
 SUPERSAMPLING = 2
 """The figure is drawn, and depth is kept, at so many samples per pixel along each side."""
 
-_HALF_WIDTH = 20.0  # of the square room, metres
-_TEXTURE_SPAN = 2.4  # metres that one seamless picture covers
+_HALF_WIDTH = 20.0  # of the square room, meters
+_TEXTURE_SPAN = 2.4  # meters that one seamless picture covers
 
 
 @dataclass(frozen=True)
 class Box:
-    """A piece of furniture on the floor: centre (x, y), size (x, y, z) in metres, how it is turned, its look."""
+    """A piece of furniture on the floor: center (x, y), size (x, y, z) in meters, how it is turned, its look."""
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     size: tuple[float, float, float]
     turn: float
     kind: str
@@ -32,7 +32,7 @@ class Box:
 class Backdrop:
     """What one camera sees of the empty room.
 
-    rgb (H, W, 3) float32; depth (2H, 2W) float32 metres along the optical axis; floor (H, W, 2) float32 world x and y
+    rgb (H, W, 3) float32; depth (2H, 2W) float32 meters along the optical axis; floor (H, W, 2) float32 world x and y
     of the floor where a pixel shows it, far away elsewhere.
     """
 
@@ -105,13 +105,13 @@ def draw_backdrop(camera: Camera, session: int) -> Backdrop:
 
 def scene_depth(camera: Camera, xy: np.ndarray, session: int) -> np.ndarray:
     """Depth (...) of the furniture behind or before image points xy (..., 2); infinite where there is none."""
-    origin, rays = camera.centre, camera.rays(xy[..., 0], xy[..., 1])
+    origin, rays = camera.center, camera.rays(xy[..., 0], xy[..., 1])
     return np.minimum.reduce([_meet_box(box, origin, rays)[0] for box in furniture(session)])
 
 
 def _cast(camera: Camera, x: np.ndarray, y: np.ndarray, *, session: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Colour (..., 3), depth (...) and floor position (..., 2) along the rays through pixels.
-    origin, rays = camera.centre, camera.rays(x, y)
+    # Color (..., 3), depth (...) and floor position (..., 2) along the rays through pixels.
+    origin, rays = camera.center, camera.rays(x, y)
     safe = np.where(np.abs(rays) < 1e-9, 1e-9, rays)
     depth = np.where(safe[..., 2] < 0, -origin[2] / safe[..., 2], np.inf)
     spot = origin[:2] + np.where(np.isfinite(depth), depth, 0.0)[..., None] * rays[..., :2]
@@ -157,7 +157,7 @@ def _shown(box: Box, camera: Camera, x: np.ndarray, y: np.ndarray) -> tuple[slic
     local = signs * np.array(box.size)
     cos, sin = np.cos(box.turn), np.sin(box.turn)
     corners = np.stack([cos * local[:, 0] - sin * local[:, 1], sin * local[:, 0] + cos * local[:, 1], local[:, 2]], -1)
-    corners[:, :2] += box.centre
+    corners[:, :2] += box.center
     xy, depth = camera.project(corners)
     if depth.max() <= 0.1:
         return None
@@ -174,7 +174,7 @@ def _meet_box(box: Box, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarra
     # Slab test in the box's own frame: depth (inf: missed), axis of the face met, and where on the box.
     turn = np.array([[np.cos(box.turn), np.sin(box.turn), 0], [-np.sin(box.turn), np.cos(box.turn), 0], [0, 0, 1.0]])
     half = np.array(box.size) / 2
-    start = turn @ (origin - np.array([*box.centre, half[2]]))
+    start = turn @ (origin - np.array([*box.center, half[2]]))
     heading = rays @ turn.T
     heading = np.where(np.abs(heading) < 1e-9, 1e-9, heading)
     first, second = (-half - start) / heading, (half - start) / heading

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import SetupError, UserError
 from actionprep.sample.actions import ACTIONS, Performance, perform, script_long, script_short
-from actionprep.sample.body import PARTS, SUBJECTS, BodyShape, pose_figure, skin_points
+from actionprep.sample.body import PARTS, SUBJECTS, BodyShape, pose_image, skin_points
 from actionprep.sample.cameras import Camera, camera_ring, write_calibration
 from actionprep.sample.truth import OPENPOSE_RECORDINGS, OPENPOSE_VIEWS, SampleTruth, write_openpose
 
@@ -46,7 +46,7 @@ def make_sample_study(
     views:      the first so many of eight cameras.
     progress:   called with (recordings done, recordings in all, name of the one just done).
 
-    Raises UserError for wrong numbers and for a folder that holds something else, EnvironmentProblem when the folder
+    Raises UserError for wrong numbers and for a folder that holds something else, SetupError when the folder
     cannot be written.
     """
     folder = Path(folder)
@@ -63,7 +63,7 @@ def make_sample_study(
         return _make(folder, made, workers=workers, progress=progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"The sample study cannot be written to {folder}: {error.strerror}. It needs about 40 MB; "
                 "make room or rights there, or name another folder."
             ) from error
@@ -172,7 +172,7 @@ def _render_recording(job: _Job) -> str:
         (part / name).mkdir(parents=True, exist_ok=True)
     (truth / "motion").mkdir(parents=True, exist_ok=True)
     clock = np.arange(int(performance.duration * 50) + 1) / 50
-    joints = pose_figure(shape, perform(performance, shape, clock)).joints
+    joints = pose_image(shape, perform(performance, shape, clock)).joints
     np.savez_compressed(truth / "motion" / f"{name}.npz", time=clock, joints_xyz=joints.astype(np.float32))
     points = skin_points(shape, np.random.default_rng([seed, 2, index]))
     for camera in camera_ring(views):
@@ -196,13 +196,13 @@ def _render_view(
     from actionprep.sample.patterns import wardrobe
     from actionprep.sample.render import draw_frames
     from actionprep.sample.room import backdrop
-    from actionprep.sample.visibility import inside_picture, visible_joints, visible_points
+    from actionprep.sample.visibility import inside_image, visible_joints, visible_points
 
     name, file = performance.recording, f"cam{camera.view}"
     session = _SESSIONS.index(performance.session)
     ticks, time_base = camera.frame_times(performance.duration, rng)
     times = ticks * float(time_base) + camera.clock_offset
-    figure = pose_figure(shape, perform(performance, shape, times))
+    figure = pose_image(shape, perform(performance, shape, times))
     cloth, palette = wardrobe(performance.subject, session)
     frames, foreground = draw_frames(camera, backdrop(camera, session), figure, cloth=cloth, palette=palette)
     encode_video(folder / "videos" / name / f"{file}.mp4", frames, ticks, time_base, rate=camera.rate)
@@ -222,7 +222,7 @@ def _render_view(
     )
     np.savez_compressed(truth / "masks" / name / f"{file}.npz", foreground=foreground.astype(np.uint8))
     if openpose:
-        inside = inside_picture(camera, joints_xy)
+        inside = inside_image(camera, joints_xy)
         write_openpose(truth / "openpose" / name / file, joints_xy, joints_visibility, inside)
 
 

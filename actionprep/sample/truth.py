@@ -32,7 +32,7 @@ class TrueSegment:
 class TrueJoints:
     """BODY_25 joints of one view: time (T,) s, xy (T, 25, 2) px, visibility (T, 25) bool.
 
-    xy holds to 1/64 px, also where a joint is hidden or outside the picture. The centre of the first pixel is (0, 0).
+    xy holds to 1/64 px, also where a joint is hidden or outside the picture. The center of the first pixel is (0, 0).
     """
 
     time: np.ndarray
@@ -159,7 +159,7 @@ class SampleTruth:
         return TrueJoints(arrays["time"], arrays["joints_xy"], arrays["joints_visibility"])
 
     def joints_3d(self, recording: str) -> tuple[np.ndarray, np.ndarray]:
-        """Times (S,) every 20 ms and joints (S, 25, 3) in metres, world z up."""
+        """Times (S,) every 20 ms and joints (S, 25, 3) in meters, world z up."""
         self._check(recording)
         arrays = _arrays(self.folder / "truth" / "motion" / f"{recording}.npz")
         return arrays["time"], arrays["joints_xyz"]

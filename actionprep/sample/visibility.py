@@ -8,8 +8,8 @@ from actionprep.sample.body import Figure
 from actionprep.sample.cameras import Camera
 from actionprep.sample.room import scene_depth
 
-_SKIN = 0.012  # metres by which a surface may lie before a point of its own without hiding it
-_FLESH = 0.13  # metres of the body that lie over a joint that counts as seen
+_SKIN = 0.012  # meters by which a surface may lie before a point of its own without hiding it
+_FLESH = 0.13  # meters of the body that lie over a joint that counts as seen
 
 
 def visible_points(
@@ -17,14 +17,14 @@ def visible_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (T, N, 2) and visibility (T, N) bool of skin points.
 
-    position (T, N, 3) metres and normal (T, N, 3) outward, as `Figure.surface` gives them. Seen is a point inside the
+    position (T, N, 3) meters and normal (T, N, 3) outward, as `Figure.surface` gives them. Seen is a point inside the
     picture that faces the camera and has neither another part of the body nor furniture before it.
     """
     xy, depth = camera.project(position)
-    faces = np.einsum("tni,tni->tn", camera.centre - position, normal) > 0
+    faces = np.einsum("tni,tni->tn", camera.center - position, normal) > 0
     clear = body_depth(camera, figure, position) > depth - _SKIN
     clear &= scene_depth(camera, xy, session) > depth
-    return xy, faces & clear & inside_picture(camera, xy)
+    return xy, faces & clear & inside_image(camera, xy)
 
 
 def visible_joints(camera: Camera, figure: Figure, *, session: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,11 +35,11 @@ def visible_joints(camera: Camera, figure: Figure, *, session: int) -> tuple[np.
     xy, depth = camera.project(figure.joints)
     clear = body_depth(camera, figure, figure.joints) > depth - _FLESH
     clear &= scene_depth(camera, xy, session) > depth
-    return xy, clear & inside_picture(camera, xy)
+    return xy, clear & inside_image(camera, xy)
 
 
-def inside_picture(camera: Camera, xy: np.ndarray) -> np.ndarray:
-    """Whether pixels (..., 2) lie on the picture, half a pixel around the outermost centres included."""
+def inside_image(camera: Camera, xy: np.ndarray) -> np.ndarray:
+    """Whether pixels (..., 2) lie on the picture, half a pixel around the outermost centers included."""
     limit = np.array(camera.size) - 0.5
     return np.asarray(((xy >= -0.5) & (xy < limit)).all(axis=-1))
 
@@ -47,9 +47,9 @@ def inside_picture(camera: Camera, xy: np.ndarray) -> np.ndarray:
 def body_depth(camera: Camera, figure: Figure, target: np.ndarray) -> np.ndarray:
     """Depth (T, N) at which the ray towards each target (T, N, 3) first meets the body; infinite where it misses."""
     unit = np.swapaxes(figure.axes, -1, -2) / figure.radii[None, :, :, None]
-    origin = np.einsum("tpij,tpj->tpi", unit, camera.centre - figure.centres)
+    origin = np.einsum("tpij,tpj->tpi", unit, camera.center - figure.centers)
     _, depth = camera.project(target)
-    heading = (target - camera.centre) / depth[..., None]
+    heading = (target - camera.center) / depth[..., None]
     rays = np.swapaxes(unit @ np.swapaxes(heading, -1, -2)[:, None], -1, -2)  # (T, P, N, 3)
     square = (rays**2).sum(-1)
     aimed = np.einsum("tpi,tpni->tpn", origin, rays)

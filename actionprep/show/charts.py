@@ -12,9 +12,9 @@ import numpy as np
 
 from actionprep.errors import UserError, nearest
 from actionprep.show.colors import LIGHT, Color, label_colors, text_on, unit
-from actionprep.show.files import written_whole
+from actionprep.show.files import atomic_write
 from actionprep.show.products import video_scene
-from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, pictures_that_fit
+from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, fitting_images
 
 if TYPE_CHECKING:
     from actionprep.api import Study
@@ -39,22 +39,22 @@ def draw_chart(
     if kind == "split":
         return _draw_split(study, name, path)
     table = _table(study, name) if kind == "snippets" else None
-    if recording is None and len(study.catalogue) != 1:
+    if recording is None and len(study.catalog) != 1:
         return _draw_overview(study, table, name, path)
-    recording = study.catalogue.recording(recording or study.catalogue.recordings[0].id).id
+    recording = study.catalog.recording(recording or study.catalog.recordings[0].id).id
     return _draw_recording(study, recording, table, name, path, views=views, start=start, stop=stop)
 
 
 def rows_of(study: Study, recording: str, *, snippets: str | None = None) -> list[TimelineRow]:
     """Segments of a recording, a row for each layer, and with `snippets` the windows of the table of that name."""
     rows: list[TimelineRow] = []
-    if recording not in {one.id for one in study.catalogue.recordings}:
+    if recording not in {one.id for one in study.catalog.recordings}:
         return rows
-    segments = study.catalogue.segments_of(recording)
+    segments = study.catalog.segments_of(recording)
     layers = list(dict.fromkeys(segment.layer for segment in segments))
     for layer in layers:
         rows.append(TimelineRow(layer or "segments", bars_of(one for one in segments if one.layer == layer)))
-    label, span = study.catalogue.recording(recording).label, study.catalogue.span(recording)
+    label, span = study.catalog.recording(recording).label, study.catalog.span(recording)
     if not segments and label is not None and span is not None:
         rows.append(TimelineRow("recording", (Bar(*span, label),)))
     if snippets is not None:
@@ -105,7 +105,7 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
         by_recording = _bars_by_recording(table)
     else:
         by_recording = {
-            one.id: [bar for row in rows_of(study, one.id) for bar in row.bars] for one in study.catalogue.recordings
+            one.id: [bar for row in rows_of(study, one.id) for bar in row.bars] for one in study.catalog.recordings
         }
     shown = [(recording, bars) for recording, bars in by_recording.items() if bars]
     if not shown:
@@ -129,7 +129,7 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
 
 def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, float]:
     """From the first frame of any view, or the first bar, to the last."""
-    views = study.catalogue.views_of(recording)
+    views = study.catalog.views_of(recording)
     spans = [view.span for view in views if view.status == "ok" and view.num_frames]
     spans += [(bar.onset, bar.offset) for bar in bars]
     return min(low for low, _ in spans), max(high for _, high in spans)
@@ -160,7 +160,7 @@ def _bars_by_recording(table: SnippetTable) -> dict[str, list[Bar]]:
 
 
 def _rule(table: SnippetTable, name: str, drawn: np.ndarray) -> str:
-    """How the windows were cut and labelled, and how many of those that are drawn (S) are ignored."""
+    """How the windows were cut and labeled, and how many of those that are drawn (S) are ignored."""
     told = table.settings
     length = told.get("length_s")
     stride = told.get("stride_s")
@@ -180,8 +180,8 @@ def _counts(counts: Counter[str], what: str) -> str:
 
 
 def colors_of(study: Study, table: SnippetTable | None = None) -> dict[str, Color]:
-    """The same colours in every chart of a study."""
-    labels = set(study.catalogue.labels) | set(table.labels if table is not None else ())
+    """The same colors in every chart of a study."""
+    labels = set(study.catalog.labels) | set(table.labels if table is not None else ())
     nothing = [table.background] if table is not None and table.background is not None else []
     return label_colors(labels, nothing=nothing)
 
@@ -191,13 +191,13 @@ def _pictures(
 ) -> list[tuple[float, np.ndarray]]:
     """Frames of the first view, evenly spread over the time."""
     if views:
-        names = [study.catalogue.view(recording, views[0]).id]
+        names = [study.catalog.view(recording, views[0]).id]
     else:
-        names = [view.id for view in study.catalogue.views_of(recording) if view.status == "ok" and view.num_frames]
+        names = [view.id for view in study.catalog.views_of(recording) if view.status == "ok" and view.num_frames]
     if not names:
         return []
     [scene] = video_scene(study, recording, names[0])
-    return scene.near(pictures_that_fit(scene.aspect, span), height=200)
+    return scene.near(fitting_images(scene.aspect, span), height=200)
 
 
 def _draw_split(study: Study, name: str, path: Path) -> Path:
@@ -218,7 +218,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     folds = stored_parts(item)
     if not any(folds):
         raise UserError(f"Nothing to show: split/{name} has no recording in any part.")
-    labels = {one.id: _labels(study, one.id) for one in study.catalogue.recordings}
+    labels = {one.id: _labels(study, one.id) for one in study.catalog.recordings}
     names = sorted({label for of_one in labels.values() for label in of_one}) or ["recordings"]
     shown = folds[:_MOST_FOLDS]
     across = min(len(shown), 4)
@@ -302,7 +302,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
         handlelength=0.9,
         handleheight=0.9,
     )
-    with written_whole(path) as draft, warnings.catch_warnings():
+    with atomic_write(path) as draft, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(draft, dpi=150, format="png", facecolor=figure.get_facecolor())
     return path
@@ -310,6 +310,6 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
 
 def _labels(study: Study, recording: str) -> tuple[str, ...]:
     """The labels that a recording has, once each."""
-    label = study.catalogue.recording(recording).label
-    segments = study.catalogue.segments_of(recording)
+    label = study.catalog.recording(recording).label
+    segments = study.catalog.segments_of(recording)
     return tuple(dict.fromkeys(segment.label for segment in segments)) if segments else (label,) if label else ()

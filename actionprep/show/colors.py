@@ -1,4 +1,4 @@
-"""Colours of everything that is drawn: the ground, labels, points, persons. All are RGB, 0 to 255."""
+"""Colors of everything that is drawn: the ground, labels, points, persons. All are RGB, 0 to 255."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOTHING: Color = (201, 206, 214)
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of what lies around pictures."""
+    """The colors of what lies around pictures."""
 
     ground: Color
     ink: Color
@@ -41,9 +41,9 @@ DARK = Theme((19, 21, 26), (236, 239, 243), (152, 160, 172), (56, 61, 70), (32, 
 
 
 def label_colors(labels: Iterable[str], *, nothing: Iterable[str] = ()) -> dict[str, Color]:
-    """One colour a label, the same for the same set of labels in whatever order.
+    """One color a label, the same for the same set of labels in whatever order.
 
-    nothing: labels that mean that nothing happens, such as the background class; they are grey.
+    nothing: labels that mean that nothing happens, such as the background class; they are gray.
     """
     quiet = {"", *nothing}
     names = sorted({label for label in labels if label not in quiet}, key=natural_key)
@@ -52,14 +52,14 @@ def label_colors(labels: Iterable[str], *, nothing: Iterable[str] = ()) -> dict[
 
 
 def person_color(track_id: int) -> Color:
-    """The colour of a person with this number; white for -1, which is nobody in particular."""
+    """The color of a person with this number; white for -1, which is nobody in particular."""
     return (255, 255, 255) if track_id < 0 else _PERSONS[track_id % len(_PERSONS)]
 
 
 def point_colors(xy: np.ndarray) -> np.ndarray:
     """(N, 2) positions → (N, 3) uint8: vivid hues around the middle of the points, so that left and right differ.
 
-    Not finite positions are grey.
+    Not finite positions are gray.
     """
     found = np.full((len(xy), 3), LOST, np.uint8)
     finite = np.isfinite(xy).all(axis=1)
@@ -71,20 +71,20 @@ def point_colors(xy: np.ndarray) -> np.ndarray:
 
 
 def text_on(color: Color) -> Color:
-    """Black or white, whichever reads better on this colour (WCAG relative luminance)."""
+    """Black or white, whichever reads better on this color (WCAG relative luminance)."""
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in _shares(color)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return (20, 22, 26) if luminance > 0.30 else (255, 255, 255)
 
 
 def unit(color: Color) -> tuple[float, float, float]:
-    """The same colour from 0 to 1, as matplotlib wants it."""
+    """The same color from 0 to 1, as matplotlib wants it."""
     red, green, blue = _shares(color)
     return red, green, blue
 
 
 def oklch(lightness: float, chroma: float, hue: float) -> Color:
-    """A colour of even lightness in every hue (degrees), with its chroma lowered until sRGB has it.
+    """A color of even lightness in every hue (degrees), with its chroma lowered until sRGB has it.
 
     Björn Ottosson, "A perceptual color space for image processing", 2020 (OKLab and its matrices).
     """
@@ -106,7 +106,7 @@ def oklch(lightness: float, chroma: float, hue: float) -> Color:
     return red, green, blue
 
 
-# Ten hues that stay apart for most eyes, in an order in which neighbours differ; more labels go round the hues.
+# Ten hues that stay apart for most eyes, in an order in which neighbors differ; more labels go round the hues.
 _CATEGORIES: tuple[Color, ...] = (
     (52, 120, 207),
     (240, 142, 43),
@@ -120,7 +120,7 @@ _CATEGORIES: tuple[Color, ...] = (
     (120, 172, 60),
 )
 
-# Away from the colours of left, right and middle limbs.
+# Away from the colors of left, right and middle limbs.
 _PERSONS: tuple[Color, ...] = (
     (236, 203, 50),
     (168, 120, 232),
@@ -149,7 +149,7 @@ def _shares(color: Color) -> list[float]:
 
 
 def merged(*parts: Mapping[str, Color]) -> dict[str, Color]:
-    """Several maps from label to colour as one; the first that knows a label wins."""
+    """Several maps from label to color as one; the first that knows a label wins."""
     found: dict[str, Color] = {}
     for part in parts:
         for label, color in part.items():

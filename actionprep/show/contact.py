@@ -8,7 +8,7 @@ import numpy as np
 
 from actionprep.show.products import legend_of
 from actionprep.show.scenes import Scene
-from actionprep.show.sheet import Tile, columns_for, draw_sheet, row_height
+from actionprep.show.sheet import Tile, columns_for, draw_contact_sheet, row_height
 
 WIDTH = 1720
 """What the pictures of a row fill, in px."""
@@ -62,7 +62,7 @@ def _of_one(scene: Scene, *, title: str, kind: str, columns: int, rows: int) -> 
         for moment, picture in zip(moments, scene.draw(moments, *size), strict=True)
     ]
     lines = [tiles[first : first + across] for first in range(0, len(tiles), across)]
-    return draw_sheet(lines, title=title, details=scene.details, legend=legend_of(kind))
+    return draw_contact_sheet(lines, title=title, details=scene.details, legend=legend_of(kind))
 
 
 def _of_many(scenes: Sequence[Scene], *, title: str, kind: str, columns: int, rows: int) -> np.ndarray:
@@ -73,7 +73,7 @@ def _of_many(scenes: Sequence[Scene], *, title: str, kind: str, columns: int, ro
     height = min(row_height([scenes[at].aspect for at in fold], WIDTH, high=most) for fold in folds)
     columns_of_tiles = [_tiles_at(scene, times, height) for scene in scenes]
     lines = [[columns_of_tiles[at][moment] for at in fold] for moment in range(len(times)) for fold in folds]
-    return draw_sheet(lines, title=title, details=_details(scenes), legend=legend_of(kind), group=len(folds))
+    return draw_contact_sheet(lines, title=title, details=_details(scenes), legend=legend_of(kind), group=len(folds))
 
 
 def _details(scenes: Sequence[Scene]) -> list[str]:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import SetupError, UserError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it takes the place of `path` when the block ends without an error.
 
-    Raises EnvironmentProblem when the disk refuses.
+    Raises SetupError when the disk refuses.
     """
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -24,7 +24,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield draft
         os.replace(draft, path)
     except OSError as error:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"Cannot write {path}: {error.strerror or error}. Choose another place with --out, or free some room."
         ) from error
     finally:
@@ -32,7 +32,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             draft.unlink()
 
 
-def write_picture(picture: np.ndarray, path: Path) -> Path:
+def write_image(picture: np.ndarray, path: Path) -> Path:
     """Write (H, W, 3) uint8 RGB as PNG."""
     import cv2
 
@@ -40,6 +40,6 @@ def write_picture(picture: np.ndarray, path: Path) -> Path:
         raise UserError(f"A picture is written as .png, not as {path.name}.")
     encoded, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     assert encoded
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_bytes(data.tobytes())
     return path

@@ -12,14 +12,14 @@ from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import UserError, nearest
 from actionprep.show.charts import colors_of, draw_chart, rows_of
 from actionprep.show.contact import contact_sheet
-from actionprep.show.files import write_picture
-from actionprep.show.film import film_pictures, film_times, write_film
+from actionprep.show.files import write_image
 from actionprep.show.products import SCENES
 from actionprep.show.scenes import Scene
+from actionprep.show.video import video_frames, video_times, write_video
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.datasets.store import ItemKey
+    from actionprep.datasets.store.zarr_store import ItemKey
 
 Progress = Callable[[int, int], None]
 
@@ -73,13 +73,13 @@ def show_item(
     place = _place(study, out, product, recording, views)
     _tell_of(place, replacing)
     if not film:
-        return write_picture(contact_sheet(scenes, title=title, kind=kind, columns=columns, rows=rows), place)
-    times = film_times(scenes)
+        return write_image(contact_sheet(scenes, title=title, kind=kind, columns=columns, rows=rows), place)
+    times = video_times(scenes)
     span = (float(times[0]), float(times[-1]) + max(1e-3, *(scene.step for scene in scenes)))
     bars = rows_of(study, recording, snippets=name if kind == "snippets" else None)
     done = iter(range(1, len(times) + 1))
-    return write_film(
-        film_pictures(scenes, times, title=title, rows=bars, span=span, colors=colors_of(study), columns=columns),
+    return write_video(
+        video_frames(scenes, times, title=title, rows=bars, span=span, colors=colors_of(study), columns=columns),
         place,
         times=times,
         progress=None if progress is None else lambda _: progress(next(done), len(times)),
@@ -109,9 +109,9 @@ def _product(product: str) -> tuple[str, str]:
 def _recording(study: Study, kind: str, recording: str | None) -> str:
     """The recording to draw: the one that is asked for, held against what there is, or the first."""
     if kind in ("video", *_CHARTS):
-        if not len(study.catalogue):
+        if not len(study.catalog):
             raise UserError(f"The study {study.root} has no recordings. Put videos there and run 'actionprep scan'.")
-        return study.catalogue.recording(recording or study.catalogue.recordings[0].id).id
+        return study.catalog.recording(recording or study.catalog.recordings[0].id).id
     there = sorted({key.recording for key in _stored(study, kind)}, key=natural_key)
     if not there:
         raise UserError(
@@ -120,7 +120,7 @@ def _recording(study: Study, kind: str, recording: str | None) -> str:
         )
     if recording is None or recording in there:
         return recording or there[0]
-    if recording in {one.id for one in study.catalogue.recordings}:
+    if recording in {one.id for one in study.catalog.recordings}:
         some = ", ".join(there[:5]) + (" …" if len(there) > 5 else "")
         raise UserError(
             f"Recording '{recording}' has no {kind}. There are {kind} of {some}. "
@@ -135,7 +135,7 @@ def _recording(study: Study, kind: str, recording: str | None) -> str:
 def _scenes(study: Study, kind: str, recording: str, views: Sequence[str | int], *, whole: bool) -> list[Scene]:
     """The views that are asked for, or all that have the product, in natural order."""
     if kind == "video":
-        there = [view.id for view in study.catalogue.views_of(recording) if view.status == "ok" and view.num_frames]
+        there = [view.id for view in study.catalog.views_of(recording) if view.status == "ok" and view.num_frames]
     else:
         there = [key.view for key in _stored(study, kind) if key.recording == recording]
     wanted = [_view(study, recording, view, there, kind) for view in views] or sorted(there, key=natural_key)
@@ -160,8 +160,8 @@ def _stored(study: Study, kind: str) -> list[ItemKey]:
 
 def _view(study: Study, recording: str, view: str | int, there: list[str], kind: str) -> str:
     name = str(view)
-    if name not in there and recording in {one.id for one in study.catalogue.recordings}:
-        name = study.catalogue.view(recording, view).id
+    if name not in there and recording in {one.id for one in study.catalog.recordings}:
+        name = study.catalog.view(recording, view).id
     if name not in there:
         raise UserError(
             f"View '{view}' of recording '{recording}' has no {kind}. Views with {kind}: "

@@ -1,6 +1,6 @@
 """Draw tracks, masks and skeletons onto a picture: pure functions of arrays, in RGB.
 
-Positions are pixels of the picture that is drawn on, x then y, with the centre of the first pixel at (0, 0); `scaled`
+Positions are pixels of the picture that is drawn on, x then y, with the center of the first pixel at (0, 0); `scaled`
 brings positions from one size to another.
 """
 
@@ -15,7 +15,7 @@ from actionprep.show.colors import ACCENT, DARK, LOST, Color, person_color, text
 from actionprep.show.text import line_height, put_text, text_width
 
 if TYPE_CHECKING:
-    from actionprep.datasets.skeletons import Skeleton
+    from actionprep.datasets.poses.skeletons import Skeleton
 
 _BITS = 4  # OpenCV draws between pixels with fixed-point coordinates of this many bits
 _RIM: Color = (16, 18, 22)
@@ -23,7 +23,7 @@ _FAR = 8000.0  # what lies farther out, in pixels, overflows its integers
 
 
 def scaled(xy: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """Positions (..., 2) on a picture that is scaled by (x, y): pixel centres go to where their area goes."""
+    """Positions (..., 2) on a picture that is scaled by (x, y): pixel centers go to where their area goes."""
     return (np.asarray(xy, np.float32)[..., :2] + 0.5) * np.asarray(scale, np.float32) - 0.5
 
 
@@ -31,8 +31,8 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
     """Points with the trails they left, in a copy of the picture.
 
     xy (L, N, 2) px, oldest first, the last are the points now; visible (L, N) bool; colors (N, 3) uint8.
-    Where a point is seen it is a dot in its colour and so is its trail, which fades with age; where it is not, it is a
-    grey ring and a thin grey trail. Positions that are not finite are left out.
+    Where a point is seen it is a dot in its color and so is its trail, which fades with age; where it is not, it is a
+    gray ring and a thin gray trail. Positions that are not finite are left out.
     """
     import cv2
 
@@ -62,7 +62,7 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
 
 
 def quieted(picture: np.ndarray) -> np.ndarray:
-    """A greyer copy, bright parts darker, on which colours stand out."""
+    """A greyer copy, bright parts darker, on which colors stand out."""
     import cv2
 
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -107,7 +107,7 @@ def draw_skeletons(
     """People's skeletons, in a copy of the picture.
 
     keypoints (M, K, 2) px, score (M, K), bbox (M, 4) px left, top, right, bottom; track_id (M); filled (M, K) bool.
-    Limbs and joints have the colours of the layout (left, right, middle). Joints below `least_score` are left out,
+    Limbs and joints have the colors of the layout (left, right, middle). Joints below `least_score` are left out,
     those below `sure_score` or filled in are rings with thin limbs. Each person has a tag with number and mean score,
     above the box (or the joints), which says so of a person who is all filled in.
     """
@@ -155,14 +155,14 @@ def draw_skeletons(
         box = _box(points[person, shown]) if bbox is None or not np.any(bbox[person]) else bbox[person]
         number = -1 if track_id is None else int(track_id[person])
         tags.append((box, number, float(np.mean(np.asarray(score)[person][shown])), guessed))
-    # Tags come last: no limb of a neighbour crosses them.
+    # Tags come last: no limb of a neighbor crosses them.
     for box, number, mean, guessed in tags:
         _draw_tag(canvas, box, number, mean, guessed=guessed)
     return canvas
 
 
 def draw_volume(frame: np.ndarray, colors: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One time step of a heatmap volume as a picture: channels in their colours on a dark ground, the largest in front.
+    """One time step of a heatmap volume as a picture: channels in their colors on a dark ground, the largest in front.
 
     frame (C, h, w) in [0, 1]; colors (C, 3); size (height, width) of the picture. Low values are lifted (to the power
     0.6) to be seen; the peak of a channel turns towards white.
@@ -189,7 +189,7 @@ def _fixed(xy: np.ndarray) -> np.ndarray:
 
 
 def _dot_radius(height: int, xy: np.ndarray, finite: np.ndarray) -> float:
-    """As large as the picture bears, and small enough that neighbours stay apart."""
+    """As large as the picture bears, and small enough that neighbors stay apart."""
     if not finite.any():
         return 1.0
     here = xy[finite]
@@ -249,7 +249,7 @@ def _limb_width(thick: float, length: float, sure: bool) -> int:
 
 
 def _reach(length: dict[tuple[int, int], float]) -> dict[int, float]:
-    """Each joint's shortest limb: dots on fingers and faces must not swallow their neighbours."""
+    """Each joint's shortest limb: dots on fingers and faces must not swallow their neighbors."""
     found: dict[int, float] = {}
     for limb, long in length.items():
         for joint in limb:

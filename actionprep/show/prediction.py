@@ -10,10 +10,10 @@ import numpy as np
 from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
 from actionprep.show.colors import Color, label_colors
-from actionprep.show.film import film_pictures, film_times, write_film
-from actionprep.show.pictures import VideoPictures
+from actionprep.show.images import VideoFrames
 from actionprep.show.scenes import Scene
-from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, pictures_that_fit
+from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, fitting_images
+from actionprep.show.video import video_frames, video_times, write_video
 
 
 def draw_prediction(
@@ -46,14 +46,14 @@ def draw_prediction(
         raise UserError("A prediction is drawn from at least one video and one row of labels.")
     colors = label_colors(bar.label for row in rows for bar in row.bars) if colors is None else colors
     scenes = [_scene(view, video, None if times is None else times[view]) for view, video in videos.items()]
-    moments = film_times(scenes)
+    moments = video_times(scenes)
     span = (float(moments[0]), float(moments[-1]) + max(1e-3, *(scene.step for scene in scenes)))
     if path.suffix.lower() != ".mp4":
-        pictures = scenes[0].near(pictures_that_fit(scenes[0].aspect, span), height=200)
+        pictures = scenes[0].near(fitting_images(scenes[0].aspect, span), height=200)
         return draw_timeline(rows, span, path, title=title, details=details, colors=colors, pictures=pictures)
     done = iter(range(1, len(moments) + 1))
-    return write_film(
-        film_pictures(scenes, moments, title=title, rows=rows, span=span, colors=colors, spoken=rows[0]),
+    return write_video(
+        video_frames(scenes, moments, title=title, rows=rows, span=span, colors=colors, spoken=rows[0]),
         path,
         times=moments,
         progress=None if progress is None else lambda _: progress(next(done), len(moments)),
@@ -61,7 +61,7 @@ def draw_prediction(
 
 
 def _scene(view: str, video: str | Path, times: np.ndarray | None) -> Scene:
-    pictures = VideoPictures(video, times=times)
+    pictures = VideoFrames(video, times=times)
     return Scene(view, pictures.times, np.arange(len(pictures.times)), pictures)
 
 

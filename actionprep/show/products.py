@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.frames import read_frames
-from actionprep.datasets.tracks import visible
+from actionprep.datasets.products.frames import read_frames
+from actionprep.datasets.products.tracks import visible
 from actionprep.errors import UserError
 from actionprep.show.colors import person_color, point_colors
+from actionprep.show.images import BlankFrames, JointGround, StoredFrames, VideoFrames
 from actionprep.show.overlays import draw_mask, draw_skeletons, draw_tracks, draw_volume, quieted
-from actionprep.show.pictures import BlankPictures, JointGround, StoredPictures, VideoPictures
 from actionprep.show.scenes import Scene
 from actionprep.show.sheet import Mark
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.datasets.item_reader import ItemReader
-    from actionprep.datasets.skeletons import Skeleton
+    from actionprep.datasets.poses.skeletons import Skeleton
+    from actionprep.datasets.store.reader import ItemReader
 
 
 def legend_of(product: str) -> tuple[Mark, ...]:
@@ -33,7 +33,7 @@ def video_scene(study: Study, recording: str, view: str, whole: bool = True) -> 
     """The frames of a view as they are."""
     pictures, times = _video(study, recording, view)
     height, width = pictures.height, pictures.width
-    found = study.catalogue.view(recording, view)
+    found = study.catalog.view(recording, view)
     details = (f"{width}x{height} px, {found.fps:.4g} frames/s, {found.codec}",)
     return [Scene(view, times, np.arange(len(times)), pictures, details=details)]
 
@@ -43,7 +43,7 @@ def frames_scene(study: Study, recording: str, view: str, whole: bool = True) ->
     item = study.store.item("frames", recording, view)
     states, index = item["status"][:], item["index"][:]
     height, width = int(item.attributes["height"]), int(item.attributes["width"])
-    pictures = StoredPictures(lambda row: read_frames(item, [row])[0], height, width)
+    pictures = StoredFrames(lambda row: read_frames(item, [row])[0], height, width)
     scene = Scene(
         view,
         item["time"][:],
@@ -88,7 +88,7 @@ def lowres_scene(study: Study, recording: str, view: str, whole: bool = True) ->
             f"{view} {width}x{height}" if len(sizes) > 1 else view,
             times,
             np.arange(len(times)),
-            StoredPictures(item[name].__getitem__, height, width),
+            StoredFrames(item[name].__getitem__, height, width),
             remark=lambda moment: _STATES.get(int(states[moment]), f"frame {moment}"),
             details=(f"{len(times)} frames of {width}x{height} px", *_bad_frames(states)),
         )
@@ -176,7 +176,7 @@ def _bad_frames(states: np.ndarray) -> list[str]:
 _STATES = {1: "concealed damage", 2: "missing, repeats the last good one"}
 
 
-def _cut(pictures: VideoPictures) -> tuple[str, ...]:
+def _cut(pictures: VideoFrames) -> tuple[str, ...]:
     return ("cut to the action",) if pictures.is_cut else ()
 
 
@@ -195,25 +195,25 @@ def _region_of(foreground: np.ndarray, outside: float = 0.005) -> tuple[float, f
 def _same_length(count: int, num_frames: int, product: str, recording: str, view: str) -> None:
     if count != num_frames:
         raise UserError(
-            f"{product}/{recording}/{view} has {count} frames and the catalogue has {num_frames} of its video: one of "
+            f"{product}/{recording}/{view} has {count} frames and the catalog has {num_frames} of its video: one of "
             f"them changed. Run 'actionprep scan', then build '{product}' again."
         )
 
 
 def _video_path(study: Study, recording: str, view: str) -> Path | None:
-    """Where the view's video is; None when the catalogue has none that can be read."""
-    if recording not in {one.id for one in study.catalogue.recordings}:
+    """Where the view's video is; None when the catalog has none that can be read."""
+    if recording not in {one.id for one in study.catalog.recordings}:
         return None
-    for found in study.catalogue.views_of(recording):
+    for found in study.catalog.views_of(recording):
         if found.id == view and found.status == "ok" and found.num_frames and found.width and found.has_video:
-            return study.catalogue.resolve(found.path, study.root)
+            return study.catalog.resolve(found.path, study.root)
     return None
 
 
-def _video(study: Study, recording: str, view: str) -> tuple[VideoPictures, np.ndarray]:
+def _video(study: Study, recording: str, view: str) -> tuple[VideoFrames, np.ndarray]:
     path = _video_path(study, recording, view)
     if path is None:
-        found = study.catalogue.view(recording, view)
+        found = study.catalog.view(recording, view)
         if not found.has_video:
             raise UserError(
                 f"View '{view}' of recording '{recording}' has no video: it comes from the poses in {found.path}. "
@@ -223,8 +223,8 @@ def _video(study: Study, recording: str, view: str) -> tuple[VideoPictures, np.n
             f"View '{view}' of recording '{recording}' cannot be drawn: its video {found.path} cannot be read"
             f"{f' ({found.reason})' if found.reason else ''}. Mend or replace the file and run 'actionprep scan'."
         )
-    times = study.catalogue.view(recording, view).times
-    return VideoPictures(path, times=times), times
+    times = study.catalog.view(recording, view).times
+    return VideoFrames(path, times=times), times
 
 
 def _pose_times(study: Study, item: ItemReader, recording: str, view: str) -> np.ndarray:
@@ -232,14 +232,14 @@ def _pose_times(study: Study, item: ItemReader, recording: str, view: str) -> np
     if "time" in item:
         return item["time"][:]
     count = len(item["keypoints"])
-    times = study.catalogue.view(recording, view).times
+    times = study.catalog.view(recording, view).times
     _same_length(count, len(times), "pose", recording, view)
     return times
 
 
 def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
     """Skeletons with numbers and scores, over the video where there is one."""
-    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
+    from actionprep.datasets.poses.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("pose", recording, view)
     layout = skeleton(skeleton_of_item(item.attributes))
@@ -247,11 +247,11 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
     numbers = item["index"][:].astype(np.int64) if "index" in item else np.arange(len(keypoints))
     flat = keypoints.shape[-1] == 2
     path = _video_path(study, recording, view) if flat else None
-    pictures: VideoPictures | JointGround
+    pictures: VideoFrames | JointGround
     if path is None:
         pictures = JointGround(item, y_up=not flat, x_left=not flat and layout.name in X_TO_THE_LEFT)
     else:
-        pictures = VideoPictures(path, times=study.catalogue.view(recording, view).times)
+        pictures = VideoFrames(path, times=study.catalog.view(recording, view).times)
         seen = item["keypoints"][:][item["score"][:] > 0]
         if not whole and len(seen):
             low, high = np.percentile(seen, [1, 99], axis=0).tolist()
@@ -283,7 +283,7 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
         *((f"estimator {item.attributes['estimator']}",) if "estimator" in item.attributes else ()),
         *((f"{len(everyone)} person{'s'[: len(everyone) != 1]} numbered",) if len(everyone) else ()),
         *(() if flat else (_seen_from(layout),)),
-        *(_cut(pictures) if isinstance(pictures, VideoPictures) else ("no video at hand: drawn on an empty ground",)),
+        *(_cut(pictures) if isinstance(pictures, VideoFrames) else ("no video at hand: drawn on an empty ground",)),
     )
     return [Scene(view, times, numbers, pictures, overlay, remark, details)]
 
@@ -304,8 +304,8 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
         return [_stored_heatmaps(study, recording, view)]
     import torch
 
-    from actionprep.datasets.heatmaps import HeatmapSettings, grid_boxes, project, render
-    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
+    from actionprep.datasets.poses.heatmaps import HeatmapSettings, grid_boxes, project, render
+    from actionprep.datasets.poses.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("pose", recording, view)
     settings = HeatmapSettings()
@@ -331,11 +331,11 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
         f"sigma {settings.sigma:g} px, cut to the people, persons merged by maximum",
         *sides,
     )
-    return [Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)]
+    return [Scene(view, times, np.arange(len(times)), BlankFrames(height, width), overlay, details=details)]
 
 
 def _stored_heatmaps(study: Study, recording: str, view: str) -> Scene:
-    from actionprep.datasets.skeletons import skeleton, skeleton_of_item
+    from actionprep.datasets.poses.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("heatmaps", recording, view)
     told, times = item.attributes, item["time"][:]
@@ -353,7 +353,7 @@ def _stored_heatmaps(study: Study, recording: str, view: str) -> Scene:
         f"{layout.title or layout.name}, {told['kind']}s on {width}x{height} px, as stored",
         f"sigma {told['sigma']:g} px",
     )
-    return Scene(view, times, np.arange(len(times)), BlankPictures(height, width), overlay, details=details)
+    return Scene(view, times, np.arange(len(times)), BlankFrames(height, width), overlay, details=details)
 
 
 SCENES: dict[str, Callable[[Study, str, str, bool], list[Scene]]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actionprep.show.pictures import Pictures
+from actionprep.show.images import Pictures
 
 Overlay = Callable[[np.ndarray, int], np.ndarray]
 

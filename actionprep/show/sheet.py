@@ -53,7 +53,7 @@ def columns_for(count: int, most: int) -> int:
     return -(-count // num_rows)
 
 
-def draw_sheet(
+def draw_contact_sheet(
     rows: Sequence[Sequence[Tile]],
     *,
     title: str,

@@ -1,4 +1,4 @@
-"""A timeline as a strip of a film: labelled bars, and a line that moves with the time."""
+"""A timeline as a strip of a film: labeled bars, and a line that moves with the time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Strip:
     def __init__(
         self, rows: Sequence[TimelineRow], span: tuple[float, float], *, colors: Mapping[str, Color] | None = None
     ) -> None:
-        """Colours of labels are chosen when not given."""
+        """Colors of labels are chosen when not given."""
         self.rows, self.span = rows, span
         self.colors = label_colors(bar.label for row in rows for bar in row.bars) if colors is None else colors
         self._lanes = [lanes_of(row.bars) for row in rows]

@@ -1,4 +1,4 @@
-"""Draw labelled intervals over time: segments, snippets and predictions, as a chart."""
+"""Draw labeled intervals over time: segments, snippets and predictions, as a chart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import UserError
 from actionprep.show.colors import LIGHT, NOTHING, Color, label_colors, text_on, unit
-from actionprep.show.files import written_whole
+from actionprep.show.files import atomic_write
 from actionprep.show.text import broken, fitted, text_width
 
 _DPI = 150
@@ -27,7 +27,7 @@ class Bar:
     """A label from onset to offset, in s.
 
     score: how sure it is, in [0, 1]; None for what is known.
-    ignored: drawn hatched, without colour.
+    ignored: drawn hatched, without color.
     """
 
     onset: float
@@ -113,7 +113,7 @@ def draw_timeline(
         place = (left / _WIDTH, (foot + body) / height, chart_width / _WIDTH, (strip - 0.05) / height)
         _draw_pictures(figure, place, pictures, span, (chart_width, strip - 0.05))
     _draw_legend(figure, legend, left, height)
-    with written_whole(path) as draft, warnings.catch_warnings():
+    with atomic_write(path) as draft, warnings.catch_warnings():
         # Letters that the typeface lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(draft, dpi=_DPI, facecolor=figure.get_facecolor(), format=path.suffix[1:].lower())
@@ -126,7 +126,7 @@ def lanes_of(bars: Sequence[Bar]) -> list[int]:
     found = [0] * len(bars)
     for at in sorted(range(len(bars)), key=lambda at: (bars[at].onset, -bars[at].offset)):
         bar = bars[at]
-        # Neighbours that touch share a lane, also when rounding makes them overlap by a hair.
+        # Neighbors that touch share a lane, also when rounding makes them overlap by a hair.
         free = next((lane for lane, end in enumerate(ends) if end <= bar.onset + 1e-6), len(ends))
         if free == len(ends):
             ends.append(bar.offset)
@@ -142,7 +142,7 @@ def _draw_bar(axes: Any, bar: Bar, y: float, color: Color, span: tuple[float, fl
     if offset <= onset:
         return
     shown = _faded(color, bar.score)
-    # A hair of ground between neighbours; bars narrower than that stay visible.
+    # A hair of ground between neighbors; bars narrower than that stay visible.
     hair = 0.012 * (span[1] - span[0]) / width
     long = max(offset - onset - hair, 0.35 * (offset - onset))
     axes.add_patch(
@@ -239,9 +239,9 @@ def _draw_pictures(
     axes.axis("off")
     high = inches[1] - 0.1
     wide = [high * picture.shape[1] / picture.shape[0] for _, picture in pictures]
-    centres = [(time - span[0]) / (span[1] - span[0]) * inches[0] for time, _ in pictures]
-    for centre, width, (_, picture) in zip(centres, wide, pictures, strict=True):
-        left = min(max(centre - width / 2, 0), inches[0] - width)
+    centers = [(time - span[0]) / (span[1] - span[0]) * inches[0] for time, _ in pictures]
+    for center, width, (_, picture) in zip(centers, wide, pictures, strict=True):
+        left = min(max(center - width / 2, 0), inches[0] - width)
         axes.imshow(
             picture,
             extent=(left, left + width, 0.06, 0.06 + high),
@@ -249,12 +249,12 @@ def _draw_pictures(
             interpolation="antialiased",
             zorder=2,
         )
-        axes.plot([centre, centre], [0, 0.06], color=unit(LIGHT.quiet), lw=1, clip_on=False, zorder=1)
+        axes.plot([center, center], [0, 0.06], color=unit(LIGHT.quiet), lw=1, clip_on=False, zorder=1)
     axes.set_xlim(0, inches[0])
     axes.set_ylim(0, inches[1])
 
 
-def pictures_that_fit(aspect: float, span: tuple[float, float]) -> np.ndarray:
+def fitting_images(aspect: float, span: tuple[float, float]) -> np.ndarray:
     """Times, evenly spread, at which pictures of that width over height stand side by side above a timeline."""
     count = int(np.clip(9.8 / (_picture_height(aspect) * aspect + 0.1), 1, 16))
     return span[0] + (np.arange(count) + 0.5) * (span[1] - span[0]) / count
@@ -268,7 +268,7 @@ def _picture_height(aspect: float) -> float:
 def _legend(
     rows: Sequence[TimelineRow], colors: Mapping[str, Color], width: float
 ) -> tuple[list[list[tuple[str, Color]]], int]:
-    """Labels with their colours in lines that fit, and how many lines that are."""
+    """Labels with their colors in lines that fit, and how many lines that are."""
     used = sorted({bar.label for row in rows for bar in row.bars if bar.label and not bar.ignored}, key=natural_key)
     entries = [(label, colors.get(label, NOTHING)) for label in used[:_MOST_IN_LEGEND]]
     if len(used) > _MOST_IN_LEGEND:

@@ -9,9 +9,9 @@ __all__ = ["Recipe", "Run", "SnippetDataset", "SplitChoice", "find_recipe", "run
 
 if TYPE_CHECKING:
     from actionprep.training.datasets import SnippetDataset
-    from actionprep.training.parts import SplitChoice
     from actionprep.training.recipes import Recipe, find_recipe
     from actionprep.training.run import Run
+    from actionprep.training.split_choice import SplitChoice
     from actionprep.training.test import run_test
 
 _HOMES = {

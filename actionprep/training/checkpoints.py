@@ -83,8 +83,8 @@ def card_of(
     """What a checkpoint tells of itself, as plain values; rows: of the table, those that it was trained on."""
     import numpy as np
 
-    from actionprep.training.parts import is_multi_label
     from actionprep.training.run import versions
+    from actionprep.training.split_choice import is_multi_label
 
     seconds = (table.offset - table.onset)[rows]
     return {
@@ -276,7 +276,7 @@ def read_safely(path: Path) -> Any:
     """What a checkpoint file holds: tensors and plain values, or UserError."""
     import torch
 
-    from actionprep.training.models.weight_files import DAMAGED, why_unreadable
+    from actionprep.training.models.published.weight_files import DAMAGED, why_unreadable
 
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run's best.ckpt appears with its first validated epoch.")

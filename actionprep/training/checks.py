@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.training.parts import Parts, SplitChoice
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import write_text
+from actionprep.training.split_choice import Parts, SplitChoice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.inputs.base import Batch
-    from actionprep.training.task import ClassifierTask
+    from actionprep.training.loop.task import ClassifierTask
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,8 @@ def _task(
     device: str,
 ) -> tuple[ClassifierTask, Recipe]:
     """The task of a training's first phase on its device, and the recipe."""
-    from actionprep.training.devices import torch_device
     from actionprep.training.fit import first_task
+    from actionprep.training.loop.devices import torch_device
 
     task = first_task(store, recipe, snippets=snippets, split=split, views=views, weights=weights, device=device)
     task.to(torch_device(device))
@@ -261,7 +261,7 @@ def _task(
 
 
 def _optimizer(task: ClassifierTask) -> Any:
-    from actionprep.training.optimizers import make_optimizer
+    from actionprep.training.loop.optimizers import make_optimizer
 
     return make_optimizer(task.model, task.recipe.optimizer)
 
@@ -285,9 +285,9 @@ def _to(batch: Batch, task: ClassifierTask) -> Batch:
 def _loss(task: ClassifierTask, batch: Batch) -> Tensor:
     import torch
 
-    from actionprep.training import callbacks
     from actionprep.training.datasets import model_inputs
-    from actionprep.training.losses import batch_loss
+    from actionprep.training.loop import callbacks
+    from actionprep.training.loop.losses import batch_loss
 
     device = next(task.model.parameters()).device.type
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.bfloat16}.get(task.recipe.precision)
@@ -312,7 +312,7 @@ def _accuracy(task: ClassifierTask, batch: Batch, *, several: bool) -> float:
     import torch
 
     from actionprep.training.datasets import model_inputs
-    from actionprep.training.losses import clip_logits, counted_instants
+    from actionprep.training.loop.losses import clip_logits, counted_frames
 
     # Batch norm, where there is any, has the statistics of this very batch: as it was trained.
     with torch.no_grad():
@@ -323,7 +323,7 @@ def _accuracy(task: ClassifierTask, batch: Batch, *, several: bool) -> float:
         logits = clip_logits(logits, batch.get("frame_valid"))
     right = ((logits >= 0) == (target > 0.5)).all(-1) if several else logits.argmax(-1) == target.argmax(-1)
     if in_frames:
-        counted = counted_instants(batch)
+        counted = counted_frames(batch)
         right = ((right & counted).sum(1) >= 0.9 * counted.sum(1))[counted.any(1)]
     return float(right.float().mean())
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from actionprep.datasets.instants import InstantLabels
+from actionprep.datasets.frame_labels import FrameLabels
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import Part, SplitAssignment
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.view_ids import views_of_ids
 from actionprep.errors import UserError, nearest
-from actionprep.training.draws import Draws, balanced_order, epoch_order
 from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, input_settings
+from actionprep.training.inputs.rng import Draws, balanced_order, epoch_order
 
 Index = int | tuple[int, int]
 
@@ -70,7 +70,7 @@ class SnippetDataset(Dataset[Batch]):
         self.variant = 0
         self._target = torch.from_numpy(self.table.target.astype(np.float32))
         self._label = torch.from_numpy(self.table.label.astype(np.int64))
-        self.instants = InstantLabels.of(self.table) if targets == "frame" else None
+        self.instants = FrameLabels.of(self.table) if targets == "frame" else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -189,7 +189,7 @@ class SnippetDataset(Dataset[Batch]):
             return np.flatnonzero(self.table.used)
         if isinstance(split, tuple):
             return split[0].rows(split[1])
-        from actionprep.training.parts import SplitChoice, choose_parts
+        from actionprep.training.split_choice import SplitChoice, choose_parts
 
         return choose_parts(self.store, self.table, SplitChoice()).split.rows(split)
 

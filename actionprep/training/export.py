@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from actionprep.errors import EnvironmentProblem, UserError, nearest
+from actionprep.errors import SetupError, UserError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,12 +80,12 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
            model.pt2.json: shape, type and meaning of each input, in which order the labels stand, how the input was made.
     batch: snippets to export and check with.
 
-    Raises UserError for an unknown format or a model that cannot be exported, with the reason; EnvironmentProblem when
+    Raises UserError for an unknown format or a model that cannot be exported, with the reason; SetupError when
     packages are missing or the file gives other logits.
     """
     import numpy as np
 
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.checkpoints import load_checkpoint
     from actionprep.training.datasets import SnippetDataset, model_inputs, read_table
     from actionprep.training.run import Run, write_text
@@ -126,7 +126,7 @@ def export_model(
     inputs:   arrays by the names of the model's forward, with the batch axis first, at least two samples.
     meanings: of inputs and of "logits", for who uses the file.
 
-    Raises UserError when the model cannot be exported, EnvironmentProblem when the file gives other logits.
+    Raises UserError when the model cannot be exported, SetupError when the file gives other logits.
     """
     import torch
 
@@ -150,7 +150,7 @@ def export_model(
     scale = max(float(expected.abs().max()), 1e-6)
     difference = float((logits - expected).abs().max()) / scale
     if not difference <= CLOSE:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"{path} gives other logits than the model: they differ by {difference:.1%} of the largest one, at most "
             f"{CLOSE:.1%} was expected. Do not use the file. Another version of torch or onnxruntime may export it right."
         )
@@ -176,13 +176,13 @@ def _meaning_of_logits(checkpoint: Checkpoint) -> str:
 
 
 def check_format(to: str) -> None:
-    """Raise UserError for an unknown format, EnvironmentProblem when its packages are missing."""
+    """Raise UserError for an unknown format, SetupError when its packages are missing."""
     if to not in FORMATS:
         raise UserError(f"No export format '{to}'.{nearest(to, FORMATS)} Formats: {', '.join(FORMATS)}.")
     needed = ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ()
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"Export to ONNX needs {' and '.join(missing)}, not installed here: pip install 'actionprep[export]'. "
             "Without them: 'actiontrain export --to torch-export'."
         )

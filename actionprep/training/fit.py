@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actionprep.datasets.store import Store
-from actionprep.training.beginning import check_same, plan_of_run, prepare_folder, start_with
-from actionprep.training.devices import lightning_devices
-from actionprep.training.make_task import check_model, make_task
-from actionprep.training.parts import Parts, SplitChoice
-from actionprep.training.phase import TrainerOptions, train_phase
-from actionprep.training.plan import Plan, in_precision, resolve_recipe
-from actionprep.training.processes import is_first_process, shared_folder, wait_for_run
-from actionprep.training.progress import EpochReport, Told, silent
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.training.loop.devices import lightning_devices
+from actionprep.training.loop.make_task import check_model, make_task
+from actionprep.training.loop.processes import is_first_process, shared_folder, wait_for_run
+from actionprep.training.loop.progress import EpochReport, Told, silent
+from actionprep.training.loop.resume import check_same, plan_of_run, prepare_folder, start_with
+from actionprep.training.loop.trainer import TrainerOptions, train_phase
+from actionprep.training.loop.training_plan import Plan, in_precision, resolve_recipe
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now, validation_sentence
+from actionprep.training.split_choice import Parts, SplitChoice
 from actionprep.training.weights import StartingWeights
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.inputs.base import ProductReader
-    from actionprep.training.task import ClassifierTask
+    from actionprep.training.loop.task import ClassifierTask
 
 
 def fit(
@@ -89,7 +89,7 @@ def fit(
         import torch
 
         torch.set_num_threads(threads)
-    # What a reader, a model, its optimiser or published weights refuse is known before there is a run.
+    # What a reader, a model, its optimizer or published weights refuse is known before there is a run.
     reader = plan.make_reader()
     check_model(plan, reader)
     start = None
@@ -165,7 +165,7 @@ def _train(
     took = before + time.monotonic() - started
     run.change(state={"phase": phases[-1], "complete": True}, train_seconds=round(took, 3), finished=now())
     (run.folder / START).unlink(missing_ok=True)
-    from actionprep.training.report import write_report
+    from actionprep.training.evaluation.report import write_report
 
     write_report(run)
 

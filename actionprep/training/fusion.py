@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.training.calibration import scaled_probabilities
-from actionprep.training.pooling import Pool, pool_weights, pooled
-from actionprep.training.run import FACTS, FUSION, Run, now, place_from, placed
+from actionprep.training.evaluation.calibration import scaled_probabilities
+from actionprep.training.evaluation.pooling import Pool, pool_weights, pooled
+from actionprep.training.run import FACTS, FUSION, Run, now, placed, source_from
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
@@ -72,9 +72,9 @@ def fuse(
     Raises UserError when there are fewer than two runs, when their snippets, classes or splits differ, and for weights
     that are no finite numbers or none above 0.
     """
-    from actionprep.training.report import write_report
+    from actionprep.training.evaluation.report import write_report
+    from actionprep.training.evaluation.result_files import saved_arrays
     from actionprep.training.test import run_test
-    from actionprep.training.tested import saved_arrays
 
     _check_weights(weights, len(runs))
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
@@ -96,7 +96,7 @@ def fuse(
     target = Run(Path(folder))
     tested["alone"] = [
         {
-            "run": place_from(target.folder, run.folder),
+            "run": source_from(target.folder, run.folder),
             "weight": share,
             "temperature": temperature,
             "accuracy": run_tested(run)["figures"]["accuracy"],
@@ -107,7 +107,7 @@ def fuse(
     target.write_json(
         FUSION,
         {
-            "runs": [place_from(target.folder, run.folder) for run in opened],
+            "runs": [source_from(target.folder, run.folder) for run in opened],
             "weights": mixture.weights,
             "temperatures": mixture.temperatures,
             "why": mixture.why,
@@ -135,8 +135,8 @@ def fuse_folds(
 
     Folds are one test over all their snippets; of stored splits the figure is the mean over them, as in `compare`.
     """
-    from actionprep.training.folds import over_folds, over_splits
-    from actionprep.training.tested import saved_arrays
+    from actionprep.training.evaluation.result_files import saved_arrays
+    from actionprep.training.experiments.folds import over_folds, over_splits
 
     names = [fold_names(one) for one in folders]
     if len({tuple(one) for one in names}) != 1 or not names[0]:
@@ -169,7 +169,7 @@ def fuse_folds(
         arrays.append(saved_arrays(Run(made.folder)))
         tested_rows |= set(made.mixture.runs[0].facts["split"]["rows"]["test"])
     summary = over_splits(arrays, rows, num_samples=len(tested_rows)) if of_splits else over_folds(arrays, rows)
-    named = [place_from(Path(folder), Path(one)) for one in folders]
+    named = [source_from(Path(folder), Path(one)) for one in folders]
     document = {"folds": rows, "summary": summary, "runs": named}
     outer = Run(Path(folder))
     outer.write_table("folds.csv", rows)
@@ -300,7 +300,7 @@ def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, devic
 
 def _kept(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Figures of the fused probabilities; the files of a test are written into the folder."""
-    from actionprep.training.scoring import Scores
+    from actionprep.training.evaluation.scoring import Scores
     from actionprep.training.test import keep_scores
 
     if folder.exists() and any(folder.iterdir()) and not (folder / FUSION).exists():

@@ -1,4 +1,4 @@
-"""Apply a trained model to recordings: probabilities of windows, merged into a labelled timeline."""
+"""Apply a trained model to recordings: probabilities of windows, merged into a labeled timeline."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.training.calibration import scaled_probabilities
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
-from actionprep.training.frame_scores import cells, frame_times
-from actionprep.training.pooling import Pool, pooled
+from actionprep.training.evaluation.calibration import scaled_probabilities
+from actionprep.training.evaluation.frame_scores import cells, frame_times
+from actionprep.training.evaluation.pooling import Pool, pooled
+from actionprep.training.evaluation.result_files import label_thresholds
 from actionprep.training.predicted_timeline import Timeline
 from actionprep.training.run import Run
-from actionprep.training.tested import label_thresholds
 
 if TYPE_CHECKING:
-    from actionprep.training.scoring import Scores
+    from actionprep.training.evaluation.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def predict(
     run:      a run, a checkpoint, or the path of either; or a folder that 'actiontrain fuse' wrote: then all its runs
               are asked, and their probabilities pooled with its weights.
     store:    with the product that the model reads, made with the settings of the training (see `pipeline_settings`).
-    window_s: length of a window; None: as in the training, where whole recordings were labelled the whole recording.
+    window_s: length of a window; None: as in the training, where whole recordings were labeled the whole recording.
     stride_s: from one window to the next; None: a quarter of the window.
     carry:    let a window go on from the state in which the model left the one that ends where it begins; None: as the
               recipe says.
@@ -116,8 +116,8 @@ def _ask(
     device: str = "auto",
 ) -> list[Timeline]:
     """What the models say together of the same windows, each of the store that holds its input."""
-    from actionprep.training.devices import torch_device
     from actionprep.training.inputs.base import find_input
+    from actionprep.training.loop.devices import torch_device
 
     first = models[0].checkpoint
     asked = [(one.checkpoint, store) for one, store in zip(models, stores, strict=True)]
@@ -328,7 +328,7 @@ def sliding_windows(
 
 def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto") -> Checkpoint:
     """A checkpoint from whatever names one: a run, its folder, or the file."""
-    from actionprep.training.devices import torch_device
+    from actionprep.training.loop.devices import torch_device
 
     if isinstance(run, Checkpoint):
         return run
@@ -352,8 +352,8 @@ def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[s
 
 def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: Any, *, carry: bool) -> Scores:
     from actionprep.training.datasets import SnippetDataset
+    from actionprep.training.evaluation.scoring import score
     from actionprep.training.inputs.base import find_input
-    from actionprep.training.scoring import score
 
     recipe = checkpoint.recipe
     reader = find_input(recipe.product)(recipe.input, store, table, checkpoint.views)

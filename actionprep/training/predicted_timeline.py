@@ -99,7 +99,7 @@ class Timeline:
         return np.maximum(own, threshold)
 
     def segments(self, *, threshold: float = 0.0, min_s: float = 0.0) -> list[tuple[Segment, float]]:
-        """Neighbouring pieces of one label as one segment, each with its mean probability over time.
+        """Neighboring pieces of one label as one segment, each with its mean probability over time.
 
         threshold: pieces whose label is less probable have none; with several labels at least that of the label.
         min_s:     shorter segments are left out.

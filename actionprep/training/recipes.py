@@ -1,4 +1,4 @@
-"""Recipes: a named model with its input, loss, optimiser and schedule, as settings that print themselves."""
+"""Recipes: a named model with its input, loss, optimizer and schedule, as settings that print themselves."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from actionprep.settings import Settings, option
 from actionprep.training.inputs.base import InputSettings, find_input, input_settings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 
 class LossSettings(Settings):
-    """What is minimised."""
+    """What is minimized."""
 
     name: Literal["auto", "cross-entropy", "bce", "focal", "asymmetric"] = option(
         "auto",
@@ -151,7 +151,7 @@ class Recipe(Settings):
     workers: int = option(0, "Processes that read products which are not held in memory.", ge=0)
     sizes: dict[str, Any] = option({}, "Settings of the model that differ from its preset.")
     input: SerializeAsAny[InputSettings] = option(None, "How snippets are sampled and augmented.")
-    loss: LossSettings = option(LossSettings(), "What is minimised.")
+    loss: LossSettings = option(LossSettings(), "What is minimized.")
     optimizer: OptimizerSettings = option(OptimizerSettings(), "How weights are updated.")
     schedule: ScheduleSettings = option(ScheduleSettings(), "How the learning rate goes.")
     doc: str = option("", "What the recipe is, and which faults of the original it fixes.")

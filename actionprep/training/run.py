@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from actionprep.datasets.mixtures import difference, made_alike, provenance_of
-from actionprep.errors import EnvironmentProblem, UserError, nearest
-from actionprep.plain import plain
+from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
+from actionprep.errors import SetupError, UserError, nearest
+from actionprep.json_values import plain
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 Phase = Literal["validate", "refit"]
 """Phases of a training: on train with val beside it; then, where the recipe says so, on both together."""
@@ -255,7 +255,7 @@ def validation_sentence(run: Run) -> str | None:
     )
 
 
-def place_from(folder: Path, target: Path) -> str:
+def source_from(folder: Path, target: Path) -> str:
     """How a file in `folder` names another place: from here, where both lie in one study, so that it may move.
 
     Outside of studies that is so for what lies beside the folder. Other places have their whole path.
@@ -355,7 +355,7 @@ def _clocks_of(store: Store) -> dict[str, Any]:
     tolerance, clock and allow_misaligned of the study; offsets: of each view whose offset (s) is the same, to a
     millisecond, in all recordings and not 0. Empty for a store without its study.
     """
-    from actionprep.datasets.catalogue import Catalogue
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.study import find_study
 
     if store.path is None:
@@ -363,9 +363,9 @@ def _clocks_of(store: Store) -> dict[str, Any]:
     try:
         folder = find_study(store.path)
         study = folder.study
-        if Path(folder.store).resolve() != store.path.resolve() or not folder.catalogue.is_dir():
+        if Path(folder.store).resolve() != store.path.resolve() or not folder.catalog.is_dir():
             return {}
-        views = Catalogue.read(folder.catalogue).views
+        views = Catalog.read(folder.catalog).views
     except UserError:
         return {}
     offsets: dict[str, set[float]] = {}
@@ -457,7 +457,7 @@ class _explained:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError):
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"Cannot write {self.path}: {error.strerror or error}. Free some room, or name another run folder."
             ) from error
 

@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from actionprep.datasets.instants import InstantLabels
-from actionprep.datasets.store import Store
+from actionprep.datasets.frame_labels import FrameLabels
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.training import metrics
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
-from actionprep.training.devices import torch_device
-from actionprep.training.figures import add_calibration, figures_of
-from actionprep.training.frame_scores import LabelledFrames, frame_figures, frame_rows, frame_times, labelled_frames
-from actionprep.training.parts import is_multi_label
+from actionprep.training.evaluation import metrics
+from actionprep.training.evaluation.frame_scores import (
+    LabeledFrames,
+    frame_metrics,
+    frame_rows,
+    frame_times,
+    labeled_frames,
+)
+from actionprep.training.evaluation.result_files import write_tested
+from actionprep.training.evaluation.scoring import Scores, actual_of, predicted_of, score
+from actionprep.training.evaluation.summary import add_calibration, metrics_of
+from actionprep.training.loop.devices import torch_device
 from actionprep.training.run import VALIDATED, Run, input_digest, now
-from actionprep.training.scoring import Scores, actual_of, predicted_of, score
-from actionprep.training.tested import write_tested
+from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
@@ -87,7 +93,7 @@ def run_test(
     variants = checkpoint.recipe.test_variants
     carry = checkpoint.recipe.carry if carry is None else carry
     scores = score(checkpoint, dataset, variants=variants, carry=carry)
-    found = figures_of(scores, table, repeats=repeats)
+    found = metrics_of(scores, table, repeats=repeats)
     trained_on = part == "train" or (part == "val" and checkpoint.card.get("phase") == "refit")
     found |= {
         "part": part,
@@ -99,7 +105,7 @@ def run_test(
     frames = _frames(scores, dataset, checkpoint.recipe.reads)
     if frames is not None:
         several = is_multi_label(table)
-        found["frames"] = {"carry": carry, **frame_figures(frames, table, several=several, repeats=repeats)}
+        found["frames"] = {"carry": carry, **frame_metrics(frames, table, several=several, repeats=repeats)}
     val = np.array(facts["split"]["rows"]["val"], np.int64)
     held_out = (
         (checkpoint.path.name, scores) if part == "val" else _held_out(run, dataset, val, device=device, carry=carry)
@@ -113,7 +119,7 @@ def run_test(
         kept.write_table("frames.csv", frame_rows(frames, table, several=is_multi_label(table)))
     write_tested(kept, found, scores, table)
     if part == "test":
-        from actionprep.training.report import write_report
+        from actionprep.training.evaluation.report import write_report
 
         write_report(run)
     return found
@@ -139,14 +145,14 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
 
 def keep_scores(run: Run, table: SnippetTable, scores: Scores, *, repeats: int = 1000) -> dict[str, Any]:
     """Figures of scores that came about in another way, and the files of a test in the run's folder."""
-    found = figures_of(scores, table, repeats=repeats)
+    found = metrics_of(scores, table, repeats=repeats)
     found |= {"part": "test", "when": now()}
     add_calibration(found, scores, table, None)
     write_tested(run, found, scores, table)
     return found
 
 
-def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[LabelledFrames] | None:
+def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[LabeledFrames] | None:
     """The recordings' frames with what the model says of them; None of a model that does not label every instant."""
     if scores.instants is None:
         return None
@@ -155,7 +161,7 @@ def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[Label
         code: frame_times(dataset.store, product, table.recordings[code], dataset.views)
         for code in np.unique(table.recording[scores.rows]).tolist()
     }
-    return labelled_frames(scores.instants, table, scores.rows, InstantLabels.of(table), times)
+    return labeled_frames(scores.instants, table, scores.rows, FrameLabels.of(table), times)
 
 
 def _held_out(

@@ -13,7 +13,7 @@ from actionprep.training.run import FACTS, SPLIT, Run
 if TYPE_CHECKING:
     from torch import nn
 
-    from actionprep.training.plan import Plan
+    from actionprep.training.loop.training_plan import Plan
 
 # Where the published weights of each builder's models are, for a message; names of files as their makers give them.
 _PUBLISHED = {
@@ -139,7 +139,7 @@ def missing_weights(path: Path, model_name: str) -> str:
 
 
 def _published(model: nn.Module, path: Path) -> tuple[str, str | None]:
-    from actionprep.training.models.checkpoints import load_checkpoint
+    from actionprep.training.models.published.load import load_checkpoint
 
     report = load_checkpoint(model, path, echo=None)
     return str(report), report.color_order
@@ -159,8 +159,8 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
     import torch
 
     from actionprep.training.checkpoints import averaged_weights, check_card, read_safely
+    from actionprep.training.loop.optimizers import is_head
     from actionprep.training.models.pixels import bare
-    from actionprep.training.optimizers import is_head
 
     if path.suffix != ".ckpt":
         return None

@@ -9,7 +9,7 @@ import torch
 
 from actionprep.api import group_videos, recording_name
 from actionprep.api.view_names import StudyNames, name_videos, names_of_study
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording, View
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint
@@ -191,7 +191,7 @@ def study_of_files(study: Path, views: tuple[str, ...], files: dict[str, dict[st
     """How names tell views in a study whose table has these files: recording → view → path."""
     checkpoint = trained_in(study, views, 'layout = "csv"\ncsv = "table.csv"')
     rows = tuple(View(recording, view, file) for recording, own in files.items() for view, file in own.items())
-    Catalogue(tuple(map(Recording, files)), rows).write(study / "catalogue")
+    Catalog(tuple(map(Recording, files)), rows).write(study / "catalog")
     return names_of_study(checkpoint)
 
 

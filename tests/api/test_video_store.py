@@ -11,7 +11,7 @@ from recordings import moving_square, write_video
 
 from actionprep.api import make_study
 from actionprep.api.video_store import clocks_of, store_of_videos
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.run import pipeline_of
 

@@ -1,19 +1,19 @@
-"""A catalogue with something in every table."""
+"""A catalog with something in every table."""
 
 from __future__ import annotations
 
 import pytest
 from study_fakes import view
 
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 
 
 @pytest.fixture
-def full() -> Catalogue:
-    return Catalogue(
+def full() -> Catalog:
+    return Catalog(
         (
             Recording("day1/seq_04", "anna", "s1", None, "train", {"trial": "3", "note": "ünïcode"}),
             Recording("day1/seq_05.take2", label="wave"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from study_fakes import view
 
 from actionprep.datasets.alignment import align, align_recording, frames_near, require_aligned
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.errors import UserError
 
@@ -84,17 +84,17 @@ def test_the_nearest_frame_is_that_of_a_search_through_all(times, at, tolerance)
 
 
 def test_work_on_several_views_stops_for_recordings_that_are_not_aligned():
-    catalogue = Catalogue(
+    catalog = Catalog(
         (Recording("a"), Recording("b"), Recording("c")),
         (view("a", "0"), view("a", "1", offset=20.0), view("b", "0"), view("b", "1"), view("c", "0")),
     )
     with pytest.raises(UserError) as error:
-        require_aligned(catalogue, ["a", "b", "c"], tolerance=0.05)
+        require_aligned(catalog, ["a", "b", "c"], tolerance=0.05)
     assert str(error.value) == (
         "The views of recording 'a' are not aligned to 0.05 s: no instant is seen by all views ('0' 0.000 to 9.960 s, "
         "'1' 20.000 to 29.960 s).\nUnder [study] in actionprep.toml, name a table with each view's clock (offsets), "
         "raise the tolerance, or go on as it is with allow_misaligned = true."
     )
-    require_aligned(catalogue, ["b", "c"], tolerance=0.05)
-    require_aligned(catalogue, ["a"], tolerance=0.05, views=["1"])
-    assert align_recording(catalogue, "c", tolerance=0.05) is None
+    require_aligned(catalog, ["b", "c"], tolerance=0.05)
+    require_aligned(catalog, ["a"], tolerance=0.05, views=["1"])
+    assert align_recording(catalog, "c", tolerance=0.05) is None

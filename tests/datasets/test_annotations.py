@@ -17,7 +17,7 @@ from actionprep.datasets.annotations import (
     AnnotatedRow,
     CheckedSegments,
     RecordingNames,
-    UnreadableRow,
+    RowError,
     check_segments,
     parse_time,
     read_annotations,
@@ -82,7 +82,7 @@ def test_a_csv_without_the_columns_says_which_it_needs(tmp_path):
 
 def test_a_row_that_is_no_time_is_kept_apart(tmp_path):
     rows = read_annotations(written(tmp_path, "onset,offset,label\nsoon,2,wave\n1,2,wave\n"))
-    assert isinstance(rows[0], UnreadableRow)
+    assert isinstance(rows[0], RowError)
     assert (str(rows[0]), rows[0].line) == ("'soon' is no time: give seconds or HH:MM:SS.mmm", 2)
     assert rows[1] == AnnotatedRow(None, 1.0, 2.0, "wave", line=3)
 
@@ -119,7 +119,7 @@ VIA_3 = (
 def test_via_csv_of_both_forms(tmp_path, text, line, extra):
     rows = read_annotations(written(tmp_path, text))
     assert rows[0] == AnnotatedRow("seq_1_view_5.webm", 12.5, 14.25, "flip", layer="TEMPORAL-SEGMENTS", line=line)
-    assert [type(row) for row in rows[1:]] == [UnreadableRow] * extra
+    assert [type(row) for row in rows[1:]] == [RowError] * extra
 
 
 def test_activitynet_json(tmp_path):
@@ -130,7 +130,7 @@ def test_activitynet_json(tmp_path):
     )
     rows = read_annotations(path)
     assert rows[0] == AnnotatedRow("v", 1.0, 2.5, "wave")
-    assert isinstance(rows[1], UnreadableRow)
+    assert isinstance(rows[1], RowError)
 
 
 def test_activitynet_json_of_another_project(shared_data):
@@ -179,7 +179,7 @@ def test_an_elan_document_with_origin_and_subdivisions(tmp_path):
         AnnotatedRow("/x/my clip.mp4", 1.5, 2.5, "up", "part"),
         AnnotatedRow("/x/my clip.mp4", 2.5, 3.5, "down", "part"),
     ]
-    assert [str(row) for row in rows if isinstance(row, UnreadableRow)] == [
+    assert [str(row) for row in rows if isinstance(row, RowError)] == [
         "annotation 'a9' (lost) of tier 'phrase' has no time"
     ]
 

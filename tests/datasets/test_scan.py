@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from study_fakes import FakeProbe, fake_video
 
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.scan import ScanReport, scan
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import SetupError, UserError
 
 
 def study(root: Path, **settings: object) -> StudyFolder:
@@ -34,13 +34,13 @@ def clips(tmp_path) -> StudyFolder:
     return study(tmp_path)
 
 
-def test_a_scan_fills_the_catalogue(clips):
+def test_a_scan_fills_the_catalog(clips):
     seen = []
     report = scanned(clips, progress=lambda sofar: seen.append((sofar.done, sofar.total)))
     assert found(report) == []
-    catalogue = Catalogue.read(clips.catalogue)
-    assert catalogue == report.catalogue
-    view = catalogue.view("wave/a", 0)
+    catalog = Catalog.read(clips.catalog)
+    assert catalog == report.catalog
+    view = catalog.view("wave/a", 0)
     assert (view.codec, view.width, view.num_frames, view.status) == ("h264", 64, 50, "ok")
     assert view.fps == pytest.approx(25.0)
     np.testing.assert_allclose(view.times, np.arange(50) / 25)
@@ -54,21 +54,21 @@ def test_unchanged_files_are_not_read_again(clips):
     second = scanned(clips, probe)
     assert probe.read == ["b.mp4"]
     assert (second.num_probed, second.num_reused) == (1, 3)
-    assert second.catalogue.view("wave/b", 0).num_frames == 60
-    assert second.catalogue.view("wave/a", 0) == first.catalogue.view("wave/a", 0)
+    assert second.catalog.view("wave/b", 0).num_frames == 60
+    assert second.catalog.view("wave/a", 0) == first.catalog.view("wave/a", 0)
     again = FakeProbe()
     scanned(clips, again, again=True)
     assert len(again.read) == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"some text", bytes(1000)])
-def test_an_unreadable_file_is_reported_and_its_neighbours_go_on(clips, content):
+def test_an_unreadable_file_is_reported_and_its_neighbors_go_on(clips, content):
     path = clips.root / "videos/wave/b.mp4"
     path.write_bytes(content)
     report = scanned(clips)
     assert [(view.recording, view.reason) for view in report.unreadable] == [("wave/b", "holds no video")]
     assert "unreadable video: videos/wave/b.mp4: holds no video" in found(report)
-    assert len(report.catalogue.select_views().views) == 3
+    assert len(report.catalog.select_views().views) == 3
     assert path.read_bytes() == content
 
 
@@ -119,7 +119,7 @@ def test_segments_are_checked_against_the_videos(tmp_path):
         "labels for an absent video: labels/all.csv: 1 segments of 'c', which is no recording of this study",
     ]
     assert report.num_unusable == 3
-    assert report.catalogue.segments_of("b") == (
+    assert report.catalog.segments_of("b") == (
         Segment(0, 0.5, "clap"),
         Segment(0, 1, "wave"),
         Segment(1, 1.5, "clap"),
@@ -129,15 +129,15 @@ def test_segments_are_checked_against_the_videos(tmp_path):
 def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
     fake_video(tmp_path / "videos/a/cam0.mp4", start=100.0)
     fake_video(tmp_path / "videos/a/cam1.mp4", start=103.0)
-    assert scanned(study(tmp_path, layout="views")).catalogue.view("a", 1).times[0] == 0.0
+    assert scanned(study(tmp_path, layout="views")).catalog.view("a", 1).times[0] == 0.0
     report = scanned(study(tmp_path, layout="views", clock="container"))
-    assert [view.times[0] for view in report.catalogue.views] == [100.0, 103.0]
+    assert [view.times[0] for view in report.catalog.views] == [100.0, 103.0]
     assert found(report)[1] == (
         "views not aligned: a: no instant is seen by all views ('0' 100.000 to 101.960 s, '1' 103.000 to 104.960 s)"
     )
     (tmp_path / "clocks.csv").write_text("view,offset\n1,-3\n")
     report = scanned(study(tmp_path, layout="views", clock="container", offsets="clocks.csv"))
-    assert [view.times[0] for view in report.catalogue.views] == [100.0, 100.0]
+    assert [view.times[0] for view in report.catalog.views] == [100.0, 100.0]
     assert [finding.kind for finding in report.findings] == ["video without label"]
 
 
@@ -150,33 +150,33 @@ def test_two_recordings_with_one_id_stop_before_any_reading(clips):
 
 
 def test_an_interrupted_scan_goes_on_where_it_was(clips):
-    class Interrupted(FakeProbe):
+    class InterruptedRunError(FakeProbe):
         def __call__(self, path):
             if path.name == "b.mp4":
                 raise KeyboardInterrupt
             return super().__call__(path)
 
-    first = Interrupted()
+    first = InterruptedRunError()
     with pytest.raises(KeyboardInterrupt):
         scan(clips, probe=first, workers=1)
-    assert not (clips.catalogue / "recordings.parquet").exists()
+    assert not (clips.catalog / "recordings.parquet").exists()
     second = FakeProbe()
     report = scanned(clips, second)
     assert "b.mp4" in second.read
     assert report.num_reused >= 1
-    assert {view.num_frames for view in report.catalogue.views} == {50}
-    assert not list(clips.catalogue.glob(".*"))
+    assert {view.num_frames for view in report.catalog.views} == {50}
+    assert not list(clips.catalog.glob(".*"))
 
 
 def test_a_missing_backend_stops_the_scan_and_blames_no_video(clips):
     def probe(path: Path) -> None:
-        raise EnvironmentProblem("PyAV is not installed.")
+        raise SetupError("PyAV is not installed.")
 
-    with pytest.raises(EnvironmentProblem, match=r"PyAV is not installed"):
+    with pytest.raises(SetupError, match=r"PyAV is not installed"):
         scan(clips, probe=probe, workers=2)  # type: ignore[arg-type]
 
 
-def test_a_damaged_catalogue_is_made_anew(clips):
+def test_a_damaged_catalog_is_made_anew(clips):
     scanned(clips)
-    (clips.catalogue / "views.parquet").write_bytes(b"nothing")
+    (clips.catalog / "views.parquet").write_bytes(b"nothing")
     assert scanned(clips).num_probed == 4

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from study_fakes import catalogue, view
+from study_fakes import catalog, view
 
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import IGNORED, NO_LABEL, LabelRule, make_snippets
 from actionprep.errors import UserError
 
 
-def annotated(*segments: Segment, seconds: float = 10.0) -> Catalogue:
-    return catalogue(Recording("a"), segments={"a": segments}, seconds=seconds)
+def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:
+    return catalog(Recording("a"), segments={"a": segments}, seconds=seconds)
 
 
 def labels_of(table) -> list[str | None]:
@@ -85,7 +85,7 @@ def test_windows_in_the_ignore_band_are_neither_label_nor_background():
     assert table.target.tolist() == [[0, 0], [0, 1], [1, 0]]
 
 
-def test_without_background_unlabelled_windows_are_negatives_only_where_several_labels_are_allowed():
+def test_without_background_unlabeled_windows_are_negatives_only_where_several_labels_are_allowed():
     found = annotated(Segment(1.0, 2.0, "wave"), seconds=3.0)
     assert make_snippets(found, length_s=1.0).label.tolist() == [IGNORED, 0, IGNORED]
     assert make_snippets(found, LabelRule(multi_label=True), length_s=1.0).label.tolist() == [NO_LABEL, 0, NO_LABEL]
@@ -111,8 +111,8 @@ def test_short_segments_are_left_out_and_counted():
     assert table.left_out["segments too short"] == 1
 
 
-def test_clips_labelled_whole_are_one_snippet_or_windows_as_asked():
-    found = catalogue(Recording("a", label="wave"), Recording("b", label="clap"), seconds=2.4)
+def test_clips_labeled_whole_are_one_snippet_or_windows_as_asked():
+    found = catalog(Recording("a", label="wave"), Recording("b", label="clap"), seconds=2.4)
     whole = make_snippets(found)
     assert labels_of(whole) == ["wave", "clap"]
     assert whole.offset - whole.onset == pytest.approx([2.4, 2.4])
@@ -128,7 +128,7 @@ def test_without_a_length_each_segment_is_a_snippet():
 
 
 def test_recordings_that_nobody_annotated_are_no_background():
-    found = catalogue(Recording("a", label="wave"), Recording("b"))
+    found = catalog(Recording("a", label="wave"), Recording("b"))
     table = make_snippets(found, LabelRule(background="none"), length_s=1.0)
     assert set(table.recording) == {0}
     assert table.left_out["recordings without label"] == 1
@@ -151,15 +151,15 @@ def test_ignored_windows_are_counted_by_the_reason():
 
 def test_windows_lie_in_the_time_that_all_views_cover():
     views = (view("a", "0", seconds=10.0), view("a", "1", seconds=3.0, offset=4.0))
-    table = make_snippets(Catalogue((Recording("a", label="wave"),), views), length_s=1.0)
+    table = make_snippets(Catalog((Recording("a", label="wave"),), views), length_s=1.0)
     assert table.onset == pytest.approx([4.0, 5.0, 6.0])
-    alone = make_snippets(Catalogue((Recording("a", label="wave"),), views), length_s=1.0, views=["0"])
+    alone = make_snippets(Catalog((Recording("a", label="wave"),), views), length_s=1.0, views=["0"])
     assert len(alone) == 10
 
 
 def test_windows_without_a_frame_are_left_out_and_counted():
     times = np.array([*np.arange(0, 1, 0.1), *np.arange(4, 5, 0.1)])
-    found = Catalogue((Recording("a", label="wave"),), (view("a", frame_times=times, num_frames=20),))
+    found = Catalog((Recording("a", label="wave"),), (view("a", frame_times=times, num_frames=20),))
     table = make_snippets(found, length_s=1.0)
     assert table.onset == pytest.approx([0.0, 4.0])
     assert table.left_out["windows without frame"] == 3
@@ -170,25 +170,25 @@ def test_only_named_labels_in_their_order():
     table = make_snippets(found, length_s=1.0, labels=["c", "a"])
     assert table.labels == ("c", "a")
     assert labels_of(table) == ["a", None, "c"]
-    with pytest.raises(UserError, match=r"No label 'd' in the catalogue. Labels: a, b, c"):
+    with pytest.raises(UserError, match=r"No label 'd' in the catalog. Labels: a, b, c"):
         make_snippets(found, labels=["d"])
     with pytest.raises(UserError, match=r"No layer 'hand' in the annotations. Layers: ''"):
         make_snippets(found, layers=["hand"])
 
 
-def test_nothing_labelled_says_what_to_do():
+def test_nothing_labeled_says_what_to_do():
     with pytest.raises(UserError) as error:
-        make_snippets(catalogue(Recording("a"), Recording("b")))
+        make_snippets(catalog(Recording("a"), Recording("b")))
     assert str(error.value) == (
         "None of the 2 recordings has a label or segments, so there is nothing to label snippets by. Put clips into a "
         "folder per class, or name annotation files in study.segments, then run 'actionprep scan'."
     )
     with pytest.raises(UserError, match=r"No recording gives a snippet .*Windows of 20000 ms may be too long"):
-        make_snippets(catalogue(Recording("a", label="wave")), length_s=20.0)
+        make_snippets(catalog(Recording("a", label="wave")), length_s=20.0)
 
 
 def test_a_data_frame_names_what_the_arrays_code():
-    found = catalogue(
+    found = catalog(
         Recording("a", "anna", "s1", split="train"),
         segments={"a": (Segment(0.0, 1.0, "wave"), Segment(0.0, 0.6, "clap"))},
         seconds=2.0,
@@ -224,7 +224,7 @@ def cases(draw):
 def test_labels_equal_exact_fractions(case):
     # A tick is 10 ms and the recording lasts 100 ticks; the truth is counted in whole ticks.
     found = annotated(*(Segment(a / 100, b / 100, label) for a, b, label in case["segments"]), seconds=1.0)
-    found = Catalogue(found.recordings, (view("a", seconds=1.0, fps=100.0),), found.segments)
+    found = Catalog(found.recordings, (view("a", seconds=1.0, fps=100.0),), found.segments)
     rule = LabelRule(
         case["rule"],
         float(case["threshold"]),
@@ -272,7 +272,7 @@ def test_labels_equal_exact_fractions(case):
 
 
 def test_a_clip_shorter_than_the_shortest_segment_gets_no_label():
-    found = Catalogue(
+    found = Catalog(
         (Recording("a", label="wave"), Recording("b", label="wave")), (view("a", seconds=1.0), view("b", seconds=3.0))
     )
     table = make_snippets(found, length_s=1.0, min_segment_s=2.0)

@@ -19,7 +19,7 @@ import typer
 from docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, rows_under
 
 from actionprep.api import Study, import_poses, open_study, settings_models
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import UserError
 from actionprep.pipeline.index import load_stages, stage_index

@@ -1,4 +1,4 @@
-"""Working on Dask: a dying worker takes no neighbour along, and what is given up leaves nothing behind."""
+"""Working on Dask: a dying worker takes no neighbor along, and what is given up leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from recordings import moving_square, write_video
 
 from actionprep.api import Study, make_study
-from actionprep.errors import EnvironmentProblem
+from actionprep.errors import SetupError
 from actionprep.pipeline import cluster
 from actionprep.pipeline import stage as stages_module
 from actionprep.pipeline.engine import Workers, build
@@ -61,11 +61,11 @@ def fatal(monkeypatch: pytest.MonkeyPatch) -> type[Stage]:
 def plan(study: Study, stage: type[Stage], **settings: Any) -> Plan:
     fatal = stage.Settings(deaths=str(study.root / "deaths"), **settings)
     return make_plan(
-        study.catalogue,
+        study.catalog,
         study.store,
         wanted=["fatal", "lowres"],
         settings={**study.stage_settings(), "fatal": fatal},
-        views=study.catalogue.views,
+        views=study.catalog.views,
         quarantine=study.quarantine,
         root=str(study.root),
     )
@@ -73,7 +73,7 @@ def plan(study: Study, stage: type[Stage], **settings: Any) -> Plan:
 
 def carry_out(study: Study, plan: Plan, workers: Workers) -> Any:
     logs = study.root / "logs"
-    report = build(plan, study.catalogue, study.store, study.quarantine, workers=workers, log_folder=logs)
+    report = build(plan, study.catalog, study.store, study.quarantine, workers=workers, log_folder=logs)
     assert not logs.exists(), "a death is no fault of the program"
     assert not (study.store.path / ".partial").exists()
     return report
@@ -98,7 +98,7 @@ def test_of_all_items_only_the_one_that_kills_its_worker_is_quarantined(tmp_path
         "decoder)"
     }
     assert deaths(study) == 2
-    # The other stages of the same view are made, and every neighbour.
+    # The other stages of the same view are made, and every neighbor.
     assert len(study.store.items("lowres")) == len(study.store.items("masks")) == 5
     assert len(study.store.items("fatal")) == 4
     assert len(report.built) == 14
@@ -123,7 +123,7 @@ def test_workers_that_die_before_they_begin_are_a_matter_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "run_task", die)
-    with pytest.raises(EnvironmentProblem, match=r"Worker processes died 6 times before they began any/clip_"):
+    with pytest.raises(SetupError, match=r"Worker processes died 6 times before they began any/clip_"):
         new_study(tmp_path, recordings=2, frames=10).build("lowres", workers=2)
 
 
@@ -132,7 +132,7 @@ def test_processes_that_all_ended_and_do_not_begin_again_are_a_matter_of_the_mac
 ) -> None:
     monkeypatch.setattr(cluster, "run_task", die)
     monkeypatch.setattr(cluster, "REVIVAL_S", 0.2)  # less than a process takes to begin
-    with pytest.raises(EnvironmentProblem, match=r"All worker processes have ended, and none has begun again for 0 s"):
+    with pytest.raises(SetupError, match=r"All worker processes have ended, and none has begun again for 0 s"):
         new_study(tmp_path, recordings=2, frames=10).build("lowres", workers=2)
 
 
@@ -199,7 +199,7 @@ def test_ctrl_c_cancels_the_tasks_on_a_cluster_and_leaves_a_store_to_go_on_with(
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = new_study(tmp_path, recordings=2)
     monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
-    with pytest.raises(EnvironmentProblem, match=r"No Dask scheduler answers at tcp://127.0.0.1:9 "):
+    with pytest.raises(SetupError, match=r"No Dask scheduler answers at tcp://127.0.0.1:9 "):
         study.build("lowres", workers=Workers(scheduler="tcp://127.0.0.1:9"))
 
 
@@ -208,13 +208,13 @@ def test_a_cluster_without_workers_is_said_to_be_so(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(cluster, "FIRST_WORKER_S", 0.2)
     with distributed.LocalCluster(n_workers=0, **QUIET) as empty:
         address = empty.scheduler_address
-        with pytest.raises(EnvironmentProblem, match=rf"has no workers\.\nStart some with 'dask worker {address}'"):
+        with pytest.raises(SetupError, match=rf"has no workers\.\nStart some with 'dask worker {address}'"):
             study.build("lowres", workers=Workers(scheduler=address))
 
 
 def test_views_that_need_a_gpu_do_not_wait_for_a_cluster_that_has_none(tmp_path: Path, scheduler: str) -> None:
     study = new_study(tmp_path, recordings=2)
-    with pytest.raises(EnvironmentProblem, match=r"(?s)2 views ask for a GPU .*--resources GPU=1"):
+    with pytest.raises(SetupError, match=r"(?s)2 views ask for a GPU .*--resources GPU=1"):
         study.build("tracks", overrides={"tracks": {"device": "cuda"}}, workers=Workers(scheduler=scheduler))
 
 
@@ -226,7 +226,7 @@ def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(tmp_path
             with distributed.Client(running.scheduler_address, set_as_default=False) as other:
                 other.run_on_scheduler(cancel_all)
 
-        with pytest.raises(EnvironmentProblem, match=r"The Dask cluster let go of the work"):
+        with pytest.raises(SetupError, match=r"The Dask cluster let go of the work"):
             study.carry_out(study.plan("lowres"), workers=Workers(scheduler=running.scheduler_address), progress=end)
     assert not list(study.quarantine)
     assert study.build("lowres").ok

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.trackers import find_tracker
 from actionprep.pipeline.trackers.cotracker import HUB_COMMIT, cotracker_grid
 from actionprep.pipeline.tracks import TracksSettings
@@ -172,7 +172,7 @@ def test_missing_weights_say_where_they_were_sought_and_what_to_do(repo):
     settings = TracksSettings(tracker="cotracker3_offline", repo=str(repo), checkpoint=str(repo / "none.pth"))
     kind = find_tracker("cotracker3_offline")
     assert not kind.is_at_hand(settings)
-    with pytest.raises(EnvironmentProblem) as caught:
+    with pytest.raises(SetupError) as caught:
         kind.identity(settings)
     assert str(caught.value) == (
         "CoTracker 3 needs its weights, and they are not here.\n"
@@ -198,7 +198,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_network_and_weights_the_message_says_so(repo, offline):
     settings = TracksSettings(tracker="cotracker3_offline", repo=str(repo))
-    with pytest.raises(EnvironmentProblem) as caught:
+    with pytest.raises(SetupError) as caught:
         find_tracker("cotracker3_offline").identity(settings)
     assert str(caught.value) == (
         "CoTracker 3 needs its weights, and they are not here.\n"
@@ -213,12 +213,12 @@ def test_without_network_and_weights_the_message_says_so(repo, offline):
 def test_nothing_is_fetched_when_it_is_told_to_stay_offline(repo, monkeypatch, tmp_path):
     monkeypatch.setenv("ACTIONPREP_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    with pytest.raises(EnvironmentProblem, match="fetching it failed: ACTIONPREP_OFFLINE is set"):
+    with pytest.raises(SetupError, match="fetching it failed: ACTIONPREP_OFFLINE is set"):
         find_tracker("cotracker2").identity(TracksSettings(tracker="cotracker2", repo=str(repo)))
 
 
 def test_without_network_and_code_the_message_says_so(offline):
-    with pytest.raises(EnvironmentProblem) as caught:
+    with pytest.raises(SetupError) as caught:
         find_tracker("cotracker2").identity(TracksSettings(tracker="cotracker2"))
     assert str(caught.value) == (
         "CoTracker 2 needs its code, and it is not here.\n"
@@ -284,9 +284,7 @@ def test_weights_of_another_model_are_told(repo):
 
 def test_code_that_does_not_load_is_told(repo):
     (repo / "hubconf.py").write_text("import a_module_that_is_not_there\n")
-    with pytest.raises(
-        EnvironmentProblem, match=r"The code of CoTracker 3 in .*co-tracker does not load: No module named"
-    ):
+    with pytest.raises(SetupError, match=r"The code of CoTracker 3 in .*co-tracker does not load: No module named"):
         track(settings_for("cotracker3_offline", repo), 4, np.array([[0, 10, 10]]))
 
 
@@ -298,9 +296,7 @@ def test_memory_that_runs_out_is_told(repo, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(tracker, "_run", full)
-    with pytest.raises(
-        EnvironmentProblem, match="CoTracker 3 ran out of memory on cpu with 2 frames and 1 points at a time"
-    ):
+    with pytest.raises(SetupError, match="CoTracker 3 ran out of memory on cpu with 2 frames and 1 points at a time"):
         tracker.track([np.zeros((192, 256, 3), np.uint8)] * 2, np.array([[0, 10, 10]]), both_ways=True)
 
 

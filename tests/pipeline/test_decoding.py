@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numbered_videos import COUNT, find, read_numbers
 
-from actionprep.errors import InputProblem
+from actionprep.errors import InputError
 from actionprep.pipeline import decoding, video
 from actionprep.pipeline.decoding import CONCEALED, DECODED, MISSING
 from actionprep.pipeline.probe import probe
@@ -103,7 +103,7 @@ def test_a_file_of_which_nothing_decodes_is_a_problem(videos: dict[str, Path], t
     assert probe(path).warnings == ("no picture comes out of its first 41 packets",)
     reader = VideoReader(path)
     for attempt in (lambda: list(reader.blocks()), lambda: reader.frames_at([3])):
-        with pytest.raises(InputProblem) as problem:
+        with pytest.raises(InputError) as problem:
             attempt()
         assert problem.value.reason.startswith(f"{path}: none of its 40 frames decodes (packet 0: ")
         assert problem.value.reason.endswith("The file is damaged: replace it, or take it out of the study.")
@@ -162,7 +162,7 @@ def test_damage_gives_a_problem_or_every_frame_with_its_status(
             facts = probe(path)
             reader = VideoReader(path)
             blocks = list(reader.blocks(size=13))
-        except InputProblem:
+        except InputError:
             continue
         pictures = np.concatenate([block.rgb for block in blocks])
         status = np.concatenate([block.status for block in blocks])

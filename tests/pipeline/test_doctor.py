@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from actionprep.api import make_study
 from actionprep.cli.prep import app
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import SetupError, UserError
 from actionprep.pipeline import doctor
 from actionprep.pipeline.pose_backends import mediapipe, mmpose
 
@@ -95,7 +95,7 @@ def test_the_install_command_runs_the_recipe(monkeypatch, tmp_path):
 
 def test_the_install_command_says_what_went_wrong(monkeypatch):
     def fail(place, echo):
-        raise EnvironmentProblem("no compiler")
+        raise SetupError("no compiler")
 
     monkeypatch.setattr(mmpose, "install_mmpose", fail)
     result = CliRunner().invoke(app, ["doctor", "--install", "mmpose"])

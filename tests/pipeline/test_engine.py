@@ -17,10 +17,10 @@ import pytest
 from recordings import moving_square, write_video
 
 from actionprep.api import Study, make_study, open_study
-from actionprep.datasets.lock import build_lock
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.datasets.store.lock import build_lock
+from actionprep.errors import SetupError, UserError
 from actionprep.pipeline import engine
-from actionprep.pipeline.engine import BugFound, BuildStopped
+from actionprep.pipeline.engine import BuildStoppedError, InternalError
 
 FAST = {"masks": {}, "tracks": {"grid": 4, "window": 8, "stride": 4}, "lowres": {"sizes": (16,)}}
 
@@ -130,7 +130,7 @@ def test_a_video_that_was_away_is_made_once_it_is_back(study: Study) -> None:
     assert not list(study.quarantine)
 
 
-def test_a_damaged_video_is_quarantined_and_its_neighbours_go_on(study: Study) -> None:
+def test_a_damaged_video_is_quarantined_and_its_neighbors_go_on(study: Study) -> None:
     good = study.root / "videos/left/clip_1.mp4"
     data = good.read_bytes()
     # The packets stay listed in the index, so that only decoding finds nothing.
@@ -180,7 +180,7 @@ def test_the_failure_budget_stops_the_job_and_names_the_most_frequent_cause(
     assert len(study.build("lowres").built) == 2
     first.write_bytes(bytes_without_pictures(first.read_bytes()))
     study.scan()
-    with pytest.raises(BuildStopped) as stopped:
+    with pytest.raises(BuildStoppedError) as stopped:
         study.build("tracks", "lowres", retry=True)
     assert "Stopped: 3 of 4 views failed, more than the failure budget of 20% allows. Most frequent (3 times): " in str(
         stopped.value
@@ -190,14 +190,14 @@ def test_the_failure_budget_stops_the_job_and_names_the_most_frequent_cause(
 
 def test_a_missing_backend_stops_before_any_work(study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     missing = {"tracks": {"tracker": "cotracker3_offline", "repo": str(tmp_path / "nowhere")}}
-    with pytest.raises(EnvironmentProblem, match=r"or use +--tracker lk, which needs no weights"):
+    with pytest.raises(SetupError, match=r"or use +--tracker lk, which needs no weights"):
         study.build("tracks", overrides=missing)
     assert study.store.items() == []
     assert not list(study.quarantine)
 
 
 def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from actionprep.datasets import store as store_module
+    from actionprep.datasets.store import zarr_store as store_module
 
     synced = []
 
@@ -207,7 +207,7 @@ def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monk
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store_module, "_sync_tree", full_after_two)
-    with pytest.raises(EnvironmentProblem, match="No room left on the disk"):
+    with pytest.raises(SetupError, match="No room left on the disk"):
         study.build("lowres")
     monkeypatch.undo()
     assert len(study.store.items()) == 2
@@ -223,7 +223,7 @@ def test_a_fault_of_the_program_is_never_swallowed(study: Study, monkeypatch: py
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(Lowres, "push", broken)
-    with pytest.raises(BugFound, match=r"ZeroDivisionError: by zero\nThe traceback is in .*fault-.*\.log"):
+    with pytest.raises(InternalError, match=r"ZeroDivisionError: by zero\nThe traceback is in .*fault-.*\.log"):
         study.build("lowres")
     [log] = (study.root / "logs").iterdir()
     assert "in broken" in log.read_text()

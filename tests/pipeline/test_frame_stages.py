@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_videos import read_numbers, write_numbered
 
-from actionprep.datasets.frames import read_frames
-from actionprep.datasets.item_reader import DamagedItem, ItemReader
+from actionprep.datasets.products.frames import read_frames
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.reader import DamagedItemError, ItemReader
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.frames import FramesSettings, frame_size, frames_in_segments
 from actionprep.pipeline.keyframes import (
@@ -104,7 +104,7 @@ def test_jpeg_files_are_whole_files_in_a_row(store: Store, source: ViewSource) -
 def test_a_damaged_jpeg_is_noticed(store: Store, source: ViewSource, monkeypatch: pytest.MonkeyPatch) -> None:
     item = make(store, source, "frames", storage="jpeg")
     monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
-    with pytest.raises(DamagedItem, match="the JPEG of frame 4 does not decode"):
+    with pytest.raises(DamagedItemError, match="the JPEG of frame 4 does not decode"):
         read_frames(item, [4])
 
 

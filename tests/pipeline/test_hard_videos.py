@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from actionprep.errors import InputProblem
+from actionprep.errors import InputError
 from actionprep.pipeline.decoding import CONCEALED
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.video import VideoReader
@@ -158,7 +158,7 @@ def test_the_variable_times_are_those_of_the_kept_frames(shared_data: Path) -> N
 
 def test_a_cut_mp4_lacks_its_index(shared_data: Path) -> None:
     path = shared_data / "hard_videos/made_truncated/nasa_13013_first60pct.mp4"
-    with pytest.raises(InputProblem) as problem:
+    with pytest.raises(InputError) as problem:
         probe(path)
     assert problem.value.reason == (
         f"{path}: is an MP4 without its index (no 'moov' box), which is written when a recording ends: it was cut off, "
@@ -168,7 +168,7 @@ def test_a_cut_mp4_lacks_its_index(shared_data: Path) -> None:
 
 def test_sound_is_not_video(shared_data: Path) -> None:
     path = shared_data / "hard_videos/torchcodec/nasa_13013.mp4.audio.mp3"
-    with pytest.raises(InputProblem) as problem:
+    with pytest.raises(InputError) as problem:
         probe(path)
     assert problem.value.reason == f"{path}: has no video stream, only audio streams."
 

@@ -10,8 +10,8 @@ import torch
 from pose_items import made_poses, write_npz
 
 from actionprep.api import Study, import_poses
-from actionprep.datasets.heatmaps import render
-from actionprep.datasets.poses import PoseSequence
+from actionprep.datasets.poses.heatmaps import render
+from actionprep.datasets.poses.sequence import PoseSequence
 from actionprep.errors import UserError
 from actionprep.pipeline import heatmaps
 from actionprep.pipeline.heatmaps import HeatmapsSettings

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actionprep.datasets.pose_formats import read_poses
-from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import joint_positions, skeleton
+from actionprep.datasets.poses.formats import read_poses
+from actionprep.datasets.poses.sequence import PoseSequence
+from actionprep.datasets.poses.skeletons import joint_positions, skeleton
 from actionprep.errors import UserError
 from actionprep.pipeline.linking import (
     LinkingSettings,

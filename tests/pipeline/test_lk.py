@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stage_runs import patch_over_background, shifted, texture
 
-from actionprep.datasets.tracks import visible
+from actionprep.datasets.products.tracks import visible
 from actionprep.pipeline.trackers import TRACKERS, find_tracker
 from actionprep.pipeline.trackers.lk import LucasKanade
 from actionprep.pipeline.tracks import TracksSettings

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from stage_runs import run_masks, view_source
 
-from actionprep.errors import InputProblem, UserError
+from actionprep.errors import InputError, UserError
 from actionprep.pipeline.mask_sources.files import FileMasks
 from actionprep.pipeline.masks import MasksSettings, unpack_masks
 
@@ -47,7 +47,7 @@ def foreground(item) -> np.ndarray:
 
 
 def write_palette_pngs(folder: Path, ids: np.ndarray, *, first: int = 0) -> None:
-    """As DEVA and SAM 2 write them: palette pictures whose indices are the ids and whose colours are for the eye."""
+    """As DEVA and SAM 2 write them: palette pictures whose indices are the ids and whose colors are for the eye."""
     for number, mask in enumerate(ids, start=first):
         picture = Image.new("P", mask.shape[::-1])
         picture.putdata(mask.ravel().tolist())
@@ -72,10 +72,10 @@ def test_some_ids_can_be_chosen(tmp_path, folder, ids):
     assert np.array_equal(foreground(run(tmp_path, ids=(2,))), ids == 2)
 
 
-def test_colour_pictures_hold_large_ids(tmp_path, folder, ids):
+def test_color_pictures_hold_large_ids(tmp_path, folder, ids):
     large = ids.astype(np.uint32) * 700
-    colour = np.stack([large % 256, large // 256 % 256, large // 65536], axis=-1).astype(np.uint8)
-    write_pngs(folder, colour)
+    color = np.stack([large % 256, large // 256 % 256, large // 65536], axis=-1).astype(np.uint8)
+    write_pngs(folder, color)
     assert np.array_equal(foreground(run(tmp_path, ids=(1400,))), ids == 2)
 
 
@@ -131,7 +131,7 @@ def test_a_mask_video(tmp_path, ids):
     assert np.array_equal(foreground(run(tmp_path, files="{view}.mkv")), ids > 0)
     with pytest.raises(UserError, match=r"masks.ids chooses object ids, but .*0.mkv is a video"):
         run(tmp_path, files="{view}.mkv", ids=(1,))
-    with pytest.raises(InputProblem, match=r"No mask for frame 5 (.|\n)*0.mkv has 5 frames\."):
+    with pytest.raises(InputError, match=r"No mask for frame 5 (.|\n)*0.mkv has 5 frames\."):
         run(tmp_path, files="{view}.mkv", num_frames=6)
 
 
@@ -144,14 +144,14 @@ def test_a_pattern_with_a_wildcard_chooses_files(tmp_path, folder, ids):
     write_pngs(folder, ids)
     np.savez(folder / "0000.npz", ids[0])
     assert np.array_equal(foreground(run(tmp_path, files="masks/{recording}/{view}/*.png")), ids > 0)
-    with pytest.raises(InputProblem, match=r"Two mask files are numbered 0: 0000.npz and 00000.png"):
+    with pytest.raises(InputError, match=r"Two mask files are numbered 0: 0000.npz and 00000.png"):
         run(tmp_path)
 
 
 def test_a_frame_without_a_mask_is_an_error_that_names_it(tmp_path, folder, ids):
     write_pngs(folder, ids)
     (folder / "00003.png").unlink()
-    with pytest.raises(InputProblem) as caught:
+    with pytest.raises(InputError) as caught:
         run(tmp_path)
     assert caught.value.frame == 3
     assert str(caught.value) == (
@@ -177,7 +177,7 @@ def test_more_masks_than_frames_are_counted(tmp_path, folder, ids):
 
 def test_a_mask_of_another_size_is_an_error_that_names_both(tmp_path, folder, ids):
     write_pngs(folder, ids.repeat(2, axis=1).repeat(2, axis=2))
-    with pytest.raises(InputProblem) as caught:
+    with pytest.raises(InputError) as caught:
         run(tmp_path)
     assert str(caught.value) == (
         f"The mask of frame 0 of recording 'kitchen/seq', view 0 ({folder / '00000.png'}) is 66x48 (width x height); "
@@ -195,13 +195,13 @@ def test_masks_of_another_size_are_scaled_on_request_and_counted(tmp_path, folde
 
 def test_no_masks_at_all_names_the_place(tmp_path):
     with pytest.raises(
-        InputProblem, match=r"No masks for recording 'kitchen/seq', view 0: there is nothing at .*seq/0\.\n"
+        InputError, match=r"No masks for recording 'kitchen/seq', view 0: there is nothing at .*seq/0\.\n"
     ):
         run(tmp_path)
 
 
 def test_an_empty_folder_is_no_masks(tmp_path, folder):
-    with pytest.raises(InputProblem, match="there is nothing at"):
+    with pytest.raises(InputError, match="there is nothing at"):
         run(tmp_path)
 
 
@@ -212,7 +212,7 @@ def test_a_pattern_with_an_unknown_part_is_explained(tmp_path):
 
 def test_a_pickle_in_an_npz_is_refused_unread(tmp_path):
     np.savez(tmp_path / "0.npz", np.array([{"run": "this"}], dtype=object))
-    with pytest.raises(InputProblem, match=r"0.npz holds values of type object; expected bool or whole numbers"):
+    with pytest.raises(InputError, match=r"0.npz holds values of type object; expected bool or whole numbers"):
         run(tmp_path, files="{view}.npz")
 
 
@@ -221,7 +221,7 @@ def test_a_declared_size_is_checked_before_it_is_read(tmp_path):
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1, 10**9, 10**9)})
     with zipfile.ZipFile(tmp_path / "0.npz", "w") as archive:
         archive.writestr("arr_0.npy", header.getvalue())
-    with pytest.raises(InputProblem, match=r"0.npz declares an array \(1, 1000000000, 1000000000\)"):
+    with pytest.raises(InputError, match=r"0.npz declares an array \(1, 1000000000, 1000000000\)"):
         run(tmp_path, files="{view}.npz")
 
 
@@ -229,7 +229,7 @@ def test_an_array_that_ends_early_is_damaged(tmp_path, ids):
     np.save(tmp_path / "0.npy", ids)
     content = (tmp_path / "0.npy").read_bytes()
     (tmp_path / "0.npy").write_bytes(content[: len(content) - H * W - 7])
-    with pytest.raises(InputProblem, match=r"0.npy ends early: it declares an array \(5, 24, 33\) and holds less"):
+    with pytest.raises(InputError, match=r"0.npy ends early: it declares an array \(5, 24, 33\) and holds less"):
         run(tmp_path, files="{view}.npy")
 
 
@@ -244,20 +244,20 @@ def test_an_array_that_ends_early_is_damaged(tmp_path, ids):
 )
 def test_damaged_files_are_problems_of_the_input(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputProblem, match=message):
+    with pytest.raises(InputError, match=message):
         run(tmp_path, files="{view}" + Path(name).suffix)
 
 
 def test_probabilities_are_refused(tmp_path, ids):
     np.savez(tmp_path / "0.npz", ids.astype(np.float32))
-    with pytest.raises(InputProblem, match=r"type float32; .* Probabilities must be cut to masks first"):
+    with pytest.raises(InputError, match=r"type float32; .* Probabilities must be cut to masks first"):
         run(tmp_path, files="{view}.npz")
 
 
 def test_a_wrong_key_names_those_there_are(tmp_path, ids):
     np.savez(tmp_path / "0.npz", person=ids, chair=ids)
     with pytest.raises(
-        InputProblem, match=r"has no array 'arr_0', it has person, chair. Name the right one with masks.key"
+        InputError, match=r"has no array 'arr_0', it has person, chair. Name the right one with masks.key"
     ):
         run(tmp_path, files="{view}.npz")
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage_runs import blocks, patch_over_background, run_masks, texture, view_source
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.mask_sources import MASK_SOURCES
 from actionprep.pipeline.mask_sources.motion import MotionFinder

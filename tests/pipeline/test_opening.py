@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numbered_videos import numbered_picture
 
-from actionprep.errors import InputProblem
+from actionprep.errors import InputError
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.video import VideoReader
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("_no_thread_stays")
 
 
 def reason_for(path: Path) -> str:
-    with pytest.raises(InputProblem) as problem:
+    with pytest.raises(InputError) as problem:
         probe(path)
-    with pytest.raises(InputProblem) as same:
+    with pytest.raises(InputError) as same:
         VideoReader(path)
     assert same.value.reason == problem.value.reason
     return problem.value.reason.removeprefix(f"{path}: ")

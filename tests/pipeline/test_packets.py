@@ -122,11 +122,11 @@ def test_storage_times_that_increase_are_the_times_of_the_slots() -> None:
     assert (ticks.tolist(), warnings) == ([0, 1, 2, 3], [])
 
 
-def test_packets_without_a_time_are_placed_between_their_neighbours() -> None:
+def test_packets_without_a_time_are_placed_between_their_neighbors() -> None:
     pts = np.array([NONE, 10, NONE, NONE, 40, NONE])
     ticks, warnings = _repaired_ticks(pts, np.full(6, NONE), 10.0, Fraction(1, 100))
     assert ticks.tolist() == [0, 10, 20, 30, 40, 50]
-    assert warnings == ["4 packets have no time: they are placed evenly between their neighbours"]
+    assert warnings == ["4 packets have no time: they are placed evenly between their neighbors"]
 
 
 def test_equal_times_are_pulled_apart() -> None:

@@ -1,4 +1,4 @@
-"""One decode pass feeds many stages, replays what is stored, and loses no neighbour to a failure."""
+"""One decode pass feeds many stages, replays what is stored, and loses no neighbor to a failure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numbered_videos import read_numbers, write_numbered
 
-from actionprep.datasets.item_reader import ItemReader
-from actionprep.datasets.store import ItemKey, Store
-from actionprep.errors import EnvironmentProblem, InputProblem
+from actionprep.datasets.store.reader import ItemReader
+from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.errors import InputError, SetupError
 from actionprep.pipeline import stage as stages_module
 from actionprep.pipeline.index import load_stages
 from actionprep.pipeline.passes import WriteBehind, decode_pass, run_pass
@@ -48,7 +48,7 @@ class Recorder(FrameStage):
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:
         self.live.append(dict(live))
         if self.fails_at is not None and self.fails_at in block.index:
-            raise InputProblem("the picture is upside down", frame=self.fails_at)
+            raise InputError("the picture is upside down", frame=self.fails_at)
         numbers = np.array(read_numbers(block.rgb))
         self.item.append("number", numbers)
         return f"{self.name} {numbers[0]}"
@@ -218,13 +218,13 @@ def test_a_fault_of_a_stage_is_raised_and_leaves_nothing(
 def test_a_full_disk_is_a_problem_of_the_machine(
     store: Store, source: ViewSource, kinds: dict[str, type[Recorder]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from actionprep.datasets.item_writer import ItemWriter
+    from actionprep.datasets.store.writer import ItemWriter
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ItemWriter, "append", full)
-    with pytest.raises(EnvironmentProblem, match="No room left on the disk"):
+    with pytest.raises(SetupError, match="No room left on the disk"):
         decode_pass(source, planned("first", "alone"), store)
     assert store.items() == []
 

@@ -10,10 +10,10 @@ from pose_items import made_poses, store_poses
 from recordings import FRAMES, HEIGHT, WIDTH, video_study
 
 from actionprep.api import Study, settings_models
-from actionprep.datasets.pose_items import read_pose_item
-from actionprep.datasets.store import ItemKey, Store
+from actionprep.datasets.products.poses import read_pose_item
+from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.datasets.study import StudySettings, init_study
-from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline import doctor, pose
 from actionprep.pipeline.pose import Pose, PoseSettings
 from actionprep.pipeline.pose_backends import FramePoses, mediapipe, mmpose
@@ -79,7 +79,7 @@ def test_every_frame_of_every_view_is_estimated_in_one_pass_and_stored(tmp_path,
     assert poses.keypoints[5, :, 0].tolist() == [[50, 8], [8, 8]]
     assert poses.bbox[5].tolist() == [[50, 8, 90, 60], [8, 8, 40, 40]]
     assert poses.track_id[5].tolist() == [0, 1]
-    assert poses.time.tolist() == study.catalogue.view("a", "1").times.tolist()
+    assert poses.time.tolist() == study.catalog.view("a", "1").times.tolist()
     assert poses.image_size == (HEIGHT, WIDTH)
     told = study.item("pose", "a", 1).attributes
     assert (told["estimator"], told["skeleton"], told["num_persons"], told["num_frames_with_person"]) == (
@@ -132,7 +132,7 @@ def test_a_backend_that_gives_up_names_the_frame_of_the_video(tmp_path, corners,
     def fail(self, frames, boxes=None):
         self.calls.append(len(frames))
         if sum(self.calls) > 8:
-            raise InputProblem("no answer", frame=1, backend="corners")
+            raise InputError("no answer", frame=1, backend="corners")
         return [FramePoses.nobody(17)] * len(frames)
 
     monkeypatch.setattr(Corners, "estimate", fail)
@@ -170,7 +170,7 @@ def test_a_missing_backend_stops_at_once_and_says_what_works_without_it(tmp_path
     monkeypatch.setattr(pose, "_open_estimators", {})
     study = video_study(tmp_path)
     with pytest.raises(
-        EnvironmentProblem, match=r"MediaPipe is not here: .*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
+        SetupError, match=r"MediaPipe is not here: .*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
     ):
         study.build("pose", overrides={"pose": {"environment": str(tmp_path / "nowhere")}})
 

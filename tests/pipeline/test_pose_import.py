@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from actionprep.api import import_poses, open_study, settings_models
 from actionprep.cli.prep import app
-from actionprep.datasets.store import ItemKey
+from actionprep.datasets.store.zarr_store import ItemKey
 from actionprep.datasets.study import StudySettings, init_study
-from actionprep.errors import InputProblem, UserError
+from actionprep.errors import InputError, UserError
 from actionprep.pipeline.pose import Pose
 from actionprep.pipeline.quarantine import Quarantine
 
@@ -41,7 +41,7 @@ def test_imported_poses_land_as_estimated_ones_do_and_no_frame_is_decoded(tmp_pa
     assert np.array_equal(poses.keypoints, view_poses(seed=1).keypoints)
     assert poses.track_id[0].tolist() == [0, 1]
     assert poses.frame_index.tolist() == list(range(FRAMES))
-    assert poses.time.tolist() == study.catalogue.view("a", "1").times.tolist()
+    assert poses.time.tolist() == study.catalog.view("a", "1").times.tolist()
     assert study.item("pose", "a", 1).attributes["format"] == "pose-npz"
     assert built_import(study).done == 2
 
@@ -178,7 +178,7 @@ def test_nan_in_a_seen_joint_is_quarantined_with_its_frame(tmp_path):
     assert Quarantine(tmp_path / "quarantine").get(ItemKey("pose", "a", "0")).frame == 4
 
 
-def test_json_that_is_cut_in_half_is_quarantined_and_its_neighbour_goes_on(tmp_path):
+def test_json_that_is_cut_in_half_is_quarantined_and_its_neighbor_goes_on(tmp_path):
     study = video_study(tmp_path, views=("0", "1"))
     text = json.dumps({"people": [{"pose_keypoints_2d": [5.0, 6.0, 0.9] * 25}]})
     for view in ("0", "1"):
@@ -252,7 +252,7 @@ def test_an_import_that_finds_nothing_leaves_the_settings_and_names_no_next_step
 
 def test_an_import_of_nothing_leaves_no_new_folder(tmp_path):
     (tmp_path / "wrong.pkl").write_bytes(b"no pickle at all")
-    with pytest.raises(InputProblem):
+    with pytest.raises(InputError):
         import_poses(tmp_path / "new", [tmp_path / "wrong.pkl"])
     assert not (tmp_path / "new").exists()
 

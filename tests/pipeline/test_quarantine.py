@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from actionprep.datasets.store import ItemKey
-from actionprep.errors import InputProblem
+from actionprep.datasets.store.zarr_store import ItemKey
+from actionprep.errors import InputError
 from actionprep.pipeline.quarantine import Quarantine
 
 KEY = ItemKey("tracks", "day1/seq.04", "0")
@@ -15,7 +15,7 @@ KEY = ItemKey("tracks", "day1/seq.04", "0")
 
 def test_an_entry_says_why_where_and_with_what(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "quarantine")
-    quarantine.add(KEY, InputProblem("upside down – twice", frame=7, backend="PyAV"), fingerprint="f")
+    quarantine.add(KEY, InputError("upside down – twice", frame=7, backend="PyAV"), fingerprint="f")
     entry = quarantine.get(KEY)
     assert entry is not None
     assert (entry.reason, entry.frame, entry.backend, entry.fingerprint) == ("upside down – twice", 7, "PyAV", "f")
@@ -28,7 +28,7 @@ def test_an_entry_says_why_where_and_with_what(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", '{"product": "tracks"', '{"product": "tracks"}', "[]"])
 def test_an_entry_that_was_cut_short_counts_as_none(tmp_path: Path, content: str) -> None:
     quarantine = Quarantine(tmp_path)
-    quarantine.add(KEY, InputProblem("dark"), fingerprint="f")
+    quarantine.add(KEY, InputError("dark"), fingerprint="f")
     [path] = tmp_path.rglob("*.json")
     path.write_text(content)
     assert quarantine.get(KEY) is None

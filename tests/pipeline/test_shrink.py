@@ -11,10 +11,10 @@ from actionprep.pipeline.shrink import shrink
 
 
 @pytest.mark.parametrize("size", [(160, 120), (113, 85), (320, 240), (300, 200), (40, 30), (7, 5)])
-@pytest.mark.parametrize("colour", [False, True])
-def test_it_is_near_the_mean_over_each_pixel(size, colour):
+@pytest.mark.parametrize("color", [False, True])
+def test_it_is_near_the_mean_over_each_pixel(size, color):
     picture = np.rint(texture(240, 320, grain=6)).astype(np.uint8)
-    if colour:
+    if color:
         picture = np.stack([picture, 255 - picture, picture // 2], axis=-1)
     small = shrink(picture, size)
     assert small.shape == (size[1], size[0], 3)[: picture.ndim]
@@ -29,7 +29,7 @@ def test_powers_of_two_are_means_of_blocks():
     assert np.abs(shrink(picture, (24, 16)) - means).max() <= 1
 
 
-def test_a_fine_pattern_turns_grey():
+def test_a_fine_pattern_turns_gray():
     stripes = np.zeros((480, 640), np.uint8)
     stripes[:, ::2] = 255
     assert np.abs(shrink(stripes, (213, 160)).astype(int) - 128).max() < 4

@@ -1,28 +1,28 @@
-"""The stages that make tables from the catalogue: snippets and split."""
+"""The stages that make tables from the catalog: snippets and split."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from study_fakes import catalogue, view
+from study_fakes import catalog, view
 
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.splits import apply_parts, stored_parts
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.snippets import Snippets, SnippetSettings, snippets_for
 from actionprep.pipeline.split import Split, SplitSettings
 
 
 @pytest.fixture
-def study() -> Catalogue:
+def study() -> Catalog:
     recordings = [
         Recording(f"{label}/{number}", f"s{number % 3}", label=label) for label in "ab" for number in range(6)
     ]
-    return catalogue(*recordings, Recording("long", "s0"), segments={"long": (Segment(0.5, 3.0, "a"),)})
+    return catalog(*recordings, Recording("long", "s0"), segments={"long": (Segment(0.5, 3.0, "a"),)})
 
 
 def built(tmp_path, stage, settings, study):
@@ -48,7 +48,7 @@ def test_a_stored_table_reads_back(tmp_path, study):
 
 def test_settings_in_milliseconds_and_the_share_called_iou():
     settings = SnippetSettings(length=1000, iou=0.5)
-    found = catalogue(Recording("a"), segments={"a": (Segment(0.5, 8.0, "wave"),)})
+    found = catalog(Recording("a"), segments={"a": (Segment(0.5, 8.0, "wave"),)})
     table = snippets_for(settings, found)
     assert table.label.tolist() == [*[0] * 8, -1, -1]
 
@@ -56,9 +56,9 @@ def test_settings_in_milliseconds_and_the_share_called_iou():
 def test_what_a_table_depends_on(study):
     before = Snippets.depends_on(SnippetSettings(), study)
     assert before == Snippets.depends_on(SnippetSettings(), study)
-    moved = Catalogue(study.recordings, (*study.views[:-1], view("long", offset=0.1)), study.segments)
+    moved = Catalog(study.recordings, (*study.views[:-1], view("long", offset=0.1)), study.segments)
     assert Snippets.depends_on(SnippetSettings(), moved) != before
-    other = Catalogue(study.recordings, study.views, {"long": (Segment(0.5, 3.1, "a"),)})
+    other = Catalog(study.recordings, study.views, {"long": (Segment(0.5, 3.1, "a"),)})
     assert Snippets.depends_on(SnippetSettings(), other) != before
 
 

@@ -1,4 +1,4 @@
-"""Scores of point tracks: worked examples by hand, and Lucas–Kanade on a recording with labelled points."""
+"""Scores of point tracks: worked examples by hand, and Lucas–Kanade on a recording with labeled points."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actionprep.datasets.tracks import visible
+from actionprep.datasets.products.tracks import visible
 from actionprep.pipeline.track_evaluation import THRESHOLDS, score_tracks
 from actionprep.pipeline.trackers.lk import LucasKanade
 from actionprep.pipeline.tracks import TracksSettings
@@ -87,7 +87,7 @@ def test_nothing_to_score_is_an_error():
         score_tracks(np.zeros((2, 2, 2)), none, np.zeros((2, 1, 2)), none, none, size=SIZE)
 
 
-def test_lucas_kanade_on_a_bear_with_labelled_joints(shared_data: Path):
+def test_lucas_kanade_on_a_bear_with_labeled_joints(shared_data: Path):
     folder = shared_data / "tracking_badja_bear"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
@@ -97,16 +97,16 @@ def test_lucas_kanade_on_a_bear_with_labelled_joints(shared_data: Path):
     num_joints = 1 + max(int(row["joint"]) for row in rows)
     true_xy = np.zeros((len(frames), num_joints, 2))
     true_visible = np.zeros(true_xy.shape[:2], bool)
-    labelled = np.zeros(true_xy.shape[:2], bool)
+    labeled = np.zeros(true_xy.shape[:2], bool)
     for row in rows:
         at = int(row["frame"]), int(row["joint"])
-        true_xy[at], true_visible[at], labelled[at] = (row["x"], row["y"]), row["visible"] == "1", True
+        true_xy[at], true_visible[at], labeled[at] = (row["x"], row["y"]), row["visible"] == "1", True
     joints = np.flatnonzero(true_visible.any(axis=0))
-    true_xy, true_visible, labelled = true_xy[:, joints], true_visible[:, joints], labelled[:, joints]
+    true_xy, true_visible, labeled = true_xy[:, joints], true_visible[:, joints], labeled[:, joints]
     first = true_visible.argmax(axis=0)
     queries = np.concatenate([first[:, None], true_xy[first, np.arange(len(joints))]], axis=1)
     tracks = LucasKanade(TracksSettings()).track(frames, queries, both_ways=False)
-    counts = labelled & (np.arange(len(frames))[:, None] > first)
+    counts = labeled & (np.arange(len(frames))[:, None] > first)
     said = visible(tracks.visibility, tracks.confidence)
     scores = score_tracks(tracks.xy, said, true_xy, true_visible, counts, size=frames[0].shape)
     # Measured: 0.38 and 0.25, on labels that are themselves some pixels off; points that stay put get 0.17 and 0.10.

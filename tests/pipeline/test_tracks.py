@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage_runs import MemoryItem, blocks, patch_over_background, run_tracks, shifted, texture, view_source
 
-from actionprep.datasets.store import Store
-from actionprep.datasets.tracks import visible
-from actionprep.errors import InputProblem, UserError
+from actionprep.datasets.products.tracks import visible
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import InputError, UserError
 from actionprep.pipeline.mask_sources import MaskBlock
 from actionprep.pipeline.masks import Masks, MasksSettings
 from actionprep.pipeline.stage import Input, find_stage
@@ -53,7 +53,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> type[PointTracker]:
 
 
 def numbered_frames(num_frames: int, height: int = 24, width: int = 32) -> np.ndarray:
-    """Frames whose grey value is their number."""
+    """Frames whose gray value is their number."""
     return np.repeat(np.arange(num_frames, dtype=np.uint8), height * width).reshape(num_frames, height, width)
 
 
@@ -176,7 +176,7 @@ def test_a_seed_frame_without_foreground_is_handled_as_asked_and_counted(still, 
 
 def test_a_view_without_any_foreground_is_a_problem_of_the_input(still):
     empty = np.zeros((9, 24, 32), bool)
-    with pytest.raises(InputProblem) as problem:
+    with pytest.raises(InputError) as problem:
         run_with_masks(numbered_frames(9), empty, TracksSettings(tracker="still", grid=2, window=4, stride=4))
     assert str(problem.value) == (
         "The masks of view '0' of recording 'kitchen/seq' are empty in the seed frame of every window (3), so there is no "
@@ -270,7 +270,7 @@ def test_results_are_in_pixels_of_the_video_when_it_is_tracked_smaller():
 
 
 @pytest.mark.parametrize(("short_side", "size"), [(0, (24, 32)), (480, (24, 32)), (12, (12, 16))])
-def test_a_tracker_that_needs_colour_is_given_colour(still, monkeypatch, short_side, size):
+def test_a_tracker_that_needs_color_is_given_color(still, monkeypatch, short_side, size):
     monkeypatch.setattr(still, "needs", "rgb")
     shapes = []
     track = still.track

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numbered_videos import B_FRAMES, COUNT, KINDS, X264, find, numbered_picture, read_numbers, write_numbered
 
-from actionprep.errors import InputProblem, UserError
+from actionprep.errors import InputError, UserError
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.video import VideoReader
 
@@ -85,10 +85,10 @@ def test_the_times_of_the_recording_replace_those_of_the_file(videos: dict[str, 
 
 def test_a_file_that_changed_since_the_scan_is_a_problem(videos: dict[str, Path]) -> None:
     path = videos["vp8.webm"]
-    with pytest.raises(InputProblem) as error:
+    with pytest.raises(InputError) as error:
         VideoReader(path, times=np.arange(39.0))
     assert error.value.reason == (
-        f"{path}: the catalogue has 39 frames of it and the file now has 40. It changed since it was scanned: run "
+        f"{path}: the catalog has 39 frames of it and the file now has 40. It changed since it was scanned: run "
         "'actionprep scan' again."
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actionprep.sample.actions import ACTIONS, perform, script_short
-from actionprep.sample.body import JOINTS, PARTS, SUBJECTS, BodyShape, Figure, pose_figure, skin_points
+from actionprep.sample.body import JOINTS, PARTS, SUBJECTS, BodyShape, Figure, pose_image, skin_points
 from actionprep.sample.cameras import camera_ring, read_calibration, write_calibration
 from actionprep.sample.patterns import band_noise, wardrobe
 from actionprep.sample.render import draw_frames
@@ -23,7 +23,7 @@ def pose(label: str, *, subject: int = 0, seed: int = 0, times: np.ndarray | Non
     action = ACTIONS[LABELS.index(label)]
     script = script_short("r", action, subject=subject, session="a", rng=np.random.default_rng(seed))
     times = np.arange(0, script.duration, 1 / 30) if times is None else times
-    return pose_figure(SUBJECTS[subject], perform(script, SUBJECTS[subject], times))
+    return pose_image(SUBJECTS[subject], perform(script, SUBJECTS[subject], times))
 
 
 def bone(figure: Figure, one: str, two: str) -> np.ndarray:
@@ -37,7 +37,7 @@ def dense_skin(figure: Figure, frame: int, count: int) -> np.ndarray:
     turn = np.pi * (1 + 5**0.5) * np.arange(count)
     unit = np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], axis=-1)
     scaled = unit[None] * figure.radii[:, None]
-    return figure.centres[frame][:, None] + np.einsum("pij,pnj->pni", figure.axes[frame], scaled)
+    return figure.centers[frame][:, None] + np.einsum("pij,pnj->pni", figure.axes[frame], scaled)
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -98,7 +98,7 @@ def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other:
             # What the action adds to the small motions that never stop.
             x = []
             for performed in (script, dataclasses.replace(script, deeds=())):
-                figure = pose_figure(SUBJECTS[0], perform(performed, SUBJECTS[0], np.arange(0, 3.2, 0.05)))
+                figure = pose_image(SUBJECTS[0], perform(performed, SUBJECTS[0], np.arange(0, 3.2, 0.05)))
                 x.append(CAMERAS[camera_view].project(figure.joints[:, JOINTS.index("neck")])[0][:, 0])
             found.append(x[0] - x[1])
         # A sway has no sign: half a period later it goes the other way.
@@ -147,7 +147,7 @@ def test_visibility_agrees_with_a_depth_buffer_of_dense_points(view: int):
     np.minimum.at(buffer, (row, column), skin_depth)
     column, row = np.floor((xy[0] + 0.5) * zoom).astype(int).T
     hidden = (buffer[row, column] < depth[0] - 0.02) | (scene_depth(camera, xy[0], 0) < depth[0])
-    sight = camera.centre - position[0]
+    sight = camera.center - position[0]
     facing = (sight * normal[0]).sum(axis=-1) / np.linalg.norm(sight, axis=-1)
     # A cell of the buffer is about 8 mm wide, in which skin seen at a grazing angle runs far in depth.
     decided = np.abs(facing) > 0.3
@@ -180,7 +180,7 @@ def test_furniture_in_the_depth_map_is_where_its_boxes_are(view: int):
 def test_rays_pass_through_the_pixels_that_they_are_cast_for():
     camera = CAMERAS[3]
     rays = camera.rays(np.array([0.0, 50.5, 191.0]), np.array([0.0, 20.25, 143.0]))
-    xy, depth = camera.project(camera.centre + 4.5 * rays)
+    xy, depth = camera.project(camera.center + 4.5 * rays)
     np.testing.assert_allclose(xy, [[0, 0], [50.5, 20.25], [191, 143]], atol=1e-9)
     np.testing.assert_allclose(depth, 4.5)
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from actionprep.datasets.pose_formats.openpose import read_openpose
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.datasets.poses.formats.openpose import read_openpose
+from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.mask_sources.files import FileMasks
 from actionprep.pipeline.masks import MasksSettings
 from actionprep.pipeline.stage import ArrayBlock, ViewSource
@@ -81,7 +81,7 @@ def test_outside_the_masks_the_picture_is_the_empty_room(small_study: SampleTrut
     frames, _ = decode(small_study.video("take_001", view))
     masks = small_study.masks("take_001", view)
     assert masks.shape == frames.shape[:3]
-    # Grey, because the files hold colour at half the resolution.
+    # Gray, because the files hold color at half the resolution.
     away = np.abs((frames - draw_backdrop(camera_ring()[view], 0).rgb).mean(axis=-1))
     away[:, frames.shape[1] * 2 // 3 :] = np.nan  # shadows lie on the floor
     outside = ~np.stack([cv2.dilate(mask, np.ones((5, 5))) for mask in masks.astype(np.uint8)]).astype(bool)
@@ -93,15 +93,15 @@ def test_outside_the_masks_the_picture_is_the_empty_room(small_study: SampleTrut
 @pytest.mark.parametrize("view", [0, 2, 3, 6])
 def test_lucas_kanade_follows_the_true_tracks(small_study: SampleTruth, view: int):
     frames, _ = decode(small_study.video("take_001", view))
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     tracks = small_study.tracks("take_001", view)
     errors, still = [], []
-    for now in range(len(grey) - 1):
+    for now in range(len(gray) - 1):
         seen = tracks.visibility[now] & tracks.visibility[now + 1]
         start, end = tracks.xy[now, seen], tracks.xy[now + 1, seen]
         if not len(start):
             continue
-        found, status, _ = cv2.calcOpticalFlowPyrLK(grey[now], grey[now + 1], start[:, None], None, winSize=(9, 9))
+        found, status, _ = cv2.calcOpticalFlowPyrLK(gray[now], gray[now + 1], start[:, None], None, winSize=(9, 9))
         errors += np.linalg.norm(found[:, 0] - end, axis=-1)[status[:, 0] > 0].tolist()
         still += np.linalg.norm(start - end, axis=-1).tolist()
     assert np.median(errors) < 0.4
@@ -174,7 +174,7 @@ def test_the_truth_of_a_recording_is_few_files_that_the_importers_read(small_stu
     assert len(others) < 2 * (3 * 7 + 1) + 10
 
 
-def test_segments_are_labelled_and_lie_between_rests(small_study: SampleTruth):
+def test_segments_are_labeled_and_lie_between_rests(small_study: SampleTruth):
     with small_study.segments_csv.open(newline="") as file:
         assert next(csv.reader(file)) == ["recording", "onset", "offset", "label"]
     for recording in small_study.recordings:
@@ -261,7 +261,7 @@ def test_a_full_disk_is_the_machines_problem(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(EnvironmentProblem) as error:
+    with pytest.raises(SetupError) as error:
         make_sample_study(tmp_path / "study", recordings=1, workers=0, views=1)
     assert str(error.value) == (
         f"The sample study cannot be written to {tmp_path / 'study'}: No space left on device. It needs about 40 MB; "

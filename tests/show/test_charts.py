@@ -10,7 +10,7 @@ import pytest
 from show_fakes import make_study
 
 from actionprep.api import open_study
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import IGNORED, SnippetTable
@@ -50,10 +50,10 @@ def seven_windows() -> SnippetTable:
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """A function that draws a chart of two recordings with seven windows, three ignored; the lines that it writes."""
     study = make_study(tmp_path / "study", segments=SEGMENTS)
-    catalogue = study.catalogue
-    recordings = (*catalogue.recordings, Recording(OTHER))
+    catalog = study.catalog
+    recordings = (*catalog.recordings, Recording(OTHER))
     segments = {TAKE: SEGMENTS, OTHER: (Segment(0.0, 1.0, "rise"),)}
-    Catalogue(recordings, catalogue.views, segments).write(tmp_path / "study" / "catalogue")
+    Catalog(recordings, catalog.views, segments).write(tmp_path / "study" / "catalog")
     study = open_study(tmp_path / "study")
     with study.store.write("snippets", "default", fingerprint="f", provenance={}) as item:
         write_snippets(seven_windows(), item)

@@ -11,8 +11,8 @@ import pytest
 from show_fakes import HEIGHT, WIDTH, film_frames, gray_of, make_study, plain_scene, write_tracks
 
 from actionprep.api import Study
+from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.skeletons import skeleton
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.errors import UserError
 from actionprep.pipeline.masks import pack_masks
@@ -20,7 +20,7 @@ from actionprep.pipeline.snippets import write_snippets
 from actionprep.show import show_item
 from actionprep.show.charts import colors_of
 from actionprep.show.contact import common_moments, contact_sheet, spread
-from actionprep.show.pictures import JointGround
+from actionprep.show.images import JointGround
 from actionprep.show.products import X_TO_THE_LEFT, keyframes_scene, lowres_scene, pose_scene, tracks_scene, video_scene
 
 TAKE = "kitchen/take.1"
@@ -35,7 +35,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         write_tracks(made, view)
         write_masks(made, view)
         write_pose(made, view)
-    times = made.catalogue.view(TAKE, "a").times
+    times = made.catalog.view(TAKE, "a").times
     rgb = np.stack([np.full((HEIGHT, WIDTH, 3), gray_of(number), np.uint8) for number in range(20)])
     with write(made, "frames") as item:
         index = np.arange(0, 20, 2)
@@ -57,7 +57,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         for size in (16, 32):
             item.write(f"rgb_{size}", rgb[:, :size, :size], axes=("time", "y", "x", "channel"))
         item.attributes["sizes"] = {"rgb_16": [16, 16], "rgb_32": [32, 32]}
-    table = make_snippets(made.catalogue, LabelRule(background="nothing"), length_s=0.5)
+    table = make_snippets(made.catalog, LabelRule(background="nothing"), length_s=0.5)
     for name in ("default", "short"):
         with made.store.write("snippets", name, fingerprint="f", provenance={}) as item:
             write_snippets(table, item)
@@ -72,7 +72,7 @@ def write(study: Study, product: str, view: str = "a"):
 
 
 def write_masks(study: Study, view: str) -> None:
-    num_frames = study.catalogue.view(TAKE, view).num_frames
+    num_frames = study.catalog.view(TAKE, view).num_frames
     foreground = np.zeros((num_frames, HEIGHT, WIDTH), bool)
     foreground[:, 30:60, 40:80] = True
     with write(study, "masks", view) as item:
@@ -82,7 +82,7 @@ def write_masks(study: Study, view: str) -> None:
 
 
 def write_pose(study: Study, view: str, *, dimensions: int = 2, with_time: bool = True) -> None:
-    found = study.catalogue.view(TAKE, view)
+    found = study.catalog.view(TAKE, view)
     keypoints = np.zeros((found.num_frames, 1, 17, dimensions), np.float32)
     keypoints[..., 0] = 64
     keypoints[..., 1] = np.linspace(20, 80, 17)
@@ -244,7 +244,7 @@ def test_films_have_the_labels_of_the_recording_below(study: Study, tmp_path: Pa
         assert near.sum() > 1000
 
 
-def test_charts_show_segments_and_windows_in_the_colours_of_their_labels(study: Study, tmp_path: Path) -> None:
+def test_charts_show_segments_and_windows_in_the_colors_of_their_labels(study: Study, tmp_path: Path) -> None:
     colors = colors_of(study)
     for product in ("snippets", "snippets/short", "segments"):
         for recording in (TAKE, None):
@@ -345,7 +345,7 @@ def test_a_product_whose_video_was_cut_since_is_an_error(tmp_path: Path) -> None
         item.write("area", np.zeros(7, np.float32), axes=("frame",))
         item.attributes.update(source="files", width=WIDTH, num_empty=7)
     assert raises(made, "masks") == (
-        "masks/kitchen/take.1/a has 7 frames and the catalogue has 20 of its video: one of them changed. Run 'actionprep "
+        "masks/kitchen/take.1/a has 7 frames and the catalog has 20 of its video: one of them changed. Run 'actionprep "
         "scan', then build 'masks' again."
     )
     assert show_item(made, "pose", out=tmp_path / "pose.png").exists()

@@ -1,4 +1,4 @@
-"""Tracks, masks and skeletons are drawn where they are, in the colours that mean what they mean."""
+"""Tracks, masks and skeletons are drawn where they are, in the colors that mean what they mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.show.colors import LOST, person_color
 from actionprep.show.overlays import draw_mask, draw_skeletons, draw_tracks, draw_volume, quieted, scaled
 
@@ -29,7 +29,7 @@ def tracks(*places: tuple[float, float], seen: bool = True) -> tuple[np.ndarray,
     return xy, np.full(xy.shape[:2], seen), np.array([RED], np.uint8)
 
 
-def test_a_visible_point_is_a_dot_of_its_colour_at_its_place() -> None:
+def test_a_visible_point_is_a_dot_of_its_color_at_its_place() -> None:
     drawn = draw_tracks(plain(), *tracks((40, 30)))
     assert is_color(drawn[30, 40], RED)
     assert is_color(drawn[30, 50], (GRAY,) * 3)
@@ -45,7 +45,7 @@ def test_a_dot_between_pixels_has_its_weight_there() -> None:
     assert (weight * y).sum() / weight.sum() == pytest.approx(30.25, abs=0.15)
 
 
-def test_a_lost_point_is_a_grey_ring() -> None:
+def test_a_lost_point_is_a_gray_ring() -> None:
     drawn = draw_tracks(plain(), *tracks((40, 30), seen=False))
     assert is_color(drawn[30, 40], (GRAY,) * 3, within=40)
     ring = drawn[26:35, 36:45].reshape(-1, 3)
@@ -53,7 +53,7 @@ def test_a_lost_point_is_a_grey_ring() -> None:
     assert not any(is_color(pixel, RED, within=60) for pixel in ring)
 
 
-def test_a_trail_has_the_colour_while_seen_and_is_grey_while_lost() -> None:
+def test_a_trail_has_the_color_while_seen_and_is_gray_while_lost() -> None:
     xy = np.array([(20, 50), (60, 50), (100, 50), (140, 50)], np.float32)[:, None]
     seen = np.array([True, True, False, False])[:, None]
     drawn = draw_tracks(plain(), xy, seen, np.array([RED], np.uint8)).astype(int)
@@ -122,7 +122,7 @@ def standing(place: float = 80.0) -> tuple[np.ndarray, np.ndarray]:
     return keypoints.astype(np.float32), np.ones((1, 17), np.float32)
 
 
-def test_limbs_and_joints_have_the_colours_of_their_side() -> None:
+def test_limbs_and_joints_have_the_colors_of_their_side() -> None:
     layout = skeleton("coco17")
     keypoints, score = np.zeros((1, 17, 2), np.float32), np.zeros((1, 17), np.float32)
     left, right = layout.index("left_shoulder"), layout.index("left_elbow")
@@ -147,7 +147,7 @@ def test_joints_with_a_low_score_are_rings_and_missing_ones_are_left_out() -> No
     assert (drawn[50:70, 110:130] == GRAY).all()
 
 
-def test_each_person_has_a_tag_in_a_colour_of_its_own() -> None:
+def test_each_person_has_a_tag_in_a_color_of_its_own() -> None:
     keypoints, score = standing()
     both, scores = np.concatenate([keypoints - (40, 0), keypoints + (40, 0)]), np.concatenate([score, score])
     drawn = draw_skeletons(plain(), both, scores, skeleton("coco17"), track_id=[3, 8])
@@ -173,7 +173,7 @@ def test_joints_far_outside_and_not_finite_are_no_harm() -> None:
     assert drawn.shape == (100, 160, 3)
 
 
-def test_a_volume_shows_the_strongest_channel_in_its_colour() -> None:
+def test_a_volume_shows_the_strongest_channel_in_its_color() -> None:
     frame = np.zeros((2, 4, 5), np.float32)
     frame[0, 1, 1], frame[1, 1, 1], frame[1, 3, 4] = 0.9, 0.2, 0.5
     drawn = draw_volume(frame, np.array([(200, 0, 0), (0, 0, 200)]), (40, 50)).astype(int)

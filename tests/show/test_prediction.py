@@ -53,7 +53,7 @@ def test_the_chart_has_bars_and_frames(videos: dict[str, Path], times: dict[str,
         assert (picture == color).all(axis=2).sum() > 10_000
 
 
-def test_colours_are_chosen_when_not_given(videos: dict[str, Path], tmp_path: Path) -> None:
+def test_colors_are_chosen_when_not_given(videos: dict[str, Path], tmp_path: Path) -> None:
     rows = [TimelineRow("prediction", (Bar(0.0, 1.0, "sit"),))]
     assert draw_prediction({"a": videos["a"]}, rows, tmp_path / "p.svg").exists()
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actionprep.show.colors import LIGHT, label_colors, oklch, point_colors, text_on
-from actionprep.show.sheet import GAP, MARGIN, Mark, Tile, columns_for, draw_sheet, row_height, wrapped
+from actionprep.show.sheet import GAP, MARGIN, Mark, Tile, columns_for, draw_contact_sheet, row_height, wrapped
 from actionprep.show.text import fitted, put_text, text_width
 
 
 def find(canvas: np.ndarray, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """Box x0, y0, x1, y1 of all pixels of a colour."""
+    """Box x0, y0, x1, y1 of all pixels of a color."""
     y, x = np.nonzero((canvas == np.array(color, np.uint8)).all(axis=2))
     return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 
@@ -27,7 +27,7 @@ def test_pictures_stand_in_rows_with_even_gaps_and_margins() -> None:
         [Tile((90, width), np.full((90, width, 3), color, np.uint8)) for width, color in zip(widths, row, strict=True)]
         for row in colors
     ]
-    canvas = draw_sheet(rows, title="t")
+    canvas = draw_contact_sheet(rows, title="t")
     boxes = [[find(canvas, color) for color in row] for row in colors]
     for row in boxes:
         assert row[0][0] == MARGIN
@@ -42,7 +42,7 @@ def test_captions_stand_below_their_picture_and_do_not_reach_the_next() -> None:
         (60, 120), np.zeros((60, 120, 3), np.uint8), name="cam0", caption="1.233 s", remark="far too long a remark"
     )
     blank = Tile((60, 120), np.zeros((60, 120, 3), np.uint8))
-    canvas = draw_sheet([[tile, blank, blank, blank]], title="t")
+    canvas = draw_contact_sheet([[tile, blank, blank, blank]], title="t")
     _, _, _, below = find(canvas, (0, 0, 0))
     written = (canvas[below : below + 24] != LIGHT.ground).any(axis=(0, 2))
     assert written[MARGIN : MARGIN + 120].any()
@@ -51,7 +51,7 @@ def test_captions_stand_below_their_picture_and_do_not_reach_the_next() -> None:
 
 def test_an_empty_place_says_why() -> None:
     tile = Tile((60, 300), None, reason="no frame at 1.000 s")
-    canvas = draw_sheet([[tile, tile]], title="t")
+    canvas = draw_contact_sheet([[tile, tile]], title="t")
     x0, y0, x1, y1 = find(canvas, LIGHT.empty)
     assert (x1 - x0, y1 - y0) == (600 + GAP, 60)
     assert (canvas[y0:y1, x0 : x0 + 300].min(axis=2) < 160).any()
@@ -60,8 +60,8 @@ def test_an_empty_place_says_why() -> None:
 def test_a_legend_stands_at_the_end() -> None:
     tile = Tile((60, 500), np.zeros((60, 500, 3), np.uint8))
     color = (12, 134, 56)
-    plain = draw_sheet([[tile]], title="t")
-    canvas = draw_sheet([[tile]], title="t", legend=[Mark("square", color, "foreground")])
+    plain = draw_contact_sheet([[tile]], title="t")
+    canvas = draw_contact_sheet([[tile]], title="t", legend=[Mark("square", color, "foreground")])
     assert canvas.shape[0] > plain.shape[0]
     assert find(canvas, color)[1] > find(canvas, (0, 0, 0))[3]
 
@@ -112,7 +112,7 @@ def test_text_beyond_the_edge_is_cut_off() -> None:
     put_text(canvas, "wave", (500, 500), size=16, color=(255, 255, 255))
 
 
-def test_labels_keep_their_colour_whatever_their_order() -> None:
+def test_labels_keep_their_color_whatever_their_order() -> None:
     labels = [f"action {number}" for number in range(30)]
     colors = label_colors(labels)
     assert colors == label_colors(reversed(labels))
@@ -125,11 +125,11 @@ def test_points_on_opposite_sides_have_different_hues_and_all_are_vivid() -> Non
     colors = point_colors(np.stack([np.cos(turns), np.sin(turns)], axis=1)).astype(int)
     assert (np.ptp(colors, axis=1) > 110).all()
     assert (np.abs(colors - np.roll(colors, 4, axis=0)).max(axis=1) > 90).all()
-    grey = point_colors(np.array([[np.nan, 0.0], [1.0, 1.0]]))[0]
-    assert np.ptp(grey.astype(int)) < 20
+    gray = point_colors(np.array([[np.nan, 0.0], [1.0, 1.0]]))[0]
+    assert np.ptp(gray.astype(int)) < 20
 
 
-def test_oklch_gives_known_colours() -> None:
+def test_oklch_gives_known_colors() -> None:
     assert oklch(1.0, 0.0, 0.0) == (255, 255, 255)
     assert oklch(0.0, 0.0, 0.0) == (0, 0, 0)
     # A gray's lightness is the cube root of its linear value: 127 of 255 is 0.2122 in linear light.
@@ -139,7 +139,7 @@ def test_oklch_gives_known_colours() -> None:
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 3))
-def test_text_on_a_colour_can_be_read(color: tuple[int, int, int]) -> None:
+def test_text_on_a_color_can_be_read(color: tuple[int, int, int]) -> None:
     def luminance(one: tuple[int, int, int]) -> float:
         linear = [((v / 255 + 0.055) / 1.055) ** 2.4 if v > 10 else v / 255 / 12.92 for v in one]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
@@ -150,7 +150,7 @@ def test_text_on_a_colour_can_be_read(color: tuple[int, int, int]) -> None:
 
 def test_a_tag_of_a_legend_has_its_sample_and_leaves_room_for_the_next_sign() -> None:
     marks = [Mark("tag", (230, 30, 40), "number and score", "0  0.65"), Mark("square", (0, 168, 150), "foreground")]
-    canvas = draw_sheet([[Tile((60, 600), None)]], title="t", legend=marks)
+    canvas = draw_contact_sheet([[Tile((60, 600), None)]], title="t", legend=marks)
     tag, square = find(canvas, (230, 30, 40)), find(canvas, (0, 168, 150))
     assert tag[2] - tag[0] >= text_width("0  0.65", 14, bold=True)
     assert square[0] > tag[2] + text_width("number and score", 16)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actionprep.errors import UserError
 from actionprep.show.text import broken, text_width
-from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, lanes_of, pictures_that_fit
+from actionprep.show.timeline import Bar, TimelineRow, draw_timeline, fitting_images, lanes_of
 
 RED, BLUE = (220, 40, 40), (40, 60, 220)
 COLORS = {"sit": RED, "rise": BLUE}
@@ -23,7 +23,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def columns_of(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """Columns in which much is of this colour: bars, not the signs of a legend."""
+    """Columns in which much is of this color: bars, not the signs of a legend."""
     same = (np.abs(picture.astype(int) - color).max(axis=2) <= 2)[:-60]
     return np.flatnonzero(same.sum(axis=0) >= 10)
 
@@ -56,7 +56,7 @@ def test_a_low_score_is_fainter(tmp_path: Path) -> None:
     assert found[1] == 0
 
 
-def test_ignored_windows_have_no_colour(tmp_path: Path) -> None:
+def test_ignored_windows_have_no_color(tmp_path: Path) -> None:
     rows = [TimelineRow("snippets", (Bar(0.0, 1.0, "sit", ignored=True),))]
     picture = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
     assert len(columns_of(picture, RED)) == 0
@@ -111,7 +111,7 @@ def test_bars_of_a_lane_never_overlap_and_lanes_are_as_few_as_can_be(found: list
 
 @given(st.floats(0.4, 3), st.floats(0.1, 100))
 def test_pictures_that_fit_lie_inside_the_span(aspect: float, length: float) -> None:
-    times = pictures_that_fit(aspect, (5.0, 5.0 + length))
+    times = fitting_images(aspect, (5.0, 5.0 + length))
     assert 1 <= len(times) <= 16
     assert 5.0 < times.min() <= times.max() < 5.0 + length
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from actionprep.cli.train import app
 from actionprep.errors import UserError
 from actionprep.training.checks import OneBatch, _repeats, _search, find_learning_rate, overfit_one_batch
-from actionprep.training.parts import SplitChoice
 from actionprep.training.recipes import find_recipe
+from actionprep.training.split_choice import SplitChoice
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 
@@ -182,7 +182,7 @@ def test_the_commands_tell_and_leave_no_run(store, tmp_path, monkeypatch):
 
 def test_memory_that_runs_out_says_the_batch_and_what_to_set(store, tmp_path, monkeypatch):
     from actionprep.training.fit import fit
-    from actionprep.training.task import ClassifierTask
+    from actionprep.training.loop.task import ClassifierTask
 
     def full(self, batch, batch_idx):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")

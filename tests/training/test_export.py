@@ -15,16 +15,16 @@ from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
-from actionprep.datasets.store import Store
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import SetupError, UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.datasets import SnippetDataset
+from actionprep.training.evaluation.result_files import saved_arrays
 from actionprep.training.export import ExportedArray, check_format, export_model, export_run
 from actionprep.training.fit import fit
 from actionprep.training.models.fusion import MidFusion
-from actionprep.training.parts import SplitChoice
+from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
-from actionprep.training.tested import saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 # One of each file of models; its sisters are made of the same parts.
@@ -297,7 +297,7 @@ def test_a_mid_fusion_is_exported_for_batches_of_any_size(tmp_path, to):
 @quiet
 def test_a_file_with_other_logits_is_not_passed_off_as_the_model(tmp_path):
     model, x = tiny_of("track-lstm")
-    with pytest.raises(EnvironmentProblem, match=r"gives other logits than the model: they differ by .*Do not use"):
+    with pytest.raises(SetupError, match=r"gives other logits than the model: they differ by .*Do not use"):
         export_model(_Apart(model), inputs_of(model, x), tmp_path / "m.pt2", to="torch-export")
 
 
@@ -319,8 +319,6 @@ def test_unknown_formats_and_missing_packages_are_told(monkeypatch):
     ):
         check_format("onx")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else True)
-    with pytest.raises(
-        EnvironmentProblem, match=r"needs onnxruntime, not installed here: pip install 'actionprep\[exp"
-    ):
+    with pytest.raises(SetupError, match=r"needs onnxruntime, not installed here: pip install 'actionprep\[exp"):
         check_format("onnx")
     check_format("torch-export")

@@ -7,11 +7,11 @@ import torch
 from tiny_models import CLASSES, tiny
 from training_fakes import make_store, tiny_recipe
 
-from actionprep.errors import EnvironmentProblem
+from actionprep.errors import SetupError
 from actionprep.training.checkpoints import read_safely
 from actionprep.training.fit import fit
-from actionprep.training.make_task import channels_last
-from actionprep.training.parts import SplitChoice
+from actionprep.training.loop.make_task import channels_last
+from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
@@ -40,7 +40,7 @@ def test_a_compiled_training_gives_the_checkpoint_of_a_plain_one(store, tmp_path
 
 def test_without_a_compiler_it_says_so(store, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(EnvironmentProblem, match=r"needs a C\+\+ compiler, and none is here .* --set compile=false"):
+    with pytest.raises(SetupError, match=r"needs a C\+\+ compiler, and none is here .* --set compile=false"):
         fit(store, tiny_recipe(compile=True), tmp_path / "run", split=SPLIT, **QUIET)
 
 

@@ -5,22 +5,22 @@ import pytest
 import torch
 from training_fakes import make_store, table_of, tiny_recipe, write_snippets
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
 from actionprep.training.datasets import SnippetDataset, read_table
+from actionprep.training.evaluation.result_files import saved_arrays
+from actionprep.training.evaluation.scoring import score
 from actionprep.training.fit import fit
-from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
-from actionprep.training.scoring import score
+from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
-from actionprep.training.tested import saved_arrays
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 QUIET = {"tensorboard": False}
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """Stands for a kill."""
 
 
@@ -122,18 +122,18 @@ def test_a_resumed_run_gives_bit_for_bit_the_numbers_of_an_uninterrupted_one(sto
     recipe = tiny_recipe(epochs=4, ema=0.9, batch=5, checkpoint_minutes=1e-9, mixup=0.4, sizes__dropout=0.3)
     whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
-    from actionprep.training.task import ClassifierTask
+    from actionprep.training.loop.task import ClassifierTask
 
     step, seen = ClassifierTask.training_step, []
 
     def killed(self, batch, batch_idx):
         seen.append(batch_idx)
         if len(seen) == killed_at:
-            raise Interrupted
+            raise InterruptedRunError
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(ClassifierTask, "training_step", killed)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     monkeypatch.setattr(ClassifierTask, "training_step", step)
     resumed = fit(store, "auto", tmp_path / "cut", resume=True, **QUIET)
@@ -158,11 +158,11 @@ def test_a_run_killed_between_its_phases_goes_on_with_the_refit(store, tmp_path,
     def killed(*arguments, **options):
         seen.append(arguments[3])
         if arguments[3] == "refit":
-            raise Interrupted
+            raise InterruptedRunError
         return phase(*arguments, **options)
 
     monkeypatch.setattr(module, "train_phase", killed)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     monkeypatch.setattr(module, "train_phase", phase)
     resumed = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
@@ -223,7 +223,7 @@ def test_a_figure_that_is_never_a_number_ends_a_run_by_patience_and_leaves_it_it
     def nothing(label, target, logits, *, several):
         return {"accuracy": 0.5, "macro_f1": 0.5, "map": float("nan")}
 
-    monkeypatch.setattr("actionprep.training.task.evaluate", nothing)
+    monkeypatch.setattr("actionprep.training.loop.task.evaluate", nothing)
     recipe = tiny_recipe(epochs=9, patience=3, monitor="val_map")
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
     assert [row["epoch"] for row in run.metrics] == [0, 1, 2]

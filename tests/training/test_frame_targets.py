@@ -11,24 +11,24 @@ from pose_fakes import CLASSES, one_recording
 from study_fakes import view
 from training_fakes import FPS, MOTIONS, make_store, table_of, tiny_recipe, write_snippets
 
-from actionprep.datasets.catalogue import Catalogue
+from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.datasets.splits import SplitAssignment
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
 from actionprep.training.datasets import SnippetDataset, read_table
-from actionprep.training.draws import Draws
 from actionprep.training.fit import first_task, fit
 from actionprep.training.inputs.lowres import LowresInput
 from actionprep.training.inputs.pose import PoseInput
+from actionprep.training.inputs.rng import Draws
 from actionprep.training.inputs.tracks import TracksInput
-from actionprep.training.losses import ClassificationLoss, batch_loss
-from actionprep.training.parts import Parts, SplitChoice
+from actionprep.training.loop.losses import ClassificationLoss, batch_loss
 from actionprep.training.predict import predict
 from actionprep.training.recipes import LossSettings, Recipe, find_recipe
+from actionprep.training.split_choice import Parts, SplitChoice
 from actionprep.training.test import run_test
 
 QUIET = {"tensorboard": False, "device": "cpu"}
@@ -54,7 +54,7 @@ SEGMENTS = (Segment(0.4, 1.9, CLASSES[0]), Segment(1.9, 3.3, CLASSES[1]), Segmen
 
 def with_segments(store: Store, *, fps: float = FPS) -> Store:
     """Windows of 2 s over SEGMENTS, of recording a."""
-    study = Catalogue((Recording("a", subject="1"),), (view("a", seconds=SECONDS, fps=fps),), {"a": SEGMENTS})
+    study = Catalog((Recording("a", subject="1"),), (view("a", seconds=SECONDS, fps=fps),), {"a": SEGMENTS})
     put_table(store, make_snippets(study, LabelRule(threshold=0.0, background="rest"), length_s=2.0, stride_s=0.5))
     return store
 
@@ -70,7 +70,7 @@ def test_poses_that_are_cut_warped_and_shifted_have_the_labels_of_the_times_that
     frames = int(SECONDS * FPS)
     points = np.ones((frames, 1, 17, 2)) * (np.arange(frames) + 1)[:, None, None, None]
     store = with_segments(one_recording(tmp_path / "store", points))
-    how = PoseInput(frames=16, normalise="none", **STILL, **options)
+    how = PoseInput(frames=16, normalize="none", **STILL, **options)
     data = SnippetDataset(store, inputs=how, train=True, seed=5, targets="frame")
     shown = set()
     for epoch in range(4):
@@ -148,7 +148,7 @@ def test_samples_of_batches_and_of_workers_have_the_same_labels(store):
 
 def test_what_is_not_known_does_not_count(store):
     table = make_snippets(
-        Catalogue((Recording("take_0", subject="0"),), (view("take_0", seconds=SECONDS, fps=FPS),),
+        Catalog((Recording("take_0", subject="0"),), (view("take_0", seconds=SECONDS, fps=FPS),),
                   {"take_0": (Segment(0.5, 1.0, "up"), Segment(1.0, 1.2, "cut", "NA"), Segment(2.0, 2.5, "left"))}),
         LabelRule(threshold=0.0), length_s=3.0, exclude_layers=["NA"],
     )  # fmt: skip
@@ -228,7 +228,7 @@ def test_cutmix_takes_the_labels_of_the_span_of_time_with_it(store):
 def test_cutmix_on_poses_replaces_a_span_of_time_of_all_persons(tmp_path):
     points = np.ones((12, 2, 17, 2)) * (np.arange(12) + 1)[:, None, None, None]
     store = one_recording(tmp_path / "store", points)
-    data = SnippetDataset(store, inputs=PoseInput(frames=12, normalise="none"))
+    data = SnippetDataset(store, inputs=PoseInput(frames=12, normalize="none"))
     one = data.batch([0])
     batch = {name: torch.cat([values, values + 100 if values.is_floating_point() else values])
              for name, values in one.items() if name in ("keypoints", "score", "frame_valid")}  # fmt: skip
@@ -239,7 +239,7 @@ def test_cutmix_on_poses_replaces_a_span_of_time_of_all_persons(tmp_path):
     assert stayed.tolist() == [0.5, 0.5]
 
 
-def test_recordings_labelled_whole_train_to_the_same_numbers_with_either_target(tmp_path):
+def test_recordings_labeled_whole_train_to_the_same_numbers_with_either_target(tmp_path):
     store = make_store(tmp_path / "store", subjects=3)
     runs = []
     for targets in ("snippet", "frame"):
@@ -256,9 +256,9 @@ def test_recordings_labelled_whole_train_to_the_same_numbers_with_either_target(
 
 
 def test_a_training_on_instants_that_was_interrupted_ends_with_the_same_numbers(store, tmp_path, monkeypatch):
-    from actionprep.training import callbacks
+    from actionprep.training.loop import callbacks
 
-    class Interrupted(BaseException):
+    class InterruptedRunError(BaseException):
         pass
 
     recipe = frame_recipe(epochs=3, ema=0.9, mixup=0.4, carry=True, refit=True, checkpoint_minutes=1e-9,
@@ -271,10 +271,10 @@ def test_a_training_on_instants_that_was_interrupted_ends_with_the_same_numbers(
         save(self, *arguments)
         count += 1
         if count == 8:
-            raise Interrupted
+            raise InterruptedRunError
 
     monkeypatch.setattr(callbacks.Checkpoints, "_save", save_and_stop)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     again = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
     drop = ("seconds",)
@@ -287,7 +287,7 @@ def test_a_training_on_instants_that_was_interrupted_ends_with_the_same_numbers(
 def test_several_labels_of_an_instant_are_learnt_with_a_loss_for_each(tmp_path):
     store = make_changing_store(tmp_path / "store", rule=LabelRule(threshold=0.0, multi_label=True))
     study = make_snippets(
-        Catalogue((Recording("take_0", subject="0"),), (view("take_0", seconds=SECONDS, fps=FPS),),
+        Catalog((Recording("take_0", subject="0"),), (view("take_0", seconds=SECONDS, fps=FPS),),
                   {"take_0": (Segment(0.0, 3.0, "up"), Segment(1.0, 2.0, "left"))}),
         LabelRule(threshold=0.0, multi_label=True), length_s=1.5,
     )  # fmt: skip

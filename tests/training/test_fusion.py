@@ -12,19 +12,19 @@ from training_fakes import make_store, tiny_recipe, write_split
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.training import metrics
-from actionprep.training.compare import compare
+from actionprep.training.evaluation import metrics
+from actionprep.training.evaluation.result_files import saved_arrays
+from actionprep.training.experiments.compare import compare
+from actionprep.training.experiments.folds import fit_folds
+from actionprep.training.experiments.sweep import sweep
 from actionprep.training.fit import fit
-from actionprep.training.folds import fit_folds
 from actionprep.training.fusion import fold_names, fuse, fuse_folds, read_fusion
-from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.run import Run
-from actionprep.training.sweep import sweep
+from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
-from actionprep.training.tested import saved_arrays
 
 runner = CliRunner()
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))

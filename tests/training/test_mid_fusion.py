@@ -11,20 +11,20 @@ from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
 from typer.testing import CliRunner
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
+from actionprep.training.evaluation.result_files import saved_arrays
+from actionprep.training.experiments.sweep import plan_sweep
 from actionprep.training.fit import fit
 from actionprep.training.inputs.fusion import recipes_of
 from actionprep.training.models.fusion import MidFusion
 from actionprep.training.models.registry import model_card
-from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict
 from actionprep.training.recipes import Recipe, find_recipe, recipe_names
 from actionprep.training.run import Run
-from actionprep.training.sweep import plan_sweep
+from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
-from actionprep.training.tested import saved_arrays
 
 runner = CliRunner()
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))

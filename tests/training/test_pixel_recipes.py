@@ -7,16 +7,16 @@ from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_
 from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, table_of, write_snippets
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, make_model, model_sizes
 from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs
 from actionprep.training.fit import fit
-from actionprep.training.losses import ClassificationLoss
+from actionprep.training.loop.losses import ClassificationLoss
+from actionprep.training.loop.optimizers import freeze, layer_heights, make_optimizer
+from actionprep.training.loop.task import ClassifierTask
 from actionprep.training.models.pixels import PixelClassifier, bare, over_views
 from actionprep.training.models.registry import HALF, MODELS, SIGNED, PixelInput
-from actionprep.training.optimizers import freeze, layer_heights, make_optimizer
-from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import predict
 from actionprep.training.recipes import (
     LossSettings,
@@ -26,7 +26,7 @@ from actionprep.training.recipes import (
     find_recipe,
     recipe_names,
 )
-from actionprep.training.task import ClassifierTask
+from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 PIXEL_RECIPES = [name for name in recipe_names() if find_recipe(name).product in ("lowres", "frames")]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 from training_fakes import MOTIONS, make_store, tiny_recipe, write_tracks
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint
+from actionprep.training.evaluation.result_files import label_thresholds
 from actionprep.training.fit import fit
-from actionprep.training.parts import SplitChoice
 from actionprep.training.predict import (
     open_checkpoint,
     pipeline_settings,
@@ -23,7 +23,7 @@ from actionprep.training.predict import (
     sliding_windows,
 )
 from actionprep.training.predicted_timeline import Timeline
-from actionprep.training.tested import label_thresholds
+from actionprep.training.split_choice import SplitChoice
 
 
 def timeline(onset, offset, rows, labels=("a", "b"), several=False) -> Timeline:
@@ -60,7 +60,7 @@ def test_windows_that_touch_share_an_edge_however_their_sums_round(start, length
     assert (first[1:] == last[:-1]).all()
 
 
-def test_neighbouring_pieces_of_one_label_are_one_segment():
+def test_neighboring_pieces_of_one_label_are_one_segment():
     found = timeline([0, 1, 2], [1, 2, 3], [[0.9, 0.1], [0.7, 0.3], [0.1, 0.9]]).segments()
     assert [(one.onset, one.offset, one.label) for one, _ in found] == [(0, 2, "a"), (2, 3, "b")]
     assert found[0][1] == pytest.approx(0.8)

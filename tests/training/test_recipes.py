@@ -5,7 +5,7 @@ import sys
 import pytest
 from training_fakes import make_store, tiny_recipe
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.inputs.tracks import TracksInput
 from actionprep.training.recipes import (
@@ -92,7 +92,7 @@ def test_none_is_the_word_none_in_toml():
     [
         ({"epoch": 3}, r"Unknown setting 'epoch' in changes to the recipe\. Did you mean 'epochs'\?"),
         ({"input.rotatoin": 3}, r"Unknown setting 'rotatoin' in \[input\] of the recipe\. Did you mean 'rotation'\?"),
-        ({"optimiser.name": "sgd"}, r"Unknown table 'optimiser' in .*Did you mean 'optimizer'\?"),
+        ({"optimizer.name": "sgd"}, r"Unknown table 'optimizer' in .*Did you mean 'optimizer'\?"),
         ({"loss.name": "hinge"}, r"Wrong value for 'loss\.name' in changes to the recipe: got 'hinge'"),
         ({"product": "trakcs"}, r"No input 'trakcs'\. Did you mean 'tracks'\?"),
         ({"batch": 0}, r"Wrong value for 'batch'"),

@@ -15,8 +15,8 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import read_safely
 from actionprep.training.fit import fit
-from actionprep.training.parts import SplitChoice
 from actionprep.training.run import Run
+from actionprep.training.split_choice import SplitChoice
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 QUIET = {"tensorboard": False}
@@ -26,14 +26,14 @@ import sys
 import torch
 torch.set_num_threads(1)
 from actionprep.training.fit import fit
-from actionprep.training.parts import SplitChoice
+from actionprep.training.split_choice import SplitChoice
 
 split = SplitChoice(train=("1", "2", "3"), test=("4",))
 fit(sys.argv[1], sys.argv[2], sys.argv[3], split=split, device="cpu", tensorboard=False, resume=True)
 """
 
 
-class Interrupted(BaseException):
+class InterruptedRunError(BaseException):
     """Stands for a kill."""
 
 
@@ -98,7 +98,7 @@ def test_a_kill_at_any_point_between_the_phases_changes_nothing(store, tmp_path,
     from actionprep.training import fit as module
 
     def killed(*_, **__):
-        raise Interrupted
+        raise InterruptedRunError
 
     with monkeypatch.context() as patch:
         if where == "keep_file":
@@ -116,7 +116,7 @@ def test_a_kill_at_any_point_between_the_phases_changes_nothing(store, tmp_path,
                 "unlink",
                 lambda path, missing_ok=False: killed() if path.name == "last.ckpt" else unlink(path, missing_ok),
             )
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     resumed = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
     assert resumed.is_complete
@@ -133,11 +133,11 @@ def test_a_run_that_patience_ended_is_not_trained_on(store, tmp_path, monkeypatc
     from actionprep.training import fit as module
 
     def killed(*_):
-        raise Interrupted
+        raise InterruptedRunError
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "keep_file", killed)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
     before = len(Run(tmp_path / "run").metrics)
     assert before < 30
@@ -165,14 +165,14 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
 
     def killed(*arguments, **options):
         if arguments[3] == kill_in:
-            raise Interrupted
+            raise InterruptedRunError
         return phase(*arguments, **options)
 
     for kill_in in ("validate", "refit"):
         folder = tmp_path / kill_in
         with monkeypatch.context() as patch:
             patch.setattr(module, "train_phase", killed)
-            with pytest.raises(Interrupted):
+            with pytest.raises(InterruptedRunError):
                 fit(store, recipe, folder, split=SPLIT, weights=weights, **QUIET)
         with pytest.raises(UserError, match="it was begun from other weights"):
             fit(store, recipe, folder, resume=True, weights=lambda model: None, **QUIET)
@@ -182,11 +182,11 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
 
 def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_with(store, tmp_path, monkeypatch):
     def killed(*_, **__):
-        raise Interrupted
+        raise InterruptedRunError
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "change", killed)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
     assert fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, resume=True, **QUIET).is_complete
 

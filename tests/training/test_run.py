@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from actionprep.errors import EnvironmentProblem
+from actionprep.errors import SetupError
 from actionprep.training.run import claimed_folder
 
 
@@ -40,5 +40,5 @@ def test_a_folder_that_stays_empty_is_gone_again(tmp_path):
 
 def test_a_place_where_no_folder_can_be_made_says_so(tmp_path):
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(EnvironmentProblem, match=r"Cannot write .*runs"), claimed_folder(tmp_path / "runs", "tiny"):
+    with pytest.raises(SetupError, match=r"Cannot write .*runs"), claimed_folder(tmp_path / "runs", "tiny"):
         pass

@@ -8,10 +8,10 @@ from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.datasets import read_table
 from actionprep.training.fit import fit
-from actionprep.training.models.checkpoints import published_state
 from actionprep.training.models.pixels import PixelClassifier
+from actionprep.training.models.published.load import published_state
 from actionprep.training.models.registry import HALF, SIGNED, build_model
-from actionprep.training.parts import SplitChoice
+from actionprep.training.split_choice import SplitChoice
 from actionprep.training.weights import missing_weights, starting_weights
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
@@ -39,7 +39,7 @@ def test_published_weights_are_put_in_and_counted_once(tmp_path):
     assert "7 classes, the model has 3" in told[0]
 
 
-def test_weights_that_saw_blue_first_turn_the_colours(tmp_path):
+def test_weights_that_saw_blue_first_turn_the_colors(tmp_path):
     sizes = {"width": 32, "depth": 2, "heads": 2, "num_frames": 4, "image_size": 32}
     model = build_model("timesformer", num_classes=3, **sizes)
     state = {"model_state": published_state(model, family="timesformer"), "cfg": "TRAIN:\n  DATASET: Ssv2\n"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from actionprep.cli.prep import build, import_poses, look, store, study
+from actionprep.cli.prep import build, import_poses, store, study
+from actionprep.cli.prep import show as look
 from actionprep.cli.prep.stages import StageGroup
 from actionprep.cli.program import add_command, program
 

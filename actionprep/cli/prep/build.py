@@ -13,7 +13,7 @@ from actionprep.cli.prep.build_output import (
     print_plan,
     print_report,
     report_document,
-    tell_joints_outside,
+    report_joints_outside,
     warn_of_mixtures,
 )
 from actionprep.cli.prep.options import (
@@ -117,8 +117,8 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
     if json:
         output.print_json({**report_document(report), "events": events, "mixed": mixed})
     else:
-        tell_joints_outside(study.joints_outside(item.key for item in plan.items))
-        has_segments = any(study.catalogue.segments.values())
+        report_joints_outside(study.joints_outside(item.key for item in plan.items))
+        has_segments = any(study.catalog.segments.values())
         print_report(plan, report, events, has_segments=has_segments, study=named)
     if not report.ok:
         raise typer.Exit(1)

@@ -90,7 +90,7 @@ def print_report(
     if report.quarantined:
         first = list(report.quarantined.items())[:20]
         output.print_table("Quarantined", ("item", "reason"), first)
-        output.note("Neighbours went on. 'actionprep status' lists all.")
+        output.note("Neighbors went on. 'actionprep status' lists all.")
     # Tables of the whole study may have other names than "default", which the next command then needs.
     tables = {item.key.product: item.key.recording for item in plan.items if not item.key.view}
     named = {product: name for product, name in tables.items() if name != "default"}
@@ -98,9 +98,9 @@ def print_report(
         which = f" --snippets {named['snippets']}" if "snippets" in named else ""
         output.print_next(with_study(f"actiontrain fit{which}", study), "trains on these snippets")
     elif "tracks" in names:
-        # Clips that are one labelled whole are one snippet each.
+        # Clips that are one labeled whole are one snippet each.
         options = " --length 1000 --iou 0.5" if has_segments else ""
-        output.print_next(with_study(f"actionprep snippets{options}", study), "cuts labelled windows")
+        output.print_next(with_study(f"actionprep snippets{options}", study), "cuts labeled windows")
     elif names:
         last = f"{names[-1]}/{named[names[-1]]}" if names[-1] in named else names[-1]
         output.print_next(with_study(f"actionprep show {last}", study), "draws what was made")
@@ -121,7 +121,7 @@ def report_document(report: BuildReport) -> dict[str, Any]:
     }
 
 
-def tell_joints_outside(found: Sequence[tuple[Any, int, int]]) -> None:
+def report_joints_outside(found: Sequence[tuple[Any, int, int]]) -> None:
     """The share of the joints of imported poses that lie outside of the picture, as a note or, where large, a warning."""
     if not found:
         return

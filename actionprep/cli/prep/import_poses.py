@@ -9,7 +9,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Where, with_study
-from actionprep.cli.prep.build_output import tell_joints_outside
+from actionprep.cli.prep.build_output import report_joints_outside
 
 if TYPE_CHECKING:
     from actionprep.api import ImportedPoses
@@ -55,13 +55,13 @@ def import_(
             labels=labels,
             progress=lambda task, sofar: step(0, failures=len(sofar.quarantined)),
         )
-    catalogue, report = done.study.catalogue, done.report
+    catalog, report = done.study.catalog, done.report
     counts = {
-        "recordings": len(catalogue),
-        "frames": sum(view.num_frames for view in catalogue.views),
-        "labels": len(catalogue.labels),
-        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
-        "unreadable": sum(view.status != "ok" for view in catalogue.views),
+        "recordings": len(catalog),
+        "frames": sum(view.num_frames for view in catalog.views),
+        "labels": len(catalog.labels),
+        "subjects": len({one.subject for one in catalog.recordings} - {None}),
+        "unreadable": sum(view.status != "ok" for view in catalog.views),
         "items made": len(report.built),
         "quarantined": len(report.quarantined),
     }
@@ -77,17 +77,17 @@ def import_(
 
 
 def _print_imported(done: ImportedPoses, counts: dict[str, int], study: Path | None) -> None:
-    catalogue, report = done.study.catalogue, done.report
+    catalog, report = done.study.catalog, done.report
     output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    for finding in catalogue.findings[:8]:
+    for finding in catalog.findings[:8]:
         output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
-    if len(catalogue.findings) > 8:
-        output.warn(f"and {len(catalogue.findings) - 8} more; 'actionprep scan' lists them.")
+    if len(catalog.findings) > 8:
+        output.warn(f"and {len(catalog.findings) - 8} more; 'actionprep scan' lists them.")
     keys = done.study.store.items("pose")
     if sums := done.study.events(keys).get("pose"):
         told = [(what, f"{count:,}") for what, count in sums.items()]
         output.print_table("Left out, filled in or converted", ("what", "count"), told)
-    tell_joints_outside(done.study.joints_outside(keys))
+    report_joints_outside(done.study.joints_outside(keys))
     for name, reason in done.refused_splits.items():
         output.warn(f"The official split '{name}' is not stored: {reason}")
     if done.splits:
@@ -98,6 +98,6 @@ def _print_imported(done: ImportedPoses, counts: dict[str, int], study: Path | N
     if not report.built and not report.done:
         output.warn("Nothing was imported, and actionprep.toml is as it was.")
     elif done.study.folder.study.layout == "poses":
-        output.print_next(with_study("actionprep snippets", study), "makes a sample of each labelled recording")
+        output.print_next(with_study("actionprep snippets", study), "makes a sample of each labeled recording")
     else:
         output.print_next(with_study("actionprep show pose", study), "draws them over the videos")

@@ -8,7 +8,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, with_study
-from actionprep.cli.prep.build_output import tell_joints_outside
+from actionprep.cli.prep.build_output import report_joints_outside
 from actionprep.cli.prep.options import WorkersOption, opened_study, workers_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
     for one in facts["products"]:
         if one["made_otherwise"]:
             output.warn(_otherwise(one["product"], one["made_otherwise"]))
-    tell_joints_outside([(one["item"], one["outside"], one["seen"]) for one in facts["joints_outside"]])
+    report_joints_outside([(one["item"], one["outside"], one["seen"]) for one in facts["joints_outside"]])
     if facts["problem"]:
         output.warn(f"A build would stop: {facts['problem']}")
     if facts["quarantined"]:
@@ -107,7 +107,7 @@ def gc(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List, or with --yes delete, items whose recording or view is no longer in the catalogue."""
+    """List, or with --yes delete, items whose recording or view is no longer in the catalog."""
     opened = opened_study(study)
     stray = opened.stray_items()
     if yes:
@@ -117,7 +117,7 @@ def gc(
         return
     for key in stray:
         output.note(str(key))
-    output.note(f"{len(stray)} items belong to nothing in the catalogue{'; deleted' if yes else ''}.")
+    output.note(f"{len(stray)} items belong to nothing in the catalog{'; deleted' if yes else ''}.")
     if stray and not yes:
         output.print_next(with_study("actionprep gc --yes", study), "deletes them")
 

@@ -58,20 +58,20 @@ def scan(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Read every video by its packets and write the catalogue; changes no input."""
+    """Read every video by its packets and write the catalog; changes no input."""
     opened = opened_study(study)
     with output.progress_of_steps("scanning", "videos", quiet=json) as step:
         report = opened.scan(
             workers=workers or 4, again=again, progress=lambda sofar: step(sofar.total, failures=sofar.unreadable)
         )
-    catalogue = report.catalogue
+    catalog = report.catalog
     counts = {
-        "recordings": len(catalogue),
-        "views": len(catalogue.views),
-        "frames": sum(view.num_frames for view in catalogue.views),
-        "segments": sum(map(len, catalogue.segments.values())),
-        "labels": len(catalogue.labels),
-        "subjects": len({one.subject for one in catalogue.recordings} - {None}),
+        "recordings": len(catalog),
+        "views": len(catalog.views),
+        "frames": sum(view.num_frames for view in catalog.views),
+        "segments": sum(map(len, catalog.segments.values())),
+        "labels": len(catalog.labels),
+        "subjects": len({one.subject for one in catalog.recordings} - {None}),
         "unreadable videos": len(report.unreadable),
     }
     if json:
@@ -81,7 +81,7 @@ def scan(
     if report.findings:
         rows = [(one.kind, one.where, one.message) for one in report.findings]
         output.print_table("Findings", ("kind", "where", "what"), rows)
-    output.print_table("Catalogue", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
+    output.print_table("Catalog", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
     output.note(f"{report.num_probed} videos read, {report.num_reused} unchanged since the last scan.")
     if report.unreadable:
         output.warn(f"{len(report.unreadable)} videos cannot be read; the others go on without them.")
@@ -156,7 +156,7 @@ def demo(
 
     with output.progress_of_steps("rendering", "recordings") as step:
         study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total, name: step(total))
-    output.note(f"A study of {len(study.catalogue)} recordings is in {folder}; its truth is in {folder}/truth.")
+    output.note(f"A study of {len(study.catalog)} recordings is in {folder}; its truth is in {folder}/truth.")
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )

@@ -9,10 +9,10 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.program import same_command
-from actionprep.cli.train.figures import shown
+from actionprep.cli.train.print_metrics import shown
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 
 def learn_one_batch(store: Store, recipe: Any, options: dict[str, Any], *, json: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.train_settings import TrainSettings
 
 
@@ -51,18 +51,18 @@ _ANEW = ("by", "val", "test", "train_groups", "val_groups", "test_groups")
 
 
 def split_of(
-    store: Store, of_study: TrainSettings, given: Mapping[str, Any], *, anew_by: str | None = None
+    store: Store, of_study: TrainSettings, given: Mapping[str, Any], *, rebuilt_by: str | None = None
 ) -> tuple[Any, list[str]]:
     """The split that is asked for, and sentences that say which settings of the study it does not use.
 
     of_study: the settings of the study; given: those of the command line, which go before them; None: not given.
-    anew_by:  --folds or --splits, where each training gets a split of its own by this option.
+    rebuilt_by:  --folds or --splits, where each training gets a split of its own by this option.
 
     Raises UserError where options of the command line contradict each other, or the stored split that would be taken.
     """
     from actionprep.errors import UserError
     from actionprep.settings import COMMAND_LINE
-    from actionprep.training.parts import SplitChoice, stored_name
+    from actionprep.training.split_choice import SplitChoice, stored_name
     from actionprep.training.train_settings import TrainSettings
 
     settings = of_study.with_changes(dict(given), where=COMMAND_LINE)
@@ -83,7 +83,7 @@ def split_of(
         found = [name for name in names if getattr(of_study, name) != getattr(fresh, name)]
         return [f"Not used of the study's [train]: {', '.join(found)}, since {why}"] if found else []
 
-    if anew_by == "--folds":
+    if rebuilt_by == "--folds":
         wrong = [name for name in ("split", *here) if given.get(name) is not None and name != "val"]
         if wrong:
             raise UserError(
@@ -91,8 +91,8 @@ def split_of(
                 f"recording is in test once. Leave out {_options(wrong)}, or leave out --folds."
             )
         return anew, unused(("split", *_ANEW[:1], *_ANEW[2:]), "--folds makes splits of its own")
-    if anew_by is not None:
-        return anew, unused(("split", *_ANEW), f"{anew_by} names the stored splits")
+    if rebuilt_by is not None:
+        return anew, unused(("split", *_ANEW), f"{rebuilt_by} names the stored splits")
     asks_anew = any(name in here for name in ("train_groups", "val_groups", "test_groups")) or (
         "by" in here and settings.by != "auto"
     )

@@ -10,6 +10,7 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Number, Numbers, StudyOption, Text, Texts
 from actionprep.cli.train.choices import split_of
+from actionprep.cli.train.folders import Place, runs_folder
 from actionprep.cli.train.options import (
     DeviceOption,
     FoldsOption,
@@ -20,7 +21,6 @@ from actionprep.cli.train.options import (
     group_of,
     use_threads,
 )
-from actionprep.cli.train.places import Place, runs_folder
 
 
 def compare(
@@ -38,7 +38,7 @@ def compare(
     debug: DebugOption = False,
 ) -> None:
     """One table over tested runs: accuracy, macro F1, size, operations, training time, latency, clips/s; and a picture."""
-    from actionprep.training.compare import compare as put_side_by_side
+    from actionprep.training.experiments.compare import compare as put_side_by_side
 
     use_threads(threads)
     if runs:
@@ -85,15 +85,15 @@ def sweep(
 ) -> None:
     """Train and test recipes × settings × seeds (× folds or splits) and compare them; what is done is not done again."""
     from actionprep.settings import COMMAND_LINE
+    from actionprep.training.experiments.sweep import sweep as train_all
     from actionprep.training.recipes import choose_recipe
-    from actionprep.training.sweep import sweep as train_all
 
     _check_parts(folds=folds, split=split, splits=splits)
     where = Place.find(store, study)
     given = {"device": device, "threads": threads, "split": split, "views": tuple(views) if views else None}
     settings = where.settings.with_changes(given, where=COMMAND_LINE)
-    anew_by = "--folds" if folds is not None else "--splits" if splits else None
-    choice, not_used = split_of(where.store, where.settings, given, anew_by=anew_by)
+    rebuilt_by = "--folds" if folds is not None else "--splits" if splits else None
+    choice, not_used = split_of(where.store, where.settings, given, rebuilt_by=rebuilt_by)
     chosen = recipes or [choose_recipe(where.store).recipe.name if settings.recipe == "auto" else settings.recipe]
     tell = (lambda _: None) if json else output.note
     for sentence in not_used:
@@ -145,7 +145,7 @@ def _check_parts(**given: Any) -> None:
 
 
 def _print_comparison(found: Any) -> None:
-    from actionprep.training.comparison import IMPORTANCE
+    from actionprep.training.experiments.comparison import IMPORTANCE
 
     columns, rows = found.cells()
     out = output.print_table("Comparison", columns, rows, importance=[name for name in IMPORTANCE if name in columns])

@@ -8,8 +8,8 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where
+from actionprep.cli.train.folders import find_run, run_folder
 from actionprep.cli.train.options import RunArgument
-from actionprep.cli.train.places import found_run, run_folder
 
 if TYPE_CHECKING:
     from actionprep.training.fusion import Mixture
@@ -31,7 +31,7 @@ def export(
     fused = None if run is None else read_fusion(run_folder(run, study))
     if fused is not None:
         raise UserError(_how_to_pool(str(run), fused))
-    made = export_run(found_run(run, study), to, out=out)  # type: ignore[arg-type]
+    made = export_run(find_run(run, study), to, out=out)  # type: ignore[arg-type]
     if json:
         output.print_json(made.document())
         return

@@ -25,7 +25,7 @@ from actionprep.cli.options import (
 from actionprep.cli.program import ManyValuesCommand, same_command
 from actionprep.cli.train.checks import learn_one_batch, suggest_learning_rate
 from actionprep.cli.train.choices import labels_of, recipe_of, recipe_of_run, split_of
-from actionprep.cli.train.figures import note_folds, print_folds
+from actionprep.cli.train.folders import Place, new_folder
 from actionprep.cli.train.options import (
     DeviceOption,
     FoldsOption,
@@ -38,7 +38,7 @@ from actionprep.cli.train.options import (
     group_of,
     use_threads,
 )
-from actionprep.cli.train.places import Place, new_folder
+from actionprep.cli.train.print_metrics import note_folds, print_folds
 from actionprep.cli.train.progress import progress_of_epochs
 
 
@@ -102,11 +102,11 @@ def fit(
     """Train the recipe that suits what the store holds, on a checked split."""
     from actionprep.errors import nearest
     from actionprep.settings import COMMAND_LINE
-    from actionprep.training.beginning import parts_of_run
+    from actionprep.training.experiments.folds import fit_folds
     from actionprep.training.fit import fit as train
-    from actionprep.training.folds import fit_folds
-    from actionprep.training.phase import Terminated
-    from actionprep.training.processes import is_first_process
+    from actionprep.training.loop.processes import is_first_process
+    from actionprep.training.loop.resume import parts_of_run
+    from actionprep.training.loop.trainer import TerminatedError
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
@@ -122,7 +122,7 @@ def fit(
     # Other processes of one training run the same command, and only compute.
     quiet = json or not is_first_process()
     tell = (lambda _: None) if quiet else output.note
-    choice, not_used = split_of(where.store, where.settings, given, anew_by="--folds" if folds is not None else None)
+    choice, not_used = split_of(where.store, where.settings, given, rebuilt_by="--folds" if folds is not None else None)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     begun: Path | None = None
     if not (find_lr or overfit):
@@ -189,7 +189,7 @@ def fit(
                     )
         except KeyboardInterrupt as error:
             _say_how_to_go_on(context, folder, where.runs)
-            raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
+            raise typer.Exit(143 if isinstance(error, TerminatedError) else 130) from None
     if not is_first_process():
         return
     if folds is not None:
@@ -224,7 +224,7 @@ def _check_name(run: str | None, processes: int) -> None:
 
 def _say_how_to_go_on(context: typer.Context, folder: Path, runs: Path) -> None:
     """What a training that was stopped has kept, and the command that goes on with it."""
-    from actionprep.training.processes import is_first_process
+    from actionprep.training.loop.processes import is_first_process
 
     if not is_first_process():
         return

@@ -10,9 +10,9 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, Texts
-from actionprep.cli.train.figures import note_folds, print_folds, print_test
+from actionprep.cli.train.folders import new_folder, run_folder
 from actionprep.cli.train.options import DeviceOption
-from actionprep.cli.train.places import new_folder, run_folder
+from actionprep.cli.train.print_metrics import note_folds, print_folds, print_test
 
 
 def fuse(

@@ -9,8 +9,8 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Real, StudyOption, Text, Texts
+from actionprep.cli.train.folders import find_run, last_run, run_folder, runs_folder
 from actionprep.cli.train.options import CarryOption, DeviceOption
-from actionprep.cli.train.places import found_run, last_run, run_folder, runs_folder
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
@@ -59,7 +59,7 @@ def predict(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """From raw videos to a labelled timeline (csv and picture) of each recording, or live from a camera or stream."""
+    """From raw videos to a labeled timeline (csv and picture) of each recording, or live from a camera or stream."""
     from actionprep.api import group_videos, predict_videos
     from actionprep.errors import UserError
     from actionprep.training.fusion import read_fusion
@@ -75,7 +75,7 @@ def predict(
                 f"--live works on one run, and {folder} is a fusion of several. Name one of its runs with --run: {named}. "
                 "Videos may be given to the fusion itself, without --live."
             )
-        _predict_live(found_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
+        _predict_live(find_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
         return
     assert videos is not None
     folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
@@ -140,7 +140,7 @@ def _predict_live(
     *,
     json: bool,
 ) -> None:
-    from actionprep.live import predict_live
+    from actionprep.api.live import predict_live
 
     def say(one: Any) -> None:
         print(

@@ -11,7 +11,7 @@ from actionprep.cli import output
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from actionprep.training.progress import EpochReport
+    from actionprep.training.loop.progress import EpochReport
 
 
 @contextmanager

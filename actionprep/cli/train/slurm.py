@@ -35,8 +35,8 @@ def slurm(
     debug: DebugOption = False,
 ) -> None:
     """Write a SLURM job script that trains with torchrun, on one or several machines, and goes on when requeued."""
+    from actionprep.training.experiments.slurm import SlurmJob, job_script
     from actionprep.training.run import write_text
-    from actionprep.training.slurm import SlurmJob, job_script
 
     job = SlurmJob(
         run, nodes, gpus, cpus, time, memory, partition, account, tuple(setup or ()), tuple(option or ())

@@ -9,9 +9,9 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where, with_study
-from actionprep.cli.train.figures import print_test
+from actionprep.cli.train.folders import find_run, run_folder
 from actionprep.cli.train.options import CarryOption, DeviceOption, RunArgument, part_of
-from actionprep.cli.train.places import found_run, run_folder
+from actionprep.cli.train.print_metrics import print_test
 
 if TYPE_CHECKING:
     from actionprep.training.run import Run
@@ -34,7 +34,7 @@ def score(
     if run is not None and (run_folder(run, study) / "fusion.json").is_file():
         _show_fusion(run_folder(run, study), part=part, store=store, json=json)
         return
-    found = found_run(run, study)
+    found = find_run(run, study)
     before = _tested_before(found) if part == "test" else None
     tested = run_test(found, store, part=part_of(part), carry=carry, device=device or "auto")
     if json:

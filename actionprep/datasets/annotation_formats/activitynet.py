@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from actionprep.datasets.annotations import AnnotatedRow, SegmentFormat, UnreadableRow, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, register
 
 
-def _recognises(path: Path, head: str) -> bool:
+def _recognizes(path: Path, head: str) -> bool:
     return head.lstrip().startswith("{") and '"annotations"' in head and '"segment"' in head
 
 
-def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | UnreadableRow]:
+def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
     document = json.loads(path.read_text(encoding="utf-8-sig"))
     videos = document.get("database", document) if isinstance(document, dict) else None
     if not isinstance(videos, dict):
@@ -25,7 +25,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Unr
                 onset, offset = (float(time) for time in annotation["segment"])
                 yield AnnotatedRow(str(name), onset, offset, str(annotation["label"]))
             except (ValueError, KeyError, TypeError) as error:
-                yield UnreadableRow(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
+                yield RowError(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
 
 
-register(SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognises, _read))
+register(SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognizes, _read))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from actionprep.datasets.annotations import AnnotatedRow, SegmentFormat, UnreadableRow, parse_time, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time, register
 from actionprep.datasets.tables import csv_columns, read_csv
 
 _EXPORT_TIMES = (
@@ -26,7 +26,7 @@ def _is_eaf(path: Path, head: str) -> bool:
     return "<ANNOTATION_DOCUMENT" in head
 
 
-def _read_eaf(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | UnreadableRow]:
+def _read_eaf(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
@@ -49,7 +49,7 @@ def _read_eaf(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow |
             label = (annotation.findtext("ANNOTATION_VALUE") or "").strip()
             layer = tier.get("TIER_ID", "")
             if id not in times:
-                yield UnreadableRow(f"annotation '{id}' ({label}) of tier '{layer}' has no time")
+                yield RowError(f"annotation '{id}' ({label}) of tier '{layer}' has no time")
                 continue
             onset, offset = times[id]
             yield AnnotatedRow(recording, onset, offset, label, layer=layer, annotator=tier.get("ANNOTATOR", ""))
@@ -91,7 +91,7 @@ def _is_export(path: Path, head: str) -> bool:
     return any(onset in first and offset in first for onset, offset, _ in _EXPORT_TIMES)
 
 
-def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | UnreadableRow]:
+def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
     there, rows = read_csv(path)
     found = [times for times in _EXPORT_TIMES if times[0] in there and times[1] in there]
     if not found:
@@ -105,7 +105,7 @@ def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRo
         try:
             first, last = parse_time(row[onset]) * scale, parse_time(row[offset]) * scale
         except ValueError as error:
-            yield UnreadableRow(str(error), line)
+            yield RowError(str(error), line)
             continue
         recording = (row.get(media, "") if media else "") or path.stem
         if one_a_row:

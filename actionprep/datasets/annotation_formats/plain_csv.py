@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.annotations import AnnotatedRow, SegmentFormat, UnreadableRow, parse_time, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time, register
 from actionprep.datasets.tables import csv_columns, read_csv
 
 # Columns with a time, the unit of their numbers, and what one unit is in seconds or frames.
@@ -32,11 +32,11 @@ def segment_times(columns: Mapping[str, str], there: list[str]) -> tuple[str, st
     return None
 
 
-def _recognises(path: Path, head: str) -> bool:
+def _recognizes(path: Path, head: str) -> bool:
     return path.suffix.lower() in (".csv", ".tsv", ".txt") and not head.lstrip().startswith(("{", "[", "<"))
 
 
-def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | UnreadableRow]:
+def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
     there, rows = read_csv(path)
     times = segment_times(columns, there)
     label = columns.get("label", "label")
@@ -60,7 +60,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Unr
                 line=line,
             )
         except ValueError as error:
-            yield UnreadableRow(str(error), line)
+            yield RowError(str(error), line)
 
 
 register(
@@ -68,7 +68,7 @@ register(
         "csv",
         "csv or tsv with columns recording, onset, offset, label, layer, annotator",
         (".csv", ".tsv"),
-        _recognises,
+        _recognizes,
         _read,
     )
 )

@@ -12,14 +12,14 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from actionprep.datasets.annotations import AnnotatedRow, SegmentFormat, UnreadableRow, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, register
 
 
-def _recognises(path: Path, head: str) -> bool:
+def _recognizes(path: Path, head: str) -> bool:
     return path.suffix.lower() == ".csv" and "file_list" in head and "temporal_" in head
 
 
-def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | UnreadableRow]:
+def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
     header: list[str] | None = None
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
@@ -43,7 +43,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Unr
             yield from _segments(dict(zip(header, cells, strict=False)), line)
 
 
-def _segments(row: Mapping[str, str], line: int) -> Iterator[AnnotatedRow | UnreadableRow]:
+def _segments(row: Mapping[str, str], line: int) -> Iterator[AnnotatedRow | RowError]:
     try:
         if "temporal_coordinates" in row:
             times = json.loads(row["temporal_coordinates"])
@@ -57,10 +57,10 @@ def _segments(row: Mapping[str, str], line: int) -> Iterator[AnnotatedRow | Unre
             raise ValueError("file_list must be a list with one file and metadata an object")
         onset, offset = (float(time) for time in times)
     except (ValueError, KeyError, TypeError) as error:
-        yield UnreadableRow(f"not a VIA row: {error}", line)
+        yield RowError(f"not a VIA row: {error}", line)
         return
     for layer, label in metadata.items():
         yield AnnotatedRow(str(files[0]), onset, offset, str(label), layer=str(layer), line=line)
 
 
-register(SegmentFormat("via", "VGG Image Annotator csv with temporal segments", (".csv",), _recognises, _read))
+register(SegmentFormat("via", "VGG Image Annotator csv with temporal segments", (".csv",), _recognizes, _read))

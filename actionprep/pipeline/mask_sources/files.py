@@ -13,11 +13,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.errors import InputProblem, UserError
+from actionprep.errors import InputError, UserError
 from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource, mask_source
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader
+    from actionprep.datasets.store.zarr_store import ItemReader
     from actionprep.pipeline.masks import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
@@ -35,10 +35,10 @@ class FileMasks(MaskSource):
 
     a folder, or files named with `*`   one .png, .npz or .npy a frame, in the order of the last number in their names
     one .npz or .npy                    an array (T, H, W)
-    a video                             one frame a mask, brighter than mid grey is foreground
+    a video                             one frame a mask, brighter than mid gray is foreground
     one .png                            one mask that holds for every frame, such as the place of work
 
-    In pictures and arrays whole numbers are object ids, 0 is background; `ids` chooses among them. A colour picture
+    In pictures and arrays whole numbers are object ids, 0 is background; `ids` chooses among them. A color picture
     without palette is read as DEVA and COCO write ids above 255: red + 256 green + 65536 blue.
     """
 
@@ -63,7 +63,7 @@ class FileMasks(MaskSource):
                 else:
                     self._taken += 1
                     into[:] = self._fitted(mask, int(index))
-        except InputProblem:
+        except InputError:
             # Nobody comes back to this view: leave no file open.
             self._reader.close()
             raise
@@ -79,7 +79,7 @@ class FileMasks(MaskSource):
 
     def _note_missing(self, index: int) -> None:
         if self.settings.missing == "error":
-            raise InputProblem(
+            raise InputError(
                 f"No mask for frame {index} of recording '{self.source.recording}', view {self.source.view}, "
                 f"which has {self.source.num_frames} frames: {self._reader.describe(index)}\n"
                 "Add the mask, set masks.first_number if the numbers in the names begin elsewhere, "
@@ -94,7 +94,7 @@ class FileMasks(MaskSource):
         if mask.shape == size:
             return mask
         if not self.settings.resize:
-            raise InputProblem(
+            raise InputError(
                 f"The mask of frame {index} of recording '{self.source.recording}', view {self.source.view} "
                 f"({self._reader.name(index)}) is {_size(mask.shape)}; "
                 f"expected {_size(size)}, the size of the frames.\n"
@@ -142,10 +142,10 @@ class _Numbered(_Masks):
         for file in files:
             numbers = re.findall(r"\d+", file.stem)
             if not numbers:
-                raise InputProblem(f"Mask file {file} has no number in its name: expected the number of its frame.")
+                raise InputError(f"Mask file {file} has no number in its name: expected the number of its frame.")
             number = int(numbers[-1])
             if number in self._by_number:
-                raise InputProblem(
+                raise InputError(
                     f"Two mask files are numbered {number}: {self._by_number[number].name} and {file.name} "
                     f"in {file.parent}. "
                     "Expected one mask a frame; name one kind with a pattern such as '…/{view}/*.png'."
@@ -165,7 +165,7 @@ class _Numbered(_Masks):
             return _foreground(_read_png(file), self._settings)
         with _Array.open(file, self._settings.key) as array:
             if len(array.shape) > 2 and any(extent != 1 for extent in array.shape[:-2]):
-                raise InputProblem(f"Mask file {file} holds an array {array.shape}; expected one mask (H, W) a file.")
+                raise InputError(f"Mask file {file} holds an array {array.shape}; expected one mask (H, W) a file.")
             return _foreground(array.read(), self._settings)
 
     def name(self, index: int) -> str:
@@ -188,7 +188,7 @@ class _Stacked(_Masks):
         self._array = _Array.open(file, settings.key)
         if len(self._array.shape) != 3:
             self._array.close()
-            raise InputProblem(f"{file} holds an array {self._array.shape}; expected masks (T, H, W).")
+            raise InputError(f"{file} holds an array {self._array.shape}; expected masks (T, H, W).")
         self._next = 0
 
     def __len__(self) -> int:
@@ -220,8 +220,8 @@ class _MaskVideo(_Masks):
 
         if settings.ids:
             raise UserError(
-                f"masks.ids chooses object ids, but {file} is a video, whose colours are no ids. "
-                "Leave 'ids' out: brighter than mid grey is foreground."
+                f"masks.ids chooses object ids, but {file} is a video, whose colors are no ids. "
+                "Leave 'ids' out: brighter than mid gray is foreground."
             )
         self._file = file
         self._next = 0
@@ -229,7 +229,7 @@ class _MaskVideo(_Masks):
             self._container = av.open(str(file))
             self._pictures: Iterator[Any] = iter(self._container.decode(video=0))
         except (av.FFmpegError, IndexError) as error:
-            raise InputProblem(f"Mask video {file} cannot be read: {error}.", backend="PyAV") from None
+            raise InputError(f"Mask video {file} cannot be read: {error}.", backend="PyAV") from None
 
     def __len__(self) -> int:
         return 0
@@ -245,7 +245,7 @@ class _MaskVideo(_Masks):
                     return None
                 self._next += 1
         except av.FFmpegError as error:
-            raise InputProblem(
+            raise InputError(
                 f"Mask video {self._file} is damaged at frame {self._next}: {error}.", frame=self._next, backend="PyAV"
             ) from None
         return None if picture is None else picture.to_ndarray(format="gray") > 127
@@ -295,19 +295,17 @@ class _Array:
             }[version]
             self.shape, fortran, self.dtype = read_header(stream)
         except (ValueError, KeyError, EOFError) as error:
-            raise InputProblem(f"{file} does not hold a numpy array: {error}.") from None
+            raise InputError(f"{file} does not hold a numpy array: {error}.") from None
         if self.dtype.kind not in "biu":
-            raise InputProblem(
+            raise InputError(
                 f"{file} holds values of type {self.dtype}; "
                 "expected bool or whole numbers (object ids, 0 is background). "
                 "Probabilities must be cut to masks first."
             )
         if fortran and len(self.shape) > 1:
-            raise InputProblem(
-                f"{file} is in Fortran order; expected C order. Save it with np.ascontiguousarray(masks)."
-            )
+            raise InputError(f"{file} is in Fortran order; expected C order. Save it with np.ascontiguousarray(masks).")
         if len(self.shape) < 2 or int(np.prod(self.shape[-2:], dtype=object)) > MOST_PIXELS:
-            raise InputProblem(f"{file} declares an array {self.shape}; expected masks (H, W) or (T, H, W).")
+            raise InputError(f"{file} declares an array {self.shape}; expected masks (H, W) or (T, H, W).")
 
     @classmethod
     def open(cls, file: Path, key: str) -> _Array:
@@ -326,9 +324,9 @@ class _Array:
         try:
             content = self._stream.read(wanted)
         except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise InputProblem(f"{self._file} is damaged: {error}.") from None
+            raise InputError(f"{self._file} is damaged: {error}.") from None
         if len(content) != wanted:
-            raise InputProblem(f"{self._file} ends early: it declares an array {self.shape} and holds less.")
+            raise InputError(f"{self._file} ends early: it declares an array {self.shape} and holds less.")
         return np.frombuffer(content, self.dtype).reshape(height, width)
 
     def close(self) -> None:
@@ -346,11 +344,11 @@ def _member(file: Path, key: str, opened: ExitStack) -> IO[bytes]:
     try:
         archive = opened.enter_context(zipfile.ZipFile(file))
     except (zipfile.BadZipFile, EOFError):
-        raise InputProblem(f"{file} is not an npz file: it is damaged or something else.") from None
+        raise InputError(f"{file} is not an npz file: it is damaged or something else.") from None
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     chosen = key or (names[0] if len(names) == 1 else "arr_0")
     if chosen not in names:
-        raise InputProblem(
+        raise InputError(
             f"{file} has no array '{chosen}', it has {', '.join(names) or 'none'}. Name the right one with masks.key."
         )
     return archive.open(f"{chosen}.npy")
@@ -381,7 +379,7 @@ def _open(settings: MasksSettings, source: ViewSource) -> _Masks:
     location = _location(settings, source)
     files = _files_at(location)
     if not files:
-        raise InputProblem(
+        raise InputError(
             f"No masks for recording '{source.recording}', view {source.view}: there is nothing at {location}.\n"
             "Expected a folder of .png or .npz files, one a frame, one .npz (T, H, W), or a mask video. "
             "Mend masks.files, or add the masks.",
@@ -402,22 +400,22 @@ def _open(settings: MasksSettings, source: ViewSource) -> _Masks:
 
 
 def _read_png(file: Path) -> np.ndarray:
-    """(H, W) object ids. A palette's indices are the ids, its colours are only for looking at."""
+    """(H, W) object ids. A palette's indices are the ids, its colors are only for looking at."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file) as picture:
             if picture.width * picture.height > MOST_PIXELS:
-                raise InputProblem(f"Mask file {file} declares {picture.width}x{picture.height} px: it is not read.")
+                raise InputError(f"Mask file {file} declares {picture.width}x{picture.height} px: it is not read.")
             values = np.asarray(picture)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputProblem(f"Mask file {file} cannot be read as a picture: {error}.", backend="Pillow") from None
+        raise InputError(f"Mask file {file} cannot be read as a picture: {error}.", backend="Pillow") from None
     if values.ndim == 2:
         return values
-    colour = values[..., :3].astype(np.uint32)
+    color = values[..., :3].astype(np.uint32)
     if values.shape[2] < 3:
-        return colour[..., 0]
-    return colour[..., 0] + 256 * colour[..., 1] + 65536 * colour[..., 2]
+        return color[..., 0]
+    return color[..., 0] + 256 * color[..., 1] + 65536 * color[..., 2]
 
 
 def _foreground(values: np.ndarray, settings: MasksSettings) -> np.ndarray:

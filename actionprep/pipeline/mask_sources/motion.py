@@ -13,7 +13,7 @@ from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource, mask_
 from actionprep.pipeline.shrink import shrink
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader
+    from actionprep.datasets.store.zarr_store import ItemReader
     from actionprep.pipeline.masks import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
@@ -25,7 +25,7 @@ MOST_LOOK_AHEAD = 60
 class MotionMasks(MaskSource):
     """Background subtraction with clean-up: needs no weights, but a camera that stands still.
 
-    Works on grey pictures of `short_side` pixels. A frame waits until those of the next `window` seconds are there.
+    Works on gray pictures of `short_side` pixels. A frame waits until those of the next `window` seconds are there.
     """
 
     def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
@@ -65,9 +65,9 @@ class MotionMasks(MaskSource):
 
 
 class MotionFinder:
-    """The core of the motion masks: small grey pictures in, masks of the same size out, `reach` frames later.
+    """The core of the motion masks: small gray pictures in, masks of the same size out, `reach` frames later.
 
-    A pixel counts by the larger of two figures, in grey levels:
+    A pixel counts by the larger of two figures, in gray levels:
 
     movement    for lags k = 1, 2, 4, … up to `reach`: the smaller of its differences to two other frames, one k before
                 and one k after, or two successive lags after, or before. It takes two, because the difference to one

@@ -12,7 +12,7 @@ import numpy as np
 from actionprep.pipeline.backends import Backends
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader
+    from actionprep.datasets.store.zarr_store import ItemReader
     from actionprep.pipeline.masks import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, Input, ViewSource
 
@@ -51,7 +51,7 @@ class MaskSource(ABC):
 
     @classmethod
     def identity(cls, settings: MasksSettings) -> dict[str, str]:
-        """What besides the settings decides the masks; raises EnvironmentProblem when a backend is missing."""
+        """What besides the settings decides the masks; raises SetupError when a backend is missing."""
         return {}
 
     @classmethod

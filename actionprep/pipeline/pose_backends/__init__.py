@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionprep.datasets.poses import PoseSequence, pack_persons
-from actionprep.datasets.skeletons import skeleton as layout_of
+from actionprep.datasets.poses.sequence import PoseSequence, pack_persons
+from actionprep.datasets.poses.skeletons import skeleton as layout_of
 from actionprep.errors import UserError, nearest
 
 Frames = NDArray[np.uint8]
@@ -80,7 +80,7 @@ def backend_names() -> dict[str, str]:
 def open_estimator(name: str, **options: Any) -> PoseEstimator:
     """The estimator of this name, ready to use; options are those of its class.
 
-    Raises UserError for an unknown name, EnvironmentProblem where the backend or its weights are not here.
+    Raises UserError for an unknown name, SetupError where the backend or its weights are not here.
     """
     if name not in _BACKENDS:
         raise UserError(f"Unknown pose backend '{name}'.{nearest(name, _BACKENDS)} Known: {', '.join(_BACKENDS)}.")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionprep.datasets.pose_formats.content import numbers, whole_numbers
-from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.datasets.poses.formats.content import numbers, whole_numbers
+from actionprep.errors import InputError, SetupError, UserError
 
 Boxes = list[NDArray[np.float32]]
 
@@ -45,28 +45,26 @@ def read_boxes(path: str | Path, num_frames: int) -> Boxes:
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputProblem(f"{path} is not a readable csv file: {error}.") from None
+        raise InputError(f"{path} is not a readable csv file: {error}.") from None
     columns = ["frame", "left", "top", "right", "bottom"]
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise InputProblem(f"{path} has no column '{missing[0]}'. It has {', '.join(map(str, table.columns))}.")
+        raise InputError(f"{path} has no column '{missing[0]}'. It has {', '.join(map(str, table.columns))}.")
     if "score" not in table.columns:
         table["score"] = 1.0
     values = np.stack([numbers(table[name], f"The column '{name}'", str(path)) for name in (*columns, "score")], -1)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise InputProblem(f"Row {row + 2} of {path} holds a value that is no number.")
+        raise InputError(f"Row {row + 2} of {path} holds a value that is no number.")
     backwards = np.flatnonzero((values[:, 3] <= values[:, 1]) | (values[:, 4] <= values[:, 2]))
     if len(backwards):
-        raise InputProblem(
+        raise InputError(
             f"Row {int(backwards[0]) + 2} of {path} is no box: right must be above left and bottom above top."
         )
     frames = whole_numbers(values[:, 0], "The column 'frame'", str(path))
     outside = (frames < 0) | (frames >= num_frames)
     if outside.any():
-        raise InputProblem(
-            f"{path} has a box in frame {frames[outside][0]}; the view has frames 0 to {num_frames - 1}."
-        )
+        raise InputError(f"{path} has a box in frame {frames[outside][0]}; the view has frames 0 to {num_frames - 1}.")
     return [values[frames == frame, 1:].astype(np.float32) for frame in range(num_frames)]
 
 
@@ -110,8 +108,8 @@ class RTDetrPeople:
             with torch.inference_mode():
                 result = self._model(pixel_values=pixels)
             scores = result.logits.sigmoid()[..., self._person].cpu().numpy()
-            centres = result.pred_boxes.cpu().numpy()
-            for score, box in zip(scores, centres, strict=True):
+            centers = result.pred_boxes.cpu().numpy()
+            for score, box in zip(scores, centers, strict=True):
                 corners = np.concatenate([box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], 1)
                 corners = corners * [width, height, width, height]
                 rows = np.concatenate([corners, score[:, None]], 1)[score >= self._score]
@@ -130,12 +128,12 @@ class RTDetrPeople:
 def load_pretrained(architecture: str, model: str) -> Any:
     """A transformers model from a folder or the hub, with weights in safetensors only.
 
-    Raises EnvironmentProblem where transformers or the weights are not here.
+    Raises SetupError where transformers or the weights are not here.
     """
     try:
         import transformers
     except ModuleNotFoundError:
-        raise EnvironmentProblem(
+        raise SetupError(
             "This backend needs transformers, which is not installed.\n"
             '  do        pip install "actionprep[hf]"\n'
             "  or use    the backend mediapipe, which needs no weights to be fetched"
@@ -144,7 +142,7 @@ def load_pretrained(architecture: str, model: str) -> Any:
     try:
         return getattr(transformers, architecture).from_pretrained(model, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"The weights of {architecture} '{model}' are not here and cannot be fetched: "
             f"{str(error).splitlines()[0]}\n"
             f"  do one of    give the folder that `save_pretrained` or a download of {model} made · run once with "

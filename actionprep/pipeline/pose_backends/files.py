@@ -1,4 +1,4 @@
-"""Poses that are there already: found by a pattern or named by the catalogue, read, and laid on the frames of a view."""
+"""Poses that are there already: found by a pattern or named by the catalog, read, and laid on the frames of a view."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from actionprep.datasets.pose_formats import detect_format, item_name, read_poses, reading_options
-from actionprep.datasets.pose_layout import poses_digest
-from actionprep.datasets.poses import PoseItem, PoseSequence
-from actionprep.errors import InputProblem, UserError, nearest
+from actionprep.datasets.poses.formats import detect_format, item_name, read_poses, reading_options
+from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
+from actionprep.datasets.poses.skeleton_data_sets import poses_digest
+from actionprep.errors import InputError, UserError, nearest
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def imported_poses(
     rescale: bring poses of pictures of another size to that of the video, instead of refusing them.
     max_outside: the largest share of the joints that may lie outside of the picture.
 
-    Raises UserError where the pattern leads nowhere, InputProblem where file and video do not fit together.
+    Raises UserError where the pattern leads nowhere, InputError where file and video do not fit together.
     """
     place, kind, options, item = _where(source, files, format, skeleton, coordinates)
     found = _item_of(source, place, kind, options, item)
@@ -137,7 +137,7 @@ def _place(source: ViewSource, files: str) -> Path:
         source.root, files.replace("{recording}", source.recording).replace("{view}", source.view)
     ).expanduser()
     if not place.exists():
-        raise InputProblem(
+        raise InputError(
             f"No poses for recording '{source.recording}', view {source.view}: looked for {place}.\n"
             f"pose.files is '{files}'; {{recording}} and {{view}} in it stand for their ids, and it starts at the "
             "study's folder.",
@@ -166,7 +166,7 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
     if source.recording in damaged or len(items) + len(damaged) == 1:
         raise damaged.get(source.recording) or next(iter(damaged.values()))
     names = [recording for recording, _ in heads.values()]
-    raise InputProblem(
+    raise InputError(
         f"{place} holds poses of {len(items)} recordings, none of which is '{source.recording}', view {source.view}."
         f"{nearest(source.recording, names)} It has {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.\n"
         "Name the recordings alike, or give each view a file of its own with {recording} and {view} in pose.files.",
@@ -175,13 +175,13 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
 
 
 def _scanned_item(place: Path, kind: str, options: dict[str, Any], item: str, digest: str | None) -> PoseItem:
-    """An item of a data set, as the scan saw it; InputProblem where the file has changed since."""
+    """An item of a data set, as the scan saw it; InputError where the file has changed since."""
 
     # What was read before is good enough where it holds just this: a data set of many files is not looked through anew
     # for every item.
     if digest is not None:
         known = _read(str(place), kind, canonical_json(options), 0)
-        with suppress(InputProblem):  # of a file that has changed since, and is read anew
+        with suppress(InputError):  # of a file that has changed since, and is read anew
             one = known.items.get(item)
             if one is not None and digest == poses_digest(one.poses):
                 return one
@@ -192,7 +192,7 @@ def _scanned_item(place: Path, kind: str, options: dict[str, Any], item: str, di
     if item in damaged:
         raise damaged[item]
     what = "has other poses of" if item in items else "has no poses of"
-    raise InputProblem(
+    raise InputError(
         f"{place} {what} '{item}', unlike when it was scanned. Run 'actionprep scan' to see what it has now.",
         backend="import",
     )
@@ -207,7 +207,7 @@ class _Found(NamedTuple):
 
     items: Mapping[str, PoseItem]
     heads: Mapping[str, tuple[str, str | None]]  # recording and view of each
-    damaged: Mapping[str, InputProblem]
+    damaged: Mapping[str, InputError]
 
 
 @lru_cache(maxsize=1)
@@ -218,12 +218,12 @@ def _read(place: str, kind: str, options: str, newest: int) -> _Found:
     """
     del newest  # another time of change is another content
     if kind == "pyskl":
-        from actionprep.datasets.pose_formats.pyskl import PySKLItems
+        from actionprep.datasets.poses.formats.pyskl import PySKLItems
 
         items = PySKLItems(place, **json.loads(options))
         return _Found(items, {name: (name, None) for name in items}, {})
     found: dict[str, PoseItem] = {}
-    damaged: dict[str, InputProblem] = {}
+    damaged: dict[str, InputError] = {}
     for one in read_poses(place, kind, damaged=damaged.__setitem__, **json.loads(options)):
         found[item_name(one)] = one
     return _Found(found, {name: (one.recording, one.view) for name, one in found.items()}, damaged)
@@ -239,7 +239,7 @@ def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_numbe
     seen = poses.present.any(axis=1)
     wrong = numbers[seen & ((at < 0) | (at >= source.num_frames))]
     if len(wrong):
-        raise InputProblem(
+        raise InputError(
             f"{place} has people in frame {int(wrong[-1])}, and recording '{source.recording}', view {source.view} has "
             f"the frames {first_number} to {first_number + source.num_frames - 1}. Are these the poses of this video? "
             "If the file counts otherwise, set pose.first_number to the number of its first frame.",
@@ -272,7 +272,7 @@ def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool
         return (replace(poses, image_size=size) if poses.dimensions == 2 else poses), 0
     assert poses.image_size is not None
     if not rescale:
-        raise InputProblem(
+        raise InputError(
             f"The poses in {place} are of pictures of {poses.image_size[1]}x{poses.image_size[0]} px; the video of "
             f"recording '{source.recording}', view {source.view} has {source.width}x{source.height}.\n"
             "Give poses of that size, or set pose.rescale = true to scale them.",
@@ -288,12 +288,12 @@ def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool
 def _check_outside(
     told: Mapping[str, Any], source: ViewSource, place: Path, max_outside: float, *, says_size: bool
 ) -> None:
-    """Raise InputProblem where too many of the joints lie outside of the picture."""
+    """Raise InputError where too many of the joints lie outside of the picture."""
     seen, outside = told.get("num_joints_seen", 0), told.get("num_joints_outside", 0)
     if outside <= max_outside * seen:
         return
     unsaid = "" if says_size else " The file does not say of which size its pictures were."
-    raise InputProblem(
+    raise InputError(
         f"{outside} of the {seen} joints in {place} ({outside / seen:.0%}) lie outside of the picture "
         f"({source.width}x{source.height} px).{unsaid} Are these the poses of recording '{source.recording}', view "
         f"{source.view}, in px of this video?\n"

@@ -25,8 +25,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionprep.datasets.poses import joint_boxes
-from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.datasets.poses.sequence import joint_boxes
+from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
 
 VERSION = "0.10.21"
@@ -64,7 +64,7 @@ def installed_identity(
 ) -> dict[str, str]:
     """What `MediaPipe(...).identity()` says with these options, from the files alone: no worker is started.
 
-    Raises EnvironmentProblem where the environment or the model is not there.
+    Raises SetupError where the environment or the model is not there.
     """
     place = environment_folder(folder)
     packages = _packages_of(place)
@@ -83,7 +83,7 @@ def installed_identity(
 def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) -> Path:
     """Make MediaPipe's environment (about 1 GB, once) and try it: a new virtual environment with one pinned package.
 
-    Raises EnvironmentProblem with pip's last lines when it cannot be made.
+    Raises SetupError with pip's last lines when it cannot be made.
     """
     place = environment_folder(folder)
     python = _fitting_python()
@@ -185,14 +185,14 @@ class MediaPipe:
             answer = self._worker.receive(_ANSWER, self._timeout)
         except TimeoutError:
             self._worker.end(kill=True)
-            raise InputProblem(
+            raise InputError(
                 f"MediaPipe did not answer for {self._timeout:g} s at frame {index} of the block.",
                 frame=index,
                 backend="mediapipe",
             ) from None
         except (BrokenPipeError, EOFError):
             words, code = self._worker.last_words(), self._worker.end()
-            raise InputProblem(
+            raise InputError(
                 f"MediaPipe's worker ended with exit code {code} at frame {index} of the block. Last words: {words}",
                 frame=index,
                 backend="mediapipe",
@@ -224,7 +224,7 @@ class _Worker:
         except json.JSONDecodeError:
             words = self.last_words()
             self.end()
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"MediaPipe's environment at {place} does not work: {words}\nMake it anew: {INSTALL}"
             ) from None
         gone = [name for name, digest in self.about["weights"].items() if digest is None]
@@ -298,8 +298,8 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
     }
 
 
-def _absent(place: Path) -> EnvironmentProblem:
-    return EnvironmentProblem(
+def _absent(place: Path) -> SetupError:
+    return SetupError(
         "MediaPipe is not here: it needs an environment of its own, because its old pins do not fit this one.\n"
         f"  looked for   {_python_of(place)}\n"
         f"  do           {INSTALL}\n"
@@ -307,8 +307,8 @@ def _absent(place: Path) -> EnvironmentProblem:
     )
 
 
-def _lacking(version: str, gone: list[str], complexity: int, place: Path) -> EnvironmentProblem:
-    return EnvironmentProblem(
+def _lacking(version: str, gone: list[str], complexity: int, place: Path) -> SetupError:
+    return SetupError(
         f"MediaPipe {version} does not ship {gone[0]}, which complexity {complexity} "
         f"needs. Put the file into its folder mediapipe/modules/pose_landmark in {place}, or use complexity 1."
     )
@@ -332,7 +332,7 @@ def _fitting_python() -> str:
         found = shutil.which(f"python{version}")
         if found:
             return found
-    raise EnvironmentProblem(
+    raise SetupError(
         f"MediaPipe {VERSION} exists for Python {', '.join(reversed(_PYTHONS))}; this is Python {own}, and none of "
         "these is on the path. Install one of them beside it and run the command again."
     )
@@ -344,4 +344,4 @@ def _run(command: list[str], echo: bool) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stdout.strip().splitlines()[-8:])
-        raise EnvironmentProblem(f"This step failed: {' '.join(command)}\n{tail}")
+        raise SetupError(f"This step failed: {' '.join(command)}\n{tail}")

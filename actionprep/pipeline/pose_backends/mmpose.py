@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from actionprep.datasets.skeletons import match_layout
-from actionprep.errors import EnvironmentProblem, UserError, nearest
+from actionprep.datasets.poses.skeletons import match_layout
+from actionprep.errors import SetupError, UserError, nearest
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames, with_scores
 
 VERSION = "1.3.2"
@@ -49,7 +49,7 @@ RECIPE = (
 def install_mmpose(python: str | Path | None = None, *, echo: bool = True) -> str:
     """Install MMPose into the environment of a Python (default: the running one) that has torch; returns the version.
 
-    Raises EnvironmentProblem with pip's last lines when a step fails.
+    Raises SetupError with pip's last lines when a step fails.
     """
     python = str(python or sys.executable)
     for step in RECIPE:
@@ -165,7 +165,7 @@ class MMPose:
 def _require() -> None:
     missing = [name for name in ("mmpose", "mmengine", "mmcv", "xtcocotools") if importlib.util.find_spec(name) is None]
     if missing:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"MMPose is not here: {', '.join(missing)} cannot be imported.\n"
             f"  do        {INSTALL}\n"
             "  or use    the backend mediapipe (an environment of its own, no weights to fetch) or vitpose "
@@ -198,7 +198,7 @@ def _stand_ins() -> Iterator[None]:
 
     def absent(what: str) -> type:
         def refuse(self: object, *_: object, **__: object) -> None:
-            raise EnvironmentProblem(f"This MMPose model needs {what}, which is not installed; top-down models do not.")
+            raise SetupError(f"This MMPose model needs {what}, which is not installed; top-down models do not.")
 
         return type(what.rpartition(".")[2], (), {"__init__": refuse})
 
@@ -235,7 +235,7 @@ def _importable(name: str) -> bool:
 def _configs() -> Path:
     spec = importlib.util.find_spec("mmpose")
     if spec is None or spec.origin is None:
-        raise EnvironmentProblem(f"MMPose is not here. Do: {INSTALL}")
+        raise SetupError(f"MMPose is not here. Do: {INSTALL}")
     return Path(spec.origin).parent / ".mim" / "configs"
 
 
@@ -259,13 +259,13 @@ def _find_weights(config: Path, checkpoint: str | Path | None) -> Path:
     if checkpoint is not None:
         path = Path(checkpoint).expanduser()
         if not path.is_file():
-            raise EnvironmentProblem(f"No MMPose checkpoint at {path}.")
+            raise SetupError(f"No MMPose checkpoint at {path}.")
         return path
     import torch
 
     url = _published_weights(config)
     if url is None:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"MMPose publishes no weights for {config.name}. Give a checkpoint file, or random_weights to try the "
             "machinery."
         )
@@ -275,7 +275,7 @@ def _find_weights(config: Path, checkpoint: str | Path | None) -> Path:
         try:
             torch.hub.download_url_to_file(url, str(path), progress=False)
         except OSError as error:
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"MMPose's weights for {config.stem} are not here and cannot be fetched ({error}).\n"
                 f"  looked for   {path}\n"
                 f"  do one of    fetch {url} on another machine and put it there · give the file as checkpoint\n"
@@ -308,7 +308,7 @@ def _load(model: Any, path: Path) -> None:
         with torch.serialization.safe_globals([*harmless, *old]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"The checkpoint {path} cannot be read as weights: {str(error).splitlines()[0]} "
             "Files that hold anything but tensors and numbers are not loaded."
         ) from None
@@ -340,5 +340,5 @@ def _run(command: list[str], echo: bool) -> str:
     lines = done.stdout.strip().splitlines()
     if done.returncode:
         tail = "\n".join(lines[-8:])
-        raise EnvironmentProblem(f"This step failed: {' '.join(command)}\n{tail}")
+        raise SetupError(f"This step failed: {' '.join(command)}\n{tail}")
     return lines[-1] if lines else ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from actionprep.errors import EnvironmentProblem, UserError
+from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, VisibleRule, tracker
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _CoTracker(PointTracker):
     updates are made, and in the frame of its query a point is where the query says, visible. Otherwise than there, the
     support points start in the frame of the first query.
 
-    Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labelling Real Videos", 2024, and "CoTracker:
+    Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labeling Real Videos", 2024, and "CoTracker:
     It is Better to Track Together", ECCV 2024. Code and weights are CC BY-NC 4.0; none of it is part of this package.
     """
 
@@ -74,7 +74,7 @@ class _CoTracker(PointTracker):
         try:
             return self._track(predictor, frames, queries, both_ways=both_ways)
         except torch.OutOfMemoryError:
-            raise EnvironmentProblem(
+            raise SetupError(
                 f"{self.title} ran out of memory on {self._device()} with {len(frames)} frames and {len(queries)} "
                 'points at a time. Make tracks.window or tracks.grid smaller, or set tracks.device = "cpu".'
             ) from None
@@ -226,7 +226,7 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
     try:
         predictor = torch.hub.load(str(code), kind.name, source="local", pretrained=False, verbose=False)
     except (ImportError, RuntimeError, AttributeError, TypeError) as error:
-        raise EnvironmentProblem(
+        raise SetupError(
             f"The code of {kind.title} in {code} does not load: {error}. Expected the repository {HUB_REPO} at commit "
             f"{HUB_COMMIT[:7]}, which needs torch and numpy only. Get that commit, or use --tracker lk."
         ) from error
@@ -260,7 +260,7 @@ def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
     if settings.repo:
         folder = settings.path(settings.repo).resolve()
         if not (folder / "hubconf.py").is_file():
-            raise EnvironmentProblem(_missing(kind, "code", f"hubconf.py in {folder} (tracks.repo)"))
+            raise SetupError(_missing(kind, "code", f"hubconf.py in {folder} (tracks.repo)"))
         return folder
     folder = _hub_code_folder()
     if not (folder / "hubconf.py").is_file():
@@ -272,7 +272,7 @@ def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
                 torch.hub.list(f"{HUB_REPO}:{HUB_COMMIT}", skip_validation=True, trust_repo=True, verbose=False)
         except (OSError, RuntimeError) as error:
             looked = f"{folder} and in tracks.repo (not set); fetching it failed: {error}"
-            raise EnvironmentProblem(_missing(kind, "code", looked)) from None
+            raise SetupError(_missing(kind, "code", looked)) from None
     return folder
 
 
@@ -281,7 +281,7 @@ def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
     if settings.checkpoint:
         file = settings.path(settings.checkpoint).resolve()
         if not file.is_file():
-            raise EnvironmentProblem(_missing(kind, "weights", f"{file} (tracks.checkpoint)"))
+            raise SetupError(_missing(kind, "weights", f"{file} (tracks.checkpoint)"))
         return file
     file = _hub_checkpoints() / kind.weights
     if not file.is_file():
@@ -293,7 +293,7 @@ def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
                 torch.hub.download_url_to_file(_weights_url(kind), str(file), progress=False)
         except (OSError, RuntimeError) as error:
             looked = f"{kind.weights} in {file.parent} and in tracks.checkpoint (not set); fetching it failed: {error}"
-            raise EnvironmentProblem(_missing(kind, "weights", looked)) from None
+            raise SetupError(_missing(kind, "weights", looked)) from None
     return file
 
 

@@ -21,7 +21,7 @@ VisibleRule = Literal["visibility", "visibility*confidence"]
 class PointTracks:
     """Where points are in some consecutive frames, as raw as the tracker knows it.
 
-    xy          (T, N, 2) float32  pixels of the frames given, (x, y), the centre of the top left pixel is (0, 0)
+    xy          (T, N, 2) float32  pixels of the frames given, (x, y), the center of the top left pixel is (0, 0)
     visibility  (T, N) float32     in [0, 1]; exactly 1 in the frame of the query, where xy is the query itself
     confidence  (T, N) float32     in [0, 1]; likewise
     """
@@ -51,7 +51,7 @@ class PointTracker(ABC):
     @classmethod
     @abstractmethod
     def identity(cls, settings: TracksSettings) -> dict[str, str]:
-        """Backend, its version, hash of its weights; raises EnvironmentProblem when one of them is missing."""
+        """Backend, its version, hash of its weights; raises SetupError when one of them is missing."""
 
     @classmethod
     def is_at_hand(cls, settings: TracksSettings) -> bool:

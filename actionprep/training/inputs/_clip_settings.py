@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from actionprep.settings import option
-from actionprep.training.inputs._moments import Short
+from actionprep.training.inputs._frame_times import Short
 from actionprep.training.inputs.base import MirroringSettings
 
 CHANNELS = {"rgb": 3, "gray": 1, "motion": 2}
@@ -57,9 +57,9 @@ class ClipSettings(MirroringSettings):
     brightness: float = option(0.0, "Largest change of brightness, as a share.", ge=0, lt=1)
     contrast: float = option(0.0, "Largest change of contrast, as a share.", ge=0, lt=1)
     saturation: float = option(0.0, "Largest change of saturation, as a share.", ge=0, le=1)
-    gray: float = option(0.0, "Share of the samples that lose their colours.", ge=0, le=1)
+    gray: float = option(0.0, "Share of the samples that lose their colors.", ge=0, le=1)
     channels: Literal["rgb", "gray", "motion"] = option(
-        "rgb", "What the model sees: colours; brightness alone; or brightness and its change from frame to frame."
+        "rgb", "What the model sees: colors; brightness alone; or brightness and its change from frame to frame."
     )
     several_views: Literal["each", "all"] = option(
         "each",

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.errors import UserError
-from actionprep.training.draws import Draws
 from actionprep.training.inputs._clip_settings import CHANNELS, ClipSettings
-from actionprep.training.inputs._moments import dense_frames, even_frames, even_shares, from_the_middle
-from actionprep.training.inputs._picture_bank import PictureBank
-from actionprep.training.inputs._picture_spans import PicturePlace, check_spans, find_spans
+from actionprep.training.inputs._frame_bank import FrameBank
+from actionprep.training.inputs._frame_spans import FrameSource, check_spans, find_spans
+from actionprep.training.inputs._frame_times import dense_frames, even_frames, even_shares, from_the_middle
 from actionprep.training.inputs.base import Batch, MirroringReader, mirrored_codes
+from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import ItemReader, Store
+    from actionprep.datasets.store.zarr_store import ItemReader, Store
 
 
 # Pictures that are looked at to find where something moves.
@@ -47,7 +47,7 @@ class ClipReader(MirroringReader):
         super().__init__(settings, store, table, views)
         self.check_store(settings, store)
         self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
-        self._places: dict[tuple[int, int], PicturePlace] = {}
+        self._places: dict[tuple[int, int], FrameSource] = {}
         for code in np.unique(table.recording).tolist():
             for column, view in enumerate(self.views):
                 if store.has(self.product, table.recordings[code], view):
@@ -57,15 +57,15 @@ class ClipReader(MirroringReader):
         sizes = [place.size for place in self._places.values()]
         self._height, self._width = (max(size[axis] for size in sizes) for axis in (0, 1))
         self._boxes: dict[tuple[int, int], tuple[float, float, float, float]] = {}
-        self._bank: PictureBank | None = None
+        self._bank: FrameBank | None = None
         needed = self._needed()
         num_bytes = sum(last - first for first, last in needed.values()) * 3 * self._height * self._width
         self.in_memory = num_bytes <= settings.memory * 2**30
         if self.in_memory:
-            self._bank = PictureBank.load(needed, self._read, self._height, self._width)
+            self._bank = FrameBank.load(needed, self._read, self._height, self._width)
 
     @abstractmethod
-    def _place(self, item: ItemReader) -> PicturePlace:
+    def _place(self, item: ItemReader) -> FrameSource:
         """Where the pictures of one view are, and when; raises UserError when they are no RGB bytes."""
 
     @abstractmethod
@@ -159,7 +159,7 @@ class ClipReader(MirroringReader):
         shown = "what moves" if settings.region == "motion" else "the frame"
         return {
             "clip": f"pictures, RGB from 0 to 255: the model maps them to the values that it wants by itself; axes batch, "
-            f"{views}colour, frame (in their order over the snippet), y, x. Each shows a square of {shown}, "
+            f"{views}color, frame (in their order over the snippet), y, x. Each shows a square of {shown}, "
             f"{settings.size} px a side",
             "view_valid": "which views there are; axes batch, view",
         }
@@ -278,7 +278,7 @@ class ClipReader(MirroringReader):
         """Clips (B, C, T, S, S) or (B, V, C, T, S, S) float32 of 0..255; a sample's views are augmented alike."""
         import torch
 
-        from actionprep.training.inputs._pictures import cut, recolored
+        from actionprep.training.inputs._frames import cut, recolored
 
         settings, num_views = self.settings, pictures.shape[1]
         angle = mirrored = None
@@ -345,7 +345,7 @@ class ClipReader(MirroringReader):
         if self.settings.region == "frame":
             return whole
         if (row, column) not in self._boxes:
-            from actionprep.training.inputs._pictures import motion_box
+            from actionprep.training.inputs._frames import motion_box
 
             first, last = self._spans[row, column]
             # Near the frames of a clip, but the same whatever is drawn.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import convert, skeleton, skeleton_of_item
+from actionprep.datasets.poses.sequence import PoseSequence
+from actionprep.datasets.poses.skeletons import convert, skeleton, skeleton_of_item
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 # A view whose nearest frame with somebody in it is this far away shows nobody at an instant.
 _NEAR_S = 0.5
 
 
 @dataclass(frozen=True)
-class PosePlace:
+class PoseSource:
     """One stored item of poses: its frame times (T) in s and its sizes."""
 
     time: np.ndarray
@@ -55,10 +55,10 @@ class PosePlace:
         return int(first), int(last)
 
 
-def pose_places(store: Store, recordings: Sequence[str], views: Sequence[str]) -> list[dict[str, PosePlace]]:
+def pose_sources(store: Store, recordings: Sequence[str], views: Sequence[str]) -> list[dict[str, PoseSource]]:
     """For each recording its items by view; raises UserError when they do not go into one batch."""
     found = [
-        {view: PosePlace.of(store, recording, view) for view in views if store.has("pose", recording, view)}
+        {view: PoseSource.of(store, recording, view) for view in views if store.has("pose", recording, view)}
         for recording in recordings
     ]
     kinds: dict[tuple[str, int], str] = {}
@@ -103,7 +103,7 @@ class PoseBank:
         store: Store,
         table: SnippetTable,
         views: Sequence[str],
-        places: Sequence[dict[str, PosePlace]],
+        places: Sequence[dict[str, PoseSource]],
         rows: Sequence[int] | np.ndarray,
         *,
         layout: str,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.skeletons import skeleton_of_item
+from actionprep.datasets.poses.skeletons import skeleton_of_item
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from actionprep.training.inputs._track_windows import TrackPlace, TrackWindows, read_windows
+from actionprep.training.inputs._track_windows import TrackSource, TrackWindows, read_windows
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TrackBank:
 
     xy, velocity (ΣW, T, N, 2), seen (ΣW, T, N) bool: visible and with a known velocity; num_points (ΣW): slots that
     hold a point, which stand first. time (ΣW, T) s, inf where there is no frame; interval (ΣW) s between frames.
-    first, count (S, V): windows of each snippet; centre (S, V, 2) px, half_height (S, V) px; onset, offset (S) s.
+    first, count (S, V): windows of each snippet; center (S, V, 2) px, half_height (S, V) px; onset, offset (S) s.
     """
 
     xy: Tensor
@@ -35,7 +35,7 @@ class TrackBank:
     interval: Tensor
     first: Tensor
     count: Tensor
-    centre: Tensor
+    center: Tensor
     half_height: Tensor
     onset: Tensor
     offset: Tensor
@@ -46,7 +46,7 @@ class TrackBank:
         store: Store,
         table: SnippetTable,
         views: Sequence[str],
-        places: Sequence[dict[str, TrackPlace]],
+        places: Sequence[dict[str, TrackSource]],
         rows: np.ndarray,
         regions: np.ndarray | None = None,
     ) -> Self:
@@ -95,7 +95,7 @@ class TrackBank:
             "interval": windows.interval,
             "first": firsts,
             "count": counts,
-            "centre": regions[..., :2].astype(np.float32),
+            "center": regions[..., :2].astype(np.float32),
             "half_height": regions[..., 2].astype(np.float32),
             "onset": table.onset[rows],
             "offset": table.offset[rows],

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from actionprep.datasets.tracks import visible
+from actionprep.datasets.products.tracks import visible
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 
 @dataclass(frozen=True)
-class TrackPlace:
+class TrackSource:
     """One stored item of tracks: frame times of its windows and their sizes."""
 
     time: np.ndarray  # (W, T), NaN after the end
@@ -39,13 +39,13 @@ class TrackPlace:
         return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
 
 
-def track_places(store: Store, recording: str, views: Sequence[str]) -> dict[str, TrackPlace]:
+def track_sources(store: Store, recording: str, views: Sequence[str]) -> dict[str, TrackSource]:
     """The items of a recording that there are, by view."""
     found = {}
     for view in views:
         if store.has("tracks", recording, view):
             item = store.item("tracks", recording, view)
-            found[view] = TrackPlace(item["time"][:], item["xy"].shape[2])
+            found[view] = TrackSource(item["time"][:], item["xy"].shape[2])
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actionprep.errors import UserError, nearest
 from actionprep.settings import Settings, option
-from actionprep.training.draws import Draws
+from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 Batch = dict[str, "Tensor"]
 
 
 class InputSettings(Settings):
-    """How snippets of one product are sampled, normalised and augmented."""
+    """How snippets of one product are sampled, normalized and augmented."""
 
     @property
     def variants(self) -> int | None:
@@ -72,7 +72,7 @@ class ProductReader(ABC):
     def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:
         """Arrays of these snippets with the batch axis first; the model's forward takes them by name.
 
-        draws: the random numbers of each sample, for training; None: the centre, always the same. Test variants
+        draws: the random numbers of each sample, for training; None: the center, always the same. Test variants
         (other crops, other sampling times) come through `draws.variant`.
         """
 

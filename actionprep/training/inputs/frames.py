@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.frames import read_frames
+from actionprep.datasets.products.frames import read_frames
 from actionprep.settings import option
 from actionprep.training.inputs._clip_settings import ClipSettings
 from actionprep.training.inputs._clips import ClipReader
-from actionprep.training.inputs._picture_spans import PicturePlace
+from actionprep.training.inputs._frame_spans import FrameSource
 from actionprep.training.inputs._stored import checked_size
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader
+    from actionprep.datasets.store.zarr_store import ItemReader
 
 
 class FramesInput(ClipSettings):
@@ -30,13 +30,13 @@ class FramesReader(ClipReader):
     Settings = FramesInput
     settings: FramesInput
 
-    def _place(self, item: ItemReader) -> PicturePlace:
+    def _place(self, item: ItemReader) -> FrameSource:
         attributes = item.attributes
         if "rgb" in item:
             size = checked_size(item, "rgb")
         else:
             size = int(attributes["height"]), int(attributes["width"])
-        return PicturePlace(item["time"][:], size, str(attributes.get("which", "all")))
+        return FrameSource(item["time"][:], size, str(attributes.get("which", "all")))
 
     def _pictures(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
         return read_frames(item, rows)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from actionprep.errors import UserError
 from actionprep.settings import option
-from actionprep.training.draws import Draws
 from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, how_to_make, what_it_has
+from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.recipes import Recipe
 
 

@@ -11,17 +11,17 @@ from pydantic import field_validator
 
 from actionprep.errors import UserError
 from actionprep.settings import option
-from actionprep.training.draws import Draws
 from actionprep.training.inputs._stored_volumes import StoredVolumes
 from actionprep.training.inputs.base import Batch, ProductReader
+from actionprep.training.inputs.joint_augmentation import body_frame
 from actionprep.training.inputs.pose import PoseSamples, PoseSampling, frames_end
-from actionprep.training.joint_augmentation import body_frame
+from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 Plane = Literal["xy", "xz", "yz"]
 
@@ -275,7 +275,7 @@ class HeatmapsReader(PoseSamples):
     def _finished(self, points: Tensor, score: Tensor, batch: Batch, draws: Draws | None) -> Batch:
         import torch
 
-        from actionprep.datasets.heatmaps import joint_heatmaps, limb_heatmaps, project, to_grid
+        from actionprep.datasets.poses.heatmaps import joint_heatmaps, limb_heatmaps, project, to_grid
 
         settings, views = self.settings, len(self.views)
         flat = [(points, score)] if self.dims == 2 else [project(points, score, side) for side in self._sides]
@@ -333,23 +333,23 @@ def _body_box(xy: Tensor, score: Tensor, reach: float, sizes: Tensor | None) -> 
     """
     import torch
 
-    centre, size = body_frame(xy, score)
+    center, size = body_frame(xy, score)
     half = reach * (size if sizes is None else sizes)[..., None]
-    return torch.cat([centre - half, centre + half], -1)
+    return torch.cat([center - half, center + half], -1)
 
 
 def _boxes(xy: Tensor, score: Tensor, *, padding: float, square: bool) -> Tensor:
     """(N, 4) around all joints seen; of a sample that shows nobody, or one place only, a box of side 1 or so."""
     import torch
 
-    from actionprep.datasets.heatmaps import compact_boxes
+    from actionprep.datasets.poses.heatmaps import compact_boxes
 
     boxes = compact_boxes(xy, score, padding=padding, square=square, least_side=0.0)
     side = boxes[:, 2:] - boxes[:, :2]
-    centre = (boxes[:, 2:] + boxes[:, :2]) / 2
-    least = 1e-6 * (1 + centre.abs())
+    center = (boxes[:, 2:] + boxes[:, :2]) / 2
+    least = 1e-6 * (1 + center.abs())
     half = torch.where(side > least, side, side.amax(-1, keepdim=True).clamp(min=1e-3)) / 2
-    return torch.cat([centre - half, centre + half], -1)
+    return torch.cat([center - half, center + half], -1)
 
 
 def _random_part(boxes: Tensor, draws: Draws, num_each: int, area: tuple[float, float], aspect: float) -> Tensor:

@@ -10,11 +10,11 @@ from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.inputs._clip_settings import ClipSettings
 from actionprep.training.inputs._clips import ClipReader
-from actionprep.training.inputs._picture_spans import PicturePlace
+from actionprep.training.inputs._frame_spans import FrameSource
 from actionprep.training.inputs._stored import checked_size
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store import ItemReader
+    from actionprep.datasets.store.zarr_store import ItemReader
 
 
 class LowresInput(ClipSettings):
@@ -32,8 +32,8 @@ class LowresReader(ClipReader):
     Settings = LowresInput
     settings: LowresInput
 
-    def _place(self, item: ItemReader) -> PicturePlace:
-        return PicturePlace(item["time"][:], checked_size(item, self._array(item)))
+    def _place(self, item: ItemReader) -> FrameSource:
+        return FrameSource(item["time"][:], checked_size(item, self._array(item)))
 
     def _pictures(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
         return item[self._array(item)][rows]

@@ -1,4 +1,4 @@
-"""Poses as model input: instants of a snippet, the joints of each person there, centred and scaled."""
+"""Poses as model input: instants of a snippet, the joints of each person there, centered and scaled."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import field_validator
 
-from actionprep.datasets.skeletons import Skeleton, skeleton
+from actionprep.datasets.poses.skeletons import Skeleton, skeleton
 from actionprep.errors import UserError
 from actionprep.settings import option
-from actionprep.training.draws import Draws
-from actionprep.training.inputs._pose_bank import PoseBank, PosePlace, pose_places
+from actionprep.training.inputs._pose_bank import PoseBank, PoseSource, pose_sources
 from actionprep.training.inputs.base import Batch, MirroringReader, mirrored_codes
-from actionprep.training.joint_augmentation import (
+from actionprep.training.inputs.joint_augmentation import (
     JointAugmentation,
     augment_joints,
     body_frame,
     drawn_shift,
     mirror,
-    shifted_places,
+    shifted_sources,
 )
+from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 # Steps of test variants through crops and through segments: spread evenly however many there are.
 _GOLDEN, _PLASTIC = 0.6180339887, 0.7548776662
@@ -62,11 +62,11 @@ class PoseSampling(JointAugmentation):
 
 
 class PoseInput(PoseSampling):
-    """How poses are sampled, normalised and augmented."""
+    """How poses are sampled, normalized and augmented."""
 
-    normalise: Literal["body", "box", "none"] = option(
+    normalize: Literal["body", "box", "none"] = option(
         "body",
-        "body: centred on the mean joint of a view's persons, their spread is 1; box: the box around them has its "
+        "body: centered on the mean joint of a view's persons, their spread is 1; box: the box around them has its "
         "longest side from -1 to 1; none: as stored.",
     )
 
@@ -84,8 +84,8 @@ class PoseSamples(MirroringReader):
         self.check_store(settings, store)
         used = set(table.recording.tolist())
         named = [name for code, name in enumerate(table.recordings) if code in used]
-        found = dict(zip(named, pose_places(store, named, self.views), strict=True))
-        self._places: list[dict[str, PosePlace]] = [found.get(name, {}) for name in table.recordings]
+        found = dict(zip(named, pose_sources(store, named, self.views), strict=True))
+        self._places: list[dict[str, PoseSource]] = [found.get(name, {}) for name in table.recordings]
         some = [place for places in self._places for place in places.values()]
         if not some:
             raise UserError(
@@ -127,7 +127,7 @@ class PoseSamples(MirroringReader):
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
-        [places] = pose_places(store, [recording], views)
+        [places] = pose_sources(store, [recording], views)
         found = [(float(one.time[0]), frames_end(one.time)) for one in places.values() if len(one.time)]
         if not found:
             raise UserError(f"There are no poses of recording '{recording}' in {store.url}.")
@@ -171,7 +171,7 @@ class PoseSamples(MirroringReader):
         # The shift is the first that joints draw of these numbers.
         fresh = Draws(draws.seed, draws.epoch, draws.rows, variant=draws.variant)
         by = drawn_shift(self.settings.temporal_shift, fresh).to(batch["frame_target"].device)
-        at = shifted_places(batch["frame_target"].shape[1], by)
+        at = shifted_sources(batch["frame_target"].shape[1], by)
         target = batch["frame_target"]
         return {
             "frame_target": target.gather(1, at[..., None].expand_as(target)),
@@ -224,13 +224,13 @@ class PoseSamples(MirroringReader):
 class PoseReader(PoseSamples):
     """Batches of poses.
 
-    keypoints   (B, M, T, K, C) float32  joints, x and y (and z), normalised; 0 where missing
+    keypoints   (B, M, T, K, C) float32  joints, x and y (and z), normalized; 0 where missing
     score       (B, M, T, K) float32     0 where missing
     frame_valid (B, T) bool              instants at which somebody is seen
     duration    (B) float32              seconds
 
     The persons of several views stand one after the other on the axis M, those of the first view first: models see
-    each by itself and merge those that are present, so any number of views will do. Each view is normalised by itself.
+    each by itself and merge those that are present, so any number of views will do. Each view is normalized by itself.
     """
 
     Settings = PoseInput
@@ -238,7 +238,7 @@ class PoseReader(PoseSamples):
 
     def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:  # noqa: D102
         points, score, bank, at = self._sampled(rows, draws)
-        points = normalised(points, score, self.settings.normalise)
+        points = normalized(points, score, self.settings.normalize)
         return {**self._finished(points, score, {}, draws), "duration": bank.duration[at]}
 
     def meanings(self) -> dict[str, str]:  # noqa: D102
@@ -251,7 +251,7 @@ class PoseReader(PoseSamples):
             "box": "In each view 0 is the middle of the box around all joints that are seen in the snippet, whose longest "
             "side goes from -1 to 1",
             "none": "As stored",
-        }[self.settings.normalise]
+        }[self.settings.normalize]
         return {
             "keypoints": f"joints; axes {axes}, {', '.join('xyz'[: self.dims])}. {values}; 0 where missing. "
             f"Joints: {', '.join(self.layout.joints)}",
@@ -296,7 +296,7 @@ def frames_end(time: np.ndarray) -> float:
     return float(time[-1]) + (float(np.median(np.diff(time))) if len(time) > 1 else 1 / 25)
 
 
-def normalised(keypoints: Tensor, score: Tensor, how: Literal["body", "box", "none"]) -> Tensor:
+def normalized(keypoints: Tensor, score: Tensor, how: Literal["body", "box", "none"]) -> Tensor:
     """Joints (B, V, M, T, K, C) of each sample and view brought to one place and size; missing ones become 0."""
     import torch
 
@@ -304,15 +304,15 @@ def normalised(keypoints: Tensor, score: Tensor, how: Literal["body", "box", "no
         return keypoints
     seen = (score > 0)[..., None]
     if how == "body":
-        centre, size = body_frame(keypoints, score)
+        center, size = body_frame(keypoints, score)
     else:
         low = torch.where(seen, keypoints, torch.inf).amin((2, 3, 4))
         high = torch.where(seen, keypoints, -torch.inf).amax((2, 3, 4))
         some = torch.isfinite(low)
-        centre = torch.where(some, (low + high) / 2, 0.0)
+        center = torch.where(some, (low + high) / 2, 0.0)
         half = torch.where(some, (high - low) / 2, 0.0).amax(-1)
         size = torch.where(half > 0, half, 1.0)
-    return (keypoints - centre[:, :, None, None, None]) / size[..., None, None, None, None] * seen
+    return (keypoints - center[:, :, None, None, None]) / size[..., None, None, None, None] * seen
 
 
 def smooth_instants(
@@ -344,7 +344,7 @@ def segment_frames(size: Tensor, num_frames: int, draws: Draws | None, *, varian
     """(B, T) whole places in 0 … size - 1: one frame of each of T equal segments.
 
     Without draws the middle of each; in tests the frame at a share of its own for each `variant_shift`. In training as
-    published with PoseConv3D (Duan et al., CVPR 2022): a random one; of fewer than 2 T frames neighbouring ones with
+    published with PoseConv3D (Duan et al., CVPR 2022): a random one; of fewer than 2 T frames neighboring ones with
     single ones left out at random; of fewer than T consecutive ones from a random start, over the end back to the first.
     """
     import torch

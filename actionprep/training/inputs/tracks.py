@@ -10,21 +10,21 @@ import numpy as np
 
 from actionprep.errors import UserError
 from actionprep.settings import option
-from actionprep.training.draws import Draws
 from actionprep.training.inputs._track_bank import Region, TrackBank, moving_region
-from actionprep.training.inputs._track_windows import read_windows, track_places
+from actionprep.training.inputs._track_windows import read_windows, track_sources
 from actionprep.training.inputs.base import Batch, MirroringReader, MirroringSettings, mirrored_codes
+from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store import Store
+    from actionprep.datasets.store.zarr_store import Store
 
 
 class TracksInput(MirroringSettings):
-    """How tracks are sampled, normalised and augmented."""
+    """How tracks are sampled, normalized and augmented."""
 
     frames: int = option(32, "Instants of a snippet that the model sees, evenly spaced.", ge=1)
     points: int = option(128, "Points taken of each window, spread over all that it has.", ge=1)
@@ -70,7 +70,7 @@ class TracksReader(MirroringReader):
         self.check_store(settings, store)
         used = set(table.recording.tolist())
         self._place = [
-            track_places(store, recording, self.views) if code in used else {}
+            track_sources(store, recording, self.views) if code in used else {}
             for code, recording in enumerate(table.recordings)
         ]
         self._mirror = mirrored_codes(settings.flip, settings.flip_labels, table.labels)
@@ -180,7 +180,7 @@ class TracksReader(MirroringReader):
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
         found = []
-        for place in track_places(store, recording, views).values():
+        for place in track_sources(store, recording, views).values():
             time = np.unique(place.time[np.isfinite(place.time)])
             if len(time):
                 step = float(np.median(np.diff(time))) if len(time) > 1 else 1 / 25
@@ -281,7 +281,7 @@ def _gather(bank: TrackBank, at: Tensor, settings: TracksInput, draws: Draws | N
         lost = draws.uniform(shape=(num_views, num_windows, num_taken)).to(device) < rate
         valid = valid & ~lost[:, None]
     scale = 1 / bank.half_height[at][:, None, :, None, None, None]
-    xy = (xy - bank.centre[at][:, None, :, None, None]) * scale
+    xy = (xy - bank.center[at][:, None, :, None, None]) * scale
     keep = valid[..., None]
     return {
         "xy": torch.where(keep, xy, 0.0).flatten(3, 4),

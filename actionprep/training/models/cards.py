@@ -13,12 +13,12 @@ _HEATMAP_STUDY = "woringer404v/MotionBERT (heatmap study)"
 _TINYVIRAT = "abhay3010/pytorch-i3d (TinyVIRAT study)"
 _TIMESFORMER_FAULTS = (
     "16- and 96-frame weights load: the frame count is an ordinary argument",
-    "positions are interpolated in 2D and in time, not by nearest neighbour over the flattened grid",
-    "weights trained on BGR frames (Something-Something V2) are recognised as such",
+    "positions are interpolated in 2D and in time, not by nearest neighbor over the flattened grid",
+    "weights trained on BGR frames (Something-Something V2) are recognized as such",
 )
 _VIVIT_FAULTS = ("the MLP's second layer has no activation, so the residual stream may shrink again",)
 _RESIZER_FAULTS = (
-    "colours are RGB, as the pretrained weights expect",
+    "colors are RGB, as the pretrained weights expect",
     "any clip length and size, without a mode string",
 )
 _MOTIONBERT_FAULTS = (
@@ -74,7 +74,7 @@ register(
             "any frame count: the position table is interpolated",
             "no frame of an odd count is lost",
             "query and value biases are kept",
-            "the normalisation that the weights expect is declared",
+            "the normalization that the weights expect is declared",
         ),
     )
 )
@@ -243,7 +243,7 @@ register(
     )
 )
 _LSTM_FAULTS = (
-    "invalid points are masked and coordinates normalised",
+    "invalid points are masked and coordinates normalized",
     "x and y are weighted apart by the view attention",
     "a recording's end is a mask, not a frame of zeros",
     "batches of any size",

@@ -24,7 +24,7 @@ class MidFusion(nn.Module):
 
     part<i>_<name>: the array <name> of the i-th model's input → (B, num_classes).
 
-    Each model gives what its own head would see (of every frame: the mean); these are normalised, joined, and one linear
+    Each model gives what its own head would see (of every frame: the mean); these are normalized, joined, and one linear
     head reads them all. In training a whole part is left out of a sample at times, so that none is relied on alone.
 
     parts: for each the name of its model, its sizes, and for pictures the channels that it sees.

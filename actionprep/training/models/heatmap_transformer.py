@@ -98,7 +98,7 @@ class HeatmapTransformer(nn.Module):
         return self.head(self.features(clip, frame_valid))
 
     def features(self, clip: Tensor, frame_valid: Tensor | None = None) -> Tensor:
-        """What the head sees: the normalised tokens of valid frames pooled, (B, width), or (B, 2 · width)."""
+        """What the head sees: the normalized tokens of valid frames pooled, (B, width), or (B, 2 · width)."""
         batch, joints, frames, height, width = clip.shape
         if joints != self.num_joints or (height, width) != (self.map_size, self.map_size) or frames % self.patch_frames:
             raise UserError(

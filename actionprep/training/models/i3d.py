@@ -33,7 +33,7 @@ class I3D(nn.Module):
     the published 0.01 needs some hundreds of steps before a model without published weights can be tested.
 
     Changed: the last pooling covers whatever is left of time and space, so that any clip length and size works without
-    a mode string (at the published sizes it is the same); colours are RGB (the variant fed BGR to RGB weights).
+    a mode string (at the published sizes it is the same); colors are RGB (the variant fed BGR to RGB weights).
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from actionprep.training.models.tokens import sincos_positions
 class MultiViewTransformer(nn.Module):
     """Points of several views over time → class logits.
 
-    xy (B, T, V, N, 2) float, normalised to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool → (B,
+    xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool → (B,
     num_classes). Both masks may be None: all points, all frames count. N need not be `num_points`, which is the width
     of a view's token.
 
@@ -103,7 +103,7 @@ class MultiViewTransformer(nn.Module):
 
 
 class ViewAttention(nn.Module):
-    """Weight each view by a sigmoid of what it and its neighbours hold (efficient channel attention, over views).
+    """Weight each view by a sigmoid of what it and its neighbors hold (efficient channel attention, over views).
 
     xy (B, T, V, N, 2) with zeros at invalid points, valid (B, T, V, N) → xy weighted. A 1D convolution over the views,
     shared by all steps.

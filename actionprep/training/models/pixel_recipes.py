@@ -31,10 +31,10 @@ _TIMESFORMER_TABLES: dict[str, dict[str, Any]] = {
 
 
 _MENDED = (
-    "Mended: validation looks at the middle of each snippet instead of a random crop, a test's single clip is centred, "
+    "Mended: validation looks at the middle of each snippet instead of a random crop, a test's single clip is centered, "
     "probabilities (not logits) are averaged, the last batches of an epoch take part in a step, nothing is mirrored unless "
     "labels are said to allow it, and a broken video is never replaced by another one. Weights of any frame count and image "
-    "size load, their positions interpolated in two dimensions and in time, and weights that saw blue first are recognised."
+    "size load, their positions interpolated in two dimensions and in time, and weights that saw blue first are recognized."
 )
 
 
@@ -105,7 +105,7 @@ register(
 register(
     "videomae",
     "VideoMAE, 16 frames spread over the snippet, schedule of the gesture study (x0.2 at epochs 35 and 80); give it "
-    "weights with --weights. Mended: pictures are normalised as the weights expect, query and value biases are kept, tests "
+    "weights with --weights. Mended: pictures are normalized as the weights expect, query and value biases are kept, tests "
     "see the scale that training saw, 16 frames fit the tubelets (39 did not), and classes are balanced without mirroring.",
     model="videomae",
     product="frames",
@@ -198,7 +198,7 @@ register(
 )
 
 _I3D_MENDED = (
-    "Mended: frames stand in their order in time (sorted as text, 10 came before 2), colours are RGB, the last start is "
+    "Mended: frames stand in their order in time (sorted as text, 10 came before 2), colors are RGB, the last start is "
     "drawn too and snippets shorter than a clip are used, validation and tests are never mirrored or cut at random and see "
     "the middle of a snippet, the last batches of an epoch count, rare classes weigh more, and the epoch is chosen on val."
 )
@@ -253,7 +253,7 @@ _resized("i3d-resizer-3d", "A resizer that learns in space and time, then I3D.",
 _resized("i3d-resizer-2d", "A resizer that learns frame by frame, then I3D.", epochs=50, batch=16, accumulate=4)
 _resized(
     "i3d-stn-resizer",
-    "A spatial transformer, a resizer, I3D. Frames are cut out along time (a reshape took three frames of one colour for a "
+    "A spatial transformer, a resizer, I3D. Frames are cut out along time (a reshape took three frames of one color for a "
     "picture), one map a clip, which starts at the identity.",
     epochs=30,
     batch=14,

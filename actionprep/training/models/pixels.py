@@ -1,4 +1,4 @@
-"""What stands between stored bytes and a model of pictures: its own values and colours, and the mean over views."""
+"""What stands between stored bytes and a model of pictures: its own values and colors, and the mean over views."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PixelClassifier(nn.Module):
     channels: "gray" shows the model brightness alone, "motion" brightness and its change from frame to frame.
     several_labels: probabilities are those of each label by itself.
 
-    The order of colours, their range, mean and deviation are buffers: a checkpoint carries them.
+    The order of colors, their range, mean and deviation are buffers: a checkpoint carries them.
     """
 
     scale: Tensor
@@ -43,7 +43,7 @@ class PixelClassifier(nn.Module):
         self.want_colors(pixels.color_order)
 
     def want_colors(self, order: Literal["RGB", "BGR"]) -> None:
-        """The order of colours that the weights were trained with."""
+        """The order of colors that the weights were trained with."""
         self.color_order.copy_(torch.tensor([0, 1, 2] if order == "RGB" else [2, 1, 0]))
 
     def forward(self, clip: Tensor, view_valid: Tensor | None = None) -> Tensor:

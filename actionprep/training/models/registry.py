@@ -22,7 +22,7 @@ Product = Literal["tracks", "frames", "pose", "heatmaps", "lowres", "fusion"]
 
 @dataclass(frozen=True, slots=True)
 class PixelInput:
-    """How a pixel model wants its colours: map bytes 0..255 to `value_range`, then subtract `mean` and divide by `std`.
+    """How a pixel model wants its colors: map bytes 0..255 to `value_range`, then subtract `mean` and divide by `std`.
 
     color_order: the order of the channels. mean and std: one number a channel, or one for all, in units of
     `value_range`.
@@ -40,7 +40,7 @@ class PixelInput:
         return tuple(step / s for s in self.std), tuple((low - m) / s for m, s in zip(self.mean, self.std, strict=True))
 
     def apply(self, clip: Tensor, *, color_order: Literal["RGB", "BGR"] = "RGB") -> Tensor:
-        """Bytes (B, C, T, H, W) in the given colour order → the float32 clip that the model reads."""
+        """Bytes (B, C, T, H, W) in the given color order → the float32 clip that the model reads."""
         a, b = (clip.new_tensor(numbers, dtype=_float32()).view(-1, 1, 1, 1) for numbers in self.scale_and_shift())
         if color_order != self.color_order:
             clip = clip.flip(1)

@@ -69,7 +69,7 @@ class SpatialTransformer(nn.Module):
 
     Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015, in the sizes of the TinyVIRAT study
     (abhay3010/pytorch-i3d). Changed: frames are cut out of the clip along time (the study's reshape took three
-    successive frames of one colour for a picture); one map a clip, so that nothing jitters; any input size (features
+    successive frames of one color for a picture); one map a clip, so that nothing jitters; any input size (features
     are pooled to a fixed grid; the study's input of 14 pixels failed).
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from actionprep.datasets.skeletons import Skeleton, skeleton
+from actionprep.datasets.poses.skeletons import Skeleton, skeleton
 from actionprep.errors import UserError, nearest
 
 FEATURES = ("coordinates", "velocities", "slow_velocities", "bones", "distances")
@@ -16,9 +16,9 @@ FEATURES = ("coordinates", "velocities", "slow_velocities", "bones", "distances"
 class SkeletonFeatures(nn.Module):
     """Joints of a clip as features that hardly depend on where, how big and how far away the person is.
 
-    keypoints (B, M, T, K, C), score (B, M, T, K) → (B, M, num_features, T): coordinates centred on the clip's mean
+    keypoints (B, M, T, K, C), score (B, M, T, K) → (B, M, num_features, T): coordinates centered on the clip's mean
     joint and divided by its spread, velocities over one and over `stride` frames, bones (joint minus parent) and
-    distances between all pairs of joints; or those of FEATURES that `features` names, in its order. Centre and spread are
+    distances between all pairs of joints; or those of FEATURES that `features` names, in its order. Center and spread are
     those of all persons together, so that their distance stays. Features that touch a missing joint are 0.
 
     groups:     how many features each name stands for, in the order in which they come.
@@ -63,10 +63,10 @@ class SkeletonFeatures(nn.Module):
         seen = (score > 0).to(keypoints.dtype)
         weight = seen.unsqueeze(-1)
         total = seen.sum((1, 2, 3)).clamp_min(1)[:, None]
-        centre = (keypoints * weight).sum((1, 2, 3)) / total
-        centred = (keypoints - centre[:, None, None, None]) * weight
-        spread = (centred.square().sum((1, 2, 3, 4)) / total[:, 0]).sqrt().clamp_min(1e-6)
-        place = centred / spread[:, None, None, None, None]
+        center = (keypoints * weight).sum((1, 2, 3)) / total
+        centered = (keypoints - center[:, None, None, None]) * weight
+        spread = (centered.square().sum((1, 2, 3, 4)) / total[:, 0]).sqrt().clamp_min(1e-6)
+        place = centered / spread[:, None, None, None, None]
         return torch.cat([self._feature(name, place, seen) for name in self.groups], -1).transpose(2, 3)
 
     def _feature(self, name: str, place: Tensor, seen: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class SkeletonFeatures(nn.Module):
 
 
 def _velocity(place: Tensor, seen: Tensor, stride: int) -> Tensor:
-    """Change over `stride` frames, centred on the later one.
+    """Change over `stride` frames, centered on the later one.
 
     0 where a joint is missing at either end and at the start.
     """
@@ -105,7 +105,7 @@ def merge_persons(encoded: Tensor, score: Tensor) -> Tensor:
     return encoded.masked_fill(~present[..., None], -torch.inf).amax(1)
 
 
-def merge_persons_by_instant(encoded: Tensor, score: Tensor) -> Tensor:
+def merge_persons_by_frame(encoded: Tensor, score: Tensor) -> Tensor:
     """The same at every instant by itself: encoded (B, M, T, F), score (B, M, T, K) → (B, T, F)."""
     batch = encoded.shape[0]
     apart, seen = (one.transpose(1, 2).flatten(0, 1) for one in (encoded, score))

@@ -137,7 +137,7 @@ recipes.register(
             "frames": 243,
             "persons": 2,
             "skeleton": "h36m17",
-            "normalise": "box",
+            "normalize": "box",
             "crop": 0.0,
             "time_warp": 0.0,
             "rotation": 0.1745,

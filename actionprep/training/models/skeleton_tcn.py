@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from actionprep.datasets.skeletons import Skeleton
+from actionprep.datasets.poses.skeletons import Skeleton
 from actionprep.errors import UserError
 from actionprep.training.models.skeleton_features import (
     FEATURES,
     SkeletonFeatures,
     merge_persons,
-    merge_persons_by_instant,
+    merge_persons_by_frame,
 )
 
 _GROUP = 24
@@ -91,6 +91,6 @@ class SkeletonTCN(nn.Module):
         batch, persons = keypoints.shape[:2]
         x = self.blocks(self.enter(self.features(keypoints, score).flatten(0, 1)))
         if self.per_frame:
-            return self.head(merge_persons_by_instant(x.transpose(1, 2).unflatten(0, (batch, persons)), score))
+            return self.head(merge_persons_by_frame(x.transpose(1, 2).unflatten(0, (batch, persons)), score))
         pooled = torch.cat([x.mean(-1), x.amax(-1)], -1).unflatten(0, (batch, persons))
         return self.head(merge_persons(pooled, score))

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from actionprep.datasets.skeletons import Skeleton
+from actionprep.datasets.poses.skeletons import Skeleton
 from actionprep.errors import UserError
 from actionprep.training.models.skeleton_features import (
     FEATURES,
     SkeletonFeatures,
     merge_persons,
-    merge_persons_by_instant,
+    merge_persons_by_frame,
 )
 
 
@@ -21,7 +21,7 @@ class SkeletonTransformer(nn.Module):
     """Transformer whose tokens are frames, about 0.3 M parameters.
 
     keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes), for T up to `max_frames`. A frame and its
-    two neighbours make a token; learned positions tell the order; pre-norm blocks; mean and maximum over time. Persons
+    two neighbors make a token; learned positions tell the order; pre-norm blocks; mean and maximum over time. Persons
     are encoded one by one with the same weights and merged by maximum over those that are present. Without a score,
     joints at the origin are missing.
 
@@ -73,6 +73,6 @@ class SkeletonTransformer(nn.Module):
         tokens = self.enter(self.features(keypoints, score).flatten(0, 1)).transpose(1, 2)
         tokens = self.encoder(tokens + self.positions[:, :frames])
         if self.per_frame:
-            return self.head(merge_persons_by_instant(tokens.unflatten(0, (batch, persons)), score))
+            return self.head(merge_persons_by_frame(tokens.unflatten(0, (batch, persons)), score))
         pooled = torch.cat([tokens.mean(1), tokens.amax(1)], -1).unflatten(0, (batch, persons))
         return self.head(merge_persons(pooled, score))

@@ -19,7 +19,7 @@ Start = Literal["image", "scratch"]
 class TimeSformer(nn.Module):
     """Frames of a clip → class logits.
 
-    clip (B, C, T, H, W) float, RGB, normalised with mean 0.45 and deviation 0.225 of the 0..1 range → (B, num_classes).
+    clip (B, C, T, H, W) float, RGB, normalized with mean 0.45 and deviation 0.225 of the 0..1 range → (B, num_classes).
 
     Bertasius, Wang and Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021.
     State-dict keys are those of the published weights without their prefix `model.`.
@@ -34,7 +34,7 @@ class TimeSformer(nn.Module):
 
     Changed: the class head belongs to the number of classes alone, and the frame count is an ordinary argument (the
     published builder ignores it, so that 16- and 96-frame weights do not load); positions are interpolated in 2D
-    (bicubic) and in time (linear), not by nearest neighbour over the flattened grid; stochastic depth drops whole
+    (bicubic) and in time (linear), not by nearest neighbor over the flattened grid; stochastic depth drops whole
     clips. Cheaper at the same logits: tokens stay in frame order, so that attention over time copies nothing; its
     projection and `temporal_fc` are joined; the last block works out the class token alone (8 % fewer operations).
     """
@@ -123,7 +123,7 @@ class TimeSformer(nn.Module):
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees, normalised: the class token (B, width), or mean and maximum of all others (B, 2 · width)."""
+        """What the head sees, normalized: the class token (B, width), or mean and maximum of all others (B, 2 · width)."""
         tokens = self.patch_embed(clip)
         batch, frames, rows, columns, _ = tokens.shape
         places = resize_space(self.pos_embed[0, 1:].unflatten(0, self.grid), (rows, columns)).flatten(0, 1)
@@ -157,7 +157,7 @@ class TimeSformer(nn.Module):
 class _DividedBlock(nn.Module):
     """Attention over time, attention over space with the class token in every frame, MLP.
 
-    cls (B, 1, D), x (B, T, P, D) → the same two. Both residual streams stay contiguous; only the normalised inputs are
+    cls (B, 1, D), x (B, T, P, D) → the same two. Both residual streams stay contiguous; only the normalized inputs are
     joined.
     """
 
@@ -202,6 +202,6 @@ class _DividedBlock(nn.Module):
         return x + self.drop_path(self.temporal_attn.along_time(self.temporal_norm1(x), then=self.temporal_fc))
 
     def _in_frames(self, cls: Tensor, x: Tensor) -> Tensor:
-        """The normalised tokens of each frame behind a copy of the class token: (B * T, 1 + P, D)."""
+        """The normalized tokens of each frame behind a copy of the class token: (B * T, 1 + P, D)."""
         copies = self.norm1(cls).unsqueeze(1).expand(-1, x.shape[1], -1, -1)
         return torch.cat([copies, self.norm1(x)], 2).flatten(0, 1)

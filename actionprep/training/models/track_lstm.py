@@ -27,7 +27,7 @@ class LstmState(NamedTuple):
 class TrackLstm(nn.Module):
     """Points of several views over time → class logits of every frame.
 
-    xy (B, T, V, N, 2) float, normalised to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool,
+    xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool,
     padding at the end → (B, T, num_classes), zeros at padded frames. `advance` also takes and returns the state, to go
     through a recording chunk by chunk.
 
@@ -36,7 +36,7 @@ class TrackLstm(nn.Module):
     published CNN-LSTM, any N).
 
     After the furniture-assembly LSTMs (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System). Changed: invalid
-    points are masked; coordinates are normalised instead of raw pixels, and x and y are weighted apart by the view
+    points are masked; coordinates are normalized instead of raw pixels, and x and y are weighted apart by the view
     attention; the recording's end is a mask, not a frame of zeros; the CNN's residual blocks have the skip that the
     original forgot, and start values that keep the signal's size; batches of any size.
     """

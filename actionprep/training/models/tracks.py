@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class ViewTransformer(nn.Module):
     """Points of several views over time → class logits.
 
-    xy (B, T, V, N, 2) normalised to the moving region, valid (B, T, V, N) bool, frame_valid (B, T) bool, velocity
+    xy (B, T, V, N, 2) normalized to the moving region, valid (B, T, V, N) bool, frame_valid (B, T) bool, velocity
     (B, T, V, N, 2) in the unit of xy a second → (B, num_classes). Any T, any N, any views missing: what is not
     valid takes no part. Masks None: all is valid. velocity None: the step from the instant before, of points that
     keep their place on the axis.
@@ -126,7 +126,7 @@ class ViewTransformer(nn.Module):
         return found, seen.unflatten(0, (num_samples, num_views))
 
     def _steps(self, points: Tensor) -> Tensor:
-        """(B, T, N, …) → (B, S, merge · N, …): the points of neighbouring instants together, none where T ends."""
+        """(B, T, N, …) → (B, S, merge · N, …): the points of neighboring instants together, none where T ends."""
         missing = -points.shape[1] % self.merge
         if missing:
             points = torch.cat([points, points.new_zeros(len(points), missing, *points.shape[2:])], 1)

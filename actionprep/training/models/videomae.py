@@ -13,7 +13,7 @@ from actionprep.training.models.tokens import Tubelets, pair, resize_space_time,
 class VideoMAE(nn.Module):
     """Frames of a clip → class logits.
 
-    clip (B, C, T, H, W) float, RGB, normalised with ImageNet's mean and deviation of the 0..1 range → (B, num_classes).
+    clip (B, C, T, H, W) float, RGB, normalized with ImageNet's mean and deviation of the 0..1 range → (B, num_classes).
     T not a multiple of the tubelet is filled up by repeating the last frame.
 
     Tong et al., "VideoMAE", NeurIPS 2022. State-dict keys are those of the published weights; weights as transformers
@@ -23,7 +23,7 @@ class VideoMAE(nn.Module):
     give clips of another length or size, for which the table is interpolated in space (bicubic) and in time (linear).
 
     Changed: the table is no longer tied to the frame count; no frame of an odd count is lost; query and value biases
-    always exist (the gesture study that fine-tuned VideoMAE threw the pretrained ones away, and left the normalisation
+    always exist (the gesture study that fine-tuned VideoMAE threw the pretrained ones away, and left the normalization
     out).
     """
 
@@ -84,7 +84,7 @@ class VideoMAE(nn.Module):
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the normalised mean of all tokens, (B, width)."""
+        """What the head sees: the normalized mean of all tokens, (B, width)."""
         missing = -clip.shape[2] % self.tubelet[0]
         if missing:
             clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)], 2)

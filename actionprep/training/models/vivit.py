@@ -82,7 +82,7 @@ class ViViT(nn.Module):
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the normalised class token, or the mean of the normalised tokens, (B, width)."""
+        """What the head sees: the normalized class token, or the mean of the normalized tokens, (B, width)."""
         x = self.patch_embed(clip)
         batch, t, h, w, _ = x.shape
         extra = 0 if self.cls_token is None else 1

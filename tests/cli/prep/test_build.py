@@ -26,7 +26,7 @@ def test_items_of_one_product_that_are_not_made_alike_are_named_wherever_one_loo
     assert "alike" not in tracks["made_with"]
 
 
-def test_a_view_without_foreground_is_quarantined_and_its_neighbours_are_tracked(study: Study) -> None:
+def test_a_view_without_foreground_is_quarantined_and_its_neighbors_are_tracked(study: Study) -> None:
     result = actionprep(study, "track", "--workers", "0")
     assert result.exit_code == 1
     assert (
@@ -39,7 +39,7 @@ def test_a_view_without_foreground_is_quarantined_and_its_neighbours_are_tracked
     assert [one["item"] for one in found["quarantined"]] == ["tracks/second/1"]
 
 
-def test_a_video_that_is_cut_off_after_the_scan_is_quarantined_and_its_neighbours_are_made(study: Study) -> None:
+def test_a_video_that_is_cut_off_after_the_scan_is_quarantined_and_its_neighbors_are_made(study: Study) -> None:
     path = study.root / "videos/first/cam1.mp4"
     path.write_bytes(path.read_bytes()[:2000])
     result = actionprep(study, "lowres", "--workers", "0")

@@ -68,7 +68,7 @@ def test_a_repair_that_cannot_be_done_leaves_the_good_items_and_says_why(study: 
     result = actionprep(study, "verify", "--repair")
     assert result.exit_code == 1
     assert "1 items made anew." in result.stdout
-    assert "lowres/second/0  nothing in the catalogue makes it any more: 'actionprep gc' deletes it" in result.stdout
+    assert "lowres/second/0  nothing in the catalog makes it any more: 'actionprep gc' deletes it" in result.stdout
     assert len(study.store.items("lowres")) == 4
 
 

@@ -55,7 +55,7 @@ def test_what_has_changed_since_the_scan_is_scanned_again_by_itself(study: Study
     assert "scanning" not in actionprep(study, *command).stderr
     (study.root / "segments.csv").write_text("recording,onset,offset,label\nsecond,0.4,1.2,clap\n")
     result = actionprep(study, *command)
-    assert result.stderr.startswith("segments.csv is newer than the catalogue: scanning.")
+    assert result.stderr.startswith("segments.csv is newer than the catalog: scanning.")
     assert set(open_study(study.root).snippets.query("not ignored").label) == {"clap"}
     assert "scanning" not in actionprep(study, *command).stderr
 

@@ -71,7 +71,7 @@ def test_a_fit_on_one_class_says_what_there_is_and_what_to_do(fit, tmp_path):
     assert done.stderr == (
         "A classifier needs at least two classes, and these snippets have only the class 'left' (4 snippets in use; 0 "
         "ignored).\nAnnotate another class, or make snippets with a background class, here called 'nothing': actionprep "
-        "snippets --background nothing. Recordings that are labelled whole leave no background.\n"
+        "snippets --background nothing. Recordings that are labeled whole leave no background.\n"
     )
     assert not Path("runs/one-class").exists()
 
@@ -148,7 +148,7 @@ def test_resuming_without_a_run_says_how_to_train_one(place, monkeypatch, tmp_pa
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_training_that_is_stopped_names_the_command_that_goes_on(fit, monkeypatch, kind, code):
-    from actionprep.training.task import ClassifierTask
+    from actionprep.training.loop.task import ClassifierTask
 
     plain = ClassifierTask.training_step
 

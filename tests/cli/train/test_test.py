@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from actionprep.cli.train import app
 from actionprep.training.fit import fit
-from actionprep.training.parts import SplitChoice
 from actionprep.training.recipes import find_recipe
+from actionprep.training.split_choice import SplitChoice
 
 runner = CliRunner()
 

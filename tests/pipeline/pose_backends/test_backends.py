@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline import doctor
 from actionprep.pipeline.pose_backends import (
     FramePoses,
@@ -80,7 +80,7 @@ def test_boxes_of_a_file_go_to_their_frames(tmp_path):
 def test_wrong_boxes_files_are_refused(tmp_path, text, message):
     path = tmp_path / "boxes.csv"
     path.write_text(text)
-    with pytest.raises(InputProblem, match=message):
+    with pytest.raises(InputError, match=message):
         read_boxes(path, 3)
 
 
@@ -159,7 +159,7 @@ def test_detected_people_are_boxes_of_the_person_class_best_first(tiny):
 
 def test_weights_that_are_not_there_say_what_to_do(monkeypatch, tmp_path):
     pytest.importorskip("transformers")
-    with pytest.raises(EnvironmentProblem) as caught:
+    with pytest.raises(SetupError) as caught:
         open_estimator("vitpose", model=str(tmp_path))
     assert f"The weights of VitPoseForPoseEstimation '{tmp_path}' are not here and cannot be fetched" in str(
         caught.value
@@ -170,7 +170,7 @@ def test_weights_that_are_not_there_say_what_to_do(monkeypatch, tmp_path):
 def test_mmpose_that_is_not_installed_says_the_one_command():
     if importlib.util.find_spec("mmpose") is not None:
         pytest.skip("MMPose is installed here")
-    with pytest.raises(EnvironmentProblem) as caught:
+    with pytest.raises(SetupError) as caught:
         open_estimator("mmpose")
     assert "do        actionprep doctor --install mmpose\n" in str(caught.value)
 
@@ -181,7 +181,7 @@ def test_stand_ins_are_there_only_while_mmpose_is_imported():
     with mmpose._stand_ins():
         from torchvision.transforms import ToPILImage
 
-        with pytest.raises(EnvironmentProblem, match=r"This MMPose model needs torchvision\.transforms\.ToPILImage"):
+        with pytest.raises(SetupError, match=r"This MMPose model needs torchvision\.transforms\.ToPILImage"):
             ToPILImage()
     assert not {"torchvision", "torchvision.transforms", "mmdet", "mmdet.utils", "mmcv.ops"} & set(sys.modules)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionprep.errors import EnvironmentProblem, InputProblem, UserError
+from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.pose_backends import mediapipe as backend
 from actionprep.pipeline.pose_backends.mediapipe import MediaPipe, environment_folder, installed_identity
@@ -109,16 +109,14 @@ def test_frames_of_any_layout_in_memory_are_sent_whole(estimator):
 
 
 def test_a_crash_is_the_inputs_problem_and_the_next_block_goes_on(estimator):
-    with pytest.raises(
-        InputProblem, match="MediaPipe's worker ended with exit code 7 at frame 1 of the block"
-    ) as caught:
+    with pytest.raises(InputError, match="MediaPipe's worker ended with exit code 7 at frame 1 of the block") as caught:
         estimator.estimate(frames(HERE, CRASH))
     assert (caught.value.frame, caught.value.backend) == (1, "mediapipe")
     assert len(estimator.estimate(frames(HERE))[0].keypoints) == 1
 
 
 def test_a_worker_that_hangs_is_ended(estimator):
-    with pytest.raises(InputProblem, match="MediaPipe did not answer for 2 s at frame 0"):
+    with pytest.raises(InputError, match="MediaPipe did not answer for 2 s at frame 0"):
         estimator.estimate(frames(HANG))
     assert len(estimator.estimate(frames(HERE))[0].keypoints) == 1
 
@@ -144,7 +142,7 @@ def test_closing_ends_the_worker(environment):
 
 
 def test_an_environment_that_is_not_there_says_the_one_command(tmp_path):
-    with pytest.raises(EnvironmentProblem) as caught:
+    with pytest.raises(SetupError) as caught:
         open_estimator("mediapipe", environment=tmp_path / "gone")
     assert "do           actionprep doctor --install mediapipe\n" in str(caught.value)
     assert f"looked for   {tmp_path / 'gone' / 'bin' / 'python'}" in str(caught.value)
@@ -152,14 +150,12 @@ def test_an_environment_that_is_not_there_says_the_one_command(tmp_path):
 
 def test_an_environment_without_mediapipe_is_said_to_be_broken(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
-    with pytest.raises(EnvironmentProblem, match=r"does not work: .*No module named 'mediapipe'\nMake it anew"):
+    with pytest.raises(SetupError, match=r"does not work: .*No module named 'mediapipe'\nMake it anew"):
         MediaPipe(environment=tmp_path)
 
 
 def test_a_model_that_is_not_in_the_package_is_named(environment):
-    with pytest.raises(
-        EnvironmentProblem, match=r"does not ship pose_landmark_heavy\.tflite, which complexity 2 needs"
-    ):
+    with pytest.raises(SetupError, match=r"does not ship pose_landmark_heavy\.tflite, which complexity 2 needs"):
         MediaPipe(environment=environment, complexity=2)
     with pytest.raises(UserError, match=r"0 \(lite\), 1 \(full\) or 2 \(heavy\), got 3"):
         MediaPipe(environment=environment, complexity=3)
@@ -177,14 +173,14 @@ def test_the_environments_place_can_be_told(monkeypatch, tmp_path):
 def test_the_recipe_is_a_pinned_package_in_a_new_environment(monkeypatch, tmp_path):
     commands = []
     monkeypatch.setattr(backend, "_run", lambda command, echo: commands.append(command))
-    with pytest.raises(EnvironmentProblem, match="MediaPipe is not here"):
+    with pytest.raises(SetupError, match="MediaPipe is not here"):
         backend.install_mediapipe(tmp_path / "new")
     assert commands[0][1:] == ["-m", "venv", "--clear", str(tmp_path / "new")]
     assert commands[1][1:] == ["-m", "pip", "install", "--disable-pip-version-check", "mediapipe==0.10.21"]
 
 
 def test_a_failing_step_of_the_recipe_shows_its_last_lines():
-    with pytest.raises(EnvironmentProblem, match=r"This step failed: .*\nno such luck"):
+    with pytest.raises(SetupError, match=r"This step failed: .*\nno such luck"):
         backend._run([sys.executable, "-c", "print('no such luck'); raise SystemExit(3)"], echo=False)
 
 

@@ -5,13 +5,13 @@ import torch
 from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_frames, write_lowres
 from training_fakes import MOTIONS, table_of, write_snippets
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, SnippetLoader
-from actionprep.training.draws import Draws
-from actionprep.training.inputs._pictures import cut, motion_box, recolored
+from actionprep.training.inputs._frames import cut, motion_box, recolored
 from actionprep.training.inputs.frames import FramesInput
 from actionprep.training.inputs.lowres import LowresInput
+from actionprep.training.inputs.rng import Draws
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_box_beyond_the_picture_repeats_its_edge_and_not_the_padding():
         torch.testing.assert_close(found, torch.full_like(found, 90.0))
 
 
-def test_all_frames_of_a_clip_are_turned_and_coloured_alike():
+def test_all_frames_of_a_clip_are_turned_and_colored_alike():
     clip = torch.full((2, 3, 5, 8, 8), 100.0)
     factors = {name: torch.tensor([1.2, 0.7]) for name in ("brightness", "contrast", "saturation")}
     found = recolored(clip, **factors, gray=torch.tensor([False, True]))
@@ -240,10 +240,10 @@ def test_the_span_of_a_recording_ends_after_its_last_frame(store):
     assert reader.span(store, "s1_left_0", ["0"]) == pytest.approx((0.0, 1.2))
 
 
-def test_the_meaning_of_clips_tells_colours_and_the_order_of_axes(store):
+def test_the_meaning_of_clips_tells_colors_and_the_order_of_axes(store):
     found = dataset(store, LowresInput(frames=4, size=24, region="motion"))
     meaning = found.reader.meanings()["clip"]
     assert "RGB from 0 to 255" in meaning
-    assert "axes batch, colour, frame (in their order over the snippet), y, x" in meaning
+    assert "axes batch, color, frame (in their order over the snippet), y, x" in meaning
     assert "a square of what moves, 24 px a side" in meaning
     assert set(found.reader.meanings()) >= set(found.reader.read([0]))

@@ -8,13 +8,13 @@ import torch
 from pose_fakes import CLASSES, make_pose_store, one_recording
 from training_fakes import write_tracks
 
-from actionprep.datasets.skeletons import skeleton
-from actionprep.datasets.store import Store
+from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, make_reader, read_table
-from actionprep.training.draws import Draws
 from actionprep.training.inputs.heatmaps import HeatmapsInput, HeatmapsReader, _random_part
 from actionprep.training.inputs.pose import PoseInput
+from actionprep.training.inputs.rng import Draws
 
 COCO = skeleton("coco17")
 STILL = {"rotation": 0.0, "scale": 0.0, "noise": 0.0, "bones": 0.0, "joint_dropout": 0.0, "view_dropout": 0.0}
@@ -48,7 +48,7 @@ def drawn_by_hand(points, score, size, padding, sigma=0.6):
 
 def test_volumes_equal_a_plain_loop_over_the_published_rule(store):
     poses = make_reader(
-        store, read_table(store, "default"), PoseInput(frames=4, sampling="segments", normalise="none"), views=["0"]
+        store, read_table(store, "default"), PoseInput(frames=4, sampling="segments", normalize="none"), views=["0"]
     ).read([0, 2])
     clip = reader_of(store, views=["0"], truncate=None, padding=0.25).read([0, 2])["clip"]
     assert clip.shape == (2, 17, 4, 16, 16)
@@ -71,7 +71,7 @@ def test_the_box_may_reach_so_many_body_sizes_around_the_mean_joint(tmp_path):
 def test_planes_of_a_pose_in_space_are_shown_at_one_scale(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
     poses = make_reader(
-        store, read_table(store, "default"), PoseInput(frames=4, sampling="segments", normalise="none")
+        store, read_table(store, "default"), PoseInput(frames=4, sampling="segments", normalize="none")
     ).read([0])
     points, seen = poses["keypoints"][0].numpy(), poses["score"][0].numpy() > 0
     away = points - points[seen].mean(0)
@@ -151,20 +151,20 @@ def test_the_whole_image_is_shown_on_request(tmp_path):
 def test_joints_are_changed_before_they_are_drawn(store):
     still = {**STILL, "crop_area": (1.0, 1.0), "crop_aspect": 1.0}
     plain = reader_of(store, views=["0"], sampling="smooth", crop=0, time_warp=0, truncate=None, **still)
-    centre = plain.read([0])["clip"]
+    center = plain.read([0])["clip"]
 
     def trained(**changes):
         settings = HeatmapsInput(**{**plain.settings.model_dump(), **changes})
         return SnippetDataset(store, inputs=settings, views=["0"], rows=[0], train=True).batch([0], augment=True)
 
-    torch.testing.assert_close(trained()["clip"], centre, atol=1e-4, rtol=0)
+    torch.testing.assert_close(trained()["clip"], center, atol=1e-4, rtol=0)
     turned = trained(rotation=0.5)["clip"]
-    assert not torch.allclose(turned, centre, atol=0.1)
+    assert not torch.allclose(turned, center, atol=0.1)
     same = {"raise_left": "raise_left", "raise_right": "raise_right"}
     mirrored = trained(flip=1.0, flip_labels=same)["clip"]
-    torch.testing.assert_close(mirrored[:, 0, :, :, 1:].flip(-1), centre[:, 0, :, :, 1:], atol=1e-3, rtol=0)
+    torch.testing.assert_close(mirrored[:, 0, :, :, 1:].flip(-1), center[:, 0, :, :, 1:], atol=1e-3, rtol=0)
     left, right = COCO.index("left_wrist"), COCO.index("right_wrist")
-    torch.testing.assert_close(mirrored[:, left, :, :, 1:].flip(-1), centre[:, right, :, :, 1:], atol=1e-3, rtol=0)
+    torch.testing.assert_close(mirrored[:, left, :, :, 1:].flip(-1), center[:, right, :, :, 1:], atol=1e-3, rtol=0)
 
 
 def test_training_batches_hold_volumes_alone(store):

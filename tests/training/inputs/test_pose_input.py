@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pose_fakes import CLASSES, body, make_pose_store, one_recording, put_pose, write_pose
 from training_fakes import table_of, write_snippets
 
-from actionprep.datasets.poses import PoseSequence
-from actionprep.datasets.skeletons import skeleton
-from actionprep.datasets.store import Store
+from actionprep.datasets.poses.sequence import PoseSequence
+from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, make_reader, read_table
-from actionprep.training.draws import Draws
 from actionprep.training.inputs._pose_bank import instant_places, person_rows
 from actionprep.training.inputs.pose import PoseInput, PoseReader, segment_frames, smooth_instants
+from actionprep.training.inputs.rng import Draws
 
 COCO = skeleton("coco17")
 # Labels of which nothing changes in a mirror, said so because they name a side.
@@ -45,9 +45,9 @@ def test_batches_have_the_axes_that_models_take(store):
 def test_without_draws_instants_go_evenly_from_the_first_frame_to_the_last(tmp_path):
     points = np.random.default_rng(0).normal(50, 20, (9, 1, 17, 2))
     store = one_recording(tmp_path / "store", points)
-    batch = reader_of(store, frames=5, normalise="none").read([0])
+    batch = reader_of(store, frames=5, normalize="none").read([0])
     np.testing.assert_allclose(batch["keypoints"][0, 0].numpy(), points[::2, 0], atol=1e-4)
-    between = reader_of(store, frames=17, normalise="none").read([0])["keypoints"][0, 0].numpy()
+    between = reader_of(store, frames=17, normalize="none").read([0])["keypoints"][0, 0].numpy()
     np.testing.assert_allclose(between[1::2], (points[1:, 0] + points[:-1, 0]) / 2, atol=1e-4)
 
 
@@ -56,7 +56,7 @@ def test_frames_that_show_nobody_are_left_out(tmp_path):
     score = np.ones((8, 1, 17))
     score[[0, 3, 4, 7]] = 0
     store = one_recording(tmp_path / "store", points, score)
-    batch = reader_of(store, frames=4, normalise="none").read([0])
+    batch = reader_of(store, frames=4, normalize="none").read([0])
     assert batch["keypoints"][0, 0, :, 0, 0].tolist() == pytest.approx([2, 3, 6, 7])
 
 
@@ -65,7 +65,7 @@ def test_a_joint_missing_in_one_frame_beside_an_instant_takes_the_other(tmp_path
     score = np.ones((3, 1, 17))
     score[1, 0, LEFT] = 0
     store = one_recording(tmp_path / "store", points, score)
-    batch = reader_of(store, frames=5, normalise="none").read([0])
+    batch = reader_of(store, frames=5, normalize="none").read([0])
     assert batch["keypoints"][0, 0, :, LEFT, 0].tolist() == pytest.approx([10, 10, 0, 40, 40])
     assert batch["keypoints"][0, 0, :, RIGHT, 0].tolist() == pytest.approx([10, 15, 20, 30, 40])
     assert (batch["score"][0, 0, :, LEFT] > 0).tolist() == [True, True, False, True, True]
@@ -76,11 +76,11 @@ def test_only_frames_of_the_window_are_seen(tmp_path):
     store = one_recording(tmp_path / "store", points)
     table = table_of(["a"], [CLASSES[0]], ["1"], seconds=0.5, names=CLASSES)
     table.onset[:], table.offset[:] = 0.5, 1.0
-    reader = make_reader(store, table, PoseInput(frames=5, normalise="none"))
+    reader = make_reader(store, table, PoseInput(frames=5, normalize="none"))
     assert reader.read([0])["keypoints"][0, 0, :, 0, 0].tolist() == pytest.approx([6, 7, 8, 9, 10])
 
 
-def test_a_body_is_centred_and_its_spread_is_one_in_each_view(store):
+def test_a_body_is_centered_and_its_spread_is_one_in_each_view(store):
     batch = reader_of(store, frames=8).read([0])
     for view in range(2):
         points = batch["keypoints"][0, 2 * view : 2 * view + 2]
@@ -90,7 +90,7 @@ def test_a_body_is_centred_and_its_spread_is_one_in_each_view(store):
 
 
 def test_a_box_reaches_from_minus_one_to_one_on_its_longest_side(store):
-    points = reader_of(store, views=["0"], frames=8, normalise="box").read([0])["keypoints"]
+    points = reader_of(store, views=["0"], frames=8, normalize="box").read([0])["keypoints"]
     extent = points.flatten(0, -2).amax(0) - points.flatten(0, -2).amin(0)
     assert float(extent.max()) == pytest.approx(2, rel=1e-4)
     assert float(points.abs().max()) == pytest.approx(1, rel=1e-4)
@@ -117,7 +117,7 @@ def test_joints_are_converted_to_another_layout_with_their_scores(tmp_path):
     points, score = np.zeros((2, 1, 17, 2)), np.full((2, 1, 17), 0.9)
     points[:, :, COCO.index("left_hip")], points[:, :, COCO.index("right_hip")] = (10, 0), (20, 4)
     score[:, :, COCO.index("left_hip")] = 0.6
-    reader = reader_of(one_recording(tmp_path / "store", points, score), frames=2, skeleton="h36m17", normalise="none")
+    reader = reader_of(one_recording(tmp_path / "store", points, score), frames=2, skeleton="h36m17", normalize="none")
     batch, middle = reader.read([0]), skeleton("h36m17").index("hip_center")
     assert batch["keypoints"][0, 0, 0, middle].tolist() == pytest.approx([15, 2])
     assert float(batch["score"][0, 0, 0, middle]) == pytest.approx(0.6)
@@ -148,7 +148,7 @@ def test_views_are_looked_at_at_the_same_times(tmp_path):
         }
         put_pose(store, "a", view, arrays, skeleton="coco17", image_size=None)
     write_snippets(store, table_of(["a"], [CLASSES[0]], ["1"], seconds=1.0, names=CLASSES))
-    points = reader_of(store, frames=7, normalise="none").read([0])["keypoints"][0, :, :, 0, 0]
+    points = reader_of(store, frames=7, normalize="none").read([0])["keypoints"][0, :, :, 0, 0]
     inside = (points[0] >= 1.05) & (points[0] <= 1.85)
     torch.testing.assert_close(points[0][inside], points[1][inside], atol=1e-5, rtol=0)
 
@@ -340,12 +340,12 @@ def test_three_dimensions_and_their_sizes_reach_the_model(tmp_path):
 
 def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
-    for normalise, said in (
+    for normalize, said in (
         ("body", "1 their root mean square distance"),
         ("box", "from -1 to 1"),
         ("none", "As stored"),
     ):
-        reader = reader_of(store, frames=4, normalise=normalise)
+        reader = reader_of(store, frames=4, normalize=normalize)
         meaning = reader.meanings()["keypoints"]
         assert "instant, joint (kinect20), x, y, z. " in meaning
         assert said in meaning

@@ -3,11 +3,11 @@ import pytest
 import torch
 from training_fakes import FPS, MOTIONS, make_store, table_of, write_snippets, write_tracks
 
-from actionprep.datasets.store import Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import make_reader, read_table
-from actionprep.training.draws import Draws
 from actionprep.training.inputs._track_windows import velocities
+from actionprep.training.inputs.rng import Draws
 from actionprep.training.inputs.tracks import TracksInput, TracksReader, instants
 
 SPEED = 20.0
@@ -47,7 +47,7 @@ def test_moving_points_have_the_velocity_of_their_class_in_half_heights_a_second
         np.testing.assert_allclose(mean.numpy(), np.array(direction) * SPEED / size, atol=0.1)
 
 
-def test_coordinates_are_centred_on_where_the_points_are(store):
+def test_coordinates_are_centered_on_where_the_points_are(store):
     batch = reader_of(store, frames=12, points=16).read([0, 3])
     for sample in range(2):
         for view in range(2):

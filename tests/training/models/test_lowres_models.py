@@ -73,7 +73,7 @@ def test_the_spatial_transformer_starts_at_the_identity():
 
 
 def test_frames_are_cut_out_along_time():
-    # A clip's features are the mean over its frames, each of them a picture of three colours.
+    # A clip's features are the mean over its frames, each of them a picture of three colors.
     torch.manual_seed(0)
     model = SpatialTransformer().eval()
     torch.nn.init.normal_(model.affine[-1].weight)

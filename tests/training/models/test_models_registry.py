@@ -113,7 +113,7 @@ def test_the_card_of_a_model_of_ours_is_of_what_its_recipe_trains(name: str):
     assert (shape.get("H"), shape.get("W")) == (tuple(size) if isinstance(size, tuple) else (size, size))
 
 
-def test_pixel_models_declare_their_colours_and_the_others_do_not():
+def test_pixel_models_declare_their_colors_and_the_others_do_not():
     assert {name for name, card in MODELS.items() if card.pixels} == {
         name for name, card in MODELS.items() if card.product in ("frames", "lowres")
     }
@@ -173,7 +173,7 @@ def test_axes_are_read_in_order():
 
 
 @pytest.mark.parametrize("pixels", [IMAGENET, HALF, SIGNED])
-def test_pixels_are_ranged_then_normalised(pixels):
+def test_pixels_are_ranged_then_normalized(pixels):
     clip = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
     low, high = pixels.value_range
     mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (pixels.mean, pixels.std))

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from actionprep.datasets.skeletons import skeleton
+from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.errors import UserError
 from actionprep.training.models.registry import build_model
 from actionprep.training.models.skeleton_features import SkeletonFeatures
@@ -82,11 +82,11 @@ def test_models_learn_a_direction_of_movement(model):
     keypoints[label == 1] = keypoints[label == 1].flip(2)
     score = torch.ones(keypoints.shape[:-1])
     net = model(2, "jhmdb15", 2)
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
+    optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
     for _ in range(30):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.nn.functional.cross_entropy(net(keypoints, score), label).backward()
-        optimiser.step()
+        optimizer.step()
     assert (net.eval()(keypoints, score).argmax(1) == label).all()
 
 
@@ -96,9 +96,9 @@ def test_features_are_what_their_names_say():
     score[:] = 1
     out = features(keypoints, score)[0, 0].T.split(list(features.groups.values()), -1)
     coordinates, velocity, slow, bones, distances = out
-    centre = keypoints[0].flatten(0, 2).mean(0)
-    size = (keypoints[0] - centre).square().sum(-1).mean().sqrt()
-    place = (keypoints[0, 0] - centre) / size
+    center = keypoints[0].flatten(0, 2).mean(0)
+    size = (keypoints[0] - center).square().sum(-1).mean().sqrt()
+    place = (keypoints[0, 0] - center) / size
     assert torch.allclose(coordinates, place.flatten(1), atol=1e-5)
     assert torch.allclose(velocity[1:], place.diff(dim=0).flatten(1), atol=1e-5)
     assert torch.allclose(slow[2:], (place[2:] - place[:-2]).flatten(1), atol=1e-5)
@@ -181,7 +181,7 @@ def test_a_width_of_the_tcn_that_does_not_divide_says_which_does():
         SkeletonTCN(3, "coco17", 2, width=100)
 
 
-def test_an_instant_of_the_tcn_is_labelled_by_what_is_near_it():
+def test_an_instant_of_the_tcn_is_labeled_by_what_is_near_it():
     torch.manual_seed(0)
     model = build_model("skeleton-tcn", num_classes=3, layout="coco17", dims=2, per_frame=True).eval()
     keypoints, score = torch.randn(1, 1, 60, 17, 2), torch.ones(1, 1, 60, 17)
@@ -189,7 +189,7 @@ def test_an_instant_of_the_tcn_is_labelled_by_what_is_near_it():
     other[:, :, 40:] = torch.randn(1, 1, 20, 17, 2)
     with torch.no_grad():
         change = (model(keypoints, score) - model(other, score)).abs().amax((0, 2))
-    # Normalisation, which is the sample's, reaches further.
+    # Normalization, which is the sample's, reaches further.
     assert float(change[:27].max()) < 0.2 * float(change[40:].max())
 
 

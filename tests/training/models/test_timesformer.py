@@ -7,7 +7,7 @@ import torch
 from tiny_models import tiny
 
 from actionprep.errors import UserError
-from actionprep.training.models.families import FAMILIES
+from actionprep.training.models.published.families import FAMILIES
 from actionprep.training.models.timesformer import TimeSformer
 
 SIZES = {"num_frames": 4, "image_size": 32, "patch_size": 8, "width": 24, "depth": 3, "heads": 3}

@@ -53,11 +53,11 @@ def test_space_keeps_rows_and_columns_apart():
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
-def test_time_is_sampled_at_the_centres_of_equal_parts(was: int, now: int):
+def test_time_is_sampled_at_the_centers_of_equal_parts(was: int, now: int):
     table = torch.arange(was, dtype=torch.float32).view(was, 1, 1).expand(was, 2, 3)
     got = resize_time(table, now)[:, 0, 0]
-    centres = [(i + 0.5) * was / now - 0.5 for i in range(now)]
-    expected = torch.tensor([min(max(c, 0.0), was - 1.0) for c in centres])
+    centers = [(i + 0.5) * was / now - 0.5 for i in range(now)]
+    expected = torch.tensor([min(max(c, 0.0), was - 1.0) for c in centers])
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -25,7 +25,7 @@ def pictures_by_loop(xy, velocity, valid, *, grid, extent, fast):
     """One point after the other, cell by cell."""
     frames = xy.shape[0]
     found = np.zeros((5, frames, grid, grid))
-    centres = (np.arange(grid) + 0.5) / grid * 2 * extent - extent
+    centers = (np.arange(grid) + 0.5) / grid * 2 * extent - extent
     size = 2 * extent / grid
     for t in range(frames):
         total = np.zeros((4, grid, grid))
@@ -33,7 +33,7 @@ def pictures_by_loop(xy, velocity, valid, *, grid, extent, fast):
             if not is_valid:
                 continue
             weight = np.outer(
-                np.maximum(0, 1 - np.abs(y - centres) / size), np.maximum(0, 1 - np.abs(x - centres) / size)
+                np.maximum(0, 1 - np.abs(y - centers) / size), np.maximum(0, 1 - np.abs(x - centers) / size)
             )
             figures = [1, v[0] / fast, v[1] / fast, np.hypot(*v) / fast]
             total += weight * np.array(figures)[:, None, None]

@@ -7,7 +7,7 @@ import torch
 from tiny_models import tiny
 
 from actionprep.errors import UserError
-from actionprep.training.models.families import FAMILIES
+from actionprep.training.models.published.families import FAMILIES
 from actionprep.training.models.registry import build_model
 from actionprep.training.models.vivit import FactorisedViViT, ViViT
 

@@ -1,0 +1,1 @@
+"""Poses: sequences of joints, skeletons, heatmaps and the formats they are read from."""

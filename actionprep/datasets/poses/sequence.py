@@ -1,0 +1,291 @@
+"""Poses of one view over time, in memory.
+
+What every pose format is read into and every pose product is written from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from actionprep.datasets.poses.skeletons import Conversion, convert, skeleton
+from actionprep.errors import InputError, UserError
+
+
+@dataclass(frozen=True, eq=False)
+class PoseSequence:
+    """People's joints in T frames: M persons (slots), K joints.
+
+    keypoints   (T, M, K, 2 or 3) float32: px of the source image, or meters for 3D. A missing joint has score 0,
+                coordinates 0.
+    score       (T, M, K) float32 ≥ 0; 0 means missing.
+    bbox        (T, M, 4) float32: left, top, right, bottom of the person, in the units of x and y; zeros where absent.
+    track_id    (T, M) int64: one number a person, the same in all frames; -1 where nobody is, or persons are not
+                linked yet.
+    filled      (T, M, K) bool: joints made by interpolation across a gap, not seen.
+    skeleton    name of the layout, or the path of a layout file.
+    image_size  (height, width) of the source image in px, or None where it is unknown.
+    frame_index (T) int64: numbers of the frames in the view.
+    time        (T) float64: seconds on the recording's clock, or None.
+
+    Build it with `PoseSequence.of`, which fills in what is not known and checks what is.
+    """
+
+    keypoints: NDArray[np.float32]
+    score: NDArray[np.float32]
+    bbox: NDArray[np.float32]
+    track_id: NDArray[np.int64]
+    filled: NDArray[np.bool_]
+    skeleton: str
+    image_size: tuple[int, int] | None
+    frame_index: NDArray[np.int64]
+    time: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        keypoints: ArrayLike,
+        score: ArrayLike | None = None,
+        *,
+        skeleton: str,
+        bbox: ArrayLike | None = None,
+        track_id: ArrayLike | None = None,
+        filled: ArrayLike | None = None,
+        image_size: Sequence[int] | None = None,
+        frame_index: ArrayLike | None = None,
+        time: ArrayLike | None = None,
+        where: str = "these poses",
+    ) -> PoseSequence:
+        """Check arrays and fill in what is not given.
+
+        keypoints (T, M, K, C), or (T, K, C) for one person. Without a score, a joint is missing where all its
+        coordinates are 0 or one is NaN, else its score is 1. NaN coordinates count as missing only where the score is
+        0, NaN or not given. Without boxes, a box is that of the joints seen. filled (T, M) stands for all joints of a
+        person.
+
+        where: what to name in errors, for example the file. Raises InputError that says which array is wrong and how.
+        """
+        layout = _layout(skeleton)
+        points = _numbers(keypoints, "keypoints", where)
+        if points.ndim == 3:
+            points = points[:, None]
+            score = None if score is None else np.asarray(score)[:, None] if np.ndim(score) == 2 else score
+        if points.ndim != 4 or points.shape[-1] not in (2, 3):
+            raise InputError(
+                f"Keypoints of {where} must have the shape (frames, persons, joints, 2 or 3), got {points.shape}."
+            )
+        if points.shape[2] != layout.num_joints:
+            raise InputError(
+                f"Keypoints of {where} have {points.shape[2]} joints, but skeleton '{layout.name}' has "
+                f"{layout.num_joints}. Name the skeleton that the file was made with."
+            )
+        holes = ~np.isfinite(points).all(-1)
+        if score is None:
+            seen = (~holes & (np.nan_to_num(points) != 0).any(-1)).astype(np.float32)
+        else:
+            seen = _numbers(score, "score", where)
+            if seen.shape != points.shape[:3]:
+                raise InputError(f"The score of {where} must have the shape {points.shape[:3]}, got {seen.shape}.")
+            seen = np.where(np.isnan(seen), np.float32(0), seen)
+            bad = holes & (seen > 0)
+            if bad.any():
+                frame, person, joint = (int(i) for i in np.argwhere(bad)[0])
+                raise InputError(
+                    f"Joint '{layout.joints[joint]}' of person {person} in frame {frame} of {where} has coordinates "
+                    f"{points[frame, person, joint].tolist()} with score {seen[frame, person, joint]:g}. "
+                    "Coordinates must be finite where the score is above 0; give missing joints the score 0.",
+                    frame=frame,
+                )
+            if not np.isfinite(seen).all() or (seen < 0).any():
+                frame = int(np.argwhere(~np.isfinite(seen) | (seen < 0))[0][0])
+                raise InputError(
+                    f"Scores of {where} must be finite and at least 0; frame {frame} holds {seen[frame].min():g}.",
+                    frame=frame,
+                )
+        joints = np.where((seen > 0)[..., None], points, np.float32(0))
+        frames, persons = joints.shape[:2]
+        here = (seen > 0).any(-1)
+        sequence = cls(
+            keypoints=joints,
+            score=seen,
+            bbox=joint_boxes(joints, seen) if bbox is None else _numbers(bbox, "bbox", where),
+            track_id=np.full((frames, persons), -1, np.int64)
+            if track_id is None
+            else _whole(track_id, "track_id", where),
+            filled=_filled(filled, seen, where),
+            skeleton=skeleton,
+            image_size=None if image_size is None else _size(image_size, where),
+            frame_index=np.arange(frames) if frame_index is None else _whole(frame_index, "frame_index", where),
+            time=None if time is None else _numbers(time, "time", where, np.float64),
+        )
+        for name, array, shape in (
+            ("bbox", sequence.bbox, (frames, persons, 4)),
+            ("track_id", sequence.track_id, (frames, persons)),
+            ("filled", sequence.filled, seen.shape),
+            ("frame_index", sequence.frame_index, (frames,)),
+            ("time", sequence.time, (frames,)),
+        ):
+            if array is not None and array.shape != shape:
+                raise InputError(f"The array '{name}' of {where} must have the shape {shape}, got {array.shape}.")
+        if not np.isfinite(sequence.bbox[here]).all():
+            raise InputError(f"The boxes of {where} are not all finite.")
+        if (np.diff(sequence.frame_index) <= 0).any():
+            raise InputError(f"The frame numbers of {where} must rise from frame to frame.")
+        _check_tracks(sequence, here, where)
+        return sequence
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames, T."""
+        return len(self.keypoints)
+
+    @property
+    def num_persons(self) -> int:
+        """Number of slots for persons, M."""
+        return int(self.keypoints.shape[1])
+
+    @property
+    def num_joints(self) -> int:
+        """Number of joints, K."""
+        return int(self.keypoints.shape[2])
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return int(self.keypoints.shape[3])
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(T, M): persons of whom at least one joint is seen."""
+        return np.asarray((self.score > 0).any(-1))
+
+    def take(self, frames: ArrayLike) -> PoseSequence:
+        """Only these frames, by position."""
+        chosen = np.asarray(frames, np.int64)
+        arrays = ("keypoints", "score", "bbox", "track_id", "filled", "frame_index")
+        picked: dict[str, Any] = {name: getattr(self, name)[chosen] for name in arrays}
+        return replace(self, **picked, time=None if self.time is None else self.time[chosen])
+
+    def with_skeleton(self, target: str) -> tuple[PoseSequence, Conversion]:
+        """These poses in another layout, and what the conversion kept, derived, missed and lost."""
+        points, score, done = convert(self.keypoints, self.score, self.skeleton, target)
+        # What was made of a joint that was filled in is filled in too.
+        _, sure, _ = convert(self.keypoints, np.where(self.filled, 0, self.score), self.skeleton, target)
+        filled = (score > 0) & (sure <= 0)
+        return replace(self, keypoints=points, score=score, filled=filled, skeleton=target), done
+
+    def require_image_size(self, purpose: str) -> tuple[int, int]:
+        """The image size, or a UserError that says what needs it and how to give it."""
+        if self.image_size is None:
+            raise UserError(
+                f"The size of the source image is not known, and {purpose} needs it. The pose file does not hold it: "
+                "give it as image_size=(height, width), or scan the video first so that the catalog has it."
+            )
+        return self.image_size
+
+
+@dataclass(frozen=True, eq=False)
+class PoseItem:
+    """What a pose format yields: one view of one recording, with what the file says about it.
+
+    recording: id, the file's relative path and name, never cut at a dot.
+    view:      the camera where the format knows it, else None.
+    splits:    names of the splits that list this recording, such as "xsub_train".
+    extra:     what else the file holds, as plain values.
+    """
+
+    recording: str
+    poses: PoseSequence
+    view: str | None = None
+    label: str | int | None = None
+    subject: str | None = None
+    splits: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def joint_boxes(keypoints: NDArray[np.floating[Any]], score: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Smallest box around the joints seen, in x and y: (..., K, C) and (..., K) → (..., 4).
+
+    Zeros where none is seen.
+    """
+    seen = np.asarray(score)[..., None] > 0
+    xy = np.asarray(keypoints)[..., :2]
+    low = np.where(seen, xy, np.inf).min(-2)
+    high = np.where(seen, xy, -np.inf).max(-2)
+    box = np.concatenate([low, high], -1)
+    return np.where(np.isfinite(box), box, 0).astype(np.float32)
+
+
+def pack_persons(
+    people: Sequence[Sequence[NDArray[np.floating[Any]]]], num_joints: int, dimensions: int = 2
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lists of people per frame as arrays with as many slots as the fullest frame has people (at least one).
+
+    people[t][m]: (K, dimensions + 1), the last column is the score. Returns keypoints (T, M, K, C) and score (T, M, K).
+    """
+    slots = max([1, *(len(frame) for frame in people)])
+    keypoints = np.zeros((len(people), slots, num_joints, dimensions), np.float32)
+    score = np.zeros((len(people), slots, num_joints), np.float32)
+    for t, frame in enumerate(people):
+        for m, person in enumerate(frame):
+            keypoints[t, m] = person[:, :dimensions]
+            score[t, m] = person[:, dimensions]
+    return keypoints, score
+
+
+def _filled(filled: ArrayLike | None, seen: NDArray[Any], where: str) -> NDArray[np.bool_]:
+    if filled is None:
+        return np.zeros(seen.shape, bool)
+    marked = _numbers(filled, "filled", where) != 0
+    return marked[..., None] & (seen > 0) if marked.shape == seen.shape[:2] else marked
+
+
+def _layout(name: str) -> Any:
+    return skeleton(name)
+
+
+def _numbers(values: ArrayLike, name: str, where: str, kind: type = np.float32) -> NDArray[Any]:
+    try:
+        array = np.asarray(values, dtype=None)
+    except ValueError:
+        raise InputError(f"The array '{name}' of {where} is ragged: its rows differ in length.") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"The array '{name}' of {where} must hold numbers, got {array.dtype}.")
+    with np.errstate(over="ignore"):  # too large for single precision is infinite, and refused as that
+        return array.astype(kind)
+
+
+def _whole(values: ArrayLike, name: str, where: str) -> NDArray[np.int64]:
+    array = _numbers(values, name, where, np.float64)
+    if not np.isfinite(array).all() or (array != np.floor(array)).any():
+        raise InputError(f"The array '{name}' of {where} must hold whole numbers.")
+    return array.astype(np.int64)
+
+
+def _size(image_size: Sequence[int], where: str) -> tuple[int, int]:
+    try:
+        height, width = (int(value) for value in image_size)
+    except (TypeError, ValueError, OverflowError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise InputError(f"The image size of {where} must be (height, width) in pixels, got {image_size}.")
+    return height, width
+
+
+def _check_tracks(sequence: PoseSequence, here: NDArray[np.bool_], where: str) -> None:
+    known = here & (sequence.track_id >= 0)
+    # Who has no number gets one below 0 that nobody else in the frame has.
+    ids = np.sort(np.where(known, sequence.track_id, -1 - np.arange(sequence.num_persons)), axis=1)
+    twice = np.flatnonzero((np.diff(ids, axis=1) == 0).any(1))
+    if len(twice):
+        t = int(twice[0])
+        raise InputError(
+            f"Frame {t} of {where} has the same track id twice: {sequence.track_id[t][known[t]].tolist()}. An id is one "
+            "person.",
+            frame=t,
+        )

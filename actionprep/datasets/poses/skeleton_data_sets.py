@@ -1,0 +1,219 @@
+"""Skeleton data sets without videos: every recording of the pose files, as recordings and views of the catalog."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actionprep.datasets.findings import Finding
+from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
+from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
+from actionprep.datasets.poses.skeletons import layout_in
+from actionprep.datasets.recordings import Recording, View
+from actionprep.datasets.study import StudyFolder, StudySettings
+from actionprep.datasets.video_layouts import SPLIT_NAMES, Discovery
+from actionprep.errors import InputError, UserError, nearest
+from actionprep.settings import canonical_json
+
+_UNSPLIT = "all"
+
+
+def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
+    """Read every pose file of the study: recordings with subject, label and official splits, and one view for each.
+
+    A split that the files name, such as xsub_train, is a column of the recordings: `extra["xsub"]` is "train". Where a
+    published split has a train and a val part and no test part, its val part is what others report results on, and
+    becomes test. Recordings that are damaged, or without a joint in any frame, are kept as unreadable; the others go on.
+
+    Raises UserError when there is nothing to read, InputError for a file of which nothing can be read.
+    """
+    if not settings.poses:
+        raise UserError(
+            f"Layout poses needs files: set study.poses in {folder.settings_file}, or run 'actionprep import FORMAT "
+            "PATH …'."
+        )
+    labels = None if settings.pose_labels is None else _label_names(folder.resolve(settings.pose_labels))
+    found = Discovery([], [])
+    cameras: dict[str, str | None] = {}
+    broken: list[tuple[View, InputError]] = []
+    for source, format, prefix in _sources(folder, settings):
+        options = reading_options(
+            format,
+            skeleton=layout_in(settings.pose_skeleton, folder.root),
+            coordinates=settings.pose_coordinates,
+            image_size=settings.pose_image_size,
+        )
+        told = _Told(broken, prefix, folder.relative(source), canonical_json({"format": format, "options": options}))
+        for item in read_poses(source, format, damaged=told, **options):
+            id = f"{prefix}{item.recording}"
+            # Views of one recording come one by one; without views, a second one of that id is an error told later.
+            if item.view is None or id not in cameras:
+                found.recordings.append(_recording(id, item, labels, source))
+            digest = poses_digest(item.poses)
+            told_of = {"format": format, "item": item_name(item), "options": options, "digest": digest}
+            reading = canonical_json(told_of)
+            view = _view(id, item, folder.relative(source), reading, settings.pose_fps)
+            cameras[id] = item.view if id not in cameras else None
+            found.views.append(view)
+    if broken and not found.views:
+        raise broken[0][1]
+    if all(camera is not None for camera in cameras.values()):
+        # Files that name their camera and hold one view a recording: the camera is a fact, not one of several views.
+        found.views = [replace(view, id="0") for view in found.views]
+        found.recordings = [
+            replace(one, extra={**one.extra, "camera": cameras[one.id] or ""}) for one in found.recordings
+        ]
+    for view, _ in broken:
+        if view.recording not in cameras:
+            cameras[view.recording] = None
+            found.recordings.append(Recording(view.recording))
+            found.views.append(view)
+        else:  # a view of a recording whose others are sound
+            found.findings.append(Finding("unreadable poses", view.path, view.reason))
+    _name_test_parts(found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Keeps what is damaged in one source as unreadable views."""
+
+    broken: list[tuple[View, InputError]]
+    prefix: str
+    path: str
+    reading: str
+
+    def __call__(self, recording: str, problem: InputError) -> None:
+        id = f"{self.prefix}{recording}"
+        view = View(id, "0", self.path, status="unreadable", reason=problem.reason, poses=self.reading)
+        self.broken.append((view, problem))
+
+
+def official_splits(recordings: Iterator[Recording] | tuple[Recording, ...]) -> tuple[str, ...]:
+    """Names of the columns of these recordings that hold parts of a split."""
+    values: dict[str, set[str]] = {}
+    for recording in recordings:
+        for name, value in recording.extra.items():
+            values.setdefault(name, set()).add(value)
+    return tuple(
+        sorted(name for name, parts in values.items() if parts <= {"train", "val", "test"} and "train" in parts)
+    )
+
+
+def _sources(folder: StudyFolder, settings: StudySettings) -> Iterator[tuple[Path, str, str]]:
+    """(file or folder to read, format, what its recordings' ids begin with)."""
+    for given in settings.poses:
+        path = folder.resolve(given)
+        if not path.exists():
+            raise UserError(f"No poses at {path}, which study.poses in {folder.settings_file} names.")
+        format = detect_format(path) if settings.pose_format == "auto" else settings.pose_format
+        if format is None:
+            raise UserError(
+                f"The format of the poses at {path} cannot be told. Name it: {', '.join(FORMATS)} ('actionprep formats' "
+                "says what each is)."
+            )
+        if format not in FORMATS:
+            raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
+        each = FORMATS[format].each
+        if path.is_file() or not each:
+            yield path, format, ""
+            continue
+        files = sorted(path.rglob(each))
+        if not files:
+            raise UserError(f"No {each} in {path}, as the format '{format}' has.")
+        for file in files:
+            above = file.relative_to(path).parent.as_posix()
+            yield file, format, "" if above == "." else f"{above}/"
+
+
+def _recording(id: str, item: PoseItem, labels: list[str] | None, source: Path) -> Recording:
+    label = item.label
+    if labels is not None and isinstance(label, int):
+        if not 0 <= label < len(labels):
+            raise UserError(
+                f"'{id}' in {source} has the class {label}, and study.pose_labels names {len(labels)} (0 to "
+                f"{len(labels) - 1})."
+            )
+        label = labels[label]
+    extra: dict[str, str] = {}
+    part = None
+    for name in item.splits:
+        split, _, last = name.rpartition("_")
+        if last.lower() in SPLIT_NAMES and split:
+            extra[split] = SPLIT_NAMES[last.lower()]
+        elif name.lower() in SPLIT_NAMES:
+            part = SPLIT_NAMES[name.lower()]
+        else:
+            extra[name] = _UNSPLIT
+    return Recording(id, subject=item.subject, label=None if label is None else str(label), split=part, extra=extra)
+
+
+def _view(recording: str, item: PoseItem, path: str, reading: str, fps: float) -> View:
+    poses = item.poses
+    times = poses.time
+    if times is None:
+        times = (poses.frame_index - poses.frame_index[:1].sum()) / fps
+    height, width = poses.image_size or (0, 0)
+    empty = not bool(poses.present.any())
+    return View(
+        recording,
+        item.view or "0",
+        path,
+        width=int(width),
+        height=int(height),
+        num_frames=poses.num_frames,
+        fps=_rate(times, fps),
+        duration=float(times[-1] - times[0] + 1 / fps) if len(times) else 0.0,
+        start=0.0,
+        offset=float(times[0]) if len(times) else 0.0,
+        digest=poses_digest(poses),
+        status="unreadable" if empty else "ok",
+        reason=f"'{recording}' has no joint in any frame" if empty else "",
+        frame_times=np.asarray(times - times[:1].sum(), np.float64),
+        poses=reading,
+    )
+
+
+def poses_digest(poses: PoseSequence) -> str:
+    """Hash of joints and scores: equal for the same recording in two files."""
+    digest = hashlib.sha256(poses.skeleton.encode())
+    for array in (poses.keypoints, poses.score):
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _rate(times: Any, fps: float) -> float:
+    return float(1 / np.median(np.diff(times))) if len(times) > 1 else fps
+
+
+def _label_names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"Cannot read the classes' names in {path} (study.pose_labels): {error.strerror}.") from None
+    names = [line.strip() for line in lines if line.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{path} (study.pose_labels) names the class '{twice[0]}' twice.")
+    return names
+
+
+def _name_test_parts(found: Discovery) -> None:
+    """Where a split has no test part, its val part is the test part."""
+    columns = {name for one in found.recordings for name in one.extra}
+    for column in columns:
+        parts = {one.extra.get(column) for one in found.recordings} - {None}
+        if "val" in parts and "test" not in parts:
+            found.recordings = [
+                replace(one, extra={**one.extra, column: "test"}) if one.extra.get(column) == "val" else one
+                for one in found.recordings
+            ]
+            message = f"split '{column}' has a train and a val part and no test part: val is taken as test"
+            found.findings.append(Finding("official split", column, message))

@@ -1,0 +1,458 @@
+"""Skeleton layouts as data, and conversion of keypoints from one layout to another by joint names.
+
+A layout is a TOML file (`layouts/*.toml`, or one of your own): joints, limbs, symmetric pairs, root. Everything else
+(tree, flip order, colors, conversions) derives from it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from actionprep.errors import UserError, nearest
+
+LAYOUTS = Path(__file__).parent / "layouts"
+_KEYS = ("name", "title", "source", "aliases", "dimensions", "root", "joints", "limbs", "symmetric", "derive")
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """One layout: which joints there are, in which order, and how they hang together.
+
+    limbs:     (a, b) joint indices, in drawing and limb-heatmap order.
+    symmetric: (left, right) joint indices.
+    derive:    for a joint of this layout, alternatives of joints whose mean may stand in where a source layout lacks
+               it.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...]
+    symmetric: tuple[tuple[int, int], ...]
+    root: int
+    dimensions: int = 2
+    title: str = ""
+    source: str = ""
+    aliases: tuple[str, ...] = ()
+    derive: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    @property
+    def num_joints(self) -> int:
+        """Number of joints, K."""
+        return len(self.joints)
+
+    @property
+    def limb_names(self) -> tuple[str, ...]:
+        """Of each limb its two joints, as "left_elbow-left_wrist"."""
+        return tuple(f"{self.joints[a]}-{self.joints[b]}" for a, b in self.limbs)
+
+    def index(self, joint: str) -> int:
+        """Position of a joint in the layout. Raises UserError that names the nearest joint."""
+        if joint not in self.joints:
+            raise UserError(f"Skeleton '{self.name}' has no joint '{joint}'.{nearest(joint, self.joints)}")
+        return self.joints.index(joint)
+
+    @cached_property
+    def flip_order(self) -> tuple[int, ...]:
+        """Joint order after a horizontal mirror: new[j] = old[flip_order[j]]."""
+        order = list(range(self.num_joints))
+        for left, right in self.symmetric:
+            order[left], order[right] = right, left
+        return tuple(order)
+
+    @cached_property
+    def parents(self) -> tuple[int, ...]:
+        """Kinematic tree: parent of every joint, breadth first over the limbs from the root; -1 for the root.
+
+        A joint that no limb connects to the root has -1 too.
+        """
+        parents = [-1] * self.num_joints
+        for child, parent in self._walk():
+            parents[child] = parent
+        return tuple(parents)
+
+    @cached_property
+    def bones(self) -> tuple[tuple[int, int], ...]:
+        """(joint, parent) of every joint that has a parent, parents before children."""
+        return tuple(self._walk())
+
+    def _walk(self) -> list[tuple[int, int]]:
+        neighbors: list[list[int]] = [[] for _ in self.joints]
+        for a, b in self.limbs:
+            neighbors[a].append(b)
+            neighbors[b].append(a)
+        seen, queue, edges = {self.root}, [self.root], []
+        for parent in queue:
+            for child in neighbors[parent]:
+                if child not in seen:
+                    seen.add(child)
+                    queue.append(child)
+                    edges.append((child, parent))
+        return edges
+
+    @cached_property
+    def sides(self) -> tuple[str, ...]:
+        """'left', 'right' or 'center' for every joint, from the symmetric pairs."""
+        sides = ["center"] * self.num_joints
+        for left, right in self.symmetric:
+            sides[left], sides[right] = "left", "right"
+        return tuple(sides)
+
+    @property
+    def joint_colors(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB of every joint: one hue for the left, one for the right, one for the middle."""
+        return tuple(_COLORS[side] for side in self.sides)
+
+    @property
+    def limb_colors(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB of every limb: that of its side; a limb that touches the middle takes the side of its other end."""
+        colors = []
+        for a, b in self.limbs:
+            ends = {self.sides[a], self.sides[b]} - {"center"}
+            colors.append(_COLORS[ends.pop() if len(ends) == 1 else "center"])
+        return tuple(colors)
+
+
+_COLORS = {"left": (255, 127, 14), "right": (31, 119, 220), "center": (60, 180, 75)}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion between two layouts did to the joints of the target.
+
+    kept:    target joint → the same joint of the source, copied.
+    derived: target joint → source joints whose mean it is.
+    missing: target joints without any source; their score is 0.
+    lost:    source joints that nothing in the target uses.
+    """
+
+    source: str
+    target: str
+    kept: Mapping[str, str]
+    derived: Mapping[str, tuple[str, ...]]
+    missing: tuple[str, ...]
+    lost: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{self.source} → {self.target}: {len(self.kept)} joints kept"]
+        if self.derived:
+            made = [
+                f"{joint} = {of[0] if len(of) == 1 else 'mean of ' + ' + '.join(of)}"
+                for joint, of in self.derived.items()
+            ]
+            parts.append("derived " + ", ".join(made))
+        if self.missing:
+            parts.append("missing " + _shortened(self.missing))
+        if self.lost:
+            parts.append("not carried over " + _shortened(self.lost))
+        return "; ".join(parts)
+
+
+def skeleton(name: str | Skeleton) -> Skeleton:
+    """The layout of this name or alias, or of this TOML file (a name that ends in .toml).
+
+    Raises UserError that names the nearest layout.
+    """
+    if isinstance(name, Skeleton):
+        return name
+    if name.endswith(".toml"):
+        kept = _from_stores.get(name)
+        return kept if kept is not None and not Path(name).is_file() else load_layout(name)
+    key = _normal(name)
+    layouts = _built_in()
+    if key not in layouts:
+        names = skeleton_names()
+        turned = next((one for one in layouts if sorted(one) == sorted(key)), None)  # coco71, say
+        near = nearest(turned or key, layouts) or nearest(key.rstrip("0123456789_"), layouts)
+        raise UserError(
+            f"Unknown skeleton '{name}'.{near} Known: {', '.join(names)}; "
+            "or give the path of a layout of your own, a file that ends in .toml."
+        )
+    return layouts[key]
+
+
+def layout_in(name: str, folder: str | Path) -> str:
+    """A layout's name as it is; a TOML file's as its whole path, where a relative one begins at the folder.
+
+    What is stored names its layout: readers of the store, wherever they run, must find the file.
+    """
+    return str(Path(folder, Path(name).expanduser()).resolve()) if name.endswith(".toml") else name
+
+
+# Layouts of files that are not on this machine, as stores tell them.
+_from_stores: dict[str, Skeleton] = {}
+
+
+def stored_layout(name: str) -> dict[str, Any]:
+    """What a store keeps of a layout beside its name, {"layout": …}: all of one of a file, for who has not the file."""
+    if not name.endswith(".toml"):
+        return {}
+    layout = skeleton(name)
+    table: dict[str, Any] = {
+        "joints": list(layout.joints),
+        "limbs": [[layout.joints[a], layout.joints[b]] for a, b in layout.limbs],
+        "symmetric": [[layout.joints[a], layout.joints[b]] for a, b in layout.symmetric],
+        "root": layout.joints[layout.root],
+        "dimensions": layout.dimensions,
+        "name": layout.name,
+        "title": layout.title,
+        "derive": {joint: [list(one) for one in of] for joint, of in layout.derive.items()},
+    }
+    return {"layout": table}
+
+
+def skeleton_of_item(attributes: Mapping[str, Any]) -> str:
+    """The layout that a stored item names, by which `skeleton` finds it even where its file is on another machine."""
+    name = str(attributes["skeleton"])
+    if "layout" in attributes:
+        _from_stores[name] = _from_table(
+            dict(attributes["layout"]), name=name, where=f"the layout '{name}' of the store"
+        )
+    return name
+
+
+def skeleton_names() -> list[str]:
+    """Names of the layouts that come with the package."""
+    return sorted({layout.name for layout in _built_in().values()})
+
+
+def load_layout(path: str | Path) -> Skeleton:
+    """Read a layout from TOML.
+
+    joints = ["head", "tail", "left_paw", "right_paw"]     required
+    limbs = [["head", "tail"], …]                          required, pairs of joint names
+    symmetric = [["left_paw", "right_paw"]]                default: every left_x with right_x
+    root = "tail"                                          default: the first joint
+    dimensions = 2                                         or 3
+    [derive]                                               optional: how to make a joint from others on conversion
+    middle = [["left_paw", "right_paw"], ["tail"]]         alternatives, the first whose joints are all there is used
+
+    Raises UserError that names the file, the key and the nearest right word.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"No skeleton layout at {path} ({error.strerror or error}). Give a TOML file with joints and limbs."
+        ) from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"The skeleton layout {path} is not valid TOML: {error}.") from None
+    return _from_table(table, name=path.stem, where=str(path))
+
+
+def match_layout(joints: Iterable[str]) -> Skeleton | None:
+    """The built-in layout that has these joint names in this order, or None."""
+    wanted = [_common_name(joint) for joint in joints]
+    for layout in _built_in().values():
+        if [_common_name(joint) for joint in layout.joints] == wanted:
+            return layout
+    return None
+
+
+# Other names of the same joint of the same layout, as annotation files have them.
+_SYNONYMS = {"head_bottom": "neck", "root": "hip_center", "mid_hip": "hip_center", "head": "face"}
+# MMPose writes left_forefinger1 and left_middle_finger1 where others write left_index_1 and left_middle_1.
+_FINGER = re.compile(r"(left|right)_(thumb|forefinger|index|middle|ring|pinky)(?:_finger)?_?([1-4])")
+
+
+def _common_name(joint: str) -> str:
+    name = _normal(joint)
+    finger = _FINGER.fullmatch(name)
+    if finger is not None:
+        side, which, number = finger.groups()
+        return f"{side}_{'index' if which == 'forefinger' else which}_{number}"
+    return _SYNONYMS.get(name, name)
+
+
+def convert(
+    keypoints: ArrayLike, score: ArrayLike, source: str | Skeleton, target: str | Skeleton
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Conversion]:
+    """Keypoints of one layout as keypoints of another.
+
+    keypoints (..., K, C), score (..., K) of the source → (..., L, C) and (..., L) of the target, and what was done.
+    A joint of the same name is copied. A derived joint is the mean of its sources and has the lowest of their scores;
+    where one of them has score 0 the derived joint is missing: score 0, coordinates 0.
+
+    Raises UserError when the arrays do not have the joints of the source.
+    """
+    source, target = skeleton(source), skeleton(target)
+    points = np.asarray(keypoints, np.float32)
+    seen = np.asarray(score, np.float32)
+    if points.ndim < 2 or points.shape[-2] != source.num_joints or seen.shape != points.shape[:-1]:
+        raise UserError(
+            f"Skeleton '{source.name}' has {source.num_joints} joints: expected keypoints (..., "
+            f"{source.num_joints}, C) with score (..., {source.num_joints}), got {points.shape} with {seen.shape}."
+        )
+    sources, conversion = _plan(source, target)
+    new_points = np.zeros((*points.shape[:-2], target.num_joints, points.shape[-1]), np.float32)
+    new_score = np.zeros((*points.shape[:-2], target.num_joints), np.float32)
+    for joint, weights in enumerate(sources):
+        if len(weights) == 1:
+            [index] = weights
+            new_points[..., joint, :] = points[..., index, :]
+            new_score[..., joint] = seen[..., index]
+        elif weights:
+            indices = list(weights)
+            share = np.array([weights[index] for index in indices], np.float32)
+            lowest = seen[..., indices].min(-1)
+            mean = np.einsum("...kc,k->...c", points[..., indices, :], share)
+            new_points[..., joint, :] = np.where((lowest > 0)[..., None], mean, 0)
+            new_score[..., joint] = lowest
+    return new_points, new_score, conversion
+
+
+def conversion(source: str | Skeleton, target: str | Skeleton) -> Conversion:
+    """What `convert` would keep, derive, miss and lose between two layouts."""
+    return _plan(skeleton(source), skeleton(target))[1]
+
+
+@lru_cache(maxsize=256)
+def _plan(source: Skeleton, target: Skeleton) -> tuple[list[dict[int, float]], Conversion]:
+    def resolve(joint: str, busy: frozenset[str]) -> dict[str, float] | None:
+        if joint in source.joints:
+            return {joint: 1.0}
+        for alternative in target.derive.get(joint, ()):
+            if joint in busy:
+                return None
+            parts = [resolve(part, busy | {joint}) for part in alternative]
+            if all(part is not None for part in parts):
+                total: dict[str, float] = {}
+                for part in parts:
+                    for name, share in (part or {}).items():
+                        total[name] = total.get(name, 0.0) + share / len(parts)
+                return total
+        return None
+
+    sources: list[dict[int, float]] = []
+    kept: dict[str, str] = {}
+    derived: dict[str, tuple[str, ...]] = {}
+    missing: list[str] = []
+    for joint in target.joints:
+        found = resolve(joint, frozenset())
+        sources.append({source.index(name): share for name, share in (found or {}).items()})
+        if found is None:
+            missing.append(joint)
+        elif list(found) == [joint]:
+            kept[joint] = joint
+        else:
+            derived[joint] = tuple(found)
+    used = {index for weights in sources for index in weights}
+    lost = tuple(joint for index, joint in enumerate(source.joints) if index not in used)
+    done = Conversion(source.name, target.name, MappingProxyType(kept), MappingProxyType(derived), tuple(missing), lost)
+    return sources, done
+
+
+@lru_cache(maxsize=1)
+def _built_in() -> Mapping[str, Skeleton]:
+    layouts: dict[str, Skeleton] = {}
+    for path in sorted(LAYOUTS.glob("[!_]*.toml")):
+        layout = load_layout(path)
+        for name in (layout.name, *layout.aliases):
+            layouts[_normal(name)] = layout
+    return MappingProxyType(layouts)
+
+
+@lru_cache(maxsize=1)
+def joint_positions() -> Mapping[str, tuple[float, float]]:
+    """Where to draw a joint of a known name: x to the viewer's right, y downwards, in body heights."""
+    table = tomllib.loads((LAYOUTS / "_positions.toml").read_text(encoding="utf-8"))
+    return MappingProxyType({name: (float(x), float(y)) for name, (x, y) in table.items()})
+
+
+def _shortened(names: tuple[str, ...], most: int = 10) -> str:
+    if len(names) <= most:
+        return ", ".join(names)
+    return ", ".join(names[: most - 2]) + f" and {len(names) - most + 2} more"
+
+
+def _normal(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _from_table(table: dict[str, Any], *, name: str, where: str) -> Skeleton:
+    for key in table:
+        if key not in _KEYS:
+            raise UserError(f"Unknown key '{key}' in {where}.{nearest(key, _KEYS)} Known keys: {', '.join(_KEYS)}.")
+    for key in ("joints", "limbs"):
+        if key not in table:
+            raise UserError(f"{where} has no '{key}'. A layout needs joints = [names] and limbs = [[name, name], …].")
+    joints = tuple(_strings(table["joints"], "joints", where))
+    if not joints:
+        raise UserError(f"{where} has an empty list of joints.")
+    twice = sorted({joint for joint in joints if joints.count(joint) > 1})
+    if twice:
+        raise UserError(f"{where} names a joint twice: {', '.join(twice)}. Joint names must be unique.")
+
+    def position(joint: str, key: str) -> int:
+        if joint not in joints:
+            raise UserError(
+                f"'{key}' in {where} names '{joint}', which is not among its joints.{nearest(joint, joints)}"
+            )
+        return joints.index(joint)
+
+    def pairs(key: str, value: Any) -> tuple[tuple[int, int], ...]:
+        found = []
+        if not isinstance(value, list):
+            raise UserError(f"'{key}' in {where} must be a list of pairs of joint names, got {value!r}.")
+        for pair in value:
+            if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
+                raise UserError(f"'{key}' in {where} must hold pairs of two different joint names, got {pair!r}.")
+            found.append((position(pair[0], key), position(pair[1], key)))
+        return tuple(found)
+
+    symmetric = table.get("symmetric")
+    if symmetric is None:
+        symmetric = [
+            [joint, "right_" + joint[5:]]
+            for joint in joints
+            if joint.startswith("left_") and "right_" + joint[5:] in joints
+        ]
+    both = pairs("symmetric", symmetric)
+    flat = [joint for pair in both for joint in pair]
+    if len(flat) != len(set(flat)):
+        twice = sorted({joints[joint] for joint in flat if flat.count(joint) > 1})
+        raise UserError(f"'symmetric' in {where} names {', '.join(twice)} twice. A joint has one mirror image.")
+    dimensions = table.get("dimensions", 2)
+    if dimensions not in (2, 3):
+        raise UserError(f"'dimensions' in {where} must be 2 or 3, got {dimensions!r}.")
+    derive = table.get("derive", {})
+    # A derivation may pass through a joint that neither layout has, such as the hip center on the way to the belly.
+    steps = {part for of in derive.values() if isinstance(of, list) for a in of if isinstance(a, list) for part in a}
+    for joint, alternatives in derive.items():
+        if joint not in steps:
+            position(joint, "derive")
+        if not isinstance(alternatives, list) or not all(isinstance(a, list) and a for a in alternatives):
+            raise UserError(
+                f"'derive.{joint}' in {where} must be a list of alternatives, each a list of joint names, "
+                f'as in [["left_hip", "right_hip"], ["spine_base"]]; got {alternatives!r}.'
+            )
+    return Skeleton(
+        name=str(table.get("name", name)),
+        joints=joints,
+        limbs=pairs("limbs", table["limbs"]),
+        symmetric=both,
+        root=position(str(table.get("root", joints[0])), "root"),
+        dimensions=int(dimensions),
+        title=str(table.get("title", "")),
+        source=str(table.get("source", "")),
+        aliases=tuple(_strings(table.get("aliases", []), "aliases", where)),
+        derive=MappingProxyType({joint: tuple(tuple(map(str, a)) for a in of) for joint, of in derive.items()}),
+    )
+
+
+def _strings(value: Any, key: str, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserError(f"'{key}' in {where} must be a list of names, got {value!r}.")
+    return value

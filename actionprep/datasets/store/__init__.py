@@ -1,0 +1,1 @@
+"""The Zarr store on disk: items, reader, writer, digests, lock."""

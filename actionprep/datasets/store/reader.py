@@ -1,0 +1,345 @@
+"""Read the arrays of one item: mapped shards for local stores, zarr-python for everything else."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import resource
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+
+from actionprep.errors import ActionprepError
+
+if TYPE_CHECKING:
+    import zarr
+
+_MISSING = 2**64 - 1
+
+# A map keeps its file open for as long as it lives, and processes may hold only so many files (often 1024, on some
+# systems 256): small ones are read, and of the others a quarter of what is allowed is kept.
+SMALL_FILE_BYTES = 2 << 20
+_ALLOWED_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # -1: as many as you like
+MAX_OPEN_FILES = 1024 if _ALLOWED_FILES < 0 else max(32, min(_ALLOWED_FILES, 4096) // 4)
+
+
+class DamagedItemError(ActionprepError):
+    """Stored bytes are not what was written: a checksum fails, a chunk is missing, a file is cut."""
+
+
+class ItemReader:
+    """One committed item: `reader["xy"][10:20]` gives numpy, `reader.attributes` the group's attributes.
+
+    Open files are mapped once and kept; each chunk's checksum is proved the first time this object touches it. Safe to
+    send to another process or to fork: nothing is shared but read-only maps.
+    """
+
+    def __init__(self, where: str, group: zarr.Group | Path) -> None:
+        self.where = where
+        self._group = group
+        if isinstance(group, Path):
+            self._attributes = _read_json(group / "zarr.json").get("attributes", {})
+            self._names = sorted(path.parent.name for path in group.glob("*/zarr.json"))
+        else:
+            self._attributes = dict(group.attrs)
+            self._names = sorted(group.array_keys())
+        self._arrays: dict[str, ArrayReader] = {}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the stage wrote beside its arrays."""
+        attributes: dict[str, Any] = self._attributes.get("stage", {})
+        return attributes
+
+    @property
+    def fingerprint(self) -> str:
+        """What the item was made from and how."""
+        return str(self._attributes["fingerprint"])
+
+    @property
+    def digest(self) -> str:
+        """Hash of all the arrays' content."""
+        return str(self._attributes["digest"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Stage, version, settings, inputs, backend and versions that made the item."""
+        provenance: dict[str, Any] = self._attributes.get("provenance", {})
+        return provenance
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __getitem__(self, name: str) -> ArrayReader:
+        if name not in self._arrays:
+            if name not in self._names:
+                raise KeyError(f"No array '{name}' in {self.where}. It has {', '.join(self._names)}.")
+            where = f"{self.where}/{name}"
+            if isinstance(self._group, Path):
+                self._arrays[name] = _open_mapped(where, self._group / name)
+            else:
+                self._arrays[name] = ZarrArrayReader(where, self._group[name])
+        return self._arrays[name]
+
+    def __repr__(self) -> str:
+        lines = (f"  {name:<14} {self[name].shape} {self[name].dtype}" for name in self)
+        return "\n".join([f"Item {self.where}", *lines])
+
+
+class ArrayReader(ABC):
+    """One stored array, indexed like numpy: an int, a slice or an integer array first, anything numpy allows after."""
+
+    where: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: tuple[str, ...]
+    unit: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the array in memory."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        if first is Ellipsis or first is None:
+            return self._rows(0, len(self))[key]
+        if isinstance(first, slice):
+            start, stop, step = first.indices(len(self))
+            if step == 1:
+                rows = self._rows(start, max(start, stop))
+                return rows[(slice(None), *rest)] if rest else rows
+            first = np.arange(start, stop, step)
+        if isinstance(first, (int, np.integer)):
+            row = int(first)
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"Row {row} of {self.where}, which has {len(self)} rows.")
+            row %= len(self)
+            return self._rows(row, row + 1)[(0, *rest)]
+        rows = self._gather(np.asarray(first))
+        return rows[(slice(None), *rest)] if rest else rows
+
+    def _gather(self, rows: np.ndarray) -> np.ndarray:
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        if len(rows) and (rows.min() < -len(self) or rows.max() >= len(self)):
+            raise IndexError(f"Rows {rows.min()} to {rows.max()} of {self.where}, which has {len(self)} rows.")
+        rows = rows % max(len(self), 1)
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        # Runs of neighbors are read in one go: sampled clips are mostly such runs.
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for at in np.split(np.arange(len(rows)), breaks):
+            if len(at):
+                found[at[0] : at[-1] + 1] = self._rows(int(rows[at[0]]), int(rows[at[-1]]) + 1)
+        return found
+
+    @abstractmethod
+    def _rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop as a new array; raises DamagedItemError when a checksum fails."""
+
+
+class ZarrArrayReader(ArrayReader):
+    """Reads through zarr-python: for remote stores and for codecs that the mapped reader does not know."""
+
+    def __init__(self, where: str, array: Any) -> None:
+        self.where = where
+        self._array = array
+        self.shape, self.dtype = tuple(array.shape), np.dtype(array.dtype)
+        self.axes = tuple(array.metadata.dimension_names or ())
+        self.unit = array.attrs.get("unit")
+
+    def _rows(self, start: int, stop: int) -> np.ndarray:
+        try:
+            return np.asarray(self._array[start:stop])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise DamagedItemError(f"Damaged array {self.where}, rows {start} to {stop}: {error}") from error
+
+
+class MappedArrayReader(ArrayReader):
+    """Reads Zarr v3 chunks cut along the first axis, plain or zstd, with crc32c, straight from mapped files.
+
+    The file format is the Zarr v3 core specification: regular grid, `sharding_indexed` with the index at the end (pairs of
+    little-endian offset and length, then crc32c), inner codecs `bytes`, optionally `zstd`, `crc32c`.
+    """
+
+    def __init__(self, where: str, folder: Path, metadata: dict[str, Any], layout: _Layout) -> None:
+        self.where = where
+        self._folder = folder
+        self.shape = tuple(metadata["shape"])
+        self.dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+        self.axes = tuple(metadata.get("dimension_names") or ())
+        self.unit = metadata.get("attributes", {}).get("unit")
+        self._layout = layout
+        self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        self._tail = "/0" * (len(self.shape) - 1)
+        self._files: dict[int, _MappedFile] = {}
+        self._ready: dict[int, np.ndarray] = {}  # views of mapped chunks whose checksum was proved
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}, "_ready": {}}
+
+    def _rows(self, start: int, stop: int) -> np.ndarray:
+        shape = (stop - start, *self.shape[1:])
+        rows_per_chunk, row_bytes = self._layout.rows_per_chunk, self._row_bytes
+        chunk, first = divmod(start, rows_per_chunk)
+        if start < stop <= start + rows_per_chunk - first and row_bytes:
+            # Most reads of small arrays lie in one chunk.
+            payload = self._chunk(chunk)[first * row_bytes : (first + stop - start) * row_bytes]
+            return payload.copy().view(self.dtype).reshape(shape)
+        found = np.empty(shape, self.dtype)
+        if not found.size:
+            return found
+        target = found.reshape(-1).view(np.uint8)
+        at, row = 0, start
+        while row < stop:
+            chunk, first = divmod(row, rows_per_chunk)
+            count = min(rows_per_chunk - first, stop - row)
+            payload = self._chunk(chunk)
+            nbytes = count * row_bytes
+            target[at : at + nbytes] = payload[first * row_bytes : first * row_bytes + nbytes]
+            at, row = at + nbytes, row + count
+        return found
+
+    def _chunk(self, chunk: int) -> np.ndarray:
+        file_index, inner = divmod(chunk, self._layout.chunks_per_file)
+        ready = self._ready.get(chunk)
+        if ready is not None:
+            return ready
+        file = self._files.get(file_index)
+        if file is None:
+            path = self._folder / f"c/{file_index}{self._tail}"
+            file = self._files[file_index] = _MappedFile(self.where, path, self._layout)
+            if file.is_mapped:
+                _keep_few_open(self, file_index)
+        offset, length = int(file.offsets[inner]), int(file.lengths[inner])
+        if offset == _MISSING or offset + length > len(file.bytes):
+            raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} is missing from {file.path.name}.")
+        stored = file.bytes[offset : offset + length - 4]
+        if not file.proved[inner]:
+            expected = int.from_bytes(file.bytes[offset + length - 4 : offset + length].tobytes(), "little")
+            if google_crc32c.value(stored) != expected:
+                raise DamagedItemError(f"Damaged array {self.where}: the checksum of chunk {chunk} does not match.")
+            file.proved[inner] = True
+        if not self._layout.zstd:
+            if len(stored) != self._layout.rows_per_chunk * self._row_bytes:
+                raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} has {len(stored)} bytes.")
+            self._ready[chunk] = stored
+            return stored
+        from numcodecs.zstd import decompress
+
+        return np.frombuffer(decompress(stored), np.uint8)
+
+    def _let_go(self, file_index: int) -> None:
+        """Forget a file; it is closed when nobody reads from it any more."""
+        self._files.pop(file_index, None)
+        for chunk in [chunk for chunk in list(self._ready) if chunk // self._layout.chunks_per_file == file_index]:
+            self._ready.pop(chunk, None)
+
+
+_mapped: deque[tuple[weakref.ref[MappedArrayReader], int]] = deque()
+
+
+def _keep_few_open(reader: MappedArrayReader, file_index: int) -> None:
+    """Note a mapped file, and let go of those that were opened first when there are many in this process."""
+    _mapped.append((weakref.ref(reader), file_index))
+    while len(_mapped) > MAX_OPEN_FILES:
+        oldest, index = _mapped.popleft()
+        owner = oldest()
+        if owner is not None:
+            owner._let_go(index)
+
+
+class _MappedFile:
+    """One chunk or shard file with the places of its chunks and a mark for each whose checksum was proved."""
+
+    def __init__(self, where: str, path: Path, layout: _Layout) -> None:
+        self.path = path
+        try:
+            with open(path, "rb") as file:
+                self.is_mapped = os.fstat(file.fileno()).st_size > SMALL_FILE_BYTES
+                if not self.is_mapped:
+                    self.bytes = np.frombuffer(file.read(), np.uint8)
+                else:
+                    self.bytes = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            if not len(self.bytes):
+                raise ValueError("empty")
+        except (FileNotFoundError, ValueError) as error:
+            raise DamagedItemError(f"Damaged array {where}: file {path.name} is missing or empty.") from error
+        if layout.sharded:
+            size = 16 * layout.chunks_per_file
+            index = self.bytes[-size - 4 : -4]
+            if len(index) != size or google_crc32c.value(index) != int.from_bytes(self.bytes[-4:].tobytes(), "little"):
+                raise DamagedItemError(
+                    f"Damaged array {where}: the index of shard {path.name} is cut or does not match."
+                )
+            pairs = index.view("<u8") if index.ctypes.data % 8 == 0 else np.frombuffer(index.tobytes(), "<u8")
+            self.offsets, self.lengths = pairs[0::2].copy(), pairs[1::2].copy()
+        else:
+            self.offsets, self.lengths = np.zeros(1, np.uint64), np.array([len(self.bytes)], np.uint64)
+        self.proved = np.zeros(len(self.offsets), bool)
+
+
+class _Layout:
+    """Where chunks lie, from an array's metadata."""
+
+    def __init__(self, metadata: dict[str, Any]) -> None:
+        """Raises ValueError for a layout that the mapped reader does not know."""
+        outer = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        codecs = metadata["codecs"]
+        self.sharded = codecs[0]["name"] == "sharding_indexed"
+        chunk = outer
+        if self.sharded:
+            if len(codecs) != 1 or codecs[0]["configuration"].get("index_location", "end") != "end":
+                raise ValueError("sharding")
+            chunk, codecs = codecs[0]["configuration"]["chunk_shape"], codecs[0]["configuration"]["codecs"]
+        names = [codec["name"] for codec in codecs]
+        if names not in (["bytes", "crc32c"], ["bytes", "zstd", "crc32c"]):
+            raise ValueError(f"codecs {names}")
+        if codecs[0].get("configuration", {}).get("endian", "little") != "little":
+            raise ValueError("endianness")
+        if list(chunk[1:]) != list(metadata["shape"][1:]) or list(outer[1:]) != list(metadata["shape"][1:]):
+            raise ValueError("chunks along other axes than the first")
+        if metadata["chunk_key_encoding"] != {"name": "default", "configuration": {"separator": "/"}}:
+            raise ValueError("chunk keys")
+        self.zstd = "zstd" in names
+        self.rows_per_chunk = int(chunk[0])
+        self.chunks_per_file = int(outer[0]) // int(chunk[0])
+
+
+def _open_mapped(where: str, folder: Path) -> ArrayReader:
+    metadata = _read_json(folder / "zarr.json")
+    try:
+        layout = _Layout(metadata)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DamagedItemError(f"Damaged array {where}: its metadata is not that of an array ({error!r}).") from error
+    except ValueError:
+        import zarr
+
+        return ZarrArrayReader(where, zarr.open_array(str(folder), mode="r"))
+    return MappedArrayReader(where, folder, metadata, layout)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedItemError(f"Damaged item: {path} cannot be read ({error}).") from error
+    if not isinstance(found, dict):
+        raise DamagedItemError(f"Damaged item: {path} holds no metadata.")
+    return found

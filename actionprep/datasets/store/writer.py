@@ -1,0 +1,266 @@
+"""Write the arrays of one item: rows are hashed, cut into chunks with checksums, and written as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import google_crc32c
+import numpy as np
+
+from actionprep.datasets.store.digest import ContentHash
+from actionprep.settings import canonical_json
+
+Codec = Literal["raw", "zstd"]
+
+# A shard is a file of many chunks, so that a store has few files; a request fetches a part of it.
+SHARD_BYTES = 32 << 20
+# A shard's index has an entry for each of its chunks, there or not: this bounds it for tiny rows.
+MAX_CHUNKS_PER_SHARD = 256
+_ZSTD_LEVEL = 3
+_ZSTD: dict[Codec, list[dict[str, Any]]] = {
+    "raw": [],
+    "zstd": [{"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": False}}],
+}
+
+
+class ItemWriter:
+    """Arrays and attributes of an item that is being made; `Store.write` hands it out and commits it.
+
+    attributes: JSON values that go into the group beside the arrays.
+
+    What it writes is plain Zarr v3 (core specification; `sharding_indexed` with the index at the end, inner codecs
+    `bytes`, optionally `zstd`, `crc32c`), straight from the rows that come: zarr-python gathers and copies whole shards
+    first, which takes as long as decoding the frames in them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.attributes: dict[str, Any] = {}
+        self.nbytes = 0
+        self._folder = folder
+        self._growing: dict[str, _Growing] = {}
+
+    def create(
+        self,
+        name: str,
+        *,
+        shape: tuple[int, ...],
+        dtype: Any,
+        axes: tuple[str, ...],
+        unit: str | None = None,
+        chunk: int,
+        codec: Codec = "raw",
+        description: str = "",
+    ) -> None:
+        """Begin an array that grows along its first axis.
+
+        shape: without the first axis. axes: names of all axes. chunk: rows of a chunk. Chunks fill shards of at most
+        about 32 MiB.
+        """
+        dtype = np.dtype(dtype)
+        row_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        chunks_per_shard = max(1, min(SHARD_BYTES // (row_bytes * chunk), MAX_CHUNKS_PER_SHARD))
+        self._growing[name] = _Growing(
+            self._folder / name, shape, dtype, axes, unit, description, codec, chunk, chunks_per_shard
+        )
+
+    def append(self, name: str, rows: np.ndarray) -> None:
+        """Add rows to an array that `create` began."""
+        array = self._growing[name]
+        rows = np.ascontiguousarray(rows, array.dtype)
+        if rows.shape[1:] != array.shape:
+            raise ValueError(f"Array '{name}' has rows of shape {array.shape}, not {rows.shape[1:]}.")
+        array.append(rows)
+        self.nbytes += rows.nbytes
+
+    def write(
+        self,
+        name: str,
+        values: np.ndarray,
+        *,
+        axes: tuple[str, ...],
+        unit: str | None = None,
+        codec: Codec = "raw",
+        description: str = "",
+    ) -> None:
+        """Write a whole array at once, as one chunk where it is small."""
+        values = np.asarray(values)
+        if values.ndim == 0 or len(axes) != values.ndim:
+            raise ValueError(f"Array '{name}' of shape {values.shape} needs one axis name a dimension, not {axes}.")
+        row_bytes = max(1, values[:1].nbytes)
+        chunk = max(1, min(max(len(values), 1), SHARD_BYTES // row_bytes))
+        self._growing[name] = _Growing(
+            self._folder / name, values.shape[1:], values.dtype, axes, unit, description, codec, chunk, None
+        )
+        self.append(name, values)
+
+    def close(self) -> str:
+        """Write what is pending and the metadata; returns the digest of all content."""
+        digests = {}
+        for name, array in self._growing.items():
+            array.finish()
+            digests[name] = array.digest()
+        return hashlib.sha256(canonical_json([digests, self.attributes]).encode()).hexdigest()
+
+
+@dataclass
+class _Growing:
+    """An array on its way to the disk.
+
+    chunks_per_shard: None for an array whose chunks are files of their own.
+    """
+
+    folder: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: tuple[str, ...]
+    unit: str | None
+    description: str
+    codec: Codec
+    rows_per_chunk: int
+    chunks_per_shard: int | None
+    num_rows: int = 0
+    num_chunks: int = 0
+    pending: list[np.ndarray] = field(default_factory=list)
+    num_pending: int = 0
+    hash: ContentHash = field(default_factory=ContentHash)
+    shard: _Shard | None = None
+
+    def append(self, rows: np.ndarray) -> None:
+        """Hash rows and write the chunks that they complete."""
+        self.hash.update(rows)
+        self.num_rows += len(rows)
+        at = 0
+        while self.num_pending + len(rows) - at >= self.rows_per_chunk:
+            used = self.rows_per_chunk - self.num_pending
+            self._write_chunk([*self.pending, rows[at : at + used]])
+            self.pending, self.num_pending = [], 0
+            at += used
+        if at < len(rows):
+            self.pending.append(rows[at:])
+            self.num_pending += len(rows) - at
+
+    def finish(self) -> None:
+        """Write the last chunk, filled up with zeros, and end the last shard."""
+        if self.num_pending:
+            missing = self.rows_per_chunk - self.num_pending
+            self._write_chunk([*self.pending, np.zeros((missing, *self.shape), self.dtype)])
+            self.pending, self.num_pending = [], 0
+        if self.shard is not None:
+            self.shard.close()
+            self.shard = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "zarr.json").write_text(json.dumps(self.metadata(), indent=1))
+
+    def metadata(self) -> dict[str, Any]:
+        """What Zarr v3 says of an array."""
+        chunk = [self.rows_per_chunk, *self.shape]
+        # The checksum comes last so that it covers what lies on the disk.
+        codecs: list[dict[str, Any]] = [_bytes_codec(self.dtype), *_ZSTD[self.codec], {"name": "crc32c"}]
+        if self.chunks_per_shard is not None:
+            inner = {
+                "chunk_shape": chunk,
+                "codecs": codecs,
+                "index_codecs": [_bytes_codec(np.dtype(np.uint64)), {"name": "crc32c"}],
+                "index_location": "end",
+            }
+            codecs = [{"name": "sharding_indexed", "configuration": inner}]
+            chunk = [self.rows_per_chunk * self.chunks_per_shard, *self.shape]
+        attributes = {"unit": self.unit, "description": self.description}
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [self.num_rows, *self.shape],
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": np.zeros((), self.dtype).item(),
+            "codecs": codecs,
+            "attributes": {key: value for key, value in attributes.items() if value},
+            "dimension_names": list(self.axes),
+            "storage_transformers": [],
+        }
+
+    def digest(self) -> str:
+        """Hash of shape, type, axes and content, whatever the chunks and codec."""
+        return array_digest(self.hash.hexdigest(), (self.num_rows, *self.shape), self.dtype, self.axes, self.unit)
+
+    def _write_chunk(self, parts: list[np.ndarray]) -> None:
+        little = self.dtype.newbyteorder("<")
+        payloads = [part.astype(little, copy=False).reshape(-1).view(np.uint8) for part in parts]
+        if self.codec == "zstd":
+            from numcodecs.zstd import compress
+
+            whole = payloads[0] if len(payloads) == 1 else np.concatenate(payloads)
+            payloads = [np.frombuffer(compress(whole, _ZSTD_LEVEL), np.uint8)]
+        payloads.append(_crc32c(payloads))
+        if self.chunks_per_shard is None:
+            _add(self._file(self.num_chunks), payloads)
+        else:
+            index, place = divmod(self.num_chunks, self.chunks_per_shard)
+            if self.shard is None:
+                self.shard = _Shard(self._file(index), self.chunks_per_shard)
+            self.shard.write(place, payloads)
+            if place == self.chunks_per_shard - 1:
+                self.shard.close()
+                self.shard = None
+        self.num_chunks += 1
+
+    def _file(self, index: int) -> Path:
+        place = self.folder.joinpath("c", str(index), *["0"] * len(self.shape))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+
+def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"name": "bytes"} if dtype.itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+class _Shard:
+    """A file of chunks that ends with an index of their places: pairs of uint64 offset and length, then crc32c."""
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self._path = path
+        self._index = np.full((num_chunks, 2), 2**64 - 1, "<u8")
+        self._size = 0
+
+    def write(self, place: int, payloads: list[np.ndarray]) -> None:
+        length = sum(len(payload) for payload in payloads)
+        _add(self._path, payloads)
+        self._index[place] = self._size, length
+        self._size += length
+
+    def close(self) -> None:
+        index = self._index.reshape(-1).view(np.uint8)
+        _add(self._path, [index, _crc32c([index])], sync=True)
+
+
+def _add(path: Path, payloads: list[np.ndarray], *, sync: bool = False) -> None:
+    # Opened for each write, so that an item that is given up leaves no file open.
+    with open(path, "ab", buffering=0) as file:
+        for payload in payloads:
+            left = payload.data
+            while left:
+                left = left[file.write(left) :]
+        if sync:
+            # The item will be synced when it is committed; a whole shard can go to the disk while others are made.
+            os.fsync(file.fileno())
+
+
+def _crc32c(payloads: list[np.ndarray]) -> np.ndarray:
+    crc = 0
+    for payload in payloads:
+        crc = google_crc32c.extend(crc, payload)
+    return np.frombuffer(crc.to_bytes(4, "little"), np.uint8)
+
+
+def array_digest(
+    values_hash: str, shape: tuple[int, ...], dtype: np.dtype[Any], axes: tuple[str, ...], unit: str | None
+) -> str:
+    """The digest of an array from the hash of its values; `verify` compares it with what the writer noted."""
+    facts = canonical_json([list(shape), dtype.str, list(axes), unit, values_hash])
+    return hashlib.sha256(facts.encode()).hexdigest()

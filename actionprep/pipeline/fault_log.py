@@ -1,0 +1,43 @@
+"""Faults of the program: never swallowed, told in a sentence, with the traceback in a log."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from actionprep.errors import ActionprepError, explained_disk_errors
+
+
+class InternalError(ActionprepError):
+    """A fault of the program, not of the input: carries the place of the traceback."""
+
+
+@contextmanager
+def explained_faults(where: str, log_folder: Path | None) -> Iterator[None]:
+    """Turn an exception that is no error for people into InternalError, which names the log with the traceback.
+
+    where: what was being worked on.
+    """
+    try:
+        yield
+    except ActionprepError:
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        place = "the traceback above" if log_folder is None else str(_log(log_folder, where, text))
+        raise InternalError(
+            f"A fault in the program while working on {where}: {type(error).__name__}: {error}\n"
+            f"The traceback is in {place}. What was built is whole; please report this with that file."
+        ) from error
+
+
+def _log(folder: Path, where: str, text: str) -> Path:
+    path = folder / f"fault-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{where}\n\n{text}", encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, calibration, result files, the report page."""

@@ -1,0 +1,1 @@
+"""The training loop: task, optimizers, callbacks, resume."""

@@ -1,0 +1,136 @@
+"""From a plan to the Lightning task of one of its phases: model, loss and loaders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actionprep.errors import SetupError, UserError
+from actionprep.training.loop.training_plan import Plan
+from actionprep.training.recipes import Recipe
+from actionprep.training.run import Phase
+from actionprep.training.split_choice import is_multi_label
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from actionprep.training.datasets import SnippetDataset
+    from actionprep.training.inputs.base import ProductReader
+    from actionprep.training.loop.task import ClassifierTask
+
+
+def make_task(plan: Plan, reader: ProductReader, phase: Phase, *, start: Path | None = None) -> ClassifierTask:
+    """The Lightning task of one phase, with the weights of `start`, if there are any, or fresh ones of the recipe's seed."""
+    from actionprep.training.checkpoints import read_safely
+    from actionprep.training.datasets import SnippetLoader
+    from actionprep.training.loop.task import ClassifierTask
+
+    recipe = plan.recipe
+    train_rows, val_rows = plan.rows(phase)
+
+    def loader(rows: np.ndarray, *, train: bool) -> SnippetLoader:
+        return SnippetLoader(
+            _dataset(plan, reader, rows, train=train),
+            batch=recipe.batch,
+            shuffle=train,
+            balanced=train and recipe.sampler == "balanced",
+            workers=recipe.workers,
+        )
+
+    card = plan.card(reader, phase)
+    model = fresh_model(recipe, card)
+    if start is not None and start.exists():
+        model.load_state_dict(read_safely(start)["state_dict"])
+    if recipe.channels_last:
+        channels_last(model)
+    if recipe.compile:
+        _check_compiler()
+        model.compile()
+    return ClassifierTask(
+        model,
+        recipe,
+        loader(train_rows, train=True),
+        loader(val_rows, train=False) if len(val_rows) else None,
+        several=is_multi_label(plan.table),
+        card=card,
+        num_epochs=plan.num_epochs(phase),
+    )
+
+
+def fresh_model(
+    recipe: Recipe, card: Mapping[str, Any], weights: Callable[[nn.Module], object] | None = None
+) -> nn.Module:
+    """The model of a card with the start values of the recipe's seed, or with `weights` put into it."""
+    import torch
+
+    from actionprep.training.checkpoints import make_model
+
+    torch.manual_seed(recipe.seed)
+    model = make_model(card)
+    if weights is not None:
+        weights(model)
+    return model
+
+
+def check_model(plan: Plan, reader: ProductReader) -> None:
+    """Raise UserError when recipe and input ask for a model that cannot be, or that cannot be optimized.
+
+    No weights are made.
+    """
+    import torch
+
+    from actionprep.training.checkpoints import make_model
+    from actionprep.training.loop.optimizers import freeze, make_optimizer
+
+    with torch.device("meta"):
+        model = make_model(plan.card(reader, plan.phases[0]))
+    _check_frames(plan, reader, model)
+    freeze(model, plan.recipe.optimizer.freeze)
+    make_optimizer(model, plan.recipe.optimizer)
+
+
+def _check_frames(plan: Plan, reader: ProductReader, model: nn.Module) -> None:
+    """Raise UserError when the clips are too short for what the model sees of joints."""
+    from actionprep.training.models.skeleton_features import SkeletonFeatures
+
+    num_frames = reader.model_sizes().get("num_frames")
+    for seen in model.modules():
+        if isinstance(seen, SkeletonFeatures) and num_frames is not None and num_frames < seen.min_frames:
+            raise UserError(
+                f"The recipe '{plan.recipe.name}' sees {', '.join(seen.groups)} alone, which need {seen.min_frames} "
+                f"instants or more, and input.frames is {num_frames}. Raise input.frames, or let it see more, such as --set "
+                "'sizes.features=[\"coordinates\"]'."
+            )
+
+
+def channels_last(model: nn.Module) -> None:
+    """Lay the weights of all 2D and 3D convolutions out channels last; what they compute follows them."""
+    import torch
+
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            weight = module.weight
+            weight.data = weight.data.contiguous(memory_format=layouts[weight.ndim])
+
+
+def _check_compiler() -> None:
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl")):
+        raise SetupError(
+            "compile = true needs a C++ compiler, and none is here (g++, clang++, or what CXX names). Install one, or train "
+            "with --set compile=false, which gives the same numbers up to rounding."
+        )
+
+
+def _dataset(plan: Plan, reader: ProductReader, rows: np.ndarray, *, train: bool) -> SnippetDataset:
+    from actionprep.training.datasets import SnippetDataset
+
+    recipe = plan.recipe
+    return SnippetDataset(
+        plan.store, plan.table, rows=rows, train=train, seed=recipe.seed, targets=recipe.targets, reader=reader
+    )

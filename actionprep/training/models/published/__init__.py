@@ -1,0 +1,1 @@
+"""Published checkpoints: detection of their layout and mapping of their keys."""

@@ -1,0 +1,285 @@
+"""Published layouts of weights: which models they are for, how to know them, and the ways between their keys and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from actionprep.errors import UserError, nearest
+from actionprep.training.models.i3d import I3D
+from actionprep.training.models.motionbert import MotionBERT
+from actionprep.training.models.poseconv3d import PoseConv3D
+from actionprep.training.models.published.key_maps import KeyMap, State, in_blocks
+from actionprep.training.models.timesformer import TimeSformer
+from actionprep.training.models.videomae import VideoMAE
+from actionprep.training.models.vivit import ViViT
+
+
+@dataclass(frozen=True)
+class Family:
+    """One published layout of weights: the model, how to know it, and the ways between its keys and our own."""
+
+    name: str
+    model: type[nn.Module]
+    recognize: Callable[[set[str]], bool]
+    to_ours: Callable[[State], State]
+    to_theirs: Callable[[State], State] | None
+    head: tuple[str, ...] = ("head.weight", "head.bias")
+
+
+_TIMESFORMER_HF = KeyMap(
+    (
+        ("timesformer.embeddings.cls_token", "cls_token"),
+        ("timesformer.embeddings.position_embeddings", "pos_embed"),
+        ("timesformer.embeddings.time_embeddings", "time_embed"),
+        ("timesformer.embeddings.patch_embeddings.projection", "patch_embed.proj"),
+        *in_blocks(
+            "timesformer.encoder.layer.{i}",
+            "blocks.{i}",
+            {
+                "attention.attention.qkv": "attn.qkv",
+                "attention.output.dense": "attn.proj",
+                "temporal_attention.attention.qkv": "temporal_attn.qkv",
+                "temporal_attention.output.dense": "temporal_attn.proj",
+                "temporal_layernorm": "temporal_norm1",
+                "temporal_dense": "temporal_fc",
+                "layernorm_before": "norm1",
+                "layernorm_after": "norm2",
+                "intermediate.dense": "mlp.fc1",
+                "output.dense": "mlp.fc2",
+            },
+        ),
+        ("timesformer.layernorm", "norm"),
+        ("classifier", "head"),
+    )
+)
+_VIDEOMAE_HF = KeyMap(
+    (
+        ("videomae.embeddings.patch_embeddings.projection", "patch_embed.proj"),
+        *in_blocks(
+            "videomae.encoder.layer.{i}",
+            "blocks.{i}",
+            {
+                "attention.attention.query.weight": "attn.qkv#0.weight",
+                "attention.attention.key.weight": "attn.qkv#1.weight",
+                "attention.attention.value.weight": "attn.qkv#2.weight",
+                "attention.attention.query.bias": "attn.q_bias",
+                "attention.attention.value.bias": "attn.v_bias",
+                # As transformers saved them before its version 5.
+                "attention.attention.q_bias": "attn.q_bias",
+                "attention.attention.v_bias": "attn.v_bias",
+                "attention.output.dense": "attn.proj",
+                "layernorm_before": "norm1",
+                "layernorm_after": "norm2",
+                "intermediate.dense": "mlp.fc1",
+                "output.dense": "mlp.fc2",
+            },
+        ),
+        ("fc_norm", "fc_norm"),
+        ("classifier", "head"),
+    )
+)
+_VIVIT_HF = KeyMap(
+    (
+        ("vivit.embeddings.cls_token", "cls_token"),
+        ("vivit.embeddings.position_embeddings", "pos_embed"),
+        ("vivit.embeddings.patch_embeddings.projection", "patch_embed.proj"),
+        *in_blocks(
+            "vivit.layers.{i}",
+            "blocks.{i}",
+            {
+                "attention.q_proj": "attn.qkv#0",
+                "attention.k_proj": "attn.qkv#1",
+                "attention.v_proj": "attn.qkv#2",
+                "attention.o_proj": "attn.proj",
+                "layernorm_before": "norm1",
+                "layernorm_after": "norm2",
+                "mlp.fc1": "mlp.fc1",
+                "mlp.fc2": "mlp.fc2",
+            },
+        ),
+        # As transformers saved them before its version 5, and as the hub has them.
+        *in_blocks(
+            "vivit.encoder.layer.{i}",
+            "blocks.{i}",
+            {
+                "attention.attention.query": "attn.qkv#0",
+                "attention.attention.key": "attn.qkv#1",
+                "attention.attention.value": "attn.qkv#2",
+                "attention.output.dense": "attn.proj",
+                "layernorm_before": "norm1",
+                "layernorm_after": "norm2",
+                "intermediate.dense": "mlp.fc1",
+                "output.dense": "mlp.fc2",
+            },
+        ),
+        ("vivit.layernorm", "norm"),
+        ("classifier", "head"),
+    )
+)
+_STEM = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3")
+_MIXED = tuple(f"Mixed_{stage}" for stage in ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"))
+_BRANCHES = {
+    "b0": "branch_0",
+    "b1a": "branch_1.0",
+    "b1b": "branch_1.1",
+    "b2a": "branch_2.0",
+    "b2b": "branch_2.1",
+    "b3b": "branch_3.1",
+}
+_I3D = KeyMap((*((name, f"stages.{name}") for name in (*_STEM, *_MIXED)), ("logits.conv3d", "head")))
+_I3D_KINETICS = KeyMap(
+    (
+        *(
+            (f"{name.lower()}.{part}", f"stages.{name}.{ours}")
+            for name in _STEM
+            for part, ours in (("conv3d", "conv3d"), ("batch3d", "bn"))
+        ),
+        *(
+            (f"{name.lower()}.{branch}.{part}", f"stages.{name}.{unit}.{ours}")
+            for name in _MIXED
+            for unit, branch in _BRANCHES.items()
+            for part, ours in (("conv3d", "conv3d"), ("batch3d", "bn"))
+        ),
+        ("conv3d_0c_1x1.conv3d", "head"),
+    )
+)
+_PYSKL = KeyMap(
+    (
+        ("backbone.conv1", "conv1"),
+        *((f"backbone.layer{i + 1}", f"stages.{i}") for i in range(4)),
+        ("cls_head.fc_cls", "head"),
+    )
+)
+
+
+def unchanged(state: State) -> State:
+    """Of layouts whose keys are ours."""
+    return state
+
+
+def _timesformer_to_theirs(state: State) -> State:
+    return {f"model.{key}": tensor for key, tensor in state.items()}
+
+
+def _videomae_to_ours(state: State) -> State:
+    # Pretraining files hold encoder and decoder; only the encoder has a place here.
+    if not any(key.startswith("encoder.") for key in state):
+        return state
+    return {
+        key.removeprefix("encoder.") if key.startswith("encoder.") else f"?{key}": tensor
+        for key, tensor in state.items()
+    }
+
+
+def _i3d_to_ours(mapping: KeyMap) -> Callable[[State], State]:
+    def to_ours(state: State) -> State:
+        # The head of the original is a 1 x 1 x 1 convolution.
+        ours = mapping.to_ours(state)
+        return {k: t.flatten(1) if k == "head.weight" else t for k, t in ours.items()}
+
+    return to_ours
+
+
+def _i3d_to_theirs(mapping: KeyMap) -> Callable[[State], State]:
+    def to_theirs(state: State) -> State:
+        return mapping.to_theirs({k: t[:, :, None, None, None] if k == "head.weight" else t for k, t in state.items()})
+
+    return to_theirs
+
+
+def _motionbert_to_ours(state: State) -> State:
+    if any(key.startswith("backbone.") for key in state):
+        return state
+    return {f"backbone.{key}": tensor for key, tensor in state.items()}
+
+
+_IMAGE_KEYS = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "cls_token")
+FAMILIES: dict[str, Family] = {
+    f.name: f
+    for f in (
+        Family(
+            "timesformer",
+            TimeSformer,
+            lambda keys: "time_embed" in keys and "blocks.0.attn.qkv.weight" in keys,
+            unchanged,
+            _timesformer_to_theirs,
+        ),
+        Family(
+            "timesformer-transformers",
+            TimeSformer,
+            lambda keys: any(key.startswith("timesformer.encoder.layer.") for key in keys),
+            _TIMESFORMER_HF.to_ours,
+            _TIMESFORMER_HF.to_theirs,
+        ),
+        Family(
+            "image-vit",
+            TimeSformer,
+            lambda keys: "time_embed" not in keys and all(key in keys for key in _IMAGE_KEYS),
+            unchanged,
+            None,
+        ),
+        Family(
+            "videomae",
+            VideoMAE,
+            lambda keys: any(key.endswith("blocks.0.attn.q_bias") for key in keys),
+            _videomae_to_ours,
+            unchanged,
+        ),
+        Family(
+            "videomae-transformers",
+            VideoMAE,
+            lambda keys: any(key.startswith("videomae.encoder.layer.") for key in keys),
+            _VIDEOMAE_HF.to_ours,
+            _VIDEOMAE_HF.to_theirs,
+        ),
+        Family(
+            "vivit-transformers",
+            ViViT,
+            lambda keys: any(key.startswith(("vivit.layers.", "vivit.encoder.layer.")) for key in keys),
+            _VIVIT_HF.to_ours,
+            _VIVIT_HF.to_theirs,
+        ),
+        Family("vivit-image-vit", ViViT, lambda keys: all(key in keys for key in _IMAGE_KEYS), unchanged, None),
+        Family(
+            "i3d",
+            I3D,
+            lambda keys: "Conv3d_1a_7x7.conv3d.weight" in keys,
+            _i3d_to_ours(_I3D),
+            _i3d_to_theirs(_I3D),
+        ),
+        Family(
+            "i3d-kinetics",
+            I3D,
+            lambda keys: "conv3d_1a_7x7.conv3d.weight" in keys,
+            _i3d_to_ours(_I3D_KINETICS),
+            _i3d_to_theirs(_I3D_KINETICS),
+        ),
+        Family(
+            "motionbert",
+            MotionBERT,
+            lambda keys: any(key.endswith("blocks_st.0.attn_s.qkv.weight") for key in keys),
+            _motionbert_to_ours,
+            unchanged,
+            ("head.fc2.weight", "head.fc2.bias"),
+        ),
+        Family(
+            "poseconv3d",
+            PoseConv3D,
+            lambda keys: "backbone.layer1.0.conv1.conv.weight" in keys,
+            _PYSKL.to_ours,
+            _PYSKL.to_theirs,
+        ),
+    )
+}
+
+
+def find_family(family: str) -> Family:
+    """The family of that name; raises UserError naming those that there are."""
+    if family not in FAMILIES:
+        raise UserError(
+            f"There is no checkpoint family '{family}'.{nearest(family, FAMILIES)} Families: {', '.join(FAMILIES)}."
+        )
+    return FAMILIES[family]

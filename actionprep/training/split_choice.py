@@ -1,0 +1,277 @@
+"""Choose and check which snippets are for train, val and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from actionprep.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.splits import By, SplitAssignment
+    from actionprep.datasets.store.zarr_store import Store
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """How to split a table of snippets.
+
+    by:      "auto" is subject where all subjects are known and there are enough of them, else session, else recording.
+    train, val, test: names of groups (subjects, say) instead of the shares val_share and test_share.
+    val_by:  "group": val takes whole groups of `by`; "recording": some recordings of training groups.
+    allow_single: accept a class with a single sample, which then is in train.
+    stored:  a stored split (split/<name>); None: split/default when there is one and nothing else is asked for.
+    """
+
+    by: Literal["auto", "subject", "session", "recording", "column"] = "auto"
+    val_share: float = 0.15
+    test_share: float = 0.2
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    val_by: Literal["group", "recording"] = "group"
+    stored: str | None = None
+    allow_single: bool = False
+    seed: int = 0
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing is asked for that a stored split would not know."""
+        return self.by == "auto" and not (self.train or self.val or self.test)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A split with the sentence that says how it was made.
+
+    stored: its name, for a stored split (split/<name>). folds: how many there are, for a fold of a cross-validation.
+    """
+
+    split: SplitAssignment
+    by: str
+    why: str
+    stored: str | None = None
+    folds: int | None = None
+
+
+def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Parts:
+    """One checked split of the table; raises UserError when it cannot be made as asked."""
+    from actionprep.datasets.splits import apply_parts, assign
+
+    check_classes(table)
+    name = stored_name(store, choice)
+    if name is not None:
+        _check_taken_whole(choice, name)
+        parts, by = stored_split(store, name)
+        return Parts(apply_parts(table, parts, by=by), by, f"the stored split '{name}'", name)
+    val_share = choice.val_share
+    if val_share + choice.test_share > 1 - 1e-9:
+        raise UserError(
+            f"The shares of val ({val_share:g}) and of test ({choice.test_share:g}) leave nothing for train: together they "
+            "must be less than 1. Lower --val or --test (val or test under [train])."
+        )
+    by, why = _kind(table, choice)
+    if choice.by == "auto":
+        _check_named(table, choice, by, why)
+    split = assign(
+        table,
+        by=by,
+        fractions=(max(1 - val_share - choice.test_share, 1e-9), val_share, choice.test_share),
+        seed=choice.seed,
+        train=choice.train,
+        val=choice.val,
+        test=choice.test,
+        val_by=_val_by(choice, by),
+        allow_single=choice.allow_single,
+    )
+    return Parts(split, by, why)
+
+
+def stored_name(store: Store, choice: SplitChoice) -> str | None:
+    """The stored split that a choice takes; None where it splits anew."""
+    return choice.stored or ("default" if choice.is_default and store.has("split", "default") else None)
+
+
+def stored_split(store: Store, name: str) -> tuple[dict[str, str], str]:
+    """The part of each recording in split/<name>, and what it keeps apart; raises UserError unless it is one split."""
+    from actionprep.datasets.splits import stored_parts
+
+    if not store.has("split", name):
+        known = [key.recording for key in store.items("split")]
+        raise UserError(
+            f"No stored split '{name}' in {store.url}.{nearest(name, known)} "
+            + (f"Stored are: {', '.join(known)}." if known else f"Make it with 'actionprep split --name {name}'.")
+        )
+    item = store.item("split", name)
+    parts = stored_parts(item)
+    if len(parts) > 1:
+        raise UserError(
+            f"split/{name} has {len(parts)} folds, and one training uses one split. Train all folds with --folds, or "
+            "name another split."
+        )
+    return parts[0], item.attributes["by"]
+
+
+def choose_folds(table: SnippetTable, choice: SplitChoice, *, by: By, num_folds: int | None = None) -> list[Parts]:
+    """Splits for cross-validation: every group is in test once; num_folds None leaves one group out at a time."""
+    from actionprep.datasets.splits import folds
+
+    check_classes(table)
+    found = folds(
+        table,
+        by=by,
+        num_folds=num_folds,
+        val_fraction=choice.val_share,
+        val_by=_val_by(choice, by),
+        allow_single=choice.allow_single,
+        seed=choice.seed,
+    )
+    return [
+        Parts(split, by, f"testing on {by} {' + '.join(split.groups['test'])}", folds=len(found)) for split in found
+    ]
+
+
+def check_classes(table: SnippetTable) -> None:
+    """Raise UserError when there is nothing to tell apart."""
+    counts = table.counts()
+    present = [label for label, count in counts.items() if count]
+    several = is_multi_label(table)
+    if not present or (len(present) < 2 and not several):
+        what = f"only the class '{present[0]}'" if present else "no class"
+        rare = [label for label, count in counts.items() if not count]
+        asides = [f"{int(table.used.sum())} snippets in use", f"{int((~table.used).sum())} ignored"]
+        asides += [f"none of {', '.join(rare[:6])}{' …' if len(rare) > 6 else ''}"] if rare else []
+        lost = [f"{number} {reason}" for reason, number in table.left_out.items() if number]
+        asides += [f"left out when they were cut: {', '.join(lost)}"] if lost else []
+        raise UserError(
+            f"A classifier needs at least two classes, and these snippets have {what} ({'; '.join(asides)}).\nAnnotate "
+            "another class, or make snippets with a background class, here called 'nothing': actionprep snippets "
+            "--background nothing. Recordings that are labeled whole leave no background."
+        )
+
+
+def check_train(table: SnippetTable, split: SplitAssignment) -> None:
+    """Raise UserError when train is empty, or has a single class, saying where the others are."""
+    if not len(split.train):
+        raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
+    present = [table.labels[code] for code in np.flatnonzero(table.target[split.train].any(axis=0))]
+    if len(present) >= 2 or is_multi_label(table):
+        return
+    unused = np.setdiff1d(np.flatnonzero(table.used), np.concatenate([split.train, split.val, split.test]))
+    elsewhere = []
+    for part, rows in (("val", split.val), ("test", split.test), ("no part", unused)):
+        found = [table.labels[code] for code in np.flatnonzero(table.target[rows].any(axis=0))]
+        found = [label for label in found if label not in present]
+        if found:
+            elsewhere.append(f"{part} has {', '.join(found[:6])}{' …' if len(found) > 6 else ''}")
+    what = f"only the class '{present[0]}'" if present else "no class"
+    raise UserError(
+        f"A classifier needs at least two classes to train on, and the train part has {what} ({len(split.train)} snippets); "
+        f"{'; '.join(elsewhere)}.\nSplit so that train has some of each: by another kind of group (--by), with other groups "
+        "(--train-groups), or with another stored split (--split)."
+    )
+
+
+def is_multi_label(table: SnippetTable) -> bool:
+    """Whether a snippet may have several labels, or none."""
+    used = table.used
+    return bool(table.settings.get("multi_label", False) or (table.target[used].sum(axis=1) != 1).any())
+
+
+def describe(parts: Parts, table: SnippetTable) -> list[str]:
+    """Sentences for the user: how many snippets of which groups are where."""
+    lines = []
+    for part, (kind, names) in groups_of(parts, table).items():
+        rows = getattr(parts.split, part)
+        named = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        lines.append(f"{part}: {len(rows)} snippets" + (f", {kind} {named}" if names else ""))
+    return [*lines, *parts.split.notes]
+
+
+def groups_of(parts: Parts, table: SnippetTable) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """For each part what its groups are and their names.
+
+    A split of a column, as a data set comes with, knows recordings alone: its subjects say more, where they are known.
+    """
+    from actionprep.datasets.natural_order import natural_key
+
+    found = {}
+    for part in ("train", "val", "test"):
+        kind, names = parts.by, parts.split.groups.get(part, ())
+        subjects = {table.subjects[code] for code in table.recording[parts.split.rows(part)]}
+        if kind == "column":
+            kind = "recording"
+            if subjects and all(subjects):
+                kind, names = "subject", tuple(sorted(subjects, key=natural_key))
+        found[part] = (kind, tuple(names))
+    return found
+
+
+def joined(split: SplitAssignment) -> np.ndarray:
+    """Rows of train and val together, ascending."""
+    return np.union1d(split.train, split.val)
+
+
+def _check_taken_whole(choice: SplitChoice, name: str) -> None:
+    """Raise UserError where a choice takes a stored split and says how to split anew too."""
+    fresh = SplitChoice()
+    asked = [
+        one
+        for one in ("by", "val_share", "test_share", "train", "val", "test")
+        if getattr(choice, one) != getattr(fresh, one)
+    ]
+    if asked:
+        why, do = ("that the choice names", "the one or the other")
+        if not choice.stored:
+            why, do = ("that is taken where nothing else is named", "these, or give by")
+        raise UserError(
+            f"split/{name}, the stored split {why}, is taken as it is, and {', '.join(asked)} of the SplitChoice would "
+            f"split anew. Leave out {do}."
+        )
+
+
+def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:
+    if choice.by != "auto":
+        return choice.by, f"split by {choice.by}, as asked"
+    used = np.unique(table.recording[table.used])
+    wanted = sum(bool(share) for share in (choice.val_share, choice.test_share)) + 1
+    named = bool(choice.train or choice.val or choice.test)
+    asides: list[str] = []
+    kinds: Sequence[tuple[By, tuple[str, ...]]] = (("subject", table.subjects), ("session", table.sessions))
+    for kind, values in kinds:
+        known = [values[code] for code in used]
+        if not all(known):
+            missing = sum(not value for value in known)
+            asides.append(f"{kind}s are not known" if missing == len(known) else f"{missing} recordings have no {kind}")
+        elif len(set(known)) < (2 if named else wanted):
+            asides.append(f"there {'is' if len(set(known)) == 1 else 'are'} only {len(set(known))} {kind}(s)")
+        else:
+            return kind, f"split by {kind}" + (f", since {asides[0]}" if asides else "")
+    return "recording", "split by recording, since " + " and ".join(asides)
+
+
+def _check_named(table: SnippetTable, choice: SplitChoice, by: By, why: str) -> None:
+    """Raise UserError where groups are named that there are none of, since they are of another kind than one thinks."""
+    from actionprep.datasets.natural_order import natural_key
+
+    if by == "subject":
+        return
+    known = sorted(
+        {value for value in (table.recordings if by == "recording" else table.sessions) if value}, key=natural_key
+    )
+    for name in (*choice.train, *choice.val, *choice.test):
+        if name not in known and not set(name.split(" + ")) <= set(known):
+            examples = ", ".join(f"'{one}'" for one in known[:3])
+            raise UserError(
+                f"No {by} '{name}'.{nearest(name, known)} Groups are {by}s here ({why}): {examples}"
+                f"{' and others' if len(known) > 3 else ''}. Subjects and sessions can be given in a table of recordings "
+                "(recordings under [study]; then scan and make the snippets again)."
+            )
+
+
+def _val_by(choice: SplitChoice, by: By) -> By | None:
+    return "recording" if choice.val_by == "recording" else None

@@ -1,0 +1,92 @@
+"""Live prediction, with a file as the camera."""
+
+import numpy as np
+import pytest
+import torch
+from picture_fakes import film, tiny_pixels, write_halved_films
+from recordings import write_video
+from training_fakes import table_of, write_snippets
+from typer.testing import CliRunner
+
+from actionprep.api.live import MemoryItem, predict_live
+from actionprep.cli.train import app
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import SetupError, UserError
+from actionprep.training.fit import fit
+from actionprep.training.split_choice import SplitChoice
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("live")
+    store = Store(folder / "store", create=True)
+    names, labels = write_halved_films(store, subjects=4, settings={"sizes": [24]})
+    table = table_of(names, labels, [str(number) for number in range(12)], seconds=1.2)
+    write_snippets(store, table)
+    recipe = tiny_pixels(epochs=10, input__channels="motion", input__frames=8, optimizer__learning_rate=5e-3)
+    split = SplitChoice(train=tuple(str(number) for number in range(12)), val_share=0.0)
+    return fit(store, recipe, folder / "run", split=split, tensorboard=False)
+
+
+def test_a_file_is_watched_as_a_camera_is(trained, tmp_path):
+    video = film(tmp_path / "camera.avi", ("right", 0), ("right", 1), ("right", 2))
+    heard = []
+    found = predict_live(
+        trained.folder, str(video), length_s=1.2, stride_s=0.4, device="cpu", on_prediction=heard.append
+    )
+    assert found.num_frames == 36
+    assert found.num_dropped == 0
+    assert heard == found.predictions
+    assert 5 <= len(heard) <= 7
+    assert all(one.offset - one.onset == pytest.approx(1.2) for one in heard)
+    assert all(np.diff([one.offset for one in heard]) >= 0.4 - 1e-6)
+    assert all(one.latency_s > 0 and one.behind_s == 0 for one in heard)
+    assert found.latency(0.5) <= found.latency(0.95)
+    assert found.document()["frames"] == 36
+    assert {one.label for one in heard} <= {"left", "right", "up"}
+
+
+def test_it_ends_after_the_seconds_that_are_asked_for(trained, tmp_path):
+    video = write_video(tmp_path / "camera.avi", np.zeros((40, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
+    assert predict_live(trained.folder, str(video), length_s=1.0, seconds=2.0, device="cpu").num_frames < 30
+
+
+def test_a_film_that_is_shorter_than_a_window_is_told_with_what_to_do(trained, tmp_path):
+    video = write_video(tmp_path / "short.avi", np.zeros((6, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
+    expected = (
+        r"Nothing could be said of .*short\.avi, which was shorter than a window: its pictures reach to 0\.50 s and a "
+        r"window is 1\.20 s long\. Give a longer film or more --seconds, or a shorter window with --length, in ms\."
+    )
+    with pytest.raises(UserError, match=expected):
+        predict_live(trained.folder, str(video), length_s=1.2, device="cpu")
+    words = ["predict", "--live", str(video), "--run", str(trained.folder), "--length", "1200", "--device", "cpu"]
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 2
+        assert "shorter than a window" in " ".join(done.output.split())
+        assert "nan ms" not in done.output
+
+
+def test_a_model_of_whole_segments_wants_to_know_the_window(trained, tmp_path):
+    with pytest.raises(
+        UserError, match=r"does not say how much of a stream it should look at\. Say so with --length.* 1200\."
+    ):
+        predict_live(trained.folder, "0")
+
+
+def test_what_cannot_be_opened_says_how_sources_are_named(trained):
+    with pytest.raises(SetupError, match=r"Cannot open '/nowhere\.mp4' as a camera, a stream or a video"):
+        predict_live(trained.folder, "/nowhere.mp4", length_s=1.0, device="cpu")
+
+
+def test_memory_items_grow_and_forget():
+    item = MemoryItem("tracks/live/0")
+    item.create("xy", shape=(2,), dtype="f4", axes=("row", "xy"), chunk=4)
+    assert item["xy"].shape == (0, 2)
+    for start in (0, 2):
+        item.append("xy", np.arange(4).reshape(2, 2) + start)
+    item.forget(1)
+    assert item["xy"].tolist() == [[2, 3], [2, 3], [4, 5]]
+    with pytest.raises(KeyError, match=r"No array 'valid' in tracks/live/0\. It has xy"):
+        item["valid"]

@@ -1,0 +1,67 @@
+"""Figures of tests and folds as they are printed."""
+
+import pytest
+
+from actionprep.cli.train.print_metrics import mended, print_folds, print_test
+
+
+def test_what_val_mends_of_the_probabilities_is_told():
+    tested = {
+        "calibration": {"from": "best.ckpt on 24 val snippets", "temperature": 1.5, "error": 0.2, "scaled_error": 0.1},
+        "figures": {"macro_f1": 0.25},
+        "figures_at_thresholds": {"macro_f1": 0.5},
+    }
+    assert mended(tested) == [
+        "Temperature 1.50, of best.ckpt on 24 val snippets: with it the calibration error is 0.100, not 0.200.",
+        "With the threshold that val gives each label (test.json lists them) macro F1 is 0.500, not 0.250.",
+    ]
+    assert mended({**tested, "part": "val"}) == [
+        "Temperature 1.50, of best.ckpt on 24 val snippets, these same ones: with it the calibration error is 0.100, not "
+        "0.200.",
+        "With the threshold that the val snippets, these same ones, give each label (test.json lists them) macro F1 is "
+        "0.500, not 0.250.",
+    ]
+    assert mended({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
+
+
+@pytest.mark.parametrize(
+    ("temperature", "error", "scaled", "said"),
+    [
+        (1.0, 0.0841, 0.0841, "Temperature 1.00, of val: it changes nothing, and the calibration error stays 0.084."),
+        (1.3, 0.0841, 0.0842, "Temperature 1.30, of val: with it the calibration error stays 0.084."),
+        (1.3, 0.085, 0.135, "Temperature 1.30, of val: with it the calibration error is worse here, 0.135, not 0.085."),
+    ],
+)
+def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, said):
+    found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
+    assert mended({"calibration": found}) == [said]
+
+
+def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    folds = [{"fold": 1, "subject": "anna", "snippets": 3, "accuracy": 1.0, "macro_f1": 0.5}]
+    over = {"accuracy": {"mean": 0.75, "std": 0.25}, "macro_f1": {"mean": 0.5, "std": 0.125}}
+    accuracy = {"value": 0.8, "low": 0.6, "high": 0.95}
+    print_folds(folds, {"num_samples": 10, "accuracy": accuracy, "macro_f1": 0.55, "over_folds": over})
+    printed = capsys.readouterr().out
+    assert "Together, on 10 snippets" in printed
+    assert ["accuracy", "0.800", "0.600", "to", "0.950", "0.750", "0.250"] in [
+        one.split() for one in printed.splitlines()
+    ]
+    assert "{" not in printed
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_figure_that_is_no_number_is_a_dash_whether_read_from_a_file_or_not(capsys, monkeypatch, nothing):
+    monkeypatch.setenv("COLUMNS", "100")
+    row = {"label": "up", "support": 3, "precision": nothing}
+    interval = {"value": 0.5, "low": nothing, "high": nothing}
+    print_test(
+        {
+            "num_samples": 3, "num_recordings": 3, "figures": {"macro_f1": 0.5}, "intervals": {"macro_f1": interval},
+            "classes": [row],
+        }
+    )  # fmt: skip
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["up", "3", "–"] in lines
+    assert ["macro", "F1", "0.500", "–"] in lines

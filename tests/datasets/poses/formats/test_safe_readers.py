@@ -1,0 +1,301 @@
+"""Reading npz and pickle files that mean harm, are damaged, or are simply old."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import pickletools
+import struct
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from actionprep.datasets.poses.formats.safe_npz import load_npz
+from actionprep.datasets.poses.formats.safe_pickle import StoredArray, in_memory, load_pickle
+from actionprep.errors import InputError, UserError
+
+DATA = {
+    "split": {"train": ["a.b.c", "d"], "val": []},
+    "annotations": [
+        {
+            "frame_dir": "a.b.c",
+            "total_frames": np.int64(3),
+            "label": 7,
+            "keypoint": np.linspace(0, 1, 2 * 3 * 17 * 2).reshape(2, 3, 17, 2).astype(np.float16),
+            "names": np.array(["left", "right"]),
+            "big": np.arange(5, dtype=">i4"),
+            "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+            "img_shape": (1080, 1920),
+            "more": [None, True, 1.5, b"bytes", {1, 2}, np.float32(0.1)],
+        }
+    ],
+}
+
+
+def same(a, b):
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+def write(tmp_path, content):
+    path = tmp_path / "file.pkl"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_comes_back_exactly_in_every_protocol(tmp_path, protocol):
+    assert same(DATA, load_pickle(write(tmp_path, pickle.dumps(DATA, protocol))))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_large_arrays_stay_in_the_file_until_they_are_read(tmp_path, protocol):
+    large = {
+        **DATA,
+        # Beyond the size of a frame of protocol 4, and within it; every byte there is; order of Fortran; long text.
+        "whole": np.arange(40_000, dtype=np.int64),
+        "bytes": np.arange(2048).astype(np.uint8).reshape(4, 512),
+        "fortran": np.asfortranarray(np.arange(600.0).reshape(20, 30)),
+        "text": "ä" * 3000,
+        "words": {"a" * 600},
+        "raw": b"\xff" * 700,
+    }
+    found = load_pickle(write(tmp_path, pickle.dumps(large, protocol)), later=True)
+    assert same(large, in_memory(found))
+    # Protocol 0 has no lengths: what it holds is read at once.
+    if protocol:
+        assert isinstance(found["whole"], StoredArray)
+        assert (found["whole"].shape, found["whole"].dtype) == ((40_000,), np.int64)
+
+
+def test_a_data_set_takes_the_memory_of_its_names(tmp_path):
+    path = write(tmp_path, pickle.dumps([np.full(1_000_000, index, np.float16) for index in range(10)], 4))
+    tracemalloc.start()
+    try:
+        arrays = load_pickle(path, later=True)
+        assert [float(one.read()[-1]) for one in arrays] == list(range(10))
+        # One array of the ten at a time, and its reading.
+        assert tracemalloc.get_traced_memory()[1] < 6e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_shrinks_before_an_array_is_read_is_told(tmp_path):
+    path = write(tmp_path, pickle.dumps(np.arange(1000), 4))
+    array = load_pickle(path, later=True)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(InputError, match=r"file\.pkl has become shorter since it was opened"):
+        array.read()
+
+
+def test_an_array_whose_bytes_do_not_fill_it_is_refused_when_it_is_read(tmp_path):
+    # Protocol 2 writes bytes as text, whose length says little of theirs.
+    content = pickle.dumps(np.arange(200, dtype=np.float64), 2).replace(b"K\xc8\x85", b"K\xc9\x85", 1)
+    array = load_pickle(write(tmp_path, content), later=True)
+    with pytest.raises(
+        InputError, match=r"an array of shape \(201,\) of float64 with 1600 bytes of data, which is not"
+    ):
+        array.read()
+
+
+def test_pickles_of_older_numpy_are_read(tmp_path):
+    # Protocol 0 has no lengths before names that would have to change too.
+    content = pickle.dumps(DATA, 0).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert b"numpy._core" not in content
+    assert same(DATA, load_pickle(write(tmp_path, content)))
+
+
+def test_arrays_that_are_shared_stay_shared_and_loops_end(tmp_path):
+    array = np.arange(3)
+    loop: dict = {"a": array, "b": array}
+    loop["self"] = loop
+    found = load_pickle(write(tmp_path, pickle.dumps(loop)))
+    assert found["a"] is found["b"]
+    assert found["self"] is found
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self.what = (function, arguments)
+
+    def __reduce__(self):
+        return self.what
+
+
+class Sets:
+    def __reduce__(self):
+        return (dict, (), {"a": 1})
+
+
+def harmful(tmp_path):
+    witness = tmp_path / "harm"
+    yield "system", pickle.dumps(Calls(os.system, f"touch {witness}"))
+    yield "eval", pickle.dumps(Calls(eval, f"open({str(witness)!r}, 'w')"))
+    yield "nested", pickle.dumps({"annotations": [np.array([Calls(os.system, f"touch {witness}")], dtype=object)]})
+    yield "object array", pickle.dumps(np.array([{"a": 1}], dtype=object))
+    yield "class", pickle.dumps(Calls)
+    yield "state", pickle.dumps(Sets())
+    yield "old instance", b"(S'touch " + str(witness).encode() + b"'\nios\nsystem\n."
+    yield "old object", b"(cos\nsystem\nS'touch " + str(witness).encode() + b"'\no."
+    yield "getattr", b"cnumpy\nndarray\n(Vx\ntR."
+    yield "structured", pickle.dumps(np.zeros(2, [("a", "f4")]))
+    yield "persistent", b"Pabc\n."
+    yield "extension", b"\x82\x01."
+    yield "bad codec", b"c_codecs\nencode\n(Vx\nVrot13\ntR."
+    yield "build on a function", b"c_codecs\nencode\n}Vx\nI1\nsb."
+    yield "build on a class", b"cnumpy\nndarray\n}Vx\nI1\nsb."
+
+
+def test_nothing_in_a_pickle_ever_runs(tmp_path):
+    for name, content in harmful(tmp_path):
+        with pytest.raises(InputError):
+            load_pickle(write(tmp_path, content))
+        with pytest.raises(InputError):
+            load_pickle(write(tmp_path, content), later=True)
+        assert not (tmp_path / "harm").exists(), name
+
+
+def test_a_refused_pickle_names_what_it_wanted(tmp_path):
+    path = write(tmp_path, pickle.dumps(Calls(os.system, "true")))
+    with pytest.raises(InputError) as caught:
+        load_pickle(path)
+    assert str(caught.value) == (
+        f"{path} names posix.system, which is not data: loading it with Python's pickle would run code. "
+        "Only numpy arrays, plain containers, numbers and strings are read."
+    )
+
+
+def forged():
+    array = pickle.dumps(np.arange(100, dtype=np.float64), 2)
+    yield "memo index", b"\x80\x02}r\xff\xff\xff\x7f."
+    yield "bytes length", b"\x80\x04\x8e" + struct.pack("<Q", 1 << 38) + b"x."
+    yield "string length", b"\x80\x04\x8d" + struct.pack("<Q", 1 << 38) + b"x."
+    yield "frame length", b"\x80\x04\x95" + struct.pack("<Q", 1 << 38) + b"."
+    yield "array shape", array.replace(b"Kd", b"J\xff\xff\xff\x7f", 1)
+    yield "reconstructed shape", b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(J\xff\xff\xff\x7ftVb\ntR."
+    yield "empty strings", b"cnumpy.core.numeric\n_frombuffer\n(C\x00cnumpy\ndtype\n(VS0\ntR(J\xff\xff\xff\x7ftVC\ntR."
+    yield "deep", b"(" * 3000 + b"l" * 3000 + b"."
+    yield "deep lists", b"]" * 3000 + b"a" * 2999 + b"."
+
+
+@pytest.mark.parametrize(("name", "content"), list(forged()), ids=[name for name, _ in forged()])
+def test_forged_lengths_take_no_memory(tmp_path, name, content):
+    path = write(tmp_path, content)
+    tracemalloc.start()
+    try:
+        if name == "memo index":
+            assert load_pickle(path) == {}
+        else:
+            with pytest.raises(InputError):
+                load_pickle(path)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_pickle_cut_anywhere_is_refused(tmp_path, later):
+    content = pickletools.optimize(pickle.dumps({**DATA, "large": np.arange(200)}, 4))
+    for end in range(0, len(content) - 1, 17 if later else 7):
+        with pytest.raises(InputError, match=r"file\.pkl"):
+            load_pickle(write(tmp_path, content[:end]), later=later)
+
+
+@pytest.mark.parametrize(("later", "protocol"), [(False, 4), (True, 2), (True, 4)])
+def test_random_bytes_never_do_more_than_be_refused(tmp_path, later, protocol):
+    rng = np.random.default_rng(0)
+    content = bytearray(pickle.dumps({**DATA, "large": np.arange(200)}, protocol))
+    for _ in range(300):
+        broken = content.copy()
+        for place in rng.integers(0, len(broken), 3):
+            broken[place] = rng.integers(256)
+        try:
+            in_memory(load_pickle(write(tmp_path, bytes(broken)), later=later))
+        except InputError:
+            continue
+
+
+def test_a_pickle_that_is_not_there_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="No pickle file at"):
+        load_pickle(tmp_path / "gone.pkl")
+
+
+def npz(tmp_path, **arrays):
+    path = tmp_path / "file.npz"
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def test_npz_arrays_come_back_and_only_those_named(tmp_path):
+    path = npz(tmp_path, a=np.arange(4), b=np.array("text"), c=np.zeros((2, 0), np.float16))
+    found = load_npz(path)
+    assert list(found) == ["a", "b", "c"]
+    assert found["a"].tolist() == [0, 1, 2, 3]
+    assert str(found["b"]) == "text"
+    assert list(load_npz(path, ["b"])) == ["b"]
+
+
+def test_npz_objects_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"Array 'a' in .* holds Python objects, which only a pickle could load"):
+        load_npz(npz(tmp_path, a=np.array([{}], dtype=object)))
+
+
+def test_a_member_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    with pytest.raises(InputError, match=r"holds no array 'x'\. It holds a, b\."):
+        load_npz(npz(tmp_path, a=np.arange(2), b=np.arange(2)), ["x"])
+
+
+def test_arrays_over_the_limit_are_not_unpacked(tmp_path):
+    path = npz(tmp_path, a=np.zeros((1000, 1000)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"declares 0.0 GiB of arrays up to 'a'; .* Nothing was unpacked"):
+            load_npz(path, max_bytes=1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 3e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_that_declares_more_than_the_archive_holds_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(1000, np.uint8))
+    content = buffer.getvalue().replace(b"(1000,)", b"(9**9,)")
+    forged = buffer.getvalue().replace(b"(1000,), }        ", b"(100000000000,), }")
+    assert len(forged) == len(buffer.getvalue())
+    for name, member in (("forged", forged), ("code", content)):
+        path = tmp_path / f"{name}.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", member)
+        with pytest.raises(InputError, match=r"Array 'a' in|not a sound"):
+            load_npz(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.99])
+def test_an_npz_cut_short_is_refused(tmp_path, share):
+    path = npz(tmp_path, a=np.random.default_rng(0).random(1000))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match="not a sound npz"):
+        load_npz(path)
+
+
+def test_an_npz_with_flipped_bytes_is_refused(tmp_path):
+    path = npz(tmp_path, a=np.random.default_rng(0).random(1000))
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 255
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="not a sound npz"):
+        load_npz(path)
+
+
+def test_an_npz_that_is_not_there_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="No npz file at"):
+        load_npz(tmp_path / "gone.npz")

@@ -1,0 +1,440 @@
+"""Skeleton data sets without videos: into the catalog, the store and stored splits."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from pose_items import made_poses, write_npz
+from typer.testing import CliRunner
+
+from actionprep.api import Study, import_poses, open_study, store_official_splits
+from actionprep.cli.prep import app
+from actionprep.datasets.poses.formats.pyskl import write_pyskl
+from actionprep.datasets.poses.sequence import PoseItem
+from actionprep.datasets.poses.skeleton_data_sets import official_splits
+from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.splits import apply_parts, stored_parts
+from actionprep.datasets.study import StudySettings, init_study
+from actionprep.errors import InputError, UserError
+
+
+def pyskl_file(folder, *, count=12, dimensions=2, classes=3):
+    """A PySKL pickle with two official splits: clip.00 of class 0, …; every third clip tests xsub, every fourth xset."""
+    items = []
+    for number in range(count):
+        poses = made_poses(
+            10 + number, layout="ntu25" if dimensions == 3 else "coco17", dimensions=dimensions, seed=number
+        )
+        splits = ("xsub_val" if number % 4 == 3 else "xsub_train",)
+        if number < 8:
+            splits = (*splits, "xset_test" if number % 4 == 0 else "xset_train")
+        items.append(PoseItem(f"S001.clip{number:02d}", poses, label=number % classes, splits=splits))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pyskl(folder / "data.pkl", items)
+    return folder / "data.pkl"
+
+
+def test_a_data_set_becomes_catalog_poses_and_snippets_without_any_video(tmp_path):
+    done = import_poses(tmp_path / "study", [pyskl_file(tmp_path)])
+    study = done.study
+    assert done.report.ok
+    assert done.report.num_frames == 0
+    assert [one.id for one in study.catalog.recordings][:2] == ["S001.clip00", "S001.clip01"]
+    assert [one.label for one in study.catalog.recordings][:4] == ["0", "1", "2", "0"]
+    view = study.catalog.view("S001.clip03", 0)
+    assert (view.num_frames, view.width, view.height, view.has_video) == (13, 128, 96, False)
+    poses = study.poses("S001.clip03", view=0)
+    assert np.array_equal(poses.keypoints, made_poses(13, seed=3).keypoints)
+    assert poses.time == pytest.approx(np.arange(13) / 30)
+    assert study.item("pose", "S001.clip03", 0).attributes["format"] == "pyskl"
+    assert study.build("snippets").ok
+    table = study.snippets
+    assert len(table) == 12
+    assert table.offset[3] == pytest.approx(13 / 30)
+    assert table.label.tolist() == [str(number % 3) for number in range(12)]
+
+
+def test_official_splits_are_stored_with_their_test_part_as_it_is(tmp_path):
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
+    study.build("snippets")
+    table = SnippetTable.read(study.store.item("snippets", "default"))
+    [parts] = stored_parts(study.store.item("split", "xsub"))
+    split = apply_parts(table, parts)
+    assert split.test.tolist() == [3, 7, 11]
+    assert len(split.val) > 0
+    assert sorted([*split.train, *split.val]) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    # Recordings that a split does not name are in no part.
+    [parts] = stored_parts(study.store.item("split", "xset"))
+    assert set(parts) == {f"S001.clip{number:02d}" for number in range(8)}
+    assert [one for one, part in parts.items() if part == "test"] == ["S001.clip00", "S001.clip04"]
+    notes = [one.message for one in study.catalog.findings if one.kind == "official split"]
+    assert notes == ["split 'xsub' has a train and a val part and no test part: val is taken as test"]
+
+
+def test_importing_again_makes_nothing_anew_and_more_files_are_added(tmp_path):
+    first = pyskl_file(tmp_path)
+    import_poses(tmp_path / "study", [first])
+    assert import_poses(tmp_path / "study", [first]).report.done == 12
+    second = write_npz(tmp_path / "more" / "extra.npz", made_poses(5), label="wave", subject="s1")
+    done = import_poses(tmp_path / "study", [second])
+    assert [str(key) for key in done.report.built] == ["pose/extra/0"]
+    assert done.study.catalog.recording("extra").subject == "s1"
+    assert open_study(tmp_path / "study").build("pose").done == 13
+
+
+def test_classes_get_names_from_a_file(tmp_path):
+    (tmp_path / "names.txt").write_text("clap\nwave\nthrow\n")
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)], labels=tmp_path / "names.txt").study
+    assert study.catalog.labels == ("clap", "throw", "wave")
+    assert study.catalog.recording("S001.clip01").label == "wave"
+    (tmp_path / "names.txt").write_text("clap\nwave\n")
+    with pytest.raises(
+        UserError, match=r"'S001.clip02' in .* has the class 2, and study.pose_labels names 2 \(0 to 1\)"
+    ):
+        study.scan()
+
+
+def test_a_folder_of_files_gives_ids_with_their_folders(tmp_path):
+    for place in ("s1/a", "s1/b", "s2/a"):
+        write_npz(tmp_path / "data" / f"{place}.npz", made_poses(4), label="x")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    assert [one.id for one in study.catalog.recordings] == ["s1/a", "s1/b", "s2/a"]
+
+
+def test_two_recordings_of_one_id_are_an_error(tmp_path):
+    for place in ("one", "two"):
+        write_npz(tmp_path / place / "a.npz", made_poses(4), label="x")
+    with pytest.raises(UserError, match="Two recordings have the id 'a'"):
+        import_poses(tmp_path / "study", [tmp_path / "one", tmp_path / "two"], format="pose-npz")
+
+
+def test_stages_that_need_frames_say_that_there_is_no_video(tmp_path):
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
+    with pytest.raises(UserError, match=r"'masks' needs frames, and recording 'S001.clip00' has no video"):
+        study.build("masks")
+    with pytest.raises(UserError, match=r"'pose' needs frames.*(?s:.*)backend = \"import\" under \[pose\]"):
+        study.build("pose", overrides={"pose": {"backend": "mediapipe"}})
+
+
+def test_a_recording_without_a_joint_is_told_and_left_out(tmp_path):
+    write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
+    empty = made_poses(4)
+    empty.score[:] = 0
+    write_npz(tmp_path / "data" / "b.npz", empty, label="x")
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    assert [str(key) for key in done.report.built] == ["pose/a/0"]
+    assert "'b' has no joint in any frame" in next(iter(done.report.quarantined.values()))
+    assert [one.kind for one in done.study.catalog.findings if "'b'" in one.message] == ["poses without people"]
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("pyskll", {}, r"Unknown pose format 'pyskll'\. Did you mean 'pyskl'"),
+        ("pyskl", {"coordinates": "color"}, "Poses of the format 'pyskl' take no coordinates, got 'color'"),
+        ("pyskl", {"skeleton": "coco16"}, r"Unknown skeleton 'coco16'\. Did you mean 'coco1"),
+        ("pyskl", {"skeleton": "ntu25"}, "have 17 joints, but skeleton 'ntu25' has 25"),
+    ],
+)
+def test_what_does_not_fit_the_format_is_refused(tmp_path, format, options, message):
+    with pytest.raises((UserError, InputError), match=message):
+        import_poses(tmp_path / "study", [pyskl_file(tmp_path)], format=format, **options)
+
+
+def test_paths_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"No pose file or folder at .*nothing.pkl"):
+        import_poses(tmp_path / "study", [tmp_path / "nothing.pkl"])
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_pattern_of_recordings_needs_a_study_of_videos(tmp_path):
+    with pytest.raises(
+        UserError, match=r"is a pattern for the poses of recordings that a study has, and .* is no study"
+    ):
+        import_poses(tmp_path / "study", ["openpose/{recording}/{view}"])
+    assert not (tmp_path / "study").exists()
+
+
+def test_an_official_split_that_does_not_hold_is_told_and_the_import_stands(tmp_path):
+    for seed, (name, split) in enumerate((("a1", "xsub_train"), ("a2", "xsub_train"), ("b1", "xsub_test"))):
+        poses = made_poses(4, seed=seed)
+        write_npz(tmp_path / "data" / f"{name}.npz", poses, label=name[0], splits=(split,))
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    assert len(done.report.built) == 3
+    assert done.splits == ()
+    assert "Train has no sample of class 'b'" in done.refused_splits["xsub"]
+
+
+def test_splitting_by_a_column_that_is_not_there_names_those_that_are(tmp_path):
+    study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
+    with pytest.raises(UserError, match=r"No recording has a column 'xsubb' to split by\. Did you mean 'xsub'\?"):
+        study.build("split", overrides={"split": {"by": "column", "column": "xsubb"}})
+
+
+def test_real_msr_action3d_lands_with_its_official_split(tmp_path, shared_data):
+    archive = shared_data / "msr_action3d" / "msr_action3d.npz"
+    study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=(str(archive),))))
+    assert official_splits(study.catalog.recordings) == ("cross_subject",)
+    splits, refused = store_official_splits(study)
+    assert (splits, refused) == (("cross_subject",), {})
+    [parts] = stored_parts(study.store.item("split", "cross_subject"))
+    subjects = {one.id: int(one.subject[1:]) for one in study.catalog.recordings}
+    assert {subjects[one] % 2 for one, part in parts.items() if part == "test"} == {0}
+    assert {subjects[one] % 2 for one, part in parts.items() if part != "test"} == {1}
+    val = {subjects[one] for one, part in parts.items() if part == "val"}
+    assert val
+    assert not val & {subjects[one] for one, part in parts.items() if part == "train"}
+
+
+def recordings_of_two_splits(folder):
+    """Six recordings a class, two of each source 'even', 'odd' and 'z': split1 tests the z's, split2 the even ones."""
+    for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
+        of = ("even", "odd", "z")[number % 3]
+        splits = ("split1_test" if of == "z" else "split1_train", "split2_test" if of == "even" else "split2_train")
+        write_npz(folder / f"{name}-{of}.npz", made_poses(4, seed=number), label=name[0], splits=splits)
+
+
+def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_stay_together(tmp_path):
+    recordings_of_two_splits(tmp_path / "data")
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    assert done.splits == ("split1", "split2")
+    kinds = {
+        name: {
+            part: {one.split("-")[1] for one, given in parts.items() if given == part}
+            for part in ("train", "val", "test")
+        }
+        for name in done.splits
+        for parts in stored_parts(done.study.store.item("split", name))
+    }
+    assert kinds["split1"] == {"train": {"odd"}, "val": {"even"}, "test": {"z"}}
+    assert kinds["split2"] == {"train": {"odd"}, "val": {"z"}, "test": {"even"}}
+
+
+def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of_val(tmp_path):
+    """xview parts the takes of one performance, which xsub keeps together; split2 does not know all recordings."""
+    for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
+        splits = ("xsub_test" if number % 3 == 2 else "xsub_train", "xview_test" if number % 3 == 0 else "xview_train")
+        splits += ("split1_test" if number % 3 == 2 else "split1_train",)
+        splits += () if number % 6 == 1 else ("split2_test" if number % 3 == 0 else "split2_train",)
+        write_npz(tmp_path / "data" / f"{name}.npz", made_poses(4, seed=number), label=name[0], splits=splits)
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    for name in ("xsub", "split1"):
+        [parts] = stored_parts(done.study.store.item("split", name))
+        # Each of them tests four recordings of train; a fifth of train are two.
+        assert list(parts.values()).count("val") == 2
+
+
+@pytest.mark.parametrize(("name", "subject"), [("S001C002P003R001A004", "P003"), ("v_Surfing_g01_c01", None)])
+def test_names_of_ntu_in_pyskl_files_tell_the_subject(tmp_path, name, subject):
+    write_pyskl(tmp_path / "data.pkl", [PoseItem(name, made_poses(4), label=0)])
+    study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=("data.pkl",))))
+    assert study.catalog.recordings[0].subject == subject
+
+
+def test_where_no_other_split_tests_some_of_every_class_val_is_a_share_of_train(tmp_path):
+    recordings_of_two_splits(tmp_path / "data")
+    (tmp_path / "data" / "b0-even.npz").unlink()
+    (tmp_path / "data" / "b3-even.npz").unlink()
+    done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
+    [parts] = stored_parts(done.study.store.item("split", "split1"))
+    assert "val" in parts.values()
+    assert "even" in {one.split("-")[1] for one, part in parts.items() if part == "train"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"val_column": "split3"}, r"No recording has a column 'split3' to split by\. Did you mean 'split2'\?"),
+        (
+            {"val_column": "split1"},
+            r"Val would be what column 'split1' tests of the train part of 'split1', and that is no",
+        ),
+        ({"by": "recording", "val_column": "split2"}, "val_column goes with by = column alone"),
+        ({"val": 0.0, "val_column": "split2"}, "val_column says what val is, and val = 0 asks for none"),
+    ],
+)
+def test_a_column_that_gives_no_val_is_refused(tmp_path, settings, message):
+    recordings_of_two_splits(tmp_path / "data")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    with pytest.raises(UserError, match=message):
+        study.build("split", overrides={"split": {"by": "column", "column": "split1", **settings}})
+
+
+def test_official_splits_are_stored_whatever_groups_the_study_names(tmp_path):
+    recordings_of_two_splits(tmp_path / "data")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    study.folder.change("split", "test_groups", ["somebody"])
+    assert store_official_splits(open_study(study.root)) == (("split1", "split2"), {})
+
+
+def test_val_of_real_jhmdb_shares_no_source_with_train(tmp_path, shared_data):
+    archives = str(shared_data / "jhmdb_gt2d")
+    study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=(archives,))))
+    assert store_official_splits(study) == (("split1", "split2", "split3"), {})
+    for name, other in (("split1", "split2"), ("split2", "split3"), ("split3", "split1")):
+        [parts] = stored_parts(study.store.item("split", name))
+        for one in study.catalog.recordings:
+            tested = one.extra[other] == "test"
+            assert parts[one.id] == ("test" if one.extra[name] == "test" else "val" if tested else "train")
+
+
+class Calls:
+    """Pickles as a call of a function, as hostile files do."""
+
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_a_pickle_that_calls_code_is_refused_unread(tmp_path, capsys):
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps({"annotations": [Calls()], "split": {}}))
+    with pytest.raises(InputError, match=r"data\.pkl.*builtins\.print"):
+        import_poses(tmp_path / "study", [tmp_path / "data.pkl"])
+    assert capsys.readouterr().out == ""
+
+
+def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
+    np.savez(tmp_path / "a.npz", keypoints=np.ones((4, 17)), skeleton="coco17")
+    with pytest.raises(InputError, match=r"must have the shape \(frames, persons, joints, 2 or 3\), got \(4, 17\)"):
+        import_poses(tmp_path / "study", [tmp_path / "a.npz"])
+    np.savez(tmp_path / "a.npz", keypoints=np.ones((4, 16, 2)), skeleton="coco17")
+    with pytest.raises(InputError, match="have 16 joints, but skeleton 'coco17' has 17"):
+        import_poses(tmp_path / "study", [tmp_path / "a.npz"])
+
+
+def test_shares_of_a_picture_of_unknown_size_ask_for_it(tmp_path):
+    np.savez(tmp_path / "a.npz", landmarks=np.full((4, 33, 4), 0.5))
+    with pytest.raises(UserError, match=r"does not say its size\. Give image_size=\(height, width\)"):
+        import_poses(tmp_path / "study", [tmp_path / "a.npz"])
+    study = import_poses(tmp_path / "study", [tmp_path / "a.npz"], image_size=(100, 200)).study
+    assert study.poses("a", view=0).keypoints[0, 0, 0].tolist() == [100, 50]
+
+
+def test_frames_without_anybody_stay_as_frames(tmp_path):
+    poses = made_poses(6, 2)
+    poses.score[2:4] = 0
+    study = import_poses(tmp_path / "study", [write_npz(tmp_path / "a.npz", poses)]).study
+    assert study.poses("a", view=0).present.any(axis=1).tolist() == [True, True, False, False, True, True]
+    assert study.item("pose", "a", 0).attributes["num_frames_with_person"] == 4
+
+
+def test_the_command_says_what_was_imported_and_which_splits_there_are(tmp_path):
+    run = CliRunner().invoke(
+        app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", str(tmp_path / "study"), "--fps", "15", "--json"]
+    )
+    assert run.exit_code == 0, run.output
+    told = json.loads(run.stdout)
+    assert (told["recordings"], told["items made"], told["splits"]) == (12, 12, ["xset", "xsub"])
+    assert open_study(tmp_path / "study").poses("S001.clip00", view=0).time[1] == pytest.approx(1 / 15)
+    run = CliRunner().invoke(app, ["import", "pysk", str(tmp_path), "--study", str(tmp_path / "other")])
+    assert run.exit_code == 2
+
+
+def test_after_an_import_each_next_command_can_be_typed_as_it_is_printed(tmp_path):
+    folder = str(tmp_path / "my study")
+    run = CliRunner().invoke(app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", folder])
+    assert run.exit_code == 0, run.output
+    assert f"next  actionprep snippets --study '{folder}'   makes" in run.stdout
+    run = CliRunner().invoke(app, ["snippets", "--study", folder])
+    assert run.exit_code == 0, run.output
+    assert f"next  actiontrain fit --study '{folder}'   trains" in run.stdout
+
+
+def test_a_damaged_recording_is_quarantined_and_its_neighbors_are_imported(tmp_path):
+    path = pyskl_file(tmp_path)
+    content = pickle.loads(path.read_bytes())
+    content["annotations"][2]["keypoint"][0, 1, 3] = np.nan
+    path.write_bytes(pickle.dumps(content))
+    done = import_poses(tmp_path / "study", [path])
+    assert len(done.report.built) == 11
+    [(key, reason)] = done.report.quarantined.items()
+    assert str(key) == "pose/S001.clip02/0"
+    assert "Coordinates must be finite" in reason
+    [finding] = [one for one in done.study.catalog.findings if one.kind == "unreadable poses"]
+    assert "of person 0 in frame 1 of 'S001.clip02'" in finding.message
+    assert done.study.build("snippets").ok
+    assert len(done.study.snippets) == 11
+
+
+def test_a_folder_whose_files_are_all_damaged_is_refused(tmp_path):
+    (tmp_path / "a.skeleton").write_text("3\n")
+    with pytest.raises(InputError, match=r"a.skeleton ends after line 1"):
+        import_poses(tmp_path / "study", [tmp_path], format="ntu")
+
+
+def test_an_import_that_fails_leaves_the_settings_as_they_were(tmp_path):
+    study = tmp_path / "study"
+    (tmp_path / "cut.pkl").write_bytes(pyskl_file(tmp_path).read_bytes()[:300])
+    with pytest.raises(InputError, match="cut short"):
+        import_poses(study, [tmp_path / "cut.pkl"], format="pyskl")
+    assert not (study / "actionprep.toml").exists()
+    import_poses(study, [tmp_path / "data.pkl"])
+    before = (study / "actionprep.toml").read_bytes()
+    with pytest.raises(InputError, match="cut short"):
+        import_poses(study, [tmp_path / "cut.pkl"], fps=25)
+    assert (study / "actionprep.toml").read_bytes() == before
+    assert open_study(study).scan().catalog.recordings
+
+
+def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path, monkeypatch):
+    (tmp_path / "lizard.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
+    np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 2, 2), 3.0), label="run")
+    monkeypatch.chdir(tmp_path)
+    import_poses("study", ["a.npz"], skeleton="lizard.toml")
+    monkeypatch.chdir(tmp_path / "study")
+    study = open_study(".")
+    assert study.poses("a", view=0).skeleton == str(tmp_path / "lizard.toml")
+    monkeypatch.chdir("/")
+    again = open_study(tmp_path / "study")
+    assert again.scan().catalog.recordings[0].id == "a"
+    assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
+
+
+def test_a_store_tells_the_layout_whose_file_is_elsewhere(tmp_path):
+    file = tmp_path / "lizard.toml"
+    file.write_text('joints = ["left_eye", "right_eye", "tail"]\nlimbs = [["left_eye", "tail"]]\nroot = "tail"\n')
+    np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 3, 2), 3.0), label="run")
+    study = import_poses(tmp_path / "study", [tmp_path / "a.npz"], skeleton=str(file)).study
+    layout = skeleton(str(file))
+    file.unlink()
+    poses = study.poses("a", view=0)
+    assert skeleton(poses.skeleton) == layout
+    assert skeleton(poses.skeleton).flip_order == (1, 0, 2)
+    assert poses.with_skeleton("coco17")[1].lost == ("tail",)
+
+
+def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
+    path = pyskl_file(tmp_path)
+    content = pickle.loads(path.read_bytes())
+    content["annotations"][2]["keypoint"][0, 1, 3] = np.nan
+    path.write_bytes(pickle.dumps(content))
+    run = CliRunner().invoke(app, ["import", "pyskl", str(path), "--study", str(tmp_path / "study"), "--json"])
+    assert run.exit_code == 1
+    told = json.loads(run.stdout)
+    assert (told["recordings"], told["unreadable"], told["items made"], told["quarantined"]) == (12, 1, 11, 1)
+
+
+def test_a_file_that_changed_since_the_scan_is_not_taken_for_what_was_scanned(tmp_path):
+    path = write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
+    write_npz(tmp_path / "data" / "b.npz", made_poses(5), label="y")
+    study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
+    write_npz(path, made_poses(9, seed=3), label="x")
+    report = study.build("pose", overrides={"pose": {"fill": 1}})
+    assert [str(key) for key in report.built] == ["pose/b/0"]
+    [reason] = report.quarantined.values()
+    assert "has other poses of 'a', unlike when it was scanned. Run 'actionprep scan'" in reason
+    study.scan()
+    assert study.build("pose", overrides={"pose": {"fill": 1}}, retry=True).ok
+    assert study.poses("a", view=0).num_frames == 9
+
+
+def test_a_data_set_of_many_files_is_not_looked_through_for_every_item(tmp_path, monkeypatch):
+    from actionprep.pipeline.pose_backends import files
+
+    looked = []
+    monkeypatch.setattr(files, "_newest", lambda place: looked.append(place) or 1)
+    assert import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).report.ok
+    assert looked == []

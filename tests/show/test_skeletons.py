@@ -1,0 +1,75 @@
+"""Layouts are drawn with every joint and limb, in the colors of their sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from actionprep.cli.prep import app
+from actionprep.datasets.poses.skeletons import skeleton, skeleton_names
+from actionprep.show.skeletons import _number_places, _places, draw_layout, draw_layouts
+
+
+@pytest.mark.parametrize("name", skeleton_names())
+def test_layouts_are_drawn_in_the_colors_of_their_sides(name: str) -> None:
+    image = draw_layout(name, height=240, labels=False)
+    colors = {tuple(color) for color in image.reshape(-1, 3).tolist()}
+    assert set(skeleton(name).joint_colors) <= colors
+
+
+def test_the_left_of_the_figure_is_on_the_right_of_the_picture() -> None:
+    layout = skeleton("coco17")
+    image = draw_layout(layout, height=400, labels=False)
+    columns = {
+        side: np.argwhere((image == layout.joint_colors[layout.index(f"{side}_wrist")]).all(axis=2))[:, 1].mean()
+        for side in ("left", "right")
+    }
+    assert columns["left"] > columns["right"]
+
+
+def test_labels_add_names_beside_the_figure_and_joints_without_a_place_stand_below(tmp_path: Path) -> None:
+    path = tmp_path / "lizard.toml"
+    path.write_text('joints = ["snout", "tail_tip"]\nlimbs = [["snout", "tail_tip"]]\n')
+    image = draw_layout(str(path), height=300)
+    assert image.shape[0] == 300
+    assert image.shape[1] > draw_layout(str(path), height=300, labels=False).shape[1]
+    assert (image[270:] != 255).any()
+
+
+def test_several_layouts_stand_side_by_side_in_one_file(tmp_path: Path) -> None:
+    path = draw_layouts(["coco17", "ntu25"], tmp_path / "two.png")
+    assert path.read_bytes()[1:4] == b"PNG"
+
+
+def test_numbers_of_joints_cover_neither_each_other_nor_joints(tmp_path: Path) -> None:
+    for name in ("coco17", "mediapipe33", "ntu25"):
+        points = _places(skeleton(name), 720, 562)
+        widths = [9 if index < 10 else 18 for index in range(len(points))]
+        places, _ = _number_places(points, widths, 14)
+        away = np.abs(places[:, None] - places[None])
+        apart = (away[..., 0] >= np.add.outer(widths, widths) / 2) | (away[..., 1] >= 14)
+        assert apart[~np.eye(len(points), dtype=bool)].all(), name
+
+
+def test_many_layouts_stand_in_rows_of_four(tmp_path: Path) -> None:
+    one = draw_layout("coco17")
+    path = draw_layouts(["coco17"] * 5, tmp_path / "five.png")
+    assert cv2.imread(str(path)).shape == (2 * one.shape[0], 4 * one.shape[1], 3)
+
+
+def test_the_command_draws_all_layouts_or_both_of_a_conversion_and_says_what_it_replaced(tmp_path: Path) -> None:
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(app, ["skeletons", *words, "--out", str(tmp_path / "out.png")])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    assert "Wrote" in run("coco17")
+    alone = cv2.imread(str(tmp_path / "out.png")).shape
+    assert "Replaced" in run("coco17", "--to", "jhmdb15")
+    assert cv2.imread(str(tmp_path / "out.png")).shape[1] > 1.5 * alone[1]
+    run()
+    assert cv2.imread(str(tmp_path / "out.png")).shape[0] == 3 * alone[0]

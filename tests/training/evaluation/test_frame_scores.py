@@ -1,0 +1,178 @@
+"""What is said of each frame: figures of tests, report, predictions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from frame_fakes import frame_recipe, make_changing_store, motions_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actionprep.datasets.snippets import LabelRule
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.training.datasets import read_table
+from actionprep.training.evaluation.frame_scores import (
+    FrameScores,
+    LabeledFrames,
+    cells,
+    frame_metrics,
+    mean_over_variants,
+    nearest,
+)
+from actionprep.training.fit import fit
+from actionprep.training.predict import predict
+from actionprep.training.run import Run
+from actionprep.training.split_choice import SplitChoice
+from actionprep.training.test import run_test
+
+QUIET = {"tensorboard": False, "device": "cpu"}
+NAMES = [str(number) for number in range(12)]
+SPLIT = SplitChoice(train=tuple(NAMES[:9]), val=("9",), test=("10", "11"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return make_changing_store(tmp_path_factory.mktemp("scores") / "store", recordings=12, stride_s=0.5)
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory) -> Run:
+    recipe = frame_recipe(epochs=25, test_variants=2)
+    return fit(store, recipe, tmp_path_factory.mktemp("scores") / "run", split=SPLIT, **QUIET)
+
+
+@pytest.fixture(scope="module")
+def tested(run, store) -> dict:
+    return run_test(run, store, repeats=50)
+
+
+def truth(recording: str, time: float) -> str:
+    for one in motions_of(int(recording.removeprefix("take_"))):
+        if one.onset <= time + 1e-9 < one.offset:
+            return one.label
+    return "still"
+
+
+def test_a_model_learns_the_labels_of_frames_from_windows_across_several_actions(run, tested):
+    rows = list(csv.DictReader(io.StringIO((run.folder / "frames.csv").read_text())))
+    commonest = max(sum(row["actual"] == label for row in rows) for label in ("left", "right", "up", "still"))
+    # Always saying the commonest label would be right this often.
+    assert tested["frames"]["figures"]["accuracy"] > commonest / len(rows) + 0.15
+    assert tested["frames"]["figures"]["segment_f1_10"] > 0.5
+
+
+def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
+    rows = list(csv.DictReader(io.StringIO((run.folder / "frames.csv").read_text())))
+    frames = tested["frames"]
+    assert [row["time"] for row in rows[:3]] == ["0.0", "0.1", "0.2"]
+    assert len(rows) == frames["num_frames"] == 2 * 60
+    assert all(row["actual"] == truth(row["recording"], float(row["time"])) for row in rows)
+    right = [row["actual"] == row["predicted"] for row in rows]
+    assert frames["figures"]["accuracy"] == pytest.approx(np.mean(right))
+    f1 = []
+    for label in ("left", "right", "up", "still"):
+        said = sum(row["predicted"] == label for row in rows)
+        there = sum(row["actual"] == label for row in rows)
+        both = sum(row["actual"] == row["predicted"] == label for row in rows)
+        f1.append(2 * both / (said + there) if said + there else np.nan)
+        [mine] = [one for one in frames["classes"] if one["label"] == label]
+        assert mine["frames"] == there
+    assert frames["figures"]["macro_f1"] == pytest.approx(np.nanmean(f1))
+    assert json.loads((run.folder / "test.json").read_text())["frames"]["figures"] == pytest.approx(frames["figures"])
+    assert set(frames["figures"]) == {
+        "accuracy", "macro_f1", "edit", "segment_f1_10", "segment_f1_25", "segment_f1_50"
+    }  # fmt: skip
+    for name, interval in frames["intervals"].items():
+        assert interval["low"] <= frames["figures"][name] <= interval["high"]
+
+
+def test_the_report_shows_the_figures_of_frames(run, tested):
+    page = run.report.read_text()
+    assert "<h2>Frames</h2>" in page
+    assert "segments, F1@25" in page
+    assert "edit score" in page
+    assert "Lea et al., CVPR 2017" in page
+    assert f"{tested['frames']['figures']['accuracy'] * 100:.1f} %" in page
+
+
+def test_predictions_vote_on_each_frame_by_what_windows_say_of_that_instant(run, store):
+    [line] = predict(run, store, recordings=["take_11"])
+    code, share = line.votes(line.frame_times)
+    said = [line.labels[one] for one in code]
+    right = np.mean([label == truth("take_11", time) for label, time in zip(said, line.frame_times, strict=True)])
+    assert right > 0.5
+    assert (share > 0).all()
+    # A window of 1.5 s alone could not tell actions apart that change within it.
+    assert (line.offset - line.onset).max() < 0.3
+    changes = sum(one != other for one, other in zip(said[1:], said[:-1], strict=True))
+    assert changes >= 2
+    assert line.frames_csv().splitlines()[1].startswith("take_11,0.000,")
+
+
+def test_a_model_trained_on_snippets_votes_by_windows_and_tells_no_figures_of_frames(store, tmp_path):
+    run = fit(store, frame_recipe(epochs=1, targets="snippet"), tmp_path / "run", split=SPLIT, **QUIET)
+    assert "frames" not in run_test(run, store, repeats=5)
+    assert not (run.folder / "frames.csv").exists()
+    [line] = predict(run, store, recordings=["take_11"])
+    np.testing.assert_allclose(line.offset - line.onset, 1.5)
+
+
+def test_several_labels_of_a_frame_are_counted_each_by_itself(tmp_path):
+    store = make_changing_store(tmp_path / "store", rule=LabelRule(threshold=0.0, multi_label=True))
+    split = SplitChoice(train=("0", "1", "2"), val=("3",), test=("4", "5"))
+    run = fit(store, frame_recipe(epochs=1), tmp_path / "run", split=split, **QUIET)
+    found = run_test(run, store, repeats=5)["frames"]
+    assert "edit" not in found["figures"]
+    assert found["num_frames"] == 120
+    table = read_table(store, "default")
+
+    def frames(said: np.ndarray) -> LabeledFrames:
+        target = np.zeros((6, 3), np.uint8)
+        target[:4, 0], target[2:, 1] = 1, 1
+        return LabeledFrames(0, np.arange(6), np.arange(6) / 10, said, target)
+
+    exact = frames(np.array([[1, 0, 0]] * 2 + [[1, 1, 0]] * 2 + [[0, 1, 0]] * 2, float))
+    figures = frame_metrics([exact], table, several=True, repeats=3)["figures"]
+    assert figures == {"accuracy": 1, "macro_f1": 1, "segment_f1_10": 1, "segment_f1_25": 1, "segment_f1_50": 1}
+    # One label of three segments is said, half of it, and one that is not there.
+    other = frames(np.array([[1, 0, 0]] * 2 + [[0, 0, 1]] * 4, float))
+    figures = frame_metrics([other], table, several=True, repeats=3)["figures"]
+    assert figures["accuracy"] == pytest.approx(2 / 6)
+    assert figures["segment_f1_50"] == pytest.approx(2 / (2 + 1 + 1))
+
+
+def test_variants_are_averaged_at_the_instants_of_the_first():
+    times = [np.array([[0.0, 1.0, 2.0]]), np.array([[0.1, 0.4, 1.9]])]
+    values = [np.array([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]]), np.array([[[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])]
+    valid = [np.ones((1, 3), bool), np.array([[True, True, False]])]
+    found = mean_over_variants(times, values, valid)
+    # The second variant has no frame at 1.9 s, so its instant at 0.4 s is the nearest to 1 s and to 2 s.
+    np.testing.assert_allclose(found.probabilities[0, :, 0], [0.5, 0.75, 0.75])
+    assert found.time is times[0]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 10), min_size=1, max_size=9, unique=True).map(sorted),
+    st.lists(st.floats(-1, 11), min_size=1, max_size=9),
+)
+def test_the_nearest_instant_is_found(time, wanted):
+    found = nearest(np.array(time), np.array(wanted))
+    for at, one in zip(found, wanted, strict=True):
+        assert abs(time[at] - one) <= min(abs(other - one) for other in time) + 1e-12
+
+
+def test_a_window_is_parted_half_way_between_its_instants():
+    scores = FrameScores(np.array([[1.2, 1.6, 1.7]]), np.array([[[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]]))
+    onset, offset, probabilities = cells(np.array([1.0]), np.array([2.0]), scores)
+    assert onset.tolist() == pytest.approx([1.0, 1.4, 1.65])
+    assert offset.tolist() == pytest.approx([1.4, 1.65, 2.0])
+    assert probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
+    # Instants of one time, of a snippet that shows nothing, leave one part.
+    nothing = FrameScores(np.array([[1.0, 1.0, 1.0]]), scores.probabilities)
+    onset, offset, _ = cells(np.array([1.0]), np.array([2.0]), nothing)
+    assert (onset.tolist(), offset.tolist()) == ([1.0], [2.0])

@@ -1,0 +1,160 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from training_fakes import make_store, tiny_recipe
+
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError
+from actionprep.training.evaluation.report import _confusion, _views, report_html
+from actionprep.training.evaluation.report_charts import reliability_chart
+from actionprep.training.fit import fit
+from actionprep.training.run import Run, validation_sentence
+from actionprep.training.split_choice import SplitChoice
+from actionprep.training.test import run_test
+
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and gathers text and what the page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.fetched = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.fetched += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(run: Run) -> Page:
+    page = Page()
+    page.feed(report_html(run))
+    page.close()
+    assert page.open == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    store = make_store(folder / "store", subjects=4, views=("0", "1"))
+    found = fit(store, tiny_recipe(epochs=2), folder / "run", split=SplitChoice(test=("4",)), tensorboard=False)
+    before = read(found)
+    assert "not tested yet" in " ".join(before.text)
+    run_test(found, store, repeats=20)
+    return found
+
+
+def test_the_page_is_whole_and_fetches_nothing(run):
+    assert read(run).fetched == []
+
+
+def test_the_page_shows_curves_confusion_and_every_table(run):
+    text = " ".join(read(run).text)
+    for part in ("Curves", "Confusion", "Classes", "Subjects", "Views", "Split", "all settings", "95 % interval"):
+        assert part in text
+    assert f"{run.tested['figures']['accuracy'] * 100:.1f} %" in text
+
+
+def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_path):
+    text = " ".join(read(run).text)
+    assert validation_sentence(run) in text
+    assert "val macro F1" in text
+    rows = run.facts["split"]["rows"]
+    assert f"snippets, validated on {len(rows['val'])}" in text
+    store = Store(run.store)
+    refitted = fit(
+        store, tiny_recipe(epochs=1, refit=True), tmp_path / "refit", split=SplitChoice(test=("4",)), tensorboard=False
+    )
+    counts = {part: len(rows) for part, rows in refitted.facts["split"]["rows"].items()}
+    text = " ".join(read(refitted).text)
+    assert "in epoch 1, the best by loss of 1 that were validated, before the refit on train and val." in text
+    assert f"{counts['train'] + counts['val']} trained on snippets, {counts['val']} of them held out for val" in text
+    plain = fit(
+        store, tiny_recipe(epochs=1), tmp_path / "plain", split=SplitChoice(test=("4",), val_share=0.0),
+        tensorboard=False,
+    )  # fmt: skip
+    text = " ".join(read(plain).text)
+    assert "Nothing was validated: the weights are those of the last epoch." in text
+    assert "snippets, validated on none" in text
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ((0.5, 0.5, 0.5), "All together reach 50.0 %, as much as the best single views (left, right)."),
+        ((0.5, 0.25, 0.5), "All together reach 50.0 %, as much as the best single view (left)."),
+        ((0.5, 0.25, 0.75), "All together reach 75.0 %, 25.0 points above the best single view (left)."),
+        ((0.5, 0.5, 0.25), "All together reach 25.0 %, 25.0 points below the best single views (left, right)."),
+    ],
+)
+def test_views_that_are_equally_good_are_named_together(accuracies, said):
+    found = [
+        {"views": name, "num_views": len(name.split()), "accuracy": accuracy, "macro_f1": 0.5}
+        for name, accuracy in zip(("left", "right", "left right"), accuracies, strict=True)
+    ]
+    assert said in _views(found)
+
+
+@pytest.mark.parametrize(("num_classes", "width"), [(3, 46), (20, 37), (60, 24)])
+def test_columns_of_the_confusion_matrix_narrow_with_the_number_of_classes_and_names_stand_upright(num_classes, width):
+    labels = [f"class number {one:02d}" for one in range(num_classes)]
+    page = _confusion(np.eye(num_classes, dtype=np.int64), labels)
+    assert f"--cell:{width}px" in page
+    assert page.count('<th class="turned"><span>') == num_classes
+    if width > 24:  # then all of it is on a page of 938 px
+        assert 7 * len(labels[0]) + 14 + num_classes * width + 64 <= 938
+
+
+def test_every_label_of_the_calibration_chart_lies_inside_of_it():
+    bins = [{"count": 5, "confidence": 1.0, "accuracy": 1.0}]
+    page = reliability_chart("As trained", bins, "#000")
+    width = float(re.search(r'viewBox="0 0 (\d+)', page)[1])
+    for place, anchor, text in re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="(\w+)">([^<]+)<', page):
+        half = 6.5 * len(text) / 2  # letters of 11 px
+        left = float(place) - (half if anchor == "middle" else 2 * half)
+        assert left >= 0
+        assert left + 2 * half <= width
+
+
+def test_names_that_look_like_html_are_shown_as_they_are(run):
+    facts = run.facts
+    labels = ["<b>left</b>", *facts["labels"][1:]]
+    try:
+        run.change(labels=labels)
+        assert "<b>left</b>" in " ".join(read(run).text)
+    finally:
+        run.change(labels=facts["labels"])
+
+
+def test_a_class_without_samples_shows_no_number(run):
+    tested = run.tested
+    tested["classes"][0] |= {"f1": None, "recall": None}
+    run.write_json("test.json", tested)
+    assert "–" in " ".join(read(run).text)
+
+
+def test_the_confusion_matrix_in_the_page_is_the_saved_one(run):
+    confusion = np.load(run.folder / "confusion.npy")
+    html = report_html(run)
+    for row, label in enumerate(run.labels):
+        for column, other in enumerate(run.labels):
+            assert f"{label} → {other}: {confusion[row, column]} (" in html
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
+        Run.open(tmp_path)

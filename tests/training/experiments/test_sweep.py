@@ -1,0 +1,240 @@
+"""Sweeps: every combination once, what is done is not done again, and one table."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from training_fakes import make_store, tiny_recipe, write_split
+
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError
+from actionprep.training.experiments.sweep import plan_sweep, sweep
+from actionprep.training.run import Run
+from actionprep.training.split_choice import SplitChoice
+
+SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
+TINY = tiny_recipe(epochs=1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("sweep") / "store", subjects=4)
+
+
+@pytest.fixture
+def options():
+    return {"split": SPLIT, "device": "cpu", "measure": False, "threads": 1}
+
+
+def test_every_combination_is_planned_once_into_a_folder_of_its_own(store, tmp_path):
+    jobs = plan_sweep(
+        store, [TINY, TINY.changed({"name": "other"})], tmp_path, grid={"batch": [4, 8, 4], "input.frames": [8]},
+        seeds=(0, 1, 1),
+    )  # fmt: skip
+    assert len(jobs) == len({job.folder for job in jobs}) == 2 * 2 * 2
+    assert {(job.recipe.name, job.recipe.batch, job.recipe.seed) for job in jobs} == {
+        (name, batch, seed) for name in ("tiny", "other") for batch in (4, 8) for seed in (0, 1)
+    }
+    assert [job.recipe.seed for job in jobs] == [0] * 4 + [1] * 4
+    assert jobs[0].folder.parent.name.startswith("tiny-batch=4-frames=8-")
+
+
+def test_folds_are_trainings_of_their_own(store, tmp_path):
+    jobs = plan_sweep(store, [TINY], tmp_path, seeds=(0, 1), folds="subject")
+    assert [job.fold for job in jobs] == [0, 1, 2, 3] * 2
+    assert jobs[3].folder.name == "fold-04"
+
+
+def test_a_sweep_gives_one_table_and_a_second_call_trains_nothing(store, tmp_path, options, monkeypatch):
+    told = []
+    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), tell=told.append, **options)
+    assert {row.name: row.seeds for row in found.comparison.rows} == {"tiny batch=4": (0, 1), "tiny batch=8": (0, 1)}
+    assert (tmp_path / "s/compare.md").exists()
+    assert told[0] == "4 trainings, 0 of them done already."
+    for at, job in enumerate(found.jobs):
+        begun, ended = told[1 + 2 * at : 3 + 2 * at]
+        name = job.folder.relative_to(tmp_path / "s")
+        assert begun == f"Training {name}"
+        assert ended.startswith(f"{at + 1} of 4: {name} ")
+    monkeypatch.setattr("actionprep.training.experiments.sweep._work", lambda *_: pytest.fail("trained again"))
+    again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), tell=told.append, **options)
+    assert "4 trainings, 4 of them done already." in told
+    assert again.comparison.rows == found.comparison.rows
+
+
+def test_folds_of_a_sweep_are_one_test_over_all_snippets(store, tmp_path, options):
+    found = sweep(store, [TINY], tmp_path / "s", folds="subject", **{**options, "split": SplitChoice(val_share=0.0)})
+    [row] = found.comparison.rows
+    assert (row.folds, row.snippets) == (4, 12)
+
+
+@pytest.fixture(scope="module")
+def with_splits(tmp_path_factory):
+    store = make_store(tmp_path_factory.mktemp("splits") / "store", subjects=4, repeats=2)
+    for name, subject in (("one", 1), ("two", 2), ("three", 3)):
+        write_split(store, name, tested=str(subject))
+    return store
+
+
+def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits, tmp_path, options):
+    names = ["one", "two", "three"]
+    found = sweep(
+        with_splits, [TINY], tmp_path / "s", seeds=(0, 1), splits=names, **{**options, "split": SplitChoice()}
+    )
+    assert found.failures == ()
+    assert [(job.recipe.seed, job.split, job.folder.name) for job in found.jobs] == [
+        (seed, name, f"split-{name}") for seed in (0, 1) for name in names
+    ]
+    tested = {job.split: {row["recording"][:2] for row in samples(job.folder)} for job in found.jobs}
+    assert tested == {"one": {"s1"}, "two": {"s2"}, "three": {"s3"}}
+    [row] = found.comparison.rows
+    figures = [Run(job.folder).tested["figures"] for job in found.jobs]
+    assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in figures]))
+    assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in figures]))
+    assert (row.seeds, row.splits, row.folds, row.snippets) == ((0, 1), ("one", "two", "three"), 1, 18)
+    assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
+
+
+def test_a_damaged_run_of_a_sweep_is_told_and_the_others_are_compared(store, tmp_path, options):
+    made = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
+    (made.jobs[0].folder / "run.json").write_text("{")
+    (made.jobs[1].folder / "test.json").write_text("[]")
+    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
+    assert [row.name for row in found.comparison.rows] == ["tiny"]
+    reasons = {job.folder: reason for job, reason in found.failures}
+    assert list(reasons) == [job.folder for job in made.jobs[:2]]
+    assert "run.json is damaged" in reasons[made.jobs[0].folder]
+    assert "Test it again: actiontrain test" in reasons[made.jobs[1].folder]
+
+
+def samples(folder):
+    with open(folder / "samples.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
+    options = {**options, "split": SplitChoice()}
+    sweep(with_splits, [TINY], tmp_path / "s", splits=["one"], **options)
+    told = []
+    found = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], tell=told.append, **options)
+    assert told[0] == "2 trainings, 1 of them done already."
+    assert found.comparison.rows[0].splits == ("one", "two")
+    with pytest.raises(UserError, match="splits was stored, now None"):
+        sweep(with_splits, [TINY], tmp_path / "s", **options)
+
+
+def test_splits_that_are_not_there_or_beside_folds_are_refused_before_any_training(with_splits, tmp_path):
+    with pytest.raises(
+        UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? Stored are: one, three, two\."
+    ):
+        plan_sweep(with_splits, [TINY], tmp_path, splits=["one", "thre"])
+    with pytest.raises(UserError, match="Folds split the snippets anew, and stored splits are there already"):
+        plan_sweep(with_splits, [TINY], tmp_path, splits=["one"], folds="subject")
+
+
+def test_an_interrupted_sweep_goes_on_with_the_interrupted_training(store, tmp_path, options, monkeypatch):
+    from actionprep.training.loop.task import ClassifierTask
+
+    step, seen = ClassifierTask.training_step, []
+
+    def killed(self, batch, batch_idx):
+        seen.append(batch_idx)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    recipe = tiny_recipe(epochs=3, batch=3, checkpoint_minutes=1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTask, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(store, [recipe], tmp_path / "s", **options)
+    found = sweep(store, [recipe], tmp_path / "s", **options)
+    assert found.failures == ()
+    assert [row["epoch"] for row in Run(found.jobs[0].folder).metrics] == [0, 1, 2]
+
+
+def test_a_combination_that_cannot_be_trained_is_told_and_the_others_go_on(store, tmp_path, options):
+    bad = tiny_recipe(epochs=1, optimizer__learning_rate=1e30, optimizer__name="sgd", name="wild", schedule__warmup=0.0)
+    found = sweep(store, [bad, TINY], tmp_path / "s", **options)
+    [(job, reason)] = found.failures
+    assert job.recipe.name == "wild"
+    assert "The loss is not a number" in reason
+    assert [row.name for row in found.comparison.rows] == ["tiny"]
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_gives_the_run_that_this_one_gives(store, tmp_path, options):
+    one = sweep(store, [TINY], tmp_path / "one", **options)
+    two = sweep(store, [TINY], tmp_path / "two", jobs=2, **options)
+    for mine, other in zip(one.jobs, two.jobs, strict=True):
+        rows = [[{**row, "seconds": 0} for row in Run(job.folder).metrics] for job in (mine, other)]
+        assert rows[0] == rows[1]
+
+
+def test_a_process_that_is_killed_is_told_with_what_to_try(monkeypatch):
+    from concurrent.futures import ProcessPoolExecutor
+
+    from actionprep.training.experiments.sweep import _outcome
+
+    with ProcessPoolExecutor(1) as pool:
+        found = _outcome(pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL))
+    assert found == "its process was killed, perhaps for want of memory: try fewer --jobs"
+
+
+def test_a_folder_with_a_sweep_over_other_data_is_refused(store, tmp_path, options):
+    (tmp_path / "s").mkdir()
+    sweep(store, [TINY], tmp_path / "s", **options)
+    assert json.loads((tmp_path / "s/sweep.json").read_text())["snippets"] == "default"
+    with pytest.raises(UserError, match="holds a sweep over other data: snippets was default, now short"):
+        sweep(store, [TINY], tmp_path / "s", snippets="short", **options)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no sweep"):
+        sweep(store, [TINY], tmp_path / "other", **options)
+
+
+@pytest.mark.parametrize("text", ['{"store": "st', "", "[]"])
+def test_a_damaged_plan_of_a_sweep_is_named(store, tmp_path, options, text):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/sweep.json").write_text(text)
+    with pytest.raises(UserError, match=r"sweep\.json is damaged: .*name another folder with --name"):
+        sweep(store, [TINY], tmp_path / "s", **options)
+
+
+def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_replace_them(store, tmp_path):
+    with pytest.raises(
+        UserError, match=r"--grid seed=… has no effect in a sweep: .* Name the seeds there: --seeds 1 2"
+    ):
+        plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
+    with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):
+        plan_sweep(store, [TINY], tmp_path, changes={"recipe.seed": 1})
+
+
+def test_settings_without_values_are_refused(store, tmp_path):
+    with pytest.raises(UserError, match=r"No values to try for 'batch'\. Give them as batch=value,value\."):
+        plan_sweep(store, [TINY], tmp_path, grid={"batch": []})
+    with pytest.raises(UserError, match="at least one recipe and one seed"):
+        plan_sweep(store, [], tmp_path)
+
+
+def test_a_sweep_takes_of_the_studys_changes_what_each_recipe_has(store, tmp_path):
+    of_study = {"epochs": 2, "input.points": 64}
+    jobs = plan_sweep(store, ["view-transformer", "i3d-small"], tmp_path, of_study=of_study, changes={"batch": 4})
+    assert [(job.recipe.epochs, job.recipe.batch) for job in jobs] == [(2, 4), (2, 4)]
+    assert jobs[0].recipe.input.points == 64
+
+
+def test_a_sweep_goes_on_where_its_study_was_moved_to(store, tmp_path, options):
+    study = tmp_path / "before"
+    shutil.copytree(store.path, study / "store")
+    (study / "actionprep.toml").write_text("", encoding="utf-8")
+    sweep(Store(study / "store"), [TINY], study / "runs/s", **options)
+    study.rename(tmp_path / "after")
+    told: list[str] = []
+    sweep(Store(tmp_path / "after/store"), [TINY], tmp_path / "after/runs/s", tell=told.append, **options)
+    assert told[0].endswith(" of them done already.")
+    assert not told[0].endswith(" 0 of them done already.")

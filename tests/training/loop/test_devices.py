@@ -1,0 +1,60 @@
+"""Names of devices: what is meant, what is not here, what is none."""
+
+import pytest
+import torch
+
+from actionprep.errors import SetupError, UserError
+from actionprep.training.loop.devices import lightning_devices, torch_device
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_auto_is_a_gpu_where_there_is_one(two_gpus):
+    assert torch_device("auto") == torch.device("cuda")
+    assert torch_device("cuda:1") == torch.device("cuda", 1)
+    assert lightning_devices("auto", 2) == ("cuda", 2)
+    assert lightning_devices("cuda:1", 1) == ("cuda", [1])
+
+
+def test_auto_is_the_processor_without(no_gpu):
+    assert torch_device("auto") == torch_device("cpu") == torch.device("cpu")
+    assert lightning_devices("auto", 3) == ("cpu", 3)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:one", "CPU", ""])
+def test_another_name_is_refused_with_those_that_there_are(name):
+    with pytest.raises(UserError) as caught:
+        torch_device(name)
+    assert str(caught.value) == (
+        f"A device is auto, cpu, mps, cuda or cuda:N (the N-th GPU from 0), and '{name}' is none of them."
+    )
+
+
+def test_a_gpu_that_is_not_here_is_told(no_gpu):
+    with pytest.raises(SetupError) as caught:
+        torch_device("cuda")
+    assert str(caught.value) == (
+        "device is cuda, and PyTorch finds no CUDA GPU here. Use --device cpu, or install a CUDA build of PyTorch."
+    )
+
+
+def test_a_number_beyond_the_gpus_is_told(two_gpus):
+    with pytest.raises(SetupError) as caught:
+        torch_device("cuda:2")
+    assert str(caught.value) == (
+        "device is cuda:2, and PyTorch finds 2 CUDA GPU(s), numbered from 0. Use --device cuda, or another number."
+    )
+
+
+def test_one_gpu_is_not_shared_by_several_processes(two_gpus):
+    with pytest.raises(UserError, match=r"^--device cuda:1 names a single GPU, and --devices asks for 2 processes"):
+        lightning_devices("cuda:1", 2)
