@@ -120,12 +120,13 @@ def scan(
     progress: called after each video that is read.
     again:    also read files whose size and time of change are those of the last scan.
 
-    InterruptedRunError, it keeps what it has read for the next scan.
+    Interrupted, it keeps what it has read for the next scan.
 
     Raises UserError when there are no videos, two recordings have one id, or a table is wrong.
     """
     settings = folder.study if settings is None else settings
     found = discover(folder, settings)
+    folder.rename_former_catalog()
     Catalog(tuple(found.recordings), tuple(found.views))  # wrong ids stop here, before hours of reading
     known = {} if again else _views_before(folder)
     views, todo = [], []

@@ -96,8 +96,17 @@ class StudyFolder:
 
     @property
     def catalog(self) -> Path:
-        """Folder of the catalog's tables."""
-        return self.root / "catalog"
+        """Folder of the catalog's tables.
+
+        Studies made before version 0.2 have it as `catalogue`; it is read there until the next scan renames it.
+        """
+        current, former = self.root / "catalog", self.root / "catalogue"
+        return former if former.is_dir() and not current.is_dir() else current
+
+    def rename_former_catalog(self) -> None:
+        """Rename the catalog folder of a study made before version 0.2 to its current name."""
+        if self.catalog.name == "catalogue":
+            self.catalog.rename(self.root / "catalog")
 
     @property
     def runs(self) -> Path:

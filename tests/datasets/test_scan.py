@@ -180,3 +180,13 @@ def test_a_damaged_catalog_is_made_anew(clips):
     scanned(clips)
     (clips.catalog / "views.parquet").write_bytes(b"nothing")
     assert scanned(clips).num_probed == 4
+
+
+def test_scan_renames_former_catalog_folder(clips):
+    first = scanned(clips)
+    clips.catalog.rename(clips.root / "catalogue")
+    assert Catalog.read(clips.catalog) == first.catalog
+    second = scanned(clips)
+    assert second.num_reused == 4
+    assert clips.catalog == clips.root / "catalog"
+    assert not (clips.root / "catalogue").exists()

@@ -237,7 +237,7 @@ def products() -> list[str]:
     return sorted(
         module.name
         for module in pkgutil.iter_modules(package.__path__)
-        if module.name != "base" and module.name[0] != "_"
+        if module.name not in ("base", "joint_augmentation", "rng") and module.name[0] != "_"
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from actionprep.datasets.poses.skeletons import Skeleton, skeleton
 from actionprep.errors import UserError
@@ -69,6 +69,15 @@ class PoseInput(PoseSampling):
         "body: centered on the mean joint of a view's persons, their spread is 1; box: the box around them has its "
         "longest side from -1 to 1; none: as stored.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_spelling(cls, values: Any) -> Any:
+        """Read the key `normalise` of recipes and checkpoints made before version 0.2."""
+        if isinstance(values, dict) and "normalise" in values:
+            values = dict(values)
+            values["normalize"] = values.pop("normalise")
+        return values
 
 
 class PoseSamples(MirroringReader):

@@ -94,7 +94,7 @@ class TerminatedError(KeyboardInterrupt):
 def _interruptible(trainer: Any) -> Iterator[None]:
     """Ctrl-C as KeyboardInterrupt, which Lightning turns into an exit with code 1 and a deaf ear for a second one.
 
-    SIGTERM, which it turns into an exit with code 0, as TerminatedError.
+    SIGTERM, which it turns into an exit with code 0, becomes TerminatedError.
     """
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None

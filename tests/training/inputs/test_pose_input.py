@@ -351,3 +351,8 @@ def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path)
         assert said in meaning
         assert meaning.endswith(". Joints: " + ", ".join(skeleton("kinect20").joints))
         assert set(reader.meanings()) >= set(reader.read([0]))
+
+
+def test_pose_input_reads_former_spelling():
+    assert PoseInput.read({"normalise": "box"}, where="a recipe").normalize == "box"
+    assert PoseInput().with_changes({"normalise": "none"}, where="a recipe").normalize == "none"
