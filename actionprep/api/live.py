@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from actionprep.datasets.store.zarr_store import ItemKey, Store
-from actionprep.errors import InputError, SetupError, UserError
+from actionprep.datasets.store.memory import MemoryItem, MemoryStore
+from actionprep.errors import InputError, UserError
+from actionprep.pipeline.camera import BLOCK_SIZE, CameraSource
 
 if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
-    from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.writer import ItemWriter
     from actionprep.pipeline.stage import FrameStage
     from actionprep.training.checkpoints import Checkpoint
 
-# Frames that are pushed through the stages together: fewer answer sooner, more cost less.
-_BLOCK = 4
 _RECORDING = "live"
 
 
@@ -120,13 +116,13 @@ def predict_live(
             + (f", such as --length {usual_length_ms(checkpoint.card)}." if known else ".")
         )
     stride_s = length_s / 4 if stride_s is None else stride_s
-    frames = _Source(source, keep_up=not Path(source).is_file() if keep_up is None else keep_up)
+    frames = CameraSource(source, keep_up=not Path(source).is_file() if keep_up is None else keep_up)
     summary = LiveSummary()
     started = time.monotonic()
     watcher: _Watcher | None = None
     due, newest = length_s, 0.0
     try:
-        for block in frames.blocks(_BLOCK):
+        for block in frames.blocks(BLOCK_SIZE):
             arrived = time.monotonic()
             if watcher is None:
                 watcher = _Watcher(checkpoint, frames, length_s=length_s, device=device)
@@ -160,7 +156,7 @@ def predict_live(
 class _Watcher:
     """The stages behind a model's input, fed with blocks, and the model on what they made lately."""
 
-    def __init__(self, checkpoint: Checkpoint, source: _Source, *, length_s: float, device: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: CameraSource, *, length_s: float, device: str) -> None:
         from actionprep.pipeline.passes import LivePass
         from actionprep.pipeline.stage import FrameStage, ViewSource, find_stage
         from actionprep.training.loop.devices import torch_device
@@ -254,172 +250,3 @@ class _Watcher:
         if self._product != "tracks":
             item.set("time", np.array(self._times))
         return item
-
-
-class MemoryItem:
-    """An item that is only in memory: takes what a stage writes, and reads as an item of a store does."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.attributes: dict[str, Any] = {}
-        self._parts: dict[str, list[np.ndarray]] = {}
-        self._empty: dict[str, np.ndarray] = {}
-
-    def create(self, name: str, *, shape: tuple[int, ...], dtype: Any, **facts: Any) -> None:
-        """Begin an array that grows along its first axis."""
-        self._parts[name] = []
-        self._empty[name] = np.zeros((0, *shape), np.dtype(dtype))
-
-    def append(self, name: str, rows: np.ndarray) -> None:
-        """Add rows."""
-        self._parts[name].append(np.asarray(rows, self._empty[name].dtype))
-
-    def write(self, name: str, values: np.ndarray, **facts: Any) -> None:
-        """A whole array."""
-        self.set(name, np.asarray(values))
-
-    def set(self, name: str, values: np.ndarray) -> None:
-        """Replace an array."""
-        self._parts[name], self._empty[name] = [values], values[:0]
-
-    def rows(self, name: str) -> np.ndarray:
-        """All rows that are there, joined once."""
-        parts = self._parts[name]
-        if len(parts) != 1:
-            self._parts[name] = parts = [np.concatenate([self._empty[name], *parts])]
-        return parts[0]
-
-    def forget(self, count: int | None) -> None:
-        """Drop the first rows of every array that grows; None: all."""
-        for name in self._parts:
-            self._parts[name] = [] if count is None else [self.rows(name)[count:]]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._parts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._parts))
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._parts:
-            raise KeyError(f"No array '{name}' in {self.where}. It has {', '.join(self)}.")
-        return self.rows(name)
-
-
-class MemoryStore(Store):
-    """As much of a store as readers of model input need, over items in memory."""
-
-    def __init__(self, items: Mapping[tuple[str, str, str], MemoryItem]) -> None:
-        self.url, self.path = "memory", None
-        self._items = dict(items)
-
-    def items(self, product: str | None = None) -> list[ItemKey]:
-        """Keys of the items."""
-        return [ItemKey(*key) for key in self._items if product in (None, key[0])]
-
-    def has(self, product: str, recording: str, view: str = "") -> bool:
-        """Whether there is such an item."""
-        return (product, recording, view) in self._items
-
-    def item(self, product: str, recording: str, view: str = "") -> ItemReader:
-        """One item, which reads as one on a disk."""
-        return cast("ItemReader", self._items[product, recording, view])
-
-
-class _Source:
-    """Frames of a camera, a stream or a file, in blocks, with their times; read ahead by a thread."""
-
-    def __init__(self, name: str, *, keep_up: bool) -> None:
-        import av
-
-        self.name = name
-        self.num_dropped = 0
-        device = f"/dev/video{name}" if name.isdecimal() else name
-        try:
-            self._container = av.open(device, format="v4l2") if device.startswith("/dev/") else av.open(device)
-            stream = self._container.streams.video[0]
-        except (av.FFmpegError, OSError, IndexError) as error:
-            raise SetupError(
-                f"Cannot open '{name}' as a camera, a stream or a video: {error}. A camera is named by its number (0) or "
-                "device (/dev/video0), a stream by its address (rtsp://…); is it plugged in, and is no other program "
-                "using it?"
-            ) from None
-        self.height, self.width = stream.height, stream.width
-        self.fps = float(stream.average_rate or stream.guessed_rate or 25)
-        self._keep_up = keep_up
-        # About a second of pictures may wait; of a file the reader waits instead.
-        self._waiting: queue.Queue[Any] = queue.Queue(maxsize=max(int(self.fps), 2 * _BLOCK))
-        self._stop = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._read, name="live-source", daemon=True)
-
-    def blocks(self, size: int) -> Iterator[Any]:
-        """Blocks of up to `size` frames, as soon as that many are there."""
-        from actionprep.pipeline.frame_conversion import Converter, Orientation
-        from actionprep.pipeline.video import VideoBlock
-
-        self._thread.start()
-        converter: Converter | None = None
-        index, ended, first = 0, False, 0.0
-        while not ended:
-            frames: list[Any] = []
-            while len(frames) < size and not ended:
-                frame = self._waiting.get()
-                ended = frame is None
-                if not ended:
-                    frames.append(frame)
-            if not frames:
-                break
-            if converter is None:
-                orientation = Orientation.of(frames[0][0])
-                one = frames[0][0]
-                self.height, self.width = (one.width, one.height) if orientation.transposed else (one.height, one.width)
-                converter = Converter(self.height, self.width, orientation)
-                first = frames[0][1]
-            yield VideoBlock(
-                [frame for frame, _ in frames],
-                converter,
-                index=np.arange(index, index + len(frames)),
-                time=np.array([at for _, at in frames]) - first,
-                status=np.zeros(len(frames), np.uint8),
-            )
-            index += len(frames)
-        if self._error is not None:
-            raise InputError(f"{self.name} broke off: {self._error}")
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._waiting.get(timeout=0.05)
-            except queue.Empty:
-                self._thread.join(timeout=0.05)
-        self._container.close()
-
-    def _read(self) -> None:
-        import av
-
-        try:
-            for count, frame in enumerate(self._container.decode(video=0)):
-                if self._stop.is_set():
-                    break
-                at = float(frame.time) if frame.time is not None else count / self.fps
-                self._put((frame, at))
-        except (av.FFmpegError, OSError) as error:
-            self._error = error
-        finally:
-            self._put(None)
-
-    def _put(self, what: Any) -> None:
-        while not self._stop.is_set():
-            try:
-                self._waiting.put(what, timeout=0.1)
-                return
-            except queue.Full:
-                if self._keep_up:
-                    try:
-                        self._waiting.get_nowait()
-                        self.num_dropped += 1
-                    except queue.Empty:
-                        continue
