@@ -102,13 +102,14 @@ def skeletons_table(_: str) -> str:
 
 
 def recipes_table(_: str) -> str:
-    """Every recipe with its model and what it reads."""
+    """Render one row per recipe."""
     from actionprep.training.recipes import find_recipe, recipe_names
 
-    found = [find_recipe(name) for name in recipe_names()]
-    return _table(
-        ("recipe", "reads", "what it is"), [(f"`{one.name}`", f"`{one.product}`", _text(one.doc)) for one in found]
-    )
+    rows = []
+    for name in recipe_names():
+        recipe = find_recipe(name)
+        rows.append((f"`{name}`", f"`{recipe.product}`", _text(recipe.doc.partition(". ")[0].removesuffix(".") + ".")))
+    return _table(("recipe", "reads", "what it is"), rows)
 
 
 def benchmarks_table(name: str) -> str:
