@@ -1,7 +1,7 @@
-"""Write the tables of the pages that come from the program itself: settings, stages, formats, recipes, benchmarks.
+"""Update the tables in the documentation that come from the program: settings, stages, formats, recipes, benchmarks.
 
-    python docs/tables.py           write them anew
-    python docs/tables.py --check   only say which pages are not current, and end with 1 if any is
+    python docs/tables.py           update all tables
+    python docs/tables.py --check   list the pages that are out of date; exit code 1 if there are any
 
 A page holds a table between `<!-- table: settings tracks -->` and `<!-- end of table -->`.
 """
@@ -23,16 +23,16 @@ _MARKED = re.compile(
 
 
 def current(text: str) -> str:
-    """The text of a page with its marked tables made anew."""
+    """Return the text of a page with its marked tables updated."""
 
-    def replace(found: re.Match[str]) -> str:
-        return f"{found['head']}\n{TABLES[found['kind']](found['name'] or '')}\n{found['tail']}"
+    def replace(table: re.Match[str]) -> str:
+        return f"{table['head']}\n{TABLES[table['kind']](table['name'] or '')}\n{table['tail']}"
 
     return _MARKED.sub(replace, text)
 
 
 def settings_table(name: str) -> str:
-    """Keys of one table of actionprep.toml, or of a recipe."""
+    """Render the keys of one table of actionprep.toml, or of a recipe."""
     model = _models()[name]
     rows = []
     for key, field in model.model_fields.items():
@@ -42,7 +42,7 @@ def settings_table(name: str) -> str:
 
 
 def stages_table(_: str) -> str:
-    """Every stage: its command, what it makes and what it reads."""
+    """Render one row per stage: command, product and inputs."""
     from actionprep.pipeline.index import load_stages, stage_index
     from actionprep.pipeline.stage import ArrayStage
 
@@ -56,7 +56,7 @@ def stages_table(_: str) -> str:
 
 
 def formats_table(kind: str) -> str:
-    """Layouts, segment formats or pose formats."""
+    """Render the video layouts, segment formats or pose formats."""
     from actionprep.api import list_formats
 
     return _table(
@@ -65,7 +65,7 @@ def formats_table(kind: str) -> str:
 
 
 def backends_table(kind: str) -> str:
-    """Trackers, mask sources or frame samplers, from their docstrings."""
+    """Render the trackers, mask sources, frame samplers or pose backends, from their docstrings."""
     from actionprep.pipeline.keyframes import SAMPLERS
     from actionprep.pipeline.mask_sources import MASK_SOURCES
     from actionprep.pipeline.trackers import TRACKERS
@@ -82,7 +82,7 @@ def backends_table(kind: str) -> str:
 
 
 def skeletons_table(_: str) -> str:
-    """Every skeleton layout of the package."""
+    """Render one row per skeleton layout."""
     from actionprep.api import list_skeletons
 
     return _table(
@@ -113,7 +113,7 @@ def recipes_table(_: str) -> str:
 
 
 def benchmarks_table(name: str) -> str:
-    """Ratios of all benchmarks, or of one, from benchmarks/results."""
+    """Render the ratios of all benchmarks, or of one, from benchmarks/results."""
     rows = []
     for path in sorted((ROOT / "benchmarks" / "results").glob(f"{name or '*'}.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -126,8 +126,59 @@ def benchmarks_table(name: str) -> str:
     return _table(("what is compared", "ratio", "aim", "met", "script"), rows)
 
 
+CHOSEN_BENCHMARKS = (
+    (
+        "read",
+        "112 px clips: store beside decoding on demand",
+        "Reading a random 112 px clip from the store, compared with decoding it from the video",
+        "{:,.0f} times faster",
+    ),
+    (
+        "epoch",
+        "epoch of view-transformer: stored tracks / tracking in the loop (lk)",
+        "One training epoch on stored point tracks, compared with tracking inside the training loop",
+        "{:.0f} times faster",
+    ),
+    (
+        "heatmaps",
+        "joint, 2 persons: ours, buffer, times the loop",
+        "Rendering joint heatmaps of two persons, compared with a NumPy loop over frames and joints",
+        "{:.0f} times faster",
+    ),
+    (
+        "models",
+        "vivit-frames 8 x 224, width 384, batch 1, float32: peak memory, ours / transformers",
+        "Peak memory of a ViViT training step, compared with Hugging Face transformers",
+        "{:.0%}",
+    ),
+    (
+        "step",
+        "view-transformer: our step / bare loop",
+        "Time of a training step, compared with a bare PyTorch loop",
+        "{:.0%}",
+    ),
+)
+"""Results shown in the README: file, mark, description, format of the ratio."""
+
+
+def chosen_benchmarks_table(_: str) -> str:
+    """Render the results of `CHOSEN_BENCHMARKS` from benchmarks/results.
+
+    Raises:
+        ValueError: If a results file no longer has a chosen mark.
+    """
+    rows = []
+    for name, mark, description, ratio in CHOSEN_BENCHMARKS:
+        path = ROOT / "benchmarks" / "results" / f"{name}.json"
+        values = {entry["what"]: entry["value"] for entry in json.loads(path.read_text(encoding="utf-8"))["marks"]}
+        if mark not in values:
+            raise ValueError(f"{path.name} has no mark {mark!r}; update CHOSEN_BENCHMARKS. Marks: {', '.join(values)}.")
+        rows.append((description, ratio.format(values[mark]), f"`benchmarks/{name}.py`"))
+    return _table(("what is compared", "result", "script"), rows)
+
+
 def machines_table(_: str) -> str:
-    """Where and when each benchmark ran, with the medians of every side."""
+    """Render the date, machine and versions of each benchmark run."""
     rows = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -145,7 +196,7 @@ def machines_table(_: str) -> str:
 
 
 def storage_table(_: str) -> str:
-    """What each way to store frames saves and costs, from benchmarks/results/storage.json."""
+    """Render size and speed of each frame storage, from benchmarks/results/storage.json."""
     found = json.loads((ROOT / "benchmarks/results/storage.json").read_text(encoding="utf-8"))
     settings = found["settings"]
     [sides] = found["groups"].values()
@@ -165,7 +216,7 @@ def storage_table(_: str) -> str:
 
 
 def heatmap_bytes_table(_: str) -> str:
-    """What a clip takes as heatmaps and as keypoints, from benchmarks/results/heatmaps.json."""
+    """Render the bytes of a clip as heatmaps and as keypoints, from benchmarks/results/heatmaps.json."""
     found = json.loads((ROOT / "benchmarks/results/heatmaps.json").read_text(encoding="utf-8"))
     nbytes = found["settings"]["bytes_a_clip"]
     whole = nbytes["float32 volume"]
@@ -174,7 +225,7 @@ def heatmap_bytes_table(_: str) -> str:
 
 
 def pose_figures_table(_: str) -> str:
-    """How often MediaPipe finds a person, how fast, and how near to OpenPose, from benchmarks/results/poses.json."""
+    """Render the detection rate and speed of MediaPipe and its distance to OpenPose, from benchmarks/results/poses.json."""
     found = json.loads((ROOT / "benchmarks/results/poses.json").read_text(encoding="utf-8"))
     rows = found["settings"]["table"]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -182,14 +233,14 @@ def pose_figures_table(_: str) -> str:
 
 
 def precision_table(_: str) -> str:
-    """How many times faster each number format and layout trains, from benchmarks/results/precision.json."""
+    """Render the training speed of each precision and memory layout, from benchmarks/results/precision.json."""
     found = json.loads((ROOT / "benchmarks/results/precision.json").read_text(encoding="utf-8"))
     ways = list(dict.fromkeys(way for sides in found["groups"].values() for way in sides if way != "float32"))
     rows = []
     for name, sides in found["groups"].items():
         plain = sides["float32"]["clips_per_s"]
-        told = [f"{sides[way]['clips_per_s'] / plain:.2f}" if way in sides else "" for way in ways]
-        rows.append((f"`{name}`", f"{plain:.1f}", *told))
+        ratios = [f"{sides[way]['clips_per_s'] / plain:.2f}" if way in sides else "" for way in ways]
+        rows.append((f"`{name}`", f"{plain:.1f}", *ratios))
     return _table(("model", "float32, clips/s", *ways), rows)
 
 
@@ -200,6 +251,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "backends": backends_table,
     "recipes": recipes_table,
     "benchmarks": benchmarks_table,
+    "chosen-benchmarks": chosen_benchmarks_table,
     "machines": machines_table,
     "storage": storage_table,
     "skeletons": skeletons_table,
@@ -241,7 +293,7 @@ def _default(value: object, *, required: bool) -> str:
 
 
 def _text(text: str) -> str:
-    """Text for a cell: one line, no bars, nothing that Markdown takes for HTML."""
+    """Escape text for a table cell: one line, no bars, no HTML."""
     text = " ".join(text.split()).replace("|", "\\|").replace("*", "\\*")
     return re.sub(r"<(/?\w+)>", r"&lt;\1&gt;", text)
 
@@ -262,7 +314,7 @@ def main() -> int:
             if "--check" not in sys.argv[1:]:
                 path.write_text(after, encoding="utf-8")
     if stale:
-        print(f"{'not current' if '--check' in sys.argv[1:] else 'written'}: {', '.join(stale)}")
+        print(f"{'out of date' if '--check' in sys.argv[1:] else 'updated'}: {', '.join(stale)}")
     return 1 if stale and "--check" in sys.argv[1:] else 0
 
 
