@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from actionprep.settings import read_recorded
+
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import Damage, ItemKey
@@ -43,6 +45,7 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
                 root=str(study.root.resolve()),
                 retry=True,
                 force=force,
+                warn=study.warn,
             )
         )
     plan = Plan(
@@ -60,7 +63,10 @@ def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> S
     made = (study.store.metadata(key) or {}).get("provenance", {}).get("settings")
     if made is None:  # its metadata is lost: all that is known is where it lies
         made = {**otherwise.model_dump(), **({} if key.view else {"name": key.recording})}
-    return type(otherwise).read(made, where=f"the stored {key}").at(study.paths_from.resolve())
+    found = read_recorded(otherwise, made, table=key.product, where=f"the stored {key.product}")
+    for one in found.ignored:
+        study.warn(str(one))
+    return found.require().at(study.paths_from.resolve())
 
 
 def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
     """The study in `folder`, or the nearest one above the current folder.
 
-    tell: is told, in a sentence, when the study scans by itself.
+    tell: is told, in a sentence, when the study scans by itself or ignores settings that data record.
 
     Raises UserError when there is none, or when its settings are wrong.
     """
@@ -47,11 +47,12 @@ class Study:
     ) -> None:
         """paths_from: the folder that relative paths in the settings of stages start from; the study's own when None.
 
-        tell: is told, in a sentence, when the study scans by itself.
+        tell: is told, in a sentence, when the study scans by itself or ignores settings that data record.
         """
         self.folder = folder
         self.paths_from = paths_from or folder.root
         self._tell = tell
+        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Study({str(self.folder.root)!r})"
@@ -165,7 +166,14 @@ class Study:
             enforce=not stages if enforce is None else enforce,
             retry=retry,
             skipped=selection.skipped,
+            warn=self.warn,
         )
+
+    def warn(self, sentence: str) -> None:
+        """Pass a sentence on to whoever listens, once."""
+        if self._tell is not None and sentence not in self._warned:
+            self._warned.add(sentence)
+            self._tell(sentence)
 
     def build(
         self,

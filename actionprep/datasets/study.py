@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from actionprep.errors import SetupError, UserError, nearest
-from actionprep.settings import COMMAND_LINE, Settings, option
+from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
 SETTINGS_FILE = "actionprep.toml"
 NOT_SET = "none"  # TOML has no null: this word stands for None where a setting allows it
@@ -30,13 +30,14 @@ class StudySettings(Settings):
         "How videos are found: folder-per-class (<class>/<clip>.mp4), views (a pattern with {recording} and {view}), "
         "csv (a table of recordings); poses is for skeleton data sets without videos.",
     )
-    videos: str = option("videos", "Folder of the videos, relative to the study or absolute.")
+    videos: str = option("videos", "Folder of the videos, relative to the study or absolute.", names="file")
     pattern: str = option(
         "{recording}/cam{view}.mp4",
         "Layout views: path of each video below the videos folder. {recording} may span folders; {view}, {label}, "
         "{subject}, {session} and {split} are one name each; * matches anything but a slash.",
+        names="file",
     )
-    csv: str | None = option(None, "Layout csv: table with one row a video, or one row a segment.")
+    csv: str | None = option(None, "Layout csv: table with one row a video, or one row a segment.", names="file")
     path_column: str = option("path", "Column of that table with the video's path.")
     recording_column: str = option(
         "recording", "Column with the recording's id; the path without extension when absent."
@@ -46,8 +47,12 @@ class StudySettings(Settings):
     subject_column: str = option("subject", "Column with the subject.")
     session_column: str = option("session", "Column with the session.")
     split_column: str = option("split", "Column with the given split: train, val or test.")
-    recordings: str | None = option(None, "Table with subject, session, label and split of recordings, for any layout.")
-    segments: tuple[str, ...] = option((), "Annotation files, folders or glob patterns with segments, for any layout.")
+    recordings: str | None = option(
+        None, "Table with subject, session, label and split of recordings, for any layout.", names="file"
+    )
+    segments: tuple[str, ...] = option(
+        (), "Annotation files, folders or glob patterns with segments, for any layout.", names="file"
+    )
     segment_format: str = option("auto", "Format of the annotation files; auto looks into each.")
     segment_columns: dict[str, str] = option(
         {}, "Names of columns in csv annotations, where they differ: { recording = 'video_id', onset = 'start' }."
@@ -55,18 +60,25 @@ class StudySettings(Settings):
     offsets: str | None = option(
         None,
         "Table with recording, view, offset (s) and optionally drift (ppm): each view's clock against the recording's.",
+        names="file",
     )
     poses: tuple[str, ...] = option(
-        (), "Layout poses: files or folders of a skeleton data set; 'actionprep import' writes these settings."
+        (),
+        "Layout poses: files or folders of a skeleton data set; 'actionprep import' writes these settings.",
+        names="file",
     )
     pose_format: str = option("auto", "Layout poses: their format (see 'actionprep formats'); auto looks into each.")
-    pose_skeleton: str = option("", "Layout poses: layout of the joints, where the files do not say.")
+    pose_skeleton: str = option(
+        "", "Layout poses: layout of the joints, where the files do not say.", names="file", known=is_no_layout_file
+    )
     pose_coordinates: str = option("", "Layout poses: of ntu, world, color or depth; of jhmdb, image or world.")
     pose_image_size: tuple[int, int] | None = option(
         None, "Layout poses: height and width of the pictures in px, where the files do not say."
     )
     pose_fps: float = option(30.0, "Layout poses: frames a second, where the files do not say.", gt=0)
-    pose_labels: str | None = option(None, "Layout poses: text file with the classes' names, one a line, for numbers.")
+    pose_labels: str | None = option(
+        None, "Layout poses: text file with the classes' names, one a line, for numbers.", names="file"
+    )
     clock: Literal["first-frame", "container"] = option(
         "first-frame",
         "What time 0 of a view is before its offset: its first frame, or the zero of its container's time stamps "
@@ -80,7 +92,7 @@ class StudySettings(Settings):
     views: tuple[str, ...] = option((), "Views used when a command names none; all when empty.")
     skip_incomplete: bool = option(False, "Leave out recordings that lack a wanted view, instead of stopping.")
     failure_budget: float = option(0.2, "Share of the work that may fail before a build stops.", ge=0, le=1)
-    store: str = option("store", "Folder or fsspec URL of the store.")
+    store: str = option("store", "Folder or fsspec URL of the store.", names="file")
 
 
 @dataclass(frozen=True)

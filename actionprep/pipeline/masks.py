@@ -30,6 +30,7 @@ class MasksSettings(StageSettings):
         "",
         "For source files: pattern with {recording} and {view} that leads to a folder of PNG or npz, one a frame, to one "
         "npz, or to a mask video.",
+        names="file",
     )
     ids: tuple[int, ...] = option((), "For source files: which object ids are foreground; none named: all but 0.")
     key: str = option("", "For source files: name of the array in npz files; empty: arr_0, or the only one.")

@@ -63,11 +63,14 @@ class TracksSettings(StageSettings):
     )
     levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
     checkpoint: str = option(
-        "", "For CoTracker: path of its weights, from the study folder; empty: torch.hub's, fetched when missing."
+        "",
+        "For CoTracker: path of its weights, from the study folder; empty: torch.hub's, fetched when missing.",
+        names="file",
     )
     repo: str = option(
         "",
         "For CoTracker: folder with its code, from the study folder; empty: torch.hub's, fetched at a pinned commit.",
+        names="code",
     )
     device: str = option("auto", "For CoTracker: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 

@@ -40,7 +40,8 @@ class Checkpoint:
     @property
     def recipe(self) -> Recipe:
         """The recipe that it was trained with."""
-        return Recipe.from_tables(self.card["recipe"], where=f"the checkpoint {self.path}")
+        where = f"the checkpoint {self.path}"
+        return Recipe.from_tables(self.card["recipe"], where=where).as_recorded(where)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -194,6 +195,26 @@ class Recipe(Settings):
         product = given.get("product", cls.model_fields["product"].default)
         keys = _NONE_KEYS | _keys_of_none(find_input(product).Settings)
         return cls.read(_without_word_for_none(given, keys), where=where)
+
+    def as_recorded(self, where: str) -> Self:
+        """Return this recipe, which a checkpoint or a run recorded, if it names no recipe file elsewhere.
+
+        Fusions of earlier versions name recipe files instead of holding the recipes: these are read below the current
+        folder alone, links followed.
+
+        Raises:
+            UserError: If it is a fusion that names a recipe file outside of the current folder.
+        """
+        names, held = getattr(self.input, "recipes", ()), getattr(self.input, "parts", {})
+        here = Path.cwd().resolve()
+        files = [name for name in names if name not in held and name not in recipe_names()]
+        wrong = [name for name in files if not Path(name).resolve().is_relative_to(here)]
+        if wrong:
+            raise UserError(
+                f"{where} names the recipe file {wrong[0]!r} in input.recipes and does not hold that recipe in input.parts. "
+                "Data must not name files outside of the current folder. Copy the recipe here, or train again."
+            )
+        return self
 
     @property
     def reads(self) -> str:

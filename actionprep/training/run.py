@@ -122,7 +122,7 @@ class Run:
     def recipe(self) -> Recipe:
         """The recipe as it was resolved."""
         path = self.folder / RECIPE
-        return Recipe.from_toml(_read(path), where=str(path))
+        return Recipe.from_toml(_read(path), where=str(path)).as_recorded(str(path))
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import UserError
 from actionprep.pipeline.index import load_stages, stage_index
 from actionprep.sample import make_sample_study
+from actionprep.settings import references
+from actionprep.training.inputs.base import find_input, products
 
 MISSION = (
     "actionprep track --grid 20 --views 0 1 3 6",
@@ -78,6 +80,21 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (folder / "runs/from-python/report.html").is_file()
     assert names["report"].ok
     return folder
+
+
+def test_the_table_of_what_data_may_set_is_that_of_the_program() -> None:
+    expected = {}
+    for table, model in {"study": StudySettings, **settings_models()}.items():
+        expected |= {f"{table}.{name}": (model, name, mark) for name, mark in references(model).items()}
+    for product in products():
+        model = find_input(product).Settings
+        expected |= {f"input.{name}": (model, name, mark) for name, mark in references(model).items()}
+    rows = {row[0]: row[1:] for row in rows_under(ROOT / "docs/failures.md", "## What data may set")}
+    assert rows.keys() == expected.keys()
+    for setting, (model, name, mark) in expected.items():
+        lists = mark.known(model.model_fields[name].get_default(call_default_factory=True))
+        answer = "yes, read as a layout" if mark.names == "layout" else "the program's own names" if lists else "no"
+        assert rows[setting] == [mark.names, answer], setting
 
 
 def test_the_page_for_notebooks_runs(notebook: Path) -> None:

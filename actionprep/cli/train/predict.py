@@ -10,7 +10,7 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Real, StudyOption, Text, Texts
 from actionprep.cli.train.folders import find_run, last_run, run_folder, runs_folder
-from actionprep.cli.train.options import CarryOption, DeviceOption
+from actionprep.cli.train.options import CarryOption, DeviceOption, OwnSettingsOption, stage_changes_of
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
@@ -55,6 +55,7 @@ def predict(
     ] = None,
     carry: CarryOption = None,
     device: DeviceOption = None,
+    changes: OwnSettingsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -75,7 +76,8 @@ def predict(
                 f"--live works on one run, and {folder} is a fusion of several. Name one of its runs with --run: {named}. "
                 "Videos may be given to the fusion itself, without --live."
             )
-        _predict_live(find_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
+        own = {"study": study, "overrides": stage_changes_of(changes), "warn": output.warn}
+        _predict_live(find_run(run, study).folder, live, length, stride, seconds, device or "auto", own, json=json)
         return
     assert videos is not None
     folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
@@ -96,6 +98,9 @@ def predict(
             tolerance=tolerance,
             carry=carry,
             device=device or "auto",
+            study=study,
+            overrides=stage_changes_of(changes),
+            warn=output.warn,
         )
         documents.append(found.document())
         if json:
@@ -137,6 +142,7 @@ def _predict_live(
     stride: float | None,
     seconds: float | None,
     device: str,
+    own: dict[str, Any],
     *,
     json: bool,
 ) -> None:
@@ -157,6 +163,7 @@ def _predict_live(
         seconds=seconds,
         device=device,
         on_prediction=(lambda _: None) if json else say,
+        **own,
     )
     if json:
         output.print_json(found.document())

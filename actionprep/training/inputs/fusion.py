@@ -25,6 +25,8 @@ class FusionInput(InputSettings):
     recipes: tuple[str, ...] = option(
         ("view-transformer", "i3d-small"),
         "Recipes, by name or path, whose inputs are read and whose models are joined.",
+        names="file",
+        known=lambda recipes: not any(name.endswith(".toml") for name in recipes),
         min_length=2,
     )
     parts: dict[str, dict[str, Any]] = option(

@@ -12,7 +12,7 @@ from pydantic import field_validator, model_validator
 
 from actionprep.datasets.poses.skeletons import Skeleton, skeleton
 from actionprep.errors import UserError
-from actionprep.settings import option
+from actionprep.settings import is_no_layout_file, option
 from actionprep.training.inputs._pose_bank import PoseBank, PoseSource, pose_sources
 from actionprep.training.inputs.base import Batch, MirroringReader, mirrored_codes
 from actionprep.training.inputs.joint_augmentation import (
@@ -48,7 +48,9 @@ class PoseSampling(JointAugmentation):
     crop: float = option(0.25, "smooth: largest share of a snippet that is cut off.", ge=0, lt=1)
     time_warp: float = option(0.5, "smooth: how far the speed may sway over the snippet, as a share.", ge=0, lt=1)
     persons: int = option(2, "Persons of a view at most: those who are seen in most frames.", ge=1)
-    skeleton: str | None = option(None, "Layout that joints are converted to; not set: as stored.")
+    skeleton: str | None = option(
+        None, "Layout that joints are converted to; not set: as stored.", names="layout", known=is_no_layout_file
+    )
     min_score: float = option(0.0, "Joints with a lower score are missing.", ge=0)
     memory: float = option(8.0, "GiB that poses may take in memory; more are read from the store as needed.", gt=0)
 
