@@ -72,7 +72,7 @@ def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]
 
 @contextmanager
 def explained_disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an SetupError that says what to do."""
+    """Turn a full or read-only disk, or a move between two disks, into an SetupError with advice."""
     try:
         yield
     except OSError as error:
@@ -85,5 +85,12 @@ def explained_disk_errors(place: Path) -> Iterator[None]:
             raise SetupError(
                 f"Cannot write to {error.filename or place} ({error.strerror}).\n"
                 "Make it writable, or set 'store' under [study] in actionprep.toml to a folder that is."
+            ) from error
+        if error.errno == errno.EXDEV:
+            raise SetupError(
+                f"Cannot move {error.filename} to {error.filename2 or place}: they are on different disks or mounts.\n"
+                "A part of the store may lie on another disk behind a symbolic link to its folder; a folder that is mounted "
+                "into the store cannot. Replace the mount by a link, or set 'store' under [study] in actionprep.toml to a "
+                "folder that is on one disk as a whole."
             ) from error
         raise

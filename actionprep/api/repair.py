@@ -25,8 +25,10 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
     found = {one.key for one in damage}
     views = {(view.recording, view.id) for view in study.catalog.views}
     settings = study.stage_settings()
+    stored = set(study.store.items())
     orphans = {
-        key: "nothing in the catalog makes it any more: 'actionprep gc' deletes it"
+        key: "nothing in the catalog makes it any more: "
+        + ("'actionprep gc' deletes it" if key in stored else f"delete its folder {study.store.url}/{key}")
         for key in found
         if key.product not in settings or (key.view and (key.recording, key.view) not in views)
     }
@@ -62,11 +64,13 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
 def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> StageSettings:
     made = (study.store.metadata(key) or {}).get("provenance", {}).get("settings")
     if made is None:  # its metadata is lost: all that is known is where it lies
-        made = {**otherwise.model_dump(), **({} if key.view else {"name": key.recording})}
-    found = read_recorded(otherwise, made, table=key.product, where=f"the stored {key.product}")
-    for one in found.ignored:
-        study.warn(str(one))
-    return found.require().at(study.paths_from.resolve())
+        made = otherwise.model_dump()
+    if not key.view:
+        made = {**made, "name": key.recording}
+    recorded = read_recorded(otherwise, made, table=key.product, where=f"the stored {key}")
+    for ignored in recorded.ignored:
+        study.warn(str(ignored))
+    return recorded.require().at(study.paths_from.resolve())
 
 
 def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:

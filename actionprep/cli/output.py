@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,13 +15,20 @@ from rich.text import Text
 
 from actionprep.json_values import plain
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
 
 def print_error(error: Exception, *, prefix: str = "", suffix: str = "") -> None:
     """One red paragraph on stderr."""
-    error_console.print(Text(f"{prefix}{error}{suffix}", style="red"), soft_wrap=True)
+    error_console.print(Text(printable(f"{prefix}{error}{suffix}"), style="red"), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped, so that a name from data cannot move the cursor or hide a line."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def print_json(document: Any) -> None:
@@ -47,11 +55,11 @@ def print_table(
     """
     # Cells are text, never markup: a message may hold square brackets.
     rows = [
-        tuple(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row)
+        tuple(cell if isinstance(cell, Text) else Text("" if cell is None else printable(str(cell))) for cell in row)
         for row in rows
     ]
     table = Table(
-        title=Text(title) if title else None,
+        title=Text(printable(title)) if title else None,
         title_justify="left",
         title_style="bold",
         caption=caption or None,
@@ -121,17 +129,19 @@ def _longest_word(rows: Sequence[Sequence[Text]], at: int) -> int:
 
 def print_next(command: str, why: str) -> None:
     """The next command to try."""
-    console.print(Text.assemble(("next  ", "dim"), (command, "bold green"), (f"   {why}", "dim")), soft_wrap=True)
+    console.print(
+        Text.assemble(("next  ", "dim"), (printable(command), "bold green"), (f"   {why}", "dim")), soft_wrap=True
+    )
 
 
 def note(text: str) -> None:
     """One line about what will happen."""
-    console.print(Text(text), soft_wrap=True)
+    console.print(Text(printable(text)), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line that should not be missed."""
-    error_console.print(Text(text, style="yellow"), soft_wrap=True)
+    error_console.print(Text(printable(text), style="yellow"), soft_wrap=True)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.errors import SetupError, UserError
@@ -34,7 +35,7 @@ def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
             place = folder / f"{name}.parquet"
             draft = folder / f".{name}.{os.getpid()}.parquet"
             drafts.append((draft, place))
-            pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd")
+            pq.write_table(table.replace_schema_metadata(metadata), no_link(draft), compression="zstd")
             with open(draft, "rb") as file:
                 os.fsync(file.fileno())
         for draft, place in drafts:

@@ -18,6 +18,7 @@ from actionprep.datasets.annotations import RecordingNames, check_segments
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.catalog_tables import views_from_table, views_to_table
 from actionprep.datasets.findings import Finding, FindingKind
+from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
@@ -169,7 +170,7 @@ def scan(
     findings += _about_alignment(catalog, settings.tolerance)
     catalog = replace(catalog, findings=tuple(findings))
     catalog.write(folder.catalog)
-    _settings_read(folder).write_text(scan_settings(settings), encoding="utf-8")
+    no_link(_settings_read(folder)).write_text(scan_settings(settings), encoding="utf-8")
     _partial(folder).unlink(missing_ok=True)
     return ScanReport(catalog, len(todo), num_reused, num_unusable)
 
@@ -284,7 +285,7 @@ def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
     if not views:
         return
     folder.catalog.mkdir(parents=True, exist_ok=True)
-    draft = _partial(folder).with_suffix(".tmp")
+    draft = no_link(_partial(folder).with_suffix(".tmp"))
     pq.write_table(views_to_table(views), draft)
     os.replace(draft, _partial(folder))
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from actionprep.datasets.paths import no_link
 from actionprep.errors import SetupError, UserError, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
@@ -334,7 +335,7 @@ def _write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
+        no_link(draft).write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
         raise SetupError(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from actionprep.datasets.paths import below, no_link
 from actionprep.datasets.store.zarr_store import ItemKey
 from actionprep.errors import InputError, explained_disk_errors
 
@@ -54,7 +55,7 @@ class Quarantine:
         path = self._path(key)
         with explained_disk_errors(self._folder):
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(".draft")
+            draft = no_link(path.with_suffix(".draft"))
             draft.write_text(json.dumps(asdict(entry), indent=1), encoding="utf-8")
             draft.replace(path)
 
@@ -69,7 +70,7 @@ class Quarantine:
                 yield entry
 
     def _path(self, key: ItemKey) -> Path:
-        return self._folder / f"{key.path}.json"
+        return below(self._folder, f"{key.path}.json")
 
 
 def _read(path: Path) -> QuarantineEntry | None:

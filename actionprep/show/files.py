@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from actionprep.datasets.paths import no_link
 from actionprep.errors import SetupError, UserError
 
 
@@ -21,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
+        yield no_link(draft)
         os.replace(draft, path)
     except OSError as error:
         raise SetupError(

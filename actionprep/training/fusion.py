@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.evaluation.calibration import scaled_probabilities
@@ -154,7 +155,7 @@ def fuse_folds(
         called = {"split": name.removeprefix("split-")} if of_splits else {"fold": number}
         tell(f"Split {called['split']} ({count})" if of_splits else f"Fold {count}")
         made = fuse(
-            [Path(one) / name for one in folders], Path(folder) / name, weights=weights, device=device, tell=tell
+            [Path(one) / name for one in folders], below(folder, name), weights=weights, device=device, tell=tell
         )
         figures = made.tested["figures"]
         rows.append(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from actionprep.datasets.paths import MAX_NAME_BYTES, MAX_NAMES_BYTES, below, no_link
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.errors import SetupError, UserError, nearest
 from actionprep.json_values import plain
@@ -230,7 +231,7 @@ class Run:
 
         with _explained(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
-            np.save(self.folder / name, values, allow_pickle=False)
+            np.save(no_link(self.folder / name), values, allow_pickle=False)
 
     def write_json(self, name: str, values: Any) -> None:
         """Write one JSON file."""
@@ -271,8 +272,14 @@ def source_from(folder: Path, target: Path) -> str:
 
 
 def placed(folder: Path, said: str) -> Path:
-    """The place that a file in `folder` names so."""
-    return (folder.resolve() / said).resolve()
+    """The place that a file in `folder` names so; raises UserError for a text that no path can be."""
+    too_long = len(os.fsencode(said)) > MAX_NAMES_BYTES or any(
+        len(os.fsencode(part)) > MAX_NAME_BYTES for part in said.split("/")
+    )
+    if "\0" in said or too_long:
+        why = "it is too long" if too_long else "it has a NUL character"
+        raise UserError(f"A file in {folder} names the path {said!r:.80}, which cannot be: {why}. Correct it there.")
+    return Path(os.path.realpath(folder.resolve() / said))
 
 
 def _fused_in(folder: Path) -> str:
@@ -299,7 +306,7 @@ def claimed_folder(runs: Path, name: str) -> Iterator[Path]:
 
     Of several processes that claim one name at once, each gets a folder of its own.
     """
-    folder, number = runs / name, 1
+    folder, number = below(runs, name), 1
     with _explained(folder):
         runs.mkdir(parents=True, exist_ok=True)
         while True:
@@ -403,7 +410,7 @@ def write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
+        no_link(draft).write_text(text, encoding="utf-8")
         os.replace(draft, path)
 
 

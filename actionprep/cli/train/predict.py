@@ -62,6 +62,7 @@ def predict(
 ) -> None:
     """From raw videos to a labeled timeline (csv and picture) of each recording, or live from a camera or stream."""
     from actionprep.api import group_videos, predict_videos
+    from actionprep.datasets.paths import below
     from actionprep.errors import UserError
     from actionprep.training.fusion import read_fusion
 
@@ -88,7 +89,7 @@ def predict(
             folder,
             paths,
             recording=name,
-            out=out / name if len(recordings) > 1 else out,
+            out=below(out, name) if len(recordings) > 1 else out,
             overlay=overlay,
             length_ms=length,
             stride_ms=stride,

@@ -326,11 +326,9 @@ def _settings(toml: str) -> str:
 
 def _made(facts: Mapping[str, Any]) -> str:
     versions = " · ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return (
-        f"<footer>store {html.escape(facts['store'])} · digest {facts['store_digest'][:16]} · snippets "
-        f"{html.escape(facts['snippets'])} · seed {facts['seed']}<br>{html.escape(versions)} · started "
-        f"{facts['started']}</footer>"
-    )
+    read = f"store {facts['store']} · digest {facts['store_digest'][:16]} · snippets {facts['snippets']}"
+    made = f"{versions} · started {facts['started']}"
+    return f"<footer>{html.escape(read)} · seed {facts['seed']}<br>{html.escape(made)}</footer>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
@@ -181,9 +182,10 @@ def plan_sweep(
         settings = dict(zip(grid, values, strict=True))
         own, _ = suited(base, of_study or {})
         chosen = base.changed({**own, **(changes or {}), **settings, "seed": seed}, where="the sweep").self_contained()
-        place = Path(folder) / _folder_name(chosen, settings) / f"seed-{seed}"
-        for below, number, stored in parts:
-            found.setdefault(place / below, Job(chosen, settings, number, stored, place / below))
+        combination = f"{_folder_name(chosen, settings)}/seed-{seed}"
+        for part, number, stored in parts:
+            place = below(folder, f"{combination}/{part}" if part else combination)
+            found.setdefault(place, Job(chosen, settings, number, stored, place))
     return list(found.values())
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from actionprep.datasets.paths import below, no_link
 from actionprep.errors import SetupError, UserError
 from actionprep.training.loop import memory
 from actionprep.training.loop.progress import EpochReport
@@ -144,7 +145,7 @@ class Checkpoints(Checkpoint):
         draft = path.with_name(f".{path.name}.draft")
         try:
             # In Lightning's saving this asks for the optimizer's state too; it is read again with weights_only=True.
-            trainer.save_checkpoint(draft, weights_only=False)
+            trainer.save_checkpoint(no_link(draft), weights_only=False)
             if trainer.is_global_zero:
                 os.replace(draft, path)
         except OSError as error:
@@ -162,6 +163,8 @@ def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
     """Lightning's loggers: TensorBoard in the run's folder, Weights & Biases where asked for."""
     found: list[Any] = []
     if tensorboard:
+        # No link may lead the curves elsewhere; the logger opens hparams.yaml for writing.
+        no_link(below(run.folder, f"tensorboard/{phase}") / "hparams.yaml")
         found.append(pl.loggers.TensorBoardLogger(str(run.folder), name="tensorboard", version=phase))
     if wandb:
         try:
