@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import distributed
 import pytest
 from recordings import moving_square, write_video
 
@@ -86,6 +85,8 @@ def deaths(study: Study) -> int:
 @pytest.fixture
 def scheduler() -> Iterator[str]:
     """Address of a running cluster: one process, two threads."""
+    import distributed
+
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **QUIET) as running:
         yield running.scheduler_address
 
@@ -137,6 +138,8 @@ def test_processes_that_all_ended_and_do_not_begin_again_are_a_matter_of_the_mac
 
 
 def test_a_worker_that_its_cluster_has_let_go_of_begins_anew() -> None:
+    import distributed
+
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running,
         distributed.Client(running, set_as_default=False) as client,
@@ -170,6 +173,8 @@ def test_on_a_cluster_too_those_that_ran_beside_it_are_cleared_of_suspicion(
 
 
 def test_ctrl_c_cancels_the_tasks_on_a_cluster_and_leaves_a_store_to_go_on_with(tmp_path: Path, scheduler: str) -> None:
+    import distributed
+
     study = new_study(tmp_path, recordings=5, frames=120)
     study.scan()
     command = [sys.executable, "-c", LISTENING, "build", "tracks", "--scheduler",
@@ -204,6 +209,8 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: 
 
 
 def test_a_cluster_without_workers_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
     study = new_study(tmp_path, recordings=2)
     monkeypatch.setattr(cluster, "FIRST_WORKER_S", 0.2)
     with distributed.LocalCluster(n_workers=0, **QUIET) as empty:
@@ -219,6 +226,8 @@ def test_views_that_need_a_gpu_do_not_wait_for_a_cluster_that_has_none(tmp_path:
 
 
 def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(tmp_path: Path) -> None:
+    import distributed
+
     study = new_study(tmp_path, recordings=3)
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running:
 
