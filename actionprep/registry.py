@@ -169,10 +169,16 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
         return add
 
-    def check(self, name: str) -> None:
-        """Raise UserError with the nearest name unless there is a part of this name; imports nothing."""
-        if name not in self:
-            raise UserError(f"No {self.kind} '{name}'.{nearest(name, self)} {self._plural}: {', '.join(self)}.")
+    def check(self, name: str, *, also: tuple[str, ...] = ()) -> None:
+        """Raise UserError with the nearest name unless there is a part of this name; imports nothing.
+
+        Args:
+            name: Name to check.
+            also: Words that a setting takes besides the names of parts, such as "auto".
+        """
+        known = (*also, *self)
+        if name not in known:
+            raise UserError(f"No {self.kind} '{name}'.{nearest(name, known)} {self._plural}: {', '.join(known)}.")
 
     def find(self, name: str) -> T:
         """Import the part of a name.

@@ -62,8 +62,7 @@ def import_poses(
     from actionprep.datasets.poses.formats import FORMATS
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
 
-    if format != "auto":
-        FORMATS.check(format)
+    FORMATS.check(format, also=("auto",))
     root = Path(folder).expanduser()
     place = StudyFolder(root)
     # Of the current folder, as all paths of a command; the settings' paths begin at the study.

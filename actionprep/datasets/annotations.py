@@ -91,8 +91,7 @@ def read_annotations(
 
     Raises UserError for a file that cannot be read, a format that does not exist, or one that the file is not of.
     """
-    if format != "auto":
-        SEGMENT_FORMATS.check(format)
+    SEGMENT_FORMATS.check(format, also=("auto",))
     try:
         with open(path, "rb") as file:
             head = file.read(1 << 16).decode("utf-8-sig", errors="replace")

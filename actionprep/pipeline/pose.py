@@ -102,8 +102,7 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
     @field_validator("backend")
     @classmethod
     def _known_backend(cls, name: str) -> str:
-        if name != "import":
-            POSE_BACKENDS.check(name)
+        POSE_BACKENDS.check(name, also=("import",))
         return name
 
     @model_validator(mode="after")

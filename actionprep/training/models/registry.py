@@ -96,7 +96,13 @@ def axes(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((word.rstrip("0123456789"), int(word.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))) for word in text.split())
 
 
-MODEL_FILES = ("cards", "fusion_recipe", "pixel_recipes", "skeleton_recipes", "track_recipes")
+MODEL_FILES = (
+    "cards",
+    "fusion_recipe",
+    "pixel_recipes",
+    "skeleton_recipes",
+    "track_recipes",
+)
 """Modules of this package that register models or recipes."""
 
 
