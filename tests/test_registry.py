@@ -54,7 +54,9 @@ def test_find_names_the_nearest() -> None:
 
     registry = make_registry()
     assert registry.find("fraction") is fractions.Fraction
-    with pytest.raises(UserError, match=r"^No number 'frction'\. Did you mean 'fraction'\? Numbers: fraction, absent\.$"):
+    with pytest.raises(
+        UserError, match=r"^No number 'frction'\. Did you mean 'fraction'\? Numbers: fraction, absent\.$"
+    ):
         registry.find("frction")
     with pytest.raises(UserError, match="Did you mean 'auto'"):
         registry.check("auo", also=("auto",))

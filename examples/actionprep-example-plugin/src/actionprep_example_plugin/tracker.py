@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ class ShiftTracker(PointTracker):
 
     def track(self, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:
         """Follow each query through all frames; see `PointTracker.track`."""
-        steps = [shift(frame, following) for frame, following in zip(frames, frames[1:], strict=False)]
+        steps = [shift(frame, following) for frame, following in pairwise(frames)]
         position = np.cumsum([(0.0, 0.0), *steps], axis=0)  # (T, 2) of the scene in each frame
         start = queries[:, 0].astype(int)
         xy = queries[None, :, 1:] + position[:, None] - position[start]
