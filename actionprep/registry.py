@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
@@ -292,7 +293,7 @@ def _installed() -> dict[str, tuple[Entry, ...]]:
 
 def _may_have_plugins() -> bool:
     """Whether an installed package declares parts: a look at the files, which costs less than importlib.metadata."""
-    if any(hasattr(finder, "find_distributions") and finder.__name__ != "PathFinder" for finder in sys.meta_path):  # type: ignore[attr-defined]
+    if any(hasattr(finder, "find_distributions") and finder is not PathFinder for finder in sys.meta_path):
         return True
     for folder in sys.path:
         try:

@@ -64,7 +64,7 @@ def run(*lines: str, path: tuple[Path, ...], folder: Path, fails: bool = False) 
 
 
 def action_of(label: str) -> str:
-    """The first word of the sample's labels, so that there are several samples of each of two classes."""
+    """Return the first word of a label, which gives two classes with several samples each."""
     return label.partition("_")[0]
 
 

@@ -19,7 +19,7 @@ GROUP = "actionprep.trackers"
 def make_registry() -> Registry[type]:
     """Two built-in parts, one of them in a module that does not exist, so that importing it would fail."""
     entries = (Entry("fraction", "fractions:Fraction", "A ratio"), Entry("absent", "no_such_module:Thing"))
-    return Registry("number", GROUP, entries, plural="Numbers", subclass_of="numbers:Number")
+    return Registry("quantity", GROUP, entries, plural="Numbers", subclass_of="numbers:Number")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_find_names_the_nearest() -> None:
     registry = make_registry()
     assert registry.find("fraction") is fractions.Fraction
     with pytest.raises(
-        UserError, match=r"^No number 'frction'\. Did you mean 'fraction'\? Numbers: fraction, absent\.$"
+        UserError, match=r"^No quantity 'frction'\. Did you mean 'fraction'\? Numbers: fraction, absent\.$"
     ):
         registry.find("frction")
     with pytest.raises(UserError, match="Did you mean 'auto'"):
@@ -69,9 +69,9 @@ def test_added_part_follows_the_builtin_ones() -> None:
     assert list(registry) == ["fraction", "absent", "whole"]
     assert registry["whole"] is int
     registry["whole"] = int  # the same class again, as in a notebook
-    with pytest.raises(UserError, match=r"already a number named 'whole' \(builtins:int\)\. Choose another name"):
+    with pytest.raises(UserError, match=r"already a quantity named 'whole' \(builtins:int\)\. Choose another name"):
         registry["whole"] = float
-    with pytest.raises(UserError, match=r"already a number named 'fraction' \(fractions:Fraction\)"):
+    with pytest.raises(UserError, match=r"already a quantity named 'fraction' \(fractions:Fraction\)"):
         registry["fraction"] = float
     del registry["whole"]
     assert list(registry) == ["fraction", "absent"]
@@ -99,7 +99,7 @@ def test_part_of_a_package(install: Callable[..., None]) -> None:
     assert "numbers_plugin" not in sys.modules
     assert registry["big"](3) == 3
     assert registry.help("big") == "A big number."
-    assert registry.origin("big") == {"number package": "numbers_plugin 1.5"}
+    assert registry.origin("big") == {"quantity package": "numbers_plugin 1.5"}
     assert registry.origin("fraction") == {}
 
 
@@ -112,7 +112,7 @@ def test_part_of_a_package(install: Callable[..., None]) -> None:
         ("Bad = 5", "TypeError: expected a subclass of Number, got 5"),
         (
             "class Bad(int):\n    name = 'worse'",
-            "ValueError: the entry point is named 'bad', and the number itself 'worse'",
+            "ValueError: the entry point is named 'bad', and the quantity itself 'worse'",
         ),
     ],
 )
@@ -120,14 +120,14 @@ def test_broken_part_names_package_and_reason(module: str, reason: str, install:
     sys.modules.pop("bad_plugin", None)
     install("bad_plugin", "bad = bad_plugin:Bad", module=module)
     registry = Registry[type](
-        "number", GROUP, (Entry("whole", "builtins:int"),), plural="Numbers", subclass_of="numbers:Number"
+        "quantity", GROUP, (Entry("whole", "builtins:int"),), plural="Numbers", subclass_of="numbers:Number"
     )
     assert list(registry) == ["whole", "bad"]
     assert registry.working() == {"whole": int}
     [(name, error)] = registry.broken().items()
     assert name == "bad"
     assert str(error) == (
-        "The number 'bad' of the package bad_plugin 1.5 cannot be used.\n"
+        "The quantity 'bad' of the package bad_plugin 1.5 cannot be used.\n"
         f"  entry point  {GROUP}: bad = bad_plugin:Bad\n"
         f"  reason       {reason}\n"
         "  to fix       update or uninstall bad_plugin"
@@ -145,7 +145,7 @@ def test_name_of_two_packages_is_refused_on_use(install: Callable[..., None]) ->
         registry["twin"]
     owners = {"first_plugin 1.5 (builtins:int)", "second_plugin 1.5 (builtins:complex)"}
     assert all(owner in str(error.value) for owner in owners)
-    assert "2 packages have a number named 'twin'" in str(error.value)
+    assert "2 packages have a quantity named 'twin'" in str(error.value)
     with pytest.raises(PluginError, match=r"actionprep \(fractions:Fraction\), first_plugin 1\.5 \(builtins:float\)"):
         registry["fraction"]
 

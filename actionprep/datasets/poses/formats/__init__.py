@@ -28,8 +28,8 @@ class PoseFormat:
         one_file: The data are one file; a folder is refused.
         one_recording: A file has one recording, so that nothing is left after a damaged one.
         options: Options of the reader, of skeleton, coordinates and image_size.
-        recognizes: Whether a file or folder is of this format, for "auto". The formats of actionprep are told apart by
-            `detect_format` instead.
+        recognizes: Whether a file or folder is of this format, for "auto". `detect_format` knows the formats of
+            actionprep without it.
     """
 
     name: str
