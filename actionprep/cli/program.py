@@ -20,11 +20,11 @@ class _PlainErrors:
 
     def main(self, *words: Any, **options: Any) -> Any:
         """Run, and end with the exit code of a wrong command line."""
-        from actionprep.errors import UserError
+        from actionprep.errors import ActionprepError
 
         try:
             return super().main(*words, **options)  # type: ignore[misc]
-        except UserError as error:
+        except ActionprepError as error:
             if not options.get("standalone_mode", True):
                 raise
             from actionprep.cli.output import print_error

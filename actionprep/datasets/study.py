@@ -188,11 +188,24 @@ class StudyFolder:
         return settings.with_changes(cleared, where=COMMAND_LINE)
 
     def resolved(
-        self, models: Mapping[str, type[Settings]], overrides: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        models: Mapping[str, type[Settings]],
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        unread: typing.Iterable[str] = (),
     ) -> dict[str, Settings]:
-        """Settings of all tables; raises UserError for unknown tables, keys and wrong values."""
+        """Settings of all tables.
+
+        Args:
+            models: Model of each table.
+            overrides: Values that replace those of the file, by table and key.
+            unread: Tables that the file may have although no model reads them.
+
+        Raises:
+            UserError: For unknown tables, unknown keys and wrong values.
+        """
         models = {"study": StudySettings, **models}
-        self.check_tables(models)
+        self.check_tables([*models, *unread])
         overrides = overrides or {}
         return {name: self.settings_for(name, model, overrides.get(name)) for name, model in models.items()}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import UserError
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
 from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
 from actionprep.settings import Recorded, StageSettings, canonical_json, read_recorded
@@ -116,7 +117,7 @@ def make_plan(
     def identity(stage: type[Stage], chosen: StageSettings) -> dict[str, str]:
         known = canonical_json([stage.name, chosen.model_dump(mode="json")])
         if known not in identities:
-            identities[known] = stage.identity(chosen)
+            identities[known] = {**stage.identity(chosen), **STAGES.origin(stage.name)}
         return identities[known]
 
     items: list[PlannedItem] = []
@@ -195,10 +196,15 @@ def plan_study_item(
         "settings": chosen.model_dump(mode="json"),
         "reads": stage.depends_on(chosen, catalog),
     }
+    origin = STAGES.origin(name)
+    if origin:
+        facts["identity"] = origin
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     committed = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
     provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
+    if origin:
+        provenance["identity"] = origin
     why = (
         ""
         if done

@@ -18,9 +18,8 @@ from recordings import moving_square, write_video
 from actionprep.api import Study, make_study
 from actionprep.errors import SetupError
 from actionprep.pipeline import cluster
-from actionprep.pipeline import stage as stages_module
 from actionprep.pipeline.engine import Workers, build
-from actionprep.pipeline.index import load_stages
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.plan import Plan, make_plan
 from actionprep.pipeline.stage import Stage
 
@@ -50,10 +49,9 @@ def new_study(root: Path, *, recordings: int = 5, frames: int = FRAMES) -> Study
 @pytest.fixture
 def fatal(monkeypatch: pytest.MonkeyPatch) -> type[Stage]:
     """The stage that kills its process, for one test alone."""
-    load_stages()  # which happens once, and must not fill the copy
-    monkeypatch.setattr(stages_module, "STAGES", dict(stages_module.STAGES))
     stage: type[Stage] = importlib.import_module("fatal_stage").Fatal
-    stages_module.STAGES["fatal"] = stage
+    STAGES.pop("fatal", None)  # added by the import, for the worker's sake
+    monkeypatch.setitem(STAGES, "fatal", stage)
     return stage
 
 

@@ -18,7 +18,7 @@ from actionprep.datasets.poses.skeletons import layout_in
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.video_layouts import SPLIT_NAMES, Discovery
-from actionprep.errors import InputError, UserError, nearest
+from actionprep.errors import InputError, UserError
 from actionprep.settings import canonical_json
 
 _UNSPLIT = "all"
@@ -118,9 +118,7 @@ def _sources(folder: StudyFolder, settings: StudySettings) -> Iterator[tuple[Pat
                 f"The format of the poses at {path} cannot be told. Name it: {', '.join(FORMATS)} ('actionprep formats' "
                 "says what each is)."
             )
-        if format not in FORMATS:
-            raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
-        each = FORMATS[format].each
+        each = FORMATS.find(format).each
         if path.is_file() or not each:
             yield path, format, ""
             continue

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.errors import InputError, UserError
-from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource, mask_source
+from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader
@@ -27,7 +27,6 @@ MOST_PIXELS = 1 << 26
 """A mask that declares more is not read: no video has such frames, so that the file is damaged or hostile."""
 
 
-@mask_source("files")
 class FileMasks(MaskSource):
     """Masks that another program made (DEVA, SAM 2, an annotation tool), found by a pattern.
 
