@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actionprep.errors import is_read_error
+
 if TYPE_CHECKING:
     from actionprep.datasets.recordings import View
     from actionprep.datasets.study import StudyFolder
@@ -24,7 +26,13 @@ def reason_to_scan(folder: StudyFolder) -> str:
             continue  # what changed in it is nothing that a scan reads
         if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
             return f"{folder.relative(path)} is newer than the catalog"
-    changed = [view.path for view in Catalog.read(folder.catalog).views if _has_changed(folder.root, view)]
+    views = Catalog.read(folder.catalog).views
+    # The disk or the network may be well again.
+    failed = [view.path for view in views if view.status != "ok" and is_read_error(view.reason)]
+    if failed:
+        more = f" and {len(failed) - 1} more videos" if len(failed) > 1 else ""
+        return f"{failed[0]}{more} could not be read by the last scan"
+    changed = [view.path for view in views if _has_changed(folder.root, view)]
     more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
     return f"{changed[0]}{more} changed since the last scan" if changed else ""
 

@@ -108,7 +108,9 @@ def read_annotations(
         format = found[0].name
     try:
         return list(formats[format].read(path, columns or {}))
-    except (ValueError, KeyError) as error:
+    except OSError as error:
+        raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
+    except (ValueError, LookupError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a proper '{format}' annotation file: {error}.") from None

@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from actionprep.errors import SetupError, UserError, nearest
+from actionprep.datasets.names import is_text
+from actionprep.errors import SetupError, UserError, discard, nearest
 from actionprep.settings import COMMAND_LINE, Settings, option
 
 SETTINGS_FILE = "actionprep.toml"
@@ -85,9 +86,21 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A folder with an actionprep.toml, and where everything of the study lies in it."""
+    """A folder with an actionprep.toml, and where everything of the study lies in it.
+
+    Raises:
+        UserError: If the folder's path is not UTF-8 text, as settings, tables and runs that name it must be.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        path = self.root.absolute()
+        odd = [part for part in path.parts if not is_text(part)]
+        if odd:
+            raise UserError(
+                f"The folder '{odd[0]}' in the path of the study {path} is not UTF-8 text. Rename that folder."
+            )
 
     @property
     def settings_file(self) -> Path:
@@ -320,7 +333,7 @@ def _write_text(path: Path, text: str) -> None:
             f"Cannot write {path}: {error.strerror or error}. Free some room, or make the folder writable."
         ) from error
     finally:
-        draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+        discard(draft)
 
 
 def _changed(settings: Settings) -> set[str]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from actionprep.errors import ActionprepError, explained_disk_errors
+from actionprep.json_values import printable
 
 
 class InternalError(ActionprepError):
@@ -39,5 +40,5 @@ def _log(folder: Path, where: str, text: str) -> Path:
     path = folder / f"fault-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{where}\n\n{text}", encoding="utf-8")
+        path.write_text(printable(f"{where}\n\n{text}"), encoding="utf-8")
     return path
