@@ -246,8 +246,10 @@ def _kept(error: Exception) -> str:
     import tempfile
     import traceback
 
+    from actionprep.json_values import printable
+
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", prefix="actionprep-fault-", suffix=".log", delete=False
     ) as file:
-        file.write(" ".join(sys.argv) + "\n\n" + "".join(traceback.format_exception(error)))
+        file.write(printable(" ".join(sys.argv) + "\n\n" + "".join(traceback.format_exception(error))))
     return f"\nThe traceback is in {file.name}; please report this with that file."

@@ -111,7 +111,9 @@ def read_annotations(
     reader = SEGMENT_FORMATS.find(format)
     try:
         return list(reader.read(path, columns or {}))
-    except (ValueError, KeyError) as error:
+    except OSError as error:
+        raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
+    except (ValueError, LookupError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a proper '{format}' annotation file: {error}.") from None

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from actionprep.datasets.names import is_text
 from actionprep.datasets.paths import no_link
-from actionprep.errors import SetupError, UserError, nearest
+from actionprep.errors import SetupError, UserError, discard, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
 SETTINGS_FILE = "actionprep.toml"
@@ -98,9 +99,21 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A folder with an actionprep.toml, and where everything of the study lies in it."""
+    """A folder with an actionprep.toml, and where everything of the study lies in it.
+
+    Raises:
+        UserError: If the folder's path is not UTF-8 text, as settings, tables and runs that name it must be.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        path = self.root.absolute()
+        odd = [part for part in path.parts if not is_text(part)]
+        if odd:
+            raise UserError(
+                f"The folder '{odd[0]}' in the path of the study {path} is not UTF-8 text. Rename that folder."
+            )
 
     @property
     def settings_file(self) -> Path:
@@ -355,7 +368,7 @@ def _write_text(path: Path, text: str) -> None:
             f"Cannot write {path}: {error.strerror or error}. Free some room, or make the folder writable."
         ) from error
     finally:
-        draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+        discard(draft)
 
 
 def _changed(settings: Settings) -> set[str]:

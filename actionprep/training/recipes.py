@@ -186,6 +186,22 @@ class Recipe(Settings):
         return cls.from_tables(tables, where=where)
 
     @classmethod
+    def whole_from_toml(cls, text: str, *, where: str) -> Self:
+        """The recipe of a run, which `to_toml` wrote with all its tables.
+
+        Raises:
+            UserError: If a table is missing: the file was cut off, and defaults would silently take its place.
+        """
+        recipe = cls.from_toml(text, where=where)
+        missing = [name for name in ("recipe", *_TABLES) if name not in tomllib.loads(text)]
+        if missing:
+            raise UserError(
+                f"{where} is damaged: it has no table [{missing[0]}], as every recipe of a run has. "
+                "Train again into another folder."
+            )
+        return recipe
+
+    @classmethod
     def from_tables(cls, tables: Mapping[str, Any], *, where: str) -> Self:
         """A recipe from its tables [recipe], [sizes], [input], [loss], [optimizer], [schedule]."""
         known = ("recipe", *_TABLES)

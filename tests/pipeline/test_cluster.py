@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -223,18 +224,22 @@ def test_views_that_need_a_gpu_do_not_wait_for_a_cluster_that_has_none(tmp_path:
         study.build("tracks", overrides={"tracks": {"device": "cuda"}}, workers=Workers(scheduler=scheduler))
 
 
-def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(tmp_path: Path) -> None:
+def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     import distributed
 
     study = new_study(tmp_path, recordings=3)
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running:
 
         def end(*_: object) -> None:
+            logging.getLogger("distributed.client").error("Traceback (most recent call last)")
             with distributed.Client(running.scheduler_address, set_as_default=False) as other:
                 other.run_on_scheduler(cancel_all)
 
         with pytest.raises(SetupError, match=r"The Dask cluster let go of the work"):
             study.carry_out(study.plan("lowres"), workers=Workers(scheduler=running.scheduler_address), progress=end)
+    assert "Traceback" not in capfd.readouterr().err
     assert not list(study.quarantine)
     assert study.build("lowres").ok
 

@@ -71,7 +71,7 @@ def recipes(
         if json:
             output.print_json(recipe.to_tables())
         else:
-            print(recipe.to_toml(), end="")
+            output.print_text(recipe.to_toml(), end="")
         return
     found = [find_recipe(one) for one in sorted(RECIPES.working())]
     if json:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from actionprep.datasets.poses.formats.content import Damaged
+from actionprep.datasets.poses.formats.safe_npz import npz_names
 from actionprep.datasets.poses.sequence import PoseItem
-from actionprep.errors import InputError, UserError
+from actionprep.errors import InputError, UserError, explained_read_errors
 from actionprep.registry import Registry
 
 
@@ -107,7 +108,17 @@ def read_poses(
         raise UserError(f"{path} is a folder, and '{name}' ({chosen.title}) is one file: name the file.")
     if damaged is not None and not chosen.one_recording:
         options["damaged"] = damaged
-    return chosen.read(path, **options)
+    return _read(iter(chosen.read(path, **options)), path)
+
+
+def _read(items: Iterator[PoseItem], path: Path) -> Iterator[PoseItem]:
+    """The same items; an error of the system while they are read is a problem of the input."""
+    while True:
+        with explained_read_errors(path):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
 
 
 def reading_options(
@@ -179,13 +190,7 @@ def _detect_folder(path: Path) -> str | None:
 
 def npz_format(path: Path) -> str | None:
     """The format that has an npz file's arrays; None when none has, InputError for a file that is no npz."""
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError):
-        raise InputError(f"{path} is not a sound npz file.") from None
+    names = npz_names(path)
     for key, name in (
         ("keypoints", "pose-npz"),
         ("landmarks", "mediapipe"),
@@ -198,14 +203,16 @@ def npz_format(path: Path) -> str | None:
 
 
 def _head(path: Path) -> str:
-    with path.open("rb") as file:
+    with explained_read_errors(path), path.open("rb") as file:
         return file.read(4096).decode("utf-8", "replace")
 
 
 def read_json(path: Path) -> Any:
     """A JSON file's content; InputError with the place where it breaks off."""
     try:
-        return json.loads(path.read_bytes())
+        with explained_read_errors(path):
+            content = path.read_bytes()
+        return json.loads(content)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
