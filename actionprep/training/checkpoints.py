@@ -129,7 +129,7 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
             f"{' and '.join(f'sizes.{name}' for name in wrong)} out: the {recipe.product} and the settings under [input] "
             "decide that."
         )
-    if recipe.targets == "frame" and card.labels_frames == "asked":
+    if recipe.targets == "frame" and card.labels_frames == "optional":
         from_input["per_frame"] = True
     # The preset's too: a later version may give the name another preset, and this run must open as it was.
     return {**card.sizes, **from_input, **recipe.sizes}
@@ -152,11 +152,11 @@ def check_abilities(recipe: Recipe) -> None:
             f"{', '.join(_recipes_whose(lambda one: one.labels_frames != 'never'))}. Or train on the labels of whole "
             "snippets: --set targets=snippet."
         )
-    if getattr(recipe.input, "merge", "max") == "separate" and not card.persons_apart:
+    if getattr(recipe.input, "merge", "max") == "separate" and not card.separate_persons:
         raise UserError(
             f"The recipe '{recipe.name}' keeps a volume for each person (input.merge = \"separate\"), and its model "
             f"'{recipe.model}' reads one for all. Recipes that read a volume for each: "
-            f"{', '.join(_recipes_whose(lambda one: one.persons_apart))}. Or put them side by side in the channels: --set "
+            f"{', '.join(_recipes_whose(lambda one: one.separate_persons))}. Or put them side by side in the channels: --set "
             "input.merge=channels."
         )
     if recipe.cutmix is not None and not find_input(recipe.product).cuts:

@@ -242,7 +242,7 @@ def test_what_a_model_cannot_be_is_said_before_there_is_a_run(name, changes, mes
 def test_a_model_says_rightly_whether_it_reads_a_volume_for_each_person(name, store):
     recipe = find_recipe(name)
     if recipe.product != "heatmaps":
-        assert not model_card(recipe.model).persons_apart
+        assert not model_card(recipe.model).separate_persons
         return
     recipe = small(name, **{"input.merge": "separate"})
     dataset = SnippetDataset(store, inputs=recipe.input)
@@ -254,4 +254,4 @@ def test_a_model_says_rightly_whether_it_reads_a_volume_for_each_person(name, st
         assert model(**model_inputs(model, batch)).shape == (2, 3)
     except (ValueError, RuntimeError):
         reads = False
-    assert model_card(recipe.model).persons_apart == reads
+    assert model_card(recipe.model).separate_persons == reads
