@@ -15,7 +15,7 @@ from actionprep.training.fit import fit
 from actionprep.training.loop.losses import ClassificationLoss
 from actionprep.training.loop.optimizers import freeze, layer_heights, make_optimizer
 from actionprep.training.loop.task import ClassifierTask
-from actionprep.training.models.pixels import PixelClassifier, bare, over_views
+from actionprep.training.models.pixels import PixelClassifier, mean_over_views, unwrap_model
 from actionprep.training.models.registry import HALF, MODELS, SIGNED, PixelInput
 from actionprep.training.predict import predict
 from actionprep.training.recipes import (
@@ -131,13 +131,13 @@ def test_one_small_recipe_learns_motion(stores, tmp_path):
 
 def test_bytes_become_what_the_model_wants():
     clip = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1, 1).expand(2, 3, 4, 2, 2)
-    seen = PixelClassifier(torch.nn.Identity(), HALF).seen(clip)
+    seen = PixelClassifier(torch.nn.Identity(), HALF).preprocess(clip)
     expected = (np.array([0, 51, 255]) / 255 - 0.45) / 0.225
     np.testing.assert_allclose(seen[0, :, 0, 0, 0].numpy(), expected, rtol=1e-5)
-    seen = PixelClassifier(torch.nn.Identity(), SIGNED).seen(clip)
+    seen = PixelClassifier(torch.nn.Identity(), SIGNED).preprocess(clip)
     np.testing.assert_allclose(seen[0, :, 0, 0, 0].numpy(), [-1, -0.6, 1], rtol=1e-5)
     blue_first = PixelInput(color_order="BGR", value_range=(0.0, 255.0))
-    seen = PixelClassifier(torch.nn.Identity(), blue_first).seen(clip)
+    seen = PixelClassifier(torch.nn.Identity(), blue_first).preprocess(clip)
     assert seen[0, :, 0, 0, 0].tolist() == [255, 51, 0]
 
 
@@ -149,7 +149,7 @@ def test_every_model_of_pictures_says_how_it_wants_them():
 def test_motion_is_brightness_and_its_change():
     clip = torch.zeros(1, 3, 3, 2, 2)
     clip[:, :, 1:] = 255.0
-    seen = PixelClassifier(torch.nn.Identity(), PixelInput(), channels="motion").seen(clip)
+    seen = PixelClassifier(torch.nn.Identity(), PixelInput(), channels="motion").preprocess(clip)
     assert seen.shape == (1, 2, 3, 2, 2)
     torch.testing.assert_close(seen[0, 0, :, 0, 0], torch.tensor([0.0, 1.0, 1.0]))
     torch.testing.assert_close(seen[0, 1, :, 0, 0], torch.tensor([0.0, 4.0, 0.0]))
@@ -159,7 +159,7 @@ def test_motion_is_brightness_and_its_change():
 def test_views_are_averaged_as_probabilities(several):
     logits = torch.randn(4, 3, 5)
     valid = torch.tensor([[True] * 3, [True, False, True], [False, False, True], [False] * 3])
-    found = over_views(logits, valid, several_labels=several)
+    found = mean_over_views(logits, valid, multi_label=several)
     probabilities = logits.sigmoid() if several else logits.softmax(-1)
     for row in range(4):
         some = probabilities[row, valid[row]] if valid[row].any() else probabilities[row]
@@ -315,7 +315,7 @@ def test_lower_layers_learn_more_slowly():
     from actionprep.training.models.registry import build_model
 
     model = PixelClassifier(build_model("timesformer", num_classes=3, **data), HALF)
-    heights = layer_heights(bare(model))
+    heights = layer_heights(unwrap_model(model))
     assert heights["patch_embed.proj.weight"] == heights["cls_token"] == heights["pos_embed"] == 0
     assert heights["blocks.0.attn.qkv.weight"] == 1
     assert heights["blocks.1.mlp.fc2.bias"] == 2
@@ -324,7 +324,7 @@ def test_lower_layers_learn_more_slowly():
     rates = {}
     for group in make_optimizer(model, settings).param_groups:
         rates |= {id(parameter): group["lr"] for parameter in group["params"]}
-    named = dict(bare(model).named_parameters())
+    named = dict(unwrap_model(model).named_parameters())
     of = {name: rates[id(parameter)] for name, parameter in named.items()}
     assert of["head.weight"] == 8.0
     assert of["norm.weight"] == 1.0

@@ -9,7 +9,7 @@ from tiny_models import tiny
 from actionprep.errors import UserError
 from actionprep.training.models.published.families import FAMILIES
 from actionprep.training.models.registry import build_model
-from actionprep.training.models.vivit import FactorisedViViT, ViViT
+from actionprep.training.models.vivit import FactorizedViViT, ViViT
 
 SIZES = {"num_frames": 4, "image_size": 32, "width": 24, "depth": 3, "heads": 3}
 
@@ -37,7 +37,7 @@ def test_logits_equal_transformers():
     torch.testing.assert_close(ours(clip), expected, rtol=1e-4, atol=1e-4)
 
 
-def first_stack_reaches(model: FactorisedViViT, clip: torch.Tensor) -> list[bool]:
+def first_stack_reaches(model: FactorizedViViT, clip: torch.Tensor) -> list[bool]:
     """Which time steps of the first stack's output change when the clip's first tubelet step changes."""
     seen: list[torch.Tensor] = []
     hook = model.blocks[-1].register_forward_hook(lambda *args: seen.append(args[2].detach()))
