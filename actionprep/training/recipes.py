@@ -268,9 +268,9 @@ class Recipe(Settings):
     def changed(self, changes: Mapping[str, Any], *, where: str = "changes to the recipe") -> Recipe:
         """Return a copy with some settings replaced.
 
-        An explicit number of epochs sets min_steps to 0, unless min_steps is also given. New names in input.recipes load
-        those recipes again. If the product changes, the settings that both inputs have are kept. The doc of a named
-        recipe lists the changed settings.
+        An explicit number of epochs sets min_steps to 0, unless min_steps is also given. New names in input.recipes
+        load those recipes again. If the product changes, the settings that both inputs have are kept. The doc of a
+        named recipe lists the changed settings.
 
         Args:
             changes: New values by dotted name, for example {"epochs": 10, "input.rotation": 0.3}.

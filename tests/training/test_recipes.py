@@ -10,11 +10,11 @@ from actionprep.errors import UserError
 from actionprep.training.inputs.tracks import TracksInput
 from actionprep.training.recipes import (
     Recipe,
+    applicable_changes,
     choose_recipe,
     differences,
     find_recipe,
     recipe_names,
-    suited,
 )
 from actionprep.training.train_settings import TrainSettings
 
@@ -178,17 +178,17 @@ def test_the_train_table_has_defaults():
 
 def test_changes_of_a_study_go_to_the_recipes_that_have_such_settings():
     changes = {"epochs": 3, "input.frames": 16, "input.points": 64, "sizes.read_at": 1}
-    kept, others = suited(find_recipe("i3d-small"), changes)
+    kept, others = applicable_changes(find_recipe("i3d-small"), changes)
     assert kept == {"epochs": 3, "input.frames": 16}
     assert others == ["input.points", "sizes.read_at"]
-    kept, others = suited(find_recipe("view-transformer"), changes)
+    kept, others = applicable_changes(find_recipe("view-transformer"), changes)
     assert kept == {"epochs": 3, "input.frames": 16, "input.points": 64}
     assert others == ["sizes.read_at"]
 
 
 def test_a_change_that_no_recipe_knows_is_still_refused():
     recipe = find_recipe("i3d-small")
-    kept, others = suited(recipe, {"input.pionts": 64})
+    kept, others = applicable_changes(recipe, {"input.pionts": 64})
     assert others == []
     with pytest.raises(UserError, match="Unknown setting 'pionts' in \\[input\\]"):
         recipe.changed(kept)

@@ -27,8 +27,8 @@ class Attention(nn.Module):
         width: Token width D.
         heads: Number of heads.
         head_width: Width of one head; None: width / heads. In the published ViViT-2 it equals `width`.
-        bias: "all" adds a bias to q, k and v. "query_value" omits that of k (VideoMAE; softmax is invariant to it). "none"
-            has no bias.
+        bias: "all" adds a bias to q, k and v. "query_value" omits that of k (VideoMAE; softmax is invariant to it).
+            "none" has no bias.
         dropout: Dropout of the attention weights.
     """
 
@@ -100,14 +100,14 @@ class Attention(nn.Module):
     def along_time(self, x: Tensor, *, mask: Tensor | None = None, then: nn.Linear | None = None) -> Tensor:
         """Attend to the tokens at the same spatial position in all T steps.
 
-        q, k and v are projected separately, so that positions and heads share one axis and no copy is needed to move time
-        to the end.
+        q, k and v are projected separately, so that positions and heads share one axis and no copy is needed to move
+        time to the end.
 
         Args:
             x: Tokens of shape (B, T, P, D).
             mask: Boolean mask, broadcastable to (B, P * heads, T, T).
-            then: Linear layer to apply after the output projection. If there are more tokens than the width, the weights
-                of both layers are multiplied first.
+            then: Linear layer to apply after the output projection. If there are more tokens than the width, the
+                weights of both layers are multiplied first.
 
         Returns:
             Tokens of shape (B, T, P, D).

@@ -25,8 +25,8 @@ class MidFusion(nn.Module):
     Shapes: `part<i>_<name>` is the array <name> of the input of model i; returns (B, num_classes).
 
     Each model returns the features that its own head would read (per-frame features are averaged). The features are
-    normalized and concatenated for one linear head. In training, parts are dropped at random per sample, so that the head
-    does not rely on one part.
+    normalized and concatenated for one linear head. In training, parts are dropped at random per sample, so that the
+    head does not rely on one part.
 
     Args:
         num_classes: Number of classes.

@@ -18,9 +18,9 @@ Pool = Literal["mean", "mean-max"]
 class HeatmapTransformer(nn.Module):
     """Heatmap volumes → class logits.
 
-    Shapes: clip (B, K, T, H, W) float in 0..1 with K joints, frame_valid (B, T) bool or None; returns (B, num_classes). T
-    must be a multiple of `patch_frames`. A token is `patch_frames` frames of one joint's H x W map: (T / patch_frames) * K
-    tokens.
+    Shapes: clip (B, K, T, H, W) float in 0..1 with K joints, frame_valid (B, T) bool or None; returns (B,
+    num_classes). T must be a multiple of `patch_frames`. A token is `patch_frames` frames of one joint's H x W map: (T
+    / patch_frames) * K tokens.
 
     Based on the "vanilla" transformer of the heatmap study (woringer404v/MotionBERT), itself after Mao et al., "Masked
     Motion Predictors are Strong 3D Action Representation Learners", ICCV 2023: learned time and joint embeddings,
@@ -45,8 +45,8 @@ class HeatmapTransformer(nn.Module):
         attention_dropout: Dropout of attention weights.
         drop_path: Stochastic depth of the last block.
         layer_norm_eps: Epsilon of the layer norms.
-        pool: "mean", as published, or "mean-max": the head reads mean and maximum of the tokens, so that a short movement
-            of one joint is not averaged out.
+        pool: "mean", as published, or "mean-max": the head reads mean and maximum of the tokens, so that a short
+            movement of one joint is not averaged out.
         embed_std: Initial standard deviation of both embeddings; published: 0.02.
     """
 

@@ -37,8 +37,8 @@ class I3D(nn.Module):
         early_pool: Use the second max pool; False is the TinyVIRAT variant for 112 pixels (abhay3010/pytorch-i3d).
         width_multiplier: Factor on all channel counts, for training on a CPU.
         dropout: Dropout before the head.
-        norm_momentum: Momentum of batch norm statistics. With the published 0.01, a model without pretrained weights needs
-            some hundred steps before its statistics are usable.
+        norm_momentum: Momentum of batch norm statistics. With the published 0.01, a model without pretrained weights
+            needs some hundred steps before its statistics are usable.
     """
 
     def __init__(

@@ -23,8 +23,8 @@ class MultiViewTransformer(nn.Module):
     transformer layers.
 
     Changes, with the same number of parameters:
-    - Padded points are masked in the view attention, the convolutions and the pooling (the 500 inputs of the original were
-      copies of one point).
+    - Padded points are masked in the view attention, the convolutions and the pooling (the 500 inputs of the original
+      were copies of one point).
     - The view attention weights x and y separately (the original averaged them in raw pixels, which saturates its
       sigmoid).
     - Time is encoded, and all valid steps are averaged (the original had no time encoding and used only the last step).
@@ -113,11 +113,11 @@ class MultiViewTransformer(nn.Module):
 class ViewAttention(nn.Module):
     """Efficient channel attention over views: scale each view by a sigmoid of its own mean and that of its neighbors.
 
-    Shapes: xy (B, T, V, N, 2) with zeros at invalid points, valid (B, T, V, N); returns the shape of xy. All steps share
-    one 1D convolution over the views.
+    Shapes: xy (B, T, V, N, 2) with zeros at invalid points, valid (B, T, V, N); returns the shape of xy. All steps
+    share one 1D convolution over the views.
 
-    Based on Wang et al., "ECA-Net", CVPR 2020, for the kernel size; the published models use the kernel of 8 views for any
-    number of views. Changes: the mean is over valid points only, and x and y have separate weights (`per_axis`).
+    Based on Wang et al., "ECA-Net", CVPR 2020, for the kernel size; the published models use the kernel of 8 views for
+    any number of views. Changes: the mean is over valid points only, and x and y have separate weights (`per_axis`).
 
     Args:
         num_views: Number of views that the kernel size is computed for.

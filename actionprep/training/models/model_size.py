@@ -59,8 +59,8 @@ def count_flops(model: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
     """Count the floating-point operations of one forward pass; a multiply-add counts as two.
 
     Matrix products, convolutions, attention (torch.utils.flop_counter) and recurrent layers are counted, element-wise
-    operations are not. Papers on video models mostly report multiply-adds as FLOPs: halve to compare. Works on the "meta"
-    device.
+    operations are not. Papers on video models mostly report multiply-adds as FLOPs: halve to compare. Works on the
+    "meta" device.
 
     Args:
         model: Model to measure; its training mode is restored.

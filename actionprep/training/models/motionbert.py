@@ -16,17 +16,17 @@ from actionprep.training.models.tokens import resize_time
 class MotionBERT(nn.Module):
     """Keypoints of a few persons → class logits.
 
-    Shapes: keypoints (B, M, T, K, 2) float, x and y in -1..1, with score (B, M, T, K); or keypoints (B, M, T, K, channels)
-    without score; frame_valid (B, T) bool or None; person_valid (B, M) bool or None (a person with only zeros is absent);
-    returns (B, num_classes).
+    Shapes: keypoints (B, M, T, K, 2) float, x and y in -1..1, with score (B, M, T, K); or keypoints (B, M, T, K,
+    channels) without score; frame_valid (B, T) bool or None; person_valid (B, M) bool or None (a person with only
+    zeros is absent); returns (B, num_classes).
 
-    Based on Zhu et al., "MotionBERT", ICCV 2023: DSTformer and the action head. State-dict keys are those of the published
-    weights; their joints are in the order of Human3.6M.
+    Based on Zhu et al., "MotionBERT", ICCV 2023: DSTformer and the action head. State-dict keys are those of the
+    published weights; their joints are in the order of Human3.6M.
 
     Changes: absent persons are excluded from the mean over persons (the original pads to two persons and includes the
-    empty one). Any number of persons. Padded frames are masked. Dropout acts on the averages. A training batch of one does
-    not fail. The head that reconstructs inputs (`backbone.head`) is kept, frozen, because the published weights and
-    counts include it.
+    empty one). Any number of persons. Padded frames are masked. Dropout acts on the averages. A training batch of one
+    does not fail. The head that reconstructs inputs (`backbone.head`) is kept, frozen, because the published weights
+    and counts include it.
 
     Args:
         num_classes: Number of classes.
@@ -128,8 +128,8 @@ class HeatmapMotionBERT(MotionBERT):
     frame_valid (B, T) bool or None; person_valid (B, M) bool or None; returns (B, num_classes).
 
     Based on the heatmap study (woringer404v/MotionBERT) at its published size. Changes, in addition to those of
-    `MotionBERT`: each person can keep a separate volume (the study merged them). Any number of frames (the script of the
-    study asks for 120 where its configuration allows 48).
+    `MotionBERT`: each person can keep a separate volume (the study merged them). Any number of frames (the script of
+    the study asks for 120 where its configuration allows 48).
 
     Args:
         num_classes: Number of classes.

@@ -91,15 +91,15 @@ class PoseC3D(nn.Module):
 
     Shapes: clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W; returns (B, num_classes).
 
-    Based on the C3D variant (Tran et al., ICCV 2015) that Duan et al. (CVPR 2022) compare with SlowOnly. Changes: strides
-    instead of pools, batch norm, and one linear head on mean and maximum. It is small enough for CPU training, and on
-    small data sets it learns much faster than bottlenecks.
+    Based on the C3D variant (Tran et al., ICCV 2015) that Duan et al. (CVPR 2022) compare with SlowOnly. Changes:
+    strides instead of pools, batch norm, and one linear head on mean and maximum. It is small enough for CPU training,
+    and on small data sets it learns much faster than bottlenecks.
 
     Args:
         num_classes: Number of classes.
         in_channels: Joints or limbs.
-        widths: Output channels of the 3 x 3 x 3 convolutions, at least one. The first halves height and width, the others
-            also time.
+        widths: Output channels of the 3 x 3 x 3 convolutions, at least one. The first halves height and width, the
+            others also time.
         dropout: Dropout before the head.
     """
 

@@ -148,8 +148,8 @@ def register(card: ModelCard) -> ModelCard:
 def register_file(path: str | Path) -> None:
     """Register the models of a TOML file: one table per model, with the attributes of `ModelCard` as keys.
 
-    input_shape is written as "C3 T8 H224 W224". pixels is one of the names in `PIXELS`, or a table with the attributes of
-    `PixelInput`. A table with `like = "NAME"` starts from an earlier table of the same file.
+    input_shape is written as "C3 T8 H224 W224". pixels is one of the names in `PIXELS`, or a table with the attributes
+    of `PixelInput`. A table with `like = "NAME"` starts from an earlier table of the same file.
 
     Args:
         path: Card file.

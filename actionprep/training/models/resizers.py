@@ -31,8 +31,8 @@ class Resizer(nn.Module):
     Shapes: clip (B, C, t, h, w) float of any size, in the classifier's value range; returns (B, C, T, H, W) with
     size = (T, H, W).
 
-    The output is a trilinear enlargement plus a correction by a small convolutional network. Based on Talebi and Milanfar,
-    "Learning to Resize Images for Computer Vision Tasks", ICCV 2021, in the 3D form of the TinyVIRAT study
+    The output is a trilinear enlargement plus a correction by a small convolutional network. Based on Talebi and
+    Milanfar, "Learning to Resize Images for Computer Vision Tasks", ICCV 2021, in the 3D form of the TinyVIRAT study
     (abhay3010/pytorch-i3d, V4_3D and V4_2D).
 
     Args:
@@ -75,9 +75,9 @@ class SpatialTransformer(nn.Module):
     Shapes: clip (B, C, T, H, W) float of any size; returns the same shape.
 
     Based on Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015, at the size of the TinyVIRAT study
-    (abhay3010/pytorch-i3d). Changes: frames are cut along time (the reshape of the study mixed three consecutive frames of
-    one color). One map per clip, so there is no jitter. Any input size, because features are pooled to a fixed grid (the
-    14-pixel input of the study failed).
+    (abhay3010/pytorch-i3d). Changes: frames are cut along time (the reshape of the study mixed three consecutive
+    frames of one color). One map per clip, so there is no jitter. Any input size, because features are pooled to a
+    fixed grid (the 14-pixel input of the study failed).
 
     Args:
         in_channels: Color channels.
@@ -116,8 +116,8 @@ class TransformerResizer(nn.Module):
     along time. One theta per clip unless `per_frame`. Any input size.
 
     Args:
-        read_at: Point of the forward pass where theta is computed, 0 to 8; see POINTS. From point 3 on, the features have
-            the output size.
+        read_at: Point of the forward pass where theta is computed, 0 to 8; see POINTS. From point 3 on, the features
+            have the output size.
         apply_at: Point where theta is applied; not before `read_at`, which gives 45 pairs.
         blocks: Residual blocks.
         size: Output (T, H, W).

@@ -16,11 +16,11 @@ FEATURES = ("coordinates", "velocities", "slow_velocities", "bones", "distances"
 class SkeletonFeatures(nn.Module):
     """Features of joints that depend little on the position, size and distance of the person.
 
-    Shapes: keypoints (B, M, T, K, C), score (B, M, T, K); returns (B, M, num_features, T). Features of a missing joint are
-    0.
+    Shapes: keypoints (B, M, T, K, C), score (B, M, T, K); returns (B, M, num_features, T). Features of a missing joint
+    are 0.
 
-    - "coordinates": centered on the mean joint of the clip and divided by its spread. Center and spread are those of all
-      persons together, so that the distance between persons is kept.
+    - "coordinates": centered on the mean joint of the clip and divided by its spread. Center and spread are those of
+      all persons together, so that the distance between persons is kept.
     - "velocities", "slow_velocities": change over 1 and over `stride` frames.
     - "bones": joint minus parent.
     - "distances": between all pairs of joints.

@@ -41,8 +41,8 @@ class SkeletonTCN(nn.Module):
     """Skeletons over time → class logits: a temporal convolution network with about 0.3 M parameters.
 
     Shapes: keypoints (B, M, T, K, C), score (B, M, T, K); returns (B, num_classes), or (B, T, num_classes) with
-    `per_frame`. Without a score, joints at the origin are missing. Persons are encoded separately with shared weights and
-    merged by maximum over those that are present.
+    `per_frame`. Without a score, joints at the origin are missing. Persons are encoded separately with shared weights
+    and merged by maximum over those that are present.
 
     Args:
         num_classes: Number of classes.

@@ -25,11 +25,11 @@ class TimeSformer(nn.Module):
     Based on Bertasius, Wang and Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021.
     State-dict keys are those of the published weights without their prefix `model.`.
 
-    Changes: only the class head depends on the number of classes. The frame count is an ordinary argument (the published
-    builder ignores it, so 16- and 96-frame weights do not load). Positions are interpolated in 2D (bicubic) and in time
-    (linear), not by nearest neighbor over the flattened grid. Stochastic depth drops full clips. For speed, with the same
-    logits: tokens stay in frame order, so attention over time needs no copy; its projection and `temporal_fc` are merged;
-    the last block computes only the class token (8 % fewer operations).
+    Changes: only the class head depends on the number of classes. The frame count is an ordinary argument (the
+    published builder ignores it, so 16- and 96-frame weights do not load). Positions are interpolated in 2D (bicubic)
+    and in time (linear), not by nearest neighbor over the flattened grid. Stochastic depth drops full clips. For
+    speed, with the same logits: tokens stay in frame order, so attention over time needs no copy; its projection and
+    `temporal_fc` are merged; the last block computes only the class token (8 % fewer operations).
 
     Args:
         num_classes: Number of classes.

@@ -32,9 +32,9 @@ class LstmState(NamedTuple):
 class TrackLstm(nn.Module):
     """Points of several views over time → class logits of every frame.
 
-    Shapes: xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool with
-    padding at the end; returns (B, T, num_classes), zeros at padded frames. `advance` also takes and returns the state, to
-    process a recording in chunks.
+    Shapes: xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool
+    with padding at the end; returns (B, T, num_classes), zeros at padded frames. `advance` also takes and returns the
+    state, to process a recording in chunks.
 
     Based on the furniture-assembly LSTMs (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System). Changes: invalid
     points are masked. Coordinates are normalized instead of raw pixels, and the view attention weights x and y
@@ -97,8 +97,8 @@ class TrackLstm(nn.Module):
         Args:
             xy: Points of shape (B, T, V, N, 2).
             valid: Valid points, shape (B, T, V, N); None: all.
-            frame_valid: Valid frames, shape (B, T); None: all. Invalid frames can be anywhere and do not change the state.
-            state: State returned by the previous call; None at the start of a recording.
+            frame_valid: Valid frames, shape (B, T); None: all. Invalid frames can be anywhere and do not change the
+            state. state: State returned by the previous call; None at the start of a recording.
 
         Returns:
             Logits (B, T, num_classes), zero at invalid frames, and the state after the last valid frame.

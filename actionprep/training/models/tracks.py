@@ -10,14 +10,14 @@ from torch import Tensor, nn
 class ViewTransformer(nn.Module):
     """Points of several views over time → class logits.
 
-    Shapes: xy (B, T, V, N, 2), normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool; velocity
-    (B, T, V, N, 2) in units of xy per second; returns (B, num_classes). Any T and N. Invalid points, frames and views are
-    masked; a mask of None means all valid. Without velocity, it is the change since the previous frame, which requires
-    that points keep their index.
+    Shapes: xy (B, T, V, N, 2), normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool;
+    velocity (B, T, V, N, 2) in units of xy per second; returns (B, num_classes). Any T and N. Invalid points, frames
+    and views are masked; a mask of None means all valid. Without velocity, it is the change since the previous frame,
+    which requires that points keep their index.
 
-    Points of every `merge` frames of a view become a map of `grid` x `grid` cells over [-extent, extent] with their density
-    and motion; see `FlowMaps`. Two 3D convolutions turn the maps into one token per view and step. A transformer attends
-    over all tokens of all views, and attention pooling summarizes the valid ones.
+    Points of every `merge` frames of a view become a map of `grid` x `grid` cells over [-extent, extent] with their
+    density and motion; see `FlowMaps`. Two 3D convolutions turn the maps into one token per view and step. A
+    transformer attends over all tokens of all views, and attention pooling summarizes the valid ones.
 
     Our own design. Unlike the multi-view furniture-assembly model
     (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System), it reads real points instead of padding, their motion,
@@ -158,11 +158,11 @@ class ViewTransformer(nn.Module):
 class FlowMaps(nn.Module):
     """Points → maps of their density and motion.
 
-    Shapes: xy (B, T, N, 2), velocity (B, T, N, 2), valid (B, T, N) bool; returns (B, 5, T, grid, grid): mean velocity in x
-    and y, mean speed, density, and amount of motion.
+    Shapes: xy (B, T, N, 2), velocity (B, T, N, 2), valid (B, T, N) bool; returns (B, 5, T, grid, grid): mean velocity
+    in x and y, mean speed, density, and amount of motion.
 
-    Each point is distributed bilinearly over the four nearest cells. All values are relative to the number of points of the
-    frame, so a different number gives the same maps with more or less noise. There are no weights.
+    Each point is distributed bilinearly over the four nearest cells. All values are relative to the number of points
+    of the frame, so a different number gives the same maps with more or less noise. There are no weights.
 
     Args:
         grid: Cells per side.

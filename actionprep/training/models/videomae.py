@@ -19,13 +19,14 @@ class VideoMAE(nn.Module):
     Based on Tong et al., "VideoMAE", NeurIPS 2022. State-dict keys are those of the published weights; weights saved by
     transformers load through their key map.
 
-    Changes: the position table is independent of the frame count. No frame of an odd count is lost. Query and value biases
-    always exist (the gesture study that fine-tuned VideoMAE discarded the pretrained ones and the normalization).
+    Changes: the position table is independent of the frame count. No frame of an odd count is lost. Query and value
+    biases always exist (the gesture study that fine-tuned VideoMAE discarded the pretrained ones and the
+    normalization).
 
     Args:
         num_classes: Number of classes.
-        num_frames: Frames that the sine-cosine table is made for. Keep that of the weights (16); the table is interpolated
-            linearly to other clips.
+        num_frames: Frames that the sine-cosine table is made for. Keep that of the weights (16); the table is
+            interpolated linearly to other clips.
         image_size: Frame size that the table is made for. Keep that of the weights (224); the table is interpolated
             bicubically to other clips.
         patch_size: Height and width of a tubelet.

@@ -18,12 +18,12 @@ class ViViT(nn.Module):
     Shapes: clip (B, C, T, H, W) float: RGB frames scaled to -1..1 (C = 3), or heatmap volumes in 0..1 (C = joints);
     returns (B, num_classes).
 
-    Based on Arnab et al., "ViViT: A Video Vision Transformer", ICCV 2021. pool="cls" with activation="gelu_tanh" equals the
-    ViViT of transformers; its weights load through their key map. pool="mean" is model 1 of the heatmap study
-    (woringer404v/MotionBERT: 17 x 56 x 56 x 56 volumes, tubelets 8 x 8 x 8 or 4 x 8 x 8).
+    Based on Arnab et al., "ViViT: A Video Vision Transformer", ICCV 2021. pool="cls" with activation="gelu_tanh"
+    equals the ViViT of transformers; its weights load through their key map. pool="mean" is model 1 of the heatmap
+    study (woringer404v/MotionBERT: 17 x 56 x 56 x 56 volumes, tubelets 8 x 8 x 8 or 4 x 8 x 8).
 
-    Changes to the heatmap study: the second layer of the MLP is linear; with a GELU after it, the residual stream can only
-    grow. Positions are interpolated to any clip. Channels are before time, as in all models here, not last.
+    Changes to the heatmap study: the second layer of the MLP is linear; with a GELU after it, the residual stream can
+    only grow. Positions are interpolated to any clip. Channels are before time, as in all models here, not last.
 
     Args:
         num_classes: Number of classes.
@@ -119,9 +119,9 @@ class FactorizedViViT(nn.Module):
     Based on Arnab et al., ICCV 2021, model 2, at the size of the heatmap study (woringer404v/MotionBERT): 8 + 8 blocks,
     heads as wide as the model, MLP with ReLU.
 
-    Changes: attention is factorized: the first stack attends within one step, and the second attends over the means of the
-    steps. In the code of the study, the reshape between the stacks has no effect, so all tokens attend to all tokens in 16
-    layers.
+    Changes: attention is factorized: the first stack attends within one step, and the second attends over the means of
+    the steps. In the code of the study, the reshape between the stacks has no effect, so all tokens attend to all
+    tokens in 16 layers.
 
     Args:
         num_classes: Number of classes.

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from tiny_models import CLASSES, TINY, targets, tiny
 from torch import Tensor
 
-from actionprep.training.models import cards as _cards  # noqa: F401 - fills the table
 from actionprep.training.models.registry import MODELS
 
 

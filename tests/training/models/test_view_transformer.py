@@ -4,7 +4,7 @@ import torch
 
 from actionprep.training.models.model_size import count_flops
 from actionprep.training.models.registry import build_model, example_input, model_settings
-from actionprep.training.models.tracks import FlowPictures, ViewTransformer
+from actionprep.training.models.tracks import FlowMaps, ViewTransformer
 
 
 def sample(batch=2, frames=8, views=2, points=10, seed=0):
@@ -48,7 +48,7 @@ def test_pictures_equal_a_plain_loop_over_points():
     given = sample(batch=1, frames=3, views=1, points=12)
     xy, velocity, valid = (given[name][:, :, 0] for name in ("xy", "velocity", "valid"))
     xy = xy * 1.8  # some points leave the picture
-    found = FlowPictures(grid=6, extent=1.5, fast=2.0)(xy, velocity, valid)[0]
+    found = FlowMaps(grid=6, extent=1.5, fast=2.0)(xy, velocity, valid)[0]
     expected = pictures_by_loop(xy[0].numpy(), velocity[0].numpy(), valid[0].numpy(), grid=6, extent=1.5, fast=2.0)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 

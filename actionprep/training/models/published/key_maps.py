@@ -17,9 +17,9 @@ class KeyMap:
     """Mapping between the weight names of two layouts.
 
     Attributes:
-        rules: (theirs, ours) pairs. The first rule that matches a full key, or its beginning up to a dot, applies. `{i}`
-            matches any number. `#0`, `#1` or `#2` at the end of our name means that their tensor is this third of ours
-            (query, key, value).
+        rules: (theirs, ours) pairs. The first rule that matches a full key, or its beginning up to a dot, applies.
+            `{i}` matches any number. `#0`, `#1` or `#2` at the end of our name means that their tensor is this third
+            of ours (query, key, value).
     """
 
     rules: tuple[tuple[str, str], ...]
