@@ -48,7 +48,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
             )
             for name, card in MODELS.items()
         ],
-        whole=("name", "parameters", "GFLOPs", "product"),
+        whole=("name", "parameters", "GFLOPs", "product", "input"),
     )
     _note_hidden(hidden)
 

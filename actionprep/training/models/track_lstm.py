@@ -97,8 +97,8 @@ class TrackLstm(nn.Module):
         Args:
             xy: Points of shape (B, T, V, N, 2).
             valid: Valid points, shape (B, T, V, N); None: all.
-            frame_valid: Valid frames, shape (B, T); None: all. Invalid frames can be anywhere and do not change the
-            state. state: State returned by the previous call; None at the start of a recording.
+            frame_valid: Valid frames, shape (B, T); None: all. Invalid frames can be anywhere and have no effect.
+            state: State returned by the previous call; None at the start of a recording.
 
         Returns:
             Logits (B, T, num_classes), zero at invalid frames, and the state after the last valid frame.
