@@ -31,8 +31,8 @@ def test_absent_person_is_ignored():
     alone = x[:, :1]
     padded = torch.cat([alone, torch.zeros_like(alone)], 1)
     torch.testing.assert_close(model(padded), model(alone), rtol=1e-4, atol=1e-5)
-    nobody = torch.tensor([[True, False], [True, False]])
-    torch.testing.assert_close(model(x, person_valid=nobody), model(alone), rtol=1e-4, atol=1e-5)
+    first_only = torch.tensor([[True, False], [True, False]])
+    torch.testing.assert_close(model(x, person_valid=first_only), model(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_average_absent_includes_absent_persons():

@@ -98,14 +98,16 @@ def test_features_match_their_definitions():
     coordinates, velocity, slow, bones, distances = out
     center = keypoints[0].flatten(0, 2).mean(0)
     size = (keypoints[0] - center).square().sum(-1).mean().sqrt()
-    place = (keypoints[0, 0] - center) / size
-    assert torch.allclose(coordinates, place.flatten(1), atol=1e-5)
-    assert torch.allclose(velocity[1:], place.diff(dim=0).flatten(1), atol=1e-5)
-    assert torch.allclose(slow[2:], (place[2:] - place[:-2]).flatten(1), atol=1e-5)
+    normalized = (keypoints[0, 0] - center) / size
+    assert torch.allclose(coordinates, normalized.flatten(1), atol=1e-5)
+    assert torch.allclose(velocity[1:], normalized.diff(dim=0).flatten(1), atol=1e-5)
+    assert torch.allclose(slow[2:], (normalized[2:] - normalized[:-2]).flatten(1), atol=1e-5)
     layout = skeleton("jhmdb15")
     for column, (joint, parent) in enumerate(layout.bones):
-        assert torch.allclose(bones[:, 2 * column : 2 * column + 2], place[:, joint] - place[:, parent], atol=1e-5)
-    assert torch.allclose(distances, torch.stack([torch.pdist(frame) for frame in place]), atol=1e-5)
+        assert torch.allclose(
+            bones[:, 2 * column : 2 * column + 2], normalized[:, joint] - normalized[:, parent], atol=1e-5
+        )
+    assert torch.allclose(distances, torch.stack([torch.pdist(frame) for frame in normalized]), atol=1e-5)
 
 
 def test_feature_subset_equals_columns_of_all():

@@ -75,8 +75,8 @@ def test_divided_attention_starts_as_image_model():
     model, _ = tiny("timesformer")
     torch.nn.init.zeros_(model.time_embed)
     frame = torch.randn(1, 3, 1, 32, 32)
-    many = model.eval()(frame.expand(-1, -1, 4, -1, -1))
-    torch.testing.assert_close(model(frame), many, rtol=1e-4, atol=1e-5)
+    repeated = model.eval()(frame.expand(-1, -1, 4, -1, -1))
+    torch.testing.assert_close(model(frame), repeated, rtol=1e-4, atol=1e-5)
 
 
 def test_only_divided_attention_depends_on_frame_order():

@@ -206,26 +206,26 @@ def _fit(
     color_order: Literal["RGB", "BGR"] | None,
 ) -> tuple[LoadReport, State]:
     """Adapt the tensors of a file to the model; returns a report and the state dict to load."""
-    want = model.state_dict()
+    weights = model.state_dict()
     if not any(name.startswith(_FRONT_END) for name in ours):
         # Published files never contain the front end.
-        want = {name: tensor for name, tensor in want.items() if not name.startswith(_FRONT_END)}
-    use: State = {}
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_FRONT_END)}
+    loaded: State = {}
     fitted: list[Fitted] = []
     left_out: list[tuple[str, str]] = []
-    wrong: list[str] = []
+    mismatched: list[str] = []
     extra = temporal_copies(model, ours)
     patches = ours.get("patch_embed.proj.weight")
     if isinstance(model, ViViT) and patches is not None and patches.ndim == 4 and source_grid is None:
         side = math.isqrt(ours["pos_embed"].shape[1]) if "pos_embed" in ours else 0
         source_grid = (1, side, side)
     for name, tensor in [*ours.items(), *extra.items()]:
-        if name.startswith("?") or name not in want:
+        if name.startswith("?") or name not in weights:
             left_out.append((name.removeprefix("?"), "not in the model"))
             continue
-        target = want[name]
+        target = weights[name]
         if tensor.shape == target.shape:
-            use[name] = tensor
+            loaded[name] = tensor
             if name in extra:
                 shape = tuple(tensor.shape)
                 fitted.append(Fitted(name, shape, shape, "copied from attention over space"))
@@ -234,34 +234,34 @@ def _fit(
         elif isinstance(model, HeatmapMotionBERT) and name.startswith(_KEYPOINT_LAYERS):
             left_out.append((name, "tokens of the file are keypoints, those of the model heatmaps"))
         elif (adapted := fit_tensor(model, name, tensor, target, source_grid)) is not None:
-            use[name], how = adapted
+            loaded[name], how = adapted
             fitted.append(Fitted(name, tuple(tensor.shape), tuple(target.shape), how))
         else:
-            wrong.append(
+            mismatched.append(
                 f"{name} is {shape_text(tensor.shape)} in the file and {shape_text(target.shape)} in the model"
             )
-    if wrong:
+    if mismatched:
         raise UserError(
-            f"The {family.name} weights in {path} have other shapes than the model: {'; '.join(_shortened(wrong, 3))}. "
+            f"The {family.name} weights in {path} have other shapes than the model: {'; '.join(_shortened(mismatched, 3))}. "
             "Build the model with the sizes of the weights, or use other weights."
         )
-    broken = [name for name, tensor in use.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
+    not_finite = [name for name, tensor in loaded.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if not_finite:
         raise UserError(
-            f"{len(broken)} of {len(use)} tensors in {path} are not finite (NaN or Inf): "
-            f"{', '.join(_shortened(broken, 3))}. The training diverged, or the file is damaged. Use an earlier checkpoint, "
-            "or download the file again."
+            f"{len(not_finite)} of {len(loaded)} tensors in {path} are not finite (NaN or Inf): "
+            f"{', '.join(_shortened(not_finite, 3))}. The training diverged, or the file is damaged. Use an earlier "
+            "checkpoint, or download the file again."
         )
     # Running statistics of batch norms count as weights, their step counters do not.
-    fresh = tuple(name for name in want if name not in use and not name.endswith("num_batches_tracked"))
-    report = LoadReport(family.name, str(path), tuple(use), tuple(fitted), fresh, tuple(left_out), color_order)
-    expected = [name for name in want if name not in family.head]
-    if sum(name in use for name in expected) * 2 < len(expected):
+    fresh = tuple(name for name in weights if name not in loaded and not name.endswith("num_batches_tracked"))
+    report = LoadReport(family.name, str(path), tuple(loaded), tuple(fitted), fresh, tuple(left_out), color_order)
+    expected = [name for name in weights if name not in family.head]
+    if sum(name in loaded for name in expected) * 2 < len(expected):
         raise UserError(
-            f"{path} has only {len(use)} of the {len(want)} weights of this {type(model).__name__}. At least half are "
+            f"{path} has only {len(loaded)} of the {len(weights)} weights of this {type(model).__name__}. At least half are "
             f"required.\n{report}"
         )
-    return report, use
+    return report, loaded
 
 
 def _shortened(texts: Iterable[str], limit: int = 8) -> list[str]:
