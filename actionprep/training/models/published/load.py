@@ -183,7 +183,7 @@ def _family(model: nn.Module, state: State, family: str | None, path: Path) -> F
     if _ours(model, keys) and (not others or keys <= set(model.state_dict())):
         return Family("actionprep", type(model), lambda _: True, unchanged, unchanged)
     raise UserError(
-        f"The weights in {path} are not for a {type(model).__name__}: "
+        f"The weights in {path} are not for {type(model).__name__}: "
         + (f"they look like {' or '.join(others)} weights. " if others else f"their first keys are {_first(keys)}. ")
         + (
             f"Expected one of {', '.join(f.name for f in candidates)}."

@@ -56,7 +56,7 @@ def read_weights(path: Path) -> Any:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise UserError(f"Cannot read {path} as safetensors: {error}. Download it again.") from None
+            raise UserError(f"{path} cannot be read as safetensors: {error}. Download it again.") from None
     try:
         # Some trainers, such as VideoMAE's, also save their command line as an argparse.Namespace, which is harmless.
         with torch.serialization.safe_globals([*_numpy_globals(), argparse.Namespace]):
@@ -93,7 +93,7 @@ def read_error_reason(path: Path, error: Exception) -> str:
 
 def _unreadable(path: Path, error: Exception) -> str:
     return (
-        f"Cannot read {path} as a PyTorch checkpoint: {read_error_reason(path, error)}. Give the path of the weights file, "
+        f"{path} cannot be read as a PyTorch checkpoint: {read_error_reason(path, error)}. Give the path of the weights file, "
         "or download it again; a web page may have been saved instead."
     )
 

@@ -42,7 +42,7 @@ def test_weights_of_another_family_raise(tmp_path: Path):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     path = saved(tmp_path, charades_state(I3D(num_classes=4, width_multiplier=0.0625)))
     with pytest.raises(
-        UserError, match=r"not for a TimeSformer: they look like i3d weights. Expected one of timesformer,"
+        UserError, match=r"not for TimeSformer: they look like i3d weights. Expected one of timesformer,"
     ):
         load_checkpoint(model, path)
     with pytest.raises(UserError, match=r"does not contain 'timesformer' weights. Its first keys: Conv3d_1a_7x7"):
@@ -73,7 +73,7 @@ def test_image_vit_is_not_mistaken_for_own_weights(tmp_path: Path):
     with pytest.raises(UserError) as caught:
         load_checkpoint(tiny("videomae")[0], path, echo=None)
     assert str(caught.value) == (
-        f"The weights in {path} are not for a VideoMAE: they look like image-vit or vivit-image-vit weights. Expected one "
+        f"The weights in {path} are not for VideoMAE: they look like image-vit or vivit-image-vit weights. Expected one "
         "of videomae, videomae-transformers."
     )
 

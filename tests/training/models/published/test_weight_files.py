@@ -33,7 +33,7 @@ def test_folder_and_safetensors_are_read(tmp_path: Path):
     other, _ = tiny("videomae")
     assert load_checkpoint(other, tmp_path, echo=None).complete
     (tmp_path / "broken.safetensors").write_bytes(b"not this")
-    with pytest.raises(UserError, match=r"Cannot read .* as safetensors"):
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
         load_checkpoint(other, tmp_path / "broken.safetensors")
 
 
@@ -68,7 +68,7 @@ def test_argparse_namespace_in_file_is_allowed(tmp_path: Path):
 def test_truncated_file_raises(tmp_path: Path):
     path = saved(tmp_path, official_timesformer())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"Cannot read .* as a PyTorch checkpoint|is not a checkpoint"):
+    with pytest.raises(UserError, match=r"cannot be read as a PyTorch checkpoint|is not a checkpoint"):
         load_checkpoint(tiny("timesformer")[0], path)
 
 
