@@ -87,7 +87,7 @@ def print_table(
         numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan",
                          no_wrap=name in unfolded, overflow="ellipsis" if name in unfolded else "fold",
-                         min_width=_longest_word(rows, at) if name in importance[:1] else None)  # fmt: skip
+                         min_width=None if name in unfolded else _longest_word(rows, at))  # fmt: skip
     for row in rows:
         table.add_row(*(cell for cell, name in zip(row, columns, strict=True) if name in shown))
     console.print(table)
@@ -109,7 +109,8 @@ def _beside_whole(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole:
     widths = _widths(columns, rows)
     room, shown = console.width - widths[whole[0]], [whole[0]]
     for name in [*whole[1:], *(name for name in columns if name not in whole)]:
-        least = widths[name] if name in whole else min(widths[name], _LEGIBLE + 2)
+        words = max(_LEGIBLE, _longest_word(rows, columns.index(name))) + 2
+        least = widths[name] if name in whole else min(widths[name], words)
         if least <= room:
             room -= least
             shown.append(name)
