@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
+from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import UserError
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
@@ -58,13 +59,17 @@ class ViewTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """The items of all wanted stages and their inputs, and the tasks that will make the missing ones."""
+    """The items of all wanted stages and their inputs, and the tasks that will make the missing ones.
+
+    notes: a sentence for each item whose metadata is damaged, with the settings that it is rebuilt with.
+    """
 
     items: tuple[PlannedItem, ...]
     view_tasks: tuple[ViewTask, ...]
     study_stages: tuple[tuple[str, StageSettings], ...]
     skipped: tuple[str, ...] = ()
     forced: frozenset[ItemKey] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def count(self, action: Action) -> int:
         """Number of items with that action."""
@@ -82,6 +87,40 @@ class Plan:
         return table
 
 
+class IntactSettings:
+    """Settings of the intact items of a product, for an item whose own record of them is damaged."""
+
+    def __init__(self, store: Store | None, root: str) -> None:
+        """store: with the items; root: folder that relative paths in their settings start from."""
+        self._store = store
+        self._root = Path(root)
+        self._found: dict[str, tuple[StageSettings, str]] = {}
+
+    def of(self, stage: type[Stage], otherwise: StageSettings) -> tuple[StageSettings, str]:
+        """Settings to rebuild an item with.
+
+        Args:
+            stage: Stage of the item.
+            otherwise: Settings of actionprep.toml.
+
+        Returns:
+            The settings that all intact items of the product share, else `otherwise`, and a phrase that names them.
+        """
+        if stage.name not in self._found:
+            self._found[stage.name] = self._agreed(stage, otherwise)
+        return self._found[stage.name]
+
+    def _agreed(self, stage: type[Stage], otherwise: StageSettings) -> tuple[StageSettings, str]:
+        keys = [] if self._store is None else self._store.intact(self._store.items(stage.name))
+        made = [] if self._store is None else [self._store.metadata(key) or {} for key in keys]
+        alike = {canonical_json([one["provenance"].get(name) for name in ("version", "settings")]) for one in made}
+        if len(alike) == 1 and made[0]["provenance"].get("version") == stage.version:
+            which = "only intact item" if len(made) == 1 else f"{len(made)} intact items"
+            chosen = _as_made(stage, made[0], otherwise).at(self._root)
+            return chosen, f"the settings of the {which} of '{stage.name}'"
+        return otherwise, "the settings of actionprep.toml"
+
+
 def make_plan(
     catalog: Catalog,
     store: Store | None,
@@ -95,6 +134,7 @@ def make_plan(
     retry: bool = False,
     skipped: tuple[str, ...] = (),
     force: frozenset[ItemKey] = frozenset(),
+    intact: IntactSettings | None = None,
 ) -> Plan:
     """Hold every wanted item, and every item that it reads, against the store.
 
@@ -102,6 +142,7 @@ def make_plan(
     enforce:  inputs that are in the store with other settings than these are made anew; otherwise they are taken as
         they are, since somebody made them so on purpose.
     retry:    quarantined items are tried again. force: items to make anew, with the settings that they were made with.
+    intact: where settings come from for items whose record of them is damaged; looked up in the store when None.
 
     Raises SetupError when a backend that is needed is missing.
     """
@@ -115,8 +156,10 @@ def make_plan(
             identities[known] = stage.identity(chosen)
         return identities[known]
 
+    intact = intact or IntactSettings(store, root)
     items: list[PlannedItem] = []
     tasks: list[ViewTask] = []
+    notes: list[str] = []
     per_view = [name for name in order if not issubclass(find_stage(name), ArrayStage)]
     for view in sorted(views, key=lambda one: (one.recording, one.id)):
         source = view_source(catalog, view, root)
@@ -125,23 +168,33 @@ def make_plan(
             stage = find_stage(name)
             chosen = settings[name]
             key = ItemKey(name, view.recording, view.id)
-            committed = _committed(store, key)
-            if committed is not None and (key in force or (name not in wanted and not enforce)):
-                chosen = _as_made(stage, committed, chosen).at(Path(root))
+            committed, damage = _committed(store, key)
+            named = "the settings of this command" if name in wanted else "the settings of actionprep.toml"
+            if key in force or (name not in wanted and not enforce):
+                if damage:
+                    chosen, named = intact.of(stage, chosen)
+                elif committed is not None:
+                    chosen = _as_made(stage, committed, chosen).at(Path(root))
             inputs = {one.product: found[one.product] for one in stage.inputs(chosen)}
             found[name] = _planned_item(
                 stage, key, chosen, identity, view, source, inputs, committed, quarantine, retry=retry
             )
             if key in force and found[name].action == "done":
                 found[name] = replace(found[name], action="build", why="damaged")
+            if damage and found[name].action == "build":
+                found[name] = replace(found[name], why="damaged")
+                notes.append(f"{damage} It is rebuilt with {named}.")
         items.extend(found.values())
         to_build = tuple(item for item in found.values() if item.action == "build")
         if to_build:
             tasks.append(ViewTask(source, to_build))
     study_stages = tuple((name, settings[name]) for name in order if issubclass(find_stage(name), ArrayStage))
     for name, chosen in study_stages:
-        items.append(plan_study_item(catalog, store, name, chosen, force=force))
-    return Plan(tuple(items), tuple(tasks), study_stages, skipped, force)
+        item = plan_study_item(catalog, store, name, chosen, force=force)
+        items.append(item)
+        if item.why == "damaged" and (damage := _committed(store, item.key)[1]):
+            notes.append(f"{damage} It is rebuilt with the settings of this command or of actionprep.toml.")
+    return Plan(tuple(items), tuple(tasks), study_stages, skipped, force, tuple(notes))
 
 
 def mixtures(plan: Plan, store: Store) -> list[str]:
@@ -149,7 +202,7 @@ def mixtures(plan: Plan, store: Store) -> list[str]:
     made = {item.key: item.provenance for item in plan.items if item.key.view and item.action in ("build", "done")}
     sentences = []
     for product in dict.fromkeys(key.product for key in made):
-        others = [key for key in store.items(product) if key not in made]
+        others = store.intact(key for key in store.items(product) if key not in made)
         of_product = {key: one for key, one in made.items() if key.product == product}
         found = difference(made_alike({**provenance_of(store, others), **of_product}))
         if found:
@@ -176,12 +229,14 @@ def plan_study_item(
         "reads": stage.depends_on(chosen, catalog),
     }
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
-    committed = _committed(store, key)
+    committed, damage = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
     provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
     why = (
         ""
         if done
+        else "damaged"
+        if damage or key in force
         else "new"
         if committed is None
         else _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
@@ -286,8 +341,12 @@ def _planned_item(
     return PlannedItem(key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source))
 
 
-def _committed(store: Store | None, key: ItemKey) -> dict[str, Any] | None:
-    return None if store is None else store.metadata(key)
+def _committed(store: Store | None, key: ItemKey) -> tuple[dict[str, Any] | None, str]:
+    """Metadata of an item, where it is committed and intact, and what is damaged, as a sentence."""
+    try:
+        return None if store is None else store.metadata(key), ""
+    except DamagedItemError as error:
+        return None, str(error).partition(" Run ")[0]
 
 
 def _as_made(stage: type[Stage], committed: dict[str, Any], otherwise: StageSettings) -> StageSettings:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,22 @@ from typing import Any
 from actionprep.datasets.store.digest import ContentHash
 from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.writer import ItemWriter, array_digest
+from actionprep.datasets.store_files import LocalFiles, RemoteFiles, StoreFiles
+from actionprep.datasets.store_metadata import (
+    CHECKSUM,
+    SCHEMA,
+    DamagedStore,
+    group_text,
+    group_text_with_checksum,
+    item_attributes,
+    looks_like_item,
+    parse_metadata,
+    root_schema,
+    root_text,
+)
 from actionprep.errors import UserError, explained_disk_errors
 from actionprep.settings import canonical_json
 
-SCHEMA = 1
 _PARTIAL = ".partial"
 
 
@@ -44,27 +55,74 @@ class ItemKey:
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that `Store.verify` found wrong."""
+    """Damage that `Store.verify` found.
+
+    Attributes:
+        key: The item, or the path of the folder in `product` and `recording` ("" for the store's root).
+        reason: What is wrong, as a sentence.
+        is_folder: Whether the metadata of a folder is damaged instead of an item.
+    """
 
     key: ItemKey
     reason: str
+    is_folder: bool = False
+
+    @property
+    def place(self) -> str:
+        """Path of the item, or of the folder's metadata file."""
+        return _join(self.key.path, "zarr.json") if self.is_folder else self.key.path
+
+
+@dataclass(frozen=True)
+class _Group:
+    """An item or a folder, with the bytes of its zarr.json (None where it has none) and what they hold."""
+
+    path: str
+    raw: bytes | None
+    document: dict[str, Any] | None
+    is_item: bool
+
+    @property
+    def key(self) -> ItemKey:
+        named: Any = (self.document or {"attributes": {}})["attributes"].get("item")
+        with suppress(TypeError):
+            key = ItemKey(**named)
+            if key.path == self.path:
+                return key
+        product, _, rest = self.path.partition("/")
+        recording, _, view = rest.rpartition("/")
+        return ItemKey(product, recording, view) if recording else ItemKey(product, rest)
 
 
 class Store:
     """A store on a local disk, or read from any fsspec URL ("s3://…").
 
-    Raises UserError when there is no store at that place or when it was written by a newer schema.
+    Raises UserError when there is no store at that place or when it was written by a newer schema, DamagedStore when the
+    metadata of its root is damaged.
     """
 
-    def __init__(self, url: str | Path, *, create: bool = False) -> None:
+    def __init__(self, url: str | Path, *, create: bool = False, check_root: bool = True) -> None:
+        """Open a store.
+
+        Args:
+            url: Folder or URL.
+            create: Whether to make a store in a folder that has none.
+            check_root: Whether to raise DamagedStore; False opens a store of which the root is damaged, for `verify`.
+        """
         self.url = str(url)
         self.path = None if "://" in self.url else Path(url)
+        self._files: StoreFiles = RemoteFiles(self.url) if self.path is None else LocalFiles(self.path)
         self._readers: dict[ItemKey, ItemReader] = {}
         if create and self.path is not None and not (self.path / "zarr.json").exists():
             with explained_disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                _write_atomically(self.path / "zarr.json", _group_metadata({"actionprep_schema": SCHEMA}))
-        self._check_schema()
+                _write_atomically(self.path / "zarr.json", root_text())
+        try:
+            self._schema = self._read_schema()
+        except DamagedStore:
+            if check_root:
+                raise
+            self._schema = SCHEMA
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}}
@@ -73,37 +131,54 @@ class Store:
         return f"Store({self.url!r})"
 
     def items(self, product: str | None = None) -> list[ItemKey]:
-        """Keys of all committed items, sorted; product: of this one alone, or of several joined by "+"."""
+        """Keys of all committed items, sorted, damaged ones included.
+
+        product: of this one alone, or of several joined by "+".
+        """
         if product is not None and "+" in product:
             return sorted(key for one in product.split("+") for key in self.items(one))
-        return sorted(key for key, _ in self._walk(product) if product is None or key.product == product)
+        return sorted(group.key for group in self._walk(product or "") if group.is_item)
+
+    def intact(self, keys: Iterable[ItemKey]) -> list[ItemKey]:
+        """Those of these items that are committed and have intact metadata, which is all that is read."""
+        found = []
+        for key in keys:
+            with suppress(DamagedItemError):
+                if self.metadata(key) is not None:
+                    found.append(key)
+        return found
+
+    def without_checksum(self) -> list[ItemKey]:
+        """Items of schema 1, whose metadata has no checksum: damage of it cannot be found."""
+        return [key for key in self.intact(self.items()) if CHECKSUM not in (self.metadata(key) or {})]
 
     def products(self) -> list[str]:
         """Names of the products that have items."""
         return sorted({key.product for key in self.items()})
 
     def has(self, product: str, recording: str, view: str = "") -> bool:
-        """Whether the item is committed."""
+        """Whether the item is committed; raises DamagedItemError when its metadata is damaged."""
         return self.metadata(ItemKey(product, recording, view)) is not None
 
     def fingerprint(self, key: ItemKey) -> str | None:
-        """What the committed item was made from; None when it is not there."""
+        """What the committed item was made from; None when it is not there. Raises DamagedItemError like `metadata`."""
         attributes = self.metadata(key)
         return None if attributes is None else str(attributes["fingerprint"])
 
     def item(self, product: str, recording: str, view: str = "") -> ItemReader:
         """Open one item; readers are kept, so asking again is cheap.
 
-        Raises UserError that lists what there is when the item is not.
+        Raises UserError that lists available items when it is not committed, DamagedItemError when its metadata is damaged.
         """
         key = ItemKey(product, recording, view)
         reader = self._readers.get(key)
         if reader is None:
-            if self.metadata(key) is None:
+            attributes = self.metadata(key)
+            if attributes is None:
                 raise UserError(self._no_item(key))
             while len(self._readers) >= 256:  # a bound for the files that maps hold open
                 self._readers.pop(next(iter(self._readers)))
-            reader = self._readers[key] = self._open(key)
+            reader = self._readers[key] = ItemReader(key.path, self._files, attributes)
         return reader
 
     def require_local(self) -> Path:
@@ -136,15 +211,17 @@ class Store:
             try:
                 item = ItemWriter(draft)
                 yield item
+                digest = item.close()
                 attributes = {
-                    "digest": item.close(),
+                    "arrays": item.array_metadata,
+                    "digest": digest,
                     "fingerprint": fingerprint,
                     "item": {"product": product, "recording": recording, "view": view},
                     "nbytes": item.nbytes,
                     "provenance": provenance,
                     "stage": item.attributes,
                 }
-                (draft / "zarr.json").write_text(_group_metadata(attributes))
+                (draft / "zarr.json").write_text(group_text_with_checksum(attributes))
                 _sync_tree(draft)
                 self._commit(draft, key)
             finally:
@@ -168,37 +245,48 @@ class Store:
             shutil.rmtree(self.path / _PARTIAL, ignore_errors=True)
 
     def digest(self) -> str:
-        """One hash of all content: equal for equal builds, whatever the workers, the order and the interruptions."""
-        lost = next(self._headless(), None)
-        if lost is not None:
-            raise DamagedItemError(
-                f"Damaged item {lost}: its metadata is lost. 'actionprep verify --repair' makes it anew."
-            )
-        found = sorted([key.path, str(attributes["digest"])] for key, attributes in self._walk())
+        """One hash of all content: equal for equal builds, whatever the workers, the order and the interruptions.
+
+        Raises DamagedItemError when the metadata of an item is damaged.
+        """
+        found = sorted([key.path, str((self.metadata(key) or {})["digest"])] for key in self.items())
         return hashlib.sha256(canonical_json(found).encode()).hexdigest()
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of array content by product."""
+        """Bytes of array content by product; items with damaged metadata do not count."""
         sizes: dict[str, int] = {}
-        for key, attributes in self._walk():
-            sizes[key.product] = sizes.get(key.product, 0) + int(attributes["nbytes"])
+        for key in self.intact(self.items()):
+            sizes[key.product] = sizes.get(key.product, 0) + int((self.metadata(key) or {})["nbytes"])
         return dict(sorted(sizes.items()))
 
     def verify(self, keys: list[ItemKey] | None = None) -> Iterator[tuple[ItemKey, Damage | None]]:
-        """Read every item (or those of `keys`) whole and hold it against its checksums and digest.
+        """Read every item (or those of `keys`) in full and compare it with its checksums and digest.
 
-        Without `keys`, places whose metadata is lost are damage too.
+        Without `keys`, the metadata of the root and of folders is checked as well.
+
+        Yields:
+            Every item with its damage or None, and every damaged folder.
         """
         if keys is None:
-            for lost in self._headless():
-                yield lost, Damage(lost, f"Damaged item {lost}: its metadata is lost or cannot be read.")
+            for group in self._walk():
+                if not group.is_item and (damage := self._folder_damage(group)) is not None:
+                    yield damage.key, damage
         for key in self.items() if keys is None else keys:
             try:
-                _prove(self._open(key))
+                _prove(ItemReader(key.path, self._files, self._checked_attributes(key)))
             except DamagedItemError as error:
                 yield key, Damage(key, str(error))
             else:
                 yield key, None
+
+    def repair_folders(self, damage: Iterable[Damage]) -> None:
+        """Write the metadata of damaged folders and of the root again; the holder of the build lock may call this."""
+        path = self.require_local()
+        with explained_disk_errors(path):
+            for each in damage:
+                if each.is_folder:
+                    text = group_text({}) if each.key.path else root_text()
+                    _write_atomically(path / each.key.path / "zarr.json", text)
 
     def _no_item(self, key: ItemKey) -> str:
         there = self.items(key.product)
@@ -214,75 +302,74 @@ class Store:
         some = ", ".join(sorted({other.recording for other in there})[:5])
         return f"No '{key.product}' of recording '{key.recording}' in {self.url}. There are {some} …"
 
-    def _open(self, key: ItemKey) -> ItemReader:
-        if self.path is not None:
-            return ItemReader(key.path, self.path / key.path)
-        import zarr
-
-        return ItemReader(key.path, zarr.open_group(self.url, path=key.path, mode="r"))
-
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
-        """Attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None."""
-        if self.path is not None:
-            attributes = _attributes(self.path / key.path / "zarr.json")
+        """Attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None.
+
+        Raises DamagedItemError when they are not what was written.
+        """
+        try:
+            return self._checked_attributes(key)
+        except DamagedItemError as error:
+            document = parse_metadata(self._files.read(f"{key.path}/zarr.json"))
+            if not looks_like_item(document) and not self._holds_arrays(key.path):
+                return None  # nothing, or a folder on the way to items
+            raise DamagedItemError(f"{error} Run 'actionprep verify --repair' to rebuild it.") from None
+
+    def _checked_attributes(self, key: ItemKey) -> dict[str, Any]:
+        return item_attributes(self._files.read(f"{key.path}/zarr.json"), key.path)
+
+    def _walk(self, path: str = "") -> Iterator[_Group]:
+        """The group at a path and those below it, down to items."""
+        yield from self._visit(path, self._files.read(_join(path, "zarr.json")))
+
+    def _visit(self, path: str, raw: bytes | None) -> Iterator[_Group]:
+        can_be_item = "/" in path
+        document = parse_metadata(raw)
+        if can_be_item and looks_like_item(document):
+            yield _Group(path, raw, document, is_item=True)
+            return
+        below = {name: self._files.read(f"{_join(path, name)}/zarr.json") for name in self._files.folders(path)}
+        if can_be_item and any(self._is_array(_join(path, name), content) for name, content in below.items()):
+            yield _Group(path, raw, document, is_item=True)  # its metadata is lost
+            return
+        yield _Group(path, raw, document, is_item=False)
+        for name, content in below.items():
+            yield from self._visit(_join(path, name), content)
+
+    def _holds_arrays(self, path: str) -> bool:
+        below = [_join(path, name) for name in self._files.folders(path)]
+        return any(self._is_array(place, self._files.read(f"{place}/zarr.json")) for place in below)
+
+    def _is_array(self, path: str, raw: bytes | None) -> bool:
+        document = parse_metadata(raw)
+        if raw is None or document is not None:
+            return document is not None and document.get("node_type") == "array"
+        # The folder of an array's chunks has no metadata; a view may be called "c".
+        return "c" in self._files.folders(path) and self._files.read(f"{path}/c/zarr.json") is None
+
+    def _folder_damage(self, group: _Group) -> Damage | None:
+        if group.path:
+            sound = group.raw == group_text({}).encode()
         else:
-            import zarr
-
             try:
-                attributes = dict(zarr.open_group(self.url, path=key.path, mode="r").attrs)
-            except FileNotFoundError:
-                return None
-        return attributes if attributes is not None and _is_item(attributes) else None
-
-    def _walk(self, product: str | None = None) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
-        """All committed items, or those below the folder of one product, with their attributes."""
-        if self.path is None:
-            yield from self._walk_remote()
-            return
-        for folder, below, files in os.walk(self.path if product is None else self.path / product):
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            relative = Path(folder).relative_to(self.path)
-            if "zarr.json" not in files or len(relative.parts) < 2:
-                continue
-            attributes = _attributes(Path(folder) / "zarr.json") or {}
-            if _is_item(attributes):
-                below.clear()
-                yield ItemKey(**attributes["item"]), attributes
-
-    def _headless(self) -> Iterator[ItemKey]:
-        """Places that hold arrays but no item: their group metadata is lost or cannot be read."""
-        if self.path is None:
-            return
-        items = {key.path for key, _ in self._walk()}
-        places = set()
-        for folder, below, files in os.walk(self.path):
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            relative = Path(folder).relative_to(self.path)
-            if relative.as_posix() in items:
-                below.clear()
-            elif len(relative.parts) > 2 and "zarr.json" in files:
-                found = _read_metadata(Path(folder) / "zarr.json")
-                # A view may be called "c", as the folder of an array's chunks is.
-                if "c" in below if found is None else found.get("node_type") == "array":
-                    below.clear()
-                    places.add(relative.parent)
-        for place in sorted(places):
-            product, *rest = place.parts
-            yield ItemKey(product, "/".join(rest[:-1]) or rest[-1], rest[-1] if len(rest) > 1 else "")
-
-    def _walk_remote(self) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
-        import zarr
-
-        for _, node in zarr.open_group(self.url, mode="r").members(max_depth=None):
-            attributes = dict(node.attrs)
-            if _is_item(attributes):
-                yield ItemKey(**attributes["item"]), attributes
+                schema = root_schema(group.raw or b"", self.url)
+            except DamagedStore:
+                sound = False
+            else:
+                sound = group.raw == root_text(schema).encode()
+        if sound:
+            return None
+        path = _join(group.path, "zarr.json")
+        return Damage(group.key, f"Damaged folder: {path} is not what was written.", is_folder=True)
 
     def _commit(self, draft: Path, key: ItemKey) -> None:
         assert self.path is not None
         place = self.path / key.path
         self._clear_way(place.parent)
         self._make_groups(place.parent)
+        if self._schema < SCHEMA:
+            _write_atomically(self.path / "zarr.json", root_text())
+            self._schema = SCHEMA
         replaced = self.path / _PARTIAL / f"{os.getpid()}-{uuid.uuid4().hex}"
         while True:
             try:
@@ -304,7 +391,7 @@ class Store:
         assert self.path is not None
         stale = None
         while folder != self.path:
-            found = _read_metadata(folder / "zarr.json")
+            found = parse_metadata(self._files.read((folder / "zarr.json").relative_to(self.path).as_posix()))
             if found is not None and (found.get("node_type") == "array" or "digest" in found.get("attributes", {})):
                 stale = folder
             folder = folder.parent
@@ -318,33 +405,21 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         while folder != self.path:
             if not (folder / "zarr.json").exists():
-                _write_atomically(folder / "zarr.json", _group_metadata({}))
+                _write_atomically(folder / "zarr.json", group_text({}))
             folder = folder.parent
 
-    def _check_schema(self) -> None:
-        if self.path is not None:
-            try:
-                found = json.loads((self.path / "zarr.json").read_bytes())["attributes"].get("actionprep_schema")
-            except (FileNotFoundError, NotADirectoryError):
-                raise UserError(
-                    f"No store at {self.path}. Make one with 'actionprep build' in a study folder."
-                ) from None
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{self.path}/zarr.json cannot be read: the store's root is damaged.") from None
-        else:
-            import zarr
-
-            try:
-                found = zarr.open_group(self.url, mode="r").attrs.get("actionprep_schema")
-            except FileNotFoundError:
-                raise UserError(f"No store at {self.url}.") from None
-        if not isinstance(found, int):
-            raise UserError(f"{self.url} is a Zarr hierarchy, but not a store of actionprep (no 'actionprep_schema').")
-        if found > SCHEMA:
+    def _read_schema(self) -> int:
+        raw = self._files.read("zarr.json")
+        if raw is None:
+            advice = "" if self.path is None else " Make one with 'actionprep build' in a study folder."
+            raise UserError(f"No store at {self.url}.{advice}")
+        schema = root_schema(raw, self.url)
+        if schema > SCHEMA:
             raise UserError(
-                f"The store {self.url} was written with schema {found}; this actionprep knows schemas up to {SCHEMA}.\n"
+                f"The store {self.url} was written with schema {schema}; this actionprep knows schemas up to {SCHEMA}.\n"
                 "Update with: pip install --upgrade actionprep"
             )
+        return schema
 
 
 def _prove(item: ItemReader) -> None:
@@ -362,33 +437,8 @@ def _prove(item: ItemReader) -> None:
         raise DamagedItemError(f"Damaged item {item.where}: its content is not what was written.")
 
 
-def _attributes(path: Path) -> dict[str, Any] | None:
-    """Attributes of a group; None when there is no group, or its metadata is no metadata."""
-    found = _read_metadata(path)
-    return None if found is None else found["attributes"]
-
-
-def _read_metadata(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("attributes"), dict) else None
-
-
-def _is_item(attributes: dict[str, Any]) -> bool:
-    """Whether a group's attributes are those of a committed item, with all that the program reads of one."""
-    key = attributes.get("item")
-    return (
-        {"digest", "fingerprint", "nbytes"} <= attributes.keys()
-        and isinstance(attributes.get("provenance"), dict)
-        and isinstance(key, dict)
-        and key.keys() == {"product", "recording", "view"}
-    )
-
-
-def _group_metadata(attributes: dict[str, Any]) -> str:
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1, sort_keys=True)
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
 def _write_atomically(path: Path, text: str) -> None:
