@@ -400,7 +400,7 @@ class Store:
         if self._is_inside(Path(name).parent.as_posix()):
             raise UserError(
                 f"The place of {name} in {self.url} is, through a symbolic link, that of "
-                f"{(real / place.name).relative_to(real_root)}. Delete the link: each item has a folder of its own."
+                f"{(real / place.name).relative_to(real_root)}. Delete the link: each item needs a separate folder."
             )
         for folder in (real, *real.parents):
             if b'"actionprep_schema"' in (LocalFiles(folder).read("zarr.json") or b""):
