@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
@@ -19,26 +20,23 @@ from actionprep.datasets.segments import Segment
 from actionprep.errors import SetupError, UserError, discard, file_on_the_way
 from actionprep.json_values import printable
 
-SCHEMA = 1
+SCHEMA = 2
+_CHECKSUM = b"actionprep_sha256"
+_ZEROS = b"0" * 64
 _EXTRA = "extra_"
 
 
 def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
     """Write the tables of `make_tables`; each file is replaced whole. Raises SetupError when the disk refuses."""
-    import pyarrow.parquet as pq
-
     stamp = _content_stamp(tables)
     drafts: list[tuple[Path, Path]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
-            metadata = {"actionprep_schema": str(SCHEMA), "actionprep_catalogue": stamp}
             place = folder / f"{name}.parquet"
             draft = folder / f".{name}.{os.getpid()}.parquet"
             drafts.append((draft, place))
-            pq.write_table(table.replace_schema_metadata(metadata), no_link(draft), compression="zstd")
-            with open(draft, "rb") as file:
-                os.fsync(file.fileno())
+            write_with_checksum(table.replace_schema_metadata({"actionprep_catalogue": stamp}), no_link(draft))
         for draft, place in drafts:
             os.replace(draft, place)
     except OSError as error:
@@ -87,6 +85,64 @@ def read_tables(
         raise UserError(
             f"The tables in {folder} are damaged: {str(error).splitlines()[0]}. Run 'actionprep scan' to make them again."
         ) from None
+
+
+def write_with_checksum(table: Any, path: Path) -> None:
+    """Write a Parquet file with the SHA-256 of its bytes in its metadata, and sync it.
+
+    The metadata `actionprep_sha256` is the hash of the file with the 64 digits of that value set to 0. It covers the
+    footer too, which Parquet's own checksums of pages do not.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    metadata = {**(table.schema.metadata or {}), b"actionprep_schema": str(SCHEMA), _CHECKSUM: _ZEROS}
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    [recorded] = _recorded(content)
+    with open(path, "wb") as file:
+        file.write(_with_checksum(content, recorded, hashlib.sha256(content).hexdigest().encode()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_with_checksum(path: Path) -> Any:
+    """Read a file of `write_with_checksum`, or one of schema 1, which has no checksum.
+
+    Raises:
+        UserError: If the file is not what was written, or no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = path.read_bytes()
+        recorded = _recorded(content)
+        intact = [
+            hashlib.sha256(_with_checksum(content, each, _ZEROS)).hexdigest().encode() == each[0] for each in recorded
+        ]
+        if intact not in ([], [True]):
+            raise UserError(_damaged(path, "it is not what was written"))
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(_damaged(path, str(error).split("\n")[0])) from None
+    if not intact and (table.schema.metadata or {}).get(b"actionprep_schema", b"1") != b"1":
+        raise UserError(_damaged(path, "its checksum is missing"))
+    return table
+
+
+def _recorded(content: bytes) -> list[re.Match[bytes]]:
+    """Places of the checksum in a file: Parquet keeps the key, a few bytes for the length, and the value."""
+    return list(re.finditer(rb"(?s)(?<=%s.{2})[0-9a-f]{64}" % _CHECKSUM, content))
+
+
+def _with_checksum(content: bytes, place: re.Match[bytes], value: bytes) -> bytes:
+    return content[: place.start()] + value + content[place.end() :]
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"Cannot read the catalog's {path}: {reason}. Run 'actionprep scan' to write it again."
 
 
 def views_to_table(views: Sequence[View]) -> Any:
@@ -187,15 +243,11 @@ def _content_stamp(tables: Mapping[str, Any]) -> str:
 
 
 def _read_table(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    table = read_with_checksum(path)
     try:
-        table = pq.ParquetFile(path).read()
         schema = int((table.schema.metadata or {}).get(b"actionprep_schema", b"0"))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        first = str(error).split("\n")[0]
-        raise UserError(f"Cannot read the catalog's {path}: {first}. Run 'actionprep scan' to make it anew.") from None
+    except ValueError as error:
+        raise UserError(_damaged(path, str(error))) from None
     if schema > SCHEMA:
         raise UserError(
             f"{path} was written by a newer actionprep: it has schema {schema}, this version reads up to {SCHEMA}. "

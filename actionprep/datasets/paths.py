@@ -113,7 +113,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
     Yields:
         Path, names of the folders and names of the files in it. As with `os.walk`, names that are taken out of the list
-        of folders are not visited.
+        of folders are not visited. Links that are taken out of the list of files are not checked.
 
     Raises:
         SetupError: For a link to something that is not there, such as a disk that is not mounted: what lies
@@ -133,11 +133,11 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
                     continue
                 seen.add(identity)
                 here = Path(folder)
+                below_it.sort()
+                yield here, below_it, files
                 for name in files:
                     if name != "zarr.json" and not name.startswith(".") and (here / name).is_symlink():
                         check_link(here / name)
-                below_it.sort()
-                yield here, below_it, files
                 links += [here / name for name in below_it if (here / name).is_symlink()]
         waiting = sorted(link for link in links if not real_root.is_relative_to(_resolved(link)))
 

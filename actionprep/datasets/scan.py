@@ -16,7 +16,12 @@ import numpy as np
 from actionprep.datasets.alignment import align_recording
 from actionprep.datasets.annotations import RecordingNames, check_segments
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.catalog_tables import views_from_table, views_to_table
+from actionprep.datasets.catalog_tables import (
+    read_with_checksum,
+    views_from_table,
+    views_to_table,
+    write_with_checksum,
+)
 from actionprep.datasets.findings import Finding, FindingKind
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
@@ -273,22 +278,17 @@ def _views_before(folder: StudyFolder) -> dict[str, View]:
     with suppress(UserError):
         views += Catalog.read(folder.catalog).views
     if _partial(folder).exists():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        with suppress(OSError, pa.ArrowException, TypeError, LookupError, ValueError, AttributeError):
-            views += views_from_table(pq.ParquetFile(_partial(folder)).read())
+        with suppress(UserError, TypeError, LookupError, ValueError, AttributeError):
+            views += views_from_table(read_with_checksum(_partial(folder)))
     return {view.path: view for view in views}
 
 
 def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
-    import pyarrow.parquet as pq
-
     if not views:
         return
     folder.catalog.mkdir(parents=True, exist_ok=True)
     draft = no_link(_partial(folder).with_suffix(".tmp"))
-    pq.write_table(views_to_table(views), draft)
+    write_with_checksum(views_to_table(views), draft)
     os.replace(draft, _partial(folder))
 
 

@@ -274,13 +274,25 @@ def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_safely(path: Path) -> Any:
-    """What a checkpoint file holds: tensors and plain values, or UserError."""
+    """Read a checkpoint file: tensors and plain values.
+
+    Raises:
+        UserError: If the file is missing, damaged (every part of its archive is compared with its checksum), or holds
+            more than tensors and plain values.
+    """
     import torch
 
+    from actionprep.datasets.zip_checksums import zip_damage
     from actionprep.training.models.published.weight_files import DAMAGED, read_error_reason
 
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run's best.ckpt appears with its first validated epoch.")
+    damage = zip_damage(path)
+    if damage is not None:
+        raise UserError(
+            f"{path} is damaged: {damage}. It is not used, because its weights may have changed.\nRestore the file from a "
+            "copy, use another checkpoint (best.ckpt or last.ckpt of a run), or train again."
+        )
     try:
         with warnings.catch_warnings():
             # PyTorch warns of pickle protocols that it then refuses.

@@ -14,6 +14,7 @@ from actionprep.cli.prep.build_output import (
     print_report,
     report_document,
     report_joints_outside,
+    warn_of_damage,
     warn_of_mixtures,
 )
 from actionprep.cli.prep.options import (
@@ -63,10 +64,12 @@ def plan(
                 ],
                 "skipped_recordings": list(planned.skipped),
                 "mixed": mixed,
+                "damaged": list(planned.notes),
             }
         )
         return
     print_plan(planned)
+    warn_of_damage(planned.notes)
     warn_of_mixtures(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
     if planned.count("build"):
@@ -115,7 +118,7 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
         )
     events = study.events(item.key for item in plan.items)
     if json:
-        output.print_json({**report_document(report), "events": events, "mixed": mixed})
+        output.print_json({**report_document(report), "events": events, "mixed": mixed, "damaged": list(plan.notes)})
     else:
         report_joints_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalog.segments.values())

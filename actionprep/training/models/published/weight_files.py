@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError
 from actionprep.training.models.published.key_maps import State
 
@@ -57,6 +58,9 @@ def read_weights(path: Path) -> Any:
             return load_file(path)
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read as safetensors: {error}. Download it again.") from None
+    damage = zip_damage(path)
+    if damage is not None:
+        raise UserError(f"{path} is damaged: {damage}. Download it again, or restore it from a copy.")
     try:
         # Some trainers, such as VideoMAE's, also save their command line as an argparse.Namespace, which is harmless.
         with torch.serialization.safe_globals([*_numpy_globals(), argparse.Namespace]):
