@@ -126,7 +126,7 @@ def test_models_are_listed_without_torch():
 
 
 def test_unknown_model_suggests_nearest_name():
-    with pytest.raises(UserError, match=r"No model 'timesfromer'. Did you mean 'timesformer'\? Available models: "):
+    with pytest.raises(UserError, match=r"No model 'timesfromer'. Did you mean 'timesformer'\? Models: "):
         build_model("timesfromer", num_classes=2)
 
 
