@@ -38,7 +38,7 @@ def run(store, tmp_path_factory) -> Run:
 
 
 def test_it_learns_directions_of_motion(run):
-    assert run.tested["figures"]["accuracy"] == 1.0
+    assert run.tested["metrics"]["accuracy"] == 1.0
 
 
 def test_the_run_folder_holds_what_the_design_names(run):
@@ -195,7 +195,7 @@ def test_the_best_epoch_is_the_one_with_the_best_figure(store, tmp_path):
 def test_the_last_epoch_is_validated_too_and_the_best_one_is_a_validated_one(store, tmp_path):
     told = []
     recipe = tiny_recipe(epochs=5, validate_every=3)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tell=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
     validated = {row["epoch"]: row["val_loss"] for row in run.metrics if "val_loss" in row}
     assert list(validated) == [2, 4]
     best = min(validated, key=validated.get)
@@ -247,7 +247,7 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
 def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_path):
     told = []
     recipe = tiny_recipe(epochs=1, min_steps=11, batch=6)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tell=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
     assert (
         f"So few snippets: {len(run.metrics)} epochs instead of 1, to make min_steps = 11 steps (--set min_steps=0 leaves "
         "the epochs as they are)"
@@ -276,12 +276,12 @@ def test_several_labels_are_trained_with_a_loss_for_each(tmp_path):
     found = run_test(run, store, repeats=20)
     assert np.load(run.folder / "predictions.npy").shape == (3, 3)
     assert np.load(run.folder / "confusion.npy").shape == (3, 2, 2)
-    assert {"samples_f1", "macro_f1", "map", "exact_match"} <= set(found["figures"])
+    assert {"samples_f1", "macro_f1", "map", "exact_match"} <= set(found["metrics"])
     assert {"exact_match", "micro_f1", "samples_f1"} <= set(found["intervals"])
     assert set(found["thresholds"]) == {"left", "right", "up"}
-    assert found["figures_at_thresholds"].keys() == (found["figures"].keys() - {"calibration_error"})
+    assert found["metrics_at_thresholds"].keys() == (found["metrics"].keys() - {"calibration_error"})
     assert "Thresholds" in run.report.read_text()
-    assert found["figures"]["map"] > 0.8
+    assert found["metrics"]["map"] > 0.8
 
 
 def test_several_views_give_a_table_of_their_subsets(tmp_path):
@@ -369,7 +369,7 @@ def test_a_training_that_cannot_begin_leaves_its_folder_free(store, tmp_path, wr
     told = []
     with pytest.raises(UserError, match=message):
         fit(
-            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, tell=told.append,
+            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, log=told.append,
             **QUIET,
         )  # fmt: skip
     assert not (tmp_path / "again").exists()

@@ -82,12 +82,12 @@ def points_of_mine(folder, number: int) -> None:
 
 
 def test_a_mid_fusion_holds_the_recipes_that_it_joins(store, joined, tmp_path, monkeypatch):
-    before = run_test(joined, repeats=5)["figures"]
+    before = run_test(joined, repeats=5)["metrics"]
     probabilities = saved_arrays(joined)["probabilities"]
     copy = Run(shutil.copytree(joined.folder, tmp_path / "run"))
     # No recipe of these names is here, and then one that says otherwise.
     monkeypatch.chdir(tmp_path)
-    assert run_test(copy, store, repeats=5)["figures"] == before
+    assert run_test(copy, store, repeats=5)["metrics"] == before
     points_of_mine(tmp_path, 4)
     run_test(copy, store, repeats=5)
     np.testing.assert_array_equal(saved_arrays(copy)["probabilities"], probabilities)

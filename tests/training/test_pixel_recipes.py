@@ -126,7 +126,7 @@ def test_one_small_recipe_learns_motion(stores, tmp_path):
         epochs=40, input__channels="motion", input__frames=8, input__size=16, optimizer__learning_rate=5e-3
     )
     run = fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
-    assert run_test(run, repeats=20)["figures"]["accuracy"] == 1.0
+    assert run_test(run, repeats=20)["metrics"]["accuracy"] == 1.0
 
 
 def test_bytes_become_what_the_model_wants():

@@ -178,7 +178,7 @@ def test_a_run_trains_tests_and_predicts_from_poses(name, tmp_path):
     tested = run_test(run, repeats=10)
     assert run.facts["pipeline"]["product"] == "pose"
     if name == "skeleton-tcn":
-        assert tested["figures"]["accuracy"] == 1.0
+        assert tested["metrics"]["accuracy"] == 1.0
     new = Store(tmp_path / "new", create=True)
     write_pose(new, "take", label="spread", frames=24, seed=99)
     [timeline] = predict(run, new, device="cpu")

@@ -101,7 +101,7 @@ def _headline(facts: Mapping[str, Any], tested: Mapping[str, Any] | None) -> str
 
 
 def _tested_cards(tested: Mapping[str, Any]) -> list[str]:
-    figures, intervals = tested["figures"], tested["intervals"]
+    figures, intervals = tested["metrics"], tested["intervals"]
     cards = [
         _card(
             "exact match" if "exact_match" in figures else "accuracy",
@@ -116,7 +116,7 @@ def _tested_cards(tested: Mapping[str, Any]) -> list[str]:
         cards.append(_card("top 5", percent(figures["top5"]), _between(intervals["top5"])))
     if tested.get("frames"):
         frames = tested["frames"]
-        accuracy = frames["figures"]["accuracy"]
+        accuracy = frames["metrics"]["accuracy"]
         cards.append(_card("of frames right", percent(accuracy), _between(frames["intervals"]["accuracy"])))
     if "samples_f1" in figures:
         cards.append(_card("samples F1", percent(figures["samples_f1"]), _between(intervals["samples_f1"])))
@@ -212,7 +212,7 @@ def _frames(found: Mapping[str, Any] | None) -> str:
     names = {"accuracy": "frames that are right", "macro_f1": "macro F1 of frames", "edit": "edit score"}
     figures = [
         [names.get(name, f"segments, F1@{name.rpartition('_')[2]}"), _bar(value), _between(found["intervals"][name])]
-        for name, value in found["figures"].items()
+        for name, value in found["metrics"].items()
     ]
     rows = [
         [one["label"], one["frames"], _bar(one["f1"]), percent(one["precision"]), percent(one["recall"])]
@@ -285,7 +285,7 @@ def _thresholds(tested: Mapping[str, Any]) -> str:
     thresholds = tested.get("thresholds")
     if not thresholds:
         return ""
-    before, after = tested["figures"], tested["figures_at_thresholds"]
+    before, after = tested["metrics"], tested["metrics_at_thresholds"]
     names = [name for name in ("exact_match", "macro_f1", "micro_f1", "weighted_f1", "samples_f1") if name in after]
     figures = _table(
         ["figure", "at one half", "at the thresholds"],

@@ -18,7 +18,7 @@ class EpochReport:
     figures: Mapping[str, float]
 
 
-Told = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def silent(sentence: str) -> None:

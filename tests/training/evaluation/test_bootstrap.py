@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from actionprep.training.evaluation.bootstrap import SeedAnswers, intervals
-from actionprep.training.evaluation.metrics import wilson
+from actionprep.training.evaluation.bootstrap import SeedAnswers, intervals, wilson
 
 
 def test_the_interval_of_one_seed_is_that_of_drawing_recordings_with_replacement():

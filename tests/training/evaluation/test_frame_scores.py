@@ -61,8 +61,8 @@ def test_a_model_learns_the_labels_of_frames_from_windows_across_several_actions
     rows = list(csv.DictReader(io.StringIO((run.folder / "frames.csv").read_text())))
     commonest = max(sum(row["actual"] == label for row in rows) for label in ("left", "right", "up", "still"))
     # Always saying the commonest label would be right this often.
-    assert tested["frames"]["figures"]["accuracy"] > commonest / len(rows) + 0.15
-    assert tested["frames"]["figures"]["segment_f1_10"] > 0.5
+    assert tested["frames"]["metrics"]["accuracy"] > commonest / len(rows) + 0.15
+    assert tested["frames"]["metrics"]["segment_f1_10"] > 0.5
 
 
 def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
@@ -72,7 +72,7 @@ def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
     assert len(rows) == frames["num_frames"] == 2 * 60
     assert all(row["actual"] == truth(row["recording"], float(row["time"])) for row in rows)
     right = [row["actual"] == row["predicted"] for row in rows]
-    assert frames["figures"]["accuracy"] == pytest.approx(np.mean(right))
+    assert frames["metrics"]["accuracy"] == pytest.approx(np.mean(right))
     f1 = []
     for label in ("left", "right", "up", "still"):
         said = sum(row["predicted"] == label for row in rows)
@@ -81,13 +81,13 @@ def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
         f1.append(2 * both / (said + there) if said + there else np.nan)
         [mine] = [one for one in frames["classes"] if one["label"] == label]
         assert mine["frames"] == there
-    assert frames["figures"]["macro_f1"] == pytest.approx(np.nanmean(f1))
-    assert json.loads((run.folder / "test.json").read_text())["frames"]["figures"] == pytest.approx(frames["figures"])
-    assert set(frames["figures"]) == {
+    assert frames["metrics"]["macro_f1"] == pytest.approx(np.nanmean(f1))
+    assert json.loads((run.folder / "test.json").read_text())["frames"]["metrics"] == pytest.approx(frames["metrics"])
+    assert set(frames["metrics"]) == {
         "accuracy", "macro_f1", "edit", "segment_f1_10", "segment_f1_25", "segment_f1_50"
     }  # fmt: skip
     for name, interval in frames["intervals"].items():
-        assert interval["low"] <= frames["figures"][name] <= interval["high"]
+        assert interval["low"] <= frames["metrics"][name] <= interval["high"]
 
 
 def test_the_report_shows_the_figures_of_frames(run, tested):
@@ -96,7 +96,7 @@ def test_the_report_shows_the_figures_of_frames(run, tested):
     assert "segments, F1@25" in page
     assert "edit score" in page
     assert "Lea et al., CVPR 2017" in page
-    assert f"{tested['frames']['figures']['accuracy'] * 100:.1f} %" in page
+    assert f"{tested['frames']['metrics']['accuracy'] * 100:.1f} %" in page
 
 
 def test_predictions_vote_on_each_frame_by_what_windows_say_of_that_instant(run, store):
@@ -126,7 +126,7 @@ def test_several_labels_of_a_frame_are_counted_each_by_itself(tmp_path):
     split = SplitChoice(train=("0", "1", "2"), val=("3",), test=("4", "5"))
     run = fit(store, frame_recipe(epochs=1), tmp_path / "run", split=split, **QUIET)
     found = run_test(run, store, repeats=5)["frames"]
-    assert "edit" not in found["figures"]
+    assert "edit" not in found["metrics"]
     assert found["num_frames"] == 120
     table = read_table(store, "default")
 
@@ -136,11 +136,11 @@ def test_several_labels_of_a_frame_are_counted_each_by_itself(tmp_path):
         return LabeledFrames(0, np.arange(6), np.arange(6) / 10, said, target)
 
     exact = frames(np.array([[1, 0, 0]] * 2 + [[1, 1, 0]] * 2 + [[0, 1, 0]] * 2, float))
-    figures = frame_metrics([exact], table, several=True, repeats=3)["figures"]
+    figures = frame_metrics([exact], table, several=True, repeats=3)["metrics"]
     assert figures == {"accuracy": 1, "macro_f1": 1, "segment_f1_10": 1, "segment_f1_25": 1, "segment_f1_50": 1}
     # One label of three segments is said, half of it, and one that is not there.
     other = frames(np.array([[1, 0, 0]] * 2 + [[0, 0, 1]] * 4, float))
-    figures = frame_metrics([other], table, several=True, repeats=3)["figures"]
+    figures = frame_metrics([other], table, several=True, repeats=3)["metrics"]
     assert figures["accuracy"] == pytest.approx(2 / 6)
     assert figures["segment_f1_50"] == pytest.approx(2 / (2 + 1 + 1))
 

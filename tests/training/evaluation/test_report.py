@@ -66,7 +66,7 @@ def test_the_page_shows_curves_confusion_and_every_table(run):
     text = " ".join(read(run).text)
     for part in ("Curves", "Confusion", "Classes", "Subjects", "Views", "Split", "all settings", "95 % interval"):
         assert part in text
-    assert f"{run.tested['figures']['accuracy'] * 100:.1f} %" in text
+    assert f"{run.tested['metrics']['accuracy'] * 100:.1f} %" in text
 
 
 def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_path):

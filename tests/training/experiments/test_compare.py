@@ -18,7 +18,7 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
-from actionprep.training.evaluation.metrics import Interval
+from actionprep.training.evaluation.bootstrap import Interval
 from actionprep.training.experiments.compare import compare, runs_in
 from actionprep.training.experiments.comparison import Comparison
 from actionprep.training.experiments.folds import fit_folds
@@ -61,7 +61,7 @@ def test_seeds_and_folds_of_one_recipe_are_one_row_each(found):
 def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all_snippets(place, found):
     rows = {row.name: row for row in found.rows}
     figures = [
-        json.loads((place / f"runs/seed-{seed}/test.json").read_text())["figures"]["macro_f1"] for seed in (0, 1)
+        json.loads((place / f"runs/seed-{seed}/test.json").read_text())["metrics"]["macro_f1"] for seed in (0, 1)
     ]
     assert rows["tiny batch=4 epochs=2"].macro_f1.value == pytest.approx(np.mean(figures))
     folds = json.loads((place / "runs/folds/folds.json").read_text())["summary"]
@@ -110,7 +110,7 @@ def test_a_run_alone_has_the_intervals_of_its_test(place):
 
 def test_a_model_whose_snippets_are_no_longer_there_is_compared_without_its_cost(place, tmp_path):
     fewer = make_store(tmp_path / "store", subjects=1)
-    for store, said in ((fewer.path, "holds 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
+    for store, said in ((fewer.path, "has 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
         run = Run(copied(place / "runs/seed-0", tmp_path / f"run-on-{Path(store).name}"))
         run.change(store=str(store), store_from_here=str(store))
         found = compare([run], measure=False, repeats=20)
@@ -176,7 +176,7 @@ def test_the_passes_of_a_snippet_in_its_test_stand_beside_the_cost_of_one(place,
         "tiny": [3], "fusion of tiny + tiny": [1, 3]
     }  # fmt: skip
     assert "| 1 + 3 |" in found.to_markdown()
-    assert found.notes[-1].startswith("A test asks a model of each snippet as many times as stand under passes")
+    assert found.notes[-1].startswith("A test runs several passes per snippet (column 'passes').")
 
 
 @pytest.mark.parametrize("name", ["short", "tiny batch=16 epochs=40 input.frames=32", "a setting=0.123 " * 20])
@@ -219,17 +219,17 @@ def test_rows_of_equal_cost_stand_side_by_side_in_the_picture_at_their_cost_and_
         place = panel.transData.transform((true, 0.5))[0] * 72 / figure.dpi
         assert np.diff(points[:equal]) == pytest.approx(min(6, 18 / (equal - 1)))
         assert np.mean(points[:equal]) == pytest.approx(place)
-        assert panel.get_xlabel().endswith("\n(equal ones side by side)")
+        assert panel.get_xlabel().endswith("\n(equal values drawn side by side)")
 
 
 def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
     run = fit(place / "store", tiny_recipe(epochs=1), tmp_path / "untested", split=SPLIT, **QUIET)
-    with pytest.raises(UserError, match=r"is not tested yet.*Run 'actiontrain test .*untested' first"):
+    with pytest.raises(UserError, match=r"has not been tested yet.*run 'actiontrain test .*untested' first"):
         compare([run])
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no run and holds none"):
+    with pytest.raises(UserError, match="is not a run and contains none"):
         runs_in(tmp_path)
 
 
@@ -254,7 +254,7 @@ def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
     found = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
-    assert "These runs have different classes: their figures do not compare." in found.notes
+    assert "These runs have different classes, so their metrics are not comparable." in found.notes
 
 
 def test_what_else_the_store_holds_does_not_matter(place, tmp_path):
@@ -276,7 +276,7 @@ def test_rows_on_another_table_of_snippets_are_named_with_their_tables(place, tm
     [note] = compare(runs, measure=False, repeats=20).notes
     mine, other = (Run(folder).facts["snippets_digest"][:8] for folder in (run.folder, place / "runs/seed-0"))
     assert note == (
-        "These rows were tested on different snippets, so their figures do not compare: "
+        "These rows were tested on different snippets, so their metrics are not comparable: "
         f"tiny epochs=1 on 3 of subject 4 in snippets/default ({mine}) | "
         f"tiny epochs=2 on 6 of subject 4 in snippets/default ({other})."
     )
@@ -290,7 +290,7 @@ def test_rows_that_were_tested_on_other_subjects_are_named_with_them(place, tmp_
     run_test(run, repeats=20)
     two = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
     assert compare(two, measure=False, repeats=20).notes == (
-        "These rows were tested on different snippets, so their figures do not compare: "
+        "These rows were tested on different snippets, so their metrics are not comparable: "
         "other on 6 of subject 2 | tiny on 6 of subject 4.",
     )
     [note] = compare([*two, place / "runs/folds"], measure=False, repeats=20).notes
@@ -315,7 +315,7 @@ def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
     made = fuse(runs, tmp_path / "both", weights="equal")
     alone, both = (compare(one, repeats=50, seconds=0.01).rows[0] for one in ([runs[0]], [tmp_path / "both"]))
     assert both.name == "fusion of tiny + tiny"
-    assert both.accuracy.value == pytest.approx(made.tested["figures"]["accuracy"])
+    assert both.accuracy.value == pytest.approx(made.tested["metrics"]["accuracy"])
     assert both.cost.parameters == 2 * alone.cost.parameters
     assert both.cost.flops == 2 * alone.cost.flops
     assert both.train_seconds > alone.train_seconds
@@ -333,7 +333,7 @@ def test_a_run_that_is_given_twice_counts_once(place, tmp_path):
     [row] = found.rows
     assert row.seeds == (0, 1)
     assert row.accuracy == compare([runs[0], runs[2]], measure=False, repeats=20).rows[0].accuracy
-    assert found.notes == ("copy gives the very answers of seed-0, with the same seed: it counts once.",)
+    assert found.notes == ("copy has exactly the same answers as seed-0, with the same seed. It counts once.",)
 
 
 def test_other_answers_of_one_seed_are_a_row_of_their_own(place, tmp_path):
@@ -342,7 +342,7 @@ def test_other_answers_of_one_seed_are_a_row_of_their_own(place, tmp_path):
     found = compare([place / "runs/seed-0", other, place / "runs/seed-1"], measure=False, repeats=20)
     assert {row.name: row.seeds for row in found.rows} == {"tiny (seed-0)": (0, 1), "tiny (again)": (0,)}
     [note] = found.notes
-    assert note.startswith("seed-0, again share a recipe and a seed, and their answers differ")
+    assert note.startswith("seed-0, again share a recipe and a seed, but their answers differ")
 
 
 def add_to_weights(amount):
@@ -375,7 +375,7 @@ def test_fusions_with_other_weights_are_rows_of_their_own(place, tmp_path):
     assert {row.name: row.seeds for row in found.rows} == {
         f"fusion of tiny + tiny weights={weights}": (0,) for weights in ("val", "equal", "0.75/0.25")
     }
-    assert found.notes == ("halves gives the very answers of equal, with the same seed: it counts once.",)
+    assert found.notes == ("halves has exactly the same answers as equal, with the same seed. It counts once.",)
 
 
 def test_fusions_that_share_a_run_are_no_repetitions(place, tmp_path):
@@ -420,12 +420,12 @@ def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(place, tmp_
     assert [row.seeds for row in found.rows] == [(0,)]
     one, two = (tmp_path / "runs" / name for name in ("one", "two"))
     assert found.notes == (
-        f"Left out, because they are not tested yet: {one}, {two}. 'actiontrain test {one}' tests the first.",
+        f"Left out because not tested yet: {one}, {two}. Test the first one with 'actiontrain test {one}'.",
     )
-    with pytest.raises(UserError, match=r"two is not tested yet, and only tested runs"):
+    with pytest.raises(UserError, match=r"two has not been tested yet. Only tested runs"):
         compare([tmp_path / "runs/tested", two])
     shutil.rmtree(tmp_path / "runs/tested")
-    with pytest.raises(UserError, match=r"one \(and 1 more\) is not tested yet, and only tested runs"):
+    with pytest.raises(UserError, match=r"one \(and 1 more\) has not been tested yet. Only tested runs"):
         compare([tmp_path / "runs"])
 
 
@@ -436,7 +436,7 @@ def cut(path):
 
 DAMAGES = {
     "test.json is cut": ("test.json", cut, r"test\.json is damaged: .*Test it again: actiontrain test .*bad"),
-    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'figures'"),
+    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'metrics'"),
     "test.json is []": ("test.json", lambda path: path.write_text("[]"), r"test\.json is damaged: it holds no table"),
     "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
     "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
@@ -465,7 +465,7 @@ DAMAGES = {
     "samples.csv is cut": (
         "samples.csv",
         cut,
-        r"are not of one test: snippets are 6 of actuals, .* of recording\. Test it",
+        r"belong to different tests\. .*: actuals 6, .*recording \d+\. Test it",
     ),
     "probabilities.npy is gone": ("probabilities.npy", Path.unlink, r"probabilities\.npy is missing\. Test it again"),
     "actuals.npy is cut": ("actuals.npy", cut, r"actuals\.npy is damaged: .*Test it again"),
