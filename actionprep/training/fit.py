@@ -12,9 +12,9 @@ from actionprep.training.loop.devices import lightning_devices
 from actionprep.training.loop.make_task import check_model, make_task
 from actionprep.training.loop.processes import is_first_process, shared_folder, wait_for_run
 from actionprep.training.loop.progress import EpochReport, Log, silent
-from actionprep.training.loop.resume import check_same, plan_of_run, prepare_folder, start_with
+from actionprep.training.loop.resume import check_unchanged, make_start, prepare_folder, restore_plan
 from actionprep.training.loop.trainer import TrainerOptions, train_phase
-from actionprep.training.loop.training_plan import Plan, in_precision, resolve_recipe
+from actionprep.training.loop.training_plan import TrainingPlan, resolve_precision, resolve_recipe
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now, validation_sentence
 from actionprep.training.split_choice import Parts, SplitChoice
@@ -65,11 +65,11 @@ def fit(
     """
     log = log or silent
     store = store if isinstance(store, Store) else Store(store)
-    run = Run(shared_folder(Path(run_folder), several=devices * num_nodes > 1))
+    run = Run(shared_folder(Path(run_folder), multiple=devices * num_nodes > 1))
     options = TrainerOptions(device, devices, num_nodes, threads, wandb, tensorboard)
     if resume and (run.folder / FACTS).exists():
-        plan = plan_of_run(run, store)
-        check_same(run, plan, recipe=recipe, snippets=snippets, split=split, views=views, weights=weights)
+        plan = restore_plan(run, store)
+        check_unchanged(run, plan, recipe=recipe, snippets=snippets, split=split, views=views, weights=weights)
         if run.is_complete:
             log(f"The training in {run.folder} is complete.")
             return run
@@ -77,9 +77,9 @@ def fit(
         _train(run, plan, options, on_epoch=on_epoch)
         _log_validation(run, log)
         return run
-    chosen = in_precision(resolve_recipe(store, recipe, log), device)
+    chosen = resolve_precision(resolve_recipe(store, recipe, log), device)
     lightning_devices(device, devices)  # so that a device that is not here is named before there is a run
-    plan = Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
+    plan = TrainingPlan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     seen = weights.seen_of(plan) if isinstance(weights, StartingWeights) else None
     if seen is not None:
         plan = plan.with_note(seen)
@@ -94,7 +94,7 @@ def fit(
     check_model(plan, reader)
     start = None
     if weights is not None and is_first_process():
-        start = start_with(plan, reader, weights)
+        start = make_start(plan, reader, weights)
     log(f"Run {run.folder}")
     if is_first_process():
         prepare_folder(run, plan, start, unfinished=resume)
@@ -121,8 +121,8 @@ def first_task(
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
-    chosen = in_precision(resolve_recipe(store, recipe, silent), device)
-    plan = Plan.make(store, chosen, snippets=snippets, split=split, views=views)
+    chosen = resolve_precision(resolve_recipe(store, recipe, silent), device)
+    plan = TrainingPlan.make(store, chosen, snippets=snippets, split=split, views=views)
     reader = plan.make_reader()
     check_model(plan, reader)
     task = make_task(plan, reader, plan.phases[0])
@@ -133,7 +133,7 @@ def first_task(
 
 def _train(
     run: Run,
-    plan: Plan,
+    plan: TrainingPlan,
     options: TrainerOptions,
     *,
     on_epoch: Callable[[EpochReport], None] | None,

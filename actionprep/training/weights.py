@@ -13,7 +13,7 @@ from actionprep.training.run import FACTS, SPLIT, Run
 if TYPE_CHECKING:
     from torch import nn
 
-    from actionprep.training.loop.training_plan import Plan
+    from actionprep.training.loop.training_plan import TrainingPlan
 
 # Where the published weights of each builder's models are, for a message; names of files as their makers give them.
 _PUBLISHED = {
@@ -79,7 +79,7 @@ class StartingWeights:
         if color_order is not None and isinstance(model, PixelClassifier):
             model.want_colors("BGR" if color_order == "BGR" else "RGB")
 
-    def seen_of(self, plan: Plan) -> str | None:
+    def seen_of(self, plan: TrainingPlan) -> str | None:
         """A warning where these weights, of a run on the same store, have learnt from what a training holds out.
 
         Recordings are what counts: two windows of one are as good as the same sample. A run with a refit has learnt from

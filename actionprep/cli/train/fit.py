@@ -105,7 +105,7 @@ def fit(
     from actionprep.training.experiments.folds import fit_folds
     from actionprep.training.fit import fit as train
     from actionprep.training.loop.processes import is_first_process
-    from actionprep.training.loop.resume import parts_of_run
+    from actionprep.training.loop.resume import split_of_run
     from actionprep.training.loop.trainer import TerminatedError
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
@@ -140,7 +140,7 @@ def fit(
         )
         asked = {"snippets": snippets, "views": tuple(views) if views else None}
         if about_split:
-            asked["split"] = parts_of_run(begun, where.store, choice)
+            asked["split"] = split_of_run(begun, where.store, choice)
         model_name = Run.open(begun).recipe.model
     else:
         chosen, said = recipe_of(where.store, settings, set_here)

@@ -14,7 +14,7 @@ from actionprep.training.checkpoints import Checkpoint, check_state
 from actionprep.training.evaluation import metrics
 from actionprep.training.evaluation.frame_scores import FrameScores, mean_over_variants
 from actionprep.training.loop import memory
-from actionprep.training.loop.recurrent_state import States, in_turns, windows_before
+from actionprep.training.loop.recurrent_state import States, previous_windows, rounds_of
 from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
@@ -119,14 +119,14 @@ def score(
     device = next(model.parameters()).device
     multi_label = bool(checkpoint.card["several_labels"])
     size = len(dataset.rows)
-    before = windows_before(dataset.table, dataset.rows) if carry else np.full(size, -1)
+    before = previous_windows(dataset.table, dataset.rows) if carry else np.full(size, -1)
     logits, probabilities = [], []
     steps: dict[str, list[np.ndarray]] = {"time": [], "probabilities": [], "valid": []}
     with torch.inference_mode():
         for variant in range(variants):
             states = States(before)
             collected: dict[str, list[np.ndarray]] = {"number": [], "logits": [], **{name: [] for name in steps}}
-            for round_positions in in_turns(before):
+            for round_positions in rounds_of(before):
                 part = SnippetDataset(
                     dataset.store, dataset.table, rows=dataset.rows[round_positions], reader=dataset.reader
                 )

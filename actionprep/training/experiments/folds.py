@@ -13,7 +13,7 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.evaluation.bootstrap import SeedAnswers, bootstrap, intervals
 from actionprep.training.fit import fit
 from actionprep.training.loop.progress import Log, silent
-from actionprep.training.loop.training_plan import as_recipe_wants, resolve_recipe
+from actionprep.training.loop.training_plan import resolve_recipe, with_val_by_of
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Run
 from actionprep.training.split_choice import SplitChoice, check_train, choose_folds
@@ -82,7 +82,7 @@ def fit_folds(
     # All folds use the same recipe, even if its file is edited meanwhile.
     chosen = resolve_recipe(store, recipe, log).self_contained()
     table = read_table(store, snippets)
-    folds = choose_folds(table, as_recipe_wants(split, chosen), by=by, num_folds=num_folds)
+    folds = choose_folds(table, with_val_by_of(split, chosen), by=by, num_folds=num_folds)
     for parts in folds:
         check_train(table, parts.split)
     folder = Path(run_folder)

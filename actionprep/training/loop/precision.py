@@ -1,4 +1,4 @@
-"""Which number format a device computes fast in: what `precision = "auto"` becomes."""
+"""Choose the number format that a device computes fast: the meaning of `precision = "auto"`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
-    """The recipe with "auto" replaced: bf16-mixed where the device has instructions for it, else 32-true.
+    """Replace the precision "auto": bf16-mixed if the device has instructions for it, else 32-true.
 
-    Without them bfloat16 is computed in float32 and rounded after every step, and layouts that suit it (channels last)
-    cost time too: both are left out then.
+    Without such instructions, bfloat16 is emulated in float32. Layouts that suit bfloat16 (channels last) then cost
+    time as well, so both are disabled.
     """
     if recipe.precision != "auto":
         return recipe
@@ -28,7 +28,7 @@ def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices of bfloat16 with instructions of its own, as far as it can be known."""
+    """Return whether a device is known to have instructions for matrix products in bfloat16."""
     if device.type == "cuda":
         import torch
 
@@ -36,10 +36,10 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and _cpu_has_bfloat16()
 
 
-def _cpu_has_bfloat16(about: Path = _CPU_INFO) -> bool:
-    """Looks at what the kernel says of the processor: x86 names avx512_bf16 or amx_bf16, ARM bf16."""
+def _cpu_has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
+    """Read the CPU flags that the kernel reports: avx512_bf16 or amx_bf16 on x86, bf16 on ARM."""
     try:
-        text = about.read_text(encoding="utf-8", errors="replace")
+        text = cpu_info.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     return re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|amx_bf16|bf16)\b", text, re.MULTILINE) is not None

@@ -136,11 +136,11 @@ def test_several_labels_of_a_frame_are_counted_each_by_itself(tmp_path):
         return LabeledFrames(0, np.arange(6), np.arange(6) / 10, said, target)
 
     exact = frames(np.array([[1, 0, 0]] * 2 + [[1, 1, 0]] * 2 + [[0, 1, 0]] * 2, float))
-    figures = frame_metrics([exact], table, several=True, repeats=3)["metrics"]
+    figures = frame_metrics([exact], table, multi_label=True, repeats=3)["metrics"]
     assert figures == {"accuracy": 1, "macro_f1": 1, "segment_f1_10": 1, "segment_f1_25": 1, "segment_f1_50": 1}
     # One label of three segments is said, half of it, and one that is not there.
     other = frames(np.array([[1, 0, 0]] * 2 + [[0, 0, 1]] * 4, float))
-    figures = frame_metrics([other], table, several=True, repeats=3)["metrics"]
+    figures = frame_metrics([other], table, multi_label=True, repeats=3)["metrics"]
     assert figures["accuracy"] == pytest.approx(2 / 6)
     assert figures["segment_f1_50"] == pytest.approx(2 / (2 + 1 + 1))
 
