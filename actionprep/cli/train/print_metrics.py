@@ -29,7 +29,7 @@ def print_test(tested: dict[str, Any]) -> None:
     frames = tested.get("frames")
     if frames:
         rows = [
-            (name.replace("_", " "), shown(value), "{low:.3f} to {high:.3f}".format(**frames["intervals"][name]))
+            (name.replace("_", " "), shown(value), _between(frames["intervals"][name]))
             for name, value in frames["metrics"].items()
         ]
         output.print_table(f"And on their {frames['num_frames']} frames", ("figure", "value", "95 % interval"), rows)

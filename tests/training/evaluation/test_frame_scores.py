@@ -87,7 +87,10 @@ def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
         "accuracy", "macro_f1", "edit", "segment_f1_10", "segment_f1_25", "segment_f1_50"
     }  # fmt: skip
     for name, interval in frames["intervals"].items():
-        assert interval["low"] <= frames["metrics"][name] <= interval["high"]
+        # NaN bounds: all resampled test sets gave the same value.
+        if not np.isnan(interval["low"]):
+            assert interval["low"] <= frames["metrics"][name] <= interval["high"]
+    assert not np.isnan(frames["intervals"]["accuracy"]["low"])
 
 
 def test_the_report_shows_the_figures_of_frames(run, tested):

@@ -162,7 +162,7 @@ def test_a_combination_that_cannot_be_trained_is_told_and_the_others_go_on(store
     found = sweep(store, [bad, TINY], tmp_path / "s", **options)
     [(job, reason)] = found.failures
     assert job.recipe.name == "wild"
-    assert "The loss is not a number" in reason
+    assert "The loss is NaN or infinite" in reason
     assert [row.name for row in found.comparison.rows] == ["tiny"]
 
 
@@ -206,7 +206,7 @@ def test_a_damaged_plan_of_a_sweep_is_named(store, tmp_path, options, text):
 
 
 def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_replace_them(store, tmp_path):
-    with pytest.raises(UserError, match=r"--grid seed=… has no effect in a sweep: .* Set the seeds there: --seeds 1 2"):
+    with pytest.raises(UserError, match=r"--grid seed=… has no effect in a sweep, .* Set the seeds there: --seeds 1 2"):
         plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
     with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):
         plan_sweep(store, [TINY], tmp_path, changes={"recipe.seed": 1})

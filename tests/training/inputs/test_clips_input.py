@@ -158,7 +158,7 @@ def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
     assert dataset(store, settings).batch([0, 1])["clip"].shape == (2, 2, 3, 4, 16, 16)
     train = dataset(store, settings, train=True)
     run = dataset(store, LowresInput(frames=12, size=16, sampling="dense"), train=True)
-    seen = {bytes(run.batch([0], epoch=epoch)["pictures"].numpy()) for epoch in range(12)}
+    seen = {bytes(run.batch([0], epoch=epoch)["images"].numpy()) for epoch in range(12)}
     assert len(seen) == 2
     assert train.batch([0, 1], augment=True)["clip"].shape == (2, 3, 4, 16, 16)
     every = dataset(store, LowresInput(frames=4, size=16, several_views="all"), train=True)

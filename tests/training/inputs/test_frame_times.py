@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionprep.training.inputs._frame_times import dense_frames, even_frames, even_shares, from_the_middle
+from actionprep.training.inputs._frame_times import dense_frames, even_frames, even_shares, middle_first
 
 
 @given(st.integers(1, 40), st.integers(1, 80))
@@ -16,7 +16,7 @@ def test_even_frames_are_the_middles_of_equal_parts(size, count):
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 1), min_size=20, max_size=20), st.floats(-0.9, 0.9))
 def test_drawn_shares_rise_and_stay_inside(size, places, warp):
-    found = even_shares(size, place=np.array(places[:size]), trim=(0.1, 0.2), warp=warp)
+    found = even_shares(size, position=np.array(places[:size]), trim=(0.1, 0.2), warp=warp)
     assert (np.diff(found) >= -1e-12).all()
     assert found.min() >= 0.1 - 1e-12
     assert found.max() <= 0.8 + 1e-12
@@ -49,6 +49,6 @@ def test_a_short_snippet_begins_anew_or_keeps_its_last_frame():
 
 
 def test_the_middle_comes_first():
-    assert from_the_middle(1) == [0]
-    assert from_the_middle(5) == [2, 1, 3, 0, 4]
-    assert from_the_middle(4)[:2] == [1, 2]
+    assert middle_first(1) == [0]
+    assert middle_first(5) == [2, 1, 3, 0, 4]
+    assert middle_first(4)[:2] == [1, 2]

@@ -15,8 +15,8 @@ from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, make_reader, read_table
-from actionprep.training.inputs._pose_bank import instant_places, person_rows
-from actionprep.training.inputs.pose import PoseInput, PoseReader, segment_frames, smooth_instants
+from actionprep.training.inputs._pose_bank import person_rows, step_positions
+from actionprep.training.inputs.pose import PoseInput, PoseReader, segment_steps, smooth_steps
 from actionprep.training.inputs.rng import Draws
 
 COCO = skeleton("coco17")
@@ -154,7 +154,7 @@ def test_views_are_looked_at_at_the_same_times(tmp_path):
 
 
 def test_a_view_that_shows_nobody_for_long_is_missing_then():
-    places = instant_places([np.arange(0, 3, 0.1), np.array([0.0, 0.1, 2.9])])
+    places = step_positions([np.arange(0, 3, 0.1), np.array([0.0, 0.1, 2.9])])
     together = np.unique(np.concatenate([np.arange(0, 3, 0.1), [0.0, 0.1, 2.9]]))
     near = np.abs(together[:, None] - np.array([0.0, 0.1, 2.9])).min(1) <= 0.5
     assert np.isfinite(places[:, 0]).all()
@@ -162,8 +162,8 @@ def test_a_view_that_shows_nobody_for_long_is_missing_then():
 
 
 def test_one_view_gives_its_frames_in_order():
-    np.testing.assert_array_equal(instant_places([np.array([0.3, 0.4, 0.9])])[:, 0], [0, 1, 2])
-    assert instant_places([np.zeros(0)]).shape == (0, 1)
+    np.testing.assert_array_equal(step_positions([np.array([0.3, 0.4, 0.9])])[:, 0], [0, 1, 2])
+    assert step_positions([np.zeros(0)]).shape == (0, 1)
 
 
 def test_views_can_be_left_out_of_a_batch(store):
@@ -292,7 +292,7 @@ lengths = {"size": st.integers(1, 60), "frames": st.integers(1, 30), "seed": st.
 @settings(max_examples=100, deadline=None)
 @given(**lengths)
 def test_segments_follow_the_published_rules(size, frames, seed):
-    [found] = segment_frames(torch.tensor([size]), frames, Draws(seed, 0, [0])).numpy().astype(int)
+    [found] = segment_steps(torch.tensor([size]), frames, Draws(seed, 0, [0])).numpy().astype(int)
     assert found.shape == (frames,)
     assert found.min() >= 0
     assert found.max() < size
@@ -309,20 +309,20 @@ def test_segments_follow_the_published_rules(size, frames, seed):
 @settings(max_examples=100, deadline=None)
 @given(**lengths)
 def test_the_middle_of_every_segment_is_taken_without_chance(size, frames, seed):
-    [found] = segment_frames(torch.tensor([size]), frames, None).tolist()
+    [found] = segment_steps(torch.tensor([size]), frames, None).tolist()
     assert found == [(2 * segment + 1) * size // (2 * frames) for segment in range(frames)]
 
 
 def test_segments_reach_every_frame_over_the_epochs():
     for size in (5, 10, 15, 23):
-        drawn = segment_frames(torch.full((300,), size), 10, Draws(0, 0, range(300)))
+        drawn = segment_steps(torch.full((300,), size), 10, Draws(0, 0, range(300)))
         assert set(drawn.flatten().int().tolist()) == set(range(size))
 
 
 @settings(max_examples=100, deadline=None)
 @given(**lengths, warp=st.floats(0, 0.95))
 def test_smooth_instants_rise_and_keep_to_the_crop(size, frames, seed, warp):
-    [found] = smooth_instants(torch.tensor([size]), frames, Draws(seed, 0, [0]), crop=0.4, warp=warp).numpy()
+    [found] = smooth_steps(torch.tensor([size]), frames, Draws(seed, 0, [0]), crop=0.4, warp=warp).numpy()
     assert found.min() >= 0
     assert found.max() <= size - 1
     assert (np.diff(found) >= -1e-9).all()
