@@ -308,10 +308,10 @@ def test_published_track_models_train_on_the_same_input(store, tmp_path, model):
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(store, tmp_path):
     recipe = tiny_recipe(optimizer__learning_rate=1e30, optimizer__name="sgd", schedule__warmup=0.0)
     with pytest.raises(
-        UserError, match=r"The loss is NaN or infinite in epoch 1, batch \d, snippets \[.*\] of the table: s\d_"
+        UserError, match=r"The loss is NaN or infinite in epoch 1, batch \d, table rows \[.*\]: s\d_"
     ) as caught:
         fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
-    assert "lower optimizer.learning_rate" in str(caught.value)
+    assert "Lower optimizer.learning_rate" in str(caught.value)
 
 
 def test_a_taken_folder_is_not_written_into(store, tmp_path):

@@ -126,7 +126,7 @@ def _check_keyframes(count: int, settings: ClipSettings, snippet: str, product: 
         return
     required = f"{settings.frames}" if settings.sampling == "segments" else "consecutive frames"
     raise UserError(
-        f"The store {url} contains only keyframes of {product}. The snippet {snippet} has {count} of them, but this recipe "
+        f"The store {url} contains {product} of keyframes only. The snippet {snippet} has {count} of them, but this recipe "
         f"requires {required}.\nDecode more frames with 'actionprep decode --which segments' or --which all, or let the "
         f"recipe use fewer: --set input.frames={max(count, 1)} input.sampling=segments."
     )
@@ -141,7 +141,7 @@ def _check_no_hole(
     # Segments are stored with the frames around them. A gap of a frame or two is in the video itself.
     if gap > 3 * source.interval + 1e-6:
         raise UserError(
-            f"The store {url} contains only {product} around annotated segments. {gap:.2f} s of the snippet {snippet} are "
+            f"The store {url} contains {product} around annotated segments only. {gap:.2f} s of the snippet {snippet} are "
             "missing.\nDecode all frames with 'actionprep decode --which all', or more frames around the segments with "
             f"--margin {gap + 1:.0f}."
         )

@@ -123,12 +123,12 @@ def test_crops_of_training_keep_to_their_anchor(store):
     settings = LowresInput(frames=2, size=16, crop=(0.5, 0.5), anchor=(0.5, 1.0), around=0.0)
     reader = dataset(store, settings, train=True).reader
     region = torch.tensor([[[0.0, 0.0, 32.0, 24.0]]])
-    box = reader._placed(region, torch.tensor([[0.3, -1.0, 0.9]]), None, 1.0, 0)
+    box = reader._crop_boxes(region, torch.tensor([[0.3, -1.0, 0.9]]), None, 1.0, 0)
     assert box[0, 0].tolist() == [10.0, 12.0, 22.0, 24.0]
 
 
 def test_a_mirrored_sample_changes_its_label_and_needs_a_map_for_sides(store):
-    with pytest.raises(UserError, match=r"the labels left, right name a side\. Say what each becomes with input"):
+    with pytest.raises(UserError, match=r"the labels left, right name a side\. Set the label after mirroring with input"):
         dataset(store, LowresInput(flip=0.5))
     pairs = {"left": "right", "right": "left"}
     settings = LowresInput(frames=4, size=24, flip=1.0, flip_labels=pairs, crop=(1.0, 1.0))
@@ -185,7 +185,7 @@ def test_videos_of_other_sizes_are_read_side_by_side(tmp_path):
 
 def test_sizes_of_lowres_are_chosen_and_a_missing_one_is_named(store):
     with pytest.raises(
-        UserError, match=r"has no size 112; it has 24\.\nMake it with 'actionprep lowres --sizes 24 112'"
+        UserError, match=r"has no size 112\. Available sizes: 24\.\nCreate it with 'actionprep lowres --sizes 24 112'"
     ):
         dataset(store, LowresInput(stored=112))
 
@@ -202,18 +202,18 @@ def test_keyframes_serve_where_there_are_enough_of_them(tmp_path):
     store = frames_store(tmp_path, "keyframes", np.array([0, 3, 9, 11, 18]))
     assert dataset(store, FramesInput(frames=4, size=24)).batch([0])["clip"].shape == (1, 3, 4, 24, 24)
     message = (
-        r"holds frames of keyframes alone, and 5 of them lie in the snippet left at 0\.00 s, view '0', where .* needs 8"
+        r"contains frames of keyframes only\. The snippet left at 0\.00 s, view '0' has 5 of them, but this recipe requires 8"
     )
     with pytest.raises(UserError, match=message) as caught:
         dataset(store, FramesInput(frames=8, size=24))
     assert "actionprep decode --which segments" in str(caught.value)
-    with pytest.raises(UserError, match="needs consecutive frames"):
+    with pytest.raises(UserError, match="requires consecutive frames"):
         dataset(store, FramesInput(frames=4, size=24, sampling="dense"))
 
 
 def test_frames_around_segments_must_cover_the_snippets(tmp_path):
     store = frames_store(tmp_path, "segments", np.arange(2, 12))
-    message = r"around annotated segments alone, and 0\.80 s of the snippet left at 0\.00 s, .*\nDecode all frames"
+    message = r"around annotated segments only\. 0\.80 s of the snippet left at 0\.00 s, .*\nDecode all frames"
     with pytest.raises(UserError, match=message):
         dataset(store, FramesInput(frames=4, size=24))
 
@@ -222,7 +222,7 @@ def test_snippets_without_pictures_are_named(tmp_path):
     store = make_picture_store(tmp_path / "store", subjects=1)
     table = table_of(["s1_left_0", "s9"], ["left", "up"], ["1", "2"], seconds=1.0)
     write_snippets(store, table, "more")
-    with pytest.raises(UserError, match=r"1 of 2 snippets have no lowres in .*: s9 at 0\.00 s\.\nMake them with"):
+    with pytest.raises(UserError, match=r"1 of 2 snippets have no lowres in .*: s9 at 0\.00 s\.\nCreate them with"):
         SnippetDataset(store, "more", LowresInput(frames=4, size=16))
 
 
@@ -231,7 +231,7 @@ def test_pictures_of_another_kind_are_refused(tmp_path):
     with store.write("lowres", "s1_left_0", "0", fingerprint="x", provenance={}) as item:
         item.write("rgb_24", np.zeros((4, 24, 24, 3), np.float32), axes=("time", "y", "x", "channel"))
         item.write("time", np.arange(4.0), axes=("time",))
-    with pytest.raises(UserError, match=r"holds float32 of shape .*, and pictures are expected to be uint8"):
+    with pytest.raises(UserError, match=r"has dtype float32 and shape .*; expected uint8 frames"):
         dataset(store, LowresInput(frames=4, size=16))
 
 
@@ -244,6 +244,6 @@ def test_the_meaning_of_clips_tells_colors_and_the_order_of_axes(store):
     found = dataset(store, LowresInput(frames=4, size=24, region="motion"))
     meaning = found.reader.meanings()["clip"]
     assert "RGB from 0 to 255" in meaning
-    assert "axes batch, color, frame (in their order over the snippet), y, x" in meaning
+    assert "axes batch, color, frame (in temporal order), y, x" in meaning
     assert "a square of what moves, 24 px a side" in meaning
     assert set(found.reader.meanings()) >= set(found.reader.read([0]))

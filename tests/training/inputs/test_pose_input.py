@@ -245,9 +245,9 @@ def test_every_other_test_variant_is_mirrored_where_no_label_changes_by_it(store
 
 
 def test_labels_of_a_mirror_must_be_known_and_go_both_ways(store):
-    with pytest.raises(UserError, match="flip_labels names 'raise_lefd', which is no label here"):
+    with pytest.raises(UserError, match="flip_labels contains 'raise_lefd', which is not a label"):
         reader_of(store, flip=0.5, flip_labels={"raise_lefd": "raise_right"})
-    with pytest.raises(UserError, match="flip_labels must pair labels both ways"):
+    with pytest.raises(UserError, match="flip_labels must contain pairs in both directions"):
         reader_of(store, flip=0.5, flip_labels={"raise_left": "raise_right"})
 
 
@@ -269,7 +269,7 @@ def test_the_span_is_what_the_frames_cover(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_pose(store, "a", "0", frames=10, start=2.0)
     assert PoseReader.span(store, "a", ["0"]) == pytest.approx((2.0, 3.0))
-    with pytest.raises(UserError, match="no poses of recording 'b'"):
+    with pytest.raises(UserError, match="Recording 'b' has no poses"):
         PoseReader.span(store, "b", ["0"])
 
 
@@ -347,7 +347,7 @@ def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path)
     ):
         reader = reader_of(store, frames=4, normalize=normalize)
         meaning = reader.meanings()["keypoints"]
-        assert "instant, joint (kinect20), x, y, z. " in meaning
+        assert "time step, joint (kinect20), x, y, z. " in meaning
         assert said in meaning
         assert meaning.endswith(". Joints: " + ", ".join(skeleton("kinect20").joints))
         assert set(reader.meanings()) >= set(reader.read([0]))
