@@ -27,9 +27,9 @@ def drawn(seed: int, size: int = 4000, classes: int = 4, *, multi_label: bool = 
 
 def test_a_model_that_is_half_right_and_quite_sure_is_off_by_one_half():
     probabilities = np.tile([1.0, 0.0], (10, 1))
-    found = reliability(np.array([0, 1] * 5), probabilities)
-    assert found.error == pytest.approx(0.5)
-    assert found.rows() == [{"confidence": 1.0, "accuracy": 0.5, "count": 10}]
+    result = reliability(np.array([0, 1] * 5), probabilities)
+    assert result.error == pytest.approx(0.5)
+    assert result.rows() == [{"confidence": 1.0, "accuracy": 0.5, "count": 10}]
 
 
 @settings(deadline=None, max_examples=20)

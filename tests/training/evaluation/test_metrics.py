@@ -21,9 +21,9 @@ def draw(seed: int, num_classes: int = 4, size: int = 60, multi_label: bool = Fa
 def test_metrics_of_one_label_equal_scikit_learn(seed):
     actual, probabilities = draw(seed)
     predicted = probabilities.argmax(axis=1)
-    found = metrics.f1_scores(actual, predicted, 4)
+    result = metrics.f1_scores(actual, predicted, 4)
     for name in ("macro", "micro", "weighted"):
-        assert found[f"{name}_f1"] == pytest.approx(sklearn.f1_score(actual, predicted, average=name))
+        assert result[f"{name}_f1"] == pytest.approx(sklearn.f1_score(actual, predicted, average=name))
     assert metrics.accuracy(actual, predicted) == pytest.approx(sklearn.accuracy_score(actual, predicted))
     assert np.array_equal(
         metrics.confusion_matrix(actual, predicted, 4), sklearn.confusion_matrix(actual, predicted, labels=range(4))
@@ -43,11 +43,11 @@ def test_metrics_of_one_label_equal_scikit_learn(seed):
 def test_metrics_of_several_labels_equal_scikit_learn(seed):
     actual, probabilities = draw(seed, multi_label=True)
     predicted = (probabilities >= 0.5).astype(np.uint8)
-    found = metrics.f1_scores(actual, predicted, 4)
+    result = metrics.f1_scores(actual, predicted, 4)
     for name in ("macro", "micro", "weighted"):
-        assert found[f"{name}_f1"] == pytest.approx(sklearn.f1_score(actual, predicted, average=name, zero_division=0))
+        assert result[f"{name}_f1"] == pytest.approx(sklearn.f1_score(actual, predicted, average=name, zero_division=0))
     expected = sklearn.f1_score(actual, predicted, average="samples", zero_division=0)
-    assert found["samples_f1"] == pytest.approx(expected)
+    assert result["samples_f1"] == pytest.approx(expected)
     assert metrics.accuracy(actual, predicted) == pytest.approx(sklearn.accuracy_score(actual, predicted))
     assert np.array_equal(
         metrics.multilabel_confusion(actual, predicted), sklearn.multilabel_confusion_matrix(actual, predicted)
@@ -60,11 +60,11 @@ def test_metrics_of_several_labels_equal_scikit_learn(seed):
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
 def test_average_precision_with_equal_scores_equals_scikit_learn(pairs):
     actual, score = np.array([one for one, _ in pairs]), np.array([value for _, value in pairs], float)
-    found = metrics.average_precision(actual, score)
+    result = metrics.average_precision(actual, score)
     if not actual.any():
-        assert np.isnan(found)
+        assert np.isnan(result)
     else:
-        assert found == pytest.approx(sklearn.average_precision_score(actual, score))
+        assert result == pytest.approx(sklearn.average_precision_score(actual, score))
 
 
 def test_a_class_that_neither_occurs_nor_is_predicted_does_not_lower_macro_f1():
@@ -99,8 +99,8 @@ def test_mean_average_precision_under_weights_repeats_samples(seed, multi_label)
     actual, probabilities = draw(seed, size=15, multi_label=multi_label)
     probabilities = probabilities.round(1)  # so that some are equal
     weight = rng.integers(0, 3, (4, 15))
-    found = metrics.mean_average_precision(actual, probabilities, weight)
-    for mine, times in zip(found, weight, strict=True):
+    result = metrics.mean_average_precision(actual, probabilities, weight)
+    for mine, times in zip(result, weight, strict=True):
         at = np.repeat(np.arange(15), times)
         is_one = actual[at].astype(bool) if multi_label else actual[at][:, None] == np.arange(4)
         each = [

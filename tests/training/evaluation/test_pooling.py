@@ -30,15 +30,15 @@ def test_the_logarithmic_pool_is_the_product_of_powers(seed, first, multi_label)
     one, other = probabilities
     product = one**first * other ** (1 - first)
     total = product + (1 - one) ** first * (1 - other) ** (1 - first) if multi_label else product.sum(1, keepdims=True)
-    found = pooled(probabilities, np.array([first, 1 - first]), "log", multi_label=multi_label)
-    np.testing.assert_allclose(found, product / total, rtol=1e-6)
+    result = pooled(probabilities, np.array([first, 1 - first]), "log", multi_label=multi_label)
+    np.testing.assert_allclose(result, product / total, rtol=1e-6)
 
 
 def test_a_model_that_knows_nothing_changes_no_answer_of_the_logarithmic_pool():
     probabilities, _ = some(0, multi_label=False)
     probabilities[1] = 1 / 3
-    found = pooled(probabilities, np.array([0.2, 0.8]), "log", multi_label=False)
-    assert (found.argmax(1) == probabilities[0].argmax(1)).all()
+    result = pooled(probabilities, np.array([0.2, 0.8]), "log", multi_label=False)
+    assert (result.argmax(1) == probabilities[0].argmax(1)).all()
 
 
 def test_no_model_alone_rules_out_what_the_others_see():
@@ -48,18 +48,18 @@ def test_no_model_alone_rules_out_what_the_others_see():
 
 def test_the_mean_is_the_weighted_mean():
     probabilities, _ = some(0, multi_label=False)
-    found = pooled(probabilities, np.array([0.25, 0.75]), "mean", multi_label=False)
-    np.testing.assert_allclose(found, 0.25 * probabilities[0] + 0.75 * probabilities[1])
+    result = pooled(probabilities, np.array([0.25, 0.75]), "mean", multi_label=False)
+    np.testing.assert_allclose(result, 0.25 * probabilities[0] + 0.75 * probabilities[1])
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10_000), multi_label=st.booleans())
 def test_no_other_weights_make_the_labels_more_probable(seed, multi_label):
     probabilities, actual = some(seed, multi_label=multi_label)
-    found = pool_weights(probabilities, actual, prior=0)
-    assert found.sum() == pytest.approx(1)
+    result = pool_weights(probabilities, actual, prior=0)
+    assert result.sum() == pytest.approx(1)
     best = max(log_likelihood(probabilities, actual, (w, 1 - w)) for w in np.linspace(0, 1, 101))
-    assert log_likelihood(probabilities, actual, found) >= best - 1e-4
+    assert log_likelihood(probabilities, actual, result) >= best - 1e-4
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

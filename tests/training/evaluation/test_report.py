@@ -51,11 +51,11 @@ def read(run: Run) -> Page:
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     store = make_store(folder / "store", subjects=4, views=("0", "1"))
-    found = fit(store, tiny_recipe(epochs=2), folder / "run", split=SplitChoice(test=("4",)), tensorboard=False)
-    before = read(found)
+    result = fit(store, tiny_recipe(epochs=2), folder / "run", split=SplitChoice(test=("4",)), tensorboard=False)
+    before = read(result)
     assert "not tested yet" in " ".join(before.text)
-    run_test(found, store, repeats=20)
-    return found
+    run_test(result, store, repeats=20)
+    return result
 
 
 def test_the_page_is_whole_and_fetches_nothing(run):
@@ -93,7 +93,7 @@ def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "said"),
+    ("accuracies", "expected"),
     [
         ((0.5, 0.5, 0.5), "All together reach 50.0 %, as much as the best single views (left, right)."),
         ((0.5, 0.25, 0.5), "All together reach 50.0 %, as much as the best single view (left)."),
@@ -101,12 +101,12 @@ def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_
         ((0.5, 0.5, 0.25), "All together reach 25.0 %, 25.0 points below the best single views (left, right)."),
     ],
 )
-def test_views_that_are_equally_good_are_named_together(accuracies, said):
-    found = [
+def test_views_that_are_equally_good_are_named_together(accuracies, expected):
+    result = [
         {"views": name, "num_views": len(name.split()), "accuracy": accuracy, "macro_f1": 0.5}
         for name, accuracy in zip(("left", "right", "left right"), accuracies, strict=True)
     ]
-    assert said in _views(found)
+    assert expected in _views(result)
 
 
 @pytest.mark.parametrize(("num_classes", "width"), [(3, 46), (20, 37), (60, 24)])

@@ -20,8 +20,8 @@ def test_runs_of_one_label_are_segments_and_the_background_is_none():
 
 
 def test_a_missing_frame_ends_a_segment():
-    found = frame_segments(np.array([1, 1, 1]), np.array([4, 5, 9]))
-    assert found == [FrameSegment(1, 4, 6), FrameSegment(1, 9, 10)]
+    result = frame_segments(np.array([1, 1, 1]), np.array([4, 5, 9]))
+    assert result == [FrameSegment(1, 4, 6), FrameSegment(1, 9, 10)]
 
 
 def test_a_segment_that_is_cut_up_is_found_once():
@@ -53,8 +53,8 @@ def test_without_any_segment_the_order_is_right_and_there_is_no_f1():
 @settings(deadline=None)
 @given(codes, codes)
 def test_the_edit_score_equals_the_recursive_distance(one, other):
-    a, b = (frame_segments(np.array(found)) for found in (one, other))
-    left, right = tuple(found.label for found in a), tuple(found.label for found in b)
+    a, b = (frame_segments(np.array(result)) for result in (one, other))
+    left, right = tuple(result.label for result in a), tuple(result.label for result in b)
 
     @functools.cache
     def distance(i: int, j: int) -> int:
@@ -70,8 +70,8 @@ def test_the_edit_score_equals_the_recursive_distance(one, other):
 
 @settings(deadline=None)
 @given(codes, st.sampled_from([0.1, 0.25, 0.5]))
-def test_what_is_predicted_exactly_is_found_wholly(found, overlap):
-    segments = frame_segments(np.array(found))
+def test_what_is_predicted_exactly_is_found_wholly(result, overlap):
+    segments = frame_segments(np.array(result))
     assert matches(segments, segments, overlap) == (len(segments), 0, 0)
 
 
@@ -80,9 +80,9 @@ def test_what_is_predicted_exactly_is_found_wholly(found, overlap):
 def test_above_one_half_segments_pair_up_as_sets_of_frames_do(one, other, overlap):
     size = min(len(one), len(other))
     a, b = frame_segments(np.array(one[:size])), frame_segments(np.array(other[:size]))
-    found, wrong, missed = matches(a, b, overlap)
-    assert found + missed == len(a)
-    assert found + wrong == len(b)
+    result, wrong, missed = matches(a, b, overlap)
+    assert result + missed == len(a)
+    assert result + wrong == len(b)
     if overlap == 0.5:
         # No two segments can share more than half of their union with the same third one: a pair is a pair.
         frames = (
@@ -91,4 +91,4 @@ def test_above_one_half_segments_pair_up_as_sets_of_frames_do(one, other, overla
         )
         certain = sum(len(x & y) / len(x | y) > 0.5 for x in frames[0] for y in frames[1])
         possible = sum(len(x & y) / len(x | y) >= 0.5 for x in frames[0] for y in frames[1])
-        assert certain <= found <= possible
+        assert certain <= result <= possible

@@ -81,7 +81,7 @@ def test_the_shell_reads_the_script():
 
 
 @pytest.mark.parametrize(
-    ("job", "words", "said"),
+    ("job", "words", "expected"),
     [
         (SlurmJob("my run"), [], "letters, digits"),
         (SlurmJob("run", nodes=0), [], "--nodes must be at least 1, got 0"),
@@ -93,8 +93,8 @@ def test_the_shell_reads_the_script():
         (SlurmJob("run"), ["--devices=2"], "The job script sets --devices=2 itself"),
     ],
 )
-def test_what_slurm_would_not_take_is_refused(job, words, said):
-    with pytest.raises(UserError, match=said):
+def test_what_slurm_would_not_take_is_refused(job, words, expected):
+    with pytest.raises(UserError, match=expected):
         job_script(job, words)
 
 
@@ -115,7 +115,7 @@ def test_the_command_writes_the_script(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--bogus", "1"], "fit has no option --bogus."),
         (["--epochs", "many"], "Wrong value for --epochs"),
@@ -125,10 +125,10 @@ def test_the_command_writes_the_script(tmp_path):
         (["store", "another"], "got more words: another"),
     ],
 )
-def test_what_fit_would_refuse_is_refused_before_the_queue(tmp_path, words, said):
+def test_what_fit_would_refuse_is_refused_before_the_queue(tmp_path, words, expected):
     done = CliRunner().invoke(app, ["slurm", "--out", str(tmp_path / "job.sh"), "--", *words])
     assert done.exit_code == 2
-    assert said in " ".join(done.stderr.split())
+    assert expected in " ".join(done.stderr.split())
     assert not (tmp_path / "job.sh").exists()
 
 

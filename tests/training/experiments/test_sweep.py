@@ -50,19 +50,19 @@ def test_folds_are_trainings_of_their_own(store, tmp_path):
 
 
 def test_a_sweep_gives_one_table_and_a_second_call_trains_nothing(store, tmp_path, options, monkeypatch):
-    told = []
-    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=told.append, **options)
+    messages = []
+    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=messages.append, **options)
     assert {row.name: row.seeds for row in found.comparison.rows} == {"tiny batch=4": (0, 1), "tiny batch=8": (0, 1)}
     assert (tmp_path / "s/compare.md").exists()
-    assert told[0] == "4 trainings, 0 of them already done."
+    assert messages[0] == "4 trainings, 0 of them already done."
     for at, job in enumerate(found.jobs):
-        begun, ended = told[1 + 2 * at : 3 + 2 * at]
+        begun, ended = messages[1 + 2 * at : 3 + 2 * at]
         name = job.folder.relative_to(tmp_path / "s")
         assert begun == f"Training {name}"
         assert ended.startswith(f"{at + 1} of 4: {name} ")
     monkeypatch.setattr("actionprep.training.experiments.sweep._work", lambda *_: pytest.fail("trained again"))
-    again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=told.append, **options)
-    assert "4 trainings, 4 of them already done." in told
+    again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=messages.append, **options)
+    assert "4 trainings, 4 of them already done." in messages
     assert again.comparison.rows == found.comparison.rows
 
 
@@ -92,9 +92,9 @@ def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits,
     tested = {job.split: {row["recording"][:2] for row in samples(job.folder)} for job in found.jobs}
     assert tested == {"one": {"s1"}, "two": {"s2"}, "three": {"s3"}}
     [row] = found.comparison.rows
-    figures = [Run(job.folder).tested["metrics"] for job in found.jobs]
-    assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in figures]))
-    assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in figures]))
+    values = [Run(job.folder).tested["metrics"] for job in found.jobs]
+    assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in values]))
+    assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in values]))
     assert (row.seeds, row.splits, row.folds, row.snippets) == ((0, 1), ("one", "two", "three"), 1, 18)
     assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
 
@@ -119,9 +119,9 @@ def samples(folder):
 def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
     options = {**options, "split": SplitChoice()}
     sweep(with_splits, [TINY], tmp_path / "s", splits=["one"], **options)
-    told = []
-    found = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], log=told.append, **options)
-    assert told[0] == "2 trainings, 1 of them already done."
+    messages = []
+    found = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], log=messages.append, **options)
+    assert messages[0] == "2 trainings, 1 of them already done."
     assert found.comparison.rows[0].splits == ("one", "two")
     with pytest.raises(UserError, match="splits was stored, now None"):
         sweep(with_splits, [TINY], tmp_path / "s", **options)
@@ -232,7 +232,7 @@ def test_a_sweep_goes_on_where_its_study_was_moved_to(store, tmp_path, options):
     (study / "actionprep.toml").write_text("", encoding="utf-8")
     sweep(Store(study / "store"), [TINY], study / "runs/s", **options)
     study.rename(tmp_path / "after")
-    told: list[str] = []
-    sweep(Store(tmp_path / "after/store"), [TINY], tmp_path / "after/runs/s", log=told.append, **options)
-    assert told[0].endswith(" of them already done.")
-    assert not told[0].endswith(" 0 of them already done.")
+    messages: list[str] = []
+    sweep(Store(tmp_path / "after/store"), [TINY], tmp_path / "after/runs/s", log=messages.append, **options)
+    assert messages[0].endswith(" of them already done.")
+    assert not messages[0].endswith(" 0 of them already done.")

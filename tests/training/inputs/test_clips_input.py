@@ -24,47 +24,47 @@ def dataset(store, settings, **options) -> SnippetDataset:
 
 
 def test_a_test_clip_is_the_stored_bytes_where_nothing_is_scaled(store):
-    found = dataset(store, LowresInput(frames=12, size=24)).batch([0])["clip"]
+    result = dataset(store, LowresInput(frames=12, size=24)).batch([0])["clip"]
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:]
-    assert found.dtype == torch.uint8
-    np.testing.assert_array_equal(found[0].permute(1, 2, 3, 0).numpy(), stored[:, :, 4:28])
+    assert result.dtype == torch.uint8
+    np.testing.assert_array_equal(result[0].permute(1, 2, 3, 0).numpy(), stored[:, :, 4:28])
 
 
 def test_squeezing_shows_the_whole_picture_in_a_square(store):
-    found = dataset(store, LowresInput(frames=12, size=12, fit="squeeze")).batch([0])["clip"][0, 0].numpy()
+    result = dataset(store, LowresInput(frames=12, size=12, fit="squeeze")).batch([0])["clip"][0, 0].numpy()
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:, :, :, 0]
     expected = np.stack([cv2.resize(one, (12, 12), interpolation=cv2.INTER_AREA) for one in stored])
-    assert np.abs(found.astype(int) - expected).mean() < 6
+    assert np.abs(result.astype(int) - expected).mean() < 6
 
 
 def test_a_picture_that_shrinks_much_does_not_alias():
     stripes = torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8)
     stripes[..., ::2] = 200
-    found = cut(stripes, torch.tensor([[0.0, 0.0, 64.0, 64.0]]), 16)
-    torch.testing.assert_close(found, torch.full_like(found, 100.0))
+    result = cut(stripes, torch.tensor([[0.0, 0.0, 64.0, 64.0]]), 16)
+    torch.testing.assert_close(result, torch.full_like(result, 100.0))
 
 
 def test_a_box_beyond_the_picture_repeats_its_edge_and_not_the_padding():
     padded = torch.zeros(1, 1, 3, 20, 20, dtype=torch.uint8)
     padded[..., :10, :10] = 90
     for box in ([-10.0, -10.0, 20.0, 20.0], [-30.0, -30.0, 50.0, 50.0]):
-        found = cut(padded, torch.tensor([box]), 8, within=torch.tensor([[10, 10]]))
-        torch.testing.assert_close(found, torch.full_like(found, 90.0))
+        result = cut(padded, torch.tensor([box]), 8, within=torch.tensor([[10, 10]]))
+        torch.testing.assert_close(result, torch.full_like(result, 90.0))
 
 
 def test_all_frames_of_a_clip_are_turned_and_colored_alike():
     clip = torch.full((2, 3, 5, 8, 8), 100.0)
     factors = {name: torch.tensor([1.2, 0.7]) for name in ("brightness", "contrast", "saturation")}
-    found = recolored(clip, **factors, gray=torch.tensor([False, True]))
-    assert (found == found[:, :, :1]).all()
-    assert found[0].mean() == pytest.approx(120, abs=0.1)
-    assert found[1].mean() == pytest.approx(70, abs=0.1)
+    result = recolored(clip, **factors, gray=torch.tensor([False, True]))
+    assert (result == result[:, :, :1]).all()
+    assert result[0].mean() == pytest.approx(120, abs=0.1)
+    assert result[1].mean() == pytest.approx(70, abs=0.1)
 
 
 def test_what_moves_is_found():
-    pictures = moving_square(MOTIONS["right"], size=(48, 64))
-    x0, y0, x1, y1 = motion_box(pictures, margin=0.0)
-    moved = np.argwhere((pictures != 40).any(axis=(0, 3)))
+    images = moving_square(MOTIONS["right"], size=(48, 64))
+    x0, y0, x1, y1 = motion_box(images, margin=0.0)
+    moved = np.argwhere((images != 40).any(axis=(0, 3)))
     (top, left), (bottom, right) = moved.min(axis=0), moved.max(axis=0) + 1
     assert x0 == pytest.approx(left, abs=2)
     assert x1 == pytest.approx(right, abs=2)
@@ -103,13 +103,13 @@ def test_variants_are_clips_times_crops_and_the_first_is_the_middle(store):
     assert tiny_pixels(input__clips=3, input__crops=3).test_variants == 9
     data = dataset(store, settings)
     middle = data.batch([0])["clip"]
-    found = []
+    result = []
     for variant in range(9):
         data.variant = variant
-        found.append(data.augmented(data.batch([0]))["clip"])
-    torch.testing.assert_close(found[0], middle)
+        result.append(data.augmented(data.batch([0]))["clip"])
+    torch.testing.assert_close(result[0], middle)
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:]
-    first_frames = {tuple(one[0, :, 0].flatten().tolist()) for one in found}
+    first_frames = {tuple(one[0, :, 0].flatten().tolist()) for one in result}
     assert len(first_frames) == 9
     # Crop 1 of the middle clip lies at the left edge, crop 2 at the right one.
     plain = dataset(store, LowresInput(frames=4, size=24, sampling="dense", crops=3))
@@ -146,10 +146,10 @@ def test_cutmix_replaces_a_rectangle_in_all_frames(store):
     partner = torch.tensor([1, 0])
     mixed, share = reader.cut({"clip": clip}, partner, torch.tensor([0.75, 0.75]), Draws(0, 0, [4, 5]))
     assert share.tolist() == [0.75, 0.75]
-    found = mixed["clip"]
-    assert (found == found[:, :1, :1]).all()
-    assert found[0].mean() == 0.25
-    assert found[1].mean() == 0.75
+    result = mixed["clip"]
+    assert (result == result[:, :1, :1]).all()
+    assert result[0].mean() == 0.25
+    assert result[1].mean() == 0.75
 
 
 def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
@@ -241,9 +241,9 @@ def test_the_span_of_a_recording_ends_after_its_last_frame(store):
 
 
 def test_the_meaning_of_clips_tells_colors_and_the_order_of_axes(store):
-    found = dataset(store, LowresInput(frames=4, size=24, region="motion"))
-    meaning = found.reader.meanings()["clip"]
+    result = dataset(store, LowresInput(frames=4, size=24, region="motion"))
+    meaning = result.reader.meanings()["clip"]
     assert "RGB from 0 to 255" in meaning
     assert "axes batch, color, frame (in temporal order), y, x" in meaning
     assert "a square of what moves, 24 px a side" in meaning
-    assert set(found.reader.meanings()) >= set(found.reader.read([0]))
+    assert set(result.reader.meanings()) >= set(result.reader.read([0]))

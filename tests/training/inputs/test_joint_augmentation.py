@@ -173,11 +173,11 @@ def test_a_temporal_shift_moves_time_and_nothing_else(by):
 def test_every_shift_of_the_range_is_drawn():
     points, score = joints(batch=200, persons=1)
     moved, _ = augmented(points, score, temporal_shift=2)
-    found = {
+    result = {
         by for by in range(-3, 4) for one in range(200)
         if torch.allclose(moved[one], shift_in_time(points[:1], score[:1], torch.tensor([by]))[0][0], atol=1e-3)
     }  # fmt: skip
-    assert found == {-2, -1, 0, 1, 2}
+    assert result == {-2, -1, 0, 1, 2}
 
 
 def test_joints_are_left_out_as_often_as_said_and_for_the_whole_sample():

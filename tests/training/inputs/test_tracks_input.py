@@ -31,8 +31,8 @@ def test_velocity_is_the_mean_of_the_steps_before_and_after_where_both_are_seen(
     xy = np.zeros((1, 5, 1, 2), np.float32)
     xy[0, :, 0, 0] = [0, 1, 5, 6, 0]
     seen = np.array([True, True, True, False, False]).reshape(1, 5, 1)
-    found, known = velocities(xy, seen, time)
-    np.testing.assert_allclose(found[0, :, 0, 0], [10, 15, 20, 0, 0], rtol=1e-5)
+    result, known = velocities(xy, seen, time)
+    np.testing.assert_allclose(result[0, :, 0, 0], [10, 15, 20, 0, 0], rtol=1e-5)
     assert known[0, :, 0].tolist() == [True, True, True, False, False]
 
 
@@ -144,10 +144,10 @@ def test_reading_from_the_store_as_needed_gives_what_memory_gives(store):
 
 def test_instants_rise_and_stay_inside_whatever_is_drawn():
     settings = TracksInput(frames=24, time_warp=0.65, trim=0.4)
-    found = step_shares(300, settings, Draws(0, 0, range(300)))
-    assert (found.diff(dim=1) > -1e-6).all()
-    assert float(found.min()) >= 0
-    assert float(found.max()) <= 1
+    result = step_shares(300, settings, Draws(0, 0, range(300)))
+    assert (result.diff(dim=1) > -1e-6).all()
+    assert float(result.min()) >= 0
+    assert float(result.max()) <= 1
 
 
 def test_augmentation_is_one_turn_scale_and_shift_of_points_and_the_turn_of_velocities(store):

@@ -61,17 +61,17 @@ def test_focal_loss_equals_its_formula_for_shares_of_several_classes():
     logits, target = torch.randn(6, 3), torch.randn(6, 3).softmax(1)
     p = logits.double().softmax(1)
     expected = -(target * (1 - p) ** 1.5 * p.log()).sum(1)
-    found = ClassificationLoss(LossSettings(name="focal", gamma=1.5), np.eye(3), multi_label=False)(logits, target)
-    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    result = ClassificationLoss(LossSettings(name="focal", gamma=1.5), np.eye(3), multi_label=False)(logits, target)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_frames_that_are_padding_do_not_count():
     loss = make()
     logits, target = torch.randn(2, 4, 3), torch.eye(3)[[0, 1]]
     valid = torch.tensor([[True, True, False, False], [True, True, True, True]])
-    found = loss(logits, target, valid)
-    torch.testing.assert_close(found[0], loss(logits[0, :2], target[:1].expand(2, -1)).mean())
-    torch.testing.assert_close(found[1], loss(logits[1], target[1:].expand(4, -1)).mean())
+    result = loss(logits, target, valid)
+    torch.testing.assert_close(result[0], loss(logits[0, :2], target[:1].expand(2, -1)).mean())
+    torch.testing.assert_close(result[1], loss(logits[1], target[1:].expand(4, -1)).mean())
 
 
 def test_every_frame_may_have_a_target_of_its_own():
