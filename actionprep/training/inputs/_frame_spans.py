@@ -1,4 +1,4 @@
-"""Find the stored frames of each snippet and view, and check that there are enough."""
+"""Find the stored frames of each snippet and view, and check their number."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ class ProductReader(ABC):
 
     @classmethod
     def alternative(cls, store: Store) -> str | None:
-        """Return another input that the store has and that suits the same models; None by default."""
+        """Return another available input for the same models; None by default."""
         return None
 
     @classmethod

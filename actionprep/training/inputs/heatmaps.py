@@ -187,7 +187,7 @@ class HeatmapsReader(PoseSamples):
         return f"{rendering}{cutoff}{merged}"
 
     def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:  # noqa: D102
-        # Each view of stored volumes shows the frame at the same share of its own frames.
+        # Stored volumes have no common times: each view shows the frame at the same share of its frames.
         return ProductReader.times(self, rows, draws) if self._stored is not None else super().times(rows, draws)
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102

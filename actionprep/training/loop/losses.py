@@ -120,7 +120,7 @@ def batch_loss(loss: ClassificationLoss, logits: Tensor, batch: Mapping[str, Ten
 
 
 def counted_frames(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return which time steps have a frame and a known label, bool (B, T)."""
+    """Return the mask of time steps with a frame and a known label, bool (B, T)."""
     known = batch["frame_known"]
     return known & batch["frame_valid"] if "frame_valid" in batch else known
 

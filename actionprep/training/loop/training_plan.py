@@ -198,7 +198,7 @@ class TrainingPlan:
 
 
 def resolve_recipe(store: Store, recipe: Recipe | str, log: Log) -> Recipe:
-    """Resolve a recipe by name or path. For "auto", choose the recipe that suits the store and log the choice."""
+    """Resolve a recipe by name or path. For "auto", choose the best one for the store and log the choice."""
     if isinstance(recipe, Recipe):
         return recipe
     if recipe == "auto":

@@ -98,8 +98,8 @@ def test_no_other_threshold_gives_a_better_f1(seed):
     thresholds = choose_thresholds(actual, score)
 
     def f1(label, threshold):
-        says = score[:, label] >= threshold
-        return 2 * (says & (actual[:, label] == 1)).sum() / max(says.sum() + actual[:, label].sum(), 1)
+        predicts = score[:, label] >= threshold
+        return 2 * (predicts & (actual[:, label] == 1)).sum() / max(predicts.sum() + actual[:, label].sum(), 1)
 
     for label in range(3):
         best = max(f1(label, one) for one in np.linspace(0, 1, 501))

@@ -1,4 +1,4 @@
-"""What is said of each frame: figures of tests, report, predictions."""
+"""Predictions for frames: metrics of tests, the report page, predictions of recordings."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_predictions_vote_on_each_frame_by_what_windows_say_of_that_instant(run,
     right = np.mean([label == truth("take_11", time) for label, time in zip(expected, line.frame_times, strict=True)])
     assert right > 0.5
     assert (share > 0).all()
-    # A window of 1.5 s alone could not tell actions apart that change within it.
+    # Full windows of 1.5 s could not separate actions that change within them.
     assert (line.offset - line.onset).max() < 0.3
     changes = sum(one != other for one, other in zip(expected[1:], expected[:-1], strict=True))
     assert changes >= 2
@@ -141,7 +141,7 @@ def test_several_labels_of_a_frame_are_counted_each_by_itself(tmp_path):
     exact = frames(np.array([[1, 0, 0]] * 2 + [[1, 1, 0]] * 2 + [[0, 1, 0]] * 2, float))
     values = frame_metrics([exact], table, multi_label=True, repeats=3)["metrics"]
     assert values == {"accuracy": 1, "macro_f1": 1, "segment_f1_10": 1, "segment_f1_25": 1, "segment_f1_50": 1}
-    # One label of three segments is said, half of it, and one that is not there.
+    # One of two true segments is found, and one predicted segment does not exist.
     other = frames(np.array([[1, 0, 0]] * 2 + [[0, 0, 1]] * 4, float))
     values = frame_metrics([other], table, multi_label=True, repeats=3)["metrics"]
     assert values["accuracy"] == pytest.approx(2 / 6)

@@ -1,4 +1,4 @@
-"""Comparisons: rows by recipe, intervals by drawing anew, costs by counting."""
+"""Comparisons: rows by recipe, intervals by resampling, costs by counting."""
 
 import csv
 import io
@@ -60,9 +60,7 @@ def test_seeds_and_folds_of_one_recipe_are_one_row_each(result):
 
 def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all_snippets(place, result):
     rows = {row.name: row for row in result.rows}
-    values = [
-        json.loads((place / f"runs/seed-{seed}/test.json").read_text())["metrics"]["macro_f1"] for seed in (0, 1)
-    ]
+    values = [json.loads((place / f"runs/seed-{seed}/test.json").read_text())["metrics"]["macro_f1"] for seed in (0, 1)]
     assert rows["tiny batch=4 epochs=2"].macro_f1.value == pytest.approx(np.mean(values))
     folds = json.loads((place / "runs/folds/folds.json").read_text())["summary"]
     assert rows["tiny batch=8 epochs=1"].accuracy.value == pytest.approx(folds["accuracy"]["value"])

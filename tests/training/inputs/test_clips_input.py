@@ -128,7 +128,9 @@ def test_crops_of_training_keep_to_their_anchor(store):
 
 
 def test_a_mirrored_sample_changes_its_label_and_needs_a_map_for_sides(store):
-    with pytest.raises(UserError, match=r"the labels left, right name a side\. Set the label after mirroring with input"):
+    with pytest.raises(
+        UserError, match=r"the labels left, right name a side\. Set the label after mirroring with input"
+    ):
         dataset(store, LowresInput(flip=0.5))
     pairs = {"left": "right", "right": "left"}
     settings = LowresInput(frames=4, size=24, flip=1.0, flip_labels=pairs, crop=(1.0, 1.0))
@@ -201,9 +203,7 @@ def frames_store(tmp_path, which: str, index: np.ndarray) -> Store:
 def test_keyframes_serve_where_there_are_enough_of_them(tmp_path):
     store = frames_store(tmp_path, "keyframes", np.array([0, 3, 9, 11, 18]))
     assert dataset(store, FramesInput(frames=4, size=24)).batch([0])["clip"].shape == (1, 3, 4, 24, 24)
-    message = (
-        r"contains frames of keyframes only\. The snippet left at 0\.00 s, view '0' has 5 of them, but this recipe requires 8"
-    )
+    message = r"contains frames of keyframes only\. The snippet left at 0\.00 s, view '0' has 5 of them, but this recipe requires 8"
     with pytest.raises(UserError, match=message) as caught:
         dataset(store, FramesInput(frames=8, size=24))
     assert "actionprep decode --which segments" in str(caught.value)

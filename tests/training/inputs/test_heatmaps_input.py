@@ -63,7 +63,7 @@ def test_the_box_may_reach_so_many_body_sizes_around_the_mean_joint(tmp_path):
     store = one_recording(tmp_path / "a", points, image_size=[100, 100])
     clip = reader_of(store, reach=5.0, size=(40, 40)).read([0])["clip"]
     assert clip.shape[1:] == (17, 4, 40, 40)
-    # 40 px show 80 of the picture's: a joint at x is drawn at (x - 2) / 2 + 20.
+    # 40 px show 80 px of the image: a joint with coordinate x is at (x - 2) / 2 + 20.
     assert np.unravel_index(int(clip[0, 0, 0].argmax()), (40, 40)) == (20, 36)
     assert np.unravel_index(int(clip[0, 1, 0].argmax()), (40, 40)) == (20, 19)
 
@@ -234,7 +234,9 @@ def test_heatmaps_are_read_from_the_poses_of_the_store(store, tmp_path):
     assert HeatmapsReader.reads(HeatmapsInput()) == "pose"
     tracks = Store(tmp_path / "store", create=True)
     write_tracks(tracks, "a", "0", direction=(1, 0))
-    with pytest.raises(UserError, match=r"reads 'pose', but the store .* does not contain it\. Available products: tracks"):
+    with pytest.raises(
+        UserError, match=r"reads 'pose', but the store .* does not contain it\. Available products: tracks"
+    ):
         HeatmapsReader.check_store(HeatmapsInput(), tracks)
 
 

@@ -1,4 +1,4 @@
-"""Joints changed at random: each change does what it says, in the range that it says."""
+"""Augmentation of joints: each change has its documented effect and range."""
 
 from __future__ import annotations
 

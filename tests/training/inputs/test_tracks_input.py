@@ -231,7 +231,8 @@ def test_a_store_without_tracks_says_which_stage_to_run(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], ["left"], ["1"], seconds=1.0))
     with pytest.raises(
-        UserError, match=r"reads 'tracks', but the store .* does not contain it\. Available products: snippets\.\nCreate it with"
+        UserError,
+        match=r"reads 'tracks', but the store .* does not contain it\. Available products: snippets\.\nCreate it with",
     ):
         reader_of(store)
 

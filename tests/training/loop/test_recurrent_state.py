@@ -1,4 +1,4 @@
-"""State that goes on from window to window of a recording."""
+"""Recurrent state that is carried from window to window of a recording."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one
         with torch.no_grad():
             whole = checkpoint.model(xy, valid, there)[0].softmax(-1).unflatten(0, (len(mine), -1)).numpy()
         np.testing.assert_allclose(result.steps.probabilities[mine], whole, atol=1e-5)
-        # Beginning anew gives the same in the first window alone.
+        # Starting without a state gives the same in the first window only.
         np.testing.assert_allclose(fresh.steps.probabilities[mine[0]], whole[0], atol=1e-5)
         assert np.abs(fresh.steps.probabilities[mine[1:]] - whole[1:]).max() > 1e-3
 
