@@ -249,8 +249,8 @@ def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_pa
     recipe = tiny_recipe(epochs=1, min_steps=11, batch=6)
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
     assert (
-        f"So few snippets: {len(run.metrics)} epochs instead of 1, to make min_steps = 11 steps (--set min_steps=0 leaves "
-        "the epochs as they are)"
+        f"Training {len(run.metrics)} epochs instead of 1, because there are few snippets and min_steps is 11 (--set "
+        "min_steps=0 keeps the epochs of the recipe)"
     ) in told
     steps = read_safely(run.last)["global_step"]
     assert 11 <= steps < 11 + -(-len(run.facts["split"]["rows"]["train"]) // 6)
@@ -316,7 +316,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(store, tmp_path):
 
 def test_a_taken_folder_is_not_written_into(store, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"is not empty\. Name another one with --run, or go on with the run in it"):
+    with pytest.raises(UserError, match=r"is not empty\. Name another one with --run, or resume the run in it"):
         fit(store, tiny_recipe(), tmp_path, split=SPLIT)
 
 

@@ -212,10 +212,14 @@ def test_a_skeleton_that_does_not_exist_is_refused_with_the_settings():
         (
             "skeleton-tcn-motion",
             {"input.frames": 1},
-            "The recipe 'skeleton-tcn-motion' sees velocities, slow_velocities alone, which need 2 instants or more, and "
+            "The recipe 'skeleton-tcn-motion' uses only velocities, slow_velocities, which require at least 2 time steps, but "
             "input.frames is 1. Raise input.frames,",
         ),
-        ("skeleton-tcn", {"input.frames": 3, "sizes.features": ["slow_velocities"]}, "which need 4 instants or more"),
+        (
+            "skeleton-tcn",
+            {"input.frames": 3, "sizes.features": ["slow_velocities"]},
+            "which require at least 4 time steps",
+        ),
         ("skeleton-tcn", {"sizes.dims": 3}, "sizes.dims is 3, and the input has 2. Leave sizes.dims out: the pose and"),
         (
             "skeleton-transformer",
