@@ -220,7 +220,7 @@ def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
 def test_a_figure_that_is_never_a_number_ends_a_run_by_patience_and_leaves_it_its_last_epoch(
     store, tmp_path, monkeypatch
 ):
-    def nothing(label, target, logits, *, several):
+    def nothing(label, target, logits, *, multi_label):
         return {"accuracy": 0.5, "macro_f1": 0.5, "map": float("nan")}
 
     monkeypatch.setattr("actionprep.training.loop.task.evaluate", nothing)
@@ -328,7 +328,7 @@ def test_a_changed_store_is_not_gone_on_with(store, tmp_path, run):
     Run(folder).change(state={"phase": "refit", "complete": False})
     table = table_of(["s1_left_0"], ["left"], ["1"], seconds=1.0)
     write_snippets(copy, table)
-    with pytest.raises(UserError, match=r"has changed in the store .* since it began"):
+    with pytest.raises(UserError, match=r"has changed in the store .* since it started"):
         fit(copy, "auto", folder, resume=True)
 
 
@@ -361,7 +361,7 @@ def refuse(model):
     ("wrong", "weights", "message"),
     [
         ({}, refuse, "of another model"),
-        ({"optimizer__freeze": ["backbone", "head"]}, None, r"optimizer\.freeze leaves nothing to train"),
+        ({"optimizer__freeze": ["backbone", "head"]}, None, r"optimizer\.freeze leaves no parameter to train"),
         ({"optimizer__freeze": ["backbnoe"]}, None, r"optimizer\.freeze names 'backbnoe'"),
     ],
 )

@@ -1,12 +1,13 @@
 """Folders of runs: each has one owner."""
 
+import json
 import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from actionprep.errors import SetupError
-from actionprep.training.run import claimed_folder
+from actionprep.training.run import Run, claimed_folder
 
 
 def claim(runs: Path, begin, claimed, names) -> None:
@@ -42,3 +43,11 @@ def test_a_place_where_no_folder_can_be_made_says_so(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(SetupError, match=r"Cannot write .*runs"), claimed_folder(tmp_path / "runs", "tiny"):
         pass
+
+
+def test_tested_reads_the_names_of_earlier_versions(tmp_path):
+    earlier = {"figures": {"a": 0.5}, "figures_at_thresholds": {"a": 0.75}, "frames": {"figures": {"a": 0.25}}}
+    (tmp_path / "test.json").write_text(json.dumps(earlier))
+    assert Run(tmp_path).tested == {
+        "metrics": {"a": 0.5}, "metrics_at_thresholds": {"a": 0.75}, "frames": {"metrics": {"a": 0.25}}
+    }  # fmt: skip
