@@ -104,8 +104,7 @@ def fit_temperature(logits: np.ndarray, actual: np.ndarray, *, spread: float = 0
     """Fit the temperature that makes the true labels most likely.
 
     The search is a golden-section search over the logarithm of the temperature. Without a wrong prediction the
-    likelihood has
-    no maximum above temperature 0, so 1 is returned.
+    likelihood has no maximum above temperature 0, so 1 is returned.
 
     Args:
         logits: Logits of V variants of each sample, shape (V, S, C), averaged as in `scaled_probabilities`.
@@ -141,8 +140,7 @@ def choose_thresholds(actual: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     """Choose the threshold of each label that gives its best F1.
 
     A threshold lies half-way between two neighboring probabilities. Of equally good ones the nearest to 0.5 is chosen.
-    Labels
-    that never occur keep 0.5.
+    Labels that never occur keep 0.5.
 
     Args:
         actual: True labels as zeros and ones, shape (S, C).

@@ -263,16 +263,16 @@ class _Counts:
         """Metrics (R,) under R integer weights (R, N) of the recordings."""
         labels = np.einsum("rn,nkc->rkc", weights, self.labels)
         matches = np.einsum("rn,nok->rok", weights, self.matches)
-        found = {
+        values = {
             "accuracy": metrics.ratio(weights @ self.correct, weights @ self.frames),
             "macro_f1": np.array([metrics.macro_f1(counts) for counts in labels]),
         }
         if self.edit is not None:
-            found["edit"] = metrics.ratio(weights @ self.edit, weights.sum(axis=1))
+            values["edit"] = metrics.ratio(weights @ self.edit, weights.sum(axis=1))
         for index, overlap in enumerate(segmental.OVERLAPS):
             matched, spurious, missed = matches[:, index].T
-            found[f"segment_f1_{overlap * 100:.0f}"] = metrics.ratio(2 * matched, 2 * matched + spurious + missed)
-        return found
+            values[f"segment_f1_{overlap * 100:.0f}"] = metrics.ratio(2 * matched, 2 * matched + spurious + missed)
+        return values
 
 
 def _segments(

@@ -1,7 +1,7 @@
 """Metrics of a classifier from its labels and probabilities (NumPy only, one function per formula).
 
-S is the number of samples and C the number of classes. True and predicted labels are codes of shape
-(S,) or, if a sample can have several labels, zeros and ones of shape (S, C).
+S is the number of samples and C the number of classes. True and predicted labels are codes of shape (S,) or, if a
+sample can have several labels, zeros and ones of shape (S, C).
 """
 
 from __future__ import annotations
@@ -167,8 +167,7 @@ def f1_scores(actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> di
 
     Returns:
         `macro_f1` (mean over classes), `micro_f1` (over all labels), `weighted_f1` (mean over classes weighted by
-        support)
-        and, with several labels, `samples_f1` (mean over samples).
+        support) and, with several labels, `samples_f1` (mean over samples).
     """
     multi_label = np.ndim(actual) == 2
     is_actual = np.asarray(actual, bool) if multi_label else one_hot(actual, num_classes).astype(bool)

@@ -21,8 +21,7 @@ def pooled(probabilities: np.ndarray, weights: np.ndarray, pool: Pool, *, multi_
         probabilities: Predicted probabilities of each model, shape (R, S, C).
         weights: Weights of the models, shape (R,); they sum to 1.
         pool: "log" multiplies the probabilities, each raised to the power of its weight, so that a confident model
-            counts
-            more than an undecided one. "mean" is the weighted mean.
+            counts more than an undecided one. "mean" is the weighted mean.
         multi_label: Pool each label independently.
 
     Returns:
@@ -46,8 +45,7 @@ def pool_weights(probabilities: np.ndarray, actual: np.ndarray, *, prior: float 
         probabilities: Predicted probabilities of R models, shape (R, S, C).
         actual: (S,) codes, or (S, C) zeros and ones if labels are independent.
         prior: Strength of the pull towards equal weights, in samples. Some tens of snippets carry little information
-            about
-            how much better one model is, and the best one is rarely that much better on other snippets.
+            about how much better one model is, and the best one is rarely that much better on other snippets.
 
     Returns:
         Weights of the models, shape (R,), non-negative, with sum 1.

@@ -84,8 +84,7 @@ def label_thresholds(checkpoint: Checkpoint) -> np.ndarray | None:
 
     Returns:
         Thresholds in the order of the labels, shape (C,). None if a snippet has one label, if the run was not tested or
-        has no
-        val part, or if the model labels every time step, because the thresholds apply to probabilities of full
+        has no val part, or if the model labels every time step, because the thresholds apply to probabilities of full
         snippets.
     """
     if not checkpoint.card["several_labels"] or checkpoint.recipe.targets == "frame":

@@ -27,10 +27,8 @@ class Compared:
     """One row: the runs of one recipe with the same settings, or fusions of such runs.
 
     The metrics of a single run have the interval of its test. Those of several seeds are means, with an interval over
-    resampled
-    seeds and recordings. Folds of one seed form one test over all their snippets. Of several stored splits, the mean
-    over the
-    splits is taken.
+    resampled seeds and recordings. Folds of one seed form one test over all their snippets. Of several stored splits,
+    the mean over the splits is taken.
 
     Attributes:
         name: Display name.
@@ -136,8 +134,7 @@ class Comparison:
         """Plot accuracy with its interval against latency, operations and parameters.
 
         Training time replaces latency if a row was not timed. Rows of nearly equal cost are drawn next to each other,
-        shifted by a
-        few points of the page.
+        shifted by a few points of the page.
         """
         from matplotlib import colormaps
         from matplotlib.figure import Figure

@@ -35,8 +35,7 @@ class ClipReader(MirroringReader):
     Arrays of a batch:
 
     - clip: (B, 3, T, size, size) float32, RGB in 0..255; with several views (B, V, 3, T, size, size), except in
-      training with
-      `several_views = "each"`, where each sample is one view.
+      training with `several_views = "each"`, where each sample is one view.
     - view_valid: (B, V) bool, with several views: which of them exist.
 
     In training, `read` returns what `augment` turns into clips on the device: images (B, V, T, 3, H, W) uint8, box (B,

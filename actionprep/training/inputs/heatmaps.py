@@ -104,10 +104,8 @@ class HeatmapsReader(PoseSamples):
     Arrays of a batch:
 
     - clip: (B, C, T, H, W) float32 in 0..1, with C = views · planes · joints (or limbs), side by side in this order.
-      With merge =
-      "channels", C = views · persons · planes · joints. With merge = "separate", (B, M, C, T, H, W) with the M persons
-      of all
-      views and C = planes · joints.
+      With merge = "channels", C = views · persons · planes · joints. With merge = "separate", (B, M, C, T, H, W) with
+      the M persons of all views and C = planes · joints.
     - duration: (B,) float32, seconds.
 
     In training, joints are augmented before volumes are rendered, on the device of the batch. 2D poses have a single
