@@ -224,7 +224,7 @@ def test_a_recipe_that_does_not_fit_the_store_says_what_to_make(stores, tmp_path
         stores["frames"], tiny_pixels(epochs=1, product="frames"), tmp_path / "run", split=SPLIT, tensorboard=False
     )
     with pytest.raises(
-        UserError, match=r"reads 'frames', .*\nMake it with 'actionprep build frames' in the study folder\.$"
+        UserError, match=r"reads 'frames', .*\nCreate it with 'actionprep build frames' in the study folder\.$"
     ):
         predict(run, stores["lowres"], device="cpu")
     with pytest.raises(UserError, match="'i3d-small', which reads frames or lowres, to the product 'tracks'"):
