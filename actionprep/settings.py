@@ -5,18 +5,65 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from actionprep.errors import UserError, nearest
 
+Names = Literal["code", "file", "layout"]
+"""What a setting can name: code or a program, a file or folder, or a TOML file with a layout of joints."""
 
-def option(default: Any, help: str, **constraints: Any) -> Any:
-    """A settings field with its help text; constraints are pydantic's (ge, gt, le, min_length, …)."""
-    return Field(default, description=help, **constraints)
 
+@dataclass(frozen=True)
+class Reference:
+    """Marks a setting whose value leads outside of the settings.
+
+    Attributes:
+        names: What the value names; see `Names`.
+        known: Whether a value is one of the program's own names instead, which leads nowhere else.
+    """
+
+    names: Names
+    known: Callable[[Any], bool] = lambda value: False
+
+
+def is_no_layout_file(name: Any) -> bool:
+    """Return whether a setting names a built-in layout of joints, or none, instead of a TOML file with a layout."""
+    return name is None or not str(name).endswith(".toml")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    names: Names | None = None,
+    known: Callable[[Any], bool] | None = None,
+    **constraints: Any,
+) -> Any:
+    """Declare a settings field with its help text.
+
+    Args:
+        default: Default value; `...` for a required setting.
+        help: One sentence, also the help of the command-line option.
+        names: For a setting that names code, a program, a file or a folder. Only the user's own settings file and
+            command line may set it: `read_recorded` ignores what data records for it.
+        known: For such a setting, whether a value is one of the program's own names, which data may set.
+        **constraints: Pydantic's constraints (ge, gt, le, min_length, …).
+
+    Returns:
+        The pydantic field.
+    """
+    field = Field(default, description=help, **constraints)
+    if names is not None:
+        field.metadata.append(Reference(names) if known is None else Reference(names, known))
+    return field
+
+
+T = TypeVar("T", bound="Settings")
 
 COMMAND_LINE = "the command line"
 """Where settings come from that are options: their errors name the option."""
@@ -173,6 +220,126 @@ class StageSettings(Settings):
     def path(self, given: str) -> Path:
         """A path that stands in the settings: relative ones start at the study folder, wherever the command is run."""
         return self._root / Path(given).expanduser()
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A recorded setting that was not used, because data must not name code or files.
+
+    Attributes:
+        setting: Table and name, such as "tracks.repo".
+        names: What it names.
+        recorded: The value that the data record.
+        used: The user's own value, which counts instead; the default where the user set none.
+        is_set: Whether the user set one.
+        where: What recorded it.
+    """
+
+    setting: str
+    names: Names
+    recorded: Any
+    used: Any
+    is_set: bool
+    where: str
+
+    def __str__(self) -> str:
+        what = "code" if self.names == "code" else "a file"
+        instead = f"{self.used!r}, as you set it" if self.is_set else f"the default, {self.used!r}"
+        return (
+            f"Ignored {self.setting} = {self.recorded!r}, recorded in {self.where}: data must not name {what}. Only your "
+            f"own {_FILE} or the command line sets it. Used instead: {instead}."
+        )
+
+
+_FILE = "actionprep.toml"
+
+
+@dataclass(frozen=True)
+class Recorded(Generic[T]):
+    """Settings as data record them, with the user's own values for everything that leads outside of them.
+
+    Attributes:
+        settings: The settings to use. They may not fit together where something is ignored; `require` checks.
+        as_written: The recorded values, for comparison alone: nothing may follow a path in them.
+        ignored: What was recorded and is not used.
+        problem: The first rule that the settings break without what was ignored; empty if they fit together.
+    """
+
+    settings: T
+    as_written: dict[str, Any]
+    ignored: tuple[Ignored, ...] = ()
+    problem: str = ""
+
+    @property
+    def can_compare(self) -> bool:
+        """Whether the user set every ignored setting themselves, so that contents can be compared."""
+        return all(one.is_set for one in self.ignored)
+
+    def require(self) -> T:
+        """Return settings that are complete.
+
+        Raises:
+            UserError: If they lack what was ignored; the error names the settings to give.
+        """
+        if self.problem:
+            raise UserError("\n".join([*map(str, self.ignored), f"Without it: {self.problem}. Set it and run again."]))
+        return self.settings
+
+
+def references(model: type[BaseModel]) -> dict[str, Reference]:
+    """Return the settings of a model that name code, a program, a file or a folder."""
+    found = {}
+    for name, field in model.model_fields.items():
+        marks = [mark for mark in field.metadata if isinstance(mark, Reference)]
+        if marks:
+            found[name] = marks[0]
+    return found
+
+
+def is_reference(model: type[BaseModel], name: str, value: Any) -> bool:
+    """Return whether a value of a setting leads outside of the settings, to code or to a file."""
+    mark = references(model).get(name)
+    if mark is None:
+        return False
+    default = model.model_fields[name].get_default(call_default_factory=True)
+    return bool(value != default and not mark.known(value))
+
+
+def read_recorded(own: T, recorded: Mapping[str, Any], *, table: str, where: str) -> Recorded[T]:
+    """Read settings that data record: a checkpoint, a run, an item of a store.
+
+    Data must not make the program run code or read files. What they record for settings that are marked with
+    `option(..., names=...)` is compared only; the user's own value is used. Every reader of recorded settings goes
+    through this function.
+
+    Args:
+        own: The user's own settings, from their settings file and command line.
+        recorded: The plain values that the data record.
+        table: Name of the settings, such as "tracks".
+        where: What records them, for messages.
+
+    Returns:
+        The settings to use and what was ignored.
+
+    Raises:
+        UserError: If the recorded values are not valid settings.
+    """
+    model = type(own)
+    written = model.read(dict(recorded), where=where)
+    taken, ignored = {}, []
+    for name, mark in references(model).items():
+        value, mine = getattr(written, name), getattr(own, name)
+        if value != mine and is_reference(model, name, value):
+            taken[name] = mine
+            is_set = mine != model.model_fields[name].get_default(call_default_factory=True)
+            ignored.append(Ignored(f"{table}.{name}", mark.names, value, mine, is_set, where))
+    settings, problem = written.model_copy(update=taken), ""
+    if taken:
+        try:
+            model.model_validate(settings.model_dump())
+        except ValidationError as error:
+            problem = str(error.errors()[0]["msg"]).removeprefix("Value error, ").removesuffix(".")
+    return Recorded(settings, written.model_dump(mode="json"), tuple(ignored), problem)
 
 
 def canonical_json(value: Any) -> str:

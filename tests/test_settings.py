@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from pydantic import model_validator
 
 from actionprep.errors import UserError
-from actionprep.settings import Settings, option
+from actionprep.settings import Settings, option, read_recorded, references
 
 
 class Example(Settings):
@@ -143,3 +144,119 @@ def test_paths_in_settings_start_at_the_study_folder_and_are_no_part_of_what_ite
     assert placed.digest() == settings.digest()
     assert pickle.loads(pickle.dumps(placed)).path("a") == tmp_path / "a"
     assert _options(PoseSettings(backend="mmpose", model="hrnet-w48").at(tmp_path))["model"] == "hrnet-w48"
+
+
+def recorded_models() -> dict[str, type[Settings]]:
+    """Every settings model whose values a store, a run or a checkpoint records, and those of the settings file."""
+    from actionprep.api import settings_models
+    from actionprep.datasets.study import StudySettings
+    from actionprep.training.inputs.base import find_input, products
+    from actionprep.training.recipes import LossSettings, OptimizerSettings, Recipe, ScheduleSettings
+
+    inputs = {f"input of {name}": find_input(name).Settings for name in products()}
+    parts = {"loss": LossSettings, "optimizer": OptimizerSettings, "schedule": ScheduleSettings}
+    return {"study": StudySettings, **settings_models(), "recipe": Recipe, **inputs, **parts}
+
+
+TEXTS = {
+    *("key", "format", "coordinates", "name", "model", "product", "doc"),  # names that the program or the data know
+    *("sampler", "source", "tracker", "backend"),  # entries of registries
+    *("background", "layers", "exclude_layers", "labels", "flip_labels", "freeze", "views", "stages", "up"),
+    *("column", "val_column", "train_groups", "val_groups", "test_groups", "snippets", "split"),
+    *("path_column", "recording_column", "view_column", "label_column", "subject_column", "session_column"),
+    *("split_column", "segment_format", "segment_columns", "pose_format", "pose_coordinates"),
+    *("device", "changes", "sizes", "parts", "input", "loss", "optimizer", "schedule"),
+}
+"""Settings that hold text and lead nowhere. Add a new one here, or mark it with `option(..., names=...)`."""
+
+
+def holds_text(annotation: object) -> bool:
+    """Whether a setting of this type can hold any text: not where it is one of given words, or a number."""
+    if get_origin(annotation) is Literal:
+        return False
+    if annotation in (str, Any, Path):
+        return True
+    return any(holds_text(part) for part in get_args(annotation))
+
+
+@pytest.mark.parametrize("table", recorded_models())
+def test_every_setting_with_text_is_decided(table: str) -> None:
+    model = recorded_models()[table]
+    marked = set(references(model))
+    texts = {name for name, field in model.model_fields.items() if holds_text(field.annotation)}
+    assert marked <= texts
+    assert texts - marked <= TEXTS
+
+
+@pytest.mark.parametrize("table", recorded_models())
+def test_names_of_places_are_marked(table: str) -> None:
+    words = (
+        "repo|environment|checkpoint|weights|files?|path|folder|dir|config|module|script|command|program|python|preload"
+    )
+    words += "|prologue|executable|url|detector|skeleton|csv|store|videos|recordings"
+    model = recorded_models()[table]
+    texts = [name for name, field in model.model_fields.items() if holds_text(field.annotation)]
+    named = {name for name in texts if re.search(rf"(^|_)({words})(_|$)", name)}
+    assert named - set(references(model)) <= {"path_column", "recording_column"}
+
+
+class Tool(Settings):
+    """Settings that lead outside."""
+
+    grid: int = option(4, "A number.")
+    repo: str = option("", "Code.", names="code")
+    model: str = option(
+        "small", "Code, or a model of ours.", names="code", known=lambda name: name in ("small", "large")
+    )
+    boxes: str = option("own", "Where boxes come from.")
+    table: str = option("", "A file.", names="file")
+
+    @model_validator(mode="after")
+    def _together(self) -> Tool:
+        if (self.boxes == "file") != bool(self.table):
+            raise ValueError("'table' goes with boxes = \"file\"")
+        return self
+
+
+def test_recorded_code_is_replaced_by_the_users_own() -> None:
+    found = read_recorded(Tool(repo="mine", grid=9), {"repo": "theirs", "grid": 5}, table="tool", where="the run")
+    assert (found.require().repo, found.settings.grid) == ("mine", 5)
+    assert found.as_written["repo"] == "theirs"
+    assert found.can_compare
+    assert [str(one) for one in found.ignored] == [
+        "Ignored tool.repo = 'theirs', recorded in the run: data must not name code. Only your own actionprep.toml or the "
+        "command line sets it. Used instead: 'mine', as you set it."
+    ]
+
+
+def test_recorded_code_without_own_is_the_default() -> None:
+    found = read_recorded(Tool(), {"repo": "theirs"}, table="tool", where="the run")
+    assert found.require() == Tool()
+    assert not found.can_compare
+    assert str(found.ignored[0]).endswith("Used instead: the default, ''.")
+
+
+@pytest.mark.parametrize(
+    ("own", "recorded", "used"),
+    [
+        ({}, {"model": "large"}, {"model": "large"}),
+        ({"model": "mine.py"}, {"model": "large"}, {"model": "large"}),
+        ({"repo": "same"}, {"repo": "same"}, {"repo": "same"}),
+        ({"repo": "mine"}, {}, {}),
+    ],
+)
+def test_recorded_names_of_ours_count(own: dict[str, str], recorded: dict[str, str], used: dict[str, str]) -> None:
+    found = read_recorded(Tool(**own), recorded, table="tool", where="the run")  # type: ignore[arg-type]
+    assert found.settings == Tool(**used)  # type: ignore[arg-type]
+    assert found.ignored == ()
+
+
+def test_a_recorded_file_that_is_needed_is_asked_for() -> None:
+    found = read_recorded(Tool(), {"boxes": "file", "table": "a.csv"}, table="tool", where="the run")
+    with pytest.raises(UserError) as error:
+        found.require()
+    assert str(error.value) == (
+        "Ignored tool.table = 'a.csv', recorded in the run: data must not name a file. Only your own actionprep.toml or the "
+        "command line sets it. Used instead: the default, ''.\n"
+        "Without it: 'table' goes with boxes = \"file\". Set it and run again."
+    )

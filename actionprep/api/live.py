@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.datasets.store.writer import ItemWriter
     from actionprep.pipeline.stage import FrameStage
+    from actionprep.pipeline.trained import OwnSettings
     from actionprep.training.checkpoints import Checkpoint
 
 _RECORDING = "live"
@@ -93,20 +94,26 @@ def predict_live(
     device: str = "auto",
     keep_up: bool | None = None,
     on_prediction: Callable[[LivePrediction], None] = lambda _: None,
+    study: str | Path | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> LiveSummary:
     """Watch a source until it ends, or for some seconds of it, and say after each stride what happens.
 
     run:      folder of a run, or a checkpoint, of a model that reads tracks, small frames or frames.
     source:   number of a camera ("0"), a device (/dev/video0), a stream (rtsp://…, http://…) or a video file.
     length_s: the window; None: as in the training. stride_s: from answer to answer; None: a quarter of the window.
+    study, overrides, warn: as for `actionprep.api.predict_videos`.
     keep_up:  leave out frames (counted) rather than fall behind; None: for cameras and streams, not for files.
 
     The source is the model's first view; others count as missing. Raises UserError for a model that cannot work live, and
     when the source ends before a window is full.
     """
+    from actionprep.pipeline.trained import OwnSettings
     from actionprep.training.predict import open_checkpoint, usual_length_ms
 
     checkpoint = open_checkpoint(run, device=device)
+    own = OwnSettings(study, overrides or {}, warn)
     length_s = length_s if length_s is not None else checkpoint.card["snippets"].get("length_s")
     if length_s is None:
         known = "snippet_seconds" in checkpoint.card
@@ -125,7 +132,7 @@ def predict_live(
         for block in frames.blocks(BLOCK_SIZE):
             arrived = time.monotonic()
             if watcher is None:
-                watcher = _Watcher(checkpoint, frames, length_s=length_s, device=device)
+                watcher = _Watcher(checkpoint, frames, own, length_s=length_s, device=device)
             watcher.push(block)
             summary.num_frames += len(block)
             newest = float(block.time[-1])
@@ -156,7 +163,9 @@ def predict_live(
 class _Watcher:
     """The stages behind a model's input, fed with blocks, and the model on what they made lately."""
 
-    def __init__(self, checkpoint: Checkpoint, source: CameraSource, *, length_s: float, device: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, source: CameraSource, own: OwnSettings, *, length_s: float, device: str
+    ) -> None:
         from actionprep.pipeline.passes import LivePass
         from actionprep.pipeline.stage import FrameStage, ViewSource, find_stage
         from actionprep.training.loop.devices import torch_device
@@ -176,14 +185,17 @@ class _Watcher:
         wanted = pipeline_settings(checkpoint)
         self._items: dict[str, MemoryItem] = {}
         stages: list[FrameStage] = []
-        for product, values in wanted.items():
+        for product in wanted:
             kind = find_stage(product)
             if not issubclass(kind, FrameStage):
                 raise UserError(
                     f"A model on {self._product} cannot work live, because '{product}' is made of whole recordings. Models "
                     "on tracks, lowres and frames can."
                 )
-            settings = kind.Settings.read(values, where=f"the checkpoint's settings of {product}")
+        chosen = own.stage_settings(wanted, checkpoint.card["pipeline"]["stages"], where=str(checkpoint.path))
+        for product, settings in chosen.items():
+            kind = find_stage(product)
+            assert issubclass(kind, FrameStage)
             rate = getattr(settings, "rate", None)
             if rate is not None:
                 raise UserError(

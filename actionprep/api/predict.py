@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,9 @@ def predict_videos(
     carry: bool | None = None,
     device: str = "auto",
     workers: int = 0,
+    study: str | Path | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Prediction:
     """From the raw videos of one recording to a labeled timeline, made just as the training's input was.
 
@@ -87,10 +90,15 @@ def predict_videos(
     offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
     tolerance: views count as aligned when frames of one instant lie this close, in s; None: as in the training.
     carry:   let a window go on from the model's state after the one before it; None: as the recipe says.
+    study:   folder of the study whose settings file may name code and files (tracks.repo, pose.environment, …); None: the
+        one that holds the current folder, if any. What the checkpoint records for these settings is ignored.
+    overrides: values of such settings, by table: {"tracks": {"repo": "co-tracker"}}.
+    warn:    called with a sentence for every recorded setting that is ignored.
     out:     gets timeline.csv, windows.csv, timeline.png and with overlay prediction.mp4.
 
     Raises UserError when videos and run do not fit, or when a video cannot be read.
     """
+    from actionprep.pipeline.trained import OwnSettings
     from actionprep.training.predict import beyond_training, open_models, pipeline_settings, views_of
     from actionprep.training.predict import predict_videos as predict
 
@@ -100,11 +108,23 @@ def predict_videos(
     recording = recording or recording_name(list(named.videos.values()))
     clocks_of({}, named.videos, offsets or {}, tolerance)  # refuses offsets of views that have no video
     unseen: list[str] = []
+    warned: set[str] = set()
+
+    def warn_once(sentence: str) -> None:
+        if sentence not in warned:
+            warned.add(sentence)
+            warn(sentence)
+
+    own = OwnSettings(study, overrides or {}, warn_once)
     with tempfile.TemporaryDirectory(prefix="actionprep-predict-") as folder:
         made: dict[str, Store] = {}
 
         def build(checkpoint: Checkpoint, videos: dict[str, Path]) -> Store:
-            settings, product = pipeline_settings(checkpoint), checkpoint.recipe.reads
+            product = checkpoint.recipe.reads
+            chosen = own.stage_settings(
+                pipeline_settings(checkpoint), checkpoint.card["pipeline"]["stages"], where=str(checkpoint.path)
+            )
+            settings = {name: one.model_dump(mode="json") for name, one in chosen.items()}
             shifts = {view: shift for view, shift in (offsets or {}).items() if view in videos}
             clocks = clocks_of(checkpoint.card["pipeline"].get("clocks", {}), videos, shifts, tolerance)
             # Models that read the same share one store.
@@ -115,7 +135,7 @@ def predict_videos(
                 not_seen: list[str] = []
                 made[key] = store_of_videos(
                     inner, recording, videos, settings, product, workers,
-                    clocks=clocks, paths_from=_study_of(checkpoint.path), unseen=not_seen,
+                    clocks=clocks, paths_from=own.root, unseen=not_seen,
                 )  # fmt: skip
                 unseen.extend(view for view in not_seen if view not in unseen)
             return made[key]
@@ -141,11 +161,3 @@ def predict_videos(
     )
     too_long = None if length_ms is not None else beyond_training(models, timeline)
     return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from, too_long)
-
-
-def _study_of(run: Path) -> Path:
-    """The study folder that a run lies in, else the current folder: where relative paths in settings start."""
-    from actionprep.datasets.study import SETTINGS_FILE
-
-    here = run.expanduser().resolve()
-    return next((above for above in here.parents if (above / SETTINGS_FILE).is_file()), Path.cwd())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from actionprep.settings import read_recorded
+
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import Damage, ItemKey
@@ -23,8 +25,10 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
     found = {one.key for one in damage}
     views = {(view.recording, view.id) for view in study.catalog.views}
     settings = study.stage_settings()
+    stored = set(study.store.items())
     orphans = {
-        key: "nothing in the catalog makes it any more: 'actionprep gc' deletes it"
+        key: "nothing in the catalog makes it any more: "
+        + ("'actionprep gc' deletes it" if key in stored else f"delete its folder {study.store.url}/{key}")
         for key in found
         if key.product not in settings or (key.view and (key.recording, key.view) not in views)
     }
@@ -43,6 +47,7 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
                 root=str(study.root.resolve()),
                 retry=True,
                 force=force,
+                warn=study.warn,
             )
         )
     plan = Plan(
@@ -59,8 +64,13 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
 def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> StageSettings:
     made = (study.store.metadata(key) or {}).get("provenance", {}).get("settings")
     if made is None:  # its metadata is lost: all that is known is where it lies
-        made = {**otherwise.model_dump(), **({} if key.view else {"name": key.recording})}
-    return type(otherwise).read(made, where=f"the stored {key}").at(study.paths_from.resolve())
+        made = otherwise.model_dump()
+    if not key.view:
+        made = {**made, "name": key.recording}
+    recorded = read_recorded(otherwise, made, table=key.product, where=f"the stored {key}")
+    for ignored in recorded.ignored:
+        study.warn(str(ignored))
+    return recorded.require().at(study.paths_from.resolve())
 
 
 def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:

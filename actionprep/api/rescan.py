@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from actionprep.datasets.paths import name_problem
+from actionprep.errors import is_read_error
 
 if TYPE_CHECKING:
     from actionprep.datasets.recordings import View
@@ -24,9 +28,29 @@ def reason_to_scan(folder: StudyFolder) -> str:
             continue  # what changed in it is nothing that a scan reads
         if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
             return f"{folder.relative(path)} is newer than the catalog"
-    changed = [view.path for view in Catalog.read(folder.catalog).views if _has_changed(folder.root, view)]
+    views = Catalog.read(folder.catalog).views
+    strange = [view.path for view in views if not _may_be_listed(folder, view)]
+    if strange:
+        return f"The catalog names {strange[0]!r:.200}, which is not a video of this study"
+    # The disk or the network may be well again.
+    failed = [view.path for view in views if view.status != "ok" and is_read_error(view.reason)]
+    if failed:
+        more = f" and {len(failed) - 1} more videos" if len(failed) > 1 else ""
+        return f"{failed[0]}{more} could not be read by the last scan"
+    changed = [view.path for view in views if _has_changed(folder.root, view)]
     more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
     return f"{changed[0]}{more} changed since the last scan" if changed else ""
+
+
+def _may_be_listed(folder: StudyFolder, view: View) -> bool:
+    """Whether a scan can have listed this path: below the study, or where the settings look for videos."""
+    path = Path(view.path)
+    if not path.is_absolute():
+        return not name_problem(view.path)
+    # A table of recordings and the files of a skeleton data set may lie anywhere.
+    if folder.study.layout in ("csv", "poses"):
+        return "\0" not in view.path
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder.resolve(folder.study.videos)))
 
 
 def _has_changed(root: Path, view: View) -> bool:

@@ -13,7 +13,7 @@ from actionprep.api.status import events, joints_outside, status
 from actionprep.api.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
-from actionprep.pipeline.index import load_stages, stage_index
+from actionprep.pipeline.index import STAGES, load_stages, stage_index
 from actionprep.settings import Settings, StageSettings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
     """The study in `folder`, or the nearest one above the current folder.
 
-    tell: is told, in a sentence, when the study scans by itself.
+    tell: is told, in a sentence, when the study scans by itself or ignores settings that data record.
 
     Raises UserError when there is none, or when its settings are wrong.
     """
@@ -47,11 +47,12 @@ class Study:
     ) -> None:
         """paths_from: the folder that relative paths in the settings of stages start from; the study's own when None.
 
-        tell: is told, in a sentence, when the study scans by itself.
+        tell: is told, in a sentence, when the study scans by itself or ignores settings that data record.
         """
         self.folder = folder
         self.paths_from = paths_from or folder.root
         self._tell = tell
+        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Study({str(self.folder.root)!r})"
@@ -67,7 +68,7 @@ class Study:
 
         Raises UserError for unknown tables, unknown keys and wrong values.
         """
-        return self.folder.resolved(settings_models())
+        return self.folder.resolved(settings_models(), unread=STAGES.broken())
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -122,7 +123,7 @@ class Study:
     def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageSettings]:
         """Settings of every stage: defaults, then the file, then the overrides."""
         models = {name: stage.Settings for name, stage in load_stages().items()}
-        chosen = self.folder.resolved({**settings_models(), **models}, overrides)
+        chosen = self.folder.resolved({**settings_models(), **models}, overrides, unread=STAGES.broken())
         root = self.paths_from.resolve()
         return {name: one.at(root) for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
 
@@ -165,7 +166,14 @@ class Study:
             enforce=not stages if enforce is None else enforce,
             retry=retry,
             skipped=selection.skipped,
+            warn=self.warn,
         )
+
+    def warn(self, sentence: str) -> None:
+        """Pass a sentence on to whoever listens, once."""
+        if self._tell is not None and sentence not in self._warned:
+            self._warned.add(sentence)
+            self._tell(sentence)
 
     def build(
         self,

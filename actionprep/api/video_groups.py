@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from actionprep.api.view_names import StudyNames, name_videos, names_of_study
+from actionprep.datasets.paths import safe_name
 from actionprep.errors import UserError
 
 
@@ -73,5 +74,5 @@ def recording_name(videos: Sequence[Path]) -> str:
         name = "_".join(shared)
     else:
         name = folders.pop().name if len(folders) == 1 else stems[0]
-    # As the store can name it.
-    return name.replace("\\", "_").lstrip("._") or "recording"
+    # As the store and a folder of results can name it.
+    return safe_name(name).lstrip("._") or "recording"

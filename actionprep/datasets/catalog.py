@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from actionprep.datasets.catalog_tables import make_tables, read_tables, write_tables
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.natural_order import natural_key
+from actionprep.datasets.paths import name_problem
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.view_ids import view_of, views_of_ids
@@ -249,6 +250,10 @@ def _check_id(what: str, id: str, path: str) -> None:
     bad = [part for part in id.split("/") if not part or part[0] == "." or part[:2] == "__" or part == "zarr.json"]
     if bad or "\\" in id or "\0" in id:
         raise UserError(
-            f"'{id}' cannot be the id of a {what} ({path}): its parts must not be empty, begin with '.' or '__', or "
+            f"{id!r} cannot be the id of a {what} ({path}): its parts must not be empty, begin with '.' or '__', or "
             "hold a backslash. Rename the file, or give an id in a table."
+        )
+    if problem := name_problem(id):
+        raise UserError(
+            f"{id!r:.80} cannot be the id of a {what} ({path:.80}): {problem}. Rename the file, or give an id in a table."
         )

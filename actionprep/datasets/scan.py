@@ -18,11 +18,12 @@ from actionprep.datasets.annotations import RecordingNames, check_segments
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.catalog_tables import views_from_table, views_to_table
 from actionprep.datasets.findings import Finding, FindingKind
+from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.video_layouts import discover
-from actionprep.errors import InputError, UserError
+from actionprep.errors import InputError, UserError, read_error
 from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
@@ -169,7 +170,7 @@ def scan(
     findings += _about_alignment(catalog, settings.tolerance)
     catalog = replace(catalog, findings=tuple(findings))
     catalog.write(folder.catalog)
-    _settings_read(folder).write_text(scan_settings(settings), encoding="utf-8")
+    no_link(_settings_read(folder)).write_text(scan_settings(settings), encoding="utf-8")
     _partial(folder).unlink(missing_ok=True)
     return ScanReport(catalog, len(todo), num_reused, num_unusable)
 
@@ -235,8 +236,10 @@ def _probed(view: View, path: Path, probe: Probe) -> View:
         facts = probe(path)
     except InputError as problem:
         return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: "))
-    except OSError as error:
+    except FileNotFoundError as error:
         return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}")
+    except OSError as error:
+        return replace(view, status="unreadable", reason=read_error(path, error).reason.removeprefix(f"{path}: "))
     if facts.num_frames == 0:
         return replace(view, status="unreadable", reason="has no video frames")
     return replace(
@@ -273,7 +276,7 @@ def _views_before(folder: StudyFolder) -> dict[str, View]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with suppress(OSError, pa.ArrowException, TypeError, KeyError):
+        with suppress(OSError, pa.ArrowException, TypeError, LookupError, ValueError, AttributeError):
             views += views_from_table(pq.ParquetFile(_partial(folder)).read())
     return {view.path: view for view in views}
 
@@ -284,7 +287,7 @@ def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
     if not views:
         return
     folder.catalog.mkdir(parents=True, exist_ok=True)
-    draft = _partial(folder).with_suffix(".tmp")
+    draft = no_link(_partial(folder).with_suffix(".tmp"))
     pq.write_table(views_to_table(views), draft)
     os.replace(draft, _partial(folder))
 

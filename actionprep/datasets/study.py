@@ -12,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from actionprep.errors import SetupError, UserError, nearest
-from actionprep.settings import COMMAND_LINE, Settings, option
+from actionprep.datasets.names import is_text
+from actionprep.datasets.paths import no_link
+from actionprep.errors import SetupError, UserError, discard, nearest
+from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
 SETTINGS_FILE = "actionprep.toml"
 NOT_SET = "none"  # TOML has no null: this word stands for None where a setting allows it
@@ -30,13 +32,14 @@ class StudySettings(Settings):
         "How videos are found: folder-per-class (<class>/<clip>.mp4), views (a pattern with {recording} and {view}), "
         "csv (a table of recordings); poses is for skeleton data sets without videos.",
     )
-    videos: str = option("videos", "Folder of the videos, relative to the study or absolute.")
+    videos: str = option("videos", "Folder of the videos, relative to the study or absolute.", names="file")
     pattern: str = option(
         "{recording}/cam{view}.mp4",
         "Layout views: path of each video below the videos folder. {recording} may span folders; {view}, {label}, "
         "{subject}, {session} and {split} are one name each; * matches anything but a slash.",
+        names="file",
     )
-    csv: str | None = option(None, "Layout csv: table with one row a video, or one row a segment.")
+    csv: str | None = option(None, "Layout csv: table with one row a video, or one row a segment.", names="file")
     path_column: str = option("path", "Column of that table with the video's path.")
     recording_column: str = option(
         "recording", "Column with the recording's id; the path without extension when absent."
@@ -46,8 +49,12 @@ class StudySettings(Settings):
     subject_column: str = option("subject", "Column with the subject.")
     session_column: str = option("session", "Column with the session.")
     split_column: str = option("split", "Column with the given split: train, val or test.")
-    recordings: str | None = option(None, "Table with subject, session, label and split of recordings, for any layout.")
-    segments: tuple[str, ...] = option((), "Annotation files, folders or glob patterns with segments, for any layout.")
+    recordings: str | None = option(
+        None, "Table with subject, session, label and split of recordings, for any layout.", names="file"
+    )
+    segments: tuple[str, ...] = option(
+        (), "Annotation files, folders or glob patterns with segments, for any layout.", names="file"
+    )
     segment_format: str = option("auto", "Format of the annotation files; auto looks into each.")
     segment_columns: dict[str, str] = option(
         {}, "Names of columns in csv annotations, where they differ: { recording = 'video_id', onset = 'start' }."
@@ -55,18 +62,25 @@ class StudySettings(Settings):
     offsets: str | None = option(
         None,
         "Table with recording, view, offset (s) and optionally drift (ppm): each view's clock against the recording's.",
+        names="file",
     )
     poses: tuple[str, ...] = option(
-        (), "Layout poses: files or folders of a skeleton data set; 'actionprep import' writes these settings."
+        (),
+        "Layout poses: files or folders of a skeleton data set; 'actionprep import' writes these settings.",
+        names="file",
     )
     pose_format: str = option("auto", "Layout poses: their format (see 'actionprep formats'); auto looks into each.")
-    pose_skeleton: str = option("", "Layout poses: layout of the joints, where the files do not say.")
+    pose_skeleton: str = option(
+        "", "Layout poses: layout of the joints, where the files do not say.", names="file", known=is_no_layout_file
+    )
     pose_coordinates: str = option("", "Layout poses: of ntu, world, color or depth; of jhmdb, image or world.")
     pose_image_size: tuple[int, int] | None = option(
         None, "Layout poses: height and width of the pictures in px, where the files do not say."
     )
     pose_fps: float = option(30.0, "Layout poses: frames a second, where the files do not say.", gt=0)
-    pose_labels: str | None = option(None, "Layout poses: text file with the classes' names, one a line, for numbers.")
+    pose_labels: str | None = option(
+        None, "Layout poses: text file with the classes' names, one a line, for numbers.", names="file"
+    )
     clock: Literal["first-frame", "container"] = option(
         "first-frame",
         "What time 0 of a view is before its offset: its first frame, or the zero of its container's time stamps "
@@ -80,14 +94,26 @@ class StudySettings(Settings):
     views: tuple[str, ...] = option((), "Views used when a command names none; all when empty.")
     skip_incomplete: bool = option(False, "Leave out recordings that lack a wanted view, instead of stopping.")
     failure_budget: float = option(0.2, "Share of the work that may fail before a build stops.", ge=0, le=1)
-    store: str = option("store", "Folder or fsspec URL of the store.")
+    store: str = option("store", "Folder or fsspec URL of the store.", names="file")
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A folder with an actionprep.toml, and where everything of the study lies in it."""
+    """A folder with an actionprep.toml, and where everything of the study lies in it.
+
+    Raises:
+        UserError: If the folder's path is not UTF-8 text, as settings, tables and runs that name it must be.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        path = self.root.absolute()
+        odd = [part for part in path.parts if not is_text(part)]
+        if odd:
+            raise UserError(
+                f"The folder '{odd[0]}' in the path of the study {path} is not UTF-8 text. Rename that folder."
+            )
 
     @property
     def settings_file(self) -> Path:
@@ -175,11 +201,24 @@ class StudyFolder:
         return settings.with_changes(cleared, where=COMMAND_LINE)
 
     def resolved(
-        self, models: Mapping[str, type[Settings]], overrides: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        models: Mapping[str, type[Settings]],
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        unread: typing.Iterable[str] = (),
     ) -> dict[str, Settings]:
-        """Settings of all tables; raises UserError for unknown tables, keys and wrong values."""
+        """Settings of all tables.
+
+        Args:
+            models: Model of each table.
+            overrides: Values that replace those of the file, by table and key.
+            unread: Tables that the file may have although no model reads them.
+
+        Raises:
+            UserError: For unknown tables, unknown keys and wrong values.
+        """
         models = {"study": StudySettings, **models}
-        self.check_tables(models)
+        self.check_tables([*models, *unread])
         overrides = overrides or {}
         return {name: self.settings_for(name, model, overrides.get(name)) for name, model in models.items()}
 
@@ -322,14 +361,14 @@ def _write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
+        no_link(draft).write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
         raise SetupError(
             f"Cannot write {path}: {error.strerror or error}. Free some room, or make the folder writable."
         ) from error
     finally:
-        draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+        discard(draft)
 
 
 def _changed(settings: Settings) -> set[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.datasets.store.zarr_store import ItemKey, Store
-from actionprep.errors import UserError
+from actionprep.errors import READ_ERROR, InputError, UserError, explained_read_errors
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
 from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
-from actionprep.settings import StageSettings, canonical_json
+from actionprep.settings import Recorded, StageSettings, canonical_json, read_recorded
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
@@ -95,12 +97,15 @@ def make_plan(
     retry: bool = False,
     skipped: tuple[str, ...] = (),
     force: frozenset[ItemKey] = frozenset(),
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Plan:
     """Hold every wanted item, and every item that it reads, against the store.
 
     wanted:   stages asked for by name. settings: of every stage.
     enforce:  inputs that are in the store with other settings than these are made anew; otherwise they are taken as
         they are, since somebody made them so on purpose.
+    warn:     called with a sentence for recorded settings that are ignored because data must not name code or files,
+        and for code or weights that have changed.
     retry:    quarantined items are tried again. force: items to make anew, with the settings that they were made with.
 
     Raises SetupError when a backend that is needed is missing.
@@ -112,7 +117,7 @@ def make_plan(
     def identity(stage: type[Stage], chosen: StageSettings) -> dict[str, str]:
         known = canonical_json([stage.name, chosen.model_dump(mode="json")])
         if known not in identities:
-            identities[known] = stage.identity(chosen)
+            identities[known] = {**stage.identity(chosen), **STAGES.origin(stage.name)}
         return identities[known]
 
     items: list[PlannedItem] = []
@@ -126,14 +131,30 @@ def make_plan(
             chosen = settings[name]
             key = ItemKey(name, view.recording, view.id)
             committed = _committed(store, key)
+            made = None
             if committed is not None and (key in force or (name not in wanted and not enforce)):
-                chosen = _as_made(stage, committed, chosen).at(Path(root))
+                made = _as_made(stage, committed, chosen)
+            if made is not None:
+                chosen = made.settings.at(Path(root))
+                for one in made.ignored:
+                    warn(str(one))
             inputs = {one.product: found[one.product] for one in stage.inputs(chosen)}
+            if made is not None and made.ignored and committed is not None and key not in force:
+                kept = _kept_item(stage, key, chosen, made, identity, view, source, inputs, committed)
+                if kept is not None:
+                    found[name] = kept
+                    continue
+            if made is not None:
+                made.require()
             found[name] = _planned_item(
                 stage, key, chosen, identity, view, source, inputs, committed, quarantine, retry=retry
             )
             if key in force and found[name].action == "done":
                 found[name] = replace(found[name], action="build", why="damaged")
+            if made is not None and committed is not None and found[name].action == "build":
+                recorded = committed["provenance"].get("identity", {})
+                for sentence in other_content(name, recorded, found[name].provenance["identity"]):
+                    warn(sentence)
         items.extend(found.values())
         to_build = tuple(item for item in found.values() if item.action == "build")
         if to_build:
@@ -175,10 +196,15 @@ def plan_study_item(
         "settings": chosen.model_dump(mode="json"),
         "reads": stage.depends_on(chosen, catalog),
     }
+    origin = STAGES.origin(name)
+    if origin:
+        facts["identity"] = origin
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     committed = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
     provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
+    if origin:
+        provenance["identity"] = origin
     why = (
         ""
         if done
@@ -247,36 +273,36 @@ def _planned_item(
     if view.status != "ok":
         why = f"{view.path} {view.reason}"
         return PlannedItem(key, "quarantined", why, "", chosen, {})
+    if view.has_video and stage.reads_frames(chosen) and not (view.height > 0 and view.width > 0):
+        # A catalog of an earlier version may list such a video as sound.
+        why = f"{view.path} has no frame size. Run 'actionprep scan --again' to see why."
+        return PlannedItem(key, "quarantined", why, "", chosen, {})
     blocked = [name for name, item in inputs.items() if item.action in ("quarantined", "blocked")]
     if blocked:
         return PlannedItem(key, "blocked", f"its input {blocked[0]} is quarantined", "", chosen, {})
-    facts = {
-        "stage": stage.name,
-        "version": stage.version,
-        "settings": chosen.model_dump(mode="json"),
-        "identity": identity(stage, chosen),
-        "inputs": {name: item.fingerprint for name, item in sorted(inputs.items())},
-        "source": {
-            "digest": view.digest,
-            "times": hashlib.sha256(source.times.astype("<f8").tobytes()).hexdigest(),
-            "reads": stage.reads_of_source(chosen, source),
-        },
-    }
-    fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
-    provenance = {
-        "stage": stage.name,
-        "version": stage.version,
-        "settings": facts["settings"],
-        "identity": facts["identity"],
-        "inputs": facts["inputs"],
-        "source": {"path": view.path, **facts["source"]},
-        **_software(),
-    }
+    try:
+        with explained_read_errors(source.path):
+            reads = stage.reads_of_source(chosen, source)
+    except InputError as problem:
+        return PlannedItem(key, "quarantined", problem.reason, "", chosen, {})
+    facts = _facts(
+        stage,
+        chosen.model_dump(mode="json"),
+        identity(stage, chosen),
+        reads,
+        view,
+        source,
+        inputs,
+    )
+    fingerprint = _fingerprint(facts)
+    provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **_software()}
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
     entry = quarantine.get(key)
-    came_back = entry is not None and entry.backend == NO_FILE and Path(source.path).exists()
-    if entry is not None and entry.fingerprint == fingerprint and not retry and not came_back:
+    try_again = retry or (
+        entry is not None and (entry.backend == READ_ERROR or (entry.backend == NO_FILE and Path(source.path).exists()))
+    )
+    if entry is not None and entry.fingerprint == fingerprint and not try_again:
         return PlannedItem(key, "quarantined", entry.reason, fingerprint, chosen, provenance)
     why = "new"
     if any(item.action == "build" for item in inputs.values()) and committed is not None:
@@ -286,15 +312,96 @@ def _planned_item(
     return PlannedItem(key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source))
 
 
+def _facts(
+    stage: type[Stage],
+    settings: dict[str, Any],
+    identity: Any,
+    reads: Any,
+    view: View,
+    source: ViewSource,
+    inputs: Mapping[str, PlannedItem],
+) -> dict[str, Any]:
+    """What decides an item of a view, as plain values."""
+    return {
+        "stage": stage.name,
+        "version": stage.version,
+        "settings": settings,
+        "identity": identity,
+        "inputs": {name: item.fingerprint for name, item in sorted(inputs.items())},
+        "source": {
+            "digest": view.digest,
+            "times": hashlib.sha256(source.times.astype("<f8").tobytes()).hexdigest(),
+            "reads": reads,
+        },
+    }
+
+
+def _fingerprint(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+
+
+def _kept_item(
+    stage: type[Stage],
+    key: ItemKey,
+    chosen: StageSettings,
+    made: Recorded[StageSettings],
+    identity: Any,
+    view: View,
+    source: ViewSource,
+    inputs: Mapping[str, PlannedItem],
+    committed: dict[str, Any],
+) -> PlannedItem | None:
+    """A stored input whose record names code or files, kept as it is; None if it has to be rebuilt.
+
+    The contents of the user's own code and files are compared with the recorded hashes. Where the user names none, the
+    recorded hashes stand: only the video and the inputs of the item are compared.
+    """
+    provenance = committed["provenance"]
+    of_code, reads = provenance.get("identity"), (provenance.get("source") or {}).get("reads")
+    if made.can_compare:
+        made.require()
+        of_code, reads = identity(stage, chosen), stage.reads_of_source(chosen, source)
+    facts = _facts(stage, made.as_written, of_code, reads, view, source, inputs)
+    if view.status != "ok" or _fingerprint(facts) != committed["fingerprint"]:
+        return None
+    return PlannedItem(key, "done", "", committed["fingerprint"], chosen, provenance, int(committed["nbytes"]))
+
+
+_HASH = re.compile(r"(sha256:)?[0-9a-f]{64}")
+
+
+def other_content(product: str, recorded: Any, used: Mapping[str, str]) -> list[str]:
+    """Sentences for code or weights in use that have another hash than the recorded ones.
+
+    Args:
+        product: What they make.
+        recorded: The recorded identity of the stage, name → value.
+        used: The identity of what is used now.
+    """
+    before = recorded if isinstance(recorded, Mapping) else {}
+    hashes = {name: value for name, value in before.items() if isinstance(value, str) and _HASH.fullmatch(value)}
+    return [
+        f"The {product} were made with other {name} than those in use: recorded hash {_short(value)}, in use "
+        f"{_short(str(used.get(name, 'none')))}. Results can differ."
+        for name, value in hashes.items()
+        if used.get(name) != value
+    ]
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
 def _committed(store: Store | None, key: ItemKey) -> dict[str, Any] | None:
     return None if store is None else store.metadata(key)
 
 
-def _as_made(stage: type[Stage], committed: dict[str, Any], otherwise: StageSettings) -> StageSettings:
-    """The settings that a committed input was made with, when this version of its stage still understands them."""
+def _as_made(stage: type[Stage], committed: dict[str, Any], own: StageSettings) -> Recorded[StageSettings] | None:
+    """The settings that a committed input was made with; None if this version of its stage may not understand them."""
     if committed["provenance"].get("version") != stage.version:
-        return otherwise
-    return stage.Settings.read(committed["provenance"]["settings"], where=f"the stored {stage.name}")
+        return None
+    where = f"the stored {stage.name}"
+    return read_recorded(own, committed["provenance"]["settings"], table=stage.name, where=where)
 
 
 def _what_changed(committed: dict[str, Any], settings: dict[str, Any], version: int) -> str:

@@ -8,16 +8,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from actionprep.datasets.poses.sequence import PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in, skeleton
 from actionprep.datasets.products.poses import write_pose_item
 from actionprep.errors import InputError
 from actionprep.pipeline.linking import LinkingSettings, link
-from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
+from actionprep.pipeline.pose_backends import POSE_BACKENDS, FramePoses, PoseEstimator, open_estimator, to_sequence
+from actionprep.pipeline.pose_backends.mmpose import MODELS
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, ViewStage, stage
-from actionprep.settings import StageSettings, canonical_json, option
+from actionprep.settings import StageSettings, canonical_json, is_no_layout_file, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
@@ -27,7 +28,7 @@ Boxes = Sequence[np.ndarray]
 
 
 class _EstimatorSettings(StageSettings):
-    backend: Literal["mediapipe", "mmpose", "vitpose", "import"] = option(
+    backend: str = option(
         "mediapipe",
         "mediapipe (33 landmarks of one person, no weights to fetch), mmpose (HRNet, or any MMPose model), vitpose "
         "(through transformers), or import for poses that are there already.",
@@ -36,24 +37,32 @@ class _EstimatorSettings(StageSettings):
         "",
         "For mmpose: hrnet-w32, hrnet-w48, …-384, a config's name or file. For vitpose: a folder, from the "
         "study's on, or a hub name. Empty: the backend's first.",
+        names="code",
+        known=lambda name: name == "" or name in MODELS,
     )
-    checkpoint: str = option("", "For mmpose: file with the weights; empty: the published ones, fetched when missing.")
+    checkpoint: str = option(
+        "", "For mmpose: file with the weights; empty: the published ones, fetched when missing.", names="file"
+    )
     boxes: Literal["own", "frame", "masks", "file", "rtdetr"] = option(
         "own",
         "Where people are: own is what the backend does by itself (mediapipe follows one person, vitpose asks RT-DETR, "
         "mmpose takes the whole frame); frame, the product masks, a file, or RT-DETR.",
     )
     boxes_file: str = option(
-        "", "For boxes = file: csv with frame, left, top, right, bottom, [score]; may hold {recording} and {view}."
+        "",
+        "For boxes = file: csv with frame, left, top, right, bottom, [score]; may hold {recording} and {view}.",
+        names="file",
     )
-    detector: str = option("PekingU/rtdetr_r18vd", "For RT-DETR: a folder, from the study's on, or a hub name.")
+    detector: str = option(
+        "PekingU/rtdetr_r18vd", "For RT-DETR: a folder, from the study's on, or a hub name.", names="file"
+    )
     person_score: float = option(0.5, "For RT-DETR: least confidence of a person.", ge=0, le=1)
     complexity: int = option(1, "For mediapipe: 1 is the model in its package; 0 and 2 need their files.", ge=0, le=2)
     detection: float = option(0.5, "For mediapipe: least confidence to find a person.", ge=0, le=1)
     tracking: float = option(
         0.5, "For mediapipe: least confidence to go on from the last frame, instead of looking anew.", ge=0, le=1
     )
-    environment: str = option("", "For mediapipe: folder of its environment; empty: the user's cache.")
+    environment: str = option("", "For mediapipe: folder of its environment; empty: the user's cache.", names="code")
     flip: bool = option(False, "For mmpose: average with the mirrored crop; twice the time.")
     random_weights: bool = option(False, "For mmpose: a model that has learned nothing, to try the machinery.")
     device: str = option(
@@ -64,11 +73,14 @@ class _EstimatorSettings(StageSettings):
         "",
         "For import: the file or folder of each view's poses, a path from the study's folder with {recording} and "
         "{view} in it.",
+        names="file",
     )
     format: str = option("auto", "For import: format of the files (see 'actionprep formats'); auto looks into them.")
     file_skeleton: str = option(
         "",
         "Layout of the joints, a name or a TOML file: for import, of files that do not say; for mmpose, of its model.",
+        names="file",
+        known=is_no_layout_file,
     )
     coordinates: str = option("", "For import of ntu: world, color or depth; of jhmdb: image or world.")
     first_number: int | None = option(
@@ -88,6 +100,8 @@ class _EstimatorSettings(StageSettings):
         "",
         "Convert to this layout: a name ('actionprep skeletons' lists them) or a TOML file, a path from the study's "
         "folder; empty keeps the backend's.",
+        names="file",
+        known=is_no_layout_file,
     )
     relink: bool = option(False, "Link people anew even where imported poses say who is who.")
 
@@ -98,6 +112,12 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
     persons: int | None = option(
         2, "Keep at most this many persons: those with the largest sum of score times box area; none keeps all.", ge=1
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        POSE_BACKENDS.check(name, also=("import",))
+        return name
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -166,7 +186,7 @@ class Pose(FrameStage, ViewStage):
     def identity(cls, settings: PoseSettings) -> dict[str, str]:  # noqa: D102
         if settings.backend == "import":
             return {"backend": "import"}
-        found = dict(_identity(settings))
+        found = {**_identity(settings), **POSE_BACKENDS.origin(settings.backend)}
         if settings.boxes == "rtdetr":
             found |= _people(settings).identity()
         # By the name that the settings give, so that a study may be moved; the weights tell themselves by their hash.
@@ -181,10 +201,11 @@ class Pose(FrameStage, ViewStage):
 
     @classmethod
     def reads_of_source(cls, settings: PoseSettings, source: ViewSource) -> Any:  # noqa: D102
-        from actionprep.pipeline.pose_backends.files import digest_of_files
+        from actionprep.pipeline.pose_backends.files import digest_of_files, origin_of_format
 
         if settings.backend == "import":
-            return {"poses": source.poses, "files": digest_of_files(source, settings.files)}
+            origin = origin_of_format(source, settings.files, settings.format)
+            return {"poses": source.poses, "files": digest_of_files(source, settings.files), **origin}
         if settings.boxes == "file":
             import hashlib
 
@@ -267,7 +288,9 @@ _open_estimators: dict[str, PoseEstimator] = {}
 def _estimator(settings: PoseSettings) -> PoseEstimator:
     """The estimator of these settings; the last one is kept, since the next view wants it too."""
     options = _options(settings)
-    known = canonical_json([settings.backend, options])
+    known = canonical_json(
+        [settings.backend, options if "settings" not in options else settings.model_dump(mode="json")]
+    )
     if known not in _open_estimators:
         for estimator in _open_estimators.values():
             estimator.close()
@@ -295,6 +318,8 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
             "detection": settings.detection,
             "tracking": settings.tracking,
         }
+    if settings.backend not in ("mmpose", "vitpose"):
+        return {"settings": settings}
     common = {"device": _device(settings), "batch_size": settings.batch}
     if settings.backend == "mmpose":
         return {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.errors import SetupError, UserError
+from actionprep.datasets.paths import no_link
+from actionprep.errors import SetupError, UserError, discard
 
 
 @contextmanager
@@ -21,15 +22,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
+        yield no_link(draft)
         os.replace(draft, path)
     except OSError as error:
         raise SetupError(
             f"Cannot write {path}: {error.strerror or error}. Choose another place with --out, or free some room."
         ) from error
     finally:
-        if draft.exists():
-            draft.unlink()
+        discard(draft)
 
 
 def write_image(picture: np.ndarray, path: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionprep.datasets.natural_order import natural_key
+from actionprep.datasets.paths import safe_name
 from actionprep.errors import UserError, nearest
 from actionprep.show.charts import colors_of, draw_chart, rows_of
 from actionprep.show.contact import contact_sheet
@@ -201,7 +202,7 @@ def _place(
 ) -> Path:
     """Where the picture goes."""
     if out is None:
-        name = "-".join(part for part in (product, recording, *map(str, views)) if part).replace("/", "_")
+        name = safe_name("-".join(part for part in (product, recording, *map(str, views)) if part))
         return study.root / "show" / f"{name}.png"
     place = Path(out)
     if place.suffix.lower() not in (".png", ".mp4"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.paths import no_link
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.recipes import Recipe
@@ -47,7 +48,7 @@ class RateSearch:
         paths = [folder / "learning_rate.csv", folder / "learning_rate.png"]
         rows = (f"{rate:.6g},{loss:.6g}" for rate, loss in zip(self.rates, self.losses, strict=True))
         write_text(paths[0], "\n".join(["learning_rate,loss", *rows]) + "\n")
-        self.figure().savefig(paths[1], dpi=150)
+        self.figure().savefig(no_link(paths[1]), dpi=150)
         return paths
 
     def figure(self) -> Figure:

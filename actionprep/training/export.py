@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprep.datasets.paths import no_link
 from actionprep.errors import SetupError, UserError, nearest
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     # An export is made with two snippets at least: an axis of length one would be taken for a constant.
     chosen = np.resize(rows, max(batch, 2)).tolist()
     inputs = model_inputs(checkpoint.model, dataset.batch(chosen, augment=True))
-    path = Path(out) if out is not None else run.folder / FORMATS[to]
+    path = Path(out) if out is not None else no_link(run.folder / FORMATS[to])
     meanings = {**dataset.reader.meanings(), "logits": _meaning_of_logits(checkpoint)}
     made = export_model(checkpoint.model, inputs, path, to=to, labels=checkpoint.labels, meanings=meanings)
     if checkpoint.recipe.carry:

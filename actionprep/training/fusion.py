@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.evaluation.calibration import scaled_probabilities
@@ -153,7 +154,7 @@ def fuse_folds(
         count = f"{number} of {len(names[0])}"
         called = {"split": name.removeprefix("split-")} if of_splits else {"fold": number}
         log(f"Split {called['split']} ({count})" if of_splits else f"Fold {count}")
-        made = fuse([Path(one) / name for one in folders], Path(folder) / name, weights=weights, device=device, log=log)
+        made = fuse([Path(one) / name for one in folders], below(folder, name), weights=weights, device=device, log=log)
         figures = made.tested["metrics"]
         rows.append(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
+from actionprep.settings import canonical_json
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.evaluation.calibration import scaled_probabilities
 from actionprep.training.evaluation.frame_scores import cells, frame_times
@@ -260,8 +262,11 @@ def takes_videos(run: Run) -> bool:
 def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for product, made in stages.items():
-        distinct = [one.get("settings") for one in made]
-        distinct = [one for at, one in enumerate(distinct) if one is not None and one not in distinct[:at]]
+        # Items that differ only in where code and files were may have been made alike.
+        by_content = {
+            canonical_json(_without_places(one["settings"])): one["settings"] for one in made if "settings" in one
+        }
+        distinct = list(by_content.values())
         if len(distinct) > 1:
             raise UserError(
                 f"The training's {product} were made with {len(distinct)} different settings, so it is not known how "
@@ -303,8 +308,21 @@ def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
 
 def _deciding(made: dict[str, Any]) -> dict[str, Any]:
     """Settings of a stage that decide what it makes: not where it ran, nor from which folder its weights came."""
-    asides = ("device", "repo", "checkpoint", "name", "which", "margin", "chunk")
-    return {key: value for key, value in (made.get("settings") or {}).items() if key not in asides}
+    asides = ("device", "name", "which", "margin", "chunk")
+    return {key: value for key, value in _without_places(made.get("settings") or {}).items() if key not in asides}
+
+
+_PLACES = ("repo", "checkpoint", "environment", "files", "boxes_file", "detector")
+_PLACE = re.compile(r"/|\\|\.(py|toml)$")
+
+
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the places of code and files: these differ between machines, and hashes compare their contents."""
+    return {
+        key: "a file" if isinstance(value, str) and _PLACE.search(value) else value
+        for key, value in settings.items()
+        if key not in _PLACES
+    }
 
 
 def sliding_windows(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.paths import no_link
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.windows import EPSILON_S
 from actionprep.training.run import write_text
@@ -152,7 +153,7 @@ class Timeline:
             write_text(paths[-1], self.frames_csv())
         write_text(paths[0], self.to_csv(threshold=threshold, min_s=min_s))
         write_text(paths[1], self.windows_csv())
-        self.figure(threshold=threshold, min_s=min_s).savefig(paths[2], dpi=150)
+        self.figure(threshold=threshold, min_s=min_s).savefig(no_link(paths[2]), dpi=150)
         return paths
 
     def figure(self, *, threshold: float = 0.0, min_s: float = 0.0) -> Figure:

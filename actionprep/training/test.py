@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from actionprep.datasets.frame_labels import FrameLabels
+from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
@@ -113,7 +114,7 @@ def run_test(
     calibrated = add_calibration(found, scores, table, held_out)
     if view_subsets and len(dataset.views) > 1 and _leaves_out_views(dataset.reader):
         found["views"] = _by_views(checkpoint, dataset, variants=variants, carry=carry)
-    kept = run if part == "test" else Run(run.folder / part)
+    kept = run if part == "test" else Run(below(run.folder, part))
     kept.write_array("calibrated.npy", calibrated.astype(np.float32))
     if frames is not None:
         kept.write_table("frames.csv", frame_rows(frames, table, multi_label=is_multi_label(table)))

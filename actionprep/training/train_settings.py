@@ -12,7 +12,9 @@ from actionprep.settings import Settings, option
 class TrainSettings(Settings):
     """How this study trains: recipe, split and device."""
 
-    recipe: str = option("auto", "Name of the recipe, or path of a recipe in TOML; auto: what suits the store.")
+    recipe: str = option(
+        "auto", "Name of the recipe, or path of a recipe in TOML; auto: what suits the store.", names="file"
+    )
     snippets: str = option("default", "Which table of snippets to train on: snippets/<name>.")
     split: str | None = option(None, "Use this stored split: split/<name>. Not set: 'default' if there is one.")
     by: Literal["auto", "subject", "session", "recording", "column"] = option(

@@ -24,6 +24,8 @@ from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import UserError
 from actionprep.pipeline.index import load_stages, stage_index
 from actionprep.sample import make_sample_study
+from actionprep.settings import references
+from actionprep.training.inputs.base import find_input, products
 
 MISSION = (
     "actionprep track --grid 20 --views 0 1 3 6",
@@ -78,6 +80,21 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (folder / "runs/from-python/report.html").is_file()
     assert names["report"].ok
     return folder
+
+
+def test_the_table_of_what_data_may_set_is_that_of_the_program() -> None:
+    expected = {}
+    for table, model in {"study": StudySettings, **settings_models()}.items():
+        expected |= {f"{table}.{name}": (model, name, mark) for name, mark in references(model).items()}
+    for product in products():
+        model = find_input(product).Settings
+        expected |= {f"input.{name}": (model, name, mark) for name, mark in references(model).items()}
+    rows = {row[0]: row[1:] for row in rows_under(ROOT / "docs/failures.md", "## What data may set")}
+    assert rows.keys() == expected.keys()
+    for setting, (model, name, mark) in expected.items():
+        lists = mark.known(model.model_fields[name].get_default(call_default_factory=True))
+        answer = "yes, read as a layout" if mark.names == "layout" else "the program's own names" if lists else "no"
+        assert rows[setting] == [mark.names, answer], setting
 
 
 def test_the_page_for_notebooks_runs(notebook: Path) -> None:
@@ -219,10 +236,17 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Runs Python with a copy of the package into which the examples of CONTRIBUTING were put, file for file."""
     root = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "actionprep", root / "actionprep", ignore=shutil.ignore_patterns("__pycache__"))
-    for block in blocks(CONTRIBUTING, "python"):
+    for block in [*blocks(CONTRIBUTING, "python"), *blocks(CONTRIBUTING, "toml")]:
         if block.title is not None:
             assert not (root / block.title).exists()
             (root / block.title).write_text(block.text, encoding="utf-8")
+    for block in blocks(CONTRIBUTING, "diff"):
+        assert block.title is not None
+        before = "".join(f"{line[1:]}\n" for line in block.text.splitlines() if not line.startswith("+"))
+        after = "".join(f"{line[1:]}\n" for line in block.text.splitlines())
+        text = (root / block.title).read_text(encoding="utf-8")
+        assert text.count(before) == 1
+        (root / block.title).write_text(text.replace(before, after), encoding="utf-8")
 
     def run(*args: str, folder: Path) -> str:
         environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -235,7 +259,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     return run
 
 
-def test_the_examples_of_contributing_work_each_as_one_file(extended: Callable[..., str], notebook: Path) -> None:
+def test_the_examples_of_contributing_work(extended: Callable[..., str], notebook: Path) -> None:
     checks: list[Block] = [block for block in blocks(CONTRIBUTING, "python") if block.title is None]
     assert len(checks) == 4
     script = notebook / "checks.py"

@@ -110,13 +110,17 @@ def gc(
     """List, or with --yes delete, items whose recording or view is no longer in the catalog."""
     opened = opened_study(study)
     stray = opened.stray_items()
+    lost = list(opened.store.lost())
     if yes:
         opened.remove_items(stray)
     if json:
-        output.print_json({"stray": [str(key) for key in stray], "deleted": yes})
+        damaged = [{"item": str(one.key), "reason": one.reason} for one in lost]
+        output.print_json({"stray": [str(key) for key in stray], "deleted": yes, "damaged": damaged})
         return
     for key in stray:
         output.note(str(key))
+    for one in lost:
+        output.warn(f"Left alone: {one.reason} 'actionprep verify' checks all items.")
     output.note(f"{len(stray)} items belong to nothing in the catalog{'; deleted' if yes else ''}.")
     if stray and not yes:
         output.print_next(with_study("actionprep gc --yes", study), "deletes them")

@@ -13,6 +13,13 @@ RunArgument = Annotated[Text, typer.Argument(help="Run, by name or folder; the l
 SetOption = Annotated[
     Texts, typer.Option("--set", help="Settings of the recipe as name=value: --set epochs=30 input.rotation=0.3.")
 ]
+OwnSettingsOption = Annotated[
+    Texts,
+    typer.Option(
+        "--set",
+        help="Settings that name code or files, which no checkpoint may set, as name=value: --set tracks.repo=co-tracker.",
+    ),
+]
 DeviceOption = Annotated[Text, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 CarryOption = Annotated[
     YesNo,
@@ -46,6 +53,19 @@ def changes_of(given: list[str] | None) -> dict[str, Any]:
             found[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             found[name] = value
+    return found
+
+
+def stage_changes_of(given: list[str] | None) -> dict[str, dict[str, Any]]:
+    """`["tracks.repo=co-tracker"]` → {"tracks": {"repo": "co-tracker"}}."""
+    from actionprep.errors import UserError
+
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in changes_of(given).items():
+        table, dot, key = name.partition(".")
+        if not dot:
+            raise UserError(f"--set takes table.name=value here, such as tracks.repo=co-tracker; got '{name}'.")
+        found.setdefault(table, {})[key] = value
     return found
 
 

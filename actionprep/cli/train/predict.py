@@ -10,7 +10,7 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Real, StudyOption, Text, Texts
 from actionprep.cli.train.folders import find_run, last_run, run_folder, runs_folder
-from actionprep.cli.train.options import CarryOption, DeviceOption
+from actionprep.cli.train.options import CarryOption, DeviceOption, OwnSettingsOption, stage_changes_of
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
@@ -55,12 +55,14 @@ def predict(
     ] = None,
     carry: CarryOption = None,
     device: DeviceOption = None,
+    changes: OwnSettingsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """From raw videos to a labeled timeline (csv and picture) of each recording, or live from a camera or stream."""
     from actionprep.api import group_videos, predict_videos
+    from actionprep.datasets.paths import below
     from actionprep.errors import UserError
     from actionprep.training.fusion import read_fusion
 
@@ -75,7 +77,8 @@ def predict(
                 f"--live works on one run, and {folder} is a fusion of several. Name one of its runs with --run: {named}. "
                 "Videos may be given to the fusion itself, without --live."
             )
-        _predict_live(find_run(run, study).folder, live, length, stride, seconds, device or "auto", json=json)
+        own = {"study": study, "overrides": stage_changes_of(changes), "warn": output.warn}
+        _predict_live(find_run(run, study).folder, live, length, stride, seconds, device or "auto", own, json=json)
         return
     assert videos is not None
     folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
@@ -86,7 +89,7 @@ def predict(
             folder,
             paths,
             recording=name,
-            out=out / name if len(recordings) > 1 else out,
+            out=below(out, name) if len(recordings) > 1 else out,
             overlay=overlay,
             length_ms=length,
             stride_ms=stride,
@@ -96,6 +99,9 @@ def predict(
             tolerance=tolerance,
             carry=carry,
             device=device or "auto",
+            study=study,
+            overrides=stage_changes_of(changes),
+            warn=output.warn,
         )
         documents.append(found.document())
         if json:
@@ -137,16 +143,16 @@ def _predict_live(
     stride: float | None,
     seconds: float | None,
     device: str,
+    own: dict[str, Any],
     *,
     json: bool,
 ) -> None:
     from actionprep.api.live import predict_live
 
     def say(one: Any) -> None:
-        print(
+        output.print_text(
             f"{one.onset:8.2f} to {one.offset:8.2f} s  {one.label:<20} {one.probabilities.max():.2f}  latency "
-            f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame",
-            flush=True,
+            f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame"
         )
 
     found = predict_live(
@@ -157,6 +163,7 @@ def _predict_live(
         seconds=seconds,
         device=device,
         on_prediction=(lambda _: None) if json else say,
+        **own,
     )
     if json:
         output.print_json(found.document())

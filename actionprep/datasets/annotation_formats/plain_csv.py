@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time
 from actionprep.datasets.tables import csv_columns, read_csv
 
 # Columns with a time, the unit of their numbers, and what one unit is in seconds or frames.
@@ -63,12 +63,10 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
             yield RowError(str(error), line)
 
 
-register(
-    SegmentFormat(
-        "csv",
-        "csv or tsv with columns recording, onset, offset, label, layer, annotator",
-        (".csv", ".tsv"),
-        _recognizes,
-        _read,
-    )
+FORMAT = SegmentFormat(
+    "csv",
+    "csv or tsv with columns recording, onset, offset, label, layer, annotator",
+    (".csv", ".tsv"),
+    _recognizes,
+    _read,
 )

@@ -53,7 +53,7 @@ def _run_page(run: Run) -> dict[str, Any]:
     facts, tested, recipe = run.facts, run.tested, run.recipe
     versions = " · ".join(f"{name} {version}" for name, version in facts["versions"].items())
     data = (
-        f"store {facts['store']} · digest {facts['store_digest'][:16]} · snippets {facts['snippets']} · seed "
+        f"store {facts['store']} · digest {str(facts['store_digest'])[:16]} · snippets {facts['snippets']} · seed "
         f"{facts['seed']}"
     )
     return {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.paths import no_link
 from actionprep.json_values import plain
 from actionprep.training.evaluation.bootstrap import Interval
 from actionprep.training.experiments.cost import Cost
@@ -127,7 +128,7 @@ class Comparison:
         texts = (self.to_csv(), self.to_markdown(), json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
         for path, text in zip(paths, texts, strict=False):
             write_text(path, text)
-        self.figure().savefig(paths[3], dpi=150)
+        self.figure().savefig(no_link(paths[3]), dpi=150)
         return paths
 
     def figure(self) -> Figure:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.evaluation.bootstrap import SeedAnswers, bootstrap, intervals
 from actionprep.training.fit import fit
@@ -92,7 +93,7 @@ def fit_folds(
         run = fit(
             store,
             chosen,
-            folder / f"fold-{number:02d}",
+            below(folder, f"fold-{number:02d}"),
             snippets=snippets,
             split=parts,
             resume=resume,

@@ -12,7 +12,7 @@ import numpy as np
 from actionprep.settings import canonical_json
 from actionprep.training.evaluation.result_files import ANSWERS, saved_arrays
 from actionprep.training.fusion import Mixture, fused_runs
-from actionprep.training.recipes import Recipe, differing, said
+from actionprep.training.recipes import Recipe, differing_settings, setting_text
 from actionprep.training.run import Run
 
 
@@ -197,8 +197,8 @@ def _different_settings(recipe: Recipe, others: Sequence[Recipe]) -> dict[str, s
     """Settings in which a recipe differs from others, sorted by name; without the implied min_steps."""
     differences = {}
     for other in others:
-        for setting, value, _ in differing(recipe, other):
-            differences[setting] = "none" if value is None else said(value)
+        for setting, value, _ in differing_settings(recipe, other):
+            differences[setting] = "none" if value is None else setting_text(value)
     differences.pop("seed", None)
     if "epochs" in differences and differences.get("min_steps") == "0":
         del differences["min_steps"]

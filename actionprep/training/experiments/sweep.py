@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
-from actionprep.training.recipes import Recipe, find_recipe, suited
+from actionprep.training.recipes import Recipe, applicable_changes, find_recipe
 from actionprep.training.run import FACTS, Run, placed, source_from, write_text
 from actionprep.training.split_choice import Parts, SplitChoice, choose_folds, stored_split
 
@@ -210,12 +211,13 @@ def plan_sweep(
     for seed, recipe, values in itertools.product(seeds, recipes, itertools.product(*grid.values())):
         base = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         settings = dict(zip(grid, values, strict=True))
-        study_changes, _ = suited(base, of_study or {})
+        study_changes, _ = applicable_changes(base, of_study or {})
         values_given = {**study_changes, **(changes or {}), **settings, "seed": seed}
         final = base.changed(values_given, where="the sweep").self_contained()
-        parent = Path(folder) / _folder_name(final, settings) / f"seed-{seed}"
+        combination = f"{_folder_name(final, settings)}/seed-{seed}"
         for subfolder, fold, stored in parts:
-            jobs.setdefault(parent / subfolder, Job(final, settings, fold, stored, parent / subfolder))
+            path = below(folder, f"{combination}/{subfolder}" if subfolder else combination)
+            jobs.setdefault(path, Job(final, settings, fold, stored, path))
     return list(jobs.values())
 
 

@@ -32,6 +32,8 @@ class FusionInput(InputSettings):
     recipes: tuple[str, ...] = option(
         ("view-transformer", "i3d-small"),
         "Recipes to join, by name or path.",
+        names="file",
+        known=lambda recipes: not any(name.endswith(".toml") for name in recipes),
         min_length=2,
     )
     parts: dict[str, dict[str, Any]] = option(
@@ -220,6 +222,3 @@ def _part_draws(draws: Draws | None, index: int) -> Draws | None:
 
 def _shared_arrays(batch: Batch) -> Batch:
     return {name: values for name, values in batch.items() if not name.startswith("part")}
-
-
-INPUT = FusionReader

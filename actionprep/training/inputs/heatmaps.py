@@ -333,9 +333,6 @@ class HeatmapsReader(PoseSamples):
         return torch.stack([torch.zeros_like(width), torch.zeros_like(height), width, height], -1)
 
 
-INPUT = HeatmapsReader
-
-
 def _body_box(xy: Tensor, score: Tensor, reach: float, sizes: Tensor | None) -> Tensor:
     """Squares around the mean joint of each view, shape (B, V, 4).
 

@@ -13,7 +13,7 @@ from pydantic import field_validator, model_validator
 from actionprep.datasets.poses.skeletons import Skeleton, skeleton
 from actionprep.datasets.windows import frame_interval
 from actionprep.errors import UserError
-from actionprep.settings import option
+from actionprep.settings import is_no_layout_file, option
 from actionprep.training.inputs._pose_bank import PoseBank, PoseSource, pose_sources
 from actionprep.training.inputs.base import Batch, MirroringReader, mirrored_codes
 from actionprep.training.inputs.joint_augmentation import (
@@ -49,7 +49,9 @@ class PoseSampling(JointAugmentation):
     crop: float = option(0.25, "smooth: largest share of a snippet that is cut off.", ge=0, lt=1)
     time_warp: float = option(0.5, "smooth: largest change of speed over the snippet, as a share.", ge=0, lt=1)
     persons: int = option(2, "Maximum number of persons per view: those visible in most frames.", ge=1)
-    skeleton: str | None = option(None, "Joint layout to convert to; not set: as stored.")
+    skeleton: str | None = option(
+        None, "Joint layout to convert to; not set: as stored.", names="layout", known=is_no_layout_file
+    )
     min_score: float = option(0.0, "Joints with a lower score count as missing.", ge=0)
     memory: float = option(8.0, "Largest size of poses in memory, in GiB; larger data is read when needed.", gt=0)
 
@@ -303,9 +305,6 @@ class PoseReader(PoseSamples):
     def _model_inputs(self, points: Tensor, score: Tensor, batch: Batch, draws: Draws | None) -> Batch:
         points, score = points.flatten(1, 2), score.flatten(1, 2)
         return {"keypoints": points, "score": score, "frame_valid": (score > 0).any(-1).any(1)}
-
-
-INPUT = PoseReader
 
 
 def end_of_frames(time: np.ndarray) -> float:

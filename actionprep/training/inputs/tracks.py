@@ -231,9 +231,6 @@ class TracksReader(MirroringReader):
         return total
 
 
-INPUT = TracksReader
-
-
 def _gather(bank: TrackBank, snippets: Tensor, settings: TracksInput, draws: Draws | None, strength: float) -> Batch:
     """Sample a batch of snippets from the bank; `strength` scales the augmentation."""
     import torch

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from actionprep.datasets.paths import below, no_link
 from actionprep.errors import SetupError, UserError
 from actionprep.training.loop import memory
 from actionprep.training.loop.progress import EpochReport
@@ -144,7 +145,7 @@ class Checkpoints(Checkpoint):
         draft = path.with_name(f".{path.name}.draft")
         try:
             # False also saves the state of the optimizer. The file is read with weights_only=True.
-            trainer.save_checkpoint(draft, weights_only=False)
+            trainer.save_checkpoint(no_link(draft), weights_only=False)
             if trainer.is_global_zero:
                 os.replace(draft, path)
         except OSError as error:
@@ -165,6 +166,8 @@ def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
     """
     active: list[Any] = []
     if tensorboard:
+        # No link may lead the curves elsewhere; the logger opens hparams.yaml for writing.
+        no_link(below(run.folder, f"tensorboard/{phase}") / "hparams.yaml")
         active.append(pl.loggers.TensorBoardLogger(str(run.folder), name="tensorboard", version=phase))
     if wandb:
         try:

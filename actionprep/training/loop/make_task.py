@@ -87,8 +87,8 @@ def fresh_model(
     return model
 
 
-def check_model(plan: TrainingPlan, reader: ProductReader) -> None:
-    """Check that the model of a plan can be built and optimized, without allocating weights.
+def check_model(plan: TrainingPlan, reader: ProductReader) -> nn.Module:
+    """Build the model without weights, on the meta device.
 
     Raises:
         UserError: If a size, frozen parameter or number of frames is invalid.
@@ -103,6 +103,7 @@ def check_model(plan: TrainingPlan, reader: ProductReader) -> None:
     _check_frames(plan, reader, model)
     freeze(model, plan.recipe.optimizer.freeze)
     make_optimizer(model, plan.recipe.optimizer)
+    return model
 
 
 def _check_frames(plan: TrainingPlan, reader: ProductReader, model: nn.Module) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from actionprep.errors import UserError, nearest
-from actionprep.training.models.pixels import bare
+from actionprep.training.models.pixels import unwrap_model
 from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
 
 
@@ -30,7 +30,7 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim
     Raises:
         UserError: If all parameters are frozen.
     """
-    model = bare(model)
+    model = unwrap_model(model)
     height = layer_heights(model) if settings.layer_decay < 1 else {}
     top = max(height.values(), default=0)
     backbone_rate = settings.backbone_learning_rate or settings.learning_rate
@@ -129,7 +129,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     Raises:
         UserError: If no parameter matches a name.
     """
-    model = bare(model)
+    model = unwrap_model(model)
     parameters = dict(model.named_parameters())
     for name in names:
         if name == "backbone":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.paths import no_link
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.loop.make_task import fresh_model
@@ -217,6 +218,6 @@ def _save_start(run: Run, model: nn.Module) -> None:
     """Save the weights that a training starts from."""
     import torch
 
-    draft = run.folder / f".{START}.draft"
+    draft = no_link(run.folder / f".{START}.draft")
     torch.save({"state_dict": model.state_dict()}, draft)
     draft.replace(run.folder / START)

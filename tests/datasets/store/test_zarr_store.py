@@ -138,7 +138,8 @@ def test_metadata_that_is_lost_or_is_not_an_items_is_damage(store: Store) -> Non
     found = {key: damage is not None for key, damage in store.verify()}
     assert found == {lost: True, cut: True, kept: False}
     with pytest.raises(
-        DamagedItemError, match=r"Damaged item m/a/0: its metadata is lost. 'actionprep verify --repair'"
+        DamagedItemError,
+        match=r"Damaged item m/a/0: its metadata is lost or cannot be read. 'actionprep verify --repair'",
     ):
         store.digest()
 

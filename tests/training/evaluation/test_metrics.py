@@ -5,7 +5,11 @@ from hypothesis import strategies as st
 
 from actionprep.training.evaluation import metrics
 
-sklearn = pytest.importorskip("sklearn.metrics")
+
+@pytest.fixture(scope="module")
+def sklearn():
+    """scikit-learn's metrics, imported when a test asks for them."""
+    return pytest.importorskip("sklearn.metrics")
 
 
 def draw(seed: int, num_classes: int = 4, size: int = 60, multi_label: bool = False):
@@ -18,7 +22,7 @@ def draw(seed: int, num_classes: int = 4, size: int = 60, multi_label: bool = Fa
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6))
-def test_metrics_of_one_label_equal_scikit_learn(seed):
+def test_metrics_of_one_label_equal_scikit_learn(sklearn, seed):
     actual, probabilities = draw(seed)
     predicted = probabilities.argmax(axis=1)
     result = metrics.f1_scores(actual, predicted, 4)
@@ -40,7 +44,7 @@ def test_metrics_of_one_label_equal_scikit_learn(seed):
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6))
-def test_metrics_of_several_labels_equal_scikit_learn(seed):
+def test_metrics_of_several_labels_equal_scikit_learn(sklearn, seed):
     actual, probabilities = draw(seed, multi_label=True)
     predicted = (probabilities >= 0.5).astype(np.uint8)
     result = metrics.f1_scores(actual, predicted, 4)
@@ -58,7 +62,7 @@ def test_metrics_of_several_labels_equal_scikit_learn(seed):
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
-def test_average_precision_with_equal_scores_equals_scikit_learn(pairs):
+def test_average_precision_with_equal_scores_equals_scikit_learn(sklearn, pairs):
     actual, score = np.array([one for one, _ in pairs]), np.array([value for _, value in pairs], float)
     result = metrics.average_precision(actual, score)
     if not actual.any():
@@ -94,7 +98,7 @@ def test_metric_name_is_the_display_name():
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6), multi_label=st.booleans())
-def test_mean_average_precision_under_weights_repeats_samples(seed, multi_label):
+def test_mean_average_precision_under_weights_repeats_samples(sklearn, seed, multi_label):
     rng = np.random.default_rng(seed)
     actual, probabilities = draw(seed, size=15, multi_label=multi_label)
     probabilities = probabilities.round(1)  # so that some are equal
