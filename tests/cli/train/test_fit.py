@@ -127,8 +127,8 @@ def test_the_same_command_with_resume_is_accepted(fit):
         (["--seed", "4"], "seed is 3, not 4"),
         (["--set", "optimizer.weight_decay=0.5"], "optimizer.weight_decay is 0.05, not 0.5"),
         (["--recipe", "track-lstm"], "name is tiny, not track-lstm"),
-        (["--test-groups", "2"], "the split is another"),
-        (["--by", "recording"], "the split is another"),
+        (["--test-groups", "2"], "the split differs"),
+        (["--by", "recording"], "the split differs"),
         (["--snippets", "short"], "snippets are 'default', not 'short'"),
     ],
 )
