@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -109,6 +109,12 @@ def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]
     found = difflib.get_close_matches(word, names, n=max(len(names), 1), cutoff=0.0)
     # Half of the letters alike, or the word is a part of it, as "tcn" is of "skeleton-tcn".
     return [one for one in found if word in one or difflib.SequenceMatcher(None, one, word).ratio() >= 0.5][:count]
+
+
+def name_list(names: Sequence[str], limit: int = 6) -> str:
+    """Join names for a message: "a, b, c and 4 more" if there are more than `limit`."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 @contextmanager

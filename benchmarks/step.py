@@ -107,7 +107,7 @@ def ours(model: str, batch: Batch, recipe: Recipe, steps: int, clock: Callable[[
     folder = tempfile.mkdtemp()
     torch.manual_seed(0)
     task = ClassifierTask(
-        build_model(model, num_classes=NUM_CLASSES), recipe, OneBatch(batch, steps), None, several=False, card={}
+        build_model(model, num_classes=NUM_CLASSES), recipe, OneBatch(batch, steps), None, multi_label=False, card={}
     )
     with quiet_lightning():
         trainer = pl.Trainer(

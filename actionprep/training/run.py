@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from actionprep.datasets.paths import MAX_NAME_BYTES, MAX_NAMES_BYTES, below, no_link
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
-from actionprep.errors import SetupError, UserError, discard, nearest
+from actionprep.errors import SetupError, UserError, discard, name_list, nearest
 from actionprep.json_values import plain
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
@@ -212,10 +212,10 @@ class Run:
         path = self.folder / TESTED
         if not path.exists():
             return None
-        found = _read_table(path, self.how_to_test)
-        if not isinstance(found["figures"], dict):
-            raise UserError(f"{path} is damaged: its figures are no table. {self.how_to_test}")
-        return found
+        tested = _current_names(_read_table(path, self.how_to_test))
+        if not isinstance(tested["metrics"], dict):
+            raise UserError(f"{path} is damaged: its metrics are no table. {self.how_to_test}")
+        return tested
 
     @property
     def how_to_test(self) -> str:
@@ -315,14 +315,13 @@ def _fused_in(folder: Path) -> str:
         return f"those that {FUSION} in it lists"
 
 
-def _runs_beside(folder: Path, most: int = 12) -> str:
+def _runs_beside(folder: Path, limit: int = 12) -> str:
     """What runs lie beside a folder that is none, the last one first; or how to make some."""
     found = sorted(folder.parent.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
     names = [path.parent.name for path in found]
     if not names:
         return "Runs are made by 'actiontrain fit', in the folder runs of a study."
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{folder.parent} has the runs {', '.join(names[:most])}{more}.{nearest(folder.name, names)}"
+    return f"{folder.parent} has the runs {name_list(names, limit)}.{nearest(folder.name, names)}"
 
 
 @contextlib.contextmanager
@@ -482,6 +481,19 @@ def _read_table(path: Path, advice: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged: it holds no table. {advice}")
     return found
+
+
+_OLD_NAMES = {"figures": "metrics", "figures_at_thresholds": "metrics_at_thresholds"}
+
+
+def _current_names(tested: dict[str, Any]) -> dict[str, Any]:
+    """Rename the keys that earlier versions wrote to test.json."""
+    for table in (tested, tested.get("frames")):
+        if isinstance(table, dict):
+            for old, name in _OLD_NAMES.items():
+                if old in table:
+                    table[name] = table.pop(old)
+    return tested
 
 
 class _explained:

@@ -13,7 +13,7 @@ from actionprep.training.run import FACTS, SPLIT, Run
 if TYPE_CHECKING:
     from torch import nn
 
-    from actionprep.training.loop.training_plan import Plan
+    from actionprep.training.loop.training_plan import TrainingPlan
 
 # Where the published weights of each builder's models are, for a message; names of files as their makers give them.
 _PUBLISHED = {
@@ -39,7 +39,7 @@ def starting_weights(
     path: str | Path,
     *,
     model_name: str,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     labels: Callable[[], Sequence[str]] | None = None,
 ) -> StartingWeights:
     """What puts the weights in a file into a model, and tells, once, what matched and what did not.
@@ -54,17 +54,17 @@ def starting_weights(
     path = Path(path)
     if not path.exists():
         raise UserError(missing_weights(path, model_name))
-    return StartingWeights(path, tell, labels)
+    return StartingWeights(path, log, labels)
 
 
 class StartingWeights:
     """Puts the weights in a file into a model, when called with it; see `starting_weights`."""
 
     def __init__(
-        self, path: Path, tell: Callable[[str], None], labels: Callable[[], Sequence[str]] | None = None
+        self, path: Path, log: Callable[[str], None], labels: Callable[[], Sequence[str]] | None = None
     ) -> None:
         self.path = path
-        self._tell, self._labels = tell, labels
+        self._log, self._labels = log, labels
         self._told = False
 
     def __call__(self, model: nn.Module) -> None:
@@ -74,12 +74,12 @@ class StartingWeights:
         labels = None if self._labels is None else tuple(self._labels())
         report, color_order = _own(model, self.path, labels) or _published(unwrap_model(model), self.path)
         if not self._told:
-            self._tell(report)
+            self._log(report)
             self._told = True
         if color_order is not None and isinstance(model, PixelClassifier):
             model.set_color_order("BGR" if color_order == "BGR" else "RGB")
 
-    def seen_of(self, plan: Plan) -> str | None:
+    def seen_of(self, plan: TrainingPlan) -> str | None:
         """A warning where these weights, of a run on the same store, have learnt from what a training holds out.
 
         Recordings are what counts: two windows of one are as good as the same sample. A run with a refit has learnt from

@@ -109,5 +109,7 @@ def test_catalog_of_schema_1_is_read(tmp_path, full):
 
 def test_a_disk_that_refuses_is_the_environments_fault(tmp_path, full):
     (tmp_path / "catalog").write_text("a file is in the way")
-    with pytest.raises(SetupError, match=r"catalog is a file, where the folder of the catalog is expected\. Move it away"):
+    with pytest.raises(
+        SetupError, match=r"catalog is a file, where the folder of the catalog is expected\. Move it away"
+    ):
         full.write(tmp_path / "catalog")

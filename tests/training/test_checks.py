@@ -193,7 +193,7 @@ def test_memory_that_runs_out_says_the_batch_and_what_to_set(store, tmp_path, mo
     with pytest.raises(UserError) as caught:
         fit(store, tiny_recipe(batch=6), tmp_path / "run", split=SPLIT, device="cpu", tensorboard=False)
     assert str(caught.value) == (
-        "Out of memory on cpu with batch 6, 8 frames a snippet, precision 32-true (CUDA out of memory. Tried to allocate "
-        "2.00 GiB.).\nTry one of: --set batch=3 accumulate=2, which takes the same steps; --set precision=bf16-mixed; "
+        "Out of memory on cpu with batch 6, 8 frames per snippet, precision 32-true (CUDA out of memory. Tried to allocate "
+        "2.00 GiB.).\nTry one of: --set batch=3 accumulate=2, which gives the same steps; --set precision=bf16-mixed; "
         "--set input.frames=4."
     )

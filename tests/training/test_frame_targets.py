@@ -156,7 +156,7 @@ def test_what_is_not_known_does_not_count(store):
     batch = data.batch([0])
     assert batch["frame_known"][0].nonzero().flatten().tolist() == [5, 6, 7, 8, 9, 20, 21, 22, 23, 24]
     assert not batch["frame_target"][0][~batch["frame_known"][0]].any()
-    loss = ClassificationLoss(LossSettings(label_smoothing=0.1), table.target, several=False)
+    loss = ClassificationLoss(LossSettings(label_smoothing=0.1), table.target, multi_label=False)
     logits = torch.randn(1, 30, 2)
     other = torch.where(batch["frame_known"][..., None], logits, torch.randn(1, 30, 2))
     torch.testing.assert_close(batch_loss(loss, logits, batch), batch_loss(loss, other, batch))

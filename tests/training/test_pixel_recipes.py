@@ -76,7 +76,7 @@ def test_every_recipe_fits_a_batch_in_bfloat16(name, stores):
     torch.manual_seed(0)
     model = make_model(card_for(recipe, data))
     assert isinstance(model, PixelClassifier)
-    loss_of = ClassificationLoss(LossSettings(), data.table.target, several=False)
+    loss_of = ClassificationLoss(LossSettings(), data.table.target, multi_label=False)
     optimizer = make_optimizer(model, OptimizerSettings(name="adam", learning_rate=3e-3))
     batch = data.batch([0, 1, 2], augment=True)
     assert batch["clip"].dtype == torch.float32
@@ -129,7 +129,7 @@ def test_channels_last_bfloat16_training_lowers_the_loss(motion_store, tmp_path)
 def test_one_small_recipe_learns_motion(motion_store, tmp_path):
     run = fit(motion_store, motion_recipe(epochs=15), tmp_path / "run", split=WITHOUT_VAL, tensorboard=False)
     # Chance is 3 of 9, and the model gets all right: two mistakes are room for rounding.
-    assert run_test(run, repeats=20)["figures"]["accuracy"] > 0.7
+    assert run_test(run, repeats=20)["metrics"]["accuracy"] > 0.7
 
 
 def test_preprocess_applies_the_pixel_format():
@@ -220,14 +220,14 @@ def test_choose_recipe_of_frames(stores):
 
 
 def test_missing_product_raises_with_the_command_to_run(stores, tmp_path):
-    message = r"reads 'frames', and the store .* it has lowres, snippets\.\nMake it with .* --set product=lowres\."
+    message = r"reads 'frames', but the store .* products: lowres, snippets\.\nCreate it with .* --set product=lowres\."
     with pytest.raises(UserError, match=message):
         fit(stores["lowres"], "timesformer-small", tmp_path / "run", split=SPLIT)
     run = fit(
         stores["frames"], tiny_pixels(epochs=1, product="frames"), tmp_path / "run", split=SPLIT, tensorboard=False
     )
     with pytest.raises(
-        UserError, match=r"reads 'frames', .*\nMake it with 'actionprep build frames' in the study folder\.$"
+        UserError, match=r"reads 'frames', .*\nCreate it with 'actionprep build frames' in the study folder\.$"
     ):
         predict(run, stores["lowres"], device="cpu")
     with pytest.raises(
@@ -255,7 +255,7 @@ def test_out_of_memory_in_training_suggests_changes(stores, tmp_path, monkeypatc
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(ClassifierTask, "training_step", fails)
-    message = r"Out of memory on cpu with batch 4, 4 frames a snippet, .*\nTry one of: --set batch=2 accumulate=2"
+    message = r"Out of memory on cpu with batch 4, 4 frames per snippet, .*\nTry one of: --set batch=2 accumulate=2"
     with pytest.raises(UserError, match=message):
         fit(stores["lowres"], tiny_pixels(), tmp_path / "run", split=SPLIT, tensorboard=False)
 
@@ -280,9 +280,9 @@ def test_out_of_memory_in_a_test_suggests_changes(stores, tmp_path, monkeypatch)
     with pytest.raises(UserError) as caught:
         run_test(run, repeats=5)
     assert str(caught.value) == (
-        "Out of memory on cpu while 2 snippets were scored at a time ([enforce fail] DefaultCPUAllocator: can't allocate "
-        "memory: you tried to allocate 9 bytes).\nTry one of: train with a smaller batch (2 here), which tests use too; let "
-        "the model see fewer frames or smaller pictures."
+        "Out of memory on cpu while scoring 2 snippets at a time ([enforce fail] DefaultCPUAllocator: can't allocate "
+        "memory: you tried to allocate 9 bytes).\nTry one of: train with a smaller batch (2 here), which tests use too; use "
+        "fewer or smaller frames."
     )
 
 
@@ -299,8 +299,8 @@ def test_nan_logits_name_the_snippet(stores, tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         run_test(run, repeats=5)
     assert str(caught.value) == (
-        "best.ckpt answers 1 of 3 snippets with what is no number: s4_right_0 at 0.00 s.\nTheir input must hold such "
-        "numbers: look at these items with 'actionprep verify'."
+        "best.ckpt produced non-finite logits (NaN or infinite) for 1 of 3 snippets: s4_right_0 at 0.00 s.\nThe inputs of "
+        "these snippets probably contain such values. Check them with 'actionprep verify'."
     )
 
 
@@ -358,19 +358,21 @@ def test_frozen_parameters_do_not_change(stores, tmp_path):
 
 def test_freeze_rejects_unknown_prefix():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    with pytest.raises(UserError, match=r"optimizer\.freeze names 'blocks', and no parameter of the model begins so\."):
+    with pytest.raises(
+        UserError, match=r"optimizer\.freeze names 'blocks', but no parameter of the model starts with it\."
+    ):
         freeze(model, ["blocks"])
 
 
 def test_asymmetric_loss_matches_paper():
     settings = LossSettings(name="asymmetric", gamma_negative=4.0, gamma_positive=1.0, margin=0.05)
-    loss = ClassificationLoss(settings, np.zeros((1, 2)), several=True)
+    loss = ClassificationLoss(settings, np.zeros((1, 2)), multi_label=True)
     logits = torch.tensor([[1.5, -0.5]])
     p = 1 / (1 + np.exp(-np.array([1.5, -0.5])))
     expected = -((1 - p[0]) * np.log(p[0]) + (p[1] - 0.05) ** 4 * np.log(1 - (p[1] - 0.05))) / 2
     assert float(loss(logits, torch.tensor([[1.0, 0.0]]))) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(UserError, match="'asymmetric' is for snippets that may have several labels"):
-        ClassificationLoss(settings, np.zeros((1, 2)), several=False)
+    with pytest.raises(UserError, match="'asymmetric' requires snippets with several labels"):
+        ClassificationLoss(settings, np.zeros((1, 2)), multi_label=False)
 
 
 def test_view_without_other_recordings_does_not_stop_a_test(tmp_path):

@@ -178,7 +178,7 @@ def test_fit_test_and_predict_from_poses(name, tmp_path):
     tested = run_test(run, repeats=10)
     assert run.facts["pipeline"]["product"] == "pose"
     if name == "skeleton-tcn":
-        assert tested["figures"]["accuracy"] == 1.0
+        assert tested["metrics"]["accuracy"] == 1.0
     new = Store(tmp_path / "new", create=True)
     write_pose(new, "take", label="spread", frames=24, seed=99)
     [timeline] = predict(run, new, device="cpu")
@@ -216,10 +216,14 @@ def test_changed_rejects_unknown_skeleton():
         (
             "skeleton-tcn-motion",
             {"input.frames": 1},
-            "The recipe 'skeleton-tcn-motion' sees velocities, slow_velocities alone, which need 2 instants or more, and "
+            "The recipe 'skeleton-tcn-motion' uses only velocities, slow_velocities, which require at least 2 time steps, but "
             "input.frames is 1. Raise input.frames,",
         ),
-        ("skeleton-tcn", {"input.frames": 3, "sizes.features": ["slow_velocities"]}, "which need 4 instants or more"),
+        (
+            "skeleton-tcn",
+            {"input.frames": 3, "sizes.features": ["slow_velocities"]},
+            "which require at least 4 time steps",
+        ),
         ("skeleton-tcn", {"sizes.dims": 3}, "sizes.dims is 3, and the input has 2. Leave sizes.dims out: the pose and"),
         (
             "skeleton-transformer",

@@ -94,3 +94,11 @@ def test_training_stops_at_item_with_changed_setting(tmp_path):
             DamagedItemError, match=r"Damaged item tracks/.* Run 'actionprep verify --repair' to rebuild it\."
         ):
             read()
+
+
+def test_tested_reads_the_names_of_earlier_versions(tmp_path):
+    earlier = {"figures": {"a": 0.5}, "figures_at_thresholds": {"a": 0.75}, "frames": {"figures": {"a": 0.25}}}
+    (tmp_path / "test.json").write_text(json.dumps(earlier))
+    assert Run(tmp_path).tested == {
+        "metrics": {"a": 0.5}, "metrics_at_thresholds": {"a": 0.75}, "frames": {"metrics": {"a": 0.25}}
+    }  # fmt: skip

@@ -111,7 +111,7 @@ def layer_fault(kind: str, device: torch.device, dtype: torch.dtype) -> str | No
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices of bfloat16 with instructions of its own, as far as it can be known."""
+    """Return whether a device is known to have instructions for matrix products in bfloat16."""
     if device.type == "cuda":
         import torch
 
@@ -119,10 +119,10 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and _cpu_has_bfloat16()
 
 
-def _cpu_has_bfloat16(about: Path = _CPU_INFO) -> bool:
-    """Looks at what the kernel says of the processor: x86 names avx512_bf16 or amx_bf16, ARM bf16."""
+def _cpu_has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
+    """Read the CPU flags that the kernel reports: avx512_bf16 or amx_bf16 on x86, bf16 on ARM."""
     try:
-        text = about.read_text(encoding="utf-8", errors="replace")
+        text = cpu_info.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     return re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|amx_bf16|bf16)\b", text, re.MULTILINE) is not None

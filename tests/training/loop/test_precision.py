@@ -59,11 +59,11 @@ def test_gpus_have_it_from_ampere_on(monkeypatch, capability, has):
     assert has_bfloat16(torch.device("cuda")) is has
 
 
-@pytest.mark.parametrize(("has", "found"), [(True, ("bf16-mixed", True)), (False, ("32-true", False))])
-def test_auto_is_bfloat16_with_its_layout_or_neither(monkeypatch, has, found):
+@pytest.mark.parametrize(("has", "result"), [(True, ("bf16-mixed", True)), (False, ("32-true", False))])
+def test_auto_is_bfloat16_with_its_layout_or_neither(monkeypatch, has, result):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
     recipe = with_precision(tiny_recipe(precision="auto", channels_last=True), CPU, MODEL)
-    assert (recipe.precision, recipe.channels_last) == found
+    assert (recipe.precision, recipe.channels_last) == result
 
 
 def test_what_was_asked_for_stays(monkeypatch):
@@ -207,8 +207,8 @@ def test_folds_that_were_begun_on_another_machine_go_on(tmp_path, monkeypatch):
     split = SplitChoice(val_share=0.0)
     for has in (True, False):
         monkeypatch.setattr(precision, "has_bfloat16", lambda device, has=has: has)
-        found = fit_folds(store, recipe, tmp_path / "run", split=split, device="cpu", tensorboard=False, resume=True)
-    assert {run.recipe.precision for run in found.runs} == {"bf16-mixed"}
+        result = fit_folds(store, recipe, tmp_path / "run", split=split, device="cpu", tensorboard=False, resume=True)
+    assert {run.recipe.precision for run in result.runs} == {"bf16-mixed"}
 
 
 def test_no_recipe_asks_for_bfloat16_where_it_may_be_slower():
