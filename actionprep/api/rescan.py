@@ -14,43 +14,44 @@ if TYPE_CHECKING:
 
 
 def reason_to_scan(folder: StudyFolder) -> str:
-    """What has changed since the last scan, to begin a sentence with; empty when nothing has."""
+    """Return what has changed since the last scan, as the beginning of a sentence; empty if nothing has.
+
+    Every table and video is compared by its size, times and inode. A table with other times is compared by its content;
+    a video is then read by the scan, which compares its content.
+    """
     from actionprep.datasets.catalog import Catalog
-    from actionprep.datasets.scan import read_with, scan_settings
+    from actionprep.datasets.file_states import changed_file
+    from actionprep.datasets.scan import has_changed, read_with, scan_settings, tables_file
     from actionprep.datasets.video_layouts import tables_of
 
-    filled = folder.catalog / "views.parquet"
-    if not filled.exists():
+    if not (folder.catalog / "views.parquet").exists():
         return "There is no catalog yet"
-    for path in tables_of(folder, folder.study):
-        if path == folder.settings_file and read_with(folder) == scan_settings(folder.study):
-            continue  # what changed in it is nothing that a scan reads
-        if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
-            return f"{folder.relative(path)} is newer than the catalog"
+    settings_file = folder.relative(folder.settings_file)
+    if read_with(folder) != scan_settings(folder.study):
+        return f"{settings_file} has changed since the last scan"
+    tables = {folder.relative(path): path for path in tables_of(folder, folder.study)}
+    changed_table = changed_file(tables, tables_file(folder), ignore=settings_file)
+    if changed_table:
+        return changed_table
     views = Catalog.read(folder.catalog).views
-    strange = [view.path for view in views if not _may_be_listed(folder, view)]
-    if strange:
-        return f"The catalog names {strange[0]!r:.200}, which is not a video of this study"
-    changed = [view.path for view in views if _has_changed(folder.root, view)]
-    more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
+    foreign = [view.path for view in views if not _may_be_listed(folder, view)]
+    if foreign:
+        return f"The catalog names {foreign[0]!r:.200}, which is not a video of this study"
+    changed = [view.path for view in views if has_changed(folder.root, view)]
+    more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
+    removed = [path for path in changed if not (folder.root / path).exists()]
+    if removed:
+        more = f" and {len(removed) - 1} more were" if len(removed) > 1 else " was"
+        return f"{removed[0]}{more} removed since the last scan"
     return f"{changed[0]}{more} changed since the last scan" if changed else ""
 
 
 def _may_be_listed(folder: StudyFolder, view: View) -> bool:
-    """Whether a scan can have listed this path: below the study, or where the settings look for videos."""
+    """Return whether a scan can have listed this path: below the study, or where the settings look for videos."""
     path = Path(view.path)
     if not path.is_absolute():
         return not name_problem(view.path)
-    # A table of recordings and the files of a skeleton data set may lie anywhere.
+    # A table of recordings and the files of a skeleton data set may be anywhere.
     if folder.study.layout in ("csv", "poses"):
         return "\0" not in view.path
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder.resolve(folder.study.videos)))
-
-
-def _has_changed(root: Path, view: View) -> bool:
-    """Whether a video is another than the one that was scanned; one that is gone is told when it is read."""
-    try:
-        found = (root / view.path).stat()
-    except OSError:
-        return False
-    return view.mtime_ns != 0 and (found.st_size, found.st_mtime_ns) != (view.size_bytes, view.mtime_ns)

@@ -124,7 +124,9 @@ class RecordingNames:
                 and (matches[other].is_exact or matches[other].num_parts >= match.num_parts)
             ]
             if better:
-                problems[name] = f"which could mean recording '{match.recording}', as '{better[0]}' in the same table does"
+                problems[name] = (
+                    f"which could mean recording '{match.recording}', as '{better[0]}' in the same table does"
+                )
             else:
                 found[name] = (match.recording, match.view)
         return ResolvedNames(found, problems)

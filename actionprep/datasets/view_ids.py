@@ -25,11 +25,17 @@ def view_of(id: str, names: Sequence[str]) -> str | None:
         return id
     if not id.isdecimal():
         return None
-    numbers = {name: [int(number) for number in re.findall(r"\d+", name)] for name in names}
-    if not any(numbers.values()):
+    if not any(re.search(r"\d", name) for name in names):
         return names[int(id)] if int(id) < len(names) else None
-    matching = [name for name, found in numbers.items() if found == [int(id)]]
+    matching = views_with_number(id, names)
     return matching[0] if len(matching) == 1 else None
+
+
+def views_with_number(id: str, names: Sequence[str]) -> list[str]:
+    """Return the views with a number in their name, as long as it is the only number there."""
+    if not id.isdecimal():
+        return []
+    return [name for name in names if [int(number) for number in re.findall(r"\d+", name)] == [int(id)]]
 
 
 def views_of_ids(ids: Sequence[str | int], names: Sequence[str], *, no_view: Callable[[str], str]) -> dict[str, str]:
