@@ -31,6 +31,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def can_ask() -> bool:
+    """Return whether somebody at a terminal can answer questions."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout; numbers that are none are null."""
     json.dump(plain(document), sys.stdout, indent=2, default=str, allow_nan=False)

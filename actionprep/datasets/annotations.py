@@ -177,6 +177,7 @@ def check_segments(
     checked = CheckedSegments()
     kept: dict[str, list[Segment]] = {}
     absent: dict[str, int] = {}
+    first_line: dict[str, int | None] = {}
     resolved = names.resolve(
         row.recording for row in rows if isinstance(row, AnnotatedRow) and row.recording is not None
     )
@@ -193,6 +194,7 @@ def check_segments(
         if found is None:
             name = row.recording if row.recording is not None else "(the file names no recording)"
             absent[name] = absent.get(name, 0) + 1
+            first_line.setdefault(name, row.line)
             continue
         recording, view_id = found
         if row.split:
@@ -250,7 +252,7 @@ def check_segments(
         checked.findings.append(
             Finding(
                 "labels for an absent video",
-                source,
+                _place(source, first_line[name]),
                 f"{count} segment{'s'[: count != 1]} of '{name}', "
                 f"{resolved.problems.get(name, 'which is no recording of this study')}",
             )

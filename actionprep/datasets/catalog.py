@@ -195,7 +195,7 @@ class Catalog:
         is_ambiguous = recording is None and len(matching) > 1
         problem = f"'{id}' may be view {' or '.join(matching)}" if is_ambiguous else f"No view '{id}'"
         # Where no recording has the view, the first one stands for all.
-        shown = self.recordings[0].id if recording is None and self.recordings else recording
+        shown = recording if recording is not None else self.recordings[0].id if self.recordings else ""
         others = " or any other" if recording is None and len(self) > 1 else ""
         views = self.views_of(shown) if recording is not None or len(self) == 1 else self._examples()
         skip = ""

@@ -372,7 +372,8 @@ def _recordings_of_files(sources: Iterable[str], names: RecordingNames) -> dict[
     The longest end of the path counts. Where files lie in folders as the recordings do, `siteB/take_1.csv` is not about
     `siteA/take_1`.
     """
-    by_folder, by_name = {}, {}
+    by_folder: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for source in sources:
         parts = PurePosixPath(source).with_suffix("").parts
         ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in ("/", "..")]

@@ -406,9 +406,11 @@ def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder
         values_of.add(match[0], values, _other_columns(row, {key, *named.values()}), line)
     found.findings += values_of.findings(source)
     found.recordings = [
-        replace(recording, **values, extra={**recording.extra, **values_of.extra(recording.id)})
-        if (values := values_of.values.get(recording.id)) is not None
-        else recording
+        replace(
+            recording,
+            **values_of.values.get(recording.id, {}),
+            extra={**recording.extra, **values_of.extra(recording.id)},
+        )
         for recording in found.recordings
     ]
 
@@ -511,7 +513,9 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
 
 def _with_normal_forms(recording: Recording) -> Recording:
     """Bring what is compared between recordings to one Unicode form."""
-    forms = {name: normalize_label(value) for name in _FIELDS if (value := getattr(recording, name)) is not None}
+    forms: dict[str, Any] = {
+        name: normalize_label(value) for name in _FIELDS if (value := getattr(recording, name)) is not None
+    }
     return replace(recording, **forms)
 
 

@@ -119,7 +119,7 @@ def test_segments_are_checked_against_the_videos(tmp_path):
         "unusable segment: labels/all.csv:4: it ends at 0.5 s before it starts, or as it starts, at 1 s",
         "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside of recording 'b', which runs from 0.000 to "
         "2.000 s",
-        "labels for an absent video: labels/all.csv: 1 segment of 'c', which is no recording of this study",
+        "labels for an absent video: labels/all.csv:6: 1 segment of 'c', which is no recording of this study",
     ]
     assert report.num_unusable == 3
     assert report.catalog.segments_of("b") == (
@@ -283,7 +283,7 @@ def test_annotation_files_in_folders_of_other_recordings(tmp_path):
     report = scanned(study(tmp_path, **settings))
     assert report.catalog.labels == ("siteA",)
     assert (
-        "labels for an absent video: notes/siteB/take_1.csv: 1 segment of '(the file names no recording)', which is no "
+        "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of '(the file names no recording)', which is no "
         "recording of this study"
     ) in found(report)
     # Folders of annotators have nothing to do with those of the recordings.

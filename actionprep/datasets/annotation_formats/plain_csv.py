@@ -62,6 +62,8 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
         _column(name, columns, there) for name in ("recording", "layer", "annotator", "split")
     )
     for line, row in rows:
+        if not (row[onset] or row[offset] or row[label]):
+            continue  # a row of a template that nobody has filled in
         try:
             yield AnnotatedRow(
                 recording=row.get(recording) or None,
