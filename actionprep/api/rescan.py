@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprep.datasets.paths import name_problem
+from actionprep.errors import SetupError
 
 if TYPE_CHECKING:
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.recordings import View
     from actionprep.datasets.study import StudyFolder
 
@@ -16,8 +21,7 @@ if TYPE_CHECKING:
 def reason_to_scan(folder: StudyFolder) -> str:
     """Return what has changed since the last scan, as the beginning of a sentence; empty if nothing has.
 
-    Every table and video is compared by its size, times and inode. A table with other times is compared by its content;
-    a video is then read by the scan, which compares its content.
+    Every table and video is compared by its size, times and inode, and by its content where one of these differs.
     """
     from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.file_states import changed_file
@@ -33,17 +37,46 @@ def reason_to_scan(folder: StudyFolder) -> str:
     changed_table = changed_file(tables, tables_file(folder), ignore=settings_file)
     if changed_table:
         return changed_table
-    views = Catalog.read(folder.catalog).views
+    catalog = Catalog.read(folder.catalog)
+    views = catalog.views
     foreign = [view.path for view in views if not _may_be_listed(folder, view)]
     if foreign:
         return f"The catalog names {foreign[0]!r:.200}, which is not a video of this study"
-    changed = [view.path for view in views if has_changed(folder.root, view)]
+    changed = [
+        view.path for view in _with_other_content(folder, catalog, [v for v in views if has_changed(folder.root, v)])
+    ]
     more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
     removed = [path for path in changed if not (folder.root / path).exists()]
     if removed:
         more = f" and {len(removed) - 1} more were" if len(removed) > 1 else " was"
         return f"{removed[0]}{more} removed since the last scan"
     return f"{changed[0]}{more} changed since the last scan" if changed else ""
+
+
+def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[View]) -> list[View]:
+    """Return the views whose files have another content; if there are none, the catalog gets their new states.
+
+    A copied or moved study has other inodes, and the same content.
+    """
+    from actionprep.datasets.file_states import FileState, digest_of
+    from actionprep.datasets.scan import with_state
+
+    same = {}
+    for view in views:
+        path = folder.root / view.path
+        state = FileState.of(path)
+        try:
+            if not view.digest or state.size != view.size_bytes or digest_of(path) != view.digest:
+                continue
+        except OSError:
+            continue  # the scan reports it
+        same[view.recording, view.id] = with_state(view, state)
+    others = [view for view in views if (view.recording, view.id) not in same]
+    if same and not others:
+        updated = tuple(same.get((view.recording, view.id), view) for view in catalog.views)
+        with suppress(SetupError):  # a study that is read-only: its files are compared again next time
+            replace(catalog, views=updated).write(folder.catalog)
+    return others
 
 
 def _may_be_listed(folder: StudyFolder, view: View) -> bool:

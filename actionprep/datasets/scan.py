@@ -155,9 +155,9 @@ def scan(
         state = FileState.of(folder.root / view.path)
         before = known.get(view.path)
         if before is not None and before.status == "ok" and _is_same(before, state):
-            views.append(_with_state(_reused(before, view), state))
+            views.append(with_state(_reused(before, view), state))
         else:
-            todo.append(_with_state(view, state))
+            todo.append(with_state(view, state))
     probed, num_same = _probe_all(todo, folder, probe, known, workers=workers, progress=progress)
     num_reused = sum(view.has_video for view in views) + num_same
     views = sorted([*views, *probed], key=_position(found.views))
@@ -231,7 +231,8 @@ def _state_of(view: View) -> FileState:
     return FileState(view.size_bytes, view.mtime_ns, view.ctime_ns, view.inode)
 
 
-def _with_state(view: View, state: FileState) -> View:
+def with_state(view: View, state: FileState) -> View:
+    """Return a view with the state of its file."""
     return replace(
         view, size_bytes=state.size, mtime_ns=state.mtime_ns, ctime_ns=max(state.ctime_ns, 0), inode=max(state.inode, 0)
     )
@@ -288,7 +289,7 @@ def _probed(view: View, path: Path, probe: Probe, before: View | None) -> tuple[
     try:
         may_be_same = before is not None and before.status == "ok" and before.size_bytes == view.size_bytes
         if before is not None and may_be_same and before.digest == digest_of(path):
-            return _with_state(_reused(before, view), _state_of(view)), True
+            return with_state(_reused(before, view), _state_of(view)), True
         return _with_facts(view, path, probe), False
     except InputError as problem:
         return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: ")), False

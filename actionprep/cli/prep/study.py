@@ -66,10 +66,13 @@ def init(
 
 
 def _ask(question: str, answers: Sequence[str], proposed: str) -> str:
-    import click
-
-    answer: str = typer.prompt(output.printable(question), default=proposed, type=click.Choice(list(answers)))
-    return answer
+    """Ask until one of the answers comes; an empty answer is the proposed one."""
+    choices = f"{output.printable(question)} ({output.printable(', '.join(answers))})"
+    while True:
+        answer = str(typer.prompt(choices, default=proposed))
+        if answer in answers:
+            return answer
+        output.warn(f"Answer one of {', '.join(answers)}.")
 
 
 def scan(
