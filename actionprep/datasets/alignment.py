@@ -266,7 +266,7 @@ class _Timing:
 
 
 def _is_aligned_pair(base: _Timing, other: _Timing, tolerance: float) -> bool:
-    """Return what `align` of two views says, without its measurements."""
+    """Return whether `align` finds no problem between two views, without its measurements."""
     onset = max(float(base.times[0]), float(other.times[0]))
     end = min(float(base.times[-1]) + base.period, float(other.times[-1]) + other.period)
     if end <= onset:

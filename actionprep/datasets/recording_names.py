@@ -85,7 +85,7 @@ class RecordingNames:
         for view in views:
             parts = _parts(view.path)
             top = _parts(view.recording)[:1]
-            # What tells recordings apart must be in the name: their folders, and the id where the path contains it.
+            # What distinguishes recordings must be in the name: their folders, and the id where the path contains it.
             starts = [at for at, part in enumerate(parts) if [part] == top]
             num_required = len(parts) - min(num_common, starts[-1] if starts else num_common)
             for name in {view.path, str(PurePosixPath(view.path).with_suffix(""))}:

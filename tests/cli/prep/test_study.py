@@ -53,7 +53,7 @@ def test_init_without_videos_says_what_it_looked_for_and_writes_nothing(tmp_path
     )
     again = init("--videos", ".")
     assert again.exit_code == 2
-    assert "is a study already" in again.stderr
+    assert "is already a study" in again.stderr
 
 
 def test_what_has_changed_since_the_scan_is_scanned_again_by_itself(study: Study) -> None:
