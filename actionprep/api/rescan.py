@@ -28,15 +28,22 @@ def reason_to_scan(folder: StudyFolder) -> str:
     from actionprep.datasets.scan import has_changed, read_with, scan_settings, tables_file
     from actionprep.datasets.video_layouts import tables_of
 
-    if not (folder.catalog / "views.parquet").exists():
+    written = folder.catalog / "views.parquet"
+    if not written.exists():
         return "There is no catalog yet"
     settings_file = folder.relative(folder.settings_file)
-    if read_with(folder) != scan_settings(folder.study):
-        return f"{settings_file} has changed since the last scan"
     tables = {folder.relative(path): path for path in tables_of(folder, folder.study)}
-    changed_table = changed_file(tables, tables_file(folder), ignore=settings_file)
-    if changed_table:
-        return changed_table
+    if tables_file(folder).exists():
+        if read_with(folder) != scan_settings(folder.study):
+            return f"{settings_file} has changed since the last scan"
+        changed_table = changed_file(tables, tables_file(folder), ignore=settings_file)
+        if changed_table:
+            return changed_table
+    else:  # a catalog of version 0.1 has no states of tables: their times must do
+        for name, path in tables.items():
+            is_same = name == settings_file and read_with(folder) == scan_settings(folder.study)
+            if not is_same and path.stat().st_mtime_ns > written.stat().st_mtime_ns:
+                return f"{name} is newer than the catalog"
     catalog = Catalog.read(folder.catalog)
     views = catalog.views
     foreign = [view.path for view in views if not _may_be_listed(folder, view)]

@@ -210,7 +210,7 @@ def read_with(folder: StudyFolder) -> str:
 
 def has_changed(root: Path, view: View) -> bool:
     """Return whether a view's file may be another than the one that was scanned, by its state alone."""
-    if not view.has_video and view.mtime_ns == 0:
+    if view.mtime_ns == 0:  # no scan recorded a state: poses, or a catalog that a program wrote
         return False
     return not _is_same(view, FileState.of(root / view.path))
 
