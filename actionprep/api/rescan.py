@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprep.datasets.paths import name_problem
-from actionprep.errors import SetupError
+from actionprep.errors import SetupError, is_read_error
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
@@ -49,6 +49,11 @@ def reason_to_scan(folder: StudyFolder) -> str:
     foreign = [view.path for view in views if not _may_be_listed(folder, view)]
     if foreign:
         return f"The catalog names {foreign[0]!r:.200}, which is not a video of this study"
+    # The disk or the network may work again.
+    failed = [view.path for view in views if view.status != "ok" and is_read_error(view.reason)]
+    if failed:
+        more = f" and {len(failed) - 1} more videos" if len(failed) > 1 else ""
+        return f"{failed[0]}{more} could not be read by the last scan"
     changed = [
         view.path for view in _with_other_content(folder, catalog, [v for v in views if has_changed(folder.root, v)])
     ]

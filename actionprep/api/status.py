@@ -28,7 +28,7 @@ def status(study: Study) -> dict[str, Any]:
     sizes = study.store.nbytes()
     products = []
     for product in dict.fromkeys([*(item.key.product for item in items), *study.store.products()]):
-        keys = study.store.items(product)
+        keys = study.store.intact(study.store.items(product))
         wanted = [item for item in items if item.key.product == product]
         missing = [item for item in wanted if item.action == "build"]
         if problem:
@@ -43,6 +43,7 @@ def status(study: Study) -> dict[str, Any]:
             {
                 "product": product,
                 "items": len(keys),
+                "damaged": len(study.store.items(product)) - len(keys),
                 "nbytes": sizes.get(product, 0),
                 "made_with": _made_with(study.store, keys),
                 "against_settings": against,
@@ -80,7 +81,7 @@ def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
     """Count what these items left out, filled in or converted: for each product the sum of each kind, without zeros."""
     counts: dict[str, Counter[str]] = {}
     stages = load_stages()
-    for key in keys:
+    for key in store.intact(keys):
         attributes = (store.metadata(key) or {}).get("stage")
         if attributes is not None and key.product in stages:
             counts.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
@@ -90,8 +91,8 @@ def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
 def joints_outside(store: Store, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
     """Return imported poses with joints outside of the image: item, number of such joints, and number of all joints."""
     items = []
-    for key in keys:
-        facts = (store.metadata(key) or {}).get("stage", {}) if key.product == "pose" else {}
+    for key in store.intact(key for key in keys if key.product == "pose"):
+        facts = (store.metadata(key) or {}).get("stage", {})
         if facts.get("num_joints_outside"):
             items.append((key, int(facts["num_joints_outside"]), int(facts["num_joints_seen"])))
     return items
@@ -121,6 +122,8 @@ def _made_otherwise(store: Store, missing: Sequence[PlannedItem]) -> list[dict[s
     stored: dict[str, list[Any]] = {}
     wanted: dict[str, Any] = {}
     for item in missing:
+        if item.why == "damaged":
+            continue
         made = (store.metadata(item.key) or {}).get("provenance", {}).get("settings", {})
         now = item.provenance.get("settings", {})
         for name in now.keys() & made.keys():

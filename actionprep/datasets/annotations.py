@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError
+from actionprep.registry import Entry, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +92,27 @@ class SegmentFormat:
     read: Callable[[Path, Mapping[str, str]], Iterator[AnnotatedRow | RowError]]
 
 
-SEGMENT_FORMATS: dict[str, SegmentFormat] = {}
+_FOLDER = "actionprep.datasets.annotation_formats"
 
-
-def register(format: SegmentFormat) -> SegmentFormat:
-    """Add a format; a file in `annotation_formats/` calls this when it is imported."""
-    SEGMENT_FORMATS[format.name] = format
-    return format
+SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
+    "annotation format",
+    "actionprep.annotation_formats",
+    (
+        Entry("activitynet", f"{_FOLDER}.activitynet:FORMAT"),
+        Entry("csv", f"{_FOLDER}.plain_csv:FORMAT"),
+        Entry("elan", f"{_FOLDER}.elan:DOCUMENT"),
+        Entry("elan-export", f"{_FOLDER}.elan:EXPORT"),
+        Entry("via", f"{_FOLDER}.via:FORMAT"),
+    ),
+    plural="Formats",
+    instance_of="actionprep.datasets.annotations:SegmentFormat",
+)
+"""Annotation formats by the name that `study.segment_format` takes."""
 
 
 def segment_formats() -> dict[str, SegmentFormat]:
-    """All formats by name, the more particular first."""
-    from actionprep.datasets import annotation_formats
-
-    for module in pkgutil.iter_modules(annotation_formats.__path__):
-        importlib.import_module(f"{annotation_formats.__name__}.{module.name}")
-    return dict(sorted(SEGMENT_FORMATS.items(), key=lambda one: (one[0] == "csv", one[0])))
+    """All formats that can be used, by name. Plain csv is last, because it recognizes what is left."""
+    return dict(sorted(SEGMENT_FORMATS.working().items(), key=lambda item: (item[0] == "csv", item[0])))
 
 
 def read_annotations(
@@ -118,28 +122,29 @@ def read_annotations(
 
     Raises UserError for a file that cannot be read, a format that does not exist, or one that the file is not of.
     """
-    formats = segment_formats()
-    if format != "auto" and format not in formats:
-        raise UserError(
-            f"No annotation format '{format}'.{nearest(format, formats)} Formats: auto, {', '.join(formats)}."
-        )
+    SEGMENT_FORMATS.check(format, also=("auto",))
     try:
         with open(path, "rb") as file:
             head = file.read(1 << 16).decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
     if format == "auto":
+        formats = segment_formats()
         found = [one for one in formats.values() if one.recognizes(path, head)]
         if not found:
+            broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
             raise UnknownFormatError(
                 f"Cannot detect the annotation format of {path}. Formats: "
                 f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
-                "study.segment_format, or name the columns of a csv with study.segment_columns."
+                f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
             )
         format = found[0].name
+    reader = SEGMENT_FORMATS.find(format)
     try:
-        return list(formats[format].read(path, columns or {}))
-    except (ValueError, KeyError) as error:
+        return list(reader.read(path, columns or {}))
+    except OSError as error:
+        raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
+    except (ValueError, LookupError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a proper '{format}' annotation file: {error}.") from None

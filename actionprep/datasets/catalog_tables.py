@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
@@ -17,9 +18,12 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
-from actionprep.errors import SetupError, UserError
+from actionprep.errors import SetupError, UserError, discard, file_on_the_way
+from actionprep.json_values import printable
 
-SCHEMA = 1
+SCHEMA = 2
+_CHECKSUM = b"actionprep_sha256"
+_ZEROS = b"0" * 64
 _EXTRA = "extra_"
 
 
@@ -29,30 +33,31 @@ def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
     Raises:
         SetupError: If the disk refuses.
     """
-    import pyarrow.parquet as pq
-
     stamp = _content_stamp(tables)
     drafts: list[tuple[Path, Path]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
-            metadata = {"actionprep_schema": str(SCHEMA), "actionprep_catalogue": stamp}
             path = folder / f"{name}.parquet"
             draft = folder / f".{name}.{os.getpid()}.parquet"
             drafts.append((draft, path))
-            pq.write_table(table.replace_schema_metadata(metadata), no_link(draft), compression="zstd")
-            with open(draft, "rb") as file:
-                os.fsync(file.fileno())
+            write_with_checksum(table.replace_schema_metadata({"actionprep_catalogue": stamp}), no_link(draft))
         for draft, path in drafts:
             os.replace(draft, path)
     except OSError as error:
+        obstacle = file_on_the_way(folder)
+        if obstacle is not None:
+            raise SetupError(
+                f"{obstacle} is a file, where the folder of the catalog is expected. Move it away, then run the same "
+                "command again."
+            ) from error
         raise SetupError(
             f"Cannot write the catalog in {folder}: {error.strerror or error}. Free some room or make the folder "
             "writable, then run 'actionprep scan' again."
         ) from error
     finally:
         for draft, _ in drafts:
-            draft.unlink(missing_ok=True)
+            discard(draft)
 
 
 def read_tables(
@@ -81,16 +86,80 @@ def read_tables(
             f"The tables in {folder} are of different scans, because writing them was interrupted. Run 'actionprep scan' "
             "again."
         )
-    segments: dict[str, list[Segment]] = {}
-    for row in tables["segments"].to_pylist():
-        segments.setdefault(row.pop("recording"), []).append(Segment(**row))
-    return (
-        tuple(_recording_from(row) for row in tables["recordings"].to_pylist()),
-        views_from_table(tables["views"]),
-        {recording: tuple(own) for recording, own in segments.items()},
-        tuple(Finding(**row) for row in tables["findings"].to_pylist()),
-        _alignment_from(tables["alignment"].to_pylist()) if "alignment" in tables else None,
-    )
+    try:
+        segments: dict[str, list[Segment]] = {}
+        for row in tables["segments"].to_pylist():
+            segments.setdefault(row.pop("recording"), []).append(Segment(**row))
+        return (
+            tuple(_recording_from(row) for row in tables["recordings"].to_pylist()),
+            views_from_table(tables["views"]),
+            {recording: tuple(own) for recording, own in segments.items()},
+            tuple(Finding(**row) for row in tables["findings"].to_pylist()),
+            _alignment_from(tables["alignment"].to_pylist()) if "alignment" in tables else None,
+        )
+    # Damage can pass the checks of Parquet and give other columns, invalid text, or rows of another length.
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(
+            f"The tables in {folder} are damaged: {str(error).splitlines()[0]}. Run 'actionprep scan' to write them again."
+        ) from None
+
+
+def write_with_checksum(table: Any, path: Path) -> None:
+    """Write a Parquet file with the SHA-256 of its bytes in its metadata, and sync it.
+
+    The metadata `actionprep_sha256` is the hash of the file with the 64 digits of that value set to 0. It covers the
+    footer too, which Parquet's own checksums of pages do not.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    metadata = {**(table.schema.metadata or {}), b"actionprep_schema": str(SCHEMA), _CHECKSUM: _ZEROS}
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    [recorded] = _recorded(content)
+    with open(path, "wb") as file:
+        file.write(_with_checksum(content, recorded, hashlib.sha256(content).hexdigest().encode()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_with_checksum(path: Path) -> Any:
+    """Read a file of `write_with_checksum`, or one of schema 1, which has no checksum.
+
+    Raises:
+        UserError: If the file is not what was written, or no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = path.read_bytes()
+        recorded = _recorded(content)
+        intact = [
+            hashlib.sha256(_with_checksum(content, each, _ZEROS)).hexdigest().encode() == each[0] for each in recorded
+        ]
+        if intact not in ([], [True]):
+            raise UserError(_damaged(path, "it is not what was written"))
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(_damaged(path, str(error).split("\n")[0])) from None
+    if not intact and (table.schema.metadata or {}).get(b"actionprep_schema", b"1") != b"1":
+        raise UserError(_damaged(path, "its checksum is missing"))
+    return table
+
+
+def _recorded(content: bytes) -> list[re.Match[bytes]]:
+    """Places of the checksum in a file: Parquet keeps the key, a few bytes for the length, and the value."""
+    return list(re.finditer(rb"(?s)(?<=%s.{2})[0-9a-f]{64}" % _CHECKSUM, content))
+
+
+def _with_checksum(content: bytes, position: re.Match[bytes], value: bytes) -> bytes:
+    return content[: position.start()] + value + content[position.end() :]
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"Cannot read the catalog's {path}: {reason}. Run 'actionprep scan' to write it again."
 
 
 def views_to_table(views: Sequence[View]) -> Any:
@@ -170,7 +239,8 @@ def make_tables(
     ):
         rows[name] = pa.array([getattr(segment, name) for _, segment in flat], kind)
     messages = {
-        name: pa.array([getattr(finding, name) for finding in findings], pa.string())
+        # Findings are for people: a name of a file that is not text is escaped there.
+        name: pa.array([printable(getattr(finding, name)) for finding in findings], pa.string())
         for name in ("kind", "where", "message")
     }
     measured = {} if alignment is None else alignment.misaligned
@@ -210,17 +280,11 @@ def _content_stamp(tables: Mapping[str, Any]) -> str:
 
 
 def _read_table(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    table = read_with_checksum(path)
     try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowInvalid) as error:
-        first = str(error).split("\n")[0]
-        raise UserError(
-            f"Cannot read the catalog's {path}: {first}. Run 'actionprep scan' to write it again."
-        ) from None
-    schema = int((table.schema.metadata or {}).get(b"actionprep_schema", b"0"))
+        schema = int((table.schema.metadata or {}).get(b"actionprep_schema", b"0"))
+    except ValueError as error:
+        raise UserError(_damaged(path, str(error))) from None
     if schema > SCHEMA:
         raise UserError(
             f"{path} was written by a newer actionprep: it has schema {schema}, this version reads up to {SCHEMA}. "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from actionprep.datasets.paths import no_link
+from actionprep.json_values import printable
 
 FindingKind = Literal[
     "unreadable video",
@@ -119,7 +120,12 @@ def write_findings(findings: Sequence[Finding], path: Path) -> None:
             writer = csv.writer(file)
             writer.writerow(["kind", "where", "line", "message"])
             writer.writerows(
-                [finding.kind, finding.file, finding.line if finding.line is not None else "", finding.message]
+                [
+                    finding.kind,
+                    printable(finding.file),
+                    "" if finding.line is None else finding.line,
+                    printable(finding.message),
+                ]
                 for finding in findings
             )
         os.replace(draft, path)

@@ -113,7 +113,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
     Yields:
         Path, names of the folders and names of the files in it. As with `os.walk`, names that are removed from the list
-        of folders are not visited.
+        of folders are not visited. Links that are removed from the list of files are not checked.
 
     Raises:
         SetupError: If a link leads to something that does not exist, such as a disk that is not mounted: its content
@@ -133,11 +133,11 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
                     continue
                 seen.add(identity)
                 path = Path(folder)
+                below_it.sort()
+                yield path, below_it, files
                 for name in files:
                     if name != "zarr.json" and not name.startswith(".") and (path / name).is_symlink():
                         check_link(path / name)
-                below_it.sort()
-                yield path, below_it, files
                 links += [path / name for name in below_it if (path / name).is_symlink()]
         waiting = sorted(link for link in links if not real_root.is_relative_to(_resolved(link)))
 

@@ -17,7 +17,12 @@ import numpy as np
 from actionprep.datasets.alignment import align_recording, measure_alignment
 from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.catalog_tables import views_from_table, views_to_table
+from actionprep.datasets.catalog_tables import (
+    read_with_checksum,
+    views_from_table,
+    views_to_table,
+    write_with_checksum,
+)
 from actionprep.datasets.file_states import FileState, digest_of, write_states
 from actionprep.datasets.findings import Finding, FindingKind, write_findings
 from actionprep.datasets.paths import no_link
@@ -26,7 +31,7 @@ from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.video_layouts import discover, split_of, tables_of
-from actionprep.errors import InputError, UserError
+from actionprep.errors import InputError, UserError, read_error
 from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
@@ -293,8 +298,12 @@ def _probed(view: View, path: Path, probe: Probe, before: View | None) -> tuple[
         return _with_facts(view, path, probe), False
     except InputError as problem:
         return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: ")), False
-    except OSError as error:
+    except FileNotFoundError as error:
         return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}"), False
+    except OSError as error:
+        return replace(
+            view, status="unreadable", reason=read_error(path, error).reason.removeprefix(f"{path}: ")
+        ), False
 
 
 def _with_facts(view: View, path: Path, probe: Probe) -> View:
@@ -332,22 +341,17 @@ def _views_before(folder: StudyFolder) -> dict[str, View]:
     with suppress(UserError):
         views += Catalog.read(folder.catalog).views
     if _partial(folder).exists():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        with suppress(OSError, pa.ArrowException, TypeError, KeyError):
-            views += views_from_table(pq.ParquetFile(_partial(folder)).read())
+        with suppress(UserError, TypeError, LookupError, ValueError, AttributeError):
+            views += views_from_table(read_with_checksum(_partial(folder)))
     return {view.path: view for view in views}
 
 
 def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
-    import pyarrow.parquet as pq
-
     if not views:
         return
     folder.catalog.mkdir(parents=True, exist_ok=True)
     draft = no_link(_partial(folder).with_suffix(".tmp"))
-    pq.write_table(views_to_table(views), draft)
+    write_with_checksum(views_to_table(views), draft)
     os.replace(draft, _partial(folder))
 
 

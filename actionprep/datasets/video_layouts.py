@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +22,7 @@ from actionprep.datasets.annotations import (
 )
 from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
@@ -69,7 +70,7 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
 def videos_below(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     """List all files below the study folder that are named like videos, relative to it, without our own output."""
-    return _list_videos(folder, settings, folder.root)[0] if folder.root.is_dir() else []
+    return _list_videos(folder, settings, folder.root).videos if folder.root.is_dir() else []
 
 
 def holds_text(path: Path) -> bool:
@@ -79,8 +80,11 @@ def holds_text(path: Path) -> bool:
     """
     if not path.is_file() or path.stat().st_size > _SMALL:
         return False
-    with open(path, "rb") as file:
-        head = file.read(512)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False  # a scan reports why it cannot be read
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -196,7 +200,7 @@ def propose_pattern(folder: StudyFolder, settings: StudySettings) -> str | None:
         The pattern, such as `{recording}/cam{view}.mp4`; None if the names do not look so.
     """
     base = folder.resolve(settings.videos)
-    files = _list_videos(folder, settings, base)[0] if base.is_dir() else []
+    files = _list_videos(folder, settings, base).videos if base.is_dir() else []
     if len(files) < 2:
         return None
     words = {match[1] for file in files for match in _CAMERA.finditer(file.as_posix())}
@@ -225,7 +229,8 @@ _CAMERA = re.compile(r"(?<![^\W\d_])((?:camera|cam|view|gopro|kamera|angle|c|v)[
 
 def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
-    files, others = _list_videos(folder, settings, base)
+    listing = _list_videos(folder, settings, base)
+    files, others = listing.videos, [*listing.others, *listing.not_text]
     if not files:
         raise NoVideosError(
             f"No videos in {base}: looked there and below for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}, found "
@@ -245,9 +250,10 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
             'layout = "views" and pattern = "{label}/{recording}.*" under [study] in '
             f"{folder.settings_file.name}."
         )
-    found = Discovery([], [], findings=_unused_files(folder, base, others))
+    found = Discovery([], [], findings=_not_text(folder, base, listing))
+    found.findings += _unused_files(folder, base, listing.others)
     for file in files:
-        id = file.with_suffix("").as_posix()
+        id = id_of_name(file.with_suffix("").as_posix())
         folders = list(file.parts[:-1])
         split = SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else None
         found.recordings.append(Recording(id, label=folders[0] if folders else None, split=split))
@@ -258,8 +264,9 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
     match = pattern_of_paths(settings.pattern)
-    videos, others = _list_videos(folder, settings, base)
-    found = Discovery([], [])
+    listing = _list_videos(folder, settings, base)
+    videos, others = listing.videos, listing.others
+    found = Discovery([], [], findings=_not_text(folder, base, listing))
     unused: list[Path] = []
     known: dict[str, dict[str, Any]] = {}
     files = [*((file, True) for file in videos), *((file, False) for file in others)]
@@ -273,8 +280,9 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 unused.append(file)
             continue
         values = fields.groupdict()
-        id = values.pop("recording", None) or base.resolve().name
-        found.views.append(View(id, values.pop("view", None) or "0", folder.relative(base / file)))
+        id = id_of_name(values.pop("recording", None) or base.resolve().name)
+        view = id_of_name(values.pop("view", None) or "0")
+        found.views.append(View(id, view, folder.relative(base / file)))
         if "split" in values:
             values["split"] = _split_name(values["split"], str(base / file))
         before = known.setdefault(id, values)
@@ -532,22 +540,34 @@ def _videos_folder(folder: StudyFolder, settings: StudySettings) -> Path:
     return base
 
 
-def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> tuple[list[Path], list[Path]]:
+@dataclass
+class _Listing:
+    """Files below a folder, relative to it; `not_text` are files and folders with names that no table can contain."""
+
+    videos: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    not_text: list[Path] = field(default_factory=list)
+
+
+def _not_text(folder: StudyFolder, base: Path, listing: _Listing) -> list[Finding]:
+    return [Finding("file not used", folder.relative(base / path), NOT_TEXT) for path in listing.not_text]
+
+
+def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> _Listing:
     """List videos and other files below a folder, relative to it, in natural order; no hidden files, none of ours."""
     ours = {str(path.resolve()) for path in (folder.catalog, folder.runs, folder.quarantine)}
     # The store of these settings: the study's file may be about to be replaced, and be broken.
     if "://" not in settings.store:
         ours.add(str(folder.resolve(settings.store).resolve()))
-    videos: list[Path] = []
-    others: list[Path] = []
-    for path in _walk(base, ours):
+    listing = _Listing()
+    for path in _walk(base, ours, listing.not_text):
         relative = path.relative_to(base)
-        (videos if path.suffix.lower() in VIDEO_SUFFIXES else others).append(relative)
-    videos.sort(key=lambda path: natural_key(path.as_posix()))
-    return videos, others
+        (listing.videos if path.suffix.lower() in VIDEO_SUFFIXES else listing.others).append(relative)
+    listing.videos.sort(key=lambda path: natural_key(path.as_posix()))
+    return listing
 
 
-def _walk(base: Path, leave_out: set[str]) -> Iterator[Path]:
+def _walk(base: Path, leave_out: set[str], not_text: list[Path]) -> Iterator[Path]:
     seen: set[str] = set()
     for folder, below, files in os.walk(base, followlinks=True):
         real = os.path.realpath(folder)
@@ -556,10 +576,14 @@ def _walk(base: Path, leave_out: set[str]) -> Iterator[Path]:
             below.clear()
             continue
         seen.add(real)
+        odd = [name for name in (*below, *files) if name[0] != "." and not is_text(name)]
+        not_text += [Path(folder, name).relative_to(base) for name in sorted(odd)]
         below[:] = sorted(
-            name for name in below if name[0] != "." and os.path.realpath(os.path.join(folder, name)) not in leave_out
+            name
+            for name in below
+            if name[0] != "." and name not in odd and os.path.realpath(os.path.join(folder, name)) not in leave_out
         )
-        yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
+        yield from (Path(folder, name) for name in sorted(files) if name[0] != "." and name not in odd)
 
 
 def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> list[Finding]:
@@ -621,9 +645,9 @@ def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
     absolute = Path(os.path.abspath(path))
     for base in bases:
         if absolute.is_relative_to(os.path.abspath(base)):
-            return absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix()
+            return id_of_name(absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix())
     outside = PurePosixPath(os.path.normpath(given)).with_suffix("")
-    return "/".join(part for part in outside.parts if part not in ("/", ".."))
+    return id_of_name("/".join(part for part in outside.parts if part not in ("/", "..")))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from actionprep.cli.prep.build_output import (
     report_joints_outside,
     views_document,
     views_of_plan,
+    warn_of_damage,
     warn_of_mixtures,
 )
 from actionprep.cli.prep.options import (
@@ -67,11 +68,13 @@ def plan(
                 ],
                 "skipped_recordings": list(planned.skipped),
                 "mixed": mixed,
+                "damaged": list(planned.notes),
             }
         )
         return
     print_views(views_of_plan(opened, planned))
     print_plan(planned)
+    warn_of_damage(planned.notes)
     warn_of_mixtures(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
     if planned.count("build"):
@@ -121,7 +124,8 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
     events = study.events(item.key for item in plan.items)
     if json:
         views = views_document(views_of_plan(study, plan))
-        output.print_json({**report_document(report), "views": views, "events": events, "mixed": mixed})
+        document = {**report_document(report), "views": views, "events": events, "mixed": mixed}
+        output.print_json({**document, "damaged": list(plan.notes)})
     else:
         report_joints_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalog.segments.values())

@@ -67,7 +67,16 @@ def announce(study: Study, plan: Plan, mixed: list[str]) -> None:
         output.warn(
             f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
         )
+    warn_of_damage(plan.notes)
     warn_of_mixtures(mixed)
+
+
+def warn_of_damage(notes: Sequence[str], most: int = 5) -> None:
+    """Items with damaged metadata, and the settings that they are rebuilt with."""
+    for note in notes[:most]:
+        output.warn(note)
+    if len(notes) > most:
+        output.warn(f"{len(notes) - most} more items have damaged metadata; 'actionprep verify' lists them.")
 
 
 def warn_of_mixtures(mixed: list[str]) -> None:

@@ -148,7 +148,7 @@ def config(
     """Print all current settings, as TOML that reads back to the same settings."""
     from actionprep.datasets.study import render_settings
 
-    print(render_settings(opened_study(study).settings, comments=comments), end="")
+    output.print_text(render_settings(opened_study(study).settings, comments=comments), end="")
 
 
 def doctor(

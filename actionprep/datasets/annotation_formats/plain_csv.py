@@ -6,14 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.annotations import (
-    AnnotatedRow,
-    RowError,
-    SegmentFormat,
-    UnmappedColumnsError,
-    parse_time,
-    register,
-)
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_time
 from actionprep.datasets.tables import read_csv
 
 # Columns with a time, the unit of their numbers, and what one unit is in seconds or frames.
@@ -80,12 +73,10 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
             yield RowError(str(error), line)
 
 
-register(
-    SegmentFormat(
-        "csv",
-        "csv or tsv with columns recording, onset, offset, label, layer, annotator",
-        (".csv", ".tsv"),
-        _recognizes,
-        _read,
-    )
+FORMAT = SegmentFormat(
+    "csv",
+    "csv or tsv with columns recording, onset, offset, label, layer, annotator",
+    (".csv", ".tsv"),
+    _recognizes,
+    _read,
 )
