@@ -45,6 +45,11 @@ def print_text(text: str, *, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
+def can_ask() -> bool:
+    """Return whether somebody at a terminal can answer questions."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout; numbers that are none are null."""
     json.dump(plain(document), sys.stdout, indent=2, default=str, allow_nan=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
@@ -25,6 +27,7 @@ class AnnotatedRow:
                    about one recording that it does not name.
     onset, offset: in `unit`; frames count from 0 and the offset is the first frame that is no longer part.
     line:          where in the file it stands, where there are lines.
+    split:         the split that the file gives the recording, in the file's own words; None if it gives none.
     """
 
     recording: str | None
@@ -35,6 +38,7 @@ class AnnotatedRow:
     annotator: str = ""
     unit: Literal["s", "frame"] = "s"
     line: int | None = None
+    split: str | None = None
 
 
 class RowError(ValueError):
@@ -43,6 +47,33 @@ class RowError(ValueError):
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.line = line
+
+
+class UnknownFormatError(UserError):
+    """A file is of no annotation format."""
+
+
+class UnmappedColumnsError(UserError):
+    """A csv lacks the columns that a segment needs, or has them under names that are not known.
+
+    Attributes:
+        path: The file.
+        columns: Its columns.
+        missing: Names of the fields that no column was found for: onset, offset and label.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], missing: Sequence[str]) -> None:
+        from actionprep.datasets.tables import csv_columns
+
+        super().__init__(
+            f"{path} has no column for {', '.join(missing)}. A csv with segments needs the columns onset and offset (or "
+            "onset_ms and offset_ms, onset_frame and offset_frame) and label; it has "
+            f"{csv_columns(columns)}. Name others with study.segment_columns in actionprep.toml, or with 'actionprep "
+            "init --segment-columns onset=COLUMN offset=COLUMN label=COLUMN'."
+        )
+        self.path = path
+        self.columns = tuple(columns)
+        self.missing = tuple(missing)
 
 
 @dataclass(frozen=True)
@@ -102,8 +133,8 @@ def read_annotations(
         found = [one for one in formats.values() if one.recognizes(path, head)]
         if not found:
             broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
-            raise UserError(
-                f"Cannot tell the annotation format of {path}. Formats: "
+            raise UnknownFormatError(
+                f"Cannot detect the annotation format of {path}. Formats: "
                 f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
                 f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
             )
@@ -121,53 +152,15 @@ def read_annotations(
 
 @dataclass
 class CheckedSegments:
-    """Segments that can be used, by recording in the order of time, and what was found about the others."""
+    """Segments that can be used, by recording in the order of time, and findings about the others.
 
-    segments: dict[str, tuple[Segment, ...]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    num_unusable: int = 0
-
-
-@dataclass(frozen=True)
-class RecordingNames:
-    """Finds the recording, and the view, that a name in a table or an annotation file means.
-
-    A name may be a recording's id, the path of one of its videos (as found, or without its extension), or the bare file
-    name of one, as long as only one recording has it.
+    splits: for each recording the splits that the rows give it, each with the line of its first row.
     """
 
-    by_name: Mapping[str, frozenset[tuple[str, str | None]]]
-
-    @classmethod
-    def of(cls, recordings: Iterable[str], views: Iterable[View]) -> RecordingNames:
-        """Names of these recordings and the files of these views."""
-        exact: dict[str, set[tuple[str, str | None]]] = {id: {(id, None)} for id in recordings}
-        loose: dict[str, set[tuple[str, str | None]]] = {}
-        for id in list(exact):
-            loose.setdefault(PurePosixPath(id).name, set()).add((id, None))
-        for view in views:
-            path = PurePosixPath(view.path)
-            for name in (str(path), str(path.with_suffix("")), path.name, path.stem):
-                loose.setdefault(name, set()).add((view.recording, view.id))
-        return cls({name: frozenset(found) for name, found in {**loose, **exact}.items()})
-
-    def find(self, name: str) -> tuple[str, str | None] | None:
-        """The recording and, when the name is that of a video, its view; None when no or several recordings match."""
-        wanted = PurePosixPath(name.strip().replace("\\", "/"))
-        parts = [part for part in wanted.parts if part not in (".", "/")]
-        # The whole path first, then with fewer leading folders: annotation tools write paths of the annotator's
-        # machine.
-        for start in range(len(parts)):
-            tail = PurePosixPath(*parts[start:])
-            for key in (str(tail), str(tail.with_suffix("")) if tail.suffix else None):
-                found = self.by_name.get(key) if key else None
-                if found:
-                    recordings = {recording for recording, _ in found}
-                    if len(recordings) > 1:
-                        return None
-                    views = {view for _, view in found}
-                    return recordings.pop(), views.pop() if len(views) == 1 else None
-        return None
+    segments: dict[str, tuple[Segment, ...]] = field(default_factory=dict)
+    splits: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    num_unusable: int = 0
 
 
 def check_segments(
@@ -189,6 +182,10 @@ def check_segments(
     checked = CheckedSegments()
     kept: dict[str, list[Segment]] = {}
     absent: dict[str, int] = {}
+    first_line: dict[str, int | None] = {}
+    resolved = names.resolve(
+        row.recording for row in rows if isinstance(row, AnnotatedRow) and row.recording is not None
+    )
 
     def unusable(line: int | None, message: str) -> None:
         checked.num_unusable += 1
@@ -198,12 +195,15 @@ def check_segments(
         if isinstance(row, RowError):
             unusable(row.line, str(row))
             continue
-        found = names.find(row.recording) if row.recording is not None else ((only, None) if only else None)
+        found = resolved.found.get(row.recording) if row.recording is not None else ((only, None) if only else None)
         if found is None:
             name = row.recording if row.recording is not None else "(the file names no recording)"
             absent[name] = absent.get(name, 0) + 1
+            first_line.setdefault(name, row.line)
             continue
         recording, view_id = found
+        if row.split:
+            checked.splits.setdefault(recording, {}).setdefault(row.split, row.line)
         there = [view for view in views.get(recording, ()) if view.status == "ok" and view.num_frames]
         view = next((one for one in there if one.id == view_id), there[0] if there else None)
         onset, offset = row.onset, row.offset
@@ -250,19 +250,28 @@ def check_segments(
                         f"{first:.3f} to {last:.3f} s; it is kept as it is",
                     )
                 )
-        segment = Segment(onset, offset, row.label.strip(), row.layer, row.annotator)
+        segment = Segment(onset, offset, normalize_label(row.label), row.layer, row.annotator)
         kept.setdefault(recording, []).append(segment)
     for name, count in absent.items():
         checked.num_unusable += count
         checked.findings.append(
             Finding(
                 "labels for an absent video",
-                source,
-                f"{count} segments of '{name}', which is no recording of this study",
+                _place(source, first_line[name]),
+                f"{count} segment{'s'[: count != 1]} of '{name}', "
+                f"{resolved.problems.get(name, 'which is no recording of this study')}",
             )
         )
     checked.segments = {recording: tuple(sorted(of_one, key=_order)) for recording, of_one in kept.items()}
     return checked
+
+
+def normalize_label(label: str) -> str:
+    """Return a label without surrounding spaces, in the composed Unicode form (NFC).
+
+    macOS writes file names in the decomposed form; without this, one class would be two that look alike.
+    """
+    return unicodedata.normalize("NFC", label.strip())
 
 
 def parse_time(text: str) -> float:

@@ -32,6 +32,7 @@ def test_writing_leaves_only_the_tables(tmp_path, full):
     full.write(tmp_path)
     full.write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "alignment.parquet",
         "findings.parquet",
         "recordings.parquet",
         "segments.parquet",
@@ -49,7 +50,7 @@ def test_a_catalog_of_a_newer_schema_is_refused(tmp_path, full, monkeypatch):
         Catalog.read(tmp_path)
     assert str(error.value) == (
         f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 2. "
-        "Upgrade actionprep, or run 'actionprep scan' to make the catalog anew with this version."
+        "Upgrade actionprep, or run 'actionprep scan' to write the catalog again with this version."
     )
 
 
@@ -58,9 +59,15 @@ def test_tables_of_two_scans_are_not_mixed(tmp_path, full):
     replace(full, segments={}).write(tmp_path / "b")
     (tmp_path / "b" / "segments.parquet").replace(tmp_path / "a" / "segments.parquet")
     with pytest.raises(
-        UserError, match=r"are not of one scan: writing them was interrupted. Run 'actionprep scan' again"
+        UserError, match=r"are of different scans, because writing them was interrupted. Run 'actionprep scan' again"
     ):
         Catalog.read(tmp_path / "a")
+
+
+def test_a_catalog_without_alignment_is_read(tmp_path, full):
+    full.write(tmp_path)
+    (tmp_path / "alignment.parquet").unlink()
+    assert Catalog.read(tmp_path) == replace(full, alignment=None)
 
 
 def test_no_catalog_says_to_scan(tmp_path):

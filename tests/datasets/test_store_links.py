@@ -95,7 +95,7 @@ def test_unmounted_part_is_not_taken_for_lost(store: Store, tmp_path: Path) -> N
         lambda: store.items("tracks"), lambda: store.has("tracks", "a", "0"),
     )  # fmt: skip
     for use in uses:
-        with pytest.raises(SetupError, match=r"store/tracks is a symbolic link to .*disk/tracks, which is not there"):
+        with pytest.raises(SetupError, match=r"store/tracks is a symbolic link to .*disk/tracks, which does not exist"):
             use()
 
 

@@ -20,10 +20,13 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
         raise ValueError("it must be an object with a video's name for each key")
     for name, video in videos.items():
         annotations = video.get("annotations", []) if isinstance(video, dict) else []
+        split = video.get("subset") if isinstance(video, dict) else None
         for number, annotation in enumerate(annotations):
             try:
                 onset, offset = (float(time) for time in annotation["segment"])
-                yield AnnotatedRow(str(name), onset, offset, str(annotation["label"]))
+                yield AnnotatedRow(
+                    str(name), onset, offset, str(annotation["label"]), split=str(split) if split else None
+                )
             except (ValueError, KeyError, TypeError) as error:
                 yield RowError(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
 

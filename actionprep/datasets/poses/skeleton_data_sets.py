@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from actionprep.datasets.discovery import SPLIT_NAMES, Discovery
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
@@ -18,7 +19,6 @@ from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.video_layouts import SPLIT_NAMES, Discovery
 from actionprep.errors import InputError, UserError
 from actionprep.settings import canonical_json
 

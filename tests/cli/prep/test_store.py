@@ -30,7 +30,7 @@ def test_the_status_tells_what_keeps_a_build_from_going_on(study: Study) -> None
     study.folder.change("study", "offsets", "offsets.csv")
     found = document(study, "status")
     assert found["problem"].startswith(
-        "The views of recording 'first' are not aligned to 0.05 s: no instant is seen by"
+        "The views of recording 'first' are not aligned to 0.05 s: the views have no common time"
     )
     assert [one["items"] for one in found["products"]] == [4]
     result = actionprep(study, "track", "--workers", "0")
