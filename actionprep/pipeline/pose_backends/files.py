@@ -10,11 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
+from actionprep.datasets.poses.pixels import check_pixels
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeleton_data_sets import poses_digest
 from actionprep.errors import InputError, UserError, nearest
@@ -51,19 +53,58 @@ def imported_poses(
     """
     place, kind, options, item = _where(source, files, format, skeleton, coordinates)
     found = _item_of(source, place, kind, options, item)
-    told: dict[str, Any] = {"format": kind}
+    facts: dict[str, Any] = {"format": kind}
     if ratio := found.extra.get("limb_length_ratio"):
-        told["limb_length_ratio"] = ratio
+        facts["limb_length_ratio"] = ratio
+    facts |= {name: found.extra[name] for name in EVENTS_OF_FILES if found.extra.get(name)}
     if source.poses:
-        return replace(found.poses, time=source.times), told | joints_outside(found.poses)
+        if gaps := len(found.extra.get("frames_without_file", ())):
+            facts["num_frames_without_file"] = gaps
+        return replace(found.poses, time=source.times), facts | joints_outside(found.poses)
+    where = f"the poses of recording '{source.recording}', view {source.view} ({place})"
+    check_pixels(found.poses, where)
     says_size = kind != "openpose" and found.poses.image_size is not None
+    if first_number is None:
+        first_number, assumed = _first_number(found, source.num_frames)
+        if assumed:
+            facts["num_frames_renumbered"] = found.poses.num_frames
+    if found.extra.get("file_per_frame"):
+        facts["num_frames_without_file"] = source.num_frames - _frames_with_file(found, source.num_frames, first_number)
     poses = _on_frames(found.poses, source, place, first_number)
-    poses, told["num_rescaled"] = _of_size(poses, source, place, rescale)
-    told |= joints_outside(poses)
-    _check_outside(told, source, place, max_outside, says_size=says_size)
+    poses, facts["num_rescaled"] = _of_size(poses, source, place, rescale)
+    facts |= joints_outside(poses)
+    _check_outside(facts, source, place, max_outside, says_size=says_size)
     if not says_size and _in_corner(poses):
-        told["num_frames_in_corner"] = poses.num_frames
-    return poses, told
+        facts["num_frames_in_corner"] = poses.num_frames
+    return poses, facts
+
+
+EVENTS_OF_FILES: Mapping[str, str] = MappingProxyType(
+    {"num_repeated_frames": "repeated frame numbers (the first row counts)"}
+)
+"""Counts in `PoseItem.extra` that are attributes of the stored item, with their meaning."""
+
+
+def _first_number(item: PoseItem, num_frames: int) -> tuple[int, bool]:
+    """The number of the first frame in a file's own counting, and whether this is an assumption to report.
+
+    A file that counts from 1 to the number of frames counts from 1. So does a folder with a file for each frame, named
+    from 1 on, if some of them are missing: what writes one file per frame and counts from 0 has written number 0.
+    """
+    numbers = item.poses.frame_index
+    if not len(numbers) or numbers[0] < 1:
+        return 0, False
+    if numbers[-1] == num_frames:
+        return 1, False
+    named_from_one = bool(item.extra.get("file_per_frame")) and numbers[:2].tolist() == [1, 2]
+    return (1, True) if named_from_one else (0, False)
+
+
+def _frames_with_file(item: PoseItem, num_frames: int, first_number: int) -> int:
+    """How many frames of the view have an entry of their own in the file or folder."""
+    gaps = set(item.extra.get("frames_without_file", ()))
+    numbers = [number - first_number for number in item.poses.frame_index.tolist() if number not in gaps]
+    return sum(0 <= number < num_frames for number in numbers)
 
 
 def joints_outside(poses: PoseSequence) -> dict[str, int]:
@@ -117,13 +158,20 @@ def digest_of_files(source: ViewSource, files: str) -> str:
 
 def origin_of_format(source: ViewSource, files: str, format: str) -> dict[str, str]:
     """Package and version of the format that this view's poses are read with; nothing for a format of actionprep."""
-    if not any(entry.package for entry in FORMATS.entries().values()):
-        return {}
+    plugins = any(entry.package for entry in FORMATS.entries().values())
+    name: str | None = format
     if source.poses:
-        return FORMATS.origin(str(json.loads(source.poses)["format"]))
-    place = _place_of(source, files)
-    name = detect_format(place) if format == "auto" and place.exists() else format
-    return FORMATS.origin(name) if name is not None else {}
+        name = str(json.loads(source.poses)["format"])
+    elif format == "auto":
+        place = _place_of(source, files)
+        # To look into the files of every view takes time, and only these formats make a difference.
+        wanted = plugins or place.suffix.lower() in (".csv", ".npz")
+        name = detect_format(place) if wanted and place.exists() else None
+    if name is None or name == "auto":
+        return {}
+    origin = FORMATS.origin(name) if plugins else {}
+    # Items of before have joints half a pixel to the right and below, and are rebuilt.
+    return {**origin, "first pixel center": "0.5"} if name == "mediapipe" else origin
 
 
 def _where(
@@ -140,7 +188,11 @@ def _where(
             f"The format of the poses at {place} cannot be told. Name it with pose.format; 'actionprep formats' lists them."
         )
     size = (source.height, source.width) if kind in ("mediapipe", "openpose") else None
-    return place, kind, reading_options(kind, skeleton=skeleton, coordinates=coordinates, image_size=size), None
+    options = reading_options(kind, skeleton=skeleton, coordinates=coordinates, image_size=size)
+    if kind == "coco" and "{recording}" in files:
+        # Each recording has a file of its own, so the images in it are frames.
+        options["frames"] = True
+    return place, kind, options, None
 
 
 def _place(source: ViewSource, files: str) -> Path:
@@ -240,12 +292,9 @@ def _read(place: str, kind: str, options: str, newest: int) -> _Found:
     return _Found(found, {name: (one.recording, one.view) for name, one in found.items()}, damaged)
 
 
-def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_number: int | None) -> PoseSequence:
+def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_number: int) -> PoseSequence:
     """A row for each frame of the view; frames that the file does not have are frames without people."""
     numbers = poses.frame_index
-    if first_number is None:
-        counts_from_one = len(numbers) > 0 and numbers[0] >= 1 and numbers[-1] == source.num_frames
-        first_number = 1 if counts_from_one else 0
     at = numbers - first_number
     seen = poses.present.any(axis=1)
     wrong = numbers[seen & ((at < 0) | (at >= source.num_frames))]

@@ -25,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from actionprep.datasets.poses.pixels import first_pixel_center, normalized_to_pixel_centers
 from actionprep.datasets.poses.sequence import joint_boxes
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
@@ -293,6 +294,8 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
     return {
         "backend": "mediapipe",
         "version": version,
+        # Items of before have joints half a pixel to the right and below, and are rebuilt.
+        "first pixel center": str(first_pixel_center("mediapipe")),
         **{f"weights {name}": str(digest) for name, digest in weights.items()},
         **{name: str(value) for name, value in options.items()},
     }
@@ -315,9 +318,10 @@ def _lacking(version: str, gone: list[str], complexity: int, place: Path) -> Set
 
 
 def _pixels(landmarks: NDArray[np.float32], height: int, width: int, left: int, top: int) -> NDArray[np.float32]:
-    """Landmarks (33, 5) as x, y in px and the visibility as score."""
-    x, y, visibility = landmarks[:, 0] * width + left, landmarks[:, 1] * height + top, landmarks[:, 3]
-    return np.stack([x, y, visibility.clip(1e-4, 1)], -1).astype(np.float32)
+    """Convert landmarks (33, 5) of a crop to x, y in pixels of the frame, with the visibility as score."""
+    xy = normalized_to_pixel_centers(landmarks[:, :2], height=height, width=width, name="mediapipe")
+    xy = xy + np.array([left, top], np.float32)
+    return np.concatenate([xy, landmarks[:, 3:4].clip(1e-4, 1)], 1).astype(np.float32)
 
 
 def _python_of(folder: Path) -> Path:

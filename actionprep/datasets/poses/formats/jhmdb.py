@@ -14,6 +14,7 @@ import numpy as np
 
 from actionprep.datasets.poses.formats.content import Damaged, check_offsets, going_on, numbers
 from actionprep.datasets.poses.formats.safe_npz import load_npz
+from actionprep.datasets.poses.pixels import to_pixel_centers
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.safe_mat import load_mat
 from actionprep.errors import InputError, UserError
@@ -108,7 +109,9 @@ def _clip(file: Path, key: str, splits: tuple[str, ...]) -> PoseItem:
     if key not in content or content[key].ndim != 3 or content[key].shape[:2] != (2, 15):
         raise InputError(f"{file} holds no array '{key}' of shape (2, 15, frames).")
     in_image = key == "pos_img"
-    points = numbers(content[key], f"'{key}'", str(file)).transpose(2, 1, 0) - (1 if in_image else 0)
+    points = numbers(content[key], f"'{key}'", str(file)).transpose(2, 1, 0)
+    if in_image:
+        points = to_pixel_centers(points, "jhmdb")
     poses = PoseSequence.of(
         points,
         np.ones(points.shape[:2], np.float32),

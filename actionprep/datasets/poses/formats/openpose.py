@@ -100,7 +100,9 @@ def _recording(
         where=f"OpenPose recording '{recording}'",
     )
     missing = [number for number in range(first, last + 1) if number not in files]
-    return PoseItem(recording, poses, extra={"frames_without_file": missing, "limb_length_ratio": ratio})
+    return PoseItem(
+        recording, poses, extra={"frames_without_file": missing, "limb_length_ratio": ratio, "file_per_frame": True}
+    )
 
 
 def _layout(bodies: list[NDArray[np.float32]], wanted: str | None, recording: str) -> tuple[str, float | None]:
@@ -154,9 +156,11 @@ def _triples(person: dict[str, Any], key: str, file: Path) -> NDArray[np.float32
         flat = np.asarray(values, np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"'{key}' in {file} must be numbers.") from None
-    if flat.ndim != 1 or len(flat) % 3 or not (np.abs(flat) < 1e9).all():
-        raise InputError(f"'{key}' in {file} must be finite x, y, confidence triples, got {flat.size} values.")
-    return flat.reshape(-1, 3).astype(np.float32)
+    if flat.ndim != 1 or len(flat) % 3:
+        raise InputError(f"'{key}' in {file} must be triples of x, y and confidence, got {flat.size} values.")
+    joints = flat.reshape(-1, 3).astype(np.float32)
+    joints[~(np.abs(flat.reshape(-1, 3)) < 1e9).all(-1)] = 0
+    return joints
 
 
 def _part(person: dict[str, Any], key: str, size: int, file: Path) -> NDArray[np.float32] | None:
