@@ -125,7 +125,8 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
             raise ValueError("'boxes_file' is the table for boxes = \"file\": give both or neither")
         if self.backend == "import" and self.boxes != "own":
             raise ValueError(f'imported poses need no boxes, got boxes = "{self.boxes}"')
-        if self.files and self.backend != "import":
+        # Next to a backend that is named, it is left from an earlier import, and not used.
+        if self.files and "backend" not in self.model_fields_set:
             raise ValueError("'files' is the pattern for backend = \"import\": set that backend too")
         if self.smooth == "savgol" and (self.savgol_window % 2 == 0 or self.savgol_order >= self.savgol_window):
             raise ValueError(
