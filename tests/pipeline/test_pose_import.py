@@ -17,7 +17,6 @@ from actionprep.datasets.store.zarr_store import ItemKey
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.pose import Pose
-from actionprep.pipeline.quarantine import Quarantine
 
 IMPORT = {"backend": "import", "files": "poses/{recording}/{view}.npz", "persons": None, "least_frames": 1}
 
@@ -168,14 +167,14 @@ def test_openpose_files_of_smaller_pictures_are_told_by_the_corner_that_they_lie
     assert {name: found[name] for name in found if name == "num_frames_in_corner"} == told
 
 
-def test_nan_in_a_seen_joint_is_quarantined_with_its_frame(tmp_path):
+def test_import_nan_joint_is_missing(tmp_path):
     study = video_study(tmp_path)
     poses = view_poses()
     keypoints = poses.keypoints.copy()
     keypoints[4, 1, 3] = np.nan
     write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, keypoints=keypoints))
-    assert "Joint 'left_ear' of person 1 in frame 4 of" in problem_of(study)
-    assert Quarantine(tmp_path / "quarantine").get(ItemKey("pose", "a", "0")).frame == 4
+    assert built_import(study).ok
+    assert np.argwhere(study.poses("a", view=0).score == 0).tolist() == [[4, 1, 3]]
 
 
 def test_json_that_is_cut_in_half_is_quarantined_and_its_neighbor_goes_on(tmp_path):

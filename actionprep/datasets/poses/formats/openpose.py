@@ -18,6 +18,8 @@ from actionprep.datasets.poses.skeletons import skeleton as layout_of
 from actionprep.errors import InputError, UserError
 
 _FRAME = re.compile(r"^(?P<stem>.*?)[._-]?(?P<frame>\d+)(?:_keypoints)?$")
+# A joint with a coordinate beyond, or with NaN, is missing.
+_FAR = 1e9
 _PARTS = (("hand_left_keypoints_2d", 21), ("hand_right_keypoints_2d", 21), ("face_keypoints_2d", 70))
 
 
@@ -158,9 +160,8 @@ def _triples(person: dict[str, Any], key: str, file: Path) -> NDArray[np.float32
         raise InputError(f"'{key}' in {file} must be numbers.") from None
     if flat.ndim != 1 or len(flat) % 3:
         raise InputError(f"'{key}' in {file} must be triples of x, y and confidence, got {flat.size} values.")
-    joints = flat.reshape(-1, 3).astype(np.float32)
-    joints[~(np.abs(flat.reshape(-1, 3)) < 1e9).all(-1)] = 0
-    return joints
+    joints = flat.reshape(-1, 3)
+    return np.where((np.abs(joints) < _FAR).all(-1, keepdims=True), joints, 0).astype(np.float32)
 
 
 def _part(person: dict[str, Any], key: str, size: int, file: Path) -> NDArray[np.float32] | None:
