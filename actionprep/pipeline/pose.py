@@ -142,20 +142,9 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
 class Pose(FrameStage, ViewStage):
     """Makes pose/<recording>/<view>: joints of up to M persons in each of T frames.
 
-    keypoints  (T, M, K, 2 or 3) float32  px of the video (or the unit of the file); zeros where the score is 0
-    score      (T, M, K) float32          as the estimator gives it; 0 is missing
-    bbox       (T, M, 4) float32          left, top, right, bottom; zeros where nobody is
-    track_id   (T, M) int32               the person's number, which is its slot; -1 where nobody is
-    filled     (T, M, K) bool             interpolated, not seen
-    index      (T) int64                  position in the video
-    time       (T) float64                s on the recording's clock
-
-    Persons are numbered by the sum of score times box area over all frames; the first M are kept. Attributes: skeleton,
-    joints, estimator, image_size, num_frames, num_frames_with_person, num_persons, num_persons_found,
-    num_persons_dropped, num_filled (person-frames), num_joints_filled, smoothed (how), and of an import what it changed
-    and num_joints_seen, num_joints_outside (of the picture, in the file).
-
-    Imported poses need no frames: the stage is built without decoding then.
+    Arrays and attributes are those of `actionprep.datasets.products.poses.POSE`. Persons are numbered by the sum of
+    score times box area over all frames; the first M are kept. Imported poses need no frames: they are read without
+    decoding the video.
     """
 
     counted = MappingProxyType(
