@@ -1,4 +1,4 @@
-"""Take over poses that are there: a skeleton data set without videos, or poses of a study's videos."""
+"""Import poses: a skeleton data set without videos, or poses of the videos of a study."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def import_poses(
         useless = [name for name, value in (("image size", image_size), ("fps", fps), ("labels", labels)) if value]
         if useless:
             raise UserError(
-                f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
+                f"{root} is a study of videos, which contain these values: leave out {', '.join(useless)}. They are for "
                 "skeleton data sets without videos."
             )
         chosen_pose = _choice_for_videos(study, paths, format, layout, coordinates)

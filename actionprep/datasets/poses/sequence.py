@@ -68,7 +68,7 @@ class PoseSequence:
         0, NaN or not given. Without boxes, a box is that of the joints seen. filled (T, M) stands for all joints of a
         person.
 
-        where: what to name in errors, for example the file. Raises InputError that says which array is wrong and how.
+        where: what to name in errors, for example the file. Raises InputError that names the wrong array.
         """
         layout = _layout(skeleton)
         points = _numbers(keypoints, "keypoints", where)
@@ -171,7 +171,7 @@ class PoseSequence:
         return replace(self, keypoints=points, score=score, filled=filled, skeleton=target), done
 
     def require_image_size(self, purpose: str) -> tuple[int, int]:
-        """The image size, or a UserError that says what needs it and how to give it."""
+        """The image size, or a UserError that names what needs it and how to give it."""
         if self.image_size is None:
             raise UserError(
                 f"The size of the source image is not known, and {purpose} needs it. The pose file does not hold it: "
@@ -182,7 +182,7 @@ class PoseSequence:
 
 @dataclass(frozen=True, eq=False)
 class PoseItem:
-    """What a pose format yields: one view of one recording, with what the file says about it.
+    """What a pose format yields: one view of one recording, with the metadata of the file.
 
     recording: id, the file's relative path and name, never cut at a dot.
     view:      the camera where the format knows it, else None.

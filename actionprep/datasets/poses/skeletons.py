@@ -1,6 +1,6 @@
 """Skeleton layouts as data, and conversion of keypoints from one layout to another by joint names.
 
-A layout is a TOML file (`layouts/*.toml`, or one of your own): joints, limbs, symmetric pairs, root. Everything else
+A layout is a TOML file (`layouts/*.toml`, or a custom one): joints, limbs, symmetric pairs, root. Everything else
 (tree, flip order, colors, conversions) derives from it.
 """
 
@@ -178,7 +178,7 @@ def skeleton(name: str | Skeleton) -> Skeleton:
         near = nearest(turned or key, layouts) or nearest(key.rstrip("0123456789_"), layouts)
         raise UserError(
             f"Unknown skeleton '{name}'.{near} Known: {', '.join(names)}; "
-            "or give the path of a layout of your own, a file that ends in .toml."
+            "or give the path of a custom layout, a file that ends in .toml."
         )
     return layouts[key]
 

@@ -1,4 +1,4 @@
-"""Poses that are there already: found by a pattern or named by the catalog, read, and laid on the frames of a view."""
+"""Existing poses of a view: found by a pattern or named by the catalog, read, and aligned with its frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _CORNER = 0.55
-"""Poses of a picture half as large lie within this share of width and height, from the upper left on."""
+"""Poses of an image half as large lie within this share of width and height, measured from the upper left."""
 
 
 def imported_poses(
@@ -41,15 +41,25 @@ def imported_poses(
     rescale: bool = False,
     max_outside: float = 0.25,
 ) -> tuple[PoseSequence, dict[str, Any]]:
-    """The poses of one view, one row for each of its frames, and what is to be told of them.
+    """Read the poses of one view, with one row for each of its frames.
 
-    files: pattern with {recording} and {view}; not needed for a view that is nothing but poses.
-    first_number: the number that the file gives the first frame; None: 0, or 1 where the file counts from 1 to the
-                  number of frames.
-    rescale: bring poses of pictures of another size to that of the video, instead of refusing them.
-    max_outside: the largest share of the joints that may lie outside of the picture.
+    Args:
+        source: The view.
+        files: Pattern with {recording} and {view}; not needed for a view that has poses and no video.
+        format: Name of the format, or auto.
+        skeleton: Layout of the joints, for files that do not name it.
+        coordinates: Coordinates to read, for formats with several.
+        first_number: Number of the first frame in the file. None: 0, or 1 if the file counts from 1 to the number of
+            frames, or has one file per frame named from 1.
+        rescale: Scale poses of images of another size to the video, instead of refusing them.
+        max_outside: Largest share of the joints that may lie outside the frame.
 
-    Raises UserError where the pattern leads nowhere, InputError where file and video do not fit together.
+    Returns:
+        The poses, and attributes of the item: counts of what was left out, scaled or assumed.
+
+    Raises:
+        UserError: If there is nothing at the path, or the options do not fit the format.
+        InputError: If the files are damaged, or do not fit the video.
     """
     place, kind, options, item = _where(source, files, format, skeleton, coordinates)
     found = _item_of(source, place, kind, options, item)
@@ -101,14 +111,14 @@ def _first_number(item: PoseItem, num_frames: int) -> tuple[int, bool]:
 
 
 def _frames_with_file(item: PoseItem, num_frames: int, first_number: int) -> int:
-    """How many frames of the view have an entry of their own in the file or folder."""
+    """Count the frames of the view that have an entry in the file or folder."""
     gaps = set(item.extra.get("frames_without_file", ()))
     numbers = [number - first_number for number in item.poses.frame_index.tolist() if number not in gaps]
     return sum(0 <= number < num_frames for number in numbers)
 
 
 def joints_outside(poses: PoseSequence) -> dict[str, int]:
-    """How many joints were seen, and how many of them lie outside of the picture; empty where that is not known.
+    """Count the joints that are seen, and those of them outside the frame; empty if the size of the frame is not known.
 
     A joint is outside that lies more than a pixel beyond an edge.
     """
@@ -136,14 +146,14 @@ _PLACEHOLDERS = ("recording", "view")
 def digest_of_files(source: ViewSource, files: str) -> str:
     """One hash over the bytes of all files that the poses of this view are read from.
 
-    Raises UserError where nothing says which files these are.
+    Raises UserError if pose.files is not set.
     """
     if source.poses:
         return ""
     if not files:
         raise UserError(
-            f"Poses are to be imported, and it is not said from where: recording '{source.recording}' has a video, and "
-            'pose.files is empty. Set it to the place of the poses, such as files = "openpose/{recording}/{view}".'
+            f"Poses are to be imported, but no files are set: recording '{source.recording}' has a video, and "
+            'pose.files is empty. Set it to the path of the poses, such as files = "openpose/{recording}/{view}".'
         )
     check_pattern(files)
     place = _place_of(source, files)
@@ -185,12 +195,12 @@ def _where(
     kind = detect_format(place) if format == "auto" else format
     if kind is None:
         raise UserError(
-            f"The format of the poses at {place} cannot be told. Name it with pose.format; 'actionprep formats' lists them."
+            f"The format of the poses at {place} is not known. Set pose.format; 'actionprep formats' lists the formats."
         )
     size = (source.height, source.width) if kind in ("mediapipe", "openpose") else None
     options = reading_options(kind, skeleton=skeleton, coordinates=coordinates, image_size=size)
     if kind == "coco" and "{recording}" in files:
-        # Each recording has a file of its own, so the images in it are frames.
+        # Each recording has its own file, so the images in it are frames.
         options["frames"] = True
     return place, kind, options, None
 
@@ -232,7 +242,7 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
     raise InputError(
         f"{place} holds poses of {len(items)} recordings, none of which is '{source.recording}', view {source.view}."
         f"{nearest(source.recording, names)} It has {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.\n"
-        "Name the recordings alike, or give each view a file of its own with {recording} and {view} in pose.files.",
+        "Give the recordings the same names, or give each view its own file, with {recording} and {view} in pose.files.",
         backend="import",
     )
 
@@ -240,11 +250,11 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
 def _scanned_item(place: Path, kind: str, options: dict[str, Any], item: str, digest: str | None) -> PoseItem:
     """An item of a data set, as the scan saw it; InputError where the file has changed since."""
 
-    # What was read before is good enough where it holds just this: a data set of many files is not looked through anew
+    # What was read before is used if it contains this item: a data set of many files is not searched again
     # for every item.
     if digest is not None:
         known = _read(str(place), kind, canonical_json(options), 0)
-        with suppress(InputError):  # of a file that has changed since, and is read anew
+        with suppress(InputError):  # the file has changed, and is read again
             one = known.items.get(item)
             if one is not None and digest == poses_digest(one.poses):
                 return one
@@ -333,7 +343,7 @@ def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool
     assert poses.image_size is not None
     if not rescale:
         raise InputError(
-            f"The poses in {place} are of pictures of {poses.image_size[1]}x{poses.image_size[0]} px; the video of "
+            f"The poses in {place} are of images of {poses.image_size[1]}x{poses.image_size[0]} px; the video of "
             f"recording '{source.recording}', view {source.view} has {source.width}x{source.height}.\n"
             "Give poses of that size, or set pose.rescale = true to scale them.",
             backend="import",
@@ -346,15 +356,15 @@ def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool
 
 
 def _check_outside(
-    told: Mapping[str, Any], source: ViewSource, place: Path, max_outside: float, *, says_size: bool
+    facts: Mapping[str, Any], source: ViewSource, place: Path, max_outside: float, *, says_size: bool
 ) -> None:
-    """Raise InputError where too many of the joints lie outside of the picture."""
-    seen, outside = told.get("num_joints_seen", 0), told.get("num_joints_outside", 0)
+    """Raise InputError if too many of the joints lie outside the frame."""
+    seen, outside = facts.get("num_joints_seen", 0), facts.get("num_joints_outside", 0)
     if outside <= max_outside * seen:
         return
-    unsaid = "" if says_size else " The file does not say of which size its pictures were."
+    unsaid = "" if says_size else " The file does not contain the size of its images."
     raise InputError(
-        f"{outside} of the {seen} joints in {place} ({outside / seen:.0%}) lie outside of the picture "
+        f"{outside} of the {seen} joints in {place} ({outside / seen:.0%}) lie outside the frame "
         f"({source.width}x{source.height} px).{unsaid} Are these the poses of recording '{source.recording}', view "
         f"{source.view}, in px of this video?\n"
         f"Give poses in px of the video; if they are right, set pose.max_outside higher than {max_outside:g}.",
@@ -363,7 +373,7 @@ def _check_outside(
 
 
 def _in_corner(poses: PoseSequence) -> bool:
-    """Whether nothing of anybody leaves the upper left quarter, as poses of a picture half as large do not."""
+    """Whether all joints lie in the upper left quarter, as those of poses of an image half as large do."""
     if poses.dimensions != 2 or poses.image_size is None:
         return False
     height, width = poses.image_size

@@ -84,7 +84,7 @@ def test_pyskl_3d_needs_neither_scores_nor_image_size(tmp_path):
             {},
             r"the shape \(persons, frames, joints, 2 or 3\), got \(4, 17, 2\)",
         ),
-        ([entry(total_frames=9)], {}, "says total_frames 9, but its keypoints have 4 frames"),
+        ([entry(total_frames=9)], {}, "has total_frames 9, but its keypoints have 4 frames"),
         ([entry(), entry()], {}, "has the id 'S001C001.p1.v2' twice"),
         ([entry()], {"train": ["S001C001"]}, "1 ids in the splits of .* have no annotation; the first is 'S001C001'"),
         ([entry(keypoint_score=np.ones((2, 4, 3)))], {}, r"score' of .* must have the shape \(2, 4, 17\)"),

@@ -307,7 +307,7 @@ def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
 
 def test_shares_of_a_picture_of_unknown_size_ask_for_it(tmp_path):
     np.savez(tmp_path / "a.npz", landmarks=np.full((4, 33, 4), 0.5))
-    with pytest.raises(UserError, match=r"does not say its size\. Give image_size=\(height, width\)"):
+    with pytest.raises(UserError, match=r"does not contain its size\. Give image_size=\(height, width\)"):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
     study = import_poses(tmp_path / "study", [tmp_path / "a.npz"], image_size=(100, 200)).study
     assert study.poses("a", view=0).keypoints[0, 0, 0].tolist() == [99.5, 49.5]

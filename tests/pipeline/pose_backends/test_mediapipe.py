@@ -150,7 +150,7 @@ def test_an_environment_that_is_not_there_says_the_one_command(tmp_path):
 
 def test_an_environment_without_mediapipe_is_said_to_be_broken(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
-    with pytest.raises(SetupError, match=r"does not work: .*No module named 'mediapipe'\nMake it anew"):
+    with pytest.raises(SetupError, match=r"does not work: .*No module named 'mediapipe'\nInstall it again"):
         MediaPipe(environment=tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_the_environments_place_can_be_told(monkeypatch, tmp_path):
 def test_the_recipe_is_a_pinned_package_in_a_new_environment(monkeypatch, tmp_path):
     commands = []
     monkeypatch.setattr(backend, "_run", lambda command, echo: commands.append(command))
-    with pytest.raises(SetupError, match="MediaPipe is not here"):
+    with pytest.raises(SetupError, match="MediaPipe is not installed"):
         backend.install_mediapipe(tmp_path / "new")
     assert commands[0][1:] == ["-m", "venv", "--clear", str(tmp_path / "new")]
     assert commands[1][1:] == ["-m", "pip", "install", "--disable-pip-version-check", "mediapipe==0.10.21"]

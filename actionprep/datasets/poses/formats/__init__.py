@@ -71,7 +71,7 @@ def _add(name: str, title: str, **facts: Any) -> None:
 
 _JOINTS = ("skeleton", "image_size")
 
-_add("openpose", "folder of OpenPose JSON files, one a frame", options=_JOINTS, in_pixels=True)
+_add("openpose", "folder of OpenPose JSON files, one per frame", options=_JOINTS, in_pixels=True)
 _add("coco", "COCO keypoints JSON, annotations or results", options=_JOINTS, one_file=True, in_pixels=True)
 _add(
     "mediapipe",
@@ -80,8 +80,8 @@ _add(
     one_file=True,
     one_recording=True,
 )
-_add("pose-npz", "our npz: keypoints, score and what is known of them", options=_JOINTS, each="*.npz")
-_add("pose-csv", "our csv: one row a joint", options=_JOINTS, one_file=True)
+_add("pose-npz", "our npz: keypoints, scores and more", options=_JOINTS, each="*.npz")
+_add("pose-csv", "our csv: one row per joint", options=_JOINTS, one_file=True)
 _add("pyskl", "PySKL pickle, 2D or 3D, with splits", options=_JOINTS, one_file=True)
 _add("ntu", "NTU RGB+D .skeleton files", options=("coordinates",), each="*.skeleton")
 _add("jhmdb", "JHMDB joint_positions folders, or npz of its splits", options=("coordinates",))
@@ -97,7 +97,7 @@ def read_poses(
     format: one of FORMATS; None looks into the file. damaged: told of the name and the problem of each recording that
     cannot be read, while the others go on; without it, the first problem is raised. options: those of the format's
     reader.
-    Raises UserError when there is nothing at the path, the format is unknown or cannot be told.
+    Raises UserError if there is nothing at the path, or the format is not known.
     """
     path = Path(path)
     if not path.exists():
@@ -105,7 +105,7 @@ def read_poses(
     name = format or detect_format(path)
     if name is None:
         known = "; ".join(f"{name} ({format.title})" for name, format in FORMATS.working().items())
-        raise UserError(f"The format of the poses at {path} cannot be told. Name it; known: {known}.")
+        raise UserError(f"The format of the poses at {path} is not known. Name it; known: {known}.")
     chosen = FORMATS.find(name)
     if path.is_dir() and chosen.one_file:
         raise UserError(f"{path} is a folder, and '{name}' ({chosen.title}) is one file: name the file.")
@@ -189,7 +189,7 @@ def _detect_folder(path: Path) -> str | None:
     archive = next(path.rglob("*.npz"), None)
     if archive is not None:
         return npz_format(archive)
-    # Some may be empty or cut short: those that are whole tell.
+    # Some may be empty or cut short: the first complete one decides.
     some = islice(sorted(path.rglob("*.json")), 100)
     return "openpose" if any('"people"' in _head(file) or "_keypoints" in file.stem for file in some) else None
 

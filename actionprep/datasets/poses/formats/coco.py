@@ -18,7 +18,7 @@ from actionprep.errors import InputError, UserError
 
 _WHOLE = (("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
 _BY_COUNT = {17: "coco17", 133: "coco_wholebody"}
-# Images whose names say that they are frames, and nothing else.
+# Stems of image names that only mean "frame".
 _FRAME_WORDS = ("", "frame", "frames", "image", "img", "im")
 # Frames of a video are numbered without large gaps: at most so many numbers per image.
 _DENSE = 4
@@ -118,7 +118,7 @@ def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]],
     if len(counts) == 1 and (count := counts.pop()) in _BY_COUNT:
         return _BY_COUNT[count]
     raise UserError(
-        f"The layout of the keypoints in {path} cannot be told from its categories or its number of joints. Name it "
+        f"The layout of the keypoints in {path} is not known by its categories or its number of joints. Name it "
         f"{NAME_LAYOUT}."
     )
 
@@ -175,7 +175,7 @@ def _recordings(
             flat.setdefault("" if frames else _stem(name), []).append(frame)
     for stem, images_of_stem in flat.items():
         if frames or _are_frames(images_of_stem):
-            # A name such as frame_00012.jpg says nothing of the video; the file does.
+            # A name such as frame_00012.jpg does not name the video; the file does.
             words = stem.strip(" ._-")
             alone = len(flat) == 1 or words.lower() in _FRAME_WORDS
             groups.setdefault(path.stem if alone else words, []).extend(images_of_stem)

@@ -35,7 +35,7 @@ def read_jhmdb(
     image size. A clip's id is then its place in that file, because the files do not name clips. In a folder of such
     files a clip that stands in several is one item with all its splits; its id is its class and a number.
 
-    damaged: told of each folder's clip that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each folder's clip that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     if root.suffix == ".npz":

@@ -48,7 +48,7 @@ def read_mediapipe(path: str | Path, *, image_size: Sequence[int] | None = None)
         )
     if size is None:
         raise UserError(
-            f"MediaPipe landmarks are shares of the image, and {path} does not say its size. Give "
+            f"MediaPipe landmarks are shares of the image, and {path} does not contain its size. Give "
             "image_size=(height, width)."
         )
     height, width = size_of(size, str(path))

@@ -1,4 +1,4 @@
-"""OpenPose output: a folder of JSON files, one a frame, each with any number of people."""
+"""OpenPose output: a folder of JSON files, one per frame, each with any number of persons."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_openpose(
     limbs: OpenPose writes BODY_25 and its experimental BODY_25B alike, with their joints in different order. What was
     decided, and how clearly, stands in `extra`: limb_length_ratio is that of the other layout to the one taken.
     image_size: (height, width) of the video in px; the files do not hold it.
-    damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each recording that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("*.json"), key=lambda file: natural_key(str(file)))

@@ -29,7 +29,7 @@ def test_an_unknown_format_is_told_the_nearest(tmp_path):
 
 def test_a_file_of_no_format_names_the_known_ones(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"The format of the poses at .* cannot be told. Name it; known: openpose"):
+    with pytest.raises(UserError, match=r"The format of the poses at .* is not known. Name it; known: openpose"):
         read_poses(tmp_path / "a.bin")
 
 
@@ -201,7 +201,7 @@ def test_coco_results_have_scores(tmp_path):
 
 def test_coco_without_a_layout_asks_for_it(tmp_path):
     path = coco(tmp_path, [{"image_id": 3, "keypoints": [1.0, 2.0, 0.25] * 25}])
-    with pytest.raises(UserError, match=r"cannot be told from its categories or its number of joints\. Name it"):
+    with pytest.raises(UserError, match=r"is not known by its categories or its number of joints\. Name it"):
         list(read_poses(path))
     assert only(read_poses(path, skeleton="body25")).poses.num_joints == 25
 
@@ -270,7 +270,7 @@ def test_mediapipe_csv_long_and_wide_equal_the_npz(tmp_path):
 
 def test_mediapipe_landmarks_need_the_image_size(tmp_path):
     np.savez(tmp_path / "a.npz", landmarks=landmarks())
-    with pytest.raises(UserError, match=r"shares of the image, and .* does not say its size\. Give image_size"):
+    with pytest.raises(UserError, match=r"shares of the image, and .* does not contain its size\. Give image_size"):
         list(read_poses(tmp_path / "a.npz"))
 
 
