@@ -237,15 +237,23 @@ class StudyFolder:
         return {name: self.settings_for(name, model, overrides.get(name)) for name, model in models.items()}
 
     def change(self, section: str, key: str, value: Any) -> None:
-        """Set one key in the file; comments and everything else stay."""
+        """Set one key in the file and leave its comments and everything else as they are.
+
+        A key that is not set takes the place of the comment that shows its default, below its help.
+        """
         import tomlkit
 
-        document = tomlkit.parse(_read_text(self.settings_file))
-        if section not in document:
-            document[section] = tomlkit.table()
-        table: Any = document[section]
-        table[key] = NOT_SET if value is None else _toml_item(value)
-        _write_text(self.settings_file, tomlkit.dumps(document))
+        text = _read_text(self.settings_file)
+        document = tomlkit.parse(text)
+        item = tomlkit.item(NOT_SET) if value is None else _toml_item(value)
+        placed = None if key in document.get(section, {}) else _with_key(text, section, key, item.as_string())
+        if placed is None:
+            if section not in document:
+                document[section] = tomlkit.table()
+            table: Any = document[section]
+            table[key] = item
+            placed = tomlkit.dumps(document)
+        _write_text(self.settings_file, placed)
         for cached in ("tables", "study"):
             self.__dict__.pop(cached, None)
 
@@ -394,6 +402,30 @@ def _write_text(path: Path, text: str) -> None:
         ) from error
     finally:
         discard(draft)
+
+
+def _with_key(text: str, section: str, key: str, value: str) -> str | None:
+    """The text with a new key in a section; None where the section does not stand in the file as `[section]`."""
+    lines = text.splitlines(keepends=True)
+    heads = [at for at, line in enumerate(lines) if line.strip() == f"[{_toml_key(section)}]"]
+    if len(heads) != 1:
+        return None
+    end = next((at for at in range(heads[0] + 1, len(lines)) if lines[at].lstrip().startswith("[")), len(lines))
+    line = f"{_toml_key(key)} = {value}\n"
+    shown = next((at for at in range(heads[0] + 1, end) if lines[at].startswith(f"# {_toml_key(key)} = ")), None)
+    if shown is not None:
+        lines[shown] = line
+    else:
+        lines[heads[0]] = lines[heads[0]].rstrip("\r\n") + "\n"
+        lines.insert(heads[0] + 1, line)
+    placed = "".join(lines)
+    try:
+        read, before = tomllib.loads(placed), tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+    # A line that looks like a head or a comment may be part of a text of several lines.
+    added = read.get(section, {}).pop(key, None)
+    return placed if added is not None and read == before else None
 
 
 def _changed(settings: Settings) -> set[str]:

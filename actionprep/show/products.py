@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionprep.datasets.products.frames import read_frames
+from actionprep.datasets.products.heatmaps import read_heatmaps
 from actionprep.datasets.products.tracks import visible
 from actionprep.errors import UserError
 from actionprep.show.colors import person_color, point_colors
@@ -343,7 +344,7 @@ def _stored_heatmaps(study: Study, recording: str, view: str) -> Scene:
     colors = np.array(layout.joint_colors if told["kind"] == "joint" else layout.limb_colors)
 
     def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
-        volume = item["volume"][moment].astype(np.float32) * told["scale"]
+        volume = read_heatmaps(item, moment)
         # Persons with volumes of their own are shown over each other.
         volume = volume.max(axis=0) if volume.ndim == 4 else volume
         return draw_volume(volume, colors, picture.shape[:2])

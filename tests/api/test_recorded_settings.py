@@ -166,7 +166,7 @@ def test_stages_start_no_program_of_the_store(study: Study, command: str) -> Non
     assert result.exit_code == 1
     assert not (store / ".env/RAN").exists()
     assert f"Ignored pose.environment = '{environment}', recorded in the stored pose" in plain(result)
-    assert "MediaPipe is not here" in plain(result)
+    assert "MediaPipe is not installed" in plain(result)
 
 
 def test_own_code_given_again_is_no_finding(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_missing_backend_stops_at_once_and_says_what_works_without_it(tmp_path
     monkeypatch.setattr(pose, "_open_estimators", {})
     study = video_study(tmp_path)
     with pytest.raises(
-        SetupError, match=r"MediaPipe is not here: .*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
+        SetupError, match=r"MediaPipe is not installed.*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
     ):
         study.build("pose", overrides={"pose": {"environment": str(tmp_path / "nowhere")}})
 

@@ -30,7 +30,7 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
     A split that the files name, such as xsub_train, is a column of the recordings: `extra["xsub"]` is "train". Where a
     published split has a train and a val part and no test part, its val part is what others report results on, and
-    becomes test. Recordings that are damaged, or without a joint in any frame, are kept as unreadable; the others go on.
+    becomes test. Recordings that are damaged, or without a joint in any frame, are kept as unreadable; the others are read.
 
     Raises UserError when there is nothing to read, InputError for a file of which nothing can be read.
     """
@@ -59,7 +59,7 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
             if not is_text(id):
                 found.findings.append(Finding("file not used", f"{folder.relative(source)}: {id}", NOT_TEXT))
                 continue
-            # Views of one recording come one by one; without views, a second one of that id is an error told later.
+            # Views of one recording come one by one; without views, a second one of that id is an error, raised later.
             if item.view is None or id not in cameras:
                 found.recordings.append(_recording(id, item, labels, source))
             digest = poses_digest(item.poses)
@@ -122,8 +122,8 @@ def _sources(folder: StudyFolder, settings: StudySettings) -> Iterator[tuple[Pat
         format = detect_format(path) if settings.pose_format == "auto" else settings.pose_format
         if format is None:
             raise UserError(
-                f"The format of the poses at {path} cannot be told. Name it: {', '.join(FORMATS)} ('actionprep formats' "
-                "says what each is)."
+                f"The format of the poses at {path} is not known. Name it: {', '.join(FORMATS)} ('actionprep formats' "
+                "describes them)."
             )
         each = FORMATS.find(format).each
         if path.is_file() or not each:

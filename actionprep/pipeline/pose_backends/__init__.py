@@ -72,7 +72,7 @@ POSE_BACKENDS: Registry[Callable[..., PoseEstimator]] = Registry(
         Entry(
             "mediapipe",
             f"{__name__}.mediapipe:MediaPipe",
-            "33 landmarks of one person; model inside its package, in an environment of its own",
+            "33 landmarks of one person; model inside its package, in a separate environment",
         ),
         Entry("mmpose", f"{__name__}.mmpose:MMPose", "HRNet, or any MMPose config and checkpoint, on person boxes"),
         Entry("vitpose", f"{__name__}.vitpose:ViTPose", "ViTPose on person boxes of RT-DETR, through transformers"),

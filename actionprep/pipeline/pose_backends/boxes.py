@@ -17,7 +17,7 @@ Boxes = list[NDArray[np.float32]]
 def boxes_from_masks(foreground: ArrayLike, *, least_share: float = 0.001) -> Boxes:
     """One box a frame around the mask: foreground (T, H, W) bool → (0 or 1, 5) a frame, the score 1.
 
-    least_share: masks that cover less than this share of the picture are none.
+    least_share: masks that cover less than this share of the frame are ignored.
     """
     masks = np.asarray(foreground, bool)
     if masks.ndim != 3:

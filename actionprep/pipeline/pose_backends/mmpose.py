@@ -129,7 +129,7 @@ class MMPose:
             for start in range(0, len(crops), self._batch):
                 samples = []
                 for index, box in crops[start : start + self._batch]:
-                    # MMPose reads pictures as OpenCV does, blue first.
+                    # MMPose reads images as OpenCV does, blue first.
                     sample = {"img": np.ascontiguousarray(frames[index][..., ::-1]), "bbox": box[None]}
                     sample |= {"bbox_score": np.ones(1, np.float32), **self._model.dataset_meta}
                     samples.append(self._pipeline(sample))
@@ -169,7 +169,7 @@ def _require() -> None:
         raise SetupError(
             f"MMPose is not here: {', '.join(missing)} cannot be imported.\n"
             f"  do        {INSTALL}\n"
-            "  or use    the backend mediapipe (an environment of its own, no weights to fetch) or vitpose "
+            "  or use    the backend mediapipe (in a separate environment, no weights to fetch) or vitpose "
             "(transformers)"
         )
 

@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from actionprep.datasets.poses.formats.content import Damaged
+from actionprep.datasets.poses.formats.content import Damaged, going_on
 from actionprep.datasets.poses.formats.safe_npz import npz_names
+from actionprep.datasets.poses.pixels import check_pixels
 from actionprep.datasets.poses.sequence import PoseItem
 from actionprep.errors import InputError, UserError, explained_read_errors
 from actionprep.registry import Registry
@@ -28,6 +29,7 @@ class PoseFormat:
         each: Glob of its files, if each file is a recording by itself and a folder is just many of them.
         one_file: The data are one file; a folder is refused.
         one_recording: A file has one recording, so that nothing is left after a damaged one.
+        in_pixels: Coordinates are always in pixels. Those of other formats are if the size of the image is known.
         options: Options of the reader, of skeleton, coordinates and image_size.
         recognizes: Whether a file or folder is of this format, for "auto". `detect_format` knows the formats of
             actionprep without it.
@@ -39,6 +41,7 @@ class PoseFormat:
     each: str = ""
     one_file: bool = False
     one_recording: bool = False
+    in_pixels: bool = False
     options: tuple[str, ...] = ()
     recognizes: Callable[[Path], bool] | None = None
 
@@ -68,8 +71,8 @@ def _add(name: str, title: str, **facts: Any) -> None:
 
 _JOINTS = ("skeleton", "image_size")
 
-_add("openpose", "folder of OpenPose JSON files, one a frame", options=_JOINTS)
-_add("coco", "COCO keypoints JSON, annotations or results", options=_JOINTS, one_file=True)
+_add("openpose", "folder of OpenPose JSON files, one per frame", options=_JOINTS, in_pixels=True)
+_add("coco", "COCO keypoints JSON, annotations or results", options=_JOINTS, one_file=True, in_pixels=True)
 _add(
     "mediapipe",
     "MediaPipe pose landmarks, npz or csv",
@@ -77,8 +80,8 @@ _add(
     one_file=True,
     one_recording=True,
 )
-_add("pose-npz", "our npz: keypoints, score and what is known of them", options=_JOINTS, each="*.npz")
-_add("pose-csv", "our csv: one row a joint", options=_JOINTS, one_file=True)
+_add("pose-npz", "our npz: keypoints, scores and more", options=_JOINTS, each="*.npz")
+_add("pose-csv", "our csv: one row per joint", options=_JOINTS, one_file=True)
 _add("pyskl", "PySKL pickle, 2D or 3D, with splits", options=_JOINTS, one_file=True)
 _add("ntu", "NTU RGB+D .skeleton files", options=("coordinates",), each="*.skeleton")
 _add("jhmdb", "JHMDB joint_positions folders, or npz of its splits", options=("coordinates",))
@@ -94,7 +97,7 @@ def read_poses(
     format: one of FORMATS; None looks into the file. damaged: told of the name and the problem of each recording that
     cannot be read, while the others go on; without it, the first problem is raised. options: those of the format's
     reader.
-    Raises UserError when there is nothing at the path, the format is unknown or cannot be told.
+    Raises UserError if there is nothing at the path, or the format is not known.
     """
     path = Path(path)
     if not path.exists():
@@ -102,23 +105,26 @@ def read_poses(
     name = format or detect_format(path)
     if name is None:
         known = "; ".join(f"{name} ({format.title})" for name, format in FORMATS.working().items())
-        raise UserError(f"The format of the poses at {path} cannot be told. Name it; known: {known}.")
+        raise UserError(f"The format of the poses at {path} is not known. Name it; known: {known}.")
     chosen = FORMATS.find(name)
     if path.is_dir() and chosen.one_file:
         raise UserError(f"{path} is a folder, and '{name}' ({chosen.title}) is one file: name the file.")
     if damaged is not None and not chosen.one_recording:
         options["damaged"] = damaged
-    return _read(iter(chosen.read(path, **options)), path)
+    return _checked(iter(chosen.read(path, **options)), path, chosen.in_pixels, damaged)
 
 
-def _read(items: Iterator[PoseItem], path: Path) -> Iterator[PoseItem]:
-    """The same items; an error of the system while they are read is a problem of the input."""
+def _checked(items: Iterator[PoseItem], path: Path, in_pixels: bool, damaged: Damaged | None) -> Iterator[PoseItem]:
+    """The same items, checked for pixels; a system error while they are read becomes an error of the input."""
     while True:
         with explained_read_errors(path):
             item = next(items, None)
         if item is None:
             return
-        yield item
+        with going_on(item.recording, damaged):
+            if in_pixels or item.poses.image_size is not None:
+                check_pixels(item.poses, f"recording '{item.recording}' of {path}")
+            yield item
 
 
 def reading_options(
@@ -183,7 +189,7 @@ def _detect_folder(path: Path) -> str | None:
     archive = next(path.rglob("*.npz"), None)
     if archive is not None:
         return npz_format(archive)
-    # Some may be empty or cut short: those that are whole tell.
+    # Some may be empty or cut short: the first complete one decides.
     some = islice(sorted(path.rglob("*.json")), 100)
     return "openpose" if any('"people"' in _head(file) or "_keypoints" in file.stem for file in some) else None
 

@@ -1,4 +1,4 @@
-"""Our own npz of poses: one recording a file, the arrays of a PoseSequence by name."""
+"""Our npz of poses: one recording per file, the arrays of a PoseSequence by name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_pose_npz(
     label, subject, recording                            strings, optional
     split       strings, optional
 
-    damaged: told of each file that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each file that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("*.npz"))

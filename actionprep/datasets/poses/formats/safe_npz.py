@@ -1,4 +1,4 @@
-"""Read npz files of strangers: no pickles, and the declared sizes are checked before any memory is taken."""
+"""Read untrusted npz files: without pickles, and with the declared sizes checked before memory is allocated."""
 
 from __future__ import annotations
 

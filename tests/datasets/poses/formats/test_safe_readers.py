@@ -15,7 +15,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from actionprep.datasets import safe_mat
-from actionprep.datasets.poses.formats import read_poses, safe_npz
+from actionprep.datasets.poses.formats import read_poses, safe_npz, safe_pickle
 from actionprep.datasets.poses.formats.safe_npz import load_npz
 from actionprep.datasets.poses.formats.safe_pickle import StoredArray, in_memory, load_pickle
 from actionprep.datasets.safe_mat import load_mat
@@ -203,6 +203,37 @@ def test_forged_lengths_take_no_memory(tmp_path, name, content):
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:
         tracemalloc.stop()
+
+
+def bombs():
+    text = b"X" + struct.pack("<I", 100_000) + b"a" * 100_000 + b"q\x00"
+    encode = b"c_codecs\nencode\nq\x01"
+    # One text of 100 kB, and 10,000 calls that make bytes of it.
+    yield "encoded text", b"\x80\x02" + text + encode + b"]" + b"h\x01h\x00\x85Ra" * 10_000 + b"."
+    # One set of 10,000 numbers, and 10,000 copies of it.
+    numbers = b"(" + b"".join(b"M" + struct.pack("<H", n) for n in range(10_000)) + b"lq\x00"
+    yield "copied lists", b"\x80\x02" + numbers + b"cbuiltins\nset\nq\x01]" + b"h\x01h\x00\x85Ra" * 10_000 + b"."
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(("name", "content"), list(bombs()), ids=[name for name, _ in bombs()])
+def test_pickle_that_unfolds_is_refused(tmp_path, monkeypatch, name, content, later):
+    monkeypatch.setattr(safe_pickle, "_MAX_STEPS", 300_000)
+    path = write(tmp_path, content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"describes more than .* It was not read"):
+            load_pickle(path, later=later)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_pickle_array_that_is_listed_often_is_read_once(tmp_path):
+    array = np.arange(100_000)
+    found = in_memory(load_pickle(write(tmp_path, pickle.dumps([array] * 1000)), later=True))
+    assert len(found) == 1000
+    assert found[0] is found[-1]
 
 
 @pytest.mark.parametrize("later", [False, True])
