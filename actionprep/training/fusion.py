@@ -155,13 +155,13 @@ def fuse_folds(
         called = {"split": name.removeprefix("split-")} if of_splits else {"fold": number}
         log(f"Split {called['split']} ({count})" if of_splits else f"Fold {count}")
         made = fuse([Path(one) / name for one in folders], below(folder, name), weights=weights, device=device, log=log)
-        figures = made.tested["metrics"]
+        metrics = made.tested["metrics"]
         rows.append(
             {
                 **called,
                 "snippets": made.tested["num_samples"],
-                "accuracy": figures["accuracy"],
-                "macro_f1": figures["macro_f1"],
+                "accuracy": metrics["accuracy"],
+                "macro_f1": metrics["macro_f1"],
                 "weights": " ".join(f"{share:.3f}" for share in made.weights),
             }
         )

@@ -349,7 +349,7 @@ def test_an_empty_test_part_is_refused(store, tmp_path):
 def test_a_model_of_another_product_is_refused_before_any_work(store, tmp_path):
     tables = tiny_recipe().to_tables()
     tables["recipe"]["model"], tables["sizes"] = "poseconv3d", {}
-    with pytest.raises(UserError, match="'poseconv3d', which reads heatmaps, to the product 'tracks'"):
+    with pytest.raises(UserError, match="The model 'poseconv3d' of the recipe 'tiny' reads heatmaps, not 'tracks'"):
         fit(store, tiny_recipe().from_tables(tables, where="test"), tmp_path / "run", split=SPLIT, **QUIET)
 
 

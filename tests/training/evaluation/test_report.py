@@ -1,4 +1,3 @@
-import json
 import math
 import re
 import shutil
@@ -206,11 +205,9 @@ def test_values_of_a_passed_on_run_are_escaped(run, tmp_path):
     folder = tmp_path / "passed_on"
     shutil.copytree(run.folder, folder)
     hostile = '"><script>alert(1)</script><img src="https://example.org/a">'
-    facts = json.loads((folder / "run.json").read_text())
-    facts |= dict.fromkeys(("started", "store", "snippets", "store_digest"), hostile)
-    facts["versions"] = {hostile: hostile}
-    facts["split"] |= {"why": hostile, "notes": [hostile], "by": hostile}
-    (folder / "run.json").write_text(json.dumps(facts))
+    facts = dict.fromkeys(("started", "store", "snippets", "store_digest"), hostile)
+    split = run.facts["split"] | {"why": hostile, "notes": [hostile], "by": hostile}
+    Run(folder).change(**facts, versions={hostile: hostile}, split=split)
     page = report_html(Run(folder))
     assert "<script" not in page
     assert read(Run(folder)).fetched == []
