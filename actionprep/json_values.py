@@ -45,3 +45,24 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Write a count with its noun in singular or plural.
+
+    Args:
+        count: The count.
+        noun: Noun in singular, such as "recording" or "class".
+        plural: Its plural where the rules (-s, -es, -ies) do not give it.
+
+    Returns:
+        Text such as "1 recording", "2 classes" or "12,345 frames".
+    """
+    if count == 1:
+        return f"1 {noun}"
+    if plural is None:
+        if re.search(r"(s|x|z|ch|sh)$", noun):
+            plural = f"{noun}es"
+        else:
+            plural = re.sub(r"(?<![aeiou])y$", "ie", noun) + "s"
+    return f"{count:,} {plural}"
