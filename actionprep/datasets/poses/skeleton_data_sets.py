@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in
@@ -190,7 +191,7 @@ def poses_digest(poses: PoseSequence) -> str:
 
 
 def _rate(times: Any, fps: float) -> float:
-    return float(1 / np.median(np.diff(times))) if len(times) > 1 else fps
+    return 1 / frame_interval(times, default=1 / fps)
 
 
 def _label_names(path: Path) -> list[str]:
