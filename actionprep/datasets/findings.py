@@ -21,6 +21,9 @@ FindingKind = Literal[
     "poses without people",
     "unreadable poses",
     "official split",
+    "guessed encoding",
+    "label from tier",
+    "several recordings linked",
 ]
 
 

@@ -21,7 +21,7 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.tables import read_csv, require_columns
+from actionprep.datasets.tables import encoding_findings, read_csv, require_columns
 from actionprep.errors import UserError, nearest
 
 VIDEO_SUFFIXES = (
@@ -85,6 +85,7 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     for path in annotation_files(folder, settings.segments):
         rows = read_annotations(path, format=settings.segment_format, columns=settings.segment_columns)
         found.rows[folder.relative(path)] = rows
+        found.findings += encoding_findings(path, folder.relative(path))
     return found
 
 
@@ -260,7 +261,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     used = {settings.path_column, *named.values(), *(times[:2] if times else ())}
     source = folder.relative(table)
 
-    found = Discovery([], [])
+    found = Discovery([], [], findings=encoding_findings(table, source))
     known: dict[str, dict[str, Any]] = {}
     paths: dict[str, dict[str, tuple[str, int]]] = {}
     segments: dict[str, set[AnnotatedRow]] = {}
@@ -339,6 +340,7 @@ def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder
     require_columns(table, columns, {key: "study.recording_column or study.path_column"})
     named = {name: getattr(settings, f"{name}_column") for name in _FIELDS}
     source = folder.relative(table)
+    found.findings += encoding_findings(table, source)
     by_id = {recording.id: recording for recording in found.recordings}
     for line, row in rows:
         match = names.find(row[key])
@@ -367,6 +369,7 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
     given: dict[tuple[str | None, str], tuple[float, float]] = {}
     ids = {view.id for view in found.views}
     source = folder.relative(table)
+    found.findings += encoding_findings(table, source)
     for line, row in rows:
         if row["view"] not in ids:
             known = ", ".join(sorted(ids, key=natural_key))

@@ -113,7 +113,7 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     (tmp_path / "labels/b.csv").write_text("onset,offset,label\n1,1.5,clap\n0,0.5,clap\n")
     report = scanned(study(tmp_path, layout="views", segments=("labels",)))
     assert found(report) == [
-        "unusable segment: labels/all.csv:4: it ends at 0.5 s before it starts, or as it starts, at 1 s",
+        "unusable segment: labels/all.csv:4: it ends at 0.5 s, before it starts at 1 s",
         "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside of recording 'b', which runs from 0.000 to "
         "2.000 s",
         "labels for an absent video: labels/all.csv: 1 segments of 'c', which is no recording of this study",

@@ -1,15 +1,15 @@
-"""Plain csv or tsv: a row a segment, with columns recording, onset, offset, label and perhaps layer and annotator."""
+"""Read plain csv or tsv: one segment per row, with recording, onset, offset, label and optionally layer and annotator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time, register
 from actionprep.datasets.tables import csv_columns, read_csv
 
-# Columns with a time, the unit of their numbers, and what one unit is in seconds or frames.
+# Suffix of a time column, the unit of its numbers, and the factor to seconds or frames.
 _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
     "": ("s", 1.0),
     "_s": ("s", 1.0),
@@ -18,18 +18,43 @@ _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
 }
 
 
-def segment_times(columns: Mapping[str, str], there: list[str]) -> tuple[str, str, Literal["s", "frame"], float] | None:
-    """The columns with onset and offset, their unit and scale; None when there are none.
+def segment_times(
+    columns: Mapping[str, str], header: Sequence[str]
+) -> tuple[str, str, Literal["s", "frame"], float] | None:
+    """Find the columns with onsets and offsets in a table.
 
-    columns: names that differ from the usual ones: onset and offset (s or HH:MM:SS.mmm), onset_s, onset_ms,
-             onset_frame.
+    Columns that the user named come first: `{"onset_frame": "onset", "offset_frame": "offset"}` makes the column
+    `onset` a frame number. A table without the named columns is read by the usual names.
+
+    Args:
+        columns: Column names by `onset` (s or HH:MM:SS.mmm), `onset_s`, `onset_ms` or `onset_frame`, and likewise
+            `offset`.
+        header: Column names of the table.
+
+    Returns:
+        Names of the two columns, their unit, and the factor to it; None without such columns.
     """
-    for suffix, (unit, scale) in _TIMES.items():
-        onset = columns.get(f"onset{suffix}", f"onset{suffix}")
-        offset = columns.get(f"offset{suffix}", f"offset{suffix}")
-        if onset in there and offset in there:
-            return onset, offset, unit, scale
+    named = [suffix for suffix in _TIMES if _is_named(suffix, columns, header)]
+    for suffix in [*named, *_TIMES]:
+        onset, offset = (_column(f"{edge}{suffix}", columns, header) for edge in ("onset", "offset"))
+        if onset in header and offset in header:
+            return onset, offset, *_TIMES[suffix]
     return None
+
+
+def is_mapped(columns: Mapping[str, str], header: Sequence[str]) -> bool:
+    """Whether the user named columns of this table for the times."""
+    return any(_is_named(suffix, columns, header) for suffix in _TIMES)
+
+
+def _is_named(suffix: str, columns: Mapping[str, str], header: Sequence[str]) -> bool:
+    return any(columns.get(f"{edge}{suffix}") in header for edge in ("onset", "offset"))
+
+
+def _column(name: str, columns: Mapping[str, str], header: Sequence[str]) -> str:
+    """Return the column that the user named, or the usual name where the table does not have that column."""
+    named = columns.get(name, name)
+    return named if named in header else name
 
 
 def _recognizes(path: Path, head: str) -> bool:
@@ -37,16 +62,17 @@ def _recognizes(path: Path, head: str) -> bool:
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    there, rows = read_csv(path)
-    times = segment_times(columns, there)
-    label = columns.get("label", "label")
-    if times is None or label not in there:
+    header, rows = read_csv(path)
+    times = segment_times(columns, header)
+    label, recording, layer, annotator = (
+        _column(name, columns, header) for name in ("label", "recording", "layer", "annotator")
+    )
+    if times is None or label not in header:
         raise ValueError(
             "it needs the columns onset and offset (or onset_ms and offset_ms, onset_frame and offset_frame) and "
-            f"{label}; it has {csv_columns(there)}. Name others in study.segment_columns"
+            f"{columns.get('label', 'label')}; it has {csv_columns(header)}. Name others in study.segment_columns"
         )
     onset, offset, unit, scale = times
-    recording, layer, annotator = (columns.get(name, name) for name in ("recording", "layer", "annotator"))
     for line, row in rows:
         try:
             yield AnnotatedRow(
