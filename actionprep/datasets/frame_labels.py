@@ -7,26 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.segments import CodedSegments
 from actionprep.datasets.windows import EPSILON_S
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
-
-
-@dataclass(frozen=True)
-class CodedSegments:
-    """Segments behind a table of snippets, one row each.
-
-    recording      (G,) int32    index into the table's recordings
-    onset, offset  (G,) float64  s on the recording's clock, half open
-    label          (G,) int32    index into the table's labels; below 0 where nothing may be trained on or tested
-    """
-
-    recording: np.ndarray
-    onset: np.ndarray
-    offset: np.ndarray
-    label: np.ndarray
+    from actionprep.datasets.products.snippets import SnippetTable
 
 
 class FrameLabels:

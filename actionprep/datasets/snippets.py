@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.frame_labels import CodedSegments
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.overlap import overlap_arrays
-from actionprep.datasets.segments import Segment
+from actionprep.datasets.products.snippets import IGNORED, NO_LABEL, SnippetTable
+from actionprep.datasets.segments import CodedSegments, Segment
 from actionprep.datasets.windows import EPSILON_S, Tail, frames_in, windows
 from actionprep.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from actionprep.datasets.store.reader import ItemReader
 
 Rule = Literal["coverage", "iou", "segment"]
 
 FIGURES: tuple[Rule, ...] = ("coverage", "iou", "segment")
-
-IGNORED = -1
-"""Label of a window that must not be trained on or tested: it lies in the ignore band, in an excluded layer, or (single
-label) no label applies and there is no background class."""
-
-NO_LABEL = -2
-"""Label of a window to which no label applies, with several labels allowed: a sample whose target is all zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,146 +38,6 @@ class LabelRule:
     ignore_from: float | None = None
     multi_label: bool = False
     background: str | None = None
-
-
-@dataclass(frozen=True)
-class SnippetTable:
-    """Windows with their labels, one row each, ordered by recording and time.
-
-    recording      (S,)   int32    index into recordings
-    onset, offset  (S,)   float64  s on the recording's clock, half open
-    label          (S,)   int32    index into labels; IGNORED (-1) or NO_LABEL (-2)
-    target         (S, C) uint8    1 for each label that the window has; one-hot unless several are allowed
-    coverage, iou, segment_share  (S, C) float32  how window and label meet (see `Overlap`); 0 for the background
-
-    recordings, subjects, sessions, splits: of all recordings of the table; "" where not known.
-    sources:   for each recording, hashes of its video files: equal ones are the same video.
-    settings:  the rule and the rest that made the table, as plain values.
-    left_out:  what did not make it into the table, and the windows in it that are ignored, counted by the reason.
-    segments:  those that the windows were labeled by, for labels of single instants (`instants.FrameLabels`); None in
-               tables of older versions.
-    """
-
-    recording: np.ndarray
-    onset: np.ndarray
-    offset: np.ndarray
-    label: np.ndarray
-    target: np.ndarray
-    coverage: np.ndarray
-    iou: np.ndarray
-    segment_share: np.ndarray
-    labels: tuple[str, ...]
-    recordings: tuple[str, ...]
-    subjects: tuple[str, ...]
-    sessions: tuple[str, ...]
-    splits: tuple[str, ...]
-    sources: tuple[tuple[str, ...], ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-    segments: CodedSegments | None = None
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def background(self) -> str | None:
-        """The label of windows that no segment's label applies to, when there is one."""
-        return self.settings.get("background")
-
-    @property
-    def used(self) -> np.ndarray:
-        """(S,) bool: not ignored."""
-        return self.label != IGNORED
-
-    def counts(self) -> dict[str, int]:
-        """Number of snippets of each label, over all targets."""
-        totals = self.target[self.used].sum(axis=0, dtype=np.int64)
-        return dict(zip(self.labels, totals.tolist(), strict=True))
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a snippet, with names instead of codes; overlap figures of the label that won (nan when none did)."""
-        import pandas as pd
-
-        rows = np.arange(len(self))
-        has = self.label >= 0
-        names = np.array([*self.labels, "", ""], object)  # the last two stand for -2 and -1
-
-        def of_label(figures: np.ndarray) -> np.ndarray:
-            if not self.labels:
-                return np.full(len(self), np.nan, np.float32)
-            return np.where(has, figures[rows, np.maximum(self.label, 0)], np.float32(np.nan))
-
-        def of_recording(values: Sequence[str]) -> np.ndarray:
-            return np.array(values, object)[self.recording] if len(self) else np.array([], object)
-
-        return pd.DataFrame(
-            {
-                "recording": of_recording(self.recordings),
-                "onset": self.onset,
-                "offset": self.offset,
-                "label": names[self.label],
-                "ignored": ~self.used,
-                "labels": self._label_sets(),
-                "coverage": of_label(self.coverage),
-                "iou": of_label(self.iou),
-                "segment_share": of_label(self.segment_share),
-                "subject": of_recording(self.subjects),
-                "session": of_recording(self.sessions),
-                "split": of_recording(self.splits),
-            }
-        )
-
-    def _label_sets(self) -> np.ndarray:
-        """(S,) object: tuples of names of all labels that a snippet has."""
-        found = np.empty(len(self), object)
-        count = self.target.sum(axis=1)
-        single = np.empty(len(self.labels) + 1, object)
-        single[:] = [*((label,) for label in self.labels), ()]
-        found[:] = single[np.where(count == 1, self.target.argmax(axis=1), -1) if self.labels else count - 1]
-        for row in np.flatnonzero(count > 1):
-            found[row] = tuple(self.labels[code] for code in np.flatnonzero(self.target[row]))
-        return found
-
-    def attributes(self) -> dict[str, Any]:
-        """All but the arrays, as plain JSON values; `read` reads them back."""
-        return {
-            "labels": list(self.labels),
-            "recordings": list(self.recordings),
-            "subjects": list(self.subjects),
-            "sessions": list(self.sessions),
-            "splits": list(self.splits),
-            "sources": [list(source) for source in self.sources],
-            "settings": self.settings,
-            "left_out": self.left_out,
-        }
-
-    @classmethod
-    def read(cls, item: ItemReader) -> SnippetTable:
-        """The table that the snippets stage wrote."""
-        found = item.attributes
-        segments = None
-        if "segment_onset" in item:
-            names = ("recording", "onset", "offset", "label")
-            segments = CodedSegments(**{name: item[f"segment_{name}"][:] for name in names})
-        return cls(
-            recording=item["recording"][:],
-            onset=item["onset"][:],
-            offset=item["offset"][:],
-            label=item["label"][:],
-            target=item["target"][:],
-            coverage=item["coverage"][:],
-            iou=item["iou"][:],
-            segment_share=item["segment_share"][:],
-            labels=tuple(found["labels"]),
-            recordings=tuple(found["recordings"]),
-            subjects=tuple(found["subjects"]),
-            sessions=tuple(found["sessions"]),
-            splits=tuple(found["splits"]),
-            sources=tuple(tuple(source) for source in found["sources"]),
-            settings=found["settings"],
-            left_out=found["left_out"],
-            segments=segments,
-        )
 
 
 def make_snippets(

@@ -13,12 +13,12 @@ from training_fakes import table_of
 
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.frame_labels import FrameLabels, segments_of
+from actionprep.datasets.products.snippets import SnippetTable, write_snippets
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import LabelRule, SnippetTable, make_snippets
+from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.pipeline.snippets import write_snippets
 
 
 def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:

@@ -114,9 +114,9 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     report = scanned(study(tmp_path, layout="views", segments=("labels",)))
     assert found(report) == [
         "unusable segment: labels/all.csv:4: it ends at 0.5 s, before it starts at 1 s",
-        "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside of recording 'b', which runs from 0.000 to "
+        "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside recording 'b', which runs from 0.000 to "
         "2.000 s",
-        "labels for an absent video: labels/all.csv: 1 segments of 'c', which is no recording of this study",
+        "labels for an absent video: labels/all.csv: 1 segment of 'c', which is no recording of this study",
     ]
     assert report.num_unusable == 3
     assert report.catalog.segments_of("b") == (

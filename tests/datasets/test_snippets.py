@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from study_fakes import catalog, view
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import IGNORED, NO_LABEL
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import IGNORED, NO_LABEL, LabelRule, make_snippets
+from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.errors import UserError
 
 
