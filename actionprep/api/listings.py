@@ -7,7 +7,7 @@ from typing import Any
 
 def list_formats() -> list[tuple[str, str, str]]:
     """(kind, name, what it is) of every layout and format that is read."""
-    from actionprep.datasets.annotations import segment_formats
+    from actionprep.datasets.annotations import SEGMENT_FORMATS, segment_formats
     from actionprep.datasets.poses.formats import FORMATS
 
     rows = [
@@ -17,8 +17,9 @@ def list_formats() -> list[tuple[str, str, str]]:
         ("layout", "poses", "a skeleton data set without videos (actionprep import)"),
     ]
     rows += [("segments", name, one.description) for name, one in segment_formats().items()]
-    rows += [("poses", one.name, one.title) for one in FORMATS.values()]
-    return rows
+    rows += [("poses", name, one.title) for name, one in FORMATS.working().items()]
+    broken = [("segments", SEGMENT_FORMATS.broken()), ("poses", FORMATS.broken())]
+    return rows + [(kind, name, str(error)) for kind, errors in broken for name, error in errors.items()]
 
 
 def list_skeletons() -> list[dict[str, Any]]:

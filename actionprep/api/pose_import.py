@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from actionprep.api.study import Study, settings_models
 from actionprep.datasets.study import StudyFolder
-from actionprep.errors import ActionprepError, UserError, nearest
+from actionprep.errors import ActionprepError, UserError
 
 if TYPE_CHECKING:
     from actionprep.datasets.recordings import Recording
@@ -62,8 +62,7 @@ def import_poses(
     from actionprep.datasets.poses.formats import FORMATS
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
 
-    if format != "auto" and format not in FORMATS:
-        raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
+    FORMATS.check(format, also=("auto",))
     root = Path(folder).expanduser()
     place = StudyFolder(root)
     # Of the current folder, as all paths of a command; the settings' paths begin at the study.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprep.datasets.paths import name_problem
+from actionprep.errors import is_read_error
 
 if TYPE_CHECKING:
     from actionprep.datasets.recordings import View
@@ -31,6 +32,11 @@ def reason_to_scan(folder: StudyFolder) -> str:
     strange = [view.path for view in views if not _may_be_listed(folder, view)]
     if strange:
         return f"The catalog names {strange[0]!r:.200}, which is not a video of this study"
+    # The disk or the network may be well again.
+    failed = [view.path for view in views if view.status != "ok" and is_read_error(view.reason)]
+    if failed:
+        more = f" and {len(failed) - 1} more videos" if len(failed) > 1 else ""
+        return f"{failed[0]}{more} could not be read by the last scan"
     changed = [view.path for view in views if _has_changed(folder.root, view)]
     more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
     return f"{changed[0]}{more} changed since the last scan" if changed else ""

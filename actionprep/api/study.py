@@ -13,7 +13,7 @@ from actionprep.api.status import events, joints_outside, status
 from actionprep.api.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
-from actionprep.pipeline.index import load_stages, stage_index
+from actionprep.pipeline.index import STAGES, load_stages, stage_index
 from actionprep.settings import Settings, StageSettings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Study:
 
         Raises UserError for unknown tables, unknown keys and wrong values.
         """
-        return self.folder.resolved(settings_models())
+        return self.folder.resolved(settings_models(), unread=STAGES.broken())
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -123,7 +123,7 @@ class Study:
     def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageSettings]:
         """Settings of every stage: defaults, then the file, then the overrides."""
         models = {name: stage.Settings for name, stage in load_stages().items()}
-        chosen = self.folder.resolved({**settings_models(), **models}, overrides)
+        chosen = self.folder.resolved({**settings_models(), **models}, overrides, unread=STAGES.broken())
         root = self.paths_from.resolve()
         return {name: one.at(root) for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
-import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,8 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.tables import decode_head, header_of
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError
+from actionprep.registry import Entry, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +78,27 @@ class SegmentFormat:
     read: Callable[[Path, Mapping[str, str]], Iterator[AnnotatedRow | RowError]]
 
 
-SEGMENT_FORMATS: dict[str, SegmentFormat] = {}
+_FOLDER = "actionprep.datasets.annotation_formats"
 
-
-def register(format: SegmentFormat) -> SegmentFormat:
-    """Add a format; a file in `annotation_formats/` calls this when it is imported."""
-    SEGMENT_FORMATS[format.name] = format
-    return format
+SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
+    "annotation format",
+    "actionprep.annotation_formats",
+    (
+        Entry("activitynet", f"{_FOLDER}.activitynet:FORMAT"),
+        Entry("csv", f"{_FOLDER}.plain_csv:FORMAT"),
+        Entry("elan", f"{_FOLDER}.elan:DOCUMENT"),
+        Entry("elan-export", f"{_FOLDER}.elan:EXPORT"),
+        Entry("via", f"{_FOLDER}.via:FORMAT"),
+    ),
+    plural="Formats",
+    instance_of="actionprep.datasets.annotations:SegmentFormat",
+)
+"""Annotation formats by the name that `study.segment_format` takes."""
 
 
 def segment_formats() -> dict[str, SegmentFormat]:
-    """Return all formats by name, plain csv last because it recognizes what is left."""
-    from actionprep.datasets import annotation_formats
-
-    for module in pkgutil.iter_modules(annotation_formats.__path__):
-        importlib.import_module(f"{annotation_formats.__name__}.{module.name}")
-    return dict(sorted(SEGMENT_FORMATS.items(), key=lambda one: (one[0] == "csv", one[0])))
+    """Return all formats that can be used by name, plain csv last because it recognizes what is left."""
+    return dict(sorted(SEGMENT_FORMATS.working().items(), key=lambda item: (item[0] == "csv", item[0])))
 
 
 def read_annotations(
@@ -114,11 +118,7 @@ def read_annotations(
     Raises:
         UserError: If the file cannot be read, the format does not exist, or the file does not have that format.
     """
-    formats = segment_formats()
-    if format != "auto" and format not in formats:
-        raise UserError(
-            f"No annotation format '{format}'.{nearest(format, formats)} Formats: auto, {', '.join(formats)}."
-        )
+    SEGMENT_FORMATS.check(format, also=("auto",))
     try:
         with open(path, "rb") as file:
             head = decode_head(file.read(1 << 16))
@@ -127,17 +127,22 @@ def read_annotations(
     if format == "auto":
         from actionprep.datasets.annotation_formats.plain_csv import is_mapped
 
+        formats = segment_formats()
         found = [one for one in formats.values() if one.recognizes(path, head)]
         if not found:
+            broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
             raise UserError(
                 f"Cannot tell the annotation format of {path}. Formats: "
                 f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
-                "study.segment_format, or name the columns of a csv with study.segment_columns."
+                f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
             )
         format = "csv" if found[-1].name == "csv" and is_mapped(columns or {}, header_of(head)) else found[0].name
+    reader = SEGMENT_FORMATS.find(format)
     try:
-        return list(formats[format].read(path, columns or {}))
-    except (ValueError, KeyError, OverflowError, RecursionError) as error:
+        return list(reader.read(path, columns or {}))
+    except OSError as error:
+        raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
+    except (ValueError, LookupError, OverflowError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a valid '{format}' annotation file: {error}.") from None

@@ -16,7 +16,8 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
-from actionprep.errors import SetupError, UserError
+from actionprep.errors import SetupError, UserError, discard, file_on_the_way
+from actionprep.json_values import printable
 
 SCHEMA = 1
 _EXTRA = "extra_"
@@ -41,13 +42,19 @@ def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
         for draft, place in drafts:
             os.replace(draft, place)
     except OSError as error:
+        obstacle = file_on_the_way(folder)
+        if obstacle is not None:
+            raise SetupError(
+                f"{obstacle} is a file, where the folder of the catalog is expected. Move it away, then run the same "
+                "command again."
+            ) from error
         raise SetupError(
             f"Cannot write the catalog in {folder}: {error.strerror or error}. Free some room or make the folder "
             "writable, then run 'actionprep scan' again."
         ) from error
     finally:
         for draft, _ in drafts:
-            draft.unlink(missing_ok=True)
+            discard(draft)
 
 
 def read_tables(
@@ -65,15 +72,21 @@ def read_tables(
         raise UserError(
             f"The tables in {folder} are not of one scan: writing them was interrupted. Run 'actionprep scan' again."
         )
-    segments: dict[str, list[Segment]] = {}
-    for row in found["segments"].to_pylist():
-        segments.setdefault(row.pop("recording"), []).append(Segment(**row))
-    return (
-        tuple(_recording_from(row) for row in found["recordings"].to_pylist()),
-        views_from_table(found["views"]),
-        {recording: tuple(of_one) for recording, of_one in segments.items()},
-        tuple(Finding(**row) for row in found["findings"].to_pylist()),
-    )
+    try:
+        segments: dict[str, list[Segment]] = {}
+        for row in found["segments"].to_pylist():
+            segments.setdefault(row.pop("recording"), []).append(Segment(**row))
+        return (
+            tuple(_recording_from(row) for row in found["recordings"].to_pylist()),
+            views_from_table(found["views"]),
+            {recording: tuple(of_one) for recording, of_one in segments.items()},
+            tuple(Finding(**row) for row in found["findings"].to_pylist()),
+        )
+    # Damage may pass the checks of Parquet and give other columns, texts that are none, or rows that do not fit.
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(
+            f"The tables in {folder} are damaged: {str(error).splitlines()[0]}. Run 'actionprep scan' to make them again."
+        ) from None
 
 
 def views_to_table(views: Sequence[View]) -> Any:
@@ -148,7 +161,8 @@ def make_tables(
     ):
         rows[name] = pa.array([getattr(segment, name) for _, segment in flat], kind)
     told = {
-        name: pa.array([getattr(finding, name) for finding in findings], pa.string())
+        # Findings are for people: a name of a file that is not text stands there escaped.
+        name: pa.array([printable(getattr(finding, name)) for finding in findings], pa.string())
         for name in ("kind", "where", "message")
     }
     return {
@@ -178,10 +192,10 @@ def _read_table(path: Path) -> Any:
 
     try:
         table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowInvalid) as error:
+        schema = int((table.schema.metadata or {}).get(b"actionprep_schema", b"0"))
+    except (OSError, ValueError, pa.ArrowException) as error:
         first = str(error).split("\n")[0]
         raise UserError(f"Cannot read the catalog's {path}: {first}. Run 'actionprep scan' to make it anew.") from None
-    schema = int((table.schema.metadata or {}).get(b"actionprep_schema", b"0"))
     if schema > SCHEMA:
         raise UserError(
             f"{path} was written by a newer actionprep: it has schema {schema}, this version reads up to {SCHEMA}. "

@@ -23,7 +23,7 @@ from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.video_layouts import discover
-from actionprep.errors import InputError, UserError
+from actionprep.errors import InputError, UserError, read_error
 from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
@@ -236,8 +236,10 @@ def _probed(view: View, path: Path, probe: Probe) -> View:
         facts = probe(path)
     except InputError as problem:
         return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: "))
-    except OSError as error:
+    except FileNotFoundError as error:
         return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}")
+    except OSError as error:
+        return replace(view, status="unreadable", reason=read_error(path, error).reason.removeprefix(f"{path}: "))
     if facts.num_frames == 0:
         return replace(view, status="unreadable", reason="has no video frames")
     return replace(
@@ -274,7 +276,7 @@ def _views_before(folder: StudyFolder) -> dict[str, View]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with suppress(OSError, pa.ArrowException, TypeError, KeyError):
+        with suppress(OSError, pa.ArrowException, TypeError, LookupError, ValueError, AttributeError):
             views += views_from_table(pq.ParquetFile(_partial(folder)).read())
     return {view.path: view for view in views}
 

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from actionprep.datasets.names import is_text
 from actionprep.datasets.paths import no_link
-from actionprep.errors import SetupError, UserError, nearest
+from actionprep.errors import SetupError, UserError, discard, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
 SETTINGS_FILE = "actionprep.toml"
@@ -98,9 +99,21 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A folder with an actionprep.toml, and where everything of the study lies in it."""
+    """A folder with an actionprep.toml, and where everything of the study lies in it.
+
+    Raises:
+        UserError: If the folder's path is not UTF-8 text, as settings, tables and runs that name it must be.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        path = self.root.absolute()
+        odd = [part for part in path.parts if not is_text(part)]
+        if odd:
+            raise UserError(
+                f"The folder '{odd[0]}' in the path of the study {path} is not UTF-8 text. Rename that folder."
+            )
 
     @property
     def settings_file(self) -> Path:
@@ -188,11 +201,24 @@ class StudyFolder:
         return settings.with_changes(cleared, where=COMMAND_LINE)
 
     def resolved(
-        self, models: Mapping[str, type[Settings]], overrides: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        models: Mapping[str, type[Settings]],
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        unread: typing.Iterable[str] = (),
     ) -> dict[str, Settings]:
-        """Settings of all tables; raises UserError for unknown tables, keys and wrong values."""
+        """Settings of all tables.
+
+        Args:
+            models: Model of each table.
+            overrides: Values that replace those of the file, by table and key.
+            unread: Tables that the file may have although no model reads them.
+
+        Raises:
+            UserError: For unknown tables, unknown keys and wrong values.
+        """
         models = {"study": StudySettings, **models}
-        self.check_tables(models)
+        self.check_tables([*models, *unread])
         overrides = overrides or {}
         return {name: self.settings_for(name, model, overrides.get(name)) for name, model in models.items()}
 
@@ -342,7 +368,7 @@ def _write_text(path: Path, text: str) -> None:
             f"Cannot write {path}: {error.strerror or error}. Free some room, or make the folder writable."
         ) from error
     finally:
-        draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+        discard(draft)
 
 
 def _changed(settings: Settings) -> set[str]:

@@ -18,6 +18,7 @@ from actionprep.datasets.annotations import (
     segment_formats,
 )
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
@@ -91,7 +92,7 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
 def videos_below(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     """All files below the study folder that are named as videos are, relative to it; not what we made."""
-    return _list_videos(folder, settings, folder.root)[0] if folder.root.is_dir() else []
+    return _list_videos(folder, settings, folder.root).videos if folder.root.is_dir() else []
 
 
 def holds_text(path: Path) -> bool:
@@ -101,8 +102,11 @@ def holds_text(path: Path) -> bool:
     """
     if not path.is_file() or path.stat().st_size > _SMALL:
         return False
-    with open(path, "rb") as file:
-        head = file.read(512)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False  # a scan reports why it cannot be read
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -173,7 +177,8 @@ def pattern_of_paths(pattern: str) -> re.Pattern[str]:
 
 def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
-    files, others = _list_videos(folder, settings, base)
+    listing = _list_videos(folder, settings, base)
+    files, others = listing.videos, [*listing.others, *listing.not_text]
     if not files:
         raise NoVideosError(
             f"No videos in {base}: looked there and below for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}, found "
@@ -183,9 +188,9 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     # {train,val,test}/<class>/<clip>, as published data sets lie.
     has_splits = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
-    found = Discovery([], [])
+    found = Discovery([], [], findings=_not_text(folder, base, listing))
     for file in files:
-        id = file.with_suffix("").as_posix()
+        id = id_of_name(file.with_suffix("").as_posix())
         folders = list(file.parts[:-1])
         split = SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else None
         found.recordings.append(Recording(id, label=folders[0] if folders else None, split=split))
@@ -196,8 +201,9 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
     match = pattern_of_paths(settings.pattern)
-    videos, others = _list_videos(folder, settings, base)
-    found = Discovery([], [])
+    listing = _list_videos(folder, settings, base)
+    videos, others = listing.videos, listing.others
+    found = Discovery([], [], findings=_not_text(folder, base, listing))
     known: dict[str, dict[str, Any]] = {}
     for file in sorted([*videos, *others], key=lambda file: natural_key(file.as_posix())):
         fields = match.fullmatch(file.as_posix())
@@ -212,8 +218,9 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 )
             continue
         values = fields.groupdict()
-        id = values.pop("recording", None) or base.resolve().name
-        found.views.append(View(id, values.pop("view", None) or "0", folder.relative(base / file)))
+        id = id_of_name(values.pop("recording", None) or base.resolve().name)
+        view = id_of_name(values.pop("view", None) or "0")
+        found.views.append(View(id, view, folder.relative(base / file)))
         if "split" in values:
             values["split"] = _split_name(values["split"], str(base / file))
         before = known.setdefault(id, values)
@@ -408,22 +415,34 @@ def _videos_folder(folder: StudyFolder, settings: StudySettings) -> Path:
     return base
 
 
-def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> tuple[list[Path], list[Path]]:
+@dataclass
+class _Listing:
+    """Files below a folder, relative to it; not_text: files and folders with names that no table can hold."""
+
+    videos: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    not_text: list[Path] = field(default_factory=list)
+
+
+def _not_text(folder: StudyFolder, base: Path, listing: _Listing) -> list[Finding]:
+    return [Finding("file not used", folder.relative(base / path), NOT_TEXT) for path in listing.not_text]
+
+
+def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> _Listing:
     """Videos and other files below a folder, relative to it, in natural order; not hidden ones, nor what we made."""
     ours = {str(path.resolve()) for path in (folder.catalog, folder.runs, folder.quarantine)}
     # The store of these settings: those in the study's file may be about to be replaced, and be broken.
     if "://" not in settings.store:
         ours.add(str(folder.resolve(settings.store).resolve()))
-    videos: list[Path] = []
-    others: list[Path] = []
-    for path in _walk(base, ours):
+    listing = _Listing()
+    for path in _walk(base, ours, listing.not_text):
         relative = path.relative_to(base)
-        (videos if path.suffix.lower() in VIDEO_SUFFIXES else others).append(relative)
-    videos.sort(key=lambda path: natural_key(path.as_posix()))
-    return videos, others
+        (listing.videos if path.suffix.lower() in VIDEO_SUFFIXES else listing.others).append(relative)
+    listing.videos.sort(key=lambda path: natural_key(path.as_posix()))
+    return listing
 
 
-def _walk(base: Path, leave_out: set[str]) -> Iterator[Path]:
+def _walk(base: Path, leave_out: set[str], not_text: list[Path]) -> Iterator[Path]:
     seen: set[str] = set()
     for here, below, files in os.walk(base, followlinks=True):
         real = os.path.realpath(here)
@@ -432,10 +451,14 @@ def _walk(base: Path, leave_out: set[str]) -> Iterator[Path]:
             below.clear()
             continue
         seen.add(real)
+        odd = [name for name in (*below, *files) if name[0] != "." and not is_text(name)]
+        not_text += [Path(here, name).relative_to(base) for name in sorted(odd)]
         below[:] = sorted(
-            name for name in below if name[0] != "." and os.path.realpath(os.path.join(here, name)) not in leave_out
+            name
+            for name in below
+            if name[0] != "." and name not in odd and os.path.realpath(os.path.join(here, name)) not in leave_out
         )
-        yield from (Path(here, name) for name in sorted(files) if name[0] != ".")
+        yield from (Path(here, name) for name in sorted(files) if name[0] != "." and name not in odd)
 
 
 def _split_name(given: str, place: str) -> str:
@@ -469,9 +492,9 @@ def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
     absolute = Path(os.path.abspath(path))
     for base in bases:
         if absolute.is_relative_to(os.path.abspath(base)):
-            return absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix()
+            return id_of_name(absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix())
     outside = PurePosixPath(os.path.normpath(given)).with_suffix("")
-    return "/".join(part for part in outside.parts if part not in ("/", ".."))
+    return id_of_name("/".join(part for part in outside.parts if part not in ("/", "..")))
 
 
 def _some_files(files: Sequence[Path]) -> str:

@@ -42,7 +42,7 @@ class FramesSettings(StageSettings):
         return self
 
 
-@stage("frames", version=1, settings=FramesSettings, command="decode")
+@stage("frames", version=1, settings=FramesSettings)
 class Frames(FrameStage):
     """Makes frames/<recording>/<view>: rgb (T, H, W, 3) uint8, time (T) s, status (T), index (T).
 

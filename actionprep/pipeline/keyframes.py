@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import field_validator
 
-from actionprep.errors import nearest
-from actionprep.pipeline.backends import Backends
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, stage
+from actionprep.registry import Registry
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
@@ -37,19 +36,16 @@ class KeyframesSettings(StageSettings):
     @field_validator("sampler")
     @classmethod
     def _sampler_is_known(cls, name: str) -> str:
-        if name not in SAMPLERS:
-            raise ValueError(f"no such sampler.{nearest(name, SAMPLERS)} Samplers: {', '.join(SAMPLERS)}")
+        SAMPLERS.check(name)
         return name
 
 
 class FrameSampler(ABC):
-    """Chooses frames of a view. `name` is set by `@sampler`; its docstring's first line is its `help`.
+    """Chooses frames of a view. The first line of the docstring stands in lists.
 
     needs_motion: `choose` gets the motion of every frame, and so knows its choice only after the last.
     """
 
-    name: ClassVar[str]
-    help: ClassVar[str]
     needs_motion: ClassVar[bool] = False
 
     @abstractmethod
@@ -59,9 +55,10 @@ class FrameSampler(ABC):
         """(K,) int64 indices of the chosen frames, not decreasing; times (T,) s, motion (T,) as `MotionMeter` measures."""
 
 
-SAMPLERS: Backends[FrameSampler] = Backends("sampler", short="Samplers")
-"""Samplers by the name that `keyframes.sampler` takes; `@sampler(name)` puts one in."""
-sampler = SAMPLERS.register
+SAMPLERS: Registry[type[FrameSampler]] = Registry(
+    "sampler", "actionprep.samplers", plural="Samplers", subclass_of="actionprep.pipeline.keyframes:FrameSampler"
+)
+"""Samplers by the name that `keyframes.sampler` takes; those of actionprep are added below."""
 
 
 @stage("keyframes", version=1, settings=KeyframesSettings)
@@ -77,10 +74,14 @@ class Keyframes(FrameStage):
         self, settings: KeyframesSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
         super().__init__(settings, source, item, done)
-        self._sampler = SAMPLERS[settings.sampler]()
+        self._sampler = SAMPLERS.find(settings.sampler)()
         self._rng = np.random.default_rng(_seed(settings.seed, source.recording, source.view))
         self._motion = MotionMeter()
         self._chosen = None if self._sampler.needs_motion else self._choose(None)
+
+    @classmethod
+    def identity(cls, settings: KeyframesSettings) -> dict[str, str]:  # noqa: D102
+        return SAMPLERS.origin(settings.sampler)
 
     def wanted_images(self) -> np.ndarray | None:  # noqa: D102
         return None if self._sampler.needs_motion else np.zeros(0, np.int64)
@@ -119,7 +120,7 @@ class Keyframes(FrameStage):
         return self._sampler.choose(self.source.times, self.settings, rng=self._rng, motion=motion).astype(np.int64)
 
 
-@sampler("uniform")
+@SAMPLERS.register("uniform")
 class Uniform(FrameSampler):
     """The frame in the middle of each of `count` parts of equal duration."""
 
@@ -129,7 +130,7 @@ class Uniform(FrameSampler):
         return uniform_frames(times, settings.count)
 
 
-@sampler("random")
+@SAMPLERS.register("random")
 class RandomInSegment(FrameSampler):
     """One frame by chance in each of `count` parts of equal length."""
 
@@ -139,7 +140,7 @@ class RandomInSegment(FrameSampler):
         return random_frames(len(times), settings.count, rng)
 
 
-@sampler("dense")
+@SAMPLERS.register("dense")
 class Dense(FrameSampler):
     """The frame that is shown at each instant of a clock with `rate` ticks a second."""
 
@@ -149,7 +150,7 @@ class Dense(FrameSampler):
         return frames_shown_at_rate(times, settings.rate)
 
 
-@sampler("whole")
+@SAMPLERS.register("whole")
 class WholeClip(FrameSampler):
     """LightTimeSformer's evaluation rule: exactly `count` frames, evenly by index over the whole clip."""
 
@@ -159,7 +160,7 @@ class WholeClip(FrameSampler):
         return whole_clip_frames(len(times), settings.count)
 
 
-@sampler("motion")
+@SAMPLERS.register("motion")
 class Motion(FrameSampler):
     """More frames where more moves: evenly over the accumulated motion."""
 

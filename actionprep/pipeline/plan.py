@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.datasets.store.zarr_store import ItemKey, Store
-from actionprep.errors import UserError
+from actionprep.errors import READ_ERROR, InputError, UserError, explained_read_errors
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
 from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
 from actionprep.settings import Recorded, StageSettings, canonical_json, read_recorded
@@ -116,7 +117,7 @@ def make_plan(
     def identity(stage: type[Stage], chosen: StageSettings) -> dict[str, str]:
         known = canonical_json([stage.name, chosen.model_dump(mode="json")])
         if known not in identities:
-            identities[known] = stage.identity(chosen)
+            identities[known] = {**stage.identity(chosen), **STAGES.origin(stage.name)}
         return identities[known]
 
     items: list[PlannedItem] = []
@@ -195,10 +196,15 @@ def plan_study_item(
         "settings": chosen.model_dump(mode="json"),
         "reads": stage.depends_on(chosen, catalog),
     }
+    origin = STAGES.origin(name)
+    if origin:
+        facts["identity"] = origin
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     committed = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
     provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
+    if origin:
+        provenance["identity"] = origin
     why = (
         ""
         if done
@@ -267,14 +273,23 @@ def _planned_item(
     if view.status != "ok":
         why = f"{view.path} {view.reason}"
         return PlannedItem(key, "quarantined", why, "", chosen, {})
+    if view.has_video and stage.reads_frames(chosen) and not (view.height > 0 and view.width > 0):
+        # A catalog of an earlier version may list such a video as sound.
+        why = f"{view.path} has no frame size. Run 'actionprep scan --again' to see why."
+        return PlannedItem(key, "quarantined", why, "", chosen, {})
     blocked = [name for name, item in inputs.items() if item.action in ("quarantined", "blocked")]
     if blocked:
         return PlannedItem(key, "blocked", f"its input {blocked[0]} is quarantined", "", chosen, {})
+    try:
+        with explained_read_errors(source.path):
+            reads = stage.reads_of_source(chosen, source)
+    except InputError as problem:
+        return PlannedItem(key, "quarantined", problem.reason, "", chosen, {})
     facts = _facts(
         stage,
         chosen.model_dump(mode="json"),
         identity(stage, chosen),
-        stage.reads_of_source(chosen, source),
+        reads,
         view,
         source,
         inputs,
@@ -284,8 +299,10 @@ def _planned_item(
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
     entry = quarantine.get(key)
-    came_back = entry is not None and entry.backend == NO_FILE and Path(source.path).exists()
-    if entry is not None and entry.fingerprint == fingerprint and not retry and not came_back:
+    try_again = retry or (
+        entry is not None and (entry.backend == READ_ERROR or (entry.backend == NO_FILE and Path(source.path).exists()))
+    )
+    if entry is not None and entry.fingerprint == fingerprint and not try_again:
         return PlannedItem(key, "quarantined", entry.reason, fingerprint, chosen, provenance)
     why = "new"
     if any(item.action == "build" for item in inputs.values()) and committed is not None:

@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from actionprep.datasets.poses.sequence import PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in, skeleton
 from actionprep.datasets.products.poses import write_pose_item
 from actionprep.errors import InputError
 from actionprep.pipeline.linking import LinkingSettings, link
-from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
+from actionprep.pipeline.pose_backends import POSE_BACKENDS, FramePoses, PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.pose_backends.mmpose import MODELS
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, ViewStage, stage
 from actionprep.settings import StageSettings, canonical_json, is_no_layout_file, option
@@ -28,7 +28,7 @@ Boxes = Sequence[np.ndarray]
 
 
 class _EstimatorSettings(StageSettings):
-    backend: Literal["mediapipe", "mmpose", "vitpose", "import"] = option(
+    backend: str = option(
         "mediapipe",
         "mediapipe (33 landmarks of one person, no weights to fetch), mmpose (HRNet, or any MMPose model), vitpose "
         "(through transformers), or import for poses that are there already.",
@@ -113,6 +113,12 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
         2, "Keep at most this many persons: those with the largest sum of score times box area; none keeps all.", ge=1
     )
 
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        POSE_BACKENDS.check(name, also=("import",))
+        return name
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.boxes == "file") != bool(self.boxes_file):
@@ -180,7 +186,7 @@ class Pose(FrameStage, ViewStage):
     def identity(cls, settings: PoseSettings) -> dict[str, str]:  # noqa: D102
         if settings.backend == "import":
             return {"backend": "import"}
-        found = dict(_identity(settings))
+        found = {**_identity(settings), **POSE_BACKENDS.origin(settings.backend)}
         if settings.boxes == "rtdetr":
             found |= _people(settings).identity()
         # By the name that the settings give, so that a study may be moved; the weights tell themselves by their hash.
@@ -195,10 +201,11 @@ class Pose(FrameStage, ViewStage):
 
     @classmethod
     def reads_of_source(cls, settings: PoseSettings, source: ViewSource) -> Any:  # noqa: D102
-        from actionprep.pipeline.pose_backends.files import digest_of_files
+        from actionprep.pipeline.pose_backends.files import digest_of_files, origin_of_format
 
         if settings.backend == "import":
-            return {"poses": source.poses, "files": digest_of_files(source, settings.files)}
+            origin = origin_of_format(source, settings.files, settings.format)
+            return {"poses": source.poses, "files": digest_of_files(source, settings.files), **origin}
         if settings.boxes == "file":
             import hashlib
 
@@ -281,7 +288,9 @@ _open_estimators: dict[str, PoseEstimator] = {}
 def _estimator(settings: PoseSettings) -> PoseEstimator:
     """The estimator of these settings; the last one is kept, since the next view wants it too."""
     options = _options(settings)
-    known = canonical_json([settings.backend, options])
+    known = canonical_json(
+        [settings.backend, options if "settings" not in options else settings.model_dump(mode="json")]
+    )
     if known not in _open_estimators:
         for estimator in _open_estimators.values():
             estimator.close()
@@ -309,6 +318,8 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
             "detection": settings.detection,
             "tracking": settings.tracking,
         }
+    if settings.backend not in ("mmpose", "vitpose"):
+        return {"settings": settings}
     common = {"device": _device(settings), "batch_size": settings.batch}
     if settings.backend == "mmpose":
         return {

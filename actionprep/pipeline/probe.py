@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from actionprep.errors import explained_read_errors
 from actionprep.pipeline.opening import number_packets, opened
 from actionprep.pipeline.packets import PacketIndex
 
@@ -127,5 +128,5 @@ def _shortfalls(container: Any, index: PacketIndex, header_frames: int | None, f
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as file:
+    with explained_read_errors(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

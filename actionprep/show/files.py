@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from actionprep.datasets.paths import no_link
-from actionprep.errors import SetupError, UserError
+from actionprep.errors import SetupError, UserError, discard
 
 
 @contextmanager
@@ -29,8 +29,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             f"Cannot write {path}: {error.strerror or error}. Choose another place with --out, or free some room."
         ) from error
     finally:
-        if draft.exists():
-            draft.unlink()
+        discard(draft)
 
 
 def write_image(picture: np.ndarray, path: Path) -> Path:

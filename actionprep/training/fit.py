@@ -14,7 +14,7 @@ from actionprep.training.loop.processes import is_first_process, shared_folder, 
 from actionprep.training.loop.progress import EpochReport, Told, silent
 from actionprep.training.loop.resume import check_same, plan_of_run, prepare_folder, start_with
 from actionprep.training.loop.trainer import TrainerOptions, train_phase
-from actionprep.training.loop.training_plan import Plan, in_precision, resolve_recipe
+from actionprep.training.loop.training_plan import Plan, resolve_recipe
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now, validation_sentence
 from actionprep.training.split_choice import Parts, SplitChoice
@@ -73,11 +73,13 @@ def fit(
         if run.is_complete:
             tell(f"The training in {run.folder} is complete.")
             return run
+        reader = plan.make_reader()
+        plan.in_precision(device, check_model(plan, reader))
         tell(f"Going on with the training in {run.folder}")
-        _train(run, plan, options, on_epoch=on_epoch)
+        _train(run, plan, options, on_epoch=on_epoch, reader=reader)
         _tell_validation(run, tell)
         return run
-    chosen = in_precision(resolve_recipe(store, recipe, tell), device)
+    chosen = resolve_recipe(store, recipe, tell)
     lightning_devices(device, devices)  # so that a device that is not here is named before there is a run
     plan = Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     seen = weights.seen_of(plan) if isinstance(weights, StartingWeights) else None
@@ -91,7 +93,7 @@ def fit(
         torch.set_num_threads(threads)
     # What a reader, a model, its optimizer or published weights refuse is known before there is a run.
     reader = plan.make_reader()
-    check_model(plan, reader)
+    plan = plan.in_precision(device, check_model(plan, reader))
     start = None
     if weights is not None and is_first_process():
         start = start_with(plan, reader, weights)
@@ -121,10 +123,10 @@ def first_task(
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
-    chosen = in_precision(resolve_recipe(store, recipe, silent), device)
+    chosen = resolve_recipe(store, recipe, silent)
     plan = Plan.make(store, chosen, snippets=snippets, split=split, views=views)
     reader = plan.make_reader()
-    check_model(plan, reader)
+    plan = plan.in_precision(device, check_model(plan, reader))
     task = make_task(plan, reader, plan.phases[0])
     if weights is not None:
         weights(task.model)

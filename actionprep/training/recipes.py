@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import SerializeAsAny, model_validator
 
 from actionprep.errors import UserError, nearest, nearest_few
+from actionprep.registry import Registry
 from actionprep.settings import Settings, option
-from actionprep.training.inputs.base import InputSettings, find_input, input_settings
+from actionprep.training.inputs.base import INPUTS, InputSettings, find_input, input_settings
+from actionprep.training.models.registry import load_model_files
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
@@ -184,6 +186,22 @@ class Recipe(Settings):
         return cls.from_tables(tables, where=where)
 
     @classmethod
+    def whole_from_toml(cls, text: str, *, where: str) -> Self:
+        """The recipe of a run, which `to_toml` wrote with all its tables.
+
+        Raises:
+            UserError: If a table is missing: the file was cut off, and defaults would silently take its place.
+        """
+        recipe = cls.from_toml(text, where=where)
+        missing = [name for name in ("recipe", *_TABLES) if name not in tomllib.loads(text)]
+        if missing:
+            raise UserError(
+                f"{where} is damaged: it has no table [{missing[0]}], as every recipe of a run has. "
+                "Train again into another folder."
+            )
+        return recipe
+
+    @classmethod
     def from_tables(cls, tables: Mapping[str, Any], *, where: str) -> Self:
         """A recipe from its tables [recipe], [sizes], [input], [loss], [optimizer], [schedule]."""
         known = ("recipe", *_TABLES)
@@ -285,14 +303,18 @@ class Recipe(Settings):
 _TABLES = ("sizes", "input", "loss", "optimizer", "schedule")
 
 
-RECIPES: dict[str, dict[str, Any]] = {}
+RECIPES: Registry[Mapping[str, Any]] = Registry(
+    "recipe",
+    "actionprep.recipes",
+    plural="Recipes",
+    instance_of="collections.abc:Mapping",
+    fill=load_model_files,
+)
 """Tables of the named recipes, as `Recipe.from_tables` reads them."""
 
 
 def register(name: str, doc: str, *, tables: Mapping[str, Mapping[str, Any]], **settings: Any) -> None:
     """Add a recipe to the list; a second one of the same name is refused."""
-    if name in RECIPES:
-        raise UserError(f"There is already a recipe named '{name}'. Choose another name.")
     RECIPES[name] = {
         "recipe": {"name": name, "doc": doc, **settings},
         **{key: dict(one) for key, one in tables.items()},
@@ -301,9 +323,6 @@ def register(name: str, doc: str, *, tables: Mapping[str, Mapping[str, Any]], **
 
 def recipe_names() -> list[str]:
     """Names of all recipes."""
-    from actionprep.training.models.registry import load_model_files
-
-    load_model_files()
     return sorted(RECIPES)
 
 
@@ -311,7 +330,9 @@ def find_recipe(name: str) -> Recipe:
     """The recipe of that name, or of the TOML file at that path; raises UserError naming the nearest ones."""
     known = recipe_names()
     if name in known:
-        return Recipe.from_tables(RECIPES[name], where=f"the recipe '{name}'")
+        tables = RECIPES[name]
+        named = {**tables, "recipe": {"name": name, **tables.get("recipe", {})}}
+        return Recipe.from_tables(named, where=f"the recipe '{name}'")
     if name.endswith(".toml"):
         try:
             with open(name, encoding="utf-8") as file:
@@ -418,10 +439,11 @@ _UNTOLD = ("seed", "precision", "channels_last", "workers")
 def _with_changes_in_doc(recipe: Recipe) -> Recipe:
     """A recipe whose doc ends with the settings in which it differs from the named recipe that the doc is of."""
     preset = RECIPES.get(recipe.name)
-    if preset is None or recipe.doc.partition(_CHANGED)[0] != preset["recipe"]["doc"]:
+    doc = "" if preset is None else preset.get("recipe", {}).get("doc", "")
+    if not doc or recipe.doc.partition(_CHANGED)[0] != doc:
         return recipe
     names = [name for name, _, _ in _differing(find_recipe(recipe.name), recipe) if name not in _UNTOLD]
-    doc = preset["recipe"]["doc"] + (f"{_CHANGED}{', '.join(names)}." if names else "")
+    doc += f"{_CHANGED}{', '.join(names)}." if names else ""
     return recipe.model_copy(update={"doc": doc})
 
 
@@ -438,7 +460,6 @@ def suited(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], 
     One table of changes serves all recipes of a study: settings that only other inputs or other models have are left out.
     What none has stays, to be refused.
     """
-    from actionprep.training.inputs.base import products
     from actionprep.training.models.registry import MODELS, model_settings
 
     kept, others = {}, []
@@ -446,9 +467,9 @@ def suited(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], 
         table, _, key = name.rpartition(".")
         elsewhere = False
         if table == "input" and key not in type(recipe.input).model_fields:
-            elsewhere = any(key in find_input(one).Settings.model_fields for one in products())
+            elsewhere = any(key in reader.Settings.model_fields for reader in INPUTS.working().values())
         elif table == "sizes" and key not in model_settings(recipe.model):
-            elsewhere = any(key in model_settings(one) for one in MODELS)
+            elsewhere = any(key in model_settings(one) for one in MODELS.working())
         if elsewhere:
             others.append(name)
         else:

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from actionprep.datasets.paths import MAX_NAME_BYTES, MAX_NAMES_BYTES, below, no_link
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
-from actionprep.errors import SetupError, UserError, nearest
+from actionprep.errors import SetupError, UserError, discard, nearest
 from actionprep.json_values import plain
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
@@ -51,7 +51,7 @@ class _SplitFacts(BaseModel, strict=True):
     why: str = ""
     stored: str | None = None
     folds: int | None = None
-    rows: dict[str, list[int]] = {}
+    rows: dict[str, list[Annotated[int, Field(ge=0, lt=2**31)]]] = {}
     groups: dict[str, list[str]] = {}
     shown: dict[str, _Groups] = {}
     notes: list[str] = []
@@ -123,7 +123,7 @@ class Run:
     def recipe(self) -> Recipe:
         """The recipe as it was resolved."""
         path = self.folder / RECIPE
-        return Recipe.from_toml(_read(path), where=str(path)).as_recorded(str(path))
+        return Recipe.whole_from_toml(_read(path), where=str(path)).as_recorded(str(path))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -179,8 +179,18 @@ class Run:
         path = self.folder / METRICS
         if not path.exists():
             return []
-        with open(path, newline="", encoding="utf-8") as file:
-            return [{key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+        lines = list(csv.reader(_read(path).splitlines()))
+        head = lines[0] if lines else []
+        rows = []
+        for number, cells in enumerate(lines[1:], 2):
+            row = {key: _number(cell) for key, cell in zip(head, cells, strict=False) if cell != ""}
+            if len(cells) != len(head) or not isinstance(row.get("phase"), str) or type(row.get("epoch")) is not int:
+                raise UserError(
+                    f"{path} is damaged: line {number} has {len(cells)} cells, expected {len(head)} with a phase and an "
+                    "epoch. Delete that line and those after it, or train again into another folder."
+                )
+            rows.append(row)
+        return rows
 
     @property
     def tested(self) -> dict[str, Any] | None:
@@ -409,21 +419,27 @@ def write_text(path: Path, text: str) -> None:
     """Write a file at once: a reader sees the old text or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        no_link(draft).write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            no_link(draft).write_text(text, encoding="utf-8")
+            os.replace(draft, path)
+        finally:
+            discard(draft)
 
 
 def keep_file(source: Path, target: Path) -> None:
     """Make target hold what source holds now, at once; by a link where the disk can, so both may only be replaced."""
     draft = target.with_name(f".{target.name}.draft")
-    draft.unlink(missing_ok=True)
-    try:
-        os.link(source, draft)
-    except OSError:
-        with _explained(target):
-            shutil.copyfile(source, draft)
-    os.replace(draft, target)
+    with _explained(target):
+        try:
+            draft.unlink(missing_ok=True)
+            try:
+                os.link(source, draft)
+            except OSError:
+                shutil.copyfile(source, draft)
+            os.replace(draft, target)
+        finally:
+            discard(draft)
 
 
 def now() -> str:
@@ -446,7 +462,7 @@ def _read_table(path: Path, advice: str) -> dict[str, Any]:
     """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for."""
     try:
         found = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}. {advice}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged: it holds no table. {advice}")

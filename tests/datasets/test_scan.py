@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from study_fakes import FakeProbe, fake_video
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.names import NOT_TEXT
 from actionprep.datasets.scan import ScanReport, scan
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
@@ -190,3 +192,58 @@ def test_scan_renames_former_catalog_folder(clips):
     assert second.num_reused == 4
     assert clips.catalog == clips.root / "catalog"
     assert not (clips.root / "catalogue").exists()
+
+
+def test_names_that_are_not_text_are_reported(clips):
+    for name in (b"videos/wave/lat\xe9in.mp4", b"videos/caf\xe9/e.mp4"):
+        path = clips.root / os.fsdecode(name)
+        fake_video(path)
+    report = scanned(clips)
+    assert [recording.id for recording in report.catalog.recordings] == ["clap/c", "clap/d", "wave/a", "wave/b"]
+    reported = [str(one) for one in Catalog.read(clips.catalog).findings]
+    assert reported == [
+        rf"file not used: videos/caf\xe9: {NOT_TEXT}",
+        rf"file not used: videos/wave/lat\xe9in.mp4: {NOT_TEXT}",
+    ]
+
+
+def test_names_that_are_not_text_among_matches(tmp_path):
+    for name in (b"videos/s1/cam0.mp4", b"videos/s1/cam\xff.mp4"):
+        fake_video(tmp_path / os.fsdecode(name))
+    report = scanned(study(tmp_path, layout="views", pattern="{recording}/cam{view}.mp4"))
+    assert [(view.recording, view.id) for view in report.catalog.views] == [("s1", "0")]
+    assert [one.where for one in Catalog.read(tmp_path / "catalog").findings if one.kind == "file not used"] == [
+        r"videos/s1/cam\xff.mp4"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "id"),
+    [
+        (".cache/a.mp4", "cache/a"),
+        ("x/..b/a.mp4", "x/b/a"),
+        ("__raw/a.mp4", "_raw/a"),
+        ("zarr.json/a.mp4", "zarr_json/a"),
+        ("a\\b.mp4", "a_b"),
+    ],
+)
+def test_path_that_is_no_id_gets_one(tmp_path, path, id):
+    fake_video(tmp_path / "videos" / path)
+    (tmp_path / "list.csv").write_text(f"path,label\n{path},wave\n")
+    report = scanned(study(tmp_path, layout="csv", csv="list.csv"))
+    [recording] = report.catalog.recordings
+    assert (recording.id, recording.label) == (id, "wave")
+    assert report.catalog.views[0].path == f"videos/{path}"
+
+
+def test_path_outside_below_a_hidden_folder(tmp_path):
+    fake_video(tmp_path / "data/.disk/a.mp4")
+    (tmp_path / "study/videos").mkdir(parents=True)
+    (tmp_path / "study/list.csv").write_text(f"path\n{tmp_path}/data/.disk/a.mp4\n")
+    report = scanned(study(tmp_path / "study", layout="csv", csv="list.csv"))
+    assert report.catalog.recordings[0].id.endswith("data/disk/a")
+
+
+def test_class_folder_with_reserved_name(tmp_path):
+    fake_video(tmp_path / "videos/__raw/a.mp4")
+    assert scanned(study(tmp_path)).catalog.recordings[0].id == "_raw/a"

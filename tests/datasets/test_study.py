@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -174,3 +175,13 @@ def test_paths_start_at_the_study_and_urls_stay(tmp_path):
     assert StudyFolder(tmp_path).relative(tmp_path / "videos" / "a.mp4") == "videos/a.mp4"
     assert StudyFolder(tmp_path).relative("/elsewhere/a.mp4") == "/elsewhere/a.mp4"
     assert study_with(tmp_path, "").store == str(tmp_path / "store")
+
+
+def test_study_in_a_folder_that_is_no_text_is_refused(tmp_path):
+    root = tmp_path / os.fsdecode(b"lat\xe9in") / "study"
+    root.mkdir(parents=True)
+    for make in (lambda: init_study(root, StudySettings()), lambda: StudyFolder(root)):
+        with pytest.raises(
+            UserError, match=r"The folder 'lat.in' in the path of the study .* is not UTF-8 text\. Rename"
+        ):
+            make()

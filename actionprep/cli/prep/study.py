@@ -96,7 +96,7 @@ def config(
     """Print all settings in force, as TOML that reads back to the same."""
     from actionprep.datasets.study import render_settings
 
-    print(render_settings(opened_study(study).settings, comments=comments), end="")
+    output.print_text(render_settings(opened_study(study).settings, comments=comments), end="")
 
 
 def doctor(

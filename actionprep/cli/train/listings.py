@@ -13,10 +13,10 @@ from actionprep.cli.options import DebugOption, JsonOption, Text
 def models(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List every model with what it reads, its size and its source."""
     from actionprep.training.models.model_size import model_size
-    from actionprep.training.models.registry import MODELS, load_model_files
+    from actionprep.training.models.registry import MODELS
 
-    load_model_files()
-    sizes = {name: model_size(name) for name in MODELS}
+    cards = MODELS.working()
+    sizes = {name: model_size(name) for name in cards}
     if json:
         output.print_json(
             [
@@ -30,7 +30,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
                     "source": card.source,
                     "faults_fixed": list(card.faults_fixed),
                 }
-                for name, card in MODELS.items()
+                for name, card in cards.items()
             ]
         )
         return
@@ -46,12 +46,14 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
                 f"{sizes[name].flops / 1e9:,.1f}",
                 card.source,
             )
-            for name, card in MODELS.items()
+            for name, card in cards.items()
         ],
         whole=("name", "parameters", "GFLOPs", "product"),
     )
     if out:
         output.note(f"No room at this width for {', '.join(out)}: --json tells them.")
+    for error in MODELS.broken().values():
+        output.warn(str(error))
 
 
 def recipes(
@@ -62,16 +64,16 @@ def recipes(
     debug: DebugOption = False,
 ) -> None:
     """List the recipes, with a sentence of each, or print one whole."""
-    from actionprep.training.recipes import find_recipe, recipe_names
+    from actionprep.training.recipes import RECIPES, find_recipe
 
     if name is not None:
         recipe = find_recipe(name)
         if json:
             output.print_json(recipe.to_tables())
         else:
-            print(recipe.to_toml(), end="")
+            output.print_text(recipe.to_toml(), end="")
         return
-    found = [find_recipe(one) for one in recipe_names()]
+    found = [find_recipe(one) for one in sorted(RECIPES.working())]
     if json:
         output.print_json(
             [{"name": one.name, "model": one.model, "product": one.product, "doc": one.doc} for one in found]
@@ -81,6 +83,8 @@ def recipes(
         out = output.print_table("Recipes", ("name", "product", "what"), rows, whole=("name", "product"))
         if out:
             output.note(f"No room at this width for {', '.join(out)}: --json tells them.")
+        for error in RECIPES.broken().values():
+            output.warn(str(error))
         output.print_next("actiontrain recipes NAME", "prints one whole, with all that is to be said of it")
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 from actionprep.datasets.tables import read_text
 
 
@@ -37,4 +37,4 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
                 yield RowError(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
 
 
-register(SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognizes, _read))
+FORMAT = SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognizes, _read)

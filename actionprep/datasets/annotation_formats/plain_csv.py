@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time
 from actionprep.datasets.tables import csv_columns, read_csv
 
 # Suffix of a time column, the unit of its numbers, and the factor to seconds or frames.
@@ -89,12 +89,10 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
             yield RowError(str(error), line)
 
 
-register(
-    SegmentFormat(
-        "csv",
-        "csv or tsv with columns recording, onset, offset, label, layer, annotator",
-        (".csv", ".tsv"),
-        _recognizes,
-        _read,
-    )
+FORMAT = SegmentFormat(
+    "csv",
+    "csv or tsv with columns recording, onset, offset, label, layer, annotator",
+    (".csv", ".tsv"),
+    _recognizes,
+    _read,
 )

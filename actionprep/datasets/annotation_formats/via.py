@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 from actionprep.datasets.tables import read_text
 
 _TEXT, _CHECKBOX = 1, 2  # attribute types of version 3; the other types have one option as their value
@@ -139,4 +139,4 @@ def _labels(value: str, attribute: Mapping[str, Any] | None) -> list[str]:
     return [str(attribute.get("options", {})[option]) for option in chosen if option]
 
 
-register(SegmentFormat("via", "VGG Image Annotator csv with temporal segments", (".csv",), _recognizes, _read))
+FORMAT = SegmentFormat("via", "VGG Image Annotator csv with temporal segments", (".csv",), _recognizes, _read)

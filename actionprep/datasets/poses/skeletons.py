@@ -241,6 +241,10 @@ def load_layout(path: str | Path) -> Skeleton:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The skeleton layout {path} is not UTF-8 text: {error.reason} at byte {error.start}."
+        ) from None
     except OSError as error:
         raise UserError(
             f"No skeleton layout at {path} ({error.strerror or error}). Give a TOML file with joints and limbs."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.datasets.products.schema import ArraySchema, read_arrays, write_arrays
+from actionprep.datasets.products.schema import Array, Product
 from actionprep.datasets.segments import CodedSegments
 
 if TYPE_CHECKING:
@@ -30,43 +30,65 @@ _SNIPPET = ("snippet",)
 _SNIPPET_LABEL = ("snippet", "label")
 _SEGMENT = ("segment",)
 
-SNIPPETS = {
-    "recording": ArraySchema(_SNIPPET, "int32", "index into the attribute `recordings`"),
-    "onset": ArraySchema(_SNIPPET, "float64", "start on the recording's clock", "s"),
-    "offset": ArraySchema(_SNIPPET, "float64", "end on the recording's clock, not included", "s"),
-    "label": ArraySchema(
-        _SNIPPET, "int32", "index into the attribute `labels`; -1 ignored; -2 no label applies (multi-label only)"
+_WINDOW_ARRAYS = (
+    Array("recording", "int32", _SNIPPET, description="index into the attribute recordings"),
+    Array("onset", "float64", _SNIPPET, "s", "start on the recording's clock"),
+    Array("offset", "float64", _SNIPPET, "s", "end on the recording's clock, not included"),
+    Array(
+        "label",
+        "int32",
+        _SNIPPET,
+        description="index into the attribute labels; -1 ignored; -2 no label applies (multi-label only)",
     ),
-    "target": ArraySchema(_SNIPPET_LABEL, "uint8", "1 for each label of the window"),
-    "coverage": ArraySchema(
-        _SNIPPET_LABEL,
+    Array("target", "uint8", _SNIPPET_LABEL, description="1 for each label of the window"),
+    Array(
+        "coverage",
         "float32",
-        "fraction of the window that the label's segments cover; overlapping segments count once",
+        _SNIPPET_LABEL,
+        description="fraction of the window that the label's segments cover; overlapping segments count once",
     ),
-    "iou": ArraySchema(_SNIPPET_LABEL, "float32", "intersection over union with the best segment of the label"),
-    "segment_share": ArraySchema(
-        _SNIPPET_LABEL, "float32", "fraction of the best segment of the label that lies in the window"
+    Array("iou", "float32", _SNIPPET_LABEL, description="intersection over union with the best segment of the label"),
+    Array(
+        "segment_share",
+        "float32",
+        _SNIPPET_LABEL,
+        description="fraction of the best segment of the label that lies in the window",
     ),
-}
-"""Arrays with one row per window."""
+)
 
-SEGMENTS = {
-    "segment_recording": ArraySchema(_SEGMENT, "int32", "index into the attribute `recordings`"),
-    "segment_onset": ArraySchema(
-        _SEGMENT,
+_OLDER = "stores of older versions do not have it"
+_SEGMENT_ARRAYS = (
+    Array("segment_recording", "int32", _SEGMENT, description="index into the attribute recordings", note=_OLDER),
+    Array(
+        "segment_onset",
         "float64",
-        "start, clipped to the recording; for a label of the full recording, the start of the recording",
+        _SEGMENT,
         "s",
+        "start, clipped to the recording; for a label of the full recording, the start of the recording",
     ),
-    "segment_offset": ArraySchema(_SEGMENT, "float64", "end, not included", "s"),
-    "segment_label": ArraySchema(_SEGMENT, "int32", "index into the attribute `labels`; -1 in an excluded layer"),
-}
-"""Arrays with one row per segment that windows were labeled from; stores of older versions do not have them."""
+    Array("segment_offset", "float64", _SEGMENT, "s", "end, not included"),
+    Array("segment_label", "int32", _SEGMENT, description="index into the attribute labels; -1 in an excluded layer"),
+)
+
+SNIPPETS = Product(
+    "snippets",
+    (*_WINDOW_ARRAYS, *_SEGMENT_ARRAYS),
+    {
+        "labels": "class names",
+        "recordings": "ids of all recordings of the study",
+        "subjects": 'subject of each recording, "" if unknown',
+        "sessions": 'session of each recording, "" if unknown',
+        "splits": 'given part of each recording, "" if unknown',
+        "sources": "hashes of the video files of each recording",
+        "settings": "the rule and the other settings of the table",
+        "left_out": "number of things that are not in the table, and of ignored windows in it, by reason",
+    },
+)
 
 
 @dataclass(frozen=True)
 class SnippetTable:
-    """S windows with their C labels, ordered by recording and time. The arrays are those of `SNIPPETS`.
+    """S windows with their C labels, ordered by recording and time.
 
     Attributes:
         recording: Index into `recordings`, (S,) int32.
@@ -191,10 +213,11 @@ class SnippetTable:
         attributes = item.attributes
         segments = None
         if "segment_onset" in item:
-            arrays = read_arrays(item, SEGMENTS)
-            segments = CodedSegments(**{name.removeprefix("segment_"): values for name, values in arrays.items()})
+            segments = CodedSegments(
+                **{array.name.removeprefix("segment_"): item[array.name][:] for array in _SEGMENT_ARRAYS}
+            )
         return cls(
-            **read_arrays(item, SNIPPETS),
+            **{array.name: item[array.name][:] for array in _WINDOW_ARRAYS},
             labels=tuple(attributes["labels"]),
             recordings=tuple(attributes["recordings"]),
             subjects=tuple(attributes["subjects"]),
@@ -209,8 +232,9 @@ class SnippetTable:
 
 def write_snippets(table: SnippetTable, item: ItemWriter) -> None:
     """Write the arrays and attributes of a table."""
-    write_arrays(item, SNIPPETS, {name: getattr(table, name) for name in SNIPPETS})
+    for array in _WINDOW_ARRAYS:
+        array.write(item, getattr(table, array.name))
     if table.segments is not None:
-        segments = {name: getattr(table.segments, name.removeprefix("segment_")) for name in SEGMENTS}
-        write_arrays(item, SEGMENTS, segments)
-    item.attributes.update(table.attributes())
+        for array in _SEGMENT_ARRAYS:
+            array.write(item, getattr(table.segments, array.name.removeprefix("segment_")))
+    item.attributes.update(SNIPPETS.attributes_of(**table.attributes()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.products.schema import ArraySchema, write_arrays
+from actionprep.datasets.products.schema import Array, Product
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable
@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 
 _PARTS = ("", "train", "val", "test")  # by the value in the array
 
-SPLIT = {"part": ArraySchema(("fold", "recording"), "uint8", "0 none, 1 train, 2 val, 3 test")}
-"""Arrays of the product."""
+SPLIT = Product(
+    "split",
+    (Array("part", "uint8", ("fold", "recording"), description="0 none, 1 train, 2 val, 3 test, of each recording"),),
+    {
+        "recordings": "ids of all recordings of the study",
+        "by": "what stays together",
+        "seed": "seed of the order in which groups were distributed",
+        "groups": "names of the groups by part, for each fold",
+        "notes": "what the user should know, for each fold",
+    },
+)
 
 
 def write_split(
@@ -37,14 +46,15 @@ def write_split(
     for fold, assignment in enumerate(assignments):
         for code, part in enumerate(_PARTS[1:], start=1):
             parts[fold, np.unique(table.recording[assignment.rows(part)])] = code  # type: ignore[arg-type]
-    write_arrays(item, SPLIT, {"part": parts})
-    item.attributes.update(
+    SPLIT["part"].write(item, parts)
+    attributes = SPLIT.attributes_of(
         recordings=list(table.recordings),
         by=by,
         seed=seed,
         groups=[{part: list(names) for part, names in assignment.groups.items()} for assignment in assignments],
         notes=[list(assignment.notes) for assignment in assignments],
     )
+    item.attributes.update(attributes)
 
 
 def stored_parts(item: ItemReader) -> list[dict[str, str]]:

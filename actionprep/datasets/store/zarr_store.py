@@ -18,9 +18,10 @@ from typing import Any
 
 from actionprep.datasets.paths import below, check_link, name_problem, walk
 from actionprep.datasets.store.digest import ContentHash
+from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.writer import ItemWriter, array_digest
-from actionprep.errors import UserError, explained_disk_errors
+from actionprep.errors import SetupError, UserError, explained_disk_errors
 from actionprep.settings import canonical_json
 
 SCHEMA = 1
@@ -67,6 +68,7 @@ class Store:
         self.url = str(url)
         self.path = None if "://" in self.url else Path(url)
         self._readers: dict[ItemKey, ItemReader] = {}
+        self._claim: LockClaim | None = None
         if create and self.path is not None and not (self.path / "zarr.json").exists():
             with explained_disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -128,16 +130,29 @@ class Store:
         self._readers.clear()
 
     @contextmanager
+    def claimed(self, claim: LockClaim | None) -> Iterator[None]:
+        """Within the block, commit items only while this lock is held."""
+        before, self._claim = self._claim, claim
+        try:
+            yield
+        finally:
+            self._claim = before
+
+    @contextmanager
     def write(
         self, product: str, recording: str, view: str = "", *, fingerprint: str, provenance: dict[str, Any]
     ) -> Iterator[ItemWriter]:
         """Make one item: it appears, whole, when the block ends without an error, and replaces what was there.
 
         The item is written under a temporary name, synced and moved into place.
+
+        Raises:
+            LockLostError: If another builder took over the lock of `claimed`.
+            SetupError: If the disk refuses, or if somebody removed the store.
         """
         key = ItemKey(product, recording, view)
         path = self.require_local()
-        with explained_disk_errors(path):
+        with explained_disk_errors(path), self._explained_removal():
             draft = self._aside(self._own_place(key))
             draft.mkdir()
             try:
@@ -153,9 +168,38 @@ class Store:
                 }
                 (draft / "zarr.json").write_text(_group_metadata(attributes))
                 _sync_tree(draft)
+                if self._claim is not None:
+                    self._claim.require_held()
                 self._commit(draft, key)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+
+    @contextmanager
+    def _explained_removal(self) -> Iterator[None]:
+        """Explain files that vanish while an item is written: a new owner of the lock clears the drafts of others."""
+        assert self.path is not None
+        self._require_root()
+        try:
+            yield
+        except FileNotFoundError as error:
+            if self._claim is not None:
+                self._claim.require_held()
+            self._require_root()
+            if error.filename is not None and str(self.path / _PARTIAL) in os.fsdecode(error.filename):
+                raise SetupError(
+                    f"Another program deleted {os.fsdecode(error.filename)} while it was written.\n"
+                    f"Leave {self.path / _PARTIAL} alone during a build. Every committed item is whole; run the same "
+                    "command again."
+                ) from error
+            raise
+
+    def _require_root(self) -> None:
+        assert self.path is not None
+        if not (self.path / "zarr.json").exists():
+            raise SetupError(
+                f"The store {self.path} was removed during the build: its zarr.json does not exist any more.\n"
+                "Bring it back, or run the same command again to build a new store."
+            )
 
     def remove(self, key: ItemKey) -> None:
         """Delete one item; raises UserError where the store has no item of this key.

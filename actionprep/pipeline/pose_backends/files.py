@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from actionprep.datasets.poses.formats import detect_format, item_name, read_poses, reading_options
+from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeleton_data_sets import poses_digest
 from actionprep.errors import InputError, UserError, nearest
@@ -113,6 +113,17 @@ def digest_of_files(source: ViewSource, files: str) -> str:
         digest.update(file.relative_to(place.parent).as_posix().encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def origin_of_format(source: ViewSource, files: str, format: str) -> dict[str, str]:
+    """Package and version of the format that this view's poses are read with; nothing for a format of actionprep."""
+    if not any(entry.package for entry in FORMATS.entries().values()):
+        return {}
+    if source.poses:
+        return FORMATS.origin(str(json.loads(source.poses)["format"]))
+    place = _place_of(source, files)
+    name = detect_format(place) if format == "auto" and place.exists() else format
+    return FORMATS.origin(name) if name is not None else {}
 
 
 def _where(

@@ -219,11 +219,11 @@ def _frames(found: Mapping[str, Any] | None) -> str:
         for one in found["classes"]
     ]
     state = " The model's state was carried from window to window." if found["carry"] else ""
+    counts = html.escape(f"{found['num_frames']} frames of {found['num_recordings']} recordings")
     return (
-        f"<section><h2>Frames</h2><p>What the model says of each of {found['num_frames']} frames of "
-        f"{found['num_recordings']} recordings, the mean over the windows that cover it. F1@k counts segments that "
-        "overlap one of their label by k % of their union; the edit score is how far their order is right (Lea et al., "
-        f"CVPR 2017).{state}</p>{_table(['figure', 'value', ''], figures)}"
+        f"<section><h2>Frames</h2><p>What the model says of each of {counts}, the mean over the windows that cover it. "
+        "F1@k counts segments that overlap one of their label by k % of their union; the edit score is how far their "
+        f"order is right (Lea et al., CVPR 2017).{state}</p>{_table(['figure', 'value', ''], figures)}"
         f"{_table(['class', 'frames', 'F1', 'precision', 'recall'], rows)}</section>"
     )
 
@@ -326,9 +326,10 @@ def _settings(toml: str) -> str:
 
 def _made(facts: Mapping[str, Any]) -> str:
     versions = " · ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    read = f"store {facts['store']} · digest {facts['store_digest'][:16]} · snippets {facts['snippets']}"
-    made = f"{versions} · started {facts['started']}"
-    return f"<footer>{html.escape(read)} · seed {facts['seed']}<br>{html.escape(made)}</footer>"
+    digest = str(facts["store_digest"])[:16]
+    made = f"store {facts['store']} · digest {digest} · snippets {facts['snippets']} · seed {facts['seed']}"
+    started = f"{versions} · started {facts['started']}"
+    return f"<footer>{html.escape(made)}<br>{html.escape(started)}</footer>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -366,6 +367,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>

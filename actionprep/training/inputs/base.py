@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError
+from actionprep.registry import Entry, Registry
 from actionprep.settings import Settings, option
 from actionprep.training.inputs.rng import Draws
 
@@ -42,7 +41,7 @@ class MirroringSettings(InputSettings):
 
 
 class ProductReader(ABC):
-    """Reads the snippets of one table from one product; `INPUT` of each module of this package names one.
+    """Reads the snippets of one table from one product; `INPUTS` lists the readers.
 
     product:   the name of the input; also of the product of the store that it reads, where `reads` says no other.
     Settings:  its settings, a subclass of InputSettings.
@@ -231,26 +230,31 @@ def how_to_make(product: str) -> str:
     return f"Make it with 'actionprep build {product}' in the study folder"
 
 
+INPUTS: Registry[type[ProductReader]] = Registry(
+    "input",
+    "actionprep.inputs",
+    (
+        Entry("frames", "actionprep.training.inputs.frames:FramesReader"),
+        Entry("fusion", "actionprep.training.inputs.fusion:FusionReader"),
+        Entry("heatmaps", "actionprep.training.inputs.heatmaps:HeatmapsReader"),
+        Entry("lowres", "actionprep.training.inputs.lowres:LowresReader"),
+        Entry("pose", "actionprep.training.inputs.pose:PoseReader"),
+        Entry("tracks", "actionprep.training.inputs.tracks:TracksReader"),
+    ),
+    plural="Inputs",
+    subclass_of="actionprep.training.inputs.base:ProductReader",
+)
+"""Readers by the product that a recipe names."""
+
+
 def products() -> list[str]:
-    """Products that have an input, by the names of this package's modules."""
-    package = importlib.import_module("actionprep.training.inputs")
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(package.__path__)
-        if module.name not in ("base", "joint_augmentation", "rng") and module.name[0] != "_"
-    )
+    """Products that have an input, sorted by name."""
+    return sorted(INPUTS)
 
 
 def find_input(product: str) -> type[ProductReader]:
-    """The reader of a product; raises UserError naming the nearest one.
-
-    A module of this package is an input when it is named as the product and has `INPUT`, its reader's class.
-    """
-    known = products()
-    if product not in known:
-        raise UserError(f"No input '{product}'.{nearest(product, known)} Inputs: {', '.join(known)}.")
-    reader: type[ProductReader] = importlib.import_module(f"actionprep.training.inputs.{product}").INPUT
-    return reader
+    """The reader of a product; raises UserError naming the nearest one."""
+    return INPUTS.find(product)
 
 
 def input_settings(product: str, values: Mapping[str, Any] | InputSettings) -> InputSettings:

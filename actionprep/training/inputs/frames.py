@@ -40,6 +40,3 @@ class FramesReader(ClipReader):
 
     def _pictures(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
         return read_frames(item, rows)
-
-
-INPUT = FramesReader

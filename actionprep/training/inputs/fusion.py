@@ -205,6 +205,3 @@ def _own(draws: Draws | None, at: int) -> Draws | None:
 
 def _others(batch: Batch) -> Batch:
     return {name: values for name, values in batch.items() if not name.startswith("part")}
-
-
-INPUT = FusionReader

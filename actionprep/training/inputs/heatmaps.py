@@ -323,9 +323,6 @@ class HeatmapsReader(PoseSamples):
         return torch.stack([torch.zeros_like(width), torch.zeros_like(height), width, height], -1)
 
 
-INPUT = HeatmapsReader
-
-
 def _body_box(xy: Tensor, score: Tensor, reach: float, sizes: Tensor | None) -> Tensor:
     """(B, V, 4) squares around the mean joint of each view of xy (B, V, M, T, K, 2).
 

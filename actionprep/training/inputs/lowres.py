@@ -52,6 +52,3 @@ class LowresReader(ClipReader):
                 f"input.stored={sizes[-1]}."
             )
         return f"rgb_{wanted}"
-
-
-INPUT = LowresReader

@@ -299,9 +299,6 @@ class PoseReader(PoseSamples):
         return {"keypoints": points, "score": score, "frame_valid": (score > 0).any(-1).any(1)}
 
 
-INPUT = PoseReader
-
-
 def frames_end(time: np.ndarray) -> float:
     """When the last of these frames (T) ends, in s: a usual step after it began."""
     return float(time[-1]) + (float(np.median(np.diff(time))) if len(time) > 1 else 1 / 25)

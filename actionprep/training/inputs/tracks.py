@@ -223,9 +223,6 @@ class TracksReader(MirroringReader):
         return total
 
 
-INPUT = TracksReader
-
-
 def _gather(bank: TrackBank, at: Tensor, settings: TracksInput, draws: Draws | None, by: float) -> Batch:
     """The batch of these snippets of the bank; `by` is the strength of what is drawn."""
     import torch

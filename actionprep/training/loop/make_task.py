@@ -77,10 +77,11 @@ def fresh_model(
     return model
 
 
-def check_model(plan: Plan, reader: ProductReader) -> None:
-    """Raise UserError when recipe and input ask for a model that cannot be, or that cannot be optimized.
+def check_model(plan: Plan, reader: ProductReader) -> nn.Module:
+    """Build the model without weights, on the meta device.
 
-    No weights are made.
+    Raises:
+        UserError: If recipe and input ask for a model that cannot be built or optimized.
     """
     import torch
 
@@ -92,6 +93,7 @@ def check_model(plan: Plan, reader: ProductReader) -> None:
     _check_frames(plan, reader, model)
     freeze(model, plan.recipe.optimizer.freeze)
     make_optimizer(model, plan.recipe.optimizer)
+    return model
 
 
 def _check_frames(plan: Plan, reader: ProductReader, model: nn.Module) -> None:

@@ -26,6 +26,8 @@ from actionprep.training.split_choice import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.inputs.base import ProductReader
@@ -69,6 +71,19 @@ class Plan:
             parts = Parts(split, split.by, "the given split")
         check_train(table, parts.split)
         return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
+
+    def in_precision(self, device: str, model: nn.Module) -> Plan:
+        """Return the same plan with a precision that the device computes the model in.
+
+        Raises:
+            UserError: If it cannot compute the model in the precision that the recipe asks for.
+        """
+        from actionprep.training.loop.devices import torch_device
+        from actionprep.training.loop.precision import with_precision
+
+        if self.recipe.precision == "32-true":
+            return self
+        return replace(self, recipe=with_precision(self.recipe, torch_device(device), model))
 
     def with_note(self, note: str) -> Plan:
         """The same plan, in whose split there is one more thing to know."""
@@ -182,14 +197,6 @@ def resolve_recipe(store: Store, recipe: Recipe | str, tell: Told) -> Recipe:
         tell(f"Recipe {choice.recipe.name}: {choice.why}")
         return choice.recipe
     return find_recipe(recipe)
-
-
-def in_precision(recipe: Recipe, device: str) -> Recipe:
-    """The recipe with the number format that suits the device, where it leaves that open."""
-    from actionprep.training.loop.devices import torch_device
-    from actionprep.training.loop.precision import with_precision
-
-    return with_precision(recipe, torch_device(device)) if recipe.precision == "auto" else recipe
 
 
 def as_recipe_wants(split: SplitChoice, recipe: Recipe) -> SplitChoice:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.errors import ActionprepError, UserError, nearest
+from actionprep.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,35 +96,42 @@ def axes(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((word.rstrip("0123456789"), int(word.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))) for word in text.split())
 
 
-MODELS: dict[str, ModelCard] = {}
-
-
-def register(card: ModelCard) -> ModelCard:
-    """Add a model to the table; a second one of the same name is refused."""
-    if card.name in MODELS:
-        raise UserError(
-            f"There is already a model named '{card.name}' (built by {MODELS[card.name].build}). Choose another name."
-        )
-    MODELS[card.name] = card
-    return card
+MODEL_FILES = (
+    "cards",
+    "fusion_recipe",
+    "pixel_recipes",
+    "skeleton_recipes",
+    "track_recipes",
+)
+"""Modules of this package that register models or recipes."""
 
 
 @functools.cache
 def load_model_files() -> None:
-    """Import the files beside this one that register models or recipes, as one that is added does."""
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path != Path(__file__) and re.search(r"^register\(", path.read_text(encoding="utf-8"), re.MULTILINE):
-            importlib.import_module(f"{__package__}.{path.stem}")
+    """Import the modules that register models or recipes."""
+    for name in MODEL_FILES:
+        importlib.import_module(f"{__package__}.{name}")
+
+
+MODELS: Registry[ModelCard] = Registry(
+    "model",
+    "actionprep.models",
+    plural="Models",
+    instance_of="actionprep.training.models.registry:ModelCard",
+    fill=load_model_files,
+)
+"""Cards of all models by name."""
+
+
+def register(card: ModelCard) -> ModelCard:
+    """Add a model; a second one of the same name is refused."""
+    MODELS[card.name] = card
+    return card
 
 
 def model_card(name: str) -> ModelCard:
-    """The card of a model by its name."""
-    load_model_files()
-    if name not in MODELS:
-        raise UserError(
-            f"There is no model named '{name}'.{nearest(name, MODELS)} Models: {', '.join(sorted(MODELS))}."
-        )
-    return MODELS[name]
+    """The card of a model by its name; raises UserError naming the nearest one."""
+    return MODELS.find(name)
 
 
 def model_settings(name: str) -> set[str]:

@@ -135,7 +135,7 @@ def test_a_recording_without_a_joint_is_told_and_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("format", "options", "message"),
     [
-        ("pyskll", {}, r"Unknown pose format 'pyskll'\. Did you mean 'pyskl'"),
+        ("pyskll", {}, r"No pose format 'pyskll'\. Did you mean 'pyskl'"),
         ("pyskl", {"coordinates": "color"}, "Poses of the format 'pyskl' take no coordinates, got 'color'"),
         ("pyskl", {"skeleton": "coco16"}, r"Unknown skeleton 'coco16'\. Did you mean 'coco1"),
         ("pyskl", {"skeleton": "ntu25"}, "have 17 joints, but skeleton 'ntu25' has 25"),

@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 
 from actionprep.training.evaluation import metrics
 
-sklearn = pytest.importorskip("sklearn.metrics")
+
+@pytest.fixture(scope="module")
+def sklearn():
+    """scikit-learn's metrics, imported when a test asks for them."""
+    return pytest.importorskip("sklearn.metrics")
 
 
 def draw(seed: int, num_classes: int = 4, size: int = 60, several: bool = False):
@@ -20,7 +24,7 @@ def draw(seed: int, num_classes: int = 4, size: int = 60, several: bool = False)
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6))
-def test_figures_of_one_label_equal_scikit_learn(seed):
+def test_figures_of_one_label_equal_scikit_learn(sklearn, seed):
     actual, probabilities = draw(seed)
     predicted = probabilities.argmax(axis=1)
     found = metrics.f1_scores(actual, predicted, 4)
@@ -42,7 +46,7 @@ def test_figures_of_one_label_equal_scikit_learn(seed):
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6))
-def test_figures_of_several_labels_equal_scikit_learn(seed):
+def test_figures_of_several_labels_equal_scikit_learn(sklearn, seed):
     actual, probabilities = draw(seed, several=True)
     predicted = (probabilities >= 0.5).astype(np.uint8)
     found = metrics.f1_scores(actual, predicted, 4)
@@ -60,7 +64,7 @@ def test_figures_of_several_labels_equal_scikit_learn(seed):
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
-def test_average_precision_with_equal_scores_equals_scikit_learn(pairs):
+def test_average_precision_with_equal_scores_equals_scikit_learn(sklearn, pairs):
     actual, score = np.array([one for one, _ in pairs]), np.array([value for _, value in pairs], float)
     found = metrics.average_precision(actual, score)
     if not actual.any():
@@ -134,7 +138,7 @@ def test_figures_are_called_what_readers_call_them():
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6), several=st.booleans())
-def test_precision_under_weights_is_that_of_a_test_set_with_samples_so_many_times(seed, several):
+def test_precision_under_weights_is_that_of_a_test_set_with_samples_so_many_times(sklearn, seed, several):
     rng = np.random.default_rng(seed)
     actual, probabilities = draw(seed, size=15, several=several)
     probabilities = probabilities.round(1)  # so that some are equal

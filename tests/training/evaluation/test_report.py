@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -158,3 +160,19 @@ def test_the_confusion_matrix_in_the_page_is_the_saved_one(run):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
         Run.open(tmp_path)
+
+
+def test_values_of_a_passed_on_run_are_escaped(run, tmp_path):
+    folder = tmp_path / "passed_on"
+    shutil.copytree(run.folder, folder)
+    hostile = '"><script>alert(1)</script><img src="https://example.org/a">'
+    facts = json.loads((folder / "run.json").read_text())
+    facts |= dict.fromkeys(("started", "store", "snippets", "store_digest"), hostile)
+    facts["versions"] = {hostile: hostile}
+    facts["split"] |= {"why": hostile, "notes": [hostile], "by": hostile}
+    (folder / "run.json").write_text(json.dumps(facts))
+    page = report_html(Run(folder))
+    assert "<script" not in page
+    assert read(Run(folder)).fetched == []
+    assert "alert(1)" in " ".join(read(Run(folder)).text)
+    assert """content="default-src 'none'; style-src 'unsafe-inline'">""" in page

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tiny_models import CLASSES, TINY, targets, tiny
 from torch import Tensor
 
+from actionprep.training.loop.precision import faults_of_layers
 from actionprep.training.models import cards as _cards  # noqa: F401 - fills the table
 from actionprep.training.models.registry import MODELS
 
@@ -49,9 +50,11 @@ def test_state_dict_round_trip_gives_the_same_logits(name: str):
 @pytest.mark.parametrize("name", TINY)
 def test_one_batch_can_be_learnt(name: str):
     model, x = tiny(name)
+    # Noise alone looks alike to a model that averages it. These samples differ, and 40 steps are enough for every model.
+    x[1] += 1
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     first = loss_of(model(x)).item()
-    for _ in range(200):
+    for _ in range(120):
         loss = loss_of(model(x))
         optimizer.zero_grad()
         loss.backward()
@@ -64,6 +67,9 @@ def test_one_batch_can_be_learnt(name: str):
 @pytest.mark.parametrize("name", TINY)
 def test_bfloat16_autocast_trains_and_stays_near_float32(name: str):
     model, x = tiny(name, **({"drop_path": 0.0} if "drop_path" in TINY[name][0] else {}))
+    # `fit` refuses such a model on such a processor.
+    if faults := faults_of_layers(model, torch.device("cpu"), torch.bfloat16):
+        pytest.skip(f"this processor does not compute {', '.join(faults)} layers in bfloat16")
     model.eval()
     with torch.no_grad():
         exact = model(x)

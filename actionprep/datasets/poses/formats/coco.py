@@ -87,9 +87,15 @@ def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]],
     if joined:
         return "coco_wholebody"
     for category in categories:
-        if not isinstance(category.get("keypoints"), list):
+        names = category.get("keypoints")
+        if not isinstance(names, list):
             continue
-        found = match_layout(category.get("keypoints", []))
+        odd = [name for name in names if not isinstance(name, str)]
+        if odd:
+            raise InputError(
+                f"The category {category.get('name')!r} in {path} has the joint name {odd[0]!r}; expected text."
+            )
+        found = match_layout(names)
         if found is not None:
             return found.name
     lists = [annotation["keypoints"] for annotation in annotations if annotation.get("keypoints")]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprep.errors import InputError
+from actionprep.errors import InputError, read_error
 
 # How a user says which layout the joints of a file are in.
 NAME_LAYOUT = "with --skeleton of 'actionprep import' (skeleton=… in Python, pose.file_skeleton for poses of videos)"
@@ -20,9 +20,17 @@ Damaged = Callable[[str, InputError], None]
 
 @contextmanager
 def going_on(recording: str, damaged: Damaged | None) -> Iterator[None]:
-    """Hand an InputError of one recording to `damaged`; without it, the problem is raised."""
+    """Hand an InputError of one recording to `damaged`; without it, the problem is raised.
+
+    An error of the system while its file is read is such a problem.
+    """
     try:
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise read_error(error.filename or recording, error) from error
     except InputError as problem:
         if damaged is None:
             raise

@@ -94,12 +94,31 @@ class StoredArray:
 
 
 def in_memory(value: Any) -> Any:
-    """A value of `load_pickle` with every `StoredArray` in it read."""
+    """A value of `load_pickle` with every `StoredArray` in it read.
+
+    Raises:
+        InputError: If an array is damaged, or if a list or dict contains itself.
+    """
+    return _in_memory(value, {}, 0)
+
+
+_UNFINISHED = object()
+
+
+def _in_memory(value: Any, done: dict[int, Any], depth: int) -> Any:
     if isinstance(value, StoredArray):
         return value.read()
-    if isinstance(value, dict):
-        return {key: in_memory(part) for key, part in value.items()}
-    return type(value)(in_memory(part) for part in value) if isinstance(value, list | tuple) else value
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if done.get(id(value)) is _UNFINISHED or depth > _DEPTH:
+        raise InputError("A list or dict in the pickle contains itself, or lies too deep in others.")
+    if id(value) not in done:
+        done[id(value)] = _UNFINISHED
+        if isinstance(value, dict):
+            done[id(value)] = {key: _in_memory(part, done, depth + 1) for key, part in value.items()}
+        else:
+            done[id(value)] = type(value)(_in_memory(part, done, depth + 1) for part in value)
+    return done[id(value)]
 
 
 def load_pickle(path: str | Path, *, later: bool = False) -> Any:

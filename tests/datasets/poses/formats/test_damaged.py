@@ -263,3 +263,11 @@ def test_one_damaged_recording_is_told_and_its_neighbors_are_read(tmp_path, form
     with pytest.raises(InputError) as problem:
         list(read_poses(path, format, **options))
     assert problem.value.reason == told[f"{above}b.2"].reason
+
+
+@pytest.mark.parametrize("name", [None, 5, ["nose"]])
+def test_coco_joint_name_that_is_no_text_is_refused(tmp_path, name):
+    categories = [{"id": 1, "name": "person", "keypoints": [*(f"k{at}" for at in range(16)), name]}]
+    (tmp_path / "x.json").write_text(json.dumps({**coco(), "categories": categories}))
+    with pytest.raises(InputError, match=r"The category 'person' in .*x\.json has the joint name .*; expected text"):
+        list(read_poses(tmp_path / "x.json"))

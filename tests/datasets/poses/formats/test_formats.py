@@ -23,7 +23,7 @@ def test_every_format_has_a_reader():
 
 
 def test_an_unknown_format_is_told_the_nearest(tmp_path):
-    with pytest.raises(UserError, match=r"Unknown pose format 'pysk'. Did you mean 'pyskl'"):
+    with pytest.raises(UserError, match=r"No pose format 'pysk'. Did you mean 'pyskl'"):
         read_poses(tmp_path, "pysk")
 
 
