@@ -47,30 +47,38 @@ def windows(
     """
     start, end = span_s
     stride_s = _stride(length_s, stride_s)
-    count = num_full_windows(span_s, length_s=length_s, stride_s=stride_s)
+    count = _num_full(span_s, length_s, stride_s)
     index = np.arange(count) if times is None else _near_frames(np.asarray(times) - start, length_s, stride_s, count)
     onset = start + index * stride_s
     offset = np.minimum(onset + length_s, end) if count else onset
-    last_end = min(start + (count - 1) * stride_s + length_s, end) if count else start
-    if tail != "drop" and microseconds(last_end) < microseconds(end) and (tail == "keep" or count):
-        first = end - length_s if tail == "shift" else start + count * stride_s
-        if microseconds(first) < microseconds(end):  # a stride longer than the windows can step over the rest
-            onset, offset = np.append(onset, first), np.append(offset, end)
+    rest = _tail_window(span_s, length_s, stride_s, tail, count)
+    if rest is not None:
+        onset, offset = np.append(onset, rest[0]), np.append(offset, rest[1])
     if times is not None:
         has_frame = frames_in(times, onset, offset) > 0
         onset, offset = onset[has_frame], offset[has_frame]
     return onset, offset
 
 
-def num_full_windows(span_s: tuple[float, float], *, length_s: float, stride_s: float | None = None) -> int:
-    """Count the windows of full length that fit into a span, without making them; arguments as of `windows`."""
-    start, end = span_s
+def num_windows(
+    span_s: tuple[float, float],
+    *,
+    length_s: float,
+    stride_s: float | None = None,
+    tail: Tail = "drop",
+    times: np.ndarray | None = None,
+) -> int:
+    """Count the windows that `windows` returns, without making them.
+
+    With `times` the count can be too high by a few windows per gap between frames.
+    """
     stride_s = _stride(length_s, stride_s)
-    # The division can be off by one either way; whole microseconds decide.
-    count = max(int(np.floor((end - start - length_s) / stride_s)) + 2, 0)
-    while count > 0 and microseconds(start + (count - 1) * stride_s + length_s) > microseconds(end):
-        count -= 1
-    return count
+    count = _num_full(span_s, length_s, stride_s)
+    has_rest = _tail_window(span_s, length_s, stride_s, tail, count) is not None
+    if times is not None:
+        _, new = _new_windows(np.asarray(times) - span_s[0], length_s, stride_s, count)
+        count = int(new.sum())
+    return count + has_rest
 
 
 def frames_in(times: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -97,13 +105,47 @@ def _stride(length_s: float, stride_s: float | None) -> float:
     return stride_s
 
 
+def _num_full(span_s: tuple[float, float], length_s: float, stride_s: float) -> int:
+    """Count the windows of full length that fit into a span."""
+    start, end = span_s
+    # The division can be off by one either way; whole microseconds decide.
+    count = max(int(np.floor((end - start - length_s) / stride_s)) + 2, 0)
+    while count > 0 and microseconds(start + (count - 1) * stride_s + length_s) > microseconds(end):
+        count -= 1
+    return count
+
+
+def _tail_window(
+    span_s: tuple[float, float], length_s: float, stride_s: float, tail: Tail, count: int
+) -> tuple[float, float] | None:
+    """Return the window for the time after the last of `count` full windows; None where there is none."""
+    start, end = span_s
+    covered = min(start + (count - 1) * stride_s + length_s, end) if count else start
+    if tail == "drop" or (tail == "shift" and not count) or microseconds(covered) >= microseconds(end):
+        return None
+    first = end - length_s if tail == "shift" else start + count * stride_s
+    # A stride longer than the windows can step over the rest.
+    return (first, end) if microseconds(first) < microseconds(end) else None
+
+
 def _near_frames(elapsed: np.ndarray, length_s: float, stride_s: float, count: int) -> np.ndarray:
-    """Indices below `count` of all windows that can contain a frame; elapsed (T,) s since the start, ascending."""
-    first = np.clip(np.floor((elapsed - length_s) / stride_s), 0, count).astype(np.int64)
-    last = np.clip(np.floor(elapsed / stride_s) + 2, 0, count).astype(np.int64)
-    # Ranges of successive frames overlap: each adds what the previous ones did not reach.
-    reached = np.maximum.accumulate(np.concatenate([[0], last]))[:-1]
-    first = np.maximum(first, reached)
-    new = np.maximum(last - first, 0)
+    """Return the indices below `count` of all windows that can contain a frame.
+
+    Args:
+        elapsed: Frame times in seconds since the start of the span, ascending, shape (T,).
+        length_s: Length of a window.
+        stride_s: Time from one onset to the next.
+        count: Number of windows in the span.
+    """
+    first, new = _new_windows(elapsed, length_s, stride_s, count)
     starts = np.repeat(first - (np.cumsum(new) - new), new)
     return np.arange(len(starts)) + starts
+
+
+def _new_windows(elapsed: np.ndarray, length_s: float, stride_s: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each frame the first window and the number of windows that it can be in and no earlier frame is in."""
+    first = np.clip(np.floor((elapsed - length_s) / stride_s), 0, count).astype(np.int64)
+    last = np.clip(np.floor(elapsed / stride_s) + 2, 0, count).astype(np.int64)
+    reached = np.maximum.accumulate(np.concatenate([[0], last]))[:-1]
+    first = np.maximum(first, reached)
+    return first, np.maximum(last - first, 0)

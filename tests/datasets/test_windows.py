@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actionprep.datasets.frame_times import frame_interval
-from actionprep.datasets.windows import frames_in, num_full_windows, windows
+from actionprep.datasets.windows import frames_in, num_windows, windows
 
 
 def test_windows_touch_without_a_stride():
@@ -54,7 +54,7 @@ def test_windows_match_integer_microseconds(total, length, stride, start):
     expected = list(range(start, start + total - length + 1, stride))
     assert np.rint(onset * 1e6).tolist() == expected
     assert np.rint(offset * 1e6).tolist() == [first + length for first in expected]
-    assert num_full_windows(span, length_s=length / 1e6, stride_s=stride / 1e6) == len(expected)
+    assert num_windows(span, length_s=length / 1e6, stride_s=stride / 1e6) == len(expected)
 
 
 @given(
@@ -72,6 +72,8 @@ def test_windows_with_frames_equal_filtered_windows(frames, length, stride, end,
     some = windows((0.0, end / 100), **settings, times=times)
     assert some[0].tolist() == onset[seen].tolist()
     assert some[1].tolist() == offset[seen].tolist()
+    assert num_windows((0.0, end / 100), **settings) == len(onset)
+    assert len(some[0]) <= num_windows((0.0, end / 100), **settings, times=times) <= len(onset)
 
 
 def test_windows_with_frames_skip_a_gap_of_decades():
