@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
-from actionprep.pipeline.stage import ArrayStage, stage
+from actionprep.pipeline.stage import ArrayStage, ResultTable, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.products.snippets import SnippetTable
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
 
@@ -71,6 +73,25 @@ class Snippets(ArrayStage):
         from actionprep.datasets.products.snippets import write_snippets
 
         write_snippets(snippets_for(settings, catalog), item)
+
+    @classmethod
+    def results(cls, item: ItemReader, catalog: Catalog) -> ResultTable:
+        """Return the number of windows per label, without label, ignored and dropped."""
+        from actionprep.datasets.products.snippets import NO_LABEL, SnippetTable
+
+        table = SnippetTable.read(item)
+        windows = {event: count for event, count in table.left_out.items() if event.startswith("windows")}
+        without_label = windows.pop("windows without label", 0) + int((table.label == NO_LABEL).sum())
+        rows: list[tuple[str | int, ...]] = list(table.counts().items())
+        rows.append(("(without label)", without_label))
+        for event, count in windows.items():
+            if count:
+                what = "dropped" if event == "windows without frame" else "ignored"
+                rows.append((f"({what}: {event.removeprefix('windows ')})", count))
+        where = len(np.unique(table.recording))
+        title = f"{len(table):,} {'snippet' if len(table) == 1 else 'snippets'} of "
+        title += f"{where:,} {'recording' if where == 1 else 'recordings'}"
+        return ResultTable(title, ("label", "snippets"), tuple(rows), frozenset({"windows without label", *windows}))
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102

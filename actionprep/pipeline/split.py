@@ -9,15 +9,19 @@ import numpy as np
 from pydantic import model_validator
 
 from actionprep.errors import UserError, nearest
-from actionprep.pipeline.stage import ArrayStage, stage
+from actionprep.pipeline.stage import ArrayStage, ResultTable, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
+
+
+_MAX_COLUMNS = 8
 
 
 class SplitSettings(StageSettings):
@@ -82,6 +86,36 @@ class Split(ArrayStage):
 
         table, assignments = split_recordings(settings, catalog)
         write_split(item, table, assignments, by=settings.by, seed=settings.seed)
+
+    @classmethod
+    def results(cls, item: ItemReader, catalog: Catalog) -> ResultTable:
+        """Return the number of labels and segments of each class in each part, or in the test part of each fold."""
+        from actionprep.datasets.products.split import stored_parts
+        from actionprep.datasets.snippets import make_snippets
+
+        folds = stored_parts(item)
+        table = make_snippets(catalog)
+        if len(folds) > 1:
+            columns = [(f"fold {fold}", parts, "test") for fold, parts in enumerate(folds, start=1)]
+            title = f"Test parts of {len(folds)} folds"
+        else:
+            columns = [(part, folds[0], part) for part in ("train", "val", "test")]
+            title = "Labels and segments in each part"
+        codes = [
+            [code for code, id in enumerate(table.recordings) if parts.get(id) == part] for _, parts, part in columns
+        ]
+        counts = [
+            table.target[table.used & np.isin(table.recording, of_part)].sum(axis=0, dtype=int) for of_part in codes
+        ]
+        rows: list[tuple[str | int, ...]] = [
+            (label, *(int(of_part[row]) for of_part in counts)) for row, label in enumerate(table.labels)
+        ]
+        rows.append(("(recordings)", *(len(of_part) for of_part in codes)))
+        if len(folds) > _MAX_COLUMNS:  # one row per fold
+            header, *cells = [("class", *(name for name, _, _ in columns)), *rows]
+            turned = tuple(zip(header, *cells, strict=True))
+            return ResultTable(title, tuple(str(name) for name in turned[0]), turned[1:])
+        return ResultTable(title, ("class", *(name for name, _, _ in columns)), tuple(rows))
 
     @classmethod
     def depends_on(cls, settings: SplitSettings, catalog: Catalog) -> dict[str, Any]:
