@@ -26,27 +26,27 @@ class SnippetSettings(StageSettings):
     name: str = option("default", "Name of the product: snippets/<name>.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     length: float | None = option(
         None,
-        "Length of a window in ms. Not set: whole recordings where they are labeled whole, else one snippet a segment.",
+        "Length of a window in ms. Not set: one snippet per recording with a label, else one per segment.",
         gt=0,
     )
     stride: float | None = option(None, "From one window's start to the next in ms. Not set: the length.", gt=0)
-    iou: float = option(0.5, "A window gets a label when the rule's figure is at least this.", ge=0, le=1)
+    iou: float = option(0.5, "A window gets a label if the value of the rule is at least this.", ge=0, le=1)
     rule: Literal["coverage", "iou", "segment"] = option(
         "coverage",
-        "The figure that counts: coverage (share of the window that the label's segments cover), iou (intersection "
-        "over union with the best single segment), segment (share of the best single segment in the window).",
+        "Value that decides: coverage (fraction of the window that the label's segments cover), iou (intersection "
+        "over union with the best single segment), segment (fraction of the best single segment in the window).",
     )
     ignore_from: float | None = option(
         None,
-        "Windows without a label, but with one at this figure or above, are ignored instead of background.",
+        "Windows in which no label passes, and one has at least this value, are ignored instead of background.",
         ge=0,
         le=1,
     )
-    multi_label: bool = option(False, "Give a window all labels that pass, instead of the largest.")
+    multi_label: bool = option(False, "Give a window all labels that pass, instead of the one with the largest value.")
     background: str | None = option(None, "Label of windows where no label passes. Not set: such windows are not used.")
     tail: Literal["drop", "shift", "keep"] = option(
         "drop",
-        "Time after the last whole window: drop it, shift one more window back to the end, or keep a shorter one.",
+        "Time after the last full window: drop it, shift one more window back to the end, or keep a shorter one.",
     )
     layers: tuple[str, ...] = option((), "Only segments of these layers; all when empty.")
     exclude_layers: tuple[str, ...] = option((), "Windows that meet a segment of these layers are ignored.")
@@ -101,23 +101,26 @@ class Snippets(ArrayStage):
     def depends_on(cls, settings: SnippetSettings, catalog: Catalog) -> dict[str, Any]:
         """Recordings, their segments and the frame times of their readable views."""
         return {
-            "recordings": [[one.id, one.subject, one.session, one.label, one.split] for one in catalog.recordings],
+            "recordings": [
+                [recording.id, recording.subject, recording.session, recording.label, recording.split]
+                for recording in catalog.recordings
+            ],
             "segments": [
-                [one.id, segment.onset, segment.offset, segment.label, segment.layer]
-                for one in catalog.recordings
-                for segment in catalog.segments_of(one.id)
+                [recording.id, segment.onset, segment.offset, segment.label, segment.layer]
+                for recording in catalog.recordings
+                for segment in catalog.segments_of(recording.id)
             ],
             "views": [
                 [view.recording, view.id, view.digest, hashlib.sha256(view.times.astype("<f8").tobytes()).hexdigest()]
-                for one in catalog.recordings
-                for view in catalog.views_of(one.id)
+                for recording in catalog.recordings
+                for view in catalog.views_of(recording.id)
                 if view.status == "ok"
             ],
         }
 
 
 def snippets_for(settings: SnippetSettings, catalog: Catalog) -> SnippetTable:
-    """The table of snippets that these settings give."""
+    """Make the table of snippets of these settings."""
     from actionprep.datasets.snippets import LabelRule, make_snippets
 
     return make_snippets(
