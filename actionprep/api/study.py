@@ -256,7 +256,7 @@ class Study:
 
     def snippet_table(self, name: str = "default") -> pd.DataFrame:
         """One row a snippet: recording, onset and offset (s), label, subject, session, overlap figures."""
-        from actionprep.datasets.snippets import SnippetTable
+        from actionprep.datasets.products.snippets import SnippetTable
 
         return SnippetTable.read(self.store.item("snippets", name)).to_frame()
 

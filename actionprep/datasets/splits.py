@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from actionprep.datasets.discovery import SPLIT_NAMES
 from actionprep.datasets.natural_order import natural_key
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from actionprep.datasets.store.reader import ItemReader
 
 By = Literal["subject", "session", "recording", "column"]
 Part = Literal["train", "val", "test"]
@@ -153,16 +150,6 @@ def apply_parts(table: SnippetTable, parts: Mapping[str, str], *, by: str = "rec
     code = np.array([PARTS.index(parts[one]) if parts.get(one) in PARTS else -1 for one in table.recordings], np.int64)
     rows = np.flatnonzero(table.used)
     return _checked(table, rows, code[table.recording[rows]], "recording", "recording", 0, called=by)
-
-
-def stored_parts(item: ItemReader) -> list[dict[str, str]]:
-    """For each fold the part of every recording, from a stored split; `apply_parts` holds it against a table."""
-    names = ("", "train", "val", "test")
-    recordings = item.attributes["recordings"]
-    return [
-        {recording: names[code] for recording, code in zip(recordings, row.tolist(), strict=True) if code}
-        for row in item["part"][:]
-    ]
 
 
 def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: By | None = None) -> None:

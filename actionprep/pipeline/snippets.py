@@ -13,7 +13,7 @@ from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
 
@@ -68,6 +68,8 @@ class Snippets(ArrayStage):
     @classmethod
     def build(cls, settings: SnippetSettings, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Make the table from the catalog and write it."""
+        from actionprep.datasets.products.snippets import write_snippets
+
         write_snippets(snippets_for(settings, catalog), item)
 
     @classmethod
@@ -115,32 +117,3 @@ def snippets_for(settings: SnippetSettings, catalog: Catalog) -> SnippetTable:
         labels=settings.labels,
         views=settings.views,
     )
-
-
-def write_snippets(table: SnippetTable, item: ItemWriter) -> None:
-    """Write the arrays and attributes of a table of snippets."""
-    one = ("snippet",)
-    each = ("snippet", "label")
-    item.write("recording", table.recording, axes=one, description="index into the attribute recordings")
-    item.write("onset", table.onset, axes=one, unit="s", description="start on the recording's clock")
-    item.write("offset", table.offset, axes=one, unit="s", description="end on the recording's clock, not included")
-    item.write(
-        "label",
-        table.label,
-        axes=one,
-        description="index into the attribute labels; -1 ignored; -2 no label applies (several labels allowed)",
-    )
-    item.write("target", table.target, axes=each, description="1 for each label that the window has")
-    item.write("coverage", table.coverage, axes=each, description="share of the window covered by the label's segments")
-    item.write("iou", table.iou, axes=each, description="intersection over union with the label's best segment")
-    item.write("segment_share", table.segment_share, axes=each, description="share of the label's best segment inside")
-    if table.segments is not None:
-        segments, one = table.segments, ("segment",)
-        recording = "index into the attribute recordings"
-        item.write("segment_recording", segments.recording, axes=one, description=recording)
-        item.write("segment_onset", segments.onset, axes=one, unit="s", description="start on the recording's clock")
-        item.write("segment_offset", segments.offset, axes=one, unit="s", description="end on it, not included")
-        item.write(
-            "segment_label", segments.label, axes=one, description="index into the attribute labels; -1: left out"
-        )
-    item.attributes.update(table.attributes())

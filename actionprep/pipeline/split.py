@@ -14,7 +14,7 @@ from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
@@ -78,21 +78,10 @@ class Split(ArrayStage):
     @classmethod
     def build(cls, settings: SplitSettings, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Split the recordings and write the parts."""
-        table, found = split_recordings(settings, catalog)
-        parts = np.zeros((len(found), len(table.recordings)), np.uint8)
-        for fold, assignment in enumerate(found):
-            for number, part in enumerate(("train", "val", "test"), start=1):
-                parts[fold, np.unique(table.recording[assignment.rows(part)])] = number  # type: ignore[arg-type]
-        item.write(
-            "part", parts, axes=("fold", "recording"), description="0 none, 1 train, 2 val, 3 test, of each recording"
-        )
-        item.attributes.update(
-            recordings=list(table.recordings),
-            by=settings.by,
-            seed=settings.seed,
-            groups=[{part: list(names) for part, names in assignment.groups.items()} for assignment in found],
-            notes=[list(assignment.notes) for assignment in found],
-        )
+        from actionprep.datasets.products.split import write_split
+
+        table, assignments = split_recordings(settings, catalog)
+        write_split(item, table, assignments, by=settings.by, seed=settings.seed)
 
     @classmethod
     def depends_on(cls, settings: SplitSettings, catalog: Catalog) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.show.images import Pictures
 
 Overlay = Callable[[np.ndarray, int], np.ndarray]
@@ -47,7 +48,7 @@ class Scene:
     @property
     def step(self) -> float:
         """Median time from moment to moment in s; 0 where there is but one."""
-        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
+        return frame_interval(self.times)
 
     def nearest(self, time: float) -> int | None:
         """The moment nearest to a time; of two equally near ones the earlier. None when the time lies outside.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.errors import SetupError, UserError
 from actionprep.show.colors import DARK, NOTHING, Color, text_on
 from actionprep.show.files import atomic_write
@@ -181,7 +182,7 @@ def write_video(
         raise UserError(f"Nothing to write to {path}: there are no pictures.")
     if "libx264" not in av.codecs_available:
         raise SetupError("This PyAV has no H.264 encoder (libx264). Install PyAV from its wheel: pip install av")
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.5
+    step = frame_interval(times, default=0.5)
     ticks = np.rint((times - times[0]) / _CLOCK.numerator * _CLOCK.denominator).astype(np.int64)
     long = max(1, round((step if last is None else last) * _CLOCK.denominator))
     durations = np.append(np.diff(ticks), long)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_fakes import table
 
-from actionprep.datasets.snippets import IGNORED, SnippetTable
+from actionprep.datasets.products.snippets import IGNORED, SnippetTable
 from actionprep.datasets.splits import SplitAssignment, apply_parts, assign, check_split, folds
 from actionprep.errors import UserError
 

@@ -7,10 +7,11 @@ import pytest
 from study_fakes import catalog, view
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import SnippetTable
+from actionprep.datasets.products.split import stored_parts
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.splits import apply_parts, stored_parts
+from actionprep.datasets.splits import apply_parts
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.snippets import Snippets, SnippetSettings, snippets_for

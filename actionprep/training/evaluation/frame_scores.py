@@ -13,7 +13,7 @@ from actionprep.datasets.windows import EPSILON_S
 from actionprep.training.evaluation import metrics, segmental
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
 
 

@@ -12,7 +12,7 @@ from actionprep.errors import UserError
 from actionprep.training.inputs._clip_settings import ClipSettings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
 
 @dataclass(frozen=True)
