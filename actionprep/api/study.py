@@ -94,6 +94,12 @@ class Study:
 
         return Store(self.folder.store, create=True)
 
+    def store_to_verify(self) -> Store:
+        """The study's store, opened even when the metadata of its root is damaged, for `Store.verify`."""
+        from actionprep.datasets.store.zarr_store import Store
+
+        return Store(self.folder.store, create=True, check_root=False)
+
     @cached_property
     def quarantine(self) -> Quarantine:
         """What could not be made, and why."""
@@ -213,10 +219,11 @@ class Study:
             self.store.forget_readers()
 
     def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
-        """Make damaged items anew, with the settings that they were made with; nothing else is touched.
+        """Rebuild damaged items, with the settings that they were made with; nothing else is touched.
 
-        A damaged item stays in its place until its replacement is whole; one that nothing makes any more is reported as
-        blocked.
+        Settings that an item with damaged metadata records are not used: it gets those of the intact items of its
+        product where they agree, else those of actionprep.toml. A damaged item stays in its place until its replacement
+        is committed; one that nothing makes any more is reported as blocked.
         """
         return repair(self, damage, workers=workers)
 
@@ -273,9 +280,10 @@ class Study:
         return status(self)
 
     def stray_items(self) -> list[ItemKey]:
-        """Items whose recording or view is no longer in the catalog."""
+        """Items whose recording or view is no longer in the catalog; without those whose metadata is damaged."""
         views = {(view.recording, view.id) for view in self.catalog.views}
-        return [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
+        stray = [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
+        return self.store.intact(stray)
 
     def remove_items(self, keys: Iterable[ItemKey]) -> None:
         """Delete items from the store, as its only builder."""

@@ -45,6 +45,11 @@ def print_text(text: str, *, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
+def can_ask() -> bool:
+    """Return whether somebody at a terminal can answer questions."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout; numbers that are none are null."""
     json.dump(plain(document), sys.stdout, indent=2, default=str, allow_nan=False)
@@ -87,7 +92,7 @@ def print_table(
         numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan",
                          no_wrap=name in unfolded, overflow="ellipsis" if name in unfolded else "fold",
-                         min_width=_longest_word(rows, at) if name in importance[:1] else None)  # fmt: skip
+                         min_width=None if name in unfolded else _longest_word(rows, at))  # fmt: skip
     for row in rows:
         table.add_row(*(cell for cell, name in zip(row, columns, strict=True) if name in shown))
     console.print(table)
@@ -109,7 +114,8 @@ def _beside_whole(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole:
     widths = _widths(columns, rows)
     room, shown = console.width - widths[whole[0]], [whole[0]]
     for name in [*whole[1:], *(name for name in columns if name not in whole)]:
-        least = widths[name] if name in whole else min(widths[name], _LEGIBLE + 2)
+        words = max(_LEGIBLE, _longest_word(rows, columns.index(name))) + 2
+        least = widths[name] if name in whole else min(widths[name], words)
         if least <= room:
             room -= least
             shown.append(name)

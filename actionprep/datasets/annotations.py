@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.tables import decode_head, header_of
@@ -36,6 +38,7 @@ class AnnotatedRow:
         line: Line in the file, where it has lines.
         label_from_layer: Whether the file has no label here and the layer's name is used.
         alternatives: Further names of the recording, each with the seconds to add to the times if that name is used.
+        split: The split that the file gives the recording, in the file's own words; None if it gives none.
     """
 
     recording: str | None
@@ -48,6 +51,7 @@ class AnnotatedRow:
     line: int | None = None
     label_from_layer: bool = False
     alternatives: tuple[tuple[str, float], ...] = ()
+    split: str | None = None
 
 
 class RowError(ValueError):
@@ -56,6 +60,33 @@ class RowError(ValueError):
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.line = line
+
+
+class UnknownFormatError(UserError):
+    """A file is of no annotation format."""
+
+
+class UnmappedColumnsError(UserError):
+    """A csv lacks the columns that a segment needs, or has them under names that are not known.
+
+    Attributes:
+        path: The file.
+        columns: Its columns.
+        missing: Names of the fields that no column was found for: onset, offset and label.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], missing: Sequence[str]) -> None:
+        from actionprep.datasets.tables import csv_columns
+
+        super().__init__(
+            f"{path} has no column for {', '.join(missing)}. A csv with segments needs the columns onset and offset (or "
+            "onset_ms and offset_ms, onset_frame and offset_frame) and label; it has "
+            f"{csv_columns(columns)}. Name others with study.segment_columns in actionprep.toml, or with 'actionprep "
+            "init --segment-columns onset=COLUMN offset=COLUMN label=COLUMN'."
+        )
+        self.path = path
+        self.columns = tuple(columns)
+        self.missing = tuple(missing)
 
 
 @dataclass(frozen=True)
@@ -131,8 +162,8 @@ def read_annotations(
         found = [one for one in formats.values() if one.recognizes(path, head)]
         if not found:
             broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
-            raise UserError(
-                f"Cannot tell the annotation format of {path}. Formats: "
+            raise UnknownFormatError(
+                f"Cannot detect the annotation format of {path}. Formats: "
                 f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
                 f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
             )
@@ -154,55 +185,15 @@ class CheckedSegments:
 
     Attributes:
         segments: Segments by recording, in order of time.
+        splits: For each recording the splits that rows give it, each with the line of its first row.
         findings: What the user should know.
         num_unusable: Number of rows that are left out.
     """
 
     segments: dict[str, tuple[Segment, ...]] = field(default_factory=dict)
+    splits: dict[str, dict[str, int | None]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     num_unusable: int = 0
-
-
-@dataclass(frozen=True)
-class RecordingNames:
-    """Finds the recording, and the view, that a name in a table or an annotation file means.
-
-    A name may be a recording's id, the path of one of its videos (as found, or without its extension), or the bare file
-    name of one, as long as only one recording has it.
-    """
-
-    by_name: Mapping[str, frozenset[tuple[str, str | None]]]
-
-    @classmethod
-    def of(cls, recordings: Iterable[str], views: Iterable[View]) -> RecordingNames:
-        """Names of these recordings and the files of these views."""
-        exact: dict[str, set[tuple[str, str | None]]] = {id: {(id, None)} for id in recordings}
-        loose: dict[str, set[tuple[str, str | None]]] = {}
-        for id in list(exact):
-            loose.setdefault(PurePosixPath(id).name, set()).add((id, None))
-        for view in views:
-            path = PurePosixPath(view.path)
-            for name in (str(path), str(path.with_suffix("")), path.name, path.stem):
-                loose.setdefault(name, set()).add((view.recording, view.id))
-        return cls({name: frozenset(found) for name, found in {**loose, **exact}.items()})
-
-    def find(self, name: str) -> tuple[str, str | None] | None:
-        """The recording and, when the name is that of a video, its view; None when no or several recordings match."""
-        wanted = PurePosixPath(name.strip().replace("\\", "/"))
-        parts = [part for part in wanted.parts if part not in (".", "/")]
-        # The whole path first, then with fewer leading folders: annotation tools write paths of the annotator's
-        # machine.
-        for start in range(len(parts)):
-            tail = PurePosixPath(*parts[start:])
-            for key in (str(tail), str(tail.with_suffix("")) if tail.suffix else None):
-                found = self.by_name.get(key) if key else None
-                if found:
-                    recordings = {recording for recording, _ in found}
-                    if len(recordings) > 1:
-                        return None
-                    views = {view for _, view in found}
-                    return recordings.pop(), views.pop() if len(views) == 1 else None
-        return None
 
 
 def check_segments(
@@ -228,19 +219,28 @@ def check_segments(
     """
     checked = CheckedSegments()
     kept: dict[str, list[Segment]] = {}
-    absent: Counter[str] = Counter()
+    absent: Counter[tuple[str, str]] = Counter()
+    first_line: dict[tuple[str, str], int | None] = {}
     without_label: Counter[str] = Counter()
     linked: set[tuple[str, ...]] = set()
     rates = _rates_by_view(views)
-    for row in rows:
+    matches = [_find(row, names, views) if isinstance(row, AnnotatedRow) else None for row in rows]
+    # Names of other recordings may look like one of this study: of several such names the exact one counts.
+    resolved = names.resolve(match.name for match in matches if match is not None and match.name is not None)
+    for row, found in zip(rows, matches, strict=True):
         line = row.line
         try:
             if isinstance(row, RowError):
                 raise row
-            match = _Match(None, only, None) if row.recording is None and only else _find(row, names, views)
-            if match is None:
-                absent[_names_of(row)] += 1
+            match = _Match(None, only, None) if row.recording is None and only else found
+            if match is None or match.name in resolved.problems:
+                problem = resolved.problems.get(match.name or "") if match is not None else None
+                key = _names_of(row), problem or names.problem(row.recording or "")
+                absent[key] += 1
+                first_line.setdefault(key, line)
                 continue
+            if row.split:
+                checked.splits.setdefault(match.recording, {}).setdefault(row.split, line)
             if match.others:
                 linked.add((match.recording, *match.others))
             segment, note = _on_recording_clock(row, match, views.get(match.recording, ()), rates)
@@ -253,15 +253,11 @@ def check_segments(
         if row.label_from_layer:
             without_label[row.layer] += 1
         kept.setdefault(match.recording, []).append(segment)
-    for name, count in absent.items():
+    for (name, problem), count in absent.items():
         checked.num_unusable += count
-        checked.findings.append(
-            Finding(
-                "labels for an absent video",
-                source,
-                f"{count} {'segment' if count == 1 else 'segments'} of {name}, which is no recording of this study",
-            )
-        )
+        where = _where(source, first_line[name, problem])
+        message = f"{count} {'segment' if count == 1 else 'segments'} of {name}, {problem}"
+        checked.findings.append(Finding("labels for an absent video", where, message))
     for layer, count in without_label.items():
         what = "1 annotation has no value and gets" if count == 1 else f"{count} annotations have no value and get"
         checked.findings.append(Finding("label from tier", source, f"{what} the name of the tier, '{layer}', as label"))
@@ -377,7 +373,7 @@ def _on_recording_clock(
             raise RowError(f"{onset:.3f} to {offset:.3f} s lies outside {spans}", line)
         if onset < first - slack or offset > last + slack:
             note = f"{onset:.3f} to {offset:.3f} s goes beyond {spans}; it is kept as it is"
-    return Segment(onset, offset, row.label.strip(), row.layer, row.annotator), note
+    return Segment(onset, offset, normalize_label(row.label), row.layer, row.annotator), note
 
 
 def _check_rates(row: AnnotatedRow, recording: str, views: Sequence[View], rates: Mapping[str, float]) -> None:
@@ -416,6 +412,14 @@ def _rates_by_view(views: Mapping[str, Sequence[View]]) -> dict[str, float]:
         if rate := _rate(view):
             rates.setdefault(view.id, []).append(rate)
     return {id: min(of_id) for id, of_id in rates.items() if max(of_id) <= min(of_id) * (1 + _RATE_TOLERANCE)}
+
+
+def normalize_label(label: str) -> str:
+    """Return a label without surrounding spaces, in the composed Unicode form (NFC).
+
+    macOS writes file names in the decomposed form; without this, one class would be two that look alike.
+    """
+    return unicodedata.normalize("NFC", label.strip())
 
 
 def parse_time(text: str) -> float:

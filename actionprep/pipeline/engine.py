@@ -44,7 +44,10 @@ class Workers:
 
 @dataclass
 class BuildReport:
-    """What a build did, item for item."""
+    """What a build did, item for item.
+
+    notes: those of the plan.
+    """
 
     built: list[ItemKey] = field(default_factory=list)
     done: int = 0
@@ -55,6 +58,7 @@ class BuildReport:
     missing: int = 0
     nbytes: int = 0
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -89,7 +93,7 @@ def build(
     with the place of the traceback for a fault of the program, UserError while another builder holds the lock.
     Whatever is raised, every committed item stays and the next build goes on from there.
     """
-    report = BuildReport(done=plan.count("done"))
+    report = BuildReport(done=plan.count("done"), notes=plan.notes)
     for item in plan.items:
         if item.action == "quarantined":
             report.quarantined[item.key] = item.why

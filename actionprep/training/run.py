@@ -57,6 +57,15 @@ class _SplitFacts(BaseModel, strict=True):
     notes: list[str] = []
 
 
+_CHECKSUM = "sha256"
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of the values of run.json as JSON with sorted keys."""
+    as_read = json.loads(json.dumps(facts))  # where all keys are texts
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
+
+
 class _State(BaseModel, strict=True):
     phase: Phase = "validate"
     complete: bool = False
@@ -136,6 +145,11 @@ class Run:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise UserError(f"{path} is damaged: its '{name}' is {first['input']!r:.60}. {advice}") from None
+        recorded = found.pop(_CHECKSUM, None)  # runs of earlier versions have none
+        if recorded not in (None, _checksum(found)):
+            raise UserError(
+                f"{path} is damaged: its content does not match its checksum. Restore it from a copy. {advice}"
+            )
         return found
 
     @property
@@ -214,7 +228,8 @@ class Run:
 
     def change(self, **facts: Any) -> None:
         """Replace some of run.json, at once or not at all."""
-        write_text(self.folder / FACTS, _json({**(self.facts if (self.folder / FACTS).exists() else {}), **facts}))
+        values = plain({**(self.facts if (self.folder / FACTS).exists() else {}), **facts})
+        write_text(self.folder / FACTS, _json({**values, _CHECKSUM: _checksum(values)}))
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv anew."""

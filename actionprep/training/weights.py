@@ -69,15 +69,15 @@ class StartingWeights:
 
     def __call__(self, model: nn.Module) -> None:
         """Put them in, and tell once what matched and what did not."""
-        from actionprep.training.models.pixels import PixelClassifier, bare
+        from actionprep.training.models.pixels import PixelClassifier, unwrap_model
 
         labels = None if self._labels is None else tuple(self._labels())
-        report, color_order = _own(model, self.path, labels) or _published(bare(model), self.path)
+        report, color_order = _own(model, self.path, labels) or _published(unwrap_model(model), self.path)
         if not self._told:
             self._tell(report)
             self._told = True
         if color_order is not None and isinstance(model, PixelClassifier):
-            model.want_colors("BGR" if color_order == "BGR" else "RGB")
+            model.set_color_order("BGR" if color_order == "BGR" else "RGB")
 
     def seen_of(self, plan: Plan) -> str | None:
         """A warning where these weights, of a run on the same store, have learnt from what a training holds out.
@@ -160,7 +160,7 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
 
     from actionprep.training.checkpoints import averaged_weights, check_card, read_safely
     from actionprep.training.loop.optimizers import is_head
-    from actionprep.training.models.pixels import bare
+    from actionprep.training.models.pixels import unwrap_model
 
     if path.suffix != ".ckpt":
         return None
@@ -181,7 +181,7 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
         )
     other_classes = labels is not None and tuple(card["labels"]) != labels
     if other_classes:
-        inner = "" if bare(model) is model else "model."
+        inner = "" if unwrap_model(model) is model else "model."
         fitting = {name: one for name, one in fitting.items() if not is_head(name.removeprefix(inner))}
     other = sorted(name for name in theirs if name not in fitting)
     fresh = sorted(name for name in mine if name not in fitting)

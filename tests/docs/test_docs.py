@@ -236,7 +236,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Runs Python with a copy of the package into which the examples of CONTRIBUTING were put, file for file."""
     root = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "actionprep", root / "actionprep", ignore=shutil.ignore_patterns("__pycache__"))
-    for block in blocks(CONTRIBUTING, "python"):
+    for block in [*blocks(CONTRIBUTING, "python"), *blocks(CONTRIBUTING, "toml")]:
         if block.title is not None:
             assert not (root / block.title).exists()
             (root / block.title).write_text(block.text, encoding="utf-8")

@@ -117,7 +117,7 @@ def test_an_unknown_view_is_told_without_options_that_show_has_not(study: Study)
     with pytest.raises(UserError, match=r"No view 'all' in recording") as raised:
         show_item(study, "tracks", TAKE, views=["all"])
     assert "skip-incomplete" not in str(raised.value)
-    assert str(raised.value).endswith("Name some of these with --views.")
+    assert str(raised.value).endswith("Select views with --views.")
 
 
 class Held(dict):

@@ -229,5 +229,5 @@ def test_any_model_may_be_a_part_of_a_fusion(name):
 
 def test_a_part_must_have_a_head(monkeypatch):
     monkeypatch.setattr("actionprep.training.models.fusion.build_model", lambda name, **sizes: torch.nn.Identity())
-    with pytest.raises(UserError, match="'i3d' cannot be a part of a mid fusion, because it has no head"):
+    with pytest.raises(UserError, match="'i3d' has no head that mid fusion can replace"):
         MidFusion(num_classes=3, parts=[{"model": "i3d", "sizes": {}}] * 2)

@@ -35,7 +35,7 @@ def test_published_weights_are_put_in_and_counted_once(tmp_path):
         )
     assert len(told) == 1
     assert "i3d weights" in told[0]
-    assert "2 tensors of the file left out" in told[0]
+    assert "2 tensors of the file unused" in told[0]
     assert "7 classes, the model has 3" in told[0]
 
 
@@ -54,7 +54,7 @@ def test_weights_that_saw_blue_first_turn_the_colors(tmp_path):
 def test_a_file_of_another_model_is_refused_with_the_reason(tmp_path):
     torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3), "time_embed": torch.zeros(1)}, tmp_path / "x.pyth")
     put = starting_weights(tmp_path / "x.pyth", model_name="i3d", tell=print)
-    with pytest.raises(UserError, match="does not fit a I3D: it looks like timesformer weights"):
+    with pytest.raises(UserError, match="are not for I3D: they look like timesformer weights"):
         put(small_i3d())
 
 
@@ -157,7 +157,7 @@ def test_a_text_file_is_told_from_weights(tmp_path, name, text):
         put(small_i3d())
     assert str(caught.value).startswith(f"{path} cannot be read as a ")
     if name == "notes.pth":
-        assert f": it begins with {text[:20]!r}, and PyTorch's files with PK or a pickle's 0x80. Name the" in str(
+        assert f": it begins with {text[:20]!r}, but PyTorch files begin with PK or with 0x80 (pickle). Give" in str(
             caught.value
         )
 
@@ -168,7 +168,7 @@ def test_an_old_file_that_is_cut_off_is_told(tmp_path, name, size):
     path = tmp_path / name
     torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"cannot be read as a|is no checkpoint"):
+    with pytest.raises(UserError, match=r"cannot be read as a|is not a checkpoint|is no checkpoint"):
         starting_weights(path, model_name="i3d", tell=print)(small_i3d())
 
 

@@ -58,7 +58,7 @@ def fit(
     recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. (default: what suits)")] = None,
     run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. (default: recipe and time)")] = None,
     snippets: Annotated[Text, typer.Option(help="Which table of snippets: snippets/<name>.")] = None,
-    views: Annotated[Texts, typer.Option(help="Views to train on, by name or index: --views 0 1 3 6.")] = None,
+    views: Annotated[Texts, typer.Option(help="Views to train on, by name or number: --views 0 1 3 6.")] = None,
     by: Annotated[
         Text, typer.Option(help="What no two parts share: auto, subject, session, recording, column.")
     ] = None,

@@ -20,8 +20,8 @@ def predict(
     videos: Annotated[
         Texts,
         typer.Argument(
-            help="Videos of one recording, as view=path, with names that tell the view (cam3.mp4), or in the order of the "
-            "run's views; or folders of such. For a run of one view each video is a recording."
+            help="Videos of one recording, as VIEW=PATH or with paths that match the pattern of the run's study; or "
+            "folders of such. For a run of one view each video is a recording."
         ),
     ] = None,
     live: Annotated[

@@ -29,10 +29,13 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
         if not isinstance(annotations, list):
             yield RowError(f"'{name}' has no list 'annotations'")
             continue
+        split = video.get("subset")
         for number, annotation in enumerate(annotations):
             try:
                 onset, offset = (float(time) for time in annotation["segment"])
-                yield AnnotatedRow(str(name), onset, offset, str(annotation["label"]))
+                yield AnnotatedRow(
+                    str(name), onset, offset, str(annotation["label"]), split=str(split) if split else None
+                )
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 yield RowError(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time
-from actionprep.datasets.tables import csv_columns, read_csv
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_time
+from actionprep.datasets.tables import read_csv
 
 # Suffix of a time column, the unit of its numbers, and the factor to seconds or frames.
 _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
@@ -64,16 +64,18 @@ def _recognizes(path: Path, head: str) -> bool:
 def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
     header, rows = read_csv(path)
     times = segment_times(columns, header)
-    label, recording, layer, annotator = (
-        _column(name, columns, header) for name in ("label", "recording", "layer", "annotator")
+    label, recording, layer, annotator, split = (
+        _column(name, columns, header) for name in ("label", "recording", "layer", "annotator", "split")
     )
-    if times is None or label not in header:
-        raise ValueError(
-            "it needs the columns onset and offset (or onset_ms and offset_ms, onset_frame and offset_frame) and "
-            f"{columns.get('label', 'label')}; it has {csv_columns(header)}. Name others in study.segment_columns"
-        )
+    missing = [] if times is not None else ["onset and offset"]
+    if label not in header:
+        missing.append("label")
+    if times is None or missing:
+        raise UnmappedColumnsError(path, header, missing)
     onset, offset, unit, scale = times
     for line, row in rows:
+        if not (row[onset] or row[offset] or row[label]):
+            continue  # a row of a template that nobody has filled in
         try:
             yield AnnotatedRow(
                 recording=row.get(recording) or None,
@@ -84,6 +86,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
                 annotator=row.get(annotator, ""),
                 unit=unit,
                 line=line,
+                split=row.get(split) or None,
             )
         except ValueError as error:
             yield RowError(str(error), line)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from actionprep.datasets.discovery import SPLIT_NAMES, Discovery
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
@@ -19,7 +20,6 @@ from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.video_layouts import SPLIT_NAMES, Discovery
 from actionprep.errors import InputError, UserError
 from actionprep.settings import canonical_json
 

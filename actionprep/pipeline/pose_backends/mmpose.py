@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from actionprep.datasets.poses.skeletons import match_layout
+from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError, nearest
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames, with_scores
 
@@ -304,6 +305,9 @@ def _load(model: Any, path: Path) -> None:
                 type(np.dtype(np.float32)), type(np.dtype(np.int64))]  # fmt: skip
     # Published files were written by numpy 1, which named these by another module.
     old = [(core.scalar, "numpy.core.multiarray.scalar"), (core._reconstruct, "numpy.core.multiarray._reconstruct")]
+    damage = zip_damage(path)
+    if damage is not None:
+        raise UserError(f"The checkpoint {path} is damaged: {damage}. Download it again, or restore it from a copy.")
     try:
         with torch.serialization.safe_globals([*harmless, *old]):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, VisibleRule
 
@@ -231,6 +232,9 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
             f"The code of {kind.title} in {code} does not load: {error}. Expected the repository {HUB_REPO} at commit "
             f"{HUB_COMMIT[:7]}, which needs torch and numpy only. Get that commit, or use --tracker lk."
         ) from error
+    damage = zip_damage(weights)
+    if damage is not None:
+        raise UserError(f"{weights} is damaged: {damage}. Download it again from {_weights_url(kind)}.")
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

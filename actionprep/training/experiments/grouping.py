@@ -12,7 +12,7 @@ import numpy as np
 from actionprep.settings import canonical_json
 from actionprep.training.evaluation.result_files import ANSWERS, saved_arrays
 from actionprep.training.fusion import Mixture, fused_runs
-from actionprep.training.recipes import Recipe, differing, said
+from actionprep.training.recipes import Recipe, differing_settings, setting_text
 from actionprep.training.run import Run
 
 
@@ -179,8 +179,8 @@ def _settings_apart(recipe: Recipe, others: Sequence[Recipe]) -> dict[str, str]:
     """Settings in which a recipe differs from others, sorted by name; not the min_steps that asking for epochs implies."""
     found = {}
     for other in others:
-        for setting, value, _ in differing(recipe, other):
-            found[setting] = "none" if value is None else said(value)
+        for setting, value, _ in differing_settings(recipe, other):
+            found[setting] = "none" if value is None else setting_text(value)
     found.pop("seed", None)
     if "epochs" in found and found.get("min_steps") == "0":
         del found["min_steps"]

@@ -19,7 +19,7 @@ from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
-from actionprep.training.recipes import Recipe, find_recipe, suited
+from actionprep.training.recipes import Recipe, applicable_changes, find_recipe
 from actionprep.training.run import FACTS, Run, placed, source_from, write_text
 from actionprep.training.split_choice import Parts, SplitChoice, choose_folds, stored_split
 
@@ -180,7 +180,7 @@ def plan_sweep(
     for seed, recipe, values in itertools.product(seeds, recipes, itertools.product(*grid.values())):
         base = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         settings = dict(zip(grid, values, strict=True))
-        own, _ = suited(base, of_study or {})
+        own, _ = applicable_changes(base, of_study or {})
         chosen = base.changed({**own, **(changes or {}), **settings, "seed": seed}, where="the sweep").self_contained()
         combination = f"{_folder_name(chosen, settings)}/seed-{seed}"
         for part, number, stored in parts:

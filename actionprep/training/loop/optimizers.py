@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from actionprep.errors import UserError, nearest
-from actionprep.training.models.pixels import bare
+from actionprep.training.models.pixels import unwrap_model
 from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
 
 
@@ -20,7 +20,7 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim
     Parameters named head.* and the others may have rates of their own; with layer_decay the rate falls from layer to layer
     towards the input. Frozen parameters have no part in it.
     """
-    model = bare(model)
+    model = unwrap_model(model)
     height = layer_heights(model) if settings.layer_decay < 1 else {}
     top = max(height.values(), default=0)
     backbone_rate = settings.backbone_learning_rate or settings.learning_rate
@@ -105,7 +105,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
     Raises UserError for a name that no parameter begins with.
     """
-    model = bare(model)
+    model = unwrap_model(model)
     parameters = dict(model.named_parameters())
     for name in names:
         if name == "backbone":

@@ -222,10 +222,3 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not text: {error}.") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} holds JSON that no pose file has: {error}.") from None
-
-
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sort key that orders numbers in names by value: frame2 before frame10."""
-    import re
-
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprep.datasets.poses.formats import natural_key, read_json
+from actionprep.datasets.natural_order import natural_key
+from actionprep.datasets.poses.formats import read_json
 from actionprep.datasets.poses.formats.content import Damaged, going_on
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence, pack_persons
 from actionprep.datasets.poses.skeletons import convert
