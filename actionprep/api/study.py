@@ -228,7 +228,7 @@ class Study:
         return repair(self, damage, workers=workers)
 
     def results(self, keys: Iterable[ItemKey]) -> dict[ItemKey, ResultTable]:
-        """Return what there is to know about items of the full study, such as the windows of each label."""
+        """Return tables about items of the full study, such as the number of windows of each label."""
         from actionprep.pipeline.stage import ArrayStage
 
         stages = load_stages()

@@ -267,7 +267,7 @@ def check_segments(
                 "several recordings linked",
                 source,
                 f"it links files of recordings '{recording}' and {', '.join(map(repr, others))}; its segments count for "
-                f"'{recording}'. Group these files as views of one recording, or annotate each in a file of its own",
+                f"'{recording}'. Group these files as views of one recording, or annotate each in its own file",
             )
         )
     checked.segments = {recording: tuple(sorted(segments, key=_order)) for recording, segments in kept.items()}

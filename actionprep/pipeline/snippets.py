@@ -88,10 +88,10 @@ class Snippets(ArrayStage):
             if count:
                 what = "dropped" if event == "windows without frame" else "ignored"
                 rows.append((f"({what}: {event.removeprefix('windows ')})", count))
-        where = len(np.unique(table.recording))
-        title = f"{len(table):,} {'snippet' if len(table) == 1 else 'snippets'} of "
-        title += f"{where:,} {'recording' if where == 1 else 'recordings'}"
-        return ResultTable(title, ("label", "snippets"), tuple(rows), frozenset({"windows without label", *windows}))
+        rows.append(("(recordings)", len(np.unique(table.recording))))
+        return ResultTable(
+            "Snippets per label", ("label", "snippets"), tuple(rows), frozenset({"windows without label", *windows})
+        )
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102

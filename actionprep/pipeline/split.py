@@ -100,7 +100,7 @@ class Split(ArrayStage):
             title = f"Test parts of {len(folds)} folds"
         else:
             columns = [(part, folds[0], part) for part in ("train", "val", "test")]
-            title = "Labels and segments in each part"
+            title = "Samples in each part"
         codes = [
             [code for code, id in enumerate(table.recordings) if parts.get(id) == part] for _, parts, part in columns
         ]

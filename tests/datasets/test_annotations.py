@@ -395,7 +395,7 @@ def test_check_segments_elan_links_two_recordings(tmp_path):
     assert list(found.segments) == ["a"]
     assert [str(finding) for finding in found.findings] == [
         "several recordings linked: labels.csv: it links files of recordings 'a' and 'b'; its segments count for 'a'. "
-        "Group these files as views of one recording, or annotate each in a file of its own"
+        "Group these files as views of one recording, or annotate each in its own file"
     ]
 
 

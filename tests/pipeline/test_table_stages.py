@@ -135,4 +135,5 @@ def test_snippets_results_count_windows(tmp_path):
         ("(ignored: in an excluded layer)", 1),
         ("(ignored: in the ignore band)", 1),
         ("(dropped: without frame)", 2),
+        ("(recordings)", 1),
     )
