@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import SnippetTable
 from actionprep.errors import InputError
 
 

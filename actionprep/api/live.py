@@ -15,7 +15,7 @@ from actionprep.errors import InputError, UserError
 from actionprep.pipeline.camera import BLOCK_SIZE, CameraSource
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.writer import ItemWriter
     from actionprep.pipeline.stage import FrameStage
     from actionprep.pipeline.trained import OwnSettings

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from actionprep.pipeline.engine import BuildReport, Progress, Workers
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.quarantine import Quarantine
+    from actionprep.pipeline.stage import ResultTable
 
 
 def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
@@ -226,6 +227,20 @@ class Study:
         """
         return repair(self, damage, workers=workers)
 
+    def results(self, keys: Iterable[ItemKey]) -> dict[ItemKey, ResultTable]:
+        """Return tables about items of the full study, such as the number of windows of each label."""
+        from actionprep.pipeline.stage import ArrayStage
+
+        stages = load_stages()
+        tables = {}
+        for key in keys:
+            stage = stages.get(key.product)
+            if stage is not None and issubclass(stage, ArrayStage) and self.store.metadata(key) is not None:
+                table = stage.results(self.store.item(key.product, key.recording), self.catalog)
+                if table is not None:
+                    tables[key] = table
+        return tables
+
     def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
         """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
         return events(self.store, keys)
@@ -256,7 +271,7 @@ class Study:
 
     def snippet_table(self, name: str = "default") -> pd.DataFrame:
         """One row a snippet: recording, onset and offset (s), label, subject, session, overlap figures."""
-        from actionprep.datasets.snippets import SnippetTable
+        from actionprep.datasets.products.snippets import SnippetTable
 
         return SnippetTable.read(self.store.item("snippets", name)).to_frame()
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -105,9 +107,7 @@ class View:
     @property
     def frame_duration(self) -> float:
         """Median interval between frames in seconds; the last frame is assumed to last as long."""
-        if len(self.frame_times) > 1:
-            return float(np.median(np.diff(self.frame_times)))
-        return 1 / self.fps if self.fps > 0 else 0.0
+        return frame_interval(self.frame_times, default=1 / self.fps if self.fps > 0 else 0.0)
 
     @property
     def span(self) -> tuple[float, float]:

@@ -147,7 +147,7 @@ class Dense(FrameSampler):
     def choose(  # noqa: D102
         self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
     ) -> np.ndarray:
-        return frames_at_rate(times, settings.rate)
+        return frames_shown_at_rate(times, settings.rate)
 
 
 @SAMPLERS.register("whole")
@@ -185,8 +185,19 @@ def uniform_frames(times: np.ndarray, count: int) -> np.ndarray:
     return np.unique(_shown_at(times, times[0] + (np.arange(count) + 0.5) * duration / count))
 
 
-def frames_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
-    """Frames shown at the instants 0, 1 / rate, 2 / rate, … after the first frame, each at most once; times (T,) s."""
+def frames_shown_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
+    """Choose the frames that are on screen at the ticks of a clock.
+
+    A frame is on screen from its own time to that of the next one. `tracks.frames_at_rate` chooses the nearest frames
+    instead.
+
+    Args:
+        times: Frame times in seconds, ascending, shape (T,).
+        rate: Ticks per second; the first tick is at the first frame.
+
+    Returns:
+        Indices of the chosen frames, ascending, each once.
+    """
     duration = times[-1] - times[0] + _last_gap(times)
     num_ticks = max(1, int(np.ceil(duration * rate - 1e-6)))
     return np.unique(_shown_at(times, times[0] + np.arange(num_ticks) / rate))

@@ -236,6 +236,23 @@ class ViewStage(Stage):
         """Make the product of one view; done maps each input to its finished item."""
 
 
+@dataclass(frozen=True)
+class ResultTable:
+    """What a user wants to know about a finished product.
+
+    Attributes:
+        title: Name of the table.
+        columns: Names of the columns.
+        rows: Cells by row.
+        events: Names of the stage's events that the rows already show.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int, ...], ...]
+    events: frozenset[str] = frozenset()
+
+
 class ArrayStage(Stage):
     """A stage that reads products and the catalog and makes one product for the whole study."""
 
@@ -243,6 +260,11 @@ class ArrayStage(Stage):
     @abstractmethod
     def build(cls, settings: Any, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Make the product."""
+
+    @classmethod
+    def results(cls, item: ItemReader, catalog: Catalog) -> ResultTable | None:
+        """Return what the command prints about a finished item; None for nothing."""
+        return None
 
     @classmethod
     @abstractmethod

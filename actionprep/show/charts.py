@@ -20,7 +20,7 @@ from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, f
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
 _MOST_RECORDINGS = 60
 _MOST_FOLDS = 12
@@ -163,7 +163,7 @@ def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, 
 
 
 def _table(study: Study, name: str) -> SnippetTable:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
     known = [key.recording for key in study.store.items("snippets")]
     if name not in known:
@@ -231,7 +231,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from actionprep.datasets.splits import stored_parts
+    from actionprep.datasets.products.split import stored_parts
 
     if path.suffix.lower() != ".png":
         raise UserError(f"Splits are drawn as .png files; got {path.name}.")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from actionprep.datasets.frame_labels import FrameLabels
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.splits import Part, SplitAssignment
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.view_ids import views_of_ids

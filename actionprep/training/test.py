@@ -30,7 +30,7 @@ from actionprep.training.run import VALIDATED, Run, input_digest, now
 from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.training.datasets import SnippetDataset
     from actionprep.training.inputs.base import ProductReader
 

@@ -117,8 +117,8 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     (tmp_path / "labels/b.csv").write_text("onset,offset,label\n1,1.5,clap\n0,0.5,clap\n")
     report = scanned(study(tmp_path, layout="views", segments=("labels",)))
     assert found(report) == [
-        "unusable segment: labels/all.csv:4: it ends at 0.5 s before it starts, or as it starts, at 1 s",
-        "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside of recording 'b', which runs from 0.000 to "
+        "unusable segment: labels/all.csv:4: it ends at 0.5 s, before it starts at 1 s",
+        "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside recording 'b', which runs from 0.000 to "
         "2.000 s",
         "labels for an absent video: labels/all.csv:6: 1 segment of 'c', which is no recording of this study",
     ]
@@ -227,7 +227,7 @@ def test_scan_writes_all_findings_with_lines(clips):
         rows = list(csv.reader(file))
     assert rows[0] == ["kind", "where", "line", "message"]
     assert len(rows) == len(report.findings) + 1
-    assert ["unusable segment", "labels.csv", "3", "it ends at 4 s before it starts, or as it starts, at 5 s"] in rows
+    assert ["unusable segment", "labels.csv", "3", "it ends at 4 s, before it starts at 5 s"] in rows
 
 
 def test_scan_reports_labels_that_differ_in_case_or_spaces(tmp_path):
@@ -284,7 +284,7 @@ def test_annotation_files_in_folders_of_other_recordings(tmp_path):
     report = scanned(study(tmp_path, **settings))
     assert report.catalog.labels == ("siteA",)
     assert (
-        "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of '(the file names no recording)', which is no "
+        "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of (the file names no recording), which is no "
         "recording of this study"
     ) in found(report)
     # Folders of annotators have nothing to do with those of the recordings.

@@ -24,7 +24,7 @@ from actionprep.pipeline.keyframes import (
     FrameSampler,
     KeyframesSettings,
     MotionMeter,
-    frames_at_rate,
+    frames_shown_at_rate,
     motion_frames,
     random_frames,
     shrink_gray,
@@ -289,11 +289,11 @@ def test_uniform_follows_time_and_not_the_index() -> None:
 
 def test_dense_frames_have_the_rate_whatever_the_frames_have() -> None:
     times = np.arange(300) / 29.97
-    chosen = frames_at_rate(times, 2.0)
+    chosen = frames_shown_at_rate(times, 2.0)
     assert np.diff(times[chosen]) == pytest.approx(0.5, abs=1 / 29.97)
     assert len(chosen) == 21  # ten seconds and a little
-    assert frames_at_rate(np.arange(10) / 25, 100.0).tolist() == list(range(10))
-    assert frames_at_rate(np.array([4.0]), 2.0).tolist() == [0]
+    assert frames_shown_at_rate(np.arange(10) / 25, 100.0).tolist() == list(range(10))
+    assert frames_shown_at_rate(np.array([4.0]), 2.0).tolist() == [0]
 
 
 @settings(deadline=None)

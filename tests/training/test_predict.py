@@ -11,6 +11,7 @@ from torch import nn
 from training_fakes import MOTIONS, make_store, tiny_recipe, write_tracks
 
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.datasets.windows import windows
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint
 from actionprep.training.evaluation.result_files import label_thresholds
@@ -145,6 +146,15 @@ def test_windows_cover_the_span_and_stay_inside(seconds, length, stride):
     assert (np.diff(onset) > 0).all()
     if len(onset) > 1:
         np.testing.assert_allclose(offset - onset, length)
+
+
+@pytest.mark.parametrize(("end", "count"), [(10.0000005, 19), (9.9999996, 19), (9.9999994, 18)])
+def test_windows_and_sliding_windows_agree(end, count):
+    onset, _ = windows((0.0, end), length_s=1.0, stride_s=0.5)
+    sliding, _ = sliding_windows((0.0, end), length_s=1.0, stride_s=0.5)
+    assert len(onset) == count
+    # With a rest, prediction adds the window that ends with the recording.
+    assert len(sliding) == 19
 
 
 def test_a_window_without_length_is_refused():

@@ -122,13 +122,18 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
             progress=lambda task, sofar: advance(task.num_frames if frames else 1, failures=len(sofar.quarantined)),
         )
     events = study.events(item.key for item in plan.items)
+    results = study.results(item.key for item in plan.items)
     if json:
+        tables = {
+            str(key): [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+            for key, table in results.items()
+        }
         views = views_document(views_of_plan(study, plan))
-        document = {**report_document(report), "views": views, "events": events, "mixed": mixed}
+        document = {**report_document(report), "views": views, "events": events, "results": tables, "mixed": mixed}
         output.print_json({**document, "damaged": list(plan.notes)})
     else:
         report_joints_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalog.segments.values())
-        print_report(plan, report, events, has_segments=has_segments, study=named)
+        print_report(plan, report, events, results, has_segments=has_segments, study=named)
     if not report.ok:
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from actionprep.api import Study
     from actionprep.datasets.recordings import View
+    from actionprep.datasets.store.zarr_store import ItemKey
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
+    from actionprep.pipeline.stage import ResultTable
 
 
 def views_of_plan(study: Study, plan: Plan) -> list[View]:
@@ -60,9 +62,9 @@ def announce(study: Study, plan: Plan, mixed: list[str]) -> None:
     views = len(plan.view_tasks)
     frames = sum(task.num_frames for task in plan.view_tasks)
     todo = plan.count("build")
-    output.note(f"{study.folder.name}: {todo} items to make, {plan.count('done')} are there.")
+    output.note(f"{study.folder.name}: {_count(todo, 'item')} to make, {plan.count('done')} already in the store.")
     if views:
-        output.note(f"{views} views, {frames:,} frames to decode.")
+        output.note(f"{_count(views, 'view')}, {_count(frames, 'frame')} to decode.")
     if plan.skipped:
         output.warn(
             f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
@@ -113,11 +115,21 @@ def print_report(
     plan: Plan,
     report: BuildReport,
     events: dict[str, dict[str, int]],
+    results: Mapping[ItemKey, ResultTable],
     *,
     has_segments: bool,
     study: Path | None = None,
 ) -> None:
-    """What a build has made and what not, and the next command; study: its folder, where --study named it."""
+    """Print what a build made, the results of its products, and the next command.
+
+    Args:
+        plan: What was to be done.
+        report: What was done.
+        events: Counts of unusual things, by product.
+        results: Tables of results by item.
+        has_segments: Whether the study has annotated segments.
+        study: Folder of the study, if --study named it.
+    """
     built = Counter(key.product for key in report.built)
     there = Counter(item.key.product for item in plan.items if item.action == "done")
     failed = Counter(key.product for key in (*report.quarantined, *report.blocked))
@@ -131,8 +143,20 @@ def print_report(
     output.note(f"{output.bytes_text(report.nbytes)} of arrays made in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
         output.warn(f"Frames that the decoder concealed: {report.concealed}; that were missing: {report.missing}.")
-    if events:
-        sums = [(name, what, f"{count:,}") for name, one in events.items() for what, count in one.items()]
+    for table in results.values():
+        output.print_table(
+            table.title,
+            table.columns,
+            [tuple(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) for row in table.rows],
+        )
+    shown = {(key.product, event) for key, table in results.items() for event in table.events}
+    sums = [
+        (name, event, f"{count:,}")
+        for name, counts in events.items()
+        for event, count in counts.items()
+        if (name, event) not in shown
+    ]
+    if sums:
         output.print_table("Left out, filled in or converted", ("stage", "what", "count"), sums)
     if report.quarantined:
         first = list(report.quarantined.items())[:20]
@@ -151,6 +175,10 @@ def print_report(
     elif names:
         last = f"{names[-1]}/{named[names[-1]]}" if names[-1] in named else names[-1]
         output.print_next(with_study(f"actionprep show {last}", study), "draws what was made")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def report_document(report: BuildReport) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def split_of(
 
 def _stored_beside(store: Store) -> list[str]:
     """A sentence that names the stored splits, where a training splits anew though nobody asked for that."""
-    from actionprep.datasets.splits import stored_parts
+    from actionprep.datasets.products.split import stored_parts
 
     found = {key.recording: store.item("split", key.recording) for key in store.items("split")}
     found = {name: item for name, item in found.items() if len(stored_parts(item)) == 1}

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prep_commands import actionprep, document
 from typer.testing import CliRunner
 
 from actionprep.api import Study
 from actionprep.cli.prep import app
+from actionprep.datasets.products.snippets import SnippetTable
 
 
 def test_snippets_say_what_they_leave_out(study: Study) -> None:
     result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
     assert result.exit_code == 0
     table = result.stdout[result.stdout.index("Left out") :]
-    assert [line.split() for line in table.splitlines()[2:4]] == [
-        ["snippets", "recordings", "without", "label", "1"],
-        ["snippets", "windows", "without", "label", "2"],
-    ]
+    assert [line.split() for line in table.splitlines()[2:3]] == [["snippets", "recordings", "without", "label", "1"]]
+    assert "windows without label" not in table
     # Also when the table is there already, and for machines.
     again = document(study, "snippets", "--length", "400", "--iou", "0.5")
     assert again["built"] == []
     assert again["events"] == {"snippets": {"recordings without label": 1, "windows without label": 2}}
+
+
+def test_snippets_prints_windows_per_label(study: Study) -> None:
+    result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
+    table = SnippetTable.read(study.store.item("snippets", "default"))
+    rows = {" ".join(words[:-1]): words[-1] for line in result.stdout.splitlines() if (words := line.split())}
+    names = np.array(table.labels)[table.label[table.label >= 0]].tolist()
+    assert {label: rows[label] for label in table.labels} == {label: str(names.count(label)) for label in table.labels}
+    assert rows["(without label)"] == "2"
+    assert ": 1 item to make, 0 already in the store." in result.stdout
+    again = document(study, "snippets", "--length", "400", "--iou", "0.5")
+    assert {"label": "(without label)", "snippets": 2} in again["results"]["snippets/default"]
 
 
 def test_the_next_command_has_study_only_where_it_was_given(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
