@@ -144,8 +144,8 @@ def test_closing_ends_the_worker(environment):
 def test_an_environment_that_is_not_there_says_the_one_command(tmp_path):
     with pytest.raises(SetupError) as caught:
         open_estimator("mediapipe", environment=tmp_path / "gone")
-    assert "do           actionprep doctor --install mediapipe\n" in str(caught.value)
-    assert f"looked for   {tmp_path / 'gone' / 'bin' / 'python'}" in str(caught.value)
+    assert "to fix       actionprep doctor --install mediapipe\n" in str(caught.value)
+    assert f"looked in    {tmp_path / 'gone' / 'bin' / 'python'}" in str(caught.value)
 
 
 def test_an_environment_without_mediapipe_is_said_to_be_broken(tmp_path):
