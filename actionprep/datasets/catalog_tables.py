@@ -85,6 +85,7 @@ def views_to_table(views: Sequence[View]) -> Any:
         "header_frames": pa.int64(),
         "fps": pa.float64(),
         "start": pa.float64(),
+        "file_start": pa.float64(),
         "offset": pa.float64(),
         "drift": pa.float64(),
         "duration": pa.float64(),

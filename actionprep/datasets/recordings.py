@@ -8,6 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+Clock = Literal["file", "first-frame", "container"]
+"""What time zero of a view is."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -34,6 +37,7 @@ class View:
     path:          relative to the study folder, or absolute; with slashes.
     width, height: of the displayed picture in pixels, after rotation (degrees).
     start:         time stamp of the first frame in the container, in s.
+    file_start:    time stamp of the container's earliest video or audio stream, in s; None in catalogs without it.
     offset, drift: recording's clock = offset (s) + view's time * (1 + drift * 1e-6).
     frame_times:   (T,) float64 s from the first frame, as the packets say.
     poses:         for a view without video: how its poses are read from path, a JSON object; "" for a video.
@@ -67,6 +71,18 @@ class View:
     warnings: tuple[str, ...] = ()
     frame_times: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     poses: str = ""
+    file_start: float | None = None
+
+    def time_of_first_frame(self, clock: Clock) -> float:
+        """Return the time of the first frame on a clock, in seconds, without the view's offset.
+
+        Args:
+            clock: "file" counts from the earliest stream of the file, as players do; "first-frame" counts from the
+                first frame; "container" is the time stamp in the container.
+        """
+        if clock == "container":
+            return self.start
+        return self.start - self.file_start if clock == "file" and self.file_start is not None else 0.0
 
     @property
     def has_video(self) -> bool:

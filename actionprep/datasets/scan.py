@@ -49,6 +49,8 @@ class VideoFactsLike(Protocol):
     @property
     def start(self) -> float: ...  # noqa: D102
     @property
+    def file_start(self) -> float: ...  # noqa: D102
+    @property
     def times(self) -> np.ndarray: ...  # noqa: D102
     @property
     def num_frames(self) -> int: ...  # noqa: D102
@@ -137,7 +139,8 @@ def scan(
             continue
         before = known.get(view.path)
         size, mtime = _size_and_time(folder.root / view.path)
-        if before is not None and before.status == "ok" and (before.size_bytes, before.mtime_ns) == (size, mtime):
+        reusable = before is not None and before.status == "ok" and before.file_start is not None
+        if before is not None and reusable and (before.size_bytes, before.mtime_ns) == (size, mtime):
             same = replace(before, recording=view.recording, id=view.id, offset=view.offset, drift=view.drift)
             views.append(_on_clock(same, settings))
         else:
@@ -252,6 +255,7 @@ def _probed(view: View, path: Path, probe: Probe) -> View:
         fps=float(facts.fps),
         time_base=str(facts.time_base),
         start=float(facts.start),
+        file_start=float(facts.file_start),
         duration=float(facts.duration),
         stream=int(facts.stream),
         digest=facts.digest,
@@ -261,7 +265,7 @@ def _probed(view: View, path: Path, probe: Probe) -> View:
 
 
 def _on_clock(view: View, settings: StudySettings) -> View:
-    return replace(view, offset=view.offset + view.start) if settings.clock == "container" else view
+    return replace(view, offset=view.offset + view.time_of_first_frame(settings.clock))
 
 
 def _views_before(folder: StudyFolder) -> dict[str, View]:

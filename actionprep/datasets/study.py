@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from actionprep.datasets.paths import no_link
+from actionprep.datasets.recordings import Clock
 from actionprep.errors import SetupError, UserError, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
@@ -80,10 +81,11 @@ class StudySettings(Settings):
     pose_labels: str | None = option(
         None, "Layout poses: text file with the classes' names, one a line, for numbers.", names="file"
     )
-    clock: Literal["first-frame", "container"] = option(
-        "first-frame",
-        "What time 0 of a view is before its offset: its first frame, or the zero of its container's time stamps "
-        "(for cameras that share a clock).",
+    clock: Clock = option(
+        "file",
+        'Time 0 of a view before its offset: "file" is the earliest video or audio stream of its file, as in players; '
+        '"first-frame" is its first frame; "container" is the zero of its time stamps (for cameras that share a '
+        "clock).",
     )
     tolerance: float = option(0.05, "Views count as aligned when frames of one instant lie this close, in s.", gt=0)
     allow_misaligned: bool = option(False, "Go on with recordings whose views are worse than the tolerance.")
