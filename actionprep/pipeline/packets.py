@@ -36,8 +36,8 @@ _MOST_JUMPS = 5
 class PacketIndex:
     """Packets of one video stream in the order of storage, and the frames that they make.
 
-    A frame's slot is its position in the order of display, from 0. A packet that makes no frame of its own (cut by an
-    edit list, an invisible reference frame) has slot -1. P packets make T frames.
+    A frame's slot is its position in the order of display, from 0. A packet that makes no frame (cut by an edit list, an
+    invisible reference frame) has slot -1. P packets make T frames.
 
     Attributes:
         pts: Presentation times in units of `time_base`, int64 of shape (P,); the smallest int64 where there is none.
@@ -51,7 +51,7 @@ class PacketIndex:
         ticks: Time of each slot in units of `time_base`, float64 of shape (T,), strictly increasing, without jumps of
             the clock.
         ordered: Whether `slot` follows from the packets alone, because their times give the order of display.
-        presumed: Whether `ordered` rests on the header, which states that there are no B-frames.
+        presumed: Whether `ordered` rests on the header, which states no B-frames.
         time_base: Seconds per tick.
         last_duration: Duration of the last frame in units of `time_base`; 0 where unknown.
         warnings: Findings about the time stamps, one sentence each.

@@ -346,7 +346,7 @@ def test_the_motion_meter_does_not_depend_on_the_blocks() -> None:
         parts.add(part)
     assert np.array_equal(whole.values(), parts.values())
     assert whole.values()[0] == 0
-    small = np.stack([cv2.resize(picture[:, :190], (95, 65), interpolation=cv2.INTER_AREA) for picture in gray])
+    small = np.stack([cv2.resize(image[:, :190], (95, 65), interpolation=cv2.INTER_AREA) for image in gray])
     expected = np.abs(np.diff(small.astype(float), axis=0)).mean((1, 2))
     assert whole.values()[1:] == pytest.approx(expected)
 

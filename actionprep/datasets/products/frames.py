@@ -24,7 +24,7 @@ STATUS_MEANINGS = {
 """Meaning of each value of the array `status`."""
 
 RGB = Array("rgb", "uint8", ("time", "y", "x", "channel"), None, "frames, RGB, full range", chunk=8)
-TIME = Array("time", "float64", ("time",), "s", "on the recording's clock")
+TIME = Array("time", "float64", ("time",), "s", "frame times on the recording's clock")
 STATUS = Array("status", "uint8", ("time",), None, ", ".join(f"{key} {text}" for key, text in STATUS_MEANINGS.items()))
 INDEX = Array("index", "int64", ("time",), None, "position in the video, from 0")
 

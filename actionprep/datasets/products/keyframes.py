@@ -16,7 +16,7 @@ KEYFRAMES = Product(
     "keyframes",
     (
         Array("index", "int64", ("keyframe",), None, "position in the video, from 0"),
-        Array("time", "float64", ("keyframe",), "s", "on the recording's clock"),
+        Array("time", "float64", ("keyframe",), "s", "frame times on the recording's clock"),
         Array("score", "float32", ("keyframe",), None, "motion at the frame for the sampler motion, else 1"),
     ),
     {
