@@ -68,10 +68,10 @@ def test_products_finds_every_schema() -> None:
 
 def test_write_times_counts_letterboxed_frames(tmp_path: Path) -> None:
     item = ItemWriter(tmp_path)
-    write_times(item, [np.array([0.0, 0.1]), np.array([0.2])], [np.array([0, 3]), np.array([3])])
+    write_times(item, [np.array([0.0, 0.1]), np.array([0.2])], [np.array([0, 3], np.uint8), np.array([3], np.uint8)])
     assert item.attributes == {"num_letterboxed": 2}
     clean = ItemWriter(tmp_path)
-    write_times(clean, [np.array([0.0])], [np.array([1])])
+    write_times(clean, [np.array([0.0])], [np.array([1], np.uint8)])
     assert clean.attributes == {}
 
 
