@@ -58,6 +58,7 @@ def join_parts(
     pts: np.ndarray,
     dts: np.ndarray,
     duration: np.ndarray,
+    is_key: np.ndarray,
     *,
     time_base: Fraction,
     wrap_bits: int = 0,
@@ -67,13 +68,15 @@ def join_parts(
     """Join the parts of a stream whose clock jumps, for example of files that were concatenated byte by byte.
 
     A part ends where decode times fall, and at a gap longer than both 10 s and 100 frame periods. The next part
-    continues one frame period after it. Gaps of up to one hour are kept where the container states that a frame is
-    shown so long, as in screen recordings. A counter that overflows is continued and is no jump.
+    continues one frame period after it. Some streams have unsteady decode times: small falls between keyframes are
+    reported and change nothing. Gaps of up to one hour are kept where the container states that a frame is shown so
+    long, as in screen recordings. A counter that overflows is continued and is no jump.
 
     Args:
         pts: Presentation times in the order of storage, int64 of shape (P,); `UNKNOWN` where there is none.
         dts: Decode times, likewise.
         duration: Stated durations of the frames, shape (P,); 0 where unknown.
+        is_key: Whether decoding can start at the packet, bool of shape (P,).
         time_base: Seconds per tick.
         wrap_bits: Bits of the container's counter, 0 for one that does not overflow.
         reordered: Whether frames may be stored in another order than they are shown in.
@@ -90,11 +93,17 @@ def join_parts(
     if wrap_bits:
         pts, dts = _unwrapped(pts, dts, 1 << wrap_bits, limit)
     time = np.where(pts != UNKNOWN, pts, dts)
-    if dts_stored:
-        runs = _runs_by_decode_time(known, dts)
-    else:
-        runs = _runs_by_presentation_time(known, time, round(_MOST_REORDERED * period) if reordered else 0)
+    reordering = round(_MOST_REORDERED * period) if reordered else 0
     jumps: list[Jump] = []
+    if dts_stored:
+        timed = known[dts[known] != UNKNOWN]
+        falls = np.maximum(-np.diff(dts[timed]), 0)
+        starts_part = (falls > 0) & (is_key[timed[1:]] | (falls > reordering))
+        jumps += [Jump(int(row), 0, "decode") for row in timed[1:][(falls > 0) & ~starts_part]]
+        starts = timed[1:][starts_part]
+    else:
+        starts = _falls_of_presentation_time(known, time, is_key, reordering)
+    runs = np.split(known, np.searchsorted(known, starts))
     shift = np.zeros(len(pts), np.int64)
     previous: np.ndarray | None = None
     for run in runs:
@@ -116,6 +125,7 @@ def join_parts(
             previous = part
     if not jumps:
         return Joined(pts, dts, ())
+    jumps.sort(key=lambda jump: jump.packet)
     return Joined(_moved(pts, shift), _moved(dts, shift), tuple(jumps))
 
 
@@ -152,20 +162,16 @@ def _unwrapped(pts: np.ndarray, dts: np.ndarray, overflow: int, limit: int) -> t
     return np.where(early, pts + overflow, pts), dts
 
 
-def _runs_by_decode_time(known: np.ndarray, dts: np.ndarray) -> list[np.ndarray]:
-    timed = known[dts[known] != UNKNOWN]
-    return np.split(known, np.searchsorted(known, timed[1:][np.diff(dts[timed]) < 0]))
-
-
-def _runs_by_presentation_time(known: np.ndarray, time: np.ndarray, reordering: int) -> list[np.ndarray]:
-    starts = []
+def _falls_of_presentation_time(known: np.ndarray, time: np.ndarray, is_key: np.ndarray, reordering: int) -> np.ndarray:
+    """Return the rows whose presentation times fall by more than reordering explains; keyframes never fall."""
+    rows = []
     latest = time[known[0]]
-    for row, value in enumerate(time[known].tolist()):
-        if value < latest - reordering:
-            starts.append(row)
+    for row, value, key in zip(known.tolist(), time[known].tolist(), is_key[known].tolist(), strict=True):
+        if value < latest - (0 if key else reordering):
+            rows.append(row)
             latest = value
         latest = max(latest, value)
-    return np.split(known, starts)
+    return np.array(rows, np.int64)
 
 
 def _parts(run: np.ndarray, time: np.ndarray, limit: int) -> Iterator[tuple[np.ndarray, bool]]:

@@ -150,6 +150,7 @@ def read_packets(container: Any, stream: Any, *, see: Callable[[Any], None]) -> 
             time,
             decode_time,
             duration[shown],
+            is_key[shown].astype(bool),
             time_base=stream.time_base,
             wrap_bits=_WRAP_BITS.get(container.format.name, 0),
             reordered=bool(stream.codec_context.has_b_frames),
