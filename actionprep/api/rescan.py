@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def reason_to_scan(folder: StudyFolder) -> str:
     """What has changed since the last scan, to begin a sentence with; empty when nothing has."""
     from actionprep.datasets.catalog import Catalog
+    from actionprep.datasets.catalog_tables import is_older
     from actionprep.datasets.scan import read_with, scan_settings
     from actionprep.datasets.video_layouts import tables_of
 
@@ -28,6 +29,8 @@ def reason_to_scan(folder: StudyFolder) -> str:
         if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
             return f"{folder.relative(path)} is newer than the catalog"
     views = Catalog.read(folder.catalog).views
+    if is_older(folder.catalog):
+        return "An earlier version of actionprep wrote the catalog"
     strange = [view.path for view in views if not _may_be_listed(folder, view)]
     if strange:
         return f"The catalog names {strange[0]!r:.200}, which is not a video of this study"

@@ -18,7 +18,7 @@ from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.errors import SetupError, UserError
 
-SCHEMA = 1
+SCHEMA = 2
 _EXTRA = "extra_"
 
 
@@ -74,6 +74,14 @@ def read_tables(
         {recording: tuple(of_one) for recording, of_one in segments.items()},
         tuple(Finding(**row) for row in found["findings"].to_pylist()),
     )
+
+
+def is_older(folder: Path) -> bool:
+    """Return whether an earlier version wrote the catalog in a folder, which lacks properties of videos."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(folder / "views.parquet").metadata or {}
+    return 1 <= int(metadata.get(b"actionprep_schema", b"0")) < SCHEMA
 
 
 def views_to_table(views: Sequence[View]) -> Any:

@@ -44,7 +44,7 @@ def test_a_catalog_of_a_newer_schema_is_refused(tmp_path, full):
     with pytest.raises(UserError) as error:
         Catalog.read(tmp_path)
     assert str(error.value) == (
-        f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 1. "
+        f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 2. "
         "Upgrade actionprep, or run 'actionprep scan' to make the catalog anew with this version."
     )
 
