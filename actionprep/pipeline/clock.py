@@ -102,7 +102,7 @@ def join_parts(
         jumps += [Jump(int(row), 0, "decode") for row in timed[1:][(falls > 0) & ~starts_part]]
         starts = timed[1:][starts_part]
     else:
-        starts = _falls_of_presentation_time(known, time, is_key, reordering)
+        starts = _falls_of_presentation_time(known, time, is_key if reordered else np.ones(len(time), bool))
     runs = np.split(known, np.searchsorted(known, starts))
     shift = np.zeros(len(pts), np.int64)
     previous: np.ndarray | None = None
@@ -162,12 +162,12 @@ def _unwrapped(pts: np.ndarray, dts: np.ndarray, overflow: int, limit: int) -> t
     return np.where(early, pts + overflow, pts), dts
 
 
-def _falls_of_presentation_time(known: np.ndarray, time: np.ndarray, is_key: np.ndarray, reordering: int) -> np.ndarray:
-    """Return the rows whose presentation times fall by more than reordering explains; keyframes never fall."""
+def _falls_of_presentation_time(known: np.ndarray, time: np.ndarray, in_order: np.ndarray) -> np.ndarray:
+    """Return the rows of frames that are stored in order, as keyframes are, and shown before an earlier one."""
     rows = []
     latest = time[known[0]]
-    for row, value, key in zip(known.tolist(), time[known].tolist(), is_key[known].tolist(), strict=True):
-        if value < latest - (0 if key else reordering):
+    for row, value, ordered in zip(known.tolist(), time[known].tolist(), in_order[known].tolist(), strict=True):
+        if ordered and value < latest:
             rows.append(row)
             latest = value
         latest = max(latest, value)

@@ -158,6 +158,16 @@ def test_join_parts_without_decode_times_finds_short_overlaps_at_keyframes() -> 
     assert result.pts.tolist() == list(range(0, 800, 40))
 
 
+@pytest.mark.parametrize("dts_stored", [True, False])
+def test_join_parts_jump_between_frames_stored_out_of_order(dts_stored: bool) -> None:
+    pts, dts = stored(61, 40, 0, b_frames=3)
+    for first in range(20, 28):
+        jumped = np.where(pts > 40 * first, pts + 7_200_000, pts)
+        result = join_parts(jumped, dts, np.zeros(61), np.arange(61) == 0, time_base=MS, dts_stored=dts_stored)
+        assert result.pts.tolist() == pts.tolist()
+        assert [jump.kind for jump in result.jumps] == ["joined"]
+
+
 def test_join_parts_without_times() -> None:
     nothing = np.full(5, UNKNOWN)
     assert join_parts(nothing, nothing, np.zeros(5), np.ones(5, bool), time_base=MS).jumps == ()
