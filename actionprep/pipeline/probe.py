@@ -16,6 +16,11 @@ from actionprep.pipeline.frame_sizes import FrameSizes
 from actionprep.pipeline.opening import Look, number_packets, opened
 from actionprep.pipeline.packets import PacketIndex, lost_frames
 
+# Containers of which FFmpeg reads one part only where files were joined byte by byte, and the part of a file that no
+# index at its end takes.
+_ENDS_AT_FIRST_PART = {"flv", "matroska,webm"}
+_LARGE_REST = 0.2
+
 
 @dataclass(frozen=True, eq=False)
 class VideoFacts:
@@ -85,7 +90,7 @@ def probe(path: str | Path) -> VideoFacts:
         aspect = float(stream.sample_aspect_ratio or 1)
         fps = _rate(index, stream.average_rate or stream.guessed_rate)
         warnings = [*index.warnings, *look.warnings, *_shortfalls(path, container, index, header_frames, fps)]
-        warnings += _size_changes(sizes, index, look)
+        warnings += [*_size_changes(sizes, index, look), *_unread_rest(path, container, index)]
         number = stream.index
         file_start = _file_start(container, number, index)
     if look.hdr:
@@ -184,6 +189,19 @@ def _shortfalls(path: str, container: Any, index: PacketIndex, header_frames: in
             f"the header states {stated:.2f} s and the frames end after {duration:.2f} s: the file seems to be cut off"
         ]
     return []
+
+
+def _unread_rest(path: str, container: Any, index: PacketIndex) -> list[str]:
+    """Report a large rest after the last packet: FFmpeg stops at the end of the first of several joined files."""
+    if container.format.name not in _ENDS_AT_FIRST_PART or index.pos[-1] < 0:
+        return []
+    rest = 1 - float(index.pos[-1] + index.size[-1]) / os.path.getsize(path)
+    if rest < _LARGE_REST:
+        return []
+    return [
+        f"{rest:.0%} of the file comes after its last video packet: if files were joined to it, their frames are missing. "
+        "Join them with the concat demuxer of ffmpeg instead"
+    ]
 
 
 def avi_is_complete(path: str) -> bool:

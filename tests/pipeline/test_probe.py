@@ -113,6 +113,21 @@ def test_probe_of_a_video_that_begins_late_is_not_cut_off(tmp_path: Path) -> Non
     assert (facts.start, facts.file_start, facts.warnings) == (20.0, 20.0, ())
 
 
+@pytest.mark.parametrize("name", ["h264-b-frames.flv", "h264-open-gop.mkv"])
+def test_probe_reports_joined_files_that_ffmpeg_does_not_read(
+    tmp_path: Path, videos: dict[str, Path], name: str
+) -> None:
+    path = tmp_path / name
+    assert not [warning for warning in probe(videos[name]).warnings if "joined" in warning]
+    path.write_bytes(videos[name].read_bytes() * 3)
+    facts = probe(path)
+    [warning] = [warning for warning in facts.warnings if "joined" in warning]
+    assert facts.num_frames < 120
+    percent = int(warning.partition("%")[0])
+    assert percent == pytest.approx(100 * (1 - facts.num_frames / 120), abs=5)
+    assert "of the file comes after its last video packet: if files were joined to it" in warning
+
+
 def write_avi(path: Path, kept: list[int]) -> Path:
     """An AVI in which a camera dropped frames: the muxer writes an empty chunk for each."""
     return write_numbered(path, "mpeg4", len(kept), pts=kept, time_base=Fraction(1, 25))
