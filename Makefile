@@ -13,6 +13,7 @@ DEMO ?= demo-study
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV): about 2 GB, a few minutes.'
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools wheel -c constraints.txt
@@ -31,6 +32,7 @@ demo: install
 	cd $(DEMO) && $(abspath $(BIN))/actiontrain test
 
 test: install
+	$(BIN)/codespell $$(git ls-files '*.py' '*.md' '*.toml' '*.yml')
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

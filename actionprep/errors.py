@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
 class ActionprepError(Exception):
@@ -56,6 +57,46 @@ def _rebuild_input_error(reason: str, frame: int | None, backend: str | None, de
     return InputError(reason, frame=frame, backend=backend, derived=derived)
 
 
+READ_ERROR = "read error"
+"""Backend of the problems that `read_error` makes: another try may succeed."""
+
+_CANNOT_READ = "cannot be read: "
+
+
+def read_error(path: str | Path, error: OSError) -> InputError:
+    """Make the problem of an input that the system cannot read.
+
+    Args:
+        path: The file.
+        error: What the system reported.
+
+    Returns:
+        A problem with the system's words. The file itself may be sound, so it is read again by the next command.
+    """
+    name = errno.errorcode.get(error.errno or 0, "")
+    code = f" ({name})" if name else ""
+    return InputError(f"{path}: {_CANNOT_READ}{error.strerror or error}{code}", backend=READ_ERROR)
+
+
+def is_read_error(reason: str) -> bool:
+    """Whether a reason without its path is one of `read_error`."""
+    return reason.startswith(_CANNOT_READ)
+
+
+@contextmanager
+def explained_read_errors(path: str | Path) -> Iterator[None]:
+    """Turn an error of the system while an input is read into the InputError of `read_error`.
+
+    Libraries raise OSError without an error number for content that they do not understand: those pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise read_error(error.filename if isinstance(error.filename, str) else path, error) from error
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A sentence part that names the nearest known word: " Did you mean 'stride'?", or "" when nothing is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -70,9 +111,15 @@ def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]
     return [one for one in found if word in one or difflib.SequenceMatcher(None, one, word).ratio() >= 0.5][:count]
 
 
+def name_list(names: Sequence[str], limit: int = 6) -> str:
+    """Join names for a message: "a, b, c and 4 more" if there are more than `limit`."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 @contextmanager
 def explained_disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full or read-only disk, or a move between two disks, into an SetupError with advice."""
+    """Turn an error of the disk that is written to, or a move between two disks, into a SetupError with advice."""
     try:
         yield
     except OSError as error:
@@ -93,4 +140,32 @@ def explained_disk_errors(place: Path) -> Iterator[None]:
                 "into the store cannot. Replace the mount by a link, or set 'store' under [study] in actionprep.toml to a "
                 "folder that is on one disk as a whole."
             ) from error
+        if error.errno == errno.EFBIG:
+            raise SetupError(
+                f"{error.filename or place} would become larger than the system allows ({error.strerror}).\n"
+                "Raise the limit ('ulimit -f'), or use a disk that takes larger files: FAT32 ends at 4 GiB."
+            ) from error
+        if error.errno == errno.EIO:
+            raise SetupError(
+                f"The disk of {place} fails ({error.strerror}). Every committed item is whole.\n"
+                "Look at the disk or its connection, then run the same command again."
+            ) from error
+        if error.errno in _NO_FOLDER and (obstacle := file_on_the_way(error.filename)) is not None:
+            raise SetupError(
+                f"{obstacle} is a file, where a folder is expected. Move it away, then run the same command again."
+            ) from error
         raise
+
+
+def file_on_the_way(path: object) -> Path | None:
+    """The first part of a path that is there and is no folder; None where all are, or the path is none."""
+    if not isinstance(path, str | Path):
+        return None
+    parts = [Path(path), *Path(path).parents]
+    return next((part for part in reversed(parts) if part.exists() and not part.is_dir()), None)
+
+
+def discard(path: Path) -> None:
+    """Delete a draft where there is one; an error of that must not hide the error that left the draft behind."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What all benchmarks share: sides timed in turn in one run, facts about the machine, one results file each."""
+"""Shared code of the benchmarks: interleaved timing, facts about the machine, one results file each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("numpy", "av", "opencv-python-headless", "zarr", "numcodecs", "h5py"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the things that are compared: its wall time in each round, in seconds."""
+    """One of the compared implementations, with its wall time per round in seconds."""
 
     name: str
     seconds: tuple[float, ...]
@@ -29,7 +29,7 @@ class Side:
 
     @property
     def median(self) -> float:
-        """Median seconds of a round."""
+        """Median seconds per round."""
         return statistics.median(self.seconds)
 
     @property
@@ -49,7 +49,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Mark:
-    """A figure that must be reached: value is at least, or at most, bound."""
+    """A target: the value must be at least, or at most, the bound."""
 
     what: str
     value: float
@@ -58,7 +58,7 @@ class Mark:
 
     @property
     def met(self) -> bool:
-        """Whether the figure is reached."""
+        """Whether the target is reached."""
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Mark:
 
 @dataclass
 class Results:
-    """All that one benchmark found; `save` writes benchmarks/results/<name>.json and prints it."""
+    """Results of one benchmark. `save` writes benchmarks/results/<name>.json and prints a summary."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -77,18 +77,22 @@ class Results:
     notes: list[str] = field(default_factory=list)
 
     def add(self, group: str, sides: Mapping[str, Side]) -> None:
-        """Keep one set of sides that were timed together."""
+        """Add a group of sides that were timed together."""
         self.groups[group] = dict(sides)
 
     def mark(self, what: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
-        """Keep a figure with its bound; give exactly one of at_least and at_most."""
+        """Add a value with its target.
+
+        Raises:
+            ValueError: Unless exactly one of `at_least` and `at_most` is given.
+        """
         if (at_least is None) == (at_most is None):
-            raise ValueError("a mark has one bound: give at_least or at_most")
+            raise ValueError("Give exactly one of at_least and at_most.")
         bound = at_least if at_least is not None else at_most
         self.marks.append(Mark(what, float(value), float(bound), at_least=at_least is not None))  # type: ignore[arg-type]
 
     def save(self, folder: Path | None = None) -> Path:
-        """Write the results file and print a summary; the file says on which machine with which versions."""
+        """Write the results file, with machine and versions, and print a summary."""
         path = (folder or RESULTS) / f"{self.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {
@@ -112,7 +116,7 @@ class Results:
         return path
 
     def exit_code(self) -> int:
-        """0 when every mark is met, else 1."""
+        """0 if every target is reached, else 1."""
         return 0 if all(mark.met for mark in self.marks) else 1
 
 
@@ -126,10 +130,10 @@ def interleaved(
     before: Callable[[], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Side]:
-    """Time all sides in turn, round after round, so that a drift of the machine meets them alike.
+    """Time all sides alternately in each round, so that drift of the machine affects them equally.
 
-    Every second round goes backwards through the sides. work: how many frames (clips, steps, …) one call does, for
-    all sides or per side; before: called untimed before each call, to clean up; clock: what gives the seconds.
+    Every second round runs the sides in reverse order. work: number of frames (clips, steps, …) per call, for all sides or
+    per side; before: called untimed before each call, to clean up; clock: function that returns seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warmup, rounds):
@@ -146,7 +150,7 @@ def interleaved(
 
 
 def speed_ratio(ours: Side, theirs: Side) -> float:
-    """How many times the rate of theirs ours has: the median over the rounds of the ratio inside each round."""
+    """Ratio of our rate to theirs: the median over rounds of the ratio within a round."""
     per_round = [
         (ours.work / mine) / (theirs.work / other) for mine, other in zip(ours.seconds, theirs.seconds, strict=True)
     ]
@@ -165,7 +169,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Installed version of each package that is there."""
+    """Version of each installed package."""
     found = {"python": sys.version.split()[0]}
     for package in packages:
         try:

@@ -1,11 +1,11 @@
-"""One decode pass that fills the store, beside the loops that people write, on the same file.
+"""Compare one decode pass that fills the store with common decode loops on the same file.
 
     python -m benchmarks.decode [--rounds 9] [--file a_video.mp4]
 
 Ours makes frames, keyframes and lowres (short side 112) in one pass and writes them to a store on the disk, checksums,
 digests and commit included; once with all frames at a short side of 256, once with those of the keyframes at native
-size. Beside it stand the fastest decode-and-resize loop (one shared reformatter, area filter, FFmpeg threads as it
-likes, nothing written) and the loop with `to_ndarray` for every frame.
+size. It is compared with the fastest decode-and-resize loop (one shared reformatter, area filter, automatic FFmpeg
+threads, nothing written) and a loop with `to_ndarray` for every frame.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Settings = dict[str, dict[str, Any]]
 
 
 def make_video(path: Path, *, num_frames: int = FRAMES, height: int = 480, width: int = 640) -> None:
-    """A moving texture with moving discs, H.264 as x264 makes it by default (B-frames, keyframes 250 apart)."""
+    """A moving texture with moving discs, H.264 with the defaults of x264 (B-frames, keyframes 250 apart)."""
     rng = np.random.default_rng(0)
     noise = cv2.GaussianBlur(rng.integers(0, 255, (height + 120, width + 160, 3), np.uint8), (0, 0), 3)
     texture = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
@@ -52,19 +52,19 @@ def make_video(path: Path, *, num_frames: int = FRAMES, height: int = 480, width
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(num_frames):
             x, y = int(40 + 30 * np.sin(index / 20)), int(40 + 30 * np.cos(index / 31))
-            picture = texture[y : y + height, x : x + width].copy()
+            image = texture[y : y + height, x : x + width].copy()
             for disc in range(4):
                 center = (
                     int(width / 2 + 200 * np.sin(index / 15 + disc)),
                     int(height / 2 + 150 * np.cos(index / 22 + 2 * disc)),
                 )
-                cv2.circle(picture, center, 40, (50 * disc, 200 - 40 * disc, 90 + 30 * disc), -1)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+                cv2.circle(image, center, 40, (50 * disc, 200 - 40 * disc, 90 + 30 * disc), -1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
         container.mux(stream.encode(None))
 
 
 def our_pass(path: Path, store_folder: Path, settings: Settings) -> Callable[[], int]:
-    """What the engine does for one view on its own: a fresh store, three committed items."""
+    """Run the engine for one view: a new store, three committed items."""
     facts = probe(path)
     source = ViewSource("recording", "0", str(path), facts.height, facts.width, facts.fps, facts.times)
     items: dict[str, Any] = {
@@ -76,7 +76,7 @@ def our_pass(path: Path, store_folder: Path, settings: Settings) -> Callable[[],
         )
         for name, values in settings.items()
     }
-    # Frames of keyframes need these finished first, which takes no decoding.
+    # Frames of keyframes need these first. This decodes nothing.
     passes = [["keyframes"], ["frames", "lowres"]] if settings["frames"].get("which") else [list(items)]
 
     def run() -> int:
@@ -90,31 +90,31 @@ def our_pass(path: Path, store_folder: Path, settings: Settings) -> Callable[[],
 
 
 def fastest_loop(path: Path, side: int, *, codec_threads: int, scale_threads: int) -> Callable[[], int]:
-    """Decode and shrink with one shared reformatter, keeping the pictures in memory; nothing is written."""
+    """Decode and shrink with one shared reformatter, keeping the images in memory. Nothing is written."""
 
     def run() -> int:
-        reformatter, pictures = VideoReformatter(), []
+        reformatter, images = VideoReformatter(), []
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.thread_type, stream.thread_count = "AUTO", codec_threads
             for frame in container.decode(stream):
                 small = reformatter.reformat(frame, side, side, "rgb24", interpolation="AREA", threads=scale_threads)
-                pictures.append(small.to_ndarray())
-        return len(pictures)
+                images.append(small.to_ndarray())
+        return len(images)
 
     return run
 
 
 def naive_loop(path: Path) -> Callable[[], int]:
-    """What people write: every frame to RGB, then OpenCV to the small size."""
+    """Common loop: convert every frame to RGB, then resize with OpenCV."""
 
     def run() -> int:
-        pictures = []
+        images = []
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                picture = frame.to_ndarray(format="rgb24")
-                pictures.append(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
-        return len(pictures)
+                image = frame.to_ndarray(format="rgb24")
+                images.append(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
+        return len(images)
 
     return run
 
@@ -146,7 +146,9 @@ def main() -> int:
     """Run and write benchmarks/results/decode.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--file", type=Path, action="append", default=[], help="measure this file too, without marks")
+    parser.add_argument(
+        "--file", type=Path, action="append", default=[], help="also measure this file, without targets"
+    )
     options = parser.parse_args()
     every: dict[str, dict[str, Any]] = {"frames": {"size": 256}, "keyframes": {}, "lowres": {"sizes": (SIDE,)}}
     few: dict[str, dict[str, Any]] = {**every, "keyframes": {}, "frames": {"which": "keyframes", "size": 0}}

@@ -1,4 +1,4 @@
-"""One epoch of view-transformer from stored tracks, beside tracking again inside the training loop."""
+"""Compare one epoch of view-transformer on stored tracks with tracking inside the training loop."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def main() -> int:
         rounds = iter(range(1000))
 
         def recomputed() -> None:
-            # What a loop does that calls the tracker on every clip: decode, find what moves, track, then learn.
+            # A loop that calls the tracker on every clip: decode, detect motion, track, then train.
             again = Path(folder) / f"again{next(rounds)}"
             study.folder.change("study", "store", str(again))
             study.__dict__.pop("store", None)

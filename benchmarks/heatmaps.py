@@ -1,13 +1,12 @@
-"""Heatmap volumes per second: our batched renderer beside a plain loop over frames, persons and joints.
+"""Heatmap volumes per second: our batched renderer compared with a loop over frames, persons and joints.
 
     python -m benchmarks.heatmaps                  # prints the table, writes benchmarks/results/heatmaps.json
 
-Every method runs in a process of its own; the processes take turns, round after round. The fastest repetition of a
-round stands for it, and the median round counts. The
-plain loop draws each joint's window with numpy, the way the published formula is usually written; both fill float32
-volumes of 17 joints or limbs, 48 frames, 56 x 56 px, for a batch of 32 clips. "buffer" draws into memory that is kept
-from batch to batch (`out=`). "and read" adds one pass over the finished volume, as a model would make, because pages
-that nothing was drawn on cost nothing until they are read.
+Every method runs in a separate process. The processes alternate in each round. The result is the median over rounds of the
+fastest repetition in a round. The loop draws each joint's window with numpy, as the published formula is usually
+implemented. Both fill float32 volumes of 17 joints or limbs, 48 frames, 56 x 56 px, for a batch of 32 clips. "buffer" draws
+into memory that is reused between batches (`out=`). "and read" adds one pass over the finished volume, as a model would,
+because untouched memory pages cost nothing until they are read.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ METHODS = (
 
 
 def clips(persons):
-    """People that walk through the grid, so that windows lie where real ones do."""
+    """Persons that walk through the grid, so that windows have realistic positions."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -95,9 +94,9 @@ def plain(xy, score, limbs):
 
 
 def one(method, kind, persons, repeats):
-    """Seconds per batch: the fastest of some repetitions after one that is not counted.
+    """Seconds per batch: the fastest of several repetitions after a warm-up.
 
-    The plain loop takes 4 of the clips, and its time counts eightfold: it goes clip by clip.
+    The loop processes 4 of the clips, and its time is multiplied by eight.
     """
     import numpy as np
     import torch
@@ -124,7 +123,7 @@ def one(method, kind, persons, repeats):
         dtype = torch.uint8 if "uint8" in method else torch.float32
         how = {"size": SIZE, "sigma": SIGMA, "dtype": dtype}
         if "buffer" in method:
-            # numpy asks for large pages, which spares the processor many look-ups.
+            # numpy requests large pages, which saves address look-ups.
             how["out"] = torch.from_numpy(np.zeros((BATCH, 17, FRAMES, *SIZE), np.float32))
 
         def run():
@@ -144,7 +143,7 @@ def one(method, kind, persons, repeats):
 
 
 def bytes_a_clip():
-    """What one of the clips takes: as a float32 volume, as bytes, as `actionprep heatmaps` stores these, as keypoints."""
+    """Size of one clip: as a float32 volume, as bytes, as stored by `actionprep heatmaps`, and as keypoints."""
     import numpy as np
     import torch
     from numcodecs.zstd import compress

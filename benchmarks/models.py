@@ -1,11 +1,11 @@
-"""Video transformers in training: clips/s and peak memory of forward and backward, beside transformers' own.
+"""Video transformers in training: clips/s and peak memory of forward and backward, compared with Hugging Face transformers.
 
     python -m benchmarks.models [--device cpu] [--threads 2] [--rounds 7] [--clock wall] [--scale small]
 
-TimeSformer (divided attention, 8 frames) stands beside transformers' in eager attention, the only one it has there; ViViT
-(tubelets of 2 x 16 x 16) and VideoMAE beside theirs with sdpa, their best setting on a CPU. Both sides have the same
-sizes, weights, clip and number format, are built once, and take turns. Peak memory is that of a fresh process a side.
-On a GPU the times include the wait for it, and the memory is what its allocator held at most.
+TimeSformer (divided attention, 8 frames) is compared with transformers in eager attention, the only one available there;
+ViViT (tubelets of 2 x 16 x 16) and VideoMAE with sdpa, the fastest setting on a CPU. Both sides have the same sizes,
+weights, clip and number format. They are built once and run alternately. Peak memory is that of a new process per side. On
+a GPU the times include synchronization, and the memory is the peak of its allocator.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Case:
     batch: int
 
     def ours(self) -> nn.Module:
-        """Our model, without the stochastic depth that the others lack."""
+        """Our model, without stochastic depth, which the others do not have."""
         sizes: dict[str, Any] = {"num_frames": self.frames, "image_size": self.size}
         sizes |= {"width": self.width, "depth": self.depth, "heads": self.heads}
         if self.name != "vivit-frames":
@@ -56,7 +56,7 @@ class Case:
         return build_model(self.name, num_classes=CLASSES, **sizes)
 
     def transformers(self) -> nn.Module:
-        """Theirs, of the same sizes."""
+        """Their model of the same size."""
         import transformers
 
         transformers.logging.set_verbosity_error()
@@ -95,7 +95,7 @@ SCALES: dict[str, dict[str, int]] = {
 
 
 def cases(scale: str, batch: int) -> tuple[Case, ...]:
-    """The three models at one scale (that of ViT-Ti at half the depth and size, ViT-S or ViT-B)."""
+    """The three models at one scale (ViT-Ti at half depth and size, ViT-S or ViT-B)."""
     sizes = SCALES[scale]
     return (
         Case(*TIMESFORMER, frames=8, batch=batch, **sizes),
@@ -105,7 +105,7 @@ def cases(scale: str, batch: int) -> tuple[Case, ...]:
 
 
 def step(model: nn.Module, clip: Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """One forward and backward, gradients dropped before."""
+    """One forward and backward pass after resetting gradients."""
     labels = torch.arange(len(clip), device=clip.device) % CLASSES
 
     def run() -> None:
@@ -121,7 +121,7 @@ def step(model: nn.Module, clip: Tensor, dtype: torch.dtype) -> Callable[[], Non
 
 
 def sides(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
-    """Both models with the same weights, checked to give the same logits, ready to run."""
+    """Both models with the same weights, after checking that their logits are equal."""
     ours, theirs = case.ours(), case.transformers()
     for p in ours.parameters():
         if p.ndim > 1:
@@ -140,7 +140,7 @@ def sides(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[],
 
 
 def peak_memory(arguments: argparse.Namespace, index: int, side: str) -> float:
-    """Peak MiB of a fresh process that builds one side and trains it three steps."""
+    """Peak memory in MiB of a new process that builds one side and trains it for three steps."""
     command = [sys.executable, "-m", "benchmarks.models", "--memory", f"{index}:{side}"]
     command += ["--device", arguments.device, "--threads", str(arguments.threads), "--dtype", arguments.dtype]
     command += ["--scale", arguments.scale, "--batch", str(arguments.batch)]
@@ -152,7 +152,7 @@ def measure_memory(arguments: argparse.Namespace) -> int:
     """The child process of `peak_memory`."""
     index, side = arguments.memory.split(":")
     case = cases(arguments.scale, arguments.batch)[int(index)]
-    # Both packages are imported on both sides, so that neither side's imports count.
+    # Both sides import both packages, so that imports do not affect the comparison.
     import transformers  # noqa: F401
 
     ours = side == "ours"
@@ -169,7 +169,7 @@ def measure_memory(arguments: argparse.Namespace) -> int:
 
 
 def _peak_mib() -> float:
-    """Most memory that this program has held. (ru_maxrss would begin with that of the process that started it.)"""
+    """Peak memory of this process. (ru_maxrss would start at the value of the parent process.)"""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
 

@@ -1,13 +1,13 @@
-"""MediaPipe on real recordings: how often a person is found, frames a second, and the distance to OpenPose's joints.
+"""MediaPipe on real recordings: detection rate, frames per second, and distance to the joints of OpenPose.
 
     python -m benchmarks.poses                     # prints the tables, writes benchmarks/results/poses.json
 
-The recordings lie beside the checkout, in ../shared/data: 20 clips of UTD-MHAD (one person, 640 x 480) and four
+The recordings are in ../shared/data, next to the checkout: 20 clips of UTD-MHAD (one person, 640 x 480) and four
 cameras of one recording with OpenPose's joints (portrait, about 1080 x 1920; two of them also see a bystander). Frames
-are decoded and estimated in one process and its worker, as the pose stage does. Frames a second are wall time; frames a
-CPU second count the time of both processes, which a busy machine does not change much. Distances are between the same
-joints of COCO-17, where OpenPose's score is above 0.3 and MediaPipe's above 0.5, in shares of the median height of the
-person's box in that camera.
+are decoded and estimated in one process and its worker, as the pose stage does. Frames per second refer to
+wall time. Frames per CPU second refer to the CPU time of both processes, which depends little on the load of the machine.
+Distances are between the same joints of COCO-17 with an OpenPose score above 0.3 and a MediaPipe score above 0.5, as a
+fraction of the median height of the person's box in that camera.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OPENPOSE_SCORE, MEDIAPIPE_SCORE = 0.3, 0.5
 
 
 def estimated(videos: list[Path]) -> tuple[list[PoseSequence], float, float]:
-    """Poses of each video, the wall seconds and the CPU seconds that they took."""
+    """Poses of each video, with wall and CPU seconds."""
     before = os.times()
     start = time.perf_counter()
     found = []
@@ -54,7 +54,7 @@ def estimated(videos: list[Path]) -> tuple[list[PoseSequence], float, float]:
 
 
 def distances(poses: PoseSequence, truth: PoseSequence) -> np.ndarray:
-    """(n,) distances in shares of body height of joints that both are sure of; truth: the person who matters."""
+    """Distances (n,), as a fraction of body height, of joints that both detect reliably; truth: the annotated person."""
     mine, _ = poses.with_skeleton("coco17")
     theirs, _ = truth.with_skeleton("coco17")
     height = np.median((truth.bbox[:, 0, 3] - truth.bbox[:, 0, 1])[truth.present[:, 0]])
@@ -70,7 +70,7 @@ def main() -> int:
     clips = sorted((DATA / "utd_mhad_rgb" / "clips").glob("*.mp4"))
     clips = clips[:: max(1, len(clips) // args.clips)][: args.clips]
     if not clips:
-        print(f"No recordings at {DATA}: nothing was measured.", file=sys.stderr)
+        print(f"No recordings in {DATA}. Nothing was measured.", file=sys.stderr)
         return 0
     results = Results("poses", settings={"backend": "mediapipe", "complexity": 1})
     rows = []

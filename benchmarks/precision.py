@@ -1,9 +1,9 @@
-"""Settings that make training faster: bf16 and channels last, beside plain float32, forward and backward.
+"""Settings that speed up training: bf16 and channels last compared with float32, forward and backward.
 
     python -m benchmarks.precision [--device cpu] [--threads 1] [--rounds 5] [--clock wall]
 
 One model of each kind: 3D convolutions (I3D and PoseConv3D, small), a video transformer, a transformer over tracks. All
-ways of one model have the same weights and the same clip, and take turns.
+variants of a model have the same weights and the same clip, and run alternately.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WAYS = {
 
 
 def step(model: nn.Module, clip: Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """One forward and backward, gradients dropped before."""
+    """One forward and backward pass after resetting gradients."""
     name = next(iter(inspect.signature(model.forward).parameters))
 
     def run() -> None:
@@ -80,8 +80,8 @@ def main() -> int:
         timed = interleaved(sides, rounds=arguments.rounds, work=arguments.batch, unit="clips", clock=clock)
         results.add(name, timed)
         plain = timed["float32"]
-        told = (f"{way} {speed_ratio(side, plain):.2f}" for way, side in timed.items() if way != "float32")
-        results.notes.append(f"{name}, clips/s over those of float32: {', '.join(told)}")
+        ratios = (f"{way} {speed_ratio(side, plain):.2f}" for way, side in timed.items() if way != "float32")
+        results.notes.append(f"{name}, clips/s over those of float32: {', '.join(ratios)}")
     results.save()
     print("\n".join(results.notes))
     return 0

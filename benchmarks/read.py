@@ -1,4 +1,4 @@
-"""Random training clips from the store, beside decoding on demand, beside compressed npz, beside a memory-mapped npy."""
+"""Random training clips: the store compared with decoding on demand, compressed npz and memory-mapped npy."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def make_video(path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
         for at in range(FRAMES):
             dy, dx = at % 64, (2 * at) % 64
-            picture = np.ascontiguousarray(texture[dy : dy + 480, dx : dx + 640])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.ascontiguousarray(texture[dy : dy + 480, dx : dx + 640])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 
 def decode_all(path: Path, side: int) -> np.ndarray:
-    """All frames at side x side."""
+    """All frames, resized to side x side."""
     reformatter = VideoReformatter()
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
@@ -46,7 +46,7 @@ def decode_all(path: Path, side: int) -> np.ndarray:
 
 
 def decode_clip(path: Path, start: int, side: int) -> np.ndarray:
-    """One clip the way a data loader does it on demand: open, seek to the keyframe before, decode up to the end."""
+    """Decode one clip on demand, as a data loader does: open, seek to the previous keyframe, decode up to the end."""
     reformatter = VideoReformatter()
     with av.open(str(path)) as container:
         stream = container.streams.video[0]

@@ -1,4 +1,4 @@
-"""`actionprep --help` beside the `--help` of an empty Typer program, each a fresh process."""
+"""Compare `actionprep --help` with the `--help` of an empty Typer program, each in a new process."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def main() -> int:
         "try:\n    prep()\nexcept SystemExit:\n    pass\n"
         "print(*sorted({'torch', 'zarr', 'dask', 'numpy', 'av', 'cv2', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    results.notes.append(f"heavy modules imported by --help: {found.stderr.strip() or 'none'}")
-    results.mark("heavy modules imported", len(found.stderr.split()), at_most=0)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    results.notes.append(f"heavy modules imported by --help: {done.stderr.strip() or 'none'}")
+    results.mark("heavy modules imported", len(done.stderr.split()), at_most=0)
     results.save()
     return results.exit_code()
 

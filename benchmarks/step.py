@@ -1,4 +1,4 @@
-"""Our training step beside a bare PyTorch loop with the same model, the same batch, the same loss and optimizer."""
+"""Compare our training step with a PyTorch loop with the same model, batch, loss and optimizer."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from benchmarks.common import Results, Side, speed_ratio
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actionprep.datasets.snippets import SnippetTable
+from actionprep.json_values import counted
 from actionprep.training.datasets import SnippetLoader
 from actionprep.training.inputs.base import Batch
 from actionprep.training.loop.optimizers import make_optimizer
@@ -29,7 +30,7 @@ NUM_CLASSES = 5
 
 
 class OneBatch(SnippetLoader):
-    """Gives one batch that is in memory already, again and again."""
+    """Yields one batch from memory repeatedly."""
 
     def __init__(self, batch: Batch, steps: int) -> None:
         self.dataset: Any = _Dataset(len(batch["label"]))
@@ -45,23 +46,23 @@ class OneBatch(SnippetLoader):
 
 
 class _Dataset:
-    """What the task asks of a dataset, without any reading."""
+    """The dataset interface that the task needs, without reading."""
 
     def __init__(self, size: int) -> None:
         label = (np.arange(size) % NUM_CLASSES).astype(np.int32)
         target = np.eye(NUM_CLASSES, dtype=np.uint8)[label]
-        figures = target.astype(np.float32)
+        overlap = target.astype(np.float32)
         names = tuple(f"r{row}" for row in range(size))
         nothing = ("",) * size
         self.table = SnippetTable(
-            np.arange(size, dtype=np.int32), np.zeros(size), np.ones(size), label, target, figures, figures, figures,
+            np.arange(size, dtype=np.int32), np.zeros(size), np.ones(size), label, target, overlap, overlap, overlap,
             tuple("abcde"), names, nothing, nothing, nothing,
         )  # fmt: skip
         self.rows = np.arange(size)
         self.reader = self
 
     def to(self, device: torch.device) -> None:
-        """Everything is where it is."""
+        """No data to load."""
 
     def augmented(self, batch: Batch, *, epoch: int = 0) -> Batch:
         return batch
@@ -88,7 +89,7 @@ def make_batch(model: str, size: int) -> Batch:
 
 
 def ours(model: str, batch: Batch, recipe: Recipe, steps: int, clock: Callable[[], float]) -> float:
-    """Seconds of the steps of one epoch after the first three, through Lightning and our task."""
+    """Seconds of the steps of one epoch after the first three, with Lightning and our task."""
     import lightning.pytorch as pl
 
     from actionprep.training.loop.callbacks import Averaging
@@ -107,7 +108,7 @@ def ours(model: str, batch: Batch, recipe: Recipe, steps: int, clock: Callable[[
     folder = tempfile.mkdtemp()
     torch.manual_seed(0)
     task = ClassifierTask(
-        build_model(model, num_classes=NUM_CLASSES), recipe, OneBatch(batch, steps), None, several=False, card={}
+        build_model(model, num_classes=NUM_CLASSES), recipe, OneBatch(batch, steps), None, multi_label=False, card={}
     )
     with quiet_lightning():
         trainer = pl.Trainer(
@@ -128,7 +129,7 @@ def ours(model: str, batch: Batch, recipe: Recipe, steps: int, clock: Callable[[
 
 
 def bare(model: str, batch: Batch, recipe: Recipe, steps: int, clock: Callable[[], float]) -> float:
-    """Seconds of the same steps in the loop that people write."""
+    """Seconds of the same steps in a PyTorch loop."""
     torch.manual_seed(0)
     net = build_model(model, num_classes=NUM_CLASSES)
     optimizer = make_optimizer(net, recipe.optimizer)
@@ -175,7 +176,7 @@ def main() -> int:
         averaged = recipe.changed({"ema": 0.98})
         batch = make_batch(model, 16)
         runs: dict[str, Callable[[], float]] = {
-            "our step": lambda: ours(model, batch, recipe, options.steps, clock),  # noqa: B023 - called in this turn
+            "our step": lambda: ours(model, batch, recipe, options.steps, clock),  # noqa: B023 - called in this iteration
             "bare loop": lambda: bare(model, batch, recipe, options.steps, clock),  # noqa: B023
             "our step with averaged weights": lambda: ours(model, batch, averaged, options.steps, clock),  # noqa: B023
         }
@@ -189,7 +190,9 @@ def main() -> int:
         results.add(model, sides)
         ratio = 1 / speed_ratio(sides["our step"], sides["bare loop"])
         results.mark(f"{model}: our step / bare loop", ratio, at_most=1.05)
-    results.notes.append(f"{options.threads} thread(s), {options.clock} clock; Lightning's start is not counted")
+    results.notes.append(
+        f"{counted(options.threads, 'thread')}, {options.clock} clock; startup of Lightning is excluded"
+    )
     results.save()
     return results.exit_code()
 

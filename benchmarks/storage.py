@@ -1,9 +1,9 @@
-"""What storing frames plainly, compressed without loss, or as JPEG costs: bytes, time to write, time to read a clip.
+"""Cost of raw, losslessly compressed and JPEG frames: bytes, time to write, time to read a clip.
 
     python -m benchmarks.storage [--video clip.mp4]
 
-Without a video it makes one. The frames are those of `actionprep decode` with each `storage`, at the same size; a clip is
-16 neighboring frames from a random place, through `read_frames`.
+Without --video, a video is generated. The frames are those of `actionprep decode` with each `storage`, at the same
+size. A clip is 16 consecutive frames from a random position, read with `read_frames`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STORAGES = ("raw", "zstd", "jpeg")
 
 
 def write(video: Path, store: Store, storage: str) -> float:
-    """Store the frames of a video in one way; returns the seconds it took."""
+    """Store the frames of a video with one setting and return the elapsed seconds."""
     facts = probe(video)
     source = ViewSource("recording", "0", str(video), facts.height, facts.width, facts.fps, facts.times)
     settings = find_stage("frames").Settings.read({"size": SIZE, "storage": storage}, where="the benchmark")

@@ -86,13 +86,12 @@ def backends_table(kind: str) -> str:
     from actionprep.pipeline.trackers import TRACKERS
 
     if kind == "pose":
-        from actionprep.pipeline.pose_backends import backend_names
+        from actionprep.pipeline.pose_backends import POSE_BACKENDS
 
-        return _table(
-            ("backend", "what it does"), [(f"`{name}`", _text(what)) for name, what in backend_names().items()]
-        )
+        rows = [(f"`{name}`", _text(POSE_BACKENDS.help(name))) for name in POSE_BACKENDS]
+        return _table(("backend", "what it does"), rows)
     registry = {"trackers": TRACKERS, "mask-sources": MASK_SOURCES, "samplers": SAMPLERS}[kind]
-    rows = [(f"`{name}`", _text((one.__doc__ or "").strip().split("\n")[0])) for name, one in registry.items()]
+    rows = [(f"`{name}`", _text(registry.help(name))) for name in registry]
     return _table(("name", "what it does"), rows)
 
 

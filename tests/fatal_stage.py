@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, stage
 from actionprep.settings import StageSettings, option
 
@@ -45,3 +46,6 @@ class Fatal(FrameStage):
 
     def finish(self, live: Mapping[str, Any]) -> None:
         self.item.attributes.update(num_frames=self.source.num_frames)
+
+
+STAGES["fatal"] = Fatal

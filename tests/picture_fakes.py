@@ -125,6 +125,18 @@ def tiny_pixels(name: str = "i3d-small", **changes: object) -> Recipe:
     return recipe.changed({name.replace("__", "."): value for name, value in changes.items()})
 
 
+def motion_recipe(**changes: object) -> Recipe:
+    """A recipe that learns the motions of `moving_square` in about ten steps, with any starting weights."""
+    settings = {
+        "batch": 9,
+        "input__channels": "motion",
+        "input__frames": 8,
+        "input__size": 24,
+        "optimizer__learning_rate": 0.01,
+    }
+    return tiny_pixels(**{**settings, **changes})
+
+
 def make_tracks_and_lowres(path: Path) -> Store:
     """Tracks and small frames of the same recordings, of four subjects."""
     store = make_store(path, subjects=4)

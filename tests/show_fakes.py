@@ -30,8 +30,8 @@ def write_video(path: Path, num_frames: int, fps: int, *, height: int = HEIGHT, 
         stream = container.add_stream("libx264", rate=fps, options={"crf": "4", "preset": "ultrafast"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for number in range(num_frames):
-            picture = np.full((height, width, 3), gray_of(number), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((height, width, 3), gray_of(number), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
 
@@ -100,7 +100,7 @@ def write_tracks(study: Study, view: str, *, place: tuple[float, float] = (40.0,
 
 
 class PlainPictures:
-    """Pictures in one gray each: that of their number."""
+    """Images in one gray each: that of their number."""
 
     def __init__(self, height: int = HEIGHT, width: int = WIDTH) -> None:
         self.height, self.width = height, width
@@ -117,7 +117,7 @@ def plain_scene(view: str, times: Sequence[float], *, height: int = HEIGHT, widt
 
 
 def film_frames(path: Path) -> tuple[list[np.ndarray], list[float]]:
-    """Pictures and times of a film, decoded without our reader."""
+    """Images and times of a video, decoded without our reader."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
     return [frame.to_ndarray(format="rgb24") for frame in frames], [

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "actionprep"
-BASE = {"settings", "errors", "json_values"}
+BASE = {"settings", "errors", "json_values", "registry"}
 PARTS = {path.stem for path in PACKAGE.iterdir() if (path.is_dir() or path.suffix == ".py") and path.stem[0] != "_"}
 
 

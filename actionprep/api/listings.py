@@ -1,4 +1,4 @@
-"""Which formats and skeletons there are."""
+"""List the available formats and skeletons."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from typing import Any
 
 
 def list_formats() -> list[tuple[str, str, str]]:
-    """(kind, name, what it is) of every layout and format that is read."""
-    from actionprep.datasets.annotations import segment_formats
+    """Return (kind, name, description) of every layout and format that can be read."""
+    from actionprep.datasets.annotations import SEGMENT_FORMATS, segment_formats
     from actionprep.datasets.poses.formats import FORMATS
 
     rows = [
         ("layout", "folder-per-class", "<class>/<clip>.mp4: each clip labeled by its folder"),
         ("layout", "views", "a pattern with {recording} and {view}, such as {recording}/cam{view}.mp4"),
-        ("layout", "csv", "a table with one row a video, or one row a segment"),
+        ("layout", "csv", "a table with one row per video or per segment"),
         ("layout", "poses", "a skeleton data set without videos (actionprep import)"),
     ]
-    rows += [("segments", name, one.description) for name, one in segment_formats().items()]
-    rows += [("poses", one.name, one.title) for one in FORMATS.values()]
-    return rows
+    rows += [("segments", name, format.description) for name, format in segment_formats().items()]
+    rows += [("poses", name, format.title) for name, format in FORMATS.working().items()]
+    broken = [("segments", SEGMENT_FORMATS.broken()), ("poses", FORMATS.broken())]
+    return rows + [(kind, name, str(error)) for kind, errors in broken for name, error in errors.items()]
 
 
 def list_skeletons() -> list[dict[str, Any]]:
-    """Facts of every layout that comes with the package, by name."""
+    """Return the properties of every built-in layout, by name."""
     from actionprep.datasets.poses.skeletons import skeleton, skeleton_names
 
     layouts = [skeleton(name) for name in skeleton_names()]
     return [
         {
-            "name": one.name,
-            "title": one.title,
-            "joints": list(one.joints),
-            "limbs": len(one.limbs),
-            "pairs": len(one.symmetric),
-            "dimensions": one.dimensions,
-            "aliases": list(one.aliases),
+            "name": layout.name,
+            "title": layout.title,
+            "joints": list(layout.joints),
+            "limbs": len(layout.limbs),
+            "pairs": len(layout.symmetric),
+            "dimensions": layout.dimensions,
+            "aliases": list(layout.aliases),
         }
-        for one in layouts
+        for layout in layouts
     ]

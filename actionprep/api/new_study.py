@@ -1,80 +1,215 @@
-"""Make a folder a study: of one's own videos, or of the sample's."""
+"""Make a folder a study, from own videos or from the rendered sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.api.study import Study, settings_models
 from actionprep.datasets.study import StudyFolder
-from actionprep.errors import UserError
+from actionprep.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from actionprep.datasets.annotations import UnmappedColumnsError
     from actionprep.datasets.study import StudySettings
 
+Ask = Callable[[str, Sequence[str], str], str]
+"""Asks a question: the text, the possible answers and the proposed one; returns the answer."""
 
-def make_study(folder: str | Path, given: Mapping[str, Any], *, force: bool = False) -> tuple[Study, list[str]]:
-    """Make a folder a study, with the best backends that this machine can use written into its settings.
+_NO_COLUMN = "-"
 
-    given: keys of [study]; the layout follows from them when it is not among them. force: also where there is a settings
-    file already, or no video is found. Returns the study and what to say.
+_USUAL_COLUMNS = {
+    "recording": ("recording", "video", "file", "filename", "media", "clip", "path", "name", "id"),
+    "onset": ("onset", "start", "begin", "from", "start_time", "t_start", "time_start", "start (s)"),
+    "offset": ("offset", "stop", "end", "to", "end_time", "stop_time", "t_end", "time_end", "stop (s)"),
+    "label": ("label", "behavior", "behaviour", "action", "class", "event", "activity", "what", "code"),
+}
+"""Names of columns that are proposed for a field, and never used without a confirmation."""
 
-    Raises UserError for wrong keys or values, when no videos are found, or when the folder is a study already.
+_FIELDS = (
+    *("recording", "onset", "offset", "label", "layer", "annotator", "split"),
+    *(f"{time}_{unit}" for time in ("onset", "offset") for unit in ("s", "ms", "frame")),
+)
+
+
+def make_study(
+    folder: str | Path, given: Mapping[str, Any], *, force: bool = False, ask: Ask | None = None
+) -> tuple[Study, list[str]]:
+    """Make a folder a study, with the best backends that this machine has written into its settings.
+
+    Args:
+        folder: The folder.
+        given: Keys of [study]; the layout follows from them if it is not among them.
+        force: Write the settings also if there is a settings file, or if no video is found.
+        ask: Asks whether to use a proposed pattern, and which columns of an annotation table to read; None if nobody can
+            be asked: then the notes contain the proposals.
+
+    Returns:
+        The study, and notes for the user.
+
+    Raises:
+        UserError: If keys or values are wrong, no videos are found, or the folder is a study.
     """
     from actionprep.datasets.study import StudySettings, init_study
     from actionprep.pipeline.doctor import best_pose_backend, best_tracker
 
     given = dict(given)
-    if "layout" not in given:
+    has_layout = "layout" in given
+    if not has_layout:
         given["layout"] = "csv" if "csv" in given else "views" if "pattern" in given else "folder-per-class"
     study = StudySettings.read(given, where="actionprep init")
     place = StudyFolder(Path(folder).expanduser())
     if place.settings_file.exists() and not force:
-        init_study(folder, study)  # says so, before backends are looked for
-    found = _what_is_there(place, study, force=force)
+        init_study(folder, study)  # reports it, before backends are detected
+    notes = []
+    if "pattern" not in given and (study.layout == "views" or not has_layout) and study.layout != "csv":
+        study, pattern_notes = _with_pattern(place, study, ask, has_layout=has_layout, has_videos="videos" in given)
+        notes += pattern_notes
+    study, column_notes = _with_columns(place, study, ask)
+    # Segments that cannot be read yet are in the notes; the videos are looked for all the same.
+    listed = study.model_copy(update={"segments": ()}) if column_notes else study
+    found = _describe_videos(place, listed, force=force)
     tracker, why = best_tracker()
     backend, why_pose = best_pose_backend()
-    notes = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
+    reasons = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
     chosen = {"tracks": {"tracker": tracker}, "pose": {"backend": backend}}
-    made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=notes, force=force)
+    made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=reasons, force=force)
     return Study(made), [
-        found,
+        *found,
+        *notes,
+        *column_notes,
         f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks].",
         f"Pose backend '{backend}': {why_pose} Change it under [pose].",
     ]
 
 
-def _what_is_there(folder: StudyFolder, study: StudySettings, *, force: bool) -> str:
-    """One sentence on the videos that these settings find; raises UserError when there are none, unless forced."""
-    from actionprep.datasets.video_layouts import NoVideosError, discover, holds_text, videos_below
+def parse_columns(given: Sequence[str]) -> dict[str, str]:
+    """Parse FIELD=COLUMN, as in study.segment_columns.
+
+    Raises:
+        UserError: If a field does not exist, or a text has another form.
+    """
+    columns = {}
+    for text in given:
+        field, _, column = text.partition("=")
+        if field not in _FIELDS or not column:
+            hint = nearest(field, _FIELDS) if column else ""
+            raise UserError(
+                f"--segment-columns takes FIELD=COLUMN, such as onset=Start; got '{text}'.{hint} Fields: "
+                f"{', '.join(_FIELDS)}."
+            )
+        columns[field] = column
+    return columns
+
+
+def _with_pattern(
+    folder: StudyFolder, study: StudySettings, ask: Ask | None, *, has_layout: bool, has_videos: bool
+) -> tuple[StudySettings, list[str]]:
+    """Use a proposed pattern of the layout "views", if the user chose that layout or confirms; otherwise report it."""
+    from actionprep.datasets.video_layouts import propose_pattern
+
+    if not has_videos and not folder.resolve(study.videos).is_dir():
+        study_here = study.model_copy(update={"videos": "."})
+    else:
+        study_here = study
+    pattern = propose_pattern(folder, study_here)
+    if pattern is None:
+        return study, []
+    proposed = study_here.model_copy(update={"layout": "views", "pattern": pattern})
+    if has_layout:
+        return proposed, [f"Pattern '{pattern}', from the names of the videos. Change it under [study]."]
+    question = f"The names of the videos look like several cameras of the same recordings. Use the pattern '{pattern}'?"
+    if ask is None:
+        options = f"--videos {shlex.quote(study_here.videos)} --layout views --pattern {shlex.quote(pattern)}"
+        return study, [
+            "The names of the videos look like several cameras of the same recordings, and each video is a recording of "
+            f"its own now. To make them views: actionprep init --force {options}"
+        ]
+    return (proposed, []) if ask(question, ("yes", "no"), "yes") == "yes" else (study, [])
+
+
+def _with_columns(folder: StudyFolder, study: StudySettings, ask: Ask | None) -> tuple[StudySettings, list[str]]:
+    """Ask for the columns of annotation tables that cannot be read, or report them."""
+    from actionprep.datasets.annotations import UnmappedColumnsError, read_annotations
+    from actionprep.datasets.video_layouts import annotation_files
+
+    for path in annotation_files(folder, study.segments, may_be_missing=True):
+        if path.suffix.lower() == ".txt" and folder.relative(path) not in study.segments:
+            continue  # a text beside annotations
+        try:
+            read_annotations(path, format=study.segment_format, columns=study.segment_columns)
+        except UnmappedColumnsError as error:
+            proposed = {field: _proposed_column(field, error.columns) for field in _USUAL_COLUMNS}
+            if ask is None:
+                return study, [_unmapped(folder, error, proposed)]
+            columns = dict(study.segment_columns)
+            for field, column in proposed.items():
+                answers = (*error.columns, *((_NO_COLUMN,) if field == "recording" else ()))
+                answer = ask(f"{path.name}: which column has the {field}?", answers, column or answers[-1])
+                if answer != _NO_COLUMN:
+                    columns[field] = answer
+            study = study.model_copy(update={"segment_columns": columns})
+            read_annotations(path, format=study.segment_format, columns=columns)
+    return study, []
+
+
+def _proposed_column(field: str, columns: Sequence[str]) -> str | None:
+    by_name = {column.strip().casefold(): column for column in columns}
+    return next((by_name[name] for name in _USUAL_COLUMNS[field] if name in by_name), None)
+
+
+def _unmapped(folder: StudyFolder, error: UnmappedColumnsError, proposed: Mapping[str, str | None]) -> str:
+    mapping = " ".join(f"{field}={shlex.quote(column or 'COLUMN')}" for field, column in proposed.items())
+    columns = ", ".join(f"'{column}'" for column in error.columns)
+    return (
+        f"The segments of {error.path} cannot be read yet: no column for {', '.join(error.missing)}; it has {columns}.\n"
+        f"Set segment_columns under [study] in {folder.settings_file}, or run the same command again with\n"
+        f"  --force --segment-columns {mapping}"
+    )
+
+
+def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) -> list[str]:
+    """Describe the videos that these settings find; raises UserError if there are none, unless forced."""
+    from actionprep.datasets.discovery import NoVideosError
+    from actionprep.datasets.findings import group_findings
+    from actionprep.datasets.video_layouts import discover, holds_text, videos_below
 
     try:
-        there = discover(folder, study)
+        found = discover(folder, study)
     except NoVideosError as error:
         if force:
-            return f"{error.looked} The settings are written all the same: put the videos there, or change [study]."
+            return [f"{error.searched} The settings are written anyway: put the videos there, or change [study]."]
         others = videos_below(folder, study)
+        number = "is 1 video" if len(others) == 1 else f"are {len(others)} videos"
         hint = (
-            f"There are {len(others)} videos elsewhere in {folder.root}, such as '{others[0].as_posix()}'. "
-            "Say where with --videos (--videos . for <class>/<clip> right here), --pattern or --csv."
+            f"There {number} elsewhere in {folder.root}, such as '{others[0].as_posix()}'. "
+            "Name the place with --videos (--videos . for <class>/<clip> in this folder), --pattern or --csv."
             if others
-            else "Put them there, or say where they are with --videos, --pattern or --csv."
+            else "Put them there, or name their place with --videos, --pattern or --csv."
         )
         raise UserError(
-            f"{error.looked}\n{hint}\nNothing was written; --force writes the settings without videos."
+            f"{error.searched}\n{hint}\nNothing was written; --force writes the settings without videos."
         ) from None
-    texts = [] if study.layout == "poses" else [one for one in there.views if holds_text(folder.root / one.path)]
-    videos = [one for one in there.views if one not in texts]
-    count = len({one.recording for one in videos})
-    found = f"Found {len(videos)} video{'s'[: len(videos) != 1]} of {count} recording{'s'[: count != 1]}."
+    texts = [] if study.layout == "poses" else [view for view in found.views if holds_text(folder.root / view.path)]
+    videos = [view for view in found.views if view not in texts]
+    count = len({view.recording for view in videos})
+    text = f"Found {len(videos)} video{'s'[: len(videos) != 1]} of {count} recording{'s'[: count != 1]}."
     if texts:
-        one = len(texts) == 1
-        found += (
-            f" {len(texts)} more file{' is' if one else 's are'} named like {'one' if one else 'them'} but "
-            f"{'is' if one else 'are'} empty or text, such as '{texts[0].path}'."
+        is_one = len(texts) == 1
+        text += (
+            f" {len(texts)} more file{' is' if is_one else 's are'} named like {'one' if is_one else 'them'} but "
+            f"{'is' if is_one else 'are'} empty or text, such as '{texts[0].path}'."
         )
-    return found
+    groups = group_findings(found.findings)
+    notes = [f"{group.kind}: {group.where}: {group.message}" for group in groups[:_SHOWN]]
+    more = len(groups) - _SHOWN
+    return [text, *notes, *([f"and {more} more, which 'actionprep scan' lists"] if more > 0 else [])]
+
+
+_SHOWN = 8
+"""Findings that a new study reports."""
 
 
 def make_demo(
@@ -87,13 +222,14 @@ def make_demo(
 ) -> Study:
     """Render the sample study and make its folder a study; its tracker is `lk`, which every machine has.
 
-    Raises UserError when the folder is a study already.
+    Raises:
+        UserError: If the folder is a study.
     """
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
     from actionprep.sample import make_sample_study
 
     if (Path(folder) / SETTINGS_FILE).exists():
-        raise UserError(f"{folder} is a study already. Name a new folder, or delete that one.")
+        raise UserError(f"{folder} is already a study. Name a new folder, or delete that one.")
     options = {} if recordings is None else {"recordings": recordings}
     make_sample_study(Path(folder), seed=seed, workers=workers, progress=progress, **options)
     study = StudySettings(
@@ -103,9 +239,9 @@ def make_demo(
         recordings="recordings.csv",
         segments=("segments.csv",),
         offsets="views.csv",
-        tolerance=0.1,  # the slowest camera has ten frames a second
+        tolerance=0.1,  # the slowest camera has ten frames per second
     )
-    # Fewer instants, points and epochs than the recipe's: the demo should take minutes.
+    # Fewer time steps, points and epochs than the recipe's: the demo should take minutes.
     changes = {"epochs": 24, "batch": 8, "test_variants": 4, "input.frames": 16, "input.points": 64}
     chosen: dict[str, dict[str, object]] = {"tracks": {"tracker": "lk"}, "train": {"changes": changes}}
     made = Study(init_study(folder, study, chosen=chosen, models=settings_models()))

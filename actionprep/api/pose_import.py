@@ -1,7 +1,8 @@
-"""Take over poses that are there: a skeleton data set without videos, or poses of a study's videos."""
+"""Import poses: a skeleton data set without videos, or poses of the videos of a study."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from actionprep.api.study import Study, settings_models
 from actionprep.datasets.study import StudyFolder
-from actionprep.errors import ActionprepError, UserError, nearest
+from actionprep.errors import ActionprepError, UserError
 
 if TYPE_CHECKING:
     from actionprep.datasets.recordings import Recording
@@ -62,19 +63,18 @@ def import_poses(
     from actionprep.datasets.poses.formats import FORMATS
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
 
-    if format != "auto" and format not in FORMATS:
-        raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
+    FORMATS.check(format, also=("auto",))
     root = Path(folder).expanduser()
     place = StudyFolder(root)
     # Of the current folder, as all paths of a command; the settings' paths begin at the study.
-    layout = place.relative(Path(skeleton).expanduser()) if skeleton.endswith(".toml") else skeleton
+    layout = _path_in_settings(place, skeleton) if skeleton.endswith(".toml") else skeleton
     given = {
         "pose_format": None if format == "auto" else format,
         "pose_skeleton": layout or None,
         "pose_coordinates": coordinates or None,
         "pose_image_size": None if image_size is None else tuple(int(side) for side in image_size),
         "pose_fps": fps,
-        "pose_labels": None if labels is None else place.relative(labels),
+        "pose_labels": None if labels is None else _path_in_settings(place, labels),
     }
     chosen = {key: value for key, value in given.items() if value is not None}
     if (root / SETTINGS_FILE).is_file() and place.study.layout != "poses":
@@ -82,15 +82,14 @@ def import_poses(
         useless = [name for name, value in (("image size", image_size), ("fps", fps), ("labels", labels)) if value]
         if useless:
             raise UserError(
-                f"{root} is a study of videos, which say that themselves: leave out {', '.join(useless)}. They are for "
+                f"{root} is a study of videos, which contain these values: leave out {', '.join(useless)}. They are for "
                 "skeleton data sets without videos."
             )
-        with _settings_kept_on(UserError, place) as put_back:
-            _import_for_videos(study, paths, format, layout, coordinates)
-            report = study.build("pose", workers=workers, progress=progress)
-            if not report.built and not report.done:
-                put_back()
-            return ImportedPoses(study, report)
+        chosen_pose = _choice_for_videos(study, paths, format, layout, coordinates)
+        report = study.build("pose", overrides={"pose": chosen_pose}, workers=workers, progress=progress)
+        if report.built or report.done:
+            _record(study, chosen_pose)
+        return ImportedPoses(study, report)
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if not paths:
         raise UserError("Name the files to import.")
@@ -101,7 +100,7 @@ def import_poses(
         )
     if missing:
         raise UserError(f"No pose file or folder at {missing[0]}, seen from {Path.cwd()}.")
-    files = tuple(place.relative(Path(path).expanduser()) for path in paths)
+    files = tuple(_path_in_settings(place, path) for path in paths)
     with _settings_kept_on(ActionprepError, place):
         if place.settings_file.is_file():
             known = place.study.poses
@@ -113,8 +112,8 @@ def import_poses(
                 {"layout": "poses", "poses": files, "stages": ("pose", "snippets"), **chosen}, where="actionprep import"
             )
             notes = {"pose": "backend: the poses are imported; this study has no videos."}
-            chosen_pose = {"pose": {"backend": "import"}}
-            study = Study(init_study(root, settings, chosen=chosen_pose, models=settings_models(), notes=notes))
+            tables = {"pose": {"backend": "import"}}
+            study = Study(init_study(root, settings, chosen=tables, models=settings_models(), notes=notes))
         study.scan()
     report = study.build("pose", workers=workers, progress=progress)
     return ImportedPoses(study, report, *store_official_splits(study))
@@ -146,8 +145,10 @@ def _settings_kept_on(error: type[ActionprepError], place: StudyFolder) -> Itera
         raise
 
 
-def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, skeleton: str, coordinates: str) -> None:
-    """Have the poses of a study of videos read from a pattern."""
+def _choice_for_videos(
+    study: Study, paths: Sequence[str | Path], format: str, skeleton: str, coordinates: str
+) -> dict[str, str]:
+    """Return the settings of [pose] by which the poses of a study of videos are read from a pattern."""
     if len(paths) != 1:
         raise UserError(
             f"{study.root} is a study of videos: give one pattern with {{recording}} and {{view}} that leads to the poses "
@@ -163,15 +164,36 @@ def _import_for_videos(study: Study, paths: Sequence[str | Path], format: str, s
             f"'{pattern}' leads all {len(views)} views of this study to the same folder of poses. Put {{recording}} and "
             "{view} where the path differs, such as 'openpose/{recording}/{view}'."
         )
-    # Relative to the current folder, as a path of a command; the settings' paths begin at the study.
-    chosen = {
-        "backend": "import", "files": study.folder.relative(pattern), "format": format, "file_skeleton": skeleton,
+    return {
+        "backend": "import",
+        "files": _path_in_settings(study.folder, pattern),
+        "format": format,
+        "file_skeleton": skeleton,
         "coordinates": coordinates,
-    }  # fmt: skip
+    }
+
+
+def _record(study: Study, chosen: Mapping[str, str]) -> None:
+    """Write what an import was made with into actionprep.toml, so that 'actionprep pose' repeats it."""
+    settings = study.settings["pose"]
     for key, value in chosen.items():
-        study.folder.change("pose", key, value)
-    study.folder.change("study", "stages", _stages_with_pose(study))
+        if getattr(settings, key) != value:
+            study.folder.change("pose", key, value)
+    stages = _stages_with_pose(study)
+    if stages != study.folder.study.stages:
+        study.folder.change("study", "stages", stages)
     study.__dict__.pop("settings", None)
+
+
+def _path_in_settings(folder: StudyFolder, path: str | Path) -> str:
+    """A path of a command, which begins in the current folder, as one of the settings, which begins at the study.
+
+    A relative path stays relative, so that study and poses can be moved together.
+    """
+    given = Path(path).expanduser()
+    if given.is_absolute():
+        return folder.relative(given)
+    return Path(os.path.relpath(given, folder.root)).as_posix()
 
 
 def _stages_with_pose(study: Study) -> tuple[str, ...]:

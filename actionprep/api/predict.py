@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.api.video_groups import recording_name
 from actionprep.api.video_store import clocks_of, store_of_videos
-from actionprep.api.view_names import NamedVideos, name_videos, names_of_study
+from actionprep.api.view_names import NamedVideos, name_videos, pattern_of_study
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def predict_videos(
 ) -> Prediction:
     """From the raw videos of one recording to a labeled timeline, made just as the training's input was.
 
-    run:     folder of a run or of fused runs, or a checkpoint. videos: "view=path", or paths whose names tell the view (see
-        `actionprep.api.view_names.name_videos`), or paths in the order of the run's views.
+    run:     folder of a run or of fused runs, or a checkpoint. videos: "view=path", or paths that match the pattern of the
+        run's study (see `actionprep.api.view_names.name_videos`); for a run of one view any path.
     recording: its name in what is written; None: from the names of the videos or of their folder.
     threshold: least probability of a label to be said; with several labels at least that which val gave it in the run's
         test, or 0.5 where none is known.
@@ -104,8 +104,9 @@ def predict_videos(
 
     models = open_models(run, device=device)
     views = views_of(models)
-    named = name_videos(videos, views, names_of_study(models[0].checkpoint) if len(views) > 1 else None)
-    recording = recording or recording_name(list(named.videos.values()))
+    pattern = pattern_of_study(models[0].checkpoint)
+    named = name_videos(videos, views, pattern)
+    recording = recording or recording_name(list(named.videos.values()), pattern)
     clocks_of({}, named.videos, offsets or {}, tolerance)  # refuses offsets of views that have no video
     unseen: list[str] = []
     warned: set[str] = set()

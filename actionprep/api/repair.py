@@ -1,10 +1,11 @@
-"""Make damaged items anew, with the settings that they were made with."""
+"""Rebuild what is damaged, with the settings that it was made with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.settings import read_recorded
 
 if TYPE_CHECKING:
@@ -15,17 +16,26 @@ if TYPE_CHECKING:
 
 
 def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
-    """Make damaged items anew, with the settings that they were made with; nothing else is touched.
+    """Rebuild damaged items, with the settings that they were made with, and write damaged metadata of folders again.
 
-    A damaged item stays in its place until its replacement is whole; one that nothing makes any more is reported as
-    blocked.
+    Settings that an item with damaged metadata records are not used: it gets those of the intact items of its product
+    where they agree, else those of actionprep.toml. A damaged item stays in its place until its replacement is
+    committed; one that nothing makes any more is reported as blocked.
     """
-    from actionprep.pipeline.plan import Plan, make_plan
+    from actionprep.datasets.store.lock import build_lock
+    from actionprep.datasets.store.zarr_store import Store
+    from actionprep.pipeline.plan import IntactSettings, Plan, make_plan
 
-    found = {one.key for one in damage}
+    damage = list(damage)
+    if any(one.is_folder for one in damage):
+        # The study's own store does not open while its root is damaged.
+        store = Store(study.folder.store, check_root=False)
+        with build_lock(store.require_local() / ".lock"):
+            store.repair_folders(damage)
+    found = {one.key for one in damage if not one.is_folder}
     views = {(view.recording, view.id) for view in study.catalog.views}
     settings = study.stage_settings()
-    stored = set(study.store.items())
+    stored = set(study.store.intact(found))
     orphans = {
         key: "nothing in the catalog makes it any more: "
         + ("'actionprep gc' deletes it" if key in stored else f"delete its folder {study.store.url}/{key}")
@@ -33,6 +43,7 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
         if key.product not in settings or (key.view and (key.recording, key.view) not in views)
     }
     force = frozenset(found - orphans.keys())
+    intact = IntactSettings(study.store)
     parts = []
     for keys in _by_place(force):
         made = {key.product: _settings_as_made(study, key, settings[key.product]) for key in keys}
@@ -48,6 +59,7 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
                 retry=True,
                 force=force,
                 warn=study.warn,
+                intact=intact,
             )
         )
     plan = Plan(
@@ -55,6 +67,7 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
         view_tasks=tuple(task for part in parts for task in part.view_tasks),
         study_stages=tuple(stage for part in parts for stage in part.study_stages),
         forced=force,
+        notes=tuple(note for part in parts for note in part.notes),
     )
     report = study.carry_out(plan, workers=workers)
     report.blocked.update(orphans)
@@ -62,9 +75,14 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
 
 
 def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> StageSettings:
-    made = (study.store.metadata(key) or {}).get("provenance", {}).get("settings")
-    if made is None:  # its metadata is lost: all that is known is where it lies
+    try:
+        committed = study.store.metadata(key)
+    except DamagedItemError:
+        committed = None
+    if committed is None:  # all that is known is its path; of views the plan takes the settings of intact items
         made = otherwise.model_dump()
+    else:
+        made = committed["provenance"].get("settings", {})
     if not key.view:
         made = {**made, "name": key.recording}
     recorded = read_recorded(otherwise, made, table=key.product, where=f"the stored {key}")

@@ -3,57 +3,103 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprep.datasets.paths import name_problem
+from actionprep.errors import SetupError, is_read_error
 
 if TYPE_CHECKING:
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.recordings import View
     from actionprep.datasets.study import StudyFolder
 
 
 def reason_to_scan(folder: StudyFolder) -> str:
-    """What has changed since the last scan, to begin a sentence with; empty when nothing has."""
+    """Return what has changed since the last scan, as the beginning of a sentence; empty if nothing has.
+
+    Every table and video is compared by its size, times and inode, and by its content where one of these differs.
+    """
     from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.catalog_tables import is_older
-    from actionprep.datasets.scan import read_with, scan_settings
+    from actionprep.datasets.file_states import changed_file
+    from actionprep.datasets.scan import has_changed, read_with, scan_settings, tables_file
     from actionprep.datasets.video_layouts import tables_of
 
-    filled = folder.catalog / "views.parquet"
-    if not filled.exists():
+    written = folder.catalog / "views.parquet"
+    if not written.exists():
         return "There is no catalog yet"
-    for path in tables_of(folder, folder.study):
-        if path == folder.settings_file and read_with(folder) == scan_settings(folder.study):
-            continue  # what changed in it is nothing that a scan reads
-        if path.stat().st_mtime_ns > filled.stat().st_mtime_ns:
-            return f"{folder.relative(path)} is newer than the catalog"
-    views = Catalog.read(folder.catalog).views
+    settings_file = folder.relative(folder.settings_file)
+    tables = {folder.relative(path): path for path in tables_of(folder, folder.study)}
+    if tables_file(folder).exists():
+        if read_with(folder) != scan_settings(folder.study):
+            return f"{settings_file} has changed since the last scan"
+        changed_table = changed_file(tables, tables_file(folder), ignore=settings_file)
+        if changed_table:
+            return changed_table
+    else:  # a catalog of version 0.1 has no states of tables: their times must do
+        for name, path in tables.items():
+            is_same = name == settings_file and read_with(folder) == scan_settings(folder.study)
+            if not is_same and path.stat().st_mtime_ns > written.stat().st_mtime_ns:
+                return f"{name} is newer than the catalog"
+    catalog = Catalog.read(folder.catalog)
     if is_older(folder.catalog):
         return "An earlier version of actionprep wrote the catalog"
-    strange = [view.path for view in views if not _may_be_listed(folder, view)]
-    if strange:
-        return f"The catalog names {strange[0]!r:.200}, which is not a video of this study"
-    changed = [view.path for view in views if _has_changed(folder.root, view)]
-    more = f" and {len(changed) - 1} more videos have" if len(changed) > 1 else " has"
+    views = catalog.views
+    foreign = [view.path for view in views if not _may_be_listed(folder, view)]
+    if foreign:
+        return f"The catalog names {foreign[0]!r:.200}, which is not a video of this study"
+    # The disk or the network may work again.
+    failed = [view.path for view in views if view.status != "ok" and is_read_error(view.reason)]
+    if failed:
+        more = f" and {len(failed) - 1} more videos" if len(failed) > 1 else ""
+        return f"{failed[0]}{more} could not be read by the last scan"
+    changed = [
+        view.path for view in _with_other_content(folder, catalog, [v for v in views if has_changed(folder.root, v)])
+    ]
+    more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
+    removed = [path for path in changed if not (folder.root / path).exists()]
+    if removed:
+        more = f" and {len(removed) - 1} more were" if len(removed) > 1 else " was"
+        return f"{removed[0]}{more} removed since the last scan"
     return f"{changed[0]}{more} changed since the last scan" if changed else ""
 
 
+def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[View]) -> list[View]:
+    """Return the views whose files have another content; if there are none, the catalog gets their new states.
+
+    A copied or moved study has other inodes, and the same content.
+    """
+    from actionprep.datasets.file_states import FileState, digest_of
+    from actionprep.datasets.scan import with_state
+
+    same = {}
+    for view in views:
+        path = folder.root / view.path
+        state = FileState.of(path)
+        try:
+            if not view.digest or state.size != view.size_bytes or digest_of(path) != view.digest:
+                continue
+        except OSError:
+            continue  # the scan reports it
+        same[view.recording, view.id] = with_state(view, state)
+    others = [view for view in views if (view.recording, view.id) not in same]
+    if same and not others:
+        updated = tuple(same.get((view.recording, view.id), view) for view in catalog.views)
+        with suppress(SetupError):  # a study that is read-only: its files are compared again next time
+            replace(catalog, views=updated).write(folder.catalog)
+    return others
+
+
 def _may_be_listed(folder: StudyFolder, view: View) -> bool:
-    """Whether a scan can have listed this path: below the study, or where the settings look for videos."""
+    """Return whether a scan can have listed this path: below the study, or where the settings look for videos."""
     path = Path(view.path)
     if not path.is_absolute():
         return not name_problem(view.path)
-    # A table of recordings and the files of a skeleton data set may lie anywhere.
+    # A table of recordings and the files of a skeleton data set may be anywhere.
     if folder.study.layout in ("csv", "poses"):
         return "\0" not in view.path
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder.resolve(folder.study.videos)))
-
-
-def _has_changed(root: Path, view: View) -> bool:
-    """Whether a video is another than the one that was scanned; one that is gone is told when it is read."""
-    try:
-        found = (root / view.path).stat()
-    except OSError:
-        return False
-    return view.mtime_ns != 0 and (found.st_size, found.st_mtime_ns) != (view.size_bytes, view.mtime_ns)

@@ -1,4 +1,4 @@
-"""What the store of a study holds, and how that stands to the settings."""
+"""Available products of a study's store, compared with the settings."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def status(study: Study) -> dict[str, Any]:
-    """What the store holds, how that stands to the settings, and what is quarantined, as plain values."""
+    """Return the available products, how they compare with the settings, and quarantined items, as plain values."""
     from actionprep.datasets.scan import DRIFTING, NOT_ALIGNED
 
     problem = ""
     items: tuple[PlannedItem, ...] = ()
     try:
         items = study.plan(enforce=True).items
-    except ActionprepError as error:  # what is there can be shown, whatever keeps a build from going on
+    except ActionprepError as error:  # available products are shown also if a build is not possible
         problem = str(error)
     sizes = study.store.nbytes()
     products = []
     for product in dict.fromkeys([*(item.key.product for item in items), *study.store.products()]):
-        keys = study.store.items(product)
+        keys = study.store.intact(study.store.items(product))
         wanted = [item for item in items if item.key.product == product]
         missing = [item for item in wanted if item.action == "build"]
         if problem:
@@ -43,6 +43,7 @@ def status(study: Study) -> dict[str, Any]:
             {
                 "product": product,
                 "items": len(keys),
+                "damaged": len(study.store.items(product)) - len(keys),
                 "nbytes": sizes.get(product, 0),
                 "made_with": _made_with(study.store, keys),
                 "against_settings": against,
@@ -59,9 +60,9 @@ def status(study: Study) -> dict[str, Any]:
         "problem": problem,
         "products": products,
         "alignment": [
-            {"recording": one.where, "kind": one.kind, "what": one.message}
-            for one in study.catalog.findings
-            if one.kind in (NOT_ALIGNED, DRIFTING)
+            {"recording": finding.where, "kind": finding.kind, "what": finding.message}
+            for finding in study.catalog.findings
+            if finding.kind in (NOT_ALIGNED, DRIFTING)
         ],
         "joints_outside": [{"item": str(key), "outside": out, "seen": seen} for key, out, seen in outside],
         "quarantined": [
@@ -77,28 +78,28 @@ def status(study: Study) -> dict[str, Any]:
 
 
 def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
-    """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
-    found: dict[str, Counter[str]] = {}
+    """Count what these items left out, filled in or converted: for each product the sum of each kind, without zeros."""
+    counts: dict[str, Counter[str]] = {}
     stages = load_stages()
-    for key in keys:
+    for key in store.intact(keys):
         attributes = (store.metadata(key) or {}).get("stage")
         if attributes is not None and key.product in stages:
-            found.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
-    return {product: +counted for product, counted in found.items() if +counted}
+            counts.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
+    return {product: +counted for product, counted in counts.items() if +counted}
 
 
 def joints_outside(store: Store, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
-    """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
-    found = []
-    for key in keys:
-        told = (store.metadata(key) or {}).get("stage", {}) if key.product == "pose" else {}
-        if told.get("num_joints_outside"):
-            found.append((key, int(told["num_joints_outside"]), int(told["num_joints_seen"])))
-    return found
+    """Return imported poses with joints outside of the image: item, number of such joints, and number of all joints."""
+    items = []
+    for key in store.intact(key for key in keys if key.product == "pose"):
+        facts = (store.metadata(key) or {}).get("stage", {})
+        if facts.get("num_joints_outside"):
+            items.append((key, int(facts["num_joints_outside"]), int(facts["num_joints_seen"])))
+    return items
 
 
 def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
-    """The settings of most items that are not the defaults, and how the others differ."""
+    """Describe the settings of most items that differ from the defaults, and how the other items differ."""
     from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 
     groups = made_alike(provenance_of(store, keys))
@@ -113,13 +114,16 @@ def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
 
 
 def _made_otherwise(store: Store, missing: Sequence[PlannedItem]) -> list[dict[str, Any]]:
-    """Settings that stored items were made with, on a command line say, and that a build would make anew with the file's.
+    """List settings of stored items, such as from a command line, that a build would replace by those of the file.
 
-    For each setting its name, the stored values, that of the file, and the number of items.
+    Returns:
+        For each setting its name, the stored values, the value of the file, and the number of items.
     """
     stored: dict[str, list[Any]] = {}
     wanted: dict[str, Any] = {}
     for item in missing:
+        if item.why == "damaged":
+            continue
         made = (store.metadata(item.key) or {}).get("provenance", {}).get("settings", {})
         now = item.provenance.get("settings", {})
         for name in now.keys() & made.keys():
@@ -129,7 +133,7 @@ def _made_otherwise(store: Store, missing: Sequence[PlannedItem]) -> list[dict[s
     return [
         {
             "setting": name,
-            "stored": [one for at, one in enumerate(values) if one not in values[:at]],
+            "stored": [value for index, value in enumerate(values) if value not in values[:index]],
             "file": wanted[name],
             "items": len(values),
         }

@@ -13,7 +13,7 @@ from actionprep.api.status import events, joints_outside, status
 from actionprep.api.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
-from actionprep.pipeline.index import load_stages, stage_index
+from actionprep.pipeline.index import STAGES, load_stages, stage_index
 from actionprep.settings import Settings, StageSettings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Study:
 
         Raises UserError for unknown tables, unknown keys and wrong values.
         """
-        return self.folder.resolved(settings_models())
+        return self.folder.resolved(settings_models(), unread=STAGES.broken())
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -92,6 +92,12 @@ class Study:
         from actionprep.datasets.store.zarr_store import Store
 
         return Store(self.folder.store, create=True)
+
+    def store_to_verify(self) -> Store:
+        """The study's store, opened even when the metadata of its root is damaged, for `Store.verify`."""
+        from actionprep.datasets.store.zarr_store import Store
+
+        return Store(self.folder.store, create=True, check_root=False)
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -123,7 +129,7 @@ class Study:
     def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageSettings]:
         """Settings of every stage: defaults, then the file, then the overrides."""
         models = {name: stage.Settings for name, stage in load_stages().items()}
-        chosen = self.folder.resolved({**settings_models(), **models}, overrides)
+        chosen = self.folder.resolved({**settings_models(), **models}, overrides, unread=STAGES.broken())
         root = self.paths_from.resolve()
         return {name: one.at(root) for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
 
@@ -212,10 +218,11 @@ class Study:
             self.store.forget_readers()
 
     def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
-        """Make damaged items anew, with the settings that they were made with; nothing else is touched.
+        """Rebuild damaged items, with the settings that they were made with; nothing else is touched.
 
-        A damaged item stays in its place until its replacement is whole; one that nothing makes any more is reported as
-        blocked.
+        Settings that an item with damaged metadata records are not used: it gets those of the intact items of its
+        product where they agree, else those of actionprep.toml. A damaged item stays in its place until its replacement
+        is committed; one that nothing makes any more is reported as blocked.
         """
         return repair(self, damage, workers=workers)
 
@@ -258,9 +265,10 @@ class Study:
         return status(self)
 
     def stray_items(self) -> list[ItemKey]:
-        """Items whose recording or view is no longer in the catalog."""
+        """Items whose recording or view is no longer in the catalog; without those whose metadata is damaged."""
         views = {(view.recording, view.id) for view in self.catalog.views}
-        return [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
+        stray = [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
+        return self.store.intact(stray)
 
     def remove_items(self, keys: Iterable[ItemKey]) -> None:
         """Delete items from the store, as its only builder."""

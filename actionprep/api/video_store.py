@@ -1,4 +1,4 @@
-"""A store of one recording, made of its raw videos as the input of a training was."""
+"""Build a store of one recording from its raw videos, with the settings of a training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,22 @@ def store_of_videos(
     paths_from: Path,
     unseen: list[str],
 ) -> Store:
-    """A study of one recording, its videos by view, built with the given settings; views without foreground: `unseen`."""
+    """Build a study of one recording and return its store.
+
+    Args:
+        folder: Empty folder for the study.
+        recording: Id of the recording.
+        videos: View → file.
+        settings: Settings of the stages, by table.
+        product: Product to build, or several joined with `+`.
+        workers: Processes; 0 builds in this process.
+        clocks: Clocks of the views.
+        paths_from: Folder that relative paths in the settings start from.
+        unseen: Gets the views without foreground.
+
+    Raises:
+        UserError: If the views are not aligned, or a video cannot be built for another reason than empty masks.
+    """
     import csv
 
     from actionprep.datasets.study import StudySettings, init_study
@@ -51,22 +66,27 @@ def store_of_videos(
         if "are not aligned" not in str(error):
             raise
         raise UserError(
-            f"{str(error).splitlines()[0]}\nSay by how much a view's clock is off with --offset VIEW=SECONDS, or let frames "
-            "of one instant lie further apart with --tolerance SECONDS; the training's own are used unless said otherwise."
+            f"{str(error).splitlines()[0]}\nGive the offset of a view's clock with --offset VIEW=SECONDS, or allow a larger "
+            "error with --tolerance SECONDS. Otherwise the values of the training are used."
         ) from None
     failed = report.quarantined | report.blocked
     entries = {key: study.quarantine.get(key) for key in failed}
     unseen += [key.view for key, entry in entries.items() if entry is not None and entry.backend == EMPTY_MASKS]
     if len(failed) > len(unseen) or len(unseen) == len(videos):
-        # A stage and those that read it often fail for one reason.
+        # A stage and the stages that read it often fail for the same reason.
         reasons = "\n".join(dict.fromkeys(f"{key.view}: {reason}" for key, reason in failed.items()))
-        raise UserError(f"Not every video could be made into {product}:\n{reasons}")
+        raise UserError(f"Not every video could be built into {product}:\n{reasons}")
     return study.store
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """How the views of one recording are held against each other; the fields are those of [study]."""
+    """Clocks of the views of one recording.
+
+    Attributes:
+        offsets: Offset of each view in s.
+        settings: Settings of [study] for clocks and alignment.
+    """
 
     offsets: Mapping[str, float]
     settings: Mapping[str, Any]
@@ -75,13 +95,20 @@ class Clocks:
 def clocks_of(
     trained: Mapping[str, Any], videos: Mapping[str, Path], offsets: Mapping[str, float], tolerance: float | None
 ) -> Clocks:
-    """The clocks of a training, for these videos, but for what is given.
+    """Return the clocks of a training for some videos.
 
-    Raises UserError for an offset of a view that has no video.
+    Args:
+        trained: Clocks that the training recorded.
+        videos: View → file.
+        offsets: Offsets in s that replace those of the training.
+        tolerance: Tolerance in s that replaces that of the training; None keeps it.
+
+    Raises:
+        UserError: If an offset is for a view without a video.
     """
     for view in offsets:
         if view not in videos:
-            raise UserError(f"An offset for view '{view}', of which there is no video. Videos: {', '.join(videos)}.")
+            raise UserError(f"The offset for view '{view}' has no video. Views with videos: {', '.join(videos)}.")
     settings = {name: trained[name] for name in ("tolerance", "clock", "allow_misaligned") if name in trained}
     if tolerance is not None:
         settings["tolerance"] = tolerance

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from actionprep.json_values import plain
+from actionprep.json_values import plain, printable
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False)
+class SafeConsole(Console):
+    """A console on which no text is a command: names of files and labels may hold control characters."""
+
+    def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
+        """What is printed, with control characters of texts escaped; those of the console itself stay."""
+        for segment in super().render(*arguments, **options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+console = SafeConsole(highlight=False)
+error_console = SafeConsole(stderr=True, highlight=False)
+
+
+def _text(text: object, style: str = "") -> Text:
+    """Text to print, never markup. Escaped here, because Rich drops some control characters and measures others as 0."""
+    return Text(printable(str(text)), style=style)
 
 
 def print_error(error: Exception, *, prefix: str = "", suffix: str = "") -> None:
     """One red paragraph on stderr."""
-    error_console.print(Text(printable(f"{prefix}{error}{suffix}"), style="red"), soft_wrap=True)
+    error_console.print(_text(f"{prefix}{error}{suffix}", "red"), soft_wrap=True)
 
 
-def printable(text: str) -> str:
-    """A text with its control characters escaped, so that a name from data cannot move the cursor or hide a line."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Text on stdout for another program or a file: no styles, no wrapping."""
+    sys.stdout.write(printable(text) + end)
+    sys.stdout.flush()
+
+
+def can_ask() -> bool:
+    """Return whether somebody at a terminal can answer questions."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def print_json(document: Any) -> None:
@@ -55,14 +74,13 @@ def print_table(
     """
     # Cells are text, never markup: a message may hold square brackets.
     rows = [
-        tuple(cell if isinstance(cell, Text) else Text("" if cell is None else printable(str(cell))) for cell in row)
-        for row in rows
+        tuple(cell if isinstance(cell, Text) else _text("" if cell is None else cell) for cell in row) for row in rows
     ]
     table = Table(
-        title=Text(printable(title)) if title else None,
+        title=_text(title) if title else None,
         title_justify="left",
         title_style="bold",
-        caption=caption or None,
+        caption=_text(caption) if caption else None,
         box=None,
     )
     table.caption_justify = "left"
@@ -74,7 +92,7 @@ def print_table(
         numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan",
                          no_wrap=name in unfolded, overflow="ellipsis" if name in unfolded else "fold",
-                         min_width=_longest_word(rows, at) if name in importance[:1] else None)  # fmt: skip
+                         min_width=None if name in unfolded else _longest_word(rows, at))  # fmt: skip
     for row in rows:
         table.add_row(*(cell for cell, name in zip(row, columns, strict=True) if name in shown))
     console.print(table)
@@ -96,7 +114,8 @@ def _beside_whole(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole:
     widths = _widths(columns, rows)
     room, shown = console.width - widths[whole[0]], [whole[0]]
     for name in [*whole[1:], *(name for name in columns if name not in whole)]:
-        least = widths[name] if name in whole else min(widths[name], _LEGIBLE + 2)
+        words = max(_LEGIBLE, _longest_word(rows, columns.index(name))) + 2
+        least = widths[name] if name in whole else min(widths[name], words)
         if least <= room:
             room -= least
             shown.append(name)
@@ -130,18 +149,18 @@ def _longest_word(rows: Sequence[Sequence[Text]], at: int) -> int:
 def print_next(command: str, why: str) -> None:
     """The next command to try."""
     console.print(
-        Text.assemble(("next  ", "dim"), (printable(command), "bold green"), (f"   {why}", "dim")), soft_wrap=True
+        Text.assemble(("next  ", "dim"), _text(command, "bold green"), _text(f"   {why}", "dim")), soft_wrap=True
     )
 
 
 def note(text: str) -> None:
     """One line about what will happen."""
-    console.print(Text(printable(text)), soft_wrap=True)
+    console.print(_text(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line that should not be missed."""
-    error_console.print(Text(printable(text), style="yellow"), soft_wrap=True)
+    error_console.print(_text(text, "yellow"), soft_wrap=True)
 
 
 @contextmanager
@@ -171,7 +190,7 @@ def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> It
         transient=not error_console.is_terminal,
     )
     with bar:
-        task = bar.add_task(what, total=total, failures=0)
+        task = bar.add_task(printable(what), total=total, failures=0)
 
         def advance(amount: int, failures: int = 0) -> None:
             bar.update(task, advance=amount, failures=failures)

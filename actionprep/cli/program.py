@@ -20,11 +20,11 @@ class _PlainErrors:
 
     def main(self, *words: Any, **options: Any) -> Any:
         """Run, and end with the exit code of a wrong command line."""
-        from actionprep.errors import UserError
+        from actionprep.errors import ActionprepError
 
         try:
             return super().main(*words, **options)  # type: ignore[misc]
-        except UserError as error:
+        except ActionprepError as error:
             if not options.get("standalone_mode", True):
                 raise
             from actionprep.cli.output import print_error
@@ -246,8 +246,10 @@ def _kept(error: Exception) -> str:
     import tempfile
     import traceback
 
+    from actionprep.json_values import printable
+
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", prefix="actionprep-fault-", suffix=".log", delete=False
     ) as file:
-        file.write(" ".join(sys.argv) + "\n\n" + "".join(traceback.format_exception(error)))
+        file.write(printable(" ".join(sys.argv) + "\n\n" + "".join(traceback.format_exception(error))))
     return f"\nThe traceback is in {file.name}; please report this with that file."

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError
+from actionprep.registry import Entry, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class AnnotatedRow:
                    about one recording that it does not name.
     onset, offset: in `unit`; frames count from 0 and the offset is the first frame that is no longer part.
     line:          where in the file it stands, where there are lines.
+    split:         the split that the file gives the recording, in the file's own words; None if it gives none.
     """
 
     recording: str | None
@@ -36,6 +38,7 @@ class AnnotatedRow:
     annotator: str = ""
     unit: Literal["s", "frame"] = "s"
     line: int | None = None
+    split: str | None = None
 
 
 class RowError(ValueError):
@@ -44,6 +47,33 @@ class RowError(ValueError):
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.line = line
+
+
+class UnknownFormatError(UserError):
+    """A file is of no annotation format."""
+
+
+class UnmappedColumnsError(UserError):
+    """A csv lacks the columns that a segment needs, or has them under names that are not known.
+
+    Attributes:
+        path: The file.
+        columns: Its columns.
+        missing: Names of the fields that no column was found for: onset, offset and label.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], missing: Sequence[str]) -> None:
+        from actionprep.datasets.tables import csv_columns
+
+        super().__init__(
+            f"{path} has no column for {', '.join(missing)}. A csv with segments needs the columns onset and offset (or "
+            "onset_ms and offset_ms, onset_frame and offset_frame) and label; it has "
+            f"{csv_columns(columns)}. Name others with study.segment_columns in actionprep.toml, or with 'actionprep "
+            "init --segment-columns onset=COLUMN offset=COLUMN label=COLUMN'."
+        )
+        self.path = path
+        self.columns = tuple(columns)
+        self.missing = tuple(missing)
 
 
 @dataclass(frozen=True)
@@ -62,22 +92,27 @@ class SegmentFormat:
     read: Callable[[Path, Mapping[str, str]], Iterator[AnnotatedRow | RowError]]
 
 
-SEGMENT_FORMATS: dict[str, SegmentFormat] = {}
+_FOLDER = "actionprep.datasets.annotation_formats"
 
-
-def register(format: SegmentFormat) -> SegmentFormat:
-    """Add a format; a file in `annotation_formats/` calls this when it is imported."""
-    SEGMENT_FORMATS[format.name] = format
-    return format
+SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
+    "annotation format",
+    "actionprep.annotation_formats",
+    (
+        Entry("activitynet", f"{_FOLDER}.activitynet:FORMAT"),
+        Entry("csv", f"{_FOLDER}.plain_csv:FORMAT"),
+        Entry("elan", f"{_FOLDER}.elan:DOCUMENT"),
+        Entry("elan-export", f"{_FOLDER}.elan:EXPORT"),
+        Entry("via", f"{_FOLDER}.via:FORMAT"),
+    ),
+    plural="Formats",
+    instance_of="actionprep.datasets.annotations:SegmentFormat",
+)
+"""Annotation formats by the name that `study.segment_format` takes."""
 
 
 def segment_formats() -> dict[str, SegmentFormat]:
-    """All formats by name, the more particular first."""
-    from actionprep.datasets import annotation_formats
-
-    for module in pkgutil.iter_modules(annotation_formats.__path__):
-        importlib.import_module(f"{annotation_formats.__name__}.{module.name}")
-    return dict(sorted(SEGMENT_FORMATS.items(), key=lambda one: (one[0] == "csv", one[0])))
+    """All formats that can be used, by name. Plain csv is last, because it recognizes what is left."""
+    return dict(sorted(SEGMENT_FORMATS.working().items(), key=lambda item: (item[0] == "csv", item[0])))
 
 
 def read_annotations(
@@ -87,28 +122,29 @@ def read_annotations(
 
     Raises UserError for a file that cannot be read, a format that does not exist, or one that the file is not of.
     """
-    formats = segment_formats()
-    if format != "auto" and format not in formats:
-        raise UserError(
-            f"No annotation format '{format}'.{nearest(format, formats)} Formats: auto, {', '.join(formats)}."
-        )
+    SEGMENT_FORMATS.check(format, also=("auto",))
     try:
         with open(path, "rb") as file:
             head = file.read(1 << 16).decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
     if format == "auto":
+        formats = segment_formats()
         found = [one for one in formats.values() if one.recognizes(path, head)]
         if not found:
-            raise UserError(
-                f"Cannot tell the annotation format of {path}. Formats: "
+            broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
+            raise UnknownFormatError(
+                f"Cannot detect the annotation format of {path}. Formats: "
                 f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
-                "study.segment_format, or name the columns of a csv with study.segment_columns."
+                f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
             )
         format = found[0].name
+    reader = SEGMENT_FORMATS.find(format)
     try:
-        return list(formats[format].read(path, columns or {}))
-    except (ValueError, KeyError) as error:
+        return list(reader.read(path, columns or {}))
+    except OSError as error:
+        raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
+    except (ValueError, LookupError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a proper '{format}' annotation file: {error}.") from None
@@ -116,53 +152,15 @@ def read_annotations(
 
 @dataclass
 class CheckedSegments:
-    """Segments that can be used, by recording in the order of time, and what was found about the others."""
+    """Segments that can be used, by recording in the order of time, and findings about the others.
 
-    segments: dict[str, tuple[Segment, ...]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    num_unusable: int = 0
-
-
-@dataclass(frozen=True)
-class RecordingNames:
-    """Finds the recording, and the view, that a name in a table or an annotation file means.
-
-    A name may be a recording's id, the path of one of its videos (as found, or without its extension), or the bare file
-    name of one, as long as only one recording has it.
+    splits: for each recording the splits that the rows give it, each with the line of its first row.
     """
 
-    by_name: Mapping[str, frozenset[tuple[str, str | None]]]
-
-    @classmethod
-    def of(cls, recordings: Iterable[str], views: Iterable[View]) -> RecordingNames:
-        """Names of these recordings and the files of these views."""
-        exact: dict[str, set[tuple[str, str | None]]] = {id: {(id, None)} for id in recordings}
-        loose: dict[str, set[tuple[str, str | None]]] = {}
-        for id in list(exact):
-            loose.setdefault(PurePosixPath(id).name, set()).add((id, None))
-        for view in views:
-            path = PurePosixPath(view.path)
-            for name in (str(path), str(path.with_suffix("")), path.name, path.stem):
-                loose.setdefault(name, set()).add((view.recording, view.id))
-        return cls({name: frozenset(found) for name, found in {**loose, **exact}.items()})
-
-    def find(self, name: str) -> tuple[str, str | None] | None:
-        """The recording and, when the name is that of a video, its view; None when no or several recordings match."""
-        wanted = PurePosixPath(name.strip().replace("\\", "/"))
-        parts = [part for part in wanted.parts if part not in (".", "/")]
-        # The whole path first, then with fewer leading folders: annotation tools write paths of the annotator's
-        # machine.
-        for start in range(len(parts)):
-            tail = PurePosixPath(*parts[start:])
-            for key in (str(tail), str(tail.with_suffix("")) if tail.suffix else None):
-                found = self.by_name.get(key) if key else None
-                if found:
-                    recordings = {recording for recording, _ in found}
-                    if len(recordings) > 1:
-                        return None
-                    views = {view for _, view in found}
-                    return recordings.pop(), views.pop() if len(views) == 1 else None
-        return None
+    segments: dict[str, tuple[Segment, ...]] = field(default_factory=dict)
+    splits: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    num_unusable: int = 0
 
 
 def check_segments(
@@ -184,6 +182,10 @@ def check_segments(
     checked = CheckedSegments()
     kept: dict[str, list[Segment]] = {}
     absent: dict[str, int] = {}
+    first_line: dict[str, int | None] = {}
+    resolved = names.resolve(
+        row.recording for row in rows if isinstance(row, AnnotatedRow) and row.recording is not None
+    )
 
     def unusable(line: int | None, message: str) -> None:
         checked.num_unusable += 1
@@ -193,12 +195,15 @@ def check_segments(
         if isinstance(row, RowError):
             unusable(row.line, str(row))
             continue
-        found = names.find(row.recording) if row.recording is not None else ((only, None) if only else None)
+        found = resolved.found.get(row.recording) if row.recording is not None else ((only, None) if only else None)
         if found is None:
             name = row.recording if row.recording is not None else "(the file names no recording)"
             absent[name] = absent.get(name, 0) + 1
+            first_line.setdefault(name, row.line)
             continue
         recording, view_id = found
+        if row.split:
+            checked.splits.setdefault(recording, {}).setdefault(row.split, row.line)
         there = [view for view in views.get(recording, ()) if view.status == "ok" and view.num_frames]
         view = next((one for one in there if one.id == view_id), there[0] if there else None)
         onset, offset = row.onset, row.offset
@@ -245,19 +250,28 @@ def check_segments(
                         f"{first:.3f} to {last:.3f} s; it is kept as it is",
                     )
                 )
-        segment = Segment(onset, offset, row.label.strip(), row.layer, row.annotator)
+        segment = Segment(onset, offset, normalize_label(row.label), row.layer, row.annotator)
         kept.setdefault(recording, []).append(segment)
     for name, count in absent.items():
         checked.num_unusable += count
         checked.findings.append(
             Finding(
                 "labels for an absent video",
-                source,
-                f"{count} segments of '{name}', which is no recording of this study",
+                _place(source, first_line[name]),
+                f"{count} segment{'s'[: count != 1]} of '{name}', "
+                f"{resolved.problems.get(name, 'which is no recording of this study')}",
             )
         )
     checked.segments = {recording: tuple(sorted(of_one, key=_order)) for recording, of_one in kept.items()}
     return checked
+
+
+def normalize_label(label: str) -> str:
+    """Return a label without surrounding spaces, in the composed Unicode form (NFC).
+
+    macOS writes file names in the decomposed form; without this, one class would be two that look alike.
+    """
+    return unicodedata.normalize("NFC", label.strip())
 
 
 def parse_time(text: str) -> float:

@@ -1,9 +1,17 @@
-"""What a scan finds worth telling: things that are not as they should be and do not stop the work."""
+"""What a scan reports: facts that may need attention and do not stop the work."""
 
 from __future__ import annotations
 
+import csv
+import os
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from actionprep.datasets.paths import no_link
+from actionprep.json_values import printable
 
 FindingKind = Literal[
     "unreadable video",
@@ -13,6 +21,9 @@ FindingKind = Literal[
     "labels for an absent video",
     "class with one sample",
     "file not used",
+    "column not used",
+    "similar labels",
+    "unknown split",
     "conflicting labels",
     "unusable segment",
     "segment past the end",
@@ -26,9 +37,12 @@ FindingKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found.
+    """One fact that a scan reports.
 
-    where: the file (with its line, "labels.csv:12") or the recording that it is about.
+    Attributes:
+        kind: What it is about.
+        where: The file, with its line as in "labels.csv:12", or the recording.
+        message: One sentence without the place.
     """
 
     kind: FindingKind
@@ -37,3 +51,87 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.where}: {self.message}"
+
+    @property
+    def file(self) -> str:
+        """The file or recording, without a line."""
+        return _LINE.sub("", self.where)
+
+    @property
+    def line(self) -> int | None:
+        """The line in the file; None if there is none."""
+        match = _LINE.search(self.where)
+        return None if match is None else int(match[1])
+
+
+_LINE = re.compile(r":(\d+)$")
+
+
+@dataclass(frozen=True)
+class FindingGroup:
+    """Findings of one kind that differ only in names and numbers.
+
+    Attributes:
+        kind: Their kind.
+        findings: The findings, in the order of the scan.
+    """
+
+    kind: FindingKind
+    findings: tuple[Finding, ...]
+
+    @property
+    def where(self) -> str:
+        """Files with their first lines, or the first recordings, and how many more there are."""
+        files: dict[str, list[int]] = {}
+        for finding in self.findings:
+            lines = files.setdefault(finding.file, [])
+            if finding.line is not None:
+                lines.append(finding.line)
+        shown = [f"{file}:{_some(lines)}" if lines else file for file, lines in list(files.items())[:_SHOWN]]
+        return ", ".join(shown) + (f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else "")
+
+    @property
+    def message(self) -> str:
+        """Message of the first finding, marked as an example if the messages differ."""
+        first = self.findings[0].message
+        is_example = any(finding.message != first for finding in self.findings)
+        return f"{first} (first of {len(self.findings):,})" if is_example else first
+
+
+_SHOWN = 3
+"""Files, and lines per file, that a group shows."""
+
+
+def group_findings(findings: Iterable[Finding]) -> list[FindingGroup]:
+    """Group findings that differ only in quoted names and numbers, in the order of their first ones."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        form = re.sub(r"\d+", "0", re.sub(r"'[^']*'", "''", finding.message))
+        # Messages about files that cannot be read have many forms: one group per kind and form is enough.
+        groups.setdefault((finding.kind, form), []).append(finding)
+    return [FindingGroup(found[0].kind, tuple(found)) for found in groups.values()]
+
+
+def write_findings(findings: Sequence[Finding], path: Path) -> None:
+    """Write all findings as a csv table with the columns kind, where, line and message."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(no_link(draft), "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["kind", "where", "line", "message"])
+            writer.writerows(
+                [
+                    finding.kind,
+                    printable(finding.file),
+                    "" if finding.line is None else finding.line,
+                    printable(finding.message),
+                ]
+                for finding in findings
+            )
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _some(lines: Sequence[int]) -> str:
+    return ", ".join(map(str, lines[:_SHOWN])) + (f" and {len(lines) - _SHOWN:,} more" if len(lines) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""Names and paths that come from data: what is read, written or deleted by them stays below its root."""
+"""Resolve names and paths that come from data: what is read, written or deleted stays below its root."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def below(root: str | Path, *names: str, follow_links: bool = False) -> Path:
 
 
 def name_problem(name: str) -> str:
-    """What keeps a name or relative path with slashes from naming something below a folder; empty when nothing does."""
+    """Return why a relative path with slashes cannot name something below a folder; empty if it can."""
     if not name:
         return "it is empty"
     if "\0" in name:
@@ -80,10 +80,10 @@ def name_problem(name: str) -> str:
 
 
 def safe_name(text: str) -> str:
-    """A file name for a text that comes from data, such as a recording's id.
+    """Return a file name for a text that comes from data, such as a recording's id.
 
     Slashes, control characters and characters that some file systems refuse become underscores, dots at the beginning
-    go, and a long name is cut and ends in a hash of the whole text, so that two long names stay different.
+    are removed. A long name is cut and ends in a hash of the full text, so that two long names stay different.
     """
     name = _UNSAFE.sub("_", text).lstrip(".") or "_"
     if len(os.fsencode(name)) > _MAX_SAFE_BYTES:
@@ -93,7 +93,7 @@ def safe_name(text: str) -> str:
 
 
 def no_link(path: Path) -> Path:
-    """The same path, after a symbolic link there was removed: what is written next does not reach its target.
+    """Remove a symbolic link at a path and return the path: what is written next does not reach the link's target.
 
     Opening a path for writing follows a link, and would replace the content of the file that it leads to.
     """
@@ -105,19 +105,19 @@ def no_link(path: Path) -> Path:
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Walk folders as `os.walk` does, through symbolic links to folders too.
 
-    Each folder comes once, whatever leads to it: under its own name where it lies below `root`, otherwise under the
+    Each folder comes once: under its own name if it is below `root`, otherwise under the
     first link in the order of names. Links to folders that `root` lies in are loops and are left out.
 
     Args:
-        root: Where to begin.
+        root: Folder to start from.
 
     Yields:
-        Path, names of the folders and names of the files in it. As with `os.walk`, names that are taken out of the list
-        of folders are not visited.
+        Path, names of the folders and names of the files in it. As with `os.walk`, names that are removed from the list
+        of folders are not visited. Links that are removed from the list of files are not checked.
 
     Raises:
-        SetupError: For a link to something that is not there, such as a disk that is not mounted: what lies
-            behind it would be taken for lost.
+        SetupError: If a link leads to something that does not exist, such as a disk that is not mounted: its content
+            would count as lost.
     """
     real_root = _resolved(root)
     seen: set[tuple[int, int]] = set()
@@ -126,28 +126,28 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         links: list[Path] = []
         for top in waiting:
             for folder, below_it, files in os.walk(top):
-                found = os.stat(folder)
-                identity = found.st_dev, found.st_ino
+                status = os.stat(folder)
+                identity = status.st_dev, status.st_ino
                 if identity in seen:
                     below_it.clear()
                     continue
                 seen.add(identity)
-                here = Path(folder)
-                for name in files:
-                    if name != "zarr.json" and not name.startswith(".") and (here / name).is_symlink():
-                        check_link(here / name)
+                path = Path(folder)
                 below_it.sort()
-                yield here, below_it, files
-                links += [here / name for name in below_it if (here / name).is_symlink()]
+                yield path, below_it, files
+                for name in files:
+                    if name != "zarr.json" and not name.startswith(".") and (path / name).is_symlink():
+                        check_link(path / name)
+                links += [path / name for name in below_it if (path / name).is_symlink()]
         waiting = sorted(link for link in links if not real_root.is_relative_to(_resolved(link)))
 
 
 def check_link(path: Path) -> None:
-    """Raise SetupError for a symbolic link to something that is not there."""
+    """Raise SetupError for a symbolic link to something that does not exist."""
     if path.is_symlink() and not path.exists():
         raise SetupError(
-            f"{path} is a symbolic link to {os.readlink(path)}, which is not there or leads back to itself.\n"
-            "Mount the disk that it is on, or delete the link: what lay behind it then counts as never built."
+            f"{path} is a symbolic link to {os.readlink(path)}, which does not exist or leads back to itself.\n"
+            "Mount the disk that it is on, or delete the link: its content then counts as never built."
         )
 
 
@@ -157,6 +157,6 @@ def _resolved(path: Path) -> Path:
 
 
 def _shown(name: str) -> str:
-    """A name from data as a message shows it: control characters escaped, long ones cut."""
+    """Return a name from data for a message: control characters escaped, long names cut."""
     text = repr(name)
     return text if len(text) <= 80 else f"{text[:60]}…' ({len(name)} characters)"

@@ -1,4 +1,4 @@
-"""Recordings, events in time, and their views, the cameras that saw them."""
+"""Recordings (events in time) and their views (the cameras that recorded them)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ Clock = Literal["file", "first-frame", "container"]
 
 @dataclass(frozen=True)
 class Recording:
-    """One event in time, seen by one or more cameras.
+    """One event in time, recorded by one or more cameras.
 
-    id:    relative path plus name, with slashes.
-    label: of the whole recording, for clips that were cut to one action.
-    split: the part that was given for it: train, val or test.
-    extra: other columns of the table that it came from.
+    Attributes:
+        id: Relative path and name, with slashes.
+        subject: Person or animal; None if unknown.
+        session: Session; None if unknown.
+        label: Label of the full recording, for clips that were cut to one action.
+        split: Given split: train, val or test.
+        extra: Other columns of the table that describes it.
     """
 
     id: str
@@ -34,16 +37,36 @@ class Recording:
 class View:
     """One camera's video of a recording.
 
-    path:          relative to the study folder, or absolute; with slashes.
-    width, height: of the displayed picture in pixels, after rotation (degrees).
-    start:         time stamp of the first frame in the container, in s.
-    file_start:    time stamp of the container's earliest video or audio stream, in s; None in catalogs without it.
-    offset, drift: recording's clock = offset (s) + view's time * (1 + drift * 1e-6).
-    frame_times:   (T,) float64 s from the first frame, as the packets say.
-    poses:         for a view without video: how its poses are read from path, a JSON object; "" for a video.
-    header_frames: what the container's header states, where it states it.
-    digest:        hash of the file's bytes.
-    status:        "unreadable" with a reason, or "ok", perhaps with warnings.
+    Attributes:
+        recording: Id of the recording.
+        id: Name of the view, such as `01` or `left`.
+        path: Relative to the study folder, or absolute; with slashes.
+        codec: Name of the codec.
+        pixel_format: Name of the pixel format.
+        width: Displayed width in pixels, after rotation.
+        height: Displayed height in pixels, after rotation.
+        rotation: Rotation in degrees that the container asks for.
+        num_frames: Number of frames, counted from packets.
+        header_frames: Number of frames that the container's header states, if it states one.
+        fps: Frames per second.
+        time_base: Unit of the container's time stamps.
+        start: Time stamp of the first frame in the container, in s.
+        file_start: Time stamp of the container's earliest video or audio stream, in s; None in catalogs of earlier
+            versions.
+        offset: Recording's clock = offset (s) + view's time * (1 + drift * 1e-6).
+        drift: See `offset`; in parts per million.
+        duration: Duration in s.
+        stream: Index of the video stream in the file.
+        digest: SHA-256 of the file's bytes.
+        size_bytes: Size of the file at the last scan.
+        mtime_ns: Modification time of the file at the last scan.
+        ctime_ns: Time of its last change of content or attributes.
+        inode: Number of the file in its file system. A replaced file has another, even with an older modification time.
+        status: "unreadable" with a reason, or "ok", possibly with warnings.
+        reason: Why the file cannot be read.
+        warnings: What is unusual about the file.
+        frame_times: (T,) float64, seconds from the first frame, from the packets.
+        poses: For a view without video: how its poses are read from `path`, a JSON object; "" for a video.
     """
 
     recording: str
@@ -71,6 +94,8 @@ class View:
     warnings: tuple[str, ...] = ()
     frame_times: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     poses: str = ""
+    ctime_ns: int = field(default=0, compare=False)
+    inode: int = field(default=0, compare=False)
     file_start: float | None = None
 
     def time_of_first_frame(self, clock: Clock) -> float:
@@ -86,7 +111,7 @@ class View:
 
     @property
     def has_video(self) -> bool:
-        """Whether there are frames to decode; a view may have nothing but poses."""
+        """Whether there are frames to decode; a view of imported poses has none."""
         return not self.poses
 
     @property
@@ -96,13 +121,13 @@ class View:
 
     @property
     def frame_duration(self) -> float:
-        """Median time from frame to frame in seconds; what the last frame is taken to last."""
+        """Median interval between frames in seconds; the last frame is assumed to last as long."""
         if len(self.frame_times) > 1:
             return float(np.median(np.diff(self.frame_times)))
         return 1 / self.fps if self.fps > 0 else 0.0
 
     @property
     def span(self) -> tuple[float, float]:
-        """From the first frame to the end of the last, in seconds on the recording's clock."""
+        """Start of the first frame and end of the last, in seconds on the recording's clock."""
         times = self.times
         return (float(times[0]), float(times[-1]) + self.frame_duration) if len(times) else (self.offset, self.offset)

@@ -1,38 +1,46 @@
-"""Fill the catalog: find the videos, read each once by packets, hold annotations and views against them."""
+"""Fill the catalog: find the videos, read the packets of each once, check annotations and alignment."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from actionprep.datasets.alignment import align_recording
-from actionprep.datasets.annotations import RecordingNames, check_segments
+from actionprep.datasets.alignment import align_recording, measure_alignment
+from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.catalog_tables import views_from_table, views_to_table
-from actionprep.datasets.findings import Finding, FindingKind
+from actionprep.datasets.catalog_tables import (
+    read_with_checksum,
+    views_from_table,
+    views_to_table,
+    write_with_checksum,
+)
+from actionprep.datasets.file_states import FileState, digest_of, write_states
+from actionprep.datasets.findings import Finding, FindingKind, write_findings
 from actionprep.datasets.paths import no_link
+from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.video_layouts import discover
-from actionprep.errors import InputError, UserError
+from actionprep.datasets.video_layouts import discover, split_of, tables_of
+from actionprep.errors import InputError, UserError, read_error
 from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
 DRIFTING: Final = "views drift apart"
-"""Kinds of findings about how the views of a recording lie to each other."""
+"""Kinds of findings about the alignment of the views of a recording."""
 
 
 class VideoFactsLike(Protocol):
-    """What probing a video gives (see `actionprep.pipeline.probe`)."""
+    """What a probe returns for a video (see `actionprep.pipeline.probe`)."""
 
     @property
     def codec(self) -> str: ...  # noqa: D102
@@ -73,7 +81,14 @@ Probe = Callable[[Path], VideoFactsLike]
 
 @dataclass(frozen=True)
 class ScanProgress:
-    """How far a scan is: videos read of those to read, how many of them cannot be read, and the last one."""
+    """Progress of a scan.
+
+    Attributes:
+        done: Videos read so far.
+        total: Videos to read.
+        unreadable: Videos that cannot be read, so far.
+        path: The last video.
+    """
 
     done: int
     total: int
@@ -83,10 +98,13 @@ class ScanProgress:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """What a scan did.
+    """Result of a scan.
 
-    num_probed:   videos that were read now; num_reused: those that had not changed since the last scan.
-    num_unusable: annotated segments that were left out.
+    Attributes:
+        catalog: The new catalog.
+        num_probed: Videos that were read.
+        num_reused: Videos that have not changed since the last scan.
+        num_unusable: Annotated segments that were left out.
     """
 
     catalog: Catalog
@@ -96,12 +114,12 @@ class ScanReport:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is worth telling, also kept in the catalog."""
+        """What the scan reports; also in the catalog."""
         return self.catalog.findings
 
     @property
     def unreadable(self) -> tuple[View, ...]:
-        """Views whose file cannot be read; each has its reason."""
+        """Views that cannot be read; each has its reason."""
         return tuple(view for view in self.catalog.views if view.status != "ok")
 
 
@@ -114,20 +132,24 @@ def scan(
     progress: Callable[[ScanProgress], None] | None = None,
     again: bool = False,
 ) -> ScanReport:
-    """Read every video of a study once by packets and write the catalog; inputs are never changed.
+    """Read the packets of every video of a study once and write the catalog; inputs are never changed.
 
-    settings: the study's own when None.
-    probe:    gives the facts of one video, or raises InputError for one that cannot be read, which is then kept as
-              unreadable.
-    workers:  threads that read.
-    progress: called after each video that is read.
-    again:    also read files whose size and time of change are those of the last scan.
+    An interrupted scan keeps what it has read for the next one.
 
-    Interrupted, it keeps what it has read for the next scan.
+    Args:
+        folder: The study.
+        settings: Settings of [study]; the study's own if None.
+        probe: Returns the facts of one video, or raises InputError; such a video stays in the catalog as unreadable.
+        workers: Threads that read.
+        progress: Called after each video that is read.
+        again: Also read files that have not changed since the last scan.
 
-    Raises UserError when there are no videos, two recordings have one id, or a table is wrong.
+    Raises:
+        UserError: If there are no videos, two recordings have the same id, or a table is wrong.
     """
     settings = folder.study if settings is None else settings
+    # Before anything is read: a table that changes while the scan runs is noticed by the next command.
+    tables = [(folder.relative(path), path) for path in tables_of(folder, settings)]
     found = discover(folder, settings)
     folder.rename_former_catalog()
     Catalog(tuple(found.recordings), tuple(found.views))  # wrong ids stop here, before hours of reading
@@ -135,112 +157,158 @@ def scan(
     views, todo = [], []
     for view in found.views:
         if not view.has_video:
-            views.append(_on_clock(view, settings))
+            views.append(view)
             continue
+        state = FileState.of(folder.root / view.path)
         before = known.get(view.path)
-        size, mtime = _size_and_time(folder.root / view.path)
-        reusable = before is not None and before.status == "ok" and before.file_start is not None
-        if before is not None and reusable and (before.size_bytes, before.mtime_ns) == (size, mtime):
-            same = replace(before, recording=view.recording, id=view.id, offset=view.offset, drift=view.drift)
-            views.append(_on_clock(same, settings))
+        if before is not None and _is_same(before, state):
+            views.append(with_state(_reused(before, view), state))
         else:
-            todo.append(replace(view, size_bytes=size, mtime_ns=mtime))
-    num_reused = sum(view.has_video for view in views)
-    probed = _probe_all(todo, folder, probe, workers=workers, progress=progress)
-    views = sorted([*views, *(_on_clock(view, settings) for view in probed)], key=_position(found.views))
+            todo.append(with_state(view, state))
+    probed, num_same = _probe_all(todo, folder, probe, known, workers=workers, progress=progress)
+    num_reused = sum(view.has_video for view in views) + num_same
+    views = sorted([*views, *probed], key=_position(found.views))
+    views = [_on_clock(view, settings) for view in views]
 
     catalog = Catalog(tuple(found.recordings), tuple(views))
-    names = RecordingNames.of([recording.id for recording in found.recordings], views)
-    by_recording = {recording.id: catalog.views_of(recording.id) for recording in found.recordings}
-    findings = list(found.findings)
-    segments: dict[str, list[Segment]] = {}
-    num_unusable = 0
-    for source, rows in found.rows.items():
-        stem = names.find(Path(source).stem)
-        checked = check_segments(rows, source=source, names=names, views=by_recording, only=stem and stem[0])
-        findings += checked.findings
-        num_unusable += checked.num_unusable
-        for recording, of_one in checked.segments.items():
-            segments.setdefault(recording, []).extend(of_one)
-    in_time = {
-        recording: tuple(sorted(of_one, key=lambda one: (one.onset, one.offset)))
-        for recording, of_one in segments.items()
-    }
+    checked = _check_rows(found.rows, catalog, RecordingNames.of([one.id for one in found.recordings], views))
+    recordings, about_splits = _with_splits(found.recordings, checked)
+    catalog = replace(catalog, recordings=recordings, segments=_in_time(checked.values()))
+    findings = [*found.findings, *chain.from_iterable(each.findings for each in checked.values()), *about_splits]
     findings += _about_views(views)
     broken = {view.recording for view in views if not view.has_video and not view.digest}
-    findings += _about_labels([one for one in found.recordings if one.id not in broken], in_time)
-    catalog = replace(catalog, segments=in_time)
+    findings += _about_labels([one for one in recordings if one.id not in broken], catalog.segments)
     findings += _about_alignment(catalog, settings.tolerance)
-    catalog = replace(catalog, findings=tuple(findings))
+    alignment = measure_alignment(catalog, tolerance=settings.tolerance)
+    catalog = replace(catalog, findings=tuple(findings), alignment=alignment)
     catalog.write(folder.catalog)
+    write_findings(findings, findings_file(folder))
+    write_states(tables, tables_file(folder))
     no_link(_settings_read(folder)).write_text(scan_settings(settings), encoding="utf-8")
     _partial(folder).unlink(missing_ok=True)
-    return ScanReport(catalog, len(todo), num_reused, num_unusable)
+    num_unusable = sum(each.num_unusable for each in checked.values())
+    return ScanReport(catalog, len(todo) - num_same, num_reused, num_unusable)
+
+
+def findings_file(folder: StudyFolder) -> Path:
+    """Return the csv file with all findings of the last scan."""
+    return folder.catalog / "findings.csv"
+
+
+def tables_file(folder: StudyFolder) -> Path:
+    """Return the file with the state of the tables that the last scan read."""
+    return folder.catalog / "tables.json"
 
 
 _NOT_READ = ("name", "allow_misaligned", "stages", "views", "skip_incomplete", "failure_budget", "store")
-"""Settings of [study] that change nothing of what a scan finds."""
+"""Settings of [study] that do not affect a scan."""
 
 
 def scan_settings(settings: StudySettings) -> str:
-    """The settings that a scan depends on, as text that is equal for equal ones."""
+    """Return the settings that a scan depends on, as text that is equal for equal settings."""
     return canonical_json(settings.model_dump(mode="json", exclude=set(_NOT_READ)))
 
 
 def read_with(folder: StudyFolder) -> str:
-    """`scan_settings` of the last scan; empty where that is not known."""
-    place = _settings_read(folder)
-    return place.read_text(encoding="utf-8") if place.is_file() else ""
+    """Return `scan_settings` of the last scan; empty if they are not known."""
+    path = _settings_read(folder)
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def has_changed(root: Path, view: View) -> bool:
+    """Return whether a view's file may be another than the one that was scanned, by its state alone."""
+    if view.mtime_ns == 0:  # no scan recorded a state: poses, or a catalog that a program wrote
+        return False
+    return not _is_same(view, FileState.of(root / view.path))
+
+
+def _is_same(view: View, state: FileState) -> bool:
+    """Whether a view's file is in the state of the last scan; catalogs before version 0.2 have no inodes."""
+    before = _state_of(view)
+    if before.inode == 0:
+        return (state.size, state.mtime_ns) == (before.size, before.mtime_ns)
+    return state == before
 
 
 def _settings_read(folder: StudyFolder) -> Path:
     return folder.catalog / "settings.json"
 
 
+def _state_of(view: View) -> FileState:
+    return FileState(view.size_bytes, view.mtime_ns, view.ctime_ns, view.inode)
+
+
+def with_state(view: View, state: FileState) -> View:
+    """Return a view with the state of its file."""
+    return replace(
+        view, size_bytes=state.size, mtime_ns=state.mtime_ns, ctime_ns=max(state.ctime_ns, 0), inode=max(state.inode, 0)
+    )
+
+
+def _reused(before: View, view: View) -> View:
+    """Facts of the last scan for a view as it is found now."""
+    return replace(before, recording=view.recording, id=view.id, path=view.path, offset=view.offset, drift=view.drift)
+
+
 def _probe_all(
     views: Sequence[View],
     folder: StudyFolder,
     probe: Probe,
+    known: Mapping[str, View],
     *,
     workers: int,
     progress: Callable[[ScanProgress], None] | None,
-) -> list[View]:
-    """Facts of all these views; what is done when it is interrupted is kept for the next scan."""
+) -> tuple[list[View], int]:
+    """Read all these views, and count those with the content of the last scan; keeps what is done when interrupted."""
     done: list[View] = []
-    num_unreadable = 0
+    num_unreadable = num_same = 0
     num_threads = max(1, workers)
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="scan")
-    waiting: dict[Future[View], View] = {}
+    waiting: dict[Future[tuple[View, bool]], View] = {}
     queue = iter(views)
     try:
         while True:
-            # Only a few are handed out at a time, so that an interruption waits for few.
+            # Only a few are submitted at a time, so that an interruption waits for few.
             while len(waiting) < 2 * num_threads and (view := next(queue, None)) is not None:
-                waiting[pool.submit(_probed, view, folder.root / view.path, probe)] = view
+                before = known.get(view.path)
+                waiting[pool.submit(_probed, view, folder.root / view.path, probe, before)] = view
             if not waiting:
                 break
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 waiting.pop(future)
-                done.append(future.result())
+                view, is_same = future.result()
+                done.append(view)
+                num_same += is_same
                 num_unreadable += done[-1].status != "ok"
                 if progress is not None:
                     progress(ScanProgress(len(done), len(views), num_unreadable, done[-1].path))
     except BaseException:
-        with suppress(OSError):  # the interruption matters more than what could not be kept
+        with suppress(OSError):  # the interruption matters more than what cannot be kept
             _keep_partial(folder, done)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return done
+    return done, num_same
 
 
-def _probed(view: View, path: Path, probe: Probe) -> View:
+def _probed(view: View, path: Path, probe: Probe, before: View | None) -> tuple[View, bool]:
+    """Facts of a view, and whether its file has the content of the last scan."""
     try:
-        facts = probe(path)
+        if before is not None and before.size_bytes == view.size_bytes and before.digest == digest_of(path):
+            return with_state(_reused(before, view), _state_of(view)), True
+        return _with_facts(view, path, probe), False
     except InputError as problem:
-        return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: "))
+        return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: ")), False
+    except FileNotFoundError as error:
+        return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}"), False
     except OSError as error:
-        return replace(view, status="unreadable", reason=f"cannot be opened: {error.strerror or error}")
+        return replace(
+            view, status="unreadable", reason=read_error(path, error).reason.removeprefix(f"{path}: ")
+        ), False
+
+
+def _with_facts(view: View, path: Path, probe: Probe) -> View:
+    facts = probe(path)
     if facts.num_frames == 0:
         return replace(view, status="unreadable", reason="has no video frames")
     return replace(
@@ -269,28 +337,27 @@ def _on_clock(view: View, settings: StudySettings) -> View:
 
 
 def _views_before(folder: StudyFolder) -> dict[str, View]:
-    """Views of the last scan, and of one that was interrupted since, by path."""
+    """Views whose facts can be reused, by path: of the last scan, and of one that was interrupted since.
+
+    Unreadable videos are read again, and so are those in a catalog of an earlier version, which lacks facts.
+    """
     views: list[View] = []
-    # A catalog that is absent, damaged or of another version is made anew.
+    # A catalog that is absent, damaged or of another version is written again.
     with suppress(UserError):
         views += Catalog.read(folder.catalog).views
     if _partial(folder).exists():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        with suppress(OSError, pa.ArrowException, TypeError, KeyError):
-            views += views_from_table(pq.ParquetFile(_partial(folder)).read())
-    return {view.path: view for view in views}
+        with suppress(UserError, TypeError, LookupError, ValueError, AttributeError):
+            views += views_from_table(read_with_checksum(_partial(folder)))
+    reusable = (view for view in views if view.status == "ok" and view.file_start is not None)
+    return {view.path: view for view in reusable}
 
 
 def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
-    import pyarrow.parquet as pq
-
     if not views:
         return
     folder.catalog.mkdir(parents=True, exist_ok=True)
     draft = no_link(_partial(folder).with_suffix(".tmp"))
-    pq.write_table(views_to_table(views), draft)
+    write_with_checksum(views_to_table(views), draft)
     os.replace(draft, _partial(folder))
 
 
@@ -298,21 +365,97 @@ def _partial(folder: StudyFolder) -> Path:
     return folder.catalog / ".interrupted-scan.parquet"
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1  # probing says why
-    return found.st_size, found.st_mtime_ns
+def _check_rows(
+    rows: Mapping[str, Sequence[AnnotatedRow | RowError]], catalog: Catalog, names: RecordingNames
+) -> dict[str, CheckedSegments]:
+    """Check the annotated rows of each file."""
+    views = {recording.id: catalog.views_of(recording.id) for recording in catalog.recordings}
+    recording_of = _recordings_of_files(rows, names)
+    return {
+        source: check_segments(own, source=source, names=names, views=views, only=recording_of.get(source))
+        for source, own in rows.items()
+    }
+
+
+def _recordings_of_files(sources: Iterable[str], names: RecordingNames) -> dict[str, str]:
+    """The recording that each annotation file is about by its own name, for rows that name none.
+
+    The longest end of the path counts. Where files lie in folders as the recordings do, `siteB/take_1.csv` is not about
+    `siteA/take_1`.
+    """
+    by_folder: dict[str, str] = {}
+    by_name: dict[str, str] = {}
+    for source in sources:
+        parts = PurePosixPath(source).with_suffix("").parts
+        ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in ("/", "..")]
+        matches = [(end, match) for end in ends if (match := names.find(end)) is not None]
+        if matches:
+            end, (recording, _) = matches[0]
+            is_bare = "/" in recording and "/" not in end
+            (by_name if is_bare else by_folder)[source] = recording
+    in_folders = any("/" in recording for recording in by_folder.values())
+    return by_folder if in_folders else {**by_folder, **by_name}
+
+
+def _in_time(checked: Iterable[CheckedSegments]) -> dict[str, tuple[Segment, ...]]:
+    """Segments of all files by recording, in the order of time."""
+    segments: dict[str, list[Segment]] = {}
+    for each in checked:
+        for recording, own in each.segments.items():
+            segments.setdefault(recording, []).extend(own)
+    return {
+        recording: tuple(sorted(own, key=lambda segment: (segment.onset, segment.offset)))
+        for recording, own in segments.items()
+    }
+
+
+def _with_splits(
+    recordings: Sequence[Recording], checked: Mapping[str, CheckedSegments]
+) -> tuple[tuple[Recording, ...], list[Finding]]:
+    """Add the splits that annotation files give, such as ActivityNet's subset; the split of a table or folder wins.
+
+    Raises:
+        UserError: If rows give one recording several splits.
+    """
+    findings: list[Finding] = []
+    given: dict[str, tuple[str, str]] = {}
+    unknown: dict[tuple[str, str], int] = {}
+    for source, each in checked.items():
+        for id, splits in each.splits.items():
+            for name, line in splits.items():
+                place = source if line is None else f"{source}:{line}"
+                split = split_of(name)
+                if split is None:
+                    unknown[source, name] = unknown.get((source, name), 0) + 1
+                    continue
+                before, first = given.setdefault(id, (split, place))
+                if before != split:
+                    raise UserError(
+                        f"{first} and {place} contradict each other: recording '{id}' has split '{before}' and '{split}'. "
+                        "Correct one of them."
+                    )
+    for (source, name), count in unknown.items():
+        message = (
+            f"split '{name}' of {count} recording{'s'[: count != 1]} is none of train, val and test; it is not used"
+        )
+        findings.append(Finding("unknown split", source, message))
+    changed = []
+    for recording in recordings:
+        split, place = given.get(recording.id, (recording.split, ""))
+        if recording.split is not None and split != recording.split:
+            message = f"recording '{recording.id}' has split '{recording.split}' and here '{split}'; the first is used"
+            findings.append(Finding("conflicting labels", place, message))
+        changed.append(replace(recording, split=recording.split or split))
+    return tuple(changed), findings
 
 
 def _position(views: Sequence[View]) -> Callable[[View], int]:
-    order = {(view.recording, view.id): place for place, view in enumerate(views)}
+    order = {(view.recording, view.id): index for index, view in enumerate(views)}
     return lambda view: order[view.recording, view.id]
 
 
 def _about_views(views: Iterable[View]) -> list[Finding]:
-    found = []
+    findings = []
     by_digest: dict[str, list[str]] = {}
     for view in views:
         if view.status != "ok":
@@ -320,40 +463,48 @@ def _about_views(views: Iterable[View]) -> list[Finding]:
             if not view.has_video:
                 # Poses that were read have a digest.
                 kind = "poses without people" if view.digest else "unreadable poses"
-            found.append(Finding(kind, view.path, view.reason))
-        found += [Finding("video warning", view.path, warning) for warning in view.warnings]
+            findings.append(Finding(kind, view.path, view.reason))
+        findings += [Finding("video warning", view.path, warning) for warning in view.warnings]
         if view.digest:
             by_digest.setdefault(view.digest, []).append(view.path)
     for paths in by_digest.values():
         if len(paths) > 1:
             message = f"has the same bytes as {', '.join(paths[1:])}; splits keep them together"
-            found.append(Finding("same video twice", paths[0], message))
-    return found
+            findings.append(Finding("same video twice", paths[0], message))
+    return findings
 
 
-def _about_labels(recordings: Sequence[Recording], segments: dict[str, tuple[Segment, ...]]) -> list[Finding]:
-    found = []
+def _about_labels(recordings: Sequence[Recording], segments: Mapping[str, tuple[Segment, ...]]) -> list[Finding]:
+    findings = []
     counts: Counter[str] = Counter()
     last: dict[str, str] = {}
     for recording in recordings:
-        of_one = segments.get(recording.id, ())
-        labels = [segment.label for segment in of_one] or ([recording.label] if recording.label is not None else [])
+        own = segments.get(recording.id, ())
+        labels = [segment.label for segment in own] or ([recording.label] if recording.label is not None else [])
         if not labels:
-            found.append(Finding("video without label", recording.id, "has neither a label nor segments"))
+            findings.append(Finding("video without label", recording.id, "has neither a label nor segments"))
         counts.update(labels)
         last |= dict.fromkeys(labels, recording.id)
     for label, count in sorted(counts.items()):
         if count == 1:
             message = f"class '{label}' has one sample only: it cannot be both trained and tested"
-            found.append(Finding("class with one sample", last[label], message))
-    return found
+            findings.append(Finding("class with one sample", last[label], message))
+    alike: dict[str, list[str]] = {}
+    for label in sorted(counts):
+        alike.setdefault("".join(label.casefold().split()), []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            shown = ", ".join(f"'{label}' ({counts[label]})" for label in labels)
+            message = f"classes {shown} differ in case or spaces only; they are kept apart"
+            findings.append(Finding("similar labels", last[labels[0]], message))
+    return findings
 
 
 def _about_alignment(catalog: Catalog, tolerance: float) -> list[Finding]:
-    found = []
+    findings = []
     for recording in catalog.recordings:
         alignment = align_recording(catalog, recording.id, tolerance=tolerance)
         if alignment is not None:
-            found += [Finding(NOT_ALIGNED, recording.id, problem) for problem in alignment.problems]
-            found += [Finding(DRIFTING, recording.id, drift) for drift in alignment.drifts]
-    return found
+            findings += [Finding(NOT_ALIGNED, recording.id, problem) for problem in alignment.problems]
+            findings += [Finding(DRIFTING, recording.id, drift) for drift in alignment.drifts]
+    return findings

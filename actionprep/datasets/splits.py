@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from actionprep.datasets.discovery import SPLIT_NAMES
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.video_layouts import SPLIT_NAMES
 from actionprep.errors import UserError, nearest
 
 if TYPE_CHECKING:

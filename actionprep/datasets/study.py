@@ -1,4 +1,4 @@
-"""The study folder: finding it, its settings file, and what the settings resolve to."""
+"""The study folder: find it, read and write its settings file, resolve settings."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from actionprep.datasets.names import is_text
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Clock
-from actionprep.errors import SetupError, UserError, nearest
+from actionprep.errors import SetupError, UserError, discard, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
 SETTINGS_FILE = "actionprep.toml"
-NOT_SET = "none"  # TOML has no null: this word stands for None where a setting allows it
+NOT_SET = "none"  # TOML has no null: this word means None where a setting allows None
 
 S = TypeVar("S", bound=Settings)
 
 
 class StudySettings(Settings):
-    """Where the recordings are and how they are laid out."""
+    """Where the recordings are and how their files are arranged."""
 
     name: str = option("", "Name of the study; the folder's name when empty.")
     layout: Literal["folder-per-class", "views", "csv", "poses"] = option(
         "folder-per-class",
         "How videos are found: folder-per-class (<class>/<clip>.mp4), views (a pattern with {recording} and {view}), "
-        "csv (a table of recordings); poses is for skeleton data sets without videos.",
+        "csv (a table of recordings), poses (a skeleton data set without videos).",
     )
     videos: str = option("videos", "Folder of the videos, relative to the study or absolute.", names="file")
     pattern: str = option(
         "{recording}/cam{view}.mp4",
         "Layout views: path of each video below the videos folder. {recording} may span folders; {view}, {label}, "
-        "{subject}, {session} and {split} are one name each; * matches anything but a slash.",
+        "{subject}, {session} and {split} are one name each; * matches anything except a slash.",
         names="file",
     )
-    csv: str | None = option(None, "Layout csv: table with one row a video, or one row a segment.", names="file")
+    csv: str | None = option(None, "Layout csv: table with one row per video or per segment.", names="file")
     path_column: str = option("path", "Column of that table with the video's path.")
     recording_column: str = option(
-        "recording", "Column with the recording's id; the path without extension when absent."
+        "recording", "Column with the recording's id; the path without its suffix if there is none."
     )
     view_column: str = option("view", "Column with the view's id.")
     label_column: str = option("label", "Column with the label.")
@@ -55,13 +56,13 @@ class StudySettings(Settings):
     segments: tuple[str, ...] = option(
         (), "Annotation files, folders or glob patterns with segments, for any layout.", names="file"
     )
-    segment_format: str = option("auto", "Format of the annotation files; auto looks into each.")
+    segment_format: str = option("auto", "Format of the annotation files; auto detects it for each file.")
     segment_columns: dict[str, str] = option(
-        {}, "Names of columns in csv annotations, where they differ: { recording = 'video_id', onset = 'start' }."
+        {}, "Columns of csv annotations that have other names: { recording = 'video_id', onset = 'start' }."
     )
     offsets: str | None = option(
         None,
-        "Table with recording, view, offset (s) and optionally drift (ppm): each view's clock against the recording's.",
+        "Table with recording, view, offset (s) and optionally drift (ppm) of each view's clock to the recording's.",
         names="file",
     )
     poses: tuple[str, ...] = option(
@@ -69,17 +70,23 @@ class StudySettings(Settings):
         "Layout poses: files or folders of a skeleton data set; 'actionprep import' writes these settings.",
         names="file",
     )
-    pose_format: str = option("auto", "Layout poses: their format (see 'actionprep formats'); auto looks into each.")
+    pose_format: str = option(
+        "auto", "Layout poses: their format (see 'actionprep formats'); auto detects it per file."
+    )
     pose_skeleton: str = option(
-        "", "Layout poses: layout of the joints, where the files do not say.", names="file", known=is_no_layout_file
+        "", "Layout poses: layout of the joints, if the files do not state it.", names="file", known=is_no_layout_file
     )
-    pose_coordinates: str = option("", "Layout poses: of ntu, world, color or depth; of jhmdb, image or world.")
+    pose_coordinates: str = option(
+        "", "Layout poses: coordinates to read; world, color or depth for ntu, image or world for jhmdb."
+    )
     pose_image_size: tuple[int, int] | None = option(
-        None, "Layout poses: height and width of the pictures in px, where the files do not say."
+        None, "Layout poses: height and width of the images in px, if the files do not state them."
     )
-    pose_fps: float = option(30.0, "Layout poses: frames a second, where the files do not say.", gt=0)
+    pose_fps: float = option(30.0, "Layout poses: frames per second, if the files do not state it.", gt=0)
     pose_labels: str | None = option(
-        None, "Layout poses: text file with the classes' names, one a line, for numbers.", names="file"
+        None,
+        "Layout poses: text file with the name of each class, one per line, for labels that are numbers.",
+        names="file",
     )
     clock: Clock = option(
         "file",
@@ -87,26 +94,40 @@ class StudySettings(Settings):
         '"first-frame" is its first frame; "container" is the zero of its time stamps (for cameras that share a '
         "clock).",
     )
-    tolerance: float = option(0.05, "Views count as aligned when frames of one instant lie this close, in s.", gt=0)
-    allow_misaligned: bool = option(False, "Go on with recordings whose views are worse than the tolerance.")
-    stages: tuple[str, ...] = option(
-        ("tracks", "snippets"), "What 'actionprep build' makes, by product; what these read is made too."
+    tolerance: float = option(
+        0.05, "Views are aligned if frames of the same time are at most this far apart, in s.", gt=0
     )
-    views: tuple[str, ...] = option((), "Views used when a command names none; all when empty.")
-    skip_incomplete: bool = option(False, "Leave out recordings that lack a wanted view, instead of stopping.")
-    failure_budget: float = option(0.2, "Share of the work that may fail before a build stops.", ge=0, le=1)
+    allow_misaligned: bool = option(False, "Accept recordings with views that are not aligned to the tolerance.")
+    stages: tuple[str, ...] = option(
+        ("tracks", "snippets"), "Products that 'actionprep build' makes; their inputs are made too."
+    )
+    views: tuple[str, ...] = option((), "Views used if a command names none; all if empty.")
+    skip_incomplete: bool = option(False, "Leave out recordings that lack a selected view, instead of stopping.")
+    failure_budget: float = option(0.2, "Share of the items that may fail before a build stops.", ge=0, le=1)
     store: str = option("store", "Folder or fsspec URL of the store.", names="file")
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A folder with an actionprep.toml, and where everything of the study lies in it."""
+    """A folder with an actionprep.toml, and the paths of the study in it.
+
+    Raises:
+        UserError: If the folder's path is not UTF-8 text, as settings, tables and runs that name it must be.
+    """
 
     root: Path
 
+    def __post_init__(self) -> None:
+        path = self.root.absolute()
+        odd = [part for part in path.parts if not is_text(part)]
+        if odd:
+            raise UserError(
+                f"The folder '{odd[0]}' in the path of the study {path} is not UTF-8 text. Rename that folder."
+            )
+
     @property
     def settings_file(self) -> Path:
-        """The settings, as the user wrote them."""
+        """The settings file."""
         return self.root / SETTINGS_FILE
 
     @property
@@ -125,17 +146,17 @@ class StudyFolder:
 
     @property
     def runs(self) -> Path:
-        """Folder of the trainings."""
+        """Folder of the training runs."""
         return self.root / "runs"
 
     @property
     def quarantine(self) -> Path:
-        """Folder with what failed and why."""
+        """Folder of the items that failed, and why."""
         return self.root / "quarantine"
 
     @cached_property
     def study(self) -> StudySettings:
-        """The [study] table, validated."""
+        """The table [study], validated."""
         return self.settings_for("study", StudySettings)
 
     @property
@@ -149,22 +170,22 @@ class StudyFolder:
         return self.study.store if "://" in self.study.store else str(self.resolve(self.study.store))
 
     def resolve(self, path: str | Path) -> Path:
-        """A path of the settings: relative ones start at the study folder."""
+        """Resolve a path of the settings: relative paths start at the study folder."""
         return self.root / Path(path).expanduser()
 
     def relative(self, path: str | Path) -> str:
-        """A path as the catalog keeps it: relative to the study folder when inside, else absolute; with slashes."""
+        """Return a path as the catalog has it, with slashes: relative to the study folder if inside, else absolute."""
         path = Path(os.path.abspath(path))
         root = Path(os.path.abspath(self.root))
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
     @cached_property
     def tables(self) -> dict[str, dict[str, Any]]:
-        """The file's tables as plain values; raises UserError for a file that is not TOML."""
+        """Tables of the settings file as plain values; raises UserError for a file that is not TOML."""
         return read_tables(self.settings_file)
 
     def check_tables(self, known: typing.Iterable[str]) -> None:
-        """Raise UserError for a table that nothing reads, naming the nearest one."""
+        """Raise UserError for a table that does not exist, naming the nearest one."""
         known = sorted({"study", *known})
         for name in self.tables:
             if name not in known:
@@ -174,9 +195,15 @@ class StudyFolder:
                 )
 
     def settings_for(self, section: str, model: type[S], overrides: Mapping[str, Any] | None = None) -> S:
-        """Settings of one table: the model's defaults, then the file, then the overrides whose value is not None.
+        """Return the settings of one table: defaults, then the file, then overrides that are not None.
 
-        Raises UserError that lists every unknown key, with the nearest known one, and every wrong value.
+        Args:
+            section: Name of the table.
+            model: Its settings.
+            overrides: Values from the command line; None leaves a setting as it is.
+
+        Raises:
+            UserError: If keys are unknown or values are wrong; lists all of them, with the nearest known key.
         """
         values = _with_nones(model, self.tables.get(section, {}))
         settings = model.read(values, where=f"[{section}] in {self.settings_file}")
@@ -184,38 +211,64 @@ class StudyFolder:
             return settings
         given = {key: value for key, value in overrides.items() if value is not None}
         cleared = _with_nones(model, given)
-        # An override of "none" must reach the model as None, which `with_changes` takes for "leave as it is".
+        # An override of "none" must reach the model as None, which `with_changes` would ignore.
         if any(value is None for value in cleared.values()):
             return model.read({**settings.model_dump(), **cleared}, where=COMMAND_LINE)
         return settings.with_changes(cleared, where=COMMAND_LINE)
 
     def resolved(
-        self, models: Mapping[str, type[Settings]], overrides: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        models: Mapping[str, type[Settings]],
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        unread: typing.Iterable[str] = (),
     ) -> dict[str, Settings]:
-        """Settings of all tables; raises UserError for unknown tables, keys and wrong values."""
+        """Return the settings of all tables.
+
+        Args:
+            models: Model of each table.
+            overrides: Values that replace those of the file, by table and key.
+            unread: Tables that the file may have although no model reads them.
+
+        Raises:
+            UserError: For unknown tables, unknown keys and wrong values.
+        """
         models = {"study": StudySettings, **models}
-        self.check_tables(models)
+        self.check_tables([*models, *unread])
         overrides = overrides or {}
         return {name: self.settings_for(name, model, overrides.get(name)) for name, model in models.items()}
 
     def change(self, section: str, key: str, value: Any) -> None:
-        """Set one key in the file and leave its comments and everything else as they are."""
+        """Set one key in the file and leave its comments and everything else as they are.
+
+        A key that is not set takes the place of the comment that shows its default, below its help.
+        """
         import tomlkit
 
-        document = tomlkit.parse(_read_text(self.settings_file))
-        if section not in document:
-            document[section] = tomlkit.table()
-        table: Any = document[section]
-        table[key] = NOT_SET if value is None else _toml_item(value)
-        _write_text(self.settings_file, tomlkit.dumps(document))
+        text = _read_text(self.settings_file)
+        document = tomlkit.parse(text)
+        item = tomlkit.item(NOT_SET) if value is None else _toml_item(value)
+        placed = None if key in document.get(section, {}) else _with_key(text, section, key, item.as_string())
+        if placed is None:
+            if section not in document:
+                document[section] = tomlkit.table()
+            table: Any = document[section]
+            table[key] = item
+            placed = tomlkit.dumps(document)
+        _write_text(self.settings_file, placed)
         for cached in ("tables", "study"):
             self.__dict__.pop(cached, None)
 
 
 def find_study(start: str | Path | None = None, *, study: str | Path | None = None) -> StudyFolder:
-    """The study that a command works in: `study` itself when given, else found by walking up from `start`.
+    """Find the study that a command works in.
 
-    Raises UserError when there is none.
+    Args:
+        start: Folder to start from; the current one if None. The nearest study at or above it is used.
+        study: Folder or settings file of the study, instead.
+
+    Raises:
+        UserError: If there is none.
     """
     if study is not None:
         root = Path(study).expanduser()
@@ -231,7 +284,7 @@ def find_study(start: str | Path | None = None, *, study: str | Path | None = No
             return StudyFolder(folder)
     raise UserError(
         f"No study here: neither {here} nor a folder above it has an {SETTINGS_FILE}. "
-        "Run 'actionprep init' in the folder of your study, or name the study with --study DIR."
+        "Run 'actionprep init' in the folder of your study, or give its folder with --study DIR."
     )
 
 
@@ -246,17 +299,21 @@ def init_study(
 ) -> StudyFolder:
     """Make a folder a study: write its commented settings file.
 
-    chosen: values to write for tables other than [study], such as {"tracks": {"tracker": "lk"}}.
-    models: of the tables to write; what was not chosen stands there as a comment with its default and help.
-    notes:  a comment for the head of a table, such as which tracker was chosen and how to change it.
-    force:  replace a settings file that is there.
+    Args:
+        root: The folder.
+        study: Settings of [study].
+        chosen: Values of other tables, such as {"tracks": {"tracker": "lk"}}.
+        models: Settings of the tables to write; other values are comments with their default and help.
+        notes: A comment at the head of a table, such as which tracker was chosen and how to change it.
+        force: Replace an existing settings file.
 
-    Raises UserError when there is one already, or a chosen value is wrong.
+    Raises:
+        UserError: If the folder is a study, or a value is wrong.
     """
     folder = StudyFolder(Path(root).expanduser())
     if folder.settings_file.exists() and not force:
         raise UserError(
-            f"{folder.root.absolute()} is a study already: it has an {SETTINGS_FILE}. Edit that, or replace it with --force."
+            f"{folder.root.absolute()} is already a study: it has an {SETTINGS_FILE}. Edit that, or replace it with --force."
         )
     chosen = chosen or {}
     tables: dict[str, Settings] = {"study": study}
@@ -268,7 +325,7 @@ def init_study(
         written["study"].add("pattern")
     text = (
         "# Settings of this study. Options on the command line override them for one command.\n"
-        "# 'actionprep config' prints all settings with the values in force.\n"
+        "# 'actionprep config' prints all settings with their current values.\n"
     )
     text += render_settings(tables, written=written, notes=notes)
     _write_text(folder.settings_file, text)
@@ -282,10 +339,13 @@ def render_settings(
     notes: Mapping[str, str] | None = None,
     comments: bool = True,
 ) -> str:
-    """Settings as TOML text that reads back to the same settings.
+    """Return settings as TOML text that reads back to the same settings.
 
-    written:  for each table the keys to write; others stand as comments with their value. None: all are written.
-    comments: put each setting's help beside it.
+    Args:
+        tables: Settings by table.
+        written: Keys to write for each table; the others become comments with their value. All keys if None.
+        notes: A comment at the head of a table.
+        comments: Also write each setting's help.
     """
     blocks = []
     for name, settings in tables.items():
@@ -308,20 +368,19 @@ def render_settings(
 
 
 def read_tables(path: Path) -> dict[str, dict[str, Any]]:
-    """Tables of a settings file; raises UserError for a file that cannot be read, is not TOML, or has stray keys."""
+    """Read the tables of a settings file; raises UserError if it cannot be read, is not TOML, or has keys in no table."""
     try:
-        found = tomllib.loads(_read_text(path))
+        tables = tomllib.loads(_read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(
-            f"{path} is not valid TOML: {error}. Mend that line, or write the file anew with 'actionprep init --force'."
+            f"{path} is not valid TOML: {error}. Correct that line, or replace the file with 'actionprep init --force'."
         ) from None
-    for key, value in found.items():
+    for key, value in tables.items():
         if not isinstance(value, dict):
             raise UserError(
-                f"Key '{key}' in {path} stands outside of any table. Put it below the table it belongs to, such as "
-                "[study]."
+                f"Key '{key}' in {path} is in no table. Move it below the table it belongs to, such as [study]."
             )
-    return found
+    return tables
 
 
 def _read_text(path: Path) -> str:
@@ -344,7 +403,31 @@ def _write_text(path: Path, text: str) -> None:
             f"Cannot write {path}: {error.strerror or error}. Free some room, or make the folder writable."
         ) from error
     finally:
-        draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+        discard(draft)
+
+
+def _with_key(text: str, section: str, key: str, value: str) -> str | None:
+    """The text with a new key in a section; None where the section does not stand in the file as `[section]`."""
+    lines = text.splitlines(keepends=True)
+    heads = [at for at, line in enumerate(lines) if line.strip() == f"[{_toml_key(section)}]"]
+    if len(heads) != 1:
+        return None
+    end = next((at for at in range(heads[0] + 1, len(lines)) if lines[at].lstrip().startswith("[")), len(lines))
+    line = f"{_toml_key(key)} = {value}\n"
+    shown = next((at for at in range(heads[0] + 1, end) if lines[at].startswith(f"# {_toml_key(key)} = ")), None)
+    if shown is not None:
+        lines[shown] = line
+    else:
+        lines[heads[0]] = lines[heads[0]].rstrip("\r\n") + "\n"
+        lines.insert(heads[0] + 1, line)
+    placed = "".join(lines)
+    try:
+        read, before = tomllib.loads(placed), tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+    # A line that looks like a head or a comment may be part of a text of several lines.
+    added = read.get(section, {}).pop(key, None)
+    return placed if added is not None and read == before else None
 
 
 def _changed(settings: Settings) -> set[str]:
@@ -353,19 +436,19 @@ def _changed(settings: Settings) -> set[str]:
 
 
 def _with_nones(model: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values with the word for None replaced where the model's field takes None."""
-    found = dict(values)
-    for key, value in found.items():
+    """Replace the word for None in fields that can be None."""
+    replaced = dict(values)
+    for key, value in replaced.items():
         field = model.model_fields.get(key)
         if field is None:
             continue
         if value == NOT_SET and _takes_none(field.annotation):
-            found[key] = None
+            replaced[key] = None
         elif isinstance(value, dict):
             below = [part for part in (field.annotation, *typing.get_args(field.annotation)) if _is_settings(part)]
             if below:
-                found[key] = _with_nones(below[0], value)
-    return found
+                replaced[key] = _with_nones(below[0], value)
+    return replaced
 
 
 def _takes_none(annotation: Any) -> bool:
@@ -394,7 +477,7 @@ def _toml_item(value: Any) -> Any:
 
 
 def toml_text(value: Any) -> str:
-    """A value as the settings file has it."""
+    """Return a value as the settings file has it."""
     return _toml_text(NOT_SET if value is None else value)
 
 

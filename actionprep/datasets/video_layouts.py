@@ -1,9 +1,10 @@
-"""Find a study's videos and what is known of its recordings, by class folders, a pattern or a table."""
+"""Find the videos of a study and what is known of its recordings, by class folders, a pattern or a table."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -11,62 +12,42 @@ from typing import Any
 
 from actionprep.datasets.annotations import (
     AnnotatedRow,
-    RecordingNames,
     RowError,
+    UnknownFormatError,
+    UnmappedColumnsError,
+    normalize_label,
     parse_time,
     read_annotations,
     segment_formats,
 )
+from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
+from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
+from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import read_csv, require_columns
 from actionprep.errors import UserError, nearest
 
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-    *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
-)
-
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "eval"), "test"),
-}
-
 _FIELDS = ("label", "subject", "session", "split")
 
+_IMAGES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-class NoVideosError(UserError):
-    """There are no videos where they were looked for.
-
-    looked: the sentences that say what was looked for, where, and what was found instead; `remedy` says what to do in a
-    study that has its settings file.
-    """
-
-    def __init__(self, looked: str, remedy: str) -> None:
-        super().__init__(f"{looked} {remedy}")
-        self.looked = looked
-
-
-@dataclass
-class Discovery:
-    """What a layout found, before any video is read.
-
-    views: with their path and nothing else; those of poses whole. rows: annotated rows by the file that they stand in.
-    """
-
-    recordings: list[Recording]
-    views: list[View]
-    rows: dict[str, list[AnnotatedRow | RowError]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+_NOT_MEDIA = (
+    *("", ".csv", ".doc", ".docx", ".eaf", ".h5", ".hdf5", ".html", ".ini", ".json", ".jsonl", ".log", ".mat", ".md"),
+    *(".npy", ".npz", ".ods", ".parquet", ".pdf", ".pfsx", ".pkl", ".py", ".sh", ".skeleton", ".srt", ".toml", ".tsv"),
+    *(".txt", ".vtt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"),
+)
+"""Suffixes of files that nobody expects to be read as videos."""
 
 
 def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
-    """Find videos by the layout, then add what tables and annotation files say.
+    """Find videos by the layout, then add what tables and annotation files contain.
 
-    Raises UserError when there are no videos, saying what was looked for and where, or when a table is wrong.
+    Raises:
+        UserError: If there are no videos, with what was searched for and where, or if a table is wrong.
     """
     if settings.layout == "poses":
         from actionprep.datasets.poses.skeleton_data_sets import discover_poses
@@ -80,32 +61,34 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     names = RecordingNames.of([recording.id for recording in found.recordings], found.views)
     if settings.recordings is not None:
         _add_attributes(found, names, folder, settings)
+    found.recordings = [_with_normal_forms(recording) for recording in found.recordings]
     if settings.offsets is not None:
         found.views = _with_offsets(found, names, folder, settings.offsets)
-    for path in annotation_files(folder, settings.segments):
-        rows = read_annotations(path, format=settings.segment_format, columns=settings.segment_columns)
-        found.rows[folder.relative(path)] = rows
+    _read_segments(found, folder, settings)
     return found
 
 
 def videos_below(folder: StudyFolder, settings: StudySettings) -> list[Path]:
-    """All files below the study folder that are named as videos are, relative to it; not what we made."""
-    return _list_videos(folder, settings, folder.root)[0] if folder.root.is_dir() else []
+    """List all files below the study folder that are named like videos, relative to it, without our own output."""
+    return _list_videos(folder, settings, folder.root).videos if folder.root.is_dir() else []
 
 
 def holds_text(path: Path) -> bool:
-    """Whether a small file is empty or begins with text, as a pointer or an error page that is named like a video does.
+    """Return whether a small file is empty or begins with text, as a pointer of Git LFS or an error page does.
 
-    Reads no more than its first bytes, and of a large file nothing: whether it is a video, a scan finds out.
+    Reads only the first bytes, and nothing of a large file: a scan checks whether that is a video.
     """
     if not path.is_file() or path.stat().st_size > _SMALL:
         return False
-    with open(path, "rb") as file:
-        head = file.read(512)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False  # a scan reports why it cannot be read
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.end < len(head):  # not just a letter that the last byte cuts
+        if error.end < len(head):  # more than a letter that the last byte cuts
             return False
         text = head[: error.start].decode("utf-8")
     return all(letter.isprintable() or letter in "\t\n\r\ufeff" for letter in text)
@@ -115,41 +98,78 @@ _SMALL = 1 << 16
 
 
 def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
-    """The files besides the videos that a scan reads, as far as they are there: settings, tables, annotations."""
+    """List the existing files that a scan reads besides videos: settings, tables and annotations."""
     videos = folder.resolve(settings.videos)
-    found = [folder.settings_file]
+    tables = [folder.settings_file]
     for given, beside in ((settings.csv, videos), (settings.recordings, videos), (settings.offsets, folder.root)):
         if given is not None:
-            found += [path for path in (folder.resolve(given), beside / given) if path.is_file()][:1]
-    return [*found, *annotation_files(folder, settings.segments)]
+            tables += [path for path in (folder.resolve(given), beside / given) if path.is_file()][:1]
+    return [*tables, *annotation_files(folder, settings.segments, may_be_missing=True)]
 
 
-def annotation_files(folder: StudyFolder, wanted: Sequence[str]) -> list[Path]:
-    """The files that paths, folders and glob patterns mean; raises UserError for one that means none."""
-    suffixes = {suffix for one in segment_formats().values() for suffix in one.suffixes}
-    files: list[Path] = []
+def annotation_files(folder: StudyFolder, wanted: Sequence[str], *, may_be_missing: bool = False) -> dict[Path, bool]:
+    """List the files that paths, folders and glob patterns mean.
+
+    Args:
+        folder: The study.
+        wanted: Paths, folders and patterns, as in study.segments.
+        may_be_missing: Leave out what does not exist.
+
+    Returns:
+        Each file, and whether it is named itself, not only its folder or a pattern.
+
+    Raises:
+        UserError: If one of them means no file.
+    """
+    suffixes = {suffix for format in segment_formats().values() for suffix in format.suffixes}
+    files: dict[Path, bool] = {}
     for name in wanted:
         path = folder.resolve(name)
+        is_named = path.is_file()
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.name[0] != ".")
-        elif path.is_file():
-            found = [path]
+            matching = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.name[0] != "."
+            )
+        elif is_named:
+            matching = [path]
         else:
             base = Path(path.anchor) if Path(name).is_absolute() else folder.root
-            found = sorted(base.glob(str(path.relative_to(base)))) if any(mark in name for mark in "*?[") else []
-        if not found:
+            matching = sorted(base.glob(str(path.relative_to(base)))) if any(mark in name for mark in "*?[") else []
+        if not matching and not may_be_missing:
             raise UserError(
                 f"No annotation files at {path}, which study.segments names. It may be a file, a folder with "
                 f"{', '.join(sorted(suffixes))} files, or a pattern such as 'annotations/*.csv'."
             )
-        files += [file for file in found if file not in files]
+        for file in matching:
+            files[file] = files.get(file, False) or is_named
     return files
 
 
-def pattern_of_paths(pattern: str) -> re.Pattern[str]:
-    """A pattern of the layout "views" as a regular expression with its fields as groups.
+def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySettings) -> None:
+    """Read the annotation files; in folders, files of no annotation format are reported and left out."""
+    files = annotation_files(folder, settings.segments)
+    unused: list[UserError] = []
+    for path, is_named in files.items():
+        try:
+            rows = read_annotations(path, format=settings.segment_format, columns=settings.segment_columns)
+        except (UnknownFormatError, UnmappedColumnsError) as error:
+            is_table = isinstance(error, UnmappedColumnsError) and path.suffix.lower() != ".txt"
+            if is_named or is_table:
+                raise
+            unused.append(error)
+            message = "is in a folder of annotations and of no annotation format"
+            found.findings.append(Finding("file not used", folder.relative(path), message))
+            continue
+        found.rows[folder.relative(path)] = rows
+    if unused and not found.rows:
+        raise unused[0]
 
-    Raises UserError for a field that does not exist.
+
+def pattern_of_paths(pattern: str) -> re.Pattern[str]:
+    """Translate a pattern of the layout "views" into a regular expression with its fields as groups.
+
+    Raises:
+        UserError: If a field does not exist.
     """
     known = ("recording", "view", *_FIELDS)
     parts = []
@@ -160,7 +180,7 @@ def pattern_of_paths(pattern: str) -> re.Pattern[str]:
             if name not in known:
                 raise UserError(
                     f"Unknown field '{part}' in the pattern '{pattern}'.{nearest(name, known)} "
-                    f"Fields: {', '.join(f'{{{one}}}' for one in known)}."
+                    f"Fields: {', '.join(f'{{{field}}}' for field in known)}."
                 )
             text = ".+" if name == "recording" else "[^/]+?"
             parts.append(f"(?P={name})" if name in used else f"(?P<{name}>{text})")
@@ -170,9 +190,47 @@ def pattern_of_paths(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
+def propose_pattern(folder: StudyFolder, settings: StudySettings) -> str | None:
+    """Propose a pattern of the layout "views" for videos that look like several cameras of the same recordings.
+
+    The names of the files, or of their folders, must contain a word for a camera and its number, and each recording
+    must have at least two views.
+
+    Returns:
+        The pattern, such as `{recording}/cam{view}.mp4`; None if the names do not look so.
+    """
+    base = folder.resolve(settings.videos)
+    files = _list_videos(folder, settings, base).videos if base.is_dir() else []
+    if len(files) < 2:
+        return None
+    words = {match[1] for file in files for match in _CAMERA.finditer(file.as_posix())}
+    suffixes = {file.suffix for file in files}
+    suffix = suffixes.pop() if len(suffixes) == 1 else ".*"
+    for word in sorted(words, key=natural_key):
+        camera = f"{word}{{view}}"
+        for pattern in (
+            f"{camera}{suffix}",
+            f"{{recording}}/{camera}{suffix}",
+            f"{camera}/{{recording}}{suffix}",
+            *(f"{{recording}}{mark}{camera}{suffix}" for mark in "_-. "),
+            *(f"{camera}{mark}{{recording}}{suffix}" for mark in "_-. "),
+        ):
+            matches = [pattern_of_paths(pattern).fullmatch(file.as_posix()) for file in files]
+            fields = [match.groupdict() for match in matches if match is not None]
+            views = Counter(values.get("recording") for values in fields)
+            if len(fields) == len(files) and min(views.values()) > 1 and all(f["view"].isdecimal() for f in fields):
+                return pattern
+    return None
+
+
+_CAMERA = re.compile(r"(?<![^\W\d_])((?:camera|cam|view|gopro|kamera|angle|c|v)[-_ ]?)(?=\d)", re.IGNORECASE)
+"""A word for a camera before a number, in the name of a file or folder."""
+
+
 def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
-    files, others = _list_videos(folder, settings, base)
+    listing = _list_videos(folder, settings, base)
+    files, others = listing.videos, [*listing.others, *listing.not_text]
     if not files:
         raise NoVideosError(
             f"No videos in {base}: looked there and below for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}, found "
@@ -180,11 +238,22 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
             f"Set study.videos in {folder.settings_file} to the folder of your videos.",
         )
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
-    # {train,val,test}/<class>/<clip>, as published data sets lie.
+    # Published data sets have {train,val,test}/<class>/<clip>.
     has_splits = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
-    found = Discovery([], [])
+    splits = {file.parts[0] for file in files if len(file.parts) > 2 and file.parts[0].lower() in SPLIT_NAMES}
+    if splits and not has_splits:
+        stray = sorted(tops - {top for top in tops if top.lower() in SPLIT_NAMES}, key=natural_key)
+        raise UserError(
+            f"{base} has the folders {_listed(sorted(splits, key=natural_key))} of a split, with a folder per class in "
+            f"each, and beside them {_listed(stray)}, which is no split. Move that elsewhere, so that the folders "
+            f"in {'these' if len(splits) > 1 else 'it'} are the classes. If all of them are classes, set "
+            'layout = "views" and pattern = "{label}/{recording}.*" under [study] in '
+            f"{folder.settings_file.name}."
+        )
+    found = Discovery([], [], findings=_not_text(folder, base, listing))
+    found.findings += _unused_files(folder, base, listing.others)
     for file in files:
-        id = file.with_suffix("").as_posix()
+        id = id_of_name(file.with_suffix("").as_posix())
         folders = list(file.parts[:-1])
         split = SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else None
         found.recordings.append(Recording(id, label=folders[0] if folders else None, split=split))
@@ -195,24 +264,25 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
     match = pattern_of_paths(settings.pattern)
-    videos, others = _list_videos(folder, settings, base)
-    found = Discovery([], [])
+    listing = _list_videos(folder, settings, base)
+    videos, others = listing.videos, listing.others
+    found = Discovery([], [], findings=_not_text(folder, base, listing))
+    unused: list[Path] = []
     known: dict[str, dict[str, Any]] = {}
-    for file in sorted([*videos, *others], key=lambda file: natural_key(file.as_posix())):
+    files = [*((file, True) for file in videos), *((file, False) for file in others)]
+    for file, is_video in sorted(files, key=lambda item: natural_key(item[0].as_posix())):
         fields = match.fullmatch(file.as_posix())
         if fields is None:
-            if file in videos:
-                found.findings.append(
-                    Finding(
-                        "file not used",
-                        folder.relative(base / file),
-                        f"does not match the pattern '{settings.pattern}'",
-                    )
-                )
+            if is_video:
+                message = f"does not match the pattern '{settings.pattern}'"
+                found.findings.append(Finding("file not used", folder.relative(base / file), message))
+            else:
+                unused.append(file)
             continue
         values = fields.groupdict()
-        id = values.pop("recording", None) or base.resolve().name
-        found.views.append(View(id, values.pop("view", None) or "0", folder.relative(base / file)))
+        id = id_of_name(values.pop("recording", None) or base.resolve().name)
+        view = id_of_name(values.pop("view", None) or "0")
+        found.views.append(View(id, view, folder.relative(base / file)))
         if "split" in values:
             values["split"] = _split_name(values["split"], str(base / file))
         before = known.setdefault(id, values)
@@ -223,15 +293,16 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 )
                 found.findings.append(Finding("conflicting labels", folder.relative(base / file), message))
     if not found.views:
-        there = (
+        instead = (
             f"There are {len(videos)} videos that do not match, such as '{videos[0].as_posix()}'"
             if videos
             else f"There are {_some_files(others)}"
         )
         raise NoVideosError(
-            f"No videos match the pattern '{settings.pattern}' below {base}. {there}.",
+            f"No videos match the pattern '{settings.pattern}' below {base}. {instead}.",
             f"Set study.pattern and study.videos in {folder.settings_file}.",
         )
+    found.findings += _unused_files(folder, base, unused)
     found.recordings += [Recording(id, **values) for id, values in known.items()]
     return found
 
@@ -239,9 +310,9 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
 def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     if settings.csv is None:
         raise UserError(
-            f"Layout csv needs a table: set study.csv in {folder.settings_file}, or name it with --csv. It has a row "
-            "a video (or a row a segment), with a column 'path' and perhaps recording, view, label, subject, session, "
-            "split, onset, offset."
+            f"Layout csv needs a table: set study.csv in {folder.settings_file}, or name it with --csv. It has one row "
+            "per video or per segment, a column 'path', and optionally the columns recording, view, label, subject, "
+            "session, split, onset and offset."
         )
     videos = folder.resolve(settings.videos)
     table = _table_path(folder, settings.csv, videos)
@@ -261,30 +332,28 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     source = folder.relative(table)
 
     found = Discovery([], [])
-    known: dict[str, dict[str, Any]] = {}
+    values_of = _RecordingValues(table)
     paths: dict[str, dict[str, tuple[str, int]]] = {}
     segments: dict[str, set[AnnotatedRow]] = {}
-    absent = 0
+    files = TableFiles.find([row[settings.path_column] for _, row in rows], bases)
     for line, row in rows:
         place = f"{source}:{line}"
         given = row[settings.path_column]
-        path = _existing(given, bases) if given else None
+        path = files.paths.get(given)
         if path is None:
-            absent += 1
-            looked = ", ".join(str(base) for base in bases)
-            found.findings.append(
-                Finding("labels for an absent video", place, f"no file '{given}' (looked in {looked})")
-            )
+            searched = ", ".join(str(base) for base in bases)
+            message = files.problems.get(given) or f"no file '{given}' (looked in {searched})"
+            found.findings.append(Finding("labels for an absent video", place, message))
             continue
         id = row.get(named["recording"], "") or _id_of_path(path, given, bases)
-        values: dict[str, Any] = {name: row.get(named[name]) or None for name in _FIELDS}
+        values: dict[str, str] = {name: row[column] for name in _FIELDS if row.get(column := named[name])}
         if times and row[times[0]]:
             try:
                 segment = AnnotatedRow(
                     recording=id,
                     onset=parse_time(row[times[0]]) * times[3],
                     offset=parse_time(row[times[1]]) * times[3],
-                    label=values["label"] or "",
+                    label=values.get("label", ""),
                     unit=times[2],
                     line=line,
                 )
@@ -292,46 +361,39 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 found.rows.setdefault(source, []).append(RowError(str(error), line))
                 continue
             finally:
-                values["label"] = None  # it is the segment's, not the recording's
-            # A table with a row for each view repeats each segment.
+                values.pop("label", None)  # it is the segment's, not the recording's
+            # A table with one row per view repeats each segment.
             if replace(segment, line=None) not in segments.setdefault(id, set()):
                 segments[id].add(replace(segment, line=None))
                 found.rows.setdefault(source, []).append(segment)
-        if values["split"] is not None:
+        if "split" in values:
             values["split"] = _split_name(values["split"], place)
-        extra = {column: value for column, value in row.items() if column and column not in used and value}
-        before = known.setdefault(id, {**values, "extra": extra})
-        for name, value in values.items():
-            if before[name] is None:
-                before[name] = value
-            elif value is not None and value != before[name]:
-                message = f"recording '{id}' has {name} '{before[name]}' and '{value}'; the first is used"
-                found.findings.append(Finding("conflicting labels", place, message))
-        there = paths.setdefault(id, {})
-        there.setdefault(folder.relative(path), (row.get(named["view"], ""), line))
-    if not known:
+        values_of.add(id, values, _other_columns(row, used), line)
+        paths.setdefault(id, {}).setdefault(folder.relative(path), (row.get(named["view"], ""), line))
+    if not paths:
         raise NoVideosError(
-            f"No videos: none of the {len(rows)} files that {table} names in its column '{settings.path_column}' is "
-            f"there (looked in {', '.join(str(base) for base in bases)}).",
+            f"No videos: none of the {len(rows)} files that {table} names in its column '{settings.path_column}' "
+            f"exists (looked in {', '.join(str(base) for base in bases)}).",
             f"Set study.videos in {folder.settings_file} to the folder that the paths start from.",
         )
-    found.recordings += [Recording(id, **values) for id, values in known.items()]
-    for id, files in paths.items():
-        ordered = sorted(files, key=natural_key)
-        for number, file in enumerate(ordered):
-            view, line = files[file]
-            if not view and len(files) > 1 and named["recording"] not in columns:
-                lines = ", ".join(str(files[one][1]) for one in ordered)
+    found.findings += values_of.findings(source)
+    found.recordings += [Recording(id, **values_of.values[id], extra=values_of.extra(id)) for id in paths]
+    for id, videos_of_id in paths.items():
+        ordered = sorted(videos_of_id, key=natural_key)
+        for index, file in enumerate(ordered):
+            view, line = videos_of_id[file]
+            if not view and len(ordered) > 1 and named["recording"] not in columns:
+                lines = ", ".join(str(videos_of_id[other][1]) for other in ordered)
                 raise UserError(
                     f"Two recordings have the id '{id}': {', '.join(ordered)} ({source}, lines {lines}). Give them "
                     "ids in a column 'recording', or views in a column 'view'."
                 )
-            found.views.append(View(id, view or str(number), file))
+            found.views.append(View(id, view or str(index), file))
     return found
 
 
 def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder, settings: StudySettings) -> None:
-    """Subject, session, label, split and other columns of the table of recordings."""
+    """Add subject, session, label, split and other columns of the table of recordings."""
     assert settings.recordings is not None
     table = _table_path(folder, settings.recordings, folder.resolve(settings.videos))
     columns, rows = read_csv(table)
@@ -339,34 +401,92 @@ def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder
     require_columns(table, columns, {key: "study.recording_column or study.path_column"})
     named = {name: getattr(settings, f"{name}_column") for name in _FIELDS}
     source = folder.relative(table)
-    by_id = {recording.id: recording for recording in found.recordings}
+    resolved = names.resolve(row[key] for _, row in rows)
+    values_of = _RecordingValues(table)
     for line, row in rows:
-        match = names.find(row[key])
+        match = resolved.found.get(row[key])
         if match is None:
-            message = f"no one recording of this study is meant by '{row[key]}'"
-            found.findings.append(Finding("labels for an absent video", f"{source}:{line}", message))
+            found.findings.append(_absent(f"{source}:{line}", row[key], resolved.problems))
             continue
-        recording = by_id[match[0]]
-        values: dict[str, Any] = {name: row[column] for name, column in named.items() if row.get(column)}
+        values: dict[str, str] = {name: row[column] for name, column in named.items() if row.get(column)}
         if "split" in values:
             values["split"] = _split_name(values["split"], f"{source}:{line}")
-        extra = {
-            column: value
-            for column, value in row.items()
-            if column and value and column != key and column not in named.values()
-        }
-        by_id[match[0]] = replace(recording, **values, extra={**recording.extra, **extra})
-    found.recordings = [by_id[recording.id] for recording in found.recordings]
+        values_of.add(match[0], values, _other_columns(row, {key, *named.values()}), line)
+    found.findings += values_of.findings(source)
+    found.recordings = [
+        replace(
+            recording,
+            **values_of.values.get(recording.id, {}),
+            extra={**recording.extra, **values_of.extra(recording.id)},
+        )
+        for recording in found.recordings
+    ]
+
+
+class _RecordingValues:
+    """Values that the rows of a table give recordings; rows that contradict each other are an error."""
+
+    def __init__(self, table: Path) -> None:
+        self.table = table
+        self.values: dict[str, dict[str, Any]] = {}
+        self._lines: dict[tuple[str, str], int] = {}
+        self._extra: dict[str, dict[str, set[str]]] = {}
+
+    def add(self, id: str, values: Mapping[str, str], extra: Mapping[str, str], line: int) -> None:
+        """Add one row. Raises UserError if another row gives the recording another label, subject, session or split."""
+        known = self.values.setdefault(id, {})
+        for name, value in values.items():
+            before = known.setdefault(name, value)
+            first = self._lines.setdefault((id, name), line)
+            if value != before:
+                raise UserError(
+                    f"Lines {first} and {line} of {self.table} contradict each other: recording '{id}' has {name} "
+                    f"'{before}' and '{value}'. Correct one of them, or give the rows different recordings."
+                )
+        for column, value in extra.items():
+            self._extra.setdefault(id, {}).setdefault(column, set()).add(value)
+
+    def extra(self, id: str) -> dict[str, str]:
+        """Values of the other columns; columns that differ between rows of the recording do not describe it."""
+        return {column: next(iter(found)) for column, found in self._extra.get(id, {}).items() if len(found) == 1}
+
+    def findings(self, source: str) -> list[Finding]:
+        """One finding for each column that differs between rows of one recording."""
+        differing: dict[str, list[str]] = {}
+        for id, columns in self._extra.items():
+            for column, found in columns.items():
+                if len(found) > 1:
+                    differing.setdefault(column, []).append(id)
+        return [
+            Finding(
+                "column not used",
+                source,
+                f"column '{column}' has several values for recording '{ids[0]}'"
+                + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
+                + "; it is left out there",
+            )
+            for column, ids in differing.items()
+        ]
+
+
+def _other_columns(row: Mapping[str, str], used: set[str]) -> dict[str, str]:
+    return {column: value for column, value in row.items() if column and column not in used and value}
+
+
+def _absent(place: str, name: str, problems: Mapping[str, str]) -> Finding:
+    return Finding("labels for an absent video", place, f"'{name}', {problems[name]}")
 
 
 def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, offsets: str) -> list[View]:
-    """Views with the offset and drift of the table; a row without a recording is for that view of all recordings."""
+    """Add offset and drift of the table; a row without a recording applies to that view of all recordings."""
     table = _table_path(folder, offsets, folder.root)
     columns, rows = read_csv(table)
     require_columns(table, columns, {"view": "that column name", "offset": "that column name"})
-    given: dict[tuple[str | None, str], tuple[float, float]] = {}
+    clocks: dict[tuple[str | None, str], tuple[float, float]] = {}
+    lines: dict[tuple[str | None, str], int] = {}
     ids = {view.id for view in found.views}
     source = folder.relative(table)
+    resolved = names.resolve(row["recording"] for _, row in rows if row.get("recording"))
     for line, row in rows:
         if row["view"] not in ids:
             known = ", ".join(sorted(ids, key=natural_key))
@@ -375,72 +495,135 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
             )
         recording = None
         if row.get("recording"):
-            match = names.find(row["recording"])
+            match = resolved.found.get(row["recording"])
             if match is None:
-                message = f"no one recording of this study is meant by '{row['recording']}'"
-                found.findings.append(Finding("labels for an absent video", f"{source}:{line}", message))
+                found.findings.append(_absent(f"{source}:{line}", row["recording"], resolved.problems))
                 continue
             recording = match[0]
         try:
-            given[recording, row["view"]] = (parse_time(row["offset"]), float(row.get("drift") or 0.0))
+            clock = parse_time(row["offset"]), float(row.get("drift") or 0.0)
         except ValueError as error:
             raise UserError(f"Line {line} of {table}: {error}.") from None
+        key = (recording, row["view"])
+        if clocks.setdefault(key, clock) != clock:
+            of_recording = "" if recording is None else f" of recording '{recording}'"
+            raise UserError(
+                f"Lines {lines[key]} and {line} of {table} contradict each other: view '{row['view']}'{of_recording} has "
+                "two clocks. Correct one of them."
+            )
+        lines.setdefault(key, line)
     views = []
     for view in found.views:
-        value = given.get((view.recording, view.id), given.get((None, view.id)))
+        value = clocks.get((view.recording, view.id), clocks.get((None, view.id)))
         views.append(view if value is None else replace(view, offset=value[0], drift=value[1]))
     return views
+
+
+def _with_normal_forms(recording: Recording) -> Recording:
+    """Bring what is compared between recordings to one Unicode form."""
+    forms: dict[str, Any] = {
+        name: normalize_label(value) for name in _FIELDS if (value := getattr(recording, name)) is not None
+    }
+    return replace(recording, **forms)
 
 
 def _videos_folder(folder: StudyFolder, settings: StudySettings) -> Path:
     base = folder.resolve(settings.videos)
     if not folder.root.exists():
-        # A study that is about to be made: the system knows no way through a folder that is not there yet.
+        # A study that is about to be made: the system cannot follow `..` through a folder that does not exist yet.
         base = Path(os.path.normpath(base))
     if not base.is_dir():
         raise NoVideosError(
-            f"No videos: there is no folder {base}.",
+            f"No videos: the folder {base} does not exist.",
             f"Put your videos there, or set study.videos in {folder.settings_file}.",
         )
     return base
 
 
-def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> tuple[list[Path], list[Path]]:
-    """Videos and other files below a folder, relative to it, in natural order; not hidden ones, nor what we made."""
+@dataclass
+class _Listing:
+    """Files below a folder, relative to it; `not_text` are files and folders with names that no table can contain."""
+
+    videos: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    not_text: list[Path] = field(default_factory=list)
+
+
+def _not_text(folder: StudyFolder, base: Path, listing: _Listing) -> list[Finding]:
+    return [Finding("file not used", folder.relative(base / path), NOT_TEXT) for path in listing.not_text]
+
+
+def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> _Listing:
+    """List videos and other files below a folder, relative to it, in natural order; no hidden files, none of ours."""
     ours = {str(path.resolve()) for path in (folder.catalog, folder.runs, folder.quarantine)}
-    # The store of these settings: those in the study's file may be about to be replaced, and be broken.
+    # The store of these settings: the study's file may be about to be replaced, and be broken.
     if "://" not in settings.store:
         ours.add(str(folder.resolve(settings.store).resolve()))
-    videos: list[Path] = []
-    others: list[Path] = []
-    for path in _walk(base, ours):
+    listing = _Listing()
+    for path in _walk(base, ours, listing.not_text):
         relative = path.relative_to(base)
-        (videos if path.suffix.lower() in VIDEO_SUFFIXES else others).append(relative)
-    videos.sort(key=lambda path: natural_key(path.as_posix()))
-    return videos, others
+        (listing.videos if path.suffix.lower() in VIDEO_SUFFIXES else listing.others).append(relative)
+    listing.videos.sort(key=lambda path: natural_key(path.as_posix()))
+    return listing
 
 
-def _walk(base: Path, leave_out: set[str]) -> Iterator[Path]:
+def _walk(base: Path, leave_out: set[str], not_text: list[Path]) -> Iterator[Path]:
     seen: set[str] = set()
-    for here, below, files in os.walk(base, followlinks=True):
-        real = os.path.realpath(here)
+    for folder, below, files in os.walk(base, followlinks=True):
+        real = os.path.realpath(folder)
         # A link to a folder above would never end.
         if real in seen:
             below.clear()
             continue
         seen.add(real)
+        odd = [name for name in (*below, *files) if name[0] != "." and not is_text(name)]
+        not_text += [Path(folder, name).relative_to(base) for name in sorted(odd)]
         below[:] = sorted(
-            name for name in below if name[0] != "." and os.path.realpath(os.path.join(here, name)) not in leave_out
+            name
+            for name in below
+            if name[0] != "." and name not in odd and os.path.realpath(os.path.join(folder, name)) not in leave_out
         )
-        yield from (Path(here, name) for name in sorted(files) if name[0] != ".")
+        yield from (Path(folder, name) for name in sorted(files) if name[0] != "." and name not in odd)
+
+
+def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> list[Finding]:
+    """Report files that may be meant as videos: images, and suffixes that are not in our list, with counts."""
+    by_suffix: dict[str, list[Path]] = {}
+    for file in others:
+        suffix = file.suffix.lower()
+        if suffix not in _NOT_MEDIA:
+            by_suffix.setdefault(suffix, []).append(file)
+    findings = []
+    for suffix, files in sorted(by_suffix.items()):
+        where = folder.relative(base / files[0])
+        count = f"{len(files):,} file{'s'[: len(files) != 1]}"
+        if suffix in _IMAGES:
+            folders = len({file.parent for file in files})
+            message = (
+                f"{count} with the suffix {suffix} in {folders:,} folder{'s'[: folders != 1]}: images are not read as "
+                "videos; encode each folder as one video"
+            )
+        else:
+            message = (
+                f"{count} with the suffix {suffix}, which is not read as a video; convert such files, or name them in a "
+                "table (layout csv) or a pattern (layout views)"
+            )
+        findings.append(Finding("file not used", where, message))
+    return findings
+
+
+def split_of(given: str) -> str | None:
+    """Return train, val or test for what a table or folder calls a split; None if it is none."""
+    return SPLIT_NAMES.get(given.strip().lower())
 
 
 def _split_name(given: str, place: str) -> str:
-    if given.lower() not in SPLIT_NAMES:
+    split = split_of(given)
+    if split is None:
         raise UserError(
             f"Unknown split '{given}' ({place}).{nearest(given.lower(), SPLIT_NAMES)} Use train, val or test."
         )
-    return SPLIT_NAMES[given.lower()]
+    return split
 
 
 def _time_columns(columns: list[str], names: Mapping[str, str]) -> Any:
@@ -457,18 +640,19 @@ def _table_path(folder: StudyFolder, given: str, beside: Path) -> Path:
     raise UserError(f"No table '{given}': looked for {' and '.join(str(path) for path in candidates)}.")
 
 
-def _existing(given: str, bases: Sequence[Path]) -> Path | None:
-    return next((base / given for base in bases if (base / given).is_file()), None)
-
-
 def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
-    """Relative path without the extension, as other layouts name recordings."""
+    """Return the relative path without its suffix, as other layouts name recordings."""
     absolute = Path(os.path.abspath(path))
     for base in bases:
         if absolute.is_relative_to(os.path.abspath(base)):
-            return absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix()
+            return id_of_name(absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix())
     outside = PurePosixPath(os.path.normpath(given)).with_suffix("")
-    return "/".join(part for part in outside.parts if part not in ("/", ".."))
+    return id_of_name("/".join(part for part in outside.parts if part not in ("/", "..")))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message, at most three of them."""
+    return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _some_files(files: Sequence[Path]) -> str:

@@ -1,44 +1,67 @@
-"""Which views are meant by what a user calls them: by names, or by indices."""
+"""Find the views that ids on a command line or in settings mean."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from actionprep.errors import UserError
 
 
 def view_of(id: str, names: Sequence[str]) -> str | None:
-    """The view that one id means: the one of that name, else the one at that 0-based index; None where there is none."""
+    """Find the view that an id means.
+
+    An exact name always wins. Otherwise a number means the view with that number in its name: `1` is `01` and `3` is
+    `cam3`. An index, from 0, counts only if no name contains a digit, as in `left` and `right`.
+
+    Args:
+        id: Name, number or index.
+        names: Ids of all views of the study, in natural order.
+
+    Returns:
+        Name of the view; None if the id means none, or if several have that number.
+    """
     if id in names:
         return id
-    return names[int(id)] if id.isdecimal() and int(id) < len(names) else None
+    if not id.isdecimal():
+        return None
+    if not any(re.search(r"\d", name) for name in names):
+        return names[int(id)] if int(id) < len(names) else None
+    matching = views_with_number(id, names)
+    return matching[0] if len(matching) == 1 else None
+
+
+def views_with_number(id: str, names: Sequence[str]) -> list[str]:
+    """Return the views with a number in their name, as long as it is the only number there."""
+    if not id.isdecimal():
+        return []
+    return [name for name in names if [int(number) for number in re.findall(r"\d+", name)] == [int(id)]]
 
 
 def views_of_ids(ids: Sequence[str | int], names: Sequence[str], *, no_view: Callable[[str], str]) -> dict[str, str]:
-    """The views that ids mean, in their order: {name: id}.
+    """Find the views that several ids mean.
 
-    names:   of all views, in natural order.
-    no_view: what to say of an id that means none.
+    Args:
+        ids: Names, numbers or indices; see `view_of`.
+        names: Ids of all views of the study, in natural order.
+        no_view: Returns the error message for an id that means no view.
 
-    All ids are names, or else all are 0-based indices, so that a name that is a number has one meaning beside the others.
+    Returns:
+        Name of the view → the given id, in the order of the ids.
 
-    Raises UserError for an id that means no view, for names among indices, and for a view that is given twice.
+    Raises:
+        UserError: If an id means no view, or a view is given twice.
     """
     given = [str(id) for id in ids]
+    found: dict[str, str] = {}
     for id in given:
-        if view_of(id, names) is None:
+        name = view_of(id, names)
+        if name is None:
             raise UserError(no_view(id))
-    known = f"The views are {', '.join(names)}."
-    if all(id in names for id in given):
-        meant = given
-    elif all(id.isdecimal() and int(id) < len(names) for id in given):
-        meant = [names[int(id)] for id in given]
-    else:
-        name, other = next(id for id in given if id in names), next(id for id in given if id not in names)
-        raise UserError(
-            f"Views are all given by name, or all by index from 0; '{name}' is a view's name, and '{other}' is none. {known}"
-        )
-    twice = next((name for at, name in enumerate(meant) if name in meant[:at]), None)
-    if twice is not None:
-        raise UserError(f"View '{twice}' is given twice: {' '.join(given)}. Give each view once. {known}")
-    return dict(zip(meant, given, strict=True))
+        if name in found:
+            raise UserError(
+                f"View '{name}' is given twice: {' '.join(given)}. Give each view once. "
+                f"Available views: {', '.join(names)}."
+            )
+        found[name] = id
+    return found

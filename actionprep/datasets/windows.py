@@ -50,3 +50,23 @@ def frames_in(times: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.nd
     first = np.searchsorted(times, np.asarray(onset) - EPSILON_S, "left")
     last = np.searchsorted(times, np.asarray(offset) - EPSILON_S, "left")
     return np.maximum(last - first, 0)
+
+
+def frame_range(times: np.ndarray, onset: float, offset: float) -> tuple[int, int]:
+    """Find the frames in a window.
+
+    Args:
+        times: Frame times in seconds, shape (T,), ascending.
+        onset: Start of the window in seconds.
+        offset: End of the window in seconds, exclusive.
+
+    Returns:
+        Index of the first frame in the window, and the index after the last one; equal if there is none.
+    """
+    first, last = np.searchsorted(times, [onset - EPSILON_S, offset - EPSILON_S]).tolist()
+    return first, max(first, last)
+
+
+def frame_interval(times: np.ndarray, *, default: float = 1 / 25) -> float:
+    """Compute the median time from frame to frame in seconds; `default` for fewer than two frames."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else default

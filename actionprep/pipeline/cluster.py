@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from actionprep.pipeline.stage import find_stage
 from actionprep.pipeline.tasks import TaskOutcome, run_task
 
 if TYPE_CHECKING:
+    from actionprep.datasets.store.lock import LockClaim
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.engine import Workers
 
@@ -42,11 +44,11 @@ _DIED = "the worker process died on it twice, the second time alone (out of memo
 
 @contextmanager
 def dask_outcomes(
-    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None
+    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: LockClaim
 ) -> Iterator[Iterator[TaskOutcome]]:
     """Run the tasks; yields their outcomes as they come. Leaving the block early gives up what is not done."""
     with _client(workers, tasks) as client:
-        work = _Work(client, store, log_folder, local=workers.scheduler is None and workers.slurm is None)
+        work = _Work(client, store, log_folder, claim, local=workers.scheduler is None and workers.slurm is None)
         try:
             yield work.outcomes(tasks)
         except BaseException:
@@ -57,9 +59,10 @@ def dask_outcomes(
 class _Work:
     """Tasks of one build on a Dask cluster."""
 
-    def __init__(self, client: Any, store: Store, log_folder: Path | None, *, local: bool) -> None:
+    def __init__(self, client: Any, store: Store, log_folder: Path | None, claim: LockClaim, *, local: bool) -> None:
         assert store.path is not None
         self._client, self._store, self._log_folder, self._local = client, store, log_folder, local
+        self._claim = claim
         self._marks = store.path.resolve() / ".partial"
         self._running: dict[Any, tuple[ViewTask, Path]] = {}
         self._stillborn: Counter[tuple[str, str]] = Counter()
@@ -132,6 +135,7 @@ class _Work:
             self._store.url if self._local else str(Path(self._store.url).resolve()),
             builder=os.getpid() if self._local else None,
             mark=mark,
+            claim=self._claim,
             on_cluster=True,
             # Of many tasks of one group Dask hands out no more than workers can begin at once; the rest waits.
             key=(self._group, f"{task.source.recording}/{task.source.view}", mark.name),
@@ -144,13 +148,14 @@ class _Work:
     def _result(self, future: Any, task: ViewTask) -> TaskOutcome | None:
         """What a task did; None when its process died."""
         from distributed import CancelledError, KilledWorker
+        from distributed.comm import CommClosedError
 
         with explained_faults(f"{task.source.recording}, view {task.source.view}", self._log_folder):
             try:
                 outcome: TaskOutcome = future.result()
             except KilledWorker:
                 return None
-            except CancelledError as error:
+            except (CancelledError, CommClosedError) as error:
                 raise SetupError(
                     f"The Dask cluster let go of the work ({error}): its scheduler has ended, or somebody cancelled it.\n"
                     "What was finished is whole. Start the cluster again, then run the same command: it goes on there."
@@ -219,6 +224,8 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
         stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
         # A worker that is stopped for a while, as on a laptop that sleeps, is not dead: a dead one's connection ends.
         stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
+        # What becomes of a lost connection is reported in one message here, not by the logs of each part of Dask.
+        stack.enter_context(_silent("distributed", "tornado", "asyncio"))
         if workers.scheduler is not None:
             client = stack.enter_context(_client_of(workers.scheduler))
             _require_workers(client, workers.scheduler, tasks)
@@ -240,6 +247,20 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
             stack.enter_context(cluster)
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
         yield client
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Within the block, nothing below critical comes from these loggers."""
+    loggers = [logging.getLogger(one) for one in logging.root.manager.loggerDict if one.split(".")[0] in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _client_of(address: str) -> Any:

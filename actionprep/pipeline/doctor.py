@@ -35,7 +35,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, the basics first."""
-    return [*_machine(), *_extras(), *_trackers(), *_mask_sources(), *_pose_backends()]
+    return [*_machine(), *_extras(), *_trackers(), *_mask_sources(), *_pose_backends(), *_plugins()]
 
 
 def install(backend: str, place: str | None = None, *, echo: bool = True) -> str:
@@ -79,11 +79,11 @@ def best_tracker() -> tuple[str, str]:
 
     CoTracker where its code and weights are here or the internet can be reached; else pyramidal Lucas–Kanade.
     """
-    from actionprep.pipeline.trackers import find_tracker
+    from actionprep.pipeline.trackers import TRACKERS
     from actionprep.pipeline.tracks import TracksSettings
 
     best = "cotracker3_offline"
-    if find_tracker(best).is_at_hand(TracksSettings(tracker=best)):
+    if TRACKERS.find(best).is_at_hand(TracksSettings(tracker=best)):
         return best, "CoTracker 3, whose code and weights are on this machine; 'lk' is far faster without a GPU."
     if can_fetch():
         return best, "CoTracker 3, fetched on first use; 'lk' needs no weights and is far faster without a GPU."
@@ -145,26 +145,26 @@ def _trackers() -> Iterator[Finding]:
     from actionprep.pipeline.trackers import TRACKERS
     from actionprep.pipeline.tracks import TracksSettings
 
-    for name, kind in TRACKERS.items():
+    for name, kind in TRACKERS.working().items():
         settings = TracksSettings(tracker=name)
         if kind.is_at_hand(settings):
-            yield Finding(f"tracker {name}", "ready", kind.help)
+            yield Finding(f"tracker {name}", "ready", TRACKERS.help(name))
         else:
             remedy = "fetched on first use with internet access, or set tracks.repo and tracks.checkpoint"
-            yield Finding(f"tracker {name}", "missing", kind.help, remedy)
+            yield Finding(f"tracker {name}", "missing", TRACKERS.help(name), remedy)
 
 
 def _mask_sources() -> Iterator[Finding]:
     from actionprep.pipeline.mask_sources import MASK_SOURCES
 
-    for name, kind in MASK_SOURCES.items():
-        yield Finding(f"masks {name}", "ready", kind.help)
+    for name in MASK_SOURCES.working():
+        yield Finding(f"masks {name}", "ready", MASK_SOURCES.help(name))
 
 
 def _pose_backends() -> Iterator[Finding]:
-    from actionprep.pipeline.pose_backends import backend_names
+    from actionprep.pipeline.pose_backends import POSE_BACKENDS
 
-    about = backend_names()
+    about = {name: POSE_BACKENDS.help(name) for name in ("mediapipe", "mmpose", "vitpose")}
     if _has_mediapipe():
         yield Finding("pose mediapipe", "ready", about["mediapipe"])
     else:
@@ -185,6 +185,17 @@ def _pose_backends() -> Iterator[Finding]:
             "pose vitpose", "ready", f"{about['vitpose']}; weights are fetched on first use, or set pose.model"
         )
     yield Finding("pose import", "ready", "poses that are there already: 'actionprep formats' lists what is read")
+
+
+def _plugins() -> Iterator[Finding]:
+    """Every part that another package adds, and what is wrong with it."""
+    from actionprep.registry import plugins
+
+    for kind, entry, error in plugins():
+        if error is None:
+            yield Finding(f"{kind} {entry.name}", "ready", f"from the package {entry.origin}")
+        else:
+            yield Finding(f"{kind} {entry.name}", "missing", f"from the package {entry.origin}", str(error))
 
 
 def mmpose_missing() -> str:

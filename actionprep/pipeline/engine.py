@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprep.datasets.store.lock import build_lock
+from actionprep.datasets.store.lock import LockClaim, build_lock
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import ActionprepError
 from actionprep.pipeline.fault_log import InternalError, explained_faults
@@ -44,7 +44,10 @@ class Workers:
 
 @dataclass
 class BuildReport:
-    """What a build did, item for item."""
+    """What a build did, item for item.
+
+    notes: those of the plan.
+    """
 
     built: list[ItemKey] = field(default_factory=list)
     done: int = 0
@@ -55,6 +58,7 @@ class BuildReport:
     missing: int = 0
     nbytes: int = 0
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -89,18 +93,19 @@ def build(
     with the place of the traceback for a fault of the program, UserError while another builder holds the lock.
     Whatever is raised, every committed item stays and the next build goes on from there.
     """
-    report = BuildReport(done=plan.count("done"))
+    report = BuildReport(done=plan.count("done"), notes=plan.notes)
     for item in plan.items:
         if item.action == "quarantined":
             report.quarantined[item.key] = item.why
         elif item.action == "blocked":
             report.blocked[item.key] = item.why
     begun = time.perf_counter()
-    with build_lock(lock_path or store.require_local() / ".lock"):
+    with build_lock(lock_path or store.require_local() / ".lock") as lock, store.claimed(lock.claim):
         store.clear_partial()
         failures = _Failures(failure_budget, len(plan.view_tasks))
-        with _outcomes(plan.view_tasks, store, workers, log_folder) as outcomes:
+        with _outcomes(plan.view_tasks, store, workers, log_folder, lock.claim) as outcomes:
             for outcome in outcomes:
+                lock.claim.require_held()
                 _note(outcome, report, quarantine, failures)
                 report.seconds = time.perf_counter() - begun
                 if progress is not None:
@@ -181,22 +186,22 @@ def _kind_of(key: ItemKey, reason: str) -> str:
 
 @contextmanager
 def _outcomes(
-    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None
+    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: LockClaim
 ) -> Iterator[Iterator[TaskOutcome]]:
     """Run tasks where `workers` says; yields outcomes as they come."""
     local = workers.scheduler is None and workers.slurm is None
     if not tasks:
         yield iter(())
     elif local and (workers.count == 0 or len(tasks) == 1):
-        yield (_in_this_process(task, store, log_folder) for task in tasks)
+        yield (_in_this_process(task, store, log_folder, claim) for task in tasks)
     else:
         from actionprep.pipeline.cluster import dask_outcomes
 
-        with dask_outcomes(tasks, store, workers, log_folder) as outcomes:
+        with dask_outcomes(tasks, store, workers, log_folder, claim) as outcomes:
             yield outcomes
 
 
-def _in_this_process(task: ViewTask, store: Store, log_folder: Path | None) -> TaskOutcome:
+def _in_this_process(task: ViewTask, store: Store, log_folder: Path | None, claim: LockClaim) -> TaskOutcome:
     with explained_faults(f"{task.source.recording}, view {task.source.view}", log_folder):
         # With nothing else running, FFmpeg may use the cores itself.
-        return run_task(task, store.url, threads=0)
+        return run_task(task, store.url, threads=0, claim=claim)

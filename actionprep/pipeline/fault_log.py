@@ -11,6 +11,7 @@ from pathlib import Path
 
 from actionprep.datasets.paths import no_link
 from actionprep.errors import ActionprepError, explained_disk_errors
+from actionprep.json_values import printable
 
 
 class InternalError(ActionprepError):
@@ -40,5 +41,5 @@ def _log(folder: Path, where: str, text: str) -> Path:
     path = folder / f"fault-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        no_link(path).write_text(f"{where}\n\n{text}", encoding="utf-8")
+        no_link(path).write_text(printable(f"{where}\n\n{text}"), encoding="utf-8")
     return path

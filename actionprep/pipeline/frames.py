@@ -46,7 +46,7 @@ class FramesSettings(StageSettings):
         return self
 
 
-@stage("frames", version=2, settings=FramesSettings, command="decode")
+@stage("frames", version=2, settings=FramesSettings)
 class Frames(FrameStage):
     """Write the product `frames` (schema: `actionprep.datasets.products.frames`)."""
 

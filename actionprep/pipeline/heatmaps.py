@@ -1,4 +1,4 @@
-"""Render poses as heatmap volumes and store them; training renders on read, so that this is only for other programs."""
+"""Render poses as heatmap volumes and store them, for other programs; training renders poses when it reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from actionprep.datasets.poses.heatmap_settings import HeatmapSettings
-from actionprep.datasets.poses.skeletons import skeleton, stored_layout
+from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.products.heatmaps import write_heatmaps
+from actionprep.datasets.products.poses import read_pose_item
 from actionprep.errors import InputError
 from actionprep.pipeline.stage import Input, ViewSource, ViewStage, stage
 from actionprep.settings import StageSettings, option
@@ -21,8 +23,8 @@ _FRAMES_AT_ONCE = 128
 
 
 class _StorageSettings(StageSettings):
-    chunk: int = option(16, "Frames that are stored, and read, together.", ge=1, le=1024)
-    storage: Literal["zstd", "raw"] = option("zstd", "Volumes are mostly empty: zstd makes them far smaller.")
+    chunk: int = option(16, "Frames per chunk: they are stored and read together.", ge=1, le=1024)
+    storage: Literal["zstd", "raw"] = option("zstd", "Compression. Most of a volume is empty, so zstd is far smaller.")
 
 
 class HeatmapsSettings(_StorageSettings, HeatmapSettings):
@@ -33,12 +35,8 @@ class HeatmapsSettings(_StorageSettings, HeatmapSettings):
 class Heatmaps(ViewStage):
     """Makes heatmaps/<recording>/<view>: the poses of a view as Gaussian volumes, in shares of 255.
 
-    volume  (T, C, H, W) uint8, C joints or limbs; (T, M, C, H, W) with separate persons
-    index   (T) int64    position in the video
-    time    (T) float64  s on the recording's clock
-
-    One box, around the people of all frames, is what the grid shows. Attributes: skeleton, kind, channels (names), box
-    (left, top, right, bottom in units of the keypoints), sigma, scale (volume * scale is in [0, 1]), num_frames.
+    Arrays and attributes are those of `actionprep.datasets.products.heatmaps.HEATMAPS`. One box around the people of
+    all frames is what the grid covers.
     """
 
     @classmethod
@@ -47,55 +45,50 @@ class Heatmaps(ViewStage):
 
     @classmethod
     def estimated_bytes(cls, settings: HeatmapsSettings, source: ViewSource) -> int:  # noqa: D102
-        # Seventeen channels, as most layouts have about; stored volumes compress some twenty times.
+        # About seventeen channels, as most layouts have; zstd makes volumes some twenty times smaller.
         return source.num_frames * 17 * settings.size[0] * settings.size[1] // (20 if settings.storage == "zstd" else 1)
 
     @classmethod
     def build(
         cls, settings: HeatmapsSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
-        """Render the poses of one view, some frames at a time."""
-        from actionprep.datasets.products.poses import read_pose_item
-
+        """Render the poses of one view and write them."""
         poses = read_pose_item(done["pose"])
         if not poses.present.any():
             raise InputError(
-                f"There is nobody in the poses of recording '{source.recording}', view {source.view}: heatmaps of them "
-                "would be empty.",
+                f"The poses of recording '{source.recording}', view {source.view} have no person in any frame, so there "
+                "is nothing to render.",
                 backend="heatmaps",
             )
         layout = skeleton(poses.skeleton)
         channels = layout.joints if settings.kind == "joint" else layout.limb_names
-        person = ("person",) if settings.persons == "separate" else ()
-        shape = (*((poses.num_persons,) if person else ()), len(channels), *settings.size)
-        item.create(
-            "volume",
-            shape=shape,
-            dtype="u1",
-            axes=("time", *person, "channel", "y", "x"),
+        box, volumes = rendered(poses, settings)
+        write_heatmaps(
+            item,
+            poses,
+            volumes,
+            kind=settings.kind,
+            channels=channels,
+            size=settings.size,
+            persons=poses.num_persons if settings.persons == "separate" else None,
+            box=box,
+            sigma=settings.sigma,
             chunk=settings.chunk,
             codec=settings.storage,
-            description="Gaussians times the score, in shares of 255",
-        )
-        box, volumes = rendered(poses, settings)
-        for volume in volumes:
-            item.append("volume", volume)
-        item.write("index", poses.frame_index, axes=("time",), description="position in the video")
-        item.write("time", np.asarray(poses.time), axes=("time",), unit="s", description="on the recording's clock")
-        item.attributes.update(
-            skeleton=poses.skeleton,
-            **stored_layout(poses.skeleton),
-            kind=settings.kind,
-            channels=list(channels),
-            box=[float(value) for value in box],
-            sigma=settings.sigma,
-            scale=1 / 255,
-            num_frames=poses.num_frames,
         )
 
 
 def rendered(poses: PoseSequence, settings: HeatmapSettings) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-    """The box (4) that the grid shows, and the volumes of some frames after the other, (T, [M], C, H, W) uint8."""
+    """Render poses to volumes.
+
+    Args:
+        poses: The poses of one view.
+        settings: How to render them.
+
+    Returns:
+        The box that the grid covers: left, top, right, bottom in units of the keypoints; and the volumes, some frames
+        at a time, (T, [M], C, H, W) uint8.
+    """
     import torch
 
     from actionprep.datasets.poses.heatmaps import grid_boxes, project, render

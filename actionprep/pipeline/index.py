@@ -1,60 +1,82 @@
-"""Which stages there are: found by reading the stage files, so that `--help` need not import them."""
+"""All stages: those of this package, in the order in which a study is built, and those of other packages.
+
+This module imports no stage, so that `--help` stays light.
+"""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import re
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from actionprep.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from actionprep.pipeline.stage import Stage
 
-_DECORATOR = re.compile(r'^@stage\(\s*"(?P<name>\w+)"(?:[^)]*command="(?P<command>\w+)")?', re.MULTILINE)
-# The first line of a file says what it is for; it is also the command's line in `--help`.
-_FIRST_LINE = re.compile(r'^"""(?P<help>[^\n]*?)\.?(?:"""|\n)')
+STAGES: Registry[type[Stage]] = Registry(
+    "stage",
+    "actionprep.stages",
+    (
+        Entry(
+            "frames",
+            "actionprep.pipeline.frames:Frames",
+            "Decode frames into the store, so that training need not touch the videos",
+        ),
+        Entry(
+            "keyframes", "actionprep.pipeline.keyframes:Keyframes", "Choose the frames of each view that stand for it"
+        ),
+        Entry("masks", "actionprep.pipeline.masks:Masks", "Tell foreground from background in every frame"),
+        Entry(
+            "tracks",
+            "actionprep.pipeline.tracks:Tracks",
+            "Follow points through windows of frames, seeded on the foreground of each window",
+        ),
+        Entry("pose", "actionprep.pipeline.pose:Pose", "Find people's joints in every frame, and who is who over time"),
+        Entry(
+            "heatmaps",
+            "actionprep.pipeline.heatmaps:Heatmaps",
+            "Render poses as heatmap volumes and store them; training renders on read, so that this is only for other "
+            "programs",
+        ),
+        Entry("lowres", "actionprep.pipeline.lowres:Lowres", "Shrink every frame, to several sizes in one pass"),
+        Entry(
+            "snippets",
+            "actionprep.pipeline.snippets:Snippets",
+            "Cut recordings into windows and label them by the segments that they overlap",
+        ),
+        Entry(
+            "split",
+            "actionprep.pipeline.split:Split",
+            "Split recordings into train, val and test, so that no source crosses: split/<name>",
+        ),
+    ),
+    plural="Stages",
+    subclass_of="actionprep.pipeline.stage:Stage",
+)
+"""Stages by the name of their product."""
 
-# The order in which a study is built, for help and tables; stages that are not named follow by name.
-_ORDER = ("frames", "keyframes", "masks", "tracks", "pose", "heatmaps", "lowres", "snippets", "split")
+COMMANDS = MappingProxyType({"frames": "decode", "tracks": "track"})
+"""The command of a stage, where it is not the name of the product."""
 
 
 @dataclass(frozen=True)
 class StageEntry:
-    """One stage, as found in its file."""
+    """What help needs of a stage: product, command and one line of text."""
 
     name: str
     command: str
-    module: str
     help: str
 
 
-@functools.cache
 def stage_index() -> dict[str, StageEntry]:
-    """All stages by product name: every file of this package with `@stage("name", …)` at the start of a line."""
-    found = {}
-    for path in Path(__file__).parent.glob("*.py"):
-        if path.name == "stage.py":
-            continue
-        text = path.read_text(encoding="utf-8")
-        for match in _DECORATOR.finditer(text):
-            first = _FIRST_LINE.match(text)
-            name = match["name"]
-            found[name] = StageEntry(
-                name, match["command"] or name, f"actionprep.pipeline.{path.stem}", first["help"] if first else name
-            )
-    order = {name: at for at, name in enumerate(_ORDER)}
-    return dict(sorted(found.items(), key=lambda pair: (order.get(pair[0], len(order)), pair[0])))
+    """All stages by product name, without importing them."""
+    return {
+        name: StageEntry(name, COMMANDS.get(name, name), entry.help or f"A stage of the package {entry.origin}")
+        for name, entry in STAGES.entries().items()
+    }
 
 
-@functools.cache
 def load_stages() -> dict[str, type[Stage]]:
-    """Import every stage file; returns the registry, in the index's order."""
-    from actionprep.pipeline.stage import STAGES
-
-    for entry in stage_index().values():
-        importlib.import_module(entry.module)
-    ordered = {name: STAGES[name] for name in stage_index() if name in STAGES}
-    ordered.update(STAGES)
-    return ordered
+    """Import all stages; those of other packages that cannot be imported are left out."""
+    return STAGES.working()

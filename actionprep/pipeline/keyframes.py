@@ -11,9 +11,8 @@ import numpy as np
 from pydantic import field_validator
 
 from actionprep.datasets.products.keyframes import KEYFRAMES, read_keyframe_index, write_keyframes
-from actionprep.errors import nearest
-from actionprep.pipeline.backends import Backends
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, stage
+from actionprep.registry import Registry
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
@@ -37,23 +36,18 @@ class KeyframesSettings(StageSettings):
 
     @field_validator("sampler")
     @classmethod
-    def _check_sampler(cls, name: str) -> str:
-        if name not in SAMPLERS:
-            raise ValueError(f"unknown sampler.{nearest(name, SAMPLERS)} Samplers: {', '.join(SAMPLERS)}")
+    def _sampler_is_known(cls, name: str) -> str:
+        SAMPLERS.check(name)
         return name
 
 
 class FrameSampler(ABC):
-    """Choose frames of a view.
+    """Choose frames of a view. Lists show the first line of the docstring.
 
     Attributes:
-        name: Name in the settings; `@sampler` sets it.
-        help: First line of the docstring; `@sampler` sets it.
         needs_motion: Whether `choose` needs the motion of every frame. The choice is then known after the last frame.
     """
 
-    name: ClassVar[str]
-    help: ClassVar[str]
     needs_motion: ClassVar[bool] = False
 
     @abstractmethod
@@ -73,9 +67,10 @@ class FrameSampler(ABC):
         """
 
 
-SAMPLERS: Backends[FrameSampler] = Backends("sampler", short="Samplers")
-"""Samplers by the name in `keyframes.sampler`; `@sampler(name)` registers one."""
-sampler = SAMPLERS.register
+SAMPLERS: Registry[type[FrameSampler]] = Registry(
+    "sampler", "actionprep.samplers", plural="Samplers", subclass_of="actionprep.pipeline.keyframes:FrameSampler"
+)
+"""Samplers by the name in `keyframes.sampler`; those of actionprep are added below."""
 
 
 @stage("keyframes", version=2, settings=KeyframesSettings)
@@ -90,10 +85,14 @@ class Keyframes(FrameStage):
         self, settings: KeyframesSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
         super().__init__(settings, source, item, done)
-        self._sampler = SAMPLERS[settings.sampler]()
+        self._sampler = SAMPLERS.find(settings.sampler)()
         self._rng = np.random.default_rng(_seed(settings.seed, source.recording, source.view))
         self._motion = MotionMeter()
         self._chosen = None if self._sampler.needs_motion else self._choose(None)
+
+    @classmethod
+    def identity(cls, settings: KeyframesSettings) -> dict[str, str]:  # noqa: D102
+        return SAMPLERS.origin(settings.sampler)
 
     def wanted_images(self) -> np.ndarray | None:  # noqa: D102
         return None if self._sampler.needs_motion else np.zeros(0, np.int64)
@@ -130,7 +129,7 @@ class Keyframes(FrameStage):
         return self._sampler.choose(self.source.times, self.settings, rng=self._rng, motion=motion).astype(np.int64)
 
 
-@sampler("uniform")
+@SAMPLERS.register("uniform")
 class Uniform(FrameSampler):
     """The frame in the middle of each of `count` parts of equal duration."""
 
@@ -140,7 +139,7 @@ class Uniform(FrameSampler):
         return uniform_frames(times, settings.count)
 
 
-@sampler("random")
+@SAMPLERS.register("random")
 class RandomInSegment(FrameSampler):
     """One random frame from each of `count` parts of equal length."""
 
@@ -150,7 +149,7 @@ class RandomInSegment(FrameSampler):
         return random_frames(len(times), settings.count, rng)
 
 
-@sampler("dense")
+@SAMPLERS.register("dense")
 class Dense(FrameSampler):
     """The frame shown at each tick of a clock with `rate` ticks per second."""
 
@@ -160,7 +159,7 @@ class Dense(FrameSampler):
         return frames_at_rate(times, settings.rate)
 
 
-@sampler("whole")
+@SAMPLERS.register("whole")
 class WholeClip(FrameSampler):
     """The evaluation rule of LightTimeSformer: exactly `count` frames, evenly by index over the full clip."""
 
@@ -170,7 +169,7 @@ class WholeClip(FrameSampler):
         return whole_clip_frames(len(times), settings.count)
 
 
-@sampler("motion")
+@SAMPLERS.register("motion")
 class Motion(FrameSampler):
     """More frames where there is more motion: evenly over the accumulated motion."""
 

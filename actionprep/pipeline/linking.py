@@ -80,7 +80,7 @@ def link(poses: PoseSequence, settings: LinkingSettings | None = None, *, keep_i
     """Poses whose slots are persons: slot m holds person m throughout, and track ids are the slots.
 
     keep_ids: take the track ids that the poses have, where everybody has one, for who is who; people are then only
-    numbered anew and chosen.
+    numbered again and selected.
 
     Frame by frame, the people seen are assigned to the persons known so that the sum of likenesses is largest
     (Hungarian algorithm). Likeness is the mean of the IoU of boxes and the similarity of joints (OKS) with the person

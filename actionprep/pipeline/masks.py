@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from actionprep.pipeline.mask_sources import MaskBlock, find_mask_source
+from actionprep.pipeline.mask_sources import MASK_SOURCES, MaskBlock
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
 from actionprep.settings import StageSettings, option
 
@@ -65,7 +65,7 @@ class MasksSettings(StageSettings):
     @field_validator("source")
     @classmethod
     def _known_source(cls, name: str) -> str:
-        find_mask_source(name)
+        MASK_SOURCES.check(name)
         return name
 
     @model_validator(mode="after")
@@ -102,7 +102,7 @@ class Masks(FrameStage):
         self, settings: MasksSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
         super().__init__(settings, source, item, done)
-        self._masks = find_mask_source(settings.source)(settings, source, done)
+        self._masks = MASK_SOURCES.find(settings.source)(settings, source, done)
         self._num_frames = self._num_empty = 0
         packed = (source.height, -(-source.width // 8))
         item.create(
@@ -125,15 +125,15 @@ class Masks(FrameStage):
 
     @classmethod
     def identity(cls, settings: MasksSettings) -> dict[str, str]:  # noqa: D102
-        return find_mask_source(settings.source).identity(settings)
+        return {**MASK_SOURCES.find(settings.source).identity(settings), **MASK_SOURCES.origin(settings.source)}
 
     @classmethod
     def inputs(cls, settings: MasksSettings) -> tuple[Input, ...]:  # noqa: D102
-        return find_mask_source(settings.source).inputs(settings)
+        return MASK_SOURCES.find(settings.source).inputs(settings)
 
     @classmethod
     def reads_of_source(cls, settings: MasksSettings, source: ViewSource) -> Any:  # noqa: D102
-        return find_mask_source(settings.source).reads_of_source(settings, source)
+        return MASK_SOURCES.find(settings.source).reads_of_source(settings, source)
 
     @classmethod
     def estimated_bytes(cls, settings: MasksSettings, source: ViewSource) -> int:  # noqa: D102

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from typing import Any
 
 import av
 
-from actionprep.errors import InputError
+from actionprep.errors import InputError, explained_read_errors, read_error
 from actionprep.pipeline.frame_conversion import Orientation
 from actionprep.pipeline.packets import PacketIndex, read_packets
 from actionprep.pipeline.quarantine import NO_FILE
@@ -29,12 +30,7 @@ _FIRST_FRAME_PACKETS = 256
 def opened(path: str) -> Iterator[tuple[Any, Any]]:
     """The container and the video stream that players would choose; raises InputError with the reason otherwise."""
     _refuse_what_is_no_file(path)
-    try:
-        # The protocol is named, so that a colon in a file name is only a colon; files cannot point elsewhere.
-        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: {_why_not_video(path, error)}", backend=BACKEND) from error
-    with container:
+    with InputFile(path) as file, _container_of(file) as container:
         if set(container.format.name.split(",")) & _NOT_VIDEO:
             raise InputError(f"{path}: holds text or a playlist, not video.", backend=BACKEND)
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
@@ -49,6 +45,67 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
         if stream.codec_context is None:
             raise InputError(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
         yield container, stream
+
+
+class InputFile:
+    """A file for FFmpeg to read, which distinguishes errors of the system from damaged content.
+
+    FFmpeg takes an error in the middle of a file for its end, or for damage. So the first error is kept, and is raised
+    by `check` and at the end of the block.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        # FFmpeg wants a name for its suffix alone. A name on the disk need not be text.
+        self.name = "input" + os.path.splitext(path)[1].encode("utf-8", "replace").decode()
+        self._problem: InputError | None = None
+        with explained_read_errors(path):
+            self._file = io.FileIO(path)
+
+    def __enter__(self) -> InputFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.close()
+        # Of what is given up early, nobody wants to know.
+        if error is not self._problem and not isinstance(error, GeneratorExit):
+            self.check()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def check(self) -> None:
+        """Raise the first error of reading, if there was one."""
+        if self._problem is not None:
+            raise self._problem
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; none after an error."""
+        if self._problem is not None:
+            return b""
+        try:
+            return self._file.read(size) or b""
+        except OSError as error:
+            # Not raised here: FFmpeg may not hand it on, and PyAV would raise it in the next call for any file.
+            self._problem = read_error(self.path, error)
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The byte that is read next."""
+        return self._file.tell()
+
+
+def _container_of(file: InputFile) -> Any:
+    try:
+        # Playlists and the like cannot point elsewhere.
+        return av.open(file, metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except av.error.FFmpegError as error:
+        raise InputError(f"{file.path}: {_why_not_video(file.path, error)}", backend=BACKEND) from error
 
 
 @dataclass(frozen=True)
@@ -93,7 +150,9 @@ def number_packets(
         nonlocal tried
         if see is not None:
             see(packet)
-        if not first and tried < _FIRST_FRAME_PACKETS:
+        # Without a size nothing can be made of a video, so the search continues.
+        sized = stream.codec_context.height > 0 and stream.codec_context.width > 0
+        if not first and (tried < _FIRST_FRAME_PACKETS or not sized):
             tried += 1
             with suppress(av.error.FFmpegError):
                 first.extend(packet.decode())
@@ -104,6 +163,12 @@ def number_packets(
         raise InputError(f"{path}: has a video stream without a single frame{why}.", backend=BACKEND)
     if not first:
         context = stream.codec_context
+        if not (context.height > 0 and context.width > 0):
+            raise InputError(
+                f"{path}: no frame decodes from its {tried} packets, and nothing in it states the frame size. "
+                "The part with the settings of the decoder is missing: cut or copy it again from the original.",
+                backend=BACKEND,
+            )
         warning = f"no frame decodes from its first {tried} packets"
         return index, Look(context.height, context.width, str(context.pix_fmt), Orientation(), (warning,))
     frame = first[0]
@@ -118,11 +183,17 @@ def _refuse_what_is_no_file(path: str) -> None:
         raise InputError(f"{path}: there is no such file.", backend=NO_FILE)
     if not os.path.isfile(path):
         raise InputError(f"{path}: is not a file.")
-    if os.path.getsize(path) == 0:
-        raise InputError(f"{path}: is empty (0 bytes).")
+    with explained_read_errors(path):
+        if os.path.getsize(path) == 0:
+            raise InputError(f"{path}: is empty (0 bytes).")
 
 
 def _why_not_video(path: str, error: Any) -> str:
+    with explained_read_errors(path):
+        return _looks_like(path, error)
+
+
+def _looks_like(path: str, error: Any) -> str:
     fault = _mp4_fault(path)
     if fault is not None:
         return fault.reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -136,7 +136,7 @@ def decode_pass(
                 drafts.append(_Draft(item, source, store, behind))
                 try:
                     _refuse_without_inputs(item, refused)
-                    stages.append(drafts[-1].start())
+                    stages.append(drafts[-1].start(made_here={one.key.product for one in items}))
                 except InputError as problem:
                     refused[item.key.product] = problem
             try:
@@ -278,14 +278,15 @@ class _Draft:
         )
         self.writer = self._context.__enter__()
 
-    def start(self) -> FrameStage:
+    def start(self, *, made_here: Set[str]) -> FrameStage:
+        """The stage, with those of its inputs that are committed; made_here: products of this pass, which it gets live."""
         key, settings = self.item.key, self.item.settings
         stage = find_stage(key.product)
         assert issubclass(stage, FrameStage)
         done = {
             one.product: self._store.item(one.product, key.recording, key.view)
             for one in stage.inputs(settings)
-            if self._store.has(one.product, key.recording, key.view)
+            if one.product not in made_here and self._store.has(one.product, key.recording, key.view)
         }
         return stage(settings, self._source, self._behind.item(self.writer), done)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
+from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.datasets.store.zarr_store import ItemKey, Store
-from actionprep.errors import UserError
+from actionprep.errors import READ_ERROR, InputError, UserError, explained_read_errors
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
 from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
 from actionprep.settings import Recorded, StageSettings, canonical_json, read_recorded
@@ -59,13 +61,17 @@ class ViewTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """The items of all wanted stages and their inputs, and the tasks that will make the missing ones."""
+    """The items of all wanted stages and their inputs, and the tasks that will make the missing ones.
+
+    notes: a sentence for each item whose metadata is damaged, with the settings that it is rebuilt with.
+    """
 
     items: tuple[PlannedItem, ...]
     view_tasks: tuple[ViewTask, ...]
     study_stages: tuple[tuple[str, StageSettings], ...]
     skipped: tuple[str, ...] = ()
     forced: frozenset[ItemKey] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def count(self, action: Action) -> int:
         """Number of items with that action."""
@@ -83,6 +89,40 @@ class Plan:
         return table
 
 
+class IntactSettings:
+    """Settings of the intact items of a product, for an item with a damaged record of its settings."""
+
+    def __init__(self, store: Store | None) -> None:
+        """store: with the items."""
+        self._store = store
+        self._found: dict[str, tuple[Recorded[StageSettings] | None, str]] = {}
+
+    def of(self, stage: type[Stage], own: StageSettings) -> tuple[Recorded[StageSettings] | None, str]:
+        """Settings to rebuild an item with.
+
+        Args:
+            stage: Stage of the item.
+            own: The user's own settings. What intact items record never replaces code or files in them.
+
+        Returns:
+            The settings that all intact items of the product share, or None if `own` is to be used, and a phrase that
+            names them.
+        """
+        if stage.name not in self._found:
+            self._found[stage.name] = self._agreed(stage, own)
+        return self._found[stage.name]
+
+    def _agreed(self, stage: type[Stage], own: StageSettings) -> tuple[Recorded[StageSettings] | None, str]:
+        keys = [] if self._store is None else self._store.intact(self._store.items(stage.name))
+        made = [] if self._store is None else [self._store.metadata(key) or {} for key in keys]
+        alike = {canonical_json([one["provenance"].get(name) for name in ("version", "settings")]) for one in made}
+        recorded = _as_made(stage, made[0], own) if len(alike) == 1 else None
+        if recorded is None:
+            return None, "the settings of actionprep.toml"
+        which = "only intact item" if len(made) == 1 else f"{len(made)} intact items"
+        return recorded, f"the settings of the {which} of '{stage.name}'"
+
+
 def make_plan(
     catalog: Catalog,
     store: Store | None,
@@ -97,6 +137,7 @@ def make_plan(
     skipped: tuple[str, ...] = (),
     force: frozenset[ItemKey] = frozenset(),
     warn: Callable[[str], None] = lambda sentence: None,
+    intact: IntactSettings | None = None,
 ) -> Plan:
     """Hold every wanted item, and every item that it reads, against the store.
 
@@ -106,6 +147,7 @@ def make_plan(
     warn:     called with a sentence for recorded settings that are ignored because data must not name code or files,
         and for code or weights that have changed.
     retry:    quarantined items are tried again. force: items to make anew, with the settings that they were made with.
+    intact: where settings come from for items whose record of them is damaged; looked up in the store when None.
 
     Raises SetupError when a backend that is needed is missing.
     """
@@ -116,11 +158,13 @@ def make_plan(
     def identity(stage: type[Stage], chosen: StageSettings) -> dict[str, str]:
         known = canonical_json([stage.name, chosen.model_dump(mode="json")])
         if known not in identities:
-            identities[known] = stage.identity(chosen)
+            identities[known] = {**stage.identity(chosen), **STAGES.origin(stage.name)}
         return identities[known]
 
+    intact = intact or IntactSettings(store)
     items: list[PlannedItem] = []
     tasks: list[ViewTask] = []
+    notes: list[str] = []
     per_view = [name for name in order if not issubclass(find_stage(name), ArrayStage)]
     for view in sorted(views, key=lambda one: (one.recording, one.id)):
         source = view_source(catalog, view, root)
@@ -129,10 +173,14 @@ def make_plan(
             stage = find_stage(name)
             chosen = settings[name]
             key = ItemKey(name, view.recording, view.id)
-            committed = _committed(store, key)
+            committed, damage = _committed(store, key)
+            named = "the settings of this command" if name in wanted else "the settings of actionprep.toml"
             made = None
-            if committed is not None and (key in force or (name not in wanted and not enforce)):
-                made = _as_made(stage, committed, chosen)
+            if key in force or (name not in wanted and not enforce):
+                if damage:
+                    made, named = intact.of(stage, chosen)
+                elif committed is not None:
+                    made = _as_made(stage, committed, chosen)
             if made is not None:
                 chosen = made.settings.at(Path(root))
                 for one in made.ignored:
@@ -154,14 +202,20 @@ def make_plan(
                 recorded = committed["provenance"].get("identity", {})
                 for sentence in other_content(name, recorded, found[name].provenance["identity"]):
                     warn(sentence)
+            if damage and found[name].action == "build":
+                found[name] = replace(found[name], why="damaged")
+                notes.append(f"{damage} It is rebuilt with {named}.")
         items.extend(found.values())
         to_build = tuple(item for item in found.values() if item.action == "build")
         if to_build:
             tasks.append(ViewTask(source, to_build))
     study_stages = tuple((name, settings[name]) for name in order if issubclass(find_stage(name), ArrayStage))
     for name, chosen in study_stages:
-        items.append(plan_study_item(catalog, store, name, chosen, force=force))
-    return Plan(tuple(items), tuple(tasks), study_stages, skipped, force)
+        item = plan_study_item(catalog, store, name, chosen, force=force)
+        items.append(item)
+        if item.why == "damaged" and (damage := _committed(store, item.key)[1]):
+            notes.append(f"{damage} It is rebuilt with the settings of this command or of actionprep.toml.")
+    return Plan(tuple(items), tuple(tasks), study_stages, skipped, force, tuple(notes))
 
 
 def mixtures(plan: Plan, store: Store) -> list[str]:
@@ -169,7 +223,7 @@ def mixtures(plan: Plan, store: Store) -> list[str]:
     made = {item.key: item.provenance for item in plan.items if item.key.view and item.action in ("build", "done")}
     sentences = []
     for product in dict.fromkeys(key.product for key in made):
-        others = [key for key in store.items(product) if key not in made]
+        others = store.intact(key for key in store.items(product) if key not in made)
         of_product = {key: one for key, one in made.items() if key.product == product}
         found = difference(made_alike({**provenance_of(store, others), **of_product}))
         if found:
@@ -195,13 +249,20 @@ def plan_study_item(
         "settings": chosen.model_dump(mode="json"),
         "reads": stage.depends_on(chosen, catalog),
     }
+    origin = STAGES.origin(name)
+    if origin:
+        facts["identity"] = origin
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
-    committed = _committed(store, key)
+    committed, damage = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
     provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
+    if origin:
+        provenance["identity"] = origin
     why = (
         ""
         if done
+        else "damaged"
+        if damage or key in force
         else "new"
         if committed is None
         else _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
@@ -267,14 +328,23 @@ def _planned_item(
     if view.status != "ok":
         why = f"{view.path} {view.reason}"
         return PlannedItem(key, "quarantined", why, "", chosen, {})
+    if view.has_video and stage.reads_frames(chosen) and not (view.height > 0 and view.width > 0):
+        # A catalog of an earlier version may list such a video as sound.
+        why = f"{view.path} has no frame size. Run 'actionprep scan --again' to see why."
+        return PlannedItem(key, "quarantined", why, "", chosen, {})
     blocked = [name for name, item in inputs.items() if item.action in ("quarantined", "blocked")]
     if blocked:
         return PlannedItem(key, "blocked", f"its input {blocked[0]} is quarantined", "", chosen, {})
+    try:
+        with explained_read_errors(source.path):
+            reads = stage.reads_of_source(chosen, source)
+    except InputError as problem:
+        return PlannedItem(key, "quarantined", problem.reason, "", chosen, {})
     facts = _facts(
         stage,
         chosen.model_dump(mode="json"),
         identity(stage, chosen),
-        stage.reads_of_source(chosen, source),
+        reads,
         view,
         source,
         inputs,
@@ -284,8 +354,10 @@ def _planned_item(
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
     entry = quarantine.get(key)
-    came_back = entry is not None and entry.backend == NO_FILE and Path(source.path).exists()
-    if entry is not None and entry.fingerprint == fingerprint and not retry and not came_back:
+    try_again = retry or (
+        entry is not None and (entry.backend == READ_ERROR or (entry.backend == NO_FILE and Path(source.path).exists()))
+    )
+    if entry is not None and entry.fingerprint == fingerprint and not try_again:
         return PlannedItem(key, "quarantined", entry.reason, fingerprint, chosen, provenance)
     why = "new"
     if any(item.action == "build" for item in inputs.values()) and committed is not None:
@@ -375,8 +447,12 @@ def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def _committed(store: Store | None, key: ItemKey) -> dict[str, Any] | None:
-    return None if store is None else store.metadata(key)
+def _committed(store: Store | None, key: ItemKey) -> tuple[dict[str, Any] | None, str]:
+    """Metadata of an item, where it is committed and intact, and what is damaged, as a sentence."""
+    try:
+        return None if store is None else store.metadata(key), ""
+    except DamagedItemError as error:
+        return None, str(error).partition(" Run ")[0]
 
 
 def _as_made(stage: type[Stage], committed: dict[str, Any], own: StageSettings) -> Recorded[StageSettings] | None:

@@ -1,4 +1,4 @@
-"""Find people's joints in every frame, and who is who over time."""
+"""Estimate the joints of persons in every frame, and link persons over time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from actionprep.datasets.poses.sequence import PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in, skeleton
 from actionprep.datasets.products.poses import write_pose_item
 from actionprep.errors import InputError
 from actionprep.pipeline.linking import LinkingSettings, link
-from actionprep.pipeline.pose_backends import FramePoses, PoseEstimator, open_estimator, to_sequence
+from actionprep.pipeline.pose_backends import POSE_BACKENDS, FramePoses, PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.pose_backends.mmpose import MODELS
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, ViewStage, stage
 from actionprep.settings import StageSettings, canonical_json, is_no_layout_file, option
@@ -28,15 +28,15 @@ Boxes = Sequence[np.ndarray]
 
 
 class _EstimatorSettings(StageSettings):
-    backend: Literal["mediapipe", "mmpose", "vitpose", "import"] = option(
+    backend: str = option(
         "mediapipe",
         "mediapipe (33 landmarks of one person, no weights to fetch), mmpose (HRNet, or any MMPose model), vitpose "
-        "(through transformers), or import for poses that are there already.",
+        "(through transformers), or import for existing poses.",
     )
     model: str = option(
         "",
         "For mmpose: hrnet-w32, hrnet-w48, …-384, a config's name or file. For vitpose: a folder, from the "
-        "study's on, or a hub name. Empty: the backend's first.",
+        "study's on, or a hub name. Empty: the default of the backend.",
         names="code",
         known=lambda name: name == "" or name in MODELS,
     )
@@ -45,7 +45,7 @@ class _EstimatorSettings(StageSettings):
     )
     boxes: Literal["own", "frame", "masks", "file", "rtdetr"] = option(
         "own",
-        "Where people are: own is what the backend does by itself (mediapipe follows one person, vitpose asks RT-DETR, "
+        "Boxes of persons: own is what the backend does itself (mediapipe follows one person, vitpose uses RT-DETR, "
         "mmpose takes the whole frame); frame, the product masks, a file, or RT-DETR.",
     )
     boxes_file: str = option(
@@ -56,29 +56,32 @@ class _EstimatorSettings(StageSettings):
     detector: str = option(
         "PekingU/rtdetr_r18vd", "For RT-DETR: a folder, from the study's on, or a hub name.", names="file"
     )
-    person_score: float = option(0.5, "For RT-DETR: least confidence of a person.", ge=0, le=1)
+    person_score: float = option(0.5, "For RT-DETR: lowest confidence of a person.", ge=0, le=1)
     complexity: int = option(1, "For mediapipe: 1 is the model in its package; 0 and 2 need their files.", ge=0, le=2)
-    detection: float = option(0.5, "For mediapipe: least confidence to find a person.", ge=0, le=1)
+    detection: float = option(0.5, "For mediapipe: lowest confidence of a detected person.", ge=0, le=1)
     tracking: float = option(
-        0.5, "For mediapipe: least confidence to go on from the last frame, instead of looking anew.", ge=0, le=1
+        0.5,
+        "For mediapipe: lowest confidence to follow a person, instead of searching again.",
+        ge=0,
+        le=1,
     )
     environment: str = option("", "For mediapipe: folder of its environment; empty: the user's cache.", names="code")
     flip: bool = option(False, "For mmpose: average with the mirrored crop; twice the time.")
-    random_weights: bool = option(False, "For mmpose: a model that has learned nothing, to try the machinery.")
+    random_weights: bool = option(False, "For mmpose: a model with random weights, to test the pipeline.")
     device: str = option(
         "auto", "For mmpose and vitpose: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
     )
-    batch: int = option(16, "For mmpose and vitpose: persons at a time.", ge=1)
+    batch: int = option(16, "For mmpose and vitpose: persons per batch.", ge=1)
     files: str = option(
         "",
         "For import: the file or folder of each view's poses, a path from the study's folder with {recording} and "
         "{view} in it.",
         names="file",
     )
-    format: str = option("auto", "For import: format of the files (see 'actionprep formats'); auto looks into them.")
+    format: str = option("auto", "For import: format of the files (see 'actionprep formats'); auto detects it.")
     file_skeleton: str = option(
         "",
-        "Layout of the joints, a name or a TOML file: for import, of files that do not say; for mmpose, of its model.",
+        "Layout of the joints, a name or a TOML file: for import, if the files do not name it; for mmpose, of its model.",
         names="file",
         known=is_no_layout_file,
     )
@@ -89,10 +92,10 @@ class _EstimatorSettings(StageSettings):
         "number of frames.",
         ge=0,
     )
-    rescale: bool = option(False, "For import: bring poses of pictures of another size to the video's (counted).")
+    rescale: bool = option(False, "For import: scale poses of images of another size to the video (counted).")
     max_outside: float = option(
         0.25,
-        "For import: largest share of the joints that may lie outside of the picture; poses of larger pictures have more.",
+        "For import: largest share of joints outside the frame. Poses of larger images have more.",
         ge=0,
         le=1,
     )
@@ -103,15 +106,21 @@ class _EstimatorSettings(StageSettings):
         names="file",
         known=is_no_layout_file,
     )
-    relink: bool = option(False, "Link people anew even where imported poses say who is who.")
+    relink: bool = option(False, "Link persons again, even if imported poses have their numbers.")
 
 
 class PoseSettings(LinkingSettings, _EstimatorSettings):
-    """Find people's joints in every frame."""
+    """Estimate the joints of persons in every frame."""
 
     persons: int | None = option(
         2, "Keep at most this many persons: those with the largest sum of score times box area; none keeps all.", ge=1
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        POSE_BACKENDS.check(name, also=("import",))
+        return name
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -119,7 +128,8 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
             raise ValueError("'boxes_file' is the table for boxes = \"file\": give both or neither")
         if self.backend == "import" and self.boxes != "own":
             raise ValueError(f'imported poses need no boxes, got boxes = "{self.boxes}"')
-        if self.files and self.backend != "import":
+        # Next to a backend that is named, it is left from an earlier import, and not used.
+        if self.files and "backend" not in self.model_fields_set:
             raise ValueError("'files' is the pattern for backend = \"import\": set that backend too")
         if self.smooth == "savgol" and (self.savgol_window % 2 == 0 or self.savgol_order >= self.savgol_window):
             raise ValueError(
@@ -135,20 +145,9 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
 class Pose(FrameStage, ViewStage):
     """Makes pose/<recording>/<view>: joints of up to M persons in each of T frames.
 
-    keypoints  (T, M, K, 2 or 3) float32  px of the video (or the unit of the file); zeros where the score is 0
-    score      (T, M, K) float32          as the estimator gives it; 0 is missing
-    bbox       (T, M, 4) float32          left, top, right, bottom; zeros where nobody is
-    track_id   (T, M) int32               the person's number, which is its slot; -1 where nobody is
-    filled     (T, M, K) bool             interpolated, not seen
-    index      (T) int64                  position in the video
-    time       (T) float64                s on the recording's clock
-
-    Persons are numbered by the sum of score times box area over all frames; the first M are kept. Attributes: skeleton,
-    joints, estimator, image_size, num_frames, num_frames_with_person, num_persons, num_persons_found,
-    num_persons_dropped, num_filled (person-frames), num_joints_filled, smoothed (how), and of an import what it changed
-    and num_joints_seen, num_joints_outside (of the picture, in the file).
-
-    Imported poses need no frames: the stage is built without decoding then.
+    Arrays and attributes are those of `actionprep.datasets.products.poses.POSE`. Persons are numbered by the sum of
+    score times box area over all frames; the first M are kept. Imported poses need no frames: they are read without
+    decoding the video.
     """
 
     counted = MappingProxyType(
@@ -156,9 +155,12 @@ class Pose(FrameStage, ViewStage):
             "num_persons_dropped": "persons left out",
             "num_filled": "frames of a person filled in",
             "num_joints_filled": "joints filled in",
+            "num_frames_without_file": "frames without a pose file",
+            "num_frames_renumbered": "frames numbered from 1 in the files (first_number = 0 if frame 0 is missing)",
+            "num_repeated_frames": "repeated frame numbers (the first row counts)",
             "num_rescaled": "frames scaled to the video",
-            "num_joints_outside": "joints outside of the picture",
-            "num_frames_in_corner": "frames with all joints in the upper left quarter (poses of smaller pictures?)",
+            "num_joints_outside": "joints outside the frame",
+            "num_frames_in_corner": "frames with all joints in the upper left quarter (poses of smaller images?)",
         }
     )
 
@@ -180,10 +182,10 @@ class Pose(FrameStage, ViewStage):
     def identity(cls, settings: PoseSettings) -> dict[str, str]:  # noqa: D102
         if settings.backend == "import":
             return {"backend": "import"}
-        found = dict(_identity(settings))
+        found = {**_identity(settings), **POSE_BACKENDS.origin(settings.backend)}
         if settings.boxes == "rtdetr":
             found |= _people(settings).identity()
-        # By the name that the settings give, so that a study may be moved; the weights tell themselves by their hash.
+        # By the name in the settings, so that a study can be moved; the weights are identified by their hash.
         for name, given in (("model", settings.model), ("detector", settings.detector)):
             if given and found.get(name) == _pretrained(settings, given):
                 found[name] = given
@@ -195,10 +197,11 @@ class Pose(FrameStage, ViewStage):
 
     @classmethod
     def reads_of_source(cls, settings: PoseSettings, source: ViewSource) -> Any:  # noqa: D102
-        from actionprep.pipeline.pose_backends.files import digest_of_files
+        from actionprep.pipeline.pose_backends.files import digest_of_files, origin_of_format
 
         if settings.backend == "import":
-            return {"poses": source.poses, "files": digest_of_files(source, settings.files)}
+            origin = origin_of_format(source, settings.files, settings.format)
+            return {"poses": source.poses, "files": digest_of_files(source, settings.files), **origin}
         if settings.boxes == "file":
             import hashlib
 
@@ -237,10 +240,10 @@ class Pose(FrameStage, ViewStage):
     def build(
         cls, settings: PoseSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
-        """Read poses that are there already."""
+        """Read existing poses."""
         from actionprep.pipeline.pose_backends.files import imported_poses
 
-        poses, told = imported_poses(
+        poses, facts = imported_poses(
             source,
             files=settings.files,
             format=settings.format,
@@ -250,18 +253,18 @@ class Pose(FrameStage, ViewStage):
             rescale=settings.rescale,
             max_outside=settings.max_outside,
         )
-        _finish(settings, poses, item, source.root, estimator="import", **told)
+        _finish(settings, poses, item, source.root, estimator="import", **facts)
 
 
 def _finish(
-    settings: PoseSettings, poses: PoseSequence, item: ItemWriter, root: str, *, estimator: str, **told: Any
+    settings: PoseSettings, poses: PoseSequence, item: ItemWriter, root: str, *, estimator: str, **attributes: Any
 ) -> None:
     """Link, choose, fill, smooth, convert and write."""
     made = link(poses, settings, keep_ids=not settings.relink)
     poses = made.poses
     if settings.skeleton:
         poses, conversion = poses.with_skeleton(layout_in(settings.skeleton, root))
-        told["converted"] = str(conversion)
+        attributes["converted"] = str(conversion)
     write_pose_item(
         item,
         poses,
@@ -271,7 +274,7 @@ def _finish(
         num_filled=made.filled_frames,
         num_joints_filled=made.filled_joints,
         smoothed=settings.smooth,
-        **told,
+        **attributes,
     )
 
 
@@ -281,7 +284,9 @@ _open_estimators: dict[str, PoseEstimator] = {}
 def _estimator(settings: PoseSettings) -> PoseEstimator:
     """The estimator of these settings; the last one is kept, since the next view wants it too."""
     options = _options(settings)
-    known = canonical_json([settings.backend, options])
+    known = canonical_json(
+        [settings.backend, options if "settings" not in options else settings.model_dump(mode="json")]
+    )
     if known not in _open_estimators:
         for estimator in _open_estimators.values():
             estimator.close()
@@ -291,7 +296,7 @@ def _estimator(settings: PoseSettings) -> PoseEstimator:
 
 
 def _identity(settings: PoseSettings) -> dict[str, str]:
-    """What the estimator says of itself; MediaPipe's worker need not be started for that."""
+    """The identity of the estimator, without starting MediaPipe's worker."""
     if settings.backend != "mediapipe":
         return _estimator(settings).identity()
     from actionprep.pipeline.pose_backends.mediapipe import installed_identity
@@ -309,6 +314,8 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
             "detection": settings.detection,
             "tracking": settings.tracking,
         }
+    if settings.backend not in ("mmpose", "vitpose"):
+        return {"settings": settings}
     common = {"device": _device(settings), "batch_size": settings.batch}
     if settings.backend == "mmpose":
         return {

@@ -12,13 +12,14 @@ from typing import Any
 import av
 import numpy as np
 
+from actionprep.errors import explained_read_errors
 from actionprep.pipeline.frame_sizes import FrameSizes
 from actionprep.pipeline.opening import Look, number_packets, opened
 from actionprep.pipeline.packets import PacketIndex, lost_frames
 
-# Containers of which FFmpeg reads one part only where files were joined byte by byte, and the part of a file that no
-# index at its end takes.
+# Containers that FFmpeg reads only up to the end of the first file, if several files were joined byte by byte.
 _ENDS_AT_FIRST_PART = {"flv", "matroska,webm"}
+# Share of a file that is too large for an index at its end.
 _LARGE_REST = 0.2
 
 
@@ -195,7 +196,9 @@ def _unread_rest(path: str, container: Any, index: PacketIndex) -> list[str]:
     """Report a large rest after the last packet: FFmpeg stops at the end of the first of several joined files."""
     if container.format.name not in _ENDS_AT_FIRST_PART or index.pos[-1] < 0:
         return []
-    rest = 1 - float(index.pos[-1] + index.size[-1]) / os.path.getsize(path)
+    with explained_read_errors(path):
+        size = os.path.getsize(path)
+    rest = 1 - float(index.pos[-1] + index.size[-1]) / size
     if rest < _LARGE_REST:
         return []
     return [
@@ -206,9 +209,9 @@ def _unread_rest(path: str, container: Any, index: PacketIndex) -> list[str]:
 
 def avi_is_complete(path: str) -> bool:
     """Return whether the RIFF chunks of an AVI file end with the file or before it, as their headers state."""
-    size = os.path.getsize(path)
     position = 0
-    with open(path, "rb") as file:
+    with explained_read_errors(path), open(path, "rb") as file:
+        size = os.path.getsize(path)
         while position + 8 <= size:
             file.seek(position)
             header = file.read(8)
@@ -220,5 +223,5 @@ def avi_is_complete(path: str) -> bool:
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as file:
+    with explained_read_errors(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

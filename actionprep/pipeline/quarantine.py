@@ -37,7 +37,7 @@ class Quarantine:
         self._folder = folder
 
     def get(self, key: ItemKey) -> QuarantineEntry | None:
-        """The entry of one item; None too for one that was cut short by a crash: the item is tried again."""
+        """The entry of one item; None too for one that was cut short or damaged: the item is tried again."""
         return _read(self._path(key))
 
     def add(self, key: ItemKey, problem: InputError, *, fingerprint: str) -> None:
@@ -61,7 +61,8 @@ class Quarantine:
 
     def clear(self, key: ItemKey) -> None:
         """Forget an entry: the item was made."""
-        self._path(key).unlink(missing_ok=True)
+        with explained_disk_errors(self._folder):
+            self._path(key).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[QuarantineEntry]:
         for path in sorted(self._folder.rglob("*.json")):
@@ -75,6 +76,16 @@ class Quarantine:
 
 def _read(path: Path) -> QuarantineEntry | None:
     try:
-        return QuarantineEntry(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        found = json.loads(path.read_bytes())
+        entry = QuarantineEntry(**found)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, RecursionError):
         return None
+    texts = (entry.product, entry.recording, entry.view, entry.reason, entry.fingerprint)
+    sound = (
+        all(isinstance(value, str) for value in texts)
+        and (entry.backend is None or isinstance(entry.backend, str))
+        and (entry.frame is None or (type(entry.frame) is int and entry.frame >= 0))
+        and type(entry.since) in (int, float)
+        and abs(entry.since) < 1e12
+    )
+    return entry if sound else None

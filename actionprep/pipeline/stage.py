@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError
+from actionprep.pipeline.index import STAGES
 from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
@@ -143,13 +144,11 @@ class ViewSource:
 
 
 class Stage(ABC):
-    """Base of all stages; subclasses are registered by `@stage(...)`."""
+    """Base of all stages; `@stage(...)` gives a subclass its name, version and settings."""
 
     name: ClassVar[str]
     version: ClassVar[int]
     Settings: ClassVar[type[StageSettings]]
-    command: ClassVar[str]
-    help: ClassVar[str]
     counted: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What an item left out, filled in or converted: attributes that count it, and what each counts, in the plural."""
 
@@ -253,31 +252,26 @@ class ArrayStage(Stage):
 
 S = TypeVar("S", bound=type[Stage])
 
-STAGES: dict[str, type[Stage]] = {}
 
+def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable[[S], S]:
+    """Give a stage the name of its product, its version and its settings.
 
-def stage(name: str, *, version: int, settings: type[StageSettings], command: str | None = None) -> Callable[[S], S]:
-    """Register a stage under the name of its product; raise the version when equal settings would give other bytes.
+    The class is found through the table of `actionprep.pipeline.index`, through an entry point of the group
+    `actionprep.stages`, or after `STAGES[name] = cls`.
 
-    command: what `actionprep` calls it, where that is not the product's name.
+    Args:
+        name: Name of the product.
+        version: Raise it when equal settings would give other bytes.
+        settings: Model of the table [name] in actionprep.toml.
     """
 
-    def register(cls: S) -> S:
-        if name in STAGES and STAGES[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"Two stages are called '{name}': {STAGES[name].__qualname__} and {cls.__qualname__}.")
-        cls.name, cls.version, cls.Settings, cls.command = name, version, settings, command or name
-        cls.help = (settings.__doc__ or "").strip().split("\n")[0]
-        STAGES[name] = cls
+    def describe(cls: S) -> S:
+        cls.name, cls.version, cls.Settings = name, version, settings
         return cls
 
-    return register
+    return describe
 
 
 def find_stage(name: str) -> type[Stage]:
     """The stage of that name; raises UserError naming the nearest one."""
-    from actionprep.pipeline.index import load_stages
-
-    load_stages()
-    if name not in STAGES:
-        raise UserError(f"No stage '{name}'.{nearest(name, STAGES)} Stages: {', '.join(STAGES)}.")
-    return STAGES[name]
+    return STAGES.find(name)

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.zarr_store import Store
-from actionprep.errors import ActionprepError, InputError, explained_disk_errors
+from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
 from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage, find_stage
+
+# A task looks this often, in seconds, whether the builder still holds the lock.
+LOCK_CHECK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,28 @@ def run_task(
     threads: int = 1,
     builder: int | None = None,
     mark: Path | None = None,
+    claim: LockClaim | None = None,
     on_cluster: bool = False,
 ) -> TaskOutcome:
     """Make all items of one view: one decode pass, or two where a stage needs a finished product of the first.
 
     builder:    process id whose end also ends this worker process, so that a killed job leaves no orphan writing.
     mark:       a file that is there while the task runs, and stays when the process dies.
+    claim:      the builder's lock: the task ends when another builder has taken it over.
     on_cluster: this is a task of a Dask worker, and ends when the builder has cancelled it.
 
     Problems of the input become outcomes; everything else is raised.
     """
     _prepare_worker(builder, threads)
     stop_if_given_up = _watch_for_cancelling() if on_cluster else _go_on
-    with _marked(mark):
-        return _run(task, Store(store_url), threads, stop_if_given_up)
+    try:
+        store = Store(store_url)
+    except UserError as error:
+        raise SetupError(
+            f"The store {store_url} was removed during the build, or this machine cannot see it: {error}"
+        ) from error
+    with _marked(mark), store.claimed(claim):
+        return _run(task, store, threads, _both(stop_if_given_up, _watch_lock(claim)))
 
 
 def _run(task: ViewTask, store: Store, threads: int, stop_if_given_up: Callable[[], None]) -> TaskOutcome:
@@ -135,6 +147,29 @@ def _marked(mark: Path | None) -> Iterator[None]:
 
 def _go_on() -> None:
     """Nobody can give this task up but by ending its process."""
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        first()
+        second()
+
+    return run
+
+
+def _watch_lock(claim: LockClaim | None) -> Callable[[], None]:
+    """A function that raises LockLostError once another builder holds the lock; it reads the lock at most once a second."""
+    if claim is None:
+        return _go_on
+    looked = time.monotonic()
+
+    def stop_if_lost() -> None:
+        nonlocal looked
+        if time.monotonic() - looked > LOCK_CHECK_S:
+            claim.require_held()
+            looked = time.monotonic()
+
+    return stop_if_lost
 
 
 def _watch_for_cancelling() -> Callable[[], None]:

@@ -16,7 +16,7 @@ from actionprep.errors import InputError
 from actionprep.pipeline.masks import unpack_masks
 from actionprep.pipeline.shrink import shrink
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
-from actionprep.pipeline.trackers import find_tracker
+from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.cotracker import cotracker_grid
 from actionprep.settings import StageSettings, option
 
@@ -77,7 +77,7 @@ class TracksSettings(StageSettings):
     @field_validator("tracker")
     @classmethod
     def _known_tracker(cls, name: str) -> str:
-        find_tracker(name)
+        TRACKERS.check(name)
         return name
 
     @model_validator(mode="after")
@@ -94,7 +94,7 @@ class TracksSettings(StageSettings):
         return self.grid**2
 
 
-@stage("tracks", version=2, settings=TracksSettings, command="track")
+@stage("tracks", version=2, settings=TracksSettings)
 class Tracks(FrameStage):
     """Makes tracks/<recording>/<view>: W windows of T frames with N slots for points.
 
@@ -121,7 +121,7 @@ class Tracks(FrameStage):
         self, settings: TracksSettings, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]
     ) -> None:
         super().__init__(settings, source, item, done)
-        self._tracker = find_tracker(settings.tracker)(settings)
+        self._tracker = TRACKERS.find(settings.tracker)(settings)
         shrink = min(1.0, settings.short_side / min(source.height, source.width)) if settings.short_side else 1.0
         self._size = (max(1, round(source.width * shrink)), max(1, round(source.height * shrink)))
         self._scale = np.array(self._size, np.float32) / (source.width, source.height)
@@ -138,7 +138,7 @@ class Tracks(FrameStage):
 
     @classmethod
     def identity(cls, settings: TracksSettings) -> dict[str, str]:  # noqa: D102
-        return find_tracker(settings.tracker).identity(settings)
+        return {**TRACKERS.find(settings.tracker).identity(settings), **TRACKERS.origin(settings.tracker)}
 
     @classmethod
     def inputs(cls, settings: TracksSettings) -> tuple[Input, ...]:  # noqa: D102
@@ -302,7 +302,7 @@ class Tracks(FrameStage):
 
     def describe(self) -> None:  # noqa: D102
         self.item.attributes.update(
-            tracker=self._tracker.name,
+            tracker=self.settings.tracker,
             grid=self.settings.grid,
             visible_rule=self._tracker.visible_rule,
             visible_above=self._tracker.visible_above,

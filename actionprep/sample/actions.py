@@ -1,7 +1,7 @@
-"""The actions of the sample study, and how they are performed: recordings as scripts, scripts as postures over time.
+"""Actions of the sample study: scripts of recordings, and postures over time.
 
-Every action moves the whole body along one horizontal line. A camera that looks along that line hardly sees it, and a
-camera beside it cannot tell it from its mirror image in depth; several cameras can. What the arms do tells nothing.
+Every action moves the full body along one horizontal line. A camera that looks along that line hardly sees the motion. A
+camera at its side cannot distinguish it from its mirror image in depth. Several cameras can. The arms carry no information.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from actionprep.sample.body import BodyShape, Posture
 
 @dataclass(frozen=True)
 class Action:
-    """What is done, and along which line: direction in degrees, counter-clockwise from straight ahead.
+    """A kind of motion along a line.
 
-    sway: rock to and fro with the feet in place; hop: jump there on both feet.
+    "sway" rocks back and forth with the feet in place, "hop" jumps on both feet. The direction is in degrees,
+    counterclockwise from straight ahead.
     """
 
     label: str
@@ -27,7 +28,7 @@ class Action:
 
     @property
     def line(self) -> np.ndarray:
-        """Unit vector (2,) of the direction: ahead and to the left."""
+        """Unit vector (2,) of the direction: forward and left."""
         return np.array([np.cos(np.radians(self.direction)), np.sin(np.radians(self.direction))])
 
 
@@ -47,9 +48,9 @@ ACTIONS = (
 class Deed:
     """One performed action; times in seconds on the recording's clock, lengths in meters of an average body.
 
-    way:   half the way of the swaying hips, or the way of all hops together.
+    way:   half the distance that the hips sway, or the total distance of all hops.
     rate:  sways per second; phase in radians.
-    hops:  how many; height: how high; crouch: how deep the knees bend for them.
+    hops:  number of hops; height: height of a hop; crouch: how deep the knees bend before it.
     """
 
     action: Action
@@ -65,7 +66,7 @@ class Deed:
 
 @dataclass(frozen=True)
 class ArmHabit:
-    """How one arm is held, whatever the body does.
+    """How one arm is held during all actions.
 
     hand: (ahead, outward, below the shoulder) of the wrist in meters of an average body; wobble: its (3,) amplitudes,
     meters, at `rate` per second from `phase`.
@@ -91,7 +92,7 @@ _ARM_HABITS = {
 class Performance:
     """The script of one recording.
 
-    start (2,) meters and heading in radians: where the subject stands and faces at first; sway: phases (4,) of the
+    start (2,) meters and heading in radians: initial position and direction of the subject; sway: phases (4,) of the
     motions that never stop; stance: half the distance of the feet; arms: right and left.
     """
 
@@ -110,7 +111,7 @@ class Performance:
 def script_short(
     recording: str, action: Action, *, subject: int, session: str, rng: np.random.Generator
 ) -> Performance:
-    """One action between two short rests; a bit over three seconds, so that three windows of one second fit."""
+    """One action between two short rests, slightly over three seconds, so that three windows of one second fit."""
     onset = rng.uniform(0.2, 0.4)
     offset = rng.uniform(2.75, 3.0)
     return _script(recording, [(action, onset, offset)], max(3.25, offset + 0.2), subject, session, rng)
@@ -138,9 +139,9 @@ def _script(
     rng: np.random.Generator,
 ) -> Performance:
     deeds = tuple(_deed(action, round(onset, 3), round(offset, 3), rng) for action, onset, offset in plan)
-    # The hops of a recording are centered on the stage, so that all cameras hold the subject.
+    # The hops of a recording are centered on the stage, so that the subject stays in view of all cameras.
     hopped = sum((deed.way * deed.action.line for deed in deeds if deed.action.kind == "hop"), np.zeros(2))
-    # Times are whole milliseconds, so that tables hold them exactly.
+    # Times are full milliseconds, so that tables contain them exactly.
     return Performance(
         recording=recording,
         subject=subject,
@@ -181,7 +182,7 @@ def _deed(action: Action, onset: float, offset: float, rng: np.random.Generator)
 
 
 def perform(performance: Performance, shape: BodyShape, times: np.ndarray) -> Posture:
-    """What the subject's body does at the given times (T,), seconds on the recording's clock."""
+    """Compute the subject's posture at times (T,) in seconds on the recording's clock."""
     size = shape.scale
     num_times = len(times)
     a, b, c, d = performance.sway
@@ -248,7 +249,7 @@ def _fade(times: np.ndarray, onset: float, offset: float, ramp: float) -> np.nda
 
 
 def _hip_height(shape: BodyShape, pelvis: np.ndarray, ankles: np.ndarray) -> np.ndarray:
-    # As high above the feet as at ease, but no higher than both legs reach.
+    # As high above the feet as in the resting pose, but no higher than both legs reach.
     out = np.array([-1.0, 1.0])
     hips = np.repeat(pelvis[:, None, :2], 2, axis=1)
     hips[..., 1] += out * shape.half_hips

@@ -1,4 +1,4 @@
-"""The figure: a skeleton of given proportions, posed, and the ellipsoids that are its flesh and clothes."""
+"""The rendered body: a posed skeleton of given proportions, covered by ellipsoids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from actionprep.datasets.poses.skeletons import skeleton
 
-# What the figure's truth is given in.
+# Joints of the ground truth.
 JOINTS = skeleton("body25").joints
 
 SIDES = ("right", "left")
@@ -50,7 +50,7 @@ class BodyShape:
 
     @property
     def scale(self) -> float:
-        """Height over the average."""
+        """Height relative to the average."""
         return self.height / 1.75
 
     @property
@@ -80,7 +80,7 @@ class BodyShape:
 
     @property
     def hip_height(self) -> float:
-        """Hips above the floor when standing at ease, meters."""
+        """Height of the hips above the floor in the resting pose, meters."""
         return 0.985 * (self.thigh + self.shin) + self.ankle_height
 
     @property
@@ -108,11 +108,11 @@ SUBJECTS = (
 
 @dataclass(frozen=True)
 class Posture:
-    """What the figure does at T instants; meters and radians in the world, right before left.
+    """Pose of the body at T times, in meters and radians in world coordinates; right before left.
 
     pelvis (T, 3) the mid hip; yaw, pitch, roll (T,) of the trunk, yaw 0 facing +x; twist (T,) of the chest against the
     pelvis; look (T, 2) yaw and pitch of the head against the chest; wrists (T, 2, 3) wanted positions, drawn in when
-    out of reach; elbows (T, 2, 3) the way in which the elbows point; ankles (T, 2, 3); toes (T, 2) yaw of the feet.
+    out of reach; elbows (T, 2, 3) directions of the elbows; ankles (T, 2, 3); toes (T, 2) yaw of the feet.
     """
 
     pelvis: np.ndarray
@@ -128,8 +128,8 @@ class Posture:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A posed body at T instants.
+class Body:
+    """A posed body at T times.
 
     joints (T, 25, 3) meters, in the order of JOINTS; centers (T, P, 3), axes (T, P, 3, 3) with the ellipsoids' own axes
     as columns, radii (P, 3), in the order of PARTS.
@@ -143,7 +143,7 @@ class Figure:
     def surface(self, part: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World positions (T, N, 3) and outward normals (T, N, 3) of points fixed to the skin.
 
-        part (N,) indices into PARTS, unit (N, 3) places on the unit sphere that becomes the ellipsoid.
+        part (N,) indices into PARTS, unit (N, 3) positions on the unit sphere that becomes the ellipsoid.
         """
         radii = self.radii[part]
         axes = self.axes[:, part]
@@ -152,7 +152,7 @@ class Figure:
         return position, normal / np.linalg.norm(normal, axis=-1, keepdims=True)
 
 
-def pose_image(shape: BodyShape, posture: Posture) -> Figure:
+def pose_body(shape: BodyShape, posture: Posture) -> Body:
     """Place the skeleton by forward kinematics for the trunk and two-bone inverse kinematics for the limbs."""
     size = shape.scale
     joints: dict[str, np.ndarray] = {}
@@ -227,7 +227,7 @@ def pose_image(shape: BodyShape, posture: Posture) -> Figure:
             (0.142 * size, 0.054 * size, 0.05 * size),
         )
 
-    return Figure(
+    return Body(
         joints=np.stack([joints[name] for name in JOINTS], axis=1),
         centers=np.stack([parts[name][0] for name in PARTS], axis=1),
         axes=np.stack([parts[name][1] for name in PARTS], axis=1),
@@ -243,11 +243,11 @@ _POINTS = {
 
 
 def skin_points(shape: BodyShape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Points to track: part (N,) indices into PARTS and unit (N, 3) places on its sphere, none inside another part.
+    """Points to track: part (N,) indices into PARTS and unit (N, 3) positions on its sphere, none inside another part.
 
-    Whether a point lies inside a neighbor is judged in a standing body with its arms half raised.
+    Points inside a neighboring part are detected in a standing pose with half-raised arms.
     """
-    figure = pose_image(shape, _at_ease(shape))
+    body = pose_body(shape, _at_ease(shape))
     parts: list[int] = []
     units: list[np.ndarray] = []
     for index, name in enumerate(PARTS):
@@ -255,8 +255,8 @@ def skin_points(shape: BodyShape, rng: np.random.Generator) -> tuple[np.ndarray,
         while wanted:
             unit = rng.normal(size=3)
             unit /= np.linalg.norm(unit)
-            position, _ = figure.surface(np.array([index]), unit[None])
-            local = np.einsum("pji,pj->pi", figure.axes[0], position[0, 0] - figure.centers[0]) / figure.radii
+            position, _ = body.surface(np.array([index]), unit[None])
+            local = np.einsum("pji,pj->pi", body.axes[0], position[0, 0] - body.centers[0]) / body.radii
             inside = (local**2).sum(axis=-1) < 1.02
             inside[index] = False
             if not inside.any():

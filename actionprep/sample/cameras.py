@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera without distortion, and how its files are timed.
+    """A pinhole camera without distortion, and the timing of its files.
 
     view:         its id in file names.
     size:         (width, height) in pixels.
@@ -58,7 +58,7 @@ class Camera:
         if not self.variable:
             return np.arange(count, dtype=np.int64), 1 / self.rate
         nominal = 1000 / float(self.rate)
-        # More than needed, since they may come out short; the surplus is cut.
+        # More than needed, because the steps may be short. The surplus is cut.
         steps = nominal * rng.uniform(0.65, 1.35, 2 * count)
         steps[rng.random(2 * count) < 0.05] += nominal  # dropped frames
         ticks = np.concatenate([[0], np.cumsum(np.round(steps))]).astype(np.int64)
@@ -67,7 +67,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class _Mount:
-    # Where one camera stands and what it is: meters, pixels, frames per second.
+    # Position and properties of one camera: meters, pixels, frames per second.
     size: tuple[int, int]
     rate: Fraction
     distance: float
@@ -77,9 +77,9 @@ class _Mount:
     clock_offset: float = 0.0
 
 
-# View k stands at the azimuth of 45 k degrees around the figure, which faces view 0. Distances are long, lenses narrow
-# and views 0, 1, 3 and 6 at the height of the hips, so that perspective tells next to nothing of depth; these four look
-# along the four horizontal lines on which the actions move (0, 45, 135 and 90 degrees).
+# View k is at an azimuth of 45 k degrees around the body, which faces view 0. Distances are long, lenses are narrow and
+# views 0, 1, 3 and 6 are at hip height, so that perspective contains almost no information about depth. These four views
+# look along the four horizontal lines of the actions (0, 45, 135 and 90 degrees).
 _MOUNTS = (
     _Mount((192, 144), Fraction(20), 17.0, 1.0, 60.0),
     _Mount((176, 144), Fraction(16), 18.0, 0.9, 58.0),
@@ -93,7 +93,7 @@ _MOUNTS = (
 
 
 def camera_ring(count: int = len(_MOUNTS)) -> tuple[Camera, ...]:
-    """The first `count` of the eight cameras that stand around the origin."""
+    """Return the first `count` of the eight cameras around the origin."""
     return tuple(_camera(view, mount) for view, mount in enumerate(_MOUNTS[:count]))
 
 
@@ -121,7 +121,7 @@ def _camera(view: int, mount: _Mount) -> Camera:
 
 
 def write_calibration(path: Path, cameras: tuple[Camera, ...]) -> None:
-    """Write a TOML file with one table a camera, laid out as the Pose2Sim tools read it.
+    """Write a TOML file with one table per camera, in the format of Pose2Sim.
 
     Keys: name, size (width, height), matrix, distortions (all zero), rotation (Rodrigues vector, world to camera),
     translation (meters), fisheye.
@@ -146,7 +146,7 @@ def write_calibration(path: Path, cameras: tuple[Camera, ...]) -> None:
 
 
 def read_calibration(path: Path) -> dict[int, Camera]:
-    """The cameras of a calibration file by view; frame rates and clocks are not part of a calibration."""
+    """Read the cameras of a calibration file, by view. A calibration has no frame rates and clocks."""
     import cv2
 
     cameras = {}

@@ -1,4 +1,4 @@
-"""Write rendered frames as a small H.264 file with exact frame times, the same bytes each time."""
+"""Write rendered frames as a small H.264 file with exact frame times and reproducible bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 def encode_video(path: Path, frames: np.ndarray, ticks: np.ndarray, time_base: Fraction, *, rate: Fraction) -> None:
     """Encode frames (T, H, W, 3) uint8 RGB of even size, shown at ticks (T,) * time_base seconds, into an MP4 file.
 
-    The encoder runs on one thread, because with several its decisions would depend on their number.
+    The encoder runs on one thread, because its output depends on the number of threads.
     """
     height, width = frames.shape[1:3]
     with av.open(str(path), "w") as container:
@@ -23,8 +23,8 @@ def encode_video(path: Path, frames: np.ndarray, ticks: np.ndarray, time_base: F
         stream.codec_context.time_base = time_base
         stream.time_base = time_base
         stream.codec_context.thread_count = 1
-        for picture, tick in zip(frames, ticks, strict=True):
-            planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
+        for image, tick in zip(frames, ticks, strict=True):
+            planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
             frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
             frame.pts, frame.time_base = int(tick), time_base
             container.mux(stream.encode(frame))

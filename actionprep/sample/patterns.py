@@ -9,7 +9,7 @@ import numpy as np
 from actionprep.sample.body import GARMENTS
 
 CLOTH_CELLS = 64
-"""Cells along each side of the seamless volume that clothes are cut from."""
+"""Cells along each side of the seamless texture volume of the clothes."""
 
 CLOTH_CELL_SIZE = 0.01
 """Side of one such cell, meters."""
@@ -27,7 +27,7 @@ def band_noise(shape: tuple[int, ...], *, wavelength: float, rng: np.random.Gene
 
 @lru_cache(maxsize=1)
 def cloth_volumes() -> np.ndarray:
-    """Solid textures (cloths, z, y, x) uint8: a garment takes its color from where its skin lies in the volume."""
+    """Solid textures (cloths, z, y, x) uint8: a garment takes its color from the position of its surface in the volume."""
     rng = np.random.default_rng(7)
     side = CLOTH_CELLS
     volume = (side, side, side)
@@ -50,7 +50,7 @@ def cloth_volumes() -> np.ndarray:
 
 
 def wardrobe(subject: int, session: int) -> tuple[np.ndarray, np.ndarray]:
-    """What one subject wears in one session.
+    """Clothes of one subject in one session.
 
     Returns cloth (G,) indices into the volumes and palette (G, 256, 3) float32 RGB, for the G garments.
     """
@@ -79,7 +79,7 @@ def wardrobe(subject: int, session: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=8)
 def surface(kind: str, variant: int) -> np.ndarray:
-    """A seamless picture (256, 256, 3) float32 RGB of "boards", "bricks", "paper", "crate" or "cabinet"."""
+    """A seamless image (256, 256, 3) float32 RGB of "boards", "bricks", "paper", "crate" or "cabinet"."""
     rng = np.random.default_rng([17, variant, sum(kind.encode())])
     side = 256
     v, u = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")

@@ -1,11 +1,11 @@
-"""Draw the figure: cast the rays of a camera onto its ellipsoids, before and behind the room's furniture."""
+"""Render the body: cast camera rays onto its ellipsoids, in front of and behind the furniture."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from actionprep.sample.body import PART_GARMENT, Figure
+from actionprep.sample.body import PART_GARMENT, Body
 from actionprep.sample.cameras import Camera
 from actionprep.sample.patterns import CLOTH_CELL_SIZE, CLOTH_CELLS, cloth_volumes
 from actionprep.sample.room import SUPERSAMPLING, Backdrop
@@ -16,33 +16,33 @@ _SHADOW_REACH = 0.9 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # meters a
 
 
 def draw_frames(
-    camera: Camera, backdrop: Backdrop, figure: Figure, *, cloth: np.ndarray, palette: np.ndarray
+    camera: Camera, backdrop: Backdrop, body: Body, *, cloth: np.ndarray, palette: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (T, H, W, 3) uint8 RGB and foreground (T, H, W) bool of a posed figure.
+    """Images (T, H, W, 3) uint8 RGB and foreground (T, H, W) bool of a posed body.
 
-    cloth (G,) and palette (G, 256, 3) as `patterns.wardrobe` gives them. A pixel is foreground when the figure covers
+    cloth (G,) and palette (G, 256, 3) as `patterns.wardrobe` gives them. A pixel is foreground when the body covers
     at least half of its samples.
 
     Each ellipsoid is the unit sphere in its own frame, where a ray is o + t d with d linear in the pixel; its outline
     is the conic on which the discriminant of |o + t d| = 1 vanishes.
     """
     width, height = camera.size
-    num_frames = len(figure.centers)
-    pictures = np.empty((num_frames, height, width, 3), np.uint8)
+    num_frames = len(body.centers)
+    images = np.empty((num_frames, height, width, 3), np.uint8)
     foreground = np.zeros((num_frames, height, width), bool)
-    sight = _Sight.of(camera, figure)
-    garb = _Garb.of(figure, cloth, palette)
+    sight = _Sight.of(camera, body)
+    garb = _Garb.of(body, cloth, palette)
     for frame in range(num_frames):
         canvas = backdrop.rgb.copy()
-        _cast_shadow(canvas, camera, backdrop.floor, figure.joints[frame])
-        _draw_figure(canvas, foreground[frame], backdrop.depth, sight, frame, garb, figure)
+        _cast_shadow(canvas, camera, backdrop.floor, body.joints[frame])
+        _draw_body(canvas, foreground[frame], backdrop.depth, sight, frame, garb, body)
         np.rint(canvas, out=canvas)
-        pictures[frame] = canvas
-    return pictures, foreground
+        images[frame] = canvas
+    return images, foreground
 
 
 class _Sight:
-    """All ellipsoids of all frames as the camera sees them: boxes in samples, and the polynomials of the ray test."""
+    """All ellipsoids of all frames in camera coordinates: boxes in samples, and the polynomials of the ray test."""
 
     def __init__(
         self, box: np.ndarray, middle: np.ndarray, origin: np.ndarray, heading: np.ndarray, order: np.ndarray
@@ -54,11 +54,11 @@ class _Sight:
         self.order = order  # (T, P) parts from near to far
 
     @classmethod
-    def of(cls, camera: Camera, figure: Figure) -> _Sight:
-        unit = np.swapaxes(figure.axes, -1, -2) / figure.radii[None, :, :, None]
-        origin = np.einsum("tpij,tpj->tpi", unit, camera.center - figure.centers)
+    def of(cls, camera: Camera, body: Body) -> _Sight:
+        unit = np.swapaxes(body.axes, -1, -2) / body.radii[None, :, :, None]
+        origin = np.einsum("tpij,tpj->tpi", unit, camera.center - body.centers)
         heading = unit @ (camera.rotation.T @ np.linalg.inv(camera.matrix))
-        middle, depth = camera.project(figure.centers)
+        middle, depth = camera.project(body.centers)
         heading[..., 2] += heading[..., 0] * middle[..., :1] + heading[..., 1] * middle[..., 1:]
 
         # Bounds of the outline conic from its dual.
@@ -87,7 +87,7 @@ def _conic_bounds(dual: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Garb:
-    """Per part: which cloth, where its origin lies in the volume, how large it is, and the light in its own frame."""
+    """Per part: cloth index, origin in the texture volume, size, and light direction in its frame."""
 
     def __init__(self, flat: np.ndarray, cloth: np.ndarray, palette: np.ndarray, cells: np.ndarray) -> None:
         self.flat = flat
@@ -96,9 +96,9 @@ class _Garb:
         self.cells = cells
 
     @classmethod
-    def of(cls, figure: Figure, cloth: np.ndarray, palette: np.ndarray) -> _Garb:
-        cells = (figure.radii / CLOTH_CELL_SIZE).astype(np.float32)
-        # Parts are cut from different places of the volume.
+    def of(cls, body: Body, cloth: np.ndarray, palette: np.ndarray) -> _Garb:
+        cells = (body.radii / CLOTH_CELL_SIZE).astype(np.float32)
+        # Parts use different positions of the volume.
         place = (np.arange(len(cells))[:, None] * np.array([13.7, 29.3, 41.9])) % CLOTH_CELLS + CLOTH_CELLS
         return cls(
             flat=cloth_volumes().reshape(-1),
@@ -108,18 +108,18 @@ class _Garb:
         )
 
 
-def _draw_figure(
+def _draw_body(
     canvas: np.ndarray,
     foreground: np.ndarray,
     scene_depth: np.ndarray,
     sight: _Sight,
     frame: int,
     garb: _Garb,
-    figure: Figure,
+    body: Body,
 ) -> None:
     boxes = sight.box[frame]
     step = 1 / SUPERSAMPLING
-    # The region that holds the whole figure, in whole pixels.
+    # The bounding box of the body in full pixels.
     filled = (boxes[:, 1] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 2])
     if not filled.any():
         return
@@ -135,7 +135,7 @@ def _draw_figure(
     aimed = np.einsum("pi,pij->pj", origin, heading)
     excess = (origin**2).sum(-1) - 1
     conic = aimed[:, :, None] * aimed[:, None, :] - excess[:, None, None] * gram
-    # Plain numbers and single precision, in which the centered polynomials are exact enough, for speed.
+    # Python numbers and single precision for speed. The centered polynomials are exact enough in single precision.
     conics, grams, aims, middles = conic.tolist(), gram.tolist(), aimed.tolist(), middle.tolist()
     grid_x = (np.arange(left, right) + 0.5) * step - 0.5
     grid_y = ((np.arange(top, bottom) + 0.5) * step - 0.5)[:, None]
@@ -171,7 +171,7 @@ def _draw_figure(
         sight,
         frame,
         garb,
-        figure,
+        body,
     )
     layer = np.zeros((*part.shape, 4), np.float32)
     layer[shown_y, shown_x, :3] = color
@@ -202,14 +202,14 @@ def _shade(
     sight: _Sight,
     frame: int,
     garb: _Garb,
-    figure: Figure,
+    body: Body,
 ) -> np.ndarray:
     # Color (n, 3) of samples from where their rays meet the unit sphere of their part.
     origin = sight.origin[frame].astype(np.float32)
     heading = sight.heading[frame].astype(np.float32)
     middle = sight.middle[frame].astype(np.float32)
-    light = (np.einsum("pji,j->pi", figure.axes[frame], _LIGHT) / figure.radii).astype(np.float32)
-    thin = (1 / figure.radii).astype(np.float32)
+    light = (np.einsum("pji,j->pi", body.axes[frame], _LIGHT) / body.radii).astype(np.float32)
+    thin = (1 / body.radii).astype(np.float32)
     table = np.concatenate(
         [origin, heading.reshape(-1, 9), middle, light, thin, garb.cells.reshape(-1, 6)], axis=1
     ).T.copy()

@@ -1,4 +1,4 @@
-"""The room that the sample study plays in: floor, walls and furniture, as picture and depth for each camera."""
+"""The room of the sample study: floor, walls and furniture, rendered as image and depth for each camera."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from actionprep.sample.cameras import Camera
 from actionprep.sample.patterns import surface
 
 SUPERSAMPLING = 2
-"""The figure is drawn, and depth is kept, at so many samples per pixel along each side."""
+"""Samples per pixel along each axis, for the body and for depth."""
 
 _HALF_WIDTH = 20.0  # of the square room, meters
-_TEXTURE_SPAN = 2.4  # meters that one seamless picture covers
+_TEXTURE_SPAN = 2.4  # meters that one seamless image covers
 
 
 @dataclass(frozen=True)
 class Box:
-    """A piece of furniture on the floor: center (x, y), size (x, y, z) in meters, how it is turned, its look."""
+    """A piece of furniture on the floor: center (x, y), size (x, y, z) in meters, rotation and texture."""
 
     center: tuple[float, float]
     size: tuple[float, float, float]
@@ -30,10 +30,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What one camera sees of the empty room.
+    """The empty room as seen by one camera.
 
     rgb (H, W, 3) float32; depth (2H, 2W) float32 meters along the optical axis; floor (H, W, 2) float32 world x and y
-    of the floor where a pixel shows it, far away elsewhere.
+    of the floor where a pixel shows it, a large value elsewhere.
     """
 
     rgb: np.ndarray
@@ -42,7 +42,7 @@ class Backdrop:
 
 
 def furniture(session: int) -> tuple[Box, ...]:
-    """The boxes of one session; some stand between the stage and a camera and hide part of the subject from it."""
+    """The boxes of one session. Some are between the stage and a camera and hide part of the subject."""
     return (
         *_OCCLUDERS,
         Box((-12.0, 2.5), (0.8, 1.6, 1.2), 0.2, "crate", session),
@@ -83,12 +83,12 @@ def _backdrop(view: int, session: int) -> Backdrop:
 
 
 def backdrop(camera: Camera, session: int) -> Backdrop:
-    """The empty room of a session as one of the ring's cameras sees it; drawn once a process."""
+    """Render the empty room of a session for one camera. Cached per process."""
     return _backdrop(camera.view, session)
 
 
 def draw_backdrop(camera: Camera, session: int) -> Backdrop:
-    """Cast one ray a sample, and average the samples of a pixel."""
+    """Cast one ray per sample, and average the samples of each pixel."""
     import cv2
 
     width, height = camera.size
@@ -98,13 +98,13 @@ def draw_backdrop(camera: Camera, session: int) -> Backdrop:
     return Backdrop(
         rgb=cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA),
         depth=depth.astype(np.float32),
-        # Of a pixel's samples the first is near enough for a soft shadow.
+        # The first sample of a pixel is accurate enough for a soft shadow.
         floor=floor[::SUPERSAMPLING, ::SUPERSAMPLING].astype(np.float32),
     )
 
 
 def scene_depth(camera: Camera, xy: np.ndarray, session: int) -> np.ndarray:
-    """Depth (...) of the furniture behind or before image points xy (..., 2); infinite where there is none."""
+    """Return the depth (...) of the furniture at image points xy (..., 2); infinite where there is none."""
     origin, rays = camera.center, camera.rays(xy[..., 0], xy[..., 1])
     return np.minimum.reduce([_meet_box(box, origin, rays)[0] for box in furniture(session)])
 
@@ -171,7 +171,7 @@ def _shown(box: Box, camera: Camera, x: np.ndarray, y: np.ndarray) -> tuple[slic
 
 
 def _meet_box(box: Box, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Slab test in the box's own frame: depth (inf: missed), axis of the face met, and where on the box.
+    # Slab test in the frame of the box: depth (inf: missed), axis of the face, and position on the box.
     turn = np.array([[np.cos(box.turn), np.sin(box.turn), 0], [-np.sin(box.turn), np.cos(box.turn), 0], [0, 0, 1.0]])
     half = np.array(box.size) / 2
     start = turn @ (origin - np.array([*box.center, half[2]]))
@@ -187,8 +187,8 @@ def _meet_box(box: Box, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarra
 
 
 def _paint(kind: str, variant: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    picture = surface(kind, variant % 2)
-    side = picture.shape[0]
+    image = surface(kind, variant % 2)
+    side = image.shape[0]
     column = np.floor(u / _TEXTURE_SPAN * side).astype(np.int64) % side
     row = np.floor(v / _TEXTURE_SPAN * side).astype(np.int64) % side
-    return picture[row, column]
+    return image[row, column]

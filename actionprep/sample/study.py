@@ -14,14 +14,14 @@ import numpy as np
 
 from actionprep.errors import SetupError, UserError
 from actionprep.sample.actions import ACTIONS, Performance, perform, script_long, script_short
-from actionprep.sample.body import PARTS, SUBJECTS, BodyShape, pose_image, skin_points
+from actionprep.sample.body import PARTS, SUBJECTS, BodyShape, pose_body, skin_points
 from actionprep.sample.cameras import Camera, camera_ring, write_calibration
 from actionprep.sample.truth import OPENPOSE_RECORDINGS, OPENPOSE_VIEWS, SampleTruth, write_openpose
 
 DEFAULT_RECORDINGS = 66
 MAX_VIEWS = 8
-_VERSION = 2  # raised when the same seed would give other files
-_LONG_FROM = 34  # a study of so many recordings or more ends with two long ones
+_VERSION = 2  # increased when the same seed would give different files
+_LONG_FROM = 34  # studies with at least this many recordings end with two long ones
 _SESSIONS = ("a", "b")
 
 
@@ -34,28 +34,36 @@ def make_sample_study(
     views: int = MAX_VIEWS,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> SampleTruth:
-    """Render a multi-view study of a figure that performs actions, with its exact truth.
+    """Render a multi-view study of a person who performs actions, with exact ground truth.
 
     Writes videos/{recording}/cam{view}.mp4, truth/, segments.csv, recordings.csv, views.csv and calibration.toml into
-    folder. Equal arguments give equal bytes, whatever the number of workers. A folder that already holds this very
-    study is left as it is; one in which the work was interrupted is done again.
+    the folder. Equal arguments give equal bytes for any number of workers. If the folder already contains this study, it
+    is left unchanged. If an earlier call was interrupted, the study is rendered again.
 
-    recordings: how many; eight subjects and eight actions take turns, and 34 or more end with two long recordings that
-                hold four actions each.
-    workers:    processes; 0 or 1 renders in this one. More need the usual `if __name__ == "__main__"` in a script.
-    views:      the first so many of eight cameras.
-    progress:   called with (recordings done, recordings in all, name of the one just done).
+    Args:
+        folder: Folder to write to.
+        seed: Seed of all random numbers.
+        recordings: Number of recordings. Eight subjects and eight actions alternate. With 34 or more, the last two
+            recordings are long and have four actions each.
+        workers: Number of processes; 0 or 1 renders in this process. Scripts with more workers need
+            `if __name__ == "__main__"`.
+        views: Number of cameras, at most eight.
+        progress: Called with (recordings done, total, name of the last recording).
 
-    Raises UserError for wrong numbers and for a folder that holds something else, SetupError when the folder
-    cannot be written.
+    Returns:
+        Paths and loaders of the ground truth.
+
+    Raises:
+        UserError: If a number is out of range, or the folder contains something else.
+        SetupError: If the folder cannot be written.
     """
     folder = Path(folder)
     if recordings < 1:
-        raise UserError(f"A sample study needs at least 1 recording, but recordings is {recordings}.")
+        raise UserError(f"A sample study needs at least 1 recording; got {recordings}.")
     if not 1 <= views <= MAX_VIEWS:
-        raise UserError(f"The sample study has 1 to {MAX_VIEWS} views, but views is {views}.")
+        raise UserError(f"A sample study has 1 to {MAX_VIEWS} views; got {views}.")
     if seed < 0:
-        raise UserError(f"The seed of a sample study is 0 or more, but seed is {seed}.")
+        raise UserError(f"The seed of a sample study must be at least 0; got {seed}.")
     made = {"version": _VERSION, "seed": seed, "recordings": recordings, "views": views}
     try:
         if _holds(folder, made):
@@ -64,8 +72,8 @@ def make_sample_study(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise SetupError(
-                f"The sample study cannot be written to {folder}: {error.strerror}. It needs about 40 MB; "
-                "make room or rights there, or name another folder."
+                f"Cannot write the sample study to {folder}: {error.strerror}. It needs about 40 MB. "
+                "Free disk space, check the permissions, or use another folder."
             ) from error
         raise
 
@@ -76,18 +84,18 @@ def _holds(folder: Path, made: dict[str, int]) -> bool:
         held = [name for name in ("videos", "truth", "segments.csv") if (folder / name).exists()]
         if held:
             raise UserError(
-                f"{folder} already has {' and '.join(held)}, and not from a sample study. "
-                "Name an empty or a new folder for the sample study."
+                f"{folder} already contains {' and '.join(held)}, which do not belong to a sample study. "
+                "Use an empty or new folder."
             )
         return False
-    found = json.loads(note.read_text(encoding="utf-8"))
-    finished = found.pop("finished")
-    if found != made:
-        has = ", ".join(f"{key} {value}" for key, value in found.items())
+    recorded = json.loads(note.read_text(encoding="utf-8"))
+    finished = recorded.pop("finished")
+    if recorded != made:
+        has = ", ".join(f"{key} {value}" for key, value in recorded.items())
         wants = ", ".join(f"{key} {value}" for key, value in made.items())
         raise UserError(
-            f"{folder} already holds another sample study ({has}; asked for: {wants}). "
-            "Name a new folder, or delete that one first."
+            f"{folder} already contains another sample study ({has}; requested: {wants}). "
+            "Use a new folder, or delete this one first."
         )
     return bool(finished)
 
@@ -127,7 +135,7 @@ def _make(
 
 
 def plan_performances(recordings: int, *, seed: int) -> list[Performance]:
-    """The scripts of a study's recordings: subjects and actions in turn, so that any number of them is balanced."""
+    """Scripts of the recordings. Subjects and actions alternate, so that any number of recordings is balanced."""
     num_long = 2 if recordings >= _LONG_FROM else 0
     plan = []
     for index in range(recordings):
@@ -152,9 +160,9 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[str]:
     if workers <= 1 or len(jobs) == 1:
         yield from map(_render_recording, jobs)
         return
-    # Spawned, because the calling process may run threads of other libraries that a fork would copy half.
+    # Spawn, because forking a process that runs threads of other libraries is unsafe.
     context = multiprocessing.get_context("spawn")
-    # The long recordings come first, so that no worker is left with one at the end.
+    # Long recordings come first, so that no worker ends with one.
     longest_first = sorted(jobs, key=lambda job: -job[3].duration)
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
         yield from pool.map(_render_recording, longest_first)
@@ -172,7 +180,7 @@ def _render_recording(job: _Job) -> str:
         (part / name).mkdir(parents=True, exist_ok=True)
     (truth / "motion").mkdir(parents=True, exist_ok=True)
     clock = np.arange(int(performance.duration * 50) + 1) / 50
-    joints = pose_image(shape, perform(performance, shape, clock)).joints
+    joints = pose_body(shape, perform(performance, shape, clock)).joints
     np.savez_compressed(truth / "motion" / f"{name}.npz", time=clock, joints_xyz=joints.astype(np.float32))
     points = skin_points(shape, np.random.default_rng([seed, 2, index]))
     for camera in camera_ring(views):
@@ -202,14 +210,14 @@ def _render_view(
     session = _SESSIONS.index(performance.session)
     ticks, time_base = camera.frame_times(performance.duration, rng)
     times = ticks * float(time_base) + camera.clock_offset
-    figure = pose_image(shape, perform(performance, shape, times))
+    body = pose_body(shape, perform(performance, shape, times))
     cloth, palette = wardrobe(performance.subject, session)
-    frames, foreground = draw_frames(camera, backdrop(camera, session), figure, cloth=cloth, palette=palette)
+    frames, foreground = draw_frames(camera, backdrop(camera, session), body, cloth=cloth, palette=palette)
     encode_video(folder / "videos" / name / f"{file}.mp4", frames, ticks, time_base, rate=camera.rate)
 
-    joints_xy, joints_visibility = visible_joints(camera, figure, session=session)
+    joints_xy, joints_visibility = visible_joints(camera, body, session=session)
     part, unit = points
-    tracks_xy, tracks_visibility = visible_points(camera, figure, *figure.surface(part, unit), session=session)
+    tracks_xy, tracks_visibility = visible_points(camera, body, *body.surface(part, unit), session=session)
     truth = folder / "truth"
     np.savez_compressed(
         truth / "views" / name / f"{file}.npz",
@@ -227,7 +235,7 @@ def _render_view(
 
 
 def _pixels(xy: np.ndarray) -> np.ndarray:
-    # To 1/64 pixel, which is far below what any tracker tells apart and packs to half the size.
+    # Rounded to 1/64 pixel, far below the accuracy of any tracker. This halves the compressed size.
     return (np.round(xy * 64) / 64).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The exact truth beside the sample study's videos: where it lies and how to read it."""
+"""Paths and loaders of the exact ground truth of a sample study."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from actionprep.sample.cameras import Camera, read_calibration
 
 OPENPOSE_VIEWS = (0, 1, 3, 6)
 OPENPOSE_RECORDINGS = 8
-"""Views, and how many recordings (the first, in which each action is done once), that also have their joints as OpenPose
-JSON: that is one file a frame, and for all recordings and views tens of thousands."""
+"""Views, and number of recordings (the first ones, with each action once), that also have joints as OpenPose JSON. With
+one file per frame, all recordings and views would be tens of thousands of files."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrueSegment:
 class TrueJoints:
     """BODY_25 joints of one view: time (T,) s, xy (T, 25, 2) px, visibility (T, 25) bool.
 
-    xy holds to 1/64 px, also where a joint is hidden or outside the picture. The center of the first pixel is (0, 0).
+    xy is accurate to 1/64 px, also where a joint is hidden or outside the image. The center of the first pixel is (0, 0).
     """
 
     time: np.ndarray
@@ -44,7 +44,7 @@ class TrueJoints:
 class TrueTracks:
     """Skin points of one view: time (T,) s, xy (T, N, 2) px, visibility (T, N) bool, part (N,) names of body parts.
 
-    Point n is the same spot of the skin in all views of a recording.
+    Point n is the same point of the skin in all views of a recording.
     """
 
     time: np.ndarray
@@ -57,15 +57,15 @@ class TrueTracks:
 class SampleTruth:
     """Paths and loaders of a sample study.
 
-    Times are seconds on the recording's clock, that is the file's frame times plus the view's offset. Loaders raise
-    UserError for a recording or view that the study does not have.
+    Times are in seconds on the recording's clock: frame times of the file plus the offset of the view. Loaders raise
+    UserError if the study does not have the recording or view.
     """
 
     folder: Path
 
     @property
     def videos(self) -> Path:
-        """`{recording}/cam{view}.mp4` lie here."""
+        """Folder of the videos `{recording}/cam{view}.mp4`."""
         return self.folder / "videos"
 
     @property
@@ -114,21 +114,23 @@ class SampleTruth:
         return self.videos / recording / f"cam{view}.mp4"
 
     def openpose(self, recording: str, view: int) -> Path:
-        """Folder of one OpenPose BODY_25 JSON file a frame, for OPENPOSE_VIEWS of the first OPENPOSE_RECORDINGS.
+        """Folder of one OpenPose BODY_25 JSON file per frame, for OPENPOSE_VIEWS of the first OPENPOSE_RECORDINGS.
 
         `joints_2d` gives the same joints of all views and recordings.
 
-        Confidence is 1 for a joint that is seen and 0.5 for one that is hidden; one outside the picture is 0, 0, 0, as
-        OpenPose writes what it has not found.
+        Confidence is 1 for visible and 0.5 for hidden joints. Joints outside the image are 0, 0, 0, as OpenPose writes
+        joints that it has not detected.
         """
         self._check(recording, view)
         if view not in OPENPOSE_VIEWS:
             known = ", ".join(str(known) for known in OPENPOSE_VIEWS if known in self.views)
-            raise UserError(f"View {view} of the sample study has no OpenPose files; views {known} have them.")
+            raise UserError(
+                f"View {view} of the sample study has no OpenPose files. Views with OpenPose files: {known}."
+            )
         if recording not in self.recordings[:OPENPOSE_RECORDINGS]:
             raise UserError(
-                f"Recording '{recording}' of the sample study has no OpenPose files; {self.recordings[0]} to "
-                f"{self.recordings[OPENPOSE_RECORDINGS - 1]} have them. 'joints_2d' gives the joints of all."
+                f"Recording '{recording}' of the sample study has no OpenPose files. Recordings with OpenPose files: "
+                f"{self.recordings[0]} to {self.recordings[OPENPOSE_RECORDINGS - 1]}. 'joints_2d' has the joints of all."
             )
         return self.folder / "truth" / "openpose" / recording / f"cam{view}"
 
@@ -154,7 +156,7 @@ class SampleTruth:
         return self._view(recording, view)["time"]
 
     def joints_2d(self, recording: str, view: int) -> TrueJoints:
-        """Joints in the picture at each frame."""
+        """Joints in the image at each frame."""
         arrays = self._view(recording, view)
         return TrueJoints(arrays["time"], arrays["joints_xy"], arrays["joints_visibility"])
 
@@ -165,7 +167,7 @@ class SampleTruth:
         return arrays["time"], arrays["joints_xyz"]
 
     def tracks(self, recording: str, view: int) -> TrueTracks:
-        """Skin points in the picture at each frame."""
+        """Skin points in the image at each frame."""
         arrays = self._view(recording, view)
         return TrueTracks(arrays["time"], arrays["tracks_xy"], arrays["tracks_visibility"], arrays["tracks_part"])
 
@@ -175,11 +177,11 @@ class SampleTruth:
         return self.folder / "truth" / "masks" / recording / f"cam{view}.npz"
 
     def masks(self, recording: str, view: int) -> np.ndarray:
-        """Foreground (T, H, W) bool: pixels of which the figure covers at least half."""
+        """Foreground (T, H, W) bool: pixels that the body covers at least by half."""
         return _arrays(self.mask_file(recording, view))["foreground"].astype(bool)
 
     def mask(self, recording: str, view: int, frame: int) -> np.ndarray:
-        """Foreground (H, W) bool of one frame; read `masks` once when many frames are wanted."""
+        """Foreground (H, W) bool of one frame. For many frames, call `masks` once."""
         return np.asarray(self.masks(recording, view)[frame])
 
     def _view(self, recording: str, view: int) -> dict[str, np.ndarray]:
@@ -189,16 +191,16 @@ class SampleTruth:
     def _check(self, recording: str, view: int | None = None) -> None:
         if recording not in self.recordings:
             raise UserError(
-                f"No recording '{recording}' in the sample study {self.folder}. It has {len(self.recordings)}, "
-                f"{self.recordings[0]} to {self.recordings[-1]}."
+                f"No recording '{recording}' in the sample study {self.folder}. Available recordings: {self.recordings[0]} "
+                f"to {self.recordings[-1]}."
             )
         if view is not None and view not in self.views:
             known = ", ".join(map(str, self.views))
-            raise UserError(f"No view {view} in the sample study {self.folder}. It has views {known}.")
+            raise UserError(f"No view {view} in the sample study {self.folder}. Available views: {known}.")
 
 
 def write_openpose(folder: Path, xy: np.ndarray, visibility: np.ndarray, inside: np.ndarray) -> None:
-    """Write joints (T, 25, 2) as OpenPose JSON, one person and one file a frame, named as OpenPose names them."""
+    """Write joints (T, 25, 2) as OpenPose JSON, one person and one file per frame, named as by OpenPose."""
     folder.mkdir(parents=True, exist_ok=True)
     confidence = np.where(visibility, 1.0, 0.5) * inside
     triples = np.concatenate([np.round(xy, 2) * inside[..., None], confidence[..., None]], axis=-1)

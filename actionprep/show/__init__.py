@@ -1,4 +1,4 @@
-"""Look at what a study holds: contact sheets, films and timelines of any product."""
+"""Draw the products of a study: contact sheets, videos and timelines."""
 
 from __future__ import annotations
 

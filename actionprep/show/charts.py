@@ -1,4 +1,4 @@
-"""Timelines of segments and snippets, and the parts of a split, as charts."""
+"""Charts: timelines of segments and snippets, and the parts of a split."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.label_colors import Color, label_colors
 from actionprep.errors import UserError, nearest
-from actionprep.show.colors import LIGHT, Color, label_colors, text_on, unit
+from actionprep.json_values import counted
+from actionprep.show.colors import LIGHT, text_on, unit
 from actionprep.show.files import atomic_write
 from actionprep.show.products import video_scene
 from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, fitting_images
@@ -35,7 +37,24 @@ def draw_chart(
     start: float | None = None,
     stop: float | None = None,
 ) -> Path:
-    """Draw segments, snippets or a split; without a recording, of the whole study."""
+    """Draw segments, snippets or a split as a chart.
+
+    Args:
+        study: The study.
+        kind: segments, snippets or split.
+        name: Name of the snippet table or split.
+        recording: Id of the recording. Default: all recordings.
+        path: File to write.
+        views: Views of which the first one's frames are shown above a timeline.
+        start: Start in seconds on the recording's clock.
+        stop: End in seconds on the recording's clock.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: If there is nothing to draw.
+    """
     if kind == "split":
         return _draw_split(study, name, path)
     table = _table(study, name) if kind == "snippets" else None
@@ -46,7 +65,13 @@ def draw_chart(
 
 
 def rows_of(study: Study, recording: str, *, snippets: str | None = None) -> list[TimelineRow]:
-    """Segments of a recording, a row for each layer, and with `snippets` the windows of the table of that name."""
+    """Timeline rows of a recording: its segments, one row per layer, and the windows of a snippet table.
+
+    Args:
+        study: The study.
+        recording: Id of the recording.
+        snippets: Name of a snippet table; None for segments only.
+    """
     rows: list[TimelineRow] = []
     if recording not in {one.id for one in study.catalog.recordings}:
         return rows
@@ -77,18 +102,20 @@ def _draw_recording(
     rows = rows_of(study, recording, snippets=None if table is None else name)
     bars = [bar for row in rows for bar in row.bars]
     if not bars or (table is not None and not rows[-1].bars):
-        what = "snippets" if table is not None else "segments and no label"
-        raise UserError(f"Nothing to show: recording '{recording}' has no {what}.")
+        what = "snippets" if table is not None else "segments or label"
+        raise UserError(f"Recording '{recording}' has no {what}.")
     first, last = _span_of(study, recording, bars)
     low, high = first if start is None else start, last if stop is None else stop
     if not high > low:
-        raise UserError(f"Nothing to show of '{recording}': --from {low:g} s is not before --to {high:g} s.")
+        raise UserError(
+            f"Empty time interval for recording '{recording}': --from {low:g} s is not before --to {high:g} s."
+        )
     if table is not None:
         drawn = table.recording == table.recordings.index(recording)
         details = [_rule(table, name, drawn & (table.onset < high) & (table.offset > low))]
     else:
         counts = Counter(bar.label for bar in bars if bar.onset < high and bar.offset > low)
-        details = [_counts(counts, "segments")]
+        details = [_counts(counts, "segment")]
     return draw_timeline(
         rows,
         (low, high),
@@ -96,7 +123,7 @@ def _draw_recording(
         title=recording,
         details=details,
         colors=colors_of(study, table),
-        pictures=_pictures(study, recording, views, (low, high)),
+        images=_images(study, recording, views, (low, high)),
     )
 
 
@@ -109,17 +136,17 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
         }
     shown = [(recording, bars) for recording, bars in by_recording.items() if bars]
     if not shown:
-        what = f"snippets/{name} has no windows" if table is not None else "no recording has segments or a label"
-        raise UserError(f"Nothing to show: {what}.")
+        what = f"snippets/{name} has no windows" if table is not None else "No recording has segments or a label"
+        raise UserError(f"{what}.")
     num_recordings, shown = len(shown), shown[:_MOST_RECORDINGS]
     bars = [bar for _, of_one in shown for bar in of_one]
     counts = Counter(bar.label for bar in bars if not bar.ignored)
-    details = [_counts(counts, "snippets" if table is not None else "segments")]
+    details = [_counts(counts, "snippet" if table is not None else "segment")]
     if table is not None:
         codes = [table.recordings.index(recording) for recording, _ in shown]
         details.insert(0, _rule(table, name, np.isin(table.recording, codes)))
     if num_recordings > len(shown):
-        details.append(f"the first {len(shown)} of {num_recordings} recordings; name one to see it alone")
+        details.append(f"the first {len(shown)} of {num_recordings} recordings; name one to draw it alone")
     rows = [TimelineRow(recording, tuple(of_one), _span_of(study, recording, of_one)) for recording, of_one in shown]
     spans = [row.span for row in rows if row.span is not None]
     span = (min(low for low, _ in spans), max(high for _, high in spans))
@@ -128,7 +155,7 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
 
 
 def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, float]:
-    """From the first frame of any view, or the first bar, to the last."""
+    """Interval from the first frame or bar to the last, over all views."""
     views = study.catalog.views_of(recording)
     spans = [view.span for view in views if view.status == "ok" and view.num_frames]
     spans += [(bar.onset, bar.offset) for bar in bars]
@@ -138,37 +165,35 @@ def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, 
 def _table(study: Study, name: str) -> SnippetTable:
     from actionprep.datasets.snippets import SnippetTable
 
-    there = [key.recording for key in study.store.items("snippets")]
-    if name not in there:
-        what = f"no table snippets/{name}.{nearest(name, there)} It has {', '.join(there)}" if there else "no snippets"
-        raise UserError(
-            f"Nothing to show: the store has {what}. Cut some with 'actionprep snippets --length 1000 --iou 0.5'."
-        )
+    known = [key.recording for key in study.store.items("snippets")]
+    if name not in known:
+        what = f"no snippets/{name}.{nearest(name, known)} Available: {', '.join(known)}" if known else "no snippets"
+        raise UserError(f"The store has {what}. Run 'actionprep snippets --length 1000 --iou 0.5' to make snippets.")
     return SnippetTable.read(study.store.item("snippets", name))
 
 
 def _bars_by_recording(table: SnippetTable) -> dict[str, list[Bar]]:
-    """Bars of the windows; one for each label where a window has several."""
-    found: dict[str, list[Bar]] = {}
+    """Bars of the windows per recording, one bar per label."""
+    by_recording: dict[str, list[Bar]] = {}
     used = table.used
     for row in range(len(table)):
         onset, offset = float(table.onset[row]), float(table.offset[row])
         labels = [table.labels[code] for code in np.flatnonzero(table.target[row])] or [""]
-        bars = found.setdefault(table.recordings[table.recording[row]], [])
+        bars = by_recording.setdefault(table.recordings[table.recording[row]], [])
         bars += [Bar(onset, offset, label, ignored=not used[row]) for label in labels]
-    return found
+    return by_recording
 
 
 def _rule(table: SnippetTable, name: str, drawn: np.ndarray) -> str:
-    """How the windows were cut and labeled, and how many of those that are drawn (S) are ignored."""
-    told = table.settings
-    length = told.get("length_s")
-    stride = told.get("stride_s")
+    """Describe how the windows were made and labeled, and how many of the drawn ones (mask of shape (S,)) are ignored."""
+    settings = table.settings
+    length = settings.get("length_s")
+    stride = settings.get("stride_s")
     every = f" every {stride * 1000:g} ms" if length and stride and stride != length else ""
-    windows = f"windows of {length * 1000:g} ms{every}" if length else "one window a segment or recording"
+    windows = f"windows of {length * 1000:g} ms{every}" if length else "one window per segment or recording"
     rule = {"coverage": "coverage of the window", "iou": "temporal IoU", "segment": "share of the segment"}
-    figure = rule.get(str(told.get("rule")), str(told.get("rule")))
-    parts = [f"snippets/{name}", windows, f"label from {figure} ≥ {told.get('threshold', 0):g}"]
+    measure = rule.get(str(settings.get("rule")), str(settings.get("rule")))
+    parts = [f"snippets/{name}", windows, f"label from {measure} ≥ {settings.get('threshold', 0):g}"]
     ignored = int((~table.used & drawn).sum())
     return "  ·  ".join([*parts, *([f"{ignored} ignored (hatched)"] if ignored else [])])
 
@@ -176,20 +201,20 @@ def _rule(table: SnippetTable, name: str, drawn: np.ndarray) -> str:
 def _counts(counts: Counter[str], what: str) -> str:
     common = [f"{label or 'none'} {count}" for label, count in counts.most_common(12)]
     more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
-    return f"{counts.total()} {what}{': ' if common else ''}{', '.join(common)}{more}"
+    return f"{counted(counts.total(), what)}{': ' if common else ''}{', '.join(common)}{more}"
 
 
 def colors_of(study: Study, table: SnippetTable | None = None) -> dict[str, Color]:
-    """The same colors in every chart of a study."""
-    labels = set(study.catalog.labels) | set(table.labels if table is not None else ())
+    """Colors of the labels of a study, the same in all of its images and videos."""
+    others = () if table is None else table.labels
     nothing = [table.background] if table is not None and table.background is not None else []
-    return label_colors(labels, nothing=nothing)
+    return label_colors(study.catalog.labels, nothing=nothing, others=others)
 
 
-def _pictures(
+def _images(
     study: Study, recording: str, views: Sequence[str | int], span: tuple[float, float]
 ) -> list[tuple[float, np.ndarray]]:
-    """Frames of the first view, evenly spread over the time."""
+    """Evenly spaced frames of the first view."""
     if views:
         names = [study.catalog.view(recording, views[0]).id]
     else:
@@ -201,7 +226,7 @@ def _pictures(
 
 
 def _draw_split(study: Study, name: str, path: Path) -> Path:
-    """For each fold, how the recordings of each label are shared out."""
+    """Draw how the recordings of each label are distributed over the parts, one panel per fold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -209,15 +234,15 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     from actionprep.datasets.splits import stored_parts
 
     if path.suffix.lower() != ".png":
-        raise UserError(f"A split is drawn as .png, not as {path.name}.")
-    there = [key.recording for key in study.store.items("split")]
-    if name not in there:
-        what = f"no split/{name}.{nearest(name, there)} It has {', '.join(there)}" if there else "no split"
-        raise UserError(f"Nothing to show: the store has {what}. Make one with 'actionprep split'.")
+        raise UserError(f"Splits are drawn as .png files; got {path.name}.")
+    known = [key.recording for key in study.store.items("split")]
+    if name not in known:
+        what = f"no split/{name}.{nearest(name, known)} Available: {', '.join(known)}" if known else "no split"
+        raise UserError(f"The store has {what}. Run 'actionprep split' to make one.")
     item = study.store.item("split", name)
     folds = stored_parts(item)
     if not any(folds):
-        raise UserError(f"Nothing to show: split/{name} has no recording in any part.")
+        raise UserError(f"split/{name} has no recordings in any part.")
     labels = {one.id: _labels(study, one.id) for one in study.catalog.recordings}
     names = sorted({label for of_one in labels.values() for label in of_one}) or ["recordings"]
     shown = folds[:_MOST_FOLDS]
@@ -287,7 +312,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     figure.text(
         0.3 / 12,
         1 - 0.6 / height,
-        f"recordings, kept together by {item.attributes.get('by', 'recording')}: {first}{more}",
+        f"recordings, grouped by {item.attributes.get('by', 'recording')}: {first}{more}",
         fontsize=9,
         va="center",
         color=unit(LIGHT.quiet),
@@ -309,7 +334,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
 
 
 def _labels(study: Study, recording: str) -> tuple[str, ...]:
-    """The labels that a recording has, once each."""
+    """Distinct labels of a recording."""
     label = study.catalog.recording(recording).label
     segments = study.catalog.segments_of(recording)
     return tuple(dict.fromkeys(segment.label for segment in segments)) if segments else (label,) if label else ()

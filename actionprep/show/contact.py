@@ -11,14 +11,24 @@ from actionprep.show.scenes import Scene
 from actionprep.show.sheet import Tile, columns_for, draw_contact_sheet, row_height
 
 WIDTH = 1720
-"""What the pictures of a row fill, in px."""
+"""Total width of the images of a row in pixels."""
 
 
 def contact_sheet(scenes: Sequence[Scene], *, title: str, kind: str, columns: int = 6, rows: int = 4) -> np.ndarray:
-    """A sheet (H, W, 3) uint8 of one view at up to columns x rows moments, or of several views at up to `rows` moments.
+    """Draw a contact sheet of one view at up to columns x rows times, or of several views at up to `rows` times.
 
-    The moments are spread evenly; with several views over the time that all of them cover. Each view shows its frame
-    nearest to the moment, with that frame's own time below.
+    The times are evenly spaced; with several views, over the interval that all of them cover. Each view shows its frame
+    nearest to that time. The caption has the frame's own time.
+
+    Args:
+        scenes: One scene per view.
+        title: Title of the sheet.
+        kind: Product name, which selects the legend.
+        columns: Maximum number of images side by side.
+        rows: Maximum number of rows.
+
+    Returns:
+        RGB image, shape (H, W, 3), uint8.
     """
     if len(scenes) == 1:
         return _of_one(scenes[0], title=title, kind=kind, columns=columns, rows=rows)
@@ -26,16 +36,16 @@ def contact_sheet(scenes: Sequence[Scene], *, title: str, kind: str, columns: in
 
 
 def spread(total: int, count: int) -> np.ndarray:
-    """`count` of `total` places, the middles of equal parts; all when there are no more."""
+    """Choose `count` of `total` indices, the middles of equal parts; all if there are not more."""
     if total <= count:
         return np.arange(total)
     return ((np.arange(count) + 0.5) * total / count).astype(int)
 
 
 def common_moments(scenes: Sequence[Scene], count: int) -> np.ndarray:
-    """Times, spread evenly over what all views cover, at which the first view has a frame.
+    """Choose evenly spaced frame times of the first view within the interval that all views cover.
 
-    Where there is no time that all cover, they are spread over the time of all.
+    If the views do not overlap, the times cover the interval from the first view's start to the last view's end.
     """
     low = max(float(scene.times[0]) for scene in scenes)
     high = min(float(scene.times[-1]) for scene in scenes)
@@ -53,13 +63,13 @@ def _of_one(scene: Scene, *, title: str, kind: str, columns: int, rows: int) -> 
     moments = spread(len(scene), columns * rows).tolist()
     across = columns_for(len(moments), columns)
     height = row_height([scene.aspect] * max(across, min(columns, 3)), WIDTH, high=_tallest(scene))
-    if height >= 2 * scene.pictures.height:
-        # Whole multiples keep the pixels of tiny pictures alike.
-        height -= height % scene.pictures.height
+    if height >= 2 * scene.images.height:
+        # Integer multiples keep the pixels of tiny images equal in size.
+        height -= height % scene.images.height
     size = (height, max(2, round(height * scene.aspect)))
     tiles = [
-        Tile(size, picture, caption=f"{scene.times[moment]:.3f} s", remark=_remark(scene, moment))
-        for moment, picture in zip(moments, scene.draw(moments, *size), strict=True)
+        Tile(size, image, caption=f"{scene.times[moment]:.3f} s", remark=_remark(scene, moment))
+        for moment, image in zip(moments, scene.draw(moments, *size), strict=True)
     ]
     lines = [tiles[first : first + across] for first in range(0, len(tiles), across)]
     return draw_contact_sheet(lines, title=title, details=scene.details, legend=legend_of(kind))
@@ -77,7 +87,7 @@ def _of_many(scenes: Sequence[Scene], *, title: str, kind: str, columns: int, ro
 
 
 def _details(scenes: Sequence[Scene]) -> list[str]:
-    """What holds for all views once, then what is particular to each."""
+    """Details that all views share, then those of single views."""
     common = [phrase for phrase in scenes[0].details if all(phrase in scene.details for scene in scenes)]
     particular = []
     for scene in scenes:
@@ -103,8 +113,8 @@ def _tiles_at(scene: Scene, times: np.ndarray, height: int) -> list[Tile]:
 
 
 def _tallest(scene: Scene) -> int:
-    """Pictures are blown up only as far as it helps to see the drawing on them."""
-    return int(np.clip(3 * scene.pictures.height, 256, 640))
+    """Maximum height of a tile: enlarged only as far as overlays become easier to see."""
+    return int(np.clip(3 * scene.images.height, 256, 640))
 
 
 def _remark(scene: Scene, moment: int) -> str:

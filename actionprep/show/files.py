@@ -1,4 +1,4 @@
-"""Write a picture or film so that it is there whole or not at all."""
+"""Write images and videos atomically: complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from actionprep.datasets.paths import no_link
-from actionprep.errors import SetupError, UserError
+from actionprep.errors import SetupError, UserError, discard
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes the place of `path` when the block ends without an error.
+    """Yield a temporary path next to `path`; it replaces `path` when the block ends without an error.
 
-    Raises SetupError when the disk refuses.
+    Raises:
+        SetupError: If the file cannot be written.
     """
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -26,20 +27,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     except OSError as error:
         raise SetupError(
-            f"Cannot write {path}: {error.strerror or error}. Choose another place with --out, or free some room."
+            f"Cannot write {path}: {error.strerror or error}. Write to another folder with --out, or free disk space."
         ) from error
     finally:
-        if draft.exists():
-            draft.unlink()
+        discard(draft)
 
 
-def write_image(picture: np.ndarray, path: Path) -> Path:
-    """Write (H, W, 3) uint8 RGB as PNG."""
+def write_image(image: np.ndarray, path: Path) -> Path:
+    """Write an RGB image (H, W, 3) uint8 as PNG.
+
+    Raises:
+        UserError: If the path does not end in .png.
+        SetupError: If the file cannot be written.
+    """
     import cv2
 
     if path.suffix.lower() != ".png":
-        raise UserError(f"A picture is written as .png, not as {path.name}.")
-    encoded, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+        raise UserError(f"Images are written as .png files; got {path.name}.")
+    encoded, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     assert encoded
     with atomic_write(path) as draft:
         draft.write_bytes(data.tobytes())

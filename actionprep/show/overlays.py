@@ -1,7 +1,7 @@
-"""Draw tracks, masks and skeletons onto a picture: pure functions of arrays, in RGB.
+"""Draw tracks, masks and skeletons onto RGB images. All functions are pure functions of arrays.
 
-Positions are pixels of the picture that is drawn on, x then y, with the center of the first pixel at (0, 0); `scaled`
-brings positions from one size to another.
+Positions are (x, y) in pixels of the image that is drawn on. The center of the first pixel is (0, 0). `scaled` converts
+positions between image sizes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.show.colors import ACCENT, DARK, LOST, Color, person_color, text_on
+from actionprep.datasets.label_colors import Color
+from actionprep.show.colors import ACCENT, DARK, LOST, person_color, text_on
 from actionprep.show.text import line_height, put_text, text_width
 
 if TYPE_CHECKING:
@@ -19,27 +20,35 @@ if TYPE_CHECKING:
 
 _BITS = 4  # OpenCV draws between pixels with fixed-point coordinates of this many bits
 _RIM: Color = (16, 18, 22)
-_FAR = 8000.0  # what lies farther out, in pixels, overflows its integers
+_FAR = 8000.0  # positions beyond this, in pixels, would overflow OpenCV's integers
 
 
 def scaled(xy: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """Positions (..., 2) on a picture that is scaled by (x, y): pixel centers go to where their area goes."""
+    """Scale positions (..., 2) by (x, y) factors. Pixel centers move with the area of their pixel."""
     return (np.asarray(xy, np.float32)[..., :2] + 0.5) * np.asarray(scale, np.float32) - 0.5
 
 
-def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Points with the trails they left, in a copy of the picture.
+def draw_tracks(image: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Draw points with their trails.
 
-    xy (L, N, 2) px, oldest first, the last are the points now; visible (L, N) bool; colors (N, 3) uint8.
-    Where a point is seen it is a dot in its color and so is its trail, which fades with age; where it is not, it is a
-    gray ring and a thin gray trail. Positions that are not finite are left out.
+    A visible point is a dot in its color with a trail that fades with age. An occluded point is a gray ring with a thin
+    gray trail. Non-finite positions are skipped.
+
+    Args:
+        image: RGB image, shape (H, W, 3), uint8.
+        xy: Positions in pixels, oldest first, shape (L, N, 2).
+        visible: Visibility, shape (L, N), bool.
+        colors: RGB colors, shape (N, 3), uint8.
+
+    Returns:
+        A copy of the image with the drawing.
     """
     import cv2
 
-    canvas = np.array(picture, order="C")
+    canvas = np.array(image, order="C")
     finite = np.isfinite(xy).all(axis=-1)
     places = _fixed(xy)
-    radius = _dot_radius(picture.shape[0], xy[-1], finite[-1]) if len(xy) else 1.0
+    radius = _dot_radius(image.shape[0], xy[-1], finite[-1]) if len(xy) else 1.0
     width = 2 if radius >= 2.4 else 1
     moved = np.abs(np.diff(places, axis=0)).sum(axis=-1) > (1 << _BITS) // 3
     for step in range(len(xy) - 1):
@@ -61,31 +70,38 @@ def draw_tracks(picture: np.ndarray, xy: np.ndarray, visible: np.ndarray, colors
     return canvas
 
 
-def quieted(picture: np.ndarray) -> np.ndarray:
-    """A greyer copy, bright parts darker, on which colors stand out."""
+def quieted(image: np.ndarray) -> np.ndarray:
+    """Return a darker, less saturated copy of an image, on which colors are easy to see."""
     import cv2
 
-    gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(picture, 0.34, gray, 0.44, 14))
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(image, 0.34, gray, 0.44, 14))
 
 
 def draw_mask(
-    picture: np.ndarray, foreground: np.ndarray, *, color: Color = ACCENT, strength: float = 0.34
+    image: np.ndarray, foreground: np.ndarray, *, color: Color = ACCENT, strength: float = 0.34
 ) -> np.ndarray:
-    """Foreground tinted and outlined, the rest darkened, in a copy of the picture.
+    """Tint and outline the foreground, and darken the rest.
 
-    foreground: (h, w) bool of any size; it is scaled to the picture.
+    Args:
+        image: RGB image, shape (H, W, 3), uint8.
+        foreground: Mask of any size, shape (h, w), bool. It is scaled to the image.
+        color: Color of the tint and the outline.
+        strength: Opacity of the tint.
+
+    Returns:
+        A copy of the image with the drawing.
     """
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     inside = np.ascontiguousarray(foreground, np.uint8) * 255
     if inside.shape != (height, width):
         shrinks = height < inside.shape[0] or width < inside.shape[1]
         inside = cv2.resize(inside, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     share = (inside.astype(np.float32) / 255)[..., None]
-    tint = picture * (1 - strength) + np.array(color, np.float32) * strength
-    canvas = np.rint(tint * share + picture * 0.6 * (1 - share)).astype(np.uint8)
+    tint = image * (1 - strength) + np.array(color, np.float32) * strength
+    canvas = np.rint(tint * share + image * 0.6 * (1 - share)).astype(np.uint8)
     outlines, _ = cv2.findContours((inside >= 128).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     bright: Color = (min(255, color[0] + 90), min(255, color[1] + 87), min(255, color[2] + 80))
     cv2.drawContours(canvas, outlines, -1, bright, 2 if height >= 720 else 1, cv2.LINE_AA)
@@ -93,7 +109,7 @@ def draw_mask(
 
 
 def draw_skeletons(
-    picture: np.ndarray,
+    image: np.ndarray,
     keypoints: np.ndarray,
     score: np.ndarray,
     layout: Skeleton,
@@ -104,17 +120,30 @@ def draw_skeletons(
     least_score: float = 0.05,
     sure_score: float = 0.3,
 ) -> np.ndarray:
-    """People's skeletons, in a copy of the picture.
+    """Draw the skeletons of several persons.
 
-    keypoints (M, K, 2) px, score (M, K), bbox (M, 4) px left, top, right, bottom; track_id (M); filled (M, K) bool.
-    Limbs and joints have the colors of the layout (left, right, middle). Joints below `least_score` are left out,
-    those below `sure_score` or filled in are rings with thin limbs. Each person has a tag with number and mean score,
-    above the box (or the joints), which says so of a person who is all filled in.
+    Limbs and joints have the colors of the layout (left, right, middle). Joints below `least_score` are skipped. Joints
+    below `sure_score`, or filled in, are rings with thin limbs. Each person has a tag with number and mean score above
+    the box (or the joints). The tag marks persons whose joints are all filled in.
+
+    Args:
+        image: RGB image, shape (H, W, 3), uint8.
+        keypoints: Positions in pixels, shape (M, K, 2).
+        score: Confidence in [0, 1], shape (M, K).
+        layout: The skeleton layout.
+        track_id: Person numbers, shape (M,); -1 for unidentified persons.
+        bbox: Boxes as left, top, right, bottom in pixels, shape (M, 4).
+        filled: Joints that were filled in, shape (M, K), bool.
+        least_score: Joints below this score are skipped.
+        sure_score: Joints below this score are drawn as rings.
+
+    Returns:
+        A copy of the image with the drawing.
     """
     import cv2
 
-    canvas = np.array(picture, order="C")
-    height = picture.shape[0]
+    canvas = np.array(image, order="C")
+    height = image.shape[0]
     points = np.asarray(keypoints, np.float32)[..., :2]
     seen = (np.asarray(score) >= max(least_score, 1e-6)) & np.isfinite(points).all(axis=-1)
     places = _fixed(points)
@@ -155,17 +184,25 @@ def draw_skeletons(
         box = _box(points[person, shown]) if bbox is None or not np.any(bbox[person]) else bbox[person]
         number = -1 if track_id is None else int(track_id[person])
         tags.append((box, number, float(np.mean(np.asarray(score)[person][shown])), guessed))
-    # Tags come last: no limb of a neighbor crosses them.
+    # Tags are drawn last, so that no limb crosses them.
     for box, number, mean, guessed in tags:
         _draw_tag(canvas, box, number, mean, guessed=guessed)
     return canvas
 
 
 def draw_volume(frame: np.ndarray, colors: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One time step of a heatmap volume as a picture: channels in their colors on a dark ground, the largest in front.
+    """Draw one time step of a heatmap volume on a dark background.
 
-    frame (C, h, w) in [0, 1]; colors (C, 3); size (height, width) of the picture. Low values are lifted (to the power
-    0.6) to be seen; the peak of a channel turns towards white.
+    Each pixel has the color of its largest channel. Low values are raised (power 0.6) to be visible. Peaks turn towards
+    white.
+
+    Args:
+        frame: Heatmaps in [0, 1], shape (C, h, w).
+        colors: RGB colors of the channels, shape (C, 3).
+        size: Height and width of the image in pixels.
+
+    Returns:
+        RGB image, shape (height, width, 3), uint8.
     """
     import cv2
 
@@ -183,18 +220,18 @@ def draw_volume(frame: np.ndarray, colors: np.ndarray, size: tuple[int, int]) ->
 
 
 def _fixed(xy: np.ndarray) -> np.ndarray:
-    """Positions as OpenCV's fixed-point integers; what is not finite goes to a corner and must not be drawn."""
+    """Convert positions to OpenCV's fixed-point integers. Non-finite ones go to a corner and must not be drawn."""
     near = np.clip(np.nan_to_num(xy, nan=-1.0, posinf=_FAR, neginf=-_FAR), -_FAR, _FAR)
     return np.rint(near * (1 << _BITS)).astype(np.int32)
 
 
 def _dot_radius(height: int, xy: np.ndarray, finite: np.ndarray) -> float:
-    """As large as the picture bears, and small enough that neighbors stay apart."""
+    """Radius of a dot: proportional to the image, and small enough that neighbors do not touch."""
     if not finite.any():
         return 1.0
-    here = xy[finite]
-    low, high = np.percentile(here, [5, 95], axis=0)
-    spacing = float(np.sqrt(max(np.prod(np.maximum(high - low, 1.0)), 1.0) / len(here)))
+    points = xy[finite]
+    low, high = np.percentile(points, [5, 95], axis=0)
+    spacing = float(np.sqrt(max(np.prod(np.maximum(high - low, 1.0)), 1.0) / len(points)))
     return _fit(height / 200, 0.2 * spacing, 1.2, 4.0)
 
 
@@ -203,7 +240,7 @@ def _fit(wanted: float, most: float, low: float, high: float) -> float:
 
 
 def _draw_dots(canvas: np.ndarray, xy: np.ndarray, radius: float, colors: np.ndarray) -> None:
-    """Discs with a dark rim, (n, 2) px, in place; edge pixels are mixed by the share of them that is covered."""
+    """Draw antialiased discs with a dark rim at xy (n, 2) in pixels, in place."""
     pixels, dot, distance = _around(canvas, xy, radius + 2)
     disc = np.clip(radius + 0.5 - distance, 0, 1)[:, None]
     rim = 0.6 * np.clip(radius + 1.3 - distance, 0, 1)[:, None]
@@ -213,7 +250,7 @@ def _draw_dots(canvas: np.ndarray, xy: np.ndarray, radius: float, colors: np.nda
 
 
 def _draw_rings(canvas: np.ndarray, xy: np.ndarray, radius: float, colors: np.ndarray) -> None:
-    """Circles of one pixel's width, (n, 2) px, in place."""
+    """Draw antialiased circles, one pixel wide, at xy (n, 2) in pixels, in place."""
     pixels, dot, distance = _around(canvas, xy, radius + 2, ring=radius)
     ring = np.clip(1.05 - np.abs(distance - radius), 0, 1)[:, None]
     under = canvas.reshape(-1, 3)
@@ -223,9 +260,12 @@ def _draw_rings(canvas: np.ndarray, xy: np.ndarray, radius: float, colors: np.nd
 def _around(
     canvas: np.ndarray, xy: np.ndarray, reach: float, *, ring: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels near places (n, 2): their flat indices, each once, the place that is theirs, and how far that is.
+    """Find the pixels near points (n, 2).
 
-    A pixel that is near several places belongs to the one whose circle of radius `ring` is the nearest.
+    A pixel near several points belongs to the point with the nearest circle of radius `ring`.
+
+    Returns:
+        Flat pixel indices (each once), the index of their point, and the distance to it in pixels.
     """
     height, width = canvas.shape[:2]
     span = np.arange(-int(np.ceil(reach)), int(np.ceil(reach)) + 1)
@@ -236,7 +276,7 @@ def _around(
     inside = (away <= reach) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     places = np.broadcast_to(np.arange(len(xy))[:, None, None], away.shape)[inside]
     flat, distance = (y * width + x)[inside], away[inside]
-    # Of equal indices the last one written stays, so the nearest is written last.
+    # Of equal indices the last write wins, so the nearest point is written last.
     order = np.argsort(-np.abs(distance - ring), kind="stable")
     owner = np.full(height * width, -1, np.int64)
     owner[flat[order]] = order
@@ -249,12 +289,12 @@ def _limb_width(thick: float, length: float, sure: bool) -> int:
 
 
 def _reach(length: dict[tuple[int, int], float]) -> dict[int, float]:
-    """Each joint's shortest limb: dots on fingers and faces must not swallow their neighbors."""
-    found: dict[int, float] = {}
+    """Length of each joint's shortest limb, which limits its dot: dots on fingers and faces must not cover neighbors."""
+    shortest: dict[int, float] = {}
     for limb, long in length.items():
         for joint in limb:
-            found[joint] = min(found.get(joint, np.inf), long)
-    return found
+            shortest[joint] = min(shortest.get(joint, np.inf), long)
+    return shortest
 
 
 def _box(points: np.ndarray) -> np.ndarray:

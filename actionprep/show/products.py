@@ -1,4 +1,4 @@
-"""What each product shows: its scenes, one view of a recording each, and what their signs mean."""
+"""Scenes of each product (one per view of a recording) and their legends."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionprep.datasets.products.frames import STATUS_MEANINGS, read_frames
+from actionprep.datasets.products.heatmaps import read_heatmaps
 from actionprep.datasets.products.tracks import visible
 from actionprep.errors import UserError
+from actionprep.json_values import counted
 from actionprep.show.colors import person_color, point_colors
 from actionprep.show.images import BlankFrames, JointGround, StoredFrames, VideoFrames
 from actionprep.show.overlays import draw_mask, draw_skeletons, draw_tracks, draw_volume, quieted
@@ -25,17 +27,17 @@ if TYPE_CHECKING:
 
 
 def legend_of(product: str) -> tuple[Mark, ...]:
-    """What the signs of a product mean."""
+    """Return the legend of a product."""
     return _LEGENDS.get(product, ())
 
 
 def video_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """The frames of a view as they are."""
-    pictures, times = _video(study, recording, view)
-    height, width = pictures.height, pictures.width
+    """Frames of a video."""
+    images, times = _video(study, recording, view)
+    height, width = images.height, images.width
     found = study.catalog.view(recording, view)
     details = (f"{width}x{height} px, {found.fps:.4g} frames/s, {found.codec}",)
-    return [Scene(view, times, np.arange(len(times)), pictures, details=details)]
+    return [Scene(view, times, np.arange(len(times)), images, details=details)]
 
 
 def frames_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
@@ -43,12 +45,12 @@ def frames_scene(study: Study, recording: str, view: str, whole: bool = True) ->
     item = study.store.item("frames", recording, view)
     states, index = item["status"][:], item["index"][:]
     height, width = int(item.attributes["height"]), int(item.attributes["width"])
-    pictures = StoredFrames(lambda row: read_frames(item, [row])[0], height, width)
+    images = StoredFrames(lambda row: read_frames(item, [row])[0], height, width)
     scene = Scene(
         view,
         item["time"][:],
         np.arange(len(index)),
-        pictures,
+        images,
         remark=lambda moment: _STATES.get(int(states[moment]), f"frame {index[moment]}"),
         details=(
             f"{len(index)} of {item.attributes['num_frames']} frames, {width}x{height} px",
@@ -60,9 +62,9 @@ def frames_scene(study: Study, recording: str, view: str, whole: bool = True) ->
 
 
 def keyframes_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """The chosen frames of the video."""
+    """Selected frames of a video."""
     item = study.store.item("keyframes", recording, view)
-    pictures, _ = _video(study, recording, view)
+    images, _ = _video(study, recording, view)
     index = item["index"][:].astype(np.int64)
     order = np.argsort(index, kind="stable")
     score = item["score"][:][order]
@@ -70,8 +72,8 @@ def keyframes_scene(study: Study, recording: str, view: str, whole: bool = True)
         view,
         item["time"][:][order],
         index[order],
-        pictures,
-        # Samplers that do not rank give all the same score.
+        images,
+        # Samplers without a ranking give all frames the same score.
         remark=lambda moment: f"score {score[moment]:.3g}" if np.ptp(score) > 0 else "",
         details=(f"{len(index)} of {item.attributes['num_frames']} frames", f"sampler {item.attributes['sampler']}"),
     )
@@ -79,7 +81,7 @@ def keyframes_scene(study: Study, recording: str, view: str, whole: bool = True)
 
 
 def lowres_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """Small clips, one scene for each size that is stored."""
+    """Low-resolution clips, one scene per stored size."""
     item = study.store.item("lowres", recording, view)
     times, states = item["time"][:], item["status"][:]
     sizes = {name: (int(height), int(width)) for name, (height, width) in item.attributes["sizes"].items()}
@@ -97,21 +99,21 @@ def lowres_scene(study: Study, recording: str, view: str, whole: bool = True) ->
 
 
 def masks_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """Foreground tinted and outlined."""
+    """Masks: the foreground is tinted and outlined."""
     from actionprep.pipeline.masks import unpack_masks
 
     item = study.store.item("masks", recording, view)
-    pictures, times = _video(study, recording, view)
+    images, times = _video(study, recording, view)
     width = int(item.attributes["width"])
     foreground = item["foreground"]
     _same_length(len(foreground), len(times), "masks", recording, view)
     if not whole:
         some = unpack_masks(foreground[np.unique(np.linspace(0, len(foreground) - 1, 48).astype(int))], width)
-        pictures.cut_to(_region_of(some))
-    x0, y0, x1, y1 = pictures.box
+        images.cut_to(_region_of(some))
+    x0, y0, x1, y1 = images.box
 
-    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
-        return draw_mask(picture, unpack_masks(foreground[moment], width)[y0:y1, x0:x1])
+    def overlay(image: np.ndarray, moment: int) -> np.ndarray:
+        return draw_mask(image, unpack_masks(foreground[moment], width)[y0:y1, x0:x1])
 
     def remark(moment: int) -> str:
         return f"{float(item['area'][moment]):.1%} foreground"
@@ -120,53 +122,56 @@ def masks_scene(study: Study, recording: str, view: str, whole: bool = True) -> 
     details = (
         f"source {item.attributes.get('source', 'unknown')}",
         *((f"{empty} of {len(foreground)} frames without foreground",) if empty else ()),
-        *_cut(pictures),
+        *_cut(images),
     )
-    return [Scene(view, times, np.arange(len(times)), pictures, overlay, remark, details)]
+    return [Scene(view, times, np.arange(len(times)), images, overlay, remark, details)]
 
 
 def tracks_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """Points of each frame with their trails; windows overlap, and the one that began first has the longest trails."""
+    """Tracks: points of each frame with their trails. Where windows overlap, the one that started first is drawn."""
     item = study.store.item("tracks", recording, view)
-    pictures, _ = _video(study, recording, view)
+    images, _ = _video(study, recording, view)
     frame, time = item["frame"][:], item["time"][:]
     rows = np.argwhere(item["frame_valid"][:].astype(bool))
     numbers, first = np.unique(frame[rows[:, 0], rows[:, 1]], return_index=True)
     places = rows[first]
-    told = item.attributes
-    if not whole and "region" in told:
-        pictures.cut_to(told["region"])
+    attributes = item.attributes
+    if not whole and "region" in attributes:
+        images.cut_to(attributes["region"])
     valid = item["valid"][:].astype(bool)
 
     @lru_cache(maxsize=2)
     def window(at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         xy, slots = item["xy"][at], valid[at]
         seen = visible(
-            item["visibility"][at], item["confidence"][at], rule=told["visible_rule"], above=told["visible_above"]
+            item["visibility"][at],
+            item["confidence"][at],
+            rule=attributes["visible_rule"],
+            above=attributes["visible_above"],
         )
         seed = int(np.flatnonzero(frame[at] == item["seed"][at])[0]) if "seed" in item else 0
         return xy[:, slots], seen[:, slots], point_colors(xy[seed, slots])
 
-    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+    def overlay(image: np.ndarray, moment: int) -> np.ndarray:
         at, step = places[moment]
         xy, seen, colors = window(int(at))
-        return draw_tracks(quieted(picture), pictures.place(xy[: step + 1], picture), seen[: step + 1], colors)
+        return draw_tracks(quieted(image), images.place(xy[: step + 1], image), seen[: step + 1], colors)
 
     def remark(moment: int) -> str:
         at, step = places[moment]
         _, seen, _ = window(int(at))
         return f"{int(seen[step].sum())}/{seen.shape[1]} visible"
 
-    share = told.get("visible_share")
+    share = attributes.get("visible_share")
     per_window = int(valid.sum(axis=1).max(initial=0))
     details = (
-        f"tracker {told['tracker']}",
-        f"up to {per_window} points a window",
-        f"{len(frame)} windows of {frame.shape[1]} frames",
+        f"tracker {attributes['tracker']}",
+        f"up to {counted(per_window, 'point')} per window",
+        f"{counted(len(frame), 'window')} of {counted(frame.shape[1], 'frame')}",
         *((f"{share:.0%} visible",) if share is not None else ()),
-        *_cut(pictures),
+        *_cut(images),
     )
-    return [Scene(view, time[places[:, 0], places[:, 1]], numbers, pictures, overlay, remark, details)]
+    return [Scene(view, time[places[:, 0], places[:, 1]], numbers, images, overlay, remark, details)]
 
 
 def _bad_frames(states: np.ndarray) -> list[str]:
@@ -176,12 +181,12 @@ def _bad_frames(states: np.ndarray) -> list[str]:
 _STATES = {value: meaning for value, meaning in STATUS_MEANINGS.items() if value}
 
 
-def _cut(pictures: VideoFrames) -> tuple[str, ...]:
-    return ("cut to the action",) if pictures.is_cut else ()
+def _cut(images: VideoFrames) -> tuple[str, ...]:
+    return ("cropped to the action",) if images.is_cut else ()
 
 
 def _region_of(foreground: np.ndarray, outside: float = 0.005) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of the foreground of all of these masks (T, H, W), but for a small share beyond each side."""
+    """Bounding box (x0, y0, x1, y1) of the foreground of masks (T, H, W), without a small fraction at each side."""
     edges = []
     for counts in (foreground.sum(axis=(0, 1)), foreground.sum(axis=(0, 2))):
         up_to = np.cumsum(counts)
@@ -213,15 +218,15 @@ def _video_path(study: Study, recording: str, view: str) -> Path | None:
 def _video(study: Study, recording: str, view: str) -> tuple[VideoFrames, np.ndarray]:
     path = _video_path(study, recording, view)
     if path is None:
-        found = study.catalog.view(recording, view)
-        if not found.has_video:
+        entry = study.catalog.view(recording, view)
+        if not entry.has_video:
             raise UserError(
-                f"View '{view}' of recording '{recording}' has no video: it comes from the poses in {found.path}. "
-                "Draw those with 'actionprep show pose'."
+                f"View '{view}' of recording '{recording}' has no video. It was imported from the poses in {entry.path}. "
+                "Run 'actionprep show pose' to draw them."
             )
         raise UserError(
-            f"View '{view}' of recording '{recording}' cannot be drawn: its video {found.path} cannot be read"
-            f"{f' ({found.reason})' if found.reason else ''}. Mend or replace the file and run 'actionprep scan'."
+            f"Cannot draw view '{view}' of recording '{recording}': cannot read its video {entry.path}"
+            f"{f' ({entry.reason})' if entry.reason else ''}. Repair or replace the file and run 'actionprep scan'."
         )
     times = study.catalog.view(recording, view).times
     return VideoFrames(path, times=times), times
@@ -238,7 +243,7 @@ def _pose_times(study: Study, item: ItemReader, recording: str, view: str) -> np
 
 
 def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """Skeletons with numbers and scores, over the video where there is one."""
+    """Poses: skeletons with person numbers and scores, over the video where available."""
     from actionprep.datasets.poses.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("pose", recording, view)
@@ -247,59 +252,59 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
     numbers = item["index"][:].astype(np.int64) if "index" in item else np.arange(len(keypoints))
     flat = keypoints.shape[-1] == 2
     path = _video_path(study, recording, view) if flat else None
-    pictures: VideoFrames | JointGround
+    images: VideoFrames | JointGround
     if path is None:
-        pictures = JointGround(item, y_up=not flat, x_left=not flat and layout.name in X_TO_THE_LEFT)
+        images = JointGround(item, y_up=not flat, x_left=not flat and layout.name in X_TO_THE_LEFT)
     else:
-        pictures = VideoFrames(path, times=study.catalog.view(recording, view).times)
+        images = VideoFrames(path, times=study.catalog.view(recording, view).times)
         seen = item["keypoints"][:][item["score"][:] > 0]
         if not whole and len(seen):
             low, high = np.percentile(seen, [1, 99], axis=0).tolist()
-            pictures.cut_to((*low, *high))
+            images.cut_to((*low, *high))
     times = _pose_times(study, item, recording, view)
     score, ids = item["score"], item["track_id"]
     filled = item["filled"][:].astype(bool) if "filled" in item else np.zeros((*score.shape[:2], 1), bool)
     filled = np.broadcast_to(filled if filled.ndim == 3 else filled[..., None], score.shape)
 
-    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
+    def overlay(image: np.ndarray, moment: int) -> np.ndarray:
         has_box = path is not None and "bbox" in item
         return draw_skeletons(
-            picture,
-            pictures.place(keypoints[moment][..., :2], picture),
+            image,
+            images.place(keypoints[moment][..., :2], image),
             score[moment],
             layout,
             track_id=ids[moment],
-            bbox=pictures.place(item["bbox"][moment].reshape(-1, 2, 2), picture).reshape(-1, 4) if has_box else None,
+            bbox=images.place(item["bbox"][moment].reshape(-1, 2, 2), image).reshape(-1, 4) if has_box else None,
             filled=filled[moment],
         )
 
     def remark(moment: int) -> str:
         count = int((score[moment] > 0).any(axis=-1).sum())
-        return "1 person" if count == 1 else f"{count} persons"
+        return counted(count, "person")
 
     everyone = np.unique(ids[:][ids[:] >= 0])
     details = (
         layout.title or layout.name,
         *((f"estimator {item.attributes['estimator']}",) if "estimator" in item.attributes else ()),
-        *((f"{len(everyone)} person{'s'[: len(everyone) != 1]} numbered",) if len(everyone) else ()),
+        *((f"{counted(len(everyone), 'person')} numbered",) if len(everyone) else ()),
         *(() if flat else (_seen_from(layout),)),
-        *(_cut(pictures) if isinstance(pictures, VideoFrames) else ("no video at hand: drawn on an empty ground",)),
+        *(_cut(images) if isinstance(images, VideoFrames) else ("no video available: drawn on an empty background",)),
     )
-    return [Scene(view, times, numbers, pictures, overlay, remark, details)]
+    return [Scene(view, times, numbers, images, overlay, remark, details)]
 
 
 X_TO_THE_LEFT = ("kinect20", "ntu25")
-"""Layouts of sensors whose x grows to their left, that is to the right of a person who faces them."""
+"""Layouts of sensors with an x axis that points to the sensor's left (the right of a person who faces it)."""
 
 
 def _seen_from(layout: Skeleton) -> str:
     if layout.name in X_TO_THE_LEFT:
-        return "3D, as the sensor sees it: the right of who faces it is at the left"
-    return "3D, x drawn to the right and y upwards"
+        return "3D, as seen by the sensor: the right side of a person who faces it is on the left"
+    return "3D, x points right and y points up"
 
 
 def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """Heatmap volumes moment by moment: the stored ones, or joints rendered from poses with the published settings."""
+    """Heatmaps per frame: the stored ones, or joints rendered from poses with the published settings."""
     if study.store.has("heatmaps", recording, view):
         return [_stored_heatmaps(study, recording, view)]
     import torch
@@ -315,20 +320,20 @@ def heatmaps_scene(study: Study, recording: str, view: str, whole: bool = True) 
     sides: tuple[str, ...] = ()
     if points.shape[-1] == 3:
         points, score = project(points, score, settings.view)
-        # Poses are drawn as the person is seen, volumes with the axes that models read: left may be right.
+        # Poses are drawn as seen by the camera, volumes with the axes that models read. Left and right may differ.
         sides = (f"projected to the plane {settings.view}, with the axes of the file",)
     boxes = grid_boxes(points, score, settings)
     times = _pose_times(study, item, recording, view)
 
-    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
-        one = slice(moment, moment + 1)
-        volume = render(points[:, :, one], score[:, :, one], layout, settings, boxes=boxes)
-        return draw_volume(volume[0, :, 0].numpy(), np.array(layout.joint_colors), picture.shape[:2])
+    def overlay(image: np.ndarray, moment: int) -> np.ndarray:
+        step = slice(moment, moment + 1)
+        volume = render(points[:, :, step], score[:, :, step], layout, settings, boxes=boxes)
+        return draw_volume(volume[0, :, 0].numpy(), np.array(layout.joint_colors), image.shape[:2])
 
     height, width = settings.size
     details = (
         f"{layout.title or layout.name}, on {width}x{height} px",
-        f"sigma {settings.sigma:g} px, cut to the people, persons merged by maximum",
+        f"sigma {settings.sigma:g} px, cropped to the persons, persons merged by maximum",
         *sides,
     )
     return [Scene(view, times, np.arange(len(times)), BlankFrames(height, width), overlay, details=details)]
@@ -338,20 +343,20 @@ def _stored_heatmaps(study: Study, recording: str, view: str) -> Scene:
     from actionprep.datasets.poses.skeletons import skeleton, skeleton_of_item
 
     item = study.store.item("heatmaps", recording, view)
-    told, times = item.attributes, item["time"][:]
-    layout = skeleton(skeleton_of_item(told))
-    colors = np.array(layout.joint_colors if told["kind"] == "joint" else layout.limb_colors)
+    attributes, times = item.attributes, item["time"][:]
+    layout = skeleton(skeleton_of_item(attributes))
+    colors = np.array(layout.joint_colors if attributes["kind"] == "joint" else layout.limb_colors)
 
-    def overlay(picture: np.ndarray, moment: int) -> np.ndarray:
-        volume = item["volume"][moment].astype(np.float32) * told["scale"]
-        # Persons with volumes of their own are shown over each other.
+    def overlay(image: np.ndarray, moment: int) -> np.ndarray:
+        volume = read_heatmaps(item, moment)
+        # Volumes of several persons are merged by maximum.
         volume = volume.max(axis=0) if volume.ndim == 4 else volume
-        return draw_volume(volume, colors, picture.shape[:2])
+        return draw_volume(volume, colors, image.shape[:2])
 
     height, width = item["volume"].shape[-2:]
     details = (
-        f"{layout.title or layout.name}, {told['kind']}s on {width}x{height} px, as stored",
-        f"sigma {told['sigma']:g} px",
+        f"{layout.title or layout.name}, {attributes['kind']}s on {width}x{height} px, as stored",
+        f"sigma {attributes['sigma']:g} px",
     )
     return Scene(view, times, np.arange(len(times)), BlankFrames(height, width), overlay, details=details)
 
@@ -366,7 +371,8 @@ SCENES: dict[str, Callable[[Study, str, str, bool], list[Scene]]] = {
     "heatmaps": heatmaps_scene,
     "lowres": lowres_scene,
 }
-"""What makes the scenes of one view of a product."""
+"""Functions that make the scenes of one view of a product."""
+
 _SIDES = (
     Mark("dot", (255, 127, 14), "left"),
     Mark("dot", (31, 119, 220), "right"),

@@ -1,4 +1,4 @@
-"""What a view of a product looks like at each moment: a picture, and what is drawn on it."""
+"""A scene: one view of a product over time, as images with overlays."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actionprep.show.images import Pictures
+from actionprep.show.images import Images
 
 Overlay = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One view of a recording, at the moments at which a product has something to show.
+    """One view of a recording at the time steps of a product.
 
-    times     (n,) float64 s on the recording's clock, rising
-    numbers   (n,) int     number of each picture, as `pictures` counts
-    overlay   draws what belongs to moment i onto a picture of any size
-    remark    what a caption says of moment i besides the time
-    details   what is worth knowing of the whole item, phrase by phrase
+    Attributes:
+        view: Id of the view.
+        times: Times in seconds on the recording's clock, increasing, shape (n,), float64.
+        numbers: Index of each image in `images`, shape (n,), int.
+        images: Source of the images.
+        overlay: Draws time step i onto an image of any size.
+        remark: Caption of time step i besides its time.
+        details: Facts about the full item, one phrase each.
     """
 
     view: str
     times: np.ndarray
     numbers: np.ndarray
-    pictures: Pictures
-    overlay: Overlay = lambda picture, _: picture
+    images: Images
+    overlay: Overlay = lambda image, _: image
     remark: Callable[[int], str] = lambda _: ""
     details: tuple[str, ...] = ()
 
@@ -36,23 +39,26 @@ class Scene:
 
     @property
     def name(self) -> str:
-        """The view's id, in words where it is but a number."""
+        """Name for display: the id, or "view 3" if the id is a number."""
         return f"view {self.view}" if self.view.split(" ")[0].isdecimal() else self.view
 
     @property
     def aspect(self) -> float:
         """Width over height."""
-        return self.pictures.width / self.pictures.height
+        return self.images.width / self.images.height
 
     @property
     def step(self) -> float:
-        """Median time from moment to moment in s; 0 where there is but one."""
+        """Median interval between time steps in seconds; 0 if there is only one."""
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
 
     def nearest(self, time: float) -> int | None:
-        """The moment nearest to a time; of two equally near ones the earlier. None when the time lies outside.
+        """Find the time step nearest to a time; the earlier of two equally near ones.
 
-        A moment stands for its surroundings: times up to a step before the first and after the last are inside.
+        Times up to one step before the first and after the last time step count as inside.
+
+        Returns:
+            Index of the time step, or None if the time is outside.
         """
         room = max(self.step, 1e-3)
         if not len(self.times) or time < self.times[0] - room or time > self.times[-1] + room:
@@ -62,25 +68,25 @@ class Scene:
         return before if time - self.times[before] <= self.times[after] - time + 1e-9 else after
 
     def near(self, times: np.ndarray, *, height: int) -> list[tuple[float, np.ndarray]]:
-        """Finished pictures of the moments nearest to some times, which rise, each once and with its own time."""
-        found = (self.nearest(float(time)) for time in times)
-        moments = list(dict.fromkeys(moment for moment in found if moment is not None))
-        pictures = self.draw(moments, height, max(2, round(height * self.aspect)))
-        return [(float(self.times[moment]), picture) for moment, picture in zip(moments, pictures, strict=True)]
+        """Draw the time steps nearest to increasing times, each once, with their own times."""
+        nearest = (self.nearest(float(time)) for time in times)
+        moments = list(dict.fromkeys(moment for moment in nearest if moment is not None))
+        images = self.draw(moments, height, max(2, round(height * self.aspect)))
+        return [(float(self.times[moment]), image) for moment, image in zip(moments, images, strict=True)]
 
     def between(self, low: float, high: float) -> Scene:
-        """Only the moments in [low, high)."""
+        """Return the scene restricted to times in [low, high)."""
         kept = np.flatnonzero((self.times >= low) & (self.times < high))
         return replace(
             self,
             times=self.times[kept],
             numbers=self.numbers[kept],
-            overlay=lambda picture, moment: self.overlay(picture, int(kept[moment])),
+            overlay=lambda image, moment: self.overlay(image, int(kept[moment])),
             remark=lambda moment: self.remark(int(kept[moment])),
         )
 
     def draw(self, moments: Sequence[int], height: int, width: int) -> Iterator[np.ndarray]:
-        """Finished pictures of some moments, which never fall."""
+        """Yield the drawn images of some time steps. The indices never decrease."""
         numbers = [int(self.numbers[moment]) for moment in moments]
-        for moment, picture in zip(moments, self.pictures.at(numbers, height, width), strict=True):
-            yield self.overlay(picture, moment)
+        for moment, image in zip(moments, self.images.at(numbers, height, width), strict=True):
+            yield self.overlay(image, moment)

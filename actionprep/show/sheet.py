@@ -1,4 +1,4 @@
-"""Lay pictures out as a sheet: rows of one height, captions below, a title above, a legend at the end."""
+"""Lay out images as a sheet: rows of equal height, captions, a title and a legend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from actionprep.show.colors import LIGHT, Color, Theme, point_colors, text_on
+from actionprep.datasets.label_colors import Color
+from actionprep.show.colors import LIGHT, Theme, point_colors, text_on
 from actionprep.show.text import fitted, line_height, put_text, text_width
 
 MARGIN, GAP = 28, 12
@@ -17,13 +18,19 @@ TITLE, BODY, CAPTION = 25, 16, 14
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet, or an empty place of its size with a reason.
+    """One image of a sheet, or an empty tile with a reason.
 
-    caption: "cam0  1.233 s"; its first word is set bold when `name` is given. remark: set at the right end.
+    Attributes:
+        size: Height and width in pixels.
+        image: RGB image of that size, or None for an empty tile.
+        name: Bold text at the start of the caption, such as the view.
+        caption: Caption, such as "1.233 s".
+        remark: Text at the right end of the caption.
+        reason: Text on an empty tile.
     """
 
     size: tuple[int, int]
-    picture: np.ndarray | None
+    image: np.ndarray | None
     name: str = ""
     caption: str = ""
     remark: str = ""
@@ -32,23 +39,23 @@ class Tile:
 
 @dataclass(frozen=True)
 class Mark:
-    """One sign of a legend."""
+    """One entry of a legend."""
 
     kind: Literal["dot", "ring", "square", "hues", "tag"]
     color: Color
     text: str
     sample: str = ""
-    """What stands on a tag."""
+    """Text on a tag."""
 
 
 def row_height(aspects: Sequence[float], width: int, *, low: int = 96, high: int = 640) -> int:
-    """Height of pictures with these widths over heights that fill a row of a width, within limits."""
+    """Compute the height at which images with these aspect ratios (width / height) fill a row, within limits."""
     room = width - GAP * (len(aspects) - 1)
     return int(np.clip(room / sum(aspects), low, high))
 
 
 def columns_for(count: int, most: int) -> int:
-    """Pictures in a row, so that rows are about equally full and none has more than `most`."""
+    """Number of images per row, so that rows are about equally full and none has more than `most`."""
     num_rows = -(-count // most)
     return -(-count // num_rows)
 
@@ -62,9 +69,18 @@ def draw_contact_sheet(
     theme: Theme = LIGHT,
     group: int = 1,
 ) -> np.ndarray:
-    """A sheet (H, W, 3) uint8.
+    """Draw a sheet of tiles.
 
-    group: this many rows belong together; more room separates groups.
+    Args:
+        rows: Tiles of each row.
+        title: Title of the sheet.
+        details: Phrases below the title.
+        legend: Entries of the legend.
+        theme: Colors of the page.
+        group: Number of consecutive rows that form a group. Groups are separated by a wider gap.
+
+    Returns:
+        RGB image, shape (H, W, 3), uint8.
     """
     caption = line_height(CAPTION) + 6
     width = max(sum(tile.size[1] for tile in row) + GAP * (len(row) - 1) for row in rows)
@@ -106,7 +122,7 @@ def draw_contact_sheet(
 
 
 def wrapped(phrases: Sequence[str], width: int, size: int) -> list[str]:
-    """Phrases set one after the other with dots between, broken into lines that fit."""
+    """Join phrases with dots and wrap them into lines that fit a width."""
     lines: list[str] = []
     for phrase in phrases:
         longer = f"{lines[-1]}  ·  {phrase}" if lines else phrase
@@ -118,15 +134,19 @@ def wrapped(phrases: Sequence[str], width: int, size: int) -> list[str]:
 
 
 def draw_mark(canvas: np.ndarray, mark: Mark, x: int, y: int, theme: Theme) -> int:
-    """Draw one sign with its text from x on, at the height y; returns where the next one begins."""
+    """Draw one legend entry at (x, y).
+
+    Returns:
+        The x position of the next entry.
+    """
     import cv2
 
-    one = 16  # sixteenths of a pixel
+    unit = 16  # OpenCV coordinates are in 1/16 pixels
     if mark.kind == "hues":
         turns = np.radians(np.arange(0, 360, 60))
         hues = point_colors(np.stack([np.cos(turns), np.sin(turns)], axis=1))
         for at, color in enumerate(hues.tolist()):
-            cv2.circle(canvas, ((x + 5 + 8 * at) * one, y * one), 4 * one, color, -1, cv2.LINE_AA, 4)
+            cv2.circle(canvas, ((x + 5 + 8 * at) * unit, y * unit), 4 * unit, color, -1, cv2.LINE_AA, 4)
         x += 5 + 8 * len(hues) + 4
     elif mark.kind == "tag":
         wide = text_width(mark.sample, CAPTION, bold=True) + 10
@@ -139,7 +159,7 @@ def draw_mark(canvas: np.ndarray, mark: Mark, x: int, y: int, theme: Theme) -> i
     else:
         thick = -1 if mark.kind == "dot" else 2
         radius = 6 if mark.kind == "dot" else 5
-        cv2.circle(canvas, ((x + 6) * one, y * one), radius * one, mark.color, thick, cv2.LINE_AA, 4)
+        cv2.circle(canvas, ((x + 6) * unit, y * unit), radius * unit, mark.color, thick, cv2.LINE_AA, 4)
         x += 21
     put_text(canvas, mark.text, (x, y), size=BODY, color=theme.quiet)
     return x + text_width(mark.text, BODY) + 26
@@ -161,12 +181,12 @@ def _mark_lines(legend: Sequence[Mark], width: int) -> list[list[Mark]]:
 
 def _draw_tile(canvas: np.ndarray, tile: Tile, x: int, y: int, theme: Theme) -> None:
     height, width = tile.size
-    if tile.picture is None:
+    if tile.image is None:
         canvas[y : y + height, x : x + width] = theme.empty
         reason = fitted(tile.reason, width - 12, CAPTION)
         put_text(canvas, reason, (x + width / 2, y + height / 2), size=CAPTION, color=theme.quiet, anchor="middle")
     else:
-        canvas[y : y + height, x : x + width] = tile.picture
+        canvas[y : y + height, x : x + width] = tile.image
     line = y + height + 4 + line_height(CAPTION) / 2
     left = x
     if tile.name:

@@ -1,4 +1,4 @@
-"""A timeline as a strip of a film: labeled bars, and a line that moves with the time."""
+"""A timeline below a video: labeled bars and a line at the current time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from actionprep.show.colors import DARK, NOTHING, Color, label_colors, text_on
+from actionprep.datasets.label_colors import NOTHING, Color, label_colors
+from actionprep.show.colors import DARK, text_on
 from actionprep.show.text import fitted, put_text, text_width
 from actionprep.show.timeline import TimelineRow, lanes_of
 
@@ -14,12 +15,12 @@ _LANE, _GAP, _SIZE = 22, 6, 13
 
 
 class Strip:
-    """Rows of bars over a span of time; `draw_still` once, then `draw_now` on each copy of that picture."""
+    """Rows of bars over a time interval. Call `draw_still` once, then `draw_now` on each copy of that image."""
 
     def __init__(
         self, rows: Sequence[TimelineRow], span: tuple[float, float], *, colors: Mapping[str, Color] | None = None
     ) -> None:
-        """Colors of labels are chosen when not given."""
+        """Lay out the rows. `colors` defaults to those of `label_colors`."""
         self.rows, self.span = rows, span
         self.colors = label_colors(bar.label for row in rows for bar in row.bars) if colors is None else colors
         self._lanes = [lanes_of(row.bars) for row in rows]
@@ -28,16 +29,16 @@ class Strip:
 
     @property
     def height(self) -> int:
-        """Height of the strip in px."""
+        """Height of the strip in pixels."""
         return sum(self._depth) * _LANE + (len(self.rows) - 1) * _GAP
 
     def x_of(self, time: float) -> float:
-        """Where a time lies, in px of the picture."""
+        """Return the x position of a time in pixels of the image."""
         left, _, width = self._place
         return left + (time - self.span[0]) / (self.span[1] - self.span[0]) * width
 
     def draw_still(self, canvas: np.ndarray, x: int, y: int, width: int) -> None:
-        """Draw what does not move, in place: names at the left, bars at the right."""
+        """Draw row names (left) and bars (right) onto the canvas in place."""
         names = max(text_width(row.name, _SIZE) for row in self.rows)
         names = min(names, width // 4)
         left = x + names + 12
@@ -56,14 +57,14 @@ class Strip:
                 top = y + lane * _LANE
                 canvas[top + 1 : top + _LANE - 1, first : max(end - 1, first + 1)] = color
                 text = fitted(bar.label, end - first - 8, _SIZE)
-                # A shortened label is worth showing only while it can be told from others.
+                # A shortened label is useful only while it can be distinguished from others.
                 if text == bar.label or len(text) > 4:
                     ink = DARK.quiet if bar.ignored else text_on(color)
                     put_text(canvas, text, ((first + end) / 2, top + _LANE / 2), size=_SIZE, color=ink, anchor="middle")
             y += depth * _LANE + _GAP
 
     def draw_now(self, canvas: np.ndarray, time: float) -> None:
-        """Draw the line of a time, in place."""
+        """Draw the line at a time onto the canvas in place."""
         import cv2
 
         _, y, _ = self._place

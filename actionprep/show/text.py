@@ -1,4 +1,4 @@
-"""Write smooth text into pictures, in the typeface that comes with matplotlib."""
+"""Draw antialiased text onto images, in the typeface that ships with matplotlib."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Literal
 
 import numpy as np
 
-from actionprep.show.colors import Color
+from actionprep.datasets.label_colors import Color
 
 Anchor = Literal["left", "middle", "right"]
 
 
 def text_width(text: str, size: int, *, bold: bool = False) -> int:
-    """Width of a line in pixels."""
+    """Return the width of a line in pixels."""
     return _letters(text, size, bold).shape[1]
 
 
 def line_height(size: int) -> int:
-    """From one line to the next in pixels."""
+    """Return the distance between lines in pixels."""
     return round(size * 1.35)
 
 
 def fitted(text: str, width: int, size: int, *, bold: bool = False) -> str:
-    """The text, shortened by an ellipsis in its middle to fit a width; "" when not even that fits."""
+    """Shorten a text with an ellipsis in its middle to fit a width; "" if nothing fits."""
     if text_width(text, size, bold=bold) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):
@@ -36,7 +36,7 @@ def fitted(text: str, width: int, size: int, *, bold: bool = False) -> str:
 
 
 def broken(text: str, width: int, size: int) -> list[str]:
-    """The text in lines that fit a width, broken between words; a word that is too long is shortened."""
+    """Wrap a text between words to fit a width. Words that are too long are shortened."""
     lines: list[str] = []
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
@@ -48,7 +48,7 @@ def broken(text: str, width: int, size: int) -> list[str]:
 
 
 def put_text(
-    picture: np.ndarray,
+    image: np.ndarray,
     text: str,
     xy: tuple[float, float],
     *,
@@ -58,10 +58,17 @@ def put_text(
     anchor: Anchor = "left",
     halo: Color | None = None,
 ) -> None:
-    """Write one line into a picture (H, W, 3) uint8, in place; what does not fit is cut off.
+    """Draw one line of text onto an image in place. Text beyond the image is cut off.
 
-    xy: left end, middle or right end (by anchor) of the line, at half its height. halo: an outline that sets the text
-    off from a busy picture.
+    Args:
+        image: RGB image, shape (H, W, 3), uint8.
+        text: The line.
+        xy: Left end, middle or right end (see `anchor`) of the line, at half its height, in pixels.
+        size: Font size in pixels.
+        color: Color of the text.
+        bold: Use the bold typeface.
+        anchor: Which point of the line `xy` is.
+        halo: Color of an outline that separates the text from a busy image.
     """
     letters = _letters(text, size, bold)
     height, width = letters.shape
@@ -73,27 +80,27 @@ def put_text(
         room = max(1, round(size / 9))
         spread = cv2.copyMakeBorder(letters, room, room, room, room, cv2.BORDER_CONSTANT, value=0)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * room + 1, 2 * room + 1))
-        _blend(picture, cv2.dilate(spread, kernel), left - room, top - room, halo, 0.8)
-    _blend(picture, letters, left, top, color, 1.0)
+        _blend(image, cv2.dilate(spread, kernel), left - room, top - room, halo, 0.8)
+    _blend(image, letters, left, top, color, 1.0)
 
 
-def _blend(picture: np.ndarray, alpha: np.ndarray, left: int, top: int, color: Color, strength: float) -> None:
-    height, width = picture.shape[:2]
+def _blend(image: np.ndarray, alpha: np.ndarray, left: int, top: int, color: Color, strength: float) -> None:
+    height, width = image.shape[:2]
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + alpha.shape[1], width), min(top + alpha.shape[0], height)
     if x0 >= x1 or y0 >= y1:
         return
     share = alpha[y0 - top : y1 - top, x0 - left : x1 - left, None].astype(np.float32) * (strength / 255)
-    part = picture[y0:y1, x0:x1]
+    part = image[y0:y1, x0:x1]
     part[:] = np.rint(part + (np.array(color, np.float32) - part) * share).astype(np.uint8)
 
 
 @lru_cache(maxsize=2048)
 def _letters(text: str, size: int, bold: bool) -> np.ndarray:
-    """(line height, width) uint8 opacity; the height depends on the size alone, so that lines stand level."""
+    """Render opacity (line height, width), uint8. The height depends only on the font size, so that baselines align."""
     from PIL import Image, ImageDraw
 
-    # File names may hold what cannot be drawn.
+    # File names may contain characters that cannot be drawn.
     text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     font = _font(size, bold)
     width = max(1, round(font.getlength(text)))

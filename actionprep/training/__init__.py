@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "SnippetDataset": "datasets",
-    "SplitChoice": "parts",
+    "SplitChoice": "split_choice",
     "Recipe": "recipes",
     "find_recipe": "recipes",
     "Run": "run",

@@ -130,7 +130,7 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
             f"{' and '.join(f'sizes.{name}' for name in wrong)} out: the {recipe.product} and the settings under [input] "
             "decide that."
         )
-    if recipe.targets == "frame" and card.labels_frames == "asked":
+    if recipe.targets == "frame" and card.labels_frames == "optional":
         from_input["per_frame"] = True
     # The preset's too: a later version may give the name another preset, and this run must open as it was.
     return {**card.sizes, **from_input, **recipe.sizes}
@@ -153,12 +153,12 @@ def check_abilities(recipe: Recipe) -> None:
             f"{', '.join(_recipes_whose(lambda one: one.labels_frames != 'never'))}. Or train on the labels of whole "
             "snippets: --set targets=snippet."
         )
-    if getattr(recipe.input, "merge", "max") == "separate" and not card.persons_apart:
+    if getattr(recipe.input, "merge", "max") == "separate" and not card.separate_persons:
         raise UserError(
             f"The recipe '{recipe.name}' keeps a volume for each person (input.merge = \"separate\"), and its model "
             f"'{recipe.model}' reads one for all. Recipes that read a volume for each: "
-            f"{', '.join(_recipes_whose(lambda one: one.persons_apart))}. Or put them side by side in the channels: --set "
-            "input.merge=channels."
+            f"{', '.join(_recipes_whose(lambda one: one.separate_persons))}. Or put them side by side in the channels: "
+            "--set input.merge=channels."
         )
     if recipe.cutmix is not None and not find_input(recipe.product).cuts:
         raise UserError(
@@ -201,7 +201,7 @@ def make_model(card: Mapping[str, Any]) -> nn.Module:
     from actionprep.training.models.pixels import PixelClassifier
 
     channels = recipe["input"].get("channels", "rgb")
-    return PixelClassifier(model, pixels, channels=channels, several_labels=bool(card["several_labels"]))
+    return PixelClassifier(model, pixels, channels=channels, multi_label=bool(card["several_labels"]))
 
 
 def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
@@ -274,13 +274,25 @@ def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_safely(path: Path) -> Any:
-    """What a checkpoint file holds: tensors and plain values, or UserError."""
+    """Read a checkpoint file: tensors and plain values.
+
+    Raises:
+        UserError: If the file is missing, damaged (every part of its archive is compared with its checksum), or holds
+            more than tensors and plain values.
+    """
     import torch
 
-    from actionprep.training.models.published.weight_files import DAMAGED, why_unreadable
+    from actionprep.datasets.zip_checksums import zip_damage
+    from actionprep.training.models.published.weight_files import DAMAGED, read_error_reason
 
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run's best.ckpt appears with its first validated epoch.")
+    damage = zip_damage(path)
+    if damage is not None:
+        raise UserError(
+            f"{path} is damaged: {damage}. It is not used, because its weights may have changed.\nRestore the file from a "
+            "copy, use another checkpoint (best.ckpt or last.ckpt of a run), or train again."
+        )
     try:
         with warnings.catch_warnings():
             # PyTorch warns of pickle protocols that it then refuses.
@@ -302,6 +314,6 @@ def read_safely(path: Path) -> Any:
         ) from None
     except DAMAGED as error:
         raise UserError(
-            f"{path} cannot be read as a checkpoint: {why_unreadable(path, error)}. It is damaged, cut off, or another kind "
-            "of file."
+            f"{path} cannot be read as a checkpoint: {read_error_reason(path, error)}. It is damaged, cut off, or another "
+            "kind of file."
         ) from None

@@ -201,7 +201,7 @@ def overfit_one_batch(
     dataset.train = False
     rows = _mixed_rows(dataset, recipe.batch)
     batch = _to(dataset.batch(rows), task)
-    several = task.several
+    several = task.multi_label
     losses, accuracy = [], 0.0
     for step in range(steps):
         torch.manual_seed(recipe.seed + step)
@@ -292,7 +292,7 @@ def _loss(task: ClassifierTask, batch: Batch) -> Tensor:
 
     device = next(task.model.parameters()).device.type
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.bfloat16}.get(task.recipe.precision)
-    with callbacks.memory_explained(task.recipe, device), torch.autocast(device, half, enabled=half is not None):
+    with callbacks.explain_memory_errors(task.recipe, device), torch.autocast(device, half, enabled=half is not None):
         logits = task.model(**model_inputs(task.model, batch))
         each = batch_loss(task.loss, logits, batch)
     return each.mean()

@@ -342,7 +342,7 @@ def choose_views(
 ) -> tuple[str, ...]:
     """Names of the views to read; raises UserError naming those that there are.
 
-    views: by name, or else all by 0-based index, as for the pipeline; None: all that the product has of the table's
+    views: by name or number, as for the pipeline; None: all that the product has of the table's
            recordings, in natural order.
     """
     from actionprep.datasets.natural_order import natural_key

@@ -11,10 +11,10 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.loop.devices import lightning_devices
 from actionprep.training.loop.make_task import check_model, make_task
 from actionprep.training.loop.processes import is_first_process, shared_folder, wait_for_run
-from actionprep.training.loop.progress import EpochReport, Told, silent
-from actionprep.training.loop.resume import check_same, plan_of_run, prepare_folder, start_with
+from actionprep.training.loop.progress import EpochReport, Log, silent
+from actionprep.training.loop.resume import check_unchanged, make_start, prepare_folder, restore_plan
 from actionprep.training.loop.trainer import TrainerOptions, train_phase
-from actionprep.training.loop.training_plan import Plan, in_precision, resolve_recipe
+from actionprep.training.loop.training_plan import TrainingPlan, resolve_recipe
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now, validation_sentence
 from actionprep.training.split_choice import Parts, SplitChoice
@@ -44,7 +44,7 @@ def fit(
     tensorboard: bool = True,
     weights: Callable[[nn.Module], object] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
-    tell: Told | None = None,
+    log: Log | None = None,
     resume: bool = False,
 ) -> Run:
     """Train one model on the snippets of a store and keep everything in a folder.
@@ -55,7 +55,7 @@ def fit(
     views:   names of views, in this order; None: all that the product has.
     devices: processes of one training on this machine, on as many GPUs, or on the CPU; num_nodes: machines.
     weights: called with the fresh model, to put published weights into it.
-    tell:    is told, in sentences, what is about to happen.
+    log:     receives progress messages.
     resume:  go on with the training in this folder where it was interrupted; a complete one stays as it is. Everything
              that decides its numbers is as it began: of recipe, snippets, split, views and weights, what is given here
              may only say the same.
@@ -63,50 +63,52 @@ def fit(
     Raises UserError when recipe and store do not fit, for an empty part or a single class, when the folder is taken, or
     when a resumed training was begun otherwise.
     """
-    tell = tell or silent
+    log = log or silent
     store = store if isinstance(store, Store) else Store(store)
-    run = Run(shared_folder(Path(run_folder), several=devices * num_nodes > 1))
+    run = Run(shared_folder(Path(run_folder), multiple=devices * num_nodes > 1))
     options = TrainerOptions(device, devices, num_nodes, threads, wandb, tensorboard)
     if resume and (run.folder / FACTS).exists():
-        plan = plan_of_run(run, store)
-        check_same(run, plan, recipe=recipe, snippets=snippets, split=split, views=views, weights=weights)
+        plan = restore_plan(run, store)
+        check_unchanged(run, plan, recipe=recipe, snippets=snippets, split=split, views=views, weights=weights)
         if run.is_complete:
-            tell(f"The training in {run.folder} is complete.")
+            log(f"The training in {run.folder} is complete.")
             return run
-        tell(f"Going on with the training in {run.folder}")
-        _train(run, plan, options, on_epoch=on_epoch)
-        _tell_validation(run, tell)
+        reader = plan.make_reader()
+        plan.in_precision(device, check_model(plan, reader))
+        log(f"Resuming the training in {run.folder}")
+        _train(run, plan, options, on_epoch=on_epoch, reader=reader)
+        _log_validation(run, log)
         return run
-    chosen = in_precision(resolve_recipe(store, recipe, tell), device)
+    chosen = resolve_recipe(store, recipe, log)
     lightning_devices(device, devices)  # so that a device that is not here is named before there is a run
-    plan = Plan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
+    plan = TrainingPlan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     seen = weights.seen_of(plan) if isinstance(weights, StartingWeights) else None
     if seen is not None:
         plan = plan.with_note(seen)
     for sentence in plan.sentences:
-        tell(sentence)
+        log(sentence)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     # What a reader, a model, its optimizer or published weights refuse is known before there is a run.
     reader = plan.make_reader()
-    check_model(plan, reader)
+    plan = plan.in_precision(device, check_model(plan, reader))
     start = None
     if weights is not None and is_first_process():
-        start = start_with(plan, reader, weights)
-    tell(f"Run {run.folder}")
+        start = make_start(plan, reader, weights)
+    log(f"Run {run.folder}")
     if is_first_process():
         prepare_folder(run, plan, start, unfinished=resume)
     _train(run, plan, options, on_epoch=on_epoch, reader=reader)
-    _tell_validation(run, tell)
+    _log_validation(run, log)
     return run
 
 
-def _tell_validation(run: Run, tell: Told) -> None:
+def _log_validation(run: Run, log: Log) -> None:
     sentence = validation_sentence(run) if is_first_process() else None
     if sentence is not None:
-        tell(sentence)
+        log(sentence)
 
 
 def first_task(
@@ -121,10 +123,10 @@ def first_task(
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = store if isinstance(store, Store) else Store(store)
-    chosen = in_precision(resolve_recipe(store, recipe, silent), device)
-    plan = Plan.make(store, chosen, snippets=snippets, split=split, views=views)
+    chosen = resolve_recipe(store, recipe, silent)
+    plan = TrainingPlan.make(store, chosen, snippets=snippets, split=split, views=views)
     reader = plan.make_reader()
-    check_model(plan, reader)
+    plan = plan.in_precision(device, check_model(plan, reader))
     task = make_task(plan, reader, plan.phases[0])
     if weights is not None:
         weights(task.model)
@@ -133,7 +135,7 @@ def first_task(
 
 def _train(
     run: Run,
-    plan: Plan,
+    plan: TrainingPlan,
     options: TrainerOptions,
     *,
     on_epoch: Callable[[EpochReport], None] | None,

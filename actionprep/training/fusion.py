@@ -60,7 +60,7 @@ def fuse(
     *,
     weights: Weighting = "val",
     device: str = "auto",
-    tell: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Fused:
     """Pool the probabilities of runs on the same snippets and split, and keep what a test keeps in a folder.
 
@@ -82,16 +82,16 @@ def fuse(
     table = _common_table(opened)
     for run in opened:
         if run.tested is None:
-            tell(f"Testing {run.folder}")
+            log(f"Testing {run.folder}")
             run_test(run, device=device, view_subsets=False)
     mixture = _mixture(opened, table, weights, device)
     for run, share, temperature in zip(opened, mixture.weights, mixture.temperatures, strict=True):
-        tell(f"{share:.3f}  {run.folder}" + (f"  at temperature {temperature:.2f}" if temperature != 1 else ""))
-    tell(f"Weights: {mixture.why}")
+        log(f"{share:.3f}  {run.folder}" + (f"  at temperature {temperature:.2f}" if temperature != 1 else ""))
+    log(f"Weights: {mixture.why}")
     kind = "calibrated" if mixture.by_val else "probabilities"
     said = np.stack([saved_arrays(run, kind)[kind].astype(np.float64) for run in opened])
     several = bool(opened[0].facts["several_labels"])
-    together = pooled(said, np.array(mixture.weights), mixture.pool, several=several)
+    together = pooled(said, np.array(mixture.weights), mixture.pool, multi_label=several)
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
     tested = _kept(Path(folder), table, rows, together)
     target = Run(Path(folder))
@@ -100,7 +100,7 @@ def fuse(
             "run": source_from(target.folder, run.folder),
             "weight": share,
             "temperature": temperature,
-            "accuracy": run_tested(run)["figures"]["accuracy"],
+            "accuracy": run_tested(run)["metrics"]["accuracy"],
         }
         for run, share, temperature in zip(opened, mixture.weights, mixture.temperatures, strict=True)
     ]
@@ -127,7 +127,7 @@ def fuse_folds(
     *,
     weights: Weighting = "val",
     device: str = "auto",
-    tell: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Fuse cross-validations fold by fold; returns what folds.json of the new folder holds.
 
@@ -153,17 +153,15 @@ def fuse_folds(
     for number, name in enumerate(names[0], start=1):
         count = f"{number} of {len(names[0])}"
         called = {"split": name.removeprefix("split-")} if of_splits else {"fold": number}
-        tell(f"Split {called['split']} ({count})" if of_splits else f"Fold {count}")
-        made = fuse(
-            [Path(one) / name for one in folders], below(folder, name), weights=weights, device=device, tell=tell
-        )
-        figures = made.tested["figures"]
+        log(f"Split {called['split']} ({count})" if of_splits else f"Fold {count}")
+        made = fuse([Path(one) / name for one in folders], below(folder, name), weights=weights, device=device, log=log)
+        metrics = made.tested["metrics"]
         rows.append(
             {
                 **called,
                 "snippets": made.tested["num_samples"],
-                "accuracy": figures["accuracy"],
-                "macro_f1": figures["macro_f1"],
+                "accuracy": metrics["accuracy"],
+                "macro_f1": metrics["macro_f1"],
                 "weights": " ".join(f"{share:.3f}" for share in made.weights),
             }
         )
@@ -292,7 +290,7 @@ def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, devic
     actual = table.target[rows] if several else table.label[rows].astype(np.int64)
     temperatures = tuple(float(run_tested(run)["calibration"]["temperature"]) for run in runs)
     scaled = [
-        scaled_probabilities(one.each, temperature, several=several)
+        scaled_probabilities(one.variant_logits, temperature, multi_label=several)
         for one, temperature in zip(found, temperatures, strict=True)
     ]
     chosen = tuple(pool_weights(np.stack(scaled), actual).tolist())

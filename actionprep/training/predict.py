@@ -155,13 +155,13 @@ def _ask(
         if len(scores) > 1:
             several = bool(first.card["several_labels"])
             said = [
-                scaled_probabilities(score.each, one.temperature, several=several)
+                scaled_probabilities(score.variant_logits, one.temperature, multi_label=several)
                 for one, score in zip(models, scores, strict=True)
             ]
             weights = np.array([one.weight for one in models])
-            probabilities = pooled(np.stack(said), weights, models[0].pool, several=several)
-        elif scores[0].instants is not None:
-            onset, offset, probabilities = cells(onset, offset, scores[0].instants)
+            probabilities = pooled(np.stack(said), weights, models[0].pool, multi_label=several)
+        elif scores[0].steps is not None:
+            onset, offset, probabilities = cells(onset, offset, scores[0].steps)
         else:
             probabilities = scores[0].probabilities
         times = [

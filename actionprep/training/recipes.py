@@ -1,7 +1,8 @@
-"""Recipes: a named model with its input, loss, optimizer and schedule, as settings that print themselves."""
+"""Recipes: a model with its input, loss, optimizer and schedule, as settings that round-trip through TOML."""
 
 from __future__ import annotations
 
+import functools
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -13,152 +14,162 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import SerializeAsAny, model_validator
 
 from actionprep.errors import UserError, nearest, nearest_few
+from actionprep.registry import Registry
 from actionprep.settings import Settings, option
-from actionprep.training.inputs.base import InputSettings, find_input, input_settings
+from actionprep.training.inputs.base import INPUTS, InputSettings, find_input, input_settings
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
 
 
 class LossSettings(Settings):
-    """What is minimized."""
+    """Settings of the training loss."""
 
     name: Literal["auto", "cross-entropy", "bce", "focal", "asymmetric"] = option(
         "auto",
-        "auto: cross-entropy for one label a snippet, bce where several are allowed; asymmetric is for several labels "
-        "of which most are rare.",
+        "Loss function; auto: cross-entropy for single-label snippets, bce for multi-label ones. asymmetric is for "
+        "multi-label snippets with mostly rare labels.",
     )
     class_weights: Literal["none", "balanced"] = option(
-        "none", "balanced: n / (C · n_c) of the training snippets; for bce the ratio of negatives to positives."
+        "none",
+        "Weight of each class; balanced: n / (C · n_c) over the training snippets, or for bce the ratio of negatives to "
+        "positives.",
     )
-    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", ge=0, lt=1)
-    gamma: float = option(2.0, "For focal: how much well-classified samples count less.", ge=0)
-    gamma_positive: float = option(0.0, "For asymmetric: the same for labels that a sample has.", ge=0)
-    gamma_negative: float = option(4.0, "For asymmetric: the same for labels that it has not.", ge=0)
+    label_smoothing: float = option(0.0, "Fraction of the target spread evenly over all classes.", ge=0, lt=1)
+    gamma: float = option(2.0, "Focusing exponent of focal: larger values down-weight well-classified samples.", ge=0)
+    gamma_positive: float = option(0.0, "Focusing exponent of asymmetric for labels that a sample has.", ge=0)
+    gamma_negative: float = option(4.0, "Focusing exponent of asymmetric for labels that a sample does not have.", ge=0)
     margin: float = option(
-        0.05, "For asymmetric: labels that a sample has not count nothing below this probability.", ge=0, lt=1
+        0.05, "Probability below which asymmetric ignores labels that a sample does not have.", ge=0, lt=1
     )
 
 
 class OptimizerSettings(Settings):
-    """How weights are updated."""
+    """Settings of the optimizer."""
 
-    name: Literal["adamw", "adam", "sgd"] = option("adamw", "The rule of the update.")
-    learning_rate: float = option(1e-3, "Highest learning rate.", gt=0)
+    name: Literal["adamw", "adam", "sgd"] = option("adamw", "Optimizer.")
+    learning_rate: float = option(1e-3, "Peak learning rate.", gt=0)
     head_learning_rate: float | None = option(
-        None, "Rate of the head (parameters named head.*); not set: the same.", gt=0
+        None, "Learning rate of the head (parameters named head.*); not set: learning_rate.", gt=0
     )
-    backbone_learning_rate: float | None = option(None, "Rate of all but the head; not set: the same.", gt=0)
+    backbone_learning_rate: float | None = option(
+        None, "Learning rate of all parameters except the head; not set: learning_rate.", gt=0
+    )
     layer_decay: float = option(
-        1.0, "Factor of the rate from one layer to the one below it, for weights that were trained before.", gt=0, le=1
+        1.0, "Factor on the learning rate per layer, from top to bottom, for fine-tuning.", gt=0, le=1
     )
     freeze: tuple[str, ...] = option(
         (),
-        'Parameters that stay as they are, by the beginning of their names, as ["patch_embed", "blocks.0"]; ["backbone"] is '
-        "all but the head.",
+        'Prefixes of parameters to freeze, for example ["patch_embed", "blocks.0"]; ["backbone"] freezes all except the '
+        "head.",
     )
-    weight_decay: float = option(0.05, "Decay of weights; biases, norms and position codes have none.", ge=0)
-    momentum: float = option(0.9, "For sgd.", ge=0, lt=1)
-    nesterov: bool = option(False, "For sgd: look ahead along the momentum.")
-    gradient_clip: float | None = option(None, "Longest gradient, by its norm over all weights.", gt=0)
+    weight_decay: float = option(
+        0.05, "Weight decay; biases, normalization layers and position embeddings have none.", ge=0
+    )
+    momentum: float = option(0.9, "Momentum of sgd.", ge=0, lt=1)
+    nesterov: bool = option(False, "Use Nesterov momentum in sgd.")
+    gradient_clip: float | None = option(None, "Maximum gradient norm over all parameters; not set: no clipping.", gt=0)
 
     @model_validator(mode="after")
-    def _momentum_to_look_along(self) -> Self:
+    def _nesterov_needs_momentum(self) -> Self:
         if self.name == "sgd" and self.nesterov and self.momentum == 0:
-            raise ValueError(
-                "nesterov looks ahead along the momentum, and momentum is 0: raise it, or leave nesterov out"
-            )
+            raise ValueError("nesterov = true needs a momentum above 0. Raise momentum, or set nesterov = false")
         return self
 
 
 class ScheduleSettings(Settings):
-    """How the learning rate goes over the run."""
+    """Settings of the learning rate schedule."""
 
-    name: Literal["cosine", "multistep", "exponential", "constant"] = option("cosine", "Shape after the warm-up.")
-    warmup: float = option(0.1, "Share of all steps over which the rate rises from 0.", ge=0, lt=1)
-    milestones: tuple[int, ...] = option((), "For multistep: epochs at which the rate is multiplied by gamma.")
-    gamma: float = option(0.1, "For multistep: the factor; for exponential: the factor of each epoch.", gt=0, le=1)
+    name: Literal["cosine", "multistep", "exponential", "constant"] = option(
+        "cosine", "Shape of the schedule after the warm-up."
+    )
+    warmup: float = option(0.1, "Fraction of all steps for the linear warm-up from 0.", ge=0, lt=1)
+    milestones: tuple[int, ...] = option((), "Epochs at which multistep multiplies the rate by gamma.")
+    gamma: float = option(0.1, "Factor of multistep at each milestone, or of exponential per epoch.", gt=0, le=1)
 
 
 class Recipe(Settings):
-    """One way to train one model on one product."""
+    """Everything needed to train one model on one product."""
 
     name: str = option("custom", "Name of the recipe.")
-    model: str = option(..., "Name of the model, as 'actiontrain models' lists it.")
-    product: str = option("tracks", "What of the store the model reads.")
+    model: str = option(..., "Name of the model; 'actiontrain models' lists them.")
+    product: str = option("tracks", "Product of the store that the model reads.")
     targets: Literal["snippet", "frame"] = option(
         "snippet",
-        "What is learnt of a snippet: its labels, or (frame) those of each of its instants, from the segments behind the "
-        "snippets; for models that label every frame.",
+        "Training targets; snippet: the labels of each snippet. frame: the labels of each frame, from the segments that "
+        "the snippets were cut from (for models that label every frame).",
     )
     carry: bool = option(
         False,
-        "A window that begins where another one ends goes on from the state in which the model left that one: in training "
-        "without gradient through the windows before; for models that keep a state.",
+        "Carry the model's state from one window to the next adjacent one, for models with a state. Training does not "
+        "backpropagate into earlier windows.",
     )
     epochs: int = option(50, "Passes over the training snippets.", ge=1)
     min_steps: int = option(
         0,
-        "Steps at least: with few snippets there are more epochs than 'epochs' says, until they make so many steps; "
-        "--epochs and --set epochs=N set it to 0.",
+        "Minimum number of optimizer steps: small data sets train for more epochs to reach it. --epochs and --set "
+        "epochs=N set it to 0.",
         ge=0,
     )
-    batch: int = option(16, "Snippets in a step, over all devices.", ge=1)
-    accumulate: int = option(1, "Batches whose gradients are added up for one step.", ge=1)
-    seed: int = option(0, "Seed of weights, order, augmentation and dropout.", ge=0, lt=2**32)
+    batch: int = option(16, "Snippets per batch, over all devices.", ge=1)
+    accumulate: int = option(1, "Batches per optimizer step (gradient accumulation).", ge=1)
+    seed: int = option(0, "Random seed of weights, data order, augmentation and dropout.", ge=0, lt=2**32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = option(
         "32-true",
-        "Number format of the computation; auto: bf16-mixed where the device has instructions for it, else 32-true.",
+        "Numeric precision; auto: bf16-mixed if the device has instructions for it, otherwise 32-true.",
     )
-    compile: bool = option(False, "Compile the model (torch.compile); takes a minute and a C++ compiler.")
+    compile: bool = option(False, "Compile the model with torch.compile; takes a minute and needs a C++ compiler.")
     channels_last: bool = option(
         False,
-        "Keep the weights of convolutions channels last, as GPUs and bf16 like them; with precision auto only beside bf16.",
+        "Store convolution weights in channels-last order, which is faster with bf16 and on GPUs; with precision auto, "
+        "applies only if bf16 is used.",
     )
     ema: float | None = option(
-        None, "Decay of the running mean of the weights that tests use; not set: none.", gt=0, lt=1
+        None, "Decay of the exponential moving average of weights, which tests use; not set: off.", gt=0, lt=1
     )
-    mixup: float | None = option(None, "Alpha of mixup; not set: none.", gt=0)
+    mixup: float | None = option(None, "Alpha of mixup; not set: off.", gt=0)
     cutmix: float | None = option(
-        None, "Alpha of CutMix, pieces of one sample in another; with mixup, each batch draws one of both.", gt=0
+        None, "Alpha of CutMix; not set: off. If mixup is also set, each batch uses one of them at random.", gt=0
     )
-    mixup_share: float = option(0.5, "Share of the batches that are mixed.", ge=0, le=1)
+    mixup_share: float = option(0.5, "Fraction of batches that mixup or CutMix changes.", ge=0, le=1)
     sampler: Literal["shuffle", "balanced"] = option(
-        "shuffle", "shuffle: every snippet once an epoch; balanced: as many draws, each class as often as the others."
+        "shuffle",
+        "Order of snippets; shuffle: every snippet once per epoch. balanced: the same number of draws, with equal class "
+        "frequencies.",
     )
-    validate_every: int = option(1, "Epochs from one validation to the next; the last epoch has one in any case.", ge=1)
+    validate_every: int = option(1, "Epochs between validations; the last epoch is always validated.", ge=1)
     monitor: Literal[
         "val_loss", "val_accuracy", "val_macro_f1", "val_map", "val_frame_accuracy", "val_frame_macro_f1"
     ] = option(
-        "val_loss", 'What chooses the best epoch and ends the run by patience; val_frame_… with targets = "frame".'
+        "val_loss",
+        'Validation metric for the best epoch and for patience; val_frame_… needs targets = "frame".',
     )
-    patience: int | None = option(None, "Epochs without improvement after which the run ends; not set: never.", ge=1)
+    patience: int | None = option(None, "Stop after this many epochs without improvement; not set: never.", ge=1)
     refit: bool = option(
         False,
-        "After validation, train once more on train and val together with the whole schedule, and keep its last "
-        "weights.",
+        "After validation, retrain on train and val together with the full schedule and keep the final weights.",
     )
     val_by: Literal["group", "recording"] = option(
         "group",
-        "What stays together when val is carved out of train: the groups of the split (subjects, say), or recordings.",
+        "Unit of the split of val from train: the groups of the test split (for example subjects), or recordings.",
     )
     test_variants: int = option(
         1,
-        "Variants of each snippet (crops, times) whose probabilities are averaged in tests; of pictures there are "
-        "input.clips · input.crops · input.jitters.",
+        "Variants of each snippet (crops, times) to average at test time. For frames, this is input.clips · input.crops "
+        "· input.jitters.",
         ge=1,
     )
     checkpoint_minutes: float = option(10.0, "Minutes between checkpoints within an epoch.", gt=0)
-    workers: int = option(0, "Processes that read products which are not held in memory.", ge=0)
-    sizes: dict[str, Any] = option({}, "Settings of the model that differ from its preset.")
-    input: SerializeAsAny[InputSettings] = option(None, "How snippets are sampled and augmented.")
-    loss: LossSettings = option(LossSettings(), "What is minimized.")
-    optimizer: OptimizerSettings = option(OptimizerSettings(), "How weights are updated.")
-    schedule: ScheduleSettings = option(ScheduleSettings(), "How the learning rate goes.")
-    doc: str = option("", "What the recipe is, and which faults of the original it fixes.")
+    workers: int = option(0, "Worker processes for products that do not fit in memory.", ge=0)
+    sizes: dict[str, Any] = option({}, "Model settings that differ from the model's preset.")
+    input: SerializeAsAny[InputSettings] = option(None, "Sampling and augmentation of snippets.")
+    loss: LossSettings = option(LossSettings(), "Training loss.")
+    optimizer: OptimizerSettings = option(OptimizerSettings(), "Optimizer.")
+    schedule: ScheduleSettings = option(ScheduleSettings(), "Learning rate schedule.")
+    doc: str = option("", "Description of the recipe, including the faults of the original that it fixes.")
 
     @model_validator(mode="after")
-    def _frames_to_monitor(self) -> Self:
+    def _frame_metric_needs_frame_targets(self) -> Self:
         if self.monitor.startswith("val_frame_") and self.targets != "frame":
             raise ValueError(f'monitor = "{self.monitor}" needs targets = "frame"')
         return self
@@ -171,21 +182,55 @@ class Recipe(Settings):
     @classmethod
     def read(cls, values: dict[str, Any], *, where: str) -> Self:
         """Validate plain values; see `Settings.read`."""
-        # The input's own errors name its keys only when they do not pass through this model's validation.
+        # Validate the input first, because pydantic would report its keys without their table.
         return super().read(_with_typed_input(values), where=where)
 
     @classmethod
     def from_toml(cls, text: str, *, where: str) -> Self:
-        """A recipe from the text that `to_toml` gives; keys that are not there keep their defaults."""
-        try:
-            tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(f"{where} is not valid TOML: {error}.") from None
-        return cls.from_tables(tables, where=where)
+        """Parse a recipe from TOML, the inverse of `to_toml`.
+
+        Args:
+            text: TOML document; missing keys keep their defaults.
+            where: Name of the source in error messages.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            UserError: If the text is not valid TOML, or a table, key or value is wrong.
+        """
+        return cls.from_tables(_parsed_toml(text, where), where=where)
+
+    @classmethod
+    def whole_from_toml(cls, text: str, *, where: str) -> Self:
+        """The recipe of a run, which `to_toml` wrote with all its tables.
+
+        Raises:
+            UserError: If a table is missing: the file was cut off, and defaults would silently take its place.
+        """
+        recipe = cls.from_toml(text, where=where)
+        missing = [name for name in ("recipe", *_TABLES) if name not in tomllib.loads(text)]
+        if missing:
+            raise UserError(
+                f"{where} is damaged: it has no table [{missing[0]}], as every recipe of a run has. "
+                "Train again into another folder."
+            )
+        return recipe
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any], *, where: str) -> Self:
-        """A recipe from its tables [recipe], [sizes], [input], [loss], [optimizer], [schedule]."""
+        """Create a recipe from its tables [recipe], [sizes], [input], [loss], [optimizer] and [schedule].
+
+        Args:
+            tables: Settings by table; missing tables and keys keep their defaults.
+            where: Name of the source in error messages.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            UserError: If a table, key or value is wrong.
+        """
         known = ("recipe", *_TABLES)
         for name in tables:
             if name not in known:
@@ -193,8 +238,8 @@ class Recipe(Settings):
         values = {name: value for name, value in tables.items() if name != "recipe"}
         given = {**tables.get("recipe", {}), **values}
         product = given.get("product", cls.model_fields["product"].default)
-        keys = _NONE_KEYS | _keys_of_none(find_input(product).Settings)
-        return cls.read(_without_word_for_none(given, keys), where=where)
+        keys = _OPTIONAL_KEYS | _optional_keys(find_input(product).Settings)
+        return cls.read(_none_from_text(given, keys), where=where)
 
     def as_recorded(self, where: str) -> Self:
         """Return this recipe, which a checkpoint or a run recorded, if it names no recipe file elsewhere.
@@ -218,21 +263,28 @@ class Recipe(Settings):
 
     @property
     def reads(self) -> str:
-        """The product of the store that the input reads: heatmaps, for one, are rendered from poses."""
+        """Product of the store that the input reads, which can differ from `product`: heatmaps are rendered from poses."""
         return find_input(self.product).reads(self.input)
 
     def self_contained(self) -> Recipe:
-        """This recipe with what others, that it names, say now: a fusion holds the recipes that it joins."""
+        """Return a copy that contains the recipes it refers to by name, as a fusion does."""
         return self.model_copy(update={"input": find_input(self.product).self_contained(self.input)})
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """Plain values by table; `from_tables` reads them back."""
+        """Return plain values by table, the inverse of `from_tables`."""
         values = self.model_dump(mode="json")
         tables = {name: values.pop(name) for name in _TABLES}
         return {"recipe": values, **tables}
 
     def to_toml(self, *, comments: bool = True) -> str:
-        """The recipe as TOML, each key with its meaning; None is written "none"."""
+        """Format the recipe as TOML, the inverse of `from_toml`.
+
+        Args:
+            comments: Write the description of each key above it.
+
+        Returns:
+            A TOML document with every setting. None is written as "none".
+        """
         models: dict[str, type[Settings] | None] = {"recipe": Recipe, "sizes": None, "input": type(self.input)}
         models |= {name: type(getattr(self, name)) for name in ("loss", "optimizer", "schedule")}
         blocks = []
@@ -241,23 +293,31 @@ class Recipe(Settings):
             for key, value in values.items():
                 model = models[table]
                 field = model.model_fields.get(key) if model is not None else None
-                said = [f"# {field.description}"] if comments and field is not None and field.description else []
+                comment = [f"# {field.description}"] if comments and field is not None and field.description else []
                 if _is_recipes(value):
-                    written = _toml_of_recipes(f"{table}.{key}", value)
-                    inner += ["\n".join([*said, written[0]]), *written[1:]]
+                    recipe_tables = _toml_of_recipes(f"{table}.{key}", value)
+                    inner += ["\n".join([*comment, recipe_tables[0]]), *recipe_tables[1:]]
                 else:
-                    lines += [*said, f"{key} = {_toml(value)}"]
+                    lines += [*comment, f"{key} = {_toml(value)}"]
             blocks += ["\n".join(lines), *inner]
         return "\n\n".join(blocks) + "\n"
 
     def changed(self, changes: Mapping[str, Any], *, where: str = "changes to the recipe") -> Recipe:
-        """This recipe with some settings replaced, by dotted names: {"epochs": 10, "input.rotation": 0.3}.
+        """Return a copy with some settings replaced.
 
-        Epochs that are asked for are meant: min_steps no longer raises them, unless it is given too. Recipes that a fusion
-        is asked to join are read anew. With another product the input keeps those settings that this product's input has
-        too. The doc of a named recipe says what was changed.
+        An explicit number of epochs sets min_steps to 0, unless min_steps is also given. New names in input.recipes
+        load those recipes again. If the product changes, the settings that both inputs have are kept. The doc of a
+        named recipe lists the changed settings.
 
-        Raises UserError for names and values that are wrong.
+        Args:
+            changes: New values by dotted name, for example {"epochs": 10, "input.rotation": 0.3}.
+            where: Name of the source in error messages.
+
+        Returns:
+            The changed recipe.
+
+        Raises:
+            UserError: If a name or value is wrong.
         """
         tables: dict[str, dict[str, Any]] = {"recipe": {}, **{name: {} for name in _TABLES}} | self.to_tables()
         changes = {name.removeprefix("recipe."): value for name, value in changes.items()}
@@ -265,7 +325,7 @@ class Recipe(Settings):
             changes = {"min_steps": 0, **changes}
         if changes.get("product", self.product) != self.product:
             known = find_input(str(changes["product"])).Settings.model_fields
-            # Before the input's settings, which may mean something else there.
+            # Check this first: the same key can mean something else in another input.
             check_product(self.name, changes.get("model", self.model), changes["product"])
             tables["input"] = {key: value for key, value in tables["input"].items() if key in known}
         if "input.recipes" in changes:
@@ -278,57 +338,138 @@ class Recipe(Settings):
                     f"{', '.join(tables)}."
                 )
             tables[table or "recipe"][key] = value
-        made = type(self).from_tables(tables, where=where)
-        return made if "doc" in changes else _with_changes_in_doc(made)
+        recipe = type(self).from_tables(tables, where=where)
+        return recipe if "doc" in changes else _with_changes_in_doc(recipe)
 
 
 _TABLES = ("sizes", "input", "loss", "optimizer", "schedule")
 
 
-RECIPES: dict[str, dict[str, Any]] = {}
+RECIPE_FILES = Path(__file__).parent / "recipe_files"
+"""Folder of the recipes that come with the package, one TOML file per recipe."""
+
+
+def load_recipe_files() -> None:
+    """Register the recipes that come with the package."""
+    for path in sorted(RECIPE_FILES.glob("*.toml")):
+        register_file(path)
+
+
+RECIPES: Registry[Mapping[str, Any]] = Registry(
+    "recipe",
+    "actionprep.recipes",
+    plural="Recipes",
+    instance_of="collections.abc:Mapping",
+    fill=load_recipe_files,
+)
 """Tables of the named recipes, as `Recipe.from_tables` reads them."""
 
 
 def register(name: str, doc: str, *, tables: Mapping[str, Mapping[str, Any]], **settings: Any) -> None:
-    """Add a recipe to the list; a second one of the same name is refused."""
-    if name in RECIPES:
-        raise UserError(f"There is already a recipe named '{name}'. Choose another name.")
+    """Register a recipe.
+
+    Args:
+        name: Name for --recipe.
+        doc: Description; 'actiontrain recipes' prints its first sentence.
+        tables: Settings of the tables [sizes], [input], [loss], [optimizer] and [schedule].
+        **settings: Settings of the table [recipe], for example model and product.
+
+    Raises:
+        UserError: If the name is already registered.
+    """
     RECIPES[name] = {
         "recipe": {"name": name, "doc": doc, **settings},
-        **{key: dict(one) for key, one in tables.items()},
+        **{key: dict(values) for key, values in tables.items()},
     }
 
 
-def recipe_names() -> list[str]:
-    """Names of all recipes."""
-    from actionprep.training.models.registry import load_model_files
+def register_file(path: str | Path) -> None:
+    """Register the recipe in a TOML file; its name is the name of the file without ".toml".
 
-    load_model_files()
+    Args:
+        path: TOML file in the format that `Recipe.to_toml` writes.
+
+    Raises:
+        UserError: If the name is already registered. An invalid file raises it when the recipe is first used.
+    """
+    RECIPES[Path(path).stem] = _RecipeFile(Path(path))
+
+
+class _RecipeFile(Mapping[str, Any]):
+    """Tables of a recipe file, which is read on first use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, Any]:
+        return _read_tables(self._path)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all registered recipes, sorted."""
     return sorted(RECIPES)
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name, or of the TOML file at that path; raises UserError naming the nearest ones."""
+    """Return a registered recipe, or read one from a file.
+
+    Args:
+        name: Name of a registered recipe, or path of a TOML file (must end in .toml).
+
+    Returns:
+        The recipe.
+
+    Raises:
+        UserError: If there is no such recipe (the message lists similar names), or the file is wrong.
+    """
     known = recipe_names()
     if name in known:
-        return Recipe.from_tables(RECIPES[name], where=f"the recipe '{name}'")
+        tables = RECIPES[name]
+        named = {**tables, "recipe": {"name": name, **tables.get("recipe", {})}}
+        return Recipe.from_tables(named, where=f"the recipe '{name}'")
     if name.endswith(".toml"):
-        try:
-            with open(name, encoding="utf-8") as file:
-                return Recipe.from_toml(file.read(), where=name)
-        except OSError as error:
-            raise UserError(f"Cannot read the recipe {name}: {error.strerror or error}.") from None
+        return Recipe.from_tables(_read_tables(Path(name)), where=name)
     near = nearest_few(name, known)
-    among = f" The nearest {'are' if len(near) > 1 else 'is'} {', '.join(near)};" if near else ""
+    similar = f" Similar names: {', '.join(near)}." if near else ""
     raise UserError(
-        f"No recipe '{name}'.{among} 'actiontrain recipes' lists all {len(known)}. A recipe "
-        "of your own is named by its file, which ends in .toml."
+        f"No recipe '{name}'.{similar} 'actiontrain recipes' lists all {len(known)}. To use your own recipe, give the path "
+        "of its .toml file."
     )
+
+
+def _read_tables(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot read the recipe {path}: {error.strerror or error}.") from None
+    return _parsed_toml(text, str(path))
+
+
+def _parsed_toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML: {error}.") from None
 
 
 @dataclass(frozen=True)
 class RecipeChoice:
-    """The recipe that suits a store, and why."""
+    """Default recipe for a store.
+
+    Attributes:
+        recipe: The chosen recipe.
+        why: Reason for the choice, as part of a sentence.
+    """
 
     recipe: Recipe
     why: str
@@ -342,118 +483,154 @@ PREFERRED = MappingProxyType(
         "frames": "timesformer-small",
     }
 )
-"""For each product, best first, the recipe that is used when none is named."""
+"""Default recipe of each product, preferred products first."""
 
 
 def choose_recipe(store: Store, preferred: Mapping[str, str] = PREFERRED) -> RecipeChoice:
-    """The recipe for what the store holds; raises UserError when it holds nothing that a recipe reads."""
-    have, known = store.products(), recipe_names()
+    """Choose the default recipe for the products in a store.
+
+    Args:
+        store: Store with at least one product.
+        preferred: Recipe by product, preferred products first.
+
+    Returns:
+        The recipe of the first available product.
+
+    Raises:
+        UserError: If the store has no product that a recipe reads.
+    """
+    available, known = store.products(), recipe_names()
     for product, name in preferred.items():
-        if product in have and name in known:
-            others = [one for one in have if one in preferred and one != product]
-            why = f"the store holds {product}" + (f" (also {', '.join(others)})" if others else "")
+        if product in available and name in known:
+            others = [other for other in available if other in preferred and other != product]
+            why = f"the store has {product}" + (f" (also {', '.join(others)})" if others else "")
             return RecipeChoice(find_recipe(name), why)
     raise UserError(
-        f"Nothing to train on in {store.url}: it has {', '.join(have) or 'nothing yet'}, and recipes read "
+        f"No product to train on in {store.url}. Available products: {', '.join(available) or 'none'}. Recipes read "
         f"{', '.join(preferred)}.\nRun 'actionprep track' and 'actionprep snippets' in the study folder first."
     )
 
 
 def check_product(recipe: str, model: str, product: str) -> None:
-    """Raise UserError when the model of this recipe reads another product."""
+    """Check that a model reads a product.
+
+    Args:
+        recipe: Name of the recipe, for the error message.
+        model: Name of the model.
+        product: Product to check.
+
+    Raises:
+        UserError: If the model reads another product.
+    """
     from actionprep.training.models.registry import model_card
 
     card = model_card(model)
-    # Stored frames and small ones make the same clips.
+    # Both products store RGB frames, at different sizes.
     readable = ("frames", "lowres") if card.pixels is not None else (card.product,)
     if product not in readable:
         raise UserError(
-            f"The recipe '{recipe}' binds the model '{model}', which reads {' or '.join(readable)}, to the product "
-            f"'{product}'. Set product = \"{card.product}\", or choose another model (actiontrain models)."
+            f"The model '{model}' of the recipe '{recipe}' reads {' or '.join(readable)}, not '{product}'. Set product = "
+            f'"{card.product}", or choose another model (actiontrain models).'
         )
 
 
-def differing(begun: Recipe, asked: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """The settings in which two recipes differ, by dotted names, with the values in both; precision auto differs from none.
+def differing_settings(old: Recipe, new: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    """Compare two recipes setting by setting.
 
-    Of products whose inputs have other settings, the product alone says it; of fusions also those of the recipes that both
-    hold, as "input.points of mine.toml".
+    If the products differ, only the product is reported, not the settings of its input. For fusions, settings of the
+    recipes that both contain are also compared, with names such as "input.points of mine.toml".
+
+    Args:
+        old: First recipe.
+        new: Second recipe; precision "auto" equals any precision.
+
+    Yields:
+        The dotted name of each setting that differs, its old value and its new value. Docs are ignored.
     """
-    if asked.precision == "auto":
-        asked = asked.changed({"precision": begun.precision, "channels_last": begun.channels_last})
-    yield from _differing(begun, asked)
+    if new.precision == "auto":
+        new = new.changed({"precision": old.precision, "channels_last": old.channels_last})
+    yield from _differing(old, new)
 
 
-def differences(begun: Recipe, asked: Recipe) -> list[str]:
-    """`differing` as sentences: "epochs is 4, not 8"."""
-    return [f"{name} is {said(one)}, not {said(two)}" for name, one, two in differing(begun, asked)]
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Describe the result of `differing_settings` in words, for example "epochs is 4, not 8"."""
+    return [
+        f"{name} is {setting_text(old_value)}, not {setting_text(new_value)}"
+        for name, old_value, new_value in differing_settings(old, new)
+    ]
 
 
-def _differing(begun: Recipe, asked: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """The settings, but for the doc, in which two recipes differ, by dotted names, with the values in both."""
-    mine, other = begun.to_tables(), asked.to_tables()
-    # Runs from before recipes were held in a fusion have none.
-    parts, others = (tables["input"].pop("parts", {}) for tables in (mine, other))
-    if type(begun.input) is not type(asked.input):
-        del mine["input"]
-    yield from _differing_tables(mine, other)
-    for part, tables in parts.items():
-        for name, one, two in _differing_tables(tables, others.get(part, tables)):
-            yield f"{name} of {part}", one, two
+def _differing(old: Recipe, new: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    old_tables, new_tables = old.to_tables(), new.to_tables()
+    # Fusion runs of early versions do not contain the recipes of their parts.
+    old_parts, new_parts = (tables["input"].pop("parts", {}) for tables in (old_tables, new_tables))
+    if type(old.input) is not type(new.input):
+        del old_tables["input"]
+    yield from _differing_tables(old_tables, new_tables)
+    for part, tables in old_parts.items():
+        for name, old_value, new_value in _differing_tables(tables, new_parts.get(part, tables)):
+            yield f"{name} of {part}", old_value, new_value
 
 
-def _differing_tables(mine: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for table, values in mine.items():
-        for key in dict.fromkeys([*values, *other[table]]):
-            one, two = values.get(key), other[table].get(key)
-            if one != two and key != "doc":
-                yield key if table == "recipe" else f"{table}.{key}", one, two
+def _differing_tables(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for table, values in old.items():
+        for key in dict.fromkeys([*values, *new[table]]):
+            old_value, new_value = values.get(key), new[table].get(key)
+            if old_value != new_value and key != "doc":
+                yield key if table == "recipe" else f"{table}.{key}", old_value, new_value
 
 
 _CHANGED = " Changed here: "
-_UNTOLD = ("seed", "precision", "channels_last", "workers")
-"""Settings of which the doc of a recipe says nothing: its changes need not be told there."""
+_NOT_IN_DOC = ("seed", "precision", "channels_last", "workers")
+"""Settings that the doc of a changed recipe does not list."""
 
 
 def _with_changes_in_doc(recipe: Recipe) -> Recipe:
-    """A recipe whose doc ends with the settings in which it differs from the named recipe that the doc is of."""
+    """Append to the doc of a named recipe the settings that differ from the registered recipe."""
     preset = RECIPES.get(recipe.name)
-    if preset is None or recipe.doc.partition(_CHANGED)[0] != preset["recipe"]["doc"]:
+    preset_doc = "" if preset is None else preset.get("recipe", {}).get("doc", "")
+    if not preset_doc or recipe.doc.partition(_CHANGED)[0] != preset_doc:
         return recipe
-    names = [name for name, _, _ in _differing(find_recipe(recipe.name), recipe) if name not in _UNTOLD]
-    doc = preset["recipe"]["doc"] + (f"{_CHANGED}{', '.join(names)}." if names else "")
+    names = [name for name, _, _ in _differing(find_recipe(recipe.name), recipe) if name not in _NOT_IN_DOC]
+    doc = preset_doc + (f"{_CHANGED}{', '.join(names)}." if names else "")
     return recipe.model_copy(update={"doc": doc})
 
 
-def said(value: Any) -> str:
-    """The value of a setting for a reader."""
+def setting_text(value: Any) -> str:
+    """Format the value of a setting for display."""
     if value is None:
         return "not set"
     return value if isinstance(value, str) else _toml(value)
 
 
-def suited(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Those of a study's changes that a recipe can have, and the names of the others.
+def applicable_changes(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Select the changes of a study that apply to a recipe.
 
-    One table of changes serves all recipes of a study: settings that only other inputs or other models have are left out.
-    What none has stays, to be refused.
+    The changes of a study serve all its recipes, so settings of other inputs or models are skipped. Settings that no
+    input or model has are kept, so that `Recipe.changed` reports them.
+
+    Args:
+        recipe: Recipe to change.
+        changes: New values by dotted name.
+
+    Returns:
+        The changes to apply, and the names of the skipped ones.
     """
-    from actionprep.training.inputs.base import products
     from actionprep.training.models.registry import MODELS, model_settings
 
-    kept, others = {}, []
+    kept, skipped = {}, []
     for name, value in changes.items():
         table, _, key = name.rpartition(".")
         elsewhere = False
         if table == "input" and key not in type(recipe.input).model_fields:
-            elsewhere = any(key in find_input(one).Settings.model_fields for one in products())
+            elsewhere = any(key in reader.Settings.model_fields for reader in INPUTS.working().values())
         elif table == "sizes" and key not in model_settings(recipe.model):
-            elsewhere = any(key in model_settings(one) for one in MODELS)
+            elsewhere = any(key in model_settings(model) for model in MODELS.working())
         if elsewhere:
-            others.append(name)
+            skipped.append(name)
         else:
             kept[name] = value
-    return kept, others
+    return kept, skipped
 
 
 def _with_typed_input(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -467,18 +644,18 @@ def _toml(value: Any) -> str:
     if value is None:
         return '"none"'
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 
 def _is_recipes(value: Any) -> bool:
-    """Whether a setting holds tables of recipes by their names; those are written as tables."""
+    """Whether a setting maps names to the tables of recipes."""
     return (
         isinstance(value, Mapping)
         and bool(value)
-        and all(isinstance(one, Mapping) and "recipe" in one for one in value.values())
+        and all(isinstance(tables, Mapping) and "recipe" in tables for tables in value.values())
     )
 
 
@@ -487,7 +664,7 @@ def _toml_of_recipes(key: str, recipes: Mapping[str, Mapping[str, Mapping[str, A
         "\n".join(
             [
                 f"[{key}.{json.dumps(name, ensure_ascii=False)}.{table}]",
-                *(f"{one} = {_toml(value)}" for one, value in values.items()),
+                *(f"{setting} = {_toml(value)}" for setting, value in values.items()),
             ]
         )
         for name, tables in recipes.items()
@@ -495,19 +672,19 @@ def _toml_of_recipes(key: str, recipes: Mapping[str, Mapping[str, Mapping[str, A
     ]
 
 
-def _without_word_for_none(values: Any, keys: frozenset[str]) -> Any:
+def _none_from_text(values: Any, keys: frozenset[str]) -> Any:
     if isinstance(values, Mapping):
         return {
-            key: None if value == "none" and key in keys else _without_word_for_none(value, keys)
+            key: None if value == "none" and key in keys else _none_from_text(value, keys)
             for key, value in values.items()
         }
     return values
 
 
-def _keys_of_none(*models: type[Settings]) -> frozenset[str]:
-    """Names of the settings that may be not set."""
+def _optional_keys(*models: type[Settings]) -> frozenset[str]:
+    """Return the keys that can be None."""
     fields = [pair for model in models for pair in model.model_fields.items()]
     return frozenset(key for key, field in fields if type(None) in getattr(field.annotation, "__args__", ()))
 
 
-_NONE_KEYS = _keys_of_none(Recipe, LossSettings, OptimizerSettings, ScheduleSettings)
+_OPTIONAL_KEYS = _optional_keys(Recipe, LossSettings, OptimizerSettings, ScheduleSettings)

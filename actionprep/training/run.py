@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from actionprep.datasets.paths import MAX_NAME_BYTES, MAX_NAMES_BYTES, below, no_link
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
-from actionprep.errors import SetupError, UserError, nearest
+from actionprep.errors import SetupError, UserError, discard, name_list, nearest
 from actionprep.json_values import plain
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
@@ -51,10 +51,19 @@ class _SplitFacts(BaseModel, strict=True):
     why: str = ""
     stored: str | None = None
     folds: int | None = None
-    rows: dict[str, list[int]] = {}
+    rows: dict[str, list[Annotated[int, Field(ge=0, lt=2**31)]]] = {}
     groups: dict[str, list[str]] = {}
     shown: dict[str, _Groups] = {}
     notes: list[str] = []
+
+
+_CHECKSUM = "sha256"
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of the values of run.json as JSON with sorted keys."""
+    as_read = json.loads(json.dumps(facts))  # where all keys are texts
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 class _State(BaseModel, strict=True):
@@ -123,7 +132,7 @@ class Run:
     def recipe(self) -> Recipe:
         """The recipe as it was resolved."""
         path = self.folder / RECIPE
-        return Recipe.from_toml(_read(path), where=str(path)).as_recorded(str(path))
+        return Recipe.whole_from_toml(_read(path), where=str(path)).as_recorded(str(path))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -136,6 +145,11 @@ class Run:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise UserError(f"{path} is damaged: its '{name}' is {first['input']!r:.60}. {advice}") from None
+        recorded = found.pop(_CHECKSUM, None)  # runs of earlier versions have none
+        if recorded not in (None, _checksum(found)):
+            raise UserError(
+                f"{path} is damaged: its content does not match its checksum. Restore it from a copy. {advice}"
+            )
         return found
 
     @property
@@ -179,8 +193,18 @@ class Run:
         path = self.folder / METRICS
         if not path.exists():
             return []
-        with open(path, newline="", encoding="utf-8") as file:
-            return [{key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+        lines = list(csv.reader(_read(path).splitlines()))
+        head = lines[0] if lines else []
+        rows = []
+        for number, cells in enumerate(lines[1:], 2):
+            row = {key: _number(cell) for key, cell in zip(head, cells, strict=False) if cell != ""}
+            if len(cells) != len(head) or not isinstance(row.get("phase"), str) or type(row.get("epoch")) is not int:
+                raise UserError(
+                    f"{path} is damaged: line {number} has {len(cells)} cells, expected {len(head)} with a phase and an "
+                    "epoch. Delete that line and those after it, or train again into another folder."
+                )
+            rows.append(row)
+        return rows
 
     @property
     def tested(self) -> dict[str, Any] | None:
@@ -188,10 +212,10 @@ class Run:
         path = self.folder / TESTED
         if not path.exists():
             return None
-        found = _read_table(path, self.how_to_test)
-        if not isinstance(found["figures"], dict):
-            raise UserError(f"{path} is damaged: its figures are no table. {self.how_to_test}")
-        return found
+        tested = _current_names(_read_table(path, self.how_to_test))
+        if not isinstance(tested["metrics"], dict):
+            raise UserError(f"{path} is damaged: its metrics are no table. {self.how_to_test}")
+        return tested
 
     @property
     def how_to_test(self) -> str:
@@ -204,7 +228,8 @@ class Run:
 
     def change(self, **facts: Any) -> None:
         """Replace some of run.json, at once or not at all."""
-        write_text(self.folder / FACTS, _json({**(self.facts if (self.folder / FACTS).exists() else {}), **facts}))
+        values = plain({**(self.facts if (self.folder / FACTS).exists() else {}), **facts})
+        write_text(self.folder / FACTS, _json({**values, _CHECKSUM: _checksum(values)}))
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv anew."""
@@ -290,14 +315,13 @@ def _fused_in(folder: Path) -> str:
         return f"those that {FUSION} in it lists"
 
 
-def _runs_beside(folder: Path, most: int = 12) -> str:
+def _runs_beside(folder: Path, limit: int = 12) -> str:
     """What runs lie beside a folder that is none, the last one first; or how to make some."""
     found = sorted(folder.parent.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
     names = [path.parent.name for path in found]
     if not names:
         return "Runs are made by 'actiontrain fit', in the folder runs of a study."
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{folder.parent} has the runs {', '.join(names[:most])}{more}.{nearest(folder.name, names)}"
+    return f"{folder.parent} has the runs {name_list(names, limit)}.{nearest(folder.name, names)}"
 
 
 @contextlib.contextmanager
@@ -409,21 +433,27 @@ def write_text(path: Path, text: str) -> None:
     """Write a file at once: a reader sees the old text or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        no_link(draft).write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            no_link(draft).write_text(text, encoding="utf-8")
+            os.replace(draft, path)
+        finally:
+            discard(draft)
 
 
 def keep_file(source: Path, target: Path) -> None:
     """Make target hold what source holds now, at once; by a link where the disk can, so both may only be replaced."""
     draft = target.with_name(f".{target.name}.draft")
-    draft.unlink(missing_ok=True)
-    try:
-        os.link(source, draft)
-    except OSError:
-        with _explained(target):
-            shutil.copyfile(source, draft)
-    os.replace(draft, target)
+    with _explained(target):
+        try:
+            draft.unlink(missing_ok=True)
+            try:
+                os.link(source, draft)
+            except OSError:
+                shutil.copyfile(source, draft)
+            os.replace(draft, target)
+        finally:
+            discard(draft)
 
 
 def now() -> str:
@@ -446,11 +476,24 @@ def _read_table(path: Path, advice: str) -> dict[str, Any]:
     """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for."""
     try:
         found = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}. {advice}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged: it holds no table. {advice}")
     return found
+
+
+_OLD_NAMES = {"figures": "metrics", "figures_at_thresholds": "metrics_at_thresholds"}
+
+
+def _current_names(tested: dict[str, Any]) -> dict[str, Any]:
+    """Rename the keys that earlier versions wrote to test.json."""
+    for table in (tested, tested.get("frames")):
+        if isinstance(table, dict):
+            for old, name in _OLD_NAMES.items():
+                if old in table:
+                    table[name] = table.pop(old)
+    return tested
 
 
 class _explained:

@@ -105,8 +105,8 @@ def run_test(
     }
     frames = _frames(scores, dataset, checkpoint.recipe.reads)
     if frames is not None:
-        several = is_multi_label(table)
-        found["frames"] = {"carry": carry, **frame_metrics(frames, table, several=several, repeats=repeats)}
+        multi_label = is_multi_label(table)
+        found["frames"] = {"carry": carry, **frame_metrics(frames, table, multi_label=multi_label, repeats=repeats)}
     val = np.array(facts["split"]["rows"]["val"], np.int64)
     held_out = (
         (checkpoint.path.name, scores) if part == "val" else _held_out(run, dataset, val, device=device, carry=carry)
@@ -117,7 +117,7 @@ def run_test(
     kept = run if part == "test" else Run(below(run.folder, part))
     kept.write_array("calibrated.npy", calibrated.astype(np.float32))
     if frames is not None:
-        kept.write_table("frames.csv", frame_rows(frames, table, several=is_multi_label(table)))
+        kept.write_table("frames.csv", frame_rows(frames, table, multi_label=is_multi_label(table)))
     write_tested(kept, found, scores, table)
     if part == "test":
         from actionprep.training.evaluation.report import write_report
@@ -155,14 +155,14 @@ def keep_scores(run: Run, table: SnippetTable, scores: Scores, *, repeats: int =
 
 def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[LabeledFrames] | None:
     """The recordings' frames with what the model says of them; None of a model that does not label every instant."""
-    if scores.instants is None:
+    if scores.steps is None:
         return None
     table = dataset.table
     times = {
         code: frame_times(dataset.store, product, table.recordings[code], dataset.views)
         for code in np.unique(table.recording[scores.rows]).tolist()
     }
-    return labeled_frames(scores.instants, table, scores.rows, FrameLabels.of(table), times)
+    return labeled_frames(scores.steps, table, scores.rows, FrameLabels.of(table), times)
 
 
 def _held_out(
@@ -197,14 +197,14 @@ def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int,
     if 2**num_views - 1 > MOST_VIEW_SUBSETS:
         sizes = sorted({1, 2, num_views - 1, num_views})
     table = dataset.table
-    several = is_multi_label(table)
+    multi_label = is_multi_label(table)
     rows = []
     for size in sizes:
         for chosen in itertools.combinations(range(num_views), size):
             keep = [view in chosen for view in range(num_views)]
             scores = score(checkpoint, dataset, variants=variants, keep_views=keep, carry=carry)
             actual = actual_of(table, scores.rows)
-            predicted = predicted_of(scores.probabilities, several=several)
+            predicted = predicted_of(scores.probabilities, multi_label=multi_label)
             rows.append(
                 {
                     "views": " ".join(dataset.views[view] for view in chosen),

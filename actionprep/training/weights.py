@@ -13,7 +13,7 @@ from actionprep.training.run import FACTS, SPLIT, Run
 if TYPE_CHECKING:
     from torch import nn
 
-    from actionprep.training.loop.training_plan import Plan
+    from actionprep.training.loop.training_plan import TrainingPlan
 
 # Where the published weights of each builder's models are, for a message; names of files as their makers give them.
 _PUBLISHED = {
@@ -39,7 +39,7 @@ def starting_weights(
     path: str | Path,
     *,
     model_name: str,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     labels: Callable[[], Sequence[str]] | None = None,
 ) -> StartingWeights:
     """What puts the weights in a file into a model, and tells, once, what matched and what did not.
@@ -54,32 +54,32 @@ def starting_weights(
     path = Path(path)
     if not path.exists():
         raise UserError(missing_weights(path, model_name))
-    return StartingWeights(path, tell, labels)
+    return StartingWeights(path, log, labels)
 
 
 class StartingWeights:
     """Puts the weights in a file into a model, when called with it; see `starting_weights`."""
 
     def __init__(
-        self, path: Path, tell: Callable[[str], None], labels: Callable[[], Sequence[str]] | None = None
+        self, path: Path, log: Callable[[str], None], labels: Callable[[], Sequence[str]] | None = None
     ) -> None:
         self.path = path
-        self._tell, self._labels = tell, labels
+        self._log, self._labels = log, labels
         self._told = False
 
     def __call__(self, model: nn.Module) -> None:
         """Put them in, and tell once what matched and what did not."""
-        from actionprep.training.models.pixels import PixelClassifier, bare
+        from actionprep.training.models.pixels import PixelClassifier, unwrap_model
 
         labels = None if self._labels is None else tuple(self._labels())
-        report, color_order = _own(model, self.path, labels) or _published(bare(model), self.path)
+        report, color_order = _own(model, self.path, labels) or _published(unwrap_model(model), self.path)
         if not self._told:
-            self._tell(report)
+            self._log(report)
             self._told = True
         if color_order is not None and isinstance(model, PixelClassifier):
-            model.want_colors("BGR" if color_order == "BGR" else "RGB")
+            model.set_color_order("BGR" if color_order == "BGR" else "RGB")
 
-    def seen_of(self, plan: Plan) -> str | None:
+    def seen_of(self, plan: TrainingPlan) -> str | None:
         """A warning where these weights, of a run on the same store, have learnt from what a training holds out.
 
         Recordings are what counts: two windows of one are as good as the same sample. A run with a refit has learnt from
@@ -160,7 +160,7 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
 
     from actionprep.training.checkpoints import averaged_weights, check_card, read_safely
     from actionprep.training.loop.optimizers import is_head
-    from actionprep.training.models.pixels import bare
+    from actionprep.training.models.pixels import unwrap_model
 
     if path.suffix != ".ckpt":
         return None
@@ -181,7 +181,7 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
         )
     other_classes = labels is not None and tuple(card["labels"]) != labels
     if other_classes:
-        inner = "" if bare(model) is model else "model."
+        inner = "" if unwrap_model(model) is model else "model."
         fitting = {name: one for name, one in fitting.items() if not is_head(name.removeprefix(inner))}
     other = sorted(name for name in theirs if name not in fitting)
     fresh = sorted(name for name in mine if name not in fitting)

@@ -98,6 +98,8 @@ def test_a_folder_gives_its_cameras_to_the_views_of_their_names_and_says_so(tmp_
     store = make_picture_store(tmp_path / "store", subjects=3, views=("0", "3", "6"))
     split = SplitChoice(train=("1", "2"), test=("3",), val_share=0.0)
     run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=split, tensorboard=False, device="cpu")
+    settings = '[study]\nlayout = "views"\npattern = "{recording}/cam{view}.avi"\n'
+    (tmp_path / "actionprep.toml").write_text(settings)
     for camera in (6, 2, 0):
         filmed(tmp_path / f"take/cam{camera}.avi")
     asked: list[dict[str, Path]] = []
@@ -120,13 +122,13 @@ def test_a_folder_gives_its_cameras_to_the_views_of_their_names_and_says_so(tmp_
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert asked == [{view: tmp_path / f"take/cam{view}.avi" for view in ("0", "6")}]
-    assert "view 0 ← cam0.avi, view 6 ← cam6.avi (by the files' names)" in done.stdout
-    assert "Left out: cam2.avi, of cameras that the run never saw." in done.stderr
-    assert "No video of view 3: the answer is from 2 of the run's 3 views." in done.stderr
+    assert "view 0 ← cam0.avi, view 6 ← cam6.avi (by the pattern of the study)" in done.stdout
+    assert "Ignored: cam2.avi. The run was not trained on these views." in done.stderr
+    assert "No video of view 3: the prediction uses 2 of the run's 3 views." in done.stderr
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert told["views"] == {view: str(tmp_path / f"take/cam{view}.avi") for view in ("0", "6")}
     assert (told["views_by"], told["left_out"], told["missing_views"]) == (
-        {"0": "names", "6": "names"}, [str(tmp_path / "take/cam2.avi")], ["3"],
+        {"0": "pattern", "6": "pattern"}, [str(tmp_path / "take/cam2.avi")], ["3"],
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from actionprep.api import Study
 from actionprep.cli.train import app
+from actionprep.datasets.store.metadata import group_text_with_checksum
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.pose import Pose, PoseSettings
 from actionprep.pipeline.tracks import TracksSettings
@@ -86,7 +87,7 @@ def rewrite(study: Study, item: str, **settings: object) -> None:
     path = study.store.require_local() / item / "zarr.json"
     document = json.loads(path.read_text())
     document["attributes"]["provenance"]["settings"] |= settings
-    path.write_text(json.dumps(document))
+    path.write_text(group_text_with_checksum(document["attributes"]))
 
 
 def damage(study: Study, item: str) -> None:
@@ -124,7 +125,7 @@ def test_repair_takes_the_users_own_code_and_compares_it(study: Study, tmp_path:
     path = study.store.require_local() / "tracks/a/0/zarr.json"
     document = json.loads(path.read_text())
     document["attributes"]["provenance"]["identity"] = {"code": "sha256:" + 64 * "0"}
-    path.write_text(json.dumps(document))
+    path.write_text(group_text_with_checksum(document["attributes"]))
     damage(study, "tracks/a/0")
     for name in ("repo", "checkpoint"):
         study.folder.change("tracks", name, own[name])
@@ -134,6 +135,19 @@ def test_repair_takes_the_users_own_code_and_compares_it(study: Study, tmp_path:
     assert not (evil / "RAN").exists()
     assert f"Used instead: '{own['repo']}', as you set it." in plain(result)
     assert "made with other code than those in use: recorded hash 000000000000" in plain(result)
+
+
+def test_intact_items_name_no_code_for_damaged_ones(tmp_path: Path) -> None:
+    study = video_study(tmp_path / "study", recordings=("a", "b"))
+    study.build("tracks", overrides={"tracks": {"grid": 4}})
+    evil = study.store.require_local() / ".evil"
+    rewrite(study, "tracks/b/0", **code_in(evil))
+    path = study.store.require_local() / "tracks/a/0/zarr.json"
+    path.write_text(path.read_text().replace('"grid": 4', '"grid": 5'))
+    result = actionprep(study, "verify", "--repair", "--workers", "0")
+    assert not (evil / "RAN").exists()
+    assert f"Ignored tracks.repo = '{evil}', recorded in the stored tracks: data must not name code." in plain(result)
+    assert path.is_file()
 
 
 @pytest.mark.parametrize("command", ["plan", "heatmaps"])
@@ -146,13 +160,13 @@ def test_stages_start_no_program_of_the_store(study: Study, command: str) -> Non
     settings = PoseSettings(environment=environment).model_dump(mode="json")
     document["attributes"]["item"]["product"] = "pose"
     document["attributes"]["provenance"] |= {"stage": "pose", "version": Pose.version, "settings": settings}
-    path.write_text(json.dumps(document))
+    path.write_text(group_text_with_checksum(document["attributes"]))
     words = ["plan", "heatmaps"] if command == "plan" else ["heatmaps", "--workers", "0"]
     result = actionprep(study, *words)
     assert result.exit_code == 1
     assert not (store / ".env/RAN").exists()
     assert f"Ignored pose.environment = '{environment}', recorded in the stored pose" in plain(result)
-    assert "MediaPipe is not here" in plain(result)
+    assert "MediaPipe is not installed" in plain(result)
 
 
 def test_own_code_given_again_is_no_finding(tmp_path: Path) -> None:
@@ -291,8 +305,9 @@ def test_a_recorded_fusion_reads_no_recipe_file(trained: Path, tmp_path: Path) -
     text = (run / RECIPE).read_text()
     recipe = tmp_path / "other.toml"
     recipe.write_text(text)
-    head = text.partition("[sizes]")[0].replace('product = "tracks"', 'product = "fusion"')
-    (run / RECIPE).write_text(f'{head}\n[input]\nrecipes = ["{recipe}", "view-transformer"]\n')
+    before, _, rest = text.replace('product = "tracks"', 'product = "fusion"').partition("[input]\n")
+    after = rest[rest.index("\n[") :]
+    (run / RECIPE).write_text(f'{before}[input]\nrecipes = ["{recipe}", "view-transformer"]\n{after}')
     with pytest.raises(UserError, match=r"recipe\.toml names the recipe file '.*other\.toml' in input\.recipes"):
         _ = Run.open(run).recipe
 

@@ -35,7 +35,7 @@ def test_a_view_before_which_nothing_moves_takes_no_part_and_is_told(tmp_path: P
     store = store_of(tmp_path / "a", [moves, stands], unseen)
     assert [key.view for key in store.items("tracks")] == ["0"]
     assert unseen == ["1"]
-    with pytest.raises(UserError, match=r"Not every video could be made into tracks:\n0: The masks of view '0'"):
+    with pytest.raises(UserError, match=r"Not every video could be built into tracks:\n0: The masks of view '0'"):
         store_of(tmp_path / "b", [stands], [])
     (tmp_path / "text.mp4").write_text("words")
     with pytest.raises(UserError, match=r"1: .*text\.mp4 is not a video"):
@@ -50,7 +50,7 @@ def test_views_are_held_against_each_other_as_in_the_training(tmp_path: Path) ->
     store = store_of(tmp_path / "b", [fast, slow], [], trained={"tolerance": 0.1, "offsets": {"1": 0.04, "9": 1.0}})
     first = [float(store.item("tracks", "recording", view)["time"][0, 0]) for view in ("0", "1")]
     assert first == pytest.approx([0.0, 0.04])
-    with pytest.raises(UserError, match=r"An offset for view '7', of which there is no video\. Videos: 0\."):
+    with pytest.raises(UserError, match=r"The offset for view '7' has no video\. Views with videos: 0\."):
         clocks_of({}, {"0": fast}, {"7": 1.0}, None)
 
 

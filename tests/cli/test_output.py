@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from contextlib import contextmanager
@@ -11,7 +12,16 @@ import pytest
 
 from actionprep.api import list_formats
 from actionprep.cli import output
-from actionprep.cli.output import print_json, print_table, progress_of_steps
+from actionprep.cli.output import (
+    note,
+    print_error,
+    print_json,
+    print_next,
+    print_table,
+    print_text,
+    progress_of_steps,
+    warn,
+)
 
 
 def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
@@ -101,3 +111,46 @@ def test_a_bar_of_steps_appears_with_the_first_step_and_takes_its_total_from_it(
         step(3, failures=1)
     assert begun == [("scanning", 3, "videos", True)]
     assert advanced == [(1, 0), (1, 1)]
+
+
+NAME = "x\x1b[2K\x1b[1Aall sound\x1b[8m\r\x08\x07\x9b\u202elat\udce9in.mp4"
+ESCAPED = r"x\x1b[2K\x1b[1Aall sound\x1b[8m\x0d\x08\x07\x9b\u202elat\xe9in.mp4"
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda: print_error(ValueError(NAME), prefix="A fault: "),
+        lambda: print_error(ValueError("a"), prefix=NAME, suffix=NAME),
+        lambda: print_table(NAME, ("what", NAME), [(NAME, 1)], caption=NAME),
+        lambda: print_table("", ("what", "where"), [(NAME, NAME)], whole=("where",)),
+        lambda: print_next(NAME, NAME),
+        lambda: note(NAME),
+        lambda: warn(NAME),
+        lambda: print_text(NAME),
+        lambda: output.console.print(NAME, markup=False),
+        lambda: output.error_console.print(NAME, markup=False),
+    ],
+)
+def test_control_characters_are_escaped(show, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    show()
+    printed = "".join(capsys.readouterr())
+    assert ESCAPED in printed or r"x\x1b[2K\x1b[1Aall sound\x1b[8m" in printed
+    assert all(letter.isprintable() or letter == "\n" for letter in printed)
+    printed.encode()
+
+
+def test_control_characters_in_a_progress_bar(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(output, "error_console", output.SafeConsole(file=terminal, force_terminal=True, width=200))
+    with output.progress_bar(NAME, 2, "views") as advance:
+        advance(2)
+    assert r"x\x1b[2K\x1b[1Aall sound\x1b[8m" in terminal.getvalue()
+    assert "x\x1b[2K" not in terminal.getvalue()
+
+
+def test_other_scripts_are_printed_as_they_are(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    print_table("", ("where", "what"), [("Übung/行動/الحركة/👩\u200d🔬.mp4", "a\ttab")])
+    assert "Übung/行動/الحركة/👩\u200d🔬.mp4" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from study_fakes import view
 
+from actionprep.datasets.alignment import MeasuredAlignment
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.recordings import Recording, View
@@ -25,4 +26,5 @@ def full() -> Catalog:
         ),
         {"day1/seq_04": (Segment(0.1, 0.25, "wave", "hands", "ann"), Segment(1.0, 2.0, "clap"))},
         (Finding("unreadable video", "videos/x.mp4", "it is empty"),),
+        MeasuredAlignment(0.05, {"day1/seq_04": (("0", "left"),)}),
     )

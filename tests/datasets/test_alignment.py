@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from study_fakes import view
 
-from actionprep.datasets.alignment import align, align_recording, frames_near, require_aligned
+from actionprep.datasets.alignment import align, align_recording, frames_near, measure_alignment, require_aligned
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.errors import UserError
@@ -58,7 +60,7 @@ def test_drift_is_seen_through_dropped_frames():
 def test_views_without_common_time_cannot_be_aligned():
     found = align({"0": at_rate(10, 1), "1": at_rate(10, 1, 5.0)}, tolerance=0.05)
     assert found.common is None
-    assert found.problems == ("no instant is seen by all views ('0' 0.000 to 0.900 s, '1' 5.000 to 5.900 s)",)
+    assert found.problems == ("the views have no common time ('0' 0.000 to 0.900 s, '1' 5.000 to 5.900 s)",)
 
 
 def test_a_view_with_one_frame_is_held_against_the_others():
@@ -83,6 +85,42 @@ def test_the_nearest_frame_is_that_of_a_search_through_all(times, at, tolerance)
         assert found == (distances.index(min(distances)) if distance <= tolerance else -1)
 
 
+@st.composite
+def recordings_of_views(draw: st.DrawFn) -> Catalog:
+    """A catalog of one recording whose two to four views differ in rate, start, clock and dropped frames."""
+    views = []
+    for id in range(draw(st.integers(2, 4))):
+        fps = draw(st.sampled_from([10.0, 25.0, 30.0]))
+        times = np.arange(draw(st.integers(2, 60))) / fps
+        times = np.delete(times, draw(st.lists(st.integers(1, len(times) - 1), max_size=3)))
+        offset, drift = draw(st.sampled_from([0.0, 0.02, 0.2, 3.0])), draw(st.sampled_from([0.0, 5e4]))
+        views.append(view("a", str(id), offset=offset, drift=drift, frame_times=times, num_frames=len(times), fps=fps))
+    return Catalog((Recording("a"),), tuple(views))
+
+
+@given(catalog=recordings_of_views(), tolerance=st.sampled_from([0.01, 0.05, 0.2]))
+def test_measure_alignment_of_pairs_is_that_of_align(catalog, tolerance):
+    measured = measure_alignment(catalog, tolerance=tolerance)
+    ids = [one.id for one in catalog.views]
+    pairs = [(first, second) for at, first in enumerate(ids) for second in ids[at + 1 :]]
+    bad = [pair for pair in pairs if not align_recording(catalog, "a", tolerance=tolerance, views=pair).ok]
+    assert measured.misaligned == {"a": tuple(bad)}
+    for number in range(2, len(ids) + 1):
+        if measured.is_aligned("a", set(ids[:number])):
+            assert align_recording(catalog, "a", tolerance=tolerance, views=ids[:number]).ok
+
+
+def test_require_aligned_reads_the_measurement_of_the_scan(monkeypatch):
+    views = (view("a", "0"), view("a", "1"), view("b", "0"), view("b", "1", offset=20.0))
+    catalog = Catalog((Recording("a"), Recording("b")), views)
+    catalog = replace(catalog, alignment=measure_alignment(catalog, tolerance=0.05))
+    compared = []
+    monkeypatch.setattr("actionprep.datasets.alignment.align", lambda times, **options: compared.append(times))
+    require_aligned(catalog, ["a"], tolerance=0.05)
+    require_aligned(catalog, ["b"], tolerance=0.05, views=["1"])
+    assert compared == []
+
+
 def test_work_on_several_views_stops_for_recordings_that_are_not_aligned():
     catalog = Catalog(
         (Recording("a"), Recording("b"), Recording("c")),
@@ -91,9 +129,9 @@ def test_work_on_several_views_stops_for_recordings_that_are_not_aligned():
     with pytest.raises(UserError) as error:
         require_aligned(catalog, ["a", "b", "c"], tolerance=0.05)
     assert str(error.value) == (
-        "The views of recording 'a' are not aligned to 0.05 s: no instant is seen by all views ('0' 0.000 to 9.960 s, "
+        "The views of recording 'a' are not aligned to 0.05 s: the views have no common time ('0' 0.000 to 9.960 s, "
         "'1' 20.000 to 29.960 s).\nUnder [study] in actionprep.toml, name a table with each view's clock (offsets), "
-        "raise the tolerance, or go on as it is with allow_misaligned = true."
+        "raise the tolerance, or accept the recordings as they are with allow_misaligned = true."
     )
     require_aligned(catalog, ["b", "c"], tolerance=0.05)
     require_aligned(catalog, ["a"], tolerance=0.05, views=["1"])

@@ -68,15 +68,30 @@ def test_columns_may_have_other_names(tmp_path):
     assert read_annotations(path, columns=columns) == [AnnotatedRow("a", 1.0, 2.0, "wave", line=2)]
 
 
+def test_plain_csv_of_usual_columns_beside_renamed_ones(tmp_path):
+    columns = {"recording": "video", "onset": "from", "offset": "to", "label": "what"}
+    path = written(tmp_path, "recording,onset,offset,label\na,1,2,wave\n")
+    assert read_annotations(path, columns=columns) == [AnnotatedRow("a", 1.0, 2.0, "wave", line=2)]
+
+
+def test_activitynet_subset_becomes_the_split(tmp_path):
+    path = written(
+        tmp_path,
+        '{"database": {"a": {"subset": "validation", "annotations": [{"segment": [1, 2], "label": "wave"}]}}}',
+        name="anet.json",
+    )
+    assert read_annotations(path) == [AnnotatedRow("a", 1.0, 2.0, "wave", split="validation")]
+
+
 def test_a_csv_without_the_columns_says_which_it_needs(tmp_path):
     path = written(tmp_path, "video,from,to,what\na,1,2,wave\n")
     with pytest.raises(UserError) as error:
         read_annotations(path)
     assert str(error.value) == (
-        f"{path} is not a proper 'csv' annotation file: it needs the columns onset and offset (or onset_ms and "
-        "offset_ms, "
-        "onset_frame and offset_frame) and label; it has 'video', 'from', 'to', 'what'. Name others in "
-        "study.segment_columns."
+        f"{path} has no column for onset and offset, label. A csv with segments needs the columns onset and offset (or "
+        "onset_ms and offset_ms, onset_frame and offset_frame) and label; it has 'video', 'from', 'to', 'what'. Name "
+        "others with study.segment_columns in actionprep.toml, or with 'actionprep init --segment-columns onset=COLUMN "
+        "offset=COLUMN label=COLUMN'."
     )
 
 
@@ -204,7 +219,9 @@ def test_epic_kitchens_csv_by_naming_its_columns(shared_data):
 
 
 def test_an_unknown_file_lists_the_formats(tmp_path):
-    with pytest.raises(UserError, match=r"Cannot tell the annotation format of .*Formats: activitynet .*; via .*; csv"):
+    with pytest.raises(
+        UserError, match=r"Cannot detect the annotation format of .*Formats: activitynet .*; via .*; csv"
+    ):
         read_annotations(written(tmp_path, "<html>", "x.html"))
     with pytest.raises(UserError, match=r"No annotation format 'vai'. Did you mean 'via'\?"):
         read_annotations(written(tmp_path, ""), format="vai")
@@ -272,15 +289,3 @@ def test_frame_numbers_become_the_times_of_those_frames():
     [segment] = found.segments["a"]
     assert (segment.onset, segment.offset) == pytest.approx((1.1, 1.5))
     assert found.findings[0].message == "frames 4 to 5 lie outside of videos/a/cam0.mp4, which has 4 frames"
-
-
-def test_names_are_found_by_id_path_or_file_name_and_never_guessed():
-    views = (view("x/a", path="v/x/a.take1.mp4"), view("y/b", path="v/y/b.mp4"), view("z/b", path="v/z/b.mp4"))
-    names = RecordingNames.of(["x/a", "y/b", "z/b"], views)
-    assert names.find("x/a") == ("x/a", None)
-    assert names.find("C:\\data\\x\\a.take1.mp4") == ("x/a", "0")
-    assert names.find("a.take1") == ("x/a", "0")
-    assert names.find("y/b.mp4") == ("y/b", None)
-    assert names.find("v/y/b.mp4") == ("y/b", "0")
-    assert names.find("b.mp4") is None
-    assert names.find("c") is None

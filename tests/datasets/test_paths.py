@@ -116,6 +116,6 @@ def test_walk_visits_each_folder_once(tmp_path: Path) -> None:
 
 def test_walk_refuses_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "tracks").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(SetupError, match=r"tracks is a symbolic link to .*/unmounted, which is not there") as caught:
+    with pytest.raises(SetupError, match=r"tracks is a symbolic link to .*/unmounted, which does not exist") as caught:
         walked(tmp_path)
     assert "Mount the disk" in str(caught.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 from study_fakes import FakeProbe, fake_video
 
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.scan import ScanReport, scan
+from actionprep.datasets.names import NOT_TEXT
+from actionprep.datasets.scan import ScanReport, findings_file, scan
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
 from actionprep.errors import SetupError, UserError
@@ -117,7 +121,7 @@ def test_segments_are_checked_against_the_videos(tmp_path):
         "unusable segment: labels/all.csv:4: it ends at 0.5 s before it starts, or as it starts, at 1 s",
         "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside of recording 'b', which runs from 0.000 to "
         "2.000 s",
-        "labels for an absent video: labels/all.csv: 1 segments of 'c', which is no recording of this study",
+        "labels for an absent video: labels/all.csv:6: 1 segment of 'c', which is no recording of this study",
     ]
     assert report.num_unusable == 3
     assert report.catalog.segments_of("b") == (
@@ -134,7 +138,7 @@ def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
     report = scanned(study(tmp_path, layout="views", clock="container"))
     assert [view.times[0] for view in report.catalog.views] == [100.0, 103.0]
     assert found(report)[1] == (
-        "views not aligned: a: no instant is seen by all views ('0' 100.000 to 101.960 s, '1' 103.000 to 104.960 s)"
+        "views not aligned: a: the views have no common time ('0' 100.000 to 101.960 s, '1' 103.000 to 104.960 s)"
     )
     (tmp_path / "clocks.csv").write_text("view,offset\n1,-3\n")
     report = scanned(study(tmp_path, layout="views", clock="container", offsets="clocks.csv"))
@@ -214,3 +218,163 @@ def test_scan_renames_former_catalog_folder(clips):
     assert second.num_reused == 4
     assert clips.catalog == clips.root / "catalog"
     assert not (clips.root / "catalogue").exists()
+
+
+def test_scan_hashes_files_with_other_times(clips):
+    scanned(clips)
+    path = clips.root / "videos/wave/b.mp4"
+    path.touch()
+    probe = FakeProbe()
+    second = scanned(clips, probe)
+    assert probe.read == []
+    assert (second.num_probed, second.num_reused) == (0, 4)
+    assert second.catalog.view("wave/b", 0).mtime_ns == path.stat().st_mtime_ns
+
+
+def test_scan_reads_files_with_restored_times(clips):
+    scanned(clips)
+    path = clips.root / "videos/wave/b.mp4"
+    before = path.stat()
+    text = path.read_text()
+    path.write_text(text.replace('"fps": 25.0', '"fps": 50.0'))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    probe = FakeProbe()
+    assert scanned(clips, probe).catalog.view("wave/b", 0).fps == pytest.approx(50.0)
+    assert probe.read == ["b.mp4"]
+
+
+def test_scan_writes_all_findings_with_lines(clips):
+    (clips.root / "labels.csv").write_text("recording,onset,offset,label\nwave/a,1,0,x\nwave/a,5,4,x\n")
+    report = scanned(study(clips.root, segments=("labels.csv",)))
+    with open(findings_file(clips), newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["kind", "where", "line", "message"]
+    assert len(rows) == len(report.findings) + 1
+    assert ["unusable segment", "labels.csv", "3", "it ends at 4 s before it starts, or as it starts, at 5 s"] in rows
+
+
+def test_scan_reports_labels_that_differ_in_case_or_spaces(tmp_path):
+    for name in ("Walk/1", "walk/2", "side step/3", "sidestep/4", "run/5", "run/6"):
+        fake_video(tmp_path / "videos" / f"{name}.mp4")
+    similar = [one.message for one in scanned(study(tmp_path)).findings if one.kind == "similar labels"]
+    assert similar == [
+        "classes 'Walk' (1), 'walk' (1) differ in case or spaces only; they are kept apart",
+        "classes 'side step' (1), 'sidestep' (1) differ in case or spaces only; they are kept apart",
+    ]
+
+
+def test_scan_brings_labels_to_one_unicode_form(tmp_path):
+    fake_video(tmp_path / "videos/a.mp4")
+    fake_video(tmp_path / "videos/b.mp4")
+    rows = "recording,onset,offset,label\na,0,1,caf\u00e9\nb,0,1,cafe\u0301\n"
+    (tmp_path / "s.csv").write_text(rows, encoding="utf-8")
+    report = scanned(study(tmp_path, layout="views", pattern="{recording}.mp4", segments=("s.csv",)))
+    assert report.catalog.labels == ("caf\u00e9",)
+
+
+def test_scan_takes_splits_of_annotation_files(tmp_path):
+    for name in "abc":
+        fake_video(tmp_path / f"videos/{name}.mp4")
+    database = {
+        name: {"subset": subset, "annotations": [{"segment": [0, 1], "label": "wave"}]}
+        for name, subset in (("a", "training"), ("b", "validation"), ("c", "withheld"))
+    }
+    (tmp_path / "anet.json").write_text(json.dumps({"database": database}))
+    settings = {"layout": "views", "pattern": "{recording}.mp4", "segments": ("anet.json",)}
+    report = scanned(study(tmp_path, **settings))
+    assert [recording.split for recording in report.catalog.recordings] == ["train", "val", None]
+    assert Catalog.read(tmp_path / "catalog").recordings == report.catalog.recordings
+    assert found(report) == [
+        "unknown split: anet.json: split 'withheld' of 1 recording is none of train, val and test; it is not used"
+    ]
+    (tmp_path / "rec.csv").write_text("recording,split\na,test\n")
+    report = scanned(study(tmp_path, recordings="rec.csv", **settings))
+    assert report.catalog.recording("a").split == "test"
+    assert "conflicting labels: anet.json: recording 'a' has split 'test' and here 'train'; the first is used" in found(
+        report
+    )
+    (tmp_path / "s.csv").write_text("recording,onset,offset,label,split\na,0,1,x,train\na,1,2,x,test\n")
+    with pytest.raises(UserError, match=r"^s.csv:2 and s.csv:3 contradict each other: recording 'a' has split 'train'"):
+        scanned(study(tmp_path, **{**settings, "segments": ("s.csv",)}))
+
+
+def test_annotation_files_in_folders_of_other_recordings(tmp_path):
+    fake_video(tmp_path / "videos/siteA/take_1.mp4")
+    for site in ("siteA", "siteB"):
+        (tmp_path / "notes" / site).mkdir(parents=True)
+        (tmp_path / f"notes/{site}/take_1.csv").write_text(f"onset,offset,label\n0,1,{site}\n")
+    settings = {"layout": "views", "pattern": "{recording}.mp4", "segments": ("notes",)}
+    report = scanned(study(tmp_path, **settings))
+    assert report.catalog.labels == ("siteA",)
+    assert (
+        "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of '(the file names no recording)', which is no "
+        "recording of this study"
+    ) in found(report)
+    # Folders of annotators have nothing to do with those of the recordings.
+    (tmp_path / "notes/siteA").rename(tmp_path / "notes/anna")
+    assert scanned(study(tmp_path, **settings)).catalog.labels == ("siteA", "siteB")
+
+
+def test_scan_measures_the_alignment_of_pairs(tmp_path):
+    for camera, start in enumerate((0.0, 0.0, 9.0)):
+        fake_video(tmp_path / f"videos/a/cam{camera}.mp4", start=start)
+    report = scanned(study(tmp_path, layout="views", clock="container"))
+    read = Catalog.read(tmp_path / "catalog")
+    assert read.alignment == report.catalog.alignment
+    assert read.alignment.misaligned == {"a": (("0", "2"), ("1", "2"))}
+
+
+def test_names_that_are_not_text_are_reported(clips):
+    for name in (b"videos/wave/lat\xe9in.mp4", b"videos/caf\xe9/e.mp4"):
+        path = clips.root / os.fsdecode(name)
+        fake_video(path)
+    report = scanned(clips)
+    assert [recording.id for recording in report.catalog.recordings] == ["clap/c", "clap/d", "wave/a", "wave/b"]
+    reported = [str(one) for one in Catalog.read(clips.catalog).findings]
+    assert reported == [
+        rf"file not used: videos/caf\xe9: {NOT_TEXT}",
+        rf"file not used: videos/wave/lat\xe9in.mp4: {NOT_TEXT}",
+    ]
+
+
+def test_names_that_are_not_text_among_matches(tmp_path):
+    for name in (b"videos/s1/cam0.mp4", b"videos/s1/cam\xff.mp4"):
+        fake_video(tmp_path / os.fsdecode(name))
+    report = scanned(study(tmp_path, layout="views", pattern="{recording}/cam{view}.mp4"))
+    assert [(view.recording, view.id) for view in report.catalog.views] == [("s1", "0")]
+    assert [one.where for one in Catalog.read(tmp_path / "catalog").findings if one.kind == "file not used"] == [
+        r"videos/s1/cam\xff.mp4"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "id"),
+    [
+        (".cache/a.mp4", "cache/a"),
+        ("x/..b/a.mp4", "x/b/a"),
+        ("__raw/a.mp4", "_raw/a"),
+        ("zarr.json/a.mp4", "zarr_json/a"),
+        ("a\\b.mp4", "a_b"),
+    ],
+)
+def test_path_that_is_no_id_gets_one(tmp_path, path, id):
+    fake_video(tmp_path / "videos" / path)
+    (tmp_path / "list.csv").write_text(f"path,label\n{path},wave\n")
+    report = scanned(study(tmp_path, layout="csv", csv="list.csv"))
+    [recording] = report.catalog.recordings
+    assert (recording.id, recording.label) == (id, "wave")
+    assert report.catalog.views[0].path == f"videos/{path}"
+
+
+def test_path_outside_below_a_hidden_folder(tmp_path):
+    fake_video(tmp_path / "data/.disk/a.mp4")
+    (tmp_path / "study/videos").mkdir(parents=True)
+    (tmp_path / "study/list.csv").write_text(f"path\n{tmp_path}/data/.disk/a.mp4\n")
+    report = scanned(study(tmp_path / "study", layout="csv", csv="list.csv"))
+    assert report.catalog.recordings[0].id.endswith("data/disk/a")
+
+
+def test_class_folder_with_reserved_name(tmp_path):
+    fake_video(tmp_path / "videos/__raw/a.mp4")
+    assert scanned(study(tmp_path)).catalog.recordings[0].id == "_raw/a"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from odd_names import ESCAPES, snapshot
 
+from actionprep.datasets.store.metadata import group_text_with_checksum
 from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import SetupError, UserError
@@ -89,8 +90,12 @@ def test_item_that_moves_between_disks_is_an_environment_error(store: Store, mon
 
 def test_unmounted_part_is_not_taken_for_lost(store: Store, tmp_path: Path) -> None:
     shutil.rmtree(move(store, "tracks", tmp_path / "disk/tracks"))
-    for use in (store.items, store.digest, lambda: list(store.verify()), lambda: write(store, "tracks", "a")):
-        with pytest.raises(SetupError, match=r"store/tracks is a symbolic link to .*disk/tracks, which is not there"):
+    uses = (
+        store.items, store.digest, lambda: list(store.verify()), lambda: write(store, "tracks", "a"),
+        lambda: store.items("tracks"), lambda: store.has("tracks", "a", "0"),
+    )  # fmt: skip
+    for use in uses:
+        with pytest.raises(SetupError, match=r"store/tracks is a symbolic link to .*disk/tracks, which does not exist"):
             use()
 
 
@@ -140,6 +145,7 @@ def test_two_products_never_share_a_folder(store: Store) -> None:
     with pytest.raises(UserError, match=r"is, through a symbolic link, that of tracks/a/0. Delete the link"):
         write(store, "pose", "a")
     assert not store.has("pose", "a", "0")
+    assert store.items("pose") == []
     assert snapshot(store.path / "tracks") == before
 
 
@@ -156,6 +162,63 @@ def test_links_inside_items_are_damage_and_never_followed(store: Store, tmp_path
     (store.path / "tracks/a/0/values/more").symlink_to(victim)
     store.remove(ItemKey("tracks", "a", "0"))
     assert snapshot(victim) == before
+
+
+def test_dangling_link_inside_item_is_damage(store: Store) -> None:
+    (store.path / "tracks/a/0/more").symlink_to("nowhere")
+    [damage] = [damage for _, damage in store.verify() if damage is not None]
+    assert damage.reason == f"Damaged item tracks/a/0: {store.path}/tracks/a/0/more is a symbolic link."
+    store.clear_partial()
+    write(store, "tracks", "a")
+    assert [damage for _, damage in store.verify()] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, "{}", '{"zarr_format": 3, "node_type": "group", "attributes": {"mine": 1}}']
+)
+def test_folders_behind_a_link_that_are_not_the_stores(store: Store, tmp_path: Path, metadata: str | None) -> None:
+    (tmp_path / "victim/notes").mkdir(parents=True)
+    if metadata is not None:
+        for folder in ("victim", "victim/notes"):
+            (tmp_path / folder / "zarr.json").write_text(metadata)
+    (store.path / "more").symlink_to(tmp_path / "victim")
+    before = snapshot(tmp_path / "victim")
+    assert [damage for _, damage in store.verify()] == [None] * 4
+    store.repair_folders(damage for _, damage in store.verify() if damage is not None)
+    assert snapshot(tmp_path / "victim") == before
+
+
+def test_metadata_of_folders_behind_links_is_repaired(store: Store, tmp_path: Path) -> None:
+    far = move(store, "tracks", tmp_path / "disk/tracks")
+    before = snapshot(far)
+    (far / "zarr.json").write_text("{")
+    (far / "b/zarr.json").unlink()
+    damage = [damage for _, damage in store.verify() if damage is not None]
+    assert [one.place for one in damage] == ["tracks/zarr.json", "tracks/b/zarr.json"]
+    store.repair_folders(damage)
+    assert snapshot(far) == before
+
+
+def test_folders_of_another_store_are_not_repaired(store: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other/store", create=True)
+    write(other, "pose", "a")
+    (other.path / "pose/zarr.json").unlink()
+    (store.path / "pose").symlink_to(other.path / "pose")
+    before = snapshot(other.path)
+    damage = [damage for _, damage in store.verify() if damage is not None]
+    assert [one.place for one in damage] == ["pose/zarr.json"]
+    with pytest.raises(
+        UserError, match=r"The place of pose/zarr.json in .* in another store, .*other/store. Nothing is"
+    ):
+        store.repair_folders(damage)
+    assert snapshot(other.path) == before
+
+
+def test_link_to_array_is_no_item(store: Store) -> None:
+    items = store.items()
+    (store.path / "tracks/a/more").symlink_to("0/values")
+    assert store.items() == items
+    assert store.items("tracks") == [key for key in items if key.product == "tracks"]
 
 
 def test_item_that_is_a_link_is_unlinked(store: Store, tmp_path: Path) -> None:
@@ -185,19 +248,22 @@ def test_folder_of_drafts_is_never_a_link(store: Store, tmp_path: Path) -> None:
 )
 def test_names_in_attributes_lead_nowhere(store: Store, tmp_path: Path, part: str, name: str) -> None:
     path = store.path / "tracks/a/0/zarr.json"
-    document = json.loads(path.read_text())
-    document["attributes"]["item"][part] = name
-    path.write_text(json.dumps(document))
-    assert ItemKey("tracks", "a", "0") not in store.items()
+    attributes = json.loads(path.read_text())["attributes"]
+    attributes["item"][part] = name
+    path.write_text(group_text_with_checksum(attributes))
+    assert store.items()[2] == ItemKey("tracks", "a", "0")
     assert all(str(key) == key.path and ".." not in key.path for key in store.items())
     damaged = {str(key): damage.reason for key, damage in store.verify() if damage is not None}
     assert set(damaged) == {"tracks/a/0"}
     assert damaged["tracks/a/0"].startswith("Damaged item tracks/a/0: its metadata names another item, ")
     with pytest.raises(DamagedItemError, match="Damaged item tracks/a/0: its metadata names another item"):
         store.digest()
-    assert not store.has("tracks", "a", "0")
-    with pytest.raises(UserError, match="No 'tracks' of recording 'a'"):
-        store.remove(ItemKey("tracks", "a", "0"))
+    key = ItemKey("tracks", "a", "0")
+    assert store.intact([key]) == []
+    assert [damage.key for damage in store.lost()] == [key]
+    for use in (lambda: store.has("tracks", "a", "0"), lambda: store.remove(key)):
+        with pytest.raises(DamagedItemError, match=r"names another item, .*\. Run 'actionprep verify --repair'"):
+            use()
     write(store, "tracks", "a")
     assert [damage for _, damage in store.verify()] == [None] * 4
     assert {path.name for path in tmp_path.iterdir()} == {"study"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,7 @@ def test_init_writes_choices_and_leaves_the_rest_as_comments(tmp_path):
 
 def test_init_leaves_a_study_alone_unless_forced(tmp_path):
     init_study(tmp_path, StudySettings())
-    with pytest.raises(UserError, match=r"is a study already: it has an actionprep\.toml.*--force"):
+    with pytest.raises(UserError, match=r"is already a study: it has an actionprep\.toml.*--force"):
         init_study(tmp_path, StudySettings())
     init_study(tmp_path, StudySettings(name="other"), force=True)
     assert StudyFolder(tmp_path).name == "other"
@@ -110,7 +111,7 @@ def test_no_study_says_how_to_make_one(tmp_path, monkeypatch):
         find_study()
     assert str(error.value) == (
         f"No study here: neither {tmp_path} nor a folder above it has an actionprep.toml. "
-        "Run 'actionprep init' in the folder of your study, or name the study with --study DIR."
+        "Run 'actionprep init' in the folder of your study, or give its folder with --study DIR."
     )
     with pytest.raises(UserError, match=r"is not a study: it has no actionprep\.toml\. Run 'actionprep init' there"):
         find_study(study=tmp_path)
@@ -157,7 +158,7 @@ def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path):
     with pytest.raises(UserError, match=r"actionprep\.toml is not valid TOML: .*line 2"):
         _ = folder.tables
     folder = study_with(tmp_path, "grid = 3\n")
-    with pytest.raises(UserError, match=r"Key 'grid' in .* stands outside of any table"):
+    with pytest.raises(UserError, match=r"Key 'grid' in .* is in no table"):
         _ = folder.tables
 
 
@@ -174,3 +175,13 @@ def test_paths_start_at_the_study_and_urls_stay(tmp_path):
     assert StudyFolder(tmp_path).relative(tmp_path / "videos" / "a.mp4") == "videos/a.mp4"
     assert StudyFolder(tmp_path).relative("/elsewhere/a.mp4") == "/elsewhere/a.mp4"
     assert study_with(tmp_path, "").store == str(tmp_path / "store")
+
+
+def test_study_in_a_folder_that_is_no_text_is_refused(tmp_path):
+    root = tmp_path / os.fsdecode(b"lat\xe9in") / "study"
+    root.mkdir(parents=True)
+    for make in (lambda: init_study(root, StudySettings()), lambda: StudyFolder(root)):
+        with pytest.raises(
+            UserError, match=r"The folder 'lat.in' in the path of the study .* is not UTF-8 text\. Rename"
+        ):
+            make()

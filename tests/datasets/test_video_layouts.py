@@ -9,9 +9,10 @@ from study_fakes import fake_video
 
 from actionprep.datasets.annotations import AnnotatedRow
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.discovery import Discovery
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
-from actionprep.datasets.video_layouts import Discovery, discover, holds_text
+from actionprep.datasets.video_layouts import discover, holds_text, propose_pattern
 from actionprep.errors import UserError
 
 
@@ -71,6 +72,89 @@ def test_folders_of_splits_above_the_classes(tmp_path):
     }
 
 
+def test_a_stray_folder_beside_split_folders_is_refused(tmp_path):
+    for name in ("train/walk/1.mp4", "test/run/2.mp4", "unlabeled/x.mp4"):
+        fake_video(tmp_path / "videos" / name)
+    with pytest.raises(UserError) as error:
+        discovered(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}/videos has the folders 'test', 'train' of a split, with a folder per class in each, and beside them "
+        "'unlabeled', which is no split. Move that elsewhere, so that the folders in these are the classes. If all of "
+        'them are classes, set layout = "views" and pattern = "{label}/{recording}.*" under [study] in actionprep.toml.'
+    )
+    found = discovered(tmp_path, layout="views", pattern="{label}/{recording}.*")
+    assert {recording.label for recording in found.recordings} == {"train", "test", "unlabeled"}
+
+
+def test_classes_may_be_named_like_splits(tmp_path):
+    for name in ("train/1.mp4", "car/2.mp4"):
+        fake_video(tmp_path / "videos" / name)
+    assert {recording.label for recording in discovered(tmp_path).recordings} == {"train", "car"}
+
+
+@pytest.mark.parametrize("layout", ["folder-per-class", "views"])
+def test_files_that_may_be_videos_are_counted(tmp_path, layout):
+    for name in ("walk/1.mp4", "walk/2.MOV"):
+        fake_video(tmp_path / "videos" / name)
+    names = ["jump/a.h264", "jump/b.h264", "sit/1.gif", "clap/seq/img_1.jpg", "clap/seq/img_2.jpg", "walk/notes.txt"]
+    for name in names:
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = discovered(tmp_path, layout=layout, pattern="{label}/{recording}.m*")
+    reported = {finding.where: finding.message for finding in found.findings if ".m*" not in finding.message}
+    convert = (
+        "which is not read as a video; convert such files, or name them in a table (layout csv) or a pattern (layout "
+        "views)"
+    )
+    assert reported == {
+        "videos/jump/a.h264": f"2 files with the suffix .h264, {convert}",
+        "videos/sit/1.gif": f"1 file with the suffix .gif, {convert}",
+        "videos/clap/seq/img_1.jpg": (
+            "2 files with the suffix .jpg in 1 folder: images are not read as videos; encode each folder as one video"
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern"),
+    [
+        ("cam01.mp4 cam02.mp4 cam03.mp4", "cam{view}.mp4"),
+        ("a/cam0.mp4 a/cam1.mp4 b/cam0.mp4 b/cam1.mp4", "{recording}/cam{view}.mp4"),
+        ("cam0/take 1.mp4 cam1/take 1.mp4", "cam{view}/{recording}.mp4"),
+        ("t_1_Camera2.mp4 t_1_Camera3.avi", "{recording}_Camera{view}.*"),
+        ("c1-a.mp4 c2-a.mp4", "c{view}-{recording}.mp4"),
+        ("clip1.mp4 clip2.mp4", None),
+        ("wave/a.mp4 clap/b.mp4", None),
+        ("a/cam0.mp4 b/cam0.mp4", None),
+        ("cam0.mp4", None),
+    ],
+)
+def test_propose_pattern_for_names_of_cameras(tmp_path, files, pattern):
+    names = files.replace("take 1", "take-1").split()
+    for name in names:
+        fake_video(tmp_path / "videos" / name)
+    folder = study(tmp_path)
+    assert propose_pattern(folder, folder.study) == pattern
+
+
+def test_a_text_in_a_folder_of_annotations_is_reported(tmp_path):
+    fake_video(tmp_path / "videos/wave/a.mp4")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/README.txt").write_text("Made by hand, in May.\n")
+    with pytest.raises(UserError, match=r"README.txt has no column for onset and offset, label"):
+        discovered(tmp_path, segments=("notes",))
+    (tmp_path / "notes/a.csv").write_text("onset,offset,label\n1,2,wave\n")
+    found = discovered(tmp_path, segments=("notes",))
+    assert list(found.rows) == ["notes/a.csv"]
+    assert [str(finding) for finding in found.findings] == [
+        "file not used: notes/README.txt: is in a folder of annotations and of no annotation format"
+    ]
+    (tmp_path / "notes/b.csv").write_text("from,to,what\n1,2,wave\n")
+    with pytest.raises(UserError, match=r"b.csv has no column for onset and offset, label"):
+        discovered(tmp_path, segments=("notes",))
+
+
 def test_a_video_outside_of_class_folders_has_no_label(tmp_path):
     fake_video(tmp_path / "videos/a.mp4")
     fake_video(tmp_path / "videos/wave/b.mp4")
@@ -102,7 +186,7 @@ def test_no_videos_says_what_was_looked_for_and_where(tmp_path):
         "study.videos in "
         f"{tmp_path}/actionprep.toml to the folder of your videos."
     )
-    with pytest.raises(UserError, match=r"No videos: there is no folder .*/absent. Put your videos there"):
+    with pytest.raises(UserError, match=r"No videos: the folder .*/absent does not exist. Put your videos there"):
         discovered(tmp_path, videos="absent")
 
 
@@ -206,14 +290,94 @@ def test_a_table_of_views_and_segments(tmp_path):
     }
 
 
-def test_a_table_whose_rows_disagree_is_reported(tmp_path):
+@pytest.mark.parametrize("layout", ["csv", "folder-per-class"])
+def test_rows_that_contradict_each_other_are_refused(tmp_path, layout):
     fake_video(tmp_path / "videos/a.mp4")
-    (tmp_path / "t.csv").write_text("path,label\na.mp4,wave\na.mp4,clap\n")
-    found = discovered(tmp_path, layout="csv", csv="t.csv")
-    assert found.recordings == [Recording("a", label="wave")]
+    fake_video(tmp_path / "videos/b.mp4")
+    (tmp_path / "t.csv").write_text("path,subject,label\na.mp4,anna,wave\nb.mp4,ben,wave\na.mp4,,clap\n")
+    table = {"csv": "t.csv"} if layout == "csv" else {"recordings": "t.csv"}
+    with pytest.raises(UserError) as error:
+        discovered(tmp_path, layout=layout, **table)
+    assert str(error.value) == (
+        f"Lines 2 and 4 of {tmp_path}/t.csv contradict each other: recording 'a' has label 'wave' and 'clap'. Correct "
+        "one of them, or give the rows different recordings."
+    )
+
+
+def test_rows_of_one_recording_complete_each_other(tmp_path):
+    fake_video(tmp_path / "videos/a.mp4")
+    (tmp_path / "t.csv").write_text("path,subject,label,age,camera\na.mp4,anna,,31,x\na.mp4,,wave,31,y\n")
+    found = discovered(tmp_path, recordings="t.csv")
+    assert found.recordings == [Recording("a", subject="anna", label="wave", extra={"age": "31"})]
     assert [str(finding) for finding in found.findings] == [
-        "conflicting labels: t.csv:3: recording 'a' has label 'wave' and 'clap'; the first is used"
+        "column not used: t.csv: column 'camera' has several values for recording 'a'; it is left out there"
     ]
+
+
+def test_clocks_that_contradict_each_other_are_refused(tmp_path):
+    fake_video(tmp_path / "videos/a/cam0.mp4")
+    (tmp_path / "clocks.csv").write_text("recording,view,offset\na,0,1\nvideos/a/cam0,0,2\n")
+    with pytest.raises(UserError, match=r"Lines 2 and 3 of .* view '0' of recording 'a' has two clocks"):
+        discovered(tmp_path, layout="views", offsets="clocks.csv")
+
+
+def test_table_rows_of_other_recordings_are_reported(tmp_path):
+    fake_video(tmp_path / "videos/siteA/take_1.mp4")
+    (tmp_path / "rec.csv").write_text("recording,subject,split\nsiteA/take_1,anna,train\nsiteB/take_1,ben,test\n")
+    (tmp_path / "off.csv").write_text("view,offset,recording\n0,0.5,siteA/take_1\n0,7.5,siteB/take_1\n")
+    found = discovered(tmp_path, layout="views", pattern="{recording}.mp4", recordings="rec.csv", offsets="off.csv")
+    assert found.recordings == [Recording("siteA/take_1", "anna", split="train")]
+    assert [view.offset for view in found.views] == [0.5]
+    assert [str(finding) for finding in found.findings] == [
+        f"labels for an absent video: {table}:3: 'siteB/take_1', which is no recording of this study"
+        for table in ("rec.csv", "off.csv")
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("clips\\a b.mp4", "clips\\C.MP4", "clips\\sub\\d.mp4"),
+        ("/data/anna/clips/a b.mp4", "/data/anna/clips/C.MP4", "/data/anna/clips/sub/d.mp4"),
+        ("D:\\anna\\clips\\a b.mp4", "D:\\anna\\clips\\C.MP4", "D:\\anna\\clips\\sub\\d.mp4"),
+        ("clips/a b", "clips/C", "clips/sub/d"),
+        ("./clips/a b", "clips//C.MP4", "clips/x/../sub/d.mp4"),
+    ],
+)
+def test_table_paths_of_other_machines(tmp_path, names):
+    files = ("clips/a b.mp4", "clips/C.MP4", "clips/sub/d.mp4")
+    for file in (*files, "clips/x/e.mp4"):
+        fake_video(tmp_path / file)
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in names))
+    found = discovered(tmp_path, layout="csv", videos=".", csv="t.csv")
+    assert {(one.recording, Path(one.path).name) for one in found.views} == {
+        (file.rsplit(".", 1)[0], Path(file).name) for file in files
+    }
+    assert not found.findings
+
+
+def test_table_paths_that_shorten_to_one_file(tmp_path):
+    fake_video(tmp_path / "videos/a.mp4")
+    fake_video(tmp_path / "videos/b.mp4")
+    (tmp_path / "t.csv").write_text("path,label\n/d/siteA/a.mp4,x\n/d/siteB/a.mp4,y\n/d/siteA/b.mp4,x\n")
+    found = discovered(tmp_path, layout="csv", csv="t.csv")
+    assert [recording.id for recording in found.recordings] == ["b"]
+    assert [finding.where for finding in found.findings] == ["t.csv:2", "t.csv:3"]
+    assert found.findings[0].message == (
+        f"'/d/siteA/a.mp4' and '/d/siteB/a.mp4' both look like {tmp_path}/videos/a.mp4; a path that is exact is used"
+    )
+    (tmp_path / "t.csv").write_text("path,label\nsiteB/a.mp4,y\nb.mp4,x\n")
+    assert [one.id for one in discovered(tmp_path, layout="csv", csv="t.csv").recordings] == ["b"]
+
+
+def test_names_in_other_unicode_forms(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    fake_video(tmp_path / f"videos/train/{composed}/1.mp4")
+    fake_video(tmp_path / f"videos/test/{decomposed}/2.mp4")
+    assert {recording.label for recording in discovered(tmp_path).recordings} == {composed}
+    (tmp_path / "t.csv").write_text(f"path,label\nvideos/train/{decomposed}/1.mp4,{decomposed}\n", encoding="utf-8")
+    [recording] = discovered(tmp_path, layout="csv", videos=".", csv="t.csv").recordings
+    assert recording.label == composed
 
 
 def test_a_table_that_gives_two_files_one_id_is_refused(tmp_path):
@@ -241,7 +405,7 @@ def test_tables_that_cannot_be_used_say_why(tmp_path):
         discovered(tmp_path, layout="csv", csv="t.csv")
     with pytest.raises(UserError, match=r"No column 'class' in .*--label-column"):
         discovered(tmp_path, layout="csv", csv="t.csv", path_column="file", label_column="class")
-    with pytest.raises(UserError, match=r"No videos: none of the 1 files that .* names in its column 'file' is there"):
+    with pytest.raises(UserError, match=r"No videos: none of the 1 files that .* names in its column 'file' exists"):
         discovered(tmp_path, layout="csv", csv="t.csv", path_column="file")
 
 
@@ -257,7 +421,7 @@ def test_recordings_get_subjects_from_a_table_of_their_own(tmp_path):
         Recording("wave/b", "ben", label="wave", split="train"),
     ]
     assert [str(finding) for finding in found.findings] == [
-        "labels for an absent video: who.csv:4: no one recording of this study is meant by 'c'"
+        "labels for an absent video: who.csv:4: 'c', which is no recording of this study"
     ]
 
 

@@ -236,10 +236,17 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Runs Python with a copy of the package into which the examples of CONTRIBUTING were put, file for file."""
     root = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "actionprep", root / "actionprep", ignore=shutil.ignore_patterns("__pycache__"))
-    for block in blocks(CONTRIBUTING, "python"):
+    for block in [*blocks(CONTRIBUTING, "python"), *blocks(CONTRIBUTING, "toml")]:
         if block.title is not None:
             assert not (root / block.title).exists()
             (root / block.title).write_text(block.text, encoding="utf-8")
+    for block in blocks(CONTRIBUTING, "diff"):
+        assert block.title is not None
+        before = "".join(f"{line[1:]}\n" for line in block.text.splitlines() if not line.startswith("+"))
+        after = "".join(f"{line[1:]}\n" for line in block.text.splitlines())
+        text = (root / block.title).read_text(encoding="utf-8")
+        assert text.count(before) == 1
+        (root / block.title).write_text(text.replace(before, after), encoding="utf-8")
 
     def run(*args: str, folder: Path) -> str:
         environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -252,7 +259,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     return run
 
 
-def test_the_examples_of_contributing_work_each_as_one_file(extended: Callable[..., str], notebook: Path) -> None:
+def test_the_examples_of_contributing_work(extended: Callable[..., str], notebook: Path) -> None:
     checks: list[Block] = [block for block in blocks(CONTRIBUTING, "python") if block.title is None]
     assert len(checks) == 4
     script = notebook / "checks.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -12,16 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import distributed
 import pytest
 from recordings import moving_square, write_video
 
 from actionprep.api import Study, make_study
 from actionprep.errors import SetupError
 from actionprep.pipeline import cluster
-from actionprep.pipeline import stage as stages_module
 from actionprep.pipeline.engine import Workers, build
-from actionprep.pipeline.index import load_stages
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.plan import Plan, make_plan
 from actionprep.pipeline.stage import Stage
 
@@ -51,10 +50,9 @@ def new_study(root: Path, *, recordings: int = 5, frames: int = FRAMES) -> Study
 @pytest.fixture
 def fatal(monkeypatch: pytest.MonkeyPatch) -> type[Stage]:
     """The stage that kills its process, for one test alone."""
-    load_stages()  # which happens once, and must not fill the copy
-    monkeypatch.setattr(stages_module, "STAGES", dict(stages_module.STAGES))
     stage: type[Stage] = importlib.import_module("fatal_stage").Fatal
-    stages_module.STAGES["fatal"] = stage
+    STAGES.pop("fatal", None)  # added by the import, for the worker's sake
+    monkeypatch.setitem(STAGES, "fatal", stage)
     return stage
 
 
@@ -86,6 +84,8 @@ def deaths(study: Study) -> int:
 @pytest.fixture
 def scheduler() -> Iterator[str]:
     """Address of a running cluster: one process, two threads."""
+    import distributed
+
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **QUIET) as running:
         yield running.scheduler_address
 
@@ -137,6 +137,8 @@ def test_processes_that_all_ended_and_do_not_begin_again_are_a_matter_of_the_mac
 
 
 def test_a_worker_that_its_cluster_has_let_go_of_begins_anew() -> None:
+    import distributed
+
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running,
         distributed.Client(running, set_as_default=False) as client,
@@ -170,6 +172,8 @@ def test_on_a_cluster_too_those_that_ran_beside_it_are_cleared_of_suspicion(
 
 
 def test_ctrl_c_cancels_the_tasks_on_a_cluster_and_leaves_a_store_to_go_on_with(tmp_path: Path, scheduler: str) -> None:
+    import distributed
+
     study = new_study(tmp_path, recordings=5, frames=120)
     study.scan()
     command = [sys.executable, "-c", LISTENING, "build", "tracks", "--scheduler",
@@ -204,6 +208,8 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: 
 
 
 def test_a_cluster_without_workers_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
     study = new_study(tmp_path, recordings=2)
     monkeypatch.setattr(cluster, "FIRST_WORKER_S", 0.2)
     with distributed.LocalCluster(n_workers=0, **QUIET) as empty:
@@ -218,16 +224,22 @@ def test_views_that_need_a_gpu_do_not_wait_for_a_cluster_that_has_none(tmp_path:
         study.build("tracks", overrides={"tracks": {"device": "cuda"}}, workers=Workers(scheduler=scheduler))
 
 
-def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(tmp_path: Path) -> None:
+def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import distributed
+
     study = new_study(tmp_path, recordings=3)
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running:
 
         def end(*_: object) -> None:
+            logging.getLogger("distributed.client").error("Traceback (most recent call last)")
             with distributed.Client(running.scheduler_address, set_as_default=False) as other:
                 other.run_on_scheduler(cancel_all)
 
         with pytest.raises(SetupError, match=r"The Dask cluster let go of the work"):
             study.carry_out(study.plan("lowres"), workers=Workers(scheduler=running.scheduler_address), progress=end)
+    assert "Traceback" not in capfd.readouterr().err
     assert not list(study.quarantine)
     assert study.build("lowres").ok
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from actionprep.errors import SetupError, UserError
-from actionprep.pipeline.trackers import find_tracker
+from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.cotracker import HUB_COMMIT, cotracker_grid
 from actionprep.pipeline.tracks import TracksSettings
 
@@ -96,7 +96,7 @@ def settings_for(kind: str, repo: Path, weights: object = None, **changes) -> Tr
 
 def track(settings: TracksSettings, num_frames: int, queries: np.ndarray, *, both_ways: bool = True):
     frames = [np.full((192, 256, 3), 100, np.uint8)] * num_frames
-    return find_tracker(settings.tracker)(settings).track(frames, queries, both_ways=both_ways)
+    return TRACKERS.find(settings.tracker)(settings).track(frames, queries, both_ways=both_ways)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,7 +132,7 @@ def test_a_grid_of_support_points_is_tracked_along(repo):
 
     settings = settings_for("cotracker3_offline", repo)
     track(settings, 5, np.array([[2, 0, 0], [2, 255, 191]]))
-    tracker = find_tracker(settings.tracker)(settings)
+    tracker = TRACKERS.find(settings.tracker)(settings)
     num_frames, queries, mean = tracker._predictor().model.seen[-1]
     assert cotracker._load.cache_info().hits >= 1
     assert (num_frames, mean) == (5, 100)
@@ -145,7 +145,7 @@ def test_a_grid_of_support_points_is_tracked_along(repo):
 def test_the_online_model_never_sees_more_than_its_window(repo):
     settings = settings_for("cotracker3_online", repo)
     track(settings, 45, np.array([[0, 10, 10]]), both_ways=False)
-    seen = find_tracker(settings.tracker)(settings)._predictor().model.seen
+    seen = TRACKERS.find(settings.tracker)(settings)._predictor().model.seen
     assert [num_frames for num_frames, _, _ in seen] == [16, 16, 16, 16, 13]
 
 
@@ -155,7 +155,7 @@ def test_one_point_alone_stands_in_the_middle():
 
 def test_identity_follows_code_and_weights(repo):
     settings = settings_for("cotracker3_offline", repo)
-    kind = find_tracker("cotracker3_offline")
+    kind = TRACKERS.find("cotracker3_offline")
     before = kind.identity(settings)
     assert set(before) == {"tracker", "code", "weights", "torch"}
     (repo / "cotracker").mkdir()
@@ -170,7 +170,7 @@ def test_identity_follows_code_and_weights(repo):
 
 def test_missing_weights_say_where_they_were_sought_and_what_to_do(repo):
     settings = TracksSettings(tracker="cotracker3_offline", repo=str(repo), checkpoint=str(repo / "none.pth"))
-    kind = find_tracker("cotracker3_offline")
+    kind = TRACKERS.find("cotracker3_offline")
     assert not kind.is_at_hand(settings)
     with pytest.raises(SetupError) as caught:
         kind.identity(settings)
@@ -199,7 +199,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_network_and_weights_the_message_says_so(repo, offline):
     settings = TracksSettings(tracker="cotracker3_offline", repo=str(repo))
     with pytest.raises(SetupError) as caught:
-        find_tracker("cotracker3_offline").identity(settings)
+        TRACKERS.find("cotracker3_offline").identity(settings)
     assert str(caught.value) == (
         "CoTracker 3 needs its weights, and they are not here.\n"
         f"  looked for   scaled_offline.pth in {offline / 'checkpoints'} and in tracks.checkpoint (not set); "
@@ -214,12 +214,12 @@ def test_nothing_is_fetched_when_it_is_told_to_stay_offline(repo, monkeypatch, t
     monkeypatch.setenv("ACTIONPREP_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     with pytest.raises(SetupError, match="fetching it failed: ACTIONPREP_OFFLINE is set"):
-        find_tracker("cotracker2").identity(TracksSettings(tracker="cotracker2", repo=str(repo)))
+        TRACKERS.find("cotracker2").identity(TracksSettings(tracker="cotracker2", repo=str(repo)))
 
 
 def test_without_network_and_code_the_message_says_so(offline):
     with pytest.raises(SetupError) as caught:
-        find_tracker("cotracker2").identity(TracksSettings(tracker="cotracker2"))
+        TRACKERS.find("cotracker2").identity(TracksSettings(tracker="cotracker2"))
     assert str(caught.value) == (
         "CoTracker 2 needs its code, and it is not here.\n"
         f"  looked for   {offline / f'facebookresearch_co-tracker_{HUB_COMMIT}'} and in tracks.repo (not set); "
@@ -236,7 +236,7 @@ def test_what_lies_in_the_hub_folder_is_used_without_asking(repo, offline):
     (offline / "checkpoints").mkdir()
     torch.save({"model": {"velocity": torch.ones(2)}}, offline / "checkpoints" / "cotracker2.pth")
     settings = TracksSettings(tracker="cotracker2", device="cpu")
-    assert find_tracker("cotracker2").is_at_hand(settings)
+    assert TRACKERS.find("cotracker2").is_at_hand(settings)
     found = track(settings, 9, np.array([[0, 10, 10]]))
     assert found.xy[8, 0, 0] == pytest.approx(10 + 8 * 255 / 511, abs=1e-3)
 
@@ -290,7 +290,7 @@ def test_code_that_does_not_load_is_told(repo):
 
 def test_memory_that_runs_out_is_told(repo, monkeypatch):
     settings = settings_for("cotracker3_offline", repo)
-    tracker = find_tracker("cotracker3_offline")(settings)
+    tracker = TRACKERS.find("cotracker3_offline")(settings)
 
     def full(*args: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -319,7 +319,7 @@ def test_the_real_code_gives_what_its_own_predictor_gives(real_repo, tmp_path, k
     num_frames = 18 if kind == "cotracker3_online" else 9
     video = np.random.default_rng(0).integers(0, 255, (num_frames, 60, 80, 3), np.uint8)
     queries = np.array([[0, 10.0, 12.0], [0, 60.0, 30.0], [0, 40.0, 55.0]])
-    found = find_tracker(kind)(settings).track(list(video), queries, both_ways=False)
+    found = TRACKERS.find(kind)(settings).track(list(video), queries, both_ways=False)
     as_tensor = torch.from_numpy(video).permute(0, 3, 1, 2)[None].float()
     asked = torch.from_numpy(queries)[None].float()
     if kind == "cotracker3_online":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -17,10 +18,12 @@ import pytest
 from recordings import moving_square, write_video
 
 from actionprep.api import Study, make_study, open_study
-from actionprep.datasets.store.lock import build_lock
+from actionprep.datasets.store.lock import LockLostError, build_lock
 from actionprep.errors import SetupError, UserError
-from actionprep.pipeline import engine
+from actionprep.pipeline import engine, tasks
 from actionprep.pipeline.engine import BuildStoppedError, InternalError
+from actionprep.pipeline.lowres import Lowres
+from actionprep.pipeline.stage import FrameBlock
 
 FAST = {"masks": {}, "tracks": {"grid": 4, "window": 8, "stride": 4}, "lowres": {"sizes": (16,)}}
 
@@ -303,3 +306,43 @@ def test_ctrl_c_ends_with_130_and_leaves_a_store_to_go_on_with(tmp_path: Path) -
     assert "Traceback" not in errors
     assert all(damage is None for _, damage in study.store.verify())
     assert study.build("tracks").ok
+
+
+def test_lost_lock_ends_the_build_with_the_new_owner(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LOCK_CHECK_S", 0.0)
+    lock = study.store.require_local() / ".lock"
+
+    def take_over(*_: object) -> None:
+        owner = json.loads(lock.read_text()) | {"token": "theirs", "user": "anna", "host": "lab-3"}
+        lock.write_text(json.dumps(owner))
+        shutil.rmtree(lock.parent / ".partial", ignore_errors=True)  # as the new owner does
+
+    with pytest.raises(
+        LockLostError, match=r"Another builder took over the lock of this store: process .* of anna on lab-3"
+    ):
+        study.build("lowres", progress=take_over)
+    assert len(study.store.items("lowres")) == 1
+    assert json.loads(lock.read_text())["token"] == "theirs"
+    assert all(damage is None for _, damage in study.store.verify())
+
+
+def test_lost_lock_is_noticed_within_a_view(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = study.store.require_local() / ".lock"
+    push = Lowres.push
+
+    def take_over(self: Lowres, block: FrameBlock, live: object) -> object:
+        owner = json.loads(lock.read_text()) | {"token": "theirs", "user": "anna", "host": "lab-3"}
+        lock.write_text(json.dumps(owner))
+        shutil.rmtree(lock.parent / ".partial", ignore_errors=True)
+        return push(self, block, live)
+
+    monkeypatch.setattr(Lowres, "push", take_over)
+    with pytest.raises(LockLostError, match="of anna on lab-3"):
+        study.build("lowres")
+    assert study.store.items("lowres") == []
+
+
+def test_store_removed_during_a_build_is_named(study: Study) -> None:
+    folder = study.store.require_local()
+    with pytest.raises(SetupError, match=r"The store .*store was removed during the build"):
+        study.build("lowres", progress=lambda *_: shutil.rmtree(folder))

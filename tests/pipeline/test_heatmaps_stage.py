@@ -77,4 +77,4 @@ def test_a_view_without_people_is_quarantined(tmp_path):
     poses = made_poses(6)
     study = pose_study(tmp_path, replace(poses, score=np.where(np.arange(6)[:, None, None] < 2, poses.score, 0)))
     report = study.build("heatmaps", overrides={"pose": {"least_frames": 4}})
-    assert "There is nobody in the poses of recording 'a', view 0" in next(iter(report.quarantined.values()))
+    assert "The poses of recording 'a', view 0 have no person in any frame" in next(iter(report.quarantined.values()))

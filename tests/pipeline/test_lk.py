@@ -8,7 +8,7 @@ import pytest
 from stage_runs import patch_over_background, shifted, texture
 
 from actionprep.datasets.products.tracks import visible
-from actionprep.pipeline.trackers import TRACKERS, find_tracker
+from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.lk import LucasKanade
 from actionprep.pipeline.tracks import TracksSettings
 
@@ -112,9 +112,9 @@ def test_threads_do_not_change_a_bit():
 
 def test_the_trackers_can_be_listed_and_a_wrong_name_is_explained():
     assert {"lk", "cotracker3_offline", "cotracker3_online", "cotracker2"} <= set(TRACKERS)
-    assert all(one.help for one in TRACKERS.values())
+    assert all(TRACKERS.help(name) for name in TRACKERS)
     with pytest.raises(ValueError, match=r"No point tracker 'cotracker3'\. Did you mean 'cotracker\w+'\? Trackers: "):
-        find_tracker("cotracker3")
+        TRACKERS.find("cotracker3")
 
 
 def test_identity_names_the_version_of_opencv():

@@ -152,7 +152,7 @@ def test_stored_masks_replay_frame_by_frame(tmp_path: Path):
 def test_the_stage_and_its_sources_are_registered():
     assert find_stage("masks") is Masks
     assert {"motion", "files"} <= set(MASK_SOURCES)
-    assert all(source.help for source in MASK_SOURCES.values())
+    assert all(MASK_SOURCES.help(name) for name in MASK_SOURCES)
 
 
 def test_a_wrong_source_is_explained():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from numbered_videos import numbered_picture
+from recordings import moving_square, write_video
 
+from actionprep.api import make_study, open_study
 from actionprep.errors import InputError
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.video import VideoReader
@@ -86,3 +89,44 @@ def test_a_video_without_frames_is_a_problem(tmp_path: Path) -> None:
         "is not a video that FFmpeg can read (Invalid data found when processing input); it is damaged or of another "
         "kind.",
     )
+
+
+def headless_stream(path: Path) -> Path:
+    """An H.264 stream in TS without its only key frame, which has the parameter sets before it."""
+    whole = write_video(path.with_suffix(".mkv"), moving_square(330), g="1000", preset="ultrafast")
+    with av.open(str(whole)) as source, av.open(str(path), "w") as cut:
+        stream = cut.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if number and packet.dts is not None:
+                packet.stream = stream
+                cut.mux(packet)
+    whole.unlink()
+    return path
+
+
+def test_video_without_frame_size_is_no_video(tmp_path: Path) -> None:
+    path = headless_stream(tmp_path / "videos/walk/cut.ts")
+    with pytest.raises(InputError, match=r"no frame decodes from its \d+ packets.*frame size.*again"):
+        probe(path)
+    for number in range(2):
+        write_video(tmp_path / f"videos/run/{number}.mp4", moving_square(12, seed=number))
+    study, _ = make_study(tmp_path, {}, force=True)
+    study.folder.change("lowres", "sizes", (16,))
+    report = open_study(tmp_path).build("lowres", "masks")
+    assert {str(key) for key in report.built} == {f"{one}/run/{at}/0" for one in ("lowres", "masks") for at in (0, 1)}
+    assert {key.recording for key in report.quarantined} == {"walk/cut"}
+
+
+def test_catalog_with_a_video_of_no_size(tmp_path: Path) -> None:
+    for number in range(2):
+        write_video(tmp_path / f"videos/run/{number}.mp4", moving_square(12, seed=number))
+    study, _ = make_study(tmp_path, {}, force=True)
+    study.folder.change("lowres", "sizes", (16,))
+    catalog = study.scan().catalog
+    first, second = catalog.views
+    replace(catalog, views=(replace(first, height=0, width=0), second)).write(study.folder.catalog)
+    report = open_study(tmp_path).build("lowres", "tracks")
+    assert {key.recording for key in report.built} == {"run/1"}
+    assert {reason for reason in report.quarantined.values() if "frame size" in reason} == {
+        "videos/run/0.mp4 has no frame size. Run 'actionprep scan --again' to see why."
+    }

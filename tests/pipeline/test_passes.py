@@ -15,8 +15,7 @@ from numbered_videos import read_numbers, write_numbered
 from actionprep.datasets.store.reader import ItemReader
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import InputError, SetupError
-from actionprep.pipeline import stage as stages_module
-from actionprep.pipeline.index import load_stages
+from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.passes import WriteBehind, decode_pass, run_pass
 from actionprep.pipeline.plan import PlannedItem
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
@@ -68,12 +67,11 @@ class Recorder(FrameStage):
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[Recorder]]:
     """Stages: first; second reads first; third reads second; alone reads nothing."""
-    load_stages()  # which happens once, and must not fill the copy
-    monkeypatch.setattr(stages_module, "STAGES", dict(stages_module.STAGES))
-    made = {}
+    made: dict[str, type[Recorder]] = {}
     for name, reads in (("first", ()), ("second", ("first",)), ("third", ("second",)), ("alone", ())):
         kind = type(name.title(), (Recorder,), {"reads": tuple(Input(product) for product in reads)})
         made[name] = stage(name, version=1, settings=NoSettings)(kind)
+        monkeypatch.setitem(STAGES, name, made[name])
     return made
 
 

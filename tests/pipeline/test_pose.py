@@ -158,7 +158,10 @@ def test_poses_are_converted_on_request_and_say_what_was_lost(tmp_path, corners)
         ({"backend": "import", "boxes": "masks"}, 'imported poses need no boxes, got boxes = "masks"'),
         ({"smooth": "savgol", "savgol_window": 6}, "an odd window longer than its order, got savgol_window 6"),
         ({"skeleton": "coco71"}, r"Unknown skeleton 'coco71'\. Did you mean 'coco17'\?"),
-        ({"backend": "mediapip"}, "Give 'mediapipe', 'mmpose', 'vitpose' or 'import'. Did you mean 'mediapipe'?"),
+        (
+            {"backend": "mediapip"},
+            "No pose backend 'mediapip'. Did you mean 'mediapipe'. Backends: import, mediapipe, mmpose, vitpose",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
@@ -170,7 +173,7 @@ def test_a_missing_backend_stops_at_once_and_says_what_works_without_it(tmp_path
     monkeypatch.setattr(pose, "_open_estimators", {})
     study = video_study(tmp_path)
     with pytest.raises(
-        SetupError, match=r"MediaPipe is not here: .*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
+        SetupError, match=r"MediaPipe is not installed.*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
     ):
         study.build("pose", overrides={"pose": {"environment": str(tmp_path / "nowhere")}})
 

@@ -17,7 +17,6 @@ from actionprep.datasets.store.zarr_store import ItemKey
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.pose import Pose
-from actionprep.pipeline.quarantine import Quarantine
 
 IMPORT = {"backend": "import", "files": "poses/{recording}/{view}.npz", "persons": None, "least_frames": 1}
 
@@ -101,7 +100,7 @@ def test_poses_that_are_not_there_are_quarantined_with_the_place_looked_at(tmp_p
 
 def test_import_without_files_says_what_to_set(tmp_path):
     study = video_study(tmp_path)
-    with pytest.raises(UserError, match=r"recording 'a' has a video, and pose.files is empty. Set it to the place"):
+    with pytest.raises(UserError, match=r"recording 'a' has a video, and pose.files is empty. Set it to the path"):
         study.build("pose", overrides={"pose": {"backend": "import"}})
 
 
@@ -117,7 +116,7 @@ def test_frames_past_the_videos_end_are_refused(tmp_path):
 def test_poses_of_pictures_of_another_size_are_refused_or_scaled_on_request(tmp_path):
     study = video_study(tmp_path)
     write_npz(tmp_path / "poses" / "a" / "0.npz", made_poses(FRAMES, image_size=(2 * HEIGHT, 3 * WIDTH)))
-    assert f"are of pictures of {3 * WIDTH}x{2 * HEIGHT} px; the video of recording 'a'" in problem_of(study)
+    assert f"are of images of {3 * WIDTH}x{2 * HEIGHT} px; the video of recording 'a'" in problem_of(study)
     assert built_import(study, rescale=True).ok
     expected = made_poses(FRAMES).keypoints / [3, 2]
     assert np.allclose(study.poses("a", view=0).keypoints, expected)
@@ -136,7 +135,7 @@ def test_joints_outside_are_counted_and_refused_when_they_are_many(tmp_path):
     assert study.joints_outside(study.store.items("pose")) == [(ItemKey("pose", "a", "0"), 2 * 17, FRAMES * 2 * 17)]
     write_npz(path, replace(poses, keypoints=poses.keypoints + 1000))
     assert "408 of the 408 joints in" in problem_of(study)
-    assert "(100%) lie outside of the picture (128x96 px). Are these the poses of recording 'a'" in problem_of(study)
+    assert "(100%) lie outside the frame (128x96 px). Are these the poses of recording 'a'" in problem_of(study)
     assert built_import(study, max_outside=1.0).ok
 
 
@@ -155,8 +154,8 @@ def test_openpose_files_of_larger_pictures_are_quarantined_by_the_joints_outside
     reason = problem_of(openpose_study(tmp_path, 2), files="openpose")
     # Of 25 joints on the diagonal, the 12 beyond its middle.
     assert "144 of the 300 joints" in reason
-    assert "(48%) lie outside of the picture (128x96 px)" in reason
-    assert "The file does not say of which size its pictures were." in reason
+    assert "(48%) lie outside the frame (128x96 px)" in reason
+    assert "The file does not contain the size of its images." in reason
 
 
 @pytest.mark.parametrize(("scale", "told"), [(1, {}), (0.5, {"num_frames_in_corner": FRAMES})])
@@ -168,14 +167,14 @@ def test_openpose_files_of_smaller_pictures_are_told_by_the_corner_that_they_lie
     assert {name: found[name] for name in found if name == "num_frames_in_corner"} == told
 
 
-def test_nan_in_a_seen_joint_is_quarantined_with_its_frame(tmp_path):
+def test_import_nan_joint_is_missing(tmp_path):
     study = video_study(tmp_path)
     poses = view_poses()
     keypoints = poses.keypoints.copy()
     keypoints[4, 1, 3] = np.nan
     write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, keypoints=keypoints))
-    assert "Joint 'left_ear' of person 1 in frame 4 of" in problem_of(study)
-    assert Quarantine(tmp_path / "quarantine").get(ItemKey("pose", "a", "0")).frame == 4
+    assert built_import(study).ok
+    assert np.argwhere(study.poses("a", view=0).score == 0).tolist() == [[4, 1, 3]]
 
 
 def test_json_that_is_cut_in_half_is_quarantined_and_its_neighbor_goes_on(tmp_path):
@@ -246,7 +245,7 @@ def test_an_import_that_finds_nothing_leaves_the_settings_and_names_no_next_step
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 1
     assert "next" not in result.output
-    assert "Nothing was imported, and actionprep.toml is as it was." in result.output
+    assert "Nothing was imported, and actionprep.toml is unchanged." in result.output
     assert (tmp_path / "actionprep.toml").read_bytes() == before
 
 
@@ -285,7 +284,7 @@ def test_real_openpose_of_four_cameras_lands_with_the_bystander_kept_apart(tmp_p
 def test_what_videos_say_themselves_is_not_taken_with_an_import(tmp_path):
     video_study(tmp_path)
     write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
-    with pytest.raises(UserError, match=r"is a study of videos, which say that themselves: leave out fps, labels"):
+    with pytest.raises(UserError, match=r"is a study of videos, which contain these values: leave out fps, labels"):
         import_poses(tmp_path, [tmp_path / "poses/{recording}/{view}.npz"], fps=25, labels="names.txt")
 
 

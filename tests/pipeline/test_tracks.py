@@ -48,7 +48,6 @@ def still(monkeypatch: pytest.MonkeyPatch) -> type[PointTracker]:
             return PointTracks(xy, ones, ones)
 
     monkeypatch.setitem(TRACKERS, "still", Still)
-    Still.name, Still.help = "still", ""
     return Still
 
 

@@ -63,7 +63,7 @@ def test_one_view_starts_late_on_the_recordings_clock(small_study: SampleTruth):
 
 
 @pytest.mark.parametrize("view", EVERY_VIEW)
-def test_joints_in_space_project_onto_joints_in_the_picture(small_study: SampleTruth, view: int):
+def test_joints_in_space_project_onto_joints_in_the_image(small_study: SampleTruth, view: int):
     clock, xyz = small_study.joints_3d("take_000")
     camera, joints = small_study.cameras[view], small_study.joints_2d("take_000", view)
     inside = (joints.time <= clock[-1]) & (joints.time >= clock[0])
@@ -149,8 +149,8 @@ def test_a_study_of_many_recordings_has_openpose_files_of_the_first_ones_alone(
     with pytest.raises(UserError) as error:
         truth.openpose("take_001", 0)
     assert str(error.value) == (
-        "Recording 'take_001' of the sample study has no OpenPose files; take_000 to take_000 have them. "
-        "'joints_2d' gives the joints of all."
+        "Recording 'take_001' of the sample study has no OpenPose files. Recordings with OpenPose files: take_000 to take_000. "
+        "'joints_2d' has the joints of all."
     )
 
 
@@ -226,9 +226,9 @@ def test_an_interrupted_study_is_made_again(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recordings": 0}, "A sample study needs at least 1 recording, but recordings is 0."),
-        ({"views": 9}, "The sample study has 1 to 8 views, but views is 9."),
-        ({"seed": -1}, "The seed of a sample study is 0 or more, but seed is -1."),
+        ({"recordings": 0}, "A sample study needs at least 1 recording; got 0."),
+        ({"views": 9}, "A sample study has 1 to 8 views; got 9."),
+        ({"seed": -1}, "The seed of a sample study must be at least 0; got -1."),
     ],
 )
 def test_wrong_numbers_are_refused(tmp_path: Path, options: dict[str, int], message: str):
@@ -242,8 +242,7 @@ def test_a_folder_with_other_videos_is_refused(tmp_path: Path):
     with pytest.raises(UserError) as error:
         make_sample_study(tmp_path, recordings=1, workers=0, views=1)
     assert str(error.value) == (
-        f"{tmp_path} already has videos, and not from a sample study. "
-        "Name an empty or a new folder for the sample study."
+        f"{tmp_path} already contains videos, which do not belong to a sample study. Use an empty or new folder."
     )
 
 
@@ -251,8 +250,8 @@ def test_a_folder_with_another_sample_study_is_refused(small_study: SampleTruth)
     with pytest.raises(UserError) as error:
         make_sample_study(small_study.folder, seed=4, recordings=2, workers=0, views=7)
     assert str(error.value) == (
-        f"{small_study.folder} already holds another sample study (version 2, seed 3, recordings 2, views 7; "
-        "asked for: version 2, seed 4, recordings 2, views 7). Name a new folder, or delete that one first."
+        f"{small_study.folder} already contains another sample study (version 2, seed 3, recordings 2, views 7; "
+        "requested: version 2, seed 4, recordings 2, views 7). Use a new folder, or delete this one first."
     )
 
 
@@ -264,8 +263,8 @@ def test_a_full_disk_is_the_machines_problem(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SetupError) as error:
         make_sample_study(tmp_path / "study", recordings=1, workers=0, views=1)
     assert str(error.value) == (
-        f"The sample study cannot be written to {tmp_path / 'study'}: No space left on device. It needs about 40 MB; "
-        "make room or rights there, or name another folder."
+        f"Cannot write the sample study to {tmp_path / 'study'}: No space left on device. It needs about 40 MB. "
+        "Free disk space, check the permissions, or use another folder."
     )
 
 
@@ -273,16 +272,18 @@ def test_unknown_recordings_and_views_are_named_with_those_that_exist(small_stud
     with pytest.raises(UserError) as error:
         small_study.segments("take_9")
     assert str(error.value) == (
-        f"No recording 'take_9' in the sample study {small_study.folder}. It has 2, take_000 to take_001."
+        f"No recording 'take_9' in the sample study {small_study.folder}. Available recordings: take_000 to take_001."
     )
     with pytest.raises(UserError) as error:
         small_study.tracks("take_000", 9)
     assert str(error.value) == (
-        f"No view 9 in the sample study {small_study.folder}. It has views 0, 1, 2, 3, 4, 5, 6."
+        f"No view 9 in the sample study {small_study.folder}. Available views: 0, 1, 2, 3, 4, 5, 6."
     )
     with pytest.raises(UserError) as error:
         small_study.openpose("take_000", 2)
-    assert str(error.value) == "View 2 of the sample study has no OpenPose files; views 0, 1, 3, 6 have them."
+    assert (
+        str(error.value) == "View 2 of the sample study has no OpenPose files. Views with OpenPose files: 0, 1, 3, 6."
+    )
 
 
 def test_importing_the_sample_loads_no_heavy_library():

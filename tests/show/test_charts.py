@@ -84,7 +84,7 @@ def test_ignored_windows_are_counted_in_the_time_that_is_drawn(said: Callable[..
 
 def test_segments_are_counted_in_the_time_that_is_drawn(said: Callable[..., list[str]]) -> None:
     assert said("segments", TAKE) == ["3 segments: sit 2, rise 1"]
-    assert said("segments", TAKE, start=1.0, stop=2.0) == ["1 segments: rise 1"]
+    assert said("segments", TAKE, start=1.0, stop=2.0) == ["1 segment: rise 1"]
     assert said("segments", TAKE, start=1.0, stop=1.2) == ["0 segments"]
 
 
@@ -96,4 +96,4 @@ def test_an_overview_counts_the_recordings_that_it_draws(
     first, counts, more = said("snippets")
     assert first == f"{RULE}  ·  1 ignored (hatched)"
     assert counts == "3 snippets: sit 2, rise 1"
-    assert more == "the first 1 of 2 recordings; name one to see it alone"
+    assert more == "the first 1 of 2 recordings; name one to draw it alone"

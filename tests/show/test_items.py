@@ -95,14 +95,14 @@ def write_pose(study: Study, view: str, *, dimensions: int = 2, with_time: bool 
         item.attributes.update(skeleton="coco17", estimator="imported")
 
 
-def picture_at(path: Path) -> np.ndarray:
+def image_at(path: Path) -> np.ndarray:
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
 def test_a_sheet_goes_to_the_study_by_default(study: Study) -> None:
     path = show_item(study, "tracks", TAKE)
     assert path == study.root / "show" / "tracks-kitchen_take.1.png"
-    assert picture_at(path).shape[1] > 400
+    assert image_at(path).shape[1] > 400
 
 
 def test_pictures_of_some_views_have_a_name_of_their_own_and_what_is_replaced_is_told(study: Study) -> None:
@@ -117,7 +117,7 @@ def test_an_unknown_view_is_told_without_options_that_show_has_not(study: Study)
     with pytest.raises(UserError, match=r"No view 'all' in recording") as raised:
         show_item(study, "tracks", TAKE, views=["all"])
     assert "skip-incomplete" not in str(raised.value)
-    assert str(raised.value).endswith("Name some of these with --views.")
+    assert str(raised.value).endswith("Select views with --views.")
 
 
 class Held(dict):
@@ -146,17 +146,17 @@ def test_frames_of_different_rates_are_chosen_by_the_nearest_time(study: Study) 
         for scene, times in zip(scenes, (np.arange(20) / 10, 0.1 + np.arange(50) / 25), strict=True):
             moment = scene.nearest(float(time))
             assert abs(times[moment] - time) <= np.abs(times - time).min() + 1e-9
-            [picture] = scene.draw([moment], HEIGHT, WIDTH)
-            assert abs(float(picture.mean()) - gray_of(int(scene.numbers[moment]))) < 3
+            [image] = scene.draw([moment], HEIGHT, WIDTH)
+            assert abs(float(image.mean()) - gray_of(int(scene.numbers[moment]))) < 3
 
 
 def test_a_visible_point_is_drawn_where_it_is_seen(study: Study) -> None:
     [scene] = tracks_scene(study, TAKE, "a", whole=True)
     assert len(scene) == 12
-    [picture] = scene.draw([5], 4 * HEIGHT, 4 * WIDTH)
-    vivid = np.argwhere(np.ptp(picture.astype(int), axis=2) > 100)
+    [image] = scene.draw([5], 4 * HEIGHT, 4 * WIDTH)
+    vivid = np.argwhere(np.ptp(image.astype(int), axis=2) > 100)
     assert np.allclose(vivid.mean(axis=0), (30 * 4 + 1.5, 40 * 4 + 1.5), atol=0.6)
-    lost = picture[70 * 4 - 8 : 70 * 4 + 12, 100 * 4 - 8 : 100 * 4 + 12]
+    lost = image[70 * 4 - 8 : 70 * 4 + 12, 100 * 4 - 8 : 100 * 4 + 12]
     assert (lost.max(axis=2) > 140).any()
     assert np.ptp(lost.astype(int), axis=2).max() < 30
     assert scene.remark(5) == "1/2 visible"
@@ -164,12 +164,12 @@ def test_a_visible_point_is_drawn_where_it_is_seen(study: Study) -> None:
 
 def test_points_stay_on_their_pixels_when_the_picture_is_cut(study: Study) -> None:
     [scene] = tracks_scene(study, TAKE, "a", whole=False)
-    x0, y0, x1, y1 = scene.pictures.box
+    x0, y0, x1, y1 = scene.images.box
     assert (x1 - x0) * (y1 - y0) < 0.8 * WIDTH * HEIGHT
     height = 400
     width = round(height * scene.aspect)
-    [picture] = scene.draw([5], height, width)
-    vivid = np.argwhere(np.ptp(picture.astype(int), axis=2) > 100)
+    [image] = scene.draw([5], height, width)
+    vivid = np.argwhere(np.ptp(image.astype(int), axis=2) > 100)
     expected = ((30 + 0.5 - y0) * height / (y1 - y0) - 0.5, (40 + 0.5 - x0) * width / (x1 - x0) - 0.5)
     assert np.allclose(vivid.mean(axis=0), expected, atol=0.6)
 
@@ -182,8 +182,8 @@ def test_each_frame_of_a_track_is_shown_in_the_window_that_began_first(study: St
 
 def test_keyframes_are_the_frames_of_the_video_with_their_scores(study: Study) -> None:
     [scene] = keyframes_scene(study, TAKE, "a")
-    pictures = list(scene.draw([0, 1], HEIGHT, WIDTH))
-    assert [round(float(picture.mean()) / 4) for picture in pictures] == [gray_of(3) / 4, gray_of(11) / 4]
+    images = list(scene.draw([0, 1], HEIGHT, WIDTH))
+    assert [round(float(image.mean()) / 4) for image in images] == [gray_of(3) / 4, gray_of(11) / 4]
     assert [scene.remark(0), scene.remark(1)] == ["score 0.5", "score 0.25"]
 
 
@@ -195,12 +195,12 @@ def test_poses_without_a_video_are_drawn_on_an_empty_ground_that_holds_them(tmp_
     made = make_study(tmp_path / "study")
     write_pose(made, "a", dimensions=3)
     [scene] = pose_scene(made, TAKE, "a")
-    assert "no video at hand: drawn on an empty ground" in scene.details
-    height, width = scene.pictures.height, scene.pictures.width
-    [picture] = scene.draw([0], height, width)
-    rows = np.flatnonzero((np.ptp(picture.astype(int), axis=2) > 60).any(axis=1))
+    assert "no video available: drawn on an empty background" in scene.details
+    height, width = scene.images.height, scene.images.width
+    [image] = scene.draw([0], height, width)
+    rows = np.flatnonzero((np.ptp(image.astype(int), axis=2) > 60).any(axis=1))
     assert 0.02 * height < rows.min() < rows.max() < 0.95 * height
-    upside_down = scene.pictures.place(np.array([[64.0, 20.0], [64.0, 80.0]]), picture)
+    upside_down = scene.images.place(np.array([[64.0, 20.0], [64.0, 80.0]]), image)
     assert upside_down[0, 1] > upside_down[1, 1]  # y points up in 3D
 
 
@@ -219,10 +219,10 @@ def test_every_product_has_a_sheet(
     study: Study, tmp_path: Path, product: str, views: tuple[str, ...], lines: int
 ) -> None:
     path = show_item(study, product, TAKE, views=views, out=tmp_path / "sheet.png", columns=3, rows=4)
-    picture = picture_at(path)
-    assert picture.shape[0] > lines * 90
-    assert (picture[:5] == 255).all()
-    assert (picture[:, :5] == 255).all()
+    image = image_at(path)
+    assert image.shape[0] > lines * 90
+    assert (image[:5] == 255).all()
+    assert (image[:, :5] == 255).all()
 
 
 def test_a_film_has_a_picture_for_each_frame_of_the_fastest_view(study: Study, tmp_path: Path) -> None:
@@ -248,14 +248,14 @@ def test_charts_show_segments_and_windows_in_the_colors_of_their_labels(study: S
     colors = colors_of(study)
     for product in ("snippets", "snippets/short", "segments"):
         for recording in (TAKE, None):
-            picture = picture_at(show_item(study, product, recording, out=tmp_path / "t.png"))
+            image = image_at(show_item(study, product, recording, out=tmp_path / "t.png"))
             for label in ("sit", "rise"):
-                assert (picture == np.array(colors[label])).all(axis=2).sum() > 4000
+                assert (image == np.array(colors[label])).all(axis=2).sum() > 4000
 
 
 def test_a_split_is_drawn_by_label(study: Study, tmp_path: Path) -> None:
-    picture = picture_at(show_item(study, "split", out=tmp_path / "t.png"))
-    assert (picture == (52, 120, 207)).all(axis=2).sum() > 4000
+    image = image_at(show_item(study, "split", out=tmp_path / "t.png"))
+    assert (image == (52, 120, 207)).all(axis=2).sum() > 4000
 
 
 def test_only_the_time_that_is_asked_for_is_shown(study: Study) -> None:
@@ -277,8 +277,8 @@ def test_moments_are_spread_over_what_all_views_cover() -> None:
 
 def test_a_sheet_of_views_that_never_meet_says_so() -> None:
     scenes = [plain_scene("a", np.arange(5) / 10), plain_scene("b", 9 + np.arange(5) / 10)]
-    picture = contact_sheet(scenes, title="t", kind="video", rows=2)
-    assert picture.ndim == 3
+    image = contact_sheet(scenes, title="t", kind="video", rows=2)
+    assert image.ndim == 3
 
 
 def raises(study: Study, *words: str, **options: object) -> str:
@@ -289,15 +289,15 @@ def raises(study: Study, *words: str, **options: object) -> str:
 
 def test_errors_say_what_there_is_and_what_to_do(study: Study) -> None:
     assert raises(study, "trakcs") == (
-        "No product 'trakcs' to show. Did you mean 'tracks'? These can be drawn: video, frames, keyframes, masks, "
-        "tracks, pose, heatmaps, lowres, segments, snippets, split."
+        "Cannot draw 'trakcs'. Did you mean 'tracks'? Available products: video, frames, keyframes, masks, tracks, "
+        "pose, heatmaps, lowres, segments, snippets, split."
     )
     assert raises(study, "tracks/fast") == (
-        "'tracks/fast' names a table, which only snippets and split have. For the tracks of a recording give its id as a "
-        "second word: actionprep show tracks fast"
+        "'tracks/fast' names a table, but only snippets and split have named tables. To draw the tracks of a recording, "
+        "use: actionprep show tracks fast"
     )
     assert raises(study, "tracks", "kitchen/take.2") == (
-        "No recording 'kitchen/take.2'. Did you mean 'kitchen/take.1'? There are tracks of 1: kitchen/take.1"
+        "No recording 'kitchen/take.2'. Did you mean 'kitchen/take.1'? 1 recording with tracks: kitchen/take.1"
     )
     assert raises(study, "frames", TAKE, views=["b"]) == (
         "View 'b' of recording 'kitchen/take.1' has no frames. Views with frames: a."
@@ -305,25 +305,23 @@ def test_errors_say_what_there_is_and_what_to_do(study: Study) -> None:
     assert "No view '9' in recording 'kitchen/take.1'" in raises(study, "tracks", TAKE, views=["9"])
     assert "No recording 'x'" in raises(study, "video", "x")
     assert raises(study, "tracks", TAKE, start=50.0) == (
-        "Nothing to show of the tracks of 'kitchen/take.1' between 50 s and its end: it lasts from 0.00 to 1.10 s."
+        "No tracks of 'kitchen/take.1' between 50 s and the end. Available: 0.00 to 1.10 s."
     )
-    assert raises(study, "tracks", out="t.gif") == (
-        "--out must end in .png for a picture or .mp4 for a film, got 't.gif'."
-    )
-    assert "no table snippets/shrt. Did you mean 'short'?" in raises(study, "snippets/shrt")
-    assert "no split/other. It has default" in raises(study, "split/other")
-    assert "A split is not a thing of time" in raises(study, "split", out="t.mp4")
+    assert raises(study, "tracks", out="t.gif") == ("--out must end in .png (image) or .mp4 (video); got 't.gif'.")
+    assert "no snippets/shrt. Did you mean 'short'?" in raises(study, "snippets/shrt")
+    assert "no split/other. Available: default" in raises(study, "split/other")
+    assert "A split cannot be drawn as a video" in raises(study, "split", out="t.mp4")
     assert "--from 2 s is not before --to 1 s" in raises(study, "segments", TAKE, start=2.0, stop=1.0)
 
 
 def test_a_study_without_the_product_is_told_how_to_make_it(tmp_path: Path) -> None:
     bare = make_study(tmp_path / "study")
     assert raises(bare, "tracks") == (
-        "Nothing to show: the store has no tracks. It has nothing yet. Make them with 'actionprep track'."
+        "The store has no tracks. Available products: none. Run 'actionprep track' to build them."
     )
-    assert "the store has no snippets. Cut some with 'actionprep snippets" in raises(bare, "snippets")
-    assert "the store has no split. Make one with 'actionprep split'" in raises(bare, "split")
-    assert "has no segments and no label" in raises(bare, "segments")
+    assert "The store has no snippets. Run 'actionprep snippets" in raises(bare, "snippets")
+    assert "The store has no split. Run 'actionprep split'" in raises(bare, "split")
+    assert "has no segments or label" in raises(bare, "segments")
     write_tracks(bare, "a")
     assert "No recording 'b'" in raises(bare, "tracks", "b")
 
@@ -334,7 +332,7 @@ def test_an_empty_item_is_nothing_to_show(tmp_path: Path) -> None:
         for name, kind in (("index", np.int64), ("time", float), ("score", np.float32)):
             item.write(name, np.zeros(0, kind), axes=("keyframe",))
         item.attributes.update(num_frames=20, sampler="motion")
-    assert raises(bare, "keyframes") == "Nothing to show: the keyframes of 'kitchen/take.1' are empty (views a)."
+    assert raises(bare, "keyframes") == "The keyframes of 'kitchen/take.1' are empty (views a)."
 
 
 def test_a_product_whose_video_was_cut_since_is_an_error(tmp_path: Path) -> None:

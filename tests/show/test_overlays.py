@@ -73,11 +73,11 @@ def test_a_trail_fades_with_age() -> None:
 
 
 def test_the_picture_that_is_drawn_on_stays_as_it_is() -> None:
-    picture = plain()
-    draw_tracks(picture, *tracks((40, 30), (60, 30)))
-    draw_mask(picture, np.ones((100, 160), bool))
-    quieted(picture)
-    assert (picture == GRAY).all()
+    image = plain()
+    draw_tracks(image, *tracks((40, 30), (60, 30)))
+    draw_mask(image, np.ones((100, 160), bool))
+    quieted(image)
+    assert (image == GRAY).all()
 
 
 def test_points_without_a_place_or_far_outside_are_no_harm() -> None:
@@ -89,7 +89,7 @@ def test_points_without_a_place_or_far_outside_are_no_harm() -> None:
 
 
 @given(x=st.floats(0, 640), y=st.floats(0, 480), across=st.sampled_from([0.25, 0.5, 1.0, 2.0]), down=st.floats(0.1, 3))
-def test_scaling_keeps_the_place_as_a_share_of_the_picture(x: float, y: float, across: float, down: float) -> None:
+def test_scaling_keeps_the_place_as_a_share_of_the_image(x: float, y: float, across: float, down: float) -> None:
     placed = scaled(np.array([x, y]), (across, down))
     assert (placed[0] + 0.5) / (640 * across) == pytest.approx((x + 0.5) / 640, abs=1e-5)
     assert (placed[1] + 0.5) / (480 * down) == pytest.approx((y + 0.5) / 480, abs=1e-5)

@@ -48,9 +48,9 @@ def test_the_film_has_every_frame_with_its_label(
 
 def test_the_chart_has_bars_and_frames(videos: dict[str, Path], times: dict[str, np.ndarray], tmp_path: Path) -> None:
     path = draw_prediction(videos, ROWS, tmp_path / "p.png", times=times, colors=COLORS)
-    picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     for color in (RED, BLUE):
-        assert (picture == color).all(axis=2).sum() > 10_000
+        assert (image == color).all(axis=2).sum() > 10_000
 
 
 def test_colors_are_chosen_when_not_given(videos: dict[str, Path], tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_colors_are_chosen_when_not_given(videos: dict[str, Path], tmp_path: Pat
 
 
 def test_a_prediction_needs_videos_rows_and_an_ending(videos: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"drawn as \.mp4, \.png, \.svg or \.pdf, not as p\.gif"):
+    with pytest.raises(UserError, match=r"drawn as \.mp4, \.png, \.svg or \.pdf files; got p\.gif"):
         draw_prediction(videos, ROWS, tmp_path / "p.gif")
     with pytest.raises(UserError, match="at least one video and one row"):
         draw_prediction(videos, [], tmp_path / "p.mp4")

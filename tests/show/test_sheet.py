@@ -1,4 +1,4 @@
-"""A sheet puts every picture in its place, with words that fit."""
+"""A sheet puts every image in its place, with words that fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionprep.show.colors import LIGHT, label_colors, oklch, point_colors, text_on
+from actionprep.datasets.label_colors import label_colors, oklch
+from actionprep.show.colors import LIGHT, point_colors, text_on
 from actionprep.show.sheet import GAP, MARGIN, Mark, Tile, columns_for, draw_contact_sheet, row_height, wrapped
 from actionprep.show.text import fitted, put_text, text_width
 
@@ -117,6 +118,9 @@ def test_labels_keep_their_color_whatever_their_order() -> None:
     colors = label_colors(labels)
     assert colors == label_colors(reversed(labels))
     assert len(set(colors.values())) == 31
+    with_more = label_colors(labels, others=["added", labels[0]])
+    assert {label: with_more[label] for label in labels} == {label: colors[label] for label in labels}
+    assert with_more["added"] not in colors.values()
     assert label_colors(["wave", "nothing"], nothing=["nothing"])["nothing"] == colors[""]
 
 

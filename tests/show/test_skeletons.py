@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from actionprep.cli.prep import app
 from actionprep.datasets.poses.skeletons import skeleton, skeleton_names
-from actionprep.show.skeletons import _number_places, _places, draw_layout, draw_layouts
+from actionprep.show.skeletons import _joint_xy, _number_positions, draw_layout, draw_layouts
 
 
 @pytest.mark.parametrize("name", skeleton_names())
@@ -21,7 +21,7 @@ def test_layouts_are_drawn_in_the_colors_of_their_sides(name: str) -> None:
     assert set(skeleton(name).joint_colors) <= colors
 
 
-def test_the_left_of_the_figure_is_on_the_right_of_the_picture() -> None:
+def test_the_left_of_the_figure_is_on_the_right_of_the_image() -> None:
     layout = skeleton("coco17")
     image = draw_layout(layout, height=400, labels=False)
     columns = {
@@ -47,9 +47,9 @@ def test_several_layouts_stand_side_by_side_in_one_file(tmp_path: Path) -> None:
 
 def test_numbers_of_joints_cover_neither_each_other_nor_joints(tmp_path: Path) -> None:
     for name in ("coco17", "mediapipe33", "ntu25"):
-        points = _places(skeleton(name), 720, 562)
+        points = _joint_xy(skeleton(name), 720, 562)
         widths = [9 if index < 10 else 18 for index in range(len(points))]
-        places, _ = _number_places(points, widths, 14)
+        places, _ = _number_positions(points, widths, 14)
         away = np.abs(places[:, None] - places[None])
         apart = (away[..., 0] >= np.add.outer(widths, widths) / 2) | (away[..., 1] >= 14)
         assert apart[~np.eye(len(points), dtype=bool)].all(), name

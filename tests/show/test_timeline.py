@@ -22,17 +22,17 @@ def read(path: Path) -> np.ndarray:
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def columns_of(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+def columns_of(image: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
     """Columns in which much is of this color: bars, not the signs of a legend."""
-    same = (np.abs(picture.astype(int) - color).max(axis=2) <= 2)[:-60]
+    same = (np.abs(image.astype(int) - color).max(axis=2) <= 2)[:-60]
     return np.flatnonzero(same.sum(axis=0) >= 10)
 
 
 def test_bars_lie_at_their_times(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(2.0, 4.0, "sit"), Bar(4.0, 8.0, "rise")))]
     path = draw_timeline(rows, (2.0, 12.0), tmp_path / "t.png", colors=COLORS)
-    picture = read(path)
-    red, blue = columns_of(picture, RED), columns_of(picture, BLUE)
+    image = read(path)
+    red, blue = columns_of(image, RED), columns_of(image, BLUE)
     scale = (red.max() - red.min()) / 2.0
     assert red.max() < blue.min()
     assert (blue.max() - blue.min()) / 4.0 == pytest.approx(scale, rel=0.02)
@@ -41,8 +41,8 @@ def test_bars_lie_at_their_times(tmp_path: Path) -> None:
 
 def test_bars_are_cut_at_the_span(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(-5.0, 1.0, "sit"), Bar(1.0, 99.0, "rise"), Bar(200.0, 201.0, "sit")))]
-    picture = read(draw_timeline(rows, (0.0, 2.0), tmp_path / "t.png", colors=COLORS))
-    red, blue = columns_of(picture, RED), columns_of(picture, BLUE)
+    image = read(draw_timeline(rows, (0.0, 2.0), tmp_path / "t.png", colors=COLORS))
+    red, blue = columns_of(image, RED), columns_of(image, BLUE)
     assert len(red) == pytest.approx(len(blue), rel=0.03)
 
 
@@ -50,25 +50,25 @@ def test_a_low_score_is_fainter(tmp_path: Path) -> None:
     found = []
     for score in (1.0, 0.4):
         rows = [TimelineRow("prediction", (Bar(0.0, 1.0, "sit", score),))]
-        picture = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
-        found.append(len(columns_of(picture, RED)))
+        image = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
+        found.append(len(columns_of(image, RED)))
     assert found[0] > 1000
     assert found[1] == 0
 
 
 def test_ignored_windows_have_no_color(tmp_path: Path) -> None:
     rows = [TimelineRow("snippets", (Bar(0.0, 1.0, "sit", ignored=True),))]
-    picture = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
-    assert len(columns_of(picture, RED)) == 0
+    image = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
+    assert len(columns_of(image, RED)) == 0
 
 
 def test_pictures_stand_above_where_they_were_taken(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(0.0, 10.0, "sit"),))]
     green = np.full((60, 80, 3), (10, 200, 30), np.uint8)
-    pictures = [(2.5, green), (7.5, green)]
-    picture = read(draw_timeline(rows, (0.0, 10.0), tmp_path / "t.png", colors=COLORS, pictures=pictures))
-    red = columns_of(picture, RED)
-    there = np.isin(np.arange(picture.shape[1]), columns_of(picture, (10, 200, 30)))
+    images = [(2.5, green), (7.5, green)]
+    image = read(draw_timeline(rows, (0.0, 10.0), tmp_path / "t.png", colors=COLORS, images=images))
+    red = columns_of(image, RED)
+    there = np.isin(np.arange(image.shape[1]), columns_of(image, (10, 200, 30)))
     edges = np.flatnonzero(np.diff(there.astype(int)))
     middles = (edges[0::2] + edges[1::2]) / 2
     expected = red.min() + np.array([0.25, 0.75]) * (red.max() - red.min())
@@ -87,13 +87,29 @@ def test_charts_are_written_as_vectors_too(tmp_path: Path) -> None:
     assert b"<svg" in draw_timeline(rows, (0, 1), tmp_path / "t.svg").read_bytes()
 
 
+def test_draw_timeline_lists_short_bars_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr("actionprep.show.timeline._write_notes", lambda figure, notes, *_: written.extend(notes))
+    bars = (
+        Bar(0.0, 50.0, "sit"),
+        Bar(50.0, 50.2, "rise"),
+        Bar(60.0, 60.1, "sit", ignored=True),
+        Bar(120.0, 121.0, "rise"),
+    )
+    draw_timeline([TimelineRow("segments", bars)], (0.0, 100.0), tmp_path / "t.svg", colors=COLORS)
+    assert written == ["Short: rise 50.00–50.20 s"]
+    written.clear()
+    draw_timeline([TimelineRow("segments", bars[:1])], (0.0, 100.0), tmp_path / "t.svg", colors=COLORS)
+    assert written == []
+
+
 def test_a_timeline_needs_rows_a_span_and_an_ending(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(0.0, 1.0, "sit"),))]
-    with pytest.raises(UserError, match=r"needs at least one row and a span of time that is not empty, got \(1, 1\)"):
+    with pytest.raises(UserError, match=r"needs at least one row and a time interval that is not empty; got \(1, 1\)"):
         draw_timeline(rows, (1, 1), tmp_path / "t.png")
     with pytest.raises(UserError, match="at least one row"):
         draw_timeline([], (0, 1), tmp_path / "t.png")
-    with pytest.raises(UserError, match=r"written as \.png, \.svg or \.pdf, not as t\.bmp"):
+    with pytest.raises(UserError, match=r"written as \.png, \.svg or \.pdf files; got t\.bmp"):
         draw_timeline(rows, (0, 1), tmp_path / "t.bmp")
 
 

@@ -1,4 +1,4 @@
-"""Films show each view's nearest frame on one clock, and are what they say when they are read back."""
+"""Videos show each view's nearest frame on one clock, and are what they say when they are read back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from actionprep.errors import SetupError, UserError
 from actionprep.show.colors import DARK
 from actionprep.show.images import surroundings
 from actionprep.show.timeline import Bar, TimelineRow
-from actionprep.show.video import film_layout, video_frames, video_times, write_video
+from actionprep.show.video import video_frames, video_layout, video_times, write_video
 
 RED, BLUE = (220, 40, 40), (40, 60, 220)
 
 
 def test_a_film_has_all_pictures_at_their_times(tmp_path: Path) -> None:
     times = np.array([2.0, 2.04, 2.1, 2.5, 2.52])  # not evenly spaced
-    pictures = [np.full((48, 64, 3), 30 + 40 * number, np.uint8) for number in range(5)]
+    images = [np.full((48, 64, 3), 30 + 40 * number, np.uint8) for number in range(5)]
     done: list[int] = []
-    path = write_video(pictures, tmp_path / "film.mp4", times=times, progress=done.append)
+    path = write_video(images, tmp_path / "video.mp4", times=times, progress=done.append)
     frames, shown = film_frames(path)
     assert np.allclose(shown, times - 2.0, atol=1e-4)
     assert [round(float(frame.mean()), -1) for frame in frames] == [30, 70, 110, 150, 190]
@@ -33,7 +33,7 @@ def test_a_film_has_all_pictures_at_their_times(tmp_path: Path) -> None:
 def test_a_film_is_h264_that_every_player_reads(tmp_path: Path) -> None:
     import av
 
-    path = write_video([np.zeros((48, 64, 3), np.uint8)] * 3, tmp_path / "film.mp4", times=np.arange(3) / 25)
+    path = write_video([np.zeros((48, 64, 3), np.uint8)] * 3, tmp_path / "video.mp4", times=np.arange(3) / 25)
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.codec.canonical_name, context.pix_fmt) == ("h264", "yuv420p")
@@ -41,23 +41,23 @@ def test_a_film_is_h264_that_every_player_reads(tmp_path: Path) -> None:
 
 
 def test_a_film_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def pictures():
+    def images():
         yield np.zeros((48, 64, 3), np.uint8)
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        write_video(pictures(), tmp_path / "film.mp4", times=np.arange(2) / 25)
+        write_video(images(), tmp_path / "video.mp4", times=np.arange(2) / 25)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_film_needs_pictures_an_ending_and_room(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"A film is written as \.mp4, not as film\.avi"):
-        write_video([], tmp_path / "film.avi", times=np.zeros(1))
-    with pytest.raises(UserError, match="there are no pictures"):
-        write_video([], tmp_path / "film.mp4", times=np.zeros(0))
+    with pytest.raises(UserError, match=r"Videos are written as \.mp4 files; got video\.avi"):
+        write_video([], tmp_path / "video.avi", times=np.zeros(1))
+    with pytest.raises(UserError, match="No images to write"):
+        write_video([], tmp_path / "video.mp4", times=np.zeros(0))
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(SetupError, match="Choose another place with --out"):
-        write_video([np.zeros((48, 64, 3), np.uint8)], tmp_path / "file" / "film.mp4", times=np.zeros(1))
+    with pytest.raises(SetupError, match="Write to another folder with --out"):
+        write_video([np.zeros((48, 64, 3), np.uint8)], tmp_path / "file" / "video.mp4", times=np.zeros(1))
 
 
 def test_views_of_different_rates_show_their_nearest_frames() -> None:
@@ -67,12 +67,12 @@ def test_views_of_different_rates_show_their_nearest_frames() -> None:
     for scene in (slow, fast):
         nearest = [int(np.argmin(np.abs(scene.times - time) - 1e-9 * np.arange(len(scene))[::-1])) for time in times]
         assert [scene.nearest(float(time)) for time in times] == nearest
-    pictures = list(video_frames([slow, fast], times, title="t"))
-    assert len(pictures) == 25
-    layout = film_layout([slow, fast], columns=6, most=(1080, 1920), below=0)
-    for time, picture in zip(times, pictures, strict=True):
-        for scene, (x, y, width, height) in zip((slow, fast), layout.places, strict=True):
-            assert picture[y + height // 2, x + width // 2, 0] == scene.nearest(float(time))
+    images = list(video_frames([slow, fast], times, title="t"))
+    assert len(images) == 25
+    layout = video_layout([slow, fast], columns=6, most=(1080, 1920), below=0)
+    for time, image in zip(times, images, strict=True):
+        for scene, (x, y, width, height) in zip((slow, fast), layout.boxes, strict=True):
+            assert image[y + height // 2, x + width // 2, 0] == scene.nearest(float(time))
 
 
 @given(
@@ -91,14 +91,14 @@ def test_the_nearest_moment_is_the_nearest(times: np.ndarray, time: float) -> No
 def test_frames_that_repeat_are_asked_for_once() -> None:
     slow, fast = plain_scene("slow", np.arange(4) / 4), plain_scene("fast", np.arange(40) / 40)
     list(video_frames([slow, fast], video_times([slow, fast]), title="t"))
-    assert slow.pictures.asked == [0, 1, 2, 3]
+    assert slow.images.asked == [0, 1, 2, 3]
 
 
 def test_a_view_without_a_frame_at_a_time_shows_an_empty_place() -> None:
     long, short = plain_scene("long", np.arange(40) / 10), plain_scene("short", 1 + np.arange(10) / 10)
-    pictures = list(video_frames([long, short], video_times([long, short]), title="t"))
-    x, y, _, _ = film_layout([long, short], columns=6, most=(1080, 1920), below=0).places[1]
-    corner = [tuple(picture[y + 2, x + 2].tolist()) for picture in pictures]
+    images = list(video_frames([long, short], video_times([long, short]), title="t"))
+    x, y, _, _ = video_layout([long, short], columns=6, most=(1080, 1920), below=0).boxes[1]
+    corner = [tuple(image[y + 2, x + 2].tolist()) for image in images]
     assert corner[0] == corner[39] == DARK.empty
     assert corner[15] == (5, 5, 5)
 
@@ -117,10 +117,10 @@ def test_a_view_that_begins_earlier_than_the_fastest_lengthens_the_film() -> Non
 )
 def test_views_lie_within_the_picture_and_apart(sizes: list[tuple[int, int]], columns: int) -> None:
     scenes = [plain_scene(str(at), [0.0], height=high, width=wide) for at, (high, wide) in enumerate(sizes)]
-    layout = film_layout(scenes, columns=columns, most=(1080, 1920), below=50)
+    layout = video_layout(scenes, columns=columns, most=(1080, 1920), below=50)
     assert layout.width % 2 == layout.height % 2 == 0
     taken = np.zeros((layout.height, layout.width), bool)
-    for x, y, width, height in layout.places:
+    for x, y, width, height in layout.boxes:
         assert 0 <= x <= x + width <= layout.width
         assert 0 <= y <= y + height <= layout.height - 50
         assert not taken[y : y + height, x : x + width].any()
@@ -131,14 +131,14 @@ def test_bars_lie_below_with_a_line_at_the_time() -> None:
     scene = plain_scene("0", np.arange(10) / 10)
     rows = [TimelineRow("segments", (Bar(0.0, 0.5, "sit"), Bar(0.5, 1.0, "rise")))]
     colors = {"sit": RED, "rise": BLUE}
-    pictures = list(video_frames([scene], scene.times, title="t", rows=rows, span=(0.0, 1.0), colors=colors))
+    images = list(video_frames([scene], scene.times, title="t", rows=rows, span=(0.0, 1.0), colors=colors))
     red, blue = (
-        np.argwhere(np.any([(picture == color).all(axis=2) for picture in pictures], axis=0)) for color in (RED, BLUE)
+        np.argwhere(np.any([(image == color).all(axis=2) for image in images], axis=0)) for color in (RED, BLUE)
     )
     (top, low), high = red.min(axis=0), blue[:, 1].max()
     assert red[:, 1].max() < blue[:, 1].min() <= red[:, 1].max() + 4
-    for number, picture in enumerate(pictures):
-        above = picture[top - 3].min(axis=1)  # over the bars there is only the line
+    for number, image in enumerate(images):
+        above = image[top - 3].min(axis=1)  # over the bars there is only the line
         assert np.flatnonzero(above > 200).mean() == pytest.approx(low + number / 10 * (high - low), abs=3)
 
 
@@ -146,9 +146,9 @@ def test_the_label_of_the_time_stands_above() -> None:
     scene = plain_scene("0", np.arange(10) / 10)
     row = TimelineRow("prediction", (Bar(0.0, 0.5, "sit", 0.9), Bar(0.3, 0.7, "rise", 0.95)))
     colors = {"sit": RED, "rise": BLUE}
-    pictures = list(video_frames([scene], scene.times, title="t", rows=[row], span=(0, 1), colors=colors, spoken=row))
+    images = list(video_frames([scene], scene.times, title="t", rows=[row], span=(0, 1), colors=colors, current=row))
     for number, expected in ((1, RED), (4, BLUE), (6, BLUE), (8, None)):
-        above = pictures[number][:50]
+        above = images[number][:50]
         for color in (RED, BLUE):
             assert bool((above == color).all(axis=2).sum() > 100) == (color == expected)
 
@@ -158,7 +158,7 @@ def test_the_label_of_the_time_stands_above() -> None:
     height=st.integers(401, 1100),
     width=st.integers(601, 2000),
 )
-def test_surroundings_hold_the_region_and_stay_in_the_picture(
+def test_surroundings_hold_the_region_and_stay_in_the_image(
     region: tuple[float, float, float, float], height: int, width: int
 ) -> None:
     x, y, wide, high = region
@@ -171,7 +171,7 @@ def test_surroundings_hold_the_region_and_stay_in_the_picture(
     assert (box[2] - box[0]) >= 0.29 * width
 
 
-def test_surroundings_of_nothing_are_the_whole_picture() -> None:
+def test_surroundings_of_nothing_are_the_whole_image() -> None:
     assert surroundings((0, 0, 0, 0), 480, 640) == (0, 0, 640, 480)
     assert surroundings((np.nan, 0, 5, 5), 480, 640) == (0, 0, 640, 480)
     assert surroundings((20, 20, 620, 460), 480, 640) == (0, 0, 640, 480)

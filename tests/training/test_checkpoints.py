@@ -1,5 +1,7 @@
 import os
 import pickle
+import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import card_of, load_checkpoint, make_model, read_safely
 from actionprep.training.datasets import make_reader, read_table
+from actionprep.training.models.published.weight_files import read_weights
 
 
 class Harmful:
@@ -88,6 +91,76 @@ def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(UserError, match="damaged, cut off"):
         load_checkpoint(path)
+
+
+def flip(data, at, bit):
+    damaged = bytearray(data)
+    damaged[at] ^= 1 << bit
+    return bytes(damaged)
+
+
+def places_between_parts(path):
+    """Positions of a zip archive's headers: everything but the content of its members."""
+    data, content = path.read_bytes(), set()
+    for member in zipfile.ZipFile(path).infolist():
+        at = member.header_offset
+        start = at + 30 + sum(int.from_bytes(data[at + k : at + k + 2], "little") for k in (26, 28))
+        content |= set(range(start, start + member.file_size))
+    return sorted(set(range(len(data))) - content)
+
+
+def same_weights(one, other):
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )
+
+
+def test_flipped_bit_in_weights_is_found(content, tmp_path):
+    path = save(content, tmp_path / "best.ckpt")
+    clean, generator = path.read_bytes(), random.Random(0)
+    headers = set(places_between_parts(path))
+    inside = [at for at in range(len(clean)) if at not in headers]
+    for at in generator.sample(inside, 60):
+        path.write_bytes(flip(clean, at, generator.randrange(8)))
+        with pytest.raises(UserError, match=r"best.ckpt is damaged: its part '.*' does not match its checksum"):
+            read_safely(path)
+    with pytest.raises(UserError, match=r"(?s)Restore the file from a copy, use another checkpoint .*, or train again"):
+        load_checkpoint(path)
+
+
+def test_flipped_bit_in_headers_changes_no_weights(content, tmp_path):
+    path = save(content, tmp_path / "best.ckpt")
+    clean, generator = path.read_bytes(), random.Random(1)
+    num_found = 0
+    for at in generator.sample(places_between_parts(path), 250):
+        path.write_bytes(flip(clean, at, generator.randrange(8)))
+        try:
+            found = read_safely(path)
+        except UserError:
+            num_found += 1
+        else:
+            assert same_weights(found["state_dict"], content["state_dict"])
+            assert found["actionprep"] == content["actionprep"]
+    assert num_found > 50
+
+
+def test_part_marked_as_folder_is_damage(content, tmp_path):
+    """PyTorch reads nothing for such a part, and the weights are what was in memory."""
+    path = save(content, tmp_path / "best.ckpt")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"best/data/0")  # in the central directory: the attributes stand 8 bytes before the name
+    data[at - 8] |= 0x10
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"its archive is broken \(the part 'best/data/0' is marked as a folder"):
+        read_safely(path)
+
+
+def test_damaged_published_weights_are_refused(tmp_path):
+    path = save({"weight": torch.arange(1000.0)}, tmp_path / "published.pth")
+    clean = path.read_bytes()
+    path.write_bytes(flip(clean, clean.index(torch.arange(1000.0).numpy().tobytes()) + 2001, 3))
+    with pytest.raises(UserError, match=r"published.pth is damaged: .* Download it again, or restore it from a copy\."):
+        read_weights(path)
 
 
 def test_foreign_weights_are_told_from_ours(tmp_path):

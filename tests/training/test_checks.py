@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_picture_store, tiny_pixels
+from picture_fakes import make_picture_store, motion_recipe
 from pose_fakes import make_pose_store
 from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
@@ -127,14 +127,16 @@ def test_a_model_that_fits_its_input_learns_one_batch_by_heart(store):
 
 
 def test_models_of_pictures_and_of_rendered_volumes_see_one_batch_ready_made(tmp_path):
-    clips = tiny_pixels(batch=3, cutmix=1.0, optimizer__learning_rate=5e-3)
-    found = overfit_one_batch(make_picture_store(tmp_path / "pictures"), clips, split=SPLIT, steps=10)
-    assert found.losses[-1] < found.losses[0]
+    found = overfit_one_batch(
+        make_picture_store(tmp_path / "pictures"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10
+    )
+    # It falls to a tenth, that of volumes to two fifths.
+    assert found.losses[-1] < 0.7 * found.losses[0]
     sizes = {"sizes.widths": [4, 4, 8, 8], "sizes.dropout": 0.0, "input.frames": 8, "input.size": [16, 16], "batch": 3}
     volumes = find_recipe("poseconv3d-small").changed({**sizes, "optimizer.learning_rate": 0.01})
     split = SplitChoice(train=("1", "2"), test=("3",))
     found = overfit_one_batch(make_pose_store(tmp_path / "poses"), volumes, split=split, steps=10)
-    assert found.losses[-1] < found.losses[0]
+    assert found.losses[-1] < 0.7 * found.losses[0]
 
 
 def test_the_batch_holds_every_class(store, monkeypatch):
@@ -191,7 +193,7 @@ def test_memory_that_runs_out_says_the_batch_and_what_to_set(store, tmp_path, mo
     with pytest.raises(UserError) as caught:
         fit(store, tiny_recipe(batch=6), tmp_path / "run", split=SPLIT, device="cpu", tensorboard=False)
     assert str(caught.value) == (
-        "Out of memory on cpu with batch 6, 8 frames a snippet, precision 32-true (CUDA out of memory. Tried to allocate "
-        "2.00 GiB.).\nTry one of: --set batch=3 accumulate=2, which takes the same steps; --set precision=bf16-mixed; "
+        "Out of memory on cpu with batch 6, 8 frames per snippet, precision 32-true (CUDA out of memory. Tried to allocate "
+        "2.00 GiB.).\nTry one of: --set batch=3 accumulate=2, which gives the same steps; --set precision=bf16-mixed; "
         "--set input.frames=4."
     )

@@ -116,7 +116,7 @@ def test_the_description_tells_the_type_and_the_meaning_of_each_input(run, expor
         name: str(batch[name].dtype).removeprefix("torch.") for name in about
     }
     assert (
-        "0 is the middle of the moving region of the snippet in that view and 1 half its height"
+        "0 is the center of the moving region of the snippet in that view and 1 half its height"
         in about["xy"]["meaning"]
     )
     assert all(one["meaning"] for one in about.values())

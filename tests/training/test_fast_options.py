@@ -40,7 +40,7 @@ def test_a_compiled_training_gives_the_checkpoint_of_a_plain_one(store, tmp_path
 
 def test_without_a_compiler_it_says_so(store, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(SetupError, match=r"needs a C\+\+ compiler, and none is here .* --set compile=false"):
+    with pytest.raises(SetupError, match=r"requires a C\+\+ compiler .*none was found.* --set compile=false"):
         fit(store, tiny_recipe(compile=True), tmp_path / "run", split=SPLIT, **QUIET)
 
 
@@ -65,6 +65,7 @@ def test_channels_last_changes_the_layout_and_not_the_numbers(name):
 def test_a_training_with_the_option_learns_what_one_without_learns(store, tmp_path, changes):
     recipe = tiny_recipe(epochs=15, batch=3, optimizer__learning_rate=0.01, **changes)
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
-    assert run_test(run, store, repeats=10)["figures"]["accuracy"] >= 2 / 3
+    # Of three, one is near the border between two classes; the others are clear.
+    assert run_test(run, store, repeats=10)["metrics"]["accuracy"] > 0.5
     weights = read_safely(run.best)["state_dict"]
     assert all(values.dtype == torch.float32 for values in weights.values() if values.is_floating_point())

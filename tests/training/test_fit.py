@@ -38,7 +38,7 @@ def run(store, tmp_path_factory) -> Run:
 
 
 def test_it_learns_directions_of_motion(run):
-    assert run.tested["figures"]["accuracy"] == 1.0
+    assert run.tested["metrics"]["accuracy"] == 1.0
 
 
 def test_the_run_folder_holds_what_the_design_names(run):
@@ -195,7 +195,7 @@ def test_the_best_epoch_is_the_one_with_the_best_figure(store, tmp_path):
 def test_the_last_epoch_is_validated_too_and_the_best_one_is_a_validated_one(store, tmp_path):
     told = []
     recipe = tiny_recipe(epochs=5, validate_every=3)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tell=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
     validated = {row["epoch"]: row["val_loss"] for row in run.metrics if "val_loss" in row}
     assert list(validated) == [2, 4]
     best = min(validated, key=validated.get)
@@ -220,7 +220,7 @@ def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
 def test_a_figure_that_is_never_a_number_ends_a_run_by_patience_and_leaves_it_its_last_epoch(
     store, tmp_path, monkeypatch
 ):
-    def nothing(label, target, logits, *, several):
+    def nothing(label, target, logits, *, multi_label):
         return {"accuracy": 0.5, "macro_f1": 0.5, "map": float("nan")}
 
     monkeypatch.setattr("actionprep.training.loop.task.evaluate", nothing)
@@ -247,10 +247,10 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
 def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_path):
     told = []
     recipe = tiny_recipe(epochs=1, min_steps=11, batch=6)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tell=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
     assert (
-        f"So few snippets: {len(run.metrics)} epochs instead of 1, to make min_steps = 11 steps (--set min_steps=0 leaves "
-        "the epochs as they are)"
+        f"Training {len(run.metrics)} epochs instead of 1, because there are few snippets and min_steps is 11 (--set "
+        "min_steps=0 keeps the epochs of the recipe)"
     ) in told
     steps = read_safely(run.last)["global_step"]
     assert 11 <= steps < 11 + -(-len(run.facts["split"]["rows"]["train"]) // 6)
@@ -276,12 +276,12 @@ def test_several_labels_are_trained_with_a_loss_for_each(tmp_path):
     found = run_test(run, store, repeats=20)
     assert np.load(run.folder / "predictions.npy").shape == (3, 3)
     assert np.load(run.folder / "confusion.npy").shape == (3, 2, 2)
-    assert {"samples_f1", "macro_f1", "map", "exact_match"} <= set(found["figures"])
+    assert {"samples_f1", "macro_f1", "map", "exact_match"} <= set(found["metrics"])
     assert {"exact_match", "micro_f1", "samples_f1"} <= set(found["intervals"])
     assert set(found["thresholds"]) == {"left", "right", "up"}
-    assert found["figures_at_thresholds"].keys() == (found["figures"].keys() - {"calibration_error"})
+    assert found["metrics_at_thresholds"].keys() == (found["metrics"].keys() - {"calibration_error"})
     assert "Thresholds" in run.report.read_text()
-    assert found["figures"]["map"] > 0.8
+    assert found["metrics"]["map"] > 0.8
 
 
 def test_several_views_give_a_table_of_their_subsets(tmp_path):
@@ -308,15 +308,15 @@ def test_published_track_models_train_on_the_same_input(store, tmp_path, model):
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(store, tmp_path):
     recipe = tiny_recipe(optimizer__learning_rate=1e30, optimizer__name="sgd", schedule__warmup=0.0)
     with pytest.raises(
-        UserError, match=r"The loss is not a number in epoch 1, batch \d, snippets \[.*\] of the table: s\d_"
+        UserError, match=r"The loss is NaN or infinite in epoch 1, batch \d, table rows \[.*\]: s\d_"
     ) as caught:
         fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
-    assert "lower optimizer.learning_rate" in str(caught.value)
+    assert "Lower optimizer.learning_rate" in str(caught.value)
 
 
 def test_a_taken_folder_is_not_written_into(store, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"is not empty\. Name another one with --run, or go on with the run in it"):
+    with pytest.raises(UserError, match=r"is not empty\. Name another one with --run, or resume the run in it"):
         fit(store, tiny_recipe(), tmp_path, split=SPLIT)
 
 
@@ -328,7 +328,7 @@ def test_a_changed_store_is_not_gone_on_with(store, tmp_path, run):
     Run(folder).change(state={"phase": "refit", "complete": False})
     table = table_of(["s1_left_0"], ["left"], ["1"], seconds=1.0)
     write_snippets(copy, table)
-    with pytest.raises(UserError, match=r"has changed in the store .* since it began"):
+    with pytest.raises(UserError, match=r"has changed in the store .* since it started"):
         fit(copy, "auto", folder, resume=True)
 
 
@@ -349,7 +349,7 @@ def test_an_empty_test_part_is_refused(store, tmp_path):
 def test_a_model_of_another_product_is_refused_before_any_work(store, tmp_path):
     tables = tiny_recipe().to_tables()
     tables["recipe"]["model"], tables["sizes"] = "poseconv3d", {}
-    with pytest.raises(UserError, match="'poseconv3d', which reads heatmaps, to the product 'tracks'"):
+    with pytest.raises(UserError, match="The model 'poseconv3d' of the recipe 'tiny' reads heatmaps, not 'tracks'"):
         fit(store, tiny_recipe().from_tables(tables, where="test"), tmp_path / "run", split=SPLIT, **QUIET)
 
 
@@ -361,7 +361,7 @@ def refuse(model):
     ("wrong", "weights", "message"),
     [
         ({}, refuse, "of another model"),
-        ({"optimizer__freeze": ["backbone", "head"]}, None, r"optimizer\.freeze leaves nothing to train"),
+        ({"optimizer__freeze": ["backbone", "head"]}, None, r"optimizer\.freeze leaves no parameter to train"),
         ({"optimizer__freeze": ["backbnoe"]}, None, r"optimizer\.freeze names 'backbnoe'"),
     ],
 )
@@ -369,7 +369,7 @@ def test_a_training_that_cannot_begin_leaves_its_folder_free(store, tmp_path, wr
     told = []
     with pytest.raises(UserError, match=message):
         fit(
-            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, tell=told.append,
+            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, log=told.append,
             **QUIET,
         )  # fmt: skip
     assert not (tmp_path / "again").exists()

@@ -156,7 +156,7 @@ def test_what_is_not_known_does_not_count(store):
     batch = data.batch([0])
     assert batch["frame_known"][0].nonzero().flatten().tolist() == [5, 6, 7, 8, 9, 20, 21, 22, 23, 24]
     assert not batch["frame_target"][0][~batch["frame_known"][0]].any()
-    loss = ClassificationLoss(LossSettings(label_smoothing=0.1), table.target, several=False)
+    loss = ClassificationLoss(LossSettings(label_smoothing=0.1), table.target, multi_label=False)
     logits = torch.randn(1, 30, 2)
     other = torch.where(batch["frame_known"][..., None], logits, torch.randn(1, 30, 2))
     torch.testing.assert_close(batch_loss(loss, logits, batch), batch_loss(loss, other, batch))
@@ -248,9 +248,12 @@ def test_recordings_labeled_whole_train_to_the_same_numbers_with_either_target(t
         runs.append(fit(store, recipe, tmp_path / targets, split=split, **QUIET))
     for mine, theirs in zip(runs[0].metrics, runs[1].metrics, strict=True):
         for name in ("train_loss", "val_loss", "val_accuracy", "val_map"):
-            assert mine[name] == theirs[name]
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-4)
     weights = [read_safely(run.last)["state_dict"] for run in runs]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert weights[0].keys() == weights[1].keys()
+    # Losses of snippets and of frames are sums in another order: rounding may differ, a few steps make no more of it.
+    for name, values in weights[0].items():
+        torch.testing.assert_close(values, weights[1][name], rtol=1e-3, atol=1e-5)
     assert "val_frame_accuracy" in runs[1].metrics[0]
     assert "val_frame_accuracy" not in runs[0].metrics[0]
 

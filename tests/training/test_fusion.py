@@ -151,7 +151,7 @@ def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
     assert done.exit_code == 0, done.output
     assert "is a fusion: it was tested when it was made" in " ".join(done.output.split())
     shown = json.loads(CliRunner().invoke(app, ["test", str(made.folder), "--json"]).stdout)
-    assert shown["figures"] == pytest.approx(made.tested["figures"], nan_ok=True)
+    assert shown["metrics"] == pytest.approx(made.tested["metrics"], nan_ok=True)
     other = CliRunner().invoke(app, ["test", str(made.folder), "--part", "val"])
     assert other.exit_code == 2
     assert "Test its runs one by one" in other.output
@@ -159,7 +159,7 @@ def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
 
 def test_weights_are_chosen_on_val(runs, tmp_path):
     told = []
-    made = fuse(runs, tmp_path / "fused", tell=told.append)
+    made = fuse(runs, tmp_path / "fused", log=told.append)
     assert sum(made.weights) == pytest.approx(1)
     assert made.weights[0] > made.weights[1]
     assert told[-1] == "Weights: chosen on 3 val snippets"
@@ -174,7 +174,7 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
         run.write_json("test.json", tested)
         run.write_array("calibrated.npy", metrics.softmax(saved_arrays(run)["logits"] / temperature))
     told = []
-    made = fuse(copies, tmp_path / "fused", tell=told.append)
+    made = fuse(copies, tmp_path / "fused", log=told.append)
     assert told[0].endswith("tracks  at temperature 0.25")
     assert read_fusion(made.folder).temperatures == (0.25, 4.0)
     assert [row["temperature"] for row in made.tested["alone"]] == [0.25, 4.0]
@@ -274,7 +274,7 @@ def over_splits(tmp_path_factory):
 
 def test_runs_on_stored_splits_are_fused_split_by_split_and_the_figure_is_their_mean(over_splits, tmp_path):
     told = []
-    document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", tell=told.append)
+    document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", log=told.append)
     assert [one for one in told if one.startswith("Split")] == [
         "Split again (1 of 3)", "Split one (2 of 3)", "Split two (3 of 3)",
     ]  # fmt: skip

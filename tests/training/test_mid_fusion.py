@@ -82,12 +82,12 @@ def points_of_mine(folder, number: int) -> None:
 
 
 def test_a_mid_fusion_holds_the_recipes_that_it_joins(store, joined, tmp_path, monkeypatch):
-    before = run_test(joined, repeats=5)["figures"]
+    before = run_test(joined, repeats=5)["metrics"]
     probabilities = saved_arrays(joined)["probabilities"]
     copy = Run(shutil.copytree(joined.folder, tmp_path / "run"))
     # No recipe of these names is here, and then one that says otherwise.
     monkeypatch.chdir(tmp_path)
-    assert run_test(copy, store, repeats=5)["figures"] == before
+    assert run_test(copy, store, repeats=5)["metrics"] == before
     points_of_mine(tmp_path, 4)
     run_test(copy, store, repeats=5)
     np.testing.assert_array_equal(saved_arrays(copy)["probabilities"], probabilities)
@@ -127,7 +127,7 @@ def test_a_mid_fusion_whose_recipes_changed_is_not_resumed(store, joined, tmp_pa
     points_of_mine(tmp_path, 8)
     assert fit(store, of_files(), copy, resume=True).is_complete
     points_of_mine(tmp_path, 4)
-    with pytest.raises(UserError, match=r"begun otherwise .*: input\.points of mine\.toml is 8, not 4\.\nLeave"):
+    with pytest.raises(UserError, match=r"can only be resumed .*: input\.points of mine\.toml is 8, not 4\.\nRemove"):
         fit(store, of_files(), copy, resume=True)
     # As the command asks: the recipe of the run, with what is set.
     asked = joined.recipe.changed({"input.recipes": ["mine.toml", "pix.toml"]})
@@ -186,14 +186,14 @@ def test_a_fusion_says_which_part_lacks_its_product(joined, tmp_path):
     with pytest.raises(UserError) as caught:
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
     assert str(caught.value) == (
-        f"This fusion joins 'i3d-small', which reads 'lowres', and the store {store.url} has none of it; it has snippets, "
-        "tracks.\nMake it with 'actionprep build lowres' in the study folder, or name recipes for what there is in "
-        "input.recipes (actiontrain recipes)."
+        f"This fusion joins 'i3d-small', which reads 'lowres', but the store {store.url} does not contain it. Available "
+        "products: snippets, tracks.\nCreate it with 'actionprep build lowres' in the study folder, or name recipes of "
+        "available products in input.recipes (actiontrain recipes)."
     )
     # A model that is trained has the input that it has.
     with pytest.raises(UserError) as caught:
         predict(joined, store, device="cpu")
-    assert str(caught.value).endswith("\nMake it with 'actionprep build lowres' in the study folder.")
+    assert str(caught.value).endswith("\nCreate it with 'actionprep build lowres' in the study folder.")
 
 
 def test_a_part_of_a_fusion_reads_frames_instead_of_small_ones_as_the_message_says(tmp_path, monkeypatch):
@@ -204,12 +204,12 @@ def test_a_part_of_a_fusion_reads_frames_instead_of_small_ones_as_the_message_sa
     with pytest.raises(UserError) as caught:
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
     assert str(caught.value).endswith(
-        "or keep what 'actiontrain recipes i3d-small' prints as a file of your own, with product = \"frames\" and without "
+        "or save the output of 'actiontrain recipes i3d-small' as a file with product = \"frames\" and without "
         "input.stored, and name that file in input.recipes instead of i3d-small."
     )
     (tmp_path / "pix.toml").write_text(tiny_pixels().to_toml(), encoding="utf-8")
     (tmp_path / "mine.toml").write_text(tiny_recipe().to_toml(), encoding="utf-8")
-    with pytest.raises(UserError, match=r'or change pix\.toml to have product = "frames" and without input\.stored\.$'):
+    with pytest.raises(UserError, match=r'or change pix\.toml to product = "frames" and without input\.stored\.$'):
         fit(store, of_files(), tmp_path / "run", split=SPLIT)
     text = tiny_pixels().to_toml().replace('product = "lowres"', 'product = "frames"')
     (tmp_path / "pix.toml").write_text(re.sub(r"\nstored = \d+", "", text), encoding="utf-8")
@@ -229,5 +229,5 @@ def test_any_model_may_be_a_part_of_a_fusion(name):
 
 def test_a_part_must_have_a_head(monkeypatch):
     monkeypatch.setattr("actionprep.training.models.fusion.build_model", lambda name, **sizes: torch.nn.Identity())
-    with pytest.raises(UserError, match="'i3d' cannot be a part of a mid fusion, because it has no head"):
+    with pytest.raises(UserError, match="'i3d' has no head that mid fusion can replace"):
         MidFusion(num_classes=3, parts=[{"model": "i3d", "sizes": {}}] * 2)

@@ -110,12 +110,12 @@ def test_thresholds_are_those_of_a_test_of_the_same_checkpoint_with_several_labe
     card = {"several_labels": True, "labels": ["a", "b"], "recipe": tiny_recipe().to_tables()}
     best = Checkpoint(tmp_path / "best.ckpt", card, nn.Identity())
     assert label_thresholds(best) is None
-    tested = {"figures": {}, "checkpoint": "best.ckpt", "thresholds": {"b": 0.7, "a": 0.3}}
+    tested = {"metrics": {}, "checkpoint": "best.ckpt", "thresholds": {"b": 0.7, "a": 0.3}}
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "test.json").write_text(json.dumps(tested))
     assert label_thresholds(best).tolist() == [0.3, 0.7]
     # A test of a run without a val part chooses none.
-    (tmp_path / "test.json").write_text(json.dumps({"figures": {}, "checkpoint": "best.ckpt"}))
+    (tmp_path / "test.json").write_text(json.dumps({"metrics": {}, "checkpoint": "best.ckpt"}))
     (tmp_path / "val" / "test.json").unlink()
     assert label_thresholds(best) is None
     (tmp_path / "test.json").write_text(json.dumps(tested))

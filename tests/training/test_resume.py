@@ -174,7 +174,7 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
             patch.setattr(module, "train_phase", killed)
             with pytest.raises(InterruptedRunError):
                 fit(store, recipe, folder, split=SPLIT, weights=weights, **QUIET)
-        with pytest.raises(UserError, match="it was begun from other weights"):
+        with pytest.raises(UserError, match="it started from other weights"):
             fit(store, recipe, folder, resume=True, weights=lambda model: None, **QUIET)
         resumed = fit(store, recipe, folder, resume=True, weights=weights, **QUIET)
         assert same_weights(whole, resumed, "best")
@@ -200,15 +200,15 @@ def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_wit
         ({"snippets": "other"}, "snippets are 'default', not 'other'"),
         (
             {"split": SplitChoice(train=("1", "2"), test=("3",))},
-            "the split is another: train, .*test hold other snippets",
+            "the split differs: train, .*test contain other snippets",
         ),
-        ({"weights": lambda model: None}, "it was not begun from published weights"),
+        ({"weights": lambda model: None}, "it did not start from published weights"),
     ],
 )
 def test_resuming_with_other_options_is_refused_naming_them(store, finished, asked, said):
-    with pytest.raises(UserError, match=f"was begun otherwise than asked now.*{said}") as caught:
+    with pytest.raises(UserError, match=f"can only be resumed with the options.*{said}") as caught:
         fit(store, asked.pop("recipe", "auto"), finished.folder, resume=True, **asked, **QUIET)
-    assert "Leave these options out beside --resume, or begin another run (--run NAME)." in str(caught.value)
+    assert "Remove these options, or start another run (--run NAME)." in str(caught.value)
 
 
 def test_resuming_with_other_views_is_refused(tmp_path):

@@ -1,12 +1,17 @@
 """Folders of runs: each has one owner."""
 
+import json
 import multiprocessing
+import random
 from pathlib import Path
 
 import pytest
+from training_fakes import make_store, tiny_recipe
 
-from actionprep.errors import SetupError
-from actionprep.training.run import claimed_folder
+from actionprep.datasets.store.reader import DamagedItemError
+from actionprep.errors import SetupError, UserError
+from actionprep.training.fit import fit
+from actionprep.training.run import Run, claimed_folder, input_digest, mixtures, pipeline_of
 
 
 def claim(runs: Path, begin, claimed, names) -> None:
@@ -42,3 +47,58 @@ def test_a_place_where_no_folder_can_be_made_says_so(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(SetupError, match=r"Cannot write .*runs"), claimed_folder(tmp_path / "runs", "tiny"):
         pass
+
+
+def test_flipped_bit_changes_no_facts(tmp_path):
+    run = Run(tmp_path)
+    run.change(store="study/store", labels=["clap", "wave"], seed=3, split={"seed": 1}, train_seconds=1.25)
+    run.change(state={"phase": "refit", "complete": True})
+    path, facts = tmp_path / "run.json", run.facts
+    assert (facts["seed"], facts["state"]["phase"]) == (3, "refit")
+    clean, generator, num_found = path.read_bytes(), random.Random(0), 0
+    for at in range(len(clean)):
+        damaged = bytearray(clean)
+        damaged[at] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = run.facts
+        except UserError:
+            num_found += 1
+        else:  # blanks, or the name of the checksum
+            assert {name: found[name] for name in facts} == facts
+    assert num_found > len(clean) // 2
+    path.write_bytes(clean.replace(b"study/store", b"study/stoqe"))
+    with pytest.raises(UserError, match=r"run.json is damaged: its content does not match its checksum\. Restore it"):
+        assert not run.facts
+
+
+def test_facts_without_checksum_are_read(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"labels": ["clap", "wave"]}))
+    assert Run(tmp_path).labels == ("clap", "wave")
+
+
+def test_training_stops_at_item_with_changed_setting(tmp_path):
+    store = make_store(tmp_path / "store", subjects=2)
+    path = store.path / store.items("tracks")[0].path / "zarr.json"
+    text = path.read_text()
+    path.write_text(text.replace('"stage": "tracks"', '"stage": "tracjs"'))
+    assert path.read_text() != text
+    reads = (
+        lambda: pipeline_of(store, "tracks"),
+        lambda: input_digest(store, "tracks", "default"),
+        lambda: mixtures(store, "tracks", ["0"]),
+        lambda: fit(store, tiny_recipe(epochs=1), tmp_path / "run", tensorboard=False),
+    )
+    for read in reads:
+        with pytest.raises(
+            DamagedItemError, match=r"Damaged item tracks/.* Run 'actionprep verify --repair' to rebuild it\."
+        ):
+            read()
+
+
+def test_tested_reads_the_names_of_earlier_versions(tmp_path):
+    earlier = {"figures": {"a": 0.5}, "figures_at_thresholds": {"a": 0.75}, "frames": {"figures": {"a": 0.25}}}
+    (tmp_path / "test.json").write_text(json.dumps(earlier))
+    assert Run(tmp_path).tested == {
+        "metrics": {"a": 0.5}, "metrics_at_thresholds": {"a": 0.75}, "frames": {"metrics": {"a": 0.25}}
+    }  # fmt: skip

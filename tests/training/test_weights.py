@@ -26,7 +26,7 @@ def test_published_weights_are_put_in_and_counted_once(tmp_path):
     other = small_i3d(7)
     torch.save(published_state(other.model, family="i3d"), tmp_path / "rgb_charades.pt")
     told = []
-    put = starting_weights(tmp_path / "rgb_charades.pt", model_name="i3d", tell=told.append)
+    put = starting_weights(tmp_path / "rgb_charades.pt", model_name="i3d", log=told.append)
     for _ in range(2):
         model = small_i3d()
         put(model)
@@ -35,7 +35,7 @@ def test_published_weights_are_put_in_and_counted_once(tmp_path):
         )
     assert len(told) == 1
     assert "i3d weights" in told[0]
-    assert "2 tensors of the file left out" in told[0]
+    assert "2 tensors of the file unused" in told[0]
     assert "7 classes, the model has 3" in told[0]
 
 
@@ -46,21 +46,21 @@ def test_weights_that_saw_blue_first_turn_the_colors(tmp_path):
     torch.save(state, tmp_path / "TimeSformer_SSv2.pyth")
     fresh = PixelClassifier(build_model("timesformer", num_classes=3, **sizes), HALF)
     told = []
-    starting_weights(tmp_path / "TimeSformer_SSv2.pyth", model_name="timesformer", tell=told.append)(fresh)
+    starting_weights(tmp_path / "TimeSformer_SSv2.pyth", model_name="timesformer", log=told.append)(fresh)
     assert fresh.color_order.tolist() == [2, 1, 0]
     assert "These weights expect BGR frames." in told[0]
 
 
 def test_a_file_of_another_model_is_refused_with_the_reason(tmp_path):
     torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3), "time_embed": torch.zeros(1)}, tmp_path / "x.pyth")
-    put = starting_weights(tmp_path / "x.pyth", model_name="i3d", tell=print)
-    with pytest.raises(UserError, match="does not fit a I3D: it looks like timesformer weights"):
+    put = starting_weights(tmp_path / "x.pyth", model_name="i3d", log=print)
+    with pytest.raises(UserError, match="are not for I3D: they look like timesformer weights"):
         put(small_i3d())
 
 
 def test_missing_weights_say_where_they_are_published(tmp_path):
     with pytest.raises(UserError) as caught:
-        starting_weights(tmp_path / "gone.pyth", model_name="timesformer-hr", tell=print)
+        starting_weights(tmp_path / "gone.pyth", model_name="timesformer-hr", log=print)
     text = str(caught.value)
     assert f"--weights names {tmp_path / 'gone.pyth'}, and there is no such file." in text
     assert "TimeSformer_divST_8x32_224_K400.pyth" in text
@@ -73,7 +73,7 @@ def test_a_run_goes_on_from_another_runs_weights(tmp_path):
     store = make_picture_store(tmp_path / "store", subjects=4)
     first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False)
     told = []
-    put = starting_weights(first.best, model_name="i3d-small", tell=told.append)
+    put = starting_weights(first.best, model_name="i3d-small", log=told.append)
     recipe = tiny_pixels(epochs=1, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
     second = fit(store, recipe, tmp_path / "second", split=SPLIT, tensorboard=False, weights=put)
     one, other = (load_checkpoint(run.best).model.state_dict() for run in (first, second))
@@ -90,11 +90,11 @@ def test_weights_that_have_seen_what_is_held_out_are_told_with_the_number_of_sni
     num_labels = len(read_table(store, "default").labels)
     seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
     first = fit(store, tiny_pixels(epochs=1, refit=refit), tmp_path / "first", split=seen, tensorboard=False)
-    put = starting_weights(first.best, model_name="i3d-small", tell=lambda _: None)
+    put = starting_weights(first.best, model_name="i3d-small", log=lambda _: None)
     told = []
     other = SplitChoice(by="subject", train=("4",), val=("3",), test=("1", "2"))
     run = fit(
-        store, tiny_pixels(epochs=1), tmp_path / "other", split=other, tensorboard=False, weights=put, tell=told.append
+        store, tiny_pixels(epochs=1), tmp_path / "other", split=other, tensorboard=False, weights=put, log=told.append
     )
     [warning] = [one for one in told if one.startswith("Warning")]
     parts = f"{num_labels} of the {num_labels} val snippets and of " if val else ""
@@ -102,7 +102,7 @@ def test_weights_that_have_seen_what_is_held_out_are_told_with_the_number_of_sni
     assert warning in run.facts["split"]["notes"]
     assert warning in html.unescape(run.report.read_text())
     told.clear()
-    fit(store, tiny_pixels(epochs=1), tmp_path / "same", split=seen, tensorboard=False, weights=put, tell=told.append)
+    fit(store, tiny_pixels(epochs=1), tmp_path / "same", split=seen, tensorboard=False, weights=put, log=told.append)
     assert any(one.startswith("Warning") for one in told) is refit
 
 
@@ -110,7 +110,7 @@ def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
     stores = [make_picture_store(tmp_path / f"store-{subjects}", subjects=subjects) for subjects in (3, 4)]
     split = SplitChoice(by="subject", train=("1", "2"), test=("3",))
     first = fit(stores[0], tiny_pixels(epochs=1), tmp_path / "first", split=split, tensorboard=False)
-    put = starting_weights(first.best, model_name="i3d-small", tell=lambda _: None)
+    put = starting_weights(first.best, model_name="i3d-small", log=lambda _: None)
     told = []
     split = SplitChoice(by="subject", train=("3", "4"), test=("1", "2"))
     fit(
@@ -120,7 +120,7 @@ def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
         split=split,
         tensorboard=False,
         weights=put,
-        tell=told.append,
+        log=told.append,
     )
     assert not any(one.startswith("Warning") for one in told)
 
@@ -132,7 +132,7 @@ def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
     other = make_picture_store(tmp_path / "other", names=("up", "left", "right"))
     told = []
     put = starting_weights(
-        first.best, model_name="i3d-small", tell=told.append, labels=lambda: read_table(other, "default").labels
+        first.best, model_name="i3d-small", log=told.append, labels=lambda: read_table(other, "default").labels
     )
     recipe = tiny_pixels(epochs=1, seed=5, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
     second = fit(other, recipe, tmp_path / "second", split=SPLIT, tensorboard=False, weights=put)
@@ -152,12 +152,12 @@ def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
 def test_a_text_file_is_told_from_weights(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    put = starting_weights(path, model_name="i3d", tell=print)
+    put = starting_weights(path, model_name="i3d", log=print)
     with pytest.raises(UserError) as caught:
         put(small_i3d())
     assert str(caught.value).startswith(f"{path} cannot be read as a ")
     if name == "notes.pth":
-        assert f": it begins with {text[:20]!r}, and PyTorch's files with PK or a pickle's 0x80. Name the" in str(
+        assert f": it begins with {text[:20]!r}, but PyTorch files begin with PK or with 0x80 (pickle). Give" in str(
             caught.value
         )
 
@@ -168,8 +168,8 @@ def test_an_old_file_that_is_cut_off_is_told(tmp_path, name, size):
     path = tmp_path / name
     torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"cannot be read as a|is no checkpoint"):
-        starting_weights(path, model_name="i3d", tell=print)(small_i3d())
+    with pytest.raises(UserError, match=r"cannot be read as a|is not a checkpoint|is no checkpoint"):
+        starting_weights(path, model_name="i3d", log=print)(small_i3d())
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_checkpoint_that_does_not_tell_what_it_is_of_is_refused(tmp_path, card
     }  # fmt: skip
     state = {f"model.{name}": values for name, values in small_i3d().state_dict().items()}
     torch.save({"actionprep": {**others, **card} if card else {}, "state_dict": state}, tmp_path / "best.ckpt")
-    put = starting_weights(tmp_path / "best.ckpt", model_name="i3d", tell=print)
+    put = starting_weights(tmp_path / "best.ckpt", model_name="i3d", log=print)
     with pytest.raises(
         UserError, match=rf"best\.ckpt does not tell all that is needed to use it: {missing} missing or"
     ):
@@ -199,9 +199,9 @@ def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path,
     seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
     first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=seen, tensorboard=False)
     (first.folder / damaged).write_text("")
-    put = starting_weights(first.best, model_name="i3d-small", tell=lambda _: None)
+    put = starting_weights(first.best, model_name="i3d-small", log=lambda _: None)
     told = []
-    fit(store, tiny_pixels(epochs=1), tmp_path / "other", split=seen, tensorboard=False, weights=put, tell=told.append)
+    fit(store, tiny_pixels(epochs=1), tmp_path / "other", split=seen, tensorboard=False, weights=put, log=told.append)
     [warning] = [one for one in told if one.startswith("Warning")]
     assert "nobody knows whether" in warning
     assert damaged in warning

@@ -12,8 +12,12 @@ from actionprep.cli.prep.build_output import (
     announce,
     print_plan,
     print_report,
+    print_views,
     report_document,
     report_joints_outside,
+    views_document,
+    views_of_plan,
+    warn_of_damage,
     warn_of_mixtures,
 )
 from actionprep.cli.prep.options import (
@@ -56,6 +60,7 @@ def plan(
         output.print_json(
             {
                 "stages": planned.by_stage(),
+                "views": views_document(views_of_plan(opened, planned)),
                 "frames_to_decode": sum(task.num_frames for task in planned.view_tasks),
                 "items": [
                     {"item": str(item.key), "action": item.action, "why": item.why, "nbytes": item.nbytes}
@@ -63,10 +68,13 @@ def plan(
                 ],
                 "skipped_recordings": list(planned.skipped),
                 "mixed": mixed,
+                "damaged": list(planned.notes),
             }
         )
         return
+    print_views(views_of_plan(opened, planned))
     print_plan(planned)
+    warn_of_damage(planned.notes)
     warn_of_mixtures(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
     if planned.count("build"):
@@ -115,7 +123,9 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
         )
     events = study.events(item.key for item in plan.items)
     if json:
-        output.print_json({**report_document(report), "events": events, "mixed": mixed})
+        views = views_document(views_of_plan(study, plan))
+        document = {**report_document(report), "views": views, "events": events, "mixed": mixed}
+        output.print_json({**document, "damaged": list(plan.notes)})
     else:
         report_joints_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalog.segments.values())

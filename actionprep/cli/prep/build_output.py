@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from actionprep.cli import output
@@ -13,12 +14,49 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actionprep.api import Study
+    from actionprep.datasets.recordings import View
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
 
 
+def views_of_plan(study: Study, plan: Plan) -> list[View]:
+    """Return the views that a plan works on, in the order of the catalog."""
+    keys = {(item.key.recording, item.key.view) for item in plan.items if item.key.view}
+    return [view for view in study.catalog.views if (view.recording, view.id) in keys]
+
+
+def print_views(views: Sequence[View]) -> None:
+    """Print the views that a command works on, each with its file, and the number of recordings.
+
+    A view has a file in every recording; the one of the first recording is printed, with its folder where the names of
+    the files are equal.
+    """
+    if not views:
+        return
+    files: dict[str, str] = {}
+    for view in views:
+        files.setdefault(view.id, view.path)
+    names = {id: PurePosixPath(path).name for id, path in files.items()}
+    if len(set(names.values())) < len(names):
+        names = {id: "/".join(PurePosixPath(path).parts[-2:]) for id, path in files.items()}
+    shown = [f"{id} ({name})" for id, name in list(names.items())[:_SHOWN_VIEWS]]
+    more = f" and {len(names) - _SHOWN_VIEWS} more" if len(names) > _SHOWN_VIEWS else ""
+    count = len({view.recording for view in views})
+    where = f"recording {views[0].recording}" if count == 1 else f"{count:,} recordings, such as {views[0].recording}"
+    output.note(f"View{'s'[: len(names) != 1]} {', '.join(shown)}{more} of {where}.")
+
+
+def views_document(views: Sequence[View]) -> list[dict[str, str]]:
+    """Return the same facts as plain values, for every view."""
+    return [{"recording": view.recording, "view": view.id, "path": view.path} for view in views]
+
+
+_SHOWN_VIEWS = 16
+
+
 def announce(study: Study, plan: Plan, mixed: list[str]) -> None:
-    """What will be done."""
+    """Print what a build will do."""
+    print_views(views_of_plan(study, plan))
     views = len(plan.view_tasks)
     frames = sum(task.num_frames for task in plan.view_tasks)
     todo = plan.count("build")
@@ -29,7 +67,16 @@ def announce(study: Study, plan: Plan, mixed: list[str]) -> None:
         output.warn(
             f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
         )
+    warn_of_damage(plan.notes)
     warn_of_mixtures(mixed)
+
+
+def warn_of_damage(notes: Sequence[str], most: int = 5) -> None:
+    """Items with damaged metadata, and the settings that they are rebuilt with."""
+    for note in notes[:most]:
+        output.warn(note)
+    if len(notes) > most:
+        output.warn(f"{len(notes) - most} more items have damaged metadata; 'actionprep verify' lists them.")
 
 
 def warn_of_mixtures(mixed: list[str]) -> None:

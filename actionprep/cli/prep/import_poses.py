@@ -1,4 +1,4 @@
-"""The command that takes over poses."""
+"""The command that imports poses."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ def import_(
         typer.Argument(help="Files or folders of a skeleton data set; in a study of videos a pattern with {view}."),
     ],
     study: Annotated[
-        Where, typer.Option("--study", help="Folder of the study, made when it is none. (default: the current folder)")
+        Where,
+        typer.Option("--study", help="Folder of the study; made if it does not exist. (default: here)"),
     ] = None,
-    skeleton: Annotated[str, typer.Option(help="Layout of the joints, where the files do not say.")] = "",
+    skeleton: Annotated[str, typer.Option(help="Layout of the joints, if the files do not name it.")] = "",
     coordinates: Annotated[str, typer.Option(help="Of ntu: world, color or depth; of jhmdb: image or world.")] = "",
     image_size: Annotated[
         Numbers,
-        typer.Option("--image-size", help="Height and width in px, where the files do not say: --image-size 480 640."),
+        typer.Option("--image-size", help="Height and width in px, if the files have no size: --image-size 480 640."),
     ] = None,
-    fps: Annotated[Real, typer.Option(help="Frames a second, where the files do not say. (default: 30)")] = None,
+    fps: Annotated[Real, typer.Option(help="Frames per second, if the files have no times. (default: 30)")] = None,
     labels: Annotated[
-        Where, typer.Option(help="Text file with the classes' names, one a line, for classes that are numbers.")
+        Where, typer.Option(help="Text file with one class name per line, for classes that are numbers.")
     ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Take over poses that are there: a skeleton data set without videos, or poses of this study's videos."""
+    """Import poses: a skeleton data set without videos, or poses of the videos of this study."""
     from actionprep.api import import_poses
     from actionprep.errors import UserError
 
@@ -85,8 +86,8 @@ def _print_imported(done: ImportedPoses, counts: dict[str, int], study: Path | N
         output.warn(f"and {len(catalog.findings) - 8} more; 'actionprep scan' lists them.")
     keys = done.study.store.items("pose")
     if sums := done.study.events(keys).get("pose"):
-        told = [(what, f"{count:,}") for what, count in sums.items()]
-        output.print_table("Left out, filled in or converted", ("what", "count"), told)
+        counted = [(what, f"{count:,}") for what, count in sums.items()]
+        output.print_table("Left out, filled in or converted", ("what", "count"), counted)
     report_joints_outside(done.study.joints_outside(keys))
     for name, reason in done.refused_splits.items():
         output.warn(f"The official split '{name}' is not stored: {reason}")
@@ -96,7 +97,7 @@ def _print_imported(done: ImportedPoses, counts: dict[str, int], study: Path | N
         rows = [(key, reason) for key, reason in list(report.quarantined.items())[:20]]
         output.print_table("Quarantined", ("item", "reason"), rows)
     if not report.built and not report.done:
-        output.warn("Nothing was imported, and actionprep.toml is as it was.")
+        output.warn("Nothing was imported, and actionprep.toml is unchanged.")
     elif done.study.folder.study.layout == "poses":
         output.print_next(with_study("actionprep snippets", study), "makes a sample of each labeled recording")
     else:

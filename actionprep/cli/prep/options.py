@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from actionprep.pipeline.engine import Workers
 
 ViewsOption = Annotated[
-    Texts, typer.Option("--views", help="Views by name or 0-based index, any number of them: --views 0 1 3 6.")
+    Texts,
+    typer.Option(
+        "--views",
+        help="Views by name or number: --views 0 1 3 6. A number means the view with that number in its name.",
+    ),
 ]
 WorkersOption = Annotated[
     Number, typer.Option("--workers", min=0, help="Processes; 0 works in this one. (default: one a core)")

@@ -78,7 +78,7 @@ def skeletons(
         drawn = [*(names or skeleton_names()), *([to] if to else [])]
         path = draw_layouts(list(dict.fromkeys(drawn)), place)
         if json:
-            output.print_json({"picture": str(path), "conversions": losses})
+            output.print_json({"image": str(path), "conversions": losses})
             return
         for line in losses:
             output.note(line)

@@ -8,7 +8,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, with_study
-from actionprep.cli.prep.build_output import report_joints_outside
+from actionprep.cli.prep.build_output import report_joints_outside, warn_of_damage
 from actionprep.cli.prep.options import WorkersOption, opened_study, workers_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
             [(one["recording"], one["kind"], one["what"]) for one in facts["alignment"]],
         )
     for one in facts["products"]:
+        if one["damaged"]:
+            output.warn(f"Damaged items of '{one['product']}': {one['damaged']}. Run 'actionprep verify --repair'.")
         if one["made_otherwise"]:
             output.warn(_otherwise(one["product"], one["made_otherwise"]))
     report_joints_outside([(one["item"], one["outside"], one["seen"]) for one in facts["joints_outside"]])
@@ -53,42 +55,58 @@ def status(study: StudyOption = None, json: JsonOption = False, debug: DebugOpti
 
 def verify(
     study: StudyOption = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Make damaged items anew.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Rebuild damaged items.")] = False,
     workers: WorkersOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Prove every item complete and unchanged by its checksums."""
     opened = opened_study(study)
+    store = opened.store_to_verify()
     damaged, num_items = [], 0
-    with output.progress_bar("verifying", len(opened.store.items()), "items", quiet=json) as advance:
-        for _, damage in opened.store.verify():
-            num_items += 1
+    with output.progress_bar("verifying", len(store.items()), "items", quiet=json) as advance:
+        for _, damage in store.verify():
+            is_item = damage is None or not damage.is_folder
+            num_items += is_item
             if damage is not None:
                 damaged.append(damage)
-            advance(1, failures=len(damaged))
+            advance(int(is_item), failures=len(damaged))
     repaired = opened.repair(damaged, workers=workers_of(workers, None, None)) if repair and damaged else None
+    not_repaired = {} if repaired is None else _not_repaired(repaired)
+    folders = [] if repaired is None else [one.place for one in damaged if one.is_folder]
+    without_checksum = len(store.without_checksum())
     if json:
         output.print_json(
             {
                 "items": num_items,
-                "damaged": [{"item": str(one.key), "reason": one.reason} for one in damaged],
-                "repaired": [] if repaired is None else [str(key) for key in repaired.built],
-                "not_repaired": {} if repaired is None else _not_repaired(repaired),
+                "damaged": [{"item": one.place, "reason": one.reason} for one in damaged],
+                "repaired": [] if repaired is None else [*folders, *(str(key) for key in repaired.built)],
+                "not_repaired": not_repaired,
+                "notes": [] if repaired is None else list(repaired.notes),
+                "without_checksum": without_checksum,
             }
         )
-    elif not damaged:
-        output.note(f"{num_items} items, all whole.")
     else:
-        output.print_table("Damaged", ("item", "what"), [(one.key, one.reason) for one in damaged])
-        if repaired is not None:
-            output.note(f"{len(repaired.built)} items made anew.")
-            if left := _not_repaired(repaired):
-                output.print_table("Not repaired", ("item", "why"), list(left.items()))
+        if not damaged:
+            output.note(f"{num_items} items, all whole.")
         else:
-            output.print_next(with_study("actionprep verify --repair", study), "makes just these anew")
-    whole = repaired is not None and {one.key for one in damaged} <= set(repaired.built)
-    if damaged and not whole:
+            output.print_table("Damaged", ("item", "what"), [(one.place, one.reason) for one in damaged])
+        if repaired is not None:
+            warn_of_damage(repaired.notes)
+            output.note(f"{len(repaired.built)} items rebuilt.")
+            if folders:
+                output.note(f"Metadata of folders written again: {', '.join(folders)}.")
+            if not_repaired:
+                output.print_table("Not repaired", ("item", "why"), list(not_repaired.items()))
+        if without_checksum:
+            output.note(
+                f"Items of an older schema, whose metadata has no checksum: {without_checksum}. A changed setting in them "
+                "cannot be found; they get a checksum when they are rebuilt."
+            )
+        if damaged and repaired is None:
+            output.print_next(with_study("actionprep verify --repair", study), "rebuilds just these")
+    done = repaired is not None and {one.key for one in damaged if not one.is_folder} <= set(repaired.built)
+    if damaged and not done:
         raise typer.Exit(1)
 
 

@@ -1,14 +1,15 @@
-"""The commands about the study itself: init, scan, config, doctor, formats, demo."""
+"""Commands about the study itself: init, scan, config, doctor, formats, demo."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts, with_study
+from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts, Where, with_study
 from actionprep.cli.prep.options import WorkersOption, opened_study
 
 
@@ -16,12 +17,16 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Folder to make a study.")] = Path("."),
     videos: Annotated[Text, typer.Option(help="Folder of the videos.")] = None,
     layout: Annotated[
-        Text, typer.Option(help="folder-per-class, views or csv; found out from the other options.")
+        Text,
+        typer.Option(
+            help="folder-per-class, views or csv; follows from the other options. With views alone, the pattern is "
+            "proposed from the names of the videos."
+        ),
     ] = None,
     pattern: Annotated[
-        Text, typer.Option(help="Layout views: where videos lie, such as {recording}/cam{view}.mp4.")
+        Text, typer.Option(help="Layout views: paths of the videos, such as {recording}/cam{view}.mp4.")
     ] = None,
-    csv: Annotated[Text, typer.Option(help="Layout csv: a table with one row a video or segment.")] = None,
+    csv: Annotated[Text, typer.Option(help="Layout csv: a table with one row per video or segment.")] = None,
     path_column: Annotated[Text, typer.Option(help="Its column with the path. (default: path)")] = None,
     recording_column: Annotated[Text, typer.Option(help="Its column with the recording's id.")] = None,
     view_column: Annotated[Text, typer.Option(help="Its column with the view.")] = None,
@@ -29,63 +34,110 @@ def init(
     subject_column: Annotated[Text, typer.Option(help="Its column with the subject.")] = None,
     recordings: Annotated[Text, typer.Option(help="Table with subject, session, label, split of recordings.")] = None,
     segments: Annotated[Texts, typer.Option(help="Annotation files with segments.")] = None,
+    segment_columns: Annotated[
+        Texts,
+        typer.Option(
+            help="Columns of csv annotations, as FIELD=COLUMN: recording=Video onset=Start offset=Stop label=Name."
+        ),
+    ] = None,
     offsets: Annotated[Text, typer.Option(help="Table with recording, view, offset of clocks.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an actionprep.toml that is there; write one where no videos are.")
+        bool, typer.Option("--force", help="Replace an existing actionprep.toml; write one also without videos.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Make a folder a study: write its commented actionprep.toml."""
     from actionprep.api import make_study
+    from actionprep.api.new_study import parse_columns
 
     given = {
         "videos": videos, "layout": layout, "pattern": pattern, "csv": csv, "path_column": path_column,
         "recording_column": recording_column, "view_column": view_column, "label_column": label_column,
         "subject_column": subject_column, "recordings": recordings, "offsets": offsets,
         "segments": tuple(segments) if segments else None,
+        "segment_columns": parse_columns(segment_columns) if segment_columns else None,
     }  # fmt: skip
-    study, notes = make_study(folder, {key: value for key, value in given.items() if value is not None}, force=force)
+    given = {key: value for key, value in given.items() if value is not None}
+    study, notes = make_study(folder, given, force=force, ask=_ask if output.can_ask() else None)
     output.note(f"Wrote {study.folder.settings_file}")
     for line in notes:
         output.note(line)
     output.print_next("actionprep scan", "reads every video once and lists what is wrong")
 
 
+def _ask(question: str, answers: Sequence[str], proposed: str) -> str:
+    """Ask until one of the answers comes; an empty answer is the proposed one."""
+    choices = f"{output.printable(question)} ({output.printable(', '.join(answers))})"
+    while True:
+        answer = str(typer.prompt(choices, default=proposed))
+        if answer in answers:
+            return answer
+        output.warn(f"Answer one of {', '.join(answers)}.")
+
+
 def scan(
     study: StudyOption = None,
     workers: WorkersOption = None,
     again: Annotated[bool, typer.Option("--again", help="Also read files that have not changed.")] = False,
+    template: Annotated[
+        Where,
+        typer.Option(help="Also write a csv to annotate segments in: one row per recording, with its id and length."),
+    ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Read every video by its packets and write the catalog; changes no input."""
+    """Read the packets of every video and write the catalog; changes no input."""
+    from actionprep.datasets.annotation_template import write_template
+    from actionprep.datasets.findings import group_findings
+    from actionprep.datasets.scan import findings_file
+
     opened = opened_study(study)
     with output.progress_of_steps("scanning", "videos", quiet=json) as step:
         report = opened.scan(
-            workers=workers or 4, again=again, progress=lambda sofar: step(sofar.total, failures=sofar.unreadable)
+            workers=workers or 4,
+            again=again,
+            progress=lambda progress: step(progress.total, failures=progress.unreadable),
         )
     catalog = report.catalog
+    if template is not None:
+        write_template(catalog, template)
     counts = {
         "recordings": len(catalog),
         "views": len(catalog.views),
         "frames": sum(view.num_frames for view in catalog.views),
         "segments": sum(map(len, catalog.segments.values())),
         "labels": len(catalog.labels),
-        "subjects": len({one.subject for one in catalog.recordings} - {None}),
+        "subjects": len({recording.subject for recording in catalog.recordings} - {None}),
         "unreadable videos": len(report.unreadable),
     }
+    all_findings = findings_file(opened.folder)
     if json:
-        findings = [{"kind": one.kind, "where": one.where, "message": one.message} for one in report.findings]
-        output.print_json({**counts, "read_now": report.num_probed, "findings": findings})
+        findings = [
+            {"kind": finding.kind, "where": finding.where, "message": finding.message} for finding in report.findings
+        ]
+        output.print_json(
+            {**counts, "read_now": report.num_probed, "findings": findings, "findings_file": str(all_findings)}
+        )
         return
     if report.findings:
-        rows = [(one.kind, one.where, one.message) for one in report.findings]
-        output.print_table("Findings", ("kind", "where", "what"), rows)
+        rows = [
+            (group.kind, len(group.findings), group.where, group.message) for group in group_findings(report.findings)
+        ]
+        output.print_table("Findings", ("kind", "count", "where", "what"), rows)
+        total = len(report.findings)
+        output.note(f"{total:,} finding{'s'[: total != 1]}, each with its line, in {all_findings}")
     output.print_table("Catalog", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    output.note(f"{report.num_probed} videos read, {report.num_reused} unchanged since the last scan.")
-    if report.unreadable:
-        output.warn(f"{len(report.unreadable)} videos cannot be read; the others go on without them.")
-    output.print_next(with_study("actionprep plan", study), "what a build would do")
+    output.note(
+        f"{report.num_probed} video{'s'[: report.num_probed != 1]} read, {report.num_reused} unchanged since the last scan."
+    )
+    if template is not None:
+        output.note(f"Wrote {template}. Fill it in, and name it under [study] as segments.")
+    if num_unreadable := len(report.unreadable):
+        output.warn(
+            f"{num_unreadable} video{'s'[: num_unreadable != 1]} cannot be read; the others are used without "
+            f"{'them' if num_unreadable > 1 else 'it'}."
+        )
+    output.print_next(with_study("actionprep plan", study), "shows what a build would do")
 
 
 def config(
@@ -93,10 +145,10 @@ def config(
     comments: Annotated[bool, typer.Option(help="With each setting's help.")] = True,
     debug: DebugOption = False,
 ) -> None:
-    """Print all settings in force, as TOML that reads back to the same."""
+    """Print all current settings, as TOML that reads back to the same settings."""
     from actionprep.datasets.study import render_settings
 
-    print(render_settings(opened_study(study).settings, comments=comments), end="")
+    output.print_text(render_settings(opened_study(study).settings, comments=comments), end="")
 
 
 def doctor(
@@ -109,7 +161,7 @@ def doctor(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what this machine can use, and how to get the rest; --install gets a pose backend."""
+    """List what this machine can use, and how to get the rest; --install installs a pose backend."""
     from rich.text import Text as RichText
 
     from actionprep.pipeline.doctor import examine
@@ -130,12 +182,15 @@ def doctor(
     output.print_table(
         "This machine",
         ("what", "state", "detail"),
-        [(one.name, marks[one.state], one.detail if one.state == "ready" else one.remedy) for one in findings],
+        [
+            (finding.name, marks[finding.state], finding.detail if finding.state == "ready" else finding.remedy)
+            for finding in findings
+        ],
     )
 
 
 def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List the layouts, annotation formats and pose formats that are read."""
+    """List the layouts, annotation formats and pose formats that can be read."""
     from actionprep.api import list_formats
 
     rows = list_formats()
@@ -146,17 +201,20 @@ def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Folder to make; must not hold a study yet.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to create; must not be a study.")],
     seed: Annotated[int, typer.Option(help="Equal seeds give equal studies.")] = 0,
-    recordings: Annotated[Number, typer.Option(help="How many recordings.", min=1)] = None,
+    recordings: Annotated[Number, typer.Option(help="Number of recordings.", min=1)] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Render a small multi-view sample study with known truth, ready to build and train."""
+    """Render a small multi-view sample study with exact ground truth, ready to build and train."""
     from actionprep.api import make_demo
 
     with output.progress_of_steps("rendering", "recordings") as step:
         study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total, name: step(total))
-    output.note(f"A study of {len(study.catalog)} recordings is in {folder}; its truth is in {folder}/truth.")
+    count = len(study.catalog)
+    output.note(
+        f"The study of {count} recording{'s'[: count != 1]} is in {folder}; its ground truth is in {folder}/truth."
+    )
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )

@@ -20,7 +20,7 @@ def recipe_of(store: Store, settings: TrainSettings, set_here: dict[str, Any]) -
 
     It has the study's changes, as far as it has such settings, and those that are set here.
     """
-    from actionprep.training.recipes import choose_recipe, find_recipe, suited
+    from actionprep.training.recipes import applicable_changes, choose_recipe, find_recipe
 
     if settings.recipe == "auto":
         choice = choose_recipe(store)
@@ -28,7 +28,7 @@ def recipe_of(store: Store, settings: TrainSettings, set_here: dict[str, Any]) -
     else:
         chosen, why = find_recipe(settings.recipe), "as asked for"
     said = [f"Recipe {chosen.name}: {why}"]
-    of_study, others = suited(chosen, settings.changes)
+    of_study, others = applicable_changes(chosen, settings.changes)
     if others:
         said.append(f"Of the study's changes these are for other recipes: {', '.join(others)}")
     return chosen.changed({"seed": settings.seed, **of_study, **set_here}, where=CHANGES), said

@@ -95,9 +95,9 @@ def sweep(
     rebuilt_by = "--folds" if folds is not None else "--splits" if splits else None
     choice, not_used = split_of(where.store, where.settings, given, rebuilt_by=rebuilt_by)
     chosen = recipes or [choose_recipe(where.store).recipe.name if settings.recipe == "auto" else settings.recipe]
-    tell = (lambda _: None) if json else output.note
+    log = (lambda _: None) if json else output.note
     for sentence in not_used:
-        tell(sentence)
+        log(sentence)
     found = train_all(
         where.store,
         chosen,
@@ -116,7 +116,7 @@ def sweep(
         jobs=jobs,
         threads=settings.threads,
         measure=measure,
-        tell=tell,
+        log=log,
     )
     failures = [{"run": str(job.folder), "reason": reason} for job, reason in found.failures]
     if json:

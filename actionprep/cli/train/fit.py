@@ -58,7 +58,7 @@ def fit(
     recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. (default: what suits)")] = None,
     run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. (default: recipe and time)")] = None,
     snippets: Annotated[Text, typer.Option(help="Which table of snippets: snippets/<name>.")] = None,
-    views: Annotated[Texts, typer.Option(help="Views to train on, by name or index: --views 0 1 3 6.")] = None,
+    views: Annotated[Texts, typer.Option(help="Views to train on, by name or number: --views 0 1 3 6.")] = None,
     by: Annotated[
         Text, typer.Option(help="What no two parts share: auto, subject, session, recording, column.")
     ] = None,
@@ -105,7 +105,7 @@ def fit(
     from actionprep.training.experiments.folds import fit_folds
     from actionprep.training.fit import fit as train
     from actionprep.training.loop.processes import is_first_process
-    from actionprep.training.loop.resume import parts_of_run
+    from actionprep.training.loop.resume import split_of_run
     from actionprep.training.loop.trainer import TerminatedError
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
@@ -121,7 +121,7 @@ def fit(
     set_here = {**changes_of(changes), **given_of(epochs=epochs)}
     # Other processes of one training run the same command, and only compute.
     quiet = json or not is_first_process()
-    tell = (lambda _: None) if quiet else output.note
+    log = (lambda _: None) if quiet else output.note
     choice, not_used = split_of(where.store, where.settings, given, rebuilt_by="--folds" if folds is not None else None)
     asked: dict[str, Any] = {"snippets": settings.snippets, "split": choice, "views": settings.views or None}
     begun: Path | None = None
@@ -131,7 +131,7 @@ def fit(
         if begun is not None and not begun.exists():
             # Not an error: a job script has to be the same for a training that begins and for one that goes on.
             known = [path.name for path in where.runs.glob("*") if path.is_dir()]
-            tell(f"No run '{run}' yet: begun now.{nearest(str(run), known)}")
+            log(f"No run '{run}' yet: begun now.{nearest(str(run), known)}")
     if begun is not None and folds is None and (begun / "run.json").exists():
         # What the command line does not name stays as the run began, whatever the study's file says by now.
         chosen = recipe_of_run(begun, recipe, {**set_here, **given_of(seed=seed)})
@@ -140,18 +140,18 @@ def fit(
         )
         asked = {"snippets": snippets, "views": tuple(views) if views else None}
         if about_split:
-            asked["split"] = parts_of_run(begun, where.store, choice)
+            asked["split"] = split_of_run(begun, where.store, choice)
         model_name = Run.open(begun).recipe.model
     else:
         chosen, said = recipe_of(where.store, settings, set_here)
         for sentence in [*said, *not_used]:
-            tell(sentence)
+            log(sentence)
         model_name = chosen.model
     asked["device"] = settings.device
     asked["weights"] = None
     if weights is not None:
         asked["weights"] = starting_weights(
-            weights, model_name=model_name, tell=tell, labels=lambda: labels_of(where.store, asked["snippets"], begun)
+            weights, model_name=model_name, log=log, labels=lambda: labels_of(where.store, asked["snippets"], begun)
         )
     if overfit:
         use_threads(settings.threads)
@@ -175,7 +175,7 @@ def fit(
     with new_folder(where.runs, kind, named) as folder:
         try:
             with progress_of_epochs(quiet=quiet) as line:
-                options |= {"on_epoch": line.on_epoch, "tell": line.tell}
+                options |= {"on_epoch": line.on_epoch, "log": line.log}
                 if folds is None:
                     made = train(where.store, chosen, folder, **options)
                 else:

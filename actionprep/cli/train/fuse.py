@@ -32,12 +32,12 @@ def fuse(
 
     places = [run_folder(one, study) for one in runs]
     beside = places[0].parent
-    tell = (lambda _: None) if json else output.note
+    log = (lambda _: None) if json else output.note
     weighting = _weighting(weights or ["val"])
     named = None if out is None else beside / out
     if all(fold_names(place) for place in places):
         with new_folder(beside, "fusion", named) as folder:
-            document = fuse_folds(places, folder, weights=weighting, device=device or "auto", tell=tell)
+            document = fuse_folds(places, folder, weights=weighting, device=device or "auto", log=log)
         if json:
             output.print_json({"run": str(folder), **document})
             return
@@ -46,7 +46,7 @@ def fuse(
         _print_next([*places, folder])
         return
     with new_folder(beside, "fusion", named) as folder:
-        made = fuse_runs(places, folder, weights=weighting, device=device or "auto", tell=tell)
+        made = fuse_runs(places, folder, weights=weighting, device=device or "auto", log=log)
     if json:
         output.print_json({"run": str(folder), "weights": made.weights, **made.tested})
         return

@@ -1,4 +1,4 @@
-"""The commands that list models and recipes."""
+"""The commands `actiontrain models` and `actiontrain recipes`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from actionprep.cli.options import DebugOption, JsonOption, Text
 
 
 def models(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List every model with what it reads, its size and its source."""
+    """List all models with their input, size and source."""
     from actionprep.training.models.model_size import model_size
-    from actionprep.training.models.registry import MODELS, load_model_files
+    from actionprep.training.models.registry import MODELS
 
-    load_model_files()
-    sizes = {name: model_size(name) for name in MODELS}
+    cards = MODELS.working()
+    sizes = {name: model_size(name) for name in cards}
     if json:
         output.print_json(
             [
@@ -30,59 +30,68 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
                     "source": card.source,
                     "faults_fixed": list(card.faults_fixed),
                 }
-                for name, card in MODELS.items()
+                for name, card in cards.items()
             ]
         )
         return
-    out = output.print_table(
+    hidden = output.print_table(
         "Models",
         ("name", "product", "input", "parameters", "GFLOPs", "source"),
         [
             (
                 name,
                 card.product,
-                card.shape_text,
+                " ".join(f"{axis}{size}" for axis, size in card.input_shape),
                 f"{sizes[name].parameters:,}",
                 f"{sizes[name].flops / 1e9:,.1f}",
                 card.source,
             )
-            for name, card in MODELS.items()
+            for name, card in cards.items()
         ],
-        whole=("name", "parameters", "GFLOPs", "product"),
+        whole=("name", "parameters", "GFLOPs", "product", "input"),
     )
-    if out:
-        output.note(f"No room at this width for {', '.join(out)}: --json tells them.")
+    _note_hidden(hidden)
+    for error in MODELS.broken().values():
+        output.warn(str(error))
 
 
 def recipes(
     name: Annotated[
-        Text, typer.Argument(help="Print this recipe as TOML, ready to change and give to --recipe.")
+        Text, typer.Argument(help="Print this recipe as TOML. Save it, edit it and pass the file to --recipe.")
     ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List the recipes, with a sentence of each, or print one whole."""
-    from actionprep.training.recipes import find_recipe, recipe_names
+    """List all recipes with a short description, or print one as TOML."""
+    from actionprep.training.recipes import RECIPES, find_recipe
 
     if name is not None:
         recipe = find_recipe(name)
         if json:
             output.print_json(recipe.to_tables())
         else:
-            print(recipe.to_toml(), end="")
+            output.print_text(recipe.to_toml(), end="")
         return
-    found = [find_recipe(one) for one in recipe_names()]
+    known = [find_recipe(name) for name in sorted(RECIPES.working())]
     if json:
         output.print_json(
-            [{"name": one.name, "model": one.model, "product": one.product, "doc": one.doc} for one in found]
+            [
+                {"name": recipe.name, "model": recipe.model, "product": recipe.product, "doc": recipe.doc}
+                for recipe in known
+            ]
         )
     else:
-        rows = [(one.name, one.product, _first_sentence(one.doc)) for one in found]
-        out = output.print_table("Recipes", ("name", "product", "what"), rows, whole=("name", "product"))
-        if out:
-            output.note(f"No room at this width for {', '.join(out)}: --json tells them.")
-        output.print_next("actiontrain recipes NAME", "prints one whole, with all that is to be said of it")
+        rows = [(recipe.name, recipe.product, _first_sentence(recipe.doc)) for recipe in known]
+        _note_hidden(output.print_table("Recipes", ("name", "product", "description"), rows, whole=("name", "product")))
+        for error in RECIPES.broken().values():
+            output.warn(str(error))
+        output.print_next("actiontrain recipes NAME", "prints a recipe with its full description")
 
 
 def _first_sentence(text: str) -> str:
     return text.partition(". ")[0].removesuffix(".") + "."
+
+
+def _note_hidden(columns: list[str]) -> None:
+    if columns:
+        output.note(f"Not shown at this width: {', '.join(columns)}. Use --json for all columns.")

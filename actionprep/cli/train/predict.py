@@ -20,8 +20,8 @@ def predict(
     videos: Annotated[
         Texts,
         typer.Argument(
-            help="Videos of one recording, as view=path, with names that tell the view (cam3.mp4), or in the order of the "
-            "run's views; or folders of such. For a run of one view each video is a recording."
+            help="Videos of one recording, as VIEW=PATH or with paths that match the pattern of the run's study; or "
+            "folders of such. For a run of one view each video is a recording."
         ),
     ] = None,
     live: Annotated[
@@ -150,10 +150,9 @@ def _predict_live(
     from actionprep.api.live import predict_live
 
     def say(one: Any) -> None:
-        print(
+        output.print_text(
             f"{one.onset:8.2f} to {one.offset:8.2f} s  {one.label:<20} {one.probabilities.max():.2f}  latency "
-            f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame",
-            flush=True,
+            f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame"
         )
 
     found = predict_live(

@@ -15,7 +15,7 @@ def print_test(tested: dict[str, Any]) -> None:
 
     intervals = tested["intervals"]
     rows = []
-    for name, value in tested["figures"].items():
+    for name, value in tested["metrics"].items():
         one = intervals.get(name)
         rows.append((metric_name(name), shown(value), _between(one)))
     part = tested.get("part", "test")
@@ -29,8 +29,8 @@ def print_test(tested: dict[str, Any]) -> None:
     frames = tested.get("frames")
     if frames:
         rows = [
-            (name.replace("_", " "), shown(value), "{low:.3f} to {high:.3f}".format(**frames["intervals"][name]))
-            for name, value in frames["figures"].items()
+            (name.replace("_", " "), shown(value), _between(frames["intervals"][name]))
+            for name, value in frames["metrics"].items()
         ]
         output.print_table(f"And on their {frames['num_frames']} frames", ("figure", "value", "95 % interval"), rows)
     for name in ("classes", "subjects", "sessions", "views"):
@@ -48,8 +48,8 @@ def mended(tested: Mapping[str, Any]) -> list[str]:
     if "from" in calibration:
         source = calibration["from"] + (", these same ones" if on_val else "")
         found.append(f"Temperature {calibration['temperature']:.2f}, of {source}: {_with_temperature(calibration)}.")
-    if "figures_at_thresholds" in tested:
-        at_half, at_own = (tested[name]["macro_f1"] for name in ("figures", "figures_at_thresholds"))
+    if "metrics_at_thresholds" in tested:
+        at_half, at_own = (tested[name]["macro_f1"] for name in ("metrics", "metrics_at_thresholds"))
         given = "the val snippets, these same ones, give" if on_val else "val gives"
         found.append(
             f"With the threshold that {given} each label (test.json lists them) macro F1 is {at_own:.3f}, not "

@@ -37,7 +37,7 @@ class EpochLine:
         self._tasks: dict[Any, Any] = {}
         self._known: dict[str, float] = {}
 
-    def tell(self, sentence: str) -> None:
+    def log(self, sentence: str) -> None:
         """Print a sentence below what there is."""
         if self.quiet:
             return
@@ -54,7 +54,7 @@ class EpochLine:
         if report.phase not in self._tasks or report.epoch == 0:
             self._tasks[report.phase] = self._bar.add_task(report.phase, total=report.num_epochs, figures="")
             self._known.clear()
-        self._known.update(report.figures)  # validation's stay until the next one
+        self._known.update(report.metrics)  # validation's stay until the next one
         taken = max(map(len, self._tasks)) + 20 + 2 * len(str(report.num_epochs)) + 1 + 7 + 4
         figures = progress_figures(self._known, output.error_console.width - taken)
         self._bar.update(self._tasks[report.phase], completed=report.epoch + 1, figures=figures)

@@ -44,7 +44,7 @@ def slurm(
     text = job_script(job, words or [])
     _check_fit(context, words or [])
     if out is None:
-        print(text, end="")
+        output.print_text(text, end="")
         return
     write_text(out, text)
     output.note(f"Wrote {out}")

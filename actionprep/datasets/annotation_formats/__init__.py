@@ -1,1 +1,1 @@
-"""Formats of annotation files, one module each; a module registers its format when it is imported."""
+"""Formats of annotation files, one module each; the table is in `actionprep.datasets.annotations`."""

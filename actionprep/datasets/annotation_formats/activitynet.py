@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 
 
 def _recognizes(path: Path, head: str) -> bool:
@@ -20,12 +20,15 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
         raise ValueError("it must be an object with a video's name for each key")
     for name, video in videos.items():
         annotations = video.get("annotations", []) if isinstance(video, dict) else []
+        split = video.get("subset") if isinstance(video, dict) else None
         for number, annotation in enumerate(annotations):
             try:
                 onset, offset = (float(time) for time in annotation["segment"])
-                yield AnnotatedRow(str(name), onset, offset, str(annotation["label"]))
+                yield AnnotatedRow(
+                    str(name), onset, offset, str(annotation["label"]), split=str(split) if split else None
+                )
             except (ValueError, KeyError, TypeError) as error:
                 yield RowError(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
 
 
-register(SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognizes, _read))
+FORMAT = SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognizes, _read)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time
 from actionprep.datasets.tables import csv_columns, read_csv
 
 _EXPORT_TIMES = (
@@ -116,9 +116,7 @@ def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRo
                 yield AnnotatedRow(recording, first, last, row[tier], layer=tier, line=line)
 
 
-register(SegmentFormat("elan", "ELAN document .eaf", (".eaf",), _is_eaf, _read_eaf))
-register(
-    SegmentFormat(
-        "elan-export", "ELAN's table export, a column a tier", (".txt", ".csv", ".tsv"), _is_export, _read_export
-    )
+DOCUMENT = SegmentFormat("elan", "ELAN document .eaf", (".eaf",), _is_eaf, _read_eaf)
+EXPORT = SegmentFormat(
+    "elan-export", "ELAN's table export, a column a tier", (".txt", ".csv", ".tsv"), _is_export, _read_export
 )

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time, register
-from actionprep.datasets.tables import csv_columns, read_csv
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_time
+from actionprep.datasets.tables import read_csv
 
 # Columns with a time, the unit of their numbers, and what one unit is in seconds or frames.
 _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
@@ -25,11 +25,16 @@ def segment_times(columns: Mapping[str, str], there: list[str]) -> tuple[str, st
              onset_frame.
     """
     for suffix, (unit, scale) in _TIMES.items():
-        onset = columns.get(f"onset{suffix}", f"onset{suffix}")
-        offset = columns.get(f"offset{suffix}", f"offset{suffix}")
+        onset, offset = (_column(f"{name}{suffix}", columns, there) for name in ("onset", "offset"))
         if onset in there and offset in there:
             return onset, offset, unit, scale
     return None
+
+
+def _column(name: str, columns: Mapping[str, str], there: list[str]) -> str:
+    """The column of a field: the one that the settings name if the table has it, else the usual one."""
+    given = columns.get(name, name)
+    return given if given in there else name
 
 
 def _recognizes(path: Path, head: str) -> bool:
@@ -39,15 +44,19 @@ def _recognizes(path: Path, head: str) -> bool:
 def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
     there, rows = read_csv(path)
     times = segment_times(columns, there)
-    label = columns.get("label", "label")
-    if times is None or label not in there:
-        raise ValueError(
-            "it needs the columns onset and offset (or onset_ms and offset_ms, onset_frame and offset_frame) and "
-            f"{label}; it has {csv_columns(there)}. Name others in study.segment_columns"
-        )
+    label = _column("label", columns, there)
+    missing = [] if times is not None else ["onset and offset"]
+    if label not in there:
+        missing.append("label")
+    if times is None or missing:
+        raise UnmappedColumnsError(path, there, missing)
     onset, offset, unit, scale = times
-    recording, layer, annotator = (columns.get(name, name) for name in ("recording", "layer", "annotator"))
+    recording, layer, annotator, split = (
+        _column(name, columns, there) for name in ("recording", "layer", "annotator", "split")
+    )
     for line, row in rows:
+        if not (row[onset] or row[offset] or row[label]):
+            continue  # a row of a template that nobody has filled in
         try:
             yield AnnotatedRow(
                 recording=row.get(recording) or None,
@@ -58,17 +67,16 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
                 annotator=row.get(annotator, ""),
                 unit=unit,
                 line=line,
+                split=row.get(split) or None,
             )
         except ValueError as error:
             yield RowError(str(error), line)
 
 
-register(
-    SegmentFormat(
-        "csv",
-        "csv or tsv with columns recording, onset, offset, label, layer, annotator",
-        (".csv", ".tsv"),
-        _recognizes,
-        _read,
-    )
+FORMAT = SegmentFormat(
+    "csv",
+    "csv or tsv with columns recording, onset, offset, label, layer, annotator",
+    (".csv", ".tsv"),
+    _recognizes,
+    _read,
 )

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, register
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 
 
 def _recognizes(path: Path, head: str) -> bool:
@@ -63,4 +63,4 @@ def _segments(row: Mapping[str, str], line: int) -> Iterator[AnnotatedRow | RowE
         yield AnnotatedRow(str(files[0]), onset, offset, str(label), layer=str(layer), line=line)
 
 
-register(SegmentFormat("via", "VGG Image Annotator csv with temporal segments", (".csv",), _recognizes, _read))
+FORMAT = SegmentFormat("via", "VGG Image Annotator csv with temporal segments", (".csv",), _recognizes, _read)

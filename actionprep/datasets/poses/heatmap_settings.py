@@ -14,7 +14,7 @@ Persons = Literal["max", "separate"]
 class HeatmapSettings(Settings):
     """How keypoints become volumes."""
 
-    kind: Literal["joint", "limb"] = option("joint", "One channel a joint, or one a limb.")
+    kind: Literal["joint", "limb"] = option("joint", "One channel per joint, or one per limb.")
     size: tuple[int, int] = option((56, 56), "Height and width of the grid in px.")
     sigma: float = option(0.6, "Standard deviation of the Gaussian in px of the grid.", gt=0)
     truncate: float | None = option(3.0, "Window in sigmas, as published; none draws every pixel exactly.")

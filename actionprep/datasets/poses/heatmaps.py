@@ -266,7 +266,7 @@ def _checked(
             f"Heatmaps need a grid, sigma and window above 0, got size {size}, sigma {sigma}, truncate {truncate}."
         )
     score = score.detach().to(torch.float32)
-    # A byte above 255 would begin anew at 0, and estimators now and then give scores a little above 1.
+    # A value above 255 would wrap to 0, and estimators sometimes return scores slightly above 1.
     return xy.detach().to(torch.float32), score.clamp(max=1) if dtype == torch.uint8 else score
 
 

@@ -68,7 +68,7 @@ class PoseSequence:
         0, NaN or not given. Without boxes, a box is that of the joints seen. filled (T, M) stands for all joints of a
         person.
 
-        where: what to name in errors, for example the file. Raises InputError that says which array is wrong and how.
+        where: what to name in errors, for example the file. Raises InputError that names the wrong array.
         """
         layout = _layout(skeleton)
         points = _numbers(keypoints, "keypoints", where)
@@ -84,36 +84,29 @@ class PoseSequence:
                 f"Keypoints of {where} have {points.shape[2]} joints, but skeleton '{layout.name}' has "
                 f"{layout.num_joints}. Name the skeleton that the file was made with."
             )
-        holes = ~np.isfinite(points).all(-1)
-        if score is None:
-            seen = (~holes & (np.nan_to_num(points) != 0).any(-1)).astype(np.float32)
-        else:
-            seen = _numbers(score, "score", where)
-            if seen.shape != points.shape[:3]:
-                raise InputError(f"The score of {where} must have the shape {points.shape[:3]}, got {seen.shape}.")
-            seen = np.where(np.isnan(seen), np.float32(0), seen)
-            bad = holes & (seen > 0)
+        if score is not None:
+            score = _numbers(score, "score", where)
+            if score.shape != points.shape[:3]:
+                raise InputError(f"The score of {where} must have the shape {points.shape[:3]}, got {score.shape}.")
+            bad = np.isinf(score) | (score < 0)
             if bad.any():
-                frame, person, joint = (int(i) for i in np.argwhere(bad)[0])
+                frame = int(np.argwhere(bad)[0][0])
                 raise InputError(
-                    f"Joint '{layout.joints[joint]}' of person {person} in frame {frame} of {where} has coordinates "
-                    f"{points[frame, person, joint].tolist()} with score {seen[frame, person, joint]:g}. "
-                    "Coordinates must be finite where the score is above 0; give missing joints the score 0.",
+                    f"Scores of {where} must be finite and at least 0; frame {frame} has {score[bad][0]:g}.",
                     frame=frame,
                 )
-            if not np.isfinite(seen).all() or (seen < 0).any():
-                frame = int(np.argwhere(~np.isfinite(seen) | (seen < 0))[0][0])
-                raise InputError(
-                    f"Scores of {where} must be finite and at least 0; frame {frame} holds {seen[frame].min():g}.",
-                    frame=frame,
-                )
+        seen = score_of_seen(points, score)
         joints = np.where((seen > 0)[..., None], points, np.float32(0))
         frames, persons = joints.shape[:2]
-        here = (seen > 0).any(-1)
+        here: NDArray[np.bool_] = np.asarray((seen > 0).any(-1))
+        around = joint_boxes(joints, seen)
+        boxes = around if bbox is None else _numbers(bbox, "bbox", where)
+        if boxes.shape == around.shape:
+            boxes = np.where(np.isfinite(boxes).all(-1, keepdims=True), boxes, around)
         sequence = cls(
             keypoints=joints,
             score=seen,
-            bbox=joint_boxes(joints, seen) if bbox is None else _numbers(bbox, "bbox", where),
+            bbox=boxes,
             track_id=np.full((frames, persons), -1, np.int64)
             if track_id is None
             else _whole(track_id, "track_id", where),
@@ -132,8 +125,6 @@ class PoseSequence:
         ):
             if array is not None and array.shape != shape:
                 raise InputError(f"The array '{name}' of {where} must have the shape {shape}, got {array.shape}.")
-        if not np.isfinite(sequence.bbox[here]).all():
-            raise InputError(f"The boxes of {where} are not all finite.")
         if (np.diff(sequence.frame_index) <= 0).any():
             raise InputError(f"The frame numbers of {where} must rise from frame to frame.")
         _check_tracks(sequence, here, where)
@@ -180,7 +171,7 @@ class PoseSequence:
         return replace(self, keypoints=points, score=score, filled=filled, skeleton=target), done
 
     def require_image_size(self, purpose: str) -> tuple[int, int]:
-        """The image size, or a UserError that says what needs it and how to give it."""
+        """The image size, or a UserError that names what needs it and how to give it."""
         if self.image_size is None:
             raise UserError(
                 f"The size of the source image is not known, and {purpose} needs it. The pose file does not hold it: "
@@ -191,7 +182,7 @@ class PoseSequence:
 
 @dataclass(frozen=True, eq=False)
 class PoseItem:
-    """What a pose format yields: one view of one recording, with what the file says about it.
+    """What a pose format yields: one view of one recording, with the metadata of the file.
 
     recording: id, the file's relative path and name, never cut at a dot.
     view:      the camera where the format knows it, else None.
@@ -219,6 +210,29 @@ def joint_boxes(keypoints: NDArray[np.floating[Any]], score: NDArray[np.floating
     high = np.where(seen, xy, -np.inf).max(-2)
     box = np.concatenate([low, high], -1)
     return np.where(np.isfinite(box), box, 0).astype(np.float32)
+
+
+def score_of_seen(
+    keypoints: NDArray[np.floating[Any]], score: NDArray[np.floating[Any]] | None = None, *, least: float = 0.0
+) -> NDArray[np.float32]:
+    """Return the score of each joint, with 0 for missing joints. This is the definition of a missing joint.
+
+    A joint is missing if one of its coordinates is NaN or infinite, or if its score is 0, NaN, infinite or below
+    `least`. Without scores, a joint is missing if all its coordinates are 0 or one is not finite; other joints have the
+    score 1.
+
+    Args:
+        keypoints: Coordinates, shape (..., K, C).
+        score: Scores, shape (..., K).
+        least: Smallest score of a joint that counts as seen.
+
+    Returns:
+        Scores, shape (..., K).
+    """
+    finite = np.isfinite(keypoints).all(-1)
+    if score is None:
+        return (finite & (keypoints != 0).any(-1)).astype(np.float32)
+    return np.where(finite & np.isfinite(score) & (score >= least), score, 0).astype(np.float32)
 
 
 def pack_persons(

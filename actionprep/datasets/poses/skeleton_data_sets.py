@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from actionprep.datasets.discovery import SPLIT_NAMES, Discovery
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.video_layouts import SPLIT_NAMES, Discovery
-from actionprep.errors import InputError, UserError, nearest
+from actionprep.errors import InputError, UserError
 from actionprep.settings import canonical_json
 
 _UNSPLIT = "all"
@@ -29,7 +30,7 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
     A split that the files name, such as xsub_train, is a column of the recordings: `extra["xsub"]` is "train". Where a
     published split has a train and a val part and no test part, its val part is what others report results on, and
-    becomes test. Recordings that are damaged, or without a joint in any frame, are kept as unreadable; the others go on.
+    becomes test. Recordings that are damaged, or without a joint in any frame, are kept as unreadable; the others are read.
 
     Raises UserError when there is nothing to read, InputError for a file of which nothing can be read.
     """
@@ -43,6 +44,9 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
     cameras: dict[str, str | None] = {}
     broken: list[tuple[View, InputError]] = []
     for source, format, prefix in _sources(folder, settings):
+        if not is_text(folder.relative(source)):
+            found.findings.append(Finding("file not used", folder.relative(source), NOT_TEXT))
+            continue
         options = reading_options(
             format,
             skeleton=layout_in(settings.pose_skeleton, folder.root),
@@ -51,8 +55,11 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
         )
         told = _Told(broken, prefix, folder.relative(source), canonical_json({"format": format, "options": options}))
         for item in read_poses(source, format, damaged=told, **options):
-            id = f"{prefix}{item.recording}"
-            # Views of one recording come one by one; without views, a second one of that id is an error told later.
+            id = id_of_name(f"{prefix}{item.recording}")
+            if not is_text(id):
+                found.findings.append(Finding("file not used", f"{folder.relative(source)}: {id}", NOT_TEXT))
+                continue
+            # Views of one recording come one by one; without views, a second one of that id is an error, raised later.
             if item.view is None or id not in cameras:
                 found.recordings.append(_recording(id, item, labels, source))
             digest = poses_digest(item.poses)
@@ -90,7 +97,7 @@ class _Told:
     reading: str
 
     def __call__(self, recording: str, problem: InputError) -> None:
-        id = f"{self.prefix}{recording}"
+        id = id_of_name(f"{self.prefix}{recording}")
         view = View(id, "0", self.path, status="unreadable", reason=problem.reason, poses=self.reading)
         self.broken.append((view, problem))
 
@@ -115,12 +122,10 @@ def _sources(folder: StudyFolder, settings: StudySettings) -> Iterator[tuple[Pat
         format = detect_format(path) if settings.pose_format == "auto" else settings.pose_format
         if format is None:
             raise UserError(
-                f"The format of the poses at {path} cannot be told. Name it: {', '.join(FORMATS)} ('actionprep formats' "
-                "says what each is)."
+                f"The format of the poses at {path} is not known. Name it: {', '.join(FORMATS)} ('actionprep formats' "
+                "describes them)."
             )
-        if format not in FORMATS:
-            raise UserError(f"Unknown pose format '{format}'.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
-        each = FORMATS[format].each
+        each = FORMATS.find(format).each
         if path.is_file() or not each:
             yield path, format, ""
             continue

@@ -1,14 +1,15 @@
 """Skeleton layouts as data, and conversion of keypoints from one layout to another by joint names.
 
-A layout is a TOML file (`layouts/*.toml`, or one of your own): joints, limbs, symmetric pairs, root. Everything else
+A layout is a TOML file (`layouts/*.toml`, or a custom one): joints, limbs, symmetric pairs, root. Everything else
 (tree, flip order, colors, conversions) derives from it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -169,13 +170,15 @@ def skeleton(name: str | Skeleton) -> Skeleton:
         return kept if kept is not None and not Path(name).is_file() else load_layout(name)
     key = _normal(name)
     layouts = _built_in()
+    if key not in layouts and name in _from_stores:
+        return _from_stores[name]
     if key not in layouts:
         names = skeleton_names()
         turned = next((one for one in layouts if sorted(one) == sorted(key)), None)  # coco71, say
         near = nearest(turned or key, layouts) or nearest(key.rstrip("0123456789_"), layouts)
         raise UserError(
             f"Unknown skeleton '{name}'.{near} Known: {', '.join(names)}; "
-            "or give the path of a layout of your own, a file that ends in .toml."
+            "or give the path of a custom layout, a file that ends in .toml."
         )
     return layouts[key]
 
@@ -188,13 +191,13 @@ def layout_in(name: str, folder: str | Path) -> str:
     return str(Path(folder, Path(name).expanduser()).resolve()) if name.endswith(".toml") else name
 
 
-# Layouts of files that are not on this machine, as stores tell them.
+# Layouts that are in stores and pose files, by name.
 _from_stores: dict[str, Skeleton] = {}
 
 
 def stored_layout(name: str) -> dict[str, Any]:
     """What a store keeps of a layout beside its name, {"layout": …}: all of one of a file, for who has not the file."""
-    if not name.endswith(".toml"):
+    if not name.endswith(".toml") and name not in _from_stores:
         return {}
     layout = skeleton(name)
     table: dict[str, Any] = {
@@ -241,6 +244,10 @@ def load_layout(path: str | Path) -> Skeleton:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The skeleton layout {path} is not UTF-8 text: {error.reason} at byte {error.start}."
+        ) from None
     except OSError as error:
         raise UserError(
             f"No skeleton layout at {path} ({error.strerror or error}). Give a TOML file with joints and limbs."
@@ -258,6 +265,61 @@ def match_layout(joints: Iterable[str]) -> Skeleton | None:
     for layout in _built_in().values():
         if [_common_name(joint) for joint in layout.joints] == wanted:
             return layout
+    return None
+
+
+def layout_of_names(
+    joints: Sequence[str], *, name: str, limbs: Iterable[tuple[int, int]] = (), source: str = ""
+) -> Skeleton:
+    """Return the layout that a file describes by the names of its joints.
+
+    A built-in layout with these names in this order is returned as it is. Otherwise a layout is made, and `skeleton`
+    finds it by its name from then on. The name contains a hash of the joints, so that two files with equal joints have
+    equal layouts.
+
+    Args:
+        joints: Names of the joints, in the order of the file.
+        name: Beginning of the layout's name, for example the name of the animal.
+        limbs: Pairs of joint indices; pairs that are not two different joints are left out.
+        source: Where the layout comes from.
+
+    Returns:
+        The layout. Joints with "left" and "right", or "l" and "r", as a part of their names are symmetric.
+
+    Raises:
+        UserError: If there are no joints, or if two joints have the same name.
+    """
+    known = match_layout(joints)
+    if known is not None:
+        return known
+    names = [_normal(joint) for joint in joints]
+    if len(set(names)) != len(names):
+        names = [joint.strip() for joint in joints]
+    edges = {(min(a, b), max(a, b)): None for a, b in limbs if a != b and min(a, b) >= 0 and max(a, b) < len(names)}
+    digest = hashlib.sha256("\n".join([*names, *map(str, edges)]).encode()).hexdigest()
+    key = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'joints'}{len(names)}-{digest[:8]}"
+    if key not in _from_stores:
+        pairs = ((joint, _mirrored(joint, names)) for joint in names)
+        table = {
+            "joints": names,
+            "limbs": [[names[a], names[b]] for a, b in edges],
+            "symmetric": [[left, right] for left, right in pairs if right is not None],
+            "source": source,
+            "title": f"{name}, {len(names)} joints",
+        }
+        _from_stores[key] = _from_table(table, name=key, where=source or f"the layout '{key}'")
+    return _from_stores[key]
+
+
+def _mirrored(joint: str, joints: Sequence[str]) -> str | None:
+    """The joint that is the mirror image of a left one; None for all others."""
+    parts = re.split(r"([^A-Za-z]+)", joint)
+    for at, part in enumerate(parts):
+        other = {"left": "right", "l": "r"}.get(part.lower())
+        if other is not None:
+            right = other if part.islower() else other.upper() if part.isupper() else other.capitalize()
+            name = "".join([*parts[:at], right, *parts[at + 1 :]])
+            return name if name in joints else None
     return None
 
 

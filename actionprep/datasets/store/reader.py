@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import mmap
 import os
@@ -9,17 +11,15 @@ import resource
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from actionprep.datasets.store.files import LocalFiles, StoreFiles
 from actionprep.errors import ActionprepError
-
-if TYPE_CHECKING:
-    import zarr
 
 _MISSING = 2**64 - 1
 
@@ -41,15 +41,23 @@ class ItemReader:
     send to another process or to fork: nothing is shared but read-only maps.
     """
 
-    def __init__(self, where: str, group: zarr.Group | Path) -> None:
+    def __init__(self, where: str, files: StoreFiles, attributes: Mapping[str, Any]) -> None:
+        """Open an item.
+
+        Args:
+            where: Path of the item in the store.
+            files: Files of the store.
+            attributes: Checked attributes of the item's group.
+        """
         self.where = where
-        self._group = group
-        if isinstance(group, Path):
-            self._attributes = _read_json(group / "zarr.json").get("attributes", {})
-            self._names = sorted(path.parent.name for path in group.glob("*/zarr.json"))
-        else:
-            self._attributes = dict(group.attrs)
-            self._names = sorted(group.array_keys())
+        self._files = files
+        self._attributes = attributes
+        # Arrays that another program added are readable, but no part of the item.
+        self._recorded: dict[str, str] = attributes.get("arrays", {})
+        added = (name for name in files.folders(where) if name not in self._recorded)
+        self._names = sorted(
+            [*self._recorded, *(name for name in added if files.read(f"{where}/{name}/zarr.json") is not None)]
+        )
         self._arrays: dict[str, ArrayReader] = {}
 
     @property
@@ -84,16 +92,28 @@ class ItemReader:
         if name not in self._arrays:
             if name not in self._names:
                 raise KeyError(f"No array '{name}' in {self.where}. It has {', '.join(self._names)}.")
-            where = f"{self.where}/{name}"
-            if isinstance(self._group, Path):
-                self._arrays[name] = _open_mapped(where, self._group / name)
-            else:
-                self._arrays[name] = ZarrArrayReader(where, self._group[name])
+            self._arrays[name] = self._open(name)
         return self._arrays[name]
 
     def __repr__(self) -> str:
         lines = (f"  {name:<14} {self[name].shape} {self[name].dtype}" for name in self)
         return "\n".join([f"Item {self.where}", *lines])
+
+    def _open(self, name: str) -> ArrayReader:
+        where = f"{self.where}/{name}"
+        raw = self._files.read(f"{where}/zarr.json")
+        if raw is None:
+            raise DamagedItemError(f"Damaged array {where}: its metadata (zarr.json) is missing.")
+        if name in self._recorded and hashlib.sha256(raw).hexdigest() != self._recorded[name]:
+            raise DamagedItemError(f"Damaged array {where}: its metadata (zarr.json) is not what was written.")
+        if isinstance(self._files, LocalFiles):
+            mapped = _open_mapped(where, self._files.root / where, raw)
+            if mapped is not None:
+                return mapped
+        try:
+            return ZarrArrayReader(where, self._files.open_array(where))
+        except Exception as error:  # zarr-python has no common error for metadata that it cannot read
+            raise DamagedItemError(f"Damaged array {where}: zarr cannot open it ({error}).") from error
 
 
 class ArrayReader(ABC):
@@ -167,7 +187,7 @@ class ZarrArrayReader(ArrayReader):
     def _rows(self, start: int, stop: int) -> np.ndarray:
         try:
             return np.asarray(self._array[start:stop])
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # the codecs have no common error for bytes that they cannot decode
             raise DamagedItemError(f"Damaged array {self.where}, rows {start} to {stop}: {error}") from error
 
 
@@ -243,7 +263,15 @@ class MappedArrayReader(ArrayReader):
             return stored
         from numcodecs.zstd import decompress
 
-        return np.frombuffer(decompress(stored), np.uint8)
+        try:
+            values = np.frombuffer(decompress(stored), np.uint8)
+        except RuntimeError as error:
+            raise DamagedItemError(
+                f"Damaged array {self.where}: chunk {chunk} does not decompress ({error})."
+            ) from error
+        if len(values) != self._layout.rows_per_chunk * self._row_bytes:
+            raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} has {len(values)} bytes.")
+        return values
 
     def _let_go(self, file_index: int) -> None:
         """Forget a file; it is closed when nobody reads from it any more."""
@@ -279,8 +307,13 @@ class _MappedFile:
                     self.bytes = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
             if not len(self.bytes):
                 raise ValueError("empty")
-        except (FileNotFoundError, ValueError) as error:
-            raise DamagedItemError(f"Damaged array {where}: file {path.name} is missing or empty.") from error
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
+                raise
+            what = (
+                "cannot be read" if isinstance(error, OSError) and error.errno == errno.EIO else "is missing or empty"
+            )
+            raise DamagedItemError(f"Damaged array {where}: file {path.name} {what}.") from error
         if layout.sharded:
             size = 16 * layout.chunks_per_file
             index = self.bytes[-size - 4 : -4]
@@ -320,26 +353,24 @@ class _Layout:
         self.zstd = "zstd" in names
         self.rows_per_chunk = int(chunk[0])
         self.chunks_per_file = int(outer[0]) // int(chunk[0])
+        if self.chunks_per_file < 1 or not all(type(size) is int and size >= 0 for size in metadata["shape"]):
+            raise TypeError("sizes")
+        if np.dtype(metadata["data_type"]).kind not in "biuf":
+            raise TypeError("data type")
+        axes = metadata.get("dimension_names") or []
+        if not isinstance(axes, list) or len(axes) not in (0, len(metadata["shape"])):
+            raise TypeError("dimension names")
 
 
-def _open_mapped(where: str, folder: Path) -> ArrayReader:
-    metadata = _read_json(folder / "zarr.json")
+def _open_mapped(where: str, folder: Path, raw: bytes) -> ArrayReader | None:
+    """The array, or None for a layout that the mapped reader does not know."""
     try:
+        metadata = json.loads(raw)
         layout = _Layout(metadata)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        return MappedArrayReader(where, folder, metadata, layout)
+    except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, json.JSONDecodeError) as error:
         raise DamagedItemError(f"Damaged array {where}: its metadata is not that of an array ({error!r}).") from error
+    except UnicodeDecodeError as error:
+        raise DamagedItemError(f"Damaged array {where}: its metadata is no text ({error.reason}).") from error
     except ValueError:
-        import zarr
-
-        return ZarrArrayReader(where, zarr.open_array(str(folder), mode="r"))
-    return MappedArrayReader(where, folder, metadata, layout)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DamagedItemError(f"Damaged item: {path} cannot be read ({error}).") from error
-    if not isinstance(found, dict):
-        raise DamagedItemError(f"Damaged item: {path} holds no metadata.")
-    return found
+        return None

@@ -32,6 +32,7 @@ class ItemWriter:
     """Arrays and attributes of an item that is being made; `Store.write` hands it out and commits it.
 
     attributes: JSON values that go into the group beside the arrays.
+    array_metadata: by name of the array the SHA-256 of its zarr.json, once the item is closed.
 
     What it writes is plain Zarr v3 (core specification; `sharding_indexed` with the index at the end, inner codecs
     `bytes`, optionally `zstd`, `crc32c`), straight from the rows that come: zarr-python gathers and copies whole shards
@@ -40,6 +41,7 @@ class ItemWriter:
 
     def __init__(self, folder: Path) -> None:
         self.attributes: dict[str, Any] = {}
+        self.array_metadata: dict[str, str] = {}
         self.nbytes = 0
         self._folder = folder
         self._growing: dict[str, _Growing] = {}
@@ -102,7 +104,7 @@ class ItemWriter:
         """Write what is pending and the metadata; returns the digest of all content."""
         digests = {}
         for name, array in self._growing.items():
-            array.finish()
+            self.array_metadata[name] = array.finish()
             digests[name] = array.digest()
         return hashlib.sha256(canonical_json([digests, self.attributes]).encode()).hexdigest()
 
@@ -144,8 +146,8 @@ class _Growing:
             self.pending.append(rows[at:])
             self.num_pending += len(rows) - at
 
-    def finish(self) -> None:
-        """Write the last chunk, filled up with zeros, and end the last shard."""
+    def finish(self) -> str:
+        """Write the last chunk, filled up with zeros, the last shard and the metadata; returns the SHA-256 of the latter."""
         if self.num_pending:
             missing = self.rows_per_chunk - self.num_pending
             self._write_chunk([*self.pending, np.zeros((missing, *self.shape), self.dtype)])
@@ -154,7 +156,9 @@ class _Growing:
             self.shard.close()
             self.shard = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "zarr.json").write_text(json.dumps(self.metadata(), indent=1))
+        metadata = json.dumps(self.metadata(), indent=1).encode()
+        (self.folder / "zarr.json").write_bytes(metadata)
+        return hashlib.sha256(metadata).hexdigest()
 
     def metadata(self) -> dict[str, Any]:
         """What Zarr v3 says of an array."""

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from actionprep.datasets.paths import below, check_link, name_problem, walk
+from actionprep.datasets.paths import below, check_link, name_problem
 from actionprep.datasets.store.digest import ContentHash
+from actionprep.datasets.store.files import LocalFiles, RemoteFiles, StoreFiles
+from actionprep.datasets.store.lock import LockClaim
+from actionprep.datasets.store.metadata import (
+    CHECKSUM,
+    SCHEMA,
+    DamagedStore,
+    group_text,
+    group_text_with_checksum,
+    item_attributes,
+    looks_like_item,
+    names_path,
+    parse_metadata,
+    root_schema,
+    root_text,
+)
 from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.writer import ItemWriter, array_digest
-from actionprep.errors import UserError, explained_disk_errors
+from actionprep.errors import SetupError, UserError, explained_disk_errors
 from actionprep.settings import canonical_json
 
-SCHEMA = 1
 _PARTIAL = ".partial"
 _DRAFT = re.compile(r"\d+-[0-9a-f]{32}")
 
@@ -47,31 +60,77 @@ class ItemKey:
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that `Store.verify` found wrong."""
+    """Damage that `Store.verify` found.
+
+    Attributes:
+        key: The item, or the path of the folder in `product` and `recording` ("" for the store's root).
+        reason: What is wrong, as a sentence.
+        is_folder: Whether the metadata of a folder is damaged instead of an item.
+    """
 
     key: ItemKey
     reason: str
+    is_folder: bool = False
+
+    @property
+    def place(self) -> str:
+        """Path of the item, or of the folder's metadata file."""
+        return _join(self.key.path, "zarr.json") if self.is_folder else self.key.path
+
+
+@dataclass(frozen=True)
+class _Group:
+    """An item or a folder, with the bytes of its zarr.json (None where it has none) and what they hold."""
+
+    path: str
+    raw: bytes | None
+    document: dict[str, Any] | None
+    is_item: bool
+
+    @property
+    def key(self) -> ItemKey:
+        named: Any = (self.document or {"attributes": {}})["attributes"].get("item")
+        if names_path(named, self.path):
+            return ItemKey(**named)
+        product, _, rest = self.path.partition("/")
+        recording, _, view = rest.rpartition("/")
+        return ItemKey(product, recording, view) if recording else ItemKey(product, rest)
 
 
 class Store:
     """A store on a local disk, or read from any fsspec URL ("s3://…").
 
-    An item is known by its path in the store; attributes that name another place are damage. Symbolic links to folders
-    above the items are followed by everything: a product may lie on another disk. Links inside an item are damage, and
+    An item is known by its path in the store; metadata that names another place is damage. Symbolic links to folders
+    above the items are followed by everything: a product may be on another disk. Links inside an item are damage, and
     nothing is written to or deleted from another store that a link leads to.
 
-    Raises UserError when there is no store at that place or when it was written by a newer schema.
+    Raises UserError when there is no store at that place or when it was written by a newer schema, DamagedStore when the
+    metadata of its root is damaged.
     """
 
-    def __init__(self, url: str | Path, *, create: bool = False) -> None:
+    def __init__(self, url: str | Path, *, create: bool = False, check_root: bool = True) -> None:
+        """Open a store.
+
+        Args:
+            url: Folder or URL.
+            create: Whether to make a store in a folder that has none.
+            check_root: Whether to raise DamagedStore; False opens a store of which the root is damaged, for `verify`.
+        """
         self.url = str(url)
         self.path = None if "://" in self.url else Path(url)
+        self._files: StoreFiles = RemoteFiles(self.url) if self.path is None else LocalFiles(self.path)
         self._readers: dict[ItemKey, ItemReader] = {}
+        self._claim: LockClaim | None = None
         if create and self.path is not None and not (self.path / "zarr.json").exists():
             with explained_disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                _write_atomically(self.path / "zarr.json", _group_metadata({"actionprep_schema": SCHEMA}))
-        self._check_schema()
+                _write_atomically(self.path / "zarr.json", root_text())
+        try:
+            self._schema = self._read_schema()
+        except DamagedStore:
+            if check_root:
+                raise
+            self._schema = SCHEMA
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}}
@@ -80,37 +139,54 @@ class Store:
         return f"Store({self.url!r})"
 
     def items(self, product: str | None = None) -> list[ItemKey]:
-        """Keys of all committed items, sorted; product: of this one alone, or of several joined by "+"."""
+        """Keys of all committed items, sorted, damaged ones included.
+
+        product: of this one alone, or of several joined by "+".
+        """
         if product is not None and "+" in product:
             return sorted(key for one in product.split("+") for key in self.items(one))
-        return sorted(key for key, _ in self._walk(product) if product is None or key.product == product)
+        return sorted(group.key for group in self._walk(product or "") if group.is_item)
+
+    def intact(self, keys: Iterable[ItemKey]) -> list[ItemKey]:
+        """Those of these items that are committed and have intact metadata, which is all that is read."""
+        found = []
+        for key in keys:
+            with suppress(DamagedItemError):
+                if self.metadata(key) is not None:
+                    found.append(key)
+        return found
+
+    def without_checksum(self) -> list[ItemKey]:
+        """Items of schema 1, whose metadata has no checksum: damage of it cannot be found."""
+        return [key for key in self.intact(self.items()) if CHECKSUM not in (self.metadata(key) or {})]
 
     def products(self) -> list[str]:
         """Names of the products that have items."""
         return sorted({key.product for key in self.items()})
 
     def has(self, product: str, recording: str, view: str = "") -> bool:
-        """Whether the item is committed."""
+        """Whether the item is committed; raises DamagedItemError when its metadata is damaged."""
         return self.metadata(ItemKey(product, recording, view)) is not None
 
     def fingerprint(self, key: ItemKey) -> str | None:
-        """What the committed item was made from; None when it is not there."""
+        """What the committed item was made from; None when it is not there. Raises DamagedItemError like `metadata`."""
         attributes = self.metadata(key)
         return None if attributes is None else str(attributes["fingerprint"])
 
     def item(self, product: str, recording: str, view: str = "") -> ItemReader:
         """Open one item; readers are kept, so asking again is cheap.
 
-        Raises UserError that lists what there is when the item is not.
+        Raises UserError that lists available items when it is not committed, DamagedItemError when its metadata is damaged.
         """
         key = ItemKey(product, recording, view)
         reader = self._readers.get(key)
         if reader is None:
-            if self.metadata(key) is None:
+            attributes = self.metadata(key)
+            if attributes is None:
                 raise UserError(self._no_item(key))
             while len(self._readers) >= 256:  # a bound for the files that maps hold open
                 self._readers.pop(next(iter(self._readers)))
-            reader = self._readers[key] = self._open(key)
+            reader = self._readers[key] = ItemReader(key.path, self._files, attributes)
         return reader
 
     def require_local(self) -> Path:
@@ -128,34 +204,78 @@ class Store:
         self._readers.clear()
 
     @contextmanager
+    def claimed(self, claim: LockClaim | None) -> Iterator[None]:
+        """Within the block, commit items only while this lock is held."""
+        before, self._claim = self._claim, claim
+        try:
+            yield
+        finally:
+            self._claim = before
+
+    @contextmanager
     def write(
         self, product: str, recording: str, view: str = "", *, fingerprint: str, provenance: dict[str, Any]
     ) -> Iterator[ItemWriter]:
         """Make one item: it appears, whole, when the block ends without an error, and replaces what was there.
 
         The item is written under a temporary name, synced and moved into place.
+
+        Raises:
+            LockLostError: If another builder took over the lock of `claimed`.
+            SetupError: If the disk refuses, or if somebody removed the store.
         """
         key = ItemKey(product, recording, view)
         path = self.require_local()
-        with explained_disk_errors(path):
+        with explained_disk_errors(path), self._explained_removal():
             draft = self._aside(self._own_place(key))
             draft.mkdir()
             try:
                 item = ItemWriter(draft)
                 yield item
+                digest = item.close()
                 attributes = {
-                    "digest": item.close(),
+                    "arrays": item.array_metadata,
+                    "digest": digest,
                     "fingerprint": fingerprint,
                     "item": {"product": product, "recording": recording, "view": view},
                     "nbytes": item.nbytes,
                     "provenance": provenance,
                     "stage": item.attributes,
                 }
-                (draft / "zarr.json").write_text(_group_metadata(attributes))
+                (draft / "zarr.json").write_text(group_text_with_checksum(attributes))
                 _sync_tree(draft)
+                if self._claim is not None:
+                    self._claim.require_held()
                 self._commit(draft, key)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+
+    @contextmanager
+    def _explained_removal(self) -> Iterator[None]:
+        """Explain files that vanish while an item is written: a new owner of the lock clears the drafts of others."""
+        assert self.path is not None
+        self._require_root()
+        try:
+            yield
+        except FileNotFoundError as error:
+            if self._claim is not None:
+                self._claim.require_held()
+            self._require_root()
+            if error.filename is not None and str(self.path / _PARTIAL) in os.fsdecode(error.filename):
+                raise SetupError(
+                    f"Another program deleted {os.fsdecode(error.filename)} while it was written.\n"
+                    f"Leave {self.path / _PARTIAL} alone during a build. Every committed item is whole; run the same "
+                    "command again."
+                ) from error
+            raise
+
+    def _require_root(self) -> None:
+        assert self.path is not None
+        if not (self.path / "zarr.json").exists():
+            raise SetupError(
+                f"The store {self.path} was removed during the build: its zarr.json does not exist any more.\n"
+                "Bring it back, or run the same command again to build a new store."
+            )
 
     def remove(self, key: ItemKey) -> None:
         """Delete one item; raises UserError where the store has no item of this key.
@@ -176,69 +296,67 @@ class Store:
         """Delete what dead writers left; only the holder of the build lock may call this."""
         if self.path is None:
             return
-        for folder, names, _ in walk(self.path):
-            if _PARTIAL in names and folder == self.path:
-                _delete(folder / _PARTIAL)
-            elif _PARTIAL in names:
-                _clear_drafts(folder / _PARTIAL)
-            names[:] = [] if _is_item(_attributes(folder / "zarr.json") or {}) else _visible(names)
+        _delete(self.path / _PARTIAL)
+        for group in self._walk():
+            partial = self.path / group.path / _PARTIAL
+            if not group.is_item and partial.is_dir():
+                _clear_drafts(partial)
 
     def digest(self) -> str:
-        """One hash of all content: equal for equal builds, whatever the workers, the order and the interruptions."""
-        lost = next(self.lost(), None)
-        if lost is not None:
-            raise DamagedItemError(f"{lost.reason} 'actionprep verify --repair' rebuilds it.")
-        found = sorted([key.path, str(attributes["digest"])] for key, attributes in self._walk())
+        """One hash of all content: equal for equal builds, whatever the workers, the order and the interruptions.
+
+        Raises DamagedItemError when the metadata of an item is damaged.
+        """
+        found = sorted([key.path, str((self.metadata(key) or {})["digest"])] for key in self.items())
         return hashlib.sha256(canonical_json(found).encode()).hexdigest()
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of array content by product."""
+        """Bytes of array content by product; items with damaged metadata do not count."""
         sizes: dict[str, int] = {}
-        for key, attributes in self._walk():
-            sizes[key.product] = sizes.get(key.product, 0) + int(attributes["nbytes"])
+        for key in self.intact(self.items()):
+            sizes[key.product] = sizes.get(key.product, 0) + int((self.metadata(key) or {})["nbytes"])
         return dict(sorted(sizes.items()))
 
     def verify(self, keys: list[ItemKey] | None = None) -> Iterator[tuple[ItemKey, Damage | None]]:
-        """Read every item (or those of `keys`) whole and hold it against its checksums and digest.
+        """Read every item (or those of `keys`) in full and compare it with its checksums and digest.
 
-        Without `keys`, places whose metadata is lost or names another place are damage too.
+        Without `keys`, the metadata of the root and of folders is checked as well.
+
+        Yields:
+            Every item with its damage or None, and every damaged folder.
         """
         if keys is None:
-            for lost in self.lost():
-                yield lost.key, lost
+            for damage in self._folder_damage():
+                yield damage.key, damage
         for key in self.items() if keys is None else keys:
             try:
+                attributes = self._checked_attributes(key)
                 self._refuse_links(key)
-                _prove(self._open(key))
+                _prove(ItemReader(key.path, self._files, attributes))
             except DamagedItemError as error:
                 yield key, Damage(key, str(error))
             else:
                 yield key, None
 
     def lost(self) -> Iterator[Damage]:
-        """Places that hold arrays but no item, because their metadata is lost, cannot be read or names another place."""
-        if self.path is None:
-            return
-        places: dict[Path, str] = {}
-        for folder, names, files in walk(self.path):
-            names[:] = _visible(names)
-            relative = folder.relative_to(self.path)
-            if "zarr.json" not in files:
-                continue
-            found = _read_metadata(folder / "zarr.json")
-            if found is not None and _is_item(found["attributes"]):
-                names.clear()
-                if not _is_item(found["attributes"], relative.as_posix()) or len(relative.parts) < 2:
-                    stated = "/".join(str(part) for part in found["attributes"]["item"].values())
-                    places[relative] = f"its metadata names another item, {stated!r:.200}."
-            # A view may be called "c", as the folder of an array's chunks is.
-            elif len(relative.parts) > 2 and ("c" in names if found is None else found.get("node_type") == "array"):
-                names.clear()
-                places[relative.parent] = "its metadata is lost or cannot be read."
-        for place, reason in sorted(places.items()):
-            product, *rest = place.parts or ("",)
-            key = ItemKey(product, "/".join(rest[:-1] or rest), rest[-1] if len(rest) > 1 else "")
-            yield Damage(key, f"Damaged item {key}: {reason}")
+        """Items with damaged metadata: what they are and how they were made is not known."""
+        for key in self.items():
+            try:
+                self._checked_attributes(key)
+            except DamagedItemError as error:
+                yield Damage(key, str(error))
+
+    def repair_folders(self, damage: Iterable[Damage]) -> None:
+        """Write the metadata of damaged folders and of the root again; the holder of the build lock may call this.
+
+        Raises UserError where a link leads into another store or to another place of this one.
+        """
+        path = self.require_local()
+        with explained_disk_errors(path):
+            for each in damage:
+                if each.is_folder:
+                    text = group_text({}) if each.key.path else root_text()
+                    _write_atomically(self._own_path(each.place), text)
 
     def _no_item(self, key: ItemKey) -> str:
         there = self.items(key.product)
@@ -254,35 +372,46 @@ class Store:
         some = ", ".join(sorted({other.recording for other in there})[:5])
         return f"No '{key.product}' of recording '{key.recording}' in {self.url}. There are {some} …"
 
-    def _open(self, key: ItemKey) -> ItemReader:
-        if self.path is not None:
-            return ItemReader(key.path, self._place(key))
-        import zarr
-
-        return ItemReader(key.path, zarr.open_group(self.url, path=key.path, mode="r"))
-
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
         """Attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None.
 
-        Raises UserError for a key that cannot name an item.
+        Raises DamagedItemError when they are not what was written, UserError for a key that cannot name an item, and
+        SetupError where the way to the item is a symbolic link to something that is not there.
         """
-        if self.path is not None:
-            attributes = _attributes(self._place(key) / "zarr.json")
-        else:
-            import zarr
-
-            if problem := name_problem(key.path):
-                raise UserError(f"{key.path!r:.80} cannot name an item of the store {self.url}: {problem}.")
-            try:
-                attributes = dict(zarr.open_group(self.url, path=key.path, mode="r").attrs)
-            except FileNotFoundError:
+        try:
+            return self._checked_attributes(key)
+        except DamagedItemError as error:
+            if self._is_alias(key.path):
                 return None
-        return attributes if attributes is not None and _is_item(attributes, key.path) else None
+            document = parse_metadata(self._files.read(f"{key.path}/zarr.json"))
+            if not looks_like_item(document) and not self._holds_arrays(key.path):
+                return None  # nothing, or a folder on the way to items
+            raise DamagedItemError(f"{error} Run 'actionprep verify --repair' to rebuild it.") from None
 
-    def _place(self, key: ItemKey) -> Path:
-        """Folder of an item of a local store; raises UserError for a key that leads out of it."""
-        assert self.path is not None
-        return below(self.path, key.path, follow_links=True)
+    def _checked_attributes(self, key: ItemKey) -> dict[str, Any]:
+        self._check_path(key.path)
+        raw = self._files.read(f"{key.path}/zarr.json")
+        if raw is None and self.path is not None:
+            _check_links(self.path, self.path / key.path)
+        return item_attributes(raw, key.path)
+
+    def _check_path(self, path: str) -> None:
+        """Raise UserError for a path that leads out of the store."""
+        if self.path is not None:
+            below(self.path, path, follow_links=True)
+        elif problem := name_problem(path):
+            raise UserError(f"{path!r:.80} cannot name an item below the store {self.url}: {problem}.")
+
+    def _is_alias(self, path: str) -> bool:
+        """Whether a path is, through a symbolic link, another place of this store. What is there belongs to that place."""
+        if self.path is None:
+            return False
+        root, real = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.path / path))
+        return real.is_relative_to(root) and real != root / path
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether no symbolic link on the way to a path leads out of the store."""
+        return self.path is None or Path(os.path.realpath(self.path / path)).is_relative_to(os.path.realpath(self.path))
 
     def _own_place(self, key: ItemKey) -> Path:
         """Folder of an item that will be written or deleted.
@@ -290,28 +419,39 @@ class Store:
         Raises UserError where a link on the way leads into another store or to another place of this one, and
         SetupError where it leads nowhere.
         """
-        place, root = self._place(key), Path(os.path.realpath(self.require_local()))
-        for folder in reversed(place.parents):
-            check_link(folder)
-        real = Path(os.path.realpath(place.parent))
-        if real == root / Path(key.path).parent:
-            return place
-        if real.is_relative_to(root):
+        place = self._own_path(key.path)
+        is_other = os.path.lexists(place) and not (place.is_symlink() or _is_like_an_item(place))
+        if is_other and not self._is_inside(key.path):
             raise UserError(
-                f"The place of {key} in {self.url} is, through a symbolic link, that of "
-                f"{(real / place.name).relative_to(root)}. Delete the link: each item has a folder of its own."
+                f"The place of {key} in {self.url} is, through a symbolic link, {os.path.realpath(place)}, which is not an "
+                "item of the store. It is not replaced: move it away, or delete the link."
+            )
+        return place
+
+    def _own_path(self, name: str) -> Path:
+        """Path of a file or folder that will be written or deleted, by its path in the store.
+
+        Raises UserError where a link on the way leads into another store or to another place of this one, and
+        SetupError where it leads nowhere.
+        """
+        self._check_path(name)
+        root = self.require_local()
+        place, real_root = root / name, Path(os.path.realpath(root))
+        _check_links(root, place.parent)
+        real = Path(os.path.realpath(place.parent))
+        if real == real_root / Path(name).parent:
+            return place
+        if self._is_inside(Path(name).parent.as_posix()):
+            raise UserError(
+                f"The place of {name} in {self.url} is, through a symbolic link, that of "
+                f"{(real / place.name).relative_to(real_root)}. Delete the link: each item needs a separate folder."
             )
         for folder in (real, *real.parents):
-            if "actionprep_schema" in (_attributes(folder / "zarr.json") or {}):
+            if b'"actionprep_schema"' in (LocalFiles(folder).read("zarr.json") or b""):
                 raise UserError(
-                    f"The place of {key} in {self.url} is, through a symbolic link, in another store, {folder}. Nothing is "
+                    f"The place of {name} in {self.url} is, through a symbolic link, in another store, {folder}. Nothing is "
                     "written or deleted there: work in that store's own study, or replace the link by a folder."
                 )
-        if os.path.lexists(place) and not (place.is_symlink() or _is_like_an_item(place)):
-            raise UserError(
-                f"The place of {key} in {self.url} is, through a symbolic link, {real / place.name}, which is not an item "
-                "of the store. It is not replaced: move it away, or delete the link."
-            )
         return place
 
     def _aside(self, place: Path) -> Path:
@@ -331,46 +471,88 @@ class Store:
         partial.mkdir(exist_ok=True)
         return partial / f"{os.getpid()}-{uuid.uuid4().hex}"
 
-    def _walk(self, product: str | None = None) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
-        """All committed items, or those below the folder of one product, with their attributes."""
-        if self.path is None:
-            yield from self._walk_remote()
-            return
-        for folder, names, files in walk(
-            self.path if product is None else below(self.path, product, follow_links=True)
-        ):
-            names[:] = _visible(names)
-            relative = folder.relative_to(self.path)
-            if "zarr.json" not in files or len(relative.parts) < 2:
-                continue
-            attributes = _attributes(folder / "zarr.json") or {}
-            if _is_item(attributes):
-                names.clear()
-                if _is_item(attributes, relative.as_posix()):
-                    yield ItemKey(**attributes["item"]), attributes
-
     def _refuse_links(self, key: ItemKey) -> None:
         """Raise DamagedItemError for an item with a link inside: what is read through it is not what was committed."""
         if self.path is None:
             return
-        for folder, names, files in os.walk(self._place(key)):
+        for folder, names, files in os.walk(self.path / key.path):
             for name in (*names, *files):
                 if os.path.islink(os.path.join(folder, name)):
                     raise DamagedItemError(f"Damaged item {key}: {os.path.join(folder, name)} is a symbolic link.")
 
-    def _walk_remote(self) -> Iterator[tuple[ItemKey, dict[str, Any]]]:
-        import zarr
+    def _walk(self, path: str = "") -> Iterator[_Group]:
+        """The group at a path and those below it, down to items, through symbolic links to folders."""
+        if path:
+            self._check_path(path)
+            if self._is_alias(path):
+                yield from (group for group in self._walk() if f"{group.path}/".startswith(f"{path}/"))
+                return
+        ahead: dict[str, bytes | None] = {}
+        for place, names, files in self._files.walk(path):
+            raw = ahead.pop(place) if place in ahead else self._files.read(_join(place, "zarr.json"))
+            document = parse_metadata(raw)
+            is_item = "/" in place and looks_like_item(document)
+            if "/" in place and not is_item:
+                content = {_join(place, name): self._files.read(f"{_join(place, name)}/zarr.json") for name in names}
+                # An item that lost its metadata.
+                is_item = any(self._is_array(*one) and not self._is_link(one[0]) for one in content.items())
+                ahead.update({} if is_item else content)
+            if is_item:
+                names.clear()
+                files.clear()
+            yield _Group(place, raw, document, is_item)
 
-        for path, node in zarr.open_group(self.url, mode="r").members(max_depth=None):
-            attributes = dict(node.attrs)
-            if _is_item(attributes, path):
-                yield ItemKey(**attributes["item"]), attributes
+    def _holds_arrays(self, path: str) -> bool:
+        below_it = [_join(path, name) for name in self._files.folders(path)]
+        return any(
+            self._is_array(place, self._files.read(f"{place}/zarr.json")) and not self._is_link(place)
+            for place in below_it
+        )
+
+    def _is_array(self, path: str, raw: bytes | None) -> bool:
+        document = parse_metadata(raw)
+        if raw is None or document is not None:
+            return document is not None and document.get("node_type") == "array"
+        # The folder of an array's chunks has no metadata; a view may be called "c".
+        return "c" in self._files.folders(path) and self._files.read(f"{path}/c/zarr.json") is None
+
+    def _is_link(self, path: str) -> bool:
+        return self.path is not None and (self.path / path).is_symlink()
+
+    def _folder_damage(self) -> list[Damage]:
+        """Damaged metadata of the root and of folders.
+
+        Folders without items are not the store's if they have no metadata, or if they are behind a link out of it.
+        """
+        damaged: dict[str, Damage] = {}
+        used = {""}
+        for group in self._walk():
+            if group.is_item:
+                used.update(parent.as_posix() for parent in PurePosixPath(group.path).parents)
+            elif not self._is_sound(group):
+                reason = f"Damaged folder: {_join(group.path, 'zarr.json')} is not what was written."
+                damaged[group.path] = Damage(group.key, reason, is_folder=True)
+                if group.raw is not None and self._is_inside(group.path):
+                    used.add(group.path)
+        return [damage for path, damage in damaged.items() if path in used]
+
+    def _is_sound(self, folder: _Group) -> bool:
+        if folder.path:
+            return folder.raw == group_text({}).encode()
+        try:
+            schema = root_schema(folder.raw or b"", self.url)
+        except DamagedStore:
+            return False
+        return folder.raw == root_text(schema).encode()
 
     def _commit(self, draft: Path, key: ItemKey) -> None:
         assert self.path is not None
         place = self._own_place(key)
         self._clear_way(place.parent)
         self._make_groups(place.parent)
+        if self._schema < SCHEMA:
+            _write_atomically(self.path / "zarr.json", root_text())
+            self._schema = SCHEMA
         replaced = self._aside(place)
         while True:
             try:
@@ -393,7 +575,7 @@ class Store:
         assert self.path is not None
         stale = None
         while folder != self.path:
-            found = _read_metadata(folder / "zarr.json")
+            found = parse_metadata(self._files.read((folder / "zarr.json").relative_to(self.path).as_posix()))
             if found is not None and (found.get("node_type") == "array" or "digest" in found.get("attributes", {})):
                 stale = folder
             folder = folder.parent
@@ -407,35 +589,21 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         while folder != self.path:
             if not (folder / "zarr.json").exists():
-                _write_atomically(folder / "zarr.json", _group_metadata({}))
+                _write_atomically(folder / "zarr.json", group_text({}))
             folder = folder.parent
 
-    def _check_schema(self) -> None:
-        if self.path is not None:
-            try:
-                found = json.loads((self.path / "zarr.json").read_bytes())["attributes"].get("actionprep_schema")
-            except (FileNotFoundError, NotADirectoryError):
-                raise UserError(
-                    f"No store at {self.path}. Make one with 'actionprep build' in a study folder."
-                ) from None
-            except OSError as error:
-                raise UserError(f"The store {self.path} cannot be read: {error.strerror or error}.") from None
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{self.path}/zarr.json cannot be read: the store's root is damaged.") from None
-        else:
-            import zarr
-
-            try:
-                found = zarr.open_group(self.url, mode="r").attrs.get("actionprep_schema")
-            except FileNotFoundError:
-                raise UserError(f"No store at {self.url}.") from None
-        if not isinstance(found, int):
-            raise UserError(f"{self.url} is a Zarr hierarchy, but not a store of actionprep (no 'actionprep_schema').")
-        if found > SCHEMA:
+    def _read_schema(self) -> int:
+        raw = self._files.read("zarr.json")
+        if raw is None:
+            advice = "" if self.path is None else " Make one with 'actionprep build' in a study folder."
+            raise UserError(f"No store at {self.url}.{advice}")
+        schema = root_schema(raw, self.url)
+        if schema > SCHEMA:
             raise UserError(
-                f"The store {self.url} was written with schema {found}; this actionprep knows schemas up to {SCHEMA}.\n"
+                f"The store {self.url} was written with schema {schema}; this actionprep knows schemas up to {SCHEMA}.\n"
                 "Update with: pip install --upgrade actionprep"
             )
+        return schema
 
 
 def _prove(item: ItemReader) -> None:
@@ -453,43 +621,15 @@ def _prove(item: ItemReader) -> None:
         raise DamagedItemError(f"Damaged item {item.where}: its content is not what was written.")
 
 
-def _attributes(path: Path) -> dict[str, Any] | None:
-    """Attributes of a group; None when there is no group, or its metadata is no metadata."""
-    found = _read_metadata(path)
-    return None if found is None else found["attributes"]
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
-def _read_metadata(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("attributes"), dict) else None
-
-
-def _is_item(attributes: dict[str, Any], path: str | None = None) -> bool:
-    """Whether a group's attributes are those of a committed item, with all that the program reads of one.
-
-    path: where the group lies in the store, which the attributes must name.
-    """
-    key = attributes.get("item")
-    complete = (
-        {"digest", "fingerprint", "nbytes"} <= attributes.keys()
-        and isinstance(attributes.get("provenance"), dict)
-        and isinstance(key, dict)
-        and key.keys() == {"product", "recording", "view"}
-    )
-    if path is None or not complete:
-        return complete
-    assert isinstance(key, dict)
-    product, *rest = path.split("/")
-    # A recording may span folders, so that its view cannot be known from the path alone.
-    with_view = [product, "/".join(rest[:-1]), rest[-1]] if len(rest) > 1 else None
-    return [key["product"], key["recording"], key["view"]] in ([product, "/".join(rest), ""], with_view)
-
-
-def _visible(names: list[str]) -> list[str]:
-    return [name for name in names if not name.startswith(".")]
+def _check_links(root: Path, place: Path) -> None:
+    """Raise SetupError where a symbolic link from the root to a place leads nowhere."""
+    for folder in (*reversed(place.parents), place):
+        if folder == root or folder.is_relative_to(root):
+            check_link(folder)
 
 
 def _is_like_an_item(folder: Path) -> bool:
@@ -516,10 +656,6 @@ def _delete(path: Path) -> None:
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _group_metadata(attributes: dict[str, Any]) -> str:
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1, sort_keys=True)
 
 
 def _write_atomically(path: Path, text: str) -> None:

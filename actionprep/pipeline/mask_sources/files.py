@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import re
+import struct
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -13,8 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.errors import InputError, UserError
-from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource, mask_source
+from actionprep.datasets.poses.formats.safe_npz import read_npy_header
+from actionprep.errors import InputError, UserError, explained_read_errors
+from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
+from actionprep.pipeline.opening import InputFile
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader
@@ -27,7 +32,6 @@ MOST_PIXELS = 1 << 26
 """A mask that declares more is not read: no video has such frames, so that the file is damaged or hostile."""
 
 
-@mask_source("files")
 class FileMasks(MaskSource):
     """Masks that another program made (DEVA, SAM 2, an annotation tool), found by a pattern.
 
@@ -226,9 +230,11 @@ class _MaskVideo(_Masks):
         self._file = file
         self._next = 0
         try:
-            self._container = av.open(str(file))
+            self._input = InputFile(str(file))
+            self._container = av.open(self._input)
             self._pictures: Iterator[Any] = iter(self._container.decode(video=0))
         except (av.FFmpegError, IndexError) as error:
+            self._input.close()
             raise InputError(f"Mask video {file} cannot be read: {error}.", backend="PyAV") from None
 
     def __len__(self) -> int:
@@ -241,10 +247,12 @@ class _MaskVideo(_Masks):
         try:
             while self._next <= index:
                 picture = next(self._pictures, None)
+                self._input.check()
                 if picture is None:
                     return None
                 self._next += 1
         except av.FFmpegError as error:
+            self._input.check()
             raise InputError(
                 f"Mask video {self._file} is damaged at frame {self._next}: {error}.", frame=self._next, backend="PyAV"
             ) from None
@@ -258,6 +266,7 @@ class _MaskVideo(_Masks):
 
     def close(self) -> None:
         self._container.close()
+        self._input.close()
 
 
 class _Constant(_Masks):
@@ -287,15 +296,7 @@ class _Array:
         self._file = file
         self._stream = stream
         self._opened = opened
-        try:
-            version = np.lib.format.read_magic(stream)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            self.shape, fortran, self.dtype = read_header(stream)
-        except (ValueError, KeyError, EOFError) as error:
-            raise InputError(f"{file} does not hold a numpy array: {error}.") from None
+        self.shape, fortran, self.dtype = read_npy_header(stream, str(file))
         if self.dtype.kind not in "biu":
             raise InputError(
                 f"{file} holds values of type {self.dtype}; "
@@ -311,8 +312,9 @@ class _Array:
     def open(cls, file: Path, key: str) -> _Array:
         opened = ExitStack()
         try:
-            stream = opened.enter_context(file.open("rb") if file.suffix == ".npy" else _member(file, key, opened))
-            return cls(file, stream, opened)
+            with explained_read_errors(file):
+                stream = opened.enter_context(file.open("rb") if file.suffix == ".npy" else _member(file, key, opened))
+                return cls(file, stream, opened)
         except BaseException:
             opened.close()
             raise
@@ -322,8 +324,9 @@ class _Array:
         height, width = self.shape[-2:]
         wanted = height * width * self.dtype.itemsize
         try:
-            content = self._stream.read(wanted)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+            with explained_read_errors(self._file):
+                content = self._stream.read(wanted)
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise InputError(f"{self._file} is damaged: {error}.") from None
         if len(content) != wanted:
             raise InputError(f"{self._file} ends early: it declares an array {self.shape} and holds less.")
@@ -343,7 +346,7 @@ def _member(file: Path, key: str, opened: ExitStack) -> IO[bytes]:
     """The chosen array of an npz file, as a stream."""
     try:
         archive = opened.enter_context(zipfile.ZipFile(file))
-    except (zipfile.BadZipFile, EOFError):
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error):
         raise InputError(f"{file} is not an npz file: it is damaged or something else.") from None
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     chosen = key or (names[0] if len(names) == 1 else "arr_0")
@@ -351,7 +354,10 @@ def _member(file: Path, key: str, opened: ExitStack) -> IO[bytes]:
         raise InputError(
             f"{file} has no array '{chosen}', it has {', '.join(names) or 'none'}. Name the right one with masks.key."
         )
-    return archive.open(f"{chosen}.npy")
+    try:
+        return archive.open(f"{chosen}.npy")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"Array '{chosen}' in {file} cannot be read: {error}.") from None
 
 
 def _location(settings: MasksSettings, source: ViewSource) -> Path:
@@ -404,7 +410,7 @@ def _read_png(file: Path) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as picture:
+        with explained_read_errors(file), Image.open(file) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise InputError(f"Mask file {file} declares {picture.width}x{picture.height} px: it is not read.")
             values = np.asarray(picture)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource, mask_source
+from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 from actionprep.pipeline.shrink import shrink
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ MOST_LOOK_AHEAD = 60
 """Frames held to either side, whatever the frame rate: it bounds the memory."""
 
 
-@mask_source("motion")
 class MotionMasks(MaskSource):
     """Background subtraction with clean-up: needs no weights, but a camera that stands still.
 

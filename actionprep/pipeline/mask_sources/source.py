@@ -1,15 +1,15 @@
-"""What a mask source is, and the registry of those that there are."""
+"""What a mask source is, and the registry of all mask sources."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.pipeline.backends import Backends
+from actionprep.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader
@@ -40,9 +40,6 @@ class MaskSource(ABC):
     `push` takes a block of frames and returns the masks that are ready: a source may look some frames ahead and lag.
     `finish` returns the rest, so that in the end there is exactly one mask for each frame, in order.
     """
-
-    name: ClassVar[str]
-    help: ClassVar[str]
 
     def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
         self.settings = settings
@@ -77,7 +74,14 @@ class MaskSource(ABC):
         return {}
 
 
-MASK_SOURCES: Backends[MaskSource] = Backends("mask source", short="Sources")
-"""Mask sources by the name that `masks.source` takes; `@mask_source(name)` puts one in."""
-mask_source = MASK_SOURCES.register
-find_mask_source = MASK_SOURCES.find
+MASK_SOURCES: Registry[type[MaskSource]] = Registry(
+    "mask source",
+    "actionprep.mask_sources",
+    (
+        Entry("files", "actionprep.pipeline.mask_sources.files:FileMasks"),
+        Entry("motion", "actionprep.pipeline.mask_sources.motion:MotionMasks"),
+    ),
+    plural="Sources",
+    subclass_of="actionprep.pipeline.mask_sources.source:MaskSource",
+)
+"""Mask sources by the name that `masks.source` takes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from actionprep.datasets.poses.sequence import PoseSequence, pack_persons
 from actionprep.datasets.poses.skeletons import skeleton as layout_of
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError
+from actionprep.registry import Entry, Registry
 
 Frames = NDArray[np.uint8]
 
@@ -65,16 +65,24 @@ class PoseEstimator(Protocol):
         ...
 
 
-_BACKENDS = {
-    "mediapipe": ("MediaPipe", "33 landmarks of one person; model inside its package, in an environment of its own"),
-    "mmpose": ("MMPose", "HRNet, or any MMPose config and checkpoint, on person boxes"),
-    "vitpose": ("ViTPose", "ViTPose on person boxes of RT-DETR, through transformers"),
-}
+POSE_BACKENDS: Registry[Callable[..., PoseEstimator]] = Registry(
+    "pose backend",
+    "actionprep.pose_backends",
+    (
+        Entry(
+            "mediapipe",
+            f"{__name__}.mediapipe:MediaPipe",
+            "33 landmarks of one person; model inside its package, in a separate environment",
+        ),
+        Entry("mmpose", f"{__name__}.mmpose:MMPose", "HRNet, or any MMPose config and checkpoint, on person boxes"),
+        Entry("vitpose", f"{__name__}.vitpose:ViTPose", "ViTPose on person boxes of RT-DETR, through transformers"),
+    ),
+    plural="Backends",
+)
+"""Pose estimators by the name that `pose.backend` takes: a class, or a function that makes one.
 
-
-def backend_names() -> dict[str, str]:
-    """Names of the pose estimators and what each is."""
-    return {name: about for name, (_, about) in _BACKENDS.items()}
+The estimator of another package is made with one argument, `settings`: the `PoseSettings` of the stage.
+"""
 
 
 def open_estimator(name: str, **options: Any) -> PoseEstimator:
@@ -82,10 +90,7 @@ def open_estimator(name: str, **options: Any) -> PoseEstimator:
 
     Raises UserError for an unknown name, SetupError where the backend or its weights are not here.
     """
-    if name not in _BACKENDS:
-        raise UserError(f"Unknown pose backend '{name}'.{nearest(name, _BACKENDS)} Known: {', '.join(_BACKENDS)}.")
-    factory: Callable[..., PoseEstimator] = getattr(import_module(f"{__name__}.{name}"), _BACKENDS[name][0])
-    return factory(**options)
+    return POSE_BACKENDS.find(name)(**options)
 
 
 def to_sequence(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actionprep.datasets.poses.formats.content import numbers, whole_numbers
-from actionprep.errors import InputError, SetupError, UserError
+from actionprep.errors import InputError, SetupError, UserError, explained_read_errors
 
 Boxes = list[NDArray[np.float32]]
 
@@ -17,7 +17,7 @@ Boxes = list[NDArray[np.float32]]
 def boxes_from_masks(foreground: ArrayLike, *, least_share: float = 0.001) -> Boxes:
     """One box a frame around the mask: foreground (T, H, W) bool → (0 or 1, 5) a frame, the score 1.
 
-    least_share: masks that cover less than this share of the picture are none.
+    least_share: masks that cover less than this share of the frame are ignored.
     """
     masks = np.asarray(foreground, bool)
     if masks.ndim != 3:
@@ -43,7 +43,8 @@ def read_boxes(path: str | Path, num_frames: int) -> Boxes:
     if not path.is_file():
         raise UserError(f"No file of boxes at {path}.")
     try:
-        table = pd.read_csv(path)
+        with explained_read_errors(path):
+            table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable csv file: {error}.") from None
     columns = ["frame", "left", "top", "right", "bottom"]

@@ -1,7 +1,7 @@
 """MediaPipe Pose (BlazePose): 33 landmarks of one person a frame, or of the person in each box.
 
 Its full model ships inside its package, so that poses work on a fresh machine. Its old pins would break ours, so it
-lives in a virtual environment of its own and a worker process there is fed frames; `install_mediapipe` makes the
+lives in a separate virtual environment, in which a worker process receives frames; `install_mediapipe` makes the
 environment.
 """
 
@@ -25,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from actionprep.datasets.poses.pixels import first_pixel_center, normalized_to_pixel_centers
 from actionprep.datasets.poses.sequence import joint_boxes
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
@@ -62,7 +63,7 @@ def installed_identity(
     tracking: float = 0.5,
     smooth: bool = True,
 ) -> dict[str, str]:
-    """What `MediaPipe(...).identity()` says with these options, from the files alone: no worker is started.
+    """Return what `MediaPipe(...).identity()` returns with these options, from the files alone, without a worker.
 
     Raises SetupError where the environment or the model is not there.
     """
@@ -99,7 +100,7 @@ class MediaPipe:
 
     environment: folder of the virtual environment, see `environment_folder`. complexity: 1 is the model in the package;
     0 (lite) and 2 (heavy) need their files beside it. detection, tracking: least confidence to accept a person, and
-    to follow one from frame to frame instead of looking anew. smooth: MediaPipe's own smoothing over time. timeout: s
+    to follow one from frame to frame instead of searching again. smooth: MediaPipe's own smoothing over time. timeout: s
     to wait for a frame.
     """
 
@@ -133,7 +134,7 @@ class MediaPipe:
         self.close()
 
     def estimate(self, frames: Frames, boxes: Sequence[ArrayLike] | None = None) -> list[FramePoses]:
-        """One person a frame, followed over frames; with boxes, one a box, each looked at alone."""
+        """Estimate one person per frame, followed over frames; with boxes, one person per box, each box by itself."""
         people = check_frames(frames, boxes)
         if self._worker.ended:
             self._worker = _Worker(self._place, self._options)
@@ -178,10 +179,10 @@ class MediaPipe:
         score = keypoints[..., 2].mean(-1)
         return FramePoses(keypoints, np.concatenate([boxes[:, :4], score[:, None]], 1))
 
-    def _ask(self, picture: NDArray[np.uint8], mode: int, index: int) -> NDArray[np.float32] | None:
-        height, width = picture.shape[:2]
+    def _ask(self, image: NDArray[np.uint8], mode: int, index: int) -> NDArray[np.float32] | None:
+        height, width = image.shape[:2]
         try:
-            self._worker.send(struct.pack("<3I", height, width, mode), np.ascontiguousarray(picture).data)
+            self._worker.send(struct.pack("<3I", height, width, mode), np.ascontiguousarray(image).data)
             answer = self._worker.receive(_ANSWER, self._timeout)
         except TimeoutError:
             self._worker.end(kill=True)
@@ -225,7 +226,7 @@ class _Worker:
             words = self.last_words()
             self.end()
             raise SetupError(
-                f"MediaPipe's environment at {place} does not work: {words}\nMake it anew: {INSTALL}"
+                f"MediaPipe's environment at {place} does not work: {words}\nInstall it again: {INSTALL}"
             ) from None
         gone = [name for name, digest in self.about["weights"].items() if digest is None]
         if gone:
@@ -293,6 +294,8 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
     return {
         "backend": "mediapipe",
         "version": version,
+        # Items of before have joints half a pixel to the right and below, and are rebuilt.
+        "first pixel center": str(first_pixel_center("mediapipe")),
         **{f"weights {name}": str(digest) for name, digest in weights.items()},
         **{name: str(value) for name, value in options.items()},
     }
@@ -300,10 +303,10 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
 
 def _absent(place: Path) -> SetupError:
     return SetupError(
-        "MediaPipe is not here: it needs an environment of its own, because its old pins do not fit this one.\n"
-        f"  looked for   {_python_of(place)}\n"
-        f"  do           {INSTALL}\n"
-        "  or use       poses that you have (actionprep import), which needs no estimator"
+        "MediaPipe is not installed. It needs a separate environment, because its old pins do not fit this one.\n"
+        f"  looked in    {_python_of(place)}\n"
+        f"  to fix       {INSTALL}\n"
+        "  alternative  import poses that you have (actionprep import), without an estimator"
     )
 
 
@@ -315,9 +318,10 @@ def _lacking(version: str, gone: list[str], complexity: int, place: Path) -> Set
 
 
 def _pixels(landmarks: NDArray[np.float32], height: int, width: int, left: int, top: int) -> NDArray[np.float32]:
-    """Landmarks (33, 5) as x, y in px and the visibility as score."""
-    x, y, visibility = landmarks[:, 0] * width + left, landmarks[:, 1] * height + top, landmarks[:, 3]
-    return np.stack([x, y, visibility.clip(1e-4, 1)], -1).astype(np.float32)
+    """Convert landmarks (33, 5) of a crop to x, y in pixels of the frame, with the visibility as score."""
+    xy = normalized_to_pixel_centers(landmarks[:, :2], height=height, width=width, name="mediapipe")
+    xy = xy + np.array([left, top], np.float32)
+    return np.concatenate([xy, landmarks[:, 3:4].clip(1e-4, 1)], 1).astype(np.float32)
 
 
 def _python_of(folder: Path) -> Path:

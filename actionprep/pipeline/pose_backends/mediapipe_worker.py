@@ -1,10 +1,10 @@
 """Runs in MediaPipe's own environment: reads frames from standard input, writes landmarks to standard output.
 
 Not imported by the package. Protocol, little endian: the first line out is JSON about the model. In: height, width,
-mode as three uint32, then height * width * 3 bytes of RGB; mode 0 follows people over frames, 1 looks at this picture
+mode as three uint32, then height * width * 3 bytes of RGB; mode 0 follows people over frames, 1 looks at this image
 alone, 2 forgets earlier frames (no bytes follow, nothing comes back). Out: one uint32, 1 where a person was found,
 then 33 x 5
-float32: x and y in shares of the picture, z, visibility, presence.
+float32: x and y in shares of the image, z, visibility, presence.
 """
 
 import hashlib

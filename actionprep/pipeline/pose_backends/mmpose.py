@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from actionprep.datasets.poses.skeletons import match_layout
+from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError, nearest
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames, with_scores
 
@@ -128,7 +129,7 @@ class MMPose:
             for start in range(0, len(crops), self._batch):
                 samples = []
                 for index, box in crops[start : start + self._batch]:
-                    # MMPose reads pictures as OpenCV does, blue first.
+                    # MMPose reads images as OpenCV does, blue first.
                     sample = {"img": np.ascontiguousarray(frames[index][..., ::-1]), "bbox": box[None]}
                     sample |= {"bbox_score": np.ones(1, np.float32), **self._model.dataset_meta}
                     samples.append(self._pipeline(sample))
@@ -168,7 +169,7 @@ def _require() -> None:
         raise SetupError(
             f"MMPose is not here: {', '.join(missing)} cannot be imported.\n"
             f"  do        {INSTALL}\n"
-            "  or use    the backend mediapipe (an environment of its own, no weights to fetch) or vitpose "
+            "  or use    the backend mediapipe (in a separate environment, no weights to fetch) or vitpose "
             "(transformers)"
         )
 
@@ -304,6 +305,9 @@ def _load(model: Any, path: Path) -> None:
                 type(np.dtype(np.float32)), type(np.dtype(np.int64))]  # fmt: skip
     # Published files were written by numpy 1, which named these by another module.
     old = [(core.scalar, "numpy.core.multiarray.scalar"), (core._reconstruct, "numpy.core.multiarray._reconstruct")]
+    damage = zip_damage(path)
+    if damage is not None:
+        raise UserError(f"The checkpoint {path} is damaged: {damage}. Download it again, or restore it from a copy.")
     try:
         with torch.serialization.safe_globals([*harmless, *old]):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -53,8 +53,8 @@ class ViTPose:
             part = crops[start : start + self._batch]
             # The processor wants left, top, width, height.
             sides = [[[*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]] for _, box in part]
-            pictures = [frames[index] for index, _ in part]
-            inputs = self._processor(pictures, boxes=sides, return_tensors="pt", input_data_format="channels_last")
+            images = [frames[index] for index, _ in part]
+            inputs = self._processor(images, boxes=sides, return_tensors="pt", input_data_format="channels_last")
             given = {"pixel_values": inputs["pixel_values"].to(self._device)}
             if getattr(self._model.config.backbone_config, "num_experts", 1) > 1:
                 # The expert for COCO's joints.

@@ -1,6 +1,5 @@
-"""Point trackers: each one file, each registered by name."""
+"""Point trackers, one file for each family."""
 
-from actionprep.pipeline.trackers import cotracker, lk
-from actionprep.pipeline.trackers.tracker import TRACKERS, PointTracker, PointTracks, find_tracker, tracker
+from actionprep.pipeline.trackers.tracker import TRACKERS, PointTracker, PointTracks
 
-__all__ = ["TRACKERS", "PointTracker", "PointTracks", "cotracker", "find_tracker", "lk", "tracker"]
+__all__ = ["TRACKERS", "PointTracker", "PointTracks"]

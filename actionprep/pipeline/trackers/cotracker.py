@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError
-from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, VisibleRule, tracker
+from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, VisibleRule
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,7 @@ class _CoTracker(PointTracker):
     """
 
     needs = "rgb"
+    name: ClassVar[str]
     title: ClassVar[str]
     weights: ClassVar[str]
     weights_folder: ClassVar[str]
@@ -146,10 +148,10 @@ class _CoTracker(PointTracker):
         return _load(type(self), code, weights, weights.stat().st_mtime_ns, self._device())
 
 
-@tracker("cotracker3_offline")
 class CoTracker3Offline(_CoTracker):
     """CoTracker 3 offline: sees all frames of a window at once, in both directions."""
 
+    name = "cotracker3_offline"
     title = "CoTracker 3"
     weights = "scaled_offline.pth"
     weights_folder = "cotracker3"
@@ -166,10 +168,10 @@ class CoTracker3Offline(_CoTracker):
         return tuple(model(video=video, queries=queries, iters=ITERATIONS)[:3])
 
 
-@tracker("cotracker3_online")
 class CoTracker3Online(_CoTracker):
     """CoTracker 3 online: goes through a window 16 frames at a time, so that memory does not grow with the window."""
 
+    name = "cotracker3_online"
     title = "CoTracker 3"
     weights = "scaled_online.pth"
     weights_folder = "cotracker3"
@@ -185,10 +187,10 @@ class CoTracker3Online(_CoTracker):
         return tuple(found)
 
 
-@tracker("cotracker2")
 class CoTracker2(_CoTracker):
     """CoTracker 2, windows of 8 frames; it gives no confidence (stored as 1)."""
 
+    name = "cotracker2"
     title = "CoTracker 2"
     weights = "cotracker2.pth"
     weights_folder = "cotracker"
@@ -230,6 +232,9 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
             f"The code of {kind.title} in {code} does not load: {error}. Expected the repository {HUB_REPO} at commit "
             f"{HUB_COMMIT[:7]}, which needs torch and numpy only. Get that commit, or use --tracker lk."
         ) from error
+    damage = zip_damage(weights)
+    if damage is not None:
+        raise UserError(f"{weights} is damaged: {damage}. Download it again from {_weights_url(kind)}.")
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, tracker
+from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks
 
 if TYPE_CHECKING:
     from actionprep.pipeline.tracks import TracksSettings
@@ -17,7 +17,6 @@ MARGIN = 64
 """Pixels around the points of a step that are looked at: no point that can be followed moves as far in one frame."""
 
 
-@tracker("lk")
 class LucasKanade(PointTracker):
     """Pyramidal Lucas–Kanade with forward–backward check: fast on any CPU, no weights.
 

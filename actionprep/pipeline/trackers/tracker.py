@@ -1,4 +1,4 @@
-"""What a point tracker is, and the registry of those that there are."""
+"""What a point tracker is, and the registry of all point trackers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from actionprep.pipeline.backends import Backends
+from actionprep.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from actionprep.pipeline.tracks import TracksSettings
@@ -39,8 +39,6 @@ class PointTracker(ABC):
     visible_above      do; thresholds are applied on read, never before storing
     """
 
-    name: ClassVar[str]
-    help: ClassVar[str]
     needs: ClassVar[Literal["gray", "rgb"]]
     visible_rule: ClassVar[VisibleRule] = "visibility"
     visible_above: ClassVar[float] = 0.5
@@ -69,7 +67,16 @@ class PointTracker(ABC):
         """
 
 
-TRACKERS: Backends[PointTracker] = Backends("point tracker", short="Trackers")
-"""Point trackers by the name that `tracks.tracker` and `--tracker` take; `@tracker(name)` puts one in."""
-tracker = TRACKERS.register
-find_tracker = TRACKERS.find
+TRACKERS: Registry[type[PointTracker]] = Registry(
+    "point tracker",
+    "actionprep.trackers",
+    (
+        Entry("lk", "actionprep.pipeline.trackers.lk:LucasKanade"),
+        Entry("cotracker3_offline", "actionprep.pipeline.trackers.cotracker:CoTracker3Offline"),
+        Entry("cotracker3_online", "actionprep.pipeline.trackers.cotracker:CoTracker3Online"),
+        Entry("cotracker2", "actionprep.pipeline.trackers.cotracker:CoTracker2"),
+    ),
+    plural="Trackers",
+    subclass_of="actionprep.pipeline.trackers.tracker:PointTracker",
+)
+"""Point trackers by the name that `tracks.tracker` and `--tracker` take."""

@@ -1,1 +1,1 @@
-"""Evaluation: metrics, calibration, result files, the report page."""
+"""Evaluation of classifiers: metrics, confidence intervals, calibration, result files and the report page."""

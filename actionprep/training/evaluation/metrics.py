@@ -1,34 +1,37 @@
-"""Figures of a classifier from its probabilities: numpy only, a formula each."""
+"""Metrics of a classifier from its labels and probabilities (NumPy only, one function per formula).
+
+S is the number of samples and C the number of classes. True and predicted labels are codes of shape (S,) or, if a
+sample can have several labels, zeros and ones of shape (S, C).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, float64."""
+    """Compute probabilities over the last axis, float64."""
     shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
     powers = np.exp(shifted)
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probability of each label by itself, float64."""
+    """Compute the probability of each label independently, float64."""
     return 0.5 * (1 + np.tanh(np.asarray(logits, np.float64) / 2))
 
 
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """(C, C) int64: row the actual class, column the predicted one."""
+    """Count samples by actual class (row) and predicted class (column), int64 of shape (C, C)."""
     pairs = np.asarray(actual, np.int64) * num_classes + np.asarray(predicted, np.int64)
     return np.bincount(pairs, minlength=num_classes * num_classes).reshape(num_classes, num_classes)
 
 
 def multilabel_confusion(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(C, 2, 2) int64 from (S, C) zeros and ones: [[true negatives, false positives], [false negatives, true ones]]."""
+    """Count, per label, [[true negatives, false positives], [false negatives, true positives]], int64 of shape (C, 2, 2)."""
     actual, predicted = np.asarray(actual, bool), np.asarray(predicted, bool)
     table = [[~actual & ~predicted, ~actual & predicted], [actual & ~predicted, actual & predicted]]
     return np.array([[cell.sum(axis=0) for cell in row] for row in table], np.int64).transpose(2, 0, 1)
@@ -36,9 +39,14 @@ def multilabel_confusion(actual: np.ndarray, predicted: np.ndarray) -> np.ndarra
 
 @dataclass(frozen=True)
 class PerClass:
-    """Figures of each class, (C,): nan where a figure divides by nothing.
+    """Metrics of each class, shape (C,); NaN where the denominator is 0.
 
-    support: samples that have the class; f1 is 0 where the class is never right but occurs or is predicted.
+    Attributes:
+        precision: Share of the predictions of a class that are correct.
+        recall: Share of the samples of a class that are predicted as such.
+        f1: Harmonic mean of both; 0 if the class occurs or is predicted but is never correct.
+        support: Number of samples of the class.
+        average_precision: See `average_precision`.
     """
 
     precision: np.ndarray
@@ -49,267 +57,279 @@ class PerClass:
 
 
 def per_class(actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> PerClass:
-    """Figures of each class, one label (actual, predicted (S,) codes) or several ((S, C) zeros and ones) a sample."""
+    """Compute the metrics of each class.
+
+    Args:
+        actual: True labels, (S,) codes or (S, C) zeros and ones.
+        predicted: Predicted labels in the same form.
+        probabilities: Predicted probabilities, shape (S, C).
+
+    Returns:
+        One value per class and metric.
+    """
     num_classes = probabilities.shape[1]
     if actual.ndim == 1:
         actual, predicted = one_hot(actual, num_classes), one_hot(predicted, num_classes)
-    is_one, says_one = actual.astype(bool), predicted.astype(bool)
-    right = (is_one & says_one).sum(axis=0)
-    num_said, support = says_one.sum(axis=0), is_one.sum(axis=0)
+    is_actual, is_predicted = actual.astype(bool), predicted.astype(bool)
+    correct = (is_actual & is_predicted).sum(axis=0)
+    num_predicted, support = is_predicted.sum(axis=0), is_actual.sum(axis=0)
     return PerClass(
-        precision=_ratio(right, num_said),
-        recall=_ratio(right, support),
-        f1=_ratio(2 * right, num_said + support),
+        precision=ratio(correct, num_predicted),
+        recall=ratio(correct, support),
+        f1=ratio(2 * correct, num_predicted + support),
         support=support,
         average_precision=np.array(
-            [average_precision(is_one[:, code], probabilities[:, code]) for code in range(num_classes)]
+            [average_precision(is_actual[:, code], probabilities[:, code]) for code in range(num_classes)]
         ),
     )
 
 
 def average_precision(actual: np.ndarray, score: np.ndarray) -> float:
-    """Area under precision over recall, as the sum of precision times the step in recall; nan without a positive.
+    """Compute the area under the precision-recall curve as the sum of precision times the step in recall.
 
-    Samples of equal score are taken in at once.
+    Samples with equal scores form one step.
+
+    Args:
+        actual: Whether each sample has the class, shape (S,).
+        score: Predicted probability of the class, shape (S,).
+
+    Returns:
+        Average precision in [0, 1]; NaN without a positive sample.
     """
     num_positives = int(np.count_nonzero(actual))
     if not num_positives:
         return float("nan")
     order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(np.asarray(actual, bool)[order])
+    true_positives = np.cumsum(np.asarray(actual, bool)[order])
     last_of_score = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-    hits = hits[last_of_score]
-    precision = hits / (last_of_score + 1)
-    return float(np.sum(precision * np.diff(hits, prepend=0)) / num_positives)
+    true_positives = true_positives[last_of_score]
+    precision = true_positives / (last_of_score + 1)
+    return float(np.sum(precision * np.diff(true_positives, prepend=0)) / num_positives)
 
 
-def mean_average_precision(actual: np.ndarray, probabilities: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean average precision (R) of the classes that occur, under R weights (R, S) of the samples; nan where none does.
+def mean_average_precision(actual: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute the mean average precision over the classes that occur, under several weightings of the samples.
 
-    actual (S) codes or (S, C) zeros and ones, probabilities (S, C). A whole weight counts a sample so many times, as a
-    resampled test set does.
+    An integer weight counts a sample that many times, as in a resampled test set.
+
+    Args:
+        actual: True labels, (S,) codes or (S, C) zeros and ones.
+        probabilities: Predicted probabilities, shape (S, C).
+        weights: Weights of the samples, shape (R, S).
+
+    Returns:
+        One value per weighting, shape (R,); NaN where no class has a sample with positive weight.
     """
     if actual.ndim == 1:
         actual = one_hot(actual, probabilities.shape[1])
-    repeats, num_samples = weight.shape
-    total, there = np.zeros(repeats), np.zeros(repeats, np.int64)
+    repeats, num_samples = weights.shape
+    total, num_classes = np.zeros(repeats), np.zeros(repeats, np.int64)
     if not num_samples:
         return np.full(repeats, np.nan)
     for code in range(probabilities.shape[1]):
-        is_one, score = actual[:, code].astype(bool), probabilities[:, code]
-        if not is_one.any():
+        is_actual, score = actual[:, code].astype(bool), probabilities[:, code]
+        if not is_actual.any():
             continue
         order = np.argsort(-score, kind="stable")
         last_of_score = np.append(np.flatnonzero(np.diff(score[order])), num_samples - 1)
-        ordered = weight[:, order].astype(np.float64)
-        said = np.cumsum(ordered, axis=1)[:, last_of_score]
-        hits = np.cumsum(ordered * is_one[order], axis=1)[:, last_of_score]
-        precision = np.divide(hits, said, out=np.zeros_like(hits), where=said > 0)
-        area = precision * np.diff(hits, axis=1, prepend=0)
-        positives = hits[:, -1]
+        ordered = weights[:, order].astype(np.float64)
+        num_predicted = np.cumsum(ordered, axis=1)[:, last_of_score]
+        true_positives = np.cumsum(ordered * is_actual[order], axis=1)[:, last_of_score]
+        precision = np.divide(true_positives, num_predicted, out=np.zeros_like(true_positives), where=num_predicted > 0)
+        area = precision * np.diff(true_positives, axis=1, prepend=0)
+        positives = true_positives[:, -1]
         total += np.divide(area.sum(axis=1), positives, out=np.zeros(repeats), where=positives > 0)
-        there += positives > 0
-    return np.asarray(_ratio(total, there))
+        num_classes += positives > 0
+    return np.asarray(ratio(total, num_classes))
 
 
 def accuracy(actual: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of samples that are right; with several labels, right in all of them (exact match)."""
-    right = np.asarray(actual) == np.asarray(predicted)
-    return _mean(right.all(axis=1) if right.ndim == 2 else right)
+    """Compute the share of correct samples; with several labels all labels must be correct (exact match)."""
+    correct = np.asarray(actual) == np.asarray(predicted)
+    return _mean(correct.all(axis=1) if correct.ndim == 2 else correct)
 
 
 def top_k(actual: np.ndarray, probabilities: np.ndarray, k: int) -> float:
-    """Share of samples (S,) whose class is among the k most probable; ties go to the smaller code."""
+    """Compute the share of samples with their class among the k most probable ones; the smaller code wins ties."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return _mean((order == np.asarray(actual)[:, None]).any(axis=1))
 
 
 def f1_scores(actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, float]:
-    """Macro (mean of classes that occur or are predicted), micro, weighted (by support), and samples (several labels).
+    """Compute macro, micro and weighted F1, and samples F1 if a sample can have several labels.
 
-    A class without any true, predicted or missed sample has no F1 and is left out of the macro mean.
+    A class that neither occurs nor is predicted has no F1 and is left out of the macro mean.
+
+    Args:
+        actual: True labels, (S,) codes or (S, C) zeros and ones.
+        predicted: Predicted labels in the same form.
+        num_classes: Number of classes C.
+
+    Returns:
+        `macro_f1` (mean over classes), `micro_f1` (over all labels), `weighted_f1` (mean over classes weighted by
+        support) and, with several labels, `samples_f1` (mean over samples).
     """
-    several = np.ndim(actual) == 2
-    is_one = np.asarray(actual, bool) if several else one_hot(actual, num_classes).astype(bool)
-    says_one = np.asarray(predicted, bool) if several else one_hot(predicted, num_classes).astype(bool)
-    right, said, support = (is_one & says_one).sum(axis=0), says_one.sum(axis=0), is_one.sum(axis=0)
-    f1 = _ratio(2 * right, said + support)
-    there = ~np.isnan(f1)
+    multi_label = np.ndim(actual) == 2
+    is_actual = np.asarray(actual, bool) if multi_label else one_hot(actual, num_classes).astype(bool)
+    is_predicted = np.asarray(predicted, bool) if multi_label else one_hot(predicted, num_classes).astype(bool)
+    true_positives, num_predicted, support = (
+        (is_actual & is_predicted).sum(axis=0),
+        is_predicted.sum(axis=0),
+        is_actual.sum(axis=0),
+    )
+    f1 = ratio(2 * true_positives, num_predicted + support)
+    defined = ~np.isnan(f1)
     scores = {
-        "macro_f1": _mean(f1[there]),
-        "micro_f1": float(_ratio(2 * right.sum(), said.sum() + support.sum())),
-        "weighted_f1": float(_ratio((f1[there] * support[there]).sum(), support.sum())),
+        "macro_f1": _mean(f1[defined]),
+        "micro_f1": float(ratio(2 * true_positives.sum(), num_predicted.sum() + support.sum())),
+        "weighted_f1": float(ratio((f1[defined] * support[defined]).sum(), support.sum())),
     }
-    if several:
-        both = (is_one & says_one).sum(axis=1)
-        either = is_one.sum(axis=1) + says_one.sum(axis=1)
+    if multi_label:
+        both = (is_actual & is_predicted).sum(axis=1)
+        either = is_actual.sum(axis=1) + is_predicted.sum(axis=1)
         scores["samples_f1"] = _mean(np.where(either > 0, 2 * both / np.maximum(either, 1), 0.0))
     return scores
 
 
-def hits(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(3, C) int64 from (n, C) zeros and ones: of each class how often it is rightly said, said, and there."""
+def label_counts(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Count true positives, predictions and occurrences of each class, int64 of shape (3, C).
+
+    Args:
+        actual: True labels as zeros and ones, shape (S, C).
+        predicted: Predicted labels as zeros and ones, shape (S, C).
+    """
     actual, predicted = np.asarray(actual, bool), np.asarray(predicted, bool)
     return np.stack([(actual & predicted).sum(axis=0), predicted.sum(axis=0), actual.sum(axis=0)]).astype(np.int64)
 
 
-def macro_f1(hits: np.ndarray) -> float:
-    """Mean F1 of the classes that are there or said, from `hits`; nan where none is."""
-    f1 = _ratio(2 * hits[0], hits[1] + hits[2])
+def macro_f1(counts: np.ndarray) -> float:
+    """Compute the mean F1 of the classes that occur or are predicted, from `label_counts`; NaN if there is none."""
+    f1 = ratio(2 * counts[0], counts[1] + counts[2])
     return _mean(f1[~np.isnan(f1)])
 
 
 def summary(actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The figures that every table shows, by name."""
+    """Compute the metrics that every table shows, by name.
+
+    Args:
+        actual: True labels, (S,) codes or (S, C) zeros and ones.
+        predicted: Predicted labels in the same form.
+        probabilities: Predicted probabilities, shape (S, C).
+
+    Returns:
+        `accuracy`, those of `f1_scores` and `map` (mean average precision); with one label per sample also
+        `balanced_accuracy` (mean recall) and, with more than 5 classes, `top5`; with several labels `exact_match`.
+    """
     num_classes = probabilities.shape[1]
-    found = {"accuracy": accuracy(actual, predicted), **f1_scores(actual, predicted, num_classes)}
-    figures = per_class(actual, predicted, probabilities)
-    there = ~np.isnan(figures.average_precision)
-    found["map"] = _mean(figures.average_precision[there])
+    values = {"accuracy": accuracy(actual, predicted), **f1_scores(actual, predicted, num_classes)}
+    of_class = per_class(actual, predicted, probabilities)
+    defined = ~np.isnan(of_class.average_precision)
+    values["map"] = _mean(of_class.average_precision[defined])
     if np.ndim(actual) == 2:
-        found["exact_match"] = found["accuracy"]
+        values["exact_match"] = values["accuracy"]
     else:
         if num_classes > 5:
-            found["top5"] = top_k(actual, probabilities, 5)
-        recall = figures.recall[~np.isnan(figures.recall)]
-        found["balanced_accuracy"] = _mean(recall)
-    return found
+            values["top5"] = top_k(actual, probabilities, 5)
+        recall = of_class.recall[~np.isnan(of_class.recall)]
+        values["balanced_accuracy"] = _mean(recall)
+    return values
+
+
+def weighted_summary(
+    actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Compute the metrics of `summary`, except balanced accuracy, under several weightings of the samples.
+
+    Args:
+        actual: True labels, (S,) codes or (S, C) zeros and ones.
+        predicted: Predicted labels in the same form.
+        probabilities: Predicted probabilities, shape (S, C).
+        weights: Weights of the samples, shape (R, S). An integer weight counts a sample that many times.
+
+    Returns:
+        Metrics by name, each of shape (R,); NaN where the denominator is 0.
+    """
+    num_classes = probabilities.shape[1]
+    multi_label = np.ndim(actual) == 2
+    weights = np.asarray(weights, np.float64)
+    total = weights.sum(axis=1)
+    is_actual = np.asarray(actual, bool) if multi_label else one_hot(actual, num_classes).astype(bool)
+    is_predicted = np.asarray(predicted, bool) if multi_label else one_hot(predicted, num_classes).astype(bool)
+    true_positives = weights @ (is_actual & is_predicted)
+    support = weights @ is_actual
+    positives = weights @ is_predicted + support
+    f1 = ratio(2 * true_positives, positives)
+    values = {
+        "accuracy": ratio(weights @ (is_actual == is_predicted).all(axis=1), total),
+        "macro_f1": ratio(np.nansum(f1, axis=1), (~np.isnan(f1)).sum(axis=1)),
+        "micro_f1": ratio(2 * true_positives.sum(axis=1), positives.sum(axis=1)),
+        "weighted_f1": ratio(np.nansum(f1 * support, axis=1), support.sum(axis=1)),
+        "map": mean_average_precision(actual, probabilities, weights),
+    }
+    if multi_label:
+        common = (is_actual & is_predicted).sum(axis=1)
+        either = is_actual.sum(axis=1) + is_predicted.sum(axis=1)
+        values["samples_f1"] = ratio(weights @ np.where(either > 0, 2 * common / np.maximum(either, 1), 0.0), total)
+        values["exact_match"] = values["accuracy"]
+    elif num_classes > 5:
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+        values["top5"] = ratio(weights @ (order == np.asarray(actual)[:, None]).any(axis=1), total)
+    return values
 
 
 def metric_name(name: str) -> str:
-    """What a figure of `summary` is called in a table."""
+    """Return the display name of a metric of `summary`."""
     return _NAMES.get(name, name.replace("_", " ").replace(" f1", " F1"))
 
 
 _NAMES = {"map": "mean average precision", "top5": "top 5"}
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with the bounds between which it lies in 95 % of resampled test sets."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_json(self) -> dict[str, float]:
-        """Plain values."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-def bootstrap(
-    figure: Callable[[np.ndarray], float],
-    num_samples: int,
-    *,
-    groups: np.ndarray | None = None,
-    repeats: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Percentile interval of a figure over test sets drawn with replacement.
-
-    figure: from an index array into the samples to the figure.
-    groups: (S,) codes; whole groups (recordings, subjects) are drawn, because their samples are alike. None: samples.
-    """
-    everything = np.arange(num_samples)
-    value = figure(everything)
-    if not num_samples:
-        return Interval(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    if groups is None:
-        found = [figure(rng.integers(0, num_samples, num_samples)) for _ in range(repeats)]
-    else:
-        _, code = np.unique(groups, return_inverse=True)
-        order = np.argsort(code, kind="stable")
-        members = np.split(order, np.cumsum(np.bincount(code))[:-1])
-        draws = rng.integers(0, len(members), (repeats, len(members)))
-        found = [figure(np.concatenate([members[one] for one in draw])) for draw in draws]
-    return interval_of(value, found, level=level)
-
-
-def bootstrap_weights(
-    num_samples: int, *, groups: np.ndarray, repeats: int = 1000, seed: int = 0, at_a_time: int = 100
-) -> Iterator[np.ndarray]:
-    """How often each sample is in the test sets that `bootstrap` draws of these groups: (at most at_a_time, S) each."""
-    rng = np.random.default_rng(seed)
-    _, code = np.unique(groups, return_inverse=True)
-    num_groups = int(code.max()) + 1 if num_samples else 0
-    draws = rng.integers(0, max(num_groups, 1), (repeats, num_groups))
-    for first in range(0, repeats, at_a_time):
-        part = draws[first : first + at_a_time]
-        times = np.stack([np.bincount(draw, minlength=num_groups) for draw in part])
-        yield times[:, code]
-
-
-def interval_of(value: float, resampled: Sequence[float], *, level: float = 0.95) -> Interval:
-    """A figure between the percentiles of its values over resampled test sets; nan bounds where there are none."""
-    known = [one for one in resampled if one == one]
-    if not known:
-        return Interval(value, float("nan"), float("nan"))
-    tail = (1 - level) / 2
-    low, high = np.quantile(known, [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
-
-
-def where_it_varies(interval: Interval, num_groups: int, *, is_share: bool) -> Interval:
-    """The interval, unless all resampled test sets gave one value, as when every sample is right: that says nothing.
-
-    is_share: of samples that are right; such a figure then has the score interval of a share of `num_groups` independent
-              trials (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927, at 95 %).
-              Others have none: their bounds are nan.
-    """
-    if interval.low != interval.high:
-        return interval
-    if not is_share or not num_groups:
-        return Interval(interval.value, float("nan"), float("nan"))
-    return Interval(interval.value, *wilson(interval.value, num_groups))
-
-
-def wilson(share: float, num_trials: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Bounds of a share that was seen in so many independent trials."""
-    middle = (share + z * z / (2 * num_trials)) / (1 + z * z / num_trials)
-    spread = z / (1 + z * z / num_trials) * math.sqrt(share * (1 - share) / num_trials + (z / (2 * num_trials)) ** 2)
-    return max(0.0, middle - spread), min(1.0, middle + spread)
-
-
 def one_hot(codes: np.ndarray, num_classes: int) -> np.ndarray:
-    """(S, C) uint8; rows of negative codes are all zeros."""
+    """Encode codes (S,) as zeros and ones, uint8 of shape (S, C); negative codes give rows of zeros."""
     codes = np.asarray(codes, np.int64)
-    found = np.zeros((len(codes), num_classes), np.uint8)
-    at = np.flatnonzero(codes >= 0)
-    found[at, codes[at]] = 1
-    return found
+    encoded = np.zeros((len(codes), num_classes), np.uint8)
+    rows = np.flatnonzero(codes >= 0)
+    encoded[rows, codes[rows]] = 1
+    return encoded
 
 
 def class_weights(target: np.ndarray) -> np.ndarray:
-    """(C,) n / (C · n_c) over the classes that occur; 1 for those that do not. target (S, C)."""
+    """Compute balanced weights n / (C · n_c) over the classes that occur; 1 for the others.
+
+    Args:
+        target: True labels as zeros and ones, shape (S, C).
+
+    Returns:
+        Weights of the classes, shape (C,); their mean over the samples is 1.
+    """
     counts = target.sum(axis=0, dtype=np.float64)
-    there = counts > 0
+    occurs = counts > 0
     weights = np.ones(len(counts))
-    weights[there] = counts.sum() / (there.sum() * counts[there])
+    weights[occurs] = counts.sum() / (occurs.sum() * counts[occurs])
     return weights
 
 
-def positive_weights(target: np.ndarray, *, most: float = 100.0) -> np.ndarray:
-    """(C,) negatives over positives of each label, at most `most`; 1 for labels without a positive."""
+def positive_weights(target: np.ndarray, *, maximum: float = 100.0) -> np.ndarray:
+    """Compute the ratio of negatives to positives of each label, shape (C,); 1 for labels without a positive.
+
+    Args:
+        target: True labels as zeros and ones, shape (S, C).
+        maximum: Largest ratio; its inverse is the smallest.
+    """
     positives = target.sum(axis=0, dtype=np.float64)
     ratio = np.divide(len(target) - positives, positives, out=np.ones_like(positives), where=positives > 0)
-    return np.clip(ratio, 1 / most, most)
-
-
-def majority(votes: np.ndarray) -> int:
-    """The most frequent non-negative code; the smaller of equal ones; -1 without votes."""
-    votes = votes[votes >= 0]
-    return int(np.bincount(votes).argmax()) if len(votes) else -1
+    return np.clip(ratio, 1 / maximum, maximum)
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1; 0 of a single value)."""
+    """Compute mean and standard deviation (n - 1 in the denominator; 0 for a single value)."""
     array = np.asarray(values, np.float64)
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0
 
 
-def _ratio(above: np.ndarray | float, below: np.ndarray | float) -> np.ndarray:
+def ratio(above: np.ndarray | float, below: np.ndarray | float) -> np.ndarray:
+    """Divide elementwise in float64; NaN where the denominator is not positive."""
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)
 

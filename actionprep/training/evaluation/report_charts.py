@@ -1,91 +1,139 @@
-"""The charts of the report page, drawn as SVG inside it."""
+"""Charts of the report page: matplotlib figures, written as SVG text that is part of the page."""
 
 from __future__ import annotations
 
-import html
+import io
 import math
+import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from actionprep.training.evaluation.metrics import metric_name
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 COLORS = ("#2f6fdb", "#d9622b", "#2a9d63", "#8a55c9")
 
+# Drawn in these colors, which the page replaces by its own, so that charts follow its light or dark theme.
+_INK, _GRID = "#667086", "#e4e7ed"
+_PAGE_COLORS = {_INK: "var(--soft)", _GRID: "var(--line)"}
 
-def line_chart(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, share: bool) -> str:
-    """Lines over epochs, named below with their last value; share: values are from 0 to 1, shown in per cent."""
-    width, height, left, bottom, top, right = 460, 240, 46, 30, 14, 20
-    xs = [x for _, points in lines for x, _ in points]
-    ys = [y for _, points in lines for _, y in points if math.isfinite(y)]
-    low, high = (0.0, 1.0) if share else (min(0.0, *ys), max(ys, default=1.0) * 1.05 or 1.0)
-    last = max(*xs, 1) if len(xs) > 1 else max(xs[0], 1)
+Lines = Sequence[tuple[str, Sequence[tuple[float, float]]]]
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = left + (width - left - right) * x / last
-        return across, height - bottom - (height - bottom - top) * (y - low) / max(high - low, 1e-9)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">']
-    for tick in _ticks(low, high):
-        _, y = at(0, tick)
-        label = f"{tick * 100:.0f} %" if share else f"{tick:g}"
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    for tick in _ticks(0, last, whole=True):
-        x, _ = at(tick, low)
-        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick:.0f}</text>')
-    for color, (_name, points) in zip(COLORS, lines, strict=False):
-        places = [at(x, y) for x, y in points if math.isfinite(y)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{path}" stroke="{color}"/>')
-        if len(places) == 1:
-            parts.append(f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" fill="{color}"/>')
-    parts.append("</svg>")
-    legend = "".join(
-        f'<span><i style="background:{color}"></i>{html.escape(metric_name(name))} '
-        f"<b>{percent(points[-1][1]) if share else f'{points[-1][1]:.3f}'}</b></span>"
-        for color, (name, points) in zip(COLORS, lines, strict=False)
+def line_chart(lines: Lines, *, share: bool) -> Figure:
+    """Plot metrics over epochs, with the last value of each in the legend.
+
+    Args:
+        lines: Name of each metric and its points (epoch, value). Values that are not finite are left out.
+        share: Whether values are from 0 to 1 and shown in percent.
+
+    Returns:
+        The chart.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    figure, axes = _new_chart(height=2.9)
+    for color, (name, points) in zip(COLORS, lines, strict=False):
+        finite = [(x, y) for x, y in points if math.isfinite(y)]
+        value = points[-1][1]
+        label = f"{metric_name(name)} {percent(value) if share else f'{value:.3f}'}"
+        marker = "o" if len(finite) == 1 else None
+        axes.plot([x for x, _ in finite], [y for _, y in finite], color=color, linewidth=2, marker=marker, label=label)
+    if share:
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
+    elif not any(y < 0 for _, points in lines for _, y in points if math.isfinite(y)):
+        axes.set_ylim(bottom=0)
+    axes.set_xlim(0, max(max(x for _, points in lines for x, _ in points), 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.set_xlabel("epoch", color=_INK)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=_INK)
+    return figure
+
+
+def reliability_chart(bins: Sequence[Mapping[str, float]], color: str) -> Figure:
+    """Plot accuracy over confidence. The area of a marker is proportional to the number of snippets in its bin.
+
+    Args:
+        bins: Confidence, accuracy and count of each bin; see `calibration.Reliability.rows`.
+        color: Color of the markers.
+
+    Returns:
+        The chart.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    figure, axes = _new_chart(height=3.2)
+    axes.plot([0, 1], [0, 1], color=_GRID, linestyle=(0, (5, 5)), linewidth=1.2)
+    largest = max((row["count"] for row in bins), default=1)
+    axes.scatter(
+        [row["confidence"] for row in bins],
+        [row["accuracy"] for row in bins],
+        [30 + 270 * row["count"] / largest for row in bins],
+        color=color,
+        alpha=0.75,
+        linewidths=0,
+        clip_on=False,
+        zorder=3,
     )
-    caption = f"<figcaption>{html.escape(title)}<small>by epoch</small></figcaption>"
-    return f"<figure>{caption}{''.join(parts)}<p>{legend}</p></figure>"
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(_percent_tick))
+    axes.set_xlabel("confidence", color=_INK)
+    axes.set_ylabel("accuracy", color=_INK)
+    return figure
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    span = max(high - low, 1e-9)
-    step = 10 ** math.floor(math.log10(span / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
-    if whole:
-        step = max(1, round(step))
-    first = math.ceil(low / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+def svg(figure: Figure, name: str) -> Markup:
+    """Render a chart as an SVG element for an HTML page, in the colors of the page.
+
+    Args:
+        figure: Chart.
+        name: Accessible name, unique on the page. Identifiers inside the SVG are derived from it.
+
+    Returns:
+        The element. All text in it is escaped.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
+    text = buffer.getvalue()
+    # Names of groups are the same in all charts, and nothing refers to them.
+    text = re.sub(r'<g id="[\w.]+"', "<g", text[text.index("<svg ") :])
+    for color, replacement in _PAGE_COLORS.items():
+        text = text.replace(color, replacement)
+    return Markup("<svg role='img' aria-label='{}' ").format(name) + Markup(text.removeprefix("<svg "))
 
 
-def reliability_chart(title: str, bins: Sequence[Mapping[str, float]], color: str) -> str:
-    """Accuracy over confidence; the area of a dot is its share of the snippets."""
-    width, height, left, bottom, top, right = 460, 300, 46, 30, 14, 26
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + (width - left - right) * x, height - bottom - (height - bottom - top) * y
-
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Reliability: {html.escape(title)}">']
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = at(tick, tick)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick * 100:.0f} %</text>')
-        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick * 100:.0f} %</text>')
-    (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
-    parts.append(f'<line class="grid" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke-dasharray="5 5"/>')
-    most = max((one["count"] for one in bins), default=1)
-    for one in bins:
-        x, y = at(one["confidence"], one["accuracy"])
-        hint = f"{one['count']} snippets: {percent(one['confidence'])} sure, {percent(one['accuracy'])} right"
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 9 * math.sqrt(one["count"] / most):.1f}" fill="{color}" '
-            f'fill-opacity="0.75"><title>{hint}</title></circle>'
-        )
-    parts.append("</svg>")
-    caption = f"<figcaption>{html.escape(title)}<small>right, by how sure</small></figcaption>"
-    return f"<figure>{caption}{''.join(parts)}</figure>"
+# Without these, charts of equal data are equal and contain no address.
+_METADATA = ("Creator", "Date", "Format", "Type")
 
 
 def percent(value: float | None) -> str:
-    """A share for a reader, a dash where there is none."""
+    """Format a share in percent; a dash for None and NaN."""
     return "–" if value is None or value != value else f"{value * 100:.1f} %"
+
+
+def _percent_tick(value: float, _: object) -> str:
+    return f"{value * 100:g} %"
+
+
+def _new_chart(height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    # Room for markers on the edge of the axes, in inches.
+    figure = Figure(figsize=(4.6, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    axes = figure.subplots()
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=_INK, labelsize=9)
+    axes.spines[:].set_visible(False)
+    return figure, axes

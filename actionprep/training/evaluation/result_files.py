@@ -1,4 +1,4 @@
-"""The files that a test leaves in a run's folder, written and read."""
+"""Result files of a test: write them into the folder of a run, and read them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ if TYPE_CHECKING:
 
 
 ANSWERS = ("actuals", "predictions", "probabilities")
-"""Arrays that every test leaves, those of fusions too."""
+"""Arrays that every test writes, including tests of fusions."""
 
 
-def write_tested(run: Run, found: Mapping[str, Any], scores: Scores, table: SnippetTable) -> None:
-    """Write arrays, tables and test.json, which comes last."""
+def write_tested(run: Run, result: Mapping[str, Any], scores: Scores, table: SnippetTable) -> None:
+    """Write the arrays, the tables and finally test.json.
+
+    Args:
+        run: Run to write to.
+        result: Result of `summary.metrics_of`.
+        scores: Predictions for the test snippets.
+        table: Table of snippets.
+    """
     rows = scores.rows
-    several = is_multi_label(table)
+    multi_label = is_multi_label(table)
     actual = actual_of(table, rows)
-    predicted = predicted_of(scores.probabilities, several=several)
+    predicted = predicted_of(scores.probabilities, multi_label=multi_label)
     num_classes = len(table.labels)
     run.write_array("actuals.npy", actual)
     run.write_array("predictions.npy", predicted)
@@ -36,21 +43,16 @@ def write_tested(run: Run, found: Mapping[str, Any], scores: Scores, table: Snip
     run.write_array("probabilities.npy", scores.probabilities.astype(np.float32))
     confusion = (
         metrics.multilabel_confusion(actual, predicted)
-        if several
+        if multi_label
         else metrics.confusion_matrix(actual, predicted, num_classes)
     )
     run.write_array("confusion.npy", confusion)
-    run.write_table("per_class.csv", found["classes"])
+    run.write_table("per_class.csv", result["classes"])
 
-    def named(code: int) -> str:
-        if several:
-            return " ".join(table.labels[one] for one in np.flatnonzero(actual[code]))
-        return table.labels[actual[code]]
-
-    def said(code: int) -> str:
-        if several:
-            return " ".join(table.labels[one] for one in np.flatnonzero(predicted[code]))
-        return table.labels[predicted[code]]
+    def names(answers: np.ndarray, position: int) -> str:
+        if multi_label:
+            return " ".join(table.labels[code] for code in np.flatnonzero(answers[position]))
+        return table.labels[answers[position]]
 
     run.write_table(
         "samples.csv",
@@ -61,56 +63,69 @@ def write_tested(run: Run, found: Mapping[str, Any], scores: Scores, table: Snip
                 "onset": float(table.onset[row]),
                 "offset": float(table.offset[row]),
                 "subject": table.subjects[table.recording[row]],
-                "actual": named(at),
-                "predicted": said(at),
-                "probability": round(float(scores.probabilities[at].max()), 6),
+                "actual": names(actual, position),
+                "predicted": names(predicted, position),
+                "probability": round(float(scores.probabilities[position].max()), 6),
             }
-            for at, row in enumerate(rows)
+            for position, row in enumerate(rows)
         ],
     )
     for name in ("subjects", "sessions", "views"):
-        if found.get(name):
-            run.write_table(f"{name}.csv", found[name])
-    run.write_json(TESTED, found)
+        if result.get(name):
+            run.write_table(f"{name}.csv", result[name])
+    run.write_json(TESTED, result)
 
 
 def label_thresholds(checkpoint: Checkpoint) -> np.ndarray | None:
-    """(C) The probabilities from which labels are best said, as val gave them in a test of this checkpoint's run.
+    """Read the per-label thresholds that a test of this checkpoint's run tuned on the val snippets.
 
-    None where a snippet has one label, where the run was not tested or has no val part, and of a model that labels every
-    instant: they are of the probabilities of whole snippets.
+    Args:
+        checkpoint: Checkpoint inside the folder of its run.
+
+    Returns:
+        Thresholds in the order of the labels, shape (C,). None if a snippet has one label, if the run was not tested or
+        has no val part, or if the model labels every time step, because the thresholds apply to probabilities of full
+        snippets.
     """
     if not checkpoint.card["several_labels"] or checkpoint.recipe.targets == "frame":
         return None
-    # All tests of a run choose them from the same val snippets, whichever part they score; of val itself they score the
-    # weights before a refit.
+    # Every test of a run tunes them on the same val snippets, whichever part it scores. A test of the val part itself uses
+    # the weights before a refit.
     tests = {checkpoint.path.name, *((VALIDATED,) if checkpoint.path.name == BEST else ())}
     for folder in (checkpoint.path.parent, *(checkpoint.path.parent / part for part in ("val", "train"))):
         tested = Run(folder).tested or {}
-        found = tested.get("thresholds")
-        if found and tested.get("checkpoint") in tests and set(found) == set(checkpoint.labels):
-            return np.array([found[label] for label in checkpoint.labels], float)
+        thresholds = tested.get("thresholds")
+        if thresholds and tested.get("checkpoint") in tests and set(thresholds) == set(checkpoint.labels):
+            return np.array([thresholds[label] for label in checkpoint.labels], float)
     return None
 
 
 def saved_arrays(run: Run, *names: str) -> dict[str, np.ndarray]:
-    """Arrays that `test` left in a run's folder, by name; recording holds the name of each snippet's recording.
+    """Read arrays that a test wrote into the folder of a run.
 
-    names: those of ANSWERS, and logits and calibrated where they are there, when left out.
-    Raises UserError that names a file which is missing or damaged.
+    Args:
+        run: Tested run or fusion.
+        names: Arrays to read. Default: those of `ANSWERS`, and `logits` and `calibrated` if present.
+
+    Returns:
+        Arrays by name, and `recording` with the recording name of each snippet.
+
+    Raises:
+        UserError: If a file is missing or damaged, or if the files belong to different tests.
     """
     if not names:
-        more = (name for name in ("logits", "calibrated") if (run.folder / f"{name}.npy").exists())
-        names = (*ANSWERS, *more)
-    found = {name: _array(run, f"{name}.npy") for name in names}
-    found["recording"] = _recordings(run)
-    sizes = {name: len(values) for name, values in found.items() if name != "logits"}
+        optional = (name for name in ("logits", "calibrated") if (run.folder / f"{name}.npy").exists())
+        names = (*ANSWERS, *optional)
+    arrays = {name: _array(run, f"{name}.npy") for name in names}
+    arrays["recording"] = _recordings(run)
+    sizes = {name: len(values) for name, values in arrays.items() if name != "logits"}
     if len(set(sizes.values())) > 1:
-        said = ", ".join(f"{count} of {name}" for name, count in sizes.items())
+        sizes_text = ", ".join(f"{name} {count}" for name, count in sizes.items())
         raise UserError(
-            f"The files of the test in {run.folder} are not of one test: snippets are {said}. {run.how_to_test}"
+            f"The result files in {run.folder} belong to different tests. Their numbers of snippets differ: {sizes_text}. "
+            f"{run.how_to_test}"
         )
-    return found
+    return arrays
 
 
 def _array(run: Run, name: str) -> np.ndarray:

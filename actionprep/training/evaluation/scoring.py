@@ -1,4 +1,4 @@
-"""What a model says of snippets, averaged over variants and with views left out or states carried."""
+"""Predict the snippets of a dataset with a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actionprep.training.checkpoints import Checkpoint, check_state
 from actionprep.training.evaluation import metrics
 from actionprep.training.evaluation.frame_scores import FrameScores, mean_over_variants
 from actionprep.training.loop import memory
-from actionprep.training.loop.recurrent_state import States, in_turns, windows_before
+from actionprep.training.loop.recurrent_state import States, previous_windows, rounds_of
 from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
@@ -24,52 +24,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of some snippets.
+    """Predictions for S snippets.
 
-    rows (S) of the table; logits (S, C), the mean over variants; probabilities (S, C), the mean over variants of each
-    one's probabilities; each (V, S, C), the logits of every variant. instants: where the model labels every instant.
+    Attributes:
+        rows: Row of each snippet in the table, shape (S,).
+        logits: Mean over variants, shape (S, C).
+        probabilities: Mean over variants of the probabilities, shape (S, C).
+        variant_logits: Logits of each of V variants, shape (V, S, C).
+        steps: Predictions for each time step; None unless the model labels every time step.
     """
 
     rows: np.ndarray
     logits: np.ndarray
     probabilities: np.ndarray
-    each: np.ndarray
-    instants: FrameScores | None = None
+    variant_logits: np.ndarray
+    steps: FrameScores | None = None
 
 
 def _checked(score: Callable[..., Scores]) -> Callable[..., Scores]:
-    """Let scoring take no more snippets at a time than training did; tell when memory runs out, and answers that are nan."""
+    """Limit the batch to that of the training; explain lack of memory and logits that are not finite."""
 
     @functools.wraps(score)
     def scored(checkpoint: Checkpoint, dataset: SnippetDataset, *, batch: int = 32, **options: Any) -> Scores:
         batch = min(batch, checkpoint.recipe.batch)
         try:
-            found = score(checkpoint, dataset, batch=batch, **options)
+            scores = score(checkpoint, dataset, batch=batch, **options)
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):
                 raise
             device = next(checkpoint.model.parameters()).device.type
-            tries = [f"train with a smaller batch ({batch} here), which tests use too"] if batch > 1 else []
-            tries += ["test with --device cpu"] if device != "cpu" else []
-            tries += ["let the model see fewer frames or smaller pictures"]
+            remedies = [f"train with a smaller batch ({batch} here), which tests use too"] if batch > 1 else []
+            remedies += ["test with --device cpu"] if device != "cpu" else []
+            remedies += ["use fewer or smaller frames"]
             raise UserError(
-                f"Out of memory on {device} while {batch} snippet{'s were' if batch > 1 else ' was'} scored at a time "
-                f"({memory.reason(error)}).\nTry one of: {'; '.join(tries)}."
+                f"Out of memory on {device} while scoring {batch} snippet{'s' if batch > 1 else ''} at a time "
+                f"({memory.reason(error)}).\nTry one of: {'; '.join(remedies)}."
             ) from None
-        lost = found.rows[~np.isfinite(found.logits).all(axis=1)].tolist()
-        if lost:
+        bad_rows = scores.rows[~np.isfinite(scores.logits).all(axis=1)].tolist()
+        if bad_rows:
             table = dataset.table
-            named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in lost[:5]]
+            named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in bad_rows[:5]]
             raise UserError(
-                f"{checkpoint.path.name} answers {len(lost)} of {len(found.rows)} snippets with what is no number: "
-                f"{'; '.join(named)}{' …' if len(lost) > 5 else ''}.\n"
+                f"{checkpoint.path.name} produced non-finite logits (NaN or infinite) for {len(bad_rows)} of "
+                f"{len(scores.rows)} snippets: {'; '.join(named)}{' …' if len(bad_rows) > 5 else ''}.\n"
                 + (
-                    "Its weights are broken: train anew, with a lower rate or optimizer.gradient_clip."
-                    if len(lost) == len(found.rows)
-                    else "Their input must hold such numbers: look at these items with 'actionprep verify'."
+                    "Its weights are broken. Train again with a lower learning rate or with optimizer.gradient_clip."
+                    if len(bad_rows) == len(scores.rows)
+                    else "The inputs of these snippets probably contain such values. Check them with 'actionprep verify'."
                 )
             )
-        return found
+        return scores
 
     return scored
 
@@ -84,12 +88,24 @@ def score(
     carry: bool = False,
     batch: int = 32,
 ) -> Scores:
-    """Score every snippet of a dataset, in order, averaged over variants; always the same.
+    """Predict every snippet of a dataset, in order.
 
-    keep_views: leave the other views out.
-    carry:      a window that begins where another one of the dataset ends goes on from the state after that one.
+    The result is deterministic.
 
-    Raises UserError when states are to be carried of a model that has none.
+    Args:
+        checkpoint: Checkpoint with its model.
+        dataset: Snippets to predict.
+        variants: Number of variants (frames or crops) of each snippet to average over.
+        keep_views: Which of the views to use, one flag per view. None: all.
+        carry: Start a window that follows another one of the dataset from the recurrent state at the end of that one.
+        batch: Snippets per batch, at most the batch size of the training.
+
+    Returns:
+        Predictions, averaged over variants.
+
+    Raises:
+        UserError: If `carry` is set and the model has no recurrent state, if memory runs out, or if a logit is not
+            finite.
     """
     import torch
 
@@ -101,58 +117,62 @@ def score(
     if carry:
         check_state(recipe.model)
     device = next(model.parameters()).device
-    several = bool(checkpoint.card["several_labels"])
+    multi_label = bool(checkpoint.card["several_labels"])
     size = len(dataset.rows)
-    before = windows_before(dataset.table, dataset.rows) if carry else np.full(size, -1)
+    before = previous_windows(dataset.table, dataset.rows) if carry else np.full(size, -1)
     logits, probabilities = [], []
-    instants: dict[str, list[np.ndarray]] = {"time": [], "probabilities": [], "valid": []}
+    steps: dict[str, list[np.ndarray]] = {"time": [], "probabilities": [], "valid": []}
     with torch.inference_mode():
         for variant in range(variants):
             states = States(before)
-            part: dict[str, list[np.ndarray]] = {"number": [], "logits": [], **{name: [] for name in instants}}
-            for turn in in_turns(before):
-                now = SnippetDataset(dataset.store, dataset.table, rows=dataset.rows[turn], reader=dataset.reader)
-                now.variant = variant
+            collected: dict[str, list[np.ndarray]] = {"number": [], "logits": [], **{name: [] for name in steps}}
+            for round_positions in rounds_of(before):
+                part = SnippetDataset(
+                    dataset.store, dataset.table, rows=dataset.rows[round_positions], reader=dataset.reader
+                )
+                part.variant = variant
                 done = 0
-                for one in SnippetLoader(now, batch=batch, workers=recipe.workers):
-                    numbers = turn[done : done + len(one["row"])]
-                    done += len(numbers)
-                    inputs = now.augmented(to_device(one, device))
+                for batch_data in SnippetLoader(part, batch=batch, workers=recipe.workers):
+                    positions = round_positions[done : done + len(batch_data["row"])]
+                    done += len(positions)
+                    inputs = part.augmented(to_device(batch_data, device))
                     if keep_views is not None:
                         inputs = dataset.reader.without_views(inputs, keep_views)
                     if carry:
-                        start = states.at_start_of(numbers)
-                        out, state = model.advance(**model_inputs(model, inputs), state=start)
-                        states.keep(numbers, state)
+                        start = states.at_start_of(positions)
+                        logits_now, state = model.advance(**model_inputs(model, inputs), state=start)
+                        states.keep(positions, state)
                     else:
-                        out = model(**model_inputs(model, inputs))
-                    out, valid = out.float(), inputs.get("frame_valid")
-                    part["number"].append(numbers)
-                    part["logits"].append(clip_logits(out, valid).cpu().numpy())
+                        logits_now = model(**model_inputs(model, inputs))
+                    logits_now, valid = logits_now.float(), inputs.get("frame_valid")
+                    collected["number"].append(positions)
+                    collected["logits"].append(clip_logits(logits_now, valid).cpu().numpy())
                     if recipe.targets == "frame" and keep_views is None:
-                        rows = dataset.rows[numbers].tolist()
-                        values = out.cpu().numpy()
-                        part["time"].append(dataset.reader.times(rows, now.draws(rows)))
-                        part["probabilities"].append(metrics.sigmoid(values) if several else metrics.softmax(values))
-                        there = np.ones(values.shape[:2], bool) if valid is None else valid.cpu().numpy()
-                        part["valid"].append(there)
-                states.forget(turn)
-            order = np.argsort(np.concatenate(part["number"]))
-            logits.append(np.concatenate(part["logits"])[order])
-            probabilities.append(metrics.sigmoid(logits[-1]) if several else metrics.softmax(logits[-1]))
-            for name, found in instants.items():
-                found += [np.concatenate(part[name])[order]] if part[name] else []
-    of_instants = None
-    if instants["time"]:
-        of_instants = mean_over_variants(instants["time"], instants["probabilities"], instants["valid"])
-    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0), np.stack(logits), of_instants)
+                        rows = dataset.rows[positions].tolist()
+                        values = logits_now.cpu().numpy()
+                        collected["time"].append(dataset.reader.times(rows, part.draws(rows)))
+                        collected["probabilities"].append(
+                            metrics.sigmoid(values) if multi_label else metrics.softmax(values)
+                        )
+                        has_frame = np.ones(values.shape[:2], bool) if valid is None else valid.cpu().numpy()
+                        collected["valid"].append(has_frame)
+                states.forget(round_positions)
+            order = np.argsort(np.concatenate(collected["number"]))
+            logits.append(np.concatenate(collected["logits"])[order])
+            probabilities.append(metrics.sigmoid(logits[-1]) if multi_label else metrics.softmax(logits[-1]))
+            for name, parts in steps.items():
+                parts += [np.concatenate(collected[name])[order]] if collected[name] else []
+    frame_scores = None
+    if steps["time"]:
+        frame_scores = mean_over_variants(steps["time"], steps["probabilities"], steps["valid"])
+    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0), np.stack(logits), frame_scores)
 
 
-def predicted_of(probabilities: np.ndarray, *, several: bool) -> np.ndarray:
-    """Codes (S), or with several labels zeros and ones (S, C) by the threshold of one half."""
-    return (probabilities >= 0.5).astype(np.uint8) if several else probabilities.argmax(axis=1)
+def predicted_of(probabilities: np.ndarray, *, multi_label: bool) -> np.ndarray:
+    """Return the most probable code (S,) or, with several labels, which probabilities are at least 0.5 (S, C)."""
+    return (probabilities >= 0.5).astype(np.uint8) if multi_label else probabilities.argmax(axis=1)
 
 
 def actual_of(table: SnippetTable, rows: np.ndarray) -> np.ndarray:
-    """Codes (S) of these snippets, or with several labels zeros and ones (S, C)."""
+    """Return the codes (S,) of snippets or, with several labels, zeros and ones (S, C)."""
     return table.target[rows] if is_multi_label(table) else table.label[rows].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Figures of scores: how good, with intervals, by class and by group, and how well calibrated."""
+"""Summary of a test: metrics with intervals, tables by class and group, and calibration."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.training.evaluation import calibration, metrics
+from actionprep.training.evaluation.bootstrap import bootstrap
 from actionprep.training.evaluation.scoring import Scores, actual_of, predicted_of
 from actionprep.training.split_choice import is_multi_label
 
@@ -15,58 +16,53 @@ if TYPE_CHECKING:
 
 
 def metrics_of(scores: Scores, table: SnippetTable, *, repeats: int) -> dict[str, Any]:
-    """Figures over all snippets with their intervals, and the tables by class, subject and session.
+    """Compute metrics over all snippets, and tables by class, subject and session.
 
-    repeats: resampled test sets of the intervals.
+    Args:
+        scores: Predictions for the snippets.
+        table: Table of snippets with the true labels.
+        repeats: Number of resampled test sets of the intervals.
+
+    Returns:
+        `num_samples`, `num_recordings`, `metrics` by name, their `intervals` over resampled recordings, `classes`, and
+        `subjects` and `sessions` where every snippet has one.
     """
     rows = scores.rows
     actual = actual_of(table, rows)
-    predicted = predicted_of(scores.probabilities, several=is_multi_label(table))
+    predicted = predicted_of(scores.probabilities, multi_label=is_multi_label(table))
     groups = table.recording[rows]
     num_classes = len(table.labels)
-    figures = metrics.summary(actual, predicted, scores.probabilities)
-
-    def interval(name: str) -> dict[str, float]:
-        if name == "map":
-            weights = metrics.bootstrap_weights(len(rows), groups=groups, repeats=repeats)
-            of_draws = [metrics.mean_average_precision(actual, scores.probabilities, one) for one in weights]
-            drawn = metrics.interval_of(figures[name], np.concatenate(of_draws).tolist())
-            return metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=False).as_json()
-
-        def figure(at: np.ndarray) -> float:
-            if name in ("accuracy", "exact_match"):
-                return metrics.accuracy(actual[at], predicted[at])
-            if name == "top5":
-                return metrics.top_k(actual[at], scores.probabilities[at], 5)
-            return metrics.f1_scores(actual[at], predicted[at], num_classes)[name]
-
-        drawn = metrics.bootstrap(figure, len(rows), groups=groups, repeats=repeats)
-        is_share = name in ("accuracy", "exact_match", "top5")
-        return metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=is_share).as_json()
-
-    each = metrics.per_class(actual, predicted, scores.probabilities)
-    found: dict[str, Any] = {
+    values = metrics.summary(actual, predicted, scores.probabilities)
+    intervals = bootstrap(
+        {name: values[name] for name in _WITH_INTERVAL if name in values},
+        lambda weights: metrics.weighted_summary(actual, predicted, scores.probabilities, weights),
+        groups,
+        shares=("accuracy", "exact_match", "top5"),
+        repeats=repeats,
+    )
+    per_class = metrics.per_class(actual, predicted, scores.probabilities)
+    result: dict[str, Any] = {
         "num_samples": len(rows),
         "num_recordings": len(np.unique(groups)),
-        "figures": figures,
-        "intervals": {name: interval(name) for name in _WITH_INTERVAL if name in figures},
+        "metrics": values,
+        "intervals": {name: interval.as_json() for name, interval in intervals.items()},
         "classes": [
             {
                 "label": label,
-                "support": int(each.support[code]),
-                "precision": float(each.precision[code]),
-                "recall": float(each.recall[code]),
-                "f1": float(each.f1[code]),
-                "average_precision": float(each.average_precision[code]),
+                "support": int(per_class.support[code]),
+                "precision": float(per_class.precision[code]),
+                "recall": float(per_class.recall[code]),
+                "f1": float(per_class.f1[code]),
+                "average_precision": float(per_class.average_precision[code]),
             }
             for code, label in enumerate(table.labels)
         ],
     }
-    for name, values in (("subjects", table.subjects), ("sessions", table.sessions)):
-        of_row = np.array(values, object)[groups]
-        if all(of_row) and len(set(of_row)) >= 1:
-            found[name] = _by_group(of_row, actual, predicted, num_classes)
-    return found
+    for name, values_of_recording in (("subjects", table.subjects), ("sessions", table.sessions)):
+        group = np.array(values_of_recording, object)[groups]
+        if len(group) and all(group):
+            result[name] = _by_group(group, actual, predicted, num_classes)
+    return result
 
 
 def _by_group(group: np.ndarray, actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
@@ -74,40 +70,48 @@ def _by_group(group: np.ndarray, actual: np.ndarray, predicted: np.ndarray, num_
 
     rows = []
     for name in sorted(set(group.tolist()), key=natural_key):
-        at = group == name
+        members = group == name
         rows.append(
             {
                 "name": name,
-                "snippets": int(at.sum()),
-                "accuracy": metrics.accuracy(actual[at], predicted[at]),
-                "macro_f1": metrics.f1_scores(actual[at], predicted[at], num_classes)["macro_f1"],
+                "snippets": int(members.sum()),
+                "accuracy": metrics.accuracy(actual[members], predicted[members]),
+                "macro_f1": metrics.f1_scores(actual[members], predicted[members], num_classes)["macro_f1"],
             }
         )
     return rows
 
 
 def add_calibration(
-    found: dict[str, Any], scores: Scores, table: SnippetTable, held_out: tuple[str, Scores] | None
+    result: dict[str, Any], scores: Scores, table: SnippetTable, held_out: tuple[str, Scores] | None
 ) -> np.ndarray:
-    """Add the calibration to what was found; returns the probabilities (S, C) after temperature scaling.
+    """Add `calibration` to a result of `metrics_of`, and thresholds if snippets can have several labels.
 
-    held_out: the checkpoint's name and its scores of the val snippets, which the temperature is fitted to.
+    Args:
+        result: Result to extend in place.
+        scores: Predictions for the test snippets.
+        table: Table of snippets with the true labels.
+        held_out: Name of the checkpoint and its predictions for the val snippets, to which the temperature and the
+            thresholds are fitted. None: neither is fitted.
+
+    Returns:
+        Probabilities of the test snippets after temperature scaling, shape (S, C).
     """
-    several = is_multi_label(table)
+    multi_label = is_multi_label(table)
     actual = actual_of(table, scores.rows)
-    plain = calibration.reliability(actual, scores.probabilities)
+    unscaled = calibration.reliability(actual, scores.probabilities)
     about: dict[str, Any] = {
-        "error": plain.error,
+        "error": unscaled.error,
         "negative_log_likelihood": calibration.negative_log_likelihood(actual, scores.probabilities),
-        "bins": plain.rows(),
+        "bins": unscaled.rows(),
         "temperature": 1.0,
     }
     probabilities = scores.probabilities
     if held_out is not None:
         name, val = held_out
         val_actual = actual_of(table, val.rows)
-        temperature = calibration.fit_temperature(val.each, val_actual)
-        probabilities = calibration.scaled_probabilities(scores.each, temperature, several=several)
+        temperature = calibration.fit_temperature(val.variant_logits, val_actual)
+        probabilities = calibration.scaled_probabilities(scores.variant_logits, temperature, multi_label=multi_label)
         scaled = calibration.reliability(actual, probabilities)
         about |= {
             "temperature": temperature,
@@ -116,13 +120,13 @@ def add_calibration(
             "scaled_negative_log_likelihood": calibration.negative_log_likelihood(actual, probabilities),
             "scaled_bins": scaled.rows(),
         }
-        if several:
+        if multi_label:
             thresholds = calibration.choose_thresholds(val_actual, val.probabilities)
-            at_them = (scores.probabilities >= thresholds).astype(np.uint8)
-            found["thresholds"] = dict(zip(table.labels, thresholds.tolist(), strict=True))
-            found["figures_at_thresholds"] = metrics.summary(actual, at_them, scores.probabilities)
-    found["calibration"] = about
-    found["figures"]["calibration_error"] = about["error"]
+            predicted = (scores.probabilities >= thresholds).astype(np.uint8)
+            result["thresholds"] = dict(zip(table.labels, thresholds.tolist(), strict=True))
+            result["metrics_at_thresholds"] = metrics.summary(actual, predicted, scores.probabilities)
+    result["calibration"] = about
+    result["metrics"]["calibration_error"] = about["error"]
     return probabilities
 
 

@@ -1,4 +1,4 @@
-"""One table over runs: how good, how sure, how big, how fast; repetitions of a training are one row."""
+"""Compare tested runs: quality with intervals, size and speed. Repetitions of one training form one row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.natural_order import natural_key
-from actionprep.errors import ActionprepError, UserError
+from actionprep.errors import ActionprepError, UserError, name_list
 from actionprep.training.evaluation.bootstrap import SeedAnswers, intervals
 from actionprep.training.experiments.comparison import Compared, Comparison
 from actionprep.training.experiments.cost import Cost, measure_cost
@@ -27,192 +27,206 @@ def compare(
     repeats: int = 1000,
     seconds: float = 0.5,
 ) -> Comparison:
-    """Put tested runs side by side.
+    """Compare tested runs.
 
-    runs:    runs, or folders that hold some: of folds, of a sweep, of a study's runs.
-    measure: time one model of each row on this machine, with snippets of its store; it is counted in any case.
-    repeats: resampled tests of the intervals. seconds: how long each model is timed.
+    Untested and damaged runs inside a folder are left out and named in the notes.
 
-    Of a folder's runs, those that are not tested yet or damaged are left out, and the notes name them.
+    Args:
+        runs: Runs and fusions, or folders that contain some: of folds, of a sweep, of a study.
+        measure: Time one model per row on this machine, on snippets of its store. Parameters and operations are always
+            counted.
+        device: Device of the timing.
+        repeats: Number of resampled test sets of the intervals.
+        seconds: Duration of each timing.
 
-    Raises UserError for such a run that is given itself, and when no other is there.
+    Returns:
+        Rows sorted by accuracy, and notes.
+
+    Raises:
+        UserError: If a run that is given itself is untested or damaged, or if there is no tested run.
     """
-    found, notes = _tested_in(runs)
-    groups, about_repetitions = rows_of(found)
-    notes += about_repetitions
+    entries, notes = _tested_in(runs)
+    groups, group_notes = rows_of(entries)
+    notes += group_notes
     names, rows = row_names([group[0] for group in groups]), []
     notes += _notes(names, groups)
     for name, group in zip(names, groups, strict=True):
         cost = None
         try:
-            cost = _together([_cost(run, timed=measure, device=device, seconds=seconds) for run in group[0].members])
+            cost = _total_cost([_cost(run, timed=measure, device=device, seconds=seconds) for run in group[0].members])
         except ActionprepError as error:
-            notes.append(f"{name} was not {'measured' if measure else 'counted'}: {error}")
+            notes.append(f"{name} was not {'timed' if measure else 'counted'}: {error}")
         rows.append(_row(name, group, cost, repeats=repeats))
     if timed := [row.cost for row in rows if row.cost is not None and row.cost.latency_ms is not None]:
         notes.append(
-            f"Latency and clips/s of one pass of the models alone, on {timed[0].device} with {timed[0].threads} CPU "
-            f"thread(s); clips/s in batches of {timed[0].batch}."
+            f"Latency and clips/s are of one forward pass of the models alone, on {timed[0].device} with "
+            f"{timed[0].threads} CPU thread(s); clips/s in batches of {timed[0].batch}."
         )
     if any(passes > 1 for row in rows if row.cost is not None for passes in row.passes):
         notes.append(
-            "A test asks a model of each snippet as many times as stand under passes: what a pass costs, so many times."
+            "A test runs several passes per snippet (column 'passes'). Multiply the cost of one pass by their number."
         )
     rows.sort(key=lambda row: -row.accuracy.value)
     return Comparison(tuple(rows), tuple(notes))
 
 
-def runs_in(given: Run | str | Path) -> list[Run]:
-    """The run or fusion of a folder, or all inside it, complete or not."""
-    if isinstance(given, Run):
-        return [given]
-    folder = Path(given)
+def runs_in(source: Run | str | Path) -> list[Run]:
+    """List the run or fusion in a folder, or all runs below it, complete or not.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if isinstance(source, Run):
+        return [source]
+    folder = Path(source)
     if _is_run(folder):
         return [Run(folder)]
-    inner = sorted(_runs_below(folder))
-    if not inner:
+    folders = sorted(_runs_below(folder))
+    if not folders:
         raise UserError(
-            f"{folder} is no run and holds none. Runs are made by 'actiontrain fit' or 'actiontrain sweep'."
+            f"{folder} is not a run and contains none. Train runs with 'actiontrain fit' or 'actiontrain sweep'."
         )
-    return list(map(Run, inner))
+    return list(map(Run, folders))
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
-    """Folders of runs and fusions, however deep; a run's own folders hold what it wrote and are not looked into."""
+    """Find the folders of runs and fusions at any depth. Subfolders of a run are not searched."""
     seen = set()
-    # A study's runs may lie on another disk: links are followed, each place once.
-    for place, names, _ in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
+    # The runs of a study may be on another disk: links are followed, each folder once.
+    for path, names, _ in os.walk(folder, followlinks=True):
+        real_path = os.path.realpath(path)
+        if real_path in seen:
             names.clear()
-        elif _is_run(Path(place)):
+        elif _is_run(Path(path)):
             names.clear()
-            yield Path(place)
-        seen.add(real)
+            yield Path(path)
+        seen.add(real_path)
 
 
 def _is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (FACTS, FUSION))
 
 
-def _tested_in(places: Sequence[Run | str | Path]) -> tuple[list[Entry], list[str]]:
-    """What is tested, each folder once, and sentences that name what is left out; trainings that go on still are not."""
-    found: dict[Path, Entry] = {}
+def _tested_in(sources: Sequence[Run | str | Path]) -> tuple[list[Entry], list[str]]:
+    """Return the tested runs, each folder once, and notes on those left out. Trainings in progress are ignored."""
+    entries: dict[Path, Entry] = {}
     untested: list[Path] = []
     named_untested: list[Path] = []
     damaged: list[str] = []
-    for place in places:
-        inside = not isinstance(place, Run) and not _is_run(Path(place))
-        for run in runs_in(place):
+    for source in sources:
+        is_nested = not isinstance(source, Run) and not _is_run(Path(source))
+        for run in runs_in(source):
             try:
-                if inside and not (run.folder / FUSION).exists() and not run.is_complete:
+                if is_nested and not (run.folder / FUSION).exists() and not run.is_complete:
                     continue
                 if run.tested is None:
-                    (untested if inside else named_untested).append(run.folder)
-                elif run.folder.resolve() not in found:
-                    found[run.folder.resolve()] = Entry.of(run).read()
+                    (untested if is_nested else named_untested).append(run.folder)
+                elif run.folder.resolve() not in entries:
+                    entries[run.folder.resolve()] = Entry.of(run).read()
             except UserError as error:
-                if not inside:
+                if not is_nested:
                     raise
                 damaged.append(str(error))
-    if named_untested or (untested and not found):
+    if named_untested or (untested and not entries):
         first, *others = dict.fromkeys([*named_untested, *untested])
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(
-            f"{first}{more} is not tested yet, and only tested runs can be compared. Run 'actiontrain test {first}' first."
+            f"{first}{more} has not been tested yet. Only tested runs can be compared: run 'actiontrain test {first}' first."
         )
-    if damaged and not found:
+    if damaged and not entries:
         raise UserError(damaged[0])
-    if not found:
-        raise UserError("Nothing to compare: name some runs, or train and test some ('actiontrain sweep').")
+    if not entries:
+        raise UserError("No runs to compare. Name tested runs, or train and test some with 'actiontrain sweep'.")
     notes = [f"Left out: {reason}" for reason in dict.fromkeys(damaged)]
     if untested:
-        named = _few([str(folder) for folder in dict.fromkeys(untested)])
+        folders = list(dict.fromkeys(map(str, untested)))
         notes.append(
-            f"Left out, because they are not tested yet: {named}. 'actiontrain test {untested[0]}' tests the first."
+            f"Left out because not tested yet: {name_list(folders, _MAX_NAMES)}. Test the first one with "
+            f"'actiontrain test {folders[0]}'."
         )
-    return list(found.values()), notes
+    return list(entries.values()), notes
 
 
-def _together(costs: Sequence[Cost]) -> Cost:
-    """The cost of asking several models one after the other."""
+def _total_cost(costs: Sequence[Cost]) -> Cost:
+    """Cost of running several models one after the other."""
     first = costs[0]
-    together = replace(first, parameters=sum(one.parameters for one in costs), flops=sum(one.flops for one in costs))
-    latencies = [one.latency_ms for one in costs if one.latency_ms is not None]
-    rates = [one.clips_per_s for one in costs if one.clips_per_s is not None]
+    total = replace(first, parameters=sum(cost.parameters for cost in costs), flops=sum(cost.flops for cost in costs))
+    latencies = [cost.latency_ms for cost in costs if cost.latency_ms is not None]
+    rates = [cost.clips_per_s for cost in costs if cost.clips_per_s is not None]
     if not latencies:
-        return together
-    return replace(together, latency_ms=sum(latencies), clips_per_s=1 / sum(1 / one for one in rates))
+        return total
+    return replace(total, latency_ms=sum(latencies), clips_per_s=1 / sum(1 / rate for rate in rates))
 
 
 def _notes(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> list[str]:
-    """What keeps rows from being compared; what else a store holds does not matter, only what they read."""
+    """Explain why rows are not comparable. Only the data that the runs read matters, not the rest of their stores."""
     runs = [run for row in rows for entry in row for run in entry.members]
     if len({run.labels for run in runs}) > 1:
-        return ["These runs have different classes: their figures do not compare."]
+        return ["These runs have different classes, so their metrics are not comparable."]
     return [*_about_snippets(names, rows), *_about_products(runs)]
 
 
 def _about_products(runs: Sequence[Run]) -> list[str]:
     products: dict[str, dict[str, list[str]]] = {}
     for run in runs:
-        facts, reads = run.facts, run.recipe.reads
-        made = products.setdefault(f"{reads} and {_snippets_digest(facts)}", {})
-        made.setdefault(facts["input_digest"], []).append(run.folder.name)
+        facts, product = run.facts, run.recipe.reads
+        runs_of_digest = products.setdefault(f"{product} and {_snippets_digest(facts)}", {})
+        runs_of_digest.setdefault(facts["input_digest"], []).append(run.folder.name)
     return [
-        f"The {name.partition(' and ')[0]} that these runs read are not the same: {_apart(made)}."
-        for name, made in products.items()
-        if len(made) > 1
+        f"The {name.partition(' and ')[0]} read by these runs differ: {_run_groups(groups)}."
+        for name, groups in products.items()
+        if len(groups) > 1
     ]
 
 
 def _about_snippets(names: Sequence[str], rows: Sequence[Sequence[Entry]]) -> list[str]:
-    """A sentence that names the snippets of each row when they are not those of all others; and one for a row's seeds."""
+    """Name the test snippets of each row if rows differ in them, and rows with seeds that differ in them."""
     tested: dict[tuple[str, frozenset[int]], list[int]] = {}
     sentences = []
-    for at, row in enumerate(rows):
-        of_seeds: dict[tuple[int, ...], frozenset[int]] = {}
+    for index, row in enumerate(rows):
+        rows_of_seed: dict[tuple[int, ...], frozenset[int]] = {}
         for entry in row:
-            of_seeds[entry.seeds] = of_seeds.get(entry.seeds, frozenset()) | entry.test_rows
-        if len(set(of_seeds.values())) > 1:
-            sentences.append(f"The seeds of {names[at]} were not all tested on the same snippets.")
+            rows_of_seed[entry.seeds] = rows_of_seed.get(entry.seeds, frozenset()) | entry.test_rows
+        if len(set(rows_of_seed.values())) > 1:
+            sentences.append(f"The seeds of {names[index]} were not all tested on the same snippets.")
         digest = _snippets_digest(row[0].members[0].facts)
-        tested.setdefault((digest, frozenset().union(*of_seeds.values())), []).append(at)
+        tested.setdefault((digest, frozenset().union(*rows_of_seed.values())), []).append(index)
     if len(tested) < 2:
         return sentences
     groups_of = {
-        key: _tested_groups([entry for at in rows_at for entry in rows[at]]) for key, rows_at in tested.items()
+        key: _tested_groups([entry for index in indices for entry in rows[index]]) for key, indices in tested.items()
     }
     common = set.intersection(*map(set, groups_of.values()))
     tables = len({digest for digest, _ in tested})
     parts = []
-    for (digest, snippets), rows_at in tested.items():
-        # Should there be too many to name, those that tell them apart are named.
-        groups = sorted(groups_of[digest, snippets], key=lambda one: (one in common, natural_key(" ".join(one))))
-        groups[:_MOST] = sorted(groups[:_MOST], key=lambda one: natural_key(" ".join(one)))
-        named = _few([name for _, name in groups])
+    for (digest, snippets), indices in tested.items():
+        # If there are too many to name, prefer those that distinguish the rows.
+        groups = sorted(groups_of[digest, snippets], key=lambda group: (group in common, natural_key(" ".join(group))))
+        groups[:_MAX_NAMES] = sorted(groups[:_MAX_NAMES], key=lambda group: natural_key(" ".join(group)))
+        group_names = name_list([name for _, name in groups], _MAX_NAMES)
         kinds = "/".join(dict.fromkeys(kind for kind, _ in groups))
-        table = f" in snippets/{rows[rows_at[0]][0].members[0].facts['snippets']} ({digest[:8]})" if tables > 1 else ""
-        parts.append(f"{_few([names[at] for at in rows_at])} on {len(snippets)} of {kinds} {named}{table}")
+        table = f" in snippets/{rows[indices[0]][0].members[0].facts['snippets']} ({digest[:8]})" if tables > 1 else ""
+        row_list = name_list([names[index] for index in indices], _MAX_NAMES)
+        parts.append(f"{row_list} on {len(snippets)} of {kinds} {group_names}{table}")
     return [
-        f"These rows were tested on different snippets, so their figures do not compare: {' | '.join(parts)}.",
+        f"These rows were tested on different snippets, so their metrics are not comparable: {' | '.join(parts)}.",
         *sentences,
     ]
 
 
 def _tested_groups(entries: Sequence[Entry]) -> set[tuple[str, str]]:
-    """Whose test snippets they are: pairs such as ("subject", "4")."""
-    found = set()
+    """Groups of the test snippets, as pairs such as ("subject", "4")."""
+    groups = set()
     for entry in entries:
         split = entry.members[0].facts["split"]
-        # Earlier runs keep the groups of their split alone.
+        # Older runs record only the groups of their split.
         shown = split.get("shown", {}).get("test") or {"by": split["by"], "names": split["groups"].get("test", ())}
-        found |= {(str(shown["by"]), str(name)) for name in shown["names"]}
-    return found
+        groups |= {(str(shown["by"]), str(name)) for name in shown["names"]}
+    return groups
 
 
 def _snippets_digest(facts: Mapping[str, Any]) -> str:
-    """The hash of a run's table of snippets; of older runs, which did not keep it, that of the table as it is now."""
+    """Hash of the snippet table of a run. Older runs did not record it; for them the current table is hashed."""
     from actionprep.datasets.store.zarr_store import Store
 
     if "snippets_digest" in facts:
@@ -223,18 +237,13 @@ def _snippets_digest(facts: Mapping[str, Any]) -> str:
         return f"{facts['store_digest']} {facts['snippets']}"
 
 
-def _apart(groups: Mapping[str, Sequence[str]]) -> str:
-    """Names of runs in groups: "a, b | c"."""
-    return " | ".join(_few(list(dict.fromkeys(names))) for names in groups.values())
+def _run_groups(groups: Mapping[str, Sequence[str]]) -> str:
+    """Format groups of run names: "a, b | c"."""
+    return " | ".join(name_list(list(dict.fromkeys(names)), _MAX_NAMES) for names in groups.values())
 
 
-_MOST = 6
-"""So many of a list of names are told; of the others, how many there are."""
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return ", ".join(names[:_MOST]) + more
+_MAX_NAMES = 6
+"""Maximum number of names in a note."""
 
 
 def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) -> Compared:
@@ -271,10 +280,10 @@ def _cost(run: Run, *, timed: bool, device: str, seconds: float) -> Cost:
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["test"], np.int64)
     if rows.max() >= len(table.recording):
-        # Another table of as many rows will do: what a pass costs does not depend on which snippet it is.
+        # Any table with enough rows will do: the cost of a pass does not depend on the snippet.
         raise UserError(
-            f"snippets/{facts['snippets']} in {store.url} holds {len(table.recording)} snippets, fewer than when "
-            f"{run.folder} was trained. Cut them as they were, or train anew."
+            f"snippets/{facts['snippets']} in {store.url} has {len(table.recording)} snippets, fewer than when "
+            f"{run.folder} was trained. Create the same snippets again, or train again."
         )
     dataset = SnippetDataset(
         store,

@@ -1,4 +1,4 @@
-"""The table that a comparison of runs gives: as text, csv, Markdown and a figure."""
+"""Table of a comparison of runs: as text, CSV, Markdown, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from actionprep.datasets.paths import no_link
 from actionprep.json_values import plain
-from actionprep.training.evaluation.metrics import Interval
+from actionprep.training.evaluation.bootstrap import Interval
 from actionprep.training.experiments.cost import Cost
 from actionprep.training.run import write_text
 
@@ -27,12 +27,24 @@ if TYPE_CHECKING:
 class Compared:
     """One row: the runs of one recipe with the same settings, or fusions of such runs.
 
-    accuracy, macro_f1, map (mean average precision): of one run with the interval of its test; of several seeds their
-        mean, with an interval over both seeds and recordings drawn anew. Folds of one seed are one test over all their
-        snippets; of several stored splits it is the mean over them.
-    snippets:      test snippets, each counted once.
-    train_seconds: of one run, the mean. passes: how often a test asks each model of a snippet; cost: of one such pass,
-        None where the model or its snippets are not there.
+    The metrics of a single run have the interval of its test. Those of several seeds are means, with an interval over
+    resampled seeds and recordings. Folds of one seed form one test over all their snippets. Of several stored splits,
+    the mean over the splits is taken.
+
+    Attributes:
+        name: Display name.
+        recipe: Name of the recipe, or of the recipes of a fusion.
+        runs: Folders of the runs.
+        seeds: Seeds of the runs on the first split.
+        folds: Number of folds.
+        splits: Names of the stored splits.
+        snippets: Number of test snippets, each counted once.
+        accuracy: Accuracy.
+        macro_f1: Macro F1.
+        map: Mean average precision.
+        train_seconds: Training time of one run in seconds; the mean over runs.
+        passes: Forward passes per snippet in a test, per model.
+        cost: Cost of one forward pass; None if the model or its snippets are not available.
     """
 
     name: str
@@ -54,23 +66,23 @@ IMPORTANCE = (
     "recipe", "accuracy %", "macro F1 %", "runs", "latency/pass", "passes", "parameters", "training", "GFLOPs/pass",
     "clips/s", "mAP %",
 )  # fmt: skip
-"""Columns of `Comparison.cells`, those first that a narrow terminal shows."""
+"""Columns of `Comparison.cells` by importance; a narrow terminal shows the first ones."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, the best first, and what a reader of them should know."""
+    """Rows, sorted by accuracy, and notes on what to consider when reading them."""
 
     rows: tuple[Compared, ...]
     notes: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """Plain values."""
-        found: dict[str, Any] = plain({"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)})
-        return found
+        """Return rows and notes as plain values."""
+        document: dict[str, Any] = plain({"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)})
+        return document
 
     def to_csv(self) -> str:
-        """A row a line, figures as they are."""
+        """Return CSV text with one line per row and unrounded values."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, list(_flat(self.rows[0])), lineterminator="\n")
         writer.writeheader()
@@ -78,14 +90,14 @@ class Comparison:
         return buffer.getvalue()
 
     def to_markdown(self) -> str:
-        """The table of `cells` for a page."""
+        """Return the table of `cells` and the notes as Markdown."""
         columns, rows = self.cells()
         lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
         table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
         return "\n\n".join([table, *self.notes]) + "\n"
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Columns, and the rows as text for a reader; without those in which no row has anything."""
+        """Return column names, and rows as display text. Columns that are empty in every row are left out."""
         columns = [
             "recipe", "accuracy %", "macro F1 %", "mAP %", "parameters", "GFLOPs/pass", "passes", "training",
             "latency/pass", "clips/s", "runs",
@@ -106,11 +118,11 @@ class Comparison:
             ]
             for row in self.rows
         ]
-        filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
-        return [columns[at] for at in filled], [[row[at] for at in filled] for row in rows]
+        filled = [column for column in range(len(columns)) if any(row[column] for row in rows)]
+        return [columns[column] for column in filled], [[row[column] for column in filled] for row in rows]
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write compare.csv, compare.md, compare.json and compare.png into a folder; returns their paths."""
+        """Write compare.csv, compare.md, compare.json and compare.png into a folder, and return their paths."""
         folder = Path(folder)
         paths = [folder / f"compare.{kind}" for kind in ("csv", "md", "json", "png")]
         texts = (self.to_csv(), self.to_markdown(), json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
@@ -120,9 +132,10 @@ class Comparison:
         return paths
 
     def figure(self) -> Figure:
-        """Accuracy with its interval against latency, operations and weights; what was not timed against training time.
+        """Plot accuracy with its interval against latency, operations and parameters.
 
-        Rows of equal cost stand side by side about it, some points of the paper aside and no more.
+        Training time replaces latency if a row was not timed. Rows of nearly equal cost are drawn next to each other,
+        shifted by a few points of the page.
         """
         from matplotlib import colormaps
         from matplotlib.figure import Figure
@@ -132,12 +145,12 @@ class Comparison:
         axes_of: list[tuple[str, list[float]]] = [("training, s", [row.train_seconds for row in self.rows])]
         costs = [row.cost for row in self.rows if row.cost is not None]
         if len(costs) == len(self.rows):
-            latencies = [one.latency_ms for one in costs if one.latency_ms is not None]
+            latencies = [cost.latency_ms for cost in costs if cost.latency_ms is not None]
             if len(latencies) == len(costs):
                 axes_of = [(f"latency of one pass on {costs[0].device}, ms", latencies)]
             axes_of += [
-                ("GFLOPs of one pass", [one.flops / 1e9 for one in costs]),
-                ("parameters, M", [one.parameters / 1e6 for one in costs]),
+                ("GFLOPs of one pass", [cost.flops / 1e9 for cost in costs]),
+                ("parameters, M", [cost.parameters / 1e6 for cost in costs]),
             ]
         colors = colormaps["tab10" if len(self.rows) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
         width = max(4.2 * len(axes_of), 7.0)
@@ -145,29 +158,30 @@ class Comparison:
         lines = -(-sum(name.count("\n") + 1 for name in names) // num_columns)
         figure = Figure(figsize=(width, 3.6 + 0.24 * lines), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(axes_of), sharey=True))
-        handles: list[Any] = []
+        markers: list[Any] = []
         for panel, (label, values) in zip(panels, axes_of, strict=True):
-            handles = []
-            # Bounds come first: a scale looks for bounds of its own, and one value alone has none.
-            places = np.maximum(values, 1e-6)
-            # Room for a mark that stands aside, however many decades there are.
-            span = float(np.log(places.max() / places.min()))
+            markers = []
+            # Set limits first: a log scale derives its own, which fails for a single value.
+            positions = np.maximum(values, 1e-6)
+            # Leave space for shifted markers, whatever the number of decades.
+            span = float(np.log(positions.max() / positions.min()))
             margin = np.exp(max(np.log(1.8), 0.08 * span))
-            low, high = places.min() / margin, places.max() * margin
-            aside = _aside(np.log(places), near=0.022 * np.log(high / low))
-            moved = "\n(equal ones side by side)" if aside.any() else ""
-            panel.set(xlabel=label + moved, xscale="log", xlim=(low, high))
-            for at, (row, name, place) in enumerate(zip(self.rows, names, places, strict=True)):
-                one = row.accuracy
-                bars = panel.errorbar(
-                    place, one.value, yerr=[[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]],
-                    fmt="o", color=colors[at % len(colors)], capsize=3, label=name,
+            low, high = positions.min() / margin, positions.max() * margin
+            shifts = _aside(np.log(positions), near=0.022 * np.log(high / low))
+            note = "\n(equal values drawn side by side)" if shifts.any() else ""
+            panel.set(xlabel=label + note, xscale="log", xlim=(low, high))
+            for index, (row, name, position) in enumerate(zip(self.rows, names, positions, strict=True)):
+                accuracy = row.accuracy
+                below, above = max(accuracy.value - accuracy.low, 0), max(accuracy.high - accuracy.value, 0)
+                marker = panel.errorbar(
+                    position, accuracy.value, yerr=[[below], [above]],
+                    fmt="o", color=colors[index % len(colors)], capsize=3, label=name,
                 )  # fmt: skip
-                # After they were added: axes take no bounds from what does not stand at its data.
-                shifted = panel.transData + ScaledTranslation(aside[at] / 72, 0, figure.dpi_scale_trans)
-                for part in bars.get_children():
+                # Only after the marker was added: axes ignore artists that are not in data coordinates.
+                shifted = panel.transData + ScaledTranslation(shifts[index] / 72, 0, figure.dpi_scale_trans)
+                for part in marker.get_children():
                     part.set_transform(shifted)
-                handles.append(bars)
+                markers.append(marker)
             panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)))
             panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.xaxis.set_minor_locator(NullLocator())
@@ -175,65 +189,65 @@ class Comparison:
             panel.spines[["top", "right"]].set_visible(False)
         panels[0].set(ylabel="accuracy")
         panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=num_columns, frameon=False)
+        figure.legend(handles=markers, loc="outside lower center", ncols=num_columns, frameon=False)
         return figure
 
 
 def _legend(names: Sequence[str], width: float) -> tuple[list[str], int]:
-    """Names and the number of columns in which they fit into so many inches; names too long even for one are wrapped."""
+    """Return names and the number of legend columns that fit into a width in inches; too long names are wrapped."""
     from matplotlib.textpath import TextPath
 
     def inches(name: str) -> float:
         return float(TextPath((0, 0), name, size=10, usetex=False).get_extents().width) / 72
 
-    besides = 0.7  # of a column: its mark, and what stands between columns
+    extra = 0.7  # inches per column: its marker and the gap between columns
     longest = max(map(inches, names))
     for num_columns in (3, 2, 1):
-        if num_columns <= len(names) and num_columns * (longest + besides) <= width:
+        if num_columns <= len(names) and num_columns * (longest + extra) <= width:
             return list(names), num_columns
-    letters = int((width - besides) / longest * max(map(len, names)) * 0.9)
-    return ["\n".join(textwrap.wrap(name, letters, break_on_hyphens=False)) for name in names], 1
+    num_letters = int((width - extra) / longest * max(map(len, names)) * 0.9)
+    return ["\n".join(textwrap.wrap(name, num_letters, break_on_hyphens=False)) for name in names], 1
 
 
-_WIDEST = 18.0
-"""So far apart, in points of the paper, stand the outermost of rows of equal cost: more would look like another cost."""
+_MAX_SPREAD = 18.0
+"""Distance in points between the outermost markers of equal cost. A larger one would look like a different cost."""
 
 
-def _aside(places: np.ndarray, *, near: float) -> np.ndarray:
-    """Points (N) to the right by which to draw each of these places (N,): those near each other stand side by side."""
-    order = np.argsort(places, kind="stable")
-    found = np.zeros(len(places))
-    for group in np.split(order, np.flatnonzero(np.diff(places[order]) >= near) + 1):
-        reach = min(6.0 * (len(group) - 1), _WIDEST) / 2
-        found[group] = np.linspace(-reach, reach, len(group))
-    return found
+def _aside(positions: np.ndarray, *, near: float) -> np.ndarray:
+    """Return the horizontal shift of each marker in points (N,), so that nearby markers do not overlap."""
+    order = np.argsort(positions, kind="stable")
+    shifts = np.zeros(len(positions))
+    for group in np.split(order, np.flatnonzero(np.diff(positions[order]) >= near) + 1):
+        reach = min(6.0 * (len(group) - 1), _MAX_SPREAD) / 2
+        shifts[group] = np.linspace(-reach, reach, len(group))
+    return shifts
 
 
 def _flat(row: Compared) -> Mapping[str, Any]:
-    """Plain cells for csv; what is not known is empty."""
-    found: dict[str, Any] = {"name": row.name, "recipe": row.recipe}
+    """Plain cells for CSV; unknown values are empty."""
+    cells: dict[str, Any] = {"name": row.name, "recipe": row.recipe}
     for name in ("accuracy", "macro_f1", "map"):
-        one: Interval = getattr(row, name)
-        found |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-    found |= {
-        name: None if row.cost is None else getattr(row.cost, name) for name in (one.name for one in fields(Cost))
+        interval: Interval = getattr(row, name)
+        cells |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    cells |= {
+        name: None if row.cost is None else getattr(row.cost, name) for name in (field.name for field in fields(Cost))
     }
-    found |= {"passes": _passes(row), "train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
-    found["splits"] = " ".join(row.splits)
-    found |= {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
-    return {name: None if value != value else value for name, value in found.items()}
+    cells |= {"passes": _passes(row), "train_seconds": row.train_seconds, "snippets": row.snippets, "folds": row.folds}
+    cells["splits"] = " ".join(row.splits)
+    cells |= {"seeds": " ".join(map(str, row.seeds)), "runs": " ".join(row.runs)}
+    return {name: None if value != value else value for name, value in cells.items()}
 
 
-def _with_bounds(one: Interval) -> str:
-    if one.value != one.value:
+def _with_bounds(interval: Interval) -> str:
+    if interval.value != interval.value:
         return "–"
-    if one.low != one.low:
-        return f"{one.value * 100:.1f}"
-    return f"{one.value * 100:.1f} ({one.low * 100:.1f} to {one.high * 100:.1f})"
+    if interval.low != interval.low:
+        return f"{interval.value * 100:.1f}"
+    return f"{interval.value * 100:.1f} ({interval.low * 100:.1f} to {interval.high * 100:.1f})"
 
 
 def _passes(row: Compared) -> str:
-    """As "8", or of a fusion "8 + 1"."""
+    """Such as "8", or "8 + 1" for a fusion."""
     return " + ".join(map(str, row.passes))
 
 

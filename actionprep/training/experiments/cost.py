@@ -1,4 +1,4 @@
-"""What a trained model costs: weights, operations, and its speed on this machine."""
+"""Cost of a trained model: parameters, operations, and speed on this machine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one pass over one snippet with all its views, read and ready: the model alone.
+    """Cost of one forward pass of the model alone, with all views of a snippet loaded.
 
-    flops: see `models.model_size.count_flops`. latency_ms: median of one snippet at a time; clips_per_s: snippets a
-    second in batches of `batch`; both on `device`, with `threads` CPU threads. All of these are None where nothing was
-    timed.
+    The fields after `flops` are None if the model was not timed.
+
+    Attributes:
+        parameters: Number of parameters.
+        flops: Floating-point operations of one snippet; see `models.model_size.count_flops`.
+        latency_ms: Median time of a batch of one snippet, in milliseconds.
+        clips_per_s: Snippets per second in batches of `batch`.
+        batch: Batch size of `clips_per_s`.
+        device: Device of the timing.
+        threads: Number of CPU threads of the timing.
     """
 
     parameters: int
@@ -38,9 +45,17 @@ class Cost:
 def measure_cost(
     checkpoint: Checkpoint, dataset: SnippetDataset, *, timed: bool = True, batch: int = 16, seconds: float = 0.5
 ) -> Cost:
-    """Count, and if asked for time, a model on snippets of a dataset, on the device where it is.
+    """Count the parameters and operations of a model, and time it on its current device.
 
-    batch: snippets in a batch for clips/s, as far as there are so many. seconds: how long each of the two is timed.
+    Args:
+        checkpoint: Checkpoint with its model.
+        dataset: Snippets to use as input.
+        timed: Whether to measure time.
+        batch: Batch size of `clips_per_s`, at most the size of the dataset.
+        seconds: Duration of each of the two measurements.
+
+    Returns:
+        The cost.
     """
     import torch
 
@@ -50,22 +65,22 @@ def measure_cost(
     device = next(model.parameters()).device
     rows = dataset.rows[:batch].tolist()
 
-    def inputs(chosen: list[int]) -> dict[str, torch.Tensor]:
-        return model_inputs(model, to_device(dataset.batch(chosen, augment=True), device))
+    def inputs(batch_rows: list[int]) -> dict[str, torch.Tensor]:
+        return model_inputs(model, to_device(dataset.batch(batch_rows, augment=True), device))
 
     with torch.inference_mode():
-        one = inputs(rows[:1])
-    counted = Cost(count_parameters(model), count_flops(model, **one))
+        single = inputs(rows[:1])
+    counted = Cost(count_parameters(model), count_flops(model, **single))
     if not timed:
         return counted
     with torch.inference_mode():
-        many = inputs(rows)
-        latency = _median_seconds(lambda: model(**one), device, seconds)
-        together = _median_seconds(lambda: model(**many), device, seconds)
+        batched = inputs(rows)
+        latency = _median_seconds(lambda: model(**single), device, seconds)
+        batch_seconds = _median_seconds(lambda: model(**batched), device, seconds)
     return replace(
         counted,
         latency_ms=latency * 1000,
-        clips_per_s=len(rows) / together,
+        clips_per_s=len(rows) / batch_seconds,
         batch=len(rows),
         device=str(device),
         threads=torch.get_num_threads(),
@@ -73,19 +88,19 @@ def measure_cost(
 
 
 def _median_seconds(call: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Median duration of a call, which is made three times at least, after two that warm up."""
+    """Median duration of a call. It is made at least three times, after two calls to warm up."""
     import torch
 
     def timed() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     for _ in range(2):
         timed()
-    found = [timed() for _ in range(3)]
-    while sum(found) < seconds and len(found) < 1000:
-        found.append(timed())
-    return statistics.median(found)
+    durations = [timed() for _ in range(3)]
+    while sum(durations) < seconds and len(durations) < 1000:
+        durations.append(timed())
+    return statistics.median(durations)

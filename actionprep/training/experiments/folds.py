@@ -1,4 +1,4 @@
-"""Cross-validation: a run for each fold, and one table over all."""
+"""Cross-validation: one run per fold, and one table of all folds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
-from actionprep.training.evaluation.bootstrap import SeedAnswers, intervals
+from actionprep.training.evaluation.bootstrap import SeedAnswers, bootstrap, intervals
 from actionprep.training.fit import fit
-from actionprep.training.loop.progress import Told, silent
-from actionprep.training.loop.training_plan import as_recipe_wants, resolve_recipe
+from actionprep.training.loop.progress import Log, silent
+from actionprep.training.loop.training_plan import resolve_recipe, with_val_by_of
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Run
 from actionprep.training.split_choice import SplitChoice, check_train, choose_folds
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldRuns:
-    """The runs of a cross-validation and their figures.
+    """Runs of a cross-validation and their metrics.
 
-    rows:    for each fold its group, number of test snippets, accuracy and macro F1.
-    summary: accuracy and macro F1 over all test snippets of all folds together, with intervals over recordings, and the
-             mean and spread over those folds that have a figure (a fold without any label has no macro F1), with their
-             number.
+    Attributes:
+        folder: Folder with the runs.
+        runs: One run per fold.
+        rows: Per fold its group, number of test snippets, accuracy and macro F1.
+        summary: Accuracy, with an interval over recordings, and macro F1 of the test snippets of all folds together.
+            Also mean and standard deviation over the folds that have the metric, with their number. A fold without any
+            label has no macro F1.
     """
 
     folder: Path
@@ -48,32 +51,45 @@ def fit_folds(
     num_folds: int | None = None,
     snippets: str = "default",
     split: SplitChoice = SplitChoice(),
-    tell: Told | None = None,
+    log: Log | None = None,
     resume: bool = False,
     **options: Any,
 ) -> FoldRuns:
-    """Cross-validate: train and test a run for each fold, and one table over all.
+    """Cross-validate: train and test one run per fold.
 
-    by, num_folds: every subject (session, recording) is in test once; num_folds None leaves one out at a time. The
-    runs lie in fold-01, fold-02, … of the folder, the table in folds.csv and folds.json. resume: folds that are done
-    are not trained again. Other options as for `fit`.
+    The runs are written to fold-01, fold-02, … inside the folder, the table to folds.csv and folds.json.
+
+    Args:
+        store: Store with the snippets.
+        recipe: Recipe or its name.
+        run_folder: Folder of the runs.
+        by: What is left out: every subject (session, recording) is in the test part once.
+        num_folds: Number of folds; None leaves one subject (session, recording) out at a time.
+        snippets: Name of the table of snippets.
+        split: How the rest of each fold is divided into train and val.
+        log: Function that receives progress messages.
+        resume: Keep finished folds and resume an interrupted one.
+        options: Further options of `fit`.
+
+    Returns:
+        The runs and their metrics.
     """
     from actionprep.training.datasets import read_table
     from actionprep.training.evaluation.result_files import saved_arrays
     from actionprep.training.test import run_test
 
-    tell = tell or silent
+    log = log or silent
     store = store if isinstance(store, Store) else Store(store)
-    # All folds have the same, also where a recipe that it names is edited meanwhile.
-    chosen = resolve_recipe(store, recipe, tell).self_contained()
+    # All folds use the same recipe, even if its file is edited meanwhile.
+    chosen = resolve_recipe(store, recipe, log).self_contained()
     table = read_table(store, snippets)
-    folds = choose_folds(table, as_recipe_wants(split, chosen), by=by, num_folds=num_folds)
+    folds = choose_folds(table, with_val_by_of(split, chosen), by=by, num_folds=num_folds)
     for parts in folds:
         check_train(table, parts.split)
     folder = Path(run_folder)
     runs, rows, arrays = [], [], []
     for number, parts in enumerate(folds, start=1):
-        tell(f"Fold {number} of {len(folds)}: {parts.why}")
+        log(f"Fold {number} of {len(folds)}: {parts.why}")
         run = fit(
             store,
             chosen,
@@ -81,19 +97,19 @@ def fit_folds(
             snippets=snippets,
             split=parts,
             resume=resume,
-            tell=tell,
+            log=log,
             **options,
         )
-        found = run.tested if resume and run.tested is not None else run_test(run, store)
-        assert found is not None
+        tested = run.tested if resume and run.tested is not None else run_test(run, store)
+        assert tested is not None
         runs.append(run)
         rows.append(
             {
                 "fold": number,
                 by: " + ".join(parts.split.groups["test"]),
-                "snippets": found["num_samples"],
-                "accuracy": found["figures"]["accuracy"],
-                "macro_f1": found["figures"]["macro_f1"],
+                "snippets": tested["num_samples"],
+                "accuracy": tested["metrics"]["accuracy"],
+                "macro_f1": tested["metrics"]["macro_f1"],
             }
         )
         arrays.append(saved_arrays(run))
@@ -105,16 +121,32 @@ def fit_folds(
 
 
 def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Figures over the test snippets of all folds together, and their mean and spread over the folds."""
+    """Compute metrics over the test snippets of all folds together, and their mean and spread over the folds.
+
+    Args:
+        arrays: Saved arrays of the test of each fold.
+        rows: Row of each fold with `accuracy` and `macro_f1`.
+
+    Returns:
+        The summary of `FoldRuns`.
+    """
     from actionprep.training.evaluation import metrics
 
-    actual, predicted = (np.concatenate([one[name] for one in arrays]) for name in ("actuals", "predictions"))
-    groups = np.concatenate([one["recording"] for one in arrays])
+    actual, predicted = (np.concatenate([test[name] for test in arrays]) for name in ("actuals", "predictions"))
+    groups = np.concatenate([test["recording"] for test in arrays])
     num_classes = arrays[0]["probabilities"].shape[1]
-    drawn = metrics.bootstrap(lambda at: metrics.accuracy(actual[at], predicted[at]), len(actual), groups=groups)
+    accuracy = {"accuracy": metrics.accuracy(actual, predicted)}
+    correct = actual == predicted
+    correct = correct.all(axis=1) if correct.ndim == 2 else correct
+    intervals = bootstrap(
+        accuracy,
+        lambda weights: {"accuracy": metrics.ratio(weights @ correct, weights.sum(axis=1))},
+        np.unique(groups, return_inverse=True)[1],
+        shares=("accuracy",),
+    )
     return {
         "num_samples": len(actual),
-        "accuracy": metrics.where_it_varies(drawn, len(np.unique(groups)), is_share=True).as_json(),
+        "accuracy": intervals["accuracy"].as_json(),
         "macro_f1": metrics.f1_scores(actual, predicted, num_classes)["macro_f1"],
         "over_folds": {name: _spread(rows, name, "folds") for name in ("accuracy", "macro_f1")},
     }
@@ -123,8 +155,17 @@ def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mappin
 def over_splits(
     arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]], *, num_samples: int
 ) -> dict[str, Any]:
-    """The mean over stored splits, as `compare` gives it, and their spread; num_samples: test snippets, each once."""
-    answers = [SeedAnswers.of([one], str(row["split"])) for one, row in zip(arrays, rows, strict=True)]
+    """Compute the mean over stored splits, as `compare` does, and the spread over the splits.
+
+    Args:
+        arrays: Saved arrays of the test on each split.
+        rows: Row of each split with `split`, `accuracy` and `macro_f1`.
+        num_samples: Number of test snippets of all splits, each counted once.
+
+    Returns:
+        `num_samples`, `accuracy` with its interval, `macro_f1` and `over_splits` with mean and standard deviation.
+    """
+    answers = [SeedAnswers.of([test], str(row["split"])) for test, row in zip(arrays, rows, strict=True)]
     accuracy, macro_f1, _ = intervals(answers, repeats=1000)
     return {
         "num_samples": num_samples,
@@ -135,10 +176,10 @@ def over_splits(
 
 
 def _spread(rows: Sequence[Mapping[str, Any]], name: str, counted: str) -> dict[str, Any]:
-    """Mean and spread of a figure over those rows that have it, with their number."""
+    """Mean and standard deviation of a metric over the rows that have it, with their number."""
     from actionprep.training.evaluation import metrics
 
-    given = np.array([row[name] for row in rows], np.float64)
-    there = given[~np.isnan(given)]
-    mean, deviation = metrics.mean_and_spread(there.tolist()) if len(there) else (float("nan"), float("nan"))
-    return {"mean": mean, "std": deviation, counted: len(there)}
+    values = np.array([row[name] for row in rows], np.float64)
+    defined = values[~np.isnan(values)]
+    mean, deviation = metrics.mean_and_spread(defined.tolist()) if len(defined) else (float("nan"), float("nan"))
+    return {"mean": mean, "std": deviation, counted: len(defined)}

@@ -1,4 +1,4 @@
-"""The job script of a training under SLURM: torchrun on every node, and a training that goes on when it is requeued."""
+"""SLURM job script of a training: torchrun on every node, resumable after a requeue."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ _MEMORY = re.compile(r"^\d+[KMGT]?$")
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """One training as SLURM is asked for it.
+    """Resources that a training requests from SLURM.
 
-    run: name of the run; a job that is requeued goes on with the run of that name.
-    gpus: processes on each node, one a GPU; 0: one process a node, on its CPUs.
-    cpus: CPU cores of each process. time: as SLURM writes it, "12:00:00" or "2-00:00:00".
-    setup: shell lines before the training, such as `source venv/bin/activate` or `module load cuda`.
-    options: more #SBATCH lines, as "--constraint=a100".
+    Attributes:
+        run: Name of the run; a requeued job resumes the run of that name.
+        nodes: Number of nodes.
+        gpus: Processes per node, one per GPU; 0 runs one process per node on its CPUs.
+        cpus: CPU cores per process.
+        time: Time limit in SLURM's notation, such as "12:00:00" or "2-00:00:00".
+        memory: Memory per node, such as "64G".
+        partition: Partition to submit to.
+        account: Account to charge.
+        setup: Shell lines before the training, such as `source venv/bin/activate` or `module load cuda`.
+        options: Additional #SBATCH options, such as "--constraint=a100".
+        port: Port on which the processes meet.
     """
 
     run: str
@@ -38,13 +45,21 @@ class SlurmJob:
 
 
 def job_script(job: SlurmJob, fit: Sequence[str]) -> str:
-    """The text of a job script for sbatch that runs `actiontrain fit` with these words.
+    """Write a job script for sbatch that runs `actiontrain fit`.
 
-    Raises UserError when a request is not in SLURM's form, or the words say what the script itself says.
+    Args:
+        job: Requested resources.
+        fit: Arguments of `actiontrain fit`.
+
+    Returns:
+        Text of the script.
+
+    Raises:
+        UserError: If a request is malformed, or if the arguments contain an option that the script sets itself.
     """
     _check(job, fit)
     processes = max(job.gpus, 1)
-    asked = {
+    requests = {
         "job-name": job.run,
         "nodes": job.nodes,
         "ntasks-per-node": 1,
@@ -56,10 +71,10 @@ def job_script(job: SlurmJob, fit: Sequence[str]) -> str:
         "account": job.account,
         "output": f"{job.run}-%j.log",
     }
-    head = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value is not None]
-    head += ["#SBATCH --requeue", "#SBATCH --open-mode=append", *(f"#SBATCH {one}" for one in job.options)]
-    words = ["fit", *fit, "--run", job.run, "--resume", "--device", "cuda" if job.gpus else "cpu"]
-    words += ["--devices", str(processes), "--nodes", str(job.nodes)]
+    head = [f"#SBATCH --{name}={value}" for name, value in requests.items() if value is not None]
+    head += ["#SBATCH --requeue", "#SBATCH --open-mode=append", *(f"#SBATCH {option}" for option in job.options)]
+    arguments = ["fit", *fit, "--run", job.run, "--resume", "--device", "cuda" if job.gpus else "cpu"]
+    arguments += ["--devices", str(processes), "--nodes", str(job.nodes)]
     lines = [
         "#!/bin/bash",
         *head,
@@ -67,11 +82,11 @@ def job_script(job: SlurmJob, fit: Sequence[str]) -> str:
         "set -euo pipefail",
         *job.setup,
         f"export OMP_NUM_THREADS={job.cpus}",
-        "# Since version 22.05 srun does not take over the job's --cpus-per-task by itself.",
+        "# Since version 22.05, srun does not inherit --cpus-per-task of the job.",
         'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
     ]
     if job.nodes * processes == 1:
-        return "\n".join([*lines, "", f"srun actiontrain {shlex.join(words)}"]) + "\n"
+        return "\n".join([*lines, "", f"srun actiontrain {shlex.join(arguments)}"]) + "\n"
     torchrun = [
         "srun torchrun",
         f"--nnodes={job.nodes}",
@@ -79,7 +94,7 @@ def job_script(job: SlurmJob, fit: Sequence[str]) -> str:
         '--rdzv-id="$SLURM_JOB_ID"',
         "--rdzv-backend=c10d",
         f'--rdzv-endpoint="$head_node:{job.port}"',
-        f"--no-python actiontrain {shlex.join(words)}",
+        f"--no-python actiontrain {shlex.join(arguments)}",
     ]
     return (
         "\n".join(
@@ -101,24 +116,27 @@ _OURS = ("--run", "--resume", "--device", "--devices", "--nodes", "--threads")
 def _check(job: SlurmJob, fit: Sequence[str]) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", job.run):
         raise UserError(
-            f"The run's name becomes that of the job and of files: letters, digits, . _ -; got {job.run!r}."
+            "The run name is also the name of the job and of its files. It may contain letters, digits and . _ -, and "
+            f"starts with a letter or digit; got {job.run!r}."
         )
-    for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1)):
-        if getattr(job, name) < least:
-            raise UserError(f"--{name} is at least {least}, got {getattr(job, name)}.")
+    for name, minimum in (("nodes", 1), ("gpus", 0), ("cpus", 1)):
+        if getattr(job, name) < minimum:
+            raise UserError(f"--{name} must be at least {minimum}, got {getattr(job, name)}.")
     if job.time is not None and not _TIME.match(job.time):
         raise UserError(
-            f"--time is minutes, hours:minutes:seconds or days-hours:minutes:seconds (12:00:00, 2-00:00:00); got "
+            "--time must be minutes, hours:minutes:seconds or days-hours:minutes:seconds (12:00:00, 2-00:00:00); got "
             f"{job.time!r}."
         )
     if job.memory is not None and not _MEMORY.match(job.memory):
-        raise UserError(f"--memory is a number with K, M, G or T (64G), for each node; got {job.memory!r}.")
-    bad = [one for one in job.options if not one.startswith("--")]
+        raise UserError(f"--memory must be a number followed by K, M, G or T (64G), per node; got {job.memory!r}.")
+    bad = [option for option in job.options if not option.startswith("--")]
     if bad:
-        raise UserError(f"--option takes lines of SLURM's own, such as --option=--constraint=a100; got {bad[0]!r}.")
-    given = [word for word in fit if word.partition("=")[0] in _OURS]
-    if given:
         raise UserError(
-            f"The job script itself sets {given[0]}: leave it out after --, and use the options of 'actiontrain slurm' "
+            f"--option must be an option of sbatch, for example --option=--constraint=a100; got {bad[0]!r}."
+        )
+    conflicting = [argument for argument in fit if argument.partition("=")[0] in _OURS]
+    if conflicting:
+        raise UserError(
+            f"The job script sets {conflicting[0]} itself. Remove it after -- and use the options of 'actiontrain slurm' "
             "(--run, --nodes, --gpus, --cpus)."
         )

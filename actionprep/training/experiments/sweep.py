@@ -1,4 +1,4 @@
-"""Train and test recipes × settings × seeds × folds or splits, several at a time; what is done is not done again."""
+"""Train and test recipes × settings × seeds × folds or splits, several at a time. Finished trainings are skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actionprep.datasets.paths import below
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
-from actionprep.training.recipes import Recipe, find_recipe, suited
+from actionprep.training.recipes import Recipe, applicable_changes, find_recipe
 from actionprep.training.run import FACTS, Run, placed, source_from, write_text
 from actionprep.training.split_choice import Parts, SplitChoice, choose_folds, stored_split
 
@@ -32,9 +32,14 @@ PLAN = "sweep.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a sweep: its recipe with its seed, and its run's folder.
+    """One training of a sweep.
 
-    fold: from 0; None without folds. split: the name of its stored split; None where the sweep is not over several.
+    Attributes:
+        recipe: Recipe with its seed.
+        settings: Values of the settings that the sweep varies.
+        fold: Index of the fold, from 0; None without folds.
+        split: Name of the stored split; None if the sweep does not use several.
+        folder: Folder of the run.
     """
 
     recipe: Recipe
@@ -45,18 +50,25 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether it is trained and tested."""
+        """Whether the job is trained and tested."""
         run = Run(self.folder)
         try:
             return (self.folder / FACTS).exists() and run.is_complete and run.tested is not None
         except UserError:
-            # What is damaged is told when it is this one's turn, and the others go on.
+            # Damage is reported when the turn of this job comes, and the other jobs continue.
             return False
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep came to: the comparison of what is tested (None without any), and what failed, with its reason."""
+    """Result of a sweep.
+
+    Attributes:
+        folder: Folder of the sweep.
+        jobs: All trainings.
+        comparison: Comparison of the tested runs; None if there are none.
+        failures: Failed jobs with the reason.
+    """
 
     folder: Path
     jobs: tuple[Job, ...]
@@ -83,24 +95,40 @@ def sweep(
     jobs: int = 1,
     threads: int | None = None,
     measure: bool = True,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Sweep:
-    """Train and test every combination into its own folder, then compare them.
+    """Train and test every combination in its own folder, then compare the runs.
 
-    grid:    settings of the recipes with the values to try, by dotted names; changes: settings that all have;
-             of_study: settings that those recipes have whose inputs and models know them.
-    seeds:   of weights, order and augmentation; the split is that of `split.seed` for all.
-    folds:   cross-validate by subject, session or recording; num_folds None leaves one out at a time.
-    splits:  names of stored splits (split/<name>) to train and test on each, instead of `split`.
-    jobs:    trainings at a time, each in a process of its own when there are several; threads: CPU threads of each, by
-             default all cores shared out.
+    Calling it again resumes: finished combinations are skipped, an interrupted one is resumed. A combination that
+    cannot be trained is listed in `failures`, and the others continue.
 
-    The same call again goes on: trained and tested combinations stay, one that was interrupted is resumed. A
-    combination that cannot be trained is told in `failures`, and the others go on.
+    Args:
+        store: Store with the snippets.
+        recipes: Recipes or their names.
+        folder: Folder of the sweep.
+        grid: Values to try of each setting, by dotted name.
+        changes: Settings of all combinations.
+        of_study: Settings that apply to recipes with an input and model that know them.
+        seeds: Seeds of weights, order and augmentation. The split depends only on `split.seed`.
+        folds: Cross-validate by subject, session or recording.
+        num_folds: Number of folds; None leaves one group out at a time.
+        splits: Names of stored splits (split/<name>) to train and test on, instead of `split`.
+        snippets: Name of the table of snippets.
+        split: How the snippets are divided into train, val and test.
+        views: Views to use; None: all.
+        device: Device of the trainings.
+        jobs: Number of trainings at a time. Several run in separate processes.
+        threads: CPU threads per training. Default: all cores, divided among the processes.
+        measure: Time the models after training.
+        log: Function that receives progress messages.
 
-    Raises UserError when the folder holds a sweep over other data, or for a wrong recipe, setting or fold.
+    Returns:
+        Jobs, comparison and failures.
+
+    Raises:
+        UserError: If the folder contains a sweep over other data, or if a recipe, setting or fold is invalid.
     """
-    tell = tell or (lambda _: None)
+    log = log or (lambda _: None)
     store = store if isinstance(store, Store) else Store(store)
     planned = plan_sweep(
         store, recipes, folder, grid=grid, changes=changes, of_study=of_study, seeds=seeds, folds=folds, num_folds=num_folds,
@@ -108,31 +136,31 @@ def sweep(
     )  # fmt: skip
     _claim(Path(folder), store, snippets, split, views, folds, num_folds, over_splits=bool(splits))
     waiting = [job for job in planned if not job.is_done]
-    tell(f"{len(planned)} trainings, {len(planned) - len(waiting)} of them done already.")
-    share = threads if threads is not None else (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
+    log(f"{len(planned)} trainings, {len(planned) - len(waiting)} of them already done.")
+    job_threads = threads if threads is not None else (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
     common = (
         str(store.path) if store.path is not None else store.url, snippets, split, tuple(views or ()), folds,
-        num_folds, device, share,
+        num_folds, device, job_threads,
     )  # fmt: skip
     failures = []
 
-    def begins(job: Job) -> None:
-        tell(f"Training {job.folder.relative_to(folder)}")
+    def on_start(job: Job) -> None:
+        log(f"Training {job.folder.relative_to(folder)}")
 
-    for number, (job, reason) in enumerate(_worked_off(waiting, common, jobs, begins), start=1):
+    for count, (job, reason) in enumerate(_run_jobs(waiting, common, jobs, on_start), start=1):
         name = job.folder.relative_to(folder)
         if reason is None:
-            figures = (Run(job.folder).tested or {})["figures"]
-            tell(f"{number} of {len(waiting)}: {name} {figures['accuracy'] * 100:.1f} %")
+            values = (Run(job.folder).tested or {})["metrics"]
+            log(f"{count} of {len(waiting)}: {name} {values['accuracy'] * 100:.1f} %")
         else:
             failures.append((job, reason))
-            tell(f"{number} of {len(waiting)}: {name} failed: {reason.splitlines()[0]}")
-    done = [Run(job.folder) for job in planned if job.is_done]
+            log(f"{count} of {len(waiting)}: {name} failed: {reason.splitlines()[0]}")
+    tested = [Run(job.folder) for job in planned if job.is_done]
     comparison = None
-    if done:
+    if tested:
         from actionprep.training.experiments.compare import compare
 
-        comparison = compare(done, measure=measure, device=device)
+        comparison = compare(tested, measure=measure, device=device)
         comparison.write(folder)
     return Sweep(Path(folder), tuple(planned), comparison, tuple(failures))
 
@@ -152,51 +180,55 @@ def plan_sweep(
     snippets: str = "default",
     split: SplitChoice = SplitChoice(),
 ) -> list[Job]:
-    """The trainings of a sweep, in the order in which they are done: seed by seed, so that early ones show all recipes."""
+    """List the trainings of a sweep in order: seed by seed, so that all recipes get results early.
+
+    The arguments are those of `sweep`.
+    """
     if not recipes or not seeds:
         raise UserError("A sweep needs at least one recipe and one seed.")
     grid = dict(grid or {})
-    for option, given in (("--grid", grid), ("--set", changes or {})):
-        if {"seed", "recipe.seed"} & set(given):
+    for option, settings_given in (("--grid", grid), ("--set", changes or {})):
+        if {"seed", "recipe.seed"} & set(settings_given):
             raise UserError(
-                f"{option} seed=… has no effect in a sweep: every seed of --seeds trains every combination. Name the seeds "
-                "there: --seeds 1 2."
+                f"{option} seed=… has no effect in a sweep, because every combination is trained with each seed of --seeds. "
+                "Set the seeds there: --seeds 1 2."
             )
     for name, values in grid.items():
         if not values:
             raise UserError(f"No values to try for '{name}'. Give them as {name}=value,value.")
-    # Of each combination: what its folder is called below that of its seed, its fold and its stored split.
+    # Per combination: subfolder below the folder of its seed, fold and stored split.
     parts: list[tuple[str, int | None, str | None]] = [("", None, None)]
     if folds is not None and splits:
-        raise UserError("Folds split the snippets anew, and stored splits are there already: give one of the two.")
+        raise UserError("Folds and stored splits cannot be combined. Use one of the two.")
     if folds is not None:
         count = len(_folds(store, snippets, split, folds, num_folds))
-        parts = [(f"fold-{number + 1:02d}", number, None) for number in range(count)]
+        parts = [(f"fold-{fold + 1:02d}", fold, None) for fold in range(count)]
     elif splits:
         for name in splits:
             stored_split(store, name)
         parts = [(f"split-{name}", None, name) for name in dict.fromkeys(splits)]
-    found: dict[Path, Job] = {}
+    jobs: dict[Path, Job] = {}
     for seed, recipe, values in itertools.product(seeds, recipes, itertools.product(*grid.values())):
         base = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         settings = dict(zip(grid, values, strict=True))
-        own, _ = suited(base, of_study or {})
-        chosen = base.changed({**own, **(changes or {}), **settings, "seed": seed}, where="the sweep").self_contained()
-        combination = f"{_folder_name(chosen, settings)}/seed-{seed}"
-        for part, number, stored in parts:
-            place = below(folder, f"{combination}/{part}" if part else combination)
-            found.setdefault(place, Job(chosen, settings, number, stored, place))
-    return list(found.values())
+        study_changes, _ = applicable_changes(base, of_study or {})
+        values_given = {**study_changes, **(changes or {}), **settings, "seed": seed}
+        final = base.changed(values_given, where="the sweep").self_contained()
+        combination = f"{_folder_name(final, settings)}/seed-{seed}"
+        for subfolder, fold, stored in parts:
+            path = below(folder, f"{combination}/{subfolder}" if subfolder else combination)
+            jobs.setdefault(path, Job(final, settings, fold, stored, path))
+    return list(jobs.values())
 
 
 def _folder_name(recipe: Recipe, settings: Mapping[str, Any]) -> str:
-    """A name for a reader, and a hash of every setting but the seed, so that no two combinations share a folder."""
+    """Readable name with a hash of every setting except the seed, so that combinations never share a folder."""
     tables = recipe.to_tables()
     for key in ("seed", "doc"):
         tables["recipe"].pop(key)
-    code = hashlib.sha256(canonical_json(tables).encode()).hexdigest()[:8]
-    words = [recipe.name, *(f"{name.rpartition('.')[2]}={value}" for name, value in settings.items())]
-    return re.sub(r"[^\w.=+-]+", "_", "-".join(words))[:80] + f"-{code}"
+    digest = hashlib.sha256(canonical_json(tables).encode()).hexdigest()[:8]
+    parts = [recipe.name, *(f"{name.rpartition('.')[2]}={value}" for name, value in settings.items())]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join(parts))[:80] + f"-{digest}"
 
 
 def _claim(
@@ -210,7 +242,11 @@ def _claim(
     *,
     over_splits: bool,
 ) -> None:
-    """Write what the sweep is over, or raise UserError when the folder holds a sweep over something else."""
+    """Record what the sweep covers.
+
+    Raises:
+        UserError: If the folder contains a sweep over something else.
+    """
     about = {
         "store": source_from(folder, store.path) if store.path is not None else store.url,
         "snippets": snippets,
@@ -218,36 +254,36 @@ def _claim(
         "views": [str(view) for view in views or ()],
         "folds": folds,
         "num_folds": num_folds,
-        # Which ones is no matter of the folder, as with seeds: more may be added later.
+        # The names of the splits are not recorded, like seeds: more may be added later.
         "splits": "stored" if over_splits else None,
     }
     about = json.loads(canonical_json(about))
     path = folder / PLAN
     if path.exists():
-        begun = _read_plan(path)
-        if store.path is not None and placed(folder, str(begun.get("store"))) == store.path.resolve():
-            begun["store"] = about["store"]
-        other = [name for name, value in about.items() if begun.get(name) != value]
-        if other:
-            said = ", ".join(f"{name} was {begun.get(name)}, now {about[name]}" for name in other)
+        previous = _read_plan(path)
+        if store.path is not None and placed(folder, str(previous.get("store"))) == store.path.resolve():
+            previous["store"] = about["store"]
+        different = [name for name, value in about.items() if previous.get(name) != value]
+        if different:
+            differences = ", ".join(f"{name} was {previous.get(name)}, now {about[name]}" for name in different)
             raise UserError(
-                f"{folder} holds a sweep over other data: {said}. "
-                "Its table would not compare like with like: name another folder with --name."
+                f"{folder} contains a sweep over other data: {differences}. The results would not be comparable. Choose "
+                "another folder with --name."
             )
     elif folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"The folder {folder} is not empty and holds no sweep. Name another one with --name.")
+        raise UserError(f"The folder {folder} is not empty and is not a sweep. Choose another one with --name.")
     write_text(path, json.dumps(about, indent=2) + "\n")
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    advice = "It says what the sweep in this folder is over: name another folder with --name."
+    advice = "The file describes the sweep in this folder. Choose another folder with --name."
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}. {advice}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: it holds no table. {advice}")
-    return found
+    if not isinstance(plan, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object. {advice}")
+    return plan
 
 
 def _folds(store: Store, snippets: str, split: SplitChoice, by: By, num_folds: int | None) -> list[Parts]:
@@ -256,16 +292,16 @@ def _folds(store: Store, snippets: str, split: SplitChoice, by: By, num_folds: i
     return choose_folds(read_table(store, snippets), split, by=by, num_folds=num_folds)
 
 
-def _worked_off(
-    jobs: Sequence[Job], common: tuple[Any, ...], at_once: int, begins: Callable[[Job], None]
+def _run_jobs(
+    jobs: Sequence[Job], common: tuple[Any, ...], at_once: int, on_start: Callable[[Job], None]
 ) -> Iterator[tuple[Job, str | None]]:
-    """Each job as it ends, with the reason of its failure or None; `begins` is called with each before it is done."""
+    """Yield each finished job with the reason of its failure or None; `on_start` is called before each job."""
     if at_once <= 1:
         for job in jobs:
-            begins(job)
+            on_start(job)
             yield job, _work(job, common)
         return
-    # Fresh interpreters: a fork would copy the threads' locks of this one.
+    # Start fresh interpreters: a fork would copy locks held by threads of this one.
     with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
         running: dict[Future[str | None], Job] = {}
         waiting = list(jobs)
@@ -273,7 +309,7 @@ def _worked_off(
             while waiting or running:
                 while waiting and len(running) < at_once:
                     job = waiting.pop(0)
-                    begins(job)
+                    on_start(job)
                     running[pool.submit(_work, job, common)] = job
                 ended, _ = wait(running, return_when="FIRST_COMPLETED")
                 for future in ended:
@@ -288,17 +324,17 @@ def _outcome(future: Future[str | None]) -> str | None:
     try:
         return future.result()
     except BrokenProcessPool:
-        return "its process was killed, perhaps for want of memory: try fewer --jobs"
+        return "its process was killed, possibly out of memory. Try fewer --jobs"
 
 
 def _work(job: Job, common: tuple[Any, ...]) -> str | None:
-    """Train and test one job; the reason when it cannot be done."""
+    """Train and test one job; return the reason if that fails."""
     from actionprep.training.fit import fit
     from actionprep.training.test import run_test
 
-    where, snippets, split, views, folds, num_folds, device, threads = common
+    url, snippets, split, views, folds, num_folds, device, threads = common
     try:
-        store = Store(where)
+        store = Store(url)
         parts: SplitChoice | Parts = split
         if job.split is not None:
             parts = SplitChoice(stored=job.split, allow_single=split.allow_single, seed=split.seed)

@@ -1,1 +1,1 @@
-"""What models read of a store: one file a product, each with its settings and its reader."""
+"""Model inputs: one module per product, from snippets of the store to batches."""

@@ -1,4 +1,4 @@
-"""The pictures of all snippets side by side in memory."""
+"""The frames of all snippets in memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class FrameBank:
-    """The pictures of all snippets in memory: (F, 3, H, W) uint8, and where each view's frame 0 would stand."""
+    """The frames of all snippets in memory.
 
-    pictures: Tensor
+    Attributes:
+        images: Frames of all views one after the other, uint8 of shape (F, 3, H, W).
+        start: Position of frame 0 of each (recording code, view index). It can be negative, because only needed frames
+            are in memory.
+    """
+
+    images: Tensor
     start: dict[tuple[int, int], int]
 
     @classmethod
@@ -28,38 +34,41 @@ class FrameBank:
         height: int,
         width: int,
     ) -> Self:
-        """Read what is needed, some pictures at a time, into the upper left of height x width px.
+        """Read frames in chunks, each into the upper left corner of height x width pixels.
 
-        needed: for each recording's code and view's number its first and last + 1 frame.
-        read:   gives the pictures (n, 3, H, W) of a code and a view with these numbers (n).
+        Args:
+            needed: First frame and frame after the last, by (recording code, view index).
+            read: Function that returns frames (n, 3, H, W) for a recording code, a view index and frame numbers (n,).
+            height: Largest height of a frame.
+            width: Largest width of a frame.
         """
         import torch
 
         total = sum(last - first for first, last in needed.values())
-        pictures = torch.zeros((max(total, 1), 3, height, width), dtype=torch.uint8)
-        start, at = {}, 0
+        images = torch.zeros((max(total, 1), 3, height, width), dtype=torch.uint8)
+        start, position = {}, 0
         for (code, column), (first, last) in needed.items():
-            start[code, column] = at - first
-            for begin in range(first, last, 64):
-                part = torch.from_numpy(read(code, column, np.arange(begin, min(begin + 64, last))))
-                pictures[at : at + len(part), :, : part.shape[2], : part.shape[3]] = part
-                at += len(part)
-        return cls(pictures, start)
+            start[code, column] = position - first
+            for chunk in range(first, last, 64):
+                part = torch.from_numpy(read(code, column, np.arange(chunk, min(chunk + 64, last))))
+                images[position : position + len(part), :, : part.shape[2], : part.shape[3]] = part
+                position += len(part)
+        return cls(images, start)
 
     def gather(self, index: np.ndarray) -> Tensor:
-        """(*index.shape, 3, H, W); zeros where the index is negative."""
+        """Return frames of shape (*index.shape, 3, H, W); zeros where the index is negative."""
         import torch
 
-        at = torch.from_numpy(index).to(self.pictures.device)
-        found = self.pictures[at.clamp(min=0)]
-        if bool((at < 0).any()):
-            found[at < 0] = 0
-        return found
+        position = torch.from_numpy(index).to(self.images.device)
+        images = self.images[position.clamp(min=0)]
+        if bool((position < 0).any()):
+            images[position < 0] = 0
+        return images
 
     def to(self, device: torch.device) -> None:
-        """Move to a device that has room to spare for it."""
+        """Move to a device with enough free memory."""
         import torch
 
-        if device.type == "cuda" and self.pictures.nbytes > 0.4 * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and self.images.nbytes > 0.4 * torch.cuda.mem_get_info(device)[0]:
             return
-        self.pictures = self.pictures.to(device)
+        self.images = self.images.to(device)

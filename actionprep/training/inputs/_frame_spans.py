@@ -1,4 +1,4 @@
-"""Which stored pictures of a view belong to each snippet, and whether these are enough."""
+"""Find the stored frames of each snippet and view, and check their number."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.windows import frame_interval, frame_range
 from actionprep.errors import UserError
 from actionprep.training.inputs._clip_settings import ClipSettings
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrameSource:
-    """The pictures of one view: frame times (n) s, size (H, W), which frames of the video they are."""
+    """The stored frames of one view.
+
+    Attributes:
+        time: Frame times in seconds, shape (n,).
+        size: Height and width in pixels.
+        which: Which frames of the video are stored: "all", "keyframes" or "segments".
+    """
 
     time: np.ndarray
     size: tuple[int, int]
@@ -25,36 +32,46 @@ class FrameSource:
 
     @property
     def interval(self) -> float:
-        """Seconds from frame to frame, mostly."""
-        return float(np.median(np.diff(self.time))) if len(self.time) > 1 else 0.04
+        """Median time from frame to frame in seconds."""
+        return frame_interval(self.time)
 
 
 Spans = dict[tuple[int, int], tuple[int, int]]
-"""First and last + 1 frame in the item, of each row of the table and number of a view."""
+"""First frame and frame after the last in the item, by (row of the table, view index)."""
 
 
-def find_spans(places: Mapping[tuple[int, int], FrameSource], table: SnippetTable, num_views: int) -> Spans:
-    """The frames of each row and view that there are; places: by the recording's code and the view's number."""
-    found: Spans = {}
+def find_spans(sources: Mapping[tuple[int, int], FrameSource], table: SnippetTable, num_views: int) -> Spans:
+    """Find the frames of each row and view.
+
+    Args:
+        sources: Stored frames by (recording code, view index).
+        table: Table of snippets.
+        num_views: Number of views.
+
+    Returns:
+        Frames of each row and view that has some.
+    """
+    spans: Spans = {}
     for row in range(len(table)):
         for column in range(num_views):
-            place = places.get((int(table.recording[row]), column))
-            if place is None or not len(place.time):
+            source = sources.get((int(table.recording[row]), column))
+            if source is None or not len(source.time):
                 continue
-            first, last = np.searchsorted(place.time, [table.onset[row] - 1e-6, table.offset[row] - 1e-6]).tolist()
+            onset = float(table.onset[row])
+            first, last = frame_range(source.time, onset, float(table.offset[row]))
             if first == last:
-                # A snippet between two frames sees the nearer one, if that is near.
-                nearest = int(np.abs(place.time - table.onset[row]).argmin())
-                if abs(place.time[nearest] - table.onset[row]) > 1.5 * place.interval + 1e-6:
+                # A snippet between two frames gets the nearer one, unless that is too far away.
+                nearest = int(np.abs(source.time - onset).argmin())
+                if abs(source.time[nearest] - onset) > 1.5 * source.interval + 1e-6:
                     continue
                 first, last = nearest, nearest + 1
-            found[row, column] = (first, last)
-    return found
+            spans[row, column] = (first, last)
+    return spans
 
 
 def check_spans(
     spans: Spans,
-    places: Mapping[tuple[int, int], FrameSource],
+    sources: Mapping[tuple[int, int], FrameSource],
     settings: ClipSettings,
     table: SnippetTable,
     views: Sequence[str],
@@ -62,60 +79,69 @@ def check_spans(
     product: str,
     url: str,
 ) -> None:
-    """Raise UserError when a snippet that is used lacks frames, or has none in any view.
+    """Check that all used snippets have enough frames.
 
-    product, url: what is read, and the store that it is in.
+    Args:
+        spans: Frames of each row and view.
+        sources: Stored frames by (recording code, view index).
+        settings: Settings of the clips.
+        table: Table of snippets.
+        views: Names of the views.
+        product: Product that is read.
+        url: Store that is read.
+
+    Raises:
+        UserError: If a snippet has too few frames, or none in any view.
     """
     for (row, column), (first, last) in spans.items():
-        place = places[int(table.recording[row]), column]
-        if place.which == "all" or not table.used[row]:
+        source = sources[int(table.recording[row]), column]
+        if source.which == "all" or not table.used[row]:
             continue
-        where = f"{_named(table, row)}, view '{views[column]}'"
-        if place.which == "keyframes":
-            _check_keyframes(last - first, settings, where, product, url)
+        snippet = f"{_snippet_name(table, row)}, view '{views[column]}'"
+        if source.which == "keyframes":
+            _check_keyframes(last - first, settings, snippet, product, url)
         else:
-            _check_no_hole(place, (first, last), (table.onset[row], table.offset[row]), where, product, url)
-    lacking = [
+            _check_no_hole(source, (first, last), (table.onset[row], table.offset[row]), snippet, product, url)
+    missing = [
         row
         for row in np.flatnonzero(table.used).tolist()
         if not any((row, column) in spans for column in range(len(views)))
     ]
-    if lacking:
-        named = "; ".join(_named(table, row) for row in lacking[:5])
+    if missing:
+        names = "; ".join(_snippet_name(table, row) for row in missing[:5])
         raise UserError(
-            f"{len(lacking)} of {int(table.used.sum())} snippets have no {product} in {url}: "
-            f"{named}{' …' if len(lacking) > 5 else ''}.\nMake them with 'actionprep build {product}', or "
-            "make the snippets anew from the recordings that there are: 'actionprep snippets'."
+            f"{len(missing)} of {int(table.used.sum())} snippets have no {product} in {url}: "
+            f"{names}{' …' if len(missing) > 5 else ''}.\nCreate them with 'actionprep build {product}', or create "
+            "snippets of the available recordings only: 'actionprep snippets'."
         )
 
 
-def _named(table: SnippetTable, row: int) -> str:
+def _snippet_name(table: SnippetTable, row: int) -> str:
     return f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s"
 
 
-def _check_keyframes(count: int, settings: ClipSettings, where: str, product: str, url: str) -> None:
-    """Of a store of keyframes: so many of them lie in a snippet."""
+def _check_keyframes(count: int, settings: ClipSettings, snippet: str, product: str, url: str) -> None:
+    """Check the number of frames of a snippet if only keyframes are stored."""
     if settings.sampling == "segments" and count >= settings.frames:
         return
-    need = f"{settings.frames}" if settings.sampling == "segments" else "consecutive frames"
+    required = f"{settings.frames}" if settings.sampling == "segments" else "consecutive frames"
     raise UserError(
-        f"The store {url} holds {product} of keyframes alone, and {count} of them lie in the "
-        f"snippet {where}, where this recipe needs {need}.\nDecode more: 'actionprep decode --which segments', or "
-        f"--which all; or let the recipe read fewer: --set input.frames={max(count, 1)} "
-        "input.sampling=segments."
+        f"The store {url} contains {product} of keyframes only. The snippet {snippet} has {count} of them, but this recipe "
+        f"requires {required}.\nDecode more frames with 'actionprep decode --which segments' or --which all, or let the "
+        f"recipe use fewer: --set input.frames={max(count, 1)} input.sampling=segments."
     )
 
 
 def _check_no_hole(
-    place: FrameSource, span: tuple[int, int], interval: tuple[float, float], where: str, product: str, url: str
+    source: FrameSource, span: tuple[int, int], interval: tuple[float, float], snippet: str, product: str, url: str
 ) -> None:
-    """Of a store of frames around segments: those of a snippet, which has this interval in s."""
-    edges = np.concatenate([[interval[0]], place.time[slice(*span)], [interval[1] - place.interval]])
+    """Check that the frames of a snippet have no gap if only frames around segments are stored."""
+    edges = np.concatenate([[interval[0]], source.time[slice(*span)], [interval[1] - source.interval]])
     gap = float(np.diff(edges).max())
-    # Segments are stored with the frames around them; a hole of a frame or two is the video's own.
-    if gap > 3 * place.interval + 1e-6:
+    # Segments are stored with the frames around them. A gap of a frame or two is in the video itself.
+    if gap > 3 * source.interval + 1e-6:
         raise UserError(
-            f"The store {url} holds {product} around annotated segments alone, and {gap:.2f} s of the "
-            f"snippet {where} are not among them.\nDecode all frames, 'actionprep decode --which all', or more "
-            f"around the segments: --margin {gap + 1:.0f}."
+            f"The store {url} contains {product} around annotated segments only. {gap:.2f} s of the snippet {snippet} are "
+            "missing.\nDecode all frames with 'actionprep decode --which all', or more frames around the segments with "
+            f"--margin {gap + 1:.0f}."
         )

@@ -1,4 +1,7 @@
-"""Cut clips out of stored pictures and change their colors, on whatever device they are, alike over each clip."""
+"""Crop clips out of stored frames and change their colors, on the device of the frames.
+
+All frames of a clip are changed alike.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,24 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 
 
-def motion_box(pictures: np.ndarray, *, margin: float = 0.15) -> tuple[float, float, float, float] | None:
-    """x0, y0, x1, y1 in pixels of a square around what moves in a clip; None where nothing does.
+def motion_box(images: np.ndarray, *, margin: float = 0.15) -> tuple[float, float, float, float] | None:
+    """Find a square around what moves in a clip.
 
-    pictures (T, H, W, 3) uint8, some frames in order. What changes from frame to frame by more than the noise is added up
-    over the clip; the middle 96 % of it in x and in y make the box, which is then grown by `margin` of its side all
-    around. It may reach over the picture's edge.
+    Changes from frame to frame above the noise are summed over the clip. The middle 96 % of the sum in x and in y form
+    the box, which is then extended by `margin` of its side on all sides. It can extend beyond the frame.
+
+    Args:
+        images: Frames in temporal order, uint8 of shape (T, H, W, 3).
+        margin: Margin as a share of the side.
+
+    Returns:
+        x0, y0, x1, y1 in pixels; None if nothing moves.
     """
-    if len(pictures) < 2:
+    if len(images) < 2:
         return None
-    gray = pictures.astype(np.float32) @ np.array(LUMA, np.float32)
+    gray = images.astype(np.float32) @ np.array(LUMA, np.float32)
     change = np.abs(np.diff(gray, axis=0))
-    # The camera's noise, from the pixels that stand still, which are most.
+    # Estimate the camera noise from pixels that do not move, which is most of them.
     noise = np.median(change, axis=(1, 2), keepdims=True)
     moving = np.clip(change - (4 * noise + 8), 0, 32).sum(axis=0)
     total = float(moving.sum())
@@ -30,8 +39,8 @@ def motion_box(pictures: np.ndarray, *, margin: float = 0.15) -> tuple[float, fl
         return None
     ends = []
     for axis in (0, 1):
-        up_to = np.cumsum(moving.sum(axis=axis)) / total
-        ends.append((int(np.searchsorted(up_to, 0.02)), int(np.searchsorted(up_to, 0.98)) + 1))
+        cumulative = np.cumsum(moving.sum(axis=axis)) / total
+        ends.append((int(np.searchsorted(cumulative, 0.02)), int(np.searchsorted(cumulative, 0.98)) + 1))
     (x0, x1), (y0, y1) = ends
     half = max(x1 - x0, y1 - y0, 8) / 2 * (1 + 2 * margin)
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
@@ -39,7 +48,7 @@ def motion_box(pictures: np.ndarray, *, margin: float = 0.15) -> tuple[float, fl
 
 
 def cut(
-    pictures: Tensor,
+    images: Tensor,
     box: Tensor,
     size: int,
     *,
@@ -47,56 +56,72 @@ def cut(
     mirrored: Tensor | None = None,
     within: Tensor | None = None,
 ) -> Tensor:
-    """A square of `size` pixels out of each clip, every frame alike: (B, T, C, H, W) → (B, C, T, size, size) float32.
+    """Crop a square out of each clip, the same in all frames, with bilinear interpolation.
 
-    box      (B, 4)  x0, y0, x1, y1 in pixels, whose edges lie on whole numbers; beyond the picture its edge goes on
-    angle    (B)     the box turned about its middle, rad; mirrored (B) bool: left and right changed
-    within   (B, 2)  height and width of each picture, where it is padded at the bottom and on the right
+    Frames that shrink to half their size or less are averaged over blocks first, to avoid aliasing.
 
-    Bilinear; pictures that shrink to half or less are averaged over blocks first, so that nothing aliases.
+    Args:
+        images: Frames of shape (B, T, C, H, W).
+        box: x0, y0, x1, y1 in pixels, shape (B, 4); pixel edges are whole numbers. Beyond the frame, its edge is
+            repeated.
+        size: Side of the result in pixels.
+        angle: Rotation of the box about its center in rad, shape (B,).
+        mirrored: Whether left and right are exchanged, bool (B,).
+        within: Height and width of each frame, shape (B, 2), if frames are padded at the bottom and on the right.
+
+    Returns:
+        Clips of shape (B, C, T, size, size), float32.
     """
-    batch, frames, channels, height, width = pictures.shape
-    out = torch.empty(batch, channels, frames, size, size, device=pictures.device)
+    batch, frames, channels, height, width = images.shape
+    out = torch.empty(batch, channels, frames, size, size, device=images.device)
     if within is None:
-        within = torch.tensor([[height, width]], device=pictures.device).expand(batch, 2)
+        within = torch.tensor([[height, width]], device=images.device).expand(batch, 2)
     shrink = ((box[:, 2:] - box[:, :2]).amin(1) / size).clamp(min=1)
     level = shrink.log2().floor().long().clamp(max=4)
-    for one in level.unique().tolist():
-        at = torch.nonzero(level == one)[:, 0]
-        block = 2**one
-        flat = pictures[at].flatten(1, 2).float()
+    for block_level in level.unique().tolist():
+        samples = torch.nonzero(level == block_level)[:, 0]
+        block = 2**block_level
+        flat = images[samples].flatten(1, 2).float()
         if block > 1:
-            # The padding must not be averaged into the picture's edge.
-            flat = _edge_repeated(flat, within[at])
+            # Padding must not be averaged into the edge of the frame.
+            flat = _edge_repeated(flat, within[samples])
             flat = F.pad(flat, (0, -width % block, 0, -height % block), mode="replicate")
             flat = F.avg_pool2d(flat, block)
         grid = _grid(
-            box[at] / block,
+            box[samples] / block,
             size,
             flat.shape[-2:],
-            within[at] / block,
-            None if angle is None else angle[at],
-            None if mirrored is None else mirrored[at],
+            within[samples] / block,
+            None if angle is None else angle[samples],
+            None if mirrored is None else mirrored[samples],
         )
-        found = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        out[at] = found.unflatten(1, (frames, channels)).transpose(1, 2)
+        squares = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        out[samples] = squares.unflatten(1, (frames, channels)).transpose(1, 2)
     return out
 
 
 def recolored(clip: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: Tensor, gray: Tensor) -> Tensor:
-    """Clips (B, 3, T, H, W) of 0..255 with other colors, every frame alike.
+    """Change the colors of clips, equally in all frames.
 
-    brightness, contrast, saturation (B): factors; gray (B) bool: without color.
+    Args:
+        clip: Clips of shape (B, 3, T, H, W), values in 0..255.
+        brightness: Factors, shape (B,).
+        contrast: Factors, shape (B,).
+        saturation: Factors, shape (B,).
+        gray: Which clips lose their colors, bool (B,).
+
+    Returns:
+        Clips of the same shape, clamped to 0..255.
     """
 
-    def each(values: Tensor) -> Tensor:
+    def per_sample(values: Tensor) -> Tensor:
         return values.to(clip.device).view(-1, 1, 1, 1, 1)
 
     luma = (clip * clip.new_tensor(LUMA).view(3, 1, 1, 1)).sum(1, keepdim=True)
     amount = torch.where(gray, torch.zeros_like(saturation), saturation)
-    clip = luma + (clip - luma) * each(amount)
-    middle = luma.mean((2, 3, 4), keepdim=True)
-    clip = (middle + (clip - middle) * each(contrast)) * each(brightness)
+    clip = luma + (clip - luma) * per_sample(amount)
+    mean = luma.mean((2, 3, 4), keepdim=True)
+    clip = (mean + (clip - mean) * per_sample(contrast)) * per_sample(brightness)
     return clip.clamp(0, 255)
 
 
@@ -108,11 +133,11 @@ def _grid(
     angle: Tensor | None,
     mirrored: Tensor | None,
 ) -> Tensor:
-    """(B, size, size, 2) where grid_sample looks, in its coordinates."""
+    """Sampling positions in the coordinates of grid_sample, shape (B, size, size, 2)."""
     line = (torch.arange(size, device=box.device, dtype=torch.float32) + 0.5) * (2 / size) - 1
     u, v = line.view(1, 1, -1), line.view(1, -1, 1)
     half = (box[:, 2:] - box[:, :2]).float() / 2
-    middle = (box[:, 2:] + box[:, :2]).float() / 2
+    center = (box[:, 2:] + box[:, :2]).float() / 2
     if mirrored is not None:
         u = torch.where(mirrored.view(-1, 1, 1), -u, u)
     x, y = u * half[:, 0, None, None], v * half[:, 1, None, None]
@@ -122,13 +147,13 @@ def _grid(
         x, y = cos * x - sin * y, sin * x + cos * y
     height, width = within[:, 0, None, None].float(), within[:, 1, None, None].float()
     half_pixel = 0.5 * torch.ones_like(height)
-    x = torch.minimum(torch.maximum(x + middle[:, 0, None, None], half_pixel), width - half_pixel)
-    y = torch.minimum(torch.maximum(y + middle[:, 1, None, None], half_pixel), height - half_pixel)
+    x = torch.minimum(torch.maximum(x + center[:, 0, None, None], half_pixel), width - half_pixel)
+    y = torch.minimum(torch.maximum(y + center[:, 1, None, None], half_pixel), height - half_pixel)
     return torch.stack([x * (2 / padded[1]) - 1, y * (2 / padded[0]) - 1], -1)
 
 
 def _edge_repeated(flat: Tensor, within: Tensor) -> Tensor:
-    """Padded pictures whose padding repeats their edge."""
+    """Frames with the padding replaced by their repeated edge."""
     height, width = flat.shape[-2:]
     if bool((within == within.new_tensor([height, width])).all()):
         return flat

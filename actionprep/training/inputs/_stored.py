@@ -1,4 +1,4 @@
-"""Checks that stored pictures are what models of pictures expect."""
+"""Check the form of stored frames."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 def checked_size(item: ItemReader, name: str) -> tuple[int, int]:
-    """(H, W) of an array of pictures; raises UserError unless it holds RGB bytes (T, H, W, 3)."""
+    """Return the height and width of an array of frames.
+
+    Raises:
+        UserError: Unless the array is uint8 RGB of shape (T, H, W, 3).
+    """
     array = item[name]
     if array.dtype != np.uint8 or len(array.shape) != 4 or array.shape[-1] != 3:
         raise UserError(
-            f"{item.where}/{name} holds {array.dtype} of shape {tuple(array.shape)}, and pictures are expected to be uint8 "
-            "(T, H, W, 3), RGB from 0 to 255. Was it written by another program? Make it anew with 'actionprep build "
-            f"{item.where.partition('/')[0]}'."
+            f"{item.where}/{name} has dtype {array.dtype} and shape {tuple(array.shape)}; expected uint8 frames of shape "
+            "(T, H, W, 3), RGB from 0 to 255. It was probably written by another program. Create it again with 'actionprep "
+            f"build {item.where.partition('/')[0]}'."
         )
     return int(array.shape[1]), int(array.shape[2])

@@ -1,4 +1,4 @@
-"""Heatmap volumes that the store holds ready: frames of a snippet, as they are."""
+"""Heatmap volumes that were rendered in advance and stored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionprep.datasets.poses.skeletons import skeleton_of_item
+from actionprep.datasets.windows import frame_range
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What all items of a batch must have in common: axes of one frame, channels, sizes, and what a 1 is stored as."""
+    """What all items of a batch must have in common: shape of one frame, channels, skeleton and kind."""
 
     shape: tuple[int, ...]
     channels: tuple[str, ...]
@@ -29,63 +30,74 @@ class _Kind:
 
 
 class StoredVolumes:
-    """Volumes of the product `heatmaps`, side by side as those that are rendered.
+    """Volumes of the product `heatmaps`.
 
-    shape: of one frame of one view, ([M,] C, H, W). kind: joint or limb; skeleton: name of the layout; channels: names
-    of the joints or limbs (C).
+    Attributes:
+        shape: Shape of one frame of one view, ([M,] C, H, W).
+        kind: "joint" or "limb".
+        skeleton: Name of the joint layout.
+        channels: Names of the joints or limbs, length C.
     """
 
     def __init__(self, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         self.store, self.table, self.views = store, table, tuple(views)
         self._times: dict[tuple[int, str], np.ndarray] = {}
-        found: _Kind | None = None
-        first = ""
+        common: _Kind | None = None
+        first_name = ""
         for code in np.unique(table.recording).tolist():
             for view in self.views:
                 if not store.has("heatmaps", table.recordings[code], view):
                     continue
                 item = store.item("heatmaps", table.recordings[code], view)
                 attributes = item.attributes
-                this = _Kind(
+                kind = _Kind(
                     tuple(item["volume"].shape[1:]),
                     tuple(attributes["channels"]),
                     skeleton_of_item(attributes),
                     str(attributes["kind"]),
                 )
-                where = f"heatmaps/{table.recordings[code]}/{view}"
-                if found is not None and this != found:
+                item_name = f"heatmaps/{table.recordings[code]}/{view}"
+                if common is not None and kind != common:
                     raise UserError(
-                        f"The stored heatmaps are not of one kind: {where} has {this.kind}s of {this.skeleton} in the "
-                        f"shape {this.shape}, and {first} has {found.kind}s of {found.skeleton} in {found.shape}. Make "
-                        'all with the same settings, or have volumes rendered: source = "pose".'
+                        f"The stored heatmaps differ in kind: {item_name} has {kind.kind}s of {kind.skeleton} with shape "
+                        f"{kind.shape}, and {first_name} has {common.kind}s of {common.skeleton} with shape {common.shape}. "
+                        'Create all with the same settings, or render volumes from poses: source = "pose".'
                     )
-                found, first = found or this, first or where
+                common, first_name = common or kind, first_name or item_name
                 self._times[code, view] = np.asarray(item["time"][:], np.float64)
-        if found is None:
-            raise UserError(
-                f"The store {store.url} has heatmaps, but of none of the recordings that the snippets are of."
-            )
-        self.shape, self.kind, self.skeleton, self.channels = found.shape, found.kind, found.skeleton, found.channels
+        if common is None:
+            raise UserError(f"The store {store.url} has heatmaps, but none of the recordings of these snippets.")
+        self.shape, self.kind, self.skeleton, self.channels = (
+            common.shape,
+            common.kind,
+            common.skeleton,
+            common.channels,
+        )
 
     @property
     def sees_persons(self) -> bool:
-        """Whether each person has a volume of its own."""
+        """Whether each person has a separate volume."""
         return len(self.shape) == 4
 
     def frames(self, row: int) -> list[tuple[int, int]]:
-        """For each view the first frame of a snippet and how many there are."""
+        """Return the first frame and the number of frames of a snippet, per view."""
         code = int(self.table.recording[row])
-        found = []
+        ranges = []
         for view in self.views:
             times = self._times.get((code, view), np.zeros(0))
-            first, last = np.searchsorted(times, [self.table.onset[row] - 1e-9, self.table.offset[row] - 1e-9])
-            found.append((int(first), int(last - first)))
-        return found
+            first, last = frame_range(times, float(self.table.onset[row]), float(self.table.offset[row]))
+            ranges.append((first, last - first))
+        return ranges
 
     def read(self, row: int, share: np.ndarray) -> Tensor:
-        """(1, V · C, T, H, W), or (1, V · M, C, T, H, W): frames at these shares (T) of a snippet, in 0..1.
+        """Read frames of a snippet.
 
-        A view without frames then is zeros.
+        Args:
+            row: Row of the table.
+            share: Positions as shares of the snippet in [0, 1], shape (T,).
+
+        Returns:
+            Volumes of shape (1, V · C, T, H, W) or (1, V · M, C, T, H, W); zeros for a view without frames.
         """
         import torch
 

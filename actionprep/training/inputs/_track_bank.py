@@ -1,4 +1,4 @@
-"""Tracks of snippets side by side in memory, and the moving regions that their positions are relative to."""
+"""Tracks of snippets in memory, and the moving regions that their positions are relative to."""
 
 from __future__ import annotations
 
@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrackBank:
-    """Windows of tracks side by side, and for each snippet and view which of them it needs.
+    """Windows of tracks, and for each of S snippets and V views the windows that it needs.
 
-    xy, velocity (ΣW, T, N, 2), seen (ΣW, T, N) bool: visible and with a known velocity; num_points (ΣW): slots that
-    hold a point, which stand first. time (ΣW, T) s, inf where there is no frame; interval (ΣW) s between frames.
-    first, count (S, V): windows of each snippet; center (S, V, 2) px, half_height (S, V) px; onset, offset (S) s.
+    Attributes:
+        xy: Positions in pixels, shape (W, T, N, 2).
+        velocity: Pixels per second, shape (W, T, N, 2).
+        seen: Points that are visible and have a known velocity, bool (W, T, N).
+        num_points: Number of slots that contain a point, shape (W,); these come first.
+        time: Frame times in seconds, shape (W, T); inf where there is no frame.
+        interval: Seconds from frame to frame, shape (W,).
+        first: First window of each snippet and view, shape (S, V).
+        count: Number of windows of each snippet and view, shape (S, V).
+        center: Center of the moving region in pixels, shape (S, V, 2).
+        half_height: Half the height of the moving region in pixels, shape (S, V).
+        onset: Start of the snippets in seconds, shape (S,).
+        offset: End of the snippets in seconds, shape (S,).
     """
 
     xy: Tensor
@@ -46,26 +56,36 @@ class TrackBank:
         store: Store,
         table: SnippetTable,
         views: Sequence[str],
-        places: Sequence[dict[str, TrackSource]],
+        sources: Sequence[dict[str, TrackSource]],
         rows: np.ndarray,
         regions: np.ndarray | None = None,
     ) -> Self:
-        """Read the windows that these snippets touch, each once.
+        """Read the windows that overlap the snippets, each once.
 
-        regions (S, V, 3): middle and half height that positions are relative to; None: of each snippet its own.
+        Args:
+            store: Store to read.
+            table: Table of snippets.
+            views: Names of the views.
+            sources: Track items of each recording by view.
+            rows: Rows of the table.
+            regions: Center and half height of the region that positions are relative to, shape (S, V, 3). None: the
+                moving region of each snippet.
+
+        Returns:
+            The tracks.
         """
         import torch
 
         ranges = np.zeros((len(rows), len(views), 2), np.int64)
         needed: dict[tuple[int, str], list[int]] = {}
-        for at, row in enumerate(rows):
+        for index, row in enumerate(rows):
             code = int(table.recording[row])
             for column, view in enumerate(views):
-                place = places[code].get(view)
-                if place is None:
+                source = sources[code].get(view)
+                if source is None:
                     continue
-                first, last = place.touching(float(table.onset[row]), float(table.offset[row]))
-                ranges[at, column] = first, last
+                first, last = source.overlapping(float(table.onset[row]), float(table.offset[row]))
+                ranges[index, column] = first, last
                 if last > first:
                     span = needed.setdefault((code, view), [first, last])
                     span[0], span[1] = min(span[0], first), max(span[1], last)
@@ -103,32 +123,39 @@ class TrackBank:
         return cls(**{name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()})
 
     def to(self, device: torch.device) -> TrackBank:
-        """The same on another device."""
+        """Return a copy on another device."""
         return TrackBank(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
 
 
 Region = tuple[float, float, float]
-"""x and y of the middle of a moving region, and its half height, in px."""
+"""x and y of the center of a moving region, and half its height, in pixels."""
 
 
 def _regions(
     windows: TrackWindows, first: np.ndarray, count: np.ndarray, onset: np.ndarray, offset: np.ndarray
 ) -> np.ndarray:
-    """(S, V, 3) where the visible points of each snippet are."""
-    found = np.zeros((*first.shape, 3))
+    """Moving regions of snippets, shape (S, V, 3)."""
+    regions = np.zeros((*first.shape, 3))
     for snippet, view in np.ndindex(*first.shape):
-        some = slice(first[snippet, view], first[snippet, view] + count[snippet, view])
-        time = windows.time[some]
+        members = slice(first[snippet, view], first[snippet, view] + count[snippet, view])
+        time = windows.time[members]
         inside = (time >= onset[snippet]) & (time < offset[snippet])
-        found[snippet, view] = moving_region(windows.xy[some][windows.seen[some] & inside[..., None]])
-    return found
+        regions[snippet, view] = moving_region(windows.xy[members][windows.seen[members] & inside[..., None]])
+    return regions
 
 
 def moving_region(points: np.ndarray) -> Region:
-    """The middle 96 % of points (n, 2); without any a region of half height 1 about the origin."""
+    """Compute the region that contains the middle 96 % of points in x and in y.
+
+    Args:
+        points: Positions in pixels, shape (n, 2).
+
+    Returns:
+        The region; center (0, 0) and half height 1 without points.
+    """
     if not len(points):
         return 0.0, 0.0, 1.0
-    # The ends are cut off so that a few stray points do not decide.
+    # A few outliers must not determine the region.
     low, high = np.percentile(points[:: max(1, len(points) // 8192)], [2, 98], axis=0)
     x, y = (low + high) / 2
     return float(x), float(y), float(max((high[1] - low[1]) / 2, (high[0] - low[0]) / 4, 4.0))

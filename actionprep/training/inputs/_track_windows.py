@@ -1,4 +1,4 @@
-"""Stored windows of tracks as arrays: where they are in time, and their points with what moves them."""
+"""Stored windows of tracks as arrays: their times, and their points with velocities."""
 
 from __future__ import annotations
 
@@ -16,42 +16,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrackSource:
-    """One stored item of tracks: frame times of its windows and their sizes."""
+    """Frame times and sizes of a stored track item.
 
-    time: np.ndarray  # (W, T), NaN after the end
+    Attributes:
+        time: Frame times of the windows in seconds, shape (W, T); NaN after the end.
+        num_slots: Number of point slots N.
+    """
+
+    time: np.ndarray
     num_slots: int
 
     @property
     def num_windows(self) -> int:
-        """W."""
+        """Number of windows W."""
         return len(self.time)
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """Number of frames per window T."""
         return int(self.time.shape[1])
 
-    def touching(self, onset: float, offset: float) -> tuple[int, int]:
-        """First and last + 1 of the windows with a frame in [onset, offset)."""
+    def overlapping(self, onset: float, offset: float) -> tuple[int, int]:
+        """Return the first window with a frame in [onset, offset), and the window after the last one."""
         with np.errstate(invalid="ignore"):
             inside = ((self.time >= onset) & (self.time < offset)).any(axis=1)
-        found = np.flatnonzero(inside)
-        return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
+        windows = np.flatnonzero(inside)
+        return (int(windows[0]), int(windows[-1]) + 1) if len(windows) else (0, 0)
 
 
 def track_sources(store: Store, recording: str, views: Sequence[str]) -> dict[str, TrackSource]:
-    """The items of a recording that there are, by view."""
-    found = {}
+    """List the track items of a recording by view."""
+    sources = {}
     for view in views:
         if store.has("tracks", recording, view):
             item = store.item("tracks", recording, view)
-            found[view] = TrackSource(item["time"][:], item["xy"].shape[2])
-    return found
+            sources[view] = TrackSource(item["time"][:], item["xy"].shape[2])
+    return sources
 
 
 @dataclass(frozen=True)
 class TrackWindows:
-    """Windows of one item or of several: see `TrackBank`, which holds them as tensors."""
+    """Windows of one or several items as arrays; see `TrackBank` for their meaning."""
 
     xy: np.ndarray
     velocity: np.ndarray
@@ -62,7 +67,7 @@ class TrackWindows:
 
     @classmethod
     def empty(cls) -> Self:
-        """One window without a frame."""
+        """Return one window without a frame."""
         zero = np.zeros((1, 1, 1, 2), np.float32)
         return cls(
             zero,
@@ -75,18 +80,19 @@ class TrackWindows:
 
     @classmethod
     def joined(cls, parts: Sequence[TrackWindows]) -> Self:
-        """One after the other, padded to the longest and the most points."""
+        """Concatenate windows, padded to the longest one and the largest number of points."""
         num_frames = max(part.xy.shape[1] for part in parts)
         num_slots = max(part.xy.shape[2] for part in parts)
 
         def padded(name: str, fill: float, *axes: int) -> np.ndarray:
             sizes = {1: num_frames, 2: num_slots}
-            found = []
+            arrays = []
             for part in parts:
                 values = getattr(part, name)
-                room = [(0, sizes[axis] - values.shape[axis] if axis in axes else 0) for axis in range(values.ndim)]
-                found.append(np.pad(values, room, constant_values=fill) if any(after for _, after in room) else values)
-            return np.concatenate(found)
+                padding = [(0, sizes[axis] - values.shape[axis] if axis in axes else 0) for axis in range(values.ndim)]
+                needs_padding = any(after for _, after in padding)
+                arrays.append(np.pad(values, padding, constant_values=fill) if needs_padding else values)
+            return np.concatenate(arrays)
 
         return cls(
             padded("xy", 0, 1, 2),
@@ -99,7 +105,7 @@ class TrackWindows:
 
 
 def read_windows(item: Any, first: int, last: int) -> TrackWindows:
-    """Windows of an item, from the first to before the last."""
+    """Read windows `first` to `last - 1` of an item."""
     attributes = item.attributes
     xy = item["xy"][first:last]
     valid = item["valid"][first:last].astype(bool)
@@ -113,7 +119,7 @@ def read_windows(item: Any, first: int, last: int) -> TrackWindows:
     )
     is_visible &= valid[:, None, :] & np.isfinite(xy).all(axis=-1) & np.isfinite(time)[..., None]
     if not (np.diff(valid.astype(np.int8), axis=1) <= 0).all():
-        # Points must stand first: seats of a window are asked for by number.
+        # Points must come first, because they are selected by index.
         order = np.argsort(~valid, axis=1, kind="stable")
         xy = np.take_along_axis(xy, order[:, None, :, None], 2)
         is_visible = np.take_along_axis(is_visible, order[:, None, :], 2)
@@ -126,11 +132,18 @@ def read_windows(item: Any, first: int, last: int) -> TrackWindows:
 
 
 def velocities(xy: np.ndarray, is_visible: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How points move, from the frames before and after, where they are visible in both.
+    """Compute velocities of points from the previous and the next frame in which they are visible.
 
-    xy (W, T, N, 2), is_visible (W, T, N), time (W, T) s, inf where there is no frame.
-    Returns the velocity (W, T, N, 2) float32 per second, the mean of the step from the frame before and the step to the
-    frame after (one alone where the other is not known), and whether one is known (W, T, N).
+    The velocity is the mean of the step from the previous frame and the step to the next one, or the known one of the
+    two.
+
+    Args:
+        xy: Positions, shape (W, T, N, 2).
+        is_visible: Whether each point is visible, bool (W, T, N).
+        time: Frame times in seconds, shape (W, T); inf where there is no frame.
+
+    Returns:
+        Velocities per second, float32 of shape (W, T, N, 2), and whether they are known, bool (W, T, N).
     """
     with np.errstate(invalid="ignore"):
         seconds = np.diff(time, axis=1)

@@ -1,14 +1,13 @@
-"""What every input has in common: settings that need no torch, and a reader from snippets to batches."""
+"""Common parts of all inputs: settings without PyTorch, and readers that turn snippets into batches."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError
+from actionprep.registry import Entry, Registry
 from actionprep.settings import Settings, option
 from actionprep.training.inputs.rng import Draws
 
@@ -28,32 +27,36 @@ class InputSettings(Settings):
 
     @property
     def variants(self) -> int | None:
-        """Variants of each snippet in a test, where these settings say so; None: any number that a recipe asks for."""
+        """Number of variants of each snippet in a test, if the settings determine it; None: the recipe chooses."""
         return None
 
 
 class MirroringSettings(InputSettings):
-    """Settings of inputs whose samples may be mirrored left to right, and what that makes of their labels."""
+    """Settings of inputs with samples that can be mirrored left to right, and the labels after mirroring."""
 
-    flip: float = option(0.0, "Share of the samples that are mirrored, left and right joints exchanged.", ge=0, le=1)
+    flip: float = option(0.0, "Share of samples that are mirrored, with left and right joints exchanged.", ge=0, le=1)
     flip_labels: dict[str, str] = option(
-        {}, 'Label that each label becomes when mirrored: { swipe_left = "swipe_right", … }; others stay.'
+        {}, 'Label after mirroring, for labels that change: { swipe_left = "swipe_right", … }.'
     )
 
 
 class ProductReader(ABC):
-    """Reads the snippets of one table from one product; `INPUT` of each module of this package names one.
+    """Reads the snippets of one table from one product; `INPUTS` lists the readers.
 
-    product:   the name of the input; also of the product of the store that it reads, where `reads` says no other.
-    Settings:  its settings, a subclass of InputSettings.
-    in_memory: True: everything needed is held (on the device, where it fits) and `read` takes whole batches; False:
-        `read` is called with one row at a time in the loader's workers, and `collate` joins the samples.
-    cuts: samples have places or instants that `cut` can take from another one; False: CutMix is refused before a run is
-        made.
-    cuts_time: `cut` replaces a span of time, and with it the labels of its instants; False: it cuts all instants alike.
+    Args:
+        settings: Settings of the input.
+        store: Store to read.
+        table: Table of snippets. Every row can be read.
+        views: Views to read. They have this order on the view axis; a view that a snippet lacks is masked.
 
-    store, table, views: what to read; every row of the table may be asked for. Views stand in this order on the view
-    axis of what `read` gives; a snippet without one of them has that view masked.
+    Attributes:
+        product: Name of the input, and of the product that it reads unless `reads` returns another one.
+        Settings: Class of the settings.
+        in_memory: True: all data is in memory, on the device if it fits, and `read` takes complete batches. False:
+            workers of the loader call `read` with one row at a time, and `collate` joins the samples.
+        cuts: Whether `cut` can replace a part of a sample. If not, CutMix is refused before a run is created.
+        cuts_time: Whether `cut` replaces a span of time, and with it the labels of its frames. If not, it changes all
+            frames alike.
     """
 
     product: ClassVar[str]
@@ -70,58 +73,76 @@ class ProductReader(ABC):
 
     @abstractmethod
     def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:
-        """Arrays of these snippets with the batch axis first; the model's forward takes them by name.
+        """Read snippets as arrays with a batch axis first. The forward method of the model takes them by name.
 
-        draws: the random numbers of each sample, for training; None: the center, always the same. Test variants
-        (other crops, other sampling times) come through `draws.variant`.
+        Args:
+            rows: Rows of the table.
+            draws: Random numbers of each sample, for training. None: the deterministic center. Variants of tests (other
+                crops, other sampling times) have `draws.variant`.
         """
 
     def times(self, rows: Sequence[int], draws: Draws | None = None) -> np.ndarray:
-        """(B, T) float64 s on the recordings' clocks: the instants that `read` shows with fresh draws of the same numbers.
+        """Compute the time steps that `read` samples with the same random numbers.
 
-        Raises UserError where an input does not know them.
+        Args:
+            rows: Rows of the table.
+            draws: Random numbers, as for `read` and not yet used.
+
+        Returns:
+            Seconds on the clocks of the recordings, float64 of shape (B, T).
+
+        Raises:
+            UserError: If the input does not know the times.
         """
         raise UserError(
-            f"The input '{self.product}' does not know when the instants of its samples are, so they cannot have labels of "
-            "their own. Train on the labels of whole snippets: --set targets=snippet."
+            f"The input '{self.product}' does not know the times of its samples, so their time steps cannot have labels. "
+            "Train on the labels of full snippets: --set targets=snippet."
         )
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:
-        """The batch changed at random, on its device; the base leaves it as it is.
+        """Augment a batch on its device; unchanged by default.
 
-        Where instants move, their labels `frame_target` (B, T, C) and `frame_known` (B, T) move with them, if there.
+        If time steps move, their labels `frame_target` (B, T, C) and `frame_known` (B, T) move with them, if present.
         """
         return batch
 
     def mirrored(self, draws: Draws) -> Tensor:
-        """(B,) bool: which samples `augment` mirrors with these draws."""
+        """Return which samples `augment` mirrors with these random numbers, bool (B,)."""
         import torch
 
         return torch.zeros(len(draws), dtype=torch.bool)
 
     def mirror_codes(self) -> np.ndarray | None:
-        """(C,) the code that each label becomes when its sample is mirrored; None when none is."""
+        """Return the label code of each label after mirroring, shape (C,); None if no sample is mirrored."""
         return None
 
     @classmethod
     def reads(cls, settings: Any) -> str:
-        """The product of the store that is read with these settings."""
+        """Return the product of the store that is read with these settings."""
         return cls.product
 
     @classmethod
     def self_contained(cls, settings: Any) -> Any:
-        """These settings with what they only name, so that a run stays as it was; most name nothing."""
+        """Return settings that contain everything they refer to by name, so that a run does not change later."""
         return settings
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:
-        """First and last + 1 instant in seconds that the product covers in some view, for cutting windows."""
-        raise UserError(f"Windows cannot be cut from '{cls.product}' alone.")
+        """Return the start and end, in seconds, of what the product covers in some view, for creating windows."""
+        raise UserError(f"Windows cannot be created from '{cls.product}' alone.")
 
     def mix(self, batch: Batch, partner: Tensor, share: Tensor) -> Batch:
-        """Each sample mixed with batch[partner], of which 1 - share comes in; share (B,) in [0, 1].
+        """Mix each sample with its partner (mixup).
 
-        The base blends floating-point arrays and joins boolean ones.
+        By default, floating-point arrays are blended and boolean ones joined.
+
+        Args:
+            batch: Batch.
+            partner: Index of the partner of each sample, shape (B,).
+            share: Weight of the sample itself, in [0, 1], shape (B,).
+
+        Returns:
+            The mixed batch.
         """
         mixed = {}
         for name, values in batch.items():
@@ -133,145 +154,179 @@ class ProductReader(ABC):
         return mixed
 
     def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
-        """CutMix: a piece of each sample replaced by that of batch[partner]; share (B) is what should stay.
+        """Replace a part of each sample by that of its partner (CutMix).
 
-        Returns the batch and the share (B) that did stay. The base replaces a span of time, in arrays that have the axis
-        of frame_valid (B, T); readers of pictures cut out a rectangle.
+        By default a span of time is replaced, in arrays with the axes of `frame_valid` (B, T). Readers of frames
+        replace a rectangle.
+
+        Args:
+            batch: Batch.
+            partner: Index of the partner of each sample, shape (B,).
+            share: Wanted share of the sample itself, in [0, 1], shape (B,).
+            draws: Random numbers.
+
+        Returns:
+            The batch, and the share (B,) of each sample that was kept.
+
+        Raises:
+            UserError: If the batch has no axis to cut along.
         """
         import torch
 
         if "frame_valid" not in batch:
-            raise UserError(f"CutMix needs places or instants to cut at, and batches of '{self.product}' have none.")
+            raise UserError(f"CutMix needs a spatial or temporal axis, and batches of '{self.product}' have none.")
         valid = batch["frame_valid"]
         num_frames = valid.shape[1]
         length = ((1 - share) * num_frames).round()
         low = (draws.uniform().to(valid.device) * (num_frames - length + 1)).floor()
-        line = torch.arange(num_frames, device=valid.device)
-        foreign = (line >= low[:, None]) & (line < (low + length)[:, None])
+        step = torch.arange(num_frames, device=valid.device)
+        replaced = (step >= low[:, None]) & (step < (low + length)[:, None])
         mixed = {}
         for name, values in batch.items():
-            along = values.shape[:2] == valid.shape
-            at = foreign.view(*foreign.shape, *[1] * (values.ndim - 2)) if along else None
-            mixed[name] = values if at is None else torch.where(at, values[partner], values)
-        return mixed, 1 - foreign.float().mean(1)
+            has_time_axis = values.shape[:2] == valid.shape
+            mask = replaced.view(*replaced.shape, *[1] * (values.ndim - 2)) if has_time_axis else None
+            mixed[name] = values if mask is None else torch.where(mask, values[partner], values)
+        return mixed, 1 - replaced.float().mean(1)
 
     def collate(self, samples: Sequence[Batch]) -> Batch:
-        """Join samples that `read` gave one by one; pads nothing."""
+        """Join samples that were read one at a time, without padding."""
         import torch
 
         return {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
 
-    def to(self, device: torch.device) -> None:  # noqa: B027 - nothing is held unless a reader says so
-        """Move what is held to the device, where it fits."""
+    def to(self, device: torch.device) -> None:  # noqa: B027 - by default nothing is in memory
+        """Move data in memory to the device if it fits."""
 
     def without_views(self, batch: Batch, keep: Sequence[bool]) -> Batch:
-        """The batch as if only some of the views had been seen, of the same shape."""
-        raise UserError(f"Views cannot be left out one by one of '{self.product}': its batches have one view only.")
+        """Return the batch as if only some of the views existed, with the same shape.
+
+        Args:
+            batch: Batch.
+            keep: Which views to keep.
+
+        Raises:
+            UserError: If batches have no view axis.
+        """
+        raise UserError(f"Views of '{self.product}' cannot be left out: its batches have a single view.")
 
     def meanings(self) -> dict[str, str]:
-        """What each array of `read` holds with these settings, for other programs that make their own: axes, values, units.
-
-        Arrays that are not in it are not explained.
-        """
+        """Describe the arrays of `read` for other programs that create them: axes, values and units, by name."""
         return {}
 
     def model_sizes(self) -> dict[str, Any]:
-        """Sizes that the input decides, as a builder of models may take them (num_views, num_points, num_frames, …)."""
+        """Return sizes that the input determines, for builders of models (num_views, num_points, num_frames, …)."""
         return {"num_views": len(self.views)}
 
     @classmethod
-    def instead(cls, store: Store) -> str | None:
-        """Another input, of what the store holds, that gives the same models their samples; most have none."""
+    def alternative(cls, store: Store) -> str | None:
+        """Return another available input for the same models; None by default."""
         return None
 
     @classmethod
     def check_store(cls, settings: Any, store: Store, *, training: bool = False) -> None:
-        """Raise UserError that says which stage to run when the store lacks the product.
+        """Check that the store has the product.
 
-        training: what is to be trained may still be chosen, so say what there is to choose.
+        Args:
+            settings: Settings of the input.
+            store: Store to check.
+            training: Whether a training is being planned, so that other inputs and recipes are worth suggesting.
+
+        Raises:
+            UserError: If the product is missing, with the command that creates it.
         """
         product = cls.reads(settings)
         if store.items(product):
             return
-        other = cls.instead(store)
+        alternative = cls.alternative(store)
         choice = (
-            f"train on what there is: --set product={other}"
-            if other is not None
-            else "choose a recipe for what there is (actiontrain recipes)"
+            f"train on the available '{alternative}': --set product={alternative}"
+            if alternative is not None
+            else "choose a recipe for an available product (actiontrain recipes)"
         )
         raise UserError(
-            f"This recipe reads '{product}', and the store {store.url} {what_it_has(store)}.\n{how_to_make(product)}"
+            f"This recipe reads '{product}', but the store {store.url} {available_products(store)}.\n{build_hint(product)}"
             + (f", or {choice}." if training else ".")
         )
 
 
 class MirroringReader(ProductReader):
-    """A reader with MirroringSettings.
-
-    _mirror (C,): what `mirrored_codes` makes of the settings.
-    """
+    """A reader with MirroringSettings. `_mirror` (C,) is the result of `mirrored_codes`."""
 
     _mirror: np.ndarray | None
 
     def mirrored(self, draws: Draws) -> Tensor:  # noqa: D102
-        # A stream of its own, so that labels can be asked for apart from the arrays.
+        # A separate stream, so that labels can be mirrored without drawing the numbers of the arrays.
         return Draws(draws.seed ^ 0x5EED, draws.epoch, draws.rows).uniform() < self.settings.flip
 
     def mirror_codes(self) -> np.ndarray | None:  # noqa: D102
         return self._mirror
 
 
-def what_it_has(store: Store) -> str:
-    """What a store has instead of a product that is missing, for a message."""
-    return f"has none of it; it has {', '.join(store.products()) or 'nothing yet'}"
+def available_products(store: Store) -> str:
+    """Describe which products a store has instead of a missing one, for a message."""
+    return f"does not contain it. Available products: {', '.join(store.products()) or 'none'}"
 
 
-def how_to_make(product: str) -> str:
-    """How to make a product that is missing, for a message; without its full stop."""
-    return f"Make it with 'actionprep build {product}' in the study folder"
+def build_hint(product: str) -> str:
+    """Describe how to create a missing product, for a message; without a full stop."""
+    return f"Create it with 'actionprep build {product}' in the study folder"
+
+
+INPUTS: Registry[type[ProductReader]] = Registry(
+    "input",
+    "actionprep.inputs",
+    (
+        Entry("frames", "actionprep.training.inputs.frames:FramesReader"),
+        Entry("fusion", "actionprep.training.inputs.fusion:FusionReader"),
+        Entry("heatmaps", "actionprep.training.inputs.heatmaps:HeatmapsReader"),
+        Entry("lowres", "actionprep.training.inputs.lowres:LowresReader"),
+        Entry("pose", "actionprep.training.inputs.pose:PoseReader"),
+        Entry("tracks", "actionprep.training.inputs.tracks:TracksReader"),
+    ),
+    plural="Inputs",
+    subclass_of="actionprep.training.inputs.base:ProductReader",
+)
+"""Readers by the product that a recipe names."""
 
 
 def products() -> list[str]:
-    """Products that have an input, by the names of this package's modules."""
-    package = importlib.import_module("actionprep.training.inputs")
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(package.__path__)
-        if module.name not in ("base", "joint_augmentation", "rng") and module.name[0] != "_"
-    )
+    """Products that have an input, sorted by name."""
+    return sorted(INPUTS)
 
 
 def find_input(product: str) -> type[ProductReader]:
-    """The reader of a product; raises UserError naming the nearest one.
-
-    A module of this package is an input when it is named as the product and has `INPUT`, its reader's class.
-    """
-    known = products()
-    if product not in known:
-        raise UserError(f"No input '{product}'.{nearest(product, known)} Inputs: {', '.join(known)}.")
-    reader: type[ProductReader] = importlib.import_module(f"actionprep.training.inputs.{product}").INPUT
-    return reader
+    """The reader of a product; raises UserError naming the nearest one."""
+    return INPUTS.find(product)
 
 
 def input_settings(product: str, values: Mapping[str, Any] | InputSettings) -> InputSettings:
-    """Settings of a product's input, from plain values."""
+    """Create the settings of an input from plain values.
+
+    Raises:
+        UserError: If the settings belong to another product, or if a value is invalid.
+    """
     model = find_input(product).Settings
     if isinstance(values, InputSettings):
         if not isinstance(values, model):
-            raise UserError(
-                f"Input settings of another product: expected {model.__name__}, got {type(values).__name__}."
-            )
+            raise UserError(f"Settings of another input: expected {model.__name__}, got {type(values).__name__}.")
         return values
     return model.read(dict(values), where="[input] of the recipe")
 
 
 def mirrored_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence[str]) -> np.ndarray | None:
-    """(C,) the code that each label becomes when its sample is mirrored; None when none is.
+    """Compute the label code of each label after mirroring.
 
-    flip: share of samples that are mirrored; flip_labels pairs labels both ways, others stay as they are.
+    Args:
+        flip: Share of samples that are mirrored.
+        flip_labels: Label after mirroring of labels that change. Pairs must be given in both directions.
+        labels: Names of the labels.
 
-    Raises UserError for labels that there are not, for pairs that do not go both ways, and for labels that name a side and
-    are not paired: a mirrored swipe_left is no swipe_left.
+    Returns:
+        Codes of shape (C,); None if no sample is mirrored.
+
+    Raises:
+        UserError: If a label does not exist, if a pair is given in one direction only, or if a label names a side and
+            is not in `flip_labels`: a mirrored swipe_left is not a swipe_left.
     """
     import re
 
@@ -280,22 +335,22 @@ def mirrored_codes(flip: float, flip_labels: Mapping[str, str], labels: Sequence
     if not flip:
         return None
     codes = np.arange(len(labels))
-    for one, other in flip_labels.items():
-        for label in (one, other):
-            if label not in labels:
-                raise UserError(f"flip_labels names '{label}', which is no label here. Labels: {', '.join(labels)}.")
-        codes[labels.index(one)] = labels.index(other)
+    for label, mirrored_label in flip_labels.items():
+        for name in (label, mirrored_label):
+            if name not in labels:
+                raise UserError(f"flip_labels contains '{name}', which is not a label. Labels: {', '.join(labels)}.")
+        codes[labels.index(label)] = labels.index(mirrored_label)
     if sorted(codes.tolist()) != list(range(len(labels))):
         raise UserError(
-            'flip_labels must pair labels both ways, such as { left = "right", right = "left" }; got '
+            'flip_labels must contain pairs in both directions, such as { left = "right", right = "left" }; got '
             f"{dict(flip_labels)}."
         )
-    sided = [one for one in labels if re.search(r"left|right", one, re.IGNORECASE) and one not in flip_labels]
+    sided = [label for label in labels if re.search(r"left|right", label, re.IGNORECASE) and label not in flip_labels]
     if sided:
         raise UserError(
-            f"input.flip mirrors samples, and the label{'s' if len(sided) > 1 else ''} {', '.join(sided)} "
-            f"name{'' if len(sided) > 1 else 's'} a side. Say what each becomes with input.flip_labels (the same label, "
-            "where nothing changes), or set input.flip = 0."
+            f"input.flip mirrors samples, but the label{'s' if len(sided) > 1 else ''} {', '.join(sided)} "
+            f"name{'' if len(sided) > 1 else 's'} a side. Set the label after mirroring with input.flip_labels (the same "
+            "label if it does not change), or set input.flip = 0."
         )
     return codes
 

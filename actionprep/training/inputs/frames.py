@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class FramesInput(ClipSettings):
-    """How clips are sampled out of stored frames, cut and augmented."""
+    """How clips are sampled from stored frames, cropped and augmented."""
 
-    size: int = option(224, "Side of the square that the model sees, in pixels.", ge=8)
+    size: int = option(224, "Side of the square input of the model, in pixels.", ge=8)
 
 
 class FramesReader(ClipReader):
-    """Clips of the product `frames`, raw or JPEG, of all frames or of those that were kept."""
+    """Clips of the product `frames`, raw or JPEG, whether all frames are stored or only some."""
 
     product = "frames"
     Settings = FramesInput
     settings: FramesInput
 
-    def _place(self, item: ItemReader) -> FrameSource:
+    def _source(self, item: ItemReader) -> FrameSource:
         attributes = item.attributes
         if "rgb" in item:
             size = checked_size(item, "rgb")
@@ -38,8 +38,5 @@ class FramesReader(ClipReader):
             size = int(attributes["height"]), int(attributes["width"])
         return FrameSource(item["time"][:], size, str(attributes.get("which", "all")))
 
-    def _pictures(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
+    def _stored_frames(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
         return read_frames(item, rows)
-
-
-INPUT = FramesReader

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from actionprep.errors import UserError
 from actionprep.settings import option
-from actionprep.training.inputs.base import Batch, InputSettings, ProductReader, find_input, how_to_make, what_it_has
+from actionprep.training.inputs.base import (
+    Batch,
+    InputSettings,
+    ProductReader,
+    available_products,
+    build_hint,
+    find_input,
+)
 from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
@@ -20,39 +27,42 @@ if TYPE_CHECKING:
 
 
 class FusionInput(InputSettings):
-    """Which recipes' inputs and models are joined."""
+    """Recipes with inputs and models to join."""
 
     recipes: tuple[str, ...] = option(
         ("view-transformer", "i3d-small"),
-        "Recipes, by name or path, whose inputs are read and whose models are joined.",
+        "Recipes to join, by name or path.",
         names="file",
         known=lambda recipes: not any(name.endswith(".toml") for name in recipes),
         min_length=2,
     )
     parts: dict[str, dict[str, Any]] = option(
         {},
-        "Written when a training begins, not by hand: model and input of each of these recipes as they were then, so that "
-        "the run stays what it is. Recipes that are not in here are read by name or path.",
+        "Written when a training starts, not by hand: model and input of each recipe at that time, so that the run does "
+        "not change later. Recipes that are missing here are read by name or path.",
     )
 
     @classmethod
     def read(cls, values: dict[str, Any], *, where: str) -> Self:
         """Validate plain values; see `Settings.read`."""
         parts = values.get("parts")
-        if isinstance(parts, Mapping) and all(isinstance(one, Mapping) for one in parts.values()):
-            # The errors of a part name its keys only when they do not pass through this model's validation.
-            values = {**values, "parts": {name: _tables_of(_held(name, tables)) for name, tables in parts.items()}}
+        if isinstance(parts, Mapping) and all(isinstance(part, Mapping) for part in parts.values()):
+            # The errors of a part name its keys only if they do not pass through the validation of this model.
+            values = {
+                **values,
+                "parts": {name: _tables_of(_part_recipe(name, tables)) for name, tables in parts.items()},
+            }
         return super().read(values, where=where)
 
 
 class FusionReader(ProductReader):
-    """Batches of several inputs of the same snippets: the arrays of recipe i are called part<i>_<name>.
+    """Batches of several inputs of the same snippets. The arrays of recipe i are called part<i>_<name>.
 
-    Each part is sampled and augmented as its recipe says, from random numbers of its own.
+    Each part is sampled and augmented as in its recipe, with separate random numbers.
     """
 
     product: ClassVar[str] = "fusion"
-    # A rectangle of pictures and a span of time of points are not the same piece of a sample.
+    # A rectangle of frames and a time span of points are not the same piece of a sample.
     cuts = False
     Settings = FusionInput
     settings: FusionInput
@@ -60,32 +70,36 @@ class FusionReader(ProductReader):
     def __init__(self, settings: FusionInput, store: Store, table: SnippetTable, views: Sequence[str]) -> None:
         super().__init__(settings, store, table, views)
         self.recipes = recipes_of(settings)
-        self.parts = [find_input(one.product)(one.input, store, table, views) for one in self.recipes]
+        self.parts = [find_input(recipe.product)(recipe.input, store, table, views) for recipe in self.recipes]
         for recipe, part in zip(self.recipes, self.parts, strict=True):
             if part.mirror_codes() is not None:
                 raise UserError(
-                    f"The recipe '{recipe.name}' mirrors samples, and in a fusion every part would do so for itself. Set "
-                    "its input.flip = 0 in a recipe file of your own, and name that."
+                    f"The recipe '{recipe.name}' mirrors samples. In a fusion, each part would be mirrored independently. "
+                    "Set input.flip = 0 in a recipe file and name that file instead."
                 )
         self.in_memory = all(part.in_memory for part in self.parts)
 
     def read(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:  # noqa: D102
-        return self._joined([part.read(rows, _own(draws, at)) for at, part in enumerate(self.parts)])
+        return self._join_parts([part.read(rows, _part_draws(draws, index)) for index, part in enumerate(self.parts)])
 
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
-        changed = [
-            part.augment(arrays, Draws(draws.seed + 7919 * at, draws.epoch, draws.rows, variant=draws.variant))
-            for at, (part, arrays) in enumerate(zip(self.parts, self._apart(batch), strict=True))
+        augmented = [
+            part.augment(arrays, Draws(draws.seed + 7919 * index, draws.epoch, draws.rows, variant=draws.variant))
+            for index, (part, arrays) in enumerate(zip(self.parts, self._split_parts(batch), strict=True))
         ]
-        return {**_others(batch), **self._joined(changed)}
+        return {**_shared_arrays(batch), **self._join_parts(augmented)}
 
     def mix(self, batch: Batch, partner: Tensor, share: Tensor) -> Batch:  # noqa: D102
-        mixed = [part.mix(one, partner, share) for part, one in zip(self.parts, self._apart(batch), strict=True)]
-        return {**_others(batch), **self._joined(mixed)}
+        mixed = [
+            part.mix(arrays, partner, share) for part, arrays in zip(self.parts, self._split_parts(batch), strict=True)
+        ]
+        return {**_shared_arrays(batch), **self._join_parts(mixed)}
 
     def collate(self, samples: Sequence[Batch]) -> Batch:  # noqa: D102
-        apart = [self._apart(sample) for sample in samples]
-        return self._joined([part.collate([one[at] for one in apart]) for at, part in enumerate(self.parts)])
+        split_samples = [self._split_parts(sample) for sample in samples]
+        return self._join_parts(
+            [part.collate([sample[index] for sample in split_samples]) for index, part in enumerate(self.parts)]
+        )
 
     def to(self, device: torch.device) -> None:  # noqa: D102
         for part in self.parts:
@@ -93,7 +107,7 @@ class FusionReader(ProductReader):
 
     def meanings(self) -> dict[str, str]:  # noqa: D102
         parts = [part.meanings() for part in self.parts]
-        return {f"part{at}_{name}": text for at, part in enumerate(parts) for name, text in part.items()}
+        return {f"part{index}_{name}": text for index, part in enumerate(parts) for name, text in part.items()}
 
     def model_sizes(self) -> dict[str, Any]:  # noqa: D102
         from actionprep.training.checkpoints import model_sizes
@@ -111,100 +125,100 @@ class FusionReader(ProductReader):
 
     @classmethod
     def reads(cls, settings: Any) -> str:  # noqa: D102
-        return "+".join(dict.fromkeys(one.reads for one in recipes_of(settings)))
+        return "+".join(dict.fromkeys(recipe.reads for recipe in recipes_of(settings)))
 
     @classmethod
     def self_contained(cls, settings: Any) -> Any:  # noqa: D102
-        parts = {name: _tables_of(one) for name, one in zip(settings.recipes, recipes_of(settings), strict=True)}
+        parts = {name: _tables_of(recipe) for name, recipe in zip(settings.recipes, recipes_of(settings), strict=True)}
         return settings.with_changes({"parts": parts}, where="[input] of the recipe")
 
     @classmethod
     def check_store(cls, settings: Any, store: Store, *, training: bool = False) -> None:  # noqa: D102
-        for name, one in zip(settings.recipes, recipes_of(settings), strict=True):
-            product = one.reads
+        for name, recipe in zip(settings.recipes, recipes_of(settings), strict=True):
+            product = recipe.reads
             if not store.items(product):
                 raise UserError(
-                    f"This fusion joins '{name}', which reads '{product}', and the store {store.url} {what_it_has(store)}.\n"
-                    f"{how_to_make(product)}" + (f", or {_other_part(name, one, store)}." if training else ".")
+                    f"This fusion joins '{name}', which reads '{product}', but the store {store.url} "
+                    f"{available_products(store)}.\n{build_hint(product)}"
+                    + (f", or {_alternative_part(name, recipe, store)}." if training else ".")
                 )
 
     @classmethod
     def span(cls, store: Store, recording: str, views: Sequence[str]) -> tuple[float, float]:  # noqa: D102
         from actionprep.training.inputs.base import products
 
-        found = []
+        spans = []
         for product in sorted({key.product for key in store.items() if key.recording == recording}):
             if product in products():
-                found.append(find_input(product).span(store, recording, views))
-        if not found:
-            raise UserError(f"Recording '{recording}' has nothing that a fusion reads in {store.url}.")
-        # What one part alone covers, the others cannot say anything of.
-        return max(start for start, _ in found), min(end for _, end in found)
+                spans.append(find_input(product).span(store, recording, views))
+        if not spans:
+            raise UserError(f"Recording '{recording}' has no product that a fusion reads in {store.url}.")
+        # Only the time that all parts cover can be predicted.
+        return max(start for start, _ in spans), min(end for _, end in spans)
 
-    def _joined(self, parts: Sequence[Batch]) -> Batch:
-        return {f"part{at}_{name}": values for at, one in enumerate(parts) for name, values in one.items()}
+    def _join_parts(self, parts: Sequence[Batch]) -> Batch:
+        return {f"part{index}_{name}": values for index, arrays in enumerate(parts) for name, values in arrays.items()}
 
-    def _apart(self, batch: Batch) -> list[Batch]:
+    def _split_parts(self, batch: Batch) -> list[Batch]:
+        prefixes = [f"part{index}_" for index in range(len(self.parts))]
         return [
-            {name.removeprefix(f"part{at}_"): values for name, values in batch.items() if name.startswith(f"part{at}_")}
-            for at in range(len(self.parts))
+            {name.removeprefix(prefix): values for name, values in batch.items() if name.startswith(prefix)}
+            for prefix in prefixes
         ]
 
 
 def recipes_of(settings: FusionInput) -> list[Recipe]:
-    """The recipes that are joined, as the settings hold them, else by name or path.
+    """Return the recipes to join, from the settings if they contain them, else by name or path.
 
-    Raises UserError when one is a fusion itself.
+    Raises:
+        UserError: If one of them is a fusion.
     """
     from actionprep.training.recipes import find_recipe
 
-    # A fusion answers once a snippet, whatever its parts learn by themselves.
-    alike = {"targets": "snippet", "carry": False, "monitor": "val_loss"}
-    found = [
-        _held(name, settings.parts[name]) if name in settings.parts else find_recipe(name).changed(alike)
+    # A fusion has one prediction per snippet, whatever its parts are trained on.
+    fixed = {"targets": "snippet", "carry": False, "monitor": "val_loss"}
+    recipes = [
+        _part_recipe(name, settings.parts[name]) if name in settings.parts else find_recipe(name).changed(fixed)
         for name in settings.recipes
     ]
-    for one in found:
-        if one.product == FusionReader.product:
-            raise UserError(f"The recipe '{one.name}' is a fusion itself: name its recipes instead.")
-    return found
+    for recipe in recipes:
+        if recipe.product == FusionReader.product:
+            raise UserError(f"The recipe '{recipe.name}' is a fusion. Name the recipes that it joins instead.")
+    return recipes
 
 
 def _tables_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """What of a recipe decides its part in a fusion, as plain values; `_held` reads them back."""
+    """Plain values of what determines a part of a fusion; `_part_recipe` reads them."""
     tables = recipe.to_tables()
     named = {key: tables["recipe"][key] for key in ("name", "model", "product")}
     return {"recipe": named, "sizes": tables["sizes"], "input": tables["input"]}
 
 
-def _held(name: str, tables: Mapping[str, Any]) -> Recipe:
+def _part_recipe(name: str, tables: Mapping[str, Any]) -> Recipe:
     from actionprep.training.recipes import Recipe
 
     return Recipe.from_tables(tables, where=f"input.parts of '{name}'")
 
 
-def _other_part(name: str, recipe: Recipe, store: Store) -> str:
-    """What to join instead of a recipe whose product the store lacks."""
-    other = find_input(recipe.product).instead(store)
-    if other is None:
-        return "name recipes for what there is in input.recipes (actiontrain recipes)"
-    known = find_input(other).Settings.model_fields
-    without = [f"input.{key}" for key in type(recipe.input).model_fields if key not in known]
-    changed = f'product = "{other}"' + (f" and without {' and '.join(without)}" if without else "")
+def _alternative_part(name: str, recipe: Recipe, store: Store) -> str:
+    """Suggest a replacement for a recipe if its product is missing."""
+    alternative = find_input(recipe.product).alternative(store)
+    if alternative is None:
+        return "name recipes of available products in input.recipes (actiontrain recipes)"
+    fields = find_input(alternative).Settings.model_fields
+    removed = [f"input.{key}" for key in type(recipe.input).model_fields if key not in fields]
+    changes = f'product = "{alternative}"' + (f" and without {' and '.join(removed)}" if removed else "")
     if name.endswith(".toml"):
-        return f"change {name} to have {changed}"
+        return f"change {name} to {changes}"
     return (
-        f"keep what 'actiontrain recipes {name}' prints as a file of your own, with {changed}, and name that file in "
-        f"input.recipes instead of {name}"
+        f"save the output of 'actiontrain recipes {name}' as a file with {changes}, and name that file in input.recipes "
+        f"instead of {name}"
     )
 
 
-def _own(draws: Draws | None, at: int) -> Draws | None:
-    return None if draws is None else Draws(draws.seed + 7919 * at, draws.epoch, draws.rows, variant=draws.variant)
+def _part_draws(draws: Draws | None, index: int) -> Draws | None:
+    return None if draws is None else Draws(draws.seed + 7919 * index, draws.epoch, draws.rows, variant=draws.variant)
 
 
-def _others(batch: Batch) -> Batch:
+def _shared_arrays(batch: Batch) -> Batch:
     return {name: values for name, values in batch.items() if not name.startswith("part")}
-
-
-INPUT = FusionReader

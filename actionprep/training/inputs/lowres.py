@@ -18,40 +18,37 @@ if TYPE_CHECKING:
 
 
 class LowresInput(ClipSettings):
-    """How clips are sampled out of small frames, cut and augmented."""
+    """How clips are sampled from small frames, cropped and augmented."""
 
     stored: int = option(
-        0, "Which stored size to read, by its short side; 0: the smallest that is large enough, else the largest.", ge=0
+        0, "Stored size to read, by its short side; 0: the smallest that is large enough, else the largest.", ge=0
     )
 
 
 class LowresReader(ClipReader):
-    """Clips of the product `lowres`, in one of its sizes."""
+    """Clips of the product `lowres` in one of its sizes."""
 
     product = "lowres"
     Settings = LowresInput
     settings: LowresInput
 
-    def _place(self, item: ItemReader) -> FrameSource:
+    def _source(self, item: ItemReader) -> FrameSource:
         return FrameSource(item["time"][:], checked_size(item, self._array(item)))
 
-    def _pictures(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
+    def _stored_frames(self, item: ItemReader, rows: np.ndarray) -> np.ndarray:
         return item[self._array(item)][rows]
 
     def _array(self, item: ItemReader) -> str:
         sizes = sorted(int(name.removeprefix("rgb_")) for name in item if name.startswith("rgb_"))
         wanted = self.settings.stored
         if not wanted:
-            # What moves is a part of the picture: it wants the most that there is.
-            enough = [size for size in sizes if size >= self.settings.size and self.settings.region == "frame"]
-            wanted = enough[0] if enough else sizes[-1]
+            # What moves is a part of the frame, so the largest size is used.
+            large_enough = [size for size in sizes if size >= self.settings.size and self.settings.region == "frame"]
+            wanted = large_enough[0] if large_enough else sizes[-1]
         if wanted not in sizes:
             raise UserError(
-                f"{item.where} in {self.store.url} has no size {wanted}; it has {', '.join(map(str, sizes))}.\nMake it "
-                f"with 'actionprep lowres --sizes {' '.join(map(str, [*sizes, wanted]))}', or choose another with --set "
-                f"input.stored={sizes[-1]}."
+                f"{item.where} in {self.store.url} has no size {wanted}. Available sizes: {', '.join(map(str, sizes))}.\n"
+                f"Create it with 'actionprep lowres --sizes {' '.join(map(str, [*sizes, wanted]))}', or choose another one "
+                f"with --set input.stored={sizes[-1]}."
             )
         return f"rgb_{wanted}"
-
-
-INPUT = LowresReader

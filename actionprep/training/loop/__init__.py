@@ -1,1 +1,1 @@
-"""The training loop: task, optimizers, callbacks, resume."""
+"""Training loop: task, callbacks, losses, optimizers, devices and resuming."""

@@ -1,4 +1,4 @@
-"""What happens beside the training steps: metrics.csv, checkpoints, loggers, explained errors (imports Lightning)."""
+"""Lightning callbacks: metrics.csv, checkpoints, loggers and early stopping (imports Lightning)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Averaging(pl.Callback):
-    """Keeps the running mean of the weights up to date."""
+    """Updates the running mean of the weights."""
 
     def on_train_batch_end(  # noqa: D102
         self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -32,7 +32,7 @@ class Averaging(pl.Callback):
 
 
 class Patience(pl.callbacks.EarlyStopping):
-    """Ends a run whose figure no longer gets better."""
+    """Stops a run whose monitored metric no longer improves."""
 
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.patience is not None
@@ -41,28 +41,28 @@ class Patience(pl.callbacks.EarlyStopping):
             patience=-(-recipe.patience // recipe.validate_every),
             mode="min" if recipe.monitor == "val_loss" else "max",
             check_on_train_epoch_end=False,
-            # A figure that is no number (precision of classes that val lacks) is no improvement, and no end either.
+            # A NaN metric (average precision of classes that are missing in val) is no improvement and does not stop.
             check_finite=False,
         )
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
-        # A run that was killed just after its last epoch has nothing more to train.
+        # A run that was killed right after its last epoch has nothing left to train.
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class LastValidated(pl.Callback):
-    """Validates in the last epoch too, whatever number of epochs lies between two validations."""
+    """Validates in the last epoch too, whatever the validation interval is."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: D102
-        # Before each batch, because an epoch that goes on in its middle has no start.
+        # Checked before each batch, because an epoch that is resumed in the middle has no start.
         if trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
 
 class History(Checkpoint):
-    """Writes metrics.csv, a row an epoch; what a resumed run does again replaces what was there.
+    """Writes metrics.csv with one row per epoch. Epochs that a resumed run repeats replace the earlier rows.
 
-    A `Checkpoint` to Lightning, because those are called after the task has logged the figures of the epoch.
+    It is a Lightning `Checkpoint`, because those are called after the task has logged the metrics of the epoch.
     """
 
     def __init__(self, run: Run, phase: Phase, num_epochs: int, on_epoch: Callable[[EpochReport], None] | None) -> None:
@@ -71,8 +71,8 @@ class History(Checkpoint):
         self.num_epochs = num_epochs
         self.on_epoch = on_epoch
         self.rows: list[dict[str, Any]] = []
-        self._before = [row for row in run.metrics if row.get("phase") != phase]
-        self._began = time.monotonic()
+        self._other_phases = [row for row in run.metrics if row.get("phase") != phase]
+        self._started = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         return {"rows": self.rows}
@@ -81,24 +81,24 @@ class History(Checkpoint):
         self.rows = list(state["rows"])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
-        figures = dict(task.figures)
+        values = dict(task.epoch_metrics)
         epoch = trainer.current_epoch
-        row = {"phase": self.phase, "epoch": epoch, **figures, "seconds": round(time.monotonic() - self._began, 3)}
-        self.rows = [one for one in self.rows if one["epoch"] != epoch] + [row]
+        row = {"phase": self.phase, "epoch": epoch, **values, "seconds": round(time.monotonic() - self._started, 3)}
+        self.rows = [old for old in self.rows if old["epoch"] != epoch] + [row]
         if trainer.is_global_zero:
-            self.run.write_metrics([*self._before, *self.rows])
+            self.run.write_metrics([*self._other_phases, *self.rows])
             if self.on_epoch is not None:
-                self.on_epoch(EpochReport(self.phase, epoch, self.num_epochs, figures))
+                self.on_epoch(EpochReport(self.phase, epoch, self.num_epochs, values))
 
 
 class Checkpoints(Checkpoint):
-    """Keeps last.ckpt, from which a run goes on, and best.ckpt, which tests use; each is replaced at once.
+    """Writes last.ckpt, from which a run is resumed, and best.ckpt, which tests use. Each is replaced atomically.
 
-    Best is the epoch with the best figure of the recipe, the earlier of equal ones; without val, as in a refit, or where no
-    figure is a number, the last.
+    The best epoch is the one with the best monitored metric, the earlier one in a tie. Without val, as in a refit, or
+    if the metric is NaN in all epochs, it is the last epoch.
     """
 
     def __init__(self, run: Run, recipe: Recipe, *, has_val: bool) -> None:
@@ -118,24 +118,24 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         is_due = time.monotonic() - self._saved_at > self.every_seconds
-        # A step whose gradients are still being added up cannot be gone on from.
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # While gradients are being accumulated, a training cannot be resumed.
+        is_step_complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if trainer.world_size > 1:
             is_due = bool(trainer.strategy.broadcast(is_due))
-        if is_due and whole and batch_idx + 1 < trainer.num_training_batches:
+        if is_due and is_step_complete and batch_idx + 1 < trainer.num_training_batches:
             self._save(trainer, self.run.last)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
         is_best = self.monitor is None
-        if self.monitor is not None and self.monitor in task.figures:
-            value = task.figures[self.monitor]
-            better = value == value and (
+        if self.monitor is not None and self.monitor in task.epoch_metrics:
+            value = task.epoch_metrics[self.monitor]
+            is_better = value == value and (
                 self.best is None or (value < self.best if self.monitor == "val_loss" else value > self.best)
             )
-            if better:
+            if is_better:
                 self.best, is_best = value, True
         if self.best is None:
-            # No figure yet, or none that is a number: the latest epoch has to do.
+            # No metric yet, or only NaN: use the latest epoch.
             is_best = True
         self._save(trainer, self.run.last)
         if is_best and trainer.is_global_zero:
@@ -144,14 +144,13 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         draft = path.with_name(f".{path.name}.draft")
         try:
-            # In Lightning's saving this asks for the optimizer's state too; it is read again with weights_only=True.
+            # False also saves the state of the optimizer. The file is read with weights_only=True.
             trainer.save_checkpoint(no_link(draft), weights_only=False)
             if trainer.is_global_zero:
                 os.replace(draft, path)
         except OSError as error:
             raise SetupError(
-                f"Cannot write the checkpoint {path}: {error.strerror or error}. Free some room, then go on with "
-                "--resume."
+                f"Cannot write the checkpoint {path}: {error.strerror or error}. Free disk space, then resume with --resume."
             ) from error
         finally:
             if trainer.is_global_zero:
@@ -160,47 +159,57 @@ class Checkpoints(Checkpoint):
 
 
 def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
-    """Lightning's loggers: TensorBoard in the run's folder, Weights & Biases where asked for."""
-    found: list[Any] = []
+    """Create the loggers of Lightning: TensorBoard in the folder of the run, and Weights & Biases on request.
+
+    Raises:
+        SetupError: If the package of Weights & Biases is missing.
+    """
+    active: list[Any] = []
     if tensorboard:
         # No link may lead the curves elsewhere; the logger opens hparams.yaml for writing.
         no_link(below(run.folder, f"tensorboard/{phase}") / "hparams.yaml")
-        found.append(pl.loggers.TensorBoardLogger(str(run.folder), name="tensorboard", version=phase))
+        active.append(pl.loggers.TensorBoardLogger(str(run.folder), name="tensorboard", version=phase))
     if wandb:
         try:
             import wandb as _  # noqa: F401
         except ImportError:
             raise SetupError(
-                "Logging to Weights & Biases needs its package: pip install 'actionprep[wandb]', then 'wandb login'. "
-                "Without it, metrics.csv and TensorBoard hold the same curves."
+                "Logging to Weights & Biases requires its package: pip install 'actionprep[wandb]', then 'wandb login'. "
+                "Without it, metrics.csv and TensorBoard contain the same curves."
             ) from None
-        found.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
-    return found or False
+        active.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
+    return active or False
 
 
 @contextlib.contextmanager
-def memory_explained(recipe: Recipe, where: str = "this device") -> Iterator[None]:
-    """An error that says what to change when memory runs out; where: the device."""
+def explain_memory_errors(recipe: Recipe, device: str = "this device") -> Iterator[None]:
+    """Turn an out-of-memory error into a UserError with remedies.
+
+    Args:
+        recipe: Recipe of the training.
+        device: Device that ran out of memory.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not memory.ran_out(error):
             raise
-        raise UserError(_no_memory(recipe, error, where)) from None
+        raise UserError(_memory_message(recipe, error, device)) from None
 
 
-def _no_memory(recipe: Recipe, error: BaseException, where: str) -> str:
+def _memory_message(recipe: Recipe, error: BaseException, device: str) -> str:
     frames = getattr(recipe.input, "frames", None)
-    tries = []
+    remedies = []
     if recipe.batch > 1:
-        smaller, times = recipe.batch // 2, recipe.accumulate * 2
-        tries.append(f"--set batch={smaller} accumulate={times}, which takes the same steps")
+        smaller, accumulate = recipe.batch // 2, recipe.accumulate * 2
+        remedies.append(f"--set batch={smaller} accumulate={accumulate}, which gives the same steps")
     if recipe.precision == "32-true":
-        tries.append("--set precision=bf16-mixed")
+        remedies.append("--set precision=bf16-mixed")
     if frames is not None and frames > 1:
-        tries.append(f"--set input.frames={frames // 2}")
-    held = f", {frames} frames a snippet" if frames is not None else ""
+        remedies.append(f"--set input.frames={frames // 2}")
+    frames_text = f", {frames} frames per snippet" if frames is not None else ""
     return (
-        f"Out of memory on {where} with batch {recipe.batch}{held}, precision {recipe.precision} ({memory.reason(error)}).\n"
-        f"Try one of: {'; '.join(tries) or 'a smaller model (its sizes are in [sizes] of the recipe)'}."
+        f"Out of memory on {device} with batch {recipe.batch}{frames_text}, precision {recipe.precision} "
+        f"({memory.reason(error)}).\n"
+        f"Try one of: {'; '.join(remedies) or 'a smaller model (see [sizes] of the recipe)'}."
     )

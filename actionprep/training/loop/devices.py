@@ -1,4 +1,4 @@
-"""Where a training or a test computes: PyTorch's and Lightning's devices by the names that people give them."""
+"""Resolve device names for PyTorch and Lightning."""
 
 from __future__ import annotations
 
@@ -12,39 +12,49 @@ if TYPE_CHECKING:
 
 
 def torch_device(device: str) -> torch.device:
-    """The device of that name; auto is a GPU where there is one.
+    """Resolve a device name.
 
-    Raises UserError for another name, SetupError for a device that is not here.
+    Args:
+        device: auto (a GPU if available, else the CPU), cpu, mps, cuda or cuda:N.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: If the name is invalid.
+        SetupError: If the device is not available.
     """
     import torch
 
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UserError(
-            f"A device is auto, cpu, mps, cuda or cuda:N (the N-th GPU from 0), and '{device}' is none of them."
-        )
+        raise UserError(f"Unknown device '{device}'. Use auto, cpu, mps, cuda or cuda:N (the N-th GPU, from 0).")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         device = "cuda" if gpus else "cpu"
-    found = torch.device(device)
-    if found.type == "cuda" and (found.index or 0) >= gpus:
-        what = f"finds {gpus} CUDA GPU(s), numbered from 0" if gpus else "finds no CUDA GPU here"
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and (resolved.index or 0) >= gpus:
+        reason = f"found {gpus} CUDA GPU(s), numbered from 0" if gpus else "found no CUDA GPU"
         raise SetupError(
-            f"device is {device}, and PyTorch {what}. Use --device {'cuda' if gpus else 'cpu'}"
-            + (", or another number." if gpus else ", or install a CUDA build of PyTorch.")
+            f"Device {device} is not available: PyTorch {reason}. Use --device {'cuda' if gpus else 'cpu'}"
+            + (", or another index." if gpus else ", or install a CUDA build of PyTorch.")
         )
-    if found.type == "mps" and not torch.backends.mps.is_available():
-        raise SetupError("device is mps, and PyTorch finds no Apple GPU here. Use --device cpu.")
-    return found
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise SetupError("Device mps is not available: PyTorch found no Apple GPU. Use --device cpu.")
+    return resolved
 
 
 def lightning_devices(device: str, devices: int) -> tuple[str, Any]:
-    """Lightning's names for a device, and for several of its kind."""
-    chosen, number = torch_device(device), device.partition(":")[2]
-    if not number:
-        return chosen.type, devices
+    """Return Lightning's accelerator and devices for a device name and a number of processes.
+
+    Raises:
+        UserError: If a single GPU is named for several processes.
+    """
+    resolved, index = torch_device(device), device.partition(":")[2]
+    if not index:
+        return resolved.type, devices
     if devices > 1:
         raise UserError(
-            f"--device {device} names a single GPU, and --devices asks for {devices} processes, each on one of its own. "
-            "Leave the number out, or choose GPUs with CUDA_VISIBLE_DEVICES."
+            f"--device {device} names a single GPU, but --devices requests {devices} processes with one GPU each. Remove "
+            "the index, or choose GPUs with CUDA_VISIBLE_DEVICES."
         )
-    return chosen.type, [int(number)]
+    return resolved.type, [int(index)]

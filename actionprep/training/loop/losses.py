@@ -1,4 +1,4 @@
-"""Losses of one label, several labels and labels of every frame, each sample weighed."""
+"""Classification losses for one label, several labels and labels of every frame, per sample."""
 
 from __future__ import annotations
 
@@ -17,54 +17,64 @@ from actionprep.training.recipes import LossSettings
 class ClassificationLoss(nn.Module):
     """Loss of each sample.
 
-    logits (B, C), or (B, T, C) for every frame, and target (B, C) or (B, T, C), shares of each class → (B). Frames that
-    frame_valid (B, T) leaves out do not count; a sample without any has the loss 0. With one label, cross-entropy is
-    weighed by the class of the target; weights are 1 on average over the training snippets, so that they do not change
-    the learning rate.
+    Shapes: logits (B, C), or (B, T, C) with one prediction per frame; target (B, C) or (B, T, C), share of each class;
+    returns (B,). Frames that `frame_valid` (B, T) excludes do not count. A sample without a valid frame has the loss 0.
 
-    target (S, C) of the training snippets gives the class weights; with `several` labels they are those of positives.
-    Focal loss: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Asymmetric loss, for several
-    labels: Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equations 4 to 6; the focusing
-    weights are not differentiated, as in its published training.
+    With one label, cross-entropy is weighted by the class of the target. The weights are 1 on average over the training
+    snippets, so that they do not change the effective learning rate.
+
+    Args:
+        settings: Name and parameters of the loss.
+        target: Labels of the training snippets (S, C), from which class weights are computed; with several labels, the
+            weights apply to positives.
+        multi_label: Whether a sample can have several labels.
+
+    Raises:
+        UserError: If the loss does not suit the kind of labels.
+
+    References:
+        Focal loss: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Asymmetric loss (several
+            labels): Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equations 4 to 6; the
+            focusing weights are not differentiated, as in the published training.
     """
 
     weight: Tensor
 
-    def __init__(self, settings: LossSettings, target: np.ndarray, *, several: bool) -> None:
+    def __init__(self, settings: LossSettings, target: np.ndarray, *, multi_label: bool) -> None:
         super().__init__()
-        self.name = settings.name if settings.name != "auto" else ("bce" if several else "cross-entropy")
+        self.name = settings.name if settings.name != "auto" else ("bce" if multi_label else "cross-entropy")
         self.smoothing = settings.label_smoothing
         self.gamma = settings.gamma
-        if self.name == "asymmetric" and not several:
+        if self.name == "asymmetric" and not multi_label:
             raise UserError(
-                "The loss 'asymmetric' is for snippets that may have several labels, and these have one each. Use "
+                "The loss 'asymmetric' requires snippets with several labels, and these have one label each. Use "
                 'loss.name = "focal" or "cross-entropy" with loss.class_weights = "balanced".'
             )
-        if self.name == "cross-entropy" and several:
+        if self.name == "cross-entropy" and multi_label:
             raise UserError(
-                "The loss 'cross-entropy' chooses one of the labels, and these snippets may have several, or none. Use "
-                'loss.name = "bce", "focal" or "asymmetric" (auto takes bce).'
+                "The loss 'cross-entropy' requires exactly one label per snippet, and these can have several or none. Use "
+                'loss.name = "bce", "focal" or "asymmetric" ("auto" selects bce).'
             )
-        self.several = several or self.name == "bce"
+        self.multi_label = multi_label or self.name == "bce"
         self.gamma_positive, self.gamma_negative = settings.gamma_positive, settings.gamma_negative
         self.margin = settings.margin
         weight = np.ones(target.shape[1])
         if settings.class_weights == "balanced":
-            weight = positive_weights(target) if self.several else class_weights(target)
+            weight = positive_weights(target) if self.multi_label else class_weights(target)
         self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32))
 
     def forward(self, logits: Tensor, target: Tensor, frame_valid: Tensor | None = None) -> Tensor:
-        """Loss (B)."""
+        """Compute the loss of each sample, shape (B,)."""
         logits = logits.float()
         if target.ndim == 3 and logits.shape != target.shape:
             raise UserError(
-                f"There are labels of {target.shape[1]} instants a snippet, and the model gives logits of the shape "
-                f"{tuple(logits.shape[1:])} for it, not of each instant. Train it on the labels of whole snippets: --set "
+                f"The snippets have labels for {target.shape[1]} time steps, but the logits of the model have shape "
+                f"{tuple(logits.shape[1:])} per snippet, without time steps. Train on labels of full snippets: --set "
                 "targets=snippet."
             )
         if logits.ndim == 3 and target.ndim == 2:
             target = target[:, None].expand(-1, logits.shape[1], -1)
-        loss = self._by_label(logits, target) if self.several else self._by_class(logits, target)
+        loss = self._by_label(logits, target) if self.multi_label else self._by_class(logits, target)
         if logits.ndim == 3:
             if frame_valid is None:
                 return loss.mean(1)
@@ -93,7 +103,7 @@ class ClassificationLoss(nn.Module):
 
     def _asymmetric(self, logits: Tensor, target: Tensor) -> Tensor:
         p = logits.sigmoid()
-        # A label that is not there and hardly suspected says nothing more.
+        # A confident negative has no further effect.
         p_shifted = (p - self.margin).clamp(min=0)
         positive = target * F.logsigmoid(logits) * self.weight
         negative = (1 - target) * torch.log1p(-p_shifted.clamp(max=1 - 1e-6))
@@ -103,28 +113,28 @@ class ClassificationLoss(nn.Module):
 
 
 def batch_loss(loss: ClassificationLoss, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Loss (B) of a batch: by the labels of its instants where it has them, else by those of its samples."""
+    """Compute the loss (B,) of a batch from labels of time steps if it has any, else from those of its samples."""
     if "frame_target" not in batch:
         return loss(logits, batch["target"], batch.get("frame_valid"))
     return loss(logits, batch["frame_target"], counted_frames(batch))
 
 
 def counted_frames(batch: Mapping[str, Tensor]) -> Tensor:
-    """(B, T) bool: instants that there are and whose labels are known."""
+    """Return the mask of time steps with a frame and a known label, bool (B, T)."""
     known = batch["frame_known"]
     return known & batch["frame_valid"] if "frame_valid" in batch else known
 
 
 def clip_logits(logits: Tensor, frame_valid: Tensor | None = None) -> Tensor:
-    """Logits of the snippet (B, C) from those of its frames (B, T, C): the mean over valid frames; (B, C) stay."""
+    """Average logits of frames (B, T, C) over valid frames to logits (B, C); logits (B, C) are returned unchanged."""
     if logits.ndim == 2:
         return logits
     if frame_valid is None:
         return logits.mean(1)
-    seen = frame_valid.unsqueeze(-1)
-    return (logits * seen).sum(1) / seen.sum(1).clamp(min=1)
+    mask = frame_valid.unsqueeze(-1)
+    return (logits * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 def _focus(missing: Tensor, gamma: float) -> Tensor:
-    """The weight missing^gamma of a sample whose probability misses so much of 1; its slope stays finite at 0."""
+    """The weight missing^gamma of a sample with probability 1 - missing; its gradient stays finite at 0."""
     return missing.clamp(min=1e-7) ** gamma

@@ -1,4 +1,4 @@
-"""From a plan to the Lightning task of one of its phases: model, loss and loaders."""
+"""Build the Lightning task of one phase of a training: model, loss and loaders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.errors import SetupError, UserError
-from actionprep.training.loop.training_plan import Plan
+from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Phase
 from actionprep.training.split_choice import is_multi_label
@@ -24,8 +24,18 @@ if TYPE_CHECKING:
     from actionprep.training.loop.task import ClassifierTask
 
 
-def make_task(plan: Plan, reader: ProductReader, phase: Phase, *, start: Path | None = None) -> ClassifierTask:
-    """The Lightning task of one phase, with the weights of `start`, if there are any, or fresh ones of the recipe's seed."""
+def make_task(plan: TrainingPlan, reader: ProductReader, phase: Phase, *, start: Path | None = None) -> ClassifierTask:
+    """Build the Lightning task of one phase.
+
+    Args:
+        plan: Plan of the training.
+        reader: Reader of the input product.
+        phase: Phase of the training.
+        start: File with initial weights. None, or a missing file: fresh weights from the seed of the recipe.
+
+    Returns:
+        The task.
+    """
     from actionprep.training.checkpoints import read_safely
     from actionprep.training.datasets import SnippetLoader
     from actionprep.training.loop.task import ClassifierTask
@@ -56,7 +66,7 @@ def make_task(plan: Plan, reader: ProductReader, phase: Phase, *, start: Path | 
         recipe,
         loader(train_rows, train=True),
         loader(val_rows, train=False) if len(val_rows) else None,
-        several=is_multi_label(plan.table),
+        multi_label=is_multi_label(plan.table),
         card=card,
         num_epochs=plan.num_epochs(phase),
     )
@@ -65,7 +75,7 @@ def make_task(plan: Plan, reader: ProductReader, phase: Phase, *, start: Path | 
 def fresh_model(
     recipe: Recipe, card: Mapping[str, Any], weights: Callable[[nn.Module], object] | None = None
 ) -> nn.Module:
-    """The model of a card with the start values of the recipe's seed, or with `weights` put into it."""
+    """Build the model of a card with fresh weights from the seed of the recipe, then apply `weights` to it."""
     import torch
 
     from actionprep.training.checkpoints import make_model
@@ -77,10 +87,11 @@ def fresh_model(
     return model
 
 
-def check_model(plan: Plan, reader: ProductReader) -> None:
-    """Raise UserError when recipe and input ask for a model that cannot be, or that cannot be optimized.
+def check_model(plan: TrainingPlan, reader: ProductReader) -> nn.Module:
+    """Build the model without weights, on the meta device.
 
-    No weights are made.
+    Raises:
+        UserError: If a size, frozen parameter or number of frames is invalid.
     """
     import torch
 
@@ -92,24 +103,25 @@ def check_model(plan: Plan, reader: ProductReader) -> None:
     _check_frames(plan, reader, model)
     freeze(model, plan.recipe.optimizer.freeze)
     make_optimizer(model, plan.recipe.optimizer)
+    return model
 
 
-def _check_frames(plan: Plan, reader: ProductReader, model: nn.Module) -> None:
-    """Raise UserError when the clips are too short for what the model sees of joints."""
+def _check_frames(plan: TrainingPlan, reader: ProductReader, model: nn.Module) -> None:
+    """Raise UserError if clips are too short for the joint features of the model."""
     from actionprep.training.models.skeleton_features import SkeletonFeatures
 
     num_frames = reader.model_sizes().get("num_frames")
-    for seen in model.modules():
-        if isinstance(seen, SkeletonFeatures) and num_frames is not None and num_frames < seen.min_frames:
+    for features in model.modules():
+        if isinstance(features, SkeletonFeatures) and num_frames is not None and num_frames < features.min_frames:
             raise UserError(
-                f"The recipe '{plan.recipe.name}' sees {', '.join(seen.groups)} alone, which need {seen.min_frames} "
-                f"instants or more, and input.frames is {num_frames}. Raise input.frames, or let it see more, such as --set "
-                "'sizes.features=[\"coordinates\"]'."
+                f"The recipe '{plan.recipe.name}' uses only {', '.join(features.groups)}, which require at least "
+                f"{features.min_frames} time steps, but input.frames is {num_frames}. Raise input.frames, or add features, "
+                "for example --set 'sizes.features=[\"coordinates\"]'."
             )
 
 
 def channels_last(model: nn.Module) -> None:
-    """Lay the weights of all 2D and 3D convolutions out channels last; what they compute follows them."""
+    """Convert the weights of all 2D and 3D convolutions to channels-last layout, which their outputs then follow."""
     import torch
 
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -122,12 +134,12 @@ def channels_last(model: nn.Module) -> None:
 def _check_compiler() -> None:
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl")):
         raise SetupError(
-            "compile = true needs a C++ compiler, and none is here (g++, clang++, or what CXX names). Install one, or train "
-            "with --set compile=false, which gives the same numbers up to rounding."
+            "compile = true requires a C++ compiler (g++, clang++, or the one in CXX), and none was found. Install one, or "
+            "train with --set compile=false, which gives the same numbers up to rounding."
         )
 
 
-def _dataset(plan: Plan, reader: ProductReader, rows: np.ndarray, *, train: bool) -> SnippetDataset:
+def _dataset(plan: TrainingPlan, reader: ProductReader, rows: np.ndarray, *, train: bool) -> SnippetDataset:
     from actionprep.training.datasets import SnippetDataset
 
     recipe = plan.recipe

@@ -1,4 +1,4 @@
-"""Whether an error says that memory ran out."""
+"""Recognize out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether memory ran out, of the processor or of a GPU; PyTorch tells it in several ways."""
+    """Return whether an error means that memory of the CPU or a GPU ran out. PyTorch reports it in several ways."""
     import torch
 
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
@@ -15,5 +15,5 @@ def ran_out(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what the error says."""
+    """Return the first line of an error message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules of recipes."""
+"""Optimizers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ import torch
 from torch import nn
 
 from actionprep.errors import UserError, nearest
-from actionprep.training.models.pixels import bare
+from actionprep.training.models.pixels import unwrap_model
 from actionprep.training.recipes import OptimizerSettings, ScheduleSettings
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimizer; vectors (biases, norms) and codes have no weight decay.
+    """Build an optimizer. Vectors (biases, norms) and position codes have no weight decay.
 
-    Parameters named head.* and the others may have rates of their own; with layer_decay the rate falls from layer to layer
-    towards the input. Frozen parameters have no part in it.
+    Parameters named head.* and all others can have separate learning rates. With `layer_decay`, the rate decreases from
+    layer to layer towards the input. Frozen parameters are left out.
+
+    Args:
+        model: Model to optimize.
+        settings: Name and parameters of the optimizer.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        UserError: If all parameters are frozen.
     """
-    model = bare(model)
+    model = unwrap_model(model)
     height = layer_heights(model) if settings.layer_decay < 1 else {}
     top = max(height.values(), default=0)
     backbone_rate = settings.backbone_learning_rate or settings.learning_rate
@@ -28,13 +38,13 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            # Codes, tokens and tables of positions are parameters with names of their own.
+            # Codes, tokens and tables of positions are parameters that are not named weight.
             decays = parameter.ndim > 1 and "weight" in name.rpartition(".")[2]
             rate = head_rate if is_head(name) else backbone_rate
             rate *= settings.layer_decay ** (top - height.get(name, top))
             groups.setdefault((rate, decays), []).append(parameter)
     if not groups:
-        raise UserError("optimizer.freeze leaves nothing to train. Name fewer parameters.")
+        raise UserError("optimizer.freeze leaves no parameter to train. Name fewer parameters.")
     parts = [
         {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
         for (rate, decays), parameters in groups.items()
@@ -46,80 +56,94 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter of a model, by its name, belongs to what makes logits of features."""
+    """Return whether a parameter, by its name, belongs to the classification head."""
     return name.split(".")[0] in ("head", "heads")
 
 
 def layer_heights(model: nn.Module) -> dict[str, int]:
-    """How high each parameter lies: 0 before the trunk, 1 … n in its layers, n + 1 behind it.
+    """Compute the height of each parameter: 0 before the trunk, 1 … n in its layers, n + 1 after it.
 
-    A model may say in `stacks` which sequences of modules are its trunk, from the bottom up, and which of them work side
-    by side. Else the trunk is the sequence (a ModuleList, Sequential or ModuleDict of two or more) that holds most of the
-    weights. What is registered before it lies below it.
+    A model can declare in `stacks` which sequences of modules form its trunk, from the bottom up, and which of them are
+    parallel. Otherwise the trunk is the sequence (a ModuleList, Sequential or ModuleDict with at least two modules)
+    with the most parameters. Modules that are registered before the trunk are below it.
+
+    Args:
+        model: Model to analyze.
+
+    Returns:
+        Height by parameter name.
     """
     names = [name for name, _ in model.named_parameters()]
-    place: dict[str, int] = {}
+    height_of_layer: dict[str, int] = {}
     top = 0
     for group in _stacks(model):
         sequences = [(name, list(dict(model.get_submodule(name).named_children()))) for name in group]
-        place |= {
-            f"{name}.{key}".lstrip("."): top + n for name, keys in sequences for n, key in enumerate(keys, start=1)
+        height_of_layer |= {
+            f"{name}.{key}".lstrip("."): top + index
+            for name, keys in sequences
+            for index, key in enumerate(keys, start=1)
         }
         top += max(len(keys) for _, keys in sequences)
-    if not place:
+    if not height_of_layer:
         return {name: 1 if is_head(name) else 0 for name in names}
-    found, seen = {}, False
-    # Parameters of the model itself (class token, positions) come first, wherever they are used: below, but for heads.
-    own = set(dict(model.named_parameters(recurse=False)))
+    heights, passed_trunk = {}, False
+    # Direct parameters of the model (class token, positions) come first wherever they are used: below, except heads.
+    direct = set(dict(model.named_parameters(recurse=False)))
     for name in names:
-        within = next((one for one in _beginnings(name) if one in place), None)
-        if within is not None:
-            found[name], seen = place[within], True
+        layer = next((prefix for prefix in _prefixes(name) if prefix in height_of_layer), None)
+        if layer is not None:
+            heights[name], passed_trunk = height_of_layer[layer], True
         else:
-            found[name] = top + 1 if (seen and name not in own) or is_head(name) else 0
-    return found
+            heights[name] = top + 1 if (passed_trunk and name not in direct) or is_head(name) else 0
+    return heights
 
 
 def _stacks(model: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """Names of the sequences of a model's trunk, from the bottom up, those side by side together."""
-    declared: Any = getattr(model, "stacks", None)
-    if declared is not None:
-        return tuple(map(tuple, declared))
+    """Names of the sequences of the trunk, from the bottom up; parallel ones together."""
+    stacks: Any = getattr(model, "stacks", None)
+    if stacks is not None:
+        return tuple(map(tuple, stacks))
     sizes = [
         (sum(p.numel() for p in module.parameters()), -name.count("."), name)
         for name, module in model.named_modules()
         if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)) and len(module) >= 2
     ]
-    return ((max(sizes, key=lambda one: one[:2])[2],),) if sizes else ()
+    return ((max(sizes, key=lambda size: size[:2])[2],),) if sizes else ()
 
 
-def _beginnings(name: str) -> list[str]:
+def _prefixes(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Make parameters whose names begin so untrainable; returns the modules that are frozen whole.
+    """Freeze parameters by the start of their names.
 
-    names: beginnings of names up to a dot; "backbone" is all but the head.
+    Args:
+        model: Model to change.
+        names: Starts of names, up to a dot; "backbone" is everything except the head.
 
-    Raises UserError for a name that no parameter begins with.
+    Returns:
+        The modules that are completely frozen.
+
+    Raises:
+        UserError: If no parameter matches a name.
     """
-    model = bare(model)
+    model = unwrap_model(model)
     parameters = dict(model.named_parameters())
     for name in names:
         if name == "backbone":
-            chosen = [one for one in parameters if not is_head(one)]
+            matching = [parameter for parameter in parameters if not is_head(parameter)]
         else:
-            chosen = [one for one in parameters if f"{one}.".startswith(f"{name}.")]
-        if not chosen:
-            first = sorted({one.split(".")[0] for one in parameters})
+            matching = [parameter for parameter in parameters if f"{parameter}.".startswith(f"{name}.")]
+        if not matching:
+            top_names = sorted({parameter.split(".")[0] for parameter in parameters})
             raise UserError(
-                f"optimizer.freeze names '{name}', and no parameter of the model begins so.{nearest(name, first)} Its "
-                f"parameters begin with {', '.join(first)}; 'backbone' is all but the head."
+                f"optimizer.freeze names '{name}', but no parameter of the model starts with it.{nearest(name, top_names)} "
+                f"Parameters start with {', '.join(top_names)}; 'backbone' is everything except the head."
             )
-        for one in chosen:
-            parameters[one].requires_grad_(False)
+        for parameter in matching:
+            parameters[parameter].requires_grad_(False)
     return [
         module
         for module in model.modules()
@@ -128,10 +152,18 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def rate_factor(settings: ScheduleSettings, *, num_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """The share of the highest learning rate at each step, from 0.
+    """Build a learning-rate schedule.
 
-    The rate rises linearly over the warm-up. cosine falls from the highest rate to 0 over the rest; multistep and
-    exponential go by whole epochs.
+    The rate rises linearly during warm-up. "cosine" then falls from the highest rate to 0. "multistep" and
+    "exponential" change per epoch.
+
+    Args:
+        settings: Name and parameters of the schedule.
+        num_steps: Number of optimizer steps of the training.
+        steps_per_epoch: Number of optimizer steps per epoch.
+
+    Returns:
+        Function from the step, from 0, to the share of the highest learning rate.
     """
     warmup = round(settings.warmup * num_steps)
 

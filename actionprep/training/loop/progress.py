@@ -1,4 +1,4 @@
-"""What a training tells while it runs."""
+"""Progress messages of a training."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from actionprep.training.run import Phase
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What a progress display is told after each epoch: figures by name, such as train_loss and val_accuracy."""
+    """Progress after an epoch, for progress displays.
+
+    Attributes:
+        phase: Phase of the training.
+        epoch: Index of the epoch, from 0.
+        num_epochs: Number of epochs of the phase.
+        metrics: Metrics of the epoch by name, such as train_loss and val_accuracy.
+    """
 
     phase: Phase
     epoch: int
     num_epochs: int
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
-Told = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def silent(sentence: str) -> None:
-    """Tell nobody."""
+    """Discard a progress message."""

@@ -1,4 +1,4 @@
-"""What a run was begun with: written into its folder, read from there, and held against what is asked when it goes on."""
+"""Write the start of a run into its folder, and check it against the options when the run is resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actionprep.datasets.paths import no_link
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.loop.make_task import fresh_model
-from actionprep.training.loop.training_plan import Plan, as_recipe_wants
+from actionprep.training.loop.training_plan import TrainingPlan, with_val_by_of
 from actionprep.training.recipes import Recipe, differences, find_recipe
 from actionprep.training.run import FACTS, RECIPE, SPLIT, START, Run, input_digest, source_from, write_text
 from actionprep.training.split_choice import Parts, SplitChoice, choose_parts
@@ -28,34 +28,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """The model with the published weights that a training begins from.
+    """Model with published weights that a training starts from.
 
-    digest: hash of what they changed in a fresh model, which is the same for every seed.
+    Attributes:
+        model: The model.
+        digest: Hash of what the weights changed in a fresh model, equal for all seeds.
     """
 
     model: nn.Module
     digest: str
 
 
-def start_with(plan: Plan, reader: ProductReader, weights: Callable[[nn.Module], object]) -> Start:
-    """A fresh model of the plan with weights put into it; raises UserError when they do not fit."""
+def make_start(plan: TrainingPlan, reader: ProductReader, weights: Callable[[nn.Module], object]) -> Start:
+    """Apply published weights to a fresh model of the plan.
+
+    Raises:
+        UserError: If they do not fit.
+    """
     model = fresh_model(plan.recipe, plan.card(reader, "validate"))
     return Start(model, digest=_put_digest(model, weights))
 
 
-def prepare_folder(run: Run, plan: Plan, start: Start | None, *, unfinished: bool = False) -> None:
-    """Write what a run begins with; run.json comes last, and says that the rest is there.
+def prepare_folder(run: Run, plan: TrainingPlan, start: Start | None, *, unfinished: bool = False) -> None:
+    """Write the initial files of a run. run.json comes last and marks the folder as complete.
 
-    start:      what the training begins from; None: fresh weights.
-    unfinished: what a kill before that left behind is written anew.
+    Args:
+        run: Run to write.
+        plan: Plan of the training.
+        start: Model with published weights; None: fresh weights.
+        unfinished: Replace the files of a process that was killed before run.json.
+
+    Raises:
+        UserError: If the folder is not empty.
     """
-    there = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
+    existing = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
     if unfinished:
-        there = {name for name in there if name not in (RECIPE, SPLIT, START) and not name.startswith(".")}
-    if there:
+        existing = {name for name in existing if name not in (RECIPE, SPLIT, START) and not name.startswith(".")}
+    if existing:
         raise UserError(
-            f"The folder {run.folder} is not empty. Name another one with --run, or go on with the run in it with "
-            "--resume."
+            f"The folder {run.folder} is not empty. Name another one with --run, or resume the run in it with --resume."
         )
     write_text(run.folder / RECIPE, plan.recipe.to_toml())
     parts = {int(row): part for part in ("train", "val", "test") for row in plan.parts.split.rows(part)}
@@ -77,7 +88,7 @@ def prepare_folder(run: Run, plan: Plan, start: Start | None, *, unfinished: boo
         ],
     )
     if start is not None:
-        # Every phase, and a resumed run, begins from these: the published file is not needed again.
+        # All phases, and a resumed run, start from these, so the published file is not needed again.
         _save_start(run, start.model)
     facts = plan.facts()
     if plan.store.path is not None:
@@ -86,8 +97,12 @@ def prepare_folder(run: Run, plan: Plan, start: Start | None, *, unfinished: boo
     run.change(**facts, published_weights=start is not None, weights_digest=digest)
 
 
-def plan_of_run(run: Run, store: Store) -> Plan:
-    """The plan that a run was begun with; raises UserError when the store has changed since."""
+def restore_plan(run: Run, store: Store) -> TrainingPlan:
+    """Restore the plan of a run.
+
+    Raises:
+        UserError: If the input of the run has changed in the store.
+    """
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.datasets import read_table
 
@@ -95,28 +110,28 @@ def plan_of_run(run: Run, store: Store) -> Plan:
     digest = input_digest(store, run.recipe.reads, facts["snippets"])
     if digest != facts["input_digest"] and not facts["state"]["complete"]:
         raise UserError(
-            f"What the training in {run.folder} reads has changed in the store {store.url} since it began (digest "
-            f"{digest[:12]}, then {facts['input_digest'][:12]}). Its numbers would not be those of one training: begin "
-            "a new one."
+            f"The data of the training in {run.folder} has changed in the store {store.url} since it started (digest now "
+            f"{digest[:12]}, then {facts['input_digest'][:12]}). A resumed training would mix two data sets. Start a new "
+            "one."
         )
-    given = facts["split"]
+    saved = facts["split"]
     split = SplitAssignment(
-        train=np.array(given["rows"]["train"], np.int64),
-        val=np.array(given["rows"]["val"], np.int64),
-        test=np.array(given["rows"]["test"], np.int64),
-        by=given["by"],
-        seed=given["seed"],
-        groups={part: tuple(names) for part, names in given["groups"].items()},
-        notes=tuple(given["notes"]),
+        train=np.array(saved["rows"]["train"], np.int64),
+        val=np.array(saved["rows"]["val"], np.int64),
+        test=np.array(saved["rows"]["test"], np.int64),
+        by=saved["by"],
+        seed=saved["seed"],
+        groups={part: tuple(names) for part, names in saved["groups"].items()},
+        notes=tuple(saved["notes"]),
     )
     table = read_table(store, facts["snippets"])
-    parts = Parts(split, given["by"], given["why"], given.get("stored"), given.get("folds"))
-    return Plan(store, run.recipe, facts["snippets"], table, tuple(facts["views"]), parts)
+    parts = Parts(split, saved["by"], saved["why"], saved.get("stored"), saved.get("folds"))
+    return TrainingPlan(store, run.recipe, facts["snippets"], table, tuple(facts["views"]), parts)
 
 
-def check_same(
+def check_unchanged(
     run: Run,
-    plan: Plan,
+    plan: TrainingPlan,
     *,
     recipe: Recipe | str,
     snippets: str | None,
@@ -124,66 +139,70 @@ def check_same(
     views: Sequence[str | int] | None,
     weights: Callable[[nn.Module], object] | None,
 ) -> None:
-    """Raise UserError when what is given says otherwise than the run that is to go on; defaults say nothing."""
-    differing = []
+    """Check that the options of a resumed run equal those that it was started with. Defaults are not compared.
+
+    Raises:
+        UserError: If an option differs.
+    """
+    changes = []
     if recipe != "auto":
-        asked = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
-        differing += differences(run.recipe, asked.self_contained())
+        requested = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+        changes += differences(run.recipe, requested.self_contained())
     if snippets not in (None, plan.snippets):
-        differing.append(f"snippets are '{plan.snippets}', not '{snippets}'")
+        changes.append(f"snippets are '{plan.snippets}', not '{snippets}'")
     if views:
         from actionprep.training.datasets import choose_views
 
         chosen = choose_views(plan.store, plan.recipe.reads, plan.table, views)
         if chosen != plan.views:
-            differing.append(f"views are {' '.join(plan.views)}, not {' '.join(chosen)}")
+            changes.append(f"views are {' '.join(plan.views)}, not {' '.join(chosen)}")
     if split != SplitChoice():
         if isinstance(split, SplitChoice):
-            split = choose_parts(plan.store, plan.table, as_recipe_wants(split, plan.recipe))
-        other = split.split if isinstance(split, Parts) else split
+            split = choose_parts(plan.store, plan.table, with_val_by_of(split, plan.recipe))
+        assignment = split.split if isinstance(split, Parts) else split
         parts = [
             part
             for part in ("train", "val", "test")
-            if not np.array_equal(other.rows(part), plan.parts.split.rows(part))
+            if not np.array_equal(assignment.rows(part), plan.parts.split.rows(part))
         ]
         if parts:
-            differing.append(f"the split is another: {', '.join(parts)} hold other snippets")
+            changes.append(f"the split differs: {', '.join(parts)} contain other snippets")
     if weights is not None and not run.facts.get("published_weights"):
-        differing.append("it was not begun from published weights")
+        changes.append("it did not start from published weights")
     elif weights is not None and (run.folder / START).exists():
         fresh = fresh_model(plan.recipe, plan.card(plan.make_reader(), "validate"), weights)
         if not _same_weights(run.folder / START, fresh):
-            differing.append("it was begun from other weights")
-    if differing:
+            changes.append("it started from other weights")
+    if changes:
         raise UserError(
-            f"The training in {run.folder} was begun otherwise than asked now, and goes on only as it began: "
-            f"{'; '.join(differing)}.\nLeave these options out beside --resume, or begin another run (--run NAME)."
+            f"The training in {run.folder} can only be resumed with the options it was started with. These differ: "
+            f"{'; '.join(changes)}.\nRemove these options, or start another run (--run NAME)."
         )
 
 
-def parts_of_run(run_folder: Path, store: Store, choice: SplitChoice) -> SplitChoice | Parts:
-    """The split that a choice would give the run of this folder, to be held against the one that it began with."""
+def split_of_run(run_folder: Path, store: Store, choice: SplitChoice) -> SplitChoice | Parts:
+    """Compute the split that a choice would give the run in this folder, to compare it with that of the run."""
     if not (run_folder / FACTS).exists():
         return choice
     from actionprep.training.datasets import read_table
 
     run = Run(run_folder)
-    choice = replace(as_recipe_wants(choice, run.recipe), seed=run.facts["split"]["seed"])
+    choice = replace(with_val_by_of(choice, run.recipe), seed=run.facts["split"]["seed"])
     return choose_parts(store, read_table(store, run.facts["snippets"]), choice)
 
 
 def _put_digest(model: nn.Module, weights: Callable[[nn.Module], object]) -> str:
-    """Put weights into a fresh model; returns the hash of what they changed in it, which is the same for every seed."""
+    """Apply weights to a fresh model and return the hash of what they changed, which is equal for all seeds."""
     import torch
 
-    fresh = {name: values.clone() for name, values in model.state_dict().items()}
+    before = {name: values.clone() for name, values in model.state_dict().items()}
     weights(model)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, values in model.state_dict().items():
-        if not torch.equal(values, fresh[name]):
-            found.update(name.encode())
-            found.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        if not torch.equal(values, before[name]):
+            digest.update(name.encode())
+            digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _same_weights(path: Path, model: nn.Module) -> bool:
@@ -191,12 +210,12 @@ def _same_weights(path: Path, model: nn.Module) -> bool:
 
     from actionprep.training.checkpoints import read_safely
 
-    kept, state = read_safely(path)["state_dict"], model.state_dict()
-    return kept.keys() == state.keys() and all(torch.equal(kept[name], values) for name, values in state.items())
+    saved, state = read_safely(path)["state_dict"], model.state_dict()
+    return saved.keys() == state.keys() and all(torch.equal(saved[name], values) for name, values in state.items())
 
 
 def _save_start(run: Run, model: nn.Module) -> None:
-    """Keep the weights that a training begins from."""
+    """Save the weights that a training starts from."""
     import torch
 
     draft = no_link(run.folder / f".{START}.draft")

@@ -19,21 +19,29 @@ from actionprep.training.inputs.base import Batch
 from actionprep.training.inputs.rng import Draws, step_seed
 from actionprep.training.loop.losses import ClassificationLoss, batch_loss, clip_logits, counted_frames
 from actionprep.training.loop.optimizers import freeze, make_optimizer, rate_factor
-from actionprep.training.loop.recurrent_state import DEPTH, chains_before, windows_before
+from actionprep.training.loop.recurrent_state import DEPTH, previous_chains, previous_windows
 from actionprep.training.recipes import Recipe
 
 
 class ClassifierTask(pl.LightningModule):
-    """Trains a model on snippets: one label, several labels, or a label for every frame.
+    """Trains a model on snippets with one label, several labels, or labels of every frame.
 
-    The model's forward takes the arrays of the batch by name and gives logits (B, C), or (B, T, C) for every frame.
-    Everything drawn is a function of (seed, epoch, sample) or of (seed, step), so a run that was interrupted and
-    resumed gives the numbers of one that was not.
+    The forward method of the model takes the arrays of a batch by name and returns logits (B, C), or (B, T, C) with one
+    prediction per frame. All random numbers are functions of (seed, epoch, sample) or of (seed, step), so that a
+    resumed run gives the same numbers as an uninterrupted one.
 
-    card:    what a checkpoint tells of itself (recipe, labels, views, …), plain values.
-    num_epochs: over which the learning rate goes its way; the recipe's when None.
-    figures: train_loss, learning_rate, val_loss, val_accuracy, val_macro_f1, val_map of the epoch, once it is over; with
-             labels of every instant also val_frame_accuracy and val_frame_macro_f1.
+    Args:
+        model: Model to train.
+        recipe: Recipe.
+        train: Loader of the train part.
+        val: Loader of the val part; None without one.
+        multi_label: Whether a snippet can have several labels.
+        card: Description that checkpoints contain (recipe, labels, views, …), plain values.
+        num_epochs: Number of epochs of the learning-rate schedule. Default: those of the recipe.
+
+    Attributes:
+        epoch_metrics: After an epoch: train_loss, learning_rate, val_loss, val_accuracy, val_macro_f1, val_map and,
+            with labels of every frame, val_frame_accuracy and val_frame_macro_f1.
     """
 
     def __init__(
@@ -43,30 +51,30 @@ class ClassifierTask(pl.LightningModule):
         train: SnippetLoader,
         val: SnippetLoader | None,
         *,
-        several: bool,
+        multi_label: bool,
         card: Mapping[str, Any],
         num_epochs: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self._still = freeze(model, recipe.optimizer.freeze)
+        self._frozen = freeze(model, recipe.optimizer.freeze)
         self.average = Average(model, recipe.ema) if recipe.ema is not None else None
         weighed = recipe.loss.class_weights != "none"
         target = train.dataset.all_targets() if weighed else train.dataset.table.target
-        self.loss = ClassificationLoss(recipe.loss, target, several=several)
+        self.loss = ClassificationLoss(recipe.loss, target, multi_label=multi_label)
         self.recipe = recipe
-        self.several = several
+        self.multi_label = multi_label
         self.card = dict(card)
         self.num_epochs = recipe.epochs if num_epochs is None else num_epochs
         self.train_loader, self.val_loader = train, val
-        self.figures: dict[str, float] = {}
+        self.epoch_metrics: dict[str, float] = {}
         self._sum, self._count = 0.0, 0.0
-        self._evaluated: list[_Evaluated] = []
+        self._validated: list[_ValidationBatch] = []
         self._chains: dict[int, dict[int, np.ndarray]] = {}
 
     @property
     def tested(self) -> nn.Module:
-        """The model that validation and tests use: the running mean of the weights where there is one."""
+        """The model that validation and tests use: the running mean of the weights if there is one."""
         return self.model if self.average is None else self.average.model
 
     def train_dataloader(self) -> SnippetLoader:  # noqa: D102
@@ -88,7 +96,7 @@ class ClassifierTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:  # noqa: D102
         self.train_loader.epoch = self.current_epoch
-        self.figures = {}
+        self.epoch_metrics = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
         recipe, epoch = self.recipe, self.current_epoch
@@ -96,20 +104,20 @@ class ClassifierTask(pl.LightningModule):
             self._sum, self._count = 0.0, 0.0
         step = epoch * len(self.train_loader) + batch_idx
         torch.manual_seed(step_seed(recipe.seed, step) + self.global_rank)
-        for module in self._still:
-            # Lightning sets everything to training; frozen figures of batch norms would go on moving.
+        for module in self._frozen:
+            # Lightning sets all modules to training mode; statistics of frozen batch norms would continue to change.
             module.eval()
         dataset = self.train_loader.dataset
-        # Positions are not to be turned and shifted in the few digits of mixed precision.
+        # Augmentation of positions needs more digits than mixed precision has.
         with torch.autocast(self.device.type, enabled=False):
             batch = dataset.augmented(batch, epoch=epoch)
             if recipe.mixup is not None or recipe.cutmix is not None:
                 batch = self._mixed(dataset, batch, step)
         logits = self._logits(self.model, dataset, batch, epoch=epoch)
-        each = batch_loss(self.loss, logits, batch)
-        total = (each * batch["weight"]).sum()
-        # Processes average their gradients, and accumulation those of its batches: each sample weighs by its share of
-        # the whole step, also in the last one of an epoch, which may have fewer batches and samples.
+        sample_loss = batch_loss(self.loss, logits, batch)
+        total = (sample_loss * batch["weight"]).sum()
+        # Processes average their gradients, and accumulation averages those of its batches. Each sample is weighted by its
+        # share of the complete step, also in the last step of an epoch, which may have fewer batches and samples.
         samples = self.train_loader.samples_of_step(batch_idx, accumulate=recipe.accumulate)
         loss = total * (self.trainer.world_size * recipe.accumulate / samples)
         if not bool(torch.isfinite(loss)):
@@ -119,60 +127,63 @@ class ClassifierTask(pl.LightningModule):
         return loss
 
     def average_weights(self, batch_idx: int) -> None:
-        """Take in the weights after the step that this batch ended, if it ended one.
+        """Update the running mean of the weights if this batch ended an optimizer step.
 
-        For a callback: Lightning calls those before the task's own hook, and a checkpoint must come after.
+        A callback calls this, because Lightning runs callbacks before the hook of the task, and checkpoints must come
+        after it.
         """
-        ended = (batch_idx + 1) % self.recipe.accumulate == 0 or batch_idx + 1 == len(self.train_loader)
-        if self.average is not None and ended:
+        step_ended = (batch_idx + 1) % self.recipe.accumulate == 0 or batch_idx + 1 == len(self.train_loader)
+        if self.average is not None and step_ended:
             self.average.update(self.model)
 
     def on_train_epoch_end(self) -> None:  # noqa: D102
         total, count = self._over_processes(self._sum, self._count)
         rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-        self._show(train_loss=total / max(count, 1.0), learning_rate=rate)
+        self._log_metrics(train_loss=total / max(count, 1.0), learning_rate=rate)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
         assert self.val_loader is not None
         logits = self._logits(self.tested, self.val_loader.dataset, batch)
-        each = batch_loss(self.loss, logits, batch)
+        sample_loss = batch_loss(self.loss, logits, batch)
         keep = batch["weight"] > 0
-        frames = self._of_frames(logits, batch, keep) if "frame_target" in batch else None
+        frames = self._count_frames(logits, batch, keep) if "frame_target" in batch else None
         logits = clip_logits(logits.float(), batch.get("frame_valid"))
         rows = batch["row"][keep].cpu().numpy()
-        self._evaluated.append(_Evaluated(rows, logits[keep].cpu().numpy(), float(each[keep].sum()), frames))
+        self._validated.append(
+            _ValidationBatch(rows, logits[keep].cpu().numpy(), float(sample_loss[keep].sum()), frames)
+        )
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
-        parts, self._evaluated = self._evaluated, []
+        parts, self._validated = self._validated, []
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, parts)
-            parts = [part for one in gathered for part in one]
+            parts = [part for counts in gathered for part in counts]
         rows = np.concatenate([part.rows for part in parts])
         logits = np.concatenate([part.logits for part in parts])
         table = self.train_loader.dataset.table
-        figures = evaluate(table.label[rows], table.target[rows], logits, several=self.several)
-        self._show(
+        values = evaluate(table.label[rows], table.target[rows], logits, multi_label=self.multi_label)
+        self._log_metrics(
             val_loss=sum(part.loss for part in parts) / max(len(rows), 1),
-            **{f"val_{name}": figures[name] for name in ("accuracy", "macro_f1", "map")},
+            **{f"val_{name}": values[name] for name in ("accuracy", "macro_f1", "map")},
         )
         frames = [part.frames for part in parts if part.frames is not None]
         if frames:
-            right, counted = sum(one[0] for one in frames), sum(one[1] for one in frames)
-            hits = np.sum([one[2] for one in frames], axis=0)
-            accuracy = right / counted if counted else math.nan
-            self._show(val_frame_accuracy=accuracy, val_frame_macro_f1=metrics.macro_f1(hits))
+            correct, total = sum(counts[0] for counts in frames), sum(counts[1] for counts in frames)
+            labels = np.sum([counts[2] for counts in frames], axis=0)
+            accuracy = correct / total if total else math.nan
+            self._log_metrics(val_frame_accuracy=accuracy, val_frame_macro_f1=metrics.macro_f1(labels))
 
-    def _of_frames(self, logits: Tensor, batch: Batch, keep: Tensor) -> tuple[int, int, np.ndarray]:
-        """Instants that are right in all labels, instants with labels, and `metrics.hits` of them."""
+    def _count_frames(self, logits: Tensor, batch: Batch, keep: Tensor) -> tuple[int, int, np.ndarray]:
+        """Count frames that are correct in all labels, and frames with labels; return them with `metrics.label_counts`."""
         counted = counted_frames(batch) & keep[:, None]
-        actual, said = batch["frame_target"][counted] > 0.5, logits[counted].float()
-        if self.several:
-            predicted = said >= 0
+        actual, predictions = batch["frame_target"][counted] > 0.5, logits[counted].float()
+        if self.multi_label:
+            predicted = predictions >= 0
         else:
-            predicted = torch.nn.functional.one_hot(said.argmax(-1), said.shape[-1]).bool()
-        right = (actual == predicted).all(-1).sum()
-        return int(right), len(actual), metrics.hits(actual.cpu().numpy(), predicted.cpu().numpy())
+            predicted = torch.nn.functional.one_hot(predictions.argmax(-1), predictions.shape[-1]).bool()
+        correct = (actual == predicted).all(-1).sum()
+        return int(correct), len(actual), metrics.label_counts(actual.cpu().numpy(), predicted.cpu().numpy())
 
     def configure_optimizers(self) -> Any:  # noqa: D102
         recipe = self.recipe
@@ -189,7 +200,7 @@ class ClassifierTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
         progress = checkpoint["actionprep_progress"]
-        # An epoch that goes on in its middle has no start of which this would be told.
+        # The hook for the start of an epoch is not called for an epoch that is resumed in the middle.
         self.train_loader.epoch = checkpoint["epoch"]
         self._sum, self._count = progress["sum"], progress["count"]
         self.train_loader.skip = progress["batches"] % len(self.train_loader)
@@ -204,28 +215,28 @@ class ClassifierTask(pl.LightningModule):
 
     @torch.no_grad()
     def _state_before(self, model: Any, dataset: SnippetDataset, samples: np.ndarray, *, epoch: int) -> Any:
-        """The model's state after the windows before these samples, each of its own part of the split."""
+        """State of the model after the windows before these samples, each window in the same part of the split."""
         if id(dataset) not in self._chains:
-            numbers = chains_before(windows_before(dataset.table, dataset.rows), DEPTH)
-            rows = np.where(numbers >= 0, dataset.rows[numbers], -1)
+            chain_indices = previous_chains(previous_windows(dataset.table, dataset.rows), DEPTH)
+            rows = np.where(chain_indices >= 0, dataset.rows[chain_indices], -1)
             self._chains[id(dataset)] = dict(zip(dataset.rows.tolist(), rows, strict=True))
-        chains = np.array([self._chains[id(dataset)][one] for one in samples.tolist()])
+        chains = np.array([self._chains[id(dataset)][row] for row in samples.tolist()])
         state = None
         for rows in chains.T[::-1]:
-            there = rows >= 0
-            if there.any():
+            exists = rows >= 0
+            if exists.any():
                 with torch.autocast(self.device.type, enabled=False):
-                    # The same random numbers turn and mirror a sample and what was before it.
-                    batch = dataset.batch_as(np.where(there, rows, samples).tolist(), samples.tolist(), epoch=epoch)
+                    # A sample and the windows before it are augmented with the same random numbers.
+                    batch = dataset.batch_as(np.where(exists, rows, samples).tolist(), samples.tolist(), epoch=epoch)
                 batch = to_device(batch, self.device)
-                starts = torch.from_numpy(there).to(self.device)[:, None]
-                valid = batch["frame_valid"] & starts
+                has_window = torch.from_numpy(exists).to(self.device)[:, None]
+                valid = batch["frame_valid"] & has_window
                 _, state = model.advance(**model_inputs(model, {**batch, "frame_valid": valid}), state=state)
         return state
 
-    def _show(self, **figures: float) -> None:
-        self.figures |= figures
-        for name, value in figures.items():
+    def _log_metrics(self, **values: float) -> None:
+        self.epoch_metrics |= values
+        for name, value in values.items():
             self.log(name, value)
 
     def _mixed(self, dataset: SnippetDataset, batch: Batch, step: int) -> Batch:
@@ -240,20 +251,20 @@ class ClassifierTask(pl.LightningModule):
             alpha, cutting = recipe.cutmix, True
         generator = np.random.default_rng([recipe.seed, step, self.global_rank])
         share = torch.full((size,), float(generator.beta(alpha, alpha)), device=self.device)
-        own = ("label", "target", "row", "weight", "total")
-        of_frames = [name for name in ("frame_target", "frame_known") if name in batch]
-        arrays = {name: value for name, value in batch.items() if name not in own}
+        sample_arrays = ("label", "target", "row", "weight", "total")
+        frame_arrays = [name for name in ("frame_target", "frame_known") if name in batch]
+        arrays = {name: value for name, value in batch.items() if name not in sample_arrays}
         if cutting:
             pieces = Draws(recipe.seed ^ 0xC07, step, batch["row"].tolist())
-            # A span of time brings the labels of its instants with it.
+            # A span of time brings the labels of its frames with it.
             mixed, share = dataset.reader.cut(arrays, partner, share, pieces)
         else:
             mixed = dataset.reader.mix(arrays, partner, share)
-        result: Batch = {**{name: batch[name] for name in own}, **mixed}
+        result: Batch = {**{name: batch[name] for name in sample_arrays}, **mixed}
         blended = ["target"]
-        if of_frames and not (cutting and dataset.reader.cuts_time):
+        if frame_arrays and not (cutting and dataset.reader.cuts_time):
             blended.append("frame_target")
-            # Half of a label says nothing of what the other half shows.
+            # Half of a label carries no information about what the other half shows.
             result["frame_known"] = batch["frame_known"] & batch["frame_known"][partner]
         for name in blended:
             keep = share.view(-1, *[1] * (batch[name].ndim - 1))
@@ -270,27 +281,25 @@ class ClassifierTask(pl.LightningModule):
             if values.is_floating_point() and not bool(torch.isfinite(values).all())
         ]
         cause = (
-            f"The input holds numbers that are not finite, in {', '.join(bad)}: look at these items with 'actionprep "
-            "verify'."
+            f"The input contains non-finite values in {', '.join(bad)}. Check these items with 'actionprep verify'."
             if bad
-            else "The input is finite: lower optimizer.learning_rate, set optimizer.gradient_clip, or use precision "
-            "32-true."
+            else "The input is finite. Lower optimizer.learning_rate, set optimizer.gradient_clip, or use precision 32-true."
         )
         return (
-            f"The loss is not a number in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, snippets {rows} of the "
-            f"table: {'; '.join(named[:8])}{' …' if len(named) > 8 else ''}.\n{cause}"
+            f"The loss is NaN or infinite in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, table rows {rows}: "
+            f"{'; '.join(named[:8])}{' …' if len(named) > 8 else ''}.\n{cause}"
         )
 
-    def _over_processes(self, *numbers: float) -> list[float]:
+    def _over_processes(self, *values: float) -> list[float]:
         if self.trainer.world_size == 1:
-            return list(numbers)
-        together = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(together)
-        return together.tolist()
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.tolist()
 
 
-class _Evaluated(NamedTuple):
-    """A batch of validation: rows (B), logits (B, C), the sum of its losses, and what `_of_frames` gives."""
+class _ValidationBatch(NamedTuple):
+    """Validation results of a batch: rows (B,), logits (B, C), sum of the losses, and counts of `_count_frames`."""
 
     rows: np.ndarray
     logits: np.ndarray
@@ -299,9 +308,9 @@ class _Evaluated(NamedTuple):
 
 
 class Average(nn.Module):
-    """A running mean of a model's weights: after each step w ← d·w + (1 - d)·new, buffers too.
+    """Running mean of the weights and buffers of a model: after each step w ← d·w + (1 - d)·new.
 
-    d rises to `decay` as (1 + n) / (10 + n) over the first steps n, so that the fresh weights are soon forgotten.
+    d increases to `decay` as (1 + n) / (10 + n) over the first steps n, so that the initial weights are soon forgotten.
     """
 
     steps: Tensor
@@ -313,26 +322,36 @@ class Average(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def train(self, mode: bool = True) -> Average:
-        """Stays in evaluation, whatever is asked for."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the model's weights after a step."""
+        """Include the weights of the model after a step."""
         count = int(self.steps)
         decay = min(self.decay, (1 + count) / (10 + count))
-        mine, theirs = list(self.model.state_dict().values()), list(model.state_dict().values())
-        moving = [(own, new) for own, new in zip(mine, theirs, strict=True) if own.is_floating_point()]
-        torch._foreach_lerp_([own for own, _ in moving], [new for _, new in moving], 1 - decay)
-        for own, new in zip(mine, theirs, strict=True):
-            if not own.is_floating_point():
-                own.copy_(new)
+        averaged, current = list(self.model.state_dict().values()), list(model.state_dict().values())
+        moving = [(old, new) for old, new in zip(averaged, current, strict=True) if old.is_floating_point()]
+        torch._foreach_lerp_([old for old, _ in moving], [new for _, new in moving], 1 - decay)
+        for old, new in zip(averaged, current, strict=True):
+            if not old.is_floating_point():
+                old.copy_(new)
         self.steps += 1
 
 
-def evaluate(label: np.ndarray, target: np.ndarray, logits: np.ndarray, *, several: bool) -> dict[str, float]:
-    """The summary of `metrics.summary` from logits (S, C); with several labels the threshold is one half."""
-    if several:
+def evaluate(label: np.ndarray, target: np.ndarray, logits: np.ndarray, *, multi_label: bool) -> dict[str, float]:
+    """Compute `metrics.summary` from logits.
+
+    Args:
+        label: Label codes, shape (S,), used with one label per snippet.
+        target: Labels as zeros and ones, shape (S, C), used with several labels.
+        logits: Logits, shape (S, C).
+        multi_label: Whether a snippet can have several labels. A label is then predicted from a probability of 0.5.
+
+    Returns:
+        Metrics by name.
+    """
+    if multi_label:
         probabilities = metrics.sigmoid(logits)
         return metrics.summary(target, (probabilities >= 0.5).astype(np.uint8), probabilities)
     probabilities = metrics.softmax(logits)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from actionprep.training.loop.devices import lightning_devices
 from actionprep.training.loop.make_task import make_task
 from actionprep.training.loop.progress import EpochReport
-from actionprep.training.loop.training_plan import Plan
+from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.run import START, Phase, Run
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def train_phase(
     run: Run,
-    plan: Plan,
+    plan: TrainingPlan,
     reader: ProductReader,
     phase: Phase,
     options: TrainerOptions,
@@ -32,7 +32,17 @@ def train_phase(
     resume: Path | None,
     on_epoch: Callable[[EpochReport], None] | None,
 ) -> None:
-    """Train from fresh weights, or go on from the checkpoint `resume`."""
+    """Train one phase from fresh weights, or resume it.
+
+    Args:
+        run: Run to write to.
+        plan: Plan of the training.
+        reader: Reader of the input product.
+        phase: Phase to train.
+        options: Devices and loggers.
+        resume: Checkpoint to resume from; None: start the phase.
+        on_epoch: Function that is called after each epoch.
+    """
     with quiet_lightning():
         import lightning.pytorch as pl
 
@@ -41,15 +51,15 @@ def train_phase(
         recipe = plan.recipe
         task = make_task(plan, reader, phase, start=run.folder / START)
         has_val = task.val_loader is not None
-        shown = callbacks.History(run, phase, task.num_epochs, on_epoch)
-        wanted: list[Any] = [callbacks.LastValidated(), callbacks.Averaging(), shown]
-        wanted.append(callbacks.Checkpoints(run, recipe, has_val=has_val))
+        history = callbacks.History(run, phase, task.num_epochs, on_epoch)
+        active: list[Any] = [callbacks.LastValidated(), callbacks.Averaging(), history]
+        active.append(callbacks.Checkpoints(run, recipe, has_val=has_val))
         if recipe.patience is not None and has_val:
-            wanted.insert(0, callbacks.Patience(recipe))
-        accelerator, chosen = lightning_devices(options.device, options.devices)
+            active.insert(0, callbacks.Patience(recipe))
+        accelerator, devices = lightning_devices(options.device, options.devices)
         trainer = pl.Trainer(
             accelerator=accelerator,
-            devices=chosen,
+            devices=devices,
             num_nodes=options.num_nodes,
             strategy="ddp" if options.devices * options.num_nodes > 1 else "auto",
             precision=recipe.precision,
@@ -60,23 +70,23 @@ def train_phase(
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             logger=callbacks.loggers(run, phase, tensorboard=options.tensorboard, wandb=options.wandb),
-            callbacks=wanted,
+            callbacks=active,
             enable_checkpointing=True,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
-            # Else each process would norm its own share of a batch. PyTorch can do it on GPUs alone.
+            # Otherwise each process normalizes its share of a batch separately. PyTorch supports this only on GPUs.
             sync_batchnorm=accelerator == "cuda" and options.devices * options.num_nodes > 1,
             enable_autolog_hparams=False,
             default_root_dir=str(run.folder),
         )
-        with callbacks.memory_explained(recipe, accelerator), _interruptible(trainer):
+        with callbacks.explain_memory_errors(recipe, accelerator), _interruptible(trainer):
             trainer.fit(task, ckpt_path=resume, weights_only=True)
 
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """On what a training computes, and what it logs beside its own files; see `fit`."""
+    """Devices and loggers of a training; see `fit`."""
 
     device: str = "auto"
     devices: int = 1
@@ -87,14 +97,14 @@ class TrainerOptions:
 
 
 class TerminatedError(KeyboardInterrupt):
-    """A training was told to end by SIGTERM, as schedulers do; it can be gone on with as after Ctrl-C."""
+    """Raised when training is interrupted by SIGTERM, as schedulers send it. The run can be resumed as after Ctrl-C."""
 
 
 @contextlib.contextmanager
 def _interruptible(trainer: Any) -> Iterator[None]:
-    """Ctrl-C as KeyboardInterrupt, which Lightning turns into an exit with code 1 and a deaf ear for a second one.
+    """Raise KeyboardInterrupt on Ctrl-C, and TerminatedError on SIGTERM.
 
-    SIGTERM, which it turns into an exit with code 0, becomes TerminatedError.
+    Lightning itself exits with code 1 on Ctrl-C and then ignores a second one, and exits with code 0 on SIGTERM.
     """
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None
@@ -114,7 +124,7 @@ def _interruptible(trainer: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's hints are for people who write loops; what concerns a user, `fit` says itself."""
+    """Silence hints of Lightning, which address authors of training loops. `fit` reports what matters to users."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import lightning.pytorch  # noqa: F401 - before the levels are set: its import sets them too

@@ -1,4 +1,4 @@
-"""What decides a training: store, recipe, snippets, views and split."""
+"""Plan of a training: store, recipe, snippets, views and split."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.store.zarr_store import Store
-from actionprep.training.loop.progress import Told
-from actionprep.training.loop.recurrent_state import windows_before
+from actionprep.training.loop.progress import Log
+from actionprep.training.loop.recurrent_state import previous_windows
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
 from actionprep.training.run import Phase, input_digest, mixtures, now, pipeline_of, versions
 from actionprep.training.split_choice import (
@@ -26,14 +26,25 @@ from actionprep.training.split_choice import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from actionprep.datasets.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.inputs.base import ProductReader
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that a training is decided by."""
+class TrainingPlan:
+    """Everything that determines a training.
+
+    Attributes:
+        store: Store with the snippets and the input product.
+        recipe: Recipe.
+        snippets: Name of the table of snippets.
+        table: Table of snippets.
+        views: Views that the model sees, in order.
+        parts: Split into train, val and test.
+    """
 
     store: Store
     recipe: Recipe
@@ -51,8 +62,22 @@ class Plan:
         snippets: str,
         split: SplitChoice | SplitAssignment | Parts,
         views: Sequence[str | int] | None,
-    ) -> Plan:
-        """The plan of a new training; raises UserError when recipe and store do not fit, or train has no two classes."""
+    ) -> TrainingPlan:
+        """Plan a new training.
+
+        Args:
+            store: Store with the snippets and the input product.
+            recipe: Recipe.
+            snippets: Name of the table of snippets.
+            split: How the snippets are divided, or the split itself.
+            views: Views to use; None: all.
+
+        Returns:
+            The plan.
+
+        Raises:
+            UserError: If recipe and store do not fit, or if the train part has fewer than two classes.
+        """
         from actionprep.training.checkpoints import check_abilities
         from actionprep.training.datasets import choose_views, read_table
         from actionprep.training.inputs.base import find_input
@@ -62,7 +87,7 @@ class Plan:
         table = read_table(store, snippets)
         find_input(recipe.product).check_store(recipe.input, store, training=True)
         if isinstance(split, SplitChoice):
-            parts = choose_parts(store, table, as_recipe_wants(split, recipe))
+            parts = choose_parts(store, table, with_val_by_of(split, recipe))
         elif isinstance(split, Parts):
             parts = split
         else:
@@ -70,14 +95,27 @@ class Plan:
         check_train(table, parts.split)
         return cls(store, recipe, snippets, table, choose_views(store, recipe.reads, table, views), parts)
 
-    def with_note(self, note: str) -> Plan:
-        """The same plan, in whose split there is one more thing to know."""
+    def in_precision(self, device: str, model: nn.Module) -> TrainingPlan:
+        """Return the same plan with a precision that the device computes the model in.
+
+        Raises:
+            UserError: If it cannot compute the model in the precision that the recipe asks for.
+        """
+        from actionprep.training.loop.devices import torch_device
+        from actionprep.training.loop.precision import with_precision
+
+        if self.recipe.precision == "32-true":
+            return self
+        return replace(self, recipe=with_precision(self.recipe, torch_device(device), model))
+
+    def with_note(self, note: str) -> TrainingPlan:
+        """Return the same plan with another note on its split."""
         split = self.parts.split
         return replace(self, parts=replace(self.parts, split=replace(split, notes=(*split.notes, note))))
 
     @property
     def sentences(self) -> list[str]:
-        """What is about to happen, for who started it."""
+        """Messages that describe the training before it starts."""
         views = f", views {', '.join(self.views)}" if len(self.views) > 1 else ""
         return [
             f"{len(self.table.labels)} classes: {', '.join(self.table.labels)}{views}",
@@ -89,26 +127,27 @@ class Plan:
         ]
 
     def _more_epochs(self) -> list[str]:
-        """A sentence where min_steps takes more epochs than the recipe has."""
+        """A message if min_steps requires more epochs than the recipe has."""
         recipe, num_epochs = self.recipe, self.num_epochs(self.phases[0])
         if num_epochs == recipe.epochs:
             return []
         return [
-            f"So few snippets: {num_epochs} epochs instead of {recipe.epochs}, to make min_steps = {recipe.min_steps} steps "
-            "(--set min_steps=0 leaves the epochs as they are)"
+            f"Training {num_epochs} epochs instead of {recipe.epochs}, because there are few snippets and min_steps is "
+            f"{recipe.min_steps} (--set min_steps=0 keeps the epochs of the recipe)"
         ]
 
     def _nothing_carried(self) -> list[str]:
-        """A sentence where state is to be carried and no window of train follows on another one."""
-        if not self.recipe.carry or (windows_before(self.table, self.parts.split.train) >= 0).any():
+        """A message if the state should be carried and no window of train continues another one."""
+        if not self.recipe.carry or (previous_windows(self.table, self.parts.split.train) >= 0).any():
             return []
         return [
-            "carry = true does nothing here: no window in train begins where another one ends. Cut them with a length that "
-            "is a multiple of the stride, and at most half of a recording (actionprep snippets --length 1000 --stride 500)"
+            "carry = true has no effect: no window in train starts where another one ends. Create windows with a length "
+            "that is a multiple of the stride and at most half of a recording (actionprep snippets --length 1000 --stride "
+            "500)"
         ]
 
     def facts(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """Return the contents of run.json."""
         split = self.parts.split
         return {
             "schema": 1,
@@ -144,28 +183,28 @@ class Plan:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The phases, in their order."""
+        """The phases in order."""
         return ("validate", "refit") if self.recipe.refit and len(self.parts.split.val) else ("validate",)
 
     def rows(self, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to train on and rows to validate on."""
+        """Return the rows to train on and the rows to validate on."""
         split = self.parts.split
         return (joined(split), np.zeros(0, np.int64)) if phase == "refit" else (split.train, split.val)
 
     def num_epochs(self, phase: Phase) -> int:
-        """The recipe's epochs, or more where these would be too few steps."""
+        """Return the epochs of the recipe, or more if these give fewer than min_steps steps."""
         recipe, num_snippets = self.recipe, len(self.rows(phase)[0])
         per_epoch = math.ceil(math.ceil(num_snippets / recipe.batch) / recipe.accumulate)
         return max(recipe.epochs, math.ceil(recipe.min_steps / max(per_epoch, 1)))
 
     def make_reader(self) -> ProductReader:
-        """What reads the recipe's product."""
+        """Create the reader of the recipe's input product."""
         from actionprep.training.inputs.base import find_input
 
         return find_input(self.recipe.product)(self.recipe.input, self.store, self.table, self.views)
 
     def card(self, reader: ProductReader, phase: Phase) -> dict[str, Any]:
-        """What a checkpoint of this training says of itself."""
+        """Return the description that checkpoints of this training contain."""
         from actionprep.training.checkpoints import card_of
 
         pipeline = pipeline_of(self.store, self.recipe.reads)
@@ -173,25 +212,17 @@ class Plan:
         return card_of(self.recipe, self.table, self.views, reader, rows=rows, pipeline=pipeline, phase=phase)
 
 
-def resolve_recipe(store: Store, recipe: Recipe | str, tell: Told) -> Recipe:
-    """A recipe by its name or path; of "auto" the one that suits the store, and why, is told."""
+def resolve_recipe(store: Store, recipe: Recipe | str, log: Log) -> Recipe:
+    """Resolve a recipe by name or path. For "auto", choose the best one for the store and log the choice."""
     if isinstance(recipe, Recipe):
         return recipe
     if recipe == "auto":
         choice = choose_recipe(store)
-        tell(f"Recipe {choice.recipe.name}: {choice.why}")
+        log(f"Recipe {choice.recipe.name}: {choice.why}")
         return choice.recipe
     return find_recipe(recipe)
 
 
-def in_precision(recipe: Recipe, device: str) -> Recipe:
-    """The recipe with the number format that suits the device, where it leaves that open."""
-    from actionprep.training.loop.devices import torch_device
-    from actionprep.training.loop.precision import with_precision
-
-    return with_precision(recipe, torch_device(device)) if recipe.precision == "auto" else recipe
-
-
-def as_recipe_wants(split: SplitChoice, recipe: Recipe) -> SplitChoice:
-    """The same choice with val carved out by recording, where the recipe asks for that."""
+def with_val_by_of(split: SplitChoice, recipe: Recipe) -> SplitChoice:
+    """Return the choice with val split off by recording if the recipe requires that."""
     return replace(split, val_by="recording") if recipe.val_by == "recording" else split

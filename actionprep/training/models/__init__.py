@@ -1,1 +1,1 @@
-"""Every model family in one file each; `registry` lists them without importing torch."""
+"""Models, one family per file; `registry` lists them without importing torch."""

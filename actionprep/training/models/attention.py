@@ -1,4 +1,4 @@
-"""The transformer parts that several families share: attention, the pre-norm block, stochastic depth."""
+"""Transformer layers shared by the model families: attention, the pre-norm block, stochastic depth."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ Start = Literal["normal", "xavier"]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention through `scaled_dot_product_attention`.
+    """Multi-head self-attention with `scaled_dot_product_attention`.
 
-    x (B, L, D) → (B, L, D) by `forward`; x (B, T, P, D) → (B, T, P, D) by `along_time`.
+    Shapes: `forward` maps (B, L, D) to (B, L, D). `along_time` maps (B, T, P, D) to (B, T, P, D).
 
-    Query, key and value weights lie in one matrix `qkv`, as in timm's ViT and in the published TimeSformer and
-    MotionBERT weights. bias: "all" gives q, k and v a bias, "query_value" leaves the key's out (VideoMAE; softmax
-    cannot see it), "none" has none. head_width: width of one head; the published ViViT-2 has heads as wide as the
-    model, everybody else width / heads.
+    Query, key and value weights are one matrix `qkv`, as in timm's ViT and in the published TimeSformer and MotionBERT
+    weights.
+
+    Args:
+        width: Token width D.
+        heads: Number of heads.
+        head_width: Width of one head; None: width / heads. In the published ViViT-2 it equals `width`.
+        bias: "all" adds a bias to q, k and v. "query_value" omits that of k (VideoMAE; softmax is invariant to it).
+            "none" has no bias.
+        dropout: Dropout of the attention weights.
     """
 
     q_bias: nn.Parameter | None
@@ -36,8 +42,8 @@ class Attention(nn.Module):
         if head_width is None:
             if width % heads:
                 raise UserError(
-                    f"Attention heads share the model's width evenly, and {heads} heads do not divide a width of "
-                    f"{width}. Choose a width that is a multiple of the number of heads."
+                    f"The width must be a multiple of the number of heads, but {heads} heads do not divide a width of "
+                    f"{width}. Change the width or the number of heads."
                 )
             head_width = width // heads
         self.heads = heads
@@ -58,10 +64,15 @@ class Attention(nn.Module):
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, keep: int | None = None) -> Tensor:
-        """Each token attends to all tokens of its sequence.
+        """Attend to all tokens of the sequence.
 
-        mask: bool, True where a query may see a key, broadcastable to (B, heads, L, L).
-        keep: answer the first tokens only, (B, keep, D): what a last block needs whose class token alone is read.
+        Args:
+            x: Tokens of shape (B, L, D).
+            mask: Boolean mask, broadcastable to (B, heads, L, L); True where a query can attend to a key.
+            keep: Number of leading tokens to compute; None: all. A last block needs only its class token.
+
+        Returns:
+            Tokens of shape (B, L, D), or (B, keep, D).
         """
         batch, length, _ = x.shape
         weight, bias = self.qkv.weight, self._qkv_bias()
@@ -87,12 +98,19 @@ class Attention(nn.Module):
         return self.proj(out.transpose(1, 2).reshape(batch, keep, -1))
 
     def along_time(self, x: Tensor, *, mask: Tensor | None = None, then: nn.Linear | None = None) -> Tensor:
-        """Each token attends to the tokens at its own place in all T steps.
+        """Attend to the tokens at the same spatial position in all T steps.
 
-        x (B, T, P, D), mask bool broadcastable to (B, P * heads, T, T). Projecting q, k and v apart lets places and
-        heads fold into one axis, so that nothing is copied to bring time last.
-        then: a linear layer right behind the output projection; where there are more tokens than weights in a row, both
-        are multiplied into one first.
+        q, k and v are projected separately, so that positions and heads share one axis and no copy is needed to move
+        time to the end.
+
+        Args:
+            x: Tokens of shape (B, T, P, D).
+            mask: Boolean mask, broadcastable to (B, P * heads, T, T).
+            then: Linear layer to apply after the output projection. If there are more tokens than the width, the
+                weights of both layers are multiplied first.
+
+        Returns:
+            Tokens of shape (B, T, P, D).
         """
         batch, steps, places, width = x.shape
         bias = self._qkv_bias()
@@ -106,14 +124,14 @@ class Attention(nn.Module):
         out = out.transpose(1, 2).reshape(batch, steps, places, -1)
         if then is None:
             return self.proj(out)
-        # What is exported is to work for any batch: no choice by its size.
+        # An exported graph must work for any batch size, so it cannot branch on it.
         if torch.compiler.is_exporting() or batch * steps * places <= width:
             return then(self.proj(out))
         return F.linear(out, then.weight @ self.proj.weight, F.linear(self.proj.bias, then.weight, then.bias))
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between: x (..., D) → (..., D)."""
+    """Two linear layers with an activation between them: (..., D) → (..., D)."""
 
     def __init__(
         self,
@@ -150,9 +168,13 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, drop a branch for whole samples (axis 0) with probability p and scale the rest.
+    """Stochastic depth: in training, zero a branch for random samples (axis 0) and scale the others by 1 / (1 - p).
 
-    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+    References:
+        Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+
+    Args:
+        p: Probability of dropping a sample.
     """
 
     def __init__(self, p: float = 0.0) -> None:
@@ -160,19 +182,19 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop whole samples, in training only."""
+        """Drop random samples in training; identity otherwise."""
         if not self.training or self.p == 0.0:
             return x
         keep = torch.empty((x.shape[0], *(1,) * (x.ndim - 1)), dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
         return x * keep.div_(1 - self.p)
 
     def extra_repr(self) -> str:
-        """Shown when the module is printed."""
+        """Return the text that `repr` shows in parentheses."""
         return f"p={self.p}"
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: x (B, L, D) → (B, L, D)."""
+    """Pre-norm transformer block: (B, L, D) → (B, L, D)."""
 
     def __init__(
         self,
@@ -197,30 +219,35 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, keep: int | None = None) -> Tensor:
-        """Attention, then MLP; mask and keep as in Attention."""
+        """Apply attention, then the MLP; `mask` and `keep` as in `Attention.forward`."""
         out = self.drop_path(self.attn(self.norm1(x), mask=mask, keep=keep))
         x = (x if keep is None else x[:, :keep]) + out
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
-    """Stochastic depth that grows linearly from 0 in the first block to `rate` in the last."""
+    """Return stochastic depth rates that grow linearly from 0 in the first block to `rate` in the last."""
     return [rate * i / max(depth - 1, 1) for i in range(depth)]
 
 
 def init_transformer(module: nn.Module, *, start: Start = "normal") -> None:
-    """Start values: linear weights as `start` says, biases zero, norms the identity.
+    """Initialize a transformer: linear and convolution weights as `start` defines, biases 0, norms the identity.
 
-    start: "normal" draws weights with a deviation of 0.02, as all published models of ours begin: right for widths near
-    1 / 0.02², while in a narrow model attention is then all but even and branches add next to nothing. "xavier" fits the
-    width (Glorot and Bengio, AISTATS 2010, eq. 16).
+    Args:
+        module: Module to initialize in place.
+        start: "normal": standard deviation 0.02, as in the published models. It fits widths near 1 / 0.02²; in a narrow
+            model attention is then almost uniform and the branches add almost nothing. "xavier": scaled to the width
+            (Glorot and Bengio, AISTATS 2010, eq. 16).
+
+    Raises:
+        UserError: If `start` is unknown.
     """
     if start not in get_args(Start):
-        raise UserError(f"Weights start from one of {', '.join(get_args(Start))}, and start is {start!r}.")
+        raise UserError(f"start must be one of {', '.join(get_args(Start))}, got {start!r}.")
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
             if start == "xavier":
-                # Convolutions here have stride = kernel: each output sees all inputs of its patch, once.
+                # Patch projections have stride = kernel, so each input of a patch is used once per output.
                 nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
             else:
                 nn.init.trunc_normal_(part.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""Mid fusion: what the heads of several models would see, joined and trained together."""
+"""Mid fusion: models joined at the features before their heads and trained together."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ _DEFAULT = (
 class MidFusion(nn.Module):
     """Arrays of several inputs → class logits.
 
-    part<i>_<name>: the array <name> of the i-th model's input → (B, num_classes).
+    Shapes: `part<i>_<name>` is the array <name> of the input of model i; returns (B, num_classes).
 
-    Each model gives what its own head would see (of every frame: the mean); these are normalized, joined, and one linear
-    head reads them all. In training a whole part is left out of a sample at times, so that none is relied on alone.
+    Each model returns the features that its own head would read (per-frame features are averaged). The features are
+    normalized and concatenated for one linear head. In training, parts are dropped at random per sample, so that the
+    head does not rely on one part.
 
-    parts: for each the name of its model, its sizes, and for pictures the channels that it sees.
+    Args:
+        num_classes: Number of classes.
+        parts: Per model its name, sizes and, for models that read frames, channels.
+        dropout: Dropout before the head.
+        part_dropout: Probability of dropping a part of a sample.
     """
 
-    # Its parts are no layers of each other.
+    # The parts run in parallel: no layer decay between them.
     stacks: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init__(
@@ -46,7 +51,7 @@ class MidFusion(nn.Module):
         widths = []
         for part in parts:
             model = build_model(part["model"], num_classes=num_classes, **part["sizes"])
-            widths.append(_read_by_head(model, part["model"]))
+            widths.append(_head_width(model, part["model"]))
             model.head = nn.Identity()
             pixels = model_card(part["model"]).pixels
             channels = part.get("channels", "rgb")
@@ -57,39 +62,37 @@ class MidFusion(nn.Module):
         self.head = nn.Linear(sum(widths), num_classes)
 
     def forward(self, **arrays: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
-        found = [self._features(at, arrays) for at in range(len(self.backbones))]
+        """Return class logits (B, num_classes)."""
+        features = [self._features(index, arrays) for index in range(len(self.backbones))]
         if self.training and self.part_dropout:
-            kept = torch.rand(len(found[0]), len(found), device=found[0].device)
-            # The part that would go last always stays.
+            kept = torch.rand(len(features[0]), len(features), device=features[0].device)
+            # Always keep the part with the largest draw, so that no sample loses all parts.
             kept = (kept >= self.part_dropout) | (kept == kept.amax(1, keepdim=True))
-            found = [one * kept[:, at, None] for at, one in enumerate(found)]
-        return self.head(self.dropout(torch.cat(found, 1)))
+            features = [part * kept[:, index, None] for index, part in enumerate(features)]
+        return self.head(self.dropout(torch.cat(features, 1)))
 
-    def _features(self, at: int, arrays: Mapping[str, Tensor]) -> Tensor:
-        prefix, model = f"part{at}_", self.backbones[at]
+    def _features(self, index: int, arrays: Mapping[str, Tensor]) -> Tensor:
+        prefix, model = f"part{index}_", self.backbones[index]
         own = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
         if isinstance(model, PixelClassifier):
-            found = model.features(own["clip"], own.get("view_valid")).float()
+            features = model.features(own["clip"], own.get("view_valid")).float()
         else:
-            found = model(
-                **{name: own[name] for name in inspect.signature(model.forward).parameters if name in own}
-            ).float()
-        if found.ndim == 3:
-            valid = (
-                own.get("frame_valid", torch.ones(found.shape[:2], device=found.device)).unsqueeze(-1).to(found.dtype)
-            )
-            found = (found * valid).sum(1) / valid.sum(1).clamp(min=1)
-        return self.norms[at](found)
+            parameters = inspect.signature(model.forward).parameters
+            features = model(**{name: own[name] for name in parameters if name in own}).float()
+        if features.ndim == 3:
+            valid = own.get("frame_valid", torch.ones(features.shape[:2], device=features.device))
+            weight = valid.unsqueeze(-1).to(features.dtype)
+            features = (features * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return self.norms[index](features)
 
 
-def _read_by_head(model: nn.Module, name: str) -> int:
-    """How many numbers a model's head reads: those that the first linear layer in it takes."""
+def _head_width(model: nn.Module, name: str) -> int:
+    """Return the input width of a model's head, which is that of its first linear layer."""
     head = getattr(model, "head", None)
-    linear = [one for one in head.modules() if isinstance(one, nn.Linear)] if isinstance(head, nn.Module) else []
+    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)] if isinstance(head, nn.Module) else []
     if not linear:
         raise UserError(
-            f"The model '{name}' cannot be a part of a mid fusion, because it has no head that could be taken off. Fuse its "
-            "trained run with others instead: actiontrain fuse RUN RUN …"
+            f"The model '{name}' has no head that mid fusion can replace. Train it alone and combine the runs instead: "
+            "actiontrain fuse RUN RUN …"
         )
     return linear[0].in_features

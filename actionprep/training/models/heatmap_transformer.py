@@ -1,4 +1,4 @@
-"""A plain transformer whose tokens are a few frames of one joint's heatmap."""
+"""A plain transformer; a token is a few frames of one joint's heatmap."""
 
 from __future__ import annotations
 
@@ -18,20 +18,36 @@ Pool = Literal["mean", "mean-max"]
 class HeatmapTransformer(nn.Module):
     """Heatmap volumes → class logits.
 
-    clip (B, K, T, H, W) float in 0..1, K joints; frame_valid (B, T) bool or None → (B, num_classes). T is a multiple
-    of `patch_frames`. A token is `patch_frames` frames of one joint's H x W map: (T / patch_frames) * K tokens.
+    Shapes: clip (B, K, T, H, W) float in 0..1 with K joints, frame_valid (B, T) bool or None; returns (B,
+    num_classes). T must be a multiple of `patch_frames`. A token is `patch_frames` frames of one joint's H x W map: (T
+    / patch_frames) * K tokens.
 
-    After the heatmap study's "vanilla" transformer (woringer404v/MotionBERT), itself after Mao et al., "Masked Motion
-    Predictors are Strong 3D Action Representation Learners", ICCV 2023: learned time and joint embeddings, pre-norm
-    blocks, mean of all tokens.
+    Based on the "vanilla" transformer of the heatmap study (woringer404v/MotionBERT), itself after Mao et al., "Masked
+    Motion Predictors are Strong 3D Action Representation Learners", ICCV 2023: learned time and joint embeddings,
+    pre-norm blocks, mean of all tokens.
 
-    pool: "mean", as published, or "mean-max": the head sees the mean and the maximum of the tokens, so that a short
-    movement of one joint is not lost among all that stay; embed_std: standard deviation of both embeddings at the
-    start, 0.02 as published.
+    Changes: padded frames are masked. The time embedding is interpolated to other frame counts instead of failing. The
+    volume is read in its memory layout (the study copied 10 MB per clip to move the map to the end). Temporal shift is
+    part of the recipe and shifts time (the study rolled the joints).
 
-    Changed: padded frames are masked; another number of frames interpolates the time embedding instead of failing; the
-    volume is read as it lies in memory (the study moved 10 MB a clip to put the map last). Temporal shift belongs to
-    the recipe, and there it shifts time: the study's rolled the joints.
+    Args:
+        num_classes: Number of classes.
+        num_joints: Number of channels of the clip.
+        maps: Heatmaps per joint; num_joints must be a multiple.
+        num_frames: Frames that the time embedding is made for.
+        map_size: Height and width of a map.
+        patch_frames: Frames per token.
+        width: Token width.
+        depth: Number of blocks.
+        heads: Attention heads.
+        mlp_ratio: Width of the MLP relative to `width`.
+        dropout: Dropout of tokens and MLPs.
+        attention_dropout: Dropout of attention weights.
+        drop_path: Stochastic depth of the last block.
+        layer_norm_eps: Epsilon of the layer norms.
+        pool: "mean", as published, or "mean-max": the head reads mean and maximum of the tokens, so that a short
+            movement of one joint is not averaged out.
+        embed_std: Initial standard deviation of both embeddings; published: 0.02.
     """
 
     def __init__(
@@ -57,15 +73,17 @@ class HeatmapTransformer(nn.Module):
         super().__init__()
         if num_frames % patch_frames:
             raise UserError(
-                f"A token holds {patch_frames} frames, and {num_frames} frames are no multiple of that. Change "
-                "input.frames, or sizes.patch_frames."
+                f"The number of frames must be a multiple of the {patch_frames} frames per token, got {num_frames}. Change "
+                "input.frames or sizes.patch_frames."
             )
         if num_joints % maps:
-            raise UserError(f"{num_joints} channels are no multiple of {maps} maps a joint.")
+            raise UserError(
+                f"The number of channels must be a multiple of the {maps} maps per joint, got {num_joints}."
+            )
         if pool not in get_args(Pool):
-            raise UserError(f"Tokens are pooled by one of {', '.join(get_args(Pool))}, and pool is {pool!r}.")
+            raise UserError(f"pool must be one of {', '.join(get_args(Pool))}, got {pool!r}.")
         if not 0 <= embed_std < math.inf:
-            raise UserError(f"embed_std is a standard deviation, 0 or more, and came as {embed_std!r}.")
+            raise UserError(f"embed_std must be a finite standard deviation of 0 or more, got {embed_std!r}.")
         self.num_joints = num_joints
         self.maps = maps
         self.map_size = map_size
@@ -94,18 +112,17 @@ class HeatmapTransformer(nn.Module):
         nn.init.trunc_normal_(self.joint_embed, std=embed_std)
 
     def forward(self, clip: Tensor, frame_valid: Tensor | None = None) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.features(clip, frame_valid))
 
     def features(self, clip: Tensor, frame_valid: Tensor | None = None) -> Tensor:
-        """What the head sees: the normalized tokens of valid frames pooled, (B, width), or (B, 2 · width)."""
+        """Return the input of the head: pooled tokens of valid frames, (B, width), or (B, 2 · width) for "mean-max"."""
         batch, joints, frames, height, width = clip.shape
         if joints != self.num_joints or (height, width) != (self.map_size, self.map_size) or frames % self.patch_frames:
             raise UserError(
-                f"This model reads {self.num_joints} joints on maps of {self.map_size} x {self.map_size}, "
-                f"{self.patch_frames} frames a token, "
-                f"and got {joints} joints, {frames} frames, maps of {height} x {width}. Render the heatmaps at that "
-                "size, or build the model for these."
+                f"Expected {self.num_joints} joints, maps of {self.map_size} x {self.map_size} and a multiple of "
+                f"{self.patch_frames} frames, got {joints} joints, {frames} frames and maps of {height} x {width}. Render "
+                "the heatmaps at the expected size, or build the model for this size."
             )
         steps = frames // self.patch_frames
         mask = None
@@ -113,8 +130,8 @@ class HeatmapTransformer(nn.Module):
             clip = clip * frame_valid[:, None, :, None, None]
             seen = frame_valid.view(batch, steps, self.patch_frames).any(2)
             seen = seen | ~seen.any(1, keepdim=True)
-            each = joints // self.maps
-            mask = seen.unsqueeze(1).expand(-1, each, -1).reshape(batch, 1, 1, each * steps)
+            num_joints = joints // self.maps
+            mask = seen.unsqueeze(1).expand(-1, num_joints, -1).reshape(batch, 1, 1, num_joints * steps)
         x = clip.reshape(batch, self.maps, joints // self.maps, steps, -1)
         x = self.embed(x.permute(0, 2, 3, 1, 4).flatten(3))
         x = x + self.joint_embed.unsqueeze(1) + resize_time(self.time_embed, steps)
@@ -126,5 +143,5 @@ class HeatmapTransformer(nn.Module):
         mean = x.mean(1) if valid is None else (x * valid).sum(1) / valid.sum(1)
         if self.pool == "mean":
             return mean
-        most = (x if valid is None else x.masked_fill(~valid, -torch.inf)).amax(1)
-        return torch.cat([mean, most], 1)
+        maximum = (x if valid is None else x.masked_fill(~valid, -torch.inf)).amax(1)
+        return torch.cat([mean, maximum], 1)

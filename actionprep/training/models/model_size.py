@@ -1,4 +1,4 @@
-"""How big a model is: its weights, and its floating-point operations."""
+"""Count the parameters and floating-point operations of a model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """Weights, and floating-point operations of one forward pass of one sample, at the published sizes."""
+    """Size of a model at its published input shape.
+
+    Attributes:
+        parameters: Number of parameters.
+        flops: Floating-point operations of one forward pass of one sample.
+    """
 
     parameters: int
     flops: int
 
 
 def model_size(name: str) -> ModelSize:
-    """Count a model of the table at its published sizes, in a fraction of a second: nothing is computed or stored."""
+    """Compute the size of a registered model on the "meta" device, without allocating its weights.
+
+    Args:
+        name: Name of the model.
+
+    Returns:
+        Its size at the published input shape.
+    """
     import torch
 
     card = model_card(name)
@@ -32,23 +44,31 @@ def model_size(name: str) -> ModelSize:
         return ModelSize(count_parameters(model), sum(model_size(part["model"]).flops for part in parts))
     inputs = [example_input(name)]
     for parameter in list(inspect.signature(model.forward).parameters.values())[1:]:
-        # A second input that has to be there goes with every point of the first: a score, a mark of validity.
+        # A second required input has one value per point of the first: a score or a validity mask.
         if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             inputs.append(torch.ones(inputs[0].shape[:-1], device="meta"))
     return ModelSize(count_parameters(model), count_flops(model, *inputs))
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of weights, frozen ones included, as papers count them."""
+    """Return the number of parameters, including frozen ones, as papers count them."""
     return sum(p.numel() for p in model.parameters())
 
 
 def count_flops(model: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
-    """Floating-point operations of one forward pass: a multiplication and its addition are two.
+    """Count the floating-point operations of one forward pass; a multiply-add counts as two.
 
-    Counts matrix products, convolutions and attention (torch.utils.flop_counter) and recurrent layers, not
-    element-wise work. Papers on video models mostly state multiply-adds and call them FLOPs: halve to compare. Works
-    on the "meta" device, without computing.
+    Matrix products, convolutions, attention (torch.utils.flop_counter) and recurrent layers are counted, element-wise
+    operations are not. Papers on video models mostly report multiply-adds as FLOPs: halve to compare. Works on the
+    "meta" device.
+
+    Args:
+        model: Model to measure; its training mode is restored.
+        *inputs: Positional inputs.
+        **named: Keyword inputs.
+
+    Returns:
+        Number of operations.
     """
     import torch
     from torch import nn
@@ -64,7 +84,7 @@ def count_flops(model: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
             recurrent += sum(2 * steps * w.numel() for w in module.parameters() if w.ndim == 2)
 
     hooks = [m.register_forward_pre_hook(count_lstm) for m in model.modules() if isinstance(m, nn.LSTM)]
-    # The counter sees an LSTM's products on some devices and not on others; its own count of them is taken out.
+    # FlopCounterMode counts LSTMs on some devices only, so subtract its count of them and use ours.
     counter = FlopCounterMode(display=False)
     was_training = model.training
     model.eval()
@@ -77,5 +97,5 @@ def count_flops(model: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
             hook.remove()
     lstms = [name for name, m in model.named_modules() if isinstance(m, nn.LSTM)]
     root = type(model).__name__
-    seen = sum(sum(counter.flop_counts.get(f"{root}.{name}".rstrip("."), {}).values()) for name in lstms)
-    return counter.get_total_flops() - seen + recurrent
+    counted = sum(sum(counter.flop_counts.get(f"{root}.{name}".rstrip("."), {}).values()) for name in lstms)
+    return counter.get_total_flops() - counted + recurrent

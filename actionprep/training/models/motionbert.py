@@ -16,19 +16,33 @@ from actionprep.training.models.tokens import resize_time
 class MotionBERT(nn.Module):
     """Keypoints of a few persons → class logits.
 
-    keypoints (B, M, T, K, 2) float, x and y in -1..1, with score (B, M, T, K); or keypoints (B, M, T, K, channels) alone;
-    frame_valid (B, T) bool or None; person_valid (B, M) bool or None → (B, num_classes).
+    Shapes: keypoints (B, M, T, K, 2) float, x and y in -1..1, with score (B, M, T, K); or keypoints (B, M, T, K,
+    channels) without score; frame_valid (B, T) bool or None; person_valid (B, M) bool or None (a person with only
+    zeros is absent); returns (B, num_classes).
 
-    Zhu et al., "MotionBERT", ICCV 2023: DSTformer and the action head; state-dict keys are those of the published
-    weights, whose joints stand in the order of Human3.6M.
+    Based on Zhu et al., "MotionBERT", ICCV 2023: DSTformer and the action head. State-dict keys are those of the
+    published weights; their joints are in the order of Human3.6M.
 
-    person_valid None: a person with nothing but zeros is absent. num_frames is the longest clip that the time embedding
-    was trained for; shorter clips use its beginning, longer ones have it interpolated.
+    Changes: absent persons are excluded from the mean over persons (the original pads to two persons and includes the
+    empty one). Any number of persons. Padded frames are masked. Dropout acts on the averages. A training batch of one
+    does not fail. The head that reconstructs inputs (`backbone.head`) is kept, frozen, because the published weights
+    and counts include it.
 
-    Changed: absent persons do not enter the mean over persons (the original pads to two persons and averages the empty
-    one in; average_absent=True does so still, as the published action weights expect); any number of persons; padded
-    frames are masked; dropout acts on the averages; a training batch of one does not fail. The head that reconstructs
-    inputs (`backbone.head`) is kept, frozen, because the published weights and counts hold it.
+    Args:
+        num_classes: Number of classes.
+        num_joints: Number of joints.
+        num_frames: Length of the time embedding. Shorter clips use its beginning; for longer clips it is interpolated.
+        channels: Values per joint, including the score.
+        width: Token width.
+        depth: Number of layers.
+        heads: Attention heads.
+        mlp_ratio: Width of the MLPs relative to `width`.
+        representation: Width of the representation of a joint.
+        hidden: Hidden width of the action head.
+        dropout: Dropout of the action head.
+        drop_path: Stochastic depth of the last layer.
+        average_absent: Include absent persons in the mean, as the published action weights expect.
+        layer_norm_eps: Epsilon of the layer norms.
     """
 
     stacks: ClassVar[tuple[tuple[str, ...], ...]] = (("backbone.blocks_st", "backbone.blocks_ts", "backbone.ts_attn"),)
@@ -74,20 +88,20 @@ class MotionBERT(nn.Module):
         frame_valid: Tensor | None = None,
         person_valid: Tensor | None = None,
     ) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         joints, channels = self.backbone.num_joints, self.backbone.channels
         if score is not None and keypoints.shape[-1] == channels - 1:
             keypoints = torch.cat([keypoints, score.unsqueeze(-1)], -1)
         if keypoints.ndim != 5 or keypoints.shape[3:] != (joints, channels):
             raise UserError(
-                f"MotionBERT reads keypoints (batch, persons, frames, {joints} joints, {channels} values), the score among "
-                f"the values or beside them, and got {tuple(keypoints.shape)}. Choose the joint set that the model was "
-                "built for, or build it with num_joints and channels."
+                f"Expected keypoints (batch, persons, frames, {joints} joints, {channels} values), or one value less with a "
+                f"separate score, got {tuple(keypoints.shape)}. Use the joint set that the model was built for, or change "
+                "num_joints and channels."
             )
         return self.head(self.features(keypoints, frame_valid, person_valid))
 
     def features(self, tokens: Tensor, frame_valid: Tensor | None = None, person_valid: Tensor | None = None) -> Tensor:
-        """What the head sees: the average over valid frames and present persons, (B, K * representation)."""
+        """Return the input of the head: the mean over valid frames and present persons, (B, K * representation)."""
         batch, persons = tokens.shape[:2]
         if frame_valid is not None:
             frame_valid = frame_valid | ~frame_valid.any(1, keepdim=True)
@@ -108,14 +122,20 @@ class MotionBERT(nn.Module):
 
 
 class HeatmapMotionBERT(MotionBERT):
-    """Heatmap volumes → class logits: a joint's flattened map at one frame is its token.
+    """Heatmap volumes → class logits; a token is the flattened map of one joint at one frame.
 
-    clip (B, K, T, H, W) float in 0..1 with H = W = map_size, or (B, M, K, T, H, W) with a volume a person;
-    frame_valid (B, T) bool or None; person_valid (B, M) bool or None → (B, num_classes).
+    Shapes: clip (B, K, T, H, W) float in 0..1 with H = W = map_size, or (B, M, K, T, H, W) with one volume per person;
+    frame_valid (B, T) bool or None; person_valid (B, M) bool or None; returns (B, num_classes).
 
-    After the heatmap study (woringer404v/MotionBERT), size for size. Changed, beside what MotionBERT changes: persons may
-    keep a volume each (the study merged them into one); any number of frames (its script asks for 120 where its
-    configuration allows 48).
+    Based on the heatmap study (woringer404v/MotionBERT) at its published size. Changes, in addition to those of
+    `MotionBERT`: each person can keep a separate volume (the study merged them). Any number of frames (the script of
+    the study asks for 120 where its configuration allows 48).
+
+    Args:
+        num_classes: Number of classes.
+        map_size: Height and width of a map.
+        num_frames: Length of the time embedding.
+        **sizes: Other arguments of `MotionBERT`.
     """
 
     def __init__(self, *, num_classes: int, map_size: int = 56, num_frames: int = 48, **sizes: Any) -> None:
@@ -125,26 +145,28 @@ class HeatmapMotionBERT(MotionBERT):
     def forward(  # type: ignore[override]
         self, clip: Tensor, frame_valid: Tensor | None = None, person_valid: Tensor | None = None
     ) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         if clip.ndim == 5:
             clip = clip.unsqueeze(1)
         joints, size = self.backbone.num_joints, self.map_size
         if clip.shape[2] != joints or clip.shape[4:] != (size, size):
             raise UserError(
-                f"This model reads heatmaps of {joints} joints on maps of {size} x {size}, and got {tuple(clip.shape)}. "
-                "Render them at that size, or build the model with num_joints and map_size."
+                f"Expected heatmaps of {joints} joints on maps of {size} x {size}, got {tuple(clip.shape)}. Render them at "
+                "that size, or change num_joints and map_size of the model."
             )
         return self.head(self.features(self.tokens(clip), frame_valid, person_valid))
 
     def tokens(self, clip: Tensor) -> Tensor:
-        """(B, M, K, T, H, W) → (B, M, T, K, H * W)."""
+        """Rearrange (B, M, K, T, H, W) to tokens (B, M, T, K, H * W)."""
         return clip.flatten(4).transpose(2, 3)
 
 
 class DSTformer(nn.Module):
-    """The dual-stream backbone: x (B, T, K, C) → (B, T, K, representation) by `represent`, x again by `forward`.
+    """The dual-stream backbone of MotionBERT.
 
-    Each layer runs one block space → time and one time → space on the same input and mixes them with two weights a
+    Shapes: `represent` maps (B, T, K, C) to (B, T, K, representation); `forward` maps it back to (B, T, K, C).
+
+    Each layer runs a space → time block and a time → space block on the same input and mixes them with two weights per
     token.
     """
 
@@ -186,11 +208,11 @@ class DSTformer(nn.Module):
         self.head.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The inputs again, from their representations (B, T, K, C)."""
+        """Reconstruct the inputs (B, T, K, C) from their representations."""
         return self.head(self.represent(x))
 
     def represent(self, x: Tensor, frame_valid: Tensor | None = None) -> Tensor:
-        """Representations (B, T, K, representation); frame_valid (B, T) keeps padded frames out of attention."""
+        """Return representations (B, T, K, representation); frame_valid (B, T) masks padded frames in the attention."""
         frames = x.shape[1]
         times = (
             self.temp_embed[0, :frames]
@@ -207,7 +229,7 @@ class DSTformer(nn.Module):
 
 
 class _TwoWayBlock(nn.Module):
-    """Attention over joints and over time, each with its MLP, in the order of `first`: (B, T, K, D) → the same."""
+    """Attention over joints and over time, each with its MLP; `first` is "space" or "time": (B, T, K, D) → same."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, first: str, drop_path: float, layer_norm_eps: float
@@ -251,7 +273,7 @@ class _ActionHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(self.dropout(x))
         if self.training and x.shape[0] == 1:
-            # One sample has no variance: the running figures serve, and stay as they are.
+            # One sample has no variance: use the running statistics and do not update them.
             bn = self.bn
             x = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
         else:

@@ -1,4 +1,4 @@
-"""What stands between stored bytes and a model of pictures: its own values and colors, and the mean over views."""
+"""Convert stored frames to the pixel format of a model, and average predictions over views."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ Channels = Literal["rgb", "gray", "motion"]
 
 
 class PixelClassifier(nn.Module):
-    """Clips as they are stored → class logits, by a model that wants them its own way.
+    """Stored clips → class logits, by a model with its own pixel format.
 
-    clip (B, 3, T, H, W), RGB from 0 to 255, uint8 or float → (B, num_classes). Clips of several views (B, V, 3, T, H, W),
-    of which view_valid (B, V) are there, give the logits of the mean over views of the probabilities.
+    Shapes: clip (B, 3, T, H, W), RGB from 0 to 255, uint8 or float; returns (B, num_classes). For several views, clip
+    (B, V, 3, T, H, W) with view_valid (B, V) returns the logits of the mean probability over valid views.
 
-    channels: "gray" shows the model brightness alone, "motion" brightness and its change from frame to frame.
-    several_labels: probabilities are those of each label by itself.
+    The color order, range, mean and standard deviation are buffers, so they are saved in checkpoints.
 
-    The order of colors, their range, mean and deviation are buffers: a checkpoint carries them.
+    Args:
+        model: Model that reads (B, C, T, H, W).
+        pixels: Its pixel format.
+        channels: "rgb", "gray" (brightness), or "motion" (brightness and its change from frame to frame).
+        multi_label: Whether labels are independent (sigmoid instead of softmax).
     """
 
     scale: Tensor
@@ -30,43 +33,43 @@ class PixelClassifier(nn.Module):
     color_order: Tensor
 
     def __init__(
-        self, model: nn.Module, pixels: PixelInput, *, channels: Channels = "rgb", several_labels: bool = False
+        self, model: nn.Module, pixels: PixelInput, *, channels: Channels = "rgb", multi_label: bool = False
     ) -> None:
         super().__init__()
         self.model = model
         self.channels: Channels = channels
-        self.several_labels = several_labels
+        self.multi_label = multi_label
         scale, offset = pixels.scale_and_shift()
         self.register_buffer("scale", torch.tensor(scale).expand(3).clone())
         self.register_buffer("offset", torch.tensor(offset).expand(3).clone())
         self.register_buffer("color_order", torch.tensor([0, 1, 2]))
-        self.want_colors(pixels.color_order)
+        self.set_color_order(pixels.color_order)
 
-    def want_colors(self, order: Literal["RGB", "BGR"]) -> None:
-        """The order of colors that the weights were trained with."""
+    def set_color_order(self, order: Literal["RGB", "BGR"]) -> None:
+        """Set the color order that the weights were trained with."""
         self.color_order.copy_(torch.tensor([0, 1, 2] if order == "RGB" else [2, 1, 0]))
 
     def forward(self, clip: Tensor, view_valid: Tensor | None = None) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         if clip.ndim == 5:
-            return self.model(self.seen(clip))
+            return self.model(self.preprocess(clip))
         batch, num_views = clip.shape[:2]
-        logits = self.model(self.seen(clip.flatten(0, 1))).float().unflatten(0, (batch, num_views))
-        return over_views(logits, view_valid, several_labels=self.several_labels)
+        logits = self.model(self.preprocess(clip.flatten(0, 1))).float().unflatten(0, (batch, num_views))
+        return mean_over_views(logits, view_valid, multi_label=self.multi_label)
 
     def features(self, clip: Tensor, view_valid: Tensor | None = None) -> Tensor:
-        """What the model's head sees, (B, width); of several views the mean."""
+        """Return the input of the model's head, (B, width): the mean over valid views."""
         features: Any = self.model.features
         if clip.ndim == 5:
-            return features(self.seen(clip))
-        found = features(self.seen(clip.flatten(0, 1))).unflatten(0, clip.shape[:2])
+            return features(self.preprocess(clip))
+        by_view = features(self.preprocess(clip.flatten(0, 1))).unflatten(0, clip.shape[:2])
         if view_valid is None:
-            return found.mean(1)
-        weight = view_valid[..., None].to(found.dtype)
-        return (found * weight).sum(1) / weight.sum(1).clamp(min=1)
+            return by_view.mean(1)
+        weight = view_valid[..., None].to(by_view.dtype)
+        return (by_view * weight).sum(1) / weight.sum(1).clamp(min=1)
 
-    def seen(self, clip: Tensor) -> Tensor:
-        """The clip (B, C, T, H, W) as the model sees it."""
+    def preprocess(self, clip: Tensor) -> Tensor:
+        """Convert a stored clip (B, 3, T, H, W) to the model's input (B, C, T, H, W)."""
         clip = clip.float()[:, self.color_order]
         clip = clip * self.scale.view(-1, 1, 1, 1) + self.offset.view(-1, 1, 1, 1)
         if self.channels == "rgb":
@@ -75,13 +78,22 @@ class PixelClassifier(nn.Module):
         if self.channels == "gray":
             return gray
         change = torch.zeros_like(gray)
-        # A change is mostly small; four times it is of the size of the picture's contrasts.
+        # Changes are mostly small; a factor of 4 brings them to the scale of the contrast within a frame.
         change[:, :, 1:] = 4 * (gray[:, :, 1:] - gray[:, :, :-1])
         return torch.cat([gray, change], 1)
 
 
-def over_views(logits: Tensor, view_valid: Tensor | None, *, several_labels: bool) -> Tensor:
-    """Logits (B, C) of the mean probability over views, from (B, V, C); a sample without any view counts all."""
+def mean_over_views(logits: Tensor, view_valid: Tensor | None, *, multi_label: bool) -> Tensor:
+    """Average probabilities over views.
+
+    Args:
+        logits: Logits of shape (B, V, C).
+        view_valid: Valid views, shape (B, V), or None for all. A sample without a valid view uses all views.
+        multi_label: Use sigmoid probabilities instead of softmax.
+
+    Returns:
+        Logits of the mean probabilities, shape (B, C).
+    """
     if view_valid is None:
         view_valid = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
     valid = (view_valid | ~view_valid.any(1, keepdim=True)).unsqueeze(-1)
@@ -90,14 +102,14 @@ def over_views(logits: Tensor, view_valid: Tensor | None, *, several_labels: boo
     def mean(log_p: Tensor) -> Tensor:
         return log_p.masked_fill(~valid, float("-inf")).logsumexp(1) - count.log()
 
-    if several_labels:
+    if multi_label:
         return mean(F.logsigmoid(logits)) - mean(F.logsigmoid(-logits))
     return mean(F.log_softmax(logits, -1))
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """The published model inside what stands around it."""
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Return the published model without torch.compile and `PixelClassifier` wrappers."""
     compiled = getattr(model, "_orig_mod", None)
     if isinstance(compiled, nn.Module):
-        return bare(compiled)
-    return bare(model.model) if isinstance(model, PixelClassifier) else model
+        return unwrap_model(compiled)
+    return unwrap_model(model.model) if isinstance(model, PixelClassifier) else model

@@ -1,4 +1,4 @@
-"""PoseConv3D, 3D convolutions on heatmap volumes: the published slow-only ResNet, and a small C3D for CPU training."""
+"""PoseConv3D: 3D convolutions on heatmap volumes, as the published slow-only ResNet and a small C3D for CPUs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from actionprep.errors import UserError
 class PoseConv3D(nn.Module):
     """Heatmap volumes → class logits.
 
-    clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W → (B, num_classes).
+    Shapes: clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W; returns (B, num_classes).
 
-    Duan et al., "Revisiting Skeleton-based Action Recognition", CVPR 2022: SlowOnly-ResNet50 without its first stage,
-    32 base channels. Names of parts follow the published weights (kennymckormick/pyskl), which load through their key
-    map.
+    Based on Duan et al., "Revisiting Skeleton-based Action Recognition", CVPR 2022: SlowOnly-ResNet50 without its first
+    stage, 32 base channels. The weights of kennymckormick/pyskl load through their key map.
 
-    stage_blocks, inflate, temporal_strides, spatial_strides: one entry a stage; `inflate` says whether a stage's blocks
-    look along time.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Joints or limbs.
+        base_channels: Channels of the first convolution.
+        stage_blocks: Blocks per stage.
+        inflate: Per stage, whether its blocks convolve along time.
+        temporal_strides: Temporal stride per stage.
+        spatial_strides: Spatial stride per stage.
+        dropout: Dropout before the head.
     """
 
     def __init__(
@@ -36,10 +42,10 @@ class PoseConv3D(nn.Module):
     ) -> None:
         super().__init__()
         settings = (stage_blocks, inflate, temporal_strides, spatial_strides)
-        if len({len(one) for one in settings}) > 1:
+        if len({len(values) for values in settings}) > 1:
             raise UserError(
-                f"PoseConv3D wants one entry a stage, and stage_blocks has {len(stage_blocks)}, inflate "
-                f"{len(inflate)}, temporal_strides {len(temporal_strides)}, spatial_strides {len(spatial_strides)}."
+                "stage_blocks, inflate, temporal_strides and spatial_strides must have one entry per stage, got "
+                f"{len(stage_blocks)}, {len(inflate)}, {len(temporal_strides)} and {len(spatial_strides)} entries."
             )
         self.conv1 = _Unit(in_channels, base_channels, (1, 7, 7))
         stages: list[nn.Module] = []
@@ -67,12 +73,12 @@ class PoseConv3D(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.dropout(self.features(clip)))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the last stage averaged over time and space, (B, channels)."""
-        # Convolutions keep this order, in which they are about 1.5 times as fast on CPUs.
+        """Return the input of the head: the last stage averaged over time and space, (B, channels)."""
+        # Convolutions keep the memory format, and channels last is about 1.5 times as fast on CPUs.
         x = self.conv1(clip.contiguous(memory_format=torch.channels_last_3d))
         x = F.max_pool3d(x, (1, 3, 3), stride=1, padding=(0, 1, 1))
         for stage in self.stages:
@@ -83,14 +89,18 @@ class PoseConv3D(nn.Module):
 class PoseC3D(nn.Module):
     """Heatmap volumes → class logits, by a few plain 3D convolutions.
 
-    clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W → (B, num_classes).
+    Shapes: clip (B, K, T, H, W) float in 0..1, K joints or limbs, any T, H, W; returns (B, num_classes).
 
-    PoseConv3D with the kind of network that Duan et al. (CVPR 2022) tried beside SlowOnly: C3D (Tran et al., ICCV
-    2015). Changed: strides instead of pools, batch norm, no fully connected layers but the head, which sees mean and
-    maximum; small enough for CPU training. On small data sets it learns far sooner than bottlenecks do.
+    Based on the C3D variant (Tran et al., ICCV 2015) that Duan et al. (CVPR 2022) compare with SlowOnly. Changes:
+    strides instead of pools, batch norm, and one linear head on mean and maximum. It is small enough for CPU training,
+    and on small data sets it learns much faster than bottlenecks.
 
-    widths: output channels of the 3 x 3 x 3 convolutions, one at least. The first halves the maps, all others time as
-    well.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Joints or limbs.
+        widths: Output channels of the 3 x 3 x 3 convolutions, at least one. The first halves height and width, the
+            others also time.
+        dropout: Dropout before the head.
     """
 
     def __init__(
@@ -104,8 +114,8 @@ class PoseC3D(nn.Module):
         super().__init__()
         if not isinstance(widths, list | tuple) or not widths or any(type(w) is not int or w < 1 for w in widths):
             raise UserError(
-                f"PoseC3D wants the channels of each convolution in widths, one number or more, each at least 1, as in "
-                f"[32, 64, 96, 128], and widths is {widths!r}."
+                "widths must list the channels of at least one convolution, each at least 1, for example [32, 64, 96, 128], "
+                f"got {widths!r}."
             )
         channels = (in_channels, *widths)
         self.body = nn.Sequential(
@@ -115,17 +125,17 @@ class PoseC3D(nn.Module):
         self.head = nn.Linear(2 * channels[-1], num_classes)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.dropout(self.features(clip)))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: mean and maximum of the last convolution over time and space, (B, 2 · channels)."""
+        """Return the input of the head: mean and maximum of the last convolution over time and space, (B, 2 · channels)."""
         x = self.body(clip.contiguous(memory_format=torch.channels_last_3d))
         return torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1)
 
 
 class _Unit(nn.Module):
-    """Convolution without bias, batch norm, ReLU unless told otherwise."""
+    """Convolution without bias, batch norm, and ReLU if `relu`."""
 
     def __init__(
         self,
@@ -148,7 +158,7 @@ class _Unit(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1x1 (3 along time where inflated) → 1x3x3 → 1x1 convolutions around a skip."""
+    """Residual block of 1x1 (3x1x1 if `along_time`) → 1x3x3 → 1x1 convolutions."""
 
     def __init__(self, channels: int, planes: int, stride: tuple[int, int, int], along_time: bool) -> None:
         super().__init__()

@@ -1,18 +1,18 @@
-"""What the table of models says of one, the table itself, and building a model of it (imports no torch)."""
+"""Model cards: what a model reads, how it is built, and the list of all models. Imports torch only to build one."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
-import re
+import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.errors import ActionprepError, UserError, nearest
+from actionprep.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,10 +22,13 @@ Product = Literal["tracks", "frames", "pose", "heatmaps", "lowres", "fusion"]
 
 @dataclass(frozen=True, slots=True)
 class PixelInput:
-    """How a pixel model wants its colors: map bytes 0..255 to `value_range`, then subtract `mean` and divide by `std`.
+    """Pixel format that a model expects: bytes are scaled to `value_range`, then normalized as (x - mean) / std.
 
-    color_order: the order of the channels. mean and std: one number a channel, or one for all, in units of
-    `value_range`.
+    Attributes:
+        color_order: Order of the color channels.
+        value_range: Values that the bytes 0 and 255 map to.
+        mean: Mean in units of `value_range`, one per channel or one for all.
+        std: Standard deviation in units of `value_range`, one per channel or one for all.
     """
 
     color_order: Literal["RGB", "BGR"] = "RGB"
@@ -34,36 +37,53 @@ class PixelInput:
     std: tuple[float, ...] = (1.0,)
 
     def scale_and_shift(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Per channel, the a and b with which a byte x becomes a * x + b."""
+        """Return scale and offset per channel: a byte x becomes scale * x + offset."""
         low, high = self.value_range
         step = (high - low) / 255.0
         return tuple(step / s for s in self.std), tuple((low - m) / s for m, s in zip(self.mean, self.std, strict=True))
 
     def apply(self, clip: Tensor, *, color_order: Literal["RGB", "BGR"] = "RGB") -> Tensor:
-        """Bytes (B, C, T, H, W) in the given color order → the float32 clip that the model reads."""
-        a, b = (clip.new_tensor(numbers, dtype=_float32()).view(-1, 1, 1, 1) for numbers in self.scale_and_shift())
+        """Convert stored bytes to the model's input.
+
+        Args:
+            clip: Bytes of shape (B, C, T, H, W).
+            color_order: Channel order of `clip`.
+
+        Returns:
+            float32 clip of the same shape, in the model's channel order.
+        """
+        scale, offset = (clip.new_tensor(v, dtype=_float32()).view(-1, 1, 1, 1) for v in self.scale_and_shift())
         if color_order != self.color_order:
             clip = clip.flip(1)
-        return clip.to(a.dtype) * a + b
+        return clip.to(scale.dtype) * scale + offset
 
 
 IMAGENET = PixelInput(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 HALF = PixelInput(mean=(0.45,), std=(0.225,))
 SIGNED = PixelInput(value_range=(-1.0, 1.0))
+PIXELS = MappingProxyType({"imagenet": IMAGENET, "half": HALF, "signed": SIGNED})
+"""Pixel formats by the name that card files use."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One model as `actiontrain models` lists it.
+    """Description of one model, as `actiontrain models` lists it.
 
-    product: what of the store it reads. input_shape: axis letters and published sizes of its first input, without the
-    batch axis. num_classes, parameters: the published pair; parameters None where nothing was published, or the model
-    is ours. build: "module:callable" that takes num_classes and sizes; sizes: the settings that make the preset.
-    pixels: how a model that sees pixels wants them. faults_fixed: what the original gets wrong and this does not.
-    passes_on: "module:callable" to which the builder hands settings of **kwargs.
-    labels_frames: whether it gives logits of every instant: always, or asked by its setting per_frame. keeps_state:
-    whether it can go on from where it was (`advance` takes and gives a state). persons_apart: whether it reads a volume
-    for each person, (B, M, K, T, H, W).
+    Attributes:
+        name: Name of the model.
+        product: Product that it reads.
+        input_shape: Axis letters and published sizes of the first input, without the batch axis.
+        num_classes: Published number of classes.
+        parameters: Published number of parameters; None for models that were not published with a count.
+        source: Publication or repository.
+        build: "module:callable" that takes num_classes and sizes and returns the model.
+        sizes: Settings of the preset.
+        pixels: Pixel format; None for models that do not read frames.
+        faults_fixed: Faults of the original that are fixed here.
+        passes_on: "module:callable" that receives the keyword arguments which `build` does not name.
+        labels_frames: Whether the logits have a time axis; "optional": with the setting per_frame.
+        keeps_state: Whether `advance` takes and returns a state, to process a recording in chunks.
+        separate_persons: Whether the input can have one volume per person, (B, M, K, T, H, W).
     """
 
     name: str
@@ -77,66 +97,147 @@ class ModelCard:
     pixels: PixelInput | None = None
     faults_fixed: tuple[str, ...] = ()
     passes_on: str | None = None
-    labels_frames: Literal["never", "always", "asked"] = "never"
+    labels_frames: Literal["never", "always", "optional"] = "never"
     keeps_state: bool = False
-    persons_apart: bool = False
+    separate_persons: bool = False
 
     @property
     def shape_text(self) -> str:
-        """The input shape for a reader: "B, C 3, T 8, H 224, W 224"."""
+        """Input shape for display: "B, C 3, T 8, H 224, W 224"."""
         return ", ".join(["B", *(f"{axis} {size}" for axis, size in self.input_shape)])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The published sizes alone, without the batch axis."""
+        """Published sizes without axis letters and batch axis."""
         return tuple(size for _, size in self.input_shape)
 
 
 def axes(text: str) -> tuple[tuple[str, int], ...]:
-    """Read "C3 T8 H224 W224" as (("C", 3), ("T", 8), ("H", 224), ("W", 224))."""
+    """Parse "C3 T8 H224 W224" into (("C", 3), ("T", 8), ("H", 224), ("W", 224))."""
     return tuple((word.rstrip("0123456789"), int(word.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))) for word in text.split())
 
 
-MODELS: dict[str, ModelCard] = {}
+CARD_FILES = Path(__file__).parent / "cards"
+"""Folder of the cards that come with the package, one TOML file per model family."""
 
 
 def register(card: ModelCard) -> ModelCard:
-    """Add a model to the table; a second one of the same name is refused."""
-    if card.name in MODELS:
-        raise UserError(
-            f"There is already a model named '{card.name}' (built by {MODELS[card.name].build}). Choose another name."
-        )
+    """Register a model.
+
+    Args:
+        card: Card of the model.
+
+    Returns:
+        The same card.
+
+    Raises:
+        UserError: If the name is already registered.
+    """
     MODELS[card.name] = card
     return card
 
 
-@functools.cache
+def register_file(path: str | Path) -> None:
+    """Register the models of a TOML file: one table per model, with the attributes of `ModelCard` as keys.
+
+    input_shape is written as "C3 T8 H224 W224". pixels is one of the names in `PIXELS`, or a table with the attributes
+    of `PixelInput`. A table with `like = "NAME"` starts from an earlier table of the same file.
+
+    Args:
+        path: Card file.
+
+    Raises:
+        UserError: If the file is not valid, or a name is already registered.
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the model cards {path}: {error.strerror or error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+    complete: dict[str, dict[str, Any]] = {}
+    for name, table in tables.items():
+        own = dict(table)
+        base = own.pop("like", None)
+        if base is not None and base not in complete:
+            raise UserError(f"[{name}] in {path} is like '{base}', but no earlier table of the file has that name.")
+        complete[name] = {**complete.get(base, {}), **own}
+        register(_card(name, complete[name], where=f"[{name}] in {path}"))
+
+
+def _card(name: str, table: Mapping[str, Any], *, where: str) -> ModelCard:
+    known = {f.name: f for f in fields(ModelCard) if f.name != "name"}
+    for key in table:
+        if key not in known:
+            raise UserError(f"Unknown key '{key}' in {where}.{nearest(key, known)} Keys: {', '.join(known)}.")
+    values = {"parameters": None, **table}
+    missing = [
+        key for key, f in known.items() if key not in values and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing:
+        raise UserError(f"Missing in {where}: {', '.join(missing)}.")
+    values["input_shape"] = axes(values["input_shape"])
+    values["sizes"] = MappingProxyType({key: _tuples(value) for key, value in values.get("sizes", {}).items()})
+    values["faults_fixed"] = _tuples(values.get("faults_fixed", []))
+    pixels = values.get("pixels")
+    if isinstance(pixels, str):
+        if pixels not in PIXELS:
+            raise UserError(
+                f"Unknown pixels '{pixels}' in {where}.{nearest(pixels, PIXELS)} Names: {', '.join(PIXELS)}."
+            )
+        values["pixels"] = PIXELS[pixels]
+    elif pixels is not None:
+        values["pixels"] = PixelInput(**{key: _tuples(value) for key, value in pixels.items()})
+    return ModelCard(name=name, **values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 def load_model_files() -> None:
-    """Import the files beside this one that register models or recipes, as one that is added does."""
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path != Path(__file__) and re.search(r"^register\(", path.read_text(encoding="utf-8"), re.MULTILINE):
-            importlib.import_module(f"{__package__}.{path.stem}")
+    """Register the cards that come with the package."""
+    for path in sorted(CARD_FILES.glob("*.toml")):
+        register_file(path)
+
+
+MODELS: Registry[ModelCard] = Registry(
+    "model",
+    "actionprep.models",
+    plural="Models",
+    instance_of="actionprep.training.models.registry:ModelCard",
+    fill=load_model_files,
+)
+"""Cards of all models by name."""
 
 
 def model_card(name: str) -> ModelCard:
-    """The card of a model by its name."""
-    load_model_files()
-    if name not in MODELS:
-        raise UserError(
-            f"There is no model named '{name}'.{nearest(name, MODELS)} Models: {', '.join(sorted(MODELS))}."
-        )
-    return MODELS[name]
+    """Return the card of a model.
+
+    Raises:
+        UserError: If no model has this name.
+    """
+    return MODELS.find(name)
 
 
 def model_settings(name: str) -> set[str]:
-    """Names of the settings that a model can be built with."""
+    """Return the names of the settings that a model can be built with."""
     return _builder(model_card(name))[1]
 
 
 def build_model(name: str, *, num_classes: int, **sizes: Any) -> nn.Module:
-    """Build a model of the table with fresh weights; `sizes` override the preset's.
+    """Build a model with random initial weights.
 
-    Raises UserError for an unknown name, a setting that the model does not have, or one that it cannot have.
+    Args:
+        name: Name of a registered model.
+        num_classes: Number of classes.
+        **sizes: Settings that override those of the preset.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: If the model or a setting does not exist, or the model rejects a value.
     """
     card = model_card(name)
     settings = {**card.sizes, **sizes}
@@ -144,26 +245,28 @@ def build_model(name: str, *, num_classes: int, **sizes: Any) -> nn.Module:
     for key in sizes:
         if key not in known:
             raise UserError(
-                f"Model '{name}' has no setting '{key}'.{nearest(key, known)} It has {', '.join(sorted(known))}."
+                f"Model '{name}' has no setting '{key}'.{nearest(key, known)} Settings: {', '.join(sorted(known))}."
             )
-    few = [key for key, value in sizes.items() if type(value) is int and value < 1 and _default_size(card, key, 0) >= 1]
+    too_small = [
+        key for key, value in sizes.items() if type(value) is int and value < 1 and _default_size(card, key, 0) >= 1
+    ]
     try:
-        if few:
-            raise ValueError(f"{few[0]} is at least 1")
+        if too_small:
+            raise ValueError(f"{too_small[0]} must be at least 1")
         return builder(num_classes=num_classes, **settings)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        # A model's own words for what it cannot be are better.
+        # Errors that the model itself raises are more specific.
         if not sizes or isinstance(error, ActionprepError):
             raise
         given = ", ".join(f"{key} = {value!r}" for key, value in sizes.items())
         raise UserError(
-            f"Model '{name}' cannot be built with the sizes {given}: {str(error).splitlines()[0]}. Change [sizes] of the "
-            f"recipe; the model's own are in 'actiontrain recipes', or in {card.build.partition(':')[0]}."
+            f"Model '{name}' cannot be built with {given}: {str(error).splitlines()[0]}. Change [sizes] of the recipe; "
+            f"the default sizes are in {card.build.partition(':')[0]}."
         ) from error
 
 
 def example_input(name: str, *, batch: int = 1, device: str = "meta") -> Tensor:
-    """Zeros of the published input shape, for counting and tracing."""
+    """Return zeros of the published input shape, for counting and tracing."""
     import torch
 
     return torch.zeros(batch, *model_card(name).shape, device=device)
@@ -189,8 +292,8 @@ def _builder(card: ModelCard) -> tuple[Callable[..., nn.Module], set[str]]:
 
 
 def _default_size(card: ModelCard, key: str, otherwise: int) -> int:
-    """A whole number that the preset or the builder has for a size; `otherwise` where it has none."""
+    """Return the integer default of a size, from the preset or the builder; `otherwise` if it has none."""
     module, _, name = card.build.partition(":")
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    found = card.sizes.get(key, parameters[key].default if key in parameters else otherwise)
-    return found if type(found) is int else otherwise
+    default = card.sizes.get(key, parameters[key].default if key in parameters else otherwise)
+    return default if type(default) is int else otherwise

@@ -1,4 +1,4 @@
-"""Learned enlargement of small clips before I3D: resizers, spatial transformers, and both in one."""
+"""Learned enlargement of small clips before I3D: resizers, spatial transformers and their combination."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from actionprep.errors import UserError
 from actionprep.training.models.i3d import I3D
 
-# The places of a TransformerResizer where a transform may be read or applied, in order of the forward pass.
+# Points of a TransformerResizer where theta can be computed or applied, in order of the forward pass.
 POINTS = (
     "the input",
     "after the first convolution",
@@ -28,11 +28,19 @@ POINTS = (
 class Resizer(nn.Module):
     """Small clips → clips of the classifier's size.
 
-    clip (B, C, t, h, w) float of any size, in the classifier's value range → (B, C, T, H, W), size = (T, H, W).
+    Shapes: clip (B, C, t, h, w) float of any size, in the classifier's value range; returns (B, C, T, H, W) with
+    size = (T, H, W).
 
-    A trilinear enlargement plus what a small convolutional network adds to it: after Talebi and Milanfar, "Learning to
-    Resize Images for Computer Vision Tasks", ICCV 2021, in 3D, as the TinyVIRAT study has it (abhay3010/pytorch-i3d,
-    V4_3D and V4_2D). kernel: "3d" looks along time, "2d" at single frames.
+    The output is a trilinear enlargement plus a correction by a small convolutional network. Based on Talebi and
+    Milanfar, "Learning to Resize Images for Computer Vision Tasks", ICCV 2021, in the 3D form of the TinyVIRAT study
+    (abhay3010/pytorch-i3d, V4_3D and V4_2D).
+
+    Args:
+        kernel: "3d" convolves along time, "2d" within single frames.
+        blocks: Residual blocks.
+        size: Output (T, H, W).
+        in_channels: Color channels.
+        width: Channels of the network.
     """
 
     def __init__(
@@ -46,7 +54,7 @@ class Resizer(nn.Module):
     ) -> None:
         super().__init__()
         if kernel not in ("2d", "3d"):
-            raise UserError(f"A resizer's kernels are '2d' or '3d', not {kernel!r}.")
+            raise UserError(f"kernel must be '2d' or '3d', got {kernel!r}.")
         first, inner, last = ((7, 7, 7), (3, 3, 3), (3, 3, 3)) if kernel == "3d" else ((1, 7, 7), (1, 3, 3), (1, 7, 7))
         self.size = size
         self.c1 = _Unit(in_channels, width, first, norm=False)
@@ -56,21 +64,25 @@ class Resizer(nn.Module):
         self.c4 = _Unit(width, in_channels, last, activate=False, norm=False)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Enlarged clips."""
+        """Return the enlarged clips."""
         x = enlarge(self.c2(self.c1(clip)), self.size)
         return self.c4(self.c3(self.residual_blocks(x)) + x) + enlarge(clip, self.size)
 
 
 class SpatialTransformer(nn.Module):
-    """Turn, shift and scale clips by an affine map that the network reads from them.
+    """Warp clips by an affine map that a network predicts from them.
 
-    clip (B, C, T, H, W) float of any size → the same shape. One map for the clip, or with per_frame one for every
-    frame.
+    Shapes: clip (B, C, T, H, W) float of any size; returns the same shape.
 
-    Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015, in the sizes of the TinyVIRAT study
-    (abhay3010/pytorch-i3d). Changed: frames are cut out of the clip along time (the study's reshape took three
-    successive frames of one color for a picture); one map a clip, so that nothing jitters; any input size (features
-    are pooled to a fixed grid; the study's input of 14 pixels failed).
+    Based on Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015, at the size of the TinyVIRAT study
+    (abhay3010/pytorch-i3d). Changes: frames are cut along time (the reshape of the study mixed three consecutive
+    frames of one color). One map per clip, so there is no jitter. Any input size, because features are pooled to a
+    fixed grid (the 14-pixel input of the study failed).
+
+    Args:
+        in_channels: Color channels.
+        grid: Height and width of the pooled features.
+        per_frame: Use one map per frame instead of one per clip.
     """
 
     def __init__(self, *, in_channels: int = 3, grid: int = 7, per_frame: bool = False) -> None:
@@ -88,21 +100,30 @@ class SpatialTransformer(nn.Module):
         self.affine = _affine_head(8 * grid * grid)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Warped clips."""
+        """Return the warped clips."""
         features = frame_features(self.localisation, clip, per_frame=self.per_frame)
         return warp(clip, self.affine(features).unflatten(-1, (2, 3)))
 
 
 class TransformerResizer(nn.Module):
-    """A 2D resizer with a spatial transformer inside: theta is read at one point and applied there or later.
+    """A 2D resizer with a spatial transformer inside.
 
-    clip (B, C, t, h, w) float of any size, in the classifier's value range → (B, C, T, H, W), size = (T, H, W).
-    read_at, apply_at: points 0 to 8, see POINTS; read_at <= apply_at gives 45 pairs. From point 3 on the transform is
-    read at full size.
+    Shapes: clip (B, C, t, h, w) float of any size, in the classifier's value range; returns (B, C, T, H, W) with
+    size = (T, H, W).
 
-    After abhay3010/pytorch-i3d, TransformerWithResizer. Changed: theta = (0.5 + sigmoid(s)) * affine starts at the
-    identity (the study's 1 + sigmoid(s) began with half as much again, a zoom out with a black border); frames are cut
-    out along time; one theta a clip unless per_frame; any input size.
+    Based on TransformerWithResizer of abhay3010/pytorch-i3d. Changes: theta = (0.5 + sigmoid(s)) * affine starts as the
+    identity (1 + sigmoid(s) of the study started with a scale of 1.5, a zoom out with a black border). Frames are cut
+    along time. One theta per clip unless `per_frame`. Any input size.
+
+    Args:
+        read_at: Point of the forward pass where theta is computed, 0 to 8; see POINTS. From point 3 on, the features
+            have the output size.
+        apply_at: Point where theta is applied; not before `read_at`, which gives 45 pairs.
+        blocks: Residual blocks.
+        size: Output (T, H, W).
+        in_channels: Color channels.
+        grid: Height and width of the pooled features.
+        per_frame: Use one theta per frame instead of one per clip.
     """
 
     def __init__(
@@ -119,10 +140,8 @@ class TransformerResizer(nn.Module):
         super().__init__()
         if not 0 <= read_at <= apply_at < len(POINTS):
             raise UserError(
-                f"theta is read at a point from 0 to {len(POINTS) - 1} and applied at that or a later one, and "
-                f"read_at={read_at}, apply_at={apply_at} is not so. The points are: "
-                + ", ".join(f"{i} {name}" for i, name in enumerate(POINTS))
-                + "."
+                f"read_at and apply_at must satisfy 0 <= read_at <= apply_at <= {len(POINTS) - 1}, got read_at={read_at}, "
+                f"apply_at={apply_at}. Points: " + ", ".join(f"{i} {name}" for i, name in enumerate(POINTS)) + "."
             )
         self.read_at = read_at
         self.apply_at = apply_at
@@ -149,12 +168,12 @@ class TransformerResizer(nn.Module):
         self.scale = _small_head(8 * grid * grid, [0.0])
 
     def theta(self, x: Tensor) -> Tensor:
-        """The affine map read from x (B, C, T, H, W): (B, 2, 3), or (B, T, 2, 3) with per_frame."""
+        """Compute the affine map from x (B, C, T, H, W): (B, 2, 3), or (B, T, 2, 3) with per_frame."""
         features = frame_features(self.localisation, x, per_frame=self.per_frame)
         return (self.affine(features) * (0.5 + self.scale(features).sigmoid())).unflatten(-1, (2, 3))
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Enlarged and warped clips."""
+        """Return the enlarged and warped clips."""
         theta = None
 
         def point(index: int, x: Tensor) -> Tensor:
@@ -172,11 +191,15 @@ class TransformerResizer(nn.Module):
 
 
 class FrontEndI3D(I3D):
-    """A front end, then I3D, trained together.
+    """A front end followed by I3D, trained together.
 
-    clip (B, C, t, h, w) float of any size, RGB scaled to -1..1 → class logits (B, num_classes).
+    Shapes: clip (B, C, t, h, w) float of any size, RGB scaled to -1..1; returns (B, num_classes).
 
-    It is I3D with one part more, `front`: I3D's weights load into it, and the parts of I3D keep their names.
+    The state dict is that of I3D plus `front`, so published I3D weights load.
+
+    Args:
+        front: Module from the stored clip to the clip that I3D reads.
+        **i3d: Arguments of `I3D`.
     """
 
     def __init__(self, front: nn.Module, **i3d: Any) -> None:
@@ -184,7 +207,7 @@ class FrontEndI3D(I3D):
         self.front = front
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees, (B, channels)."""
+        """Return the input of the head, (B, channels)."""
         return super().features(self.front(clip))
 
 
@@ -197,7 +220,7 @@ def i3d_resizer(
     in_channels: int = 3,
     **i3d: Any,
 ) -> FrontEndI3D:
-    """I3D behind a resizer; what is not the resizer's goes to I3D."""
+    """Build I3D behind a `Resizer`; other arguments go to `I3D`."""
     front = Resizer(kernel=kernel, blocks=blocks, size=size, in_channels=in_channels)
     return FrontEndI3D(front, num_classes=num_classes, in_channels=in_channels, **i3d)
 
@@ -212,7 +235,7 @@ def i3d_stn_resizer(
     per_frame: bool = False,
     **i3d: Any,
 ) -> FrontEndI3D:
-    """I3D behind a spatial transformer and a resizer."""
+    """Build I3D behind a `SpatialTransformer` and a `Resizer`; other arguments go to `I3D`."""
     front = nn.Sequential(
         SpatialTransformer(in_channels=in_channels, per_frame=per_frame),
         Resizer(kernel=kernel, blocks=blocks, size=size, in_channels=in_channels),
@@ -231,7 +254,7 @@ def i3d_transformer_resizer(
     per_frame: bool = False,
     **i3d: Any,
 ) -> FrontEndI3D:
-    """I3D behind a resizer that transforms its clip on the way."""
+    """Build I3D behind a `TransformerResizer`; other arguments go to `I3D`."""
     front = TransformerResizer(
         read_at=read_at, apply_at=apply_at, blocks=blocks, size=size, in_channels=in_channels, per_frame=per_frame
     )
@@ -239,42 +262,56 @@ def i3d_transformer_resizer(
 
 
 def enlarge(x: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """Trilinear resize to (T, H, W) with corners kept on corners."""
+    """Resize (B, C, t, h, w) to (B, C, T, H, W) trilinearly, with aligned corners."""
     return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="trilinear", align_corners=True)
 
 
 def warp(x: Tensor, theta: Tensor) -> Tensor:
-    """Sample x (B, C, T, H, W) bilinearly where theta says, with zeros outside; the same shape again.
+    """Warp clips by affine maps: bilinear sampling with zeros outside the frame.
 
-    theta: affine maps (B, 2, 3) for whole clips, or (B, T, 2, 3) for single frames, in coordinates from -1 to 1.
+    Args:
+        x: Clips of shape (B, C, T, H, W).
+        theta: One map per clip (B, 2, 3), or one per frame (B, T, 2, 3), in coordinates from -1 to 1.
+
+    Returns:
+        Warped clips in the shape of x.
     """
     batch, _, frames, height, width = x.shape
-    one_for_the_clip = theta.ndim == 3
-    # Coordinates in half precision would move pixels; the sampling is done in float32 whatever surrounds it.
-    maps = (theta if one_for_the_clip else theta.flatten(0, 1)).float()[:, None, None]
+    per_clip = theta.ndim == 3
+    # Half-precision coordinates would move pixels, so sample in float32.
+    maps = (theta if per_clip else theta.flatten(0, 1)).float()[:, None, None]
     columns = (2 * torch.arange(width, device=x.device, dtype=torch.float32) + 1) / width - 1
     rows = ((2 * torch.arange(height, device=x.device, dtype=torch.float32) + 1) / height - 1).unsqueeze(1)
-    where = maps[..., 0] * columns.unsqueeze(-1) + maps[..., 1] * rows.unsqueeze(-1) + maps[..., 2]
-    pictures = (x.flatten(1, 2) if one_for_the_clip else x.transpose(1, 2).flatten(0, 1)).float()
-    moved = F.grid_sample(pictures, where, mode="bilinear", padding_mode="zeros", align_corners=False)
-    if one_for_the_clip:
-        return moved.view_as(x).to(x.dtype)
-    return moved.unflatten(0, (batch, frames)).transpose(1, 2).to(x.dtype)
+    grid = maps[..., 0] * columns.unsqueeze(-1) + maps[..., 1] * rows.unsqueeze(-1) + maps[..., 2]
+    images = (x.flatten(1, 2) if per_clip else x.transpose(1, 2).flatten(0, 1)).float()
+    warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if per_clip:
+        return warped.view_as(x).to(x.dtype)
+    return warped.unflatten(0, (batch, frames)).transpose(1, 2).to(x.dtype)
 
 
 def frame_features(network: nn.Module, x: Tensor, *, per_frame: bool) -> Tensor:
-    """Run a 2D network on the frames of x (B, C, T, H, W): flat features (B, T, F), or their mean over time (B, F)."""
+    """Run a 2D network on each frame.
+
+    Args:
+        network: Network for frames (B, C, H, W).
+        x: Clips of shape (B, C, T, H, W).
+        per_frame: Return the features of each frame instead of their mean over time.
+
+    Returns:
+        Flattened features (B, T, F) with `per_frame`, else (B, F).
+    """
     features = network(x.transpose(1, 2).flatten(0, 1)).flatten(1).unflatten(0, (x.shape[0], x.shape[2]))
     return features if per_frame else features.mean(1)
 
 
 def _affine_head(features: int) -> nn.Sequential:
-    """Features → the six numbers of an affine map, the identity at the start."""
+    """Features → the six values of an affine map, initially the identity."""
     return _small_head(features, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
 
 
 def _small_head(features: int, start: list[float]) -> nn.Sequential:
-    """Features → a few numbers that begin as `start` whatever the features are."""
+    """Features → len(start) values that initially equal `start` for any features."""
     last = nn.Linear(32, len(start))
     nn.init.zeros_(last.weight)
     with torch.no_grad():
@@ -283,7 +320,7 @@ def _small_head(features: int, start: list[float]) -> nn.Sequential:
 
 
 class _Unit(nn.Module):
-    """Convolution without bias that keeps the size, leaky ReLU, batch norm (in that order)."""
+    """Convolution without bias that keeps the size, then leaky ReLU, then batch norm."""
 
     def __init__(
         self,
@@ -303,9 +340,9 @@ class _Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.conv3d.kernel_size
         if x.shape[2] < kernel[0]:
-            # Padded beforehand, because oneDNN's bfloat16 gradients overrun memory where a kernel outreaches the clip.
-            longer = F.pad(x, (0, 0, 0, 0, kernel[0] // 2, kernel[0] // 2))
-            x = F.conv3d(longer, self.conv3d.weight, None, 1, (0, kernel[1] // 2, kernel[2] // 2))
+            # Pad here: oneDNN's bfloat16 gradients read out of bounds if a kernel is larger than the clip.
+            padded = F.pad(x, (0, 0, 0, 0, kernel[0] // 2, kernel[0] // 2))
+            x = F.conv3d(padded, self.conv3d.weight, None, 1, (0, kernel[1] // 2, kernel[2] // 2))
         else:
             x = self.conv3d(x)
         if self.activate:
@@ -314,7 +351,7 @@ class _Unit(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Two convolutions with batch norm, leaky ReLU between, around a skip."""
+    """Residual block of two convolutions with batch norm and a leaky ReLU between them."""
 
     def __init__(self, width: int, kernel: tuple[int, int, int]) -> None:
         super().__init__()

@@ -1,7 +1,4 @@
-"""Skeletons over time → class logits.
-
-A small temporal convolution network on coordinates and what derives from them.
-"""
+"""A small temporal convolution network on skeleton features."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from actionprep.training.models.skeleton_features import (
 )
 
 _GROUP = 24
-"""Channels that a block's second convolution mixes at a time."""
+"""Channels per group of the second convolution of a block."""
 
 
 class _Block(nn.Module):
@@ -41,14 +38,20 @@ class _Block(nn.Module):
 
 
 class SkeletonTCN(nn.Module):
-    """Temporal convolution network, about 0.3 M parameters.
+    """Skeletons over time → class logits: a temporal convolution network with about 0.3 M parameters.
 
-    keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes). Persons are encoded one by one with the
-    same weights and merged by maximum over those that are present. Without a score,
-    joints at the origin are missing.
+    Shapes: keypoints (B, M, T, K, C), score (B, M, T, K); returns (B, num_classes), or (B, T, num_classes) with
+    `per_frame`. Without a score, joints at the origin are missing. Persons are encoded separately with shared weights
+    and merged by maximum over those that are present.
 
-    features: what is computed of the joints, see `SkeletonFeatures`.
-    per_frame: logits of every instant instead, (B, T, num_classes), each from what is near it.
+    Args:
+        num_classes: Number of classes.
+        layout: Skeleton layout, or its name.
+        dims: Coordinates per joint.
+        width: Channels of the first blocks; a multiple of 24.
+        dropout: Dropout in the blocks.
+        features: Features of the joints; see `SkeletonFeatures`.
+        per_frame: Return logits of every frame, each from the frames around it.
     """
 
     def __init__(
@@ -65,8 +68,8 @@ class SkeletonTCN(nn.Module):
         super().__init__()
         if width % _GROUP:
             raise UserError(
-                f"The width of skeleton-tcn is divided into groups of {_GROUP}, and {width} is no multiple of that. Give it "
-                f"one that is, such as --set sizes.width={max(round(width / _GROUP), 1) * _GROUP}."
+                f"The width of skeleton-tcn must be a multiple of {_GROUP}, got {width}. Use for example --set "
+                f"sizes.width={max(round(width / _GROUP), 1) * _GROUP}."
             )
         self.per_frame = per_frame
         self.features = SkeletonFeatures(layout, dims, features=features)
@@ -85,7 +88,7 @@ class SkeletonTCN(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(2 * width if per_frame else 4 * width, num_classes))
 
     def forward(self, keypoints: Tensor, score: Tensor | None = None) -> Tensor:
-        """See the class."""
+        """Return class logits; see the class for shapes."""
         if score is None:
             score = (keypoints != 0).any(-1).to(keypoints.dtype)
         batch, persons = keypoints.shape[:2]

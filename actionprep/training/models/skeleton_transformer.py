@@ -1,4 +1,4 @@
-"""Skeletons over time → class logits: a small transformer over frames, on the features of the skeleton TCN."""
+"""A small transformer over frames, on skeleton features."""
 
 from __future__ import annotations
 
@@ -18,15 +18,26 @@ from actionprep.training.models.skeleton_features import (
 
 
 class SkeletonTransformer(nn.Module):
-    """Transformer whose tokens are frames, about 0.3 M parameters.
+    """Skeletons over time → class logits: a transformer with about 0.3 M parameters; a token is a frame.
 
-    keypoints (B, M, T, K, C), score (B, M, T, K) → logits (B, num_classes), for T up to `max_frames`. A frame and its
-    two neighbors make a token; learned positions tell the order; pre-norm blocks; mean and maximum over time. Persons
-    are encoded one by one with the same weights and merged by maximum over those that are present. Without a score,
-    joints at the origin are missing.
+    Shapes: keypoints (B, M, T, K, C), score (B, M, T, K), T up to `max_frames`; returns (B, num_classes), or
+    (B, T, num_classes) with `per_frame`. Without a score, joints at the origin are missing.
 
-    features: what is computed of the joints, see `SkeletonFeatures`.
-    per_frame: logits of every instant instead, (B, T, num_classes).
+    A token is computed from a frame and its two neighbors. Positions are learned, blocks are pre-norm, and the head
+    reads mean and maximum over time. Persons are encoded separately with shared weights and merged by maximum over
+    those that are present.
+
+    Args:
+        num_classes: Number of classes.
+        layout: Skeleton layout, or its name.
+        dims: Coordinates per joint.
+        width: Token width.
+        depth: Number of blocks.
+        heads: Attention heads.
+        dropout: Dropout in the blocks.
+        max_frames: Number of learned positions.
+        features: Features of the joints; see `SkeletonFeatures`.
+        per_frame: Return logits of every frame.
     """
 
     def __init__(
@@ -61,14 +72,14 @@ class SkeletonTransformer(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(width if per_frame else 2 * width, num_classes))
 
     def forward(self, keypoints: Tensor, score: Tensor | None = None) -> Tensor:
-        """See the class."""
+        """Return class logits; see the class for shapes."""
         if score is None:
             score = (keypoints != 0).any(-1).to(keypoints.dtype)
         batch, persons, frames = keypoints.shape[:3]
         if frames > self.positions.shape[1]:
             raise UserError(
-                f"This model has positions for {self.positions.shape[1]} instants, and got {frames}. Give it fewer with "
-                f"input.frames, or build it for more: --set sizes.max_frames={frames}."
+                f"Expected at most {self.positions.shape[1]} frames, got {frames}. Reduce input.frames, or use --set "
+                f"sizes.max_frames={frames}."
             )
         tokens = self.enter(self.features(keypoints, score).flatten(0, 1)).transpose(1, 2)
         tokens = self.encoder(tokens + self.positions[:, :frames])

@@ -1,4 +1,4 @@
-"""TimeSformer: a ViT whose blocks attend over time and over space one after the other, jointly, or over space alone."""
+"""TimeSformer: a ViT with attention over time then space, over both jointly, or over space only."""
 
 from __future__ import annotations
 
@@ -19,24 +19,39 @@ Start = Literal["image", "scratch"]
 class TimeSformer(nn.Module):
     """Frames of a clip → class logits.
 
-    clip (B, C, T, H, W) float, RGB, normalized with mean 0.45 and deviation 0.225 of the 0..1 range → (B, num_classes).
+    Shapes: clip (B, C, T, H, W) float, RGB, normalized with mean 0.45 and standard deviation 0.225 of the 0..1 range;
+    returns (B, num_classes).
 
-    Bertasius, Wang and Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021.
+    Based on Bertasius, Wang and Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021.
     State-dict keys are those of the published weights without their prefix `model.`.
 
-    attention: "divided" (time, then space), "joint" (all tokens at once), "space" (each frame alone, frames averaged
-    at the end). num_frames and image_size are what the position tables are made for; a clip of another length or size
-    gets them interpolated.
-    pool: the head sees the class token, as published, or the mean and the maximum of all others.
-    start: "image", as published, is where image weights go in: small weights, and a branch over time that says nothing
-    yet. "scratch" is for narrow models without such weights: Glorot's start, which fits the width, positions that differ,
-    and time from the first step on.
+    Changes: only the class head depends on the number of classes. The frame count is an ordinary argument (the
+    published builder ignores it, so 16- and 96-frame weights do not load). Positions are interpolated in 2D (bicubic)
+    and in time (linear), not by nearest neighbor over the flattened grid. Stochastic depth drops full clips. For
+    speed, with the same logits: tokens stay in frame order, so attention over time needs no copy; its projection and
+    `temporal_fc` are merged; the last block computes only the class token (8 % fewer operations).
 
-    Changed: the class head belongs to the number of classes alone, and the frame count is an ordinary argument (the
-    published builder ignores it, so that 16- and 96-frame weights do not load); positions are interpolated in 2D
-    (bicubic) and in time (linear), not by nearest neighbor over the flattened grid; stochastic depth drops whole
-    clips. Cheaper at the same logits: tokens stay in frame order, so that attention over time copies nothing; its
-    projection and `temporal_fc` are joined; the last block works out the class token alone (8 % fewer operations).
+    Args:
+        num_classes: Number of classes.
+        num_frames: Frames that the time embedding is made for; it is interpolated to other clips.
+        image_size: Frame size that the position table is made for; it is interpolated to other clips.
+        patch_size: Height and width of a patch.
+        in_channels: Color channels.
+        width: Token width.
+        depth: Number of blocks.
+        heads: Attention heads.
+        mlp_ratio: Width of the MLPs relative to `width`.
+        attention: "divided" (time, then space), "joint" (all tokens), or "space" (each frame separately; frames are
+            averaged at the end).
+        dropout: Dropout of tokens and MLPs.
+        attention_dropout: Dropout of attention weights.
+        drop_path: Stochastic depth of the last block.
+        layer_norm_eps: Epsilon of the layer norms.
+        pool: Input of the head: "class" (the class token, as published), or "mean-max" (mean and maximum of the other
+            tokens).
+        start: Initialization. "image", as published, is for pretrained image weights: small weights, and a time branch
+            that outputs zero. "scratch" is for narrow models without pretrained weights: Xavier initialization, larger
+            position embeddings, and an active time branch.
     """
 
     time_embed: nn.Parameter | None
@@ -63,17 +78,16 @@ class TimeSformer(nn.Module):
     ) -> None:
         super().__init__()
         if attention not in get_args(SpaceTime):
-            raise UserError(f"TimeSformer attends 'divided', 'joint' or over 'space', not {attention!r}.")
+            raise UserError(f"attention must be 'divided', 'joint' or 'space', got {attention!r}.")
         if pool not in get_args(Pool):
-            raise UserError(f"TimeSformer pools by one of {', '.join(get_args(Pool))}, and pool is {pool!r}.")
+            raise UserError(f"pool must be one of {', '.join(get_args(Pool))}, got {pool!r}.")
         if start not in get_args(Start):
-            raise UserError(f"TimeSformer starts from one of {', '.join(get_args(Start))}, and start is {start!r}.")
+            raise UserError(f"start must be one of {', '.join(get_args(Start))}, got {start!r}.")
         height, frame_width = pair(image_size)
         if height % patch_size or frame_width % patch_size:
             raise UserError(
-                f"TimeSformer cuts frames into patches of {patch_size} x {patch_size} pixels, and {height} x "
-                f"{frame_width} is no multiple "
-                "of that. Choose another image size or patch size."
+                f"The frame size must be a multiple of the {patch_size} x {patch_size} patch, got {height} x {frame_width}. "
+                "Change the image size or the patch size."
             )
         self.attention: SpaceTime = attention
         self.pool: Pool = pool
@@ -86,9 +100,9 @@ class TimeSformer(nn.Module):
         self.time_embed = nn.Parameter(torch.zeros(1, num_frames, width)) if attention != "space" else None
         self.pos_drop = nn.Dropout(dropout)
         hidden = int(width * mlp_ratio)
-        kind = _DividedBlock if attention == "divided" else Block
+        block_type = _DividedBlock if attention == "divided" else Block
         self.blocks = nn.ModuleList(
-            kind(
+            block_type(
                 width,
                 heads,
                 hidden,
@@ -104,7 +118,7 @@ class TimeSformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start values; "image" leaves out the time branch at first, so that image weights keep their meaning."""
+        """Initialize all weights; start="image" zeroes the time branch, so that image weights work unchanged."""
         scratch = self.start == "scratch"
         init_transformer(self, start="xavier" if scratch else "normal")
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -119,35 +133,35 @@ class TimeSformer(nn.Module):
                 nn.init.zeros_(block.temporal_fc.bias)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees, normalized: the class token (B, width), or mean and maximum of all others (B, 2 · width)."""
+        """Return the input of the head: the class token (B, width), or mean and maximum of the others (B, 2 · width)."""
         tokens = self.patch_embed(clip)
         batch, frames, rows, columns, _ = tokens.shape
-        places = resize_space(self.pos_embed[0, 1:].unflatten(0, self.grid), (rows, columns)).flatten(0, 1)
+        positions = resize_space(self.pos_embed[0, 1:].unflatten(0, self.grid), (rows, columns)).flatten(0, 1)
         if self.time_embed is not None:
-            places = places + resize_time(self.time_embed[0], frames).unsqueeze(1)
-        x = self.pos_drop(tokens.flatten(2, 3) + places)
+            positions = positions + resize_time(self.time_embed[0], frames).unsqueeze(1)
+        x = self.pos_drop(tokens.flatten(2, 3) + positions)
         cls = self.pos_drop(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
         if self.attention == "divided":
             for block in self.blocks[:-1]:
                 cls, x = block(cls, x)
             cls, x = self.blocks[-1](cls, x, last=self.pool == "class")
         elif self.attention == "joint":
-            cls, x = self._attended(torch.cat([cls, x.flatten(1, 2)], 1))
+            cls, x = self._attend(torch.cat([cls, x.flatten(1, 2)], 1))
         else:
-            cls, x = self._attended(torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x], 2).flatten(0, 1))
+            cls, x = self._attend(torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x], 2).flatten(0, 1))
             cls, x = cls.unflatten(0, (batch, frames)).mean(1), x.unflatten(0, (batch, frames))
         if self.pool == "class":
             return self.norm(cls[:, 0])
-        # Only divided attention and attention over space keep frames apart until here.
+        # The frame axis is still separate with divided and with space attention.
         x = self.norm(x.flatten(1, -2))
         return torch.cat([x.mean(1), x.amax(1)], 1)
 
-    def _attended(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The class token and the others behind all blocks; the last block leaves these out where they are not read."""
+    def _attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply all blocks; the last one computes only the tokens that the head reads. Returns class token and others."""
         for block in self.blocks[:-1]:
             x = block(x)
         x = self.blocks[-1](x, keep=1 if self.pool == "class" else None)
@@ -155,10 +169,10 @@ class TimeSformer(nn.Module):
 
 
 class _DividedBlock(nn.Module):
-    """Attention over time, attention over space with the class token in every frame, MLP.
+    """Attention over time, then over space with the class token in every frame, then the MLP.
 
-    cls (B, 1, D), x (B, T, P, D) → the same two. Both residual streams stay contiguous; only the normalized inputs are
-    joined.
+    Shapes: cls (B, 1, D), x (B, T, P, D); returns both. The two residual streams stay contiguous; only the normalized
+    inputs are concatenated.
     """
 
     def __init__(
@@ -183,7 +197,7 @@ class _DividedBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, cls: Tensor, x: Tensor, *, last: bool = False) -> tuple[Tensor, Tensor]:
-        """Both streams; after the last block only the class token is read, and only it is worked out then."""
+        """Return both streams; with `last`, only the class token is computed."""
         batch, frames, places, _ = x.shape
         x = self._over_time(x)
         in_frames = self._in_frames(cls, x)
@@ -202,6 +216,6 @@ class _DividedBlock(nn.Module):
         return x + self.drop_path(self.temporal_attn.along_time(self.temporal_norm1(x), then=self.temporal_fc))
 
     def _in_frames(self, cls: Tensor, x: Tensor) -> Tensor:
-        """The normalized tokens of each frame behind a copy of the class token: (B * T, 1 + P, D)."""
+        """Prepend a copy of the class token to the normalized tokens of each frame: (B * T, 1 + P, D)."""
         copies = self.norm1(cls).unsqueeze(1).expand(-1, x.shape[1], -1, -1)
         return torch.cat([copies, self.norm1(x)], 2).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""From clips to tokens: tubelets, and position tables that fit any frame count and frame size."""
+"""Tubelet projection, and position tables for any frame count and frame size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from actionprep.errors import UserError
 
 
 class Tubelets(nn.Module):
-    """Cut clips into tubelets and project each: a convolution with stride = kernel, done as one matrix product.
+    """Cut clips into tubelets and project each: a convolution with stride = kernel, as one matrix product.
 
-    clip (B, C, T, H, W) → (B, T / kt, H / kh, W / kw, width). flat: the weight is that of a 2D convolution, for
-    tubelets of one frame.
+    Shapes: clip (B, C, T, H, W); returns (B, T / kt, H / kh, W / kw, width).
+
+    Args:
+        channels: Channels C of the clip.
+        width: Token width.
+        tubelet: Tubelet size (kt, kh, kw).
+        flat: Store the weight of a 2D convolution, for tubelets of one frame.
     """
 
     def __init__(self, channels: int, width: int, tubelet: tuple[int, int, int], *, flat: bool = False) -> None:
@@ -26,13 +31,17 @@ class Tubelets(nn.Module):
             self.proj = nn.Conv3d(channels, width, tubelet, tubelet)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Tokens on their grid; refuses clips that are not whole tubelets."""
+        """Project a clip to tokens.
+
+        Raises:
+            UserError: If the clip is not a multiple of the tubelet.
+        """
         batch, channels, frames, height, width = clip.shape
         kt, kh, kw = self.tubelet
         if frames % kt or height % kh or width % kw:
             raise UserError(
-                f"A clip is cut into tubelets of {kt} frames x {kh} x {kw} pixels, and {frames} frames of {height} x "
-                f"{width} are no multiple of that. Change the frame count or the crop size."
+                f"A clip must be a multiple of the tubelet of {kt} frames x {kh} x {kw} pixels, got {frames} frames of "
+                f"{height} x {width}. Change the frame count or the crop size."
             )
         t, h, w = frames // kt, height // kh, width // kw
         cut = clip.reshape(batch, channels, t, kt, h, kh, w, kw)
@@ -41,7 +50,7 @@ class Tubelets(nn.Module):
 
 
 def resize_space(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring a position table (..., H, W, D) to another grid: bicubic, anti-aliased where it shrinks."""
+    """Interpolate a position table (..., H, W, D) to another (H, W): bicubic, with anti-aliasing."""
     height, width, dim = table.shape[-3:]
     if (height, width) == size:
         return table
@@ -51,7 +60,7 @@ def resize_space(table: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_time(table: Tensor, frames: int) -> Tensor:
-    """Bring a position table (T, ..., D) to another number of steps: linear, steps being equal parts of the clip."""
+    """Interpolate a position table (T, ..., D) linearly to another T; steps are equal parts of the clip."""
     if table.shape[0] == frames:
         return table
     flat = table.flatten(1).t().unsqueeze(0).float()
@@ -60,21 +69,22 @@ def resize_time(table: Tensor, frames: int) -> Tensor:
 
 
 def resize_space_time(table: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """Bring a position table (T, H, W, D) to another grid: 2D over space, then 1D over time."""
+    """Interpolate a position table (T, H, W, D) to another (T, H, W): first space, then time."""
     return resize_time(resize_space(table, grid[1:]), grid[0])
 
 
 def sincos_positions(length: int, dim: int) -> Tensor:
-    """Fixed sine and cosine table (length, dim), sines at even places.
+    """Compute the fixed sine-cosine table of shape (length, dim), with sines at even indices.
 
-    Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.5.
+    References:
+        Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.5.
     """
-    place = torch.arange(dim)
-    rate = torch.pow(10000.0, -2.0 * torch.div(place, 2, rounding_mode="floor").double() / dim)
+    index = torch.arange(dim)
+    rate = torch.pow(10000.0, -2.0 * torch.div(index, 2, rounding_mode="floor").double() / dim)
     angle = torch.arange(length).double().unsqueeze(1) * rate
-    return torch.where(place % 2 == 0, angle.sin(), angle.cos()).float()
+    return torch.where(index % 2 == 0, angle.sin(), angle.cos()).float()
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a frame, from one number for a square."""
+    """Return (height, width); an integer is a square."""
     return (size, size) if isinstance(size, int) else size

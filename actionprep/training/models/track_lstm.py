@@ -1,4 +1,4 @@
-"""LSTMs on tracked points that label every frame and carry their state along a recording."""
+"""LSTMs on tracked points that label every frame and can carry their state along a recording."""
 
 from __future__ import annotations
 
@@ -14,31 +14,43 @@ from actionprep.training.models.maaf import ViewAttention
 
 
 class LstmState(NamedTuple):
-    """What an LSTM remembers of a recording: hidden and cell, each (layers, B, hidden)."""
+    """State of an LSTM within a recording.
+
+    Attributes:
+        hidden: Hidden state, shape (layers, B, hidden).
+        cell: Cell state, shape (layers, B, hidden).
+    """
 
     hidden: Tensor
     cell: Tensor
 
     def detached(self) -> LstmState:
-        """The same state without its history, to carry from one training chunk to the next."""
+        """Return the state without its gradient history, for the next training chunk."""
         return LstmState(self.hidden.detach(), self.cell.detach())
 
 
 class TrackLstm(nn.Module):
     """Points of several views over time → class logits of every frame.
 
-    xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool,
-    padding at the end → (B, T, num_classes), zeros at padded frames. `advance` also takes and returns the state, to go
-    through a recording chunk by chunk.
+    Shapes: xy (B, T, V, N, 2) float, normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool
+    with padding at the end; returns (B, T, num_classes), zeros at padded frames. `advance` also takes and returns the
+    state, to process a recording in chunks.
 
-    encoder: "flat" puts all coordinates of all views side by side (the published LSTM: 400 points x 2 x 8 views = 6400
-    numbers); "cnn" sees the views as channels of an N x 2 picture and squeezes them into `features` numbers (the
-    published CNN-LSTM, any N).
+    Based on the furniture-assembly LSTMs (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System). Changes: invalid
+    points are masked. Coordinates are normalized instead of raw pixels, and the view attention weights x and y
+    separately. The end of a recording is a mask, not a frame of zeros. The residual blocks of the CNN have the skip
+    connection that the original omits, and an initialization that preserves the signal scale. Any batch size.
 
-    After the furniture-assembly LSTMs (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System). Changed: invalid
-    points are masked; coordinates are normalized instead of raw pixels, and x and y are weighted apart by the view
-    attention; the recording's end is a mask, not a frame of zeros; the CNN's residual blocks have the skip that the
-    original forgot, and start values that keep the signal's size; batches of any size.
+    Args:
+        num_classes: Number of classes.
+        num_points: Points per view; ignored by the encoder "cnn".
+        num_views: Number of views.
+        hidden: Width of the LSTM.
+        layers: LSTM layers.
+        dropout: Dropout between LSTM layers.
+        encoder: "flat" concatenates all coordinates of all views (the published LSTM: 400 points x 2 x 8 views = 6400
+            values). "cnn" treats the views as channels of an N x 2 grid (the published CNN-LSTM, any N).
+        features: Output width of the encoder "cnn".
     """
 
     def __init__(
@@ -55,7 +67,7 @@ class TrackLstm(nn.Module):
     ) -> None:
         super().__init__()
         if encoder not in ("flat", "cnn"):
-            raise UserError(f"A track LSTM reads its points 'flat' or through a 'cnn', not {encoder!r}.")
+            raise UserError(f"encoder must be 'flat' or 'cnn', got {encoder!r}.")
         self.num_points = num_points if encoder == "flat" else None
         self.num_views = num_views
         self.views = ViewAttention()
@@ -65,9 +77,9 @@ class TrackLstm(nn.Module):
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, xy: Tensor, valid: Tensor | None = None, frame_valid: Tensor | None = None) -> Tensor:
-        """Class logits of every frame (B, T, num_classes), from a fresh state."""
+        """Return class logits of every frame (B, T, num_classes), starting from a zero state."""
         logits = self.head(self.lstm(self._encode(xy, valid))[0])
-        # Padding stands at the end and an LSTM looks back only, so it cannot reach the frames before it.
+        # Padding is at the end, so it does not affect earlier frames.
         return logits if frame_valid is None else logits.masked_fill(~frame_valid.unsqueeze(-1), 0.0)
 
     def advance(
@@ -78,10 +90,18 @@ class TrackLstm(nn.Module):
         *,
         state: LstmState | None = None,
     ) -> tuple[Tensor, LstmState]:
-        """Label a recording's next frames: logits (B, T, num_classes) and the state after each last valid frame.
+        """Label the next frames of a recording.
 
-        state: what the call before returned, or None at a recording's start. Frames in chunks give what they give at
-        once. Those that are not valid have logits of zero and leave the state as it is, wherever they stand.
+        Splitting a recording into chunks does not change its logits.
+
+        Args:
+            xy: Points of shape (B, T, V, N, 2).
+            valid: Valid points, shape (B, T, V, N); None: all.
+            frame_valid: Valid frames, shape (B, T); None: all. Invalid frames can be anywhere and have no effect.
+            state: State returned by the previous call; None at the start of a recording.
+
+        Returns:
+            Logits (B, T, num_classes), zero at invalid frames, and the state after the last valid frame.
         """
         x = self._encode(xy, valid)
         batch, frames, _ = x.shape
@@ -91,7 +111,7 @@ class TrackLstm(nn.Module):
         if frame_valid is None:
             out, (h, c) = self.lstm(x, tuple(state))
             return self.head(out), LstmState(h, c)
-        # Instants without a frame are stepped over, wherever they stand: valid ones come first, and go back afterwards.
+        # Skip invalid frames: move valid frames to the front, and restore the order afterwards.
         order = torch.argsort(~frame_valid, dim=1, stable=True)
         lengths = frame_valid.sum(1)
         x = x.gather(1, order.unsqueeze(-1).expand_as(x))
@@ -100,18 +120,18 @@ class TrackLstm(nn.Module):
         out, _ = pad_packed_sequence(packed, batch_first=True, total_length=frames)
         logits = self.head(out)
         logits = logits.gather(1, order.argsort(1).unsqueeze(-1).expand_as(logits))
-        moved = (lengths > 0).view(1, batch, 1)
-        state = LstmState(torch.where(moved, h, state.hidden), torch.where(moved, c, state.cell))
+        updated = (lengths > 0).view(1, batch, 1)
+        state = LstmState(torch.where(updated, h, state.hidden), torch.where(updated, c, state.cell))
         return logits.masked_fill(~frame_valid.unsqueeze(-1), 0.0), state
 
     def _encode(self, xy: Tensor, valid: Tensor | None) -> Tensor:
         _, _, views, points, _ = xy.shape
         if views != self.num_views or (self.num_points is not None and points != self.num_points):
             raise UserError(
-                f"This model was made for {self.num_views} views"
+                f"Expected {self.num_views} views"
                 + (f" of {self.num_points} points" if self.num_points is not None else "")
-                + f" and got {views} views of {points} points. Build it with these numbers, or choose views and points "
-                "to match."
+                + f", got {views} views of {points} points. Select views and points to match, or build the model for "
+                "these numbers."
             )
         if valid is None:
             valid = torch.ones(xy.shape[:-1], dtype=torch.bool, device=xy.device)
@@ -119,7 +139,7 @@ class TrackLstm(nn.Module):
 
 
 class _ViewsAsChannels(nn.Module):
-    """Views as channels of an N x 2 picture: xy (B, T, V, N, 2) → (B, T, features)."""
+    """CNN with views as channels of an N x 2 grid: xy (B, T, V, N, 2) → (B, T, features)."""
 
     def __init__(self, num_views: int, features: int) -> None:
         super().__init__()
@@ -128,7 +148,7 @@ class _ViewsAsChannels(nn.Module):
         self.residual1 = _Residual(16, 32)
         self.residual2 = _Residual(32, 64)
         self.fc = nn.Linear(64, features)
-        # Without norms, PyTorch's own start values leave next to nothing of the signal after six convolutions.
+        # Without normalization layers, PyTorch's default initialization shrinks the signal to almost 0 in six layers.
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
@@ -141,7 +161,7 @@ class _ViewsAsChannels(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions with a skip; new channels start from zeros, which costs no parameter."""
+    """Residual block of two convolutions; the skip pads new channels with zeros, without parameters."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Our default on point tracks: points spread to a picture of flow, tokens of views and instants, a transformer."""
+"""The default model for point tracks: flow maps of points, tokens of views and time steps, a transformer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ from torch import Tensor, nn
 class ViewTransformer(nn.Module):
     """Points of several views over time → class logits.
 
-    xy (B, T, V, N, 2) normalized to the moving region, valid (B, T, V, N) bool, frame_valid (B, T) bool, velocity
-    (B, T, V, N, 2) in the unit of xy a second → (B, num_classes). Any T, any N, any views missing: what is not
-    valid takes no part. Masks None: all is valid. velocity None: the step from the instant before, of points that
-    keep their place on the axis.
+    Shapes: xy (B, T, V, N, 2), normalized to the moving region; valid (B, T, V, N) bool; frame_valid (B, T) bool;
+    velocity (B, T, V, N, 2) in units of xy per second; returns (B, num_classes). Any T and N. Invalid points, frames
+    and views are masked; a mask of None means all valid. Without velocity, it is the change since the previous frame,
+    which requires that points keep their index.
 
-    Every `merge` instants of a view become a picture of `grid` x `grid` cells over [-extent, extent]: how many points
-    are there and how they move, spread bilinearly. Two 3D convolutions turn the pictures into tokens of `width`, one
-    for each view and step; a transformer lets all tokens of all views see each other; attention pools those that are
-    valid.
+    Points of every `merge` frames of a view become a map of `grid` x `grid` cells over [-extent, extent] with their
+    density and motion; see `FlowMaps`. Two 3D convolutions turn the maps into one token per view and step. A
+    transformer attends over all tokens of all views, and attention pooling summarizes the valid ones.
 
-    Ours. What the multi-view furniture-assembly model (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System)
-    could not see is here: real points instead of padding, their motion, the order of time, all steps, and missing
-    views.
+    Our own design. Unlike the multi-view furniture-assembly model
+    (baturalpguven/AI-Driven-Furniture-Assembly-Tracking-System), it reads real points instead of padding, their motion,
+    the order of time, all steps, and supports missing views.
+
+    Args:
+        num_classes: Number of classes.
+        num_views: Number of views.
+        num_frames: Frames that the time embedding is made for; it is interpolated to other clips.
+        merge: Frames per step.
+        grid: Cells per side of a map.
+        extent: Half the side of a map, in units of xy.
+        channels: Channels of the two convolutions.
+        width: Token width.
+        layers: Transformer layers.
+        heads: Attention heads.
+        dropout: Dropout.
     """
 
     def __init__(
@@ -42,9 +54,9 @@ class ViewTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.merge = merge
-        self.pictures = FlowPictures(grid=grid, extent=extent)
+        self.flow_maps = FlowMaps(grid=grid, extent=extent)
         self.encoder = nn.Sequential(
-            nn.Conv3d(FlowPictures.channels, channels[0], 3, padding=1, bias=False),
+            nn.Conv3d(FlowMaps.channels, channels[0], 3, padding=1, bias=False),
             nn.BatchNorm3d(channels[0]),
             nn.ReLU(),
             nn.MaxPool3d((1, 2, 2)),
@@ -56,8 +68,8 @@ class ViewTransformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(channels[1] * (grid // 4) ** 2, width)
         self.time_code = nn.Parameter(torch.randn(-(-num_frames // merge), width) * 0.02)
-        # Codes that start apart: from zero it takes hundreds of steps until views are told from each other. One view
-        # needs none.
+        # View codes start far apart: from zero, the model needs hundreds of steps to distinguish views. A single view
+        # needs no code.
         code = torch.randn(num_views, width) * 0.5 if num_views > 1 else torch.zeros(1, width)
         self.view_code = nn.Parameter(code)
         layer = nn.TransformerEncoderLayer(
@@ -75,7 +87,7 @@ class ViewTransformer(nn.Module):
         frame_valid: Tensor | None = None,
         velocity: Tensor | None = None,
     ) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         tokens, seen = self.tokens(xy, valid, frame_valid, velocity)
         num_views, num_steps = tokens.shape[1:3]
         tokens = (tokens + self.view_code[:num_views, None] + _stretched(self.time_code, num_steps)).flatten(1, 2)
@@ -84,7 +96,7 @@ class ViewTransformer(nn.Module):
             weight = self.pool(tokens).softmax(1)
         else:
             seen = seen.flatten(1, 2)
-            # A sample without any point would give NaN: all its tokens count, and say nothing.
+            # A sample without points would give NaN, so use all its (uninformative) tokens.
             seen = seen | ~seen.any(1, keepdim=True)
             tokens = self.norm(self.transformer(tokens, src_key_padding_mask=~seen))
             weight = self.pool(tokens).masked_fill(~seen[..., None], float("-inf")).softmax(1)
@@ -97,9 +109,19 @@ class ViewTransformer(nn.Module):
         frame_valid: Tensor | None = None,
         velocity: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, V, S, width) of each view and step, and which of them have points (B, V, S); None: all."""
+        """Compute the tokens of each view and step.
+
+        Args:
+            xy: Points of shape (B, T, V, N, 2).
+            valid: Valid points, shape (B, T, V, N); None: all.
+            frame_valid: Valid frames, shape (B, T); None: all.
+            velocity: Velocities, shape of xy; None: computed from xy.
+
+        Returns:
+            Tokens (B, V, S, width), and which of them have points (B, V, S); None if all points are valid.
+        """
         num_samples, _, num_views = xy.shape[:3]
-        is_whole = valid is None and frame_valid is None
+        all_valid = valid is None and frame_valid is None
         if valid is None:
             valid = torch.ones(xy.shape[:-1], dtype=torch.bool, device=xy.device)
         if frame_valid is not None:
@@ -107,73 +129,80 @@ class ViewTransformer(nn.Module):
         if velocity is None:
             both = (valid[:, 1:] & valid[:, :-1])[..., None]
             velocity = F.pad((xy[:, 1:] - xy[:, :-1]) * both, (0, 0, 0, 0, 0, 0, 1, 0))
-        by_view = [self._steps(one.transpose(1, 2).flatten(0, 1)) for one in (xy, velocity, valid)]  # (B * V, S, …)
+        by_view = [self._steps(t.transpose(1, 2).flatten(0, 1)) for t in (xy, velocity, valid)]  # (B * V, S, …)
         seen = by_view[2].any(-1)
         present = seen.any(-1)
-        # Batch statistics are of views that are there; with fixed statistics absent ones do no harm.
-        some = self.training and num_views > 1 and not is_whole and bool(present.any() & ~present.all())
-        if some:
-            by_view = [one[present] for one in by_view]
-        found = self.encoder(self.pictures(*by_view))  # (B * V, C, S, h, w)
-        found = self.project(self.dropout(found.transpose(1, 2).flatten(2)))
-        if some:
-            whole = found.new_zeros(num_samples * num_views, *found.shape[1:])
-            whole[present] = found
-            found = whole
-        found = self.dropout(found).unflatten(0, (num_samples, num_views))
-        if is_whole:
-            return found, None
-        return found, seen.unflatten(0, (num_samples, num_views))
+        # In training, exclude absent views from the batch statistics; with fixed statistics they have no effect.
+        exclude = self.training and num_views > 1 and not all_valid and bool(present.any() & ~present.all())
+        if exclude:
+            by_view = [tensor[present] for tensor in by_view]
+        tokens = self.encoder(self.flow_maps(*by_view))  # (B * V, C, S, h, w)
+        tokens = self.project(self.dropout(tokens.transpose(1, 2).flatten(2)))
+        if exclude:
+            padded = tokens.new_zeros(num_samples * num_views, *tokens.shape[1:])
+            padded[present] = tokens
+            tokens = padded
+        tokens = self.dropout(tokens).unflatten(0, (num_samples, num_views))
+        if all_valid:
+            return tokens, None
+        return tokens, seen.unflatten(0, (num_samples, num_views))
 
     def _steps(self, points: Tensor) -> Tensor:
-        """(B, T, N, …) → (B, S, merge · N, …): the points of neighboring instants together, none where T ends."""
+        """Join the points of every `merge` frames: (B, T, N, …) → (B, S, merge · N, …), padded with zeros at the end."""
         missing = -points.shape[1] % self.merge
         if missing:
             points = torch.cat([points, points.new_zeros(len(points), missing, *points.shape[2:])], 1)
         return points.unflatten(1, (-1, self.merge)).flatten(2, 3)
 
 
-class FlowPictures(nn.Module):
-    """Points → pictures of where they are and how they move.
+class FlowMaps(nn.Module):
+    """Points → maps of their density and motion.
 
-    xy (B, T, N, 2), velocity (B, T, N, 2), valid (B, T, N) bool → (B, 5, T, grid, grid): mean velocity in x and in y,
-    mean speed, density, and how much moves. Each point is spread over the four cells around it. Every figure is
-    relative to the number of points of the instant, so that more or fewer of them give the same picture, only smoother
-    or rougher. No weights.
+    Shapes: xy (B, T, N, 2), velocity (B, T, N, 2), valid (B, T, N) bool; returns (B, 5, T, grid, grid): mean velocity
+    in x and y, mean speed, density, and amount of motion.
+
+    Each point is distributed bilinearly over the four nearest cells. All values are relative to the number of points
+    of the frame, so a different number gives the same maps with more or less noise. There are no weights.
+
+    Args:
+        grid: Cells per side.
+        extent: Half the side of a map, in units of xy.
+        fast: Speed, in half frame heights per second, that is scaled to 1.
     """
 
     channels = 5
 
     def __init__(self, *, grid: int, extent: float, fast: float = 3.0) -> None:
-        """fast: a speed, in half heights a second, that counts as 1."""
         super().__init__()
         self.grid = grid
         self.extent = extent
         self.fast = fast
 
     def forward(self, xy: Tensor, velocity: Tensor, valid: Tensor) -> Tensor:
-        """Pictures; see the class."""
+        """Compute the maps; see the class for shapes."""
         num_samples, num_frames, _ = valid.shape
         cells = self.grid * self.grid
-        place = (xy / self.extent + 1) * (self.grid / 2) - 0.5
-        corner = place.floor()
-        part = place - corner
+        position = (xy / self.extent + 1) * (self.grid / 2) - 0.5
+        corner = position.floor()
+        fraction = position - corner
         velocity = velocity / self.fast
         speed = velocity.norm(dim=-1, keepdim=True)
-        figures = torch.cat([torch.ones_like(speed), velocity, speed], -1) * valid[..., None]
+        values = torch.cat([torch.ones_like(speed), velocity, speed], -1) * valid[..., None]
         first = torch.arange(num_samples * num_frames, device=xy.device).view(num_samples, num_frames, 1) * cells
-        total = figures.new_zeros(num_samples * num_frames * cells, 4)
+        total = values.new_zeros(num_samples * num_frames * cells, 4)
         for right in (0, 1):
             for down in (0, 1):
                 x, y = corner[..., 0] + right, corner[..., 1] + down
                 inside = (x >= 0) & (x < self.grid) & (y >= 0) & (y < self.grid)
-                weight = (part[..., 0] if right else 1 - part[..., 0]) * (part[..., 1] if down else 1 - part[..., 1])
+                weight_x = fraction[..., 0] if right else 1 - fraction[..., 0]
+                weight_y = fraction[..., 1] if down else 1 - fraction[..., 1]
+                weight = weight_x * weight_y
                 cell = first + y.clamp(0, self.grid - 1).long() * self.grid + x.clamp(0, self.grid - 1).long()
-                total = total.index_add(0, cell.flatten(), (figures * (weight * inside)[..., None]).flatten(0, 2))
+                total = total.index_add(0, cell.flatten(), (values * (weight * inside)[..., None]).flatten(0, 2))
         total = total.view(num_samples, num_frames, self.grid, self.grid, 4).permute(0, 4, 1, 2, 3)
         count, sums = total[:, :1], total[:, 1:]
         num_points = valid.sum(-1)[:, None, :, None, None].clamp(min=1)
-        # A cell that a single distant point only touches says little: half a point of "does not move" is added.
+        # Adding half a static point keeps the mean small in cells that a single point barely touches.
         mean = sums / (count + 0.5)
         density = torch.log1p(count * (200 / num_points)) / 3
         moving = torch.log1p(sums[:, 2:] * (20 / num_points))
@@ -181,7 +210,7 @@ class FlowPictures(nn.Module):
 
 
 def _stretched(code: Tensor, num_steps: int) -> Tensor:
-    """A code (T, D) brought to another number of steps: linear, steps being equal parts of the snippet."""
+    """Interpolate a code (T, D) linearly to another number of steps; steps are equal parts of the snippet."""
     if len(code) == num_steps:
         return code
     return F.interpolate(code.t()[None], size=num_steps, mode="linear", align_corners=False)[0].t()

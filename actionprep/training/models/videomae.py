@@ -1,4 +1,4 @@
-"""VideoMAE: a plain ViT over tubelets, with fixed positions that fit any frame count."""
+"""VideoMAE: a plain ViT over tubelets, with fixed positions for any frame count."""
 
 from __future__ import annotations
 
@@ -13,18 +13,33 @@ from actionprep.training.models.tokens import Tubelets, pair, resize_space_time,
 class VideoMAE(nn.Module):
     """Frames of a clip → class logits.
 
-    clip (B, C, T, H, W) float, RGB, normalized with ImageNet's mean and deviation of the 0..1 range → (B, num_classes).
-    T not a multiple of the tubelet is filled up by repeating the last frame.
+    Shapes: clip (B, C, T, H, W) float, RGB, normalized with ImageNet's mean and standard deviation of the 0..1 range;
+    returns (B, num_classes). If T is not a multiple of the tubelet, the last frame is repeated.
 
-    Tong et al., "VideoMAE", NeurIPS 2022. State-dict keys are those of the published weights; weights as transformers
-    saves them load through their key map. No transformers needed.
+    Based on Tong et al., "VideoMAE", NeurIPS 2022. State-dict keys are those of the published weights; weights saved by
+    transformers load through their key map.
 
-    num_frames and image_size are what the fixed sine-cosine table is made for: keep those of the weights (16, 224) and
-    give clips of another length or size, for which the table is interpolated in space (bicubic) and in time (linear).
+    Changes: the position table is independent of the frame count. No frame of an odd count is lost. Query and value
+    biases always exist (the gesture study that fine-tuned VideoMAE discarded the pretrained ones and the
+    normalization).
 
-    Changed: the table is no longer tied to the frame count; no frame of an odd count is lost; query and value biases
-    always exist (the gesture study that fine-tuned VideoMAE threw the pretrained ones away, and left the normalization
-    out).
+    Args:
+        num_classes: Number of classes.
+        num_frames: Frames that the sine-cosine table is made for. Keep that of the weights (16); the table is
+            interpolated linearly to other clips.
+        image_size: Frame size that the table is made for. Keep that of the weights (224); the table is interpolated
+            bicubically to other clips.
+        patch_size: Height and width of a tubelet.
+        tubelet_frames: Frames of a tubelet.
+        in_channels: Color channels.
+        width: Token width.
+        depth: Number of blocks.
+        heads: Attention heads.
+        mlp_ratio: Width of the MLPs relative to `width`.
+        dropout: Dropout of the MLPs.
+        attention_dropout: Dropout of attention weights.
+        drop_path: Stochastic depth of the last block.
+        layer_norm_eps: Epsilon of the layer norms.
     """
 
     positions: Tensor
@@ -51,11 +66,9 @@ class VideoMAE(nn.Module):
         height, frame_width = pair(image_size)
         if num_frames % tubelet_frames or height % patch_size or frame_width % patch_size:
             raise UserError(
-                f"VideoMAE's position table is made for whole tubelets of {tubelet_frames} frames x {patch_size} x "
-                f"{patch_size} pixels, and "
-                f"{num_frames} frames of {height} x {frame_width} are not. Give the sizes of the weights here (16 "
-                "frames, 224 pixels); clips of "
-                "other lengths are fitted when they come."
+                f"num_frames and image_size must be multiples of the tubelet of {tubelet_frames} frames x {patch_size} x "
+                f"{patch_size} pixels, got {num_frames} frames of {height} x {frame_width}. Set the sizes of the weights "
+                "(16 frames, 224 pixels); positions are interpolated to other clips."
             )
         self.tubelet = (tubelet_frames, patch_size, patch_size)
         self.patch_embed = Tubelets(in_channels, width, self.tubelet)
@@ -80,11 +93,11 @@ class VideoMAE(nn.Module):
         init_transformer(self)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the normalized mean of all tokens, (B, width)."""
+        """Return the input of the head: the normalized mean of all tokens, (B, width)."""
         missing = -clip.shape[2] % self.tubelet[0]
         if missing:
             clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)], 2)

@@ -1,4 +1,4 @@
-"""ViViT: all tubelets of a clip in one transformer, or first those of each time step and then the steps."""
+"""ViViT: one transformer over all tubelets, or attention within each time step and then over the steps."""
 
 from __future__ import annotations
 
@@ -13,21 +13,34 @@ from actionprep.training.models.tokens import Tubelets, pair, resize_space_time
 
 
 class ViViT(nn.Module):
-    """Frames or heatmap volumes → class logits, every tubelet attending to every other (ViViT model 1).
+    """Frames or heatmap volumes → class logits: every tubelet attends to all others (ViViT model 1).
 
-    clip (B, C, T, H, W) float: frames in RGB scaled to -1..1 (C = 3), or heatmap volumes in 0..1 (C = joints) → (B,
-    num_classes).
+    Shapes: clip (B, C, T, H, W) float: RGB frames scaled to -1..1 (C = 3), or heatmap volumes in 0..1 (C = joints);
+    returns (B, num_classes).
 
-    Arnab et al., "ViViT: A Video Vision Transformer", ICCV 2021. pool="cls" with activation="gelu_tanh" equals
-    transformers' ViViT, whose weights load through their key map. pool="mean" is the heatmap study's model 1
-    (woringer404v/MotionBERT: 17 x 56 x 56 x 56 volumes, tubelets 8 x 8 x 8 or 4 x 8 x 8).
+    Based on Arnab et al., "ViViT: A Video Vision Transformer", ICCV 2021. pool="cls" with activation="gelu_tanh"
+    equals the ViViT of transformers; its weights load through their key map. pool="mean" is model 1 of the heatmap
+    study (woringer404v/MotionBERT: 17 x 56 x 56 x 56 volumes, tubelets 8 x 8 x 8 or 4 x 8 x 8).
 
-    num_frames and image_size are what the learned positions are made for; other clips get them interpolated in space
-    and time.
+    Changes to the heatmap study: the second layer of the MLP is linear; with a GELU after it, the residual stream can
+    only grow. Positions are interpolated to any clip. Channels are before time, as in all models here, not last.
 
-    Changed from the heatmap study: the MLP's second layer is linear (a GELU behind it, activate_output=True, lets the
-    residual stream only grow); positions fit any length. It is built for (B, C, T, H, W) like every model here, not
-    for channels last.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Channels of the clip.
+        num_frames: Frames that the learned positions are made for; they are interpolated to other clips.
+        image_size: Frame size that the learned positions are made for.
+        tubelet: Tubelet size (frames, height, width).
+        width: Token width.
+        depth: Number of blocks.
+        heads: Attention heads.
+        mlp_ratio: Width of the MLPs relative to `width`.
+        pool: Input of the head: the mean of all tokens, or the class token ("cls").
+        activation: Activation of the MLPs.
+        dropout: Dropout of tokens and MLPs.
+        attention_dropout: Dropout of attention weights.
+        activate_output: Apply the activation after the second layer of the MLPs, as in the heatmap study.
+        layer_norm_eps: Epsilon of the layer norms.
     """
 
     cls_token: nn.Parameter | None
@@ -56,8 +69,8 @@ class ViViT(nn.Module):
         self.grid = _grid(num_frames, image_size, tubelet)
         self.patch_embed = Tubelets(in_channels, width, tubelet)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "cls" else None
-        places = self.grid[0] * self.grid[1] * self.grid[2] + (pool == "cls")
-        self.pos_embed = nn.Parameter(torch.zeros(1, places, width))
+        num_tokens = self.grid[0] * self.grid[1] * self.grid[2] + (pool == "cls")
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -78,16 +91,16 @@ class ViViT(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the normalized class token, or the mean of the normalized tokens, (B, width)."""
+        """Return the input of the head: the normalized class token, or the mean of the normalized tokens, (B, width)."""
         x = self.patch_embed(clip)
         batch, t, h, w, _ = x.shape
         extra = 0 if self.cls_token is None else 1
-        places = resize_space_time(self.pos_embed[0, extra:].unflatten(0, self.grid), (t, h, w))
-        x = (x + places).flatten(1, 3)
+        positions = resize_space_time(self.pos_embed[0, extra:].unflatten(0, self.grid), (t, h, w))
+        x = (x + positions).flatten(1, 3)
         if self.cls_token is not None:
             x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1), x], 1)
         x = self.dropout(x)
@@ -98,17 +111,33 @@ class ViViT(nn.Module):
         return self.norm(self.blocks[-1](x, keep=1)[:, 0])
 
 
-class FactorisedViViT(nn.Module):
+class FactorizedViViT(nn.Module):
     """Heatmap volumes or frames → class logits: attention within each time step, then over the steps (ViViT model 2).
 
-    clip (B, C, T, H, W) float, heatmap volumes in 0..1 (C = joints) → (B, num_classes).
+    Shapes: clip (B, C, T, H, W) float, heatmap volumes in 0..1 (C = joints); returns (B, num_classes).
 
-    Arnab et al., ICCV 2021, model 2, in the sizes of the heatmap study (woringer404v/MotionBERT): 8 + 8 blocks, heads
-    as wide as the model, MLP with ReLU.
+    Based on Arnab et al., ICCV 2021, model 2, at the size of the heatmap study (woringer404v/MotionBERT): 8 + 8 blocks,
+    heads as wide as the model, MLP with ReLU.
 
-    Changed: it is factorised. The published one reshapes between the two stacks to no effect, so that all tokens
-    attend to all in 16 layers; here the first stack sees one step's tokens, their mean goes on, and the second stack
-    sees the steps. factorised=False is what was published, with the same parameters.
+    Changes: attention is factorized: the first stack attends within one step, and the second attends over the means of
+    the steps. In the code of the study, the reshape between the stacks has no effect, so all tokens attend to all
+    tokens in 16 layers.
+
+    Args:
+        num_classes: Number of classes.
+        in_channels: Channels of the clip.
+        num_frames: Frames that the learned positions are made for; they are interpolated to other clips.
+        image_size: Frame size that the learned positions are made for.
+        tubelet: Tubelet size (frames, height, width).
+        width: Token width.
+        depth: Blocks of each stack.
+        heads: Attention heads.
+        head_width: Width of one head.
+        mlp_ratio: Width of the MLPs relative to `width`.
+        dropout: Dropout of the MLPs.
+        attention_dropout: Dropout of attention weights.
+        factorised: False reproduces the code of the study, with the same parameters.
+        layer_norm_eps: Epsilon of the layer norms.
     """
 
     stacks: ClassVar[tuple[tuple[str, ...], ...]] = (("blocks",), ("time_blocks",))
@@ -160,11 +189,11 @@ class FactorisedViViT(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Class logits (B, num_classes)."""
+        """Return class logits (B, num_classes)."""
         return self.head(self.features(clip))
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the head sees: the mean over the steps (all tokens where not factorised), (B, width)."""
+        """Return the input of the head: the mean over the steps (over all tokens if not factorized), (B, width)."""
         x = self.patch_embed(clip)
         batch, t, h, w, _ = x.shape
         x = x + resize_space_time(self.pos_embed[0].unflatten(0, self.grid), (t, h, w))
@@ -182,7 +211,8 @@ def _grid(num_frames: int, image_size: int | tuple[int, int], tubelet: tuple[int
     size = (num_frames, *pair(image_size))
     if any(s % k for s, k in zip(size, tubelet, strict=True)):
         raise UserError(
-            f"ViViT cuts clips into tubelets of {tubelet[0]} frames x {tubelet[1]} x {tubelet[2]}, and {size[0]} "
-            f"frames of {size[1]} x {size[2]} are no multiple of that. Choose another frame count, size or tubelet."
+            f"num_frames and image_size must be multiples of the tubelet of {tubelet[0]} frames x {tubelet[1]} x "
+            f"{tubelet[2]} pixels, got {size[0]} frames of {size[1]} x {size[2]}. Change the frame count, the size or the "
+            "tubelet."
         )
     return size[0] // tubelet[0], size[1] // tubelet[1], size[2] // tubelet[2]

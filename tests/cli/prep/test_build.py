@@ -64,7 +64,9 @@ def test_a_view_that_does_not_exist_is_named_with_those_that_do(study: Study) ->
     for command in ("track", "plan", "build"):
         result = actionprep(study, command, "--views", "9")
         assert result.exit_code == 2
-        assert result.stderr.startswith("No view '9' in recording 'first' or any other. There are views 0, 1.\n")
+        assert result.stderr.startswith(
+            "No view '9' in recording 'first' or any other. Available views: 0, 1 (cam0.mp4, cam1.mp4).\n"
+        )
 
 
 def test_a_recording_that_lacks_a_view_is_named_or_left_out(study: Study) -> None:
@@ -72,7 +74,7 @@ def test_a_recording_that_lacks_a_view_is_named_or_left_out(study: Study) -> Non
     study.scan()
     result = actionprep(study, "lowres", "--views", "0", "1", "--workers", "0")
     assert result.exit_code == 2
-    assert "No view '1' in recording 'second'. It has view" in result.stderr
+    assert "No view '1' in recording 'second'. Available views: 0" in result.stderr
     assert "--skip-incomplete" in result.stderr
     result = actionprep(study, "lowres", "--views", "0", "1", "--skip-incomplete", "--workers", "0")
     assert result.exit_code == 0

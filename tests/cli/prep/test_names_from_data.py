@@ -18,6 +18,7 @@ from actionprep.api import Study, open_study
 from actionprep.datasets.catalog_tables import make_tables, write_tables
 from actionprep.datasets.poses.formats.pyskl import write_pyskl
 from actionprep.datasets.poses.sequence import PoseItem
+from actionprep.datasets.store.metadata import group_text_with_checksum
 from actionprep.datasets.store.zarr_store import Store
 
 COMMANDS = (
@@ -84,9 +85,9 @@ def tamper(study: Study, **changes: str) -> None:
 @pytest.mark.parametrize(("part", "name"), [("product", ".."), ("recording", "../victim"), ("view", ODD[0])])
 def test_items_of_store(study: Study, part: str, name: str) -> None:
     path = study.store.path / "lowres/first/0/zarr.json"
-    document = json.loads(path.read_text())
-    document["attributes"]["item"][part] = name
-    path.write_text(json.dumps(document))
+    attributes = json.loads(path.read_text())["attributes"]
+    attributes["item"][part] = name
+    path.write_text(group_text_with_checksum(attributes))
     status, verified, repaired, *_ = run_all(study)
     assert status.exit_code == 0
     assert verified.exit_code == 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 from prep_commands import actionprep, document
 
 from actionprep.api import Study
+from actionprep.datasets.store.metadata import group_text, root_text
 
 
 def test_status_says_which_options_of_a_command_a_build_would_not_keep(study: Study) -> None:
@@ -28,7 +30,7 @@ def test_the_status_tells_what_keeps_a_build_from_going_on(study: Study) -> None
     study.folder.change("study", "offsets", "offsets.csv")
     found = document(study, "status")
     assert found["problem"].startswith(
-        "The views of recording 'first' are not aligned to 0.05 s: no instant is seen by"
+        "The views of recording 'first' are not aligned to 0.05 s: the views have no common time"
     )
     assert [one["items"] for one in found["products"]] == [4]
     result = actionprep(study, "track", "--workers", "0")
@@ -41,7 +43,9 @@ def test_verify_and_repair_make_only_what_is_damaged_anew(study: Study) -> None:
     actionprep(study, "snippets", "--length", "400", "--name", "short")
     actionprep(study, "snippets", "--length", "800", "--name", "long")
     before = study.store.digest()
-    assert document(study, "verify") == {"items": 6, "damaged": [], "repaired": [], "not_repaired": {}}
+    assert document(study, "verify") == {
+        "items": 6, "damaged": [], "repaired": [], "not_repaired": {}, "notes": [], "without_checksum": 0,
+    }  # fmt: skip
     whole = {key: (study.store.path / key.path / "zarr.json").stat().st_ino for key in study.store.items()}
     (study.store.path / "lowres/first/0/zarr.json").unlink()
     (study.store.path / "lowres/second/1/rgb_16/zarr.json").write_text("{")
@@ -67,15 +71,114 @@ def test_a_repair_that_cannot_be_done_leaves_the_good_items_and_says_why(study: 
         (study.store.path / f"lowres/{place}/time/zarr.json").unlink()
     result = actionprep(study, "verify", "--repair")
     assert result.exit_code == 1
-    assert "1 items made anew." in result.stdout
+    assert "1 items rebuilt." in result.stdout
     assert "lowres/second/0  nothing in the catalog makes it any more: 'actionprep gc' deletes it" in result.stdout
     assert len(study.store.items("lowres")) == 4
+
+
+def change_setting(study: Study, item: str, before: str, after: str) -> None:
+    path = study.store.path / item / "zarr.json"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def test_repair_does_not_use_changed_setting(study: Study) -> None:
+    actionprep(study, "lowres", "--sizes", "24", "--workers", "0")
+    before = study.store.digest()
+    change_setting(study, "lowres/first/0", '"filter": "area"', '"filter": "bicubic"')
+    found = document(study, "verify")
+    assert found["damaged"] == [
+        {
+            "item": "lowres/first/0",
+            "reason": "Damaged item lowres/first/0: its metadata (zarr.json) is not what was written.",
+        }
+    ]
+    result = actionprep(study, "verify", "--repair")
+    assert result.exit_code == 0
+    assert "It is rebuilt with the settings of the 3 intact items of 'lowres'." in result.stderr
+    assert Study(study.folder).store.digest() == before
+    made = study.store.metadata(study.store.items("lowres")[0])
+    assert made["provenance"]["settings"]["filter"] == "area"
+
+
+def test_repair_uses_settings_file_where_intact_items_differ(study: Study) -> None:
+    actionprep(study, "lowres", "--sizes", "24", "--workers", "0")
+    actionprep(study, "lowres", "--sizes", "32", "--views", "1", "--workers", "0")
+    change_setting(study, "lowres/first/0", '"filter": "area"', '"filter": "arda"')
+    result = actionprep(study, "verify", "--repair")
+    assert "It is rebuilt with the settings of actionprep.toml." in result.stderr
+    assert study.store.metadata(study.store.items("lowres")[0])["provenance"]["settings"]["sizes"] == [16]
+
+
+def test_build_does_not_use_changed_setting_of_input(study: Study) -> None:
+    actionprep(study, "track", "--grid", "4", "--workers", "0")
+    before = [study.store.metadata(key)["digest"] for key in study.store.items("masks")]
+    change_setting(study, "masks/first/0", '"threshold": 16.0', '"threshold": 36.0')
+    status = actionprep(study, "status")
+    assert "Damaged items of 'masks': 1. Run 'actionprep verify --repair'." in status.stderr
+    assert actionprep(study, "digest").exit_code == 1
+    result = actionprep(study, "track", "--grid", "5", "--workers", "0")
+    assert "masks/first/0: its metadata (zarr.json) is not what was written. It is rebuilt with the" in result.stderr
+    assert [study.store.metadata(key)["digest"] for key in study.store.items("masks")] == before
+
+
+def test_gc_leaves_items_with_damaged_metadata(study: Study) -> None:
+    actionprep(study, "lowres", "--workers", "0")
+    shutil.rmtree(study.root / "videos/second")
+    actionprep(study, "scan")
+    change_setting(study, "lowres/second/0", '"filter": "area"', '"filter": "arda"')
+    found = document(study, "gc", "--yes")
+    assert found["stray"] == ["lowres/second/1"]
+    reason = "Damaged item lowres/second/0: its metadata (zarr.json) is not what was written."
+    assert found["damaged"] == [{"item": "lowres/second/0", "reason": reason}]
+    assert not (study.store.path / "lowres/second/1").exists()
+    result = actionprep(study, "verify", "--repair")
+    assert result.exit_code == 1
+    assert "delete its folder" in result.stdout
+    assert (study.store.path / "lowres/second/0/zarr.json").exists()
+
+
+def test_repair_writes_metadata_of_folders_again(study: Study) -> None:
+    actionprep(study, "lowres", "--workers", "0")
+    before = study.store.digest()
+    for place in ("zarr.json", "lowres/zarr.json", "lowres/first/zarr.json"):
+        path = study.store.path / place
+        path.write_bytes(path.read_bytes().replace(b'"group"', b'"grouq"'))
+    result = actionprep(study, "digest")
+    assert result.exit_code == 2
+    assert "'actionprep verify --repair' writes it again" in result.stderr
+    places = ["zarr.json", "lowres/zarr.json", "lowres/first/zarr.json"]
+    assert [one["item"] for one in document(study, "verify")["damaged"]] == places
+    assert document(study, "verify", "--repair")["repaired"] == places
+    assert document(study, "verify")["damaged"] == []
+    assert Study(study.folder).store.digest() == before
+
+
+def test_store_of_schema_1_is_not_rebuilt(study: Study) -> None:
+    actionprep(study, "lowres", "--workers", "0")
+    before = study.store.digest()
+    for path in [
+        study.store.path / "zarr.json",
+        *(study.store.path / key.path / "zarr.json" for key in study.store.items()),
+    ]:
+        attributes = json.loads(path.read_text())["attributes"]
+        kept = {name: value for name, value in attributes.items() if name not in ("arrays", "metadata_sha256")}
+        if "actionprep_schema" in kept:
+            kept["actionprep_schema"] = 1
+        path.write_text(group_text(kept))
+    [row] = document(study, "plan", "lowres")["stages"].values()
+    assert (row["build"], row["done"]) == (0, 4)
+    assert actionprep(study, "digest").stdout.strip() == before
+    result = actionprep(study, "verify")
+    assert result.exit_code == 0
+    assert "Items of an older schema, whose metadata has no checksum: 4." in result.stdout
 
 
 def test_a_store_of_a_newer_schema_is_refused_by_every_command(study: Study) -> None:
     assert study.store.items() == []
     path = study.store.path / "zarr.json"
-    path.write_text(path.read_text().replace('"actionprep_schema": 1', '"actionprep_schema": 99'))
+    path.write_text(root_text(99))
     for command in ("status", "plan", "verify", "digest", "track"):
         result = actionprep(study, command)
         assert result.exit_code == 2

@@ -38,7 +38,7 @@ def test_a_sweep_prints_its_table_and_goes_on(place, swept):
     }  # fmt: skip
     again = runner.invoke(app, [*SWEEP, "--threads", "1"])
     assert again.exit_code == 0, again.output
-    assert "4 trainings, 4 of them done already." in again.output
+    assert "4 trainings, 4 of them already done." in again.output
     assert "2 seeds" in again.output
 
 
@@ -67,7 +67,7 @@ def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
     words = ["compare", "sweep", "--device", "cpu", "--out", str(tmp_path / "out")]
     done = runner.invoke(app, words, env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
-    assert "Latency and clips/s of one pass of the models alone, on cpu" in done.output
+    assert "Latency and clips/s are of one forward pass of the models alone, on cpu" in done.output
     assert "M" in done.output
     assert "No room" not in done.output
     done = runner.invoke(app, words, env={"COLUMNS": "60"})
@@ -79,7 +79,7 @@ def test_a_training_that_fails_ends_with_code_1_and_its_reason(place, swept):
     words = ["--name", "wild", "--set", "optimizer.learning_rate=1e30", "optimizer.name=sgd", "schedule.warmup=0.0"]
     done = runner.invoke(app, ["sweep", "store", "--recipes", "tiny.toml", *words])
     assert done.exit_code == 1
-    assert "The loss is not a number" in done.output
+    assert "The loss is NaN or infinite" in done.output
 
 
 @pytest.mark.parametrize("others", [["--folds", "subject"], ["--split", "one"]])
@@ -99,7 +99,7 @@ def test_one_stored_split_is_named_with_its_place_when_it_is_missing(swept):
 def test_a_run_that_is_not_there_is_refused(swept):
     done = runner.invoke(app, ["compare", "nothing"])
     assert done.exit_code == 2
-    assert "is no run and holds none" in done.output
+    assert "is not a run and contains none" in done.output
 
 
 def test_values_of_a_grid_are_read_as_settings_are():

@@ -127,8 +127,8 @@ def test_the_same_command_with_resume_is_accepted(fit):
         (["--seed", "4"], "seed is 3, not 4"),
         (["--set", "optimizer.weight_decay=0.5"], "optimizer.weight_decay is 0.05, not 0.5"),
         (["--recipe", "track-lstm"], "name is tiny, not track-lstm"),
-        (["--test-groups", "2"], "the split is another"),
-        (["--by", "recording"], "the split is another"),
+        (["--test-groups", "2"], "the split differs"),
+        (["--by", "recording"], "the split differs"),
         (["--snippets", "short"], "snippets are 'default', not 'short'"),
     ],
 )
@@ -136,7 +136,7 @@ def test_contradicting_options_are_named(fit, words, said):
     found = fit("--run", "one", "--resume", *words)
     assert found.exit_code == 2
     assert said in found.output
-    assert "Leave these options out beside --resume" in found.output
+    assert "Remove these options, or start another run" in found.output
 
 
 def test_resuming_without_a_run_says_how_to_train_one(place, monkeypatch, tmp_path):
@@ -371,5 +371,5 @@ def test_a_device_that_is_not_here_is_named_before_there_is_a_run(fit, monkeypat
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = fit("--recipe", "tiny.toml", "--run", "on-gpu", "--device", "cuda")
     assert done.exit_code == 1
-    assert "device is cuda, and PyTorch finds no CUDA GPU here" in done.stderr
+    assert "Device cuda is not available: PyTorch found no CUDA GPU" in done.stderr
     assert not Path("runs/on-gpu").exists()

@@ -1,4 +1,4 @@
-"""`actiontrain models` and `actiontrain recipes` in a terminal of 80 columns."""
+"""`actiontrain models` and `actiontrain recipes` at several terminal widths."""
 
 import json
 
@@ -6,34 +6,56 @@ import pytest
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.training.models.registry import MODELS
 from actionprep.training.recipes import find_recipe, recipe_names
 
 runner = CliRunner()
 
 
-@pytest.mark.parametrize("what", ["models", "recipes"])
-def test_names_are_never_broken(what):
-    names = [one["name"] for one in json.loads(runner.invoke(app, [what, "--json"]).stdout)]
-    lines = runner.invoke(app, [what], env={"COLUMNS": "80"}).output.splitlines()
-    assert {line.split()[0] for line in lines if line.startswith(" ") and line[1:2].strip()} == {"name", *names}
+@pytest.mark.parametrize("width", [60, 80, 100, 130])
+@pytest.mark.parametrize("command", ["models", "recipes"])
+def test_tables_never_cut_words(command, width):
+    listed = json.loads(runner.invoke(app, [command, "--json"]).stdout)
+    printed = runner.invoke(app, [command], env={"COLUMNS": str(width)}).output
+    lines = printed.splitlines()
+    assert {line.split()[0] for line in lines if line.startswith(" ") and line[1:2].strip()} == {
+        "name",
+        *(entry["name"] for entry in listed),
+    }
+    # Every printed word is a complete word of some cell.
+    words = {word for entry in listed for value in entry.values() for word in str(value).split()}
+    if command == "models":
+        words |= {f"{axis}{size}" for card in MODELS.values() for axis, size in card.input_shape}
+        words |= {f"{entry['parameters']:,}" for entry in listed} | {f"{entry['flops'] / 1e9:,.1f}" for entry in listed}
+    body = [line for line in lines[2:] if line.startswith(" ")]
+    assert {word for line in body for word in line.split()} - words == set()
 
 
 @pytest.mark.parametrize(
-    ("width", "left_out"), [(50, ["product", "input", "source"]), (60, ["input", "source"])], ids=["50", "60"]
+    ("width", "hidden"),
+    [(50, ["product", "input", "source"]), (60, ["input", "source"]), (80, ["source"])],
+    ids=["50", "60", "80"],
 )
-def test_a_narrow_terminal_cuts_no_number_of_a_model_and_names_the_columns_that_it_leaves_out(width, left_out):
+def test_models_names_hidden_columns(width, hidden):
     models = json.loads(runner.invoke(app, ["models", "--json"]).stdout)
     printed = runner.invoke(app, ["models"], env={"COLUMNS": str(width)}).output
-    table, _, note = printed.partition("No room at this width for ")
-    assert note == f"{', '.join(left_out)}: --json tells them.\n"
+    table, _, note = printed.partition("Not shown at this width: ")
+    assert note == f"{', '.join(hidden)}. Use --json for all columns.\n"
     rows = {line.split()[0]: line.split() for line in table.splitlines() if line[1:2].strip()}
-    for one in models:
-        assert rows[one["name"]][-2:] == [f"{one['parameters']:,}", f"{one['flops'] / 1e9:,.1f}"]
-    assert not any(name in table.splitlines()[1] for name in left_out)
+    for model in models:
+        assert rows[model["name"]][-2:] == [f"{model['parameters']:,}", f"{model['flops'] / 1e9:,.1f}"]
+    assert not any(name in table.splitlines()[1] for name in hidden)
     assert max(map(len, table.splitlines())) <= width
 
 
-def test_the_list_of_recipes_has_a_sentence_of_each_and_the_whole_text_is_printed_with_one():
+@pytest.mark.parametrize("name", recipe_names())
+def test_printed_recipe_is_a_file_for_fit(name, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(runner.invoke(app, ["recipes", name]).stdout, encoding="utf-8")
+    assert find_recipe(str(path)) == find_recipe(name)
+
+
+def test_recipes_lists_first_sentences_and_prints_docs():
     listed = " ".join(runner.invoke(app, ["recipes"], env={"COLUMNS": "400"}).output.split())
     for name in recipe_names():
         first, _, rest = find_recipe(name).doc.partition(". ")
@@ -41,6 +63,6 @@ def test_the_list_of_recipes_has_a_sentence_of_each_and_the_whole_text_is_printe
         assert not rest or rest not in listed
     assert "actiontrain recipes NAME" in listed
     assert find_recipe("vivit-1").doc in runner.invoke(app, ["recipes", "vivit-1"]).output
-    assert {one["name"]: one["doc"] for one in json.loads(runner.invoke(app, ["recipes", "--json"]).stdout)} == {
-        name: find_recipe(name).doc for name in recipe_names()
-    }
+    assert {
+        recipe["name"]: recipe["doc"] for recipe in json.loads(runner.invoke(app, ["recipes", "--json"]).stdout)
+    } == {name: find_recipe(name).doc for name in recipe_names()}

@@ -8,8 +8,8 @@ from actionprep.cli.train.print_metrics import mended, print_folds, print_test
 def test_what_val_mends_of_the_probabilities_is_told():
     tested = {
         "calibration": {"from": "best.ckpt on 24 val snippets", "temperature": 1.5, "error": 0.2, "scaled_error": 0.1},
-        "figures": {"macro_f1": 0.25},
-        "figures_at_thresholds": {"macro_f1": 0.5},
+        "metrics": {"macro_f1": 0.25},
+        "metrics_at_thresholds": {"macro_f1": 0.5},
     }
     assert mended(tested) == [
         "Temperature 1.50, of best.ckpt on 24 val snippets: with it the calibration error is 0.100, not 0.200.",
@@ -58,7 +58,7 @@ def test_a_figure_that_is_no_number_is_a_dash_whether_read_from_a_file_or_not(ca
     interval = {"value": 0.5, "low": nothing, "high": nothing}
     print_test(
         {
-            "num_samples": 3, "num_recordings": 3, "figures": {"macro_f1": 0.5}, "intervals": {"macro_f1": interval},
+            "num_samples": 3, "num_recordings": 3, "metrics": {"macro_f1": 0.5}, "intervals": {"macro_f1": interval},
             "classes": [row],
         }
     )  # fmt: skip

@@ -84,11 +84,11 @@ def test_pyskl_3d_needs_neither_scores_nor_image_size(tmp_path):
             {},
             r"the shape \(persons, frames, joints, 2 or 3\), got \(4, 17, 2\)",
         ),
-        ([entry(total_frames=9)], {}, "says total_frames 9, but its keypoints have 4 frames"),
+        ([entry(total_frames=9)], {}, "has total_frames 9, but its keypoints have 4 frames"),
         ([entry(), entry()], {}, "has the id 'S001C001.p1.v2' twice"),
         ([entry()], {"train": ["S001C001"]}, "1 ids in the splits of .* have no annotation; the first is 'S001C001'"),
         ([entry(keypoint_score=np.ones((2, 4, 3)))], {}, r"score' of .* must have the shape \(2, 4, 17\)"),
-        ([entry(keypoint=np.full((2, 4, 17, 2), np.nan))], {}, "Coordinates must be finite"),
+        ([entry(keypoint_score=np.full((2, 4, 17), -1.0))], {}, "must be finite and at least 0"),
         ([5], {}, "Annotation 0 of .* is a int"),
         ("text", {}, "is not a PySKL file"),
     ],
@@ -269,15 +269,24 @@ def test_utkinect_segments_are_items(tmp_path):
     assert (walk.recording, walk.label, walk.subject) == ("s01_e02/00-walk", "walk", "s01")
     assert walk.poses.frame_index.tolist() == [10, 12]
     assert sit.poses.keypoints[:, 0, 0, 0].tolist() == [3, 4]
-    assert sit.extra == {"frames": (13, 20), "unlabeled": ["carry"]}
+    assert sit.extra == {"frames": (13, 20), "unlabeled": ["carry"], "num_repeated_frames": 0}
     whole = only(read_utkinect(folder, segments=False))
     assert whole.poses.frame_index.tolist() == [10, 12, 13, 20]
+
+
+def test_utkinect_first_row_of_a_number_counts(tmp_path):
+    rows = [(1, 1.0), (2, 2.0), (2, 7.0), (2, 8.0), (3, 3.0), (1, 9.0)]
+    folder = utkinect(tmp_path, rows, "s01_e02\nwalk: 2 3\n")
+    whole = only(read_utkinect(folder, segments=False))
+    assert whole.poses.keypoints[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert whole.extra["num_repeated_frames"] == 3
+    walk = only(read_utkinect(folder))
+    assert walk.extra["num_repeated_frames"] == 2
 
 
 @pytest.mark.parametrize(
     ("rows", "labels", "message"),
     [
-        ([(1, 1.0), (1, 2.0)], None, "has frame 1 twice with different joints, the second time in line 2"),
         ([(1, 1.0)], "s01_e02\nwalk: 5 9\n", "labels frames 5 to 9 of 's01_e02' as walk, and .* has none of them"),
         ([(1, 1.0)], "walk: 5 9\n", "Line 1 of .* is a segment before any recording"),
         ([(1, 1.0)], "s01_e02\nwalk 5 9\n", "Line 2 of .* is neither a recording's name nor"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from actionprep.datasets.poses.sequence import PoseSequence, joint_boxes, pack_persons
+from actionprep.datasets.poses.sequence import PoseSequence, joint_boxes, pack_persons, score_of_seen
 from actionprep.errors import InputError, UserError
 
 
@@ -54,7 +56,7 @@ def test_empty_frames_are_frames_without_a_person():
         ({"keypoints": [[1, 2], [3]]}, "is ragged"),
         ({"keypoints": np.full((1, 1, 17, 2), "x")}, "must hold numbers"),
         ({"score": np.ones((4, 2, 16))}, r"score of these poses must have the shape \(4, 2, 17\), got \(4, 2, 16\)"),
-        ({"score": -np.ones((4, 2, 17))}, "must be finite and at least 0; frame 0 holds -1"),
+        ({"score": -np.ones((4, 2, 17))}, "must be finite and at least 0; frame 0 has -1"),
         ({"bbox": np.ones((4, 2, 3))}, r"'bbox' of these poses must have the shape \(4, 2, 4\)"),
         ({"track_id": np.zeros((4, 2))}, r"Frame 0 of these poses has the same track id twice: \[0, 0\]"),
         ({"frame_index": [0, 1, 1, 2]}, "must rise from frame to frame"),
@@ -67,16 +69,32 @@ def test_wrong_arrays_are_refused_by_name(change, message):
         PoseSequence.of(**{"keypoints": joints(), "skeleton": "coco17", **change})
 
 
-def test_nan_with_a_score_is_refused_with_its_place():
-    points = joints()
-    points[3, 1, 9] = np.nan
-    with pytest.raises(InputError) as caught:
-        PoseSequence.of(points, np.ones((4, 2, 17)), skeleton="coco17", where="clip.npz")
-    assert caught.value.frame == 3
-    assert str(caught.value) == (
-        "Joint 'left_wrist' of person 1 in frame 3 of clip.npz has coordinates [nan, nan] with score 1. "
-        "Coordinates must be finite where the score is above 0; give missing joints the score 0."
-    )
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_sequence_joint_that_is_not_finite_is_missing(value):
+    points = joints().astype(float)
+    points[3, 1, 9, 0] = value
+    poses = PoseSequence.of(points, np.ones((4, 2, 17)), bbox=np.full((4, 2, 4), value), skeleton="coco17")
+    assert np.argwhere(poses.score == 0).tolist() == [[3, 1, 9]]
+    assert poses.keypoints[3, 1, 9].tolist() == [0, 0]
+    assert np.array_equal(poses.bbox, joint_boxes(poses.keypoints, poses.score))
+
+
+def test_score_of_seen_agrees_with_a_loop():
+    rng = np.random.default_rng(0)
+    points = rng.choice([0.0, 1.0, np.nan, np.inf], (50, 3, 2), p=[0.3, 0.5, 0.1, 0.1])
+    score = rng.choice([0.0, 0.2, 0.9, np.nan, np.inf, -1.0], (50, 3))
+    for given in (None, score):
+        seen = score_of_seen(points, given, least=0.3 if given is not None else 0.0)
+        for at in np.ndindex(50, 3):
+            x, y = points[at]
+            value = float(x != 0 or y != 0) if given is None else score[at]
+            sound = (
+                math.isfinite(x)
+                and math.isfinite(y)
+                and math.isfinite(value)
+                and value >= (0.3 if given is not None else 0)
+            )
+            assert seen[at] == pytest.approx(value if sound else 0)
 
 
 def test_nan_without_a_score_is_a_missing_joint():

@@ -134,7 +134,7 @@ def test_a_recording_without_a_joint_is_told_and_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("format", "options", "message"),
     [
-        ("pyskll", {}, r"Unknown pose format 'pyskll'\. Did you mean 'pyskl'"),
+        ("pyskll", {}, r"No pose format 'pyskll'\. Did you mean 'pyskl'"),
         ("pyskl", {"coordinates": "color"}, "Poses of the format 'pyskl' take no coordinates, got 'color'"),
         ("pyskl", {"skeleton": "coco16"}, r"Unknown skeleton 'coco16'\. Did you mean 'coco1"),
         ("pyskl", {"skeleton": "ntu25"}, "have 17 joints, but skeleton 'ntu25' has 25"),
@@ -307,10 +307,10 @@ def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
 
 def test_shares_of_a_picture_of_unknown_size_ask_for_it(tmp_path):
     np.savez(tmp_path / "a.npz", landmarks=np.full((4, 33, 4), 0.5))
-    with pytest.raises(UserError, match=r"does not say its size\. Give image_size=\(height, width\)"):
+    with pytest.raises(UserError, match=r"does not contain its size\. Give image_size=\(height, width\)"):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
     study = import_poses(tmp_path / "study", [tmp_path / "a.npz"], image_size=(100, 200)).study
-    assert study.poses("a", view=0).keypoints[0, 0, 0].tolist() == [100, 50]
+    assert study.poses("a", view=0).keypoints[0, 0, 0].tolist() == [99.5, 49.5]
 
 
 def test_frames_without_anybody_stay_as_frames(tmp_path):
@@ -346,15 +346,15 @@ def test_after_an_import_each_next_command_can_be_typed_as_it_is_printed(tmp_pat
 def test_a_damaged_recording_is_quarantined_and_its_neighbors_are_imported(tmp_path):
     path = pyskl_file(tmp_path)
     content = pickle.loads(path.read_bytes())
-    content["annotations"][2]["keypoint"][0, 1, 3] = np.nan
+    content["annotations"][2]["keypoint_score"][0, 1, 3] = -1
     path.write_bytes(pickle.dumps(content))
     done = import_poses(tmp_path / "study", [path])
     assert len(done.report.built) == 11
     [(key, reason)] = done.report.quarantined.items()
     assert str(key) == "pose/S001.clip02/0"
-    assert "Coordinates must be finite" in reason
+    assert "must be finite and at least 0; frame 1 has -1" in reason
     [finding] = [one for one in done.study.catalog.findings if one.kind == "unreadable poses"]
-    assert "of person 0 in frame 1 of 'S001.clip02'" in finding.message
+    assert "Scores of 'S001.clip02'" in finding.message
     assert done.study.build("snippets").ok
     assert len(done.study.snippets) == 11
 
@@ -409,7 +409,7 @@ def test_a_store_tells_the_layout_whose_file_is_elsewhere(tmp_path):
 def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
     path = pyskl_file(tmp_path)
     content = pickle.loads(path.read_bytes())
-    content["annotations"][2]["keypoint"][0, 1, 3] = np.nan
+    content["annotations"][2]["keypoint_score"][0, 1, 3] = -1
     path.write_bytes(pickle.dumps(content))
     run = CliRunner().invoke(app, ["import", "pyskl", str(path), "--study", str(tmp_path / "study"), "--json"])
     assert run.exit_code == 1

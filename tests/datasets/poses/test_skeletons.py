@@ -217,3 +217,9 @@ def test_a_layout_file_that_is_not_there_is_named(tmp_path):
 def test_turned_digits_name_the_layout_that_has_them():
     with pytest.raises(UserError, match=r"Unknown skeleton 'coco71'\. Did you mean 'coco17'\?"):
         skeleton("coco71")
+
+
+def test_layout_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "lay.toml").write_bytes(b'joints = ["a\xd9"]\nlimbs = []\n')
+    with pytest.raises(UserError, match=r"The skeleton layout .*lay\.toml is not UTF-8 text: .* at byte 12"):
+        load_layout(tmp_path / "lay.toml")

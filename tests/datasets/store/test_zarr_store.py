@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -13,8 +14,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actionprep.datasets.store.metadata import root_text
 from actionprep.datasets.store.reader import DamagedItemError, ZarrArrayReader
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Damage, DamagedStore, ItemKey, Store
 from actionprep.errors import SetupError, UserError
 
 
@@ -134,12 +136,12 @@ def test_metadata_that_is_lost_or_is_not_an_items_is_damage(store: Store) -> Non
     document = json.loads((store.path / cut.path / "zarr.json").read_text())
     del document["attributes"]["item"]
     (store.path / cut.path / "zarr.json").write_text(json.dumps(document))
-    assert store.items() == [kept]
+    assert store.items() == [lost, cut, kept]
+    assert store.intact(store.items()) == [kept]
     found = {key: damage is not None for key, damage in store.verify()}
     assert found == {lost: True, cut: True, kept: False}
     with pytest.raises(
-        DamagedItemError,
-        match=r"Damaged item m/a/0: its metadata is lost or cannot be read. 'actionprep verify --repair'",
+        DamagedItemError, match=r"m/a/0: its metadata \(zarr.json\) is lost .* Run 'actionprep verify --repair'"
     ):
         store.digest()
 
@@ -252,8 +254,8 @@ def test_readers_of_many_large_files_hold_few_open(store: Store, monkeypatch: py
 
 def test_a_newer_schema_is_refused(store: Store) -> None:
     path = store.path / "zarr.json"
-    path.write_text(path.read_text().replace('"actionprep_schema": 1', '"actionprep_schema": 99'))
-    with pytest.raises(UserError, match=r"written with schema 99; this actionprep knows schemas up to 1"):
+    path.write_text(root_text(99))
+    with pytest.raises(UserError, match=r"written with schema 99; this actionprep knows schemas up to 2"):
         Store(store.url)
 
 
@@ -321,3 +323,179 @@ def test_array_metadata_is_what_zarr_itself_would_write(store: Store, tmp_path: 
             for place in (Path(store.url) / "p" / "r", tmp_path / "theirs")
         )
         assert ours == theirs
+
+
+def metadata_files(store: Store) -> list[Path]:
+    return sorted(path for path in store.path.rglob("zarr.json") if ".partial" not in path.parts)
+
+
+def flip(data: bytes, at: int, bit: int) -> bytes:
+    damaged = bytearray(data)
+    damaged[at] ^= 1 << bit
+    return bytes(damaged)
+
+
+def damage_of(store: Store) -> list[Damage]:
+    return [damage for _, damage in Store(store.url, check_root=False).verify() if damage is not None]
+
+
+def as_schema_1(store: Store) -> None:
+    """Rewrite the metadata as schema 1 had it: without checksums."""
+    for path in metadata_files(store):
+        document = json.loads(path.read_text())
+        if document["node_type"] == "group":
+            for name in ("arrays", "metadata_sha256"):
+                document["attributes"].pop(name, None)
+            if "actionprep_schema" in document["attributes"]:
+                document["attributes"]["actionprep_schema"] = 1
+            path.write_text(json.dumps(document, indent=1, sort_keys=True))
+
+
+def test_verify_finds_flip_of_every_metadata_byte(store: Store) -> None:
+    key = put(store, "a/b", "0")
+    generator = np.random.default_rng(3)
+    for path in metadata_files(store):
+        clean, place = path.read_bytes(), path.relative_to(store.path).as_posix()
+        for at in range(len(clean)):
+            path.write_bytes(flip(clean, at, int(generator.integers(8))))
+            [damage] = damage_of(store)
+            assert damage.place == (key.path if place.startswith(key.path) else place)
+            assert "is not what was written" in damage.reason or "is lost or cannot be read" in damage.reason
+        path.write_bytes(clean)
+    assert damage_of(store) == []
+
+
+def test_readers_refuse_flipped_item_metadata(store: Store) -> None:
+    key = put(store, "a", "0")
+    path = store.path / key.path / "zarr.json"
+    clean, generator = path.read_bytes(), np.random.default_rng(4)
+    for at in generator.permutation(len(clean))[:150]:
+        path.write_bytes(flip(clean, int(at), int(generator.integers(8))))
+        for read in (store.metadata, store.fingerprint, lambda key: Store(store.url).item(key.product, "a", "0")):
+            with pytest.raises(DamagedItemError, match=r"Damaged item m/a/0: .*Run 'actionprep verify --repair'"):
+                read(key)
+        assert store.items() == [key]
+        assert store.intact([key]) == []
+
+
+def test_flipped_array_metadata_is_never_read(store: Store) -> None:
+    key = put(store, "a", "0")
+    path = store.path / key.path / "x/zarr.json"
+    clean, generator = path.read_bytes(), np.random.default_rng(5)
+    for at in generator.permutation(len(clean))[:200]:
+        path.write_bytes(flip(clean, int(at), int(generator.integers(8))))
+        for url in (store.url, f"file://{store.path}"):
+            with pytest.raises(
+                DamagedItemError, match=r"Damaged array m/a/0/x: its metadata \(zarr.json\) is not what was"
+            ):
+                Store(url).item("m", "a", "0")["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data_type", "bloat64"), ("data_type", 3), ("data_type", "float32"), ("shape", [-3]), ("shape", "3"), ("shape", [3, 1]),
+        ("shape", [10**9]), ("dimension_names", 5), ("dimension_names", ["t", "u"]), ("attributes", []), ("codecs", []),
+        ("codecs", [{"name": "gzip"}]), ("chunk_grid", {}), ("chunk_grid", None), ("chunk_key_encoding", {}),
+    ],
+)  # fmt: skip
+def test_verify_survives_wrong_array_metadata_without_checksum(store: Store, name: str, value: object) -> None:
+    key, kept = put(store, "a", "0"), put(store, "b", "0")
+    as_schema_1(store)
+    path = store.path / key.path / "x/zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    found = {each: damage is not None for each, damage in Store(store.url).verify()}
+    assert found == {key: True, kept: False}
+
+
+def test_verify_survives_flips_in_metadata_without_checksum(store: Store) -> None:
+    put(store, "a/b", "0")
+    as_schema_1(store)
+    generator = np.random.default_rng(6)
+    for path in metadata_files(store):
+        if path.parent == store.path:
+            continue
+        clean = path.read_bytes()
+        for at in generator.permutation(len(clean))[:40]:
+            path.write_bytes(flip(clean, int(at), int(generator.integers(8))))
+            damage_of(store)  # not all are found; none ends it
+        path.write_bytes(clean)
+    assert damage_of(store) == []
+
+
+def test_store_of_schema_1_is_read_and_counted(store: Store) -> None:
+    keys = [put(store, "a", "0"), put(store, "b", "0")]
+    before = store.digest()
+    as_schema_1(store)
+    old = Store(store.url)
+    assert old.digest() == before
+    assert [damage for _, damage in old.verify()] == [None, None]
+    assert old.without_checksum() == keys
+    put(old, "b", "0")
+    assert old.without_checksum() == keys[:1]
+    assert json.loads((store.path / "zarr.json").read_text())["attributes"]["actionprep_schema"] == 2
+    assert damage_of(old) == []
+    assert Store(store.url).digest() == before
+
+
+def test_checksum_of_item_metadata_is_plain_sha256(store: Store) -> None:
+    key = put(store, "a", "0")
+    raw = (store.path / key.path / "zarr.json").read_bytes()
+    attributes = json.loads(raw)["attributes"]
+    recorded = attributes["metadata_sha256"]
+    assert hashlib.sha256(raw.replace(recorded.encode(), b"0" * 64)).hexdigest() == recorded
+    array = (store.path / key.path / "x/zarr.json").read_bytes()
+    assert attributes["arrays"] == {"x": hashlib.sha256(array).hexdigest()}
+
+
+def test_item_at_another_path_is_damage(store: Store) -> None:
+    key = put(store, "a", "0")
+    (store.path / key.path).rename(store.path / "m/a/1")
+    [damage] = damage_of(store)
+    assert damage.key == ItemKey("m", "a", "1")
+    assert damage.reason == "Damaged item m/a/1: its metadata names another item, 'm/a/0'."
+
+
+def test_missing_array_metadata_and_folder_metadata_are_damage(store: Store) -> None:
+    key = put(store, "a", "0")
+    (store.path / key.path / "x/zarr.json").unlink()
+    (store.path / "m/zarr.json").unlink()
+    assert [(one.place, one.reason) for one in damage_of(store)] == [
+        ("m/zarr.json", "Damaged folder: m/zarr.json is not what was written."),
+        ("m/a/0", "Damaged array m/a/0/x: its metadata (zarr.json) is missing."),
+    ]
+    store.repair_folders(damage_of(store))
+    assert [one.place for one in damage_of(store)] == ["m/a/0"]
+
+
+def test_damaged_root_is_refused_and_repaired(store: Store) -> None:
+    put(store, "a", "0")
+    path = store.path / "zarr.json"
+    clean = path.read_bytes()
+    for damaged in (
+        clean.replace(b'schema": 2', b'schema": 3'),
+        clean.replace(b"actionprep_", b"actionprdp_"),
+        clean[:40],
+        b"",
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            DamagedStore, match=r"zarr.json, the metadata of the store's root, is damaged.*\n'actionprep ver"
+        ):
+            Store(store.url)
+        [damage] = damage_of(store)
+        assert (damage.place, damage.is_folder) == ("zarr.json", True)
+        Store(store.url, check_root=False).repair_folders([damage])
+        assert path.read_bytes() == clean
+
+
+def test_damaged_metadata_behind_a_url_is_found(store: Store) -> None:
+    key, kept = put(store, "a", "0"), put(store, "b", "0")
+    path = store.path / key.path / "zarr.json"
+    path.write_text(path.read_text().replace('"fingerprint": "f"', '"fingerprint": "g"'))
+    (store.path / kept.path / "x/zarr.json").write_text("{")
+    found = {each: damage.reason for each, damage in Store(f"file://{store.path}").verify() if damage}
+    assert found == {
+        key: "Damaged item m/a/0: its metadata (zarr.json) is not what was written.",
+        kept: "Damaged array m/b/0/x: its metadata (zarr.json) is not what was written.",
+    }

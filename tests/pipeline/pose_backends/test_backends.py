@@ -11,8 +11,8 @@ import pytest
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline import doctor
 from actionprep.pipeline.pose_backends import (
+    POSE_BACKENDS,
     FramePoses,
-    backend_names,
     check_frames,
     mmpose,
     open_estimator,
@@ -22,8 +22,8 @@ from actionprep.pipeline.pose_backends.boxes import RTDetrPeople, boxes_from_mas
 
 
 def test_backends_are_listed_and_unknown_ones_told_the_nearest():
-    assert list(backend_names()) == ["mediapipe", "mmpose", "vitpose"]
-    with pytest.raises(UserError, match=r"Unknown pose backend 'mmpse'\. Did you mean 'mmpose'"):
+    assert list(POSE_BACKENDS) == ["mediapipe", "mmpose", "vitpose"]
+    with pytest.raises(UserError, match=r"No pose backend 'mmpse'\. Did you mean 'mmpose'"):
         open_estimator("mmpse")
 
 

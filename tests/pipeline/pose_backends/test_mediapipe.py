@@ -75,8 +75,8 @@ HERE, NOBODY, CRASH, HANG = (255, 51, 0), (0, 0, 0), (0, 0, 13), (0, 0, 14)
 def test_landmarks_come_back_in_pixels_with_visibility_as_score(estimator):
     first, second, third = estimator.estimate(frames(HERE, NOBODY, HERE))
     assert first.keypoints.shape == (1, 33, 3)
-    assert first.keypoints[0, 11] == pytest.approx([11 / 33 * 64, 51 / 255 * 48, 0.1], abs=1e-4)
-    assert first.boxes[0] == pytest.approx([0, 9.6, 32 / 33 * 64, 9.6, 0.1], abs=1e-4)
+    assert first.keypoints[0, 11] == pytest.approx([11 / 33 * 64 - 0.5, 51 / 255 * 48 - 0.5, 0.1], abs=1e-4)
+    assert first.boxes[0] == pytest.approx([-0.5, 9.1, 32 / 33 * 64 - 0.5, 9.1, 0.1], abs=1e-4)
     assert second.keypoints.shape == (0, 33, 3)
     # A third frame in a row: the person is followed from the first on.
     assert third.keypoints[0, 0, 2] == pytest.approx(0.3)
@@ -95,7 +95,7 @@ def test_with_boxes_every_person_is_looked_at_alone_and_placed_in_the_frame(esti
     pictures[0, 20 - 12, 100 - 12] = HERE
     [first, second] = estimator.estimate(pictures, [[[100, 20, 140, 100], [10, 10, 60, 90]], []])
     assert first.keypoints.shape == (2, 33, 3)
-    assert first.keypoints[0, 0] == pytest.approx([88, 8 + 51 / 255 * (113 - 8), 0.1], abs=0.01)
+    assert first.keypoints[0, 0] == pytest.approx([87.5, 7.5 + 51 / 255 * (113 - 8), 0.1], abs=0.01)
     assert not first.keypoints[1].any()
     assert first.boxes[:, :4].tolist() == [[100, 20, 140, 100], [10, 10, 60, 90]]
     assert second.keypoints.shape == (0, 33, 3)
@@ -150,7 +150,7 @@ def test_an_environment_that_is_not_there_says_the_one_command(tmp_path):
 
 def test_an_environment_without_mediapipe_is_said_to_be_broken(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
-    with pytest.raises(SetupError, match=r"does not work: .*No module named 'mediapipe'\nMake it anew"):
+    with pytest.raises(SetupError, match=r"does not work: .*No module named 'mediapipe'\nInstall it again"):
         MediaPipe(environment=tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_the_environments_place_can_be_told(monkeypatch, tmp_path):
 def test_the_recipe_is_a_pinned_package_in_a_new_environment(monkeypatch, tmp_path):
     commands = []
     monkeypatch.setattr(backend, "_run", lambda command, echo: commands.append(command))
-    with pytest.raises(SetupError, match="MediaPipe is not here"):
+    with pytest.raises(SetupError, match="MediaPipe is not installed"):
         backend.install_mediapipe(tmp_path / "new")
     assert commands[0][1:] == ["-m", "venv", "--clear", str(tmp_path / "new")]
     assert commands[1][1:] == ["-m", "pip", "install", "--disable-pip-version-check", "mediapipe==0.10.21"]

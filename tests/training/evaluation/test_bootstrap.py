@@ -1,11 +1,20 @@
+import math
+
 import numpy as np
 import pytest
 
-from actionprep.training.evaluation.bootstrap import SeedAnswers, intervals
-from actionprep.training.evaluation.metrics import wilson
+from actionprep.training.evaluation.bootstrap import (
+    Interval,
+    SeedAnswers,
+    bootstrap,
+    bootstrap_weights,
+    interval_of,
+    intervals,
+    wilson,
+)
 
 
-def test_the_interval_of_one_seed_is_that_of_drawing_recordings_with_replacement():
+def test_intervals_of_one_seed_resample_recordings():
     rng = np.random.default_rng(3)
     right = rng.random(40) < 0.7
     actual = np.eye(2, dtype=np.int64)[rng.integers(0, 2, 40)]
@@ -32,7 +41,7 @@ def test_seeds_that_differ_widen_the_interval():
     assert both.high - both.low > alone.high - alone.low
 
 
-def test_the_figure_over_splits_is_the_mean_of_those_of_each_whatever_their_sizes():
+def test_intervals_over_splits_are_of_the_mean_over_splits():
     def one(right, total, split, of):
         actual = np.eye(2, dtype=np.int64)[np.zeros(total, int)]
         recording = np.array([f"{of}{number}" for number in range(total)])
@@ -46,7 +55,7 @@ def test_the_figure_over_splits_is_the_mean_of_those_of_each_whatever_their_size
     assert accuracy.low < accuracy.value < accuracy.high
 
 
-def test_splits_themselves_are_not_drawn_anew():
+def test_intervals_do_not_resample_splits():
     actual = np.eye(2, dtype=np.int64)[np.zeros(200, int)]
     recording = np.array([f"r{one}" for one in range(200)])
     never, always = (
@@ -67,3 +76,65 @@ def test_all_right_has_the_score_interval_and_no_interval_of_f1():
     # Wilson's lower bound of n out of n is n / (n + z^2).
     assert (accuracy.low, accuracy.high) == pytest.approx((3 / (3 + 1.959964**2), 1.0))
     assert np.isnan(macro_f1.low)
+
+
+def mean_interval(values: np.ndarray, groups: np.ndarray, repeats: int = 1000) -> Interval:
+    [interval] = bootstrap(
+        {"mean": values.mean()},
+        lambda weights: {"mean": weights @ values / weights.sum(axis=1)},
+        groups,
+        repeats=repeats,
+    ).values()
+    return interval
+
+
+def test_bootstrap_interval_covers_the_spread_of_a_mean():
+    values = np.random.default_rng(0).normal(size=400)
+    interval = mean_interval(values, np.arange(400), repeats=2000)
+    error = values.std() / 20
+    assert interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.25 * error)
+    assert interval.high == pytest.approx(values.mean() + 1.96 * error, abs=0.25 * error)
+
+
+def test_bootstrap_interval_is_wider_for_similar_samples_of_a_recording():
+    correct = np.repeat(np.random.default_rng(0).random(20) < 0.7, 25).astype(float)
+    single = mean_interval(correct, np.arange(500))
+    grouped = mean_interval(correct, np.repeat(np.arange(20), 25))
+    assert grouped.high - grouped.low > 3 * (single.high - single.low)
+
+
+@pytest.mark.parametrize("right", [0, 3, 8])
+def test_wilson_bounds_are_where_the_score_test_of_a_share_turns(right):
+    bounds = wilson(right / 8, 8)
+    for bound in bounds:
+        if 0 < bound < 1:
+            assert abs(right / 8 - bound) / math.sqrt(bound * (1 - bound) / 8) == pytest.approx(1.959964, abs=1e-5)
+    assert bounds[0] <= right / 8 <= bounds[1]
+
+
+def test_interval_of_equal_values_is_replaced_or_unknown():
+    equal = np.ones(20)
+    assert interval_of(1.0, equal, num_groups=8, is_share=True).low == pytest.approx(8 / (8 + 1.959964**2))
+    assert math.isnan(interval_of(1.0, equal, num_groups=8, is_share=False).low)
+    varied = interval_of(0.5, np.linspace(0, 1, 41), num_groups=8, is_share=True)
+    assert (varied.low, varied.high) == pytest.approx((0.025, 0.975))
+    assert math.isnan(interval_of(0.5, np.full(3, np.nan), num_groups=8, is_share=True).low)
+
+
+@pytest.mark.parametrize("batch", [3, 100])
+def test_bootstrap_weights_draw_whole_groups_with_replacement(batch):
+    groups = np.array([5, 5, 2, 7, 7, 7])
+    weights = np.concatenate(list(bootstrap_weights(groups, repeats=300, seed=3, batch=batch)))
+    assert weights.shape == (300, 6)
+    np.testing.assert_array_equal(weights, np.concatenate(list(bootstrap_weights(groups, repeats=300, seed=3))))
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3:] == weights[:, 3:4]).all()
+    # As many draws as groups, each group equally often.
+    by_group = weights[:, [2, 0, 3]]
+    assert (by_group.sum(axis=1) == 3).all()
+    assert by_group.mean(axis=0) == pytest.approx([1, 1, 1], abs=0.15)
+
+
+def test_bootstrap_weights_without_samples_are_empty():
+    [weights] = bootstrap_weights(np.zeros(0, np.int64), repeats=4)
+    assert weights.shape == (4, 0)

@@ -15,11 +15,11 @@ from actionprep.training.evaluation.calibration import (
 )
 
 
-def drawn(seed: int, size: int = 4000, classes: int = 4, *, several: bool = False):
+def drawn(seed: int, size: int = 4000, classes: int = 4, *, multi_label: bool = False):
     """Logits, and labels that are drawn by the probabilities of these very logits."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(size, classes)) * 2
-    if several:
+    if multi_label:
         return logits, (rng.random((size, classes)) < metrics.sigmoid(logits)).astype(np.uint8)
     cumulative = metrics.softmax(logits).cumsum(axis=1)
     return logits, (rng.random((size, 1)) > cumulative).sum(axis=1).clip(max=classes - 1)
@@ -27,9 +27,9 @@ def drawn(seed: int, size: int = 4000, classes: int = 4, *, several: bool = Fals
 
 def test_a_model_that_is_half_right_and_quite_sure_is_off_by_one_half():
     probabilities = np.tile([1.0, 0.0], (10, 1))
-    found = reliability(np.array([0, 1] * 5), probabilities)
-    assert found.error == pytest.approx(0.5)
-    assert found.rows() == [{"confidence": 1.0, "accuracy": 0.5, "count": 10}]
+    result = reliability(np.array([0, 1] * 5), probabilities)
+    assert result.error == pytest.approx(0.5)
+    assert result.rows() == [{"confidence": 1.0, "accuracy": 0.5, "count": 10}]
 
 
 @settings(deadline=None, max_examples=20)
@@ -46,25 +46,25 @@ def test_the_calibration_error_equals_counting_bin_by_bin(seed, bins):
     assert reliability(actual, probabilities, bins=bins).error == pytest.approx(gap)
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_probabilities_by_which_labels_were_drawn_are_calibrated(several):
-    logits, actual = drawn(0, several=several)
-    squash = metrics.sigmoid if several else metrics.softmax
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_probabilities_by_which_labels_were_drawn_are_calibrated(multi_label):
+    logits, actual = drawn(0, multi_label=multi_label)
+    squash = metrics.sigmoid if multi_label else metrics.softmax
     assert reliability(actual, squash(logits)).error < 0.03
     assert reliability(actual, squash(3 * logits)).error > 0.05
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-def test_the_temperature_that_logits_were_multiplied_by_is_found(several, temperature):
-    logits, actual = drawn(1, several=several)
+def test_the_temperature_that_logits_were_multiplied_by_is_found(multi_label, temperature):
+    logits, actual = drawn(1, multi_label=multi_label)
     assert fit_temperature(logits[None] * temperature, actual) == pytest.approx(temperature, rel=0.08)
 
 
 def test_a_temperature_changes_no_prediction_of_one_variant_and_lowers_the_loss_where_it_was_found():
     logits, actual = drawn(2, size=500)
     each = 5 * logits[None]
-    scaled = scaled_probabilities(each, fit_temperature(each, actual), several=False)
+    scaled = scaled_probabilities(each, fit_temperature(each, actual), multi_label=False)
     assert np.array_equal(scaled.argmax(axis=1), logits.argmax(axis=1))
     assert negative_log_likelihood(actual, scaled) < negative_log_likelihood(actual, metrics.softmax(each[0]))
 
@@ -98,8 +98,8 @@ def test_no_other_threshold_gives_a_better_f1(seed):
     thresholds = choose_thresholds(actual, score)
 
     def f1(label, threshold):
-        says = score[:, label] >= threshold
-        return 2 * (says & (actual[:, label] == 1)).sum() / max(says.sum() + actual[:, label].sum(), 1)
+        predicts = score[:, label] >= threshold
+        return 2 * (predicts & (actual[:, label] == 1)).sum() / max(predicts.sum() + actual[:, label].sum(), 1)
 
     for label in range(3):
         best = max(f1(label, one) for one in np.linspace(0, 1, 501))

@@ -1,14 +1,17 @@
+import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.training.evaluation.report import _confusion, _views, report_html
-from actionprep.training.evaluation.report_charts import reliability_chart
+from actionprep.training.evaluation.report import confusion_section, report_html, views_section
+from actionprep.training.evaluation.report_charts import line_chart, reliability_chart, svg
 from actionprep.training.fit import fit
 from actionprep.training.run import Run, validation_sentence
 from actionprep.training.split_choice import SplitChoice
@@ -51,14 +54,14 @@ def read(run: Run) -> Page:
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     store = make_store(folder / "store", subjects=4, views=("0", "1"))
-    found = fit(store, tiny_recipe(epochs=2), folder / "run", split=SplitChoice(test=("4",)), tensorboard=False)
-    before = read(found)
+    result = fit(store, tiny_recipe(epochs=2), folder / "run", split=SplitChoice(test=("4",)), tensorboard=False)
+    before = read(result)
     assert "not tested yet" in " ".join(before.text)
-    run_test(found, store, repeats=20)
-    return found
+    run_test(result, store, repeats=20)
+    return result
 
 
-def test_the_page_is_whole_and_fetches_nothing(run):
+def test_report_closes_its_tags_and_fetches_nothing(run):
     assert read(run).fetched == []
 
 
@@ -66,7 +69,7 @@ def test_the_page_shows_curves_confusion_and_every_table(run):
     text = " ".join(read(run).text)
     for part in ("Curves", "Confusion", "Classes", "Subjects", "Views", "Split", "all settings", "95 % interval"):
         assert part in text
-    assert f"{run.tested['figures']['accuracy'] * 100:.1f} %" in text
+    assert f"{run.tested['metrics']['accuracy'] * 100:.1f} %" in text
 
 
 def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_path):
@@ -93,44 +96,82 @@ def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "said"),
+    ("accuracies", "expected"),
     [
-        ((0.5, 0.5, 0.5), "All together reach 50.0 %, as much as the best single views (left, right)."),
-        ((0.5, 0.25, 0.5), "All together reach 50.0 %, as much as the best single view (left)."),
-        ((0.5, 0.25, 0.75), "All together reach 75.0 %, 25.0 points above the best single view (left)."),
-        ((0.5, 0.5, 0.25), "All together reach 25.0 %, 25.0 points below the best single views (left, right)."),
+        ((0.5, 0.5, 0.5), "All views together reach 50.0 %, as much as the best single views (left, right)."),
+        ((0.5, 0.25, 0.5), "All views together reach 50.0 %, as much as the best single view (left)."),
+        ((0.5, 0.25, 0.75), "All views together reach 75.0 %, 25.0 points above the best single view (left)."),
+        ((0.5, 0.5, 0.25), "All views together reach 25.0 %, 25.0 points below the best single views (left, right)."),
     ],
 )
-def test_views_that_are_equally_good_are_named_together(accuracies, said):
-    found = [
+def test_views_section_names_all_best_single_views(accuracies, expected):
+    result = [
         {"views": name, "num_views": len(name.split()), "accuracy": accuracy, "macro_f1": 0.5}
         for name, accuracy in zip(("left", "right", "left right"), accuracies, strict=True)
     ]
-    assert said in _views(found)
+    assert expected in views_section(result)["sentence"]
 
 
 @pytest.mark.parametrize(("num_classes", "width"), [(3, 46), (20, 37), (60, 24)])
-def test_columns_of_the_confusion_matrix_narrow_with_the_number_of_classes_and_names_stand_upright(num_classes, width):
-    labels = [f"class number {one:02d}" for one in range(num_classes)]
-    page = _confusion(np.eye(num_classes, dtype=np.int64), labels)
-    assert f"--cell:{width}px" in page
-    assert page.count('<th class="turned"><span>') == num_classes
+def test_confusion_section_narrows_columns_with_the_classes(num_classes, width):
+    labels = [f"class number {index:02d}" for index in range(num_classes)]
+    section = confusion_section(np.eye(num_classes, dtype=np.int64), labels)
+    assert section["cell_width"] == width
     if width > 24:  # then all of it is on a page of 938 px
         assert 7 * len(labels[0]) + 14 + num_classes * width + 64 <= 938
 
 
-def test_every_label_of_the_calibration_chart_lies_inside_of_it():
-    bins = [{"count": 5, "confidence": 1.0, "accuracy": 1.0}]
-    page = reliability_chart("As trained", bins, "#000")
-    width = float(re.search(r'viewBox="0 0 (\d+)', page)[1])
-    for place, anchor, text in re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="(\w+)">([^<]+)<', page):
-        half = 6.5 * len(text) / 2  # letters of 11 px
-        left = float(place) - (half if anchor == "middle" else 2 * half)
-        assert left >= 0
-        assert left + 2 * half <= width
+def charts():
+    bins = [{"count": 5, "confidence": 1.0, "accuracy": 1.0}, {"count": 1, "confidence": 0.1, "accuracy": 0.0}]
+    yield reliability_chart(bins, "#000000")
+    yield line_chart([("val_accuracy", [(1, 0.25)]), ("val_macro_f1", [(1, 0.5)])], share=True)
+    yield line_chart([("train_loss", [(1, 2.5), (2, math.nan), (40, 1000.5)])], share=False)
 
 
-def test_names_that_look_like_html_are_shown_as_they_are(run):
+def test_charts_keep_their_texts_inside():
+    for figure in charts():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        box = figure.get_tightbbox(canvas.get_renderer())
+        width, height = figure.get_size_inches()
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+
+
+def test_line_chart_draws_finite_values_over_epochs():
+    [axes] = line_chart([("val_loss", [(1, 2.0), (2, math.nan), (3, 1.0)])], share=False).axes
+    [line] = axes.lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 3], [2.0, 1.0])
+    assert line.get_label() == "val loss 1.000"
+
+
+def test_reliability_chart_sizes_markers_by_count():
+    bins = [{"count": 1, "confidence": 0.25, "accuracy": 0.5}, {"count": 4, "confidence": 0.75, "accuracy": 0.5}]
+    [axes] = reliability_chart(bins, "#000000").axes
+    [markers] = axes.collections
+    assert markers.get_offsets().tolist() == [[0.25, 0.5], [0.75, 0.5]]
+    small, large = markers.get_sizes()
+    assert 1 < large / small <= 4
+
+
+def test_svg_is_reproducible_escaped_and_in_colors_of_the_page():
+    first, second = (svg(next(charts()), "<a> & b") for _ in range(2))
+    assert first == second
+    assert first.startswith("<svg role='img' aria-label='&lt;a&gt; &amp; b' ")
+    assert "var(--soft)" in first
+    figure = line_chart([("<b>loss</b>", [(1, 2.0)])], share=False)
+    assert "&lt;b&gt;loss&lt;/b&gt;" in svg(figure, "loss")
+
+
+def test_report_has_unique_identifiers(run):
+    identifiers = re.findall(r' id="([^"]+)"', report_html(run))
+    assert identifiers
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_report_escapes_names(run):
     facts = run.facts
     labels = ["<b>left</b>", *facts["labels"][1:]]
     try:
@@ -158,3 +199,17 @@ def test_the_confusion_matrix_in_the_page_is_the_saved_one(run):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
         Run.open(tmp_path)
+
+
+def test_values_of_a_passed_on_run_are_escaped(run, tmp_path):
+    folder = tmp_path / "passed_on"
+    shutil.copytree(run.folder, folder)
+    hostile = '"><script>alert(1)</script><img src="https://example.org/a">'
+    facts = dict.fromkeys(("started", "store", "snippets", "store_digest"), hostile)
+    split = run.facts["split"] | {"why": hostile, "notes": [hostile], "by": hostile}
+    Run(folder).change(**facts, versions={hostile: hostile}, split=split)
+    page = report_html(Run(folder))
+    assert "<script" not in page
+    assert read(Run(folder)).fetched == []
+    assert "alert(1)" in " ".join(read(Run(folder)).text)
+    assert """content="default-src 'none'; style-src 'unsafe-inline'">""" in page

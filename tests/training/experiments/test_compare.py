@@ -1,4 +1,4 @@
-"""Comparisons: rows by recipe, intervals by drawing anew, costs by counting."""
+"""Comparisons: rows by recipe, intervals by resampling, costs by counting."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
-from actionprep.training.evaluation.metrics import Interval
+from actionprep.training.evaluation.bootstrap import Interval
 from actionprep.training.experiments.compare import compare, runs_in
 from actionprep.training.experiments.comparison import Comparison
 from actionprep.training.experiments.folds import fit_folds
@@ -46,24 +46,22 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(place):
+def result(place):
     return compare([place / "runs"], repeats=200, seconds=0.01)
 
 
-def test_seeds_and_folds_of_one_recipe_are_one_row_each(found):
-    rows = {row.name: row for row in found.rows}
+def test_seeds_and_folds_of_one_recipe_are_one_row_each(result):
+    rows = {row.name: row for row in result.rows}
     assert set(rows) == {"tiny batch=4 epochs=2", "tiny batch=8 epochs=1"}
     several, folds = rows["tiny batch=4 epochs=2"], rows["tiny batch=8 epochs=1"]
     assert (several.seeds, several.folds, several.snippets) == ((0, 1), 1, 6)
     assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
 
 
-def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all_snippets(place, found):
-    rows = {row.name: row for row in found.rows}
-    figures = [
-        json.loads((place / f"runs/seed-{seed}/test.json").read_text())["figures"]["macro_f1"] for seed in (0, 1)
-    ]
-    assert rows["tiny batch=4 epochs=2"].macro_f1.value == pytest.approx(np.mean(figures))
+def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all_snippets(place, result):
+    rows = {row.name: row for row in result.rows}
+    values = [json.loads((place / f"runs/seed-{seed}/test.json").read_text())["metrics"]["macro_f1"] for seed in (0, 1)]
+    assert rows["tiny batch=4 epochs=2"].macro_f1.value == pytest.approx(np.mean(values))
     folds = json.loads((place / "runs/folds/folds.json").read_text())["summary"]
     assert rows["tiny batch=8 epochs=1"].accuracy.value == pytest.approx(folds["accuracy"]["value"])
     assert rows["tiny batch=8 epochs=1"].macro_f1.value == pytest.approx(folds["macro_f1"])
@@ -82,16 +80,16 @@ def test_settings_in_the_names_of_rows_are_sorted_and_written_as_set_takes_them(
     }
 
 
-def test_the_best_row_comes_first_and_lies_within_its_interval(found):
-    values = [row.accuracy.value for row in found.rows]
+def test_the_best_row_comes_first_and_lies_within_its_interval(result):
+    values = [row.accuracy.value for row in result.rows]
     assert values == sorted(values, reverse=True)
-    assert all(row.accuracy.low <= row.accuracy.value <= row.accuracy.high for row in found.rows)
+    assert all(row.accuracy.low <= row.accuracy.value <= row.accuracy.high for row in result.rows)
 
 
-def test_costs_are_those_of_the_checkpoint(place, found):
+def test_costs_are_those_of_the_checkpoint(place, result):
     model = load_checkpoint(place / "runs/seed-0/best.ckpt").model
     counted = compare([place / "runs"], measure=False, repeats=20)
-    for row, alone in zip(found.rows, counted.rows, strict=True):
+    for row, alone in zip(result.rows, counted.rows, strict=True):
         assert (alone.cost.parameters, alone.cost.flops) == (row.cost.parameters, row.cost.flops)
         assert (alone.cost.latency_ms, alone.cost.clips_per_s) == (None, None)
         assert row.cost.parameters == sum(values.numel() for values in model.parameters())
@@ -110,33 +108,33 @@ def test_a_run_alone_has_the_intervals_of_its_test(place):
 
 def test_a_model_whose_snippets_are_no_longer_there_is_compared_without_its_cost(place, tmp_path):
     fewer = make_store(tmp_path / "store", subjects=1)
-    for store, said in ((fewer.path, "holds 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
+    for store, expected in ((fewer.path, "has 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
         run = Run(copied(place / "runs/seed-0", tmp_path / f"run-on-{Path(store).name}"))
         run.change(store=str(store), store_from_here=str(store))
-        found = compare([run], measure=False, repeats=20)
-        assert found.rows[0].cost is None
-        [note] = found.notes
+        result = compare([run], measure=False, repeats=20)
+        assert result.rows[0].cost is None
+        [note] = result.notes
         assert note.startswith("tiny was not counted: ")
-        assert said in note
+        assert expected in note
 
 
-def test_the_table_is_written_as_csv_markdown_json_and_picture(found, tmp_path):
-    paths = found.write(tmp_path)
+def test_the_table_is_written_as_csv_markdown_json_and_picture(result, tmp_path):
+    paths = result.write(tmp_path)
     assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.json", "compare.png"]
     rows = list(csv.DictReader(io.StringIO(paths[0].read_text())))
-    assert float(rows[0]["accuracy"]) == found.rows[0].accuracy.value
-    assert rows[0]["name"] == found.rows[0].name
+    assert float(rows[0]["accuracy"]) == result.rows[0].accuracy.value
+    assert rows[0]["name"] == result.rows[0].name
     lines = paths[1].read_text().splitlines()
     assert lines[0].startswith(
         "| recipe | accuracy % | macro F1 % | mAP % | parameters | GFLOPs/pass | passes | training | latency/pass | "
     )
-    assert len([line for line in lines if line.startswith("|")]) == 2 + len(found.rows)
-    assert json.loads(paths[2].read_text())["rows"][0]["accuracy"]["value"] == found.rows[0].accuracy.value
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(result.rows)
+    assert json.loads(paths[2].read_text())["rows"][0]["accuracy"]["value"] == result.rows[0].accuracy.value
     assert paths[3].read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_figure_that_is_none_is_a_dash_for_a_reader_and_an_empty_cell_in_csv(found):
-    row = replace(found.rows[0], map=Interval(float("nan"), float("nan"), float("nan")))
+def test_a_figure_that_is_none_is_a_dash_for_a_reader_and_an_empty_cell_in_csv(result):
+    row = replace(result.rows[0], map=Interval(float("nan"), float("nan"), float("nan")))
     without = Comparison((row,), ())
     columns, [cells] = without.cells()
     assert cells[columns.index("mAP %")] == "–"
@@ -145,9 +143,9 @@ def test_a_figure_that_is_none_is_a_dash_for_a_reader_and_an_empty_cell_in_csv(f
     assert (row["map"], row["map_low"]) == ("", "")
 
 
-def test_columns_that_no_row_fills_are_left_out_and_the_picture_shows_what_is_known(found):
+def test_columns_that_no_row_fills_are_left_out_and_the_picture_shows_what_is_known(result):
     def without(**nothing):
-        rows = (replace(row, cost=replace(row.cost, **nothing) if nothing else None) for row in found.rows)
+        rows = (replace(row, cost=replace(row.cost, **nothing) if nothing else None) for row in result.rows)
         return Comparison(tuple(rows), ())
 
     def labels(one):
@@ -157,7 +155,7 @@ def test_columns_that_no_row_fills_are_left_out_and_the_picture_shows_what_is_kn
     assert columns[4:] == ["parameters", "GFLOPs/pass", "passes", "training", "runs"]
     assert {len(row) for row in rows} == {len(columns)}
     assert without().cells()[0][4:] == ["passes", "training", "runs"]
-    assert labels(found) == ["latency of one pass on cpu, ms", "GFLOPs of one pass", "parameters, M"]
+    assert labels(result) == ["latency of one pass on cpu, ms", "GFLOPs of one pass", "parameters, M"]
     assert labels(without(latency_ms=None)) == ["training, s", "GFLOPs of one pass", "parameters, M"]
     assert labels(without()) == ["training, s"]
 
@@ -166,23 +164,23 @@ def test_the_passes_of_a_snippet_in_its_test_stand_beside_the_cost_of_one(place,
     run = fit(place / "store", tiny_recipe(epochs=1, test_variants=3), tmp_path / "three", split=SPLIT, **QUIET)
     run_test(run, repeats=20)
     fuse([place / "runs/seed-0", run], tmp_path / "both", weights="equal")
-    found = compare([run, tmp_path / "both"], measure=False, repeats=20)
-    rows = {row.name: row for row in found.rows}
+    result = compare([run, tmp_path / "both"], measure=False, repeats=20)
+    rows = {row.name: row for row in result.rows}
     assert (rows["tiny"].passes, rows["fusion of tiny + tiny"].passes) == ((3,), (1, 3))
-    assert {row["name"]: row["passes"] for row in csv.DictReader(io.StringIO(found.to_csv()))} == {
+    assert {row["name"]: row["passes"] for row in csv.DictReader(io.StringIO(result.to_csv()))} == {
         "tiny": "3", "fusion of tiny + tiny": "1 + 3"
     }  # fmt: skip
-    assert {row["name"]: row["passes"] for row in found.document()["rows"]} == {
+    assert {row["name"]: row["passes"] for row in result.document()["rows"]} == {
         "tiny": [3], "fusion of tiny + tiny": [1, 3]
     }  # fmt: skip
-    assert "| 1 + 3 |" in found.to_markdown()
-    assert found.notes[-1].startswith("A test asks a model of each snippet as many times as stand under passes")
+    assert "| 1 + 3 |" in result.to_markdown()
+    assert result.notes[-1].startswith("A test runs several passes per snippet (column 'passes').")
 
 
 @pytest.mark.parametrize("name", ["short", "tiny batch=16 epochs=40 input.frames=32", "a setting=0.123 " * 20])
 @pytest.mark.parametrize("count", [1, 2, 12])
-def test_names_in_the_picture_are_whole_and_inside_of_it(found, name, count):
-    rows = tuple(replace(found.rows[0], name=f"{at} {name}".strip()) for at in range(count))
+def test_names_in_the_picture_are_whole_and_inside_of_it(result, name, count):
+    rows = tuple(replace(result.rows[0], name=f"{at} {name}".strip()) for at in range(count))
     figure = Comparison(rows, ()).figure()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -197,12 +195,12 @@ def test_names_in_the_picture_are_whole_and_inside_of_it(found, name, count):
 
 @pytest.mark.parametrize("equal", [4, 7, 8, 20])
 @pytest.mark.parametrize("times", [1.5, 30, 10**6])
-def test_rows_of_equal_cost_stand_side_by_side_in_the_picture_at_their_cost_and_inside_of_it(found, equal, times):
-    cost = found.rows[0].cost
+def test_rows_of_equal_cost_stand_side_by_side_in_the_picture_at_their_cost_and_inside_of_it(result, equal, times):
+    cost = result.rows[0].cost
     far = replace(
-        found.rows[0], cost=replace(cost, parameters=int(cost.parameters * times), flops=int(cost.flops * times))
+        result.rows[0], cost=replace(cost, parameters=int(cost.parameters * times), flops=int(cost.flops * times))
     )
-    figure = Comparison((*[found.rows[0]] * equal, far), ()).figure()
+    figure = Comparison((*[result.rows[0]] * equal, far), ()).figure()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     for panel, true in ((figure.axes[1], cost.flops / 1e9), (figure.axes[2], cost.parameters / 1e6)):
@@ -219,17 +217,17 @@ def test_rows_of_equal_cost_stand_side_by_side_in_the_picture_at_their_cost_and_
         place = panel.transData.transform((true, 0.5))[0] * 72 / figure.dpi
         assert np.diff(points[:equal]) == pytest.approx(min(6, 18 / (equal - 1)))
         assert np.mean(points[:equal]) == pytest.approx(place)
-        assert panel.get_xlabel().endswith("\n(equal ones side by side)")
+        assert panel.get_xlabel().endswith("\n(equal values drawn side by side)")
 
 
 def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
     run = fit(place / "store", tiny_recipe(epochs=1), tmp_path / "untested", split=SPLIT, **QUIET)
-    with pytest.raises(UserError, match=r"is not tested yet.*Run 'actiontrain test .*untested' first"):
+    with pytest.raises(UserError, match=r"has not been tested yet.*run 'actiontrain test .*untested' first"):
         compare([run])
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no run and holds none"):
+    with pytest.raises(UserError, match="is not a run and contains none"):
         runs_in(tmp_path)
 
 
@@ -238,7 +236,7 @@ def test_runs_are_found_however_deep_they_lie_and_none_inside_a_run(place, tmp_p
     deep = copied(run, tmp_path / "runs/marks/tiny-0a/seed-0/split-one")
     near = copied(run, tmp_path / "runs/alone")
     copied(run, near / "val")
-    assert [found.folder for found in runs_in(tmp_path)] == [near, deep]
+    assert [result.folder for result in runs_in(tmp_path)] == [near, deep]
 
 
 def test_runs_behind_a_link_are_found_and_a_link_that_leads_back_ends_nowhere(place, tmp_path):
@@ -246,15 +244,15 @@ def test_runs_behind_a_link_are_found_and_a_link_that_leads_back_ends_nowhere(pl
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/linked").symlink_to(tmp_path / "disk", target_is_directory=True)
     (tmp_path / "disk/back").symlink_to(tmp_path / "runs", target_is_directory=True)
-    assert [found.folder for found in runs_in(tmp_path / "runs")] == [tmp_path / "runs/linked/one"]
+    assert [result.folder for result in runs_in(tmp_path / "runs")] == [tmp_path / "runs/linked/one"]
 
 
 def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
     store = make_store(tmp_path / "store", subjects=4, names=("left", "up"))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
-    found = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
-    assert "These runs have different classes: their figures do not compare." in found.notes
+    result = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
+    assert "These runs have different classes, so their metrics are not comparable." in result.notes
 
 
 def test_what_else_the_store_holds_does_not_matter(place, tmp_path):
@@ -276,7 +274,7 @@ def test_rows_on_another_table_of_snippets_are_named_with_their_tables(place, tm
     [note] = compare(runs, measure=False, repeats=20).notes
     mine, other = (Run(folder).facts["snippets_digest"][:8] for folder in (run.folder, place / "runs/seed-0"))
     assert note == (
-        "These rows were tested on different snippets, so their figures do not compare: "
+        "These rows were tested on different snippets, so their metrics are not comparable: "
         f"tiny epochs=1 on 3 of subject 4 in snippets/default ({mine}) | "
         f"tiny epochs=2 on 6 of subject 4 in snippets/default ({other})."
     )
@@ -290,7 +288,7 @@ def test_rows_that_were_tested_on_other_subjects_are_named_with_them(place, tmp_
     run_test(run, repeats=20)
     two = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
     assert compare(two, measure=False, repeats=20).notes == (
-        "These rows were tested on different snippets, so their figures do not compare: "
+        "These rows were tested on different snippets, so their metrics are not comparable: "
         "other on 6 of subject 2 | tiny on 6 of subject 4.",
     )
     [note] = compare([*two, place / "runs/folds"], measure=False, repeats=20).notes
@@ -306,8 +304,8 @@ def test_seeds_that_were_tested_on_other_snippets_are_told(place, tmp_path):
         split=SplitChoice(train=("1", "3", "4"), test=("2",)), **QUIET,
     )  # fmt: skip
     run_test(other, repeats=20)
-    found = compare([place / "runs/seed-0", other], measure=False, repeats=20)
-    assert found.notes == ("The seeds of tiny were not all tested on the same snippets.",)
+    result = compare([place / "runs/seed-0", other], measure=False, repeats=20)
+    assert result.notes == ("The seeds of tiny were not all tested on the same snippets.",)
 
 
 def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
@@ -315,7 +313,7 @@ def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
     made = fuse(runs, tmp_path / "both", weights="equal")
     alone, both = (compare(one, repeats=50, seconds=0.01).rows[0] for one in ([runs[0]], [tmp_path / "both"]))
     assert both.name == "fusion of tiny + tiny"
-    assert both.accuracy.value == pytest.approx(made.tested["figures"]["accuracy"])
+    assert both.accuracy.value == pytest.approx(made.tested["metrics"]["accuracy"])
     assert both.cost.parameters == 2 * alone.cost.parameters
     assert both.cost.flops == 2 * alone.cost.flops
     assert both.train_seconds > alone.train_seconds
@@ -329,20 +327,20 @@ def copied(run, target):
 
 def test_a_run_that_is_given_twice_counts_once(place, tmp_path):
     runs = [place / "runs/seed-0", copied(place / "runs/seed-0", tmp_path / "copy"), place / "runs/seed-1"]
-    found = compare([*runs, runs[0]], measure=False, repeats=20)
-    [row] = found.rows
+    result = compare([*runs, runs[0]], measure=False, repeats=20)
+    [row] = result.rows
     assert row.seeds == (0, 1)
     assert row.accuracy == compare([runs[0], runs[2]], measure=False, repeats=20).rows[0].accuracy
-    assert found.notes == ("copy gives the very answers of seed-0, with the same seed: it counts once.",)
+    assert result.notes == ("copy has exactly the same answers as seed-0, with the same seed. It counts once.",)
 
 
 def test_other_answers_of_one_seed_are_a_row_of_their_own(place, tmp_path):
     other = copied(place / "runs/seed-0", tmp_path / "again")
     np.save(other / "probabilities.npy", np.load(other / "probabilities.npy")[:, ::-1])
-    found = compare([place / "runs/seed-0", other, place / "runs/seed-1"], measure=False, repeats=20)
-    assert {row.name: row.seeds for row in found.rows} == {"tiny (seed-0)": (0, 1), "tiny (again)": (0,)}
-    [note] = found.notes
-    assert note.startswith("seed-0, again share a recipe and a seed, and their answers differ")
+    result = compare([place / "runs/seed-0", other, place / "runs/seed-1"], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in result.rows} == {"tiny (seed-0)": (0, 1), "tiny (again)": (0,)}
+    [note] = result.notes
+    assert note.startswith("seed-0, again share a recipe and a seed, but their answers differ")
 
 
 def add_to_weights(amount):
@@ -371,19 +369,19 @@ def test_fusions_with_other_weights_are_rows_of_their_own(place, tmp_path):
     runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
     for name, weights in (("val", "val"), ("equal", "equal"), ("halves", (2, 2)), ("given", (3, 1))):
         fuse(runs, tmp_path / name, weights=weights)
-    found = compare([tmp_path], measure=False, repeats=20)
-    assert {row.name: row.seeds for row in found.rows} == {
+    result = compare([tmp_path], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in result.rows} == {
         f"fusion of tiny + tiny weights={weights}": (0,) for weights in ("val", "equal", "0.75/0.25")
     }
-    assert found.notes == ("halves gives the very answers of equal, with the same seed: it counts once.",)
+    assert result.notes == ("halves has exactly the same answers as equal, with the same seed. It counts once.",)
 
 
 def test_fusions_that_share_a_run_are_no_repetitions(place, tmp_path):
     runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
     for name, members in (("one", runs), ("two", runs[::-1])):
         fuse(members, tmp_path / name, weights=(3, 1))
-    found = compare([tmp_path], measure=False, repeats=20)
-    assert {row.name: row.seeds for row in found.rows} == {
+    result = compare([tmp_path], measure=False, repeats=20)
+    assert {row.name: row.seeds for row in result.rows} == {
         "fusion of tiny + tiny (one)": (0,), "fusion of tiny + tiny (two)": (1,)
     }  # fmt: skip
 
@@ -416,16 +414,16 @@ def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(place, tmp_
     copied(place / "runs/seed-0", tmp_path / "runs/tested")
     for name in ("one", "two"):
         (copied(place / "runs/seed-1", tmp_path / "runs" / name) / "test.json").unlink()
-    found = compare([tmp_path / "runs"], measure=False, repeats=20)
-    assert [row.seeds for row in found.rows] == [(0,)]
+    result = compare([tmp_path / "runs"], measure=False, repeats=20)
+    assert [row.seeds for row in result.rows] == [(0,)]
     one, two = (tmp_path / "runs" / name for name in ("one", "two"))
-    assert found.notes == (
-        f"Left out, because they are not tested yet: {one}, {two}. 'actiontrain test {one}' tests the first.",
+    assert result.notes == (
+        f"Left out because not tested yet: {one}, {two}. Test the first one with 'actiontrain test {one}'.",
     )
-    with pytest.raises(UserError, match=r"two is not tested yet, and only tested runs"):
+    with pytest.raises(UserError, match=r"two has not been tested yet. Only tested runs"):
         compare([tmp_path / "runs/tested", two])
     shutil.rmtree(tmp_path / "runs/tested")
-    with pytest.raises(UserError, match=r"one \(and 1 more\) is not tested yet, and only tested runs"):
+    with pytest.raises(UserError, match=r"one \(and 1 more\) has not been tested yet. Only tested runs"):
         compare([tmp_path / "runs"])
 
 
@@ -436,7 +434,7 @@ def cut(path):
 
 DAMAGES = {
     "test.json is cut": ("test.json", cut, r"test\.json is damaged: .*Test it again: actiontrain test .*bad"),
-    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'figures'"),
+    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'metrics'"),
     "test.json is []": ("test.json", lambda path: path.write_text("[]"), r"test\.json is damaged: it holds no table"),
     "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
     "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
@@ -465,7 +463,7 @@ DAMAGES = {
     "samples.csv is cut": (
         "samples.csv",
         cut,
-        r"are not of one test: snippets are 6 of actuals, .* of recording\. Test it",
+        r"belong to different tests\. .*: actuals 6, .*recording \d+\. Test it",
     ),
     "probabilities.npy is gone": ("probabilities.npy", Path.unlink, r"probabilities\.npy is missing\. Test it again"),
     "actuals.npy is cut": ("actuals.npy", cut, r"actuals\.npy is damaged: .*Test it again"),
@@ -479,9 +477,9 @@ def test_a_damaged_run_is_named_with_what_to_do_and_the_others_are_compared(plac
     damage(copied(place / "runs/seed-1", tmp_path / "runs/bad") / file)
     with pytest.raises(UserError, match=message):
         compare([tmp_path / "runs/bad"], measure=False)
-    found = compare([tmp_path / "runs"], measure=False, repeats=20)
-    assert [row.seeds for row in found.rows] == [(0,)]
-    [note] = found.notes
+    result = compare([tmp_path / "runs"], measure=False, repeats=20)
+    assert [row.seeds for row in result.rows] == [(0,)]
+    [note] = result.notes
     assert note.startswith("Left out: ")
     assert re.search(message, note)
     assert str(tmp_path / "runs/bad") in note

@@ -22,11 +22,11 @@ def store(tmp_path_factory) -> Store:
 
 def test_leaving_one_subject_out_gives_one_table(store, tmp_path):
     recipe = tiny_recipe(epochs=1)
-    found = fit_folds(store, recipe, tmp_path / "folds", by="subject", split=SplitChoice(val_share=0.0), **QUIET)
-    assert [row["subject"] for row in found.rows] == ["1", "2", "3", "4"]
-    assert found.summary["num_samples"] == 24
-    over = found.summary["over_folds"]["accuracy"]
-    assert over["mean"] == pytest.approx(np.mean([row["accuracy"] for row in found.rows]))
+    result = fit_folds(store, recipe, tmp_path / "folds", by="subject", split=SplitChoice(val_share=0.0), **QUIET)
+    assert [row["subject"] for row in result.rows] == ["1", "2", "3", "4"]
+    assert result.summary["num_samples"] == 24
+    over = result.summary["over_folds"]["accuracy"]
+    assert over["mean"] == pytest.approx(np.mean([row["accuracy"] for row in result.rows]))
     assert (tmp_path / "folds" / "folds.csv").read_text().startswith("fold,subject,snippets,accuracy,macro_f1\n")
     assert json.loads((tmp_path / "folds" / "folds.json").read_text())["by"] == "subject"
 
@@ -65,6 +65,6 @@ def test_interrupted_folds_go_on_where_they_were(store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_phase", killed)
     with pytest.raises(InterruptedRunError):
         fit_folds(store, recipe, tmp_path / "folds", split=split, **QUIET)
-    found = fit_folds(store, recipe, tmp_path / "folds", split=split, resume=True, **QUIET)
-    assert len(found.runs) == 4
+    result = fit_folds(store, recipe, tmp_path / "folds", split=split, resume=True, **QUIET)
+    assert len(result.runs) == 4
     assert seen == ["fold-01", "fold-02", "fold-03", "fold-03", "fold-04"]

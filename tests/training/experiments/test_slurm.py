@@ -37,7 +37,7 @@ def test_a_job_on_two_machines_of_four_gpus_is_written_word_for_word():
 set -euo pipefail
 source venv/bin/activate
 export OMP_NUM_THREADS=8
-# Since version 22.05 srun does not take over the job's --cpus-per-task by itself.
+# Since version 22.05, srun does not inherit --cpus-per-task of the job.
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 # All processes meet at the first node of the job.
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -81,20 +81,20 @@ def test_the_shell_reads_the_script():
 
 
 @pytest.mark.parametrize(
-    ("job", "words", "said"),
+    ("job", "words", "expected"),
     [
         (SlurmJob("my run"), [], "letters, digits"),
-        (SlurmJob("run", nodes=0), [], "--nodes is at least 1, got 0"),
-        (SlurmJob("run", gpus=-1), [], "--gpus is at least 0, got -1"),
+        (SlurmJob("run", nodes=0), [], "--nodes must be at least 1, got 0"),
+        (SlurmJob("run", gpus=-1), [], "--gpus must be at least 0, got -1"),
         (SlurmJob("run", time="1h"), [], "12:00:00, 2-00:00:00.*'1h'"),
-        (SlurmJob("run", memory="64 GB"), [], "a number with K, M, G or T"),
-        (SlurmJob("run", options=("constraint=a100",)), [], "such as --option=--constraint=a100"),
-        (SlurmJob("run"), ["--run", "x"], "The job script itself sets --run: leave it out after --"),
-        (SlurmJob("run"), ["--devices=2"], "The job script itself sets --devices=2"),
+        (SlurmJob("run", memory="64 GB"), [], "a number followed by K, M, G or T"),
+        (SlurmJob("run", options=("constraint=a100",)), [], "for example --option=--constraint=a100"),
+        (SlurmJob("run"), ["--run", "x"], "The job script sets --run itself. Remove it after --"),
+        (SlurmJob("run"), ["--devices=2"], "The job script sets --devices=2 itself"),
     ],
 )
-def test_what_slurm_would_not_take_is_refused(job, words, said):
-    with pytest.raises(UserError, match=said):
+def test_what_slurm_would_not_take_is_refused(job, words, expected):
+    with pytest.raises(UserError, match=expected):
         job_script(job, words)
 
 
@@ -115,7 +115,7 @@ def test_the_command_writes_the_script(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--bogus", "1"], "fit has no option --bogus."),
         (["--epochs", "many"], "Wrong value for --epochs"),
@@ -125,10 +125,10 @@ def test_the_command_writes_the_script(tmp_path):
         (["store", "another"], "got more words: another"),
     ],
 )
-def test_what_fit_would_refuse_is_refused_before_the_queue(tmp_path, words, said):
+def test_what_fit_would_refuse_is_refused_before_the_queue(tmp_path, words, expected):
     done = CliRunner().invoke(app, ["slurm", "--out", str(tmp_path / "job.sh"), "--", *words])
     assert done.exit_code == 2
-    assert said in " ".join(done.stderr.split())
+    assert expected in " ".join(done.stderr.split())
     assert not (tmp_path / "job.sh").exists()
 
 

@@ -50,19 +50,19 @@ def test_folds_are_trainings_of_their_own(store, tmp_path):
 
 
 def test_a_sweep_gives_one_table_and_a_second_call_trains_nothing(store, tmp_path, options, monkeypatch):
-    told = []
-    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), tell=told.append, **options)
+    messages = []
+    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=messages.append, **options)
     assert {row.name: row.seeds for row in found.comparison.rows} == {"tiny batch=4": (0, 1), "tiny batch=8": (0, 1)}
     assert (tmp_path / "s/compare.md").exists()
-    assert told[0] == "4 trainings, 0 of them done already."
+    assert messages[0] == "4 trainings, 0 of them already done."
     for at, job in enumerate(found.jobs):
-        begun, ended = told[1 + 2 * at : 3 + 2 * at]
+        begun, ended = messages[1 + 2 * at : 3 + 2 * at]
         name = job.folder.relative_to(tmp_path / "s")
         assert begun == f"Training {name}"
         assert ended.startswith(f"{at + 1} of 4: {name} ")
     monkeypatch.setattr("actionprep.training.experiments.sweep._work", lambda *_: pytest.fail("trained again"))
-    again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), tell=told.append, **options)
-    assert "4 trainings, 4 of them done already." in told
+    again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=messages.append, **options)
+    assert "4 trainings, 4 of them already done." in messages
     assert again.comparison.rows == found.comparison.rows
 
 
@@ -92,9 +92,9 @@ def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits,
     tested = {job.split: {row["recording"][:2] for row in samples(job.folder)} for job in found.jobs}
     assert tested == {"one": {"s1"}, "two": {"s2"}, "three": {"s3"}}
     [row] = found.comparison.rows
-    figures = [Run(job.folder).tested["figures"] for job in found.jobs]
-    assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in figures]))
-    assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in figures]))
+    values = [Run(job.folder).tested["metrics"] for job in found.jobs]
+    assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in values]))
+    assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in values]))
     assert (row.seeds, row.splits, row.folds, row.snippets) == ((0, 1), ("one", "two", "three"), 1, 18)
     assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
 
@@ -119,9 +119,9 @@ def samples(folder):
 def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
     options = {**options, "split": SplitChoice()}
     sweep(with_splits, [TINY], tmp_path / "s", splits=["one"], **options)
-    told = []
-    found = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], tell=told.append, **options)
-    assert told[0] == "2 trainings, 1 of them done already."
+    messages = []
+    found = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], log=messages.append, **options)
+    assert messages[0] == "2 trainings, 1 of them already done."
     assert found.comparison.rows[0].splits == ("one", "two")
     with pytest.raises(UserError, match="splits was stored, now None"):
         sweep(with_splits, [TINY], tmp_path / "s", **options)
@@ -132,7 +132,7 @@ def test_splits_that_are_not_there_or_beside_folds_are_refused_before_any_traini
         UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? Stored are: one, three, two\."
     ):
         plan_sweep(with_splits, [TINY], tmp_path, splits=["one", "thre"])
-    with pytest.raises(UserError, match="Folds split the snippets anew, and stored splits are there already"):
+    with pytest.raises(UserError, match="Folds and stored splits cannot be combined"):
         plan_sweep(with_splits, [TINY], tmp_path, splits=["one"], folds="subject")
 
 
@@ -162,7 +162,7 @@ def test_a_combination_that_cannot_be_trained_is_told_and_the_others_go_on(store
     found = sweep(store, [bad, TINY], tmp_path / "s", **options)
     [(job, reason)] = found.failures
     assert job.recipe.name == "wild"
-    assert "The loss is not a number" in reason
+    assert "The loss is NaN or infinite" in reason
     assert [row.name for row in found.comparison.rows] == ["tiny"]
 
 
@@ -182,18 +182,18 @@ def test_a_process_that_is_killed_is_told_with_what_to_try(monkeypatch):
 
     with ProcessPoolExecutor(1) as pool:
         found = _outcome(pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL))
-    assert found == "its process was killed, perhaps for want of memory: try fewer --jobs"
+    assert found == "its process was killed, possibly out of memory. Try fewer --jobs"
 
 
 def test_a_folder_with_a_sweep_over_other_data_is_refused(store, tmp_path, options):
     (tmp_path / "s").mkdir()
     sweep(store, [TINY], tmp_path / "s", **options)
     assert json.loads((tmp_path / "s/sweep.json").read_text())["snippets"] == "default"
-    with pytest.raises(UserError, match="holds a sweep over other data: snippets was default, now short"):
+    with pytest.raises(UserError, match="contains a sweep over other data: snippets was default, now short"):
         sweep(store, [TINY], tmp_path / "s", snippets="short", **options)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty and holds no sweep"):
+    with pytest.raises(UserError, match="is not empty and is not a sweep"):
         sweep(store, [TINY], tmp_path / "other", **options)
 
 
@@ -201,14 +201,12 @@ def test_a_folder_with_a_sweep_over_other_data_is_refused(store, tmp_path, optio
 def test_a_damaged_plan_of_a_sweep_is_named(store, tmp_path, options, text):
     (tmp_path / "s").mkdir()
     (tmp_path / "s/sweep.json").write_text(text)
-    with pytest.raises(UserError, match=r"sweep\.json is damaged: .*name another folder with --name"):
+    with pytest.raises(UserError, match=r"sweep\.json is damaged: .*Choose another folder with --name"):
         sweep(store, [TINY], tmp_path / "s", **options)
 
 
 def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_replace_them(store, tmp_path):
-    with pytest.raises(
-        UserError, match=r"--grid seed=… has no effect in a sweep: .* Name the seeds there: --seeds 1 2"
-    ):
+    with pytest.raises(UserError, match=r"--grid seed=… has no effect in a sweep, .* Set the seeds there: --seeds 1 2"):
         plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
     with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):
         plan_sweep(store, [TINY], tmp_path, changes={"recipe.seed": 1})
@@ -234,7 +232,7 @@ def test_a_sweep_goes_on_where_its_study_was_moved_to(store, tmp_path, options):
     (study / "actionprep.toml").write_text("", encoding="utf-8")
     sweep(Store(study / "store"), [TINY], study / "runs/s", **options)
     study.rename(tmp_path / "after")
-    told: list[str] = []
-    sweep(Store(tmp_path / "after/store"), [TINY], tmp_path / "after/runs/s", tell=told.append, **options)
-    assert told[0].endswith(" of them done already.")
-    assert not told[0].endswith(" 0 of them done already.")
+    messages: list[str] = []
+    sweep(Store(tmp_path / "after/store"), [TINY], tmp_path / "after/runs/s", log=messages.append, **options)
+    assert messages[0].endswith(" of them already done.")
+    assert not messages[0].endswith(" 0 of them already done.")

@@ -24,47 +24,47 @@ def dataset(store, settings, **options) -> SnippetDataset:
 
 
 def test_a_test_clip_is_the_stored_bytes_where_nothing_is_scaled(store):
-    found = dataset(store, LowresInput(frames=12, size=24)).batch([0])["clip"]
+    result = dataset(store, LowresInput(frames=12, size=24)).batch([0])["clip"]
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:]
-    assert found.dtype == torch.uint8
-    np.testing.assert_array_equal(found[0].permute(1, 2, 3, 0).numpy(), stored[:, :, 4:28])
+    assert result.dtype == torch.uint8
+    np.testing.assert_array_equal(result[0].permute(1, 2, 3, 0).numpy(), stored[:, :, 4:28])
 
 
 def test_squeezing_shows_the_whole_picture_in_a_square(store):
-    found = dataset(store, LowresInput(frames=12, size=12, fit="squeeze")).batch([0])["clip"][0, 0].numpy()
+    result = dataset(store, LowresInput(frames=12, size=12, fit="squeeze")).batch([0])["clip"][0, 0].numpy()
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:, :, :, 0]
     expected = np.stack([cv2.resize(one, (12, 12), interpolation=cv2.INTER_AREA) for one in stored])
-    assert np.abs(found.astype(int) - expected).mean() < 6
+    assert np.abs(result.astype(int) - expected).mean() < 6
 
 
 def test_a_picture_that_shrinks_much_does_not_alias():
     stripes = torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8)
     stripes[..., ::2] = 200
-    found = cut(stripes, torch.tensor([[0.0, 0.0, 64.0, 64.0]]), 16)
-    torch.testing.assert_close(found, torch.full_like(found, 100.0))
+    result = cut(stripes, torch.tensor([[0.0, 0.0, 64.0, 64.0]]), 16)
+    torch.testing.assert_close(result, torch.full_like(result, 100.0))
 
 
 def test_a_box_beyond_the_picture_repeats_its_edge_and_not_the_padding():
     padded = torch.zeros(1, 1, 3, 20, 20, dtype=torch.uint8)
     padded[..., :10, :10] = 90
     for box in ([-10.0, -10.0, 20.0, 20.0], [-30.0, -30.0, 50.0, 50.0]):
-        found = cut(padded, torch.tensor([box]), 8, within=torch.tensor([[10, 10]]))
-        torch.testing.assert_close(found, torch.full_like(found, 90.0))
+        result = cut(padded, torch.tensor([box]), 8, within=torch.tensor([[10, 10]]))
+        torch.testing.assert_close(result, torch.full_like(result, 90.0))
 
 
 def test_all_frames_of_a_clip_are_turned_and_colored_alike():
     clip = torch.full((2, 3, 5, 8, 8), 100.0)
     factors = {name: torch.tensor([1.2, 0.7]) for name in ("brightness", "contrast", "saturation")}
-    found = recolored(clip, **factors, gray=torch.tensor([False, True]))
-    assert (found == found[:, :, :1]).all()
-    assert found[0].mean() == pytest.approx(120, abs=0.1)
-    assert found[1].mean() == pytest.approx(70, abs=0.1)
+    result = recolored(clip, **factors, gray=torch.tensor([False, True]))
+    assert (result == result[:, :, :1]).all()
+    assert result[0].mean() == pytest.approx(120, abs=0.1)
+    assert result[1].mean() == pytest.approx(70, abs=0.1)
 
 
 def test_what_moves_is_found():
-    pictures = moving_square(MOTIONS["right"], size=(48, 64))
-    x0, y0, x1, y1 = motion_box(pictures, margin=0.0)
-    moved = np.argwhere((pictures != 40).any(axis=(0, 3)))
+    images = moving_square(MOTIONS["right"], size=(48, 64))
+    x0, y0, x1, y1 = motion_box(images, margin=0.0)
+    moved = np.argwhere((images != 40).any(axis=(0, 3)))
     (top, left), (bottom, right) = moved.min(axis=0), moved.max(axis=0) + 1
     assert x0 == pytest.approx(left, abs=2)
     assert x1 == pytest.approx(right, abs=2)
@@ -103,13 +103,13 @@ def test_variants_are_clips_times_crops_and_the_first_is_the_middle(store):
     assert tiny_pixels(input__clips=3, input__crops=3).test_variants == 9
     data = dataset(store, settings)
     middle = data.batch([0])["clip"]
-    found = []
+    result = []
     for variant in range(9):
         data.variant = variant
-        found.append(data.augmented(data.batch([0]))["clip"])
-    torch.testing.assert_close(found[0], middle)
+        result.append(data.augmented(data.batch([0]))["clip"])
+    torch.testing.assert_close(result[0], middle)
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:]
-    first_frames = {tuple(one[0, :, 0].flatten().tolist()) for one in found}
+    first_frames = {tuple(one[0, :, 0].flatten().tolist()) for one in result}
     assert len(first_frames) == 9
     # Crop 1 of the middle clip lies at the left edge, crop 2 at the right one.
     plain = dataset(store, LowresInput(frames=4, size=24, sampling="dense", crops=3))
@@ -123,12 +123,14 @@ def test_crops_of_training_keep_to_their_anchor(store):
     settings = LowresInput(frames=2, size=16, crop=(0.5, 0.5), anchor=(0.5, 1.0), around=0.0)
     reader = dataset(store, settings, train=True).reader
     region = torch.tensor([[[0.0, 0.0, 32.0, 24.0]]])
-    box = reader._placed(region, torch.tensor([[0.3, -1.0, 0.9]]), None, 1.0, 0)
+    box = reader._crop_boxes(region, torch.tensor([[0.3, -1.0, 0.9]]), None, 1.0, 0)
     assert box[0, 0].tolist() == [10.0, 12.0, 22.0, 24.0]
 
 
 def test_a_mirrored_sample_changes_its_label_and_needs_a_map_for_sides(store):
-    with pytest.raises(UserError, match=r"the labels left, right name a side\. Say what each becomes with input"):
+    with pytest.raises(
+        UserError, match=r"the labels left, right name a side\. Set the label after mirroring with input"
+    ):
         dataset(store, LowresInput(flip=0.5))
     pairs = {"left": "right", "right": "left"}
     settings = LowresInput(frames=4, size=24, flip=1.0, flip_labels=pairs, crop=(1.0, 1.0))
@@ -146,10 +148,10 @@ def test_cutmix_replaces_a_rectangle_in_all_frames(store):
     partner = torch.tensor([1, 0])
     mixed, share = reader.cut({"clip": clip}, partner, torch.tensor([0.75, 0.75]), Draws(0, 0, [4, 5]))
     assert share.tolist() == [0.75, 0.75]
-    found = mixed["clip"]
-    assert (found == found[:, :1, :1]).all()
-    assert found[0].mean() == 0.25
-    assert found[1].mean() == 0.75
+    result = mixed["clip"]
+    assert (result == result[:, :1, :1]).all()
+    assert result[0].mean() == 0.25
+    assert result[1].mean() == 0.75
 
 
 def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
@@ -158,7 +160,7 @@ def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
     assert dataset(store, settings).batch([0, 1])["clip"].shape == (2, 2, 3, 4, 16, 16)
     train = dataset(store, settings, train=True)
     run = dataset(store, LowresInput(frames=12, size=16, sampling="dense"), train=True)
-    seen = {bytes(run.batch([0], epoch=epoch)["pictures"].numpy()) for epoch in range(12)}
+    seen = {bytes(run.batch([0], epoch=epoch)["images"].numpy()) for epoch in range(12)}
     assert len(seen) == 2
     assert train.batch([0, 1], augment=True)["clip"].shape == (2, 3, 4, 16, 16)
     every = dataset(store, LowresInput(frames=4, size=16, several_views="all"), train=True)
@@ -185,7 +187,7 @@ def test_videos_of_other_sizes_are_read_side_by_side(tmp_path):
 
 def test_sizes_of_lowres_are_chosen_and_a_missing_one_is_named(store):
     with pytest.raises(
-        UserError, match=r"has no size 112; it has 24\.\nMake it with 'actionprep lowres --sizes 24 112'"
+        UserError, match=r"has no size 112\. Available sizes: 24\.\nCreate it with 'actionprep lowres --sizes 24 112'"
     ):
         dataset(store, LowresInput(stored=112))
 
@@ -201,19 +203,17 @@ def frames_store(tmp_path, which: str, index: np.ndarray) -> Store:
 def test_keyframes_serve_where_there_are_enough_of_them(tmp_path):
     store = frames_store(tmp_path, "keyframes", np.array([0, 3, 9, 11, 18]))
     assert dataset(store, FramesInput(frames=4, size=24)).batch([0])["clip"].shape == (1, 3, 4, 24, 24)
-    message = (
-        r"holds frames of keyframes alone, and 5 of them lie in the snippet left at 0\.00 s, view '0', where .* needs 8"
-    )
+    message = r"contains frames of keyframes only\. The snippet left at 0\.00 s, view '0' has 5 of them, but this recipe requires 8"
     with pytest.raises(UserError, match=message) as caught:
         dataset(store, FramesInput(frames=8, size=24))
     assert "actionprep decode --which segments" in str(caught.value)
-    with pytest.raises(UserError, match="needs consecutive frames"):
+    with pytest.raises(UserError, match="requires consecutive frames"):
         dataset(store, FramesInput(frames=4, size=24, sampling="dense"))
 
 
 def test_frames_around_segments_must_cover_the_snippets(tmp_path):
     store = frames_store(tmp_path, "segments", np.arange(2, 12))
-    message = r"around annotated segments alone, and 0\.80 s of the snippet left at 0\.00 s, .*\nDecode all frames"
+    message = r"around annotated segments only\. 0\.80 s of the snippet left at 0\.00 s, .*\nDecode all frames"
     with pytest.raises(UserError, match=message):
         dataset(store, FramesInput(frames=4, size=24))
 
@@ -222,7 +222,7 @@ def test_snippets_without_pictures_are_named(tmp_path):
     store = make_picture_store(tmp_path / "store", subjects=1)
     table = table_of(["s1_left_0", "s9"], ["left", "up"], ["1", "2"], seconds=1.0)
     write_snippets(store, table, "more")
-    with pytest.raises(UserError, match=r"1 of 2 snippets have no lowres in .*: s9 at 0\.00 s\.\nMake them with"):
+    with pytest.raises(UserError, match=r"1 of 2 snippets have no lowres in .*: s9 at 0\.00 s\.\nCreate them with"):
         SnippetDataset(store, "more", LowresInput(frames=4, size=16))
 
 
@@ -231,7 +231,7 @@ def test_pictures_of_another_kind_are_refused(tmp_path):
     with store.write("lowres", "s1_left_0", "0", fingerprint="x", provenance={}) as item:
         item.write("rgb_24", np.zeros((4, 24, 24, 3), np.float32), axes=("time", "y", "x", "channel"))
         item.write("time", np.arange(4.0), axes=("time",))
-    with pytest.raises(UserError, match=r"holds float32 of shape .*, and pictures are expected to be uint8"):
+    with pytest.raises(UserError, match=r"has dtype float32 and shape .*; expected uint8 frames"):
         dataset(store, LowresInput(frames=4, size=16))
 
 
@@ -241,9 +241,9 @@ def test_the_span_of_a_recording_ends_after_its_last_frame(store):
 
 
 def test_the_meaning_of_clips_tells_colors_and_the_order_of_axes(store):
-    found = dataset(store, LowresInput(frames=4, size=24, region="motion"))
-    meaning = found.reader.meanings()["clip"]
+    result = dataset(store, LowresInput(frames=4, size=24, region="motion"))
+    meaning = result.reader.meanings()["clip"]
     assert "RGB from 0 to 255" in meaning
-    assert "axes batch, color, frame (in their order over the snippet), y, x" in meaning
+    assert "axes batch, color, frame (in temporal order), y, x" in meaning
     assert "a square of what moves, 24 px a side" in meaning
-    assert set(found.reader.meanings()) >= set(found.reader.read([0]))
+    assert set(result.reader.meanings()) >= set(result.reader.read([0]))

@@ -3,23 +3,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionprep.training.inputs._frame_times import dense_frames, even_frames, even_shares, from_the_middle
+from actionprep.training.inputs._frame_times import dense_frames, even_frames, even_shares, middle_first
 
 
 @given(st.integers(1, 40), st.integers(1, 80))
 def test_even_frames_are_the_middles_of_equal_parts(size, count):
     times = 2.0 + np.arange(count) / 25
-    found = even_frames(times, 2.0, 2.0 + count / 25, even_shares(size))
+    result = even_frames(times, 2.0, 2.0 + count / 25, even_shares(size))
     expected = [min(int((2 * part + 1) * count / (2 * size) + 1e-7), count - 1) for part in range(size)]
-    assert found.tolist() == expected
+    assert result.tolist() == expected
 
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 1), min_size=20, max_size=20), st.floats(-0.9, 0.9))
 def test_drawn_shares_rise_and_stay_inside(size, places, warp):
-    found = even_shares(size, place=np.array(places[:size]), trim=(0.1, 0.2), warp=warp)
-    assert (np.diff(found) >= -1e-12).all()
-    assert found.min() >= 0.1 - 1e-12
-    assert found.max() <= 0.8 + 1e-12
+    result = even_shares(size, position=np.array(places[:size]), trim=(0.1, 0.2), warp=warp)
+    assert (np.diff(result) >= -1e-12).all()
+    assert result.min() >= 0.1 - 1e-12
+    assert result.max() <= 0.8 + 1e-12
 
 
 def test_the_last_start_of_a_dense_run_can_be_drawn():
@@ -36,8 +36,8 @@ def test_a_single_dense_run_lies_in_the_middle():
 def test_a_rate_takes_frames_apart_whatever_the_video_has():
     for fps in (10, 30, 60):
         times = np.arange(4 * fps) / fps
-        found = dense_frames(times, 8, start=0.0, rate=2.0)
-        assert times[found].tolist() == pytest.approx(np.arange(8) / 2)
+        result = dense_frames(times, 8, start=0.0, rate=2.0)
+        assert times[result].tolist() == pytest.approx(np.arange(8) / 2)
 
 
 def test_a_short_snippet_begins_anew_or_keeps_its_last_frame():
@@ -49,6 +49,6 @@ def test_a_short_snippet_begins_anew_or_keeps_its_last_frame():
 
 
 def test_the_middle_comes_first():
-    assert from_the_middle(1) == [0]
-    assert from_the_middle(5) == [2, 1, 3, 0, 4]
-    assert from_the_middle(4)[:2] == [1, 2]
+    assert middle_first(1) == [0]
+    assert middle_first(5) == [2, 1, 3, 0, 4]
+    assert middle_first(4)[:2] == [1, 2]

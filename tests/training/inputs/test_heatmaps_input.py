@@ -12,7 +12,7 @@ from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, make_reader, read_table
-from actionprep.training.inputs.heatmaps import HeatmapsInput, HeatmapsReader, _random_part
+from actionprep.training.inputs.heatmaps import HeatmapsInput, HeatmapsReader, _random_crop
 from actionprep.training.inputs.pose import PoseInput
 from actionprep.training.inputs.rng import Draws
 
@@ -63,7 +63,7 @@ def test_the_box_may_reach_so_many_body_sizes_around_the_mean_joint(tmp_path):
     store = one_recording(tmp_path / "a", points, image_size=[100, 100])
     clip = reader_of(store, reach=5.0, size=(40, 40)).read([0])["clip"]
     assert clip.shape[1:] == (17, 4, 40, 40)
-    # 40 px show 80 of the picture's: a joint at x is drawn at (x - 2) / 2 + 20.
+    # 40 px show 80 px of the image: a joint with coordinate x is at (x - 2) / 2 + 20.
     assert np.unravel_index(int(clip[0, 0, 0].argmax()), (40, 40)) == (20, 36)
     assert np.unravel_index(int(clip[0, 1, 0].argmax()), (40, 40)) == (20, 19)
 
@@ -144,7 +144,7 @@ def test_the_whole_image_is_shown_on_request(tmp_path):
     assert np.unravel_index(int(clip[0, 0, 0].argmax()), (20, 20)) == (10, 15)
     assert np.unravel_index(int(clip[0, 1, 0].argmax()), (20, 20)) == (5, 5)
     unknown = one_recording(tmp_path / "b", points, image_size=None)
-    with pytest.raises(UserError, match="Heatmaps of the whole image need its size"):
+    with pytest.raises(UserError, match="Heatmaps of the full image require its size"):
         reader_of(unknown, compact=False).read([0])
 
 
@@ -218,7 +218,7 @@ def test_a_snippet_of_nobody_and_one_of_a_single_place_are_drawn(tmp_path):
 
 def test_random_parts_lie_inside_and_fill_the_range_of_areas():
     boxes = torch.tensor([[10.0, 20.0, 110.0, 120.0]]).repeat(500, 1)
-    parts = _random_part(boxes, Draws(0, 0, range(500)), 1, (0.56, 1.0), 4 / 3)
+    parts = _random_crop(boxes, Draws(0, 0, range(500)), 1, (0.56, 1.0), 4 / 3)
     assert float(parts[:, :2].min()) >= 10
     assert float(parts[:, 2:].amax()) <= 120
     sides = parts[:, 2:] - parts[:, :2]
@@ -234,16 +234,18 @@ def test_heatmaps_are_read_from_the_poses_of_the_store(store, tmp_path):
     assert HeatmapsReader.reads(HeatmapsInput()) == "pose"
     tracks = Store(tmp_path / "store", create=True)
     write_tracks(tracks, "a", "0", direction=(1, 0))
-    with pytest.raises(UserError, match=r"reads 'pose', and the store .* has none of it; it has tracks"):
+    with pytest.raises(
+        UserError, match=r"reads 'pose', but the store .* does not contain it\. Available products: tracks"
+    ):
         HeatmapsReader.check_store(HeatmapsInput(), tracks)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": (0, 8)}, "at least one pixel"),
-        ({"crop_area": (0.9, 0.5)}, "Shares of the area rise"),
-        ({"planes": ()}, "Name at least one plane"),
+        ({"size": (0, 8)}, "at least 1 pixel"),
+        ({"crop_area": (0.9, 0.5)}, "crop_area must be two increasing shares"),
+        ({"planes": ()}, "planes must contain at least one"),
         ({"camera": (1, 2, 3)}, "12 numbers, got 3"),
     ],
 )
@@ -348,6 +350,6 @@ def test_the_meaning_of_volumes_names_views_and_joints_in_the_order_of_the_chann
     before = {"max": "views, ", "channels": "views, persons, ", "separate": ""}[merge]
     assert f"axes batch, {person}channel ({before}planes, joints of coco17, the last" in meaning
     assert "Gaussians of 0.6 px around the joint times its score, cut off 3 sigmas away" in meaning
-    assert ("the largest of all persons" in meaning) == (merge == "max")
-    assert meaning.endswith(". Views: 0, 1. Planes: one, of the picture. Joints: " + ", ".join(COCO.joints))
+    assert ("the maximum over persons" in meaning) == (merge == "max")
+    assert meaning.endswith(". Views: 0, 1. Planes: one, of the image. Joints: " + ", ".join(COCO.joints))
     assert set(reader.meanings()) >= set(reader.read([0]))

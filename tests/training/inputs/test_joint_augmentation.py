@@ -1,4 +1,4 @@
-"""Joints changed at random: each change does what it says, in the range that it says."""
+"""Augmentation of joints: each change has its documented effect and range."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actionprep.training.inputs.joint_augmentation import (
     body_frame,
     mirror,
     scale_bones,
-    shifted_in_time,
+    shift_in_time,
 )
 from actionprep.training.inputs.rng import Draws
 
@@ -163,7 +163,7 @@ def test_bones_beside_a_missing_joint_keep_their_length():
 @given(st.integers(-9, 9))
 def test_a_temporal_shift_moves_time_and_nothing_else(by):
     points, score = joints()
-    moved, seen = shifted_in_time(points, score, torch.tensor([by]))
+    moved, seen = shift_in_time(points, score, torch.tensor([by]))
     for t in range(6):
         origin = min(max(t - by, 0), 5)
         assert torch.equal(moved[:, :, :, t], points[:, :, :, origin])
@@ -173,11 +173,11 @@ def test_a_temporal_shift_moves_time_and_nothing_else(by):
 def test_every_shift_of_the_range_is_drawn():
     points, score = joints(batch=200, persons=1)
     moved, _ = augmented(points, score, temporal_shift=2)
-    found = {
+    result = {
         by for by in range(-3, 4) for one in range(200)
-        if torch.allclose(moved[one], shifted_in_time(points[:1], score[:1], torch.tensor([by]))[0][0], atol=1e-3)
+        if torch.allclose(moved[one], shift_in_time(points[:1], score[:1], torch.tensor([by]))[0][0], atol=1e-3)
     }  # fmt: skip
-    assert found == {-2, -1, 0, 1, 2}
+    assert result == {-2, -1, 0, 1, 2}
 
 
 def test_joints_are_left_out_as_often_as_said_and_for_the_whole_sample():

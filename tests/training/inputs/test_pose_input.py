@@ -15,12 +15,12 @@ from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, make_reader, read_table
-from actionprep.training.inputs._pose_bank import instant_places, person_rows
-from actionprep.training.inputs.pose import PoseInput, PoseReader, segment_frames, smooth_instants
+from actionprep.training.inputs._pose_bank import person_rows, step_positions
+from actionprep.training.inputs.pose import PoseInput, PoseReader, segment_steps, smooth_steps
 from actionprep.training.inputs.rng import Draws
 
 COCO = skeleton("coco17")
-# Labels of which nothing changes in a mirror, said so because they name a side.
+# Labels that name a side but do not change when mirrored must be listed as well.
 SAME = {"raise_left": "raise_left", "raise_right": "raise_right"}
 LEFT, RIGHT = COCO.index("left_wrist"), COCO.index("right_wrist")
 
@@ -100,8 +100,8 @@ def test_shifted_and_magnified_poses_give_the_same_input(tmp_path):
     points = np.random.default_rng(1).normal(50, 20, (6, 1, 17, 2))
     one = one_recording(tmp_path / "a", points)
     other = one_recording(tmp_path / "b", points * 3 + [200, -40])
-    found = [reader_of(store, frames=6).read([0])["keypoints"] for store in (one, other)]
-    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+    result = [reader_of(store, frames=6).read([0])["keypoints"] for store in (one, other)]
+    torch.testing.assert_close(*result, atol=1e-4, rtol=1e-4)
 
 
 def test_joints_below_the_least_score_are_missing(tmp_path):
@@ -154,7 +154,7 @@ def test_views_are_looked_at_at_the_same_times(tmp_path):
 
 
 def test_a_view_that_shows_nobody_for_long_is_missing_then():
-    places = instant_places([np.arange(0, 3, 0.1), np.array([0.0, 0.1, 2.9])])
+    places = step_positions([np.arange(0, 3, 0.1), np.array([0.0, 0.1, 2.9])])
     together = np.unique(np.concatenate([np.arange(0, 3, 0.1), [0.0, 0.1, 2.9]]))
     near = np.abs(together[:, None] - np.array([0.0, 0.1, 2.9])).min(1) <= 0.5
     assert np.isfinite(places[:, 0]).all()
@@ -162,8 +162,8 @@ def test_a_view_that_shows_nobody_for_long_is_missing_then():
 
 
 def test_one_view_gives_its_frames_in_order():
-    np.testing.assert_array_equal(instant_places([np.array([0.3, 0.4, 0.9])])[:, 0], [0, 1, 2])
-    assert instant_places([np.zeros(0)]).shape == (0, 1)
+    np.testing.assert_array_equal(step_positions([np.array([0.3, 0.4, 0.9])])[:, 0], [0, 1, 2])
+    assert step_positions([np.zeros(0)]).shape == (0, 1)
 
 
 def test_views_can_be_left_out_of_a_batch(store):
@@ -210,16 +210,16 @@ def test_a_mirrored_sample_has_left_and_right_exchanged_and_its_label_by_the_rul
     dataset = SnippetDataset(store, inputs=PoseInput(flip=1.0, flip_labels=pairs, **still), train=True)
     row = dataset.table.recordings.index("s1_raise_left_0")
     plain = SnippetDataset(store, inputs=PoseInput(**still)).batch([row])
-    found = dataset.batch([row], augment=True)
-    assert dataset.labels[int(found["label"][0])] == "raise_right"
-    assert dataset.labels[int(found["target"][0].argmax())] == "raise_right"
+    result = dataset.batch([row], augment=True)
+    assert dataset.labels[int(result["label"][0])] == "raise_right"
+    assert dataset.labels[int(result["target"][0].argmax())] == "raise_right"
     seen = plain["score"][0, 0, 0, LEFT] > 0
     assert bool(seen)
     torch.testing.assert_close(
-        found["keypoints"][0, 0, :, RIGHT, 1], plain["keypoints"][0, 0, :, LEFT, 1], atol=1e-4, rtol=0
+        result["keypoints"][0, 0, :, RIGHT, 1], plain["keypoints"][0, 0, :, LEFT, 1], atol=1e-4, rtol=0
     )
     torch.testing.assert_close(
-        found["keypoints"][0, 0, :, RIGHT, 0], -plain["keypoints"][0, 0, :, LEFT, 0], atol=1e-4, rtol=0
+        result["keypoints"][0, 0, :, RIGHT, 0], -plain["keypoints"][0, 0, :, LEFT, 0], atol=1e-4, rtol=0
     )
 
 
@@ -245,9 +245,9 @@ def test_every_other_test_variant_is_mirrored_where_no_label_changes_by_it(store
 
 
 def test_labels_of_a_mirror_must_be_known_and_go_both_ways(store):
-    with pytest.raises(UserError, match="flip_labels names 'raise_lefd', which is no label here"):
+    with pytest.raises(UserError, match="flip_labels contains 'raise_lefd', which is not a label"):
         reader_of(store, flip=0.5, flip_labels={"raise_lefd": "raise_right"})
-    with pytest.raises(UserError, match="flip_labels must pair labels both ways"):
+    with pytest.raises(UserError, match="flip_labels must contain pairs in both directions"):
         reader_of(store, flip=0.5, flip_labels={"raise_left": "raise_right"})
 
 
@@ -269,7 +269,7 @@ def test_the_span_is_what_the_frames_cover(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_pose(store, "a", "0", frames=10, start=2.0)
     assert PoseReader.span(store, "a", ["0"]) == pytest.approx((2.0, 3.0))
-    with pytest.raises(UserError, match="no poses of recording 'b'"):
+    with pytest.raises(UserError, match="Recording 'b' has no poses"):
         PoseReader.span(store, "b", ["0"])
 
 
@@ -292,42 +292,42 @@ lengths = {"size": st.integers(1, 60), "frames": st.integers(1, 30), "seed": st.
 @settings(max_examples=100, deadline=None)
 @given(**lengths)
 def test_segments_follow_the_published_rules(size, frames, seed):
-    [found] = segment_frames(torch.tensor([size]), frames, Draws(seed, 0, [0])).numpy().astype(int)
-    assert found.shape == (frames,)
-    assert found.min() >= 0
-    assert found.max() < size
-    steps = set(np.diff(found).tolist())
+    [result] = segment_steps(torch.tensor([size]), frames, Draws(seed, 0, [0])).numpy().astype(int)
+    assert result.shape == (frames,)
+    assert result.min() >= 0
+    assert result.max() < size
+    steps = set(np.diff(result).tolist())
     if size < frames:
         assert steps <= {1, 1 - size}
     elif size < 2 * frames:
         assert steps <= {1, 2}
     else:
-        for segment, frame in enumerate(found):
+        for segment, frame in enumerate(result):
             assert segment * size // frames <= frame < (segment + 1) * size // frames
 
 
 @settings(max_examples=100, deadline=None)
 @given(**lengths)
 def test_the_middle_of_every_segment_is_taken_without_chance(size, frames, seed):
-    [found] = segment_frames(torch.tensor([size]), frames, None).tolist()
-    assert found == [(2 * segment + 1) * size // (2 * frames) for segment in range(frames)]
+    [result] = segment_steps(torch.tensor([size]), frames, None).tolist()
+    assert result == [(2 * segment + 1) * size // (2 * frames) for segment in range(frames)]
 
 
 def test_segments_reach_every_frame_over_the_epochs():
     for size in (5, 10, 15, 23):
-        drawn = segment_frames(torch.full((300,), size), 10, Draws(0, 0, range(300)))
+        drawn = segment_steps(torch.full((300,), size), 10, Draws(0, 0, range(300)))
         assert set(drawn.flatten().int().tolist()) == set(range(size))
 
 
 @settings(max_examples=100, deadline=None)
 @given(**lengths, warp=st.floats(0, 0.95))
 def test_smooth_instants_rise_and_keep_to_the_crop(size, frames, seed, warp):
-    [found] = smooth_instants(torch.tensor([size]), frames, Draws(seed, 0, [0]), crop=0.4, warp=warp).numpy()
-    assert found.min() >= 0
-    assert found.max() <= size - 1
-    assert (np.diff(found) >= -1e-9).all()
+    [result] = smooth_steps(torch.tensor([size]), frames, Draws(seed, 0, [0]), crop=0.4, warp=warp).numpy()
+    assert result.min() >= 0
+    assert result.max() <= size - 1
+    assert (np.diff(result) >= -1e-9).all()
     if frames > 1:
-        assert found[-1] - found[0] >= 0.6 * (size - 1) - 1e-6
+        assert result[-1] - result[0] >= 0.6 * (size - 1) - 1e-6
 
 
 def test_three_dimensions_and_their_sizes_reach_the_model(tmp_path):
@@ -340,15 +340,15 @@ def test_three_dimensions_and_their_sizes_reach_the_model(tmp_path):
 
 def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
-    for normalize, said in (
+    for normalize, expected in (
         ("body", "1 their root mean square distance"),
         ("box", "from -1 to 1"),
         ("none", "As stored"),
     ):
         reader = reader_of(store, frames=4, normalize=normalize)
         meaning = reader.meanings()["keypoints"]
-        assert "instant, joint (kinect20), x, y, z. " in meaning
-        assert said in meaning
+        assert "time step, joint (kinect20), x, y, z. " in meaning
+        assert expected in meaning
         assert meaning.endswith(". Joints: " + ", ".join(skeleton("kinect20").joints))
         assert set(reader.meanings()) >= set(reader.read([0]))
 

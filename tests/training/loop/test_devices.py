@@ -34,16 +34,14 @@ def test_auto_is_the_processor_without(no_gpu):
 def test_another_name_is_refused_with_those_that_there_are(name):
     with pytest.raises(UserError) as caught:
         torch_device(name)
-    assert str(caught.value) == (
-        f"A device is auto, cpu, mps, cuda or cuda:N (the N-th GPU from 0), and '{name}' is none of them."
-    )
+    assert str(caught.value) == (f"Unknown device '{name}'. Use auto, cpu, mps, cuda or cuda:N (the N-th GPU, from 0).")
 
 
 def test_a_gpu_that_is_not_here_is_told(no_gpu):
     with pytest.raises(SetupError) as caught:
         torch_device("cuda")
     assert str(caught.value) == (
-        "device is cuda, and PyTorch finds no CUDA GPU here. Use --device cpu, or install a CUDA build of PyTorch."
+        "Device cuda is not available: PyTorch found no CUDA GPU. Use --device cpu, or install a CUDA build of PyTorch."
     )
 
 
@@ -51,10 +49,10 @@ def test_a_number_beyond_the_gpus_is_told(two_gpus):
     with pytest.raises(SetupError) as caught:
         torch_device("cuda:2")
     assert str(caught.value) == (
-        "device is cuda:2, and PyTorch finds 2 CUDA GPU(s), numbered from 0. Use --device cuda, or another number."
+        "Device cuda:2 is not available: PyTorch found 2 CUDA GPU(s), numbered from 0. Use --device cuda, or another index."
     )
 
 
 def test_one_gpu_is_not_shared_by_several_processes(two_gpus):
-    with pytest.raises(UserError, match=r"^--device cuda:1 names a single GPU, and --devices asks for 2 processes"):
+    with pytest.raises(UserError, match=r"^--device cuda:1 names a single GPU, but --devices requests 2 processes"):
         lightning_devices("cuda:1", 2)

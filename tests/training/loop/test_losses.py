@@ -11,7 +11,7 @@ TARGET = np.eye(3, dtype=np.uint8)[[0, 0, 0, 1, 2, 2]]
 
 
 def make(several=False, **settings):
-    return ClassificationLoss(LossSettings(**settings), TARGET, several=several)
+    return ClassificationLoss(LossSettings(**settings), TARGET, multi_label=several)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -35,8 +35,8 @@ def test_cross_entropy_is_refused_where_there_may_be_several_labels():
     with pytest.raises(UserError) as caught:
         make(several=True, name="cross-entropy")
     assert str(caught.value) == (
-        "The loss 'cross-entropy' chooses one of the labels, and these snippets may have several, or none. Use loss.name = "
-        '"bce", "focal" or "asymmetric" (auto takes bce).'
+        "The loss 'cross-entropy' requires exactly one label per snippet, and these can have several or none. Use "
+        'loss.name = "bce", "focal" or "asymmetric" ("auto" selects bce).'
     )
 
 
@@ -51,7 +51,7 @@ def test_focal_loss_without_focus_is_cross_entropy_and_with_it_counts_easy_sampl
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0, 2.0])
 def test_focal_loss_of_a_sample_that_is_wholly_sure_has_finite_gradients(gamma, several):
-    loss = ClassificationLoss(LossSettings(name="focal", gamma=gamma), np.eye(3), several=several)
+    loss = ClassificationLoss(LossSettings(name="focal", gamma=gamma), np.eye(3), multi_label=several)
     logits = torch.tensor([[30.0, 0.0, -200.0], [200.0, -200.0, 200.0]], requires_grad=True)
     loss(logits, torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])).sum().backward()
     assert bool(torch.isfinite(logits.grad).all())
@@ -61,17 +61,17 @@ def test_focal_loss_equals_its_formula_for_shares_of_several_classes():
     logits, target = torch.randn(6, 3), torch.randn(6, 3).softmax(1)
     p = logits.double().softmax(1)
     expected = -(target * (1 - p) ** 1.5 * p.log()).sum(1)
-    found = ClassificationLoss(LossSettings(name="focal", gamma=1.5), np.eye(3), several=False)(logits, target)
-    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    result = ClassificationLoss(LossSettings(name="focal", gamma=1.5), np.eye(3), multi_label=False)(logits, target)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_frames_that_are_padding_do_not_count():
     loss = make()
     logits, target = torch.randn(2, 4, 3), torch.eye(3)[[0, 1]]
     valid = torch.tensor([[True, True, False, False], [True, True, True, True]])
-    found = loss(logits, target, valid)
-    torch.testing.assert_close(found[0], loss(logits[0, :2], target[:1].expand(2, -1)).mean())
-    torch.testing.assert_close(found[1], loss(logits[1], target[1:].expand(4, -1)).mean())
+    result = loss(logits, target, valid)
+    torch.testing.assert_close(result[0], loss(logits[0, :2], target[:1].expand(2, -1)).mean())
+    torch.testing.assert_close(result[1], loss(logits[1], target[1:].expand(4, -1)).mean())
 
 
 def test_every_frame_may_have_a_target_of_its_own():

@@ -24,19 +24,19 @@ def rates(num_steps=100, per_epoch=10, **settings):
 
 
 def test_cosine_rises_to_the_highest_rate_and_falls_to_nearly_none():
-    found = rates(name="cosine", warmup=0.1)
-    assert found[0] == pytest.approx(0.1)
-    assert max(found) == found[9] == 1.0
-    assert found[55] == pytest.approx(0.5, abs=0.01)
-    assert found[-1] < 0.001
-    assert all(later <= earlier for earlier, later in itertools.pairwise(found[10:]))
+    result = rates(name="cosine", warmup=0.1)
+    assert result[0] == pytest.approx(0.1)
+    assert max(result) == result[9] == 1.0
+    assert result[55] == pytest.approx(0.5, abs=0.01)
+    assert result[-1] < 0.001
+    assert all(later <= earlier for earlier, later in itertools.pairwise(result[10:]))
 
 
 def test_multistep_falls_at_its_epochs():
-    found = rates(name="multistep", warmup=0.0, milestones=(3, 8), gamma=0.2)
-    assert found[29] == 1.0
-    assert found[30] == pytest.approx(0.2)
-    assert found[80] == pytest.approx(0.04)
+    result = rates(name="multistep", warmup=0.0, milestones=(3, 8), gamma=0.2)
+    assert result[29] == 1.0
+    assert result[30] == pytest.approx(0.2)
+    assert result[80] == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize(
@@ -51,31 +51,31 @@ def test_published_recipes_lower_their_rate_where_the_originals_do(name, epochs,
     recipe = find_recipe(name)
     assert recipe.epochs == epochs
     factor = rate_factor(recipe.schedule, num_steps=7 * epochs, steps_per_epoch=7)
-    found = [factor(step) for step in range(7 * epochs)]
+    result = [factor(step) for step in range(7 * epochs)]
     expected = 1.0
-    for step, value in enumerate(found):
+    for step, value in enumerate(result):
         expected = changes.get(step // 7, expected)
         assert value == pytest.approx(expected)
 
 
 def test_exponential_falls_by_a_factor_an_epoch():
-    found = rates(name="exponential", warmup=0.0, gamma=0.9)
-    assert found[55] == pytest.approx(0.9**5)
+    result = rates(name="exponential", warmup=0.0, gamma=0.9)
+    assert result[55] == pytest.approx(0.9**5)
 
 
 def test_vectors_and_codes_do_not_decay_and_the_head_has_its_own_rate():
     model = Small()
     settings = OptimizerSettings(learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.1)
-    found = {
+    result = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in make_optimizer(model, settings).param_groups
         for parameter in group["params"]
     }
-    assert found[id(model.body.weight)] == (1e-3, 0.1)
-    assert found[id(model.body.bias)] == (1e-3, 0.0)
-    assert found[id(model.time_code)] == (1e-3, 0.0)
-    assert found[id(model.head.weight)] == (1e-2, 0.1)
-    assert found[id(model.head.bias)] == (1e-2, 0.0)
+    assert result[id(model.body.weight)] == (1e-3, 0.1)
+    assert result[id(model.body.bias)] == (1e-3, 0.0)
+    assert result[id(model.time_code)] == (1e-3, 0.0)
+    assert result[id(model.head.weight)] == (1e-2, 0.1)
+    assert result[id(model.head.bias)] == (1e-2, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_frozen_weights_are_left_out():
 
 
 def test_parts_of_a_fusion_are_of_one_height_below_its_head():
-    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
-    heights = layer_heights(MidFusion(num_classes=3, parts=[pictures, pictures]))
+    images = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    heights = layer_heights(MidFusion(num_classes=3, parts=[images, images]))
     assert {height for name, height in heights.items() if not name.startswith("head.")} == {0}
     assert heights["head.weight"] == 1

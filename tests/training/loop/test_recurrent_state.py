@@ -1,4 +1,4 @@
-"""State that goes on from window to window of a recording."""
+"""Recurrent state that is carried from window to window of a recording."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.datasets import SnippetDataset, read_table
 from actionprep.training.evaluation.scoring import score
 from actionprep.training.fit import fit
-from actionprep.training.loop.recurrent_state import chains_before, in_turns, windows_before
-from actionprep.training.loop.training_plan import Plan
+from actionprep.training.loop.recurrent_state import previous_chains, previous_windows, rounds_of
+from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.models.registry import build_model
 from actionprep.training.predict import predict
 from actionprep.training.run import Run
@@ -53,35 +53,35 @@ def windows(*intervals: tuple[int, float, float]) -> SnippetTable:
 
 def test_a_window_follows_the_one_that_ends_where_it_begins():
     table = windows((0, 1.0, 2.0), (0, 0.0, 1.0), (1, 2.0, 3.0), (0, 2.0, 3.0), (0, 3.5, 4.0))
-    assert windows_before(table, np.arange(5)).tolist() == [1, -1, -1, 0, -1]
+    assert previous_windows(table, np.arange(5)).tolist() == [1, -1, -1, 0, -1]
     # Among some of the rows the others are not there.
-    assert windows_before(table, np.array([3, 1, 0])).tolist() == [2, -1, 1]
-    assert windows_before(table, np.array([3, 1])).tolist() == [-1, -1]
+    assert previous_windows(table, np.array([3, 1, 0])).tolist() == [2, -1, 1]
+    assert previous_windows(table, np.array([3, 1])).tolist() == [-1, -1]
 
 
 def test_windows_that_overlap_are_chains_side_by_side():
     onset = 0.1 + 0.3 * np.arange(12)
     table = windows(*((0, one, one + 0.9) for one in onset))
-    before = windows_before(table, np.arange(12))
+    before = previous_windows(table, np.arange(12))
     assert before.tolist() == [-1, -1, -1, *range(9)]
-    assert [turn.tolist() for turn in in_turns(before)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
-    assert chains_before(before, 3)[10].tolist() == [7, 4, 1]
-    assert chains_before(before, 3)[4].tolist() == [1, -1, -1]
+    assert [turn.tolist() for turn in rounds_of(before)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert previous_chains(before, 3)[10].tolist() == [7, 4, 1]
+    assert previous_chains(before, 3)[4].tolist() == [1, -1, -1]
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8), st.integers(1, 4)), min_size=1, max_size=12))
-def test_every_window_comes_once_and_right_after_the_one_before_it(found):
-    table = windows(*((code, start / 10, (start + length) / 10) for code, start, length in found))
-    before = windows_before(table, np.arange(len(found)))
-    turns = in_turns(before)
+def test_every_window_comes_once_and_right_after_the_one_before_it(result):
+    table = windows(*((code, start / 10, (start + length) / 10) for code, start, length in result))
+    before = previous_windows(table, np.arange(len(result)))
+    turns = rounds_of(before)
     turn = {int(one): number for number, some in enumerate(turns) for one in some}
-    assert sorted(turn) == list(range(len(found)))
-    for one, (code, start, _) in enumerate(found):
-        ending = [x for x, (other, begin, length) in enumerate(found) if other == code and begin + length == start]
+    assert sorted(turn) == list(range(len(result)))
+    for one, (code, start, _) in enumerate(result):
+        ending = [x for x, (other, begin, length) in enumerate(result) if other == code and begin + length == start]
         if ending:
             assert before[one] in ending
-            assert found[before[one]][1] == min(found[x][1] for x in ending)
+            assert result[before[one]][1] == min(result[x][1] for x in ending)
             assert turn[one] == turn[int(before[one])] + 1
         else:
             assert (before[one], turn[one]) == (-1, 0)
@@ -116,7 +116,7 @@ def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one
     # Out of order and two recordings at once: what counts is where a window begins.
     rows = np.flatnonzero(np.isin(table.recording, [4, 5]))[::-1].copy()
     data = SnippetDataset(store, table, checkpoint.recipe.input, rows=rows)
-    found = score(checkpoint, data, carry=True, batch=3)
+    result = score(checkpoint, data, carry=True, batch=3)
     fresh = score(checkpoint, data, batch=3)
     for code in (4, 5):
         mine = np.flatnonzero(table.recording[rows] == code)
@@ -127,10 +127,10 @@ def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one
         assert there.all()
         with torch.no_grad():
             whole = checkpoint.model(xy, valid, there)[0].softmax(-1).unflatten(0, (len(mine), -1)).numpy()
-        np.testing.assert_allclose(found.instants.probabilities[mine], whole, atol=1e-5)
-        # Beginning anew gives the same in the first window alone.
-        np.testing.assert_allclose(fresh.instants.probabilities[mine[0]], whole[0], atol=1e-5)
-        assert np.abs(fresh.instants.probabilities[mine[1:]] - whole[1:]).max() > 1e-3
+        np.testing.assert_allclose(result.steps.probabilities[mine], whole, atol=1e-5)
+        # Starting without a state gives the same in the first window only.
+        np.testing.assert_allclose(fresh.steps.probabilities[mine[0]], whole[0], atol=1e-5)
+        assert np.abs(fresh.steps.probabilities[mine[1:]] - whole[1:]).max() > 1e-3
 
 
 @pytest.mark.parametrize("memory", [8.0, 1e-9])
@@ -142,13 +142,13 @@ def test_windows_whose_positions_are_relative_to_the_recording_give_what_one_win
     table = read_table(store, "default")
     rows = np.flatnonzero(table.recording == 4)
     how = checkpoint.recipe.input.model_copy(update={"region": "recording", "memory": memory})
-    found = score(checkpoint, SnippetDataset(store, table, how, rows=rows), carry=True)
+    result = score(checkpoint, SnippetDataset(store, table, how, rows=rows), carry=True)
     whole = dataclasses.replace(table, offset=np.where(np.arange(len(table)) == rows[0], SECONDS, table.offset))
     long = how.model_copy(update={"frames": 4 * how.frames})
     batch = SnippetDataset(store, whole, long, rows=rows[:1]).batch([rows[0]])
     with torch.no_grad():
         expected = model(batch["xy"], batch["valid"], batch["frame_valid"]).softmax(-1)[0].unflatten(0, (4, -1))
-    np.testing.assert_allclose(found.instants.probabilities, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(result.steps.probabilities, expected.numpy(), atol=1e-5)
 
 
 def test_a_window_missing_in_the_middle_begins_anew(store, run):
@@ -156,11 +156,11 @@ def test_a_window_missing_in_the_middle_begins_anew(store, run):
     table = read_table(store, "default")
     rows = np.flatnonzero(table.recording == 4)
     without = SnippetDataset(store, table, checkpoint.recipe.input, rows=rows[[0, 2, 3]])
-    found, alone = (
-        score(checkpoint, data, carry=True).instants.probabilities
+    result, alone = (
+        score(checkpoint, data, carry=True).steps.probabilities
         for data in (without, SnippetDataset(store, table, checkpoint.recipe.input, rows=rows[2:]))
     )
-    np.testing.assert_allclose(found[1:], alone, atol=1e-6)
+    np.testing.assert_allclose(result[1:], alone, atol=1e-6)
 
 
 def test_tests_and_predictions_carry_the_state_as_the_recipe_says_or_as_asked(store, tmp_path):
@@ -197,13 +197,13 @@ def test_a_sample_is_trained_with_the_state_after_the_windows_before_it(store):
     assert not state.hidden.requires_grad
 
 
-@pytest.mark.parametrize(("length_s", "stride_s", "carry", "told"), [
+@pytest.mark.parametrize(("length_s", "stride_s", "carry", "warns"), [
     (1.5, 0.5, True, False), (2.0, 1.5, True, True), (4.0, 1.0, True, True), (4.0, 1.0, False, False),
 ])  # fmt: skip
-def test_windows_none_of_which_begins_where_another_ends_are_told(tmp_path, length_s, stride_s, carry, told):
+def test_windows_none_of_which_begins_where_another_ends_are_told(tmp_path, length_s, stride_s, carry, warns):
     store = make_changing_store(tmp_path / "store", length_s=length_s, stride_s=stride_s)
-    plan = Plan.make(store, frame_recipe(carry=carry), snippets="default", split=SPLIT, views=None)
-    assert any(one.startswith("carry = true does nothing here: no window in train") for one in plan.sentences) is told
+    plan = TrainingPlan.make(store, frame_recipe(carry=carry), snippets="default", split=SPLIT, views=None)
+    assert any(one.startswith("carry = true has no effect: no window in train") for one in plan.sentences) is warns
 
 
 def test_a_model_without_a_state_cannot_carry_one(store, run):

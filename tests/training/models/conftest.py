@@ -1,4 +1,4 @@
-"""Small models train fastest on one thread, and share a machine best."""
+"""Run the model tests on one thread, which is fastest for small models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared attention, against its formula written out."""
+"""Shared transformer layers, compared with their formulas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def by_formula(attention: Attention, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("bias", ["all", "query_value", "none"])
 @pytest.mark.parametrize("head_width", [None, 12])
-def test_attention_equals_its_formula(bias: str, head_width: int | None):
+def test_attention_matches_formula(bias: str, head_width: int | None):
     torch.manual_seed(0)
     attention = Attention(12, 3, bias=bias, head_width=head_width)
     if attention.q_bias is not None:
@@ -32,7 +32,7 @@ def test_attention_equals_its_formula(bias: str, head_width: int | None):
     torch.testing.assert_close(attention(x), by_formula(attention, x), rtol=1e-5, atol=1e-5)
 
 
-def test_attention_along_time_equals_attention_on_moved_axes():
+def test_along_time_equals_attention_on_moved_axes():
     torch.manual_seed(0)
     attention = Attention(12, 3)
     x = torch.randn(2, 4, 5, 12)
@@ -40,7 +40,7 @@ def test_attention_along_time_equals_attention_on_moved_axes():
     torch.testing.assert_close(attention.along_time(x), moved, rtol=1e-5, atol=1e-5)
 
 
-def test_masked_keys_cannot_be_seen():
+def test_masked_keys_are_ignored():
     torch.manual_seed(0)
     attention = Attention(12, 3)
     x = torch.randn(1, 5, 12)
@@ -49,7 +49,7 @@ def test_masked_keys_cannot_be_seen():
 
 
 @pytest.mark.parametrize("bias", ["all", "query_value", "none"])
-def test_kept_tokens_are_answered_as_if_all_were(bias: str):
+def test_keep_returns_the_same_leading_tokens(bias: str):
     torch.manual_seed(0)
     attention = Attention(12, 3, bias=bias)
     x = torch.randn(2, 5, 12)
@@ -59,20 +59,20 @@ def test_kept_tokens_are_answered_as_if_all_were(bias: str):
 
 
 @pytest.mark.parametrize("steps", [2, 6])
-def test_a_layer_behind_the_projection_gives_the_same_joined_to_it(steps: int):
-    # 2 x 2 tokens are fewer than the 12 rows of a weight and 6 x 6 are more, so that both ways are taken.
+def test_along_time_merges_the_next_layer(steps: int):
+    # 2 x 2 tokens are fewer than the width 12 and 6 x 6 are more: this covers both branches.
     torch.manual_seed(0)
     attention, then = Attention(12, 3), torch.nn.Linear(12, 12)
     x = torch.randn(1, steps, steps, 12)
     torch.testing.assert_close(attention.along_time(x, then=then), then(attention.along_time(x)), rtol=1e-5, atol=1e-5)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_heads_must_divide_width():
     with pytest.raises(UserError, match="5 heads do not divide a width of 12"):
         Attention(12, 5)
 
 
-def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+def test_drop_path_drops_samples_and_keeps_mean():
     torch.manual_seed(0)
     out = DropPath(0.25)(torch.ones(4000, 3))
     assert ((out == 0).all(1) | (out == 1 / 0.75).all(1)).all()
@@ -80,11 +80,11 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert torch.equal(DropPath(0.25).eval()(out), out)
 
 
-def test_drop_path_grows_linearly():
+def test_drop_path_rates_grow_linearly():
     assert drop_path_rates(0.2, 3) == [0.0, 0.1, 0.2]
     assert drop_path_rates(0.2, 1) == [0.0]
 
 
-def test_an_unknown_start_of_weights_is_refused():
-    with pytest.raises(UserError, match="one of normal, xavier, and start is 'zero'"):
+def test_init_transformer_rejects_unknown_start():
+    with pytest.raises(UserError, match="must be one of normal, xavier, got 'zero'"):
         init_transformer(Block(8, 2, 16), start="zero")

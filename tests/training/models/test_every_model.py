@@ -1,4 +1,4 @@
-"""What every model of ours must do, at tiny sizes."""
+"""Requirements on every model, at tiny sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tiny_models import CLASSES, TINY, targets, tiny
 from torch import Tensor
 
-from actionprep.training.models import cards as _cards  # noqa: F401 - fills the table
+from actionprep.training.loop.precision import faults_of_layers
 from actionprep.training.models.registry import MODELS
 
 
@@ -19,7 +19,7 @@ def loss_of(logits: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_forward_gives_finite_logits(name: str):
+def test_forward_returns_finite_logits(name: str):
     model, x = tiny(name)
     logits = model.eval()(x)
     assert logits.shape in ((2, CLASSES), (2, x.shape[1], CLASSES))
@@ -27,7 +27,7 @@ def test_forward_gives_finite_logits(name: str):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_backward_reaches_every_trained_weight(name: str):
+def test_backward_gives_every_trained_weight_a_gradient(name: str):
     model, x = tiny(name)
     loss_of(model(x)).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -36,7 +36,7 @@ def test_backward_reaches_every_trained_weight(name: str):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_state_dict_round_trip_gives_the_same_logits(name: str):
+def test_state_dict_round_trip_keeps_logits(name: str):
     model, x = tiny(name)
     other, _ = tiny(name)
     with torch.no_grad():
@@ -47,23 +47,28 @@ def test_state_dict_round_trip_gives_the_same_logits(name: str):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_one_batch_can_be_learnt(name: str):
+def test_model_fits_one_batch(name: str):
     model, x = tiny(name)
+    # Noise alone looks alike to a model that averages it. These samples differ, and 40 steps are enough for every model.
+    x[1] += 1
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     first = loss_of(model(x)).item()
-    for _ in range(200):
+    for _ in range(120):
         loss = loss_of(model(x))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if loss.item() < 0.2 * first:
             return
-    pytest.fail(f"the loss went from {first:.3f} to {loss.item():.3f}")
+    pytest.fail(f"the loss only changed from {first:.3f} to {loss.item():.3f}")
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_bfloat16_autocast_trains_and_stays_near_float32(name: str):
+def test_bfloat16_autocast_stays_near_float32(name: str):
     model, x = tiny(name, **({"drop_path": 0.0} if "drop_path" in TINY[name][0] else {}))
+    # `fit` refuses such a model on such a processor.
+    if faults := faults_of_layers(model, torch.device("cpu"), torch.bfloat16):
+        pytest.skip(f"this processor does not compute {', '.join(faults)} layers in bfloat16")
     model.eval()
     with torch.no_grad():
         exact = model(x)
@@ -88,19 +93,21 @@ def test_bfloat16_autocast_trains_and_stays_near_float32(name: str):
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_traces_as_one_graph(name: str):
+def test_compile_traces_one_graph(name: str):
     torch._dynamo.reset()
     depth = {"depth": 1} if "depth" in TINY[name][0] else {}
     model, x = tiny(name, **depth)
     model.eval()
-    # An LSTM is a call of its own for the compiler.
+    # The compiler does not trace into an LSTM.
     traced = torch.compile(model, backend="eager", fullgraph=name != "track-lstm")
     torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_training_step_equals_the_plain_one():
+def test_compiled_gradients_equal_eager_ones(tmp_path, monkeypatch):
+    # Without the kernels of other processes, which may be incomplete.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("torch.compile needs a C++ compiler, and none is installed")
     torch._dynamo.reset()
@@ -113,6 +120,6 @@ def test_compiled_training_step_equals_the_plain_one():
         torch.testing.assert_close(p.grad, plain[name], rtol=1e-3, atol=1e-5)
 
 
-def test_every_model_of_these_families_is_tested_here():
+def test_tiny_models_cover_their_families():
     families = {MODELS[name].build.split(":")[0] for name in TINY}
     assert {name for name, card in MODELS.items() if card.build.split(":")[0] in families} == set(TINY)

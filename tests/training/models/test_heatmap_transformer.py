@@ -16,18 +16,18 @@ def shaken(name: str = "heatmap-transformer"):
     return model.eval(), x
 
 
-def test_a_token_equals_the_convolution_over_frames_and_one_joint():
+def test_token_embedding_equals_study_convolution():
     model, x = shaken()
-    # The study's convolution: maps as 256 channels of a (frames x joints) picture, kernel 4 frames x 1 joint.
+    # The study uses a 2D convolution: 256 map pixels are channels of a frames x joints grid, kernel 4 x 1.
     weight = model.embed.weight.view(32, 4, 256).permute(0, 2, 1).unsqueeze(-1)
-    picture = x.flatten(3).permute(0, 3, 2, 1)
-    expected = torch.nn.functional.conv2d(picture, weight, model.embed.bias, stride=(4, 1)).permute(0, 3, 2, 1)
+    grid = x.flatten(3).permute(0, 3, 2, 1)
+    expected = torch.nn.functional.conv2d(grid, weight, model.embed.bias, stride=(4, 1)).permute(0, 3, 2, 1)
     got = model.embed(x.reshape(2, 5, 2, -1))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["heatmap-transformer", "heatmap-transformer-small"])
-def test_padded_frames_cannot_change_the_logits(name: str):
+def test_padded_frames_are_ignored(name: str):
     model, x = shaken(name)
     frame_valid = torch.arange(8) < torch.tensor([[4], [8]])
     noisy = x.clone()
@@ -35,45 +35,45 @@ def test_padded_frames_cannot_change_the_logits(name: str):
     torch.testing.assert_close(model(x, frame_valid), model(noisy, frame_valid))
 
 
-def test_the_small_one_sees_mean_and_maximum_of_the_tokens_of_valid_frames():
+def test_mean_max_pool_uses_valid_tokens():
     model, x = shaken("heatmap-transformer-small")
     tokens = []
     model.norm.register_forward_hook(lambda *args: tokens.append(args[2]))
-    found = model.features(x, torch.arange(8) < torch.tensor([[4], [8]]))
-    first = tokens[0][0].unflatten(0, (5, 2))[:, 0]  # of two steps of each joint, the first alone is valid
-    torch.testing.assert_close(found[0], torch.cat([first.mean(0), first.max(0).values]))
+    features = model.features(x, torch.arange(8) < torch.tensor([[4], [8]]))
+    first = tokens[0][0].unflatten(0, (5, 2))[:, 0]  # each joint has two steps; only the first is valid
+    torch.testing.assert_close(features[0], torch.cat([first.mean(0), first.max(0).values]))
     second = tokens[0][1]
-    torch.testing.assert_close(found[1], torch.cat([second.mean(0), second.max(0).values]))
+    torch.testing.assert_close(features[1], torch.cat([second.mean(0), second.max(0).values]))
 
 
-def test_unknown_pooling_is_refused():
-    with pytest.raises(UserError, match="Tokens are pooled by one of mean, mean-max, and pool is 'max'"):
+def test_unknown_pool_raises():
+    with pytest.raises(UserError, match="pool must be one of mean, mean-max, got 'max'"):
         tiny("heatmap-transformer-small", pool="max")
 
 
 @pytest.mark.parametrize("deviation", [-0.3, float("nan")])
-def test_embeddings_are_drawn_with_a_deviation_of_0_or_more(deviation: float):
-    with pytest.raises(UserError, match="embed_std is a standard deviation, 0 or more, and came as"):
+def test_invalid_embed_std_raises(deviation: float):
+    with pytest.raises(UserError, match="embed_std must be a finite standard deviation of 0 or more, got"):
         tiny("heatmap-transformer-small", embed_std=deviation)
 
 
 @pytest.mark.parametrize("name", ["heatmap-transformer", "heatmap-transformer-small"])
-def test_a_clip_with_no_valid_frame_stays_finite(name: str):
+def test_clip_without_valid_frames_stays_finite(name: str):
     model, x = shaken(name)
     assert model(x, torch.zeros(2, 8, dtype=torch.bool)).isfinite().all()
 
 
-def test_the_order_of_frames_and_joints_matters():
+def test_frame_and_joint_order_matter():
     model, x = shaken()
     torch.nn.init.normal_(model.joint_embed, std=3.0)
     assert not torch.allclose(model(x), model(x.flip(2)), atol=1e-3)
     assert not torch.allclose(model(x), model(x.flip(1)), atol=1e-3)
 
 
-def test_other_frame_counts_run_and_other_maps_are_refused():
+def test_frame_count_is_free_and_map_size_is_not():
     model, x = shaken()
     assert model(torch.cat([x, x], 2)).shape == (2, 3)
     with pytest.raises(
-        UserError, match="reads 5 joints on maps of 16 x 16, 4 frames a token, and got 5 joints, 8 frames"
+        UserError, match="maps of 16 x 16 and a multiple of 4 frames, got 5 joints, 8 frames and maps of 16 x 12"
     ):
         model(x[..., :12])

@@ -23,13 +23,13 @@ from actionprep.training.models.resizers import (
 PAIRS = [(r, a) for r, a in itertools.product(range(9), repeat=2) if r <= a]
 
 
-def test_there_are_45_pairs_of_points():
+def test_resizer_has_45_point_pairs():
     assert len(PAIRS) == 45
     assert len(POINTS) == 9
 
 
 @pytest.mark.parametrize(("read_at", "apply_at"), PAIRS)
-def test_every_pair_starts_as_the_resizer_without_a_transform(read_at: int, apply_at: int):
+def test_every_point_pair_starts_as_identity(read_at: int, apply_at: int):
     torch.manual_seed(0)
     model = TransformerResizer(read_at=read_at, apply_at=apply_at, size=(3, 20, 20)).eval()
     clip = torch.randn(2, 3, 3, 12, 12)
@@ -39,7 +39,7 @@ def test_every_pair_starts_as_the_resizer_without_a_transform(read_at: int, appl
 
 
 @pytest.mark.parametrize(("read_at", "apply_at"), [(0, 0), (0, 8), (2, 5), (4, 4), (8, 8)])
-def test_theta_is_learnt(read_at: int, apply_at: int):
+def test_theta_gets_gradients(read_at: int, apply_at: int):
     torch.manual_seed(0)
     model = TransformerResizer(read_at=read_at, apply_at=apply_at, size=(2, 16, 16))
     model(torch.randn(2, 3, 2, 12, 12)).square().sum().backward()
@@ -48,7 +48,7 @@ def test_theta_is_learnt(read_at: int, apply_at: int):
 
 
 @pytest.mark.parametrize("per_frame", [False, True])
-def test_theta_is_one_a_clip_unless_asked_for(per_frame: bool):
+def test_theta_is_per_clip_by_default(per_frame: bool):
     model = TransformerResizer(size=(3, 16, 16), per_frame=per_frame).eval()
     theta = model.theta(torch.randn(2, 3, 5, 12, 12))
     assert theta.shape == ((2, 5, 2, 3) if per_frame else (2, 2, 3))
@@ -62,18 +62,18 @@ def test_any_input_size_works(side: int):
     assert TransformerResizer(read_at=1, apply_at=6, size=(4, 20, 20)).eval()(clip).shape == (1, 3, 4, 20, 20)
 
 
-def test_points_out_of_order_are_refused():
-    with pytest.raises(UserError, match=r"read_at=3, apply_at=2 is not so. The points are: 0 the input, 1 after"):
+def test_apply_before_read_raises():
+    with pytest.raises(UserError, match=r"got read_at=3, apply_at=2\. Points: 0 the input, 1 after"):
         TransformerResizer(read_at=3, apply_at=2)
 
 
-def test_the_spatial_transformer_starts_at_the_identity():
+def test_spatial_transformer_starts_as_identity():
     clip = torch.randn(2, 3, 4, 15, 15)
     torch.testing.assert_close(SpatialTransformer()(clip), clip, rtol=1e-4, atol=1e-4)
 
 
-def test_frames_are_cut_out_along_time():
-    # A clip's features are the mean over its frames, each of them a picture of three colors.
+def test_spatial_transformer_cuts_frames_along_time():
+    # The features of a clip are the mean over its RGB frames.
     torch.manual_seed(0)
     model = SpatialTransformer().eval()
     torch.nn.init.normal_(model.affine[-1].weight)
@@ -84,27 +84,27 @@ def test_frames_are_cut_out_along_time():
 
 
 @pytest.mark.parametrize("per_frame", [False, True])
-def test_warping_equals_pytorch_s_grids_frame_by_frame(per_frame: bool):
+def test_warp_matches_affine_grid_per_frame(per_frame: bool):
     torch.manual_seed(0)
     clip = torch.randn(2, 3, 4, 9, 7)
     theta = torch.eye(2, 3) + 0.3 * torch.randn(2, 4, 2, 3)
     theta = theta if per_frame else theta[:, 0]
     got = warp(clip, theta)
     for t in range(4):
-        one = theta[:, t] if per_frame else theta
-        grid = F.affine_grid(one, [2, 3, 9, 7], align_corners=False)
+        frame_theta = theta[:, t] if per_frame else theta
+        grid = F.affine_grid(frame_theta, [2, 3, 9, 7], align_corners=False)
         expected = F.grid_sample(clip[:, :, t], grid, align_corners=False)
         torch.testing.assert_close(got[:, :, t], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_warping_keeps_half_precision_but_not_half_precise_places():
+def test_warp_bfloat16_samples_in_float32():
     clip = torch.randn(1, 3, 2, 64, 64, dtype=torch.bfloat16)
     same = warp(clip, torch.eye(2, 3, dtype=torch.bfloat16).expand(1, 2, 3))
     assert same.dtype == torch.bfloat16
     assert torch.equal(same, clip)
 
 
-def test_a_resizer_with_silent_weights_is_the_trilinear_enlargement():
+def test_resizer_with_zero_weights_is_trilinear():
     model = Resizer(size=(5, 20, 20)).eval()
     torch.nn.init.zeros_(model.c4.conv3d.weight)
     clip = torch.randn(1, 3, 3, 10, 10)
@@ -113,7 +113,7 @@ def test_a_resizer_with_silent_weights_is_the_trilinear_enlargement():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 4, 5])
-def test_short_clips_give_the_same_under_either_padding(frames: int):
+def test_short_clips_match_symmetric_padding(frames: int):
     torch.manual_seed(0)
     model = Resizer(size=(4, 12, 12))
     clip = torch.randn(1, 3, frames, 8, 8)
@@ -124,21 +124,21 @@ def test_short_clips_give_the_same_under_either_padding(frames: int):
 
 @pytest.mark.parametrize("size", range(1, 12))
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (7, 2), (2, 2)])
-def test_same_padding_gives_as_many_places_as_strides_fit(size: int, kernel: int, stride: int):
+def test_same_padding_output_is_ceil_of_size_over_stride(size: int, kernel: int, stride: int):
     before, after = same_padding(size, kernel, stride)
     assert (size + before + after - kernel) // stride + 1 == -(-size // stride)
     assert after - before in (0, 1)
 
 
-def test_same_pooling_equals_padding_by_zeros():
+def test_same_pool_equals_zero_padding():
     pool = SamePool((3, 3, 3), (2, 2, 2))
     x = torch.rand(1, 2, 6, 7, 8)
-    # 6 and 8 want one zero behind, 7 wants one on either side.
+    # Lengths 6 and 8 need one zero at the end, and 7 needs one on each side.
     expected = F.max_pool3d(F.pad(x, (0, 1, 1, 1, 0, 1)), 3, 2)
     assert torch.equal(pool(x), expected)
 
 
-def test_i3d_halves_112_pixels_and_32_frames_to_7_and_4():
+def test_i3d_reduces_32_frames_of_112_to_4_of_7():
     model = I3D(num_classes=3, width_multiplier=0.0625).eval()
     seen: list[torch.Size] = []
     model.stages["Mixed_5c"].register_forward_hook(lambda *args: seen.append(args[2].shape))
@@ -146,13 +146,13 @@ def test_i3d_halves_112_pixels_and_32_frames_to_7_and_4():
     assert seen[0][2:] == (4, 7, 7)
 
 
-def test_i3d_for_224_pixels_has_the_early_pool():
+def test_i3d_early_pool():
     model = I3D(num_classes=3, width_multiplier=0.0625, early_pool=True).eval()
     assert list(model.stages)[1] == "MaxPool3d_2a_3x3"
     assert model(torch.zeros(1, 3, 9, 40, 33)).shape == (1, 3)
 
 
-def test_poseconv3d_keeps_time_until_its_last_stage():
+def test_poseconv3d_keeps_time_until_last_stage():
     model, x = tiny("poseconv3d")
     shapes: list[torch.Size] = []
     for stage in model.stages:
@@ -161,25 +161,25 @@ def test_poseconv3d_keeps_time_until_its_last_stage():
     assert [tuple(s[2:]) for s in shapes] == [(8, 8, 8), (8, 4, 4), (4, 2, 2)]
 
 
-def test_poseconv3d_wants_one_entry_a_stage():
+def test_poseconv3d_rejects_unequal_stage_settings():
     from actionprep.training.models.poseconv3d import PoseConv3D
 
-    with pytest.raises(UserError, match="stage_blocks has 2, inflate 3, temporal_strides 3"):
+    with pytest.raises(UserError, match="one entry per stage, got 2, 3, 3 and 3 entries"):
         PoseConv3D(num_classes=2, stage_blocks=(1, 1))
 
 
 @pytest.mark.parametrize("widths", [[], [0, 4], [-1], [8, 2.5], 32, "32"])
-def test_the_small_poseconv3d_wants_channels_for_each_convolution(widths: object):
-    with pytest.raises(UserError, match=r"one number or more, each at least 1, as in .*, and widths is"):
+def test_poseconv3d_small_rejects_wrong_widths(widths: object):
+    with pytest.raises(UserError, match=r"at least one convolution, each at least 1, for example .*, got"):
         tiny("poseconv3d-small", widths=widths)
 
 
-def test_the_small_poseconv3d_halves_maps_first_and_time_from_the_second_convolution_on():
+def test_poseconv3d_small_strides():
     model, x = tiny("poseconv3d-small")
     shapes: list[torch.Size] = []
     for unit in model.body:
         unit.register_forward_hook(lambda *args: shapes.append(args[2].shape))
-    found = model.features(x)
+    features = model.features(x)
     assert [tuple(s[2:]) for s in shapes] == [(8, 8, 8), (4, 4, 4), (2, 2, 2)]
-    assert found.shape == (2, 2 * shapes[-1][1])
-    assert (found[:, shapes[-1][1] :] >= found[:, : shapes[-1][1]]).all()
+    assert features.shape == (2, 2 * shapes[-1][1])
+    assert (features[:, shapes[-1][1] :] >= features[:, : shapes[-1][1]]).all()

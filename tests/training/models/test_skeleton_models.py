@@ -1,4 +1,4 @@
-"""Small skeleton models: their size, and what they must and must not see."""
+"""Small skeleton models: size, invariances, features."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def clip(persons=1, layout="jhmdb15", dims=2, seed=0):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("layout", "dims"), [("jhmdb15", 2), ("kinect20", 3), ("coco17", 2)])
-def test_models_have_about_a_third_of_a_million_parameters(model, layout, dims):
+def test_models_have_about_300k_parameters(model, layout, dims):
     net = model(20, layout, dims)
     assert 0.25e6 < sum(p.numel() for p in net.parameters()) < 0.36e6
     assert net.eval()(*clip(2, layout, dims)).shape == (2, 20)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_models_do_not_see_where_or_how_big_a_person_is(model):
+def test_models_ignore_position_and_size(model):
     net = model(5, "jhmdb15", 2).eval()
     keypoints, score = clip()
     moved = keypoints * 37 + torch.tensor([300.0, -80.0])
@@ -40,7 +40,7 @@ def test_models_do_not_see_where_or_how_big_a_person_is(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_models_do_not_see_coordinates_of_missing_joints(model):
+def test_models_ignore_missing_joints(model):
     net = model(5, "jhmdb15", 2).eval()
     keypoints, score = clip()
     score[:, :, 3:6, 2:4] = 0
@@ -49,7 +49,7 @@ def test_models_do_not_see_coordinates_of_missing_joints(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_an_absent_person_changes_nothing_and_order_of_persons_neither(model):
+def test_models_ignore_absent_persons_and_person_order(model):
     net = model(5, "jhmdb15", 2).eval()
     keypoints, score = clip(2)
     assert torch.allclose(net(keypoints, score), net(keypoints.flip(1), score.flip(1)), atol=1e-5)
@@ -59,20 +59,20 @@ def test_an_absent_person_changes_nothing_and_order_of_persons_neither(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_clip_without_anybody_has_finite_logits(model):
+def test_clip_without_persons_has_finite_logits(model):
     keypoints, score = clip()
     assert model(5, "jhmdb15", 2).eval()(keypoints, score * 0).isfinite().all()
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_models_see_the_order_of_frames(model):
+def test_models_depend_on_frame_order(model):
     net = model(5, "jhmdb15", 2).eval()
     keypoints, score = clip()
     assert not torch.allclose(net(keypoints, score), net(keypoints.flip(2), score.flip(2)), atol=1e-4)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_models_learn_a_direction_of_movement(model):
+def test_models_learn_direction_of_motion(model):
     torch.manual_seed(0)
     # The same poses for both classes: a wrist that goes up, and the clip run backwards.
     keypoints = torch.randn(1, 1, 1, 15, 2).expand(16, 1, 12, 15, 2).clone()
@@ -90,7 +90,7 @@ def test_models_learn_a_direction_of_movement(model):
     assert (net.eval()(keypoints, score).argmax(1) == label).all()
 
 
-def test_features_are_what_their_names_say():
+def test_features_match_their_definitions():
     features = SkeletonFeatures("jhmdb15", 2, stride=2)
     keypoints, score = clip()
     score[:] = 1
@@ -98,17 +98,19 @@ def test_features_are_what_their_names_say():
     coordinates, velocity, slow, bones, distances = out
     center = keypoints[0].flatten(0, 2).mean(0)
     size = (keypoints[0] - center).square().sum(-1).mean().sqrt()
-    place = (keypoints[0, 0] - center) / size
-    assert torch.allclose(coordinates, place.flatten(1), atol=1e-5)
-    assert torch.allclose(velocity[1:], place.diff(dim=0).flatten(1), atol=1e-5)
-    assert torch.allclose(slow[2:], (place[2:] - place[:-2]).flatten(1), atol=1e-5)
+    normalized = (keypoints[0, 0] - center) / size
+    assert torch.allclose(coordinates, normalized.flatten(1), atol=1e-5)
+    assert torch.allclose(velocity[1:], normalized.diff(dim=0).flatten(1), atol=1e-5)
+    assert torch.allclose(slow[2:], (normalized[2:] - normalized[:-2]).flatten(1), atol=1e-5)
     layout = skeleton("jhmdb15")
     for column, (joint, parent) in enumerate(layout.bones):
-        assert torch.allclose(bones[:, 2 * column : 2 * column + 2], place[:, joint] - place[:, parent], atol=1e-5)
-    assert torch.allclose(distances, torch.stack([torch.pdist(frame) for frame in place]), atol=1e-5)
+        assert torch.allclose(
+            bones[:, 2 * column : 2 * column + 2], normalized[:, joint] - normalized[:, parent], atol=1e-5
+        )
+    assert torch.allclose(distances, torch.stack([torch.pdist(frame) for frame in normalized]), atol=1e-5)
 
 
-def test_some_features_are_those_columns_of_all():
+def test_feature_subset_equals_columns_of_all():
     keypoints, score = clip()
     every = SkeletonFeatures("jhmdb15", 2)
     by_name = dict(zip(every.groups, every(keypoints, score).split(list(every.groups.values()), 2), strict=True))
@@ -119,10 +121,10 @@ def test_some_features_are_those_columns_of_all():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_of_velocities_alone_does_not_see_the_pose(model):
+def test_velocity_model_ignores_static_pose(model):
     net = model(5, "jhmdb15", 2, features=["velocities", "slow_velocities"]).eval()
     keypoints, score = clip()
-    # Everything as large as before, and all joints elsewhere: the same for all instants.
+    # Static poses of equal size with all joints at other positions.
     pose = torch.randn(1, 1, 1, 15, 2)
     still = net(pose.expand_as(keypoints), torch.ones_like(score))
     assert torch.allclose(still, net(-pose.expand_as(keypoints), torch.ones_like(score)), atol=1e-5)
@@ -142,17 +144,17 @@ def test_a_model_of_velocities_alone_does_not_see_the_pose(model):
         ([["bones"]], "Did you mean 'bones'?"),
     ],
 )
-def test_features_that_there_are_not_are_named(given, hint):
-    said = (
-        "Features of joints are some of coordinates, velocities, slow_velocities, bones, distances, each once, as a list, "
-        f"and came as {given!r}. {hint}"
+def test_unknown_features_raise(given, hint):
+    message = (
+        "sizes.features must be a list of coordinates, velocities, slow_velocities, bones, distances, each at most once, "
+        f"got {given!r}. {hint}"
     )
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(message)):
         build_model("skeleton-tcn", num_classes=3, layout="jhmdb15", dims=2, features=given)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_without_a_score_joints_at_the_origin_are_missing(model):
+def test_joints_at_origin_are_missing_without_score(model):
     net = model(5, "jhmdb15", 2).eval()
     keypoints, score = clip(2)
     score[:, 1, 3:6, 2:4] = 0
@@ -161,14 +163,14 @@ def test_without_a_score_joints_at_the_origin_are_missing(model):
 
 
 @pytest.mark.parametrize("name", ["skeleton-tcn", "skeleton-transformer"])
-def test_asked_for_every_instant_a_model_labels_each_by_the_persons_that_are_there(name):
+def test_per_frame_logits_use_present_persons(name):
     torch.manual_seed(0)
     model = build_model(name, num_classes=3, layout="coco17", dims=2, per_frame=True).eval()
     keypoints, score = torch.randn(2, 2, 30, 17, 2), torch.ones(2, 2, 30, 17)
     with torch.no_grad():
         logits = model(keypoints, score)
         assert logits.shape == (2, 30, 3)
-        # Who comes first does not matter, and who is not there says nothing.
+        # The order of persons is irrelevant, and absent persons are ignored.
         torch.testing.assert_close(model(keypoints.flip(1), score.flip(1)), logits, atol=1e-5, rtol=1e-4)
         alone = model(keypoints[:, :1], score[:, :1])
         assert (alone - logits).abs().max() > 1e-3
@@ -176,12 +178,12 @@ def test_asked_for_every_instant_a_model_labels_each_by_the_persons_that_are_the
         torch.testing.assert_close(model(keypoints, score), alone, atol=1e-5, rtol=1e-4)
 
 
-def test_a_width_of_the_tcn_that_does_not_divide_says_which_does():
-    with pytest.raises(UserError, match=r"groups of 24, and 100 is no multiple of that\. .* --set sizes\.width=96\."):
+def test_tcn_rejects_width_and_suggests_one():
+    with pytest.raises(UserError, match=r"must be a multiple of 24, got 100\. .* --set sizes\.width=96\."):
         SkeletonTCN(3, "coco17", 2, width=100)
 
 
-def test_an_instant_of_the_tcn_is_labeled_by_what_is_near_it():
+def test_tcn_frame_logits_depend_on_nearby_frames():
     torch.manual_seed(0)
     model = build_model("skeleton-tcn", num_classes=3, layout="coco17", dims=2, per_frame=True).eval()
     keypoints, score = torch.randn(1, 1, 60, 17, 2), torch.ones(1, 1, 60, 17)
@@ -189,12 +191,12 @@ def test_an_instant_of_the_tcn_is_labeled_by_what_is_near_it():
     other[:, :, 40:] = torch.randn(1, 1, 20, 17, 2)
     with torch.no_grad():
         change = (model(keypoints, score) - model(other, score)).abs().amax((0, 2))
-    # Normalization, which is the sample's, reaches further.
+    # Only the normalization, which is over the full sample, reaches further.
     assert float(change[:27].max()) < 0.2 * float(change[40:].max())
 
 
-def test_the_transformer_says_what_to_do_about_more_instants_than_it_has_positions_for():
+def test_transformer_rejects_more_frames_than_positions():
     model = SkeletonTransformer(3, "coco17", 2, max_frames=8).eval()
     assert model(torch.randn(1, 1, 8, 17, 2)).shape == (1, 3)
-    with pytest.raises(UserError, match=r"for 8 instants, and got 9\. .* --set sizes\.max_frames=9"):
+    with pytest.raises(UserError, match=r"at most 8 frames, got 9\. .* --set sizes\.max_frames=9"):
         model(torch.randn(1, 1, 9, 17, 2))

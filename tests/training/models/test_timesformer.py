@@ -1,4 +1,4 @@
-"""TimeSformer beside transformers' one, with the same weights."""
+"""TimeSformer, compared with that of transformers with equal weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZES = {"num_frames": 4, "image_size": 32, "patch_size": 8, "width": 24, "depth
 
 
 def pair_of_models(attention: str):
-    """Ours and transformers', both with the weights of ours, none of them zero."""
+    """Create our model and that of transformers with equal nonzero weights."""
     hf = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
     ours = TimeSformer(num_classes=5, attention=attention, drop_path=0.0, **SIZES).eval()
@@ -45,9 +45,9 @@ def test_logits_equal_transformers(attention: str):
     torch.testing.assert_close(ours(clip), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_space_only_equals_transformers_blocks_with_frames_averaged():
-    # Transformers leaves the frames of space-only attention unaveraged (a row of logits each); the published model
-    # averages the class tokens of the frames before the last norm, which its parts allow to do.
+def test_space_attention_matches_transformers():
+    # transformers returns logits per frame; the published model averages the class tokens of the frames before the
+    # last norm.
     ours, theirs = pair_of_models("space")
     clip = torch.randn(2, 3, 4, 32, 32)
     with torch.no_grad():
@@ -70,16 +70,16 @@ def test_gradients_equal_transformers():
         torch.testing.assert_close(gradient / scale, expected[name] / scale, rtol=1e-3, atol=1e-4)
 
 
-def test_divided_attention_starts_as_an_image_model_on_each_frame():
-    # With its time branch at zero, a clip of one repeated frame gives what any order and number of that frame gives.
+def test_divided_attention_starts_as_image_model():
+    # With a zero time branch, a repeated frame has the same logits for any number of repetitions.
     model, _ = tiny("timesformer")
     torch.nn.init.zeros_(model.time_embed)
     frame = torch.randn(1, 3, 1, 32, 32)
-    many = model.eval()(frame.expand(-1, -1, 4, -1, -1))
-    torch.testing.assert_close(model(frame), many, rtol=1e-4, atol=1e-5)
+    repeated = model.eval()(frame.expand(-1, -1, 4, -1, -1))
+    torch.testing.assert_close(model(frame), repeated, rtol=1e-4, atol=1e-5)
 
 
-def test_space_only_cannot_see_the_order_of_frames_and_divided_can():
+def test_only_divided_attention_depends_on_frame_order():
     for attention, sees in (("space", False), ("divided", True)):
         model, clip = tiny("timesformer", attention=attention)
         for p in model.parameters():
@@ -89,7 +89,7 @@ def test_space_only_cannot_see_the_order_of_frames_and_divided_can():
 
 
 @pytest.mark.parametrize("attention", ["divided", "joint", "space"])
-def test_the_head_may_see_mean_and_maximum_of_all_tokens(attention: str):
+def test_mean_max_pool_reads_all_tokens(attention: str):
     model, clip = tiny("timesformer", attention=attention, pool="mean-max", drop_path=0.0)
     seen = []
     model.norm.register_forward_hook(lambda _, __, tokens: seen.append(tokens))
@@ -102,7 +102,7 @@ def test_the_head_may_see_mean_and_maximum_of_all_tokens(attention: str):
     assert model(clip).shape == (batch, 3)
 
 
-def test_every_token_reaches_a_head_that_pools_them():
+def test_mean_max_gradients_reach_every_patch():
     model, clip = tiny("timesformer", pool="mean-max", start="scratch", depth=1)
     clip.requires_grad_()
     model.eval()(clip).sum().backward()
@@ -111,7 +111,7 @@ def test_every_token_reaches_a_head_that_pools_them():
     assert reached.all()
 
 
-def test_a_start_from_scratch_fits_the_width_and_sees_time_at_once():
+def test_scratch_start_scales_weights_and_uses_time():
     torch.manual_seed(0)
     wide, narrow = (TimeSformer(num_classes=3, start="scratch", **{**SIZES, "width": width}) for width in (96, 24))
     for name, deviation in (("attn.qkv", 1 / 2), ("mlp.fc1", 2 / 5)):
@@ -126,31 +126,31 @@ def test_a_start_from_scratch_fits_the_width_and_sees_time_at_once():
 
 
 @pytest.mark.parametrize("attention", ["divided", "joint", "space"])
-def test_clips_of_another_length_and_size_run(attention: str):
+def test_other_clip_sizes_run(attention: str):
     model, _ = tiny("timesformer", attention=attention)
     assert model(torch.randn(1, 3, 7, 48, 64)).shape == (1, 3)
 
 
-def test_a_crop_that_is_no_whole_patches_is_refused():
+def test_partial_patches_raise():
     model, _ = tiny("timesformer")
-    with pytest.raises(UserError, match="4 frames of 30 x 32 are no multiple"):
+    with pytest.raises(UserError, match="got 4 frames of 30 x 32"):
         model(torch.zeros(1, 3, 4, 30, 32))
-    with pytest.raises(UserError, match="patches of 16 x 16 pixels, and 30 x 30 is no multiple"):
+    with pytest.raises(UserError, match="multiple of the 16 x 16 patch, got 30 x 30"):
         TimeSformer(num_classes=2, image_size=30)
 
 
-def test_an_unknown_attention_is_refused():
-    with pytest.raises(UserError, match="'divided', 'joint' or over 'space', not 'axial'"):
+def test_unknown_attention_raises():
+    with pytest.raises(UserError, match="must be 'divided', 'joint' or 'space', got 'axial'"):
         TimeSformer(num_classes=2, attention="axial")
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"pool": "mean"}, "pools by one of class, mean-max, and pool is 'mean'"),
-        ({"start": "xavier"}, "starts from one of image, scratch, and start is 'xavier'"),
+        ({"pool": "mean"}, "pool must be one of class, mean-max, got 'mean'"),
+        ({"start": "xavier"}, "start must be one of image, scratch, got 'xavier'"),
     ],
 )
-def test_an_unknown_pool_or_start_is_refused(wrong, message):
+def test_unknown_pool_or_start_raises(wrong, message):
     with pytest.raises(UserError, match=message):
         TimeSformer(num_classes=2, **wrong)

@@ -19,14 +19,14 @@ from actionprep.training.models.tokens import (
 )
 
 
-def test_tubelets_equal_the_strided_convolution():
+def test_tubelets_equal_strided_convolution():
     torch.manual_seed(0)
     tubelets = Tubelets(3, 8, (2, 4, 4))
     clip = torch.randn(2, 3, 4, 8, 12)
     torch.testing.assert_close(tubelets(clip), tubelets.proj(clip).permute(0, 2, 3, 4, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_flat_tubelets_equal_a_convolution_on_each_frame():
+def test_flat_tubelets_equal_convolution_per_frame():
     torch.manual_seed(0)
     tubelets = Tubelets(3, 8, (1, 4, 4), flat=True)
     clip = torch.randn(2, 3, 4, 8, 12)
@@ -34,17 +34,17 @@ def test_flat_tubelets_equal_a_convolution_on_each_frame():
     torch.testing.assert_close(tubelets(clip), torch.stack(frames, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_a_clip_that_is_no_whole_tubelets_is_refused():
-    with pytest.raises(UserError, match="2 frames x 4 x 4 pixels, and 5 frames of 8 x 10 are no multiple"):
+def test_tubelets_reject_partial_tubelets():
+    with pytest.raises(UserError, match="multiple of the tubelet of 2 frames x 4 x 4 pixels, got 5 frames of 8 x 10"):
         Tubelets(3, 8, (2, 4, 4))(torch.zeros(1, 3, 5, 8, 10))
 
 
-def test_tables_of_the_right_size_are_left_alone():
+def test_resize_keeps_table_of_equal_size():
     table = torch.randn(2, 3, 3, 4)
     assert resize_space_time(table, (2, 3, 3)) is table
 
 
-def test_space_keeps_rows_and_columns_apart():
+def test_resize_space_is_two_dimensional():
     # A table that grows along columns only must do so at any size; 1D resizing of the flattened grid would not.
     table = torch.arange(6.0).view(1, 6, 1).expand(6, 6, 1)
     bigger = resize_space(table, (12, 9))[..., 0]
@@ -53,7 +53,7 @@ def test_space_keeps_rows_and_columns_apart():
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
-def test_time_is_sampled_at_the_centers_of_equal_parts(was: int, now: int):
+def test_resize_time_samples_centers_of_equal_parts(was: int, now: int):
     table = torch.arange(was, dtype=torch.float32).view(was, 1, 1).expand(was, 2, 3)
     got = resize_time(table, now)[:, 0, 0]
     centers = [(i + 0.5) * was / now - 0.5 for i in range(now)]
@@ -61,12 +61,12 @@ def test_time_is_sampled_at_the_centers_of_equal_parts(was: int, now: int):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_constant_table_stays_constant_at_any_size():
+def test_resize_keeps_constant_table():
     table = torch.full((2, 5, 5, 3), 7.0)
     torch.testing.assert_close(resize_space_time(table, (9, 4, 11)), torch.full((9, 4, 11, 3), 7.0))
 
 
-def test_sine_and_cosine_positions_follow_their_formula():
+def test_sincos_positions_match_formula():
     table = sincos_positions(5, 6)
     for p in range(5):
         for i in range(3):

@@ -21,7 +21,7 @@ def shaken(name: str, **sizes: object):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_invalid_points_cannot_change_the_logits(name: str):
+def test_invalid_points_are_ignored(name: str):
     model, xy = shaken(name)
     valid = torch.rand(xy.shape[:-1]) < 0.6
     noisy = xy.masked_fill(~valid.unsqueeze(-1), 1e4)
@@ -29,7 +29,7 @@ def test_invalid_points_cannot_change_the_logits(name: str):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_padded_frames_cannot_change_the_logits(name: str):
+def test_padded_frames_are_ignored(name: str):
     model, xy = shaken(name)
     frame_valid = torch.arange(6) < torch.tensor([[4], [6]])
     noisy = xy.clone()
@@ -41,7 +41,7 @@ def test_padded_frames_cannot_change_the_logits(name: str):
 
 
 @pytest.mark.parametrize("padding", [1, 2, 3, 9])
-def test_more_padding_points_cannot_change_the_transformer_s_logits(padding: int):
+def test_transformer_ignores_padding_points(padding: int):
     model, xy = shaken("view-transformer-maaf")
     xy = xy[..., :7, :]
     valid = torch.ones(xy.shape[:-1], dtype=torch.bool)
@@ -50,7 +50,7 @@ def test_more_padding_points_cannot_change_the_transformer_s_logits(padding: int
     torch.testing.assert_close(model(longer, marks), model(xy, valid), rtol=1e-4, atol=1e-5)
 
 
-def test_the_transformer_sees_the_order_of_frames_and_the_original_only_the_last():
+def test_only_faithful_transformer_ignores_frame_order():
     xy = torch.randn(1, 6, 2, 8, 2)
     swapped = xy[:, [1, 0, 2, 3, 4, 5]]
     ours, _ = shaken("view-transformer-maaf")
@@ -59,18 +59,18 @@ def test_the_transformer_sees_the_order_of_frames_and_the_original_only_the_last
     torch.testing.assert_close(original(xy), original(swapped), rtol=1e-4, atol=1e-5)
 
 
-def test_faithful_and_mended_have_the_same_weights():
+def test_faithful_and_fixed_models_have_equal_weights():
     ours, _ = tiny("view-transformer-maaf")
     original, _ = tiny("view-transformer-maaf", faithful=True)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in original.state_dict().items()}
 
 
-def test_a_clip_with_no_valid_frame_stays_finite():
+def test_clip_without_valid_frames_stays_finite():
     model, xy = shaken("view-transformer-maaf")
     assert model(xy, None, torch.zeros(2, 6, dtype=torch.bool)).isfinite().all()
 
 
-def test_view_attention_equals_its_formula():
+def test_view_attention_matches_formula():
     torch.manual_seed(0)
     attention = ViewAttention()
     assert attention.conv.kernel_size == (3,)
@@ -88,7 +88,7 @@ def test_view_attention_equals_its_formula():
 
 
 @pytest.mark.parametrize("name", ["track-lstm", "track-cnn-lstm"])
-def test_chunks_with_the_state_carried_equal_the_whole_recording(name: str):
+def test_chunks_with_state_equal_full_recording(name: str):
     model, xy = shaken(name)
     whole = model(xy)
     first, state = model.advance(xy[:, :2])
@@ -97,7 +97,7 @@ def test_chunks_with_the_state_carried_equal_the_whole_recording(name: str):
     torch.testing.assert_close(torch.cat([first, second, third], 1), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_the_state_is_that_of_the_last_valid_frame():
+def test_state_is_that_of_last_valid_frame():
     model, xy = shaken("track-lstm")
     frame_valid = torch.arange(6) < torch.tensor([[4], [0]])
     _, start = model.advance(xy)
@@ -105,25 +105,25 @@ def test_the_state_is_that_of_the_last_valid_frame():
     expected, alone = model.advance(xy[:1, :4], state=type(start)(start.hidden[:, :1], start.cell[:, :1]))
     torch.testing.assert_close(logits[:1, :4], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(state.hidden[:, :1], alone.hidden, rtol=1e-4, atol=1e-5)
-    # The second recording had ended: its state waits.
+    # The second recording has no valid frame, so its state is unchanged.
     torch.testing.assert_close(state.cell[:, 1], start.cell[:, 1])
     assert (logits[1] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["track-lstm", "track-cnn-lstm"])
-def test_an_lstm_cannot_see_the_future(name: str):
+def test_lstm_is_causal(name: str):
     model, xy = shaken(name)
     changed = xy.clone()
     changed[:, 3:] += 1.0
     torch.testing.assert_close(model(xy)[:, :3], model(changed)[:, :3])
 
 
-def test_another_number_of_views_or_points_is_refused():
+def test_wrong_number_of_views_or_points_raises():
     transformer, xy = tiny("view-transformer-maaf")
-    with pytest.raises(UserError, match=r"made for 2 views and got 1. Build it with num_views=1"):
+    with pytest.raises(UserError, match=r"Expected 2 views, got 1\. .*num_views=1"):
         transformer(xy[:, :, :1])
     lstm, xy = tiny("track-lstm")
-    with pytest.raises(UserError, match="made for 2 views of 8 points and got 2 views of 7 points"):
+    with pytest.raises(UserError, match="Expected 2 views of 8 points, got 2 views of 7 points"):
         lstm(xy[..., :7, :])
-    with pytest.raises(UserError, match="500 x 3 = 1500 wide, and 8 heads do not divide"):
+    with pytest.raises(UserError, match="500 x 3 = 1500 must be a multiple of the 8 heads"):
         MultiViewTransformer(num_classes=2, num_views=3)

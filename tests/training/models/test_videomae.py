@@ -1,4 +1,4 @@
-"""VideoMAE beside transformers' one, with the same weights."""
+"""VideoMAE, compared with that of transformers with equal weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_logits_equal_transformers():
     torch.testing.assert_close(ours(clip), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_query_and_value_biases_matter_and_the_key_has_none():
+def test_only_query_and_value_have_biases():
     model, clip = tiny("videomae")
     before = model.eval()(clip)
     attention = model.blocks[0].attn
@@ -47,8 +47,8 @@ def test_query_and_value_biases_matter_and_the_key_has_none():
         before = after
 
 
-def test_an_odd_frame_is_seen():
-    # The study's 39 frames lost one; here the last one is repeated to fill its tubelet.
+def test_odd_last_frame_is_used():
+    # The study lost one of 39 frames; here the last frame is repeated to fill the tubelet.
     model, _ = tiny("videomae")
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
@@ -64,6 +64,6 @@ def test_positions_fit_any_frame_count_and_size():
     assert model(torch.randn(1, 3, 10, 48, 64)).shape == (1, 3)
 
 
-def test_a_table_for_half_tubelets_is_refused():
-    with pytest.raises(UserError, match="whole tubelets of 2 frames x 16 x 16 pixels, and 39 frames of 224 x 224"):
+def test_partial_tubelets_raise():
+    with pytest.raises(UserError, match="tubelet of 2 frames x 16 x 16 pixels, got 39 frames of 224 x 224"):
         VideoMAE(num_classes=2, num_frames=39)

@@ -1,4 +1,4 @@
-"""ViViT beside transformers' one, and what factorising means."""
+"""ViViT, compared with that of transformers, and factorized attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tiny_models import tiny
 from actionprep.errors import UserError
 from actionprep.training.models.published.families import FAMILIES
 from actionprep.training.models.registry import build_model
-from actionprep.training.models.vivit import FactorisedViViT, ViViT
+from actionprep.training.models.vivit import FactorizedViViT, ViViT
 
 SIZES = {"num_frames": 4, "image_size": 32, "width": 24, "depth": 3, "heads": 3}
 
@@ -37,8 +37,8 @@ def test_logits_equal_transformers():
     torch.testing.assert_close(ours(clip), expected, rtol=1e-4, atol=1e-4)
 
 
-def first_stack_reaches(model: FactorisedViViT, clip: torch.Tensor) -> list[bool]:
-    """Which time steps of the first stack's output change when the clip's first tubelet step changes."""
+def first_stack_reaches(model: FactorizedViViT, clip: torch.Tensor) -> list[bool]:
+    """Whether each time step of the first stack's output depends on the first step of the clip."""
     seen: list[torch.Tensor] = []
     hook = model.blocks[-1].register_forward_hook(lambda *args: seen.append(args[2].detach()))
     changed = clip.clone()
@@ -50,17 +50,17 @@ def first_stack_reaches(model: FactorisedViViT, clip: torch.Tensor) -> list[bool
     return [not torch.allclose(before[:, t], after[:, t], atol=1e-5) for t in range(2)]
 
 
-def test_factorised_attention_keeps_the_time_steps_apart_in_the_first_stack():
+def test_factorized_first_stack_separates_steps():
     model, clip = tiny("vivit-2")
     assert first_stack_reaches(model.eval(), clip) == [True, False]
 
 
-def test_the_published_variant_mixes_the_time_steps_in_the_first_stack():
+def test_published_first_stack_mixes_steps():
     model, clip = tiny("vivit-2-published")
     assert first_stack_reaches(model.eval(), clip) == [True, True]
 
 
-def test_factorised_logits_still_depend_on_every_step():
+def test_factorized_logits_depend_on_every_step():
     model, clip = tiny("vivit-2")
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
@@ -69,8 +69,8 @@ def test_factorised_logits_still_depend_on_every_step():
     assert not torch.allclose(model.eval()(clip), model(changed), atol=1e-3)
 
 
-def test_the_study_s_gelu_behind_the_mlp_can_be_had():
-    # A GELU never goes below -0.17, so that its residual branch can hardly take anything away.
+def test_activate_output_applies_gelu_after_mlp():
+    # GELU is at least -0.17, so the residual branch can hardly subtract.
     model, clip = tiny("vivit-1", activate_output=True)
     out: list[torch.Tensor] = []
     model.blocks[0].mlp.register_forward_hook(lambda *args: out.append(args[2].detach()))
@@ -79,13 +79,13 @@ def test_the_study_s_gelu_behind_the_mlp_can_be_had():
 
 
 @pytest.mark.parametrize("name", ["vivit-frames", "vivit-1", "vivit-2"])
-def test_positions_fit_other_clips(name: str):
+def test_positions_fit_other_clip_sizes(name: str):
     model, clip = tiny(name)
     longer = torch.cat([clip, clip], 2)
     bigger = torch.cat([longer, longer], 3)
     assert model(bigger).shape == (2, 3)
 
 
-def test_sizes_that_are_no_whole_tubelets_are_refused():
-    with pytest.raises(UserError, match="tubelets of 8 frames x 8 x 8, and 50 frames of 56 x 56 are no multiple"):
+def test_partial_tubelets_raise():
+    with pytest.raises(UserError, match="tubelet of 8 frames x 8 x 8 pixels, got 50 frames of 56 x 56"):
         ViViT(num_classes=2, num_frames=50)

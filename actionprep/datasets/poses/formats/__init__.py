@@ -10,50 +10,83 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from actionprep.datasets.poses.formats.content import Damaged
+from actionprep.datasets.poses.formats.content import Damaged, going_on
+from actionprep.datasets.poses.formats.safe_npz import npz_names
+from actionprep.datasets.poses.pixels import check_pixels
 from actionprep.datasets.poses.sequence import PoseItem
-from actionprep.errors import InputError, UserError, nearest
+from actionprep.errors import InputError, UserError, explained_read_errors
+from actionprep.registry import Registry
 
 
 @dataclass(frozen=True)
 class PoseFormat:
-    """One format: its name, what it is, and where its reader lives.
+    """One format of pose files.
 
-    each: glob of its files, where each file is a recording by itself and a folder is just many of them.
+    Attributes:
+        name: Name that settings and commands use.
+        title: What the format is, for lists.
+        reader: "module:function" that reads a path, with options, and yields a `PoseItem` for each recording.
+        each: Glob of its files, if each file is a recording by itself and a folder is just many of them.
+        one_file: The data are one file; a folder is refused.
+        one_recording: A file has one recording, so that nothing is left after a damaged one.
+        in_pixels: Coordinates are always in pixels. Those of other formats are if the size of the image is known.
+        options: Options of the reader, of skeleton, coordinates and image_size.
+        recognizes: Whether a file or folder is of this format, for "auto". `detect_format` knows the formats of
+            actionprep without it.
     """
 
     name: str
     title: str
-    module: str
-    function: str
+    reader: str
     each: str = ""
+    one_file: bool = False
+    one_recording: bool = False
+    in_pixels: bool = False
+    options: tuple[str, ...] = ()
+    recognizes: Callable[[Path], bool] | None = None
+
+    @property
+    def description(self) -> str:
+        """The title, as registries call it."""
+        return self.title
 
     @property
     def read(self) -> Callable[..., Iterator[PoseItem]]:
         """The reader: a path and options of the format → items."""
-        reader: Callable[..., Iterator[PoseItem]] = getattr(import_module(self.module), self.function)
+        module, _, function = self.reader.partition(":")
+        reader: Callable[..., Iterator[PoseItem]] = getattr(import_module(module), function)
         return reader
 
 
-def _format(name: str, title: str, function: str, each: str = "") -> PoseFormat:
-    return PoseFormat(name, title, f"{__name__}.{name.replace('-', '_')}", function, each)
+FORMATS: Registry[PoseFormat] = Registry(
+    "pose format", "actionprep.pose_formats", plural="Formats", instance_of=f"{__name__}:PoseFormat"
+)
+"""Formats by the name that `pose.format` and `study.pose_format` take."""
 
 
-FORMATS: dict[str, PoseFormat] = {
-    found.name: found
-    for found in (
-        _format("openpose", "folder of OpenPose JSON files, one a frame", "read_openpose"),
-        _format("coco", "COCO keypoints JSON, annotations or results", "read_coco"),
-        _format("mediapipe", "MediaPipe pose landmarks, npz or csv", "read_mediapipe"),
-        _format("pose-npz", "our npz: keypoints, score and what is known of them", "read_pose_npz", "*.npz"),
-        _format("pose-csv", "our csv: one row a joint", "read_pose_csv"),
-        _format("pyskl", "PySKL pickle, 2D or 3D, with splits", "read_pyskl"),
-        _format("ntu", "NTU RGB+D .skeleton files", "read_ntu", "*.skeleton"),
-        _format("jhmdb", "JHMDB joint_positions folders, or npz of its splits", "read_jhmdb"),
-        _format("msr-action3d", "MSR Action3D text files, or one npz", "read_msr_action3d", "a*_s*_e*_skeleton*.txt"),
-        _format("utkinect", "UTKinect-style joint text files with actionLabel.txt", "read_utkinect"),
-    )
-}
+def _add(name: str, title: str, **facts: Any) -> None:
+    module = name.replace("-", "_")
+    FORMATS[name] = PoseFormat(name, title, f"{__name__}.{module}:read_{module}", **facts)
+
+
+_JOINTS = ("skeleton", "image_size")
+
+_add("openpose", "folder of OpenPose JSON files, one per frame", options=_JOINTS, in_pixels=True)
+_add("coco", "COCO keypoints JSON, annotations or results", options=_JOINTS, one_file=True, in_pixels=True)
+_add(
+    "mediapipe",
+    "MediaPipe pose landmarks, npz or csv",
+    options=("image_size",),
+    one_file=True,
+    one_recording=True,
+)
+_add("pose-npz", "our npz: keypoints, scores and more", options=_JOINTS, each="*.npz")
+_add("pose-csv", "our csv: one row per joint", options=_JOINTS, one_file=True)
+_add("pyskl", "PySKL pickle, 2D or 3D, with splits", options=_JOINTS, one_file=True)
+_add("ntu", "NTU RGB+D .skeleton files", options=("coordinates",), each="*.skeleton")
+_add("jhmdb", "JHMDB joint_positions folders, or npz of its splits", options=("coordinates",))
+_add("msr-action3d", "MSR Action3D text files, or one npz", each="a*_s*_e*_skeleton*.txt")
+_add("utkinect", "UTKinect-style joint text files with actionLabel.txt")
 
 
 def read_poses(
@@ -64,32 +97,34 @@ def read_poses(
     format: one of FORMATS; None looks into the file. damaged: told of the name and the problem of each recording that
     cannot be read, while the others go on; without it, the first problem is raised. options: those of the format's
     reader.
-    Raises UserError when there is nothing at the path, the format is unknown or cannot be told.
+    Raises UserError if there is nothing at the path, or the format is not known.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"No pose file or folder at {path}.")
     name = format or detect_format(path)
     if name is None:
-        known = "; ".join(f"{one.name} ({one.title})" for one in FORMATS.values())
-        raise UserError(f"The format of the poses at {path} cannot be told. Name it; known: {known}.")
-    if name not in FORMATS:
-        raise UserError(f"Unknown pose format '{name}'.{nearest(name, FORMATS)} Known: {', '.join(FORMATS)}.")
-    if path.is_dir() and name in _SINGLE:
-        raise UserError(f"{path} is a folder, and '{name}' ({FORMATS[name].title}) is one file: name the file.")
-    if damaged is not None and name not in _SINGLE_RECORDING:
+        known = "; ".join(f"{name} ({format.title})" for name, format in FORMATS.working().items())
+        raise UserError(f"The format of the poses at {path} is not known. Name it; known: {known}.")
+    chosen = FORMATS.find(name)
+    if path.is_dir() and chosen.one_file:
+        raise UserError(f"{path} is a folder, and '{name}' ({chosen.title}) is one file: name the file.")
+    if damaged is not None and not chosen.one_recording:
         options["damaged"] = damaged
-    return FORMATS[name].read(path, **options)
+    return _checked(iter(chosen.read(path, **options)), path, chosen.in_pixels, damaged)
 
 
-# Formats of one file, which a folder is not; and those of one recording, where nothing is left to go on with.
-_SINGLE = ("coco", "mediapipe", "pose-csv", "pyskl")
-_SINGLE_RECORDING = ("mediapipe",)
-
-# Options that only some formats' readers take.
-_SIZED = ("openpose", "coco", "mediapipe", "pose-npz", "pose-csv", "pyskl")
-_WITH_SKELETON = ("openpose", "coco", "pose-npz", "pose-csv", "pyskl")
-_WITH_COORDINATES = ("ntu", "jhmdb")
+def _checked(items: Iterator[PoseItem], path: Path, in_pixels: bool, damaged: Damaged | None) -> Iterator[PoseItem]:
+    """The same items, checked for pixels; a system error while they are read becomes an error of the input."""
+    while True:
+        with explained_read_errors(path):
+            item = next(items, None)
+        if item is None:
+            return
+        with going_on(item.recording, damaged):
+            if in_pixels or item.poses.image_size is not None:
+                check_pixels(item.poses, f"recording '{item.recording}' of {path}")
+            yield item
 
 
 def reading_options(
@@ -97,16 +132,17 @@ def reading_options(
 ) -> dict[str, Any]:
     """The options of a format's reader from what was set; raises UserError for one that the format does not take."""
     given = (
-        ("skeleton", skeleton, _WITH_SKELETON),
-        ("coordinates", coordinates, _WITH_COORDINATES),
-        ("image_size", None if image_size is None else [int(side) for side in image_size], _SIZED),
+        ("skeleton", skeleton),
+        ("coordinates", coordinates),
+        ("image_size", None if image_size is None else [int(side) for side in image_size]),
     )
-    for name, value, having in given:
-        if value and format not in having:
+    for name, value in given:
+        if value and name not in FORMATS.find(format).options:
+            others = [other for other, one in FORMATS.working().items() if name in one.options]
             raise UserError(
-                f"Poses of the format '{format}' take no {name}, got {value!r}. Formats that do: {', '.join(having)}."
+                f"Poses of the format '{format}' take no {name}, got {value!r}. Formats that do: {', '.join(others)}."
             )
-    return {name: value for name, value, _ in given if value}
+    return {name: value for name, value in given if value}
 
 
 def item_name(item: PoseItem) -> str:
@@ -117,6 +153,9 @@ def item_name(item: PoseItem) -> str:
 def detect_format(path: str | Path) -> str | None:
     """Which format a file or folder is in, from names and first bytes; None when nothing fits."""
     path = Path(path)
+    for name, format in FORMATS.working().items():
+        if format.recognizes is not None and format.recognizes(path):
+            return name
     if path.is_dir():
         return _detect_folder(path)
     suffix = path.suffix.lower()
@@ -150,20 +189,14 @@ def _detect_folder(path: Path) -> str | None:
     archive = next(path.rglob("*.npz"), None)
     if archive is not None:
         return npz_format(archive)
-    # Some may be empty or cut short: those that are whole tell.
+    # Some may be empty or cut short: the first complete one decides.
     some = islice(sorted(path.rglob("*.json")), 100)
     return "openpose" if any('"people"' in _head(file) or "_keypoints" in file.stem for file in some) else None
 
 
 def npz_format(path: Path) -> str | None:
     """The format that has an npz file's arrays; None when none has, InputError for a file that is no npz."""
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError):
-        raise InputError(f"{path} is not a sound npz file.") from None
+    names = npz_names(path)
     for key, name in (
         ("keypoints", "pose-npz"),
         ("landmarks", "mediapipe"),
@@ -176,14 +209,16 @@ def npz_format(path: Path) -> str | None:
 
 
 def _head(path: Path) -> str:
-    with path.open("rb") as file:
+    with explained_read_errors(path), path.open("rb") as file:
         return file.read(4096).decode("utf-8", "replace")
 
 
 def read_json(path: Path) -> Any:
     """A JSON file's content; InputError with the place where it breaks off."""
     try:
-        return json.loads(path.read_bytes())
+        with explained_read_errors(path):
+            content = path.read_bytes()
+        return json.loads(content)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
@@ -193,10 +228,3 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not text: {error}.") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} holds JSON that no pose file has: {error}.") from None
-
-
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sort key that orders numbers in names by value: frame2 before frame10."""
-    import re
-
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from actionprep.datasets.poses.formats import read_json
 from actionprep.datasets.poses.formats.content import NAME_LAYOUT, Damaged, going_on, numbers, size_of, whole
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence, pack_persons
-from actionprep.datasets.poses.skeletons import match_layout, skeleton
+from actionprep.datasets.poses.skeletons import layout_of_names, skeleton
 from actionprep.errors import InputError, UserError
 
 _WHOLE = (("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
 _BY_COUNT = {17: "coco17", 133: "coco_wholebody"}
+# Stems of image names that only mean "frame".
+_FRAME_WORDS = ("", "frame", "frames", "image", "img", "im")
+# Frames of a video are numbered without large gaps: at most so many numbers per image.
+_DENSE = 4
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -26,18 +30,34 @@ def read_coco(
     *,
     skeleton: str | None = None,
     image_size: Sequence[int] | None = None,
+    frames: bool = False,
     damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
-    """Every recording in a COCO keypoints file.
+    """Read every recording in a COCO keypoints file.
 
-    Images of one video (`vid_id`, `video_id`) or, without such, of one folder in `file_name` are the frames of one
-    recording, in order of the number at the end of their names (or of `frame_id`); an image without a folder is a
-    recording by itself. COCO-WholeBody's foot, face and hand points are joined to the body. In annotations the third
-    number of a joint is a flag: 0 is missing, 1 and 2 become score 1. In results it is the score. Persons carry
-    `track_id` where the file has it.
+    Images of one video (`vid_id`, `video_id`) are the frames of one recording, otherwise those of one folder in
+    `file_name`, in the order of the number at the end of their names (or of `frame_id`). Images without a folder that
+    differ in their number only, such as 0.jpg … 121.jpg, frame_00001.jpg or the ids of plain results, are the frames of
+    one recording if their numbers are dense and their sizes equal. Others are recordings by themselves.
 
-    skeleton: needed where neither the category's joint names nor the number of joints tell the layout.
-    damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
+    COCO-WholeBody's foot, face and hand points are appended to the body. In annotations the third number of a joint is
+    a flag: 0 is missing, 1 and 2 become score 1. In results it is the score. The number of a person is `track_id`, or
+    `idx` of AlphaPose if no frame has it twice.
+
+    Args:
+        path: The JSON file.
+        skeleton: Layout of the joints. By default it is that of the names in the categories, as a built-in layout or
+            made from the names. Files without names have the layout of their number of joints: 17 or 133.
+        image_size: Height and width in pixels, for files without them.
+        frames: Images without a folder are the frames of one video, whatever their numbers.
+        damaged: Called for each recording that cannot be read, instead of raising its error.
+
+    Yields:
+        One item per recording.
+
+    Raises:
+        InputError: If the file is damaged.
+        UserError: If the layout is not known.
     """
     path = Path(path)
     content = read_json(path)
@@ -54,9 +74,9 @@ def read_coco(
         raise InputError(
             f"{path} has people in {len(strange)} images that it does not list; the first has the id {strange[0]!r}."
         )
-    for recording, frames in _recordings(images, by_image, path).items():
+    for recording, images_of in _recordings(images, by_image, path, frames=frames).items():
         with going_on(recording, damaged):
-            yield _item(recording, frames, by_image, layout, flags, image_size, path)
+            yield _item(recording, images_of, by_image, layout, flags, image_size, path)
 
 
 def _parts(
@@ -83,49 +103,113 @@ def _parts(
 
 
 def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]], path: Path) -> str:
-    joined = any("lefthand_kpts" in annotation for annotation in annotations)
-    if joined:
+    if any("lefthand_kpts" in annotation for annotation in annotations):
         return "coco_wholebody"
-    for category in categories:
-        if not isinstance(category.get("keypoints"), list):
-            continue
-        found = match_layout(category.get("keypoints", []))
-        if found is not None:
-            return found.name
+    layouts = _named_layouts(annotations, categories, path)
+    if len(layouts) > 1:
+        raise UserError(
+            f"{path} has people or animals of {len(layouts)} layouts: {', '.join(sorted(layouts))}. Keep one kind per "
+            f"file, or name the layout {NAME_LAYOUT}."
+        )
+    if layouts:
+        return layouts.pop()
     lists = [annotation["keypoints"] for annotation in annotations if annotation.get("keypoints")]
     counts = {len(one) // 3 for one in lists if isinstance(one, list)}
     if len(counts) == 1 and (count := counts.pop()) in _BY_COUNT:
         return _BY_COUNT[count]
     raise UserError(
-        f"The layout of the keypoints in {path} cannot be told from its categories or its number of joints. Name it "
+        f"The layout of the keypoints in {path} is not known by its categories or its number of joints. Name it "
         f"{NAME_LAYOUT}."
     )
 
 
+def _named_layouts(annotations: list[dict[str, Any]], categories: list[dict[str, Any]], path: Path) -> set[str]:
+    """Layouts of the categories that name their joints and that annotations use."""
+    used = {annotation.get("category_id") for annotation in annotations if annotation.get("keypoints")}
+    named = [category for category in categories if isinstance(category.get("keypoints"), list)]
+    chosen = [category for category in named if category["keypoints"] and category.get("id") in used] or named
+    layouts: set[str] = set()
+    for category in chosen:
+        names = category["keypoints"]
+        odd = [name for name in names if not isinstance(name, str)]
+        if odd:
+            raise InputError(
+                f"The category {category.get('name')!r} in {path} has the joint name {odd[0]!r}; expected text."
+            )
+        if names:
+            kind = "joints" if len(chosen) > 1 else str(category.get("name") or "joints")
+            limbs = _limbs(category.get("skeleton"), len(names))
+            layouts.add(layout_of_names(names, name=kind, limbs=limbs, source=path.name).name)
+    return layouts
+
+
+def _limbs(pairs: Any, num_joints: int) -> list[tuple[int, int]]:
+    """The limbs of a category; COCO counts joints from 1, and some files count from 0."""
+    if not isinstance(pairs, list):
+        return []
+    limbs = [
+        (pair[0], pair[1])
+        for pair in pairs
+        if isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair)
+    ]
+    first = 0 if any(0 in limb for limb in limbs) else 1
+    return [(a - first, b - first) for a, b in limbs if max(a, b) - first < num_joints]
+
+
 def _recordings(
-    images: dict[Any, dict[str, Any]], by_image: dict[Any, list[dict[str, Any]]], path: Path
+    images: dict[Any, dict[str, Any]], by_image: dict[Any, list[dict[str, Any]]], path: Path, *, frames: bool
 ) -> dict[str, list[tuple[int, Any, dict[str, Any]]]]:
     groups: dict[str, list[tuple[int, Any, dict[str, Any]]]] = {}
+    flat: dict[str, list[tuple[int, Any, dict[str, Any]]]] = {}
     entries = images or {image_id: {} for image_id in by_image}
     for image_id, image in entries.items():
         name = str(image.get("file_name", image_id))
         video = image.get("vid_id", image.get("video_id"))
         folder = PurePosixPath(name).parent.as_posix()
+        frame = _frame_number(name, image, path), image_id, image
         if video is not None:
-            recording = str(video)
+            groups.setdefault(str(video), []).append(frame)
+        elif folder != ".":
+            groups.setdefault(folder, []).append(frame)
         else:
+            flat.setdefault("" if frames else _stem(name), []).append(frame)
+    for stem, images_of_stem in flat.items():
+        if frames or _are_frames(images_of_stem):
+            # A name such as frame_00012.jpg does not name the video; the file does.
+            words = stem.strip(" ._-")
+            alone = len(flat) == 1 or words.lower() in _FRAME_WORDS
+            groups.setdefault(path.stem if alone else words, []).extend(images_of_stem)
+            continue
+        for _, image_id, image in images_of_stem:
+            name = str(image.get("file_name", image_id))
             cut = name.lower().endswith(_PICTURES)
-            recording = folder if folder != "." else str(PurePosixPath(name).with_suffix("")) if cut else name
-        groups.setdefault(recording, []).append((_frame_number(name, image, path), image_id, image))
-    for recording, frames in groups.items():
-        if len(frames) == 1 and "vid_id" not in frames[0][2] and "video_id" not in frames[0][2]:
-            groups[recording] = [(0, *frames[0][1:])]
-        frames.sort(key=lambda frame: frame[0])
-        if len({number for number, _, _ in frames}) != len(frames):
+            recording = str(PurePosixPath(name).with_suffix("")) if cut else name
+            groups.setdefault(recording, []).append((0, image_id, image))
+    for recording, images_of in groups.items():
+        images_of.sort(key=lambda frame: frame[0])
+        if len({number for number, _, _ in images_of}) != len(images_of):
             raise InputError(
                 f"Recording '{recording}' in {path} has a frame number twice; it is the number that ends file_name."
             )
     return groups
+
+
+def _stem(name: str) -> str:
+    """An image's name without its suffix and the number at its end."""
+    path = PurePosixPath(name)
+    return re.sub(r"\d+$", "", path.stem if name.lower().endswith(_PICTURES) else name)
+
+
+def _are_frames(images: list[tuple[int, Any, dict[str, Any]]]) -> bool:
+    """Whether images of one folder, with names that differ in their numbers only, are the frames of one video.
+
+    The numbers are dense, and all images have one size. The images of a data set of photographs differ in both.
+    """
+    numbers = sorted(number for number, _, _ in images)
+    sizes = {(image.get("height"), image.get("width")) for _, _, image in images}
+    if len(images) < 2 or len(set(numbers)) != len(numbers) or len(sizes) != 1:
+        return False
+    return numbers[-1] - numbers[0] < _DENSE * len(numbers)
 
 
 def _frame_number(name: str, image: dict[str, Any], path: Path) -> int:
@@ -151,6 +235,8 @@ def _item(
     boxes = np.zeros((len(frames), slots, 4), np.float32)
     track = np.full((len(frames), slots), -1, np.int64)
     boxed = False
+    people = [by_image.get(image_id, []) for _, image_id, _ in frames]
+    person_key = "track_id" if any("track_id" in one for of_frame in people for one in of_frame) else "idx"
     for t, (_, image_id, _) in enumerate(frames):
         for m, one in enumerate(by_image.get(image_id, [])):
             if one.get("bbox") is not None:
@@ -159,8 +245,11 @@ def _item(
                     raise InputError(f"'bbox' in {path} must be left, top, width, height, got {one['bbox']}.")
                 boxes[t, m] = (*box[:2], *(box[:2] + box[2:]))
                 boxed = True
-            if score[t, m].any() and one.get("track_id") is not None:
-                track[t, m] = whole(one["track_id"], "'track_id'", str(path))
+            if score[t, m].any() and one.get(person_key) is not None:
+                track[t, m] = _person_number(one[person_key], person_key, path)
+    if person_key == "idx" and _repeats(track):
+        # Without tracking, AlphaPose gives everybody the same number.
+        track[:] = -1
     sizes = {
         size_of((image["height"], image["width"]), str(path))
         for _, _, image in frames
@@ -178,7 +267,21 @@ def _item(
         frame_index=[number for number, _, _ in frames],
         where=f"recording '{recording}' in {path}",
     )
-    return PoseItem(recording, poses, extra={"image_ids": [image_id for _, image_id, _ in frames]})
+    return PoseItem(
+        recording, poses, extra={"image_ids": [image_id for _, image_id, _ in frames], "file_per_frame": True}
+    )
+
+
+def _person_number(value: Any, key: str, path: Path) -> int:
+    """A person's number; AlphaPose writes it as a number, or as a list of one."""
+    while isinstance(value, list) and len(value) == 1:
+        [value] = value
+    return whole(value, f"'{key}'", str(path))
+
+
+def _repeats(track: NDArray[np.int64]) -> bool:
+    """Whether a frame has a person's number twice."""
+    return any(len(set(known)) != len(known) for known in ([id for id in row if id >= 0] for row in track.tolist()))
 
 
 def _person(annotation: dict[str, Any], joints: int, flags: bool, path: Path) -> NDArray[np.float32]:
@@ -194,7 +297,8 @@ def _person(annotation: dict[str, Any], joints: int, flags: bool, path: Path) ->
         raise InputError(
             f"A person in {path} has {len(values)} keypoint values; expected {3 * joints} for {joints} joints."
         )
-    person = np.where(np.abs(values) < 1e30, values, np.nan).astype(np.float32).reshape(joints, 3)
+    with np.errstate(over="ignore"):  # what is too large for single precision is infinite, and so missing
+        person = values.astype(np.float32).reshape(joints, 3)
     if flags:
         person[:, 2] = person[:, 2] > 0
     return person

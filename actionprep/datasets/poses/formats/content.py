@@ -1,4 +1,4 @@
-"""What files of strangers hold where numbers, sizes and frames are expected, and going on after a damaged recording."""
+"""Check numbers, sizes and frames of untrusted files, and continue after a damaged recording."""
 
 from __future__ import annotations
 
@@ -9,20 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprep.errors import InputError
+from actionprep.errors import InputError, read_error
 
-# How a user says which layout the joints of a file are in.
+# How a user names the layout of the joints of a file.
 NAME_LAYOUT = "with --skeleton of 'actionprep import' (skeleton=… in Python, pose.file_skeleton for poses of videos)"
 
-# Told of each recording that cannot be read, and why; the others go on.
+# Called with the name and the error of each recording that cannot be read; the others are still read.
 Damaged = Callable[[str, InputError], None]
 
 
 @contextmanager
 def going_on(recording: str, damaged: Damaged | None) -> Iterator[None]:
-    """Hand an InputError of one recording to `damaged`; without it, the problem is raised."""
+    """Hand an InputError of one recording to `damaged`; without it, the problem is raised.
+
+    An error of the system while its file is read is such a problem.
+    """
     try:
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise read_error(error.filename or recording, error) from error
     except InputError as problem:
         if damaged is None:
             raise

@@ -14,7 +14,9 @@ import numpy as np
 
 from actionprep.datasets.poses.formats.content import Damaged, check_offsets, going_on, numbers
 from actionprep.datasets.poses.formats.safe_npz import load_npz
+from actionprep.datasets.poses.pixels import to_pixel_centers
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
+from actionprep.datasets.safe_mat import load_mat
 from actionprep.errors import InputError, UserError
 
 _ARRAYS = ("xy", "offsets", "label")
@@ -33,7 +35,7 @@ def read_jhmdb(
     image size. A clip's id is then its place in that file, because the files do not name clips. In a folder of such
     files a clip that stands in several is one item with all its splits; its id is its class and a number.
 
-    damaged: told of each folder's clip that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each folder's clip that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     if root.suffix == ".npz":
@@ -102,18 +104,14 @@ def _folders(root: Path, coordinates: str, damaged: Damaged | None) -> Iterator[
 
 
 def _clip(file: Path, key: str, splits: tuple[str, ...]) -> PoseItem:
-    from scipy.io import loadmat
-
     label, clip = file.parent.parent.name, file.parent.name
-    try:
-        content = loadmat(file)
-    # The last one is scipy's word for files of Matlab 7.3, which are HDF5.
-    except (ValueError, TypeError, OSError, NotImplementedError) as error:
-        raise InputError(f"{file} is not a readable Matlab file: {error}.") from None
+    content = load_mat(file)
     if key not in content or content[key].ndim != 3 or content[key].shape[:2] != (2, 15):
         raise InputError(f"{file} holds no array '{key}' of shape (2, 15, frames).")
     in_image = key == "pos_img"
-    points = numbers(content[key], f"'{key}'", str(file)).transpose(2, 1, 0) - (1 if in_image else 0)
+    points = numbers(content[key], f"'{key}'", str(file)).transpose(2, 1, 0)
+    if in_image:
+        points = to_pixel_centers(points, "jhmdb")
     poses = PoseSequence.of(
         points,
         np.ones(points.shape[:2], np.float32),
@@ -134,7 +132,7 @@ def _splits(root: Path) -> dict[tuple[str, str], list[str]]:
         match = re.match(r"(.+)_test_split([123])$", file.stem)
         if match is None:
             continue
-        for number, line in enumerate(file.read_text().splitlines(), 1):
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             fields = line.split()
             if not fields:
                 continue

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from actionprep.datasets.poses.formats.content import check_span, numbers, size_of, whole_numbers
 from actionprep.datasets.poses.formats.safe_npz import load_npz
+from actionprep.datasets.poses.pixels import normalized_to_pixel_centers
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.errors import InputError, UserError, nearest
@@ -47,7 +48,7 @@ def read_mediapipe(path: str | Path, *, image_size: Sequence[int] | None = None)
         )
     if size is None:
         raise UserError(
-            f"MediaPipe landmarks are shares of the image, and {path} does not say its size. Give "
+            f"MediaPipe landmarks are shares of the image, and {path} does not contain its size. Give "
             "image_size=(height, width)."
         )
     height, width = size_of(size, str(path))
@@ -56,7 +57,7 @@ def read_mediapipe(path: str | Path, *, image_size: Sequence[int] | None = None)
     visible = landmarks[..., 3] if landmarks.shape[-1] > 3 else np.ones(landmarks.shape[:-1])
     score = np.where(seen, np.nan_to_num(visible), 0)
     poses = PoseSequence.of(
-        np.where(seen[..., None], xy, 0) * np.array([width, height], np.float32),
+        normalized_to_pixel_centers(xy, height=height, width=width, name="mediapipe"),
         score,
         skeleton="mediapipe33",
         image_size=(height, width),

@@ -24,7 +24,7 @@ ACTIONS = (
     "tennis swing", "tennis serve", "golf swing", "pickup and throw",
 )  # fmt: skip
 _NAME = re.compile(r"a(\d+)_s(\d+)_e(\d+)_skeleton(?:3D)?$")
-# The files' joint order, given for every joint of kinect20 (told from which arm and leg move in one-sided actions).
+# The files' joint order, given for every joint of kinect20 (derived from which arm and leg move in one-sided actions).
 _ORDER = (6, 3, 2, 19, 0, 7, 9, 11, 1, 8, 10, 12, 4, 13, 15, 17, 5, 14, 16, 18)
 
 
@@ -40,7 +40,7 @@ def read_msr_action3d(path: str | Path, *, damaged: Damaged | None = None) -> It
     Splits: cross-subject, odd subjects train. Frames without any joint are kept, as frames without a person; a
     sequence of nothing but such frames (a13_s09_e02 in the original) is yielded with `extra["empty"]`.
 
-    damaged: told of each sequence that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each sequence that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     if root.suffix == ".npz":

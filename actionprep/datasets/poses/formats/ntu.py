@@ -42,7 +42,7 @@ def read_ntu(
     subject, view and the splits of the published protocols: xsub_train/val and xview_train/val for actions 1 to 60,
     xsub120 and xset120 for all.
 
-    damaged: told of each file that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each file that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     if coordinates not in _COLUMNS:
@@ -77,7 +77,7 @@ def _item(file: Path, name: str, coordinates: str) -> PoseItem:
 
 
 def subject_of(name: str) -> str | None:
-    """Who acts, as the name of an NTU recording says, such as P001 of S001C001P001R001A001; None for other names."""
+    """Return the subject in the name of an NTU recording, such as P001 of S001C001P001R001A001; None for other names."""
     match = _NAME.search(name)
     return None if match is None else f"P{match[3]}"
 
@@ -123,7 +123,7 @@ def _read(
                 body = bodies.setdefault(take("a body's line", 10)[0], len(bodies))
                 joints = int(take("the number of joints", 1)[0])
                 if joints != 25:
-                    raise InputError(f"Line {number} of {file} says {joints} joints; NTU RGB+D has 25.")
+                    raise InputError(f"Line {number} of {file} has {joints} joints; NTU RGB+D has 25.")
                 values = np.array([take("a joint", 12) for _ in range(25)], np.float64)
                 rows.append((frame, body, values))
     except ValueError as error:

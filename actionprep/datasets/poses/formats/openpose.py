@@ -1,4 +1,4 @@
-"""OpenPose output: a folder of JSON files, one a frame, each with any number of people."""
+"""OpenPose output: a folder of JSON files, one per frame, each with any number of persons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprep.datasets.poses.formats import natural_key, read_json
+from actionprep.datasets.natural_order import natural_key
+from actionprep.datasets.poses.formats import read_json
 from actionprep.datasets.poses.formats.content import Damaged, going_on
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence, pack_persons
 from actionprep.datasets.poses.skeletons import convert
@@ -18,6 +19,8 @@ from actionprep.datasets.poses.skeletons import skeleton as layout_of
 from actionprep.errors import InputError, UserError
 
 _FRAME = re.compile(r"^(?P<stem>.*?)[._-]?(?P<frame>\d+)(?:_keypoints)?$")
+# A joint with a coordinate beyond, or with NaN, is missing.
+_FAR = 1e9
 _PARTS = (("hand_left_keypoints_2d", 21), ("hand_right_keypoints_2d", 21), ("face_keypoints_2d", 70))
 
 
@@ -39,7 +42,7 @@ def read_openpose(
     limbs: OpenPose writes BODY_25 and its experimental BODY_25B alike, with their joints in different order. What was
     decided, and how clearly, stands in `extra`: limb_length_ratio is that of the other layout to the one taken.
     image_size: (height, width) of the video in px; the files do not hold it.
-    damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each recording that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("*.json"), key=lambda file: natural_key(str(file)))
@@ -100,7 +103,9 @@ def _recording(
         where=f"OpenPose recording '{recording}'",
     )
     missing = [number for number in range(first, last + 1) if number not in files]
-    return PoseItem(recording, poses, extra={"frames_without_file": missing, "limb_length_ratio": ratio})
+    return PoseItem(
+        recording, poses, extra={"frames_without_file": missing, "limb_length_ratio": ratio, "file_per_frame": True}
+    )
 
 
 def _layout(bodies: list[NDArray[np.float32]], wanted: str | None, recording: str) -> tuple[str, float | None]:
@@ -154,9 +159,10 @@ def _triples(person: dict[str, Any], key: str, file: Path) -> NDArray[np.float32
         flat = np.asarray(values, np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"'{key}' in {file} must be numbers.") from None
-    if flat.ndim != 1 or len(flat) % 3 or not (np.abs(flat) < 1e9).all():
-        raise InputError(f"'{key}' in {file} must be finite x, y, confidence triples, got {flat.size} values.")
-    return flat.reshape(-1, 3).astype(np.float32)
+    if flat.ndim != 1 or len(flat) % 3:
+        raise InputError(f"'{key}' in {file} must be triples of x, y and confidence, got {flat.size} values.")
+    joints = flat.reshape(-1, 3)
+    return np.where((np.abs(joints) < _FAR).all(-1, keepdims=True), joints, 0).astype(np.float32)
 
 
 def _part(person: dict[str, Any], key: str, size: int, file: Path) -> NDArray[np.float32] | None:

@@ -1,4 +1,4 @@
-"""Our own csv of poses: one row a joint."""
+"""Our csv of poses: one row per joint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_pose_csv(
     One row is one joint of one person in one frame. Rows that are left out are missing joints; frames that are left out
     between the first and the last are frames without people. `person` is kept as the track id.
     skeleton: the layout; without it, the file's joint names must be those of a known layout, in any order.
-    damaged: told of each recording that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each recording that cannot be read; without it, the first error is raised.
     """
     import pandas as pd
 
@@ -89,7 +89,7 @@ def _layout_with(names: list[str], path: Path) -> Skeleton:
     most = f" '{near.name}' has {share} of them, but no '{odd}'.{nearest(odd, near.joints)}" if share else ""
     raise UserError(
         f"The joint names in {path} are those of no known layout.{most} Correct them, or name the layout {NAME_LAYOUT}; "
-        "a TOML file of your own will do."
+        "a custom TOML file works."
     )
 
 

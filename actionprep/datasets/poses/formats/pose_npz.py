@@ -1,4 +1,4 @@
-"""Our own npz of poses: one recording a file, the arrays of a PoseSequence by name."""
+"""Our npz of poses: one recording per file, the arrays of a PoseSequence by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.poses.formats.content import NAME_LAYOUT, Damaged, check_times, going_on, numbers, size_of
-from actionprep.datasets.poses.formats.safe_npz import load_npz
+from actionprep.datasets.poses.formats.safe_npz import load_npz, npz_names
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.errors import InputError, UserError
 
+_TEXTS = ("skeleton", "recording", "label", "subject", "split")
+_MAX_TEXT_BYTES = 1 << 24
 _OPTIONAL = ("score", "bbox", "track_id", "filled", "frame_index", "time")
 
 
@@ -32,7 +34,7 @@ def read_pose_npz(
     label, subject, recording                            strings, optional
     split       strings, optional
 
-    damaged: told of each file that cannot be read; the others go on. Without it, the first problem is raised.
+    damaged: called for each file that cannot be read; without it, the first error is raised.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("*.npz"))
@@ -45,14 +47,17 @@ def read_pose_npz(
 
 
 def _item(file: Path, name: str, skeleton: str | None, image_size: Sequence[int] | None) -> PoseItem:
-    arrays = load_npz(file)
-    if "keypoints" not in arrays:
-        raise InputError(f"{file} holds no array 'keypoints'. It holds {', '.join(sorted(arrays)) or 'none'}.")
+    names = npz_names(file)
+    if "keypoints" not in names:
+        raise InputError(f"{file} holds no array 'keypoints'. It holds {', '.join(sorted(names)) or 'none'}.")
+    # Texts first: without them the arrays, which may be large, are of no use.
+    arrays = load_npz(file, [name for name in _TEXTS if name in names], max_bytes=_MAX_TEXT_BYTES)
     layout = skeleton or _text(arrays.get("skeleton"))
     if layout is None:
         raise UserError(
             f"{file} does not name its skeleton. Add a string 'skeleton' to the file, or name it {NAME_LAYOUT}."
         )
+    arrays |= load_npz(file, [name for name in ("keypoints", "image_size", *_OPTIONAL) if name in names])
     if "time" in arrays:
         arrays["time"] = check_times(numbers(arrays["time"], "The times", str(file)), str(file))
     poses = PoseSequence.of(

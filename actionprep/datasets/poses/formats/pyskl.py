@@ -41,7 +41,7 @@ def read_pyskl(
     number is the track id. A list of annotations without splits is read too.
 
     skeleton: the layout; without it 2D with 17 joints is coco17, 3D with 25 is ntu25, and so on.
-    damaged: told of each annotation that is not as it should be; the others go on. Without it, the first is raised.
+    damaged: called for each annotation that is wrong; without it, the first error is raised.
     Raises InputError for a pickle that is more than data, is damaged, or lacks what the schema needs. One annotation
     is in memory at a time.
     """
@@ -152,11 +152,11 @@ def _item(
         )
     total = annotation.get("total_frames")
     if total is not None and whole(total, "'total_frames'", where) != keypoint.shape[1]:
-        raise InputError(f"{where} says total_frames {total}, but its keypoints have {keypoint.shape[1]} frames.")
+        raise InputError(f"{where} has total_frames {total}, but its keypoints have {keypoint.shape[1]} frames.")
     layout = skeleton or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
     if layout is None:
         raise UserError(
-            f"{where} has {keypoint.shape[2]} joints in {keypoint.shape[3]}D, which tells no layout. Name it "
+            f"{where} has {keypoint.shape[2]} joints in {keypoint.shape[3]}D, which is no known layout. Name it "
             f"{NAME_LAYOUT}."
         )
     score = annotation.get("keypoint_score")

@@ -1,20 +1,44 @@
-"""Read npz files of strangers: no pickles, and the declared sizes are checked before any memory is taken."""
+"""Read untrusted npz files: without pickles, and with the declared sizes checked before memory is allocated."""
 
 from __future__ import annotations
 
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from actionprep.errors import InputError, UserError
+from actionprep.errors import InputError, UserError, explained_read_errors
 
 GIB = 1 << 30
+
+# Arrays that unpack to more than this must be packed at most so tightly: poses pack 2 to 20 times, zeros 1000 times.
+FREE_BYTES = GIB // 4
+MAX_RATIO = 64
+
+# What zipfile, its codecs and NumPy's parser of headers raise for damaged content.
+_DAMAGE = (
+    *(
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        tokenize.TokenError,
+        EOFError,
+        OSError,
+        SyntaxError,
+    ),
+    *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, NotImplementedError, RuntimeError),
+)
 
 
 def load_npz(
@@ -26,52 +50,96 @@ def load_npz(
     wanted members together must stay within max_bytes. Arrays of Python objects are refused: loading them would run a
     pickle.
 
-    Raises UserError when there is no such file; InputError when it is damaged, too large or holds objects, naming
-    the member.
+    Raises UserError when there is no such file; InputError when it is damaged, too large, encrypted or holds objects,
+    naming the member.
     """
     path = Path(path)
+    wanted = None if names is None else list(names)
+    with _members(path) as (archive, members):
+        missing = [name for name in wanted or () if name not in members]
+        if missing:
+            raise InputError(f"{path} holds no array '{missing[0]}'. It holds {', '.join(sorted(members)) or 'none'}.")
+        chosen = {name: info for name, info in members.items() if wanted is None or name in wanted}
+        total = packed = 0
+        for name, info in chosen.items():
+            if info.flag_bits & 1:
+                raise InputError(f"Array '{name}' in {path} is encrypted. Save the file without a password.")
+            with archive.open(info) as stream:
+                total += _declared(stream, info, name, path)
+            packed += info.compress_size
+            if total > max_bytes:
+                raise InputError(
+                    f"{path} declares {total / GIB:.1f} GiB of arrays up to '{name}'; the limit is "
+                    f"{max_bytes / GIB:.1f} GiB. "
+                    "Nothing was unpacked. Raise max_bytes if the file is right."
+                )
+        if total > max(FREE_BYTES, MAX_RATIO * packed):
+            raise InputError(
+                f"{path} declares {total / GIB:.2f} GiB of arrays in {packed / 1e6:.1f} MB, {total / max(packed, 1):.0f} "
+                f"times as much; the limit is {MAX_RATIO} times. Nothing was unpacked. If the file is right, save it with "
+                "numpy.savez, which does not pack."
+            )
+        loaded = {}
+        for name, info in chosen.items():
+            with archive.open(info) as stream:
+                loaded[name] = npy.read_array(stream, allow_pickle=False)
+        return loaded
+
+
+def npz_names(path: str | Path) -> tuple[str, ...]:
+    """Names of the arrays in an npz file, without reading any; raises as `load_npz` does."""
+    with _members(Path(path)) as (_, members):
+        return tuple(members)
+
+
+def read_npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an npy stream.
+
+    Args:
+        stream: At the beginning of the array.
+        where: The array and its file, for messages.
+
+    Returns:
+        Shape, whether the order is Fortran's, and data type.
+
+    Raises:
+        InputError: If the header is damaged, of another version, or declares a negative extent.
+    """
+    try:
+        version = npy.read_magic(stream)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        if read_header is None:
+            raise InputError(f"{where} has the npy version {version}; versions 1.0 and 2.0 are read.")
+        shape, fortran, dtype = read_header(stream)
+    except _DAMAGE as error:
+        raise InputError(f"{where} does not hold a numpy array: {error}.") from None
+    if any(extent < 0 for extent in shape):
+        raise InputError(f"{where} declares the shape {shape}, with a negative extent.")
+    return shape, fortran, dtype
+
+
+@contextmanager
+def _members(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     if not path.is_file():
         raise UserError(f"No npz file at {path}.")
-    wanted = None if names is None else list(names)
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {
-                info.filename.removesuffix(".npy"): info
-                for info in archive.infolist()
-                if info.filename.endswith(".npy")
-            }
-            missing = [name for name in wanted or () if name not in members]
-            if missing:
-                raise InputError(
-                    f"{path} holds no array '{missing[0]}'. It holds {', '.join(sorted(members)) or 'none'}."
-                )
-            chosen = {name: info for name, info in members.items() if wanted is None or name in wanted}
-            total = 0
-            for name, info in chosen.items():
-                with archive.open(info) as stream:
-                    total += _declared(stream, info, name, path)
-                if total > max_bytes:
-                    raise InputError(
-                        f"{path} declares {total / GIB:.1f} GiB of arrays up to '{name}'; the limit is "
-                        f"{max_bytes / GIB:.1f} GiB. "
-                        "Nothing was unpacked. Raise max_bytes if the file is right."
-                    )
-            loaded = {}
-            for name, info in chosen.items():
-                with archive.open(info) as stream:
-                    loaded[name] = npy.read_array(stream, allow_pickle=False)
-            return loaded
-    # The last one is zipfile's word for a compression that it does not know.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
+        with explained_read_errors(path), zipfile.ZipFile(path) as archive:
+            yield (
+                archive,
+                {
+                    info.filename.removesuffix(".npy"): info
+                    for info in archive.infolist()
+                    if info.filename.endswith(".npy")
+                },
+            )
+    except _DAMAGE as error:
+        if isinstance(error, UserError):
+            raise
         raise InputError(f"{path} is not a sound npz file: {error}.") from None
 
 
 def _declared(stream: IO[bytes], info: zipfile.ZipInfo, name: str, path: Path) -> int:
-    version = npy.read_magic(stream)
-    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read_header is None:
-        raise InputError(f"Array '{name}' in {path} has the npy version {version}; versions 1.0 and 2.0 are read.")
-    shape, _, dtype = read_header(stream)
+    shape, _, dtype = read_npy_header(stream, f"Array '{name}' in {path}")
     if dtype.hasobject:
         raise InputError(
             f"Array '{name}' in {path} holds Python objects, which only a pickle could load, and pickles can run code. "

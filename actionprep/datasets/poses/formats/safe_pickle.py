@@ -1,22 +1,22 @@
-"""Read pickles of strangers: numpy arrays, plain containers, numbers and strings come out; nothing in them ever runs.
+"""Read untrusted pickles as numpy arrays, plain containers, numbers and strings, without running anything in them.
 
-Python's own unpickler calls whatever a file names. This one knows the few functions that numpy's arrays and scalars are
-made of, replaces them by its own, and refuses everything else. Array data is checked against its declared shape, and
-may stay in the file until it is wanted.
+Python's own unpickler calls whatever a file names. This reader goes through the opcodes that `pickletools.genops`
+lists. It knows the few functions that numpy's arrays and scalars are made of, replaces them by its own, and refuses
+everything else. Array data is checked against its declared shape, and may stay in the file until it is needed.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
-import struct
+import pickletools
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ _KINDS = "biufcSU"
 _DEPTH = 64
 # Data of at least so many bytes stays in the file where arrays are to be read later.
 _LARGE = 512
-# What a damaged pickle can make the machine stumble over.
+# What reading a damaged pickle can raise.
 _DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
@@ -94,34 +94,59 @@ class StoredArray:
 
 
 def in_memory(value: Any) -> Any:
-    """A value of `load_pickle` with every `StoredArray` in it read."""
+    """A value of `load_pickle` with every `StoredArray` in it read.
+
+    Raises:
+        InputError: If an array is damaged, or if a list or dict contains itself.
+    """
+    return _in_memory(value, {}, 0)
+
+
+_UNFINISHED = object()
+
+
+def _in_memory(value: Any, done: dict[int, Any], depth: int) -> Any:
     if isinstance(value, StoredArray):
-        return value.read()
-    if isinstance(value, dict):
-        return {key: in_memory(part) for key, part in value.items()}
-    return type(value)(in_memory(part) for part in value) if isinstance(value, list | tuple) else value
+        if id(value) not in done:
+            done[id(value)] = value.read()
+        return done[id(value)]
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if done.get(id(value)) is _UNFINISHED or depth > _DEPTH:
+        raise InputError("A list or dict in the pickle contains itself, or lies too deep in others.")
+    if id(value) not in done:
+        done[id(value)] = _UNFINISHED
+        if isinstance(value, dict):
+            done[id(value)] = {key: _in_memory(part, done, depth + 1) for key, part in value.items()}
+        else:
+            done[id(value)] = type(value)(_in_memory(part, done, depth + 1) for part in value)
+    return done[id(value)]
 
 
 def load_pickle(path: str | Path, *, later: bool = False) -> Any:
-    """What a pickle file holds, as numpy arrays, dicts, lists, tuples, sets, numbers, strings, bytes and None.
+    """Read a pickle file as numpy arrays, dicts, lists, tuples, sets, numbers, strings, bytes and None.
 
-    Half-precision arrays stay half precision, value for value; arrays are read-only. Pickles of Python 2 are read with
-    latin-1 strings, as numpy needs.
+    Half-precision arrays stay half precision, value for value; arrays are read-only. Strings of Python 2 are read as
+    latin-1, as numpy needs; in protocol 0 they must be ASCII.
 
-    later: leave large arrays in the file; each is a `StoredArray`, to be read when it is wanted, so that a data set of
-    gigabytes takes the memory of its names.
+    Args:
+        path: The file.
+        later: Leave large arrays in the file. Each is a `StoredArray`, to be read when it is needed, so that a data set
+            of gigabytes takes the memory of its names.
 
-    Raises UserError when there is no such file; InputError when the file names anything else (the name is in the
-    message), is cut short, or declares arrays that its bytes do not fill.
+    Raises:
+        UserError: If there is no such file.
+        InputError: If the file names anything else (the name is in the message), is cut short, declares arrays that its
+            bytes do not fill, or describes more data than it contains.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"No pickle file at {path}.")
     with path.open("rb") as file:
-        bounded = _Bounded(file, path.stat().st_size)
-        reader = _LaterUnpickler(bounded, path) if later else _Unpickler(bounded, path)
+        machine = _Machine(path, later=later)
         try:
-            return _finished(reader.load(), str(path), {}, 0)
+            value = machine.run(_Bounded(file, machine.size))
+            return _finished(value, str(path), {}, 0)
         except InputError:
             raise
         except _DAMAGE as error:
@@ -132,30 +157,214 @@ def load_pickle(path: str | Path, *, later: bool = False) -> Any:
 
 
 class _Bounded:
-    """A file that refuses to be asked for more than it holds, so that a forged length takes no memory."""
+    """A file that refuses to be asked for more than it has, so that a forged length takes no memory."""
 
     def __init__(self, file: BufferedReader, size: int) -> None:
         self._file, self._size = file, size
 
     def read(self, count: int) -> bytes:
-        self._check(count)
+        left = self._size - self._file.tell()
+        if count > left:
+            raise EOFError(f"{count} bytes declared, {left} left")
         return self._file.read(count)
 
-    def readinto(self, buffer: Any) -> int:
-        self._check(len(buffer))
-        return int(self._file.readinto(buffer))
-
     def readline(self) -> bytes:
-        # Of protocol 0 a whole array is one line.
+        # In protocol 0 a full array is one line.
         return self._file.readline()
 
     def tell(self) -> int:
         return self._file.tell()
 
-    def _check(self, count: int) -> None:
-        left = self._size - self._file.tell()
-        if count > left:
-            raise EOFError(f"{count} bytes declared, {left} left")
+
+# Opcodes that push their argument as it is.
+_VALUES = frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"))
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
+# Opcodes of data: what it is, and how many bytes of opcode and length stand before it.
+_DATA = {
+    "SHORT_BINBYTES": ("bytes", 2),
+    "BINBYTES": ("bytes", 5),
+    "BINBYTES8": ("bytes", 9),
+    "BYTEARRAY8": ("bytearray", 9),
+    "STRING": ("string", 0),
+    "SHORT_BINSTRING": ("string", 2),
+    "BINSTRING": ("string", 5),
+    "UNICODE": ("text", 0),
+    "SHORT_BINUNICODE": ("text", 2),
+    "BINUNICODE": ("text", 5),
+    "BINUNICODE8": ("text", 9),
+}
+_MARKED = frozenset(("LIST", "TUPLE", "DICT", "FROZENSET", "APPENDS", "SETITEMS", "ADDITEMS", "POP_MARK"))
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
+_GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
+_NOTHING = frozenset(("PROTO", "FRAME"))
+# Objects take memory, and an opcode of one byte makes one. A data set of 114,000 recordings has some 7 million opcodes.
+_MAX_STEPS = 40_000_000
+
+
+class _Machine:
+    """Runs the opcodes that `pickletools.genops` finds in a file, as far as they make data.
+
+    The only functions that it knows are those of `_KNOWN`. What is made besides the contents of the file, such as bytes
+    out of text or arrays that share their bytes, is counted, and may not be more than the file's own size.
+    """
+
+    def __init__(self, path: Path, *, later: bool) -> None:
+        self.size = path.stat().st_size
+        self._path, self._where, self._later = path, str(path), later
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # what stands below each open mark
+        self._memo: dict[int, Any] = {}
+        self._steps = 0
+        self._copied = 0
+
+    def run(self, file: _Bounded) -> Any:
+        """The value that the file describes."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of odd escapes in text of protocol 0
+            # genops asks for no more than read, readline and tell.
+            for opcode, argument, position in pickletools.genops(file):  # type: ignore[arg-type]
+                if opcode.name == "STOP":
+                    return self._stack.pop()
+                self._count(1)
+                self._step(opcode.name, argument, position)
+        raise EOFError("no end of the pickle")
+
+    def _step(self, name: str, argument: Any, position: int | None) -> None:
+        stack = self._stack
+        if name in _DATA:
+            stack.append(self._data(name, argument, position))
+        elif name in _PUTS:
+            self._memo[len(self._memo) if argument is None else int(argument)] = stack[-1]
+        elif name in _GETS:
+            stack.append(self._memo[int(argument)])
+        elif name in _VALUES:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name in _TUPLES:
+            parts = stack[-_TUPLES[name] :]
+            if len(parts) != _TUPLES[name]:
+                raise IndexError("a tuple of more than there is")
+            stack[-_TUPLES[name] :] = [tuple(parts)]
+        elif name == "MARK":
+            self._below.append(stack)
+            self._stack = []
+        elif name in _MARKED:
+            self._stack = self._below.pop()
+            self._close(name, stack)
+        elif name == "APPEND":
+            value = stack.pop()
+            _of(list, stack[-1]).append(value)
+        elif name == "SETITEM":
+            value, key = stack.pop(), stack.pop()
+            _of(dict, stack[-1])[key] = value
+        elif name == "POP":
+            stack.pop()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name == "GLOBAL":
+            stack.append(self._function(*str(argument).split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            function, module = stack.pop(), stack.pop()
+            stack.append(self._function(module, function))
+        elif name == "REDUCE":
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(self._call(function, arguments))
+        elif name == "BUILD":
+            self._build(stack[-2], stack.pop())
+        elif name not in _NOTHING:
+            raise InputError(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
+
+    def _close(self, name: str, parts: list[Any]) -> None:
+        """End a mark: put together what stands above it."""
+        stack = self._stack
+        if name == "TUPLE":
+            stack.append(tuple(parts))
+        elif name == "LIST":
+            stack.append(parts)
+        elif name == "FROZENSET":
+            stack.append(frozenset(parts))
+        elif name == "APPENDS":
+            _of(list, stack[-1]).extend(parts)
+        elif name == "ADDITEMS":
+            _of(set, stack[-1]).update(parts)
+        elif name in ("DICT", "SETITEMS"):
+            if len(parts) % 2:
+                raise ValueError("a key without a value")
+            target = {} if name == "DICT" else _of(dict, stack[-1])
+            target.update(zip(parts[::2], parts[1::2], strict=True))
+            if name == "DICT":
+                stack.append(target)
+
+    def _data(self, name: str, argument: Any, position: int | None) -> Any:
+        kind, before = _DATA[name]
+        if self._later and before and position is not None and len(argument) >= _LARGE // 4:
+            length = len(argument.encode("utf-8", "surrogatepass")) if kind == "text" else len(argument)
+            if length >= _LARGE:
+                return _InFile(self._path, position + before, length, kind)
+        return argument
+
+    def _function(self, module: Any, name: Any) -> Callable[..., Any]:
+        known = _KNOWN.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
+        if known is None:
+            raise InputError(
+                f"{self._where} names {module}.{name}, which is not data: loading it with Python's pickle would run "
+                "code. Only numpy arrays, plain containers, numbers and strings are read."
+            )
+        return known
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        if not callable(function) or function not in _CALLABLE or not isinstance(arguments, tuple):
+            raise InputError(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
+        for argument in arguments:
+            self._copy(argument)
+        try:
+            return function(*arguments)
+        except InputError as problem:
+            raise InputError(f"{self._where} holds {problem.reason}, which is not read.") from None
+
+    def _build(self, target: Any, state: Any) -> None:
+        if not isinstance(target, _Array | _Dtype) or not isinstance(state, tuple):
+            raise InputError(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
+        for part in state:
+            self._copy(part)
+        try:
+            target.__setstate__(state)
+        except InputError as problem:
+            raise InputError(f"{self._where} holds {problem.reason}, which is not read.") from None
+
+    def _copy(self, value: Any) -> None:
+        """Count what a call makes a copy of; what is in the file once is copied once or twice."""
+        if isinstance(value, list | tuple | set | dict):
+            self._count(len(value))
+        elif isinstance(value, str | bytes | bytearray | _InFile):
+            self._copied += value.length if isinstance(value, _InFile) else len(value)
+            if self._copied > 4 * self.size:
+                raise InputError(
+                    f"{self._where} describes more than {4 * self.size / 1e6:.1f} MB of arrays, and is "
+                    f"{self.size / 1e6:.1f} MB large: it uses the same bytes again and again. It was not read."
+                )
+
+    def _count(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > _MAX_STEPS:
+            raise InputError(
+                f"{self._where} describes more than {_MAX_STEPS:,} objects, which no data set has. It was not read."
+            )
+
+
+T = TypeVar("T")
+
+
+def _of(kind: type[T], value: Any) -> T:
+    """The value, if it is of this kind; what is added to anything else is no data."""
+    if not isinstance(value, kind):
+        raise ValueError(f"something is added to {type(value).__name__}, expected {kind.__name__}")
+    return value
 
 
 class _Dtype:
@@ -275,95 +484,6 @@ for _core in ("numpy.core", "numpy._core"):
     _KNOWN[(f"{_core}.multiarray", "scalar")] = _scalar
     _KNOWN[(f"{_core}.numeric", "_frombuffer")] = _frombuffer
 _CALLABLE = frozenset(_KNOWN.values())
-
-
-# The pure-Python unpickler, not the compiled one: the compiled one takes as much memory as a forged memo index asks
-# for.
-class _Unpickler(pickle._Unpickler):
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
-    stack: list[Any]
-
-    def __init__(self, file: _Bounded, path: Path) -> None:
-        super().__init__(file, encoding="latin1")
-        self._source, self._path, self._where = file, path, str(path)
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = _KNOWN.get((module, name))
-        if found is None:
-            raise InputError(
-                f"{self._where} names {module}.{name}, which is not data: loading it with Python's pickle would run "
-                "code. Only numpy arrays, plain containers, numbers and strings are read."
-            )
-        return found
-
-    def _refuse(self) -> None:
-        raise InputError(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
-
-    def load_reduce(self) -> None:
-        arguments = self.stack.pop()
-        function = self.stack[-1]
-        if not callable(function) or function not in _CALLABLE or not isinstance(arguments, tuple):
-            self._refuse()
-        try:
-            self.stack[-1] = function(*arguments)
-        except InputError as problem:
-            raise InputError(f"{self._where} holds {problem.reason}, which is not read.") from None
-
-    def load_build(self) -> None:
-        state = self.stack.pop()
-        target = self.stack[-1]
-        if not isinstance(target, _Array | _Dtype) or not isinstance(state, tuple):
-            self._refuse()
-        try:
-            target.__setstate__(state)
-        except InputError as problem:
-            raise InputError(f"{self._where} holds {problem.reason}, which is not read.") from None
-
-    dispatch[pickle.REDUCE[0]] = load_reduce
-    dispatch[pickle.BUILD[0]] = load_build
-    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4,
-                  pickle.PERSID, pickle.BINPERSID, pickle.NEXT_BUFFER):  # fmt: skip
-        dispatch[_code[0]] = _refuse
-
-
-class _LaterUnpickler(_Unpickler):
-    """Puts the place of large data where the data would be."""
-
-    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
-    # What Python's class makes when it begins to load.
-    append: Callable[[Any], None]
-    read: Callable[[int], bytes]
-    _unframer: Any
-
-    def _load_sized(self, size: str, kind: str) -> None:
-        length = struct.unpack(size, self.read(struct.calcsize(size)))[0]
-        if length < 0:
-            raise pickle.UnpicklingError("data of a negative length")
-        # What is in a frame was read from the file before.
-        frame = self._unframer.current_frame
-        waiting = frame.getbuffer().nbytes - frame.tell() if frame else 0
-        place = _InFile(self._path, self._source.tell() - waiting, length, kind)
-        data = self.read(length)
-        if len(data) != length:
-            raise EOFError(f"{length} bytes declared, {len(data)} left")
-        if length >= _LARGE:
-            self.append(place)
-        elif kind == "text":
-            self.append(data.decode("utf-8", "surrogatepass"))
-        elif kind == "string":
-            self.append(data.decode("latin-1"))
-        else:
-            self.append(bytearray(data) if kind == "bytearray" else data)
-
-    for _code, _size, _kind in (
-        (pickle.BINBYTES, "<I", "bytes"),
-        (pickle.BINBYTES8, "<Q", "bytes"),
-        (pickle.BYTEARRAY8, "<Q", "bytearray"),
-        (pickle.BINSTRING, "<i", "string"),
-        (pickle.BINUNICODE, "<I", "text"),
-        (pickle.BINUNICODE8, "<Q", "text"),
-    ):
-        dispatch[_code[0]] = partial(_load_sized, size=_size, kind=_kind)
 
 
 def _finished(value: Any, where: str, done: dict[int, Any], depth: int) -> Any:

@@ -18,16 +18,25 @@ _SEGMENT = re.compile(r"^\s*([A-Za-z][\w ]*?)\s*:\s*(\S+)\s+(\S+)\s*$")
 
 
 def read_utkinect(path: str | Path, *, segments: bool = True, damaged: Damaged | None = None) -> Iterator[PoseItem]:
-    """Every recording of a folder of joints_<recording>.txt, in meters, 20 joints in the order of kinect20.
+    """Read every recording of a folder of joints_<recording>.txt, in meters, 20 joints in the order of kinect20.
 
     A row is a frame number and 60 coordinates (Xia, Chen and Aggarwal, CVPR workshops 2012). Frame numbers may leave
-    gaps and a row may be written twice; equal rows of one number count once, different ones are an error. With
-    actionLabel.txt in the folder or above it and `segments`, each labeled segment is an item
-    <recording>/<number>-<label>, frames inclusive; segments that the file marks NaN are left out and listed in
-    `extra["unlabeled"]` of the recording's other items. Else a recording is an item. The subject is the s.. part of
-    the name.
+    gaps. Where a number repeats, as in all 20 published recordings, its first row counts; the others are counted in
+    `extra["num_repeated_frames"]`. The subject is the s.. part of the name.
 
-    damaged: told of each file that cannot be read; the others go on. Without it, the first problem is raised.
+    Args:
+        path: The folder, or one file.
+        segments: With actionLabel.txt in the folder or above it, make an item <recording>/<number>-<label> of each
+            labeled segment, frames inclusive. Segments that the file marks NaN are left out and listed in
+            `extra["unlabeled"]` of the recording's other items. Otherwise a recording is an item.
+        damaged: Called for each file that cannot be read, instead of raising its error.
+
+    Yields:
+        One item per segment or recording.
+
+    Raises:
+        UserError: If there is no such file.
+        InputError: If a file is damaged.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("joints_*.txt"))
@@ -47,7 +56,7 @@ def read_utkinect(path: str | Path, *, segments: bool = True, damaged: Damaged |
 def _items(
     file: Path, recording: str, labels: list[tuple[str, tuple[int, int] | None]] | None, found: Path | None
 ) -> Iterator[PoseItem]:
-    index, points = _rows(file)
+    index, points, repeated = _rows(file)
     seen = (points != 0).any(-1)
     subject = match[1] if (match := re.match(r"(s\d+)", recording)) else None
     poses = PoseSequence.of(
@@ -59,7 +68,7 @@ def _items(
         where=str(file),
     )
     if labels is None:
-        yield PoseItem(recording, poses, subject=subject)
+        yield PoseItem(recording, poses, subject=subject, extra={"num_repeated_frames": len(repeated)})
         return
     unlabeled = [label for label, span in labels if span is None]
     for number, (label, span) in enumerate(labels):
@@ -70,14 +79,20 @@ def _items(
             raise InputError(
                 f"{found} labels frames {span[0]} to {span[1]} of '{recording}' as {label}, and {file} has none of them."
             )
-        extra = {"frames": span, "unlabeled": unlabeled}
+        extra = {
+            "frames": span,
+            "unlabeled": unlabeled,
+            "num_repeated_frames": sum(span[0] <= frame <= span[1] for frame in repeated),
+        }
         yield PoseItem(
             f"{recording}/{number:02d}-{label}", poses.take(inside), label=label, subject=subject, extra=extra
         )
 
 
-def _rows(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _rows(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64], list[int]]:
+    """Frame numbers in rising order, points (T, 20, 3) of the first row of each, and the number of every other row."""
     rows: dict[int, NDArray[np.float64]] = {}
+    repeated: list[int] = []
     for number, line in enumerate(file.read_text(encoding="ascii", errors="replace").splitlines(), 1):
         fields = line.split()
         if not fields:
@@ -90,13 +105,14 @@ def _rows(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
             frame, values = int(float(fields[0])), np.array(fields[1:], np.float64)
         except (ValueError, OverflowError) as error:
             raise InputError(f"Line {number} of {file} must hold numbers: {error}.") from None
-        if frame in rows and not np.array_equal(rows[frame], values):
-            raise InputError(f"{file} has frame {frame} twice with different joints, the second time in line {number}.")
-        rows[frame] = values
+        if frame not in rows:
+            rows[frame] = values
+        else:
+            repeated.append(frame)
     if not rows:
         raise InputError(f"{file} has no frames.")
     index = np.array(sorted(rows), np.int64)
-    return index, np.stack([rows[int(frame)] for frame in index]).reshape(-1, 20, 3)
+    return index, np.stack([rows[int(frame)] for frame in index]).reshape(-1, 20, 3), repeated
 
 
 def _labels(file: Path) -> dict[str, list[tuple[str, tuple[int, int] | None]]]:

@@ -1,4 +1,4 @@
-"""Published layouts of weights: which models they are for, how to know them, and the ways between their keys and ours."""
+"""Published checkpoint layouts: the model of each, how to recognize it, and how its keys map to ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from actionprep.training.models.vivit import ViViT
 
 @dataclass(frozen=True)
 class Family:
-    """One published layout of weights: the model, how to know it, and the ways between its keys and our own."""
+    """One published checkpoint layout.
+
+    Attributes:
+        name: Name of the layout.
+        model: Model class that the weights are for.
+        recognize: Whether a set of keys has this layout.
+        to_ours: Convert a state dict to our keys.
+        to_theirs: Convert a state dict to the published keys; None if there is no way back.
+        head: Our names of the class head, which can differ in size.
+    """
 
     name: str
     model: type[nn.Module]
@@ -67,7 +76,7 @@ _VIDEOMAE_HF = KeyMap(
                 "attention.attention.value.weight": "attn.qkv#2.weight",
                 "attention.attention.query.bias": "attn.q_bias",
                 "attention.attention.value.bias": "attn.v_bias",
-                # As transformers saved them before its version 5.
+                # Names used by transformers before version 5.
                 "attention.attention.q_bias": "attn.q_bias",
                 "attention.attention.v_bias": "attn.v_bias",
                 "attention.output.dense": "attn.proj",
@@ -100,7 +109,7 @@ _VIVIT_HF = KeyMap(
                 "mlp.fc2": "mlp.fc2",
             },
         ),
-        # As transformers saved them before its version 5, and as the hub has them.
+        # Names used by transformers before version 5 and by the files on the hub.
         *in_blocks(
             "vivit.encoder.layer.{i}",
             "blocks.{i}",
@@ -156,7 +165,7 @@ _PYSKL = KeyMap(
 
 
 def unchanged(state: State) -> State:
-    """Of layouts whose keys are ours."""
+    """Return the state dict as is, for layouts with our keys."""
     return state
 
 
@@ -165,7 +174,7 @@ def _timesformer_to_theirs(state: State) -> State:
 
 
 def _videomae_to_ours(state: State) -> State:
-    # Pretraining files hold encoder and decoder; only the encoder has a place here.
+    # Pretraining files contain an encoder and a decoder; only the encoder is used.
     if not any(key.startswith("encoder.") for key in state):
         return state
     return {
@@ -176,7 +185,7 @@ def _videomae_to_ours(state: State) -> State:
 
 def _i3d_to_ours(mapping: KeyMap) -> Callable[[State], State]:
     def to_ours(state: State) -> State:
-        # The head of the original is a 1 x 1 x 1 convolution.
+        # The original head is a 1 x 1 x 1 convolution.
         ours = mapping.to_ours(state)
         return {k: t.flatten(1) if k == "head.weight" else t for k, t in ours.items()}
 
@@ -277,9 +286,13 @@ FAMILIES: dict[str, Family] = {
 
 
 def find_family(family: str) -> Family:
-    """The family of that name; raises UserError naming those that there are."""
+    """Return the checkpoint family with this name.
+
+    Raises:
+        UserError: If there is none; the message lists all families.
+    """
     if family not in FAMILIES:
         raise UserError(
-            f"There is no checkpoint family '{family}'.{nearest(family, FAMILIES)} Families: {', '.join(FAMILIES)}."
+            f"No checkpoint family '{family}'.{nearest(family, FAMILIES)} Available families: {', '.join(FAMILIES)}."
         )
     return FAMILIES[family]

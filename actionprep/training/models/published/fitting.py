@@ -1,4 +1,4 @@
-"""Weights of another size or kind brought to a model's shapes: positions, patches, attention over time."""
+"""Adapt weights to a model of another size: positions, patch projections, attention over time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from actionprep.training.models.vivit import ViViT
 
 
 def temporal_copies(model: nn.Module, ours: State) -> State:
-    """For weights without attention over time: that over space, as a start for it."""
+    """Copy attention over space to attention over time, for weights without the latter.
+
+    Args:
+        model: Model that receives the weights.
+        ours: Its state dict, with our keys.
+
+    Returns:
+        Copied weights by name; empty if the model does not need them.
+    """
     if not isinstance(model, TimeSformer) or model.attention != "divided":
         return {}
     if any(".temporal_attn." in name for name in ours):
@@ -29,12 +37,23 @@ def temporal_copies(model: nn.Module, ours: State) -> State:
     return copies
 
 
-def made_to_fit(
+def fit_tensor(
     model: nn.Module, name: str, tensor: Tensor, target: Tensor, source_grid: tuple[int, int, int] | None
 ) -> tuple[Tensor, str] | None:
-    """A tensor of another shape brought to the target's, and how; None where there is no honest way."""
+    """Adapt a tensor to the shape of a model's weight.
+
+    Args:
+        model: Model that receives the weight.
+        name: Name of the weight.
+        tensor: Tensor from the file.
+        target: Weight of the model.
+        source_grid: Tubelet grid (time, rows, columns) of a ViViT position table, if known.
+
+    Returns:
+        The adapted tensor and a description of the change; None if the tensor cannot be adapted.
+    """
     if name == "patch_embed.proj.weight":
-        return _fitted_patches(tensor, target)
+        return _fit_patches(tensor, target)
     if tensor.shape[-1] != target.shape[-1]:
         return None
     if name == "pos_embed" and isinstance(model, TimeSformer):
@@ -45,56 +64,55 @@ def made_to_fit(
         table = torch.cat([tensor[:, :1], grid.flatten(0, 1)[None]], 1)
         return table, f"{side} x {side} → {shape_text(model.grid)} patches, bicubic"
     if name == "pos_embed" and isinstance(model, ViViT):
-        return _fitted_vivit_positions(model, tensor, source_grid)
+        return _fit_vivit_positions(model, tensor, source_grid)
     if name == "time_embed":
         return resize_time(tensor[0], target.shape[1])[None], "linear in time"
     if name.endswith("temp_embed"):
         frames = target.shape[1]
         if frames <= tensor.shape[1]:
-            return tensor[:, :frames], "its beginning, which is what shorter clips were trained with"
+            return tensor[:, :frames], "first frames only, as in training on shorter clips"
         return resize_time(tensor[0], frames)[None], "linear in time"
     return None
 
 
-def _fitted_patches(tensor: Tensor, target: Tensor) -> tuple[Tensor, str] | None:
-    """Patch projections with other input channels, or of pictures where the model wants tubelets."""
+def _fit_patches(tensor: Tensor, target: Tensor) -> tuple[Tensor, str] | None:
+    """Adapt patch projections to other input channels, and those of images to tubelets."""
     how = []
     if tensor.ndim == 4 and target.ndim == 5:
-        # The central frame carries the picture's weights and its neighbors nothing: the clip starts as its middle
-        # pictures.
+        # The central frame gets the image weights and the others zeros: initially, a tubelet acts as its central frame.
         inflated = tensor.new_zeros(*tensor.shape[:2], target.shape[2], *tensor.shape[2:])
         inflated[:, :, target.shape[2] // 2] = tensor
         tensor = inflated
-        how.append("the picture's weights at the tubelet's central frame")
-    channels, wanted = tensor.shape[1], target.shape[1]
-    if channels == 3 and wanted == 1:
+        how.append("image weights at the central frame of the tubelet")
+    channels, expected = tensor.shape[1], target.shape[1]
+    if channels == 3 and expected == 1:
         tensor = tensor.sum(1, keepdim=True)
         how.append("summed over RGB")
-    elif channels == 3 and wanted != 3:
-        repeats = -(-wanted // 3)
-        tensor = tensor.repeat(1, repeats, *(1,) * (tensor.ndim - 2))[:, :wanted] * (3 / wanted)
-        how.append(f"RGB repeated over {wanted} channels and scaled by 3/{wanted}")
+    elif channels == 3 and expected != 3:
+        repeats = -(-expected // 3)
+        tensor = tensor.repeat(1, repeats, *(1,) * (tensor.ndim - 2))[:, :expected] * (3 / expected)
+        how.append(f"RGB repeated over {expected} channels and scaled by 3/{expected}")
     return (tensor, "; ".join(how)) if tensor.shape == target.shape and how else None
 
 
-def _fitted_vivit_positions(
+def _fit_vivit_positions(
     model: ViViT, tensor: Tensor, source_grid: tuple[int, int, int] | None
 ) -> tuple[Tensor, str] | None:
-    """A table of another tubelet grid, or of a picture, which every time step then shares."""
+    """Adapt a position table to another tubelet grid; one of an image is repeated for every time step."""
     extra = 0 if model.cls_token is None else 1
-    places = tensor.shape[1] - extra
+    num_tokens = tensor.shape[1] - extra
     steps, rows, columns = model.grid
     if source_grid is not None:
         grid = source_grid
-    elif places % (rows * columns) == 0 and places > rows * columns:
-        grid = (places // (rows * columns), rows, columns)
-    elif places % steps == 0 and math.isqrt(places // steps) ** 2 == places // steps:
-        grid = (steps, math.isqrt(places // steps), math.isqrt(places // steps))
+    elif num_tokens % (rows * columns) == 0 and num_tokens > rows * columns:
+        grid = (num_tokens // (rows * columns), rows, columns)
+    elif num_tokens % steps == 0 and math.isqrt(num_tokens // steps) ** 2 == num_tokens // steps:
+        grid = (steps, math.isqrt(num_tokens // steps), math.isqrt(num_tokens // steps))
     else:
         return None
-    if math.prod(grid) != places:
+    if math.prod(grid) != num_tokens:
         raise UserError(
-            f"source_grid {grid} is {math.prod(grid)} tubelets, and the position table in the file has {places}."
+            f"source_grid {grid} has {math.prod(grid)} tubelets, but the position table in the file has {num_tokens}."
         )
     table = resize_space_time(tensor[0, extra:].unflatten(0, grid), model.grid)
     return (
@@ -104,5 +122,5 @@ def _fitted_vivit_positions(
 
 
 def shape_text(shape: Iterable[int]) -> str:
-    """A shape for a message: 8 x 14 x 14."""
+    """Format a shape for display: 8 x 14 x 14."""
     return " x ".join(map(str, shape))

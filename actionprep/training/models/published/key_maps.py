@@ -1,4 +1,4 @@
-"""Names of weights in two layouts, as pairs, and state dicts renamed by them."""
+"""Rename the keys of state dicts between two layouts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Names of weights in two layouts.
+    """Mapping between the weight names of two layouts.
 
-    rules: (theirs, ours) pairs, matched in order against whole keys or their beginnings up to a dot; `{i}` is any
-           number.
-    `#0`, `#1`, `#2` behind a name of ours say that theirs is that third of it (query, key, value).
+    Attributes:
+        rules: (theirs, ours) pairs. The first rule that matches a full key, or its beginning up to a dot, applies.
+            `{i}` matches any number. `#0`, `#1` or `#2` at the end of our name means that their tensor is this third
+            of ours (query, key, value).
     """
 
     rules: tuple[tuple[str, str], ...]
 
     def to_ours(self, state: State) -> State:
-        """Rename and join; what no rule names keeps its name behind a question mark."""
+        """Convert a state dict to our names and join thirds; keys without a rule get the prefix "?"."""
         renamed: State = {}
         parts: dict[str, dict[int, Tensor]] = {}
         for key, tensor in state.items():
@@ -43,7 +44,7 @@ class KeyMap:
         return renamed
 
     def to_theirs(self, state: State) -> State:
-        """The way back: rename and split."""
+        """Convert a state dict to their names and split thirds; keys without a rule are dropped."""
         renamed: State = {}
         for key, tensor in state.items():
             thirds = [self._rename(_third(key, i), 1, 0) for i in range(3)]
@@ -58,10 +59,10 @@ class KeyMap:
     def _rename(self, key: str, source: int, to: int) -> str:
         for rule in self.rules:
             pattern, replacement = rule[source], rule[to]
-            found = re.fullmatch(re.escape(pattern).replace(r"\{i\}", r"(\d+)") + r"(\..*)?", key)
-            if found is None:
+            match = re.fullmatch(re.escape(pattern).replace(r"\{i\}", r"(\d+)") + r"(\..*)?", key)
+            if match is None:
                 continue
-            *numbers, rest = found.groups()
+            *numbers, rest = match.groups()
             for number in numbers:
                 replacement = replacement.replace("{i}", number, 1)
             return replacement + (rest or "")
@@ -74,5 +75,14 @@ def _third(key: str, index: int) -> str:
 
 
 def in_blocks(theirs: str, ours: str, pairs: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Rules of what stands in each block, by their and our name of a block."""
-    return tuple((f"{theirs}.{a}", f"{ours}.{b}") for a, b in pairs.items())
+    """Create the rules for the weights in a numbered block.
+
+    Args:
+        theirs: Their name of the block, with `{i}` for its number.
+        ours: Our name of the block.
+        pairs: Our name by their name, within the block.
+
+    Returns:
+        Rules for `KeyMap`.
+    """
+    return tuple((f"{theirs}.{their_name}", f"{ours}.{our_name}") for their_name, our_name in pairs.items())

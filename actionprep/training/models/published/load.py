@@ -1,4 +1,4 @@
-"""Published weights into our models and back: explicit key maps, fitted positions, a report of what did not match."""
+"""Load published weights into our models and export ours: key maps, adapted shapes and a report of mismatches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 from actionprep.errors import UserError
 from actionprep.training.models.motionbert import HeatmapMotionBERT
-from actionprep.training.models.pixels import bare
+from actionprep.training.models.pixels import unwrap_model
 from actionprep.training.models.published.families import FAMILIES, Family, find_family, unchanged
-from actionprep.training.models.published.fitting import made_to_fit, shape_text, temporal_copies
+from actionprep.training.models.published.fitting import fit_tensor, shape_text, temporal_copies
 from actionprep.training.models.published.key_maps import State
 from actionprep.training.models.published.weight_files import color_order_of, read_weights, state_of
 from actionprep.training.models.timesformer import TimeSformer
@@ -23,7 +23,14 @@ from actionprep.training.models.vivit import ViViT
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A weight that was made to fit: its name, both shapes, and how."""
+    """A weight that was adapted to the model.
+
+    Attributes:
+        name: Name of the weight.
+        was: Shape in the file.
+        now: Shape in the model.
+        how: Description of the change.
+    """
 
     name: str
     was: tuple[int, ...]
@@ -33,12 +40,16 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of a checkpoint.
+    """Result of loading a checkpoint.
 
-    loaded: weights of the model that came from the file, the fitted ones among them.
-    fresh: weights of the model that the file did not have and that keep their start values.
-    left_out: tensors of the file that were not used, with the reason.
-    color_order: the channel order that the weights were trained on, where the file says so.
+    Attributes:
+        family: Layout of the file.
+        path: The file.
+        loaded: Weights of the model that came from the file, including adapted ones.
+        fitted: Adapted weights.
+        fresh: Weights of the model that are missing in the file and keep their initial values.
+        left_out: Unused tensors of the file, with the reason.
+        color_order: Channel order that the weights were trained with, if the file defines it.
     """
 
     family: str
@@ -51,20 +62,22 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every weight of the model came from the file and every tensor of the file was used."""
+        """Whether every weight of the model is from the file and every tensor of the file was used."""
         return not self.fresh and not self.left_out
 
     def __str__(self) -> str:
         lines = [
-            f"{self.path}: {self.family} weights, {len(self.loaded)} of {len(self.loaded) + len(self.fresh)} loaded, "
-            f"{len(self.fitted)} of them fitted, {len(self.left_out)} tensors of the file left out."
+            f"{self.path}: {self.family} weights, {len(self.loaded)} of {len(self.loaded) + len(self.fresh)} loaded "
+            f"({len(self.fitted)} adapted), {len(self.left_out)} tensors of the file unused."
         ]
         lines += [
-            f"  fitted    {text}"
-            for text in _few([f"{f.name}: {shape_text(f.was)} → {shape_text(f.now)}, {f.how}" for f in self.fitted])
+            f"  adapted   {text}"
+            for text in _shortened(
+                [f"{f.name}: {shape_text(f.was)} → {shape_text(f.now)}, {f.how}" for f in self.fitted]
+            )
         ]
-        lines += [f"  fresh     {name}" for name in _few(self.fresh)]
-        lines += [f"  left out  {text}" for text in _few([f"{name}: {why}" for name, why in self.left_out])]
+        lines += [f"  missing   {name}" for name in _shortened(self.fresh)]
+        lines += [f"  unused    {text}" for text in _shortened([f"{name}: {why}" for name, why in self.left_out])]
         if self.color_order is not None:
             lines.append(f"  These weights expect {self.color_order} frames.")
         return "\n".join(lines)
@@ -79,16 +92,23 @@ def load_checkpoint(
     source_grid: tuple[int, int, int] | None = None,
     echo: Callable[[str], None] | None = print,
 ) -> LoadReport:
-    """Load published weights into a model and say what matched and what did not.
+    """Load published weights into a model.
 
-    path: a file (.pyth, .pt, .pth, .bin, .safetensors) or a folder as transformers saves it.
-    family: one of FAMILIES, or None to recognize it by its keys.
-    strict: refuse weights that leave anything but the class head fresh.
-    source_grid: tubelets (time, rows, columns) that a ViViT position table was made for, where that cannot be told.
-    echo: what prints the report; None prints nothing.
+    Only tensors and plain containers are unpickled. If an error is raised, the model is unchanged.
 
-    Nothing is unpickled but tensors and plain containers. Raises UserError, with the model untouched, for a file that
-    is no checkpoint, of another family or of another size.
+    Args:
+        model: Model to load into.
+        path: File (.pyth, .pt, .pth, .bin, .safetensors), or a folder saved by transformers.
+        family: One of FAMILIES; None: recognize it by its keys.
+        strict: Require that the file has every weight except the class head.
+        source_grid: Tubelet grid (time, rows, columns) of a ViViT position table, if it cannot be inferred.
+        echo: Function that prints the report; None: do not print.
+
+    Returns:
+        A report of loaded, adapted, missing and unused weights.
+
+    Raises:
+        UserError: If the file is not a checkpoint, or is of another family or size.
     """
     path = Path(path)
     content = read_weights(path)
@@ -97,7 +117,7 @@ def load_checkpoint(
     ours = chosen.to_ours(state)
     report, fitted = _fit(model, ours, chosen, path, source_grid, color_order_of(content))
     if strict and any(name not in chosen.head for name in report.fresh):
-        raise UserError(f"{path} does not have every weight of the model, and strict loading was asked for.\n{report}")
+        raise UserError(f"Strict loading failed: {path} does not have every weight of the model.\n{report}")
     model.load_state_dict(fitted, strict=False)
     if echo is not None:
         echo(str(report))
@@ -105,65 +125,70 @@ def load_checkpoint(
 
 
 def published_state(model: nn.Module, *, family: str) -> State:
-    """The model's weights under the keys of a published family, for other people's code.
+    """Export a model's weights with the keys of a published family, for use in other code.
 
-    A model that stands behind what turns stored bytes into its values is written without that.
+    Args:
+        model: Trained model; wrappers such as `PixelClassifier` are removed.
+        family: One of FAMILIES.
 
-    Raises UserError where the family has no way back or is another model's, or the model's head none that was published.
+    Returns:
+        State dict with the published keys.
+
+    Raises:
+        UserError: If the family is of another model, cannot be written, or has no head like the model's.
     """
-    chosen, model = find_family(family), bare(model)
+    chosen, model = find_family(family), unwrap_model(model)
     if not isinstance(model, chosen.model) or chosen.to_theirs is None:
         raise UserError(
-            f"A {type(model).__name__} cannot be written as '{family}'. Families that it can be written as: "
+            f"A {type(model).__name__} cannot be exported as '{family}'. Possible families: "
             + (", ".join(f.name for f in FAMILIES.values() if isinstance(model, f.model) and f.to_theirs) or "none")
             + "."
         )
     if isinstance(model, TimeSformer) and model.pool != "class":
         raise UserError(
-            f"This TimeSformer pools by '{model.pool}', and '{family}' has no such head: it reads the class token alone. "
-            'Only weights trained with sizes.pool = "class" can be written as published ones; hand this model over with '
-            "'actiontrain export'."
+            f"'{family}' has only a head for the class token, but this TimeSformer was trained with sizes.pool = "
+            f'"{model.pool}". Train with sizes.pool = "class", or use \'actiontrain export\'.'
         )
     return chosen.to_theirs(dict(model.state_dict()))
 
 
-# What turns keypoints into tokens and back; heatmap tokens need their own.
-_KEYPOINT_ENDS = ("backbone.joints_embed.", "backbone.head.")
+# Layers between keypoints and tokens; heatmap tokens have their own.
+_KEYPOINT_LAYERS = ("backbone.joints_embed.", "backbone.head.")
 _FRONT_END = "front."
 
 
 def _family(model: nn.Module, state: State, family: str | None, path: Path) -> Family:
     keys = set(state)
-    fitting = [f for f in FAMILIES.values() if isinstance(model, f.model)]
+    candidates = [f for f in FAMILIES.values() if isinstance(model, f.model)]
     if family is not None:
         chosen = find_family(family)
         if not isinstance(model, chosen.model):
             raise UserError(
-                f"Weights of the family '{family}' are for {chosen.model.__name__}, and the model is a "
+                f"Weights of the family '{family}' are for {chosen.model.__name__}, but the model is a "
                 f"{type(model).__name__}. "
                 + (
-                    f"It takes {', '.join(f.name for f in fitting)}."
-                    if fitting
+                    f"Possible families: {', '.join(f.name for f in candidates)}."
+                    if candidates
                     else "No published weights are known for it."
                 )
             )
         if not chosen.recognize(keys) and not _ours(model, keys):
-            raise UserError(f"{path} does not look like '{family}' weights: its keys begin {_first(keys)}.")
+            raise UserError(f"{path} does not contain '{family}' weights. Its first keys: {_first(keys)}.")
         return chosen
-    for chosen in fitting:
+    for chosen in candidates:
         if chosen.recognize(keys):
             return chosen
     others = [f.name for f in FAMILIES.values() if f.recognize(keys)]
-    # Names of our own that another family shares are ours when the model has them all.
+    # Keys can match both our names and another family; they are ours if the model has all of them.
     if _ours(model, keys) and (not others or keys <= set(model.state_dict())):
         return Family("actionprep", type(model), lambda _: True, unchanged, unchanged)
     raise UserError(
-        f"{path} does not fit a {type(model).__name__}: "
-        + (f"it looks like {' or '.join(others)} weights. " if others else f"its keys begin {_first(keys)}. ")
+        f"The weights in {path} are not for {type(model).__name__}: "
+        + (f"they look like {' or '.join(others)} weights. " if others else f"their first keys are {_first(keys)}. ")
         + (
-            f"Expected one of {', '.join(f.name for f in fitting)}."
-            if fitting
-            else "Only weights that it saved itself fit."
+            f"Expected one of {', '.join(f.name for f in candidates)}."
+            if candidates
+            else "No published weights are known for it; use weights of the same model trained here."
         )
     )
 
@@ -180,66 +205,66 @@ def _fit(
     source_grid: tuple[int, int, int] | None,
     color_order: Literal["RGB", "BGR"] | None,
 ) -> tuple[LoadReport, State]:
-    """Bring tensors to the model's shapes, and say what could not be."""
-    want = model.state_dict()
+    """Adapt the tensors of a file to the model; returns a report and the state dict to load."""
+    weights = model.state_dict()
     if not any(name.startswith(_FRONT_END) for name in ours):
-        # What stands before a published model is never in its file.
-        want = {name: tensor for name, tensor in want.items() if not name.startswith(_FRONT_END)}
-    use: State = {}
+        # Published files never contain the front end.
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_FRONT_END)}
+    loaded: State = {}
     fitted: list[Fitted] = []
     left_out: list[tuple[str, str]] = []
-    wrong: list[str] = []
+    mismatched: list[str] = []
     extra = temporal_copies(model, ours)
     patches = ours.get("patch_embed.proj.weight")
     if isinstance(model, ViViT) and patches is not None and patches.ndim == 4 and source_grid is None:
         side = math.isqrt(ours["pos_embed"].shape[1]) if "pos_embed" in ours else 0
         source_grid = (1, side, side)
     for name, tensor in [*ours.items(), *extra.items()]:
-        if name.startswith("?") or name not in want:
-            left_out.append((name.removeprefix("?"), "no place in the model"))
+        if name.startswith("?") or name not in weights:
+            left_out.append((name.removeprefix("?"), "not in the model"))
             continue
-        target = want[name]
+        target = weights[name]
         if tensor.shape == target.shape:
-            use[name] = tensor
+            loaded[name] = tensor
             if name in extra:
                 shape = tuple(tensor.shape)
-                fitted.append(Fitted(name, shape, shape, "copied from the attention over space"))
+                fitted.append(Fitted(name, shape, shape, "copied from attention over space"))
         elif name in family.head:
             left_out.append((name, f"{tensor.shape[0]} classes, the model has {target.shape[0]}"))
-        elif isinstance(model, HeatmapMotionBERT) and name.startswith(_KEYPOINT_ENDS):
-            left_out.append((name, "the file's tokens are keypoints, the model's are heatmaps"))
-        elif (made := made_to_fit(model, name, tensor, target, source_grid)) is not None:
-            use[name], how = made
+        elif isinstance(model, HeatmapMotionBERT) and name.startswith(_KEYPOINT_LAYERS):
+            left_out.append((name, "tokens of the file are keypoints, those of the model heatmaps"))
+        elif (adapted := fit_tensor(model, name, tensor, target, source_grid)) is not None:
+            loaded[name], how = adapted
             fitted.append(Fitted(name, tuple(tensor.shape), tuple(target.shape), how))
         else:
-            wrong.append(
+            mismatched.append(
                 f"{name} is {shape_text(tensor.shape)} in the file and {shape_text(target.shape)} in the model"
             )
-    if wrong:
+    if mismatched:
         raise UserError(
-            f"{path} holds {family.name} weights of another size than the model: {'; '.join(_few(wrong, 3))}. Build "
-            "the model with the sizes of the weights, or take weights of this size."
+            f"The {family.name} weights in {path} have other shapes than the model: {'; '.join(_shortened(mismatched, 3))}. "
+            "Build the model with the sizes of the weights, or use other weights."
         )
-    broken = [name for name, tensor in use.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
+    not_finite = [name for name, tensor in loaded.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if not_finite:
         raise UserError(
-            f"{path} holds {family.name} weights that are no numbers (nan or infinite) in {len(broken)} of {len(use)} "
-            f"tensors: {', '.join(_few(broken, 3))}. The training that wrote it came apart, or the file is damaged: take "
-            "an earlier checkpoint, or download it again."
+            f"{len(not_finite)} of {len(loaded)} tensors in {path} are not finite (NaN or Inf): "
+            f"{', '.join(_shortened(not_finite, 3))}. The training diverged, or the file is damaged. Use an earlier "
+            "checkpoint, or download the file again."
         )
-    # Running figures of batch norms count as weights; their counters do not.
-    fresh = tuple(name for name in want if name not in use and not name.endswith("num_batches_tracked"))
-    report = LoadReport(family.name, str(path), tuple(use), tuple(fitted), fresh, tuple(left_out), color_order)
-    expected = [name for name in want if name not in family.head]
-    if sum(name in use for name in expected) * 2 < len(expected):
+    # Running statistics of batch norms count as weights, their step counters do not.
+    fresh = tuple(name for name in weights if name not in loaded and not name.endswith("num_batches_tracked"))
+    report = LoadReport(family.name, str(path), tuple(loaded), tuple(fitted), fresh, tuple(left_out), color_order)
+    expected = [name for name in weights if name not in family.head]
+    if sum(name in loaded for name in expected) * 2 < len(expected):
         raise UserError(
-            f"{path} has only {len(use)} of the {len(want)} weights of this {type(model).__name__}, too few to be "
-            f"meant for it.\n{report}"
+            f"{path} has only {len(loaded)} of the {len(weights)} weights of this {type(model).__name__}. At least half are "
+            f"required.\n{report}"
         )
-    return report, use
+    return report, loaded
 
 
-def _few(texts: Iterable[str], limit: int = 8) -> list[str]:
+def _shortened(texts: Iterable[str], limit: int = 8) -> list[str]:
     texts = list(texts)
     return texts if len(texts) <= limit else [*texts[:limit], f"… and {len(texts) - limit} more"]
 

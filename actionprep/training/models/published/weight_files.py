@@ -1,4 +1,4 @@
-"""Files of published weights, read without running anything that they bring along."""
+"""Read files of published weights without executing code that they contain."""
 
 from __future__ import annotations
 
@@ -12,114 +12,150 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError
 from actionprep.training.models.published.key_maps import State
 
 DAMAGED = (
     RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AssertionError, struct.error,
 )  # fmt: skip
-"""What torch.load raises for a file that is damaged, cut off or of another kind, besides UnpicklingError."""
+"""Errors of torch.load for damaged, truncated or foreign files, in addition to UnpicklingError."""
 
 
 def read_weights(path: Path) -> Any:
-    """What the file holds, without running anything that it brings along."""
+    """Read a checkpoint without executing code that it contains.
+
+    Args:
+        path: File, or a folder saved by transformers.
+
+    Returns:
+        Content of the file: tensors in plain containers.
+
+    Raises:
+        UserError: If the file is missing, damaged, or contains more than tensors and plain values.
+        SetupError: If the package safetensors is required but not installed.
+    """
     if path.is_dir():
-        found = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
-        if not found:
+        candidates = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
+        if not candidates:
             raise UserError(
-                f"The folder {path} holds no weights: neither model.safetensors nor pytorch_model.bin is in it. Name "
-                "the file."
+                f"No weights in the folder {path}: expected model.safetensors or pytorch_model.bin. Give the path of the "
+                "file."
             )
-        path = found[0]
+        path = candidates[0]
     if not path.is_file():
-        raise UserError(f"There is no checkpoint at {path}. Check the path, or download the weights to it.")
+        raise UserError(f"No checkpoint at {path}. Check the path, or download the weights.")
     if path.suffix == ".safetensors":
         try:
             from safetensors import SafetensorError
             from safetensors.torch import load_file
         except ImportError:
             raise SetupError(
-                f"{path} is in the safetensors format, and the package safetensors is not installed. Install it with "
-                "pip install safetensors (the extra actionprep[hf] brings it), or convert the file to .pt."
+                f"Reading {path} requires the package safetensors, which is not installed. Run pip install safetensors (or "
+                "install the extra actionprep[hf]), or convert the file to .pt."
             ) from None
         try:
             return load_file(path)
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read as safetensors: {error}. Download it again.") from None
+    damage = zip_damage(path)
+    if damage is not None:
+        raise UserError(f"{path} is damaged: {damage}. Download it again, or restore it from a copy.")
     try:
-        # Trainers leave their command line beside the weights, as VideoMAE's does: a name with values, which runs nothing.
-        with torch.serialization.safe_globals([*_numpy_numbers(), argparse.Namespace]):
+        # Some trainers, such as VideoMAE's, also save their command line as an argparse.Namespace, which is harmless.
+        with torch.serialization.safe_globals([*_numpy_globals(), argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if _foreign_beginning(path) is not None:
-            raise UserError(_no_checkpoint(path, error)) from None
+        if _foreign_header(path) is not None:
+            raise UserError(_unreadable(path, error)) from None
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{path} holds more than tensors and plain values, or is no checkpoint, and is not opened because doing "
-            f"so could run code ({reason}). Ask its maker for a file of weights "
-            "alone, or save its state dict anew where you trust it."
+            f"{path} contains more than tensors and plain values, or is not a checkpoint ({reason}). It was not opened, "
+            "because that could execute code. Ask its author for a file with weights only. If you trust it, load it "
+            "yourself and save only its state dict."
         ) from None
     except DAMAGED as error:
-        raise UserError(_no_checkpoint(path, error)) from None
+        raise UserError(_unreadable(path, error)) from None
 
 
-def why_unreadable(path: Path, error: Exception) -> str:
-    """Why torch.load could not read a file, as a part of a sentence; most of its errors mean something to itself alone."""
-    beginning = None if isinstance(error, OSError) else _foreign_beginning(path)
-    if beginning is not None:
-        return beginning
-    told = str(error).strip() if isinstance(error, (RuntimeError, OSError)) else ""
-    return told.splitlines()[0] if told else "what is in it ends or goes on otherwise than it should"
+def read_error_reason(path: Path, error: Exception) -> str:
+    """Describe why torch.load failed; most of its messages make no sense to a user.
+
+    Args:
+        path: The file.
+        error: The error that torch.load raised.
+
+    Returns:
+        The reason, as part of a sentence.
+    """
+    header = None if isinstance(error, OSError) else _foreign_header(path)
+    if header is not None:
+        return header
+    message = str(error).strip() if isinstance(error, (RuntimeError, OSError)) else ""
+    return message.splitlines()[0] if message else "its content is truncated or damaged"
 
 
-def _no_checkpoint(path: Path, error: Exception) -> str:
-    what = "Name the file of weights itself, or download it again: a page or a note saved in its place is none."
-    return f"{path} cannot be read as a PyTorch checkpoint: {why_unreadable(path, error)}. {what}"
+def _unreadable(path: Path, error: Exception) -> str:
+    return (
+        f"{path} cannot be read as a PyTorch checkpoint: {read_error_reason(path, error)}. Give the path of the weights "
+        "file, or download it again; a web page may have been saved instead."
+    )
 
 
-def _foreign_beginning(path: Path) -> str | None:
-    """What is wrong with how a file begins; None where it begins as torch.save begins: as a zip archive or a pickle."""
+def _foreign_header(path: Path) -> str | None:
+    """Describe the first bytes of a file if torch.save did not write them (a zip archive or a pickle), else None."""
     with open(path, "rb") as file:
         first = file.read(20)
     if not first:
         return "it is empty"
     if first.startswith((b"PK", b"\x80")):
         return None
-    return (
-        f"it begins with {first.decode('ascii', 'backslashreplace')!r}, and PyTorch's files with PK or a pickle's 0x80"
-    )
+    header = first.decode("ascii", "backslashreplace")
+    return f"it begins with {header!r}, but PyTorch files begin with PK or with 0x80 (pickle)"
 
 
-def _numpy_numbers() -> list[Any]:
-    """The numpy scalars that trainers leave beside their weights (a best loss, a learning rate); plain data."""
+def _numpy_globals() -> list[Any]:
+    """Return the globals of NumPy scalars, which trainers save next to the weights (best loss, learning rate)."""
     import numpy as np
 
-    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    dtypes = [type(np.dtype(scalar_type)) for scalar_type in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
     scalar = np.float64(0).__reduce__()[0]
-    # Files written with numpy 1 name the same function by its former address.
-    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
+    # Files written with NumPy 1 contain the old name of the same function.
+    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]
 
 
 def state_of(content: Any, path: Path) -> State:
-    """The state dict inside a checkpoint, without the prefixes of wrappers."""
+    """Extract the state dict of a checkpoint and remove the prefixes of wrappers.
+
+    Args:
+        content: Content of the file, from `read_weights`.
+        path: The file, for error messages.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        UserError: If there are no tensors.
+    """
     for name in ("model_state", "model_pos", "state_dict", "module", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
     if not state:
-        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise UserError(
-            f"{path} holds no weights: a dictionary of named tensors was expected, and it holds {found or 'nothing'}."
-        )
+        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"No weights in {path}: expected a dictionary of named tensors, got {keys or 'nothing'}.")
     for prefix in ("module.", "model.", "_orig_mod."):
-        # I3D's own layout has the prefix on all but the head.
+        # In the original I3D layout, all keys except the head have the prefix.
         if sum(key.startswith(prefix) for key in state) > len(state) // 2:
             state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return state
 
 
 def color_order_of(content: Any) -> Literal["RGB", "BGR"] | None:
-    """Official TimeSformer files carry their configuration; those of Something-Something V2 saw BGR frames."""
+    """Return the color order of a checkpoint, if it is known.
+
+    Official TimeSformer files contain their configuration; those of Something-Something V2 were trained on BGR frames.
+    """
     cfg = content.get("cfg") if isinstance(content, dict) else None
     if not isinstance(cfg, str):
         return None

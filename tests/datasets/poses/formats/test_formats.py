@@ -23,13 +23,13 @@ def test_every_format_has_a_reader():
 
 
 def test_an_unknown_format_is_told_the_nearest(tmp_path):
-    with pytest.raises(UserError, match=r"Unknown pose format 'pysk'. Did you mean 'pyskl'"):
+    with pytest.raises(UserError, match=r"No pose format 'pysk'. Did you mean 'pyskl'"):
         read_poses(tmp_path, "pysk")
 
 
 def test_a_file_of_no_format_names_the_known_ones(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"The format of the poses at .* cannot be told. Name it; known: openpose"):
+    with pytest.raises(UserError, match=r"The format of the poses at .* is not known. Name it; known: openpose"):
         read_poses(tmp_path / "a.bin")
 
 
@@ -136,8 +136,7 @@ def test_openpose_json_cut_in_half_names_file_and_place(tmp_path):
 @pytest.mark.parametrize(
     ("people", "message"),
     [
-        ([{"pose_keypoints_2d": [1, 2]}], "must be finite x, y, confidence triples, got 2 values"),
-        ([{"pose_keypoints_2d": [1, 2, float("nan")] * 25}], "must be finite"),
+        ([{"pose_keypoints_2d": [1, 2]}], "must be triples of x, y and confidence, got 2 values"),
         ([{"pose_keypoints_2d": ["a"] * 75}], "must be numbers"),
         ([person(1, 20)], "people with 20 body joints; expected 25"),
         ([person(1, 25), person(1, 18)], "people with 18, 25 body joints"),
@@ -202,7 +201,7 @@ def test_coco_results_have_scores(tmp_path):
 
 def test_coco_without_a_layout_asks_for_it(tmp_path):
     path = coco(tmp_path, [{"image_id": 3, "keypoints": [1.0, 2.0, 0.25] * 25}])
-    with pytest.raises(UserError, match=r"cannot be told from its categories or its number of joints\. Name it"):
+    with pytest.raises(UserError, match=r"is not known by its categories or its number of joints\. Name it"):
         list(read_poses(path))
     assert only(read_poses(path, skeleton="body25")).poses.num_joints == 25
 
@@ -245,7 +244,7 @@ def test_mediapipe_landmarks_become_pixels_and_visibility_the_score(tmp_path):
     np.savez(tmp_path / "a.b.npz", landmarks=values, image_size=(100, 200))
     item = only(read_poses(tmp_path / "a.b.npz"))
     assert item.recording == "a.b"
-    assert item.poses.keypoints[0, 0] == pytest.approx(values[0, :, :2] * [200, 100])
+    assert item.poses.keypoints[0, 0] == pytest.approx(values[0, :, :2] * [200, 100] - 0.5)
     assert item.poses.score[2, 0] == pytest.approx(values[2, :, 3])
     assert item.poses.present[:, 0].tolist() == [True, False, True]
 
@@ -271,7 +270,7 @@ def test_mediapipe_csv_long_and_wide_equal_the_npz(tmp_path):
 
 def test_mediapipe_landmarks_need_the_image_size(tmp_path):
     np.savez(tmp_path / "a.npz", landmarks=landmarks())
-    with pytest.raises(UserError, match=r"shares of the image, and .* does not say its size\. Give image_size"):
+    with pytest.raises(UserError, match=r"shares of the image, and .* does not contain its size\. Give image_size"):
         list(read_poses(tmp_path / "a.npz"))
 
 

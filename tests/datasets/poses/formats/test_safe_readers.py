@@ -12,9 +12,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from scipy.io import loadmat, savemat
 
+from actionprep.datasets import safe_mat
+from actionprep.datasets.poses.formats import read_poses, safe_npz, safe_pickle
 from actionprep.datasets.poses.formats.safe_npz import load_npz
 from actionprep.datasets.poses.formats.safe_pickle import StoredArray, in_memory, load_pickle
+from actionprep.datasets.safe_mat import load_mat
 from actionprep.errors import InputError, UserError
 
 DATA = {
@@ -201,6 +205,37 @@ def test_forged_lengths_take_no_memory(tmp_path, name, content):
         tracemalloc.stop()
 
 
+def bombs():
+    text = b"X" + struct.pack("<I", 100_000) + b"a" * 100_000 + b"q\x00"
+    encode = b"c_codecs\nencode\nq\x01"
+    # One text of 100 kB, and 10,000 calls that make bytes of it.
+    yield "encoded text", b"\x80\x02" + text + encode + b"]" + b"h\x01h\x00\x85Ra" * 10_000 + b"."
+    # One set of 10,000 numbers, and 10,000 copies of it.
+    numbers = b"(" + b"".join(b"M" + struct.pack("<H", n) for n in range(10_000)) + b"lq\x00"
+    yield "copied lists", b"\x80\x02" + numbers + b"cbuiltins\nset\nq\x01]" + b"h\x01h\x00\x85Ra" * 10_000 + b"."
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(("name", "content"), list(bombs()), ids=[name for name, _ in bombs()])
+def test_pickle_that_unfolds_is_refused(tmp_path, monkeypatch, name, content, later):
+    monkeypatch.setattr(safe_pickle, "_MAX_STEPS", 300_000)
+    path = write(tmp_path, content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"describes more than .* It was not read"):
+            load_pickle(path, later=later)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_pickle_array_that_is_listed_often_is_read_once(tmp_path):
+    array = np.arange(100_000)
+    found = in_memory(load_pickle(write(tmp_path, pickle.dumps([array] * 1000)), later=True))
+    assert len(found) == 1000
+    assert found[0] is found[-1]
+
+
 @pytest.mark.parametrize("later", [False, True])
 def test_a_pickle_cut_anywhere_is_refused(tmp_path, later):
     content = pickletools.optimize(pickle.dumps({**DATA, "large": np.arange(200)}, 4))
@@ -299,3 +334,123 @@ def test_an_npz_with_flipped_bytes_is_refused(tmp_path):
 def test_an_npz_that_is_not_there_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match="No npz file at"):
         load_npz(tmp_path / "gone.npz")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+def test_mat_arrays_equal_those_of_scipy(tmp_path, dtype, packed):
+    values = np.random.default_rng(0).uniform(0, 100, (2, 15, 7)).astype(dtype)
+    content = {"a": values, "whole": np.arange(6.0).reshape(2, 3), "empty": np.zeros((0, 3)), "one": 5}
+    savemat(tmp_path / "x.mat", {**content, "text": "NE", "cells": np.array([1, "b"], object)}, do_compression=packed)
+    found, truth = load_mat(tmp_path / "x.mat"), loadmat(tmp_path / "x.mat")
+    assert found.keys() == {*content, "text"}
+    for name in content:
+        assert found[name].dtype == truth[name].dtype
+        assert np.array_equal(found[name], truth[name]), name
+    assert found["text"].tolist() == truth["text"].tolist() == ["NE"]
+
+
+@pytest.mark.parametrize("name", ["files_used.mat", "action_names.mat", "tr_te_splits.mat"])
+def test_mat_of_real_data(shared_data, name):
+    path = shared_data / "msr_action3d" / name
+    found, truth = load_mat(path), loadmat(path)
+    plain = {key for key, value in truth.items() if key[0] != "_" and value.dtype.kind in "fiu"}
+    assert {key for key, value in found.items() if value.dtype.kind in "fiu"} == plain
+    for key in plain:
+        assert np.array_equal(found[key], truth[key])
+
+
+def test_mat_of_hdf5_is_named(tmp_path):
+    (tmp_path / "x.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    with pytest.raises(InputError, match=r"x\.mat is not a readable Matlab file: it is a Matlab 7\.3 file \(HDF5\)"):
+        load_mat(tmp_path / "x.mat")
+
+
+def test_mat_cut_anywhere_is_refused_or_lacks_arrays(tmp_path):
+    savemat(tmp_path / "x.mat", {"a": np.arange(40.0), "b": np.arange(9)})
+    whole = (tmp_path / "x.mat").read_bytes()
+    refused = 0
+    for end in range(0, len(whole), 5):
+        (tmp_path / "x.mat").write_bytes(whole[:end])
+        try:
+            assert load_mat(tmp_path / "x.mat").keys() < {"a", "b"}
+        except InputError as problem:
+            refused += "is not a readable Matlab file" in problem.reason
+    assert refused > 50
+
+
+def test_mat_that_unpacks_without_end_takes_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_mat, "MAX_BYTES", 1 << 16)
+    savemat(tmp_path / "x.mat", {"a": np.zeros(1 << 16)}, do_compression=True)
+    with pytest.raises(InputError, match="a variable unpacks to more than 0 MiB"):
+        load_mat(tmp_path / "x.mat")
+
+
+def zeros_npz(path, count):
+    np.savez_compressed(path, keypoints=np.zeros((count, 17, 2), np.float32))
+    return path
+
+
+def test_npz_of_zeros_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_npz, "FREE_BYTES", 1 << 20)
+    path = zeros_npz(tmp_path / "x.npz", 1 << 14)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"\d+ times as much; the limit is 64 times.*save it with numpy\.savez"):
+            load_npz(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 19
+    np.savez(path, keypoints=np.zeros((1 << 14, 17, 2), np.float32))
+    assert load_npz(path)["keypoints"].shape == (1 << 14, 17, 2)
+
+
+def test_npz_texts_are_read_before_arrays(tmp_path):
+    path = zeros_npz(tmp_path / "x.npz", 1 << 17)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="does not name its skeleton"):
+            list(read_poses(path, "pose-npz"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_npz_with_a_password_is_named(tmp_path):
+    data = bytearray(npz(tmp_path, keypoints=np.zeros((2, 17, 2))).read_bytes())
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.find(mark) + at] |= 1
+    (tmp_path / "x.npz").write_bytes(bytes(data))
+    with pytest.raises(
+        InputError, match=r"Array 'keypoints' in .*x\.npz is encrypted\. Save the file without a password"
+    ):
+        load_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'shape': (2,",
+        "{'descr': [",
+        "(" * 500,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -4)}",
+    ],
+)
+def test_npy_header_that_is_none_is_named(tmp_path, header):
+    text = header.encode().ljust(118) + b"\n"
+    member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(16)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", member)
+    with pytest.raises(InputError, match=r"Array 'a' in .*x\.npz (does not hold a numpy array|declares the shape)"):
+        load_npz(tmp_path / "x.npz")
+
+
+def test_list_that_contains_itself_is_refused_in_memory(tmp_path):
+    loop = [1]
+    loop.append(loop)
+    with pytest.raises(InputError, match="contains itself"):
+        in_memory(load_pickle(write(tmp_path, pickle.dumps({"a": loop}))))
+    shared = [1, 2]
+    assert in_memory(load_pickle(write(tmp_path, pickle.dumps([shared, shared])))) == [[1, 2], [1, 2]]

@@ -1,4 +1,4 @@
-"""Published layouts of weights load wholly, and go back."""
+"""Published checkpoint layouts load completely and can be exported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from actionprep.training.models.published.families import FAMILIES
 from actionprep.training.models.published.load import load_checkpoint, published_state
 
 
-def test_the_official_timesformer_layout_loads_wholly(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_official_timesformer_layout_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     state = official_timesformer()
     content = {
         "epoch": 15,
@@ -31,20 +31,17 @@ def test_the_official_timesformer_layout_loads_wholly(tmp_path: Path, capsys: py
     assert report.color_order == "RGB"
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[f"model.{name}"])
-    assert (
-        f"{len(state)} of {len(state)} loaded, 0 of them fitted, 0 tensors of the file left out"
-        in capsys.readouterr().out
-    )
+    assert f"{len(state)} of {len(state)} loaded (0 adapted), 0 tensors of the file unused" in capsys.readouterr().out
 
 
-def test_something_something_weights_are_recognized_as_bgr(tmp_path: Path):
+def test_something_something_weights_are_bgr(tmp_path: Path):
     content = {"model_state": official_timesformer(), "cfg": "DATA:\n  X: 1\nTRAIN:\n  DATASET: ssv2\n"}
     report = load_checkpoint(tiny("timesformer")[0], saved(tmp_path, content), echo=None)
     assert report.color_order == "BGR"
     assert "expect BGR frames" in str(report)
 
 
-def test_vivit_weights_as_the_hub_has_them_load_wholly(tmp_path: Path):
+def test_vivit_weights_of_old_transformers_load(tmp_path: Path):
     model, _ = tiny("vivit-frames")
     new = published_state(shuffled(model), family="vivit-transformers")
     assert {k.split(".")[1] for k in new if k.startswith("vivit.")} == {"embeddings", "layers", "layernorm"}
@@ -67,7 +64,7 @@ def test_vivit_weights_as_the_hub_has_them_load_wholly(tmp_path: Path):
     assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True))
 
 
-def test_videomae_in_its_three_layouts(tmp_path: Path):
+def test_videomae_loads_from_three_layouts(tmp_path: Path):
     model, _ = tiny("videomae")
     official = published_state(shuffled(model), family="videomae")
     assert "blocks.0.attn.q_bias" in official
@@ -81,7 +78,7 @@ def test_videomae_in_its_three_layouts(tmp_path: Path):
         assert torch.equal(other.blocks[1].attn.v_bias, model.blocks[1].attn.v_bias)
 
 
-def test_videomae_pretraining_files_give_their_encoder(tmp_path: Path):
+def test_videomae_pretraining_file_loads_encoder(tmp_path: Path):
     model, _ = tiny("videomae")
     encoder = {k: v for k, v in shuffled(model).state_dict().items() if not k.startswith(("head", "fc_norm"))}
     state = {f"encoder.{k}": v for k, v in encoder.items()} | {
@@ -95,12 +92,12 @@ def test_videomae_pretraining_files_give_their_encoder(tmp_path: Path):
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "module."])
-def test_charades_weights_of_i3d_load_wholly(tmp_path: Path, prefix: str):
+def test_i3d_charades_weights_load(tmp_path: Path, prefix: str):
     model = shuffled(I3D(num_classes=4, width_multiplier=0.0625))
     state = charades_state(model)
     assert "Mixed_3b.b1a.conv3d.weight" in state
     assert "Conv3d_1a_7x7.bn.running_mean" in state
-    # The TinyVIRAT layout has `model.` on all but the head; files of torch 0.3 have no counters.
+    # In the TinyVIRAT layout, all keys except the head have the prefix; files of torch 0.3 have no step counters.
     state = {
         k if prefix == "model." and "logits" in k else prefix + k: v for k, v in state.items() if "num_batches" not in k
     }
@@ -110,7 +107,7 @@ def test_charades_weights_of_i3d_load_wholly(tmp_path: Path, prefix: str):
     torch.testing.assert_close(other.eval()(clip), model.eval()(clip))
 
 
-def test_kinetics_weights_of_i3d_load_wholly_and_go_back(tmp_path: Path):
+def test_i3d_kinetics_weights_round_trip(tmp_path: Path):
     model = shuffled(I3D(num_classes=4, width_multiplier=0.0625))
     state = published_state(model, family="i3d-kinetics")
     for key in (
@@ -127,7 +124,7 @@ def test_kinetics_weights_of_i3d_load_wholly_and_go_back(tmp_path: Path):
     assert load_checkpoint(other, saved(tmp_path, state), echo=None).complete
 
 
-def test_motionbert_action_and_pretraining_files(tmp_path: Path):
+def test_motionbert_action_and_pretraining_files_load(tmp_path: Path):
     model, _ = tiny("motionbert")
     state = shuffled(model).state_dict()
     action = {
@@ -146,7 +143,7 @@ def test_motionbert_action_and_pretraining_files(tmp_path: Path):
     assert torch.equal(other.backbone.temp_embed, model.backbone.temp_embed)
 
 
-def test_poseconv3d_weights_go_to_pyskl_and_back(tmp_path: Path):
+def test_poseconv3d_weights_round_trip_through_pyskl(tmp_path: Path):
     model, _ = tiny("poseconv3d", stage_blocks=(2, 1, 1))
     state = published_state(shuffled(model), family="poseconv3d")
     for key in (
@@ -172,7 +169,7 @@ def test_poseconv3d_weights_go_to_pyskl_and_back(tmp_path: Path):
         ("motionbert", "motionbert"),
     ],
 )
-def test_there_and_back_is_the_same(tmp_path: Path, name: str, family: str):
+def test_export_and_load_round_trip(tmp_path: Path, name: str, family: str):
     model, _ = tiny(name)
     state = published_state(shuffled(model), family=family)
     other, _ = tiny(name)
@@ -180,7 +177,7 @@ def test_there_and_back_is_the_same(tmp_path: Path, name: str, family: str):
     assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True))
 
 
-def test_every_family_is_for_a_model_of_the_table():
+def test_families_cover_the_published_models():
     assert {f.model.__name__ for f in FAMILIES.values()} == {
         "TimeSformer",
         "VideoMAE",

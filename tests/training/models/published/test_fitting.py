@@ -1,4 +1,4 @@
-"""Weights of another size are brought to the model's shapes."""
+"""Adapting weights to a model of another size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actionprep.training.models.registry import build_model
 from actionprep.training.models.timesformer import TimeSformer
 
 
-def test_another_frame_count_image_size_and_class_count_are_fitted(tmp_path: Path):
+def test_other_frames_image_size_and_classes_are_adapted(tmp_path: Path):
     path = saved(tmp_path, {"model_state": official_timesformer(frames=8, patches=9, classes=400)})
     model, _ = tiny("timesformer")
     fresh = model.head.weight.clone()
@@ -33,8 +33,8 @@ def test_another_frame_count_image_size_and_class_count_are_fitted(tmp_path: Pat
     assert "pos_embed: 1 x 10 x 32 → 1 x 5 x 32, 3 x 3 → 2 x 2 patches, bicubic" in str(report)
 
 
-def test_positions_keep_their_rows_and_columns(tmp_path: Path):
-    # A table that knows its column only must still know its column only in a grid of another size.
+def test_positions_are_interpolated_in_2d(tmp_path: Path):
+    # A table that depends only on the column must do so after interpolation.
     state = official_timesformer(patches=16)
     state["model.pos_embed"][0, 1:] = torch.arange(4.0).repeat(4).unsqueeze(1)
     model = TimeSformer(num_classes=3, num_frames=4, image_size=96, width=32, depth=2, heads=2)
@@ -44,7 +44,7 @@ def test_positions_keep_their_rows_and_columns(tmp_path: Path):
     assert (table[0].diff(dim=0) > 0).all()
 
 
-def test_an_image_vit_starts_timesformer_with_copied_temporal_weights(tmp_path: Path):
+def test_image_vit_initializes_timesformer(tmp_path: Path):
     state = image_vit()
     model, clip = tiny("timesformer")
     report = load_checkpoint(model, saved(tmp_path, state, "vit.pt"), echo=None)
@@ -57,28 +57,28 @@ def test_an_image_vit_starts_timesformer_with_copied_temporal_weights(tmp_path: 
     assert set(report.fresh) == {"time_embed", "head.weight", "head.bias"} | {
         f"blocks.{i}.temporal_fc.{part}" for i in range(2) for part in ("weight", "bias")
     }
-    # With the time branch still silent, a clip of one picture gives what space-only attention gives.
+    # With a zero time branch, a clip of one frame has the logits of space-only attention.
     space, _ = tiny("timesformer", attention="space")
     load_checkpoint(space, saved(tmp_path, state, "vit.pt"), echo=None)
     space.head.load_state_dict(model.head.state_dict())
-    picture = clip[:, :, :1]
-    torch.testing.assert_close(model.eval()(picture), space.eval()(picture), rtol=1e-4, atol=1e-4)
+    frame = clip[:, :, :1]
+    torch.testing.assert_close(model.eval()(frame), space.eval()(frame), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("channels", "factor"), [(1, None), (4, 3 / 4), (6, 3 / 6)])
-def test_other_input_channels_are_made_from_rgb(tmp_path: Path, channels: int, factor: float | None):
+def test_rgb_weights_are_adapted_to_other_channels(tmp_path: Path, channels: int, factor: float | None):
     state = image_vit()
     model, _ = tiny("timesformer", in_channels=channels)
     load_checkpoint(model, saved(tmp_path, state), echo=None)
-    got, rgb = model.patch_embed.proj.weight, state["patch_embed.proj.weight"]
+    adapted, rgb = model.patch_embed.proj.weight, state["patch_embed.proj.weight"]
     if factor is None:
-        torch.testing.assert_close(got[:, 0], rgb.sum(1))
+        torch.testing.assert_close(adapted[:, 0], rgb.sum(1))
     else:
         for c in range(channels):
-            torch.testing.assert_close(got[:, c], rgb[:, c % 3] * factor)
+            torch.testing.assert_close(adapted[:, c], rgb[:, c % 3] * factor)
 
 
-def test_an_image_vit_starts_vivit_at_the_central_frame(tmp_path: Path):
+def test_image_vit_initializes_vivit_at_central_frame(tmp_path: Path):
     state = image_vit()
     model = build_model("vivit-frames", num_classes=3, num_frames=8, image_size=32, width=32, depth=2, heads=2)
     report = load_checkpoint(model, saved(tmp_path, state), echo=None)
@@ -91,7 +91,7 @@ def test_an_image_vit_starts_vivit_at_the_central_frame(tmp_path: Path):
 
 
 @pytest.mark.parametrize("frames", [4, 8])
-def test_vivit_positions_of_another_length_are_fitted(tmp_path: Path, frames: int):
+def test_vivit_positions_are_adapted_to_other_lengths(tmp_path: Path, frames: int):
     sizes = {"image_size": 32, "width": 32, "depth": 2, "heads": 2}
     source = shuffled(build_model("vivit-frames", num_classes=3, num_frames=16, **sizes))
     path = saved(tmp_path, published_state(source, family="vivit-transformers"))
@@ -101,24 +101,24 @@ def test_vivit_positions_of_another_length_are_fitted(tmp_path: Path, frames: in
         f"8 x 2 x 2 → {frames // 2} x 2 x 2 tubelets, bicubic in space and linear in time"
     ]
     with pytest.raises(
-        UserError, match=r"source_grid \(3, 2, 2\) is 12 tubelets, and the position table in the file has 32"
+        UserError, match=r"source_grid \(3, 2, 2\) has 12 tubelets, but the position table in the file has 32"
     ):
         load_checkpoint(model, path, source_grid=(3, 2, 2), echo=None)
 
 
-def test_motionbert_weights_of_longer_clips_give_their_beginning(tmp_path: Path):
+def test_motionbert_uses_first_frames_of_longer_weights(tmp_path: Path):
     model, _ = tiny("motionbert", num_frames=12)
     other, _ = tiny("motionbert")
     load_checkpoint(other, saved(tmp_path, shuffled(model).state_dict()), echo=None)
     assert torch.equal(other.backbone.temp_embed, model.backbone.temp_embed[:, :8])
 
 
-def test_keypoint_weights_start_the_heatmap_variant_but_for_its_tokens(tmp_path: Path):
+def test_keypoint_weights_initialize_heatmap_motionbert(tmp_path: Path):
     keypoints, _ = tiny("motionbert")
     model, _ = tiny("motionbert-heatmap")
     report = load_checkpoint(model, saved(tmp_path, shuffled(keypoints).state_dict()), echo=None)
     assert set(report.fresh) == {"backbone.joints_embed.weight", "backbone.head.weight", "backbone.head.bias"}
     assert (
         dict(report.left_out)["backbone.joints_embed.weight"]
-        == "the file's tokens are keypoints, the model's are heatmaps"
+        == "tokens of the file are keypoints, those of the model heatmaps"
     )

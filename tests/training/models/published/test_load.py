@@ -1,4 +1,4 @@
-"""Published weights are told from each other, and what does not fit is refused with the reason."""
+"""Loading published weights: recognition, refusals and their messages, export."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from actionprep.training.models.published.load import load_checkpoint, published
 from actionprep.training.models.registry import HALF
 
 
-def test_i3d_weights_reach_the_classifier_behind_a_front_end(tmp_path: Path):
+def test_i3d_weights_load_behind_a_front_end(tmp_path: Path):
     i3d = shuffled(I3D(num_classes=157, width_multiplier=0.0625))
     model, _ = tiny("i3d-stn-resizer")
     report = load_checkpoint(model, saved(tmp_path, charades_state(i3d)), echo=None)
@@ -29,7 +29,7 @@ def test_i3d_weights_reach_the_classifier_behind_a_front_end(tmp_path: Path):
     assert torch.equal(other.front[1].c1.conv3d.weight, model.front[1].c1.conv3d.weight)
 
 
-def test_a_models_own_state_dict_loads(tmp_path: Path):
+def test_own_state_dict_loads(tmp_path: Path):
     model, _ = tiny("track-lstm")
     other, _ = tiny("track-lstm")
     report = load_checkpoint(other, saved(tmp_path, shuffled(model).state_dict()), echo=None)
@@ -37,24 +37,26 @@ def test_a_models_own_state_dict_loads(tmp_path: Path):
     assert report.family == "actionprep"
 
 
-def test_weights_of_another_family_are_named(tmp_path: Path):
+def test_weights_of_another_family_raise(tmp_path: Path):
     model, _ = tiny("timesformer")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     path = saved(tmp_path, charades_state(I3D(num_classes=4, width_multiplier=0.0625)))
     with pytest.raises(
-        UserError, match=r"does not fit a TimeSformer: it looks like i3d weights. Expected one of timesformer,"
+        UserError, match=r"not for TimeSformer: they look like i3d weights. Expected one of timesformer,"
     ):
         load_checkpoint(model, path)
-    with pytest.raises(UserError, match=r"does not look like 'timesformer' weights: its keys begin Conv3d_1a_7x7"):
+    with pytest.raises(UserError, match=r"does not contain 'timesformer' weights. Its first keys: Conv3d_1a_7x7"):
         load_checkpoint(model, path, family="timesformer")
-    with pytest.raises(UserError, match=r"'i3d' are for I3D, and the model is a TimeSformer. It takes timesformer, "):
+    with pytest.raises(
+        UserError, match=r"'i3d' are for I3D, but the model is a TimeSformer. Possible families: timesformer, "
+    ):
         load_checkpoint(model, path, family="i3d")
-    with pytest.raises(UserError, match=r"no checkpoint family 'timesfromer'. Did you mean 'timesformer'"):
+    with pytest.raises(UserError, match=r"No checkpoint family 'timesfromer'. Did you mean 'timesformer'"):
         load_checkpoint(model, path, family="timesfromer")
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
-def test_weights_of_another_width_are_refused_with_both_sizes(tmp_path: Path):
+def test_weights_of_another_width_raise(tmp_path: Path):
     wide, _ = tiny("timesformer", width=64)
     model, _ = tiny("timesformer")
     before = model.norm.weight.clone()
@@ -65,18 +67,18 @@ def test_weights_of_another_width_are_refused_with_both_sizes(tmp_path: Path):
     assert torch.equal(model.norm.weight, before)
 
 
-def test_a_picture_model_that_shares_names_with_a_model_is_not_taken_for_its_own_weights(tmp_path: Path):
+def test_image_vit_is_not_mistaken_for_own_weights(tmp_path: Path):
     state = {k: v for k, v in official_timesformer().items() if "temporal" not in k and "time_embed" not in k}
     path = saved(tmp_path, state)
     with pytest.raises(UserError) as caught:
         load_checkpoint(tiny("videomae")[0], path, echo=None)
     assert str(caught.value) == (
-        f"{path} does not fit a VideoMAE: it looks like image-vit or vivit-image-vit weights. Expected one of videomae, "
-        "videomae-transformers."
+        f"The weights in {path} are not for VideoMAE: they look like image-vit or vivit-image-vit weights. Expected one "
+        "of videomae, videomae-transformers."
     )
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
+def test_weights_with_nan_raise(tmp_path: Path):
     state = official_timesformer()
     state["model.blocks.1.mlp.fc1.weight"][3, 4] = float("nan")
     path = saved(tmp_path, state)
@@ -85,57 +87,54 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
     with pytest.raises(UserError) as caught:
         load_checkpoint(model, path, echo=None)
     assert str(caught.value) == (
-        f"{path} holds timesformer weights that are no numbers (nan or infinite) in 1 of 49 tensors: "
-        "blocks.1.mlp.fc1.weight. The training that wrote it came apart, or the file is damaged: take an earlier "
-        "checkpoint, or download it again."
+        f"1 of 49 tensors in {path} are not finite (NaN or Inf): blocks.1.mlp.fc1.weight. The training diverged, or the "
+        "file is damaged. Use an earlier checkpoint, or download the file again."
     )
     assert torch.equal(model.head.weight, before)
 
 
-def test_long_lists_of_fitted_weights_are_cut_short_and_counted(tmp_path: Path):
+def test_report_shortens_long_lists(tmp_path: Path):
     state = {k: v for k, v in official_timesformer().items() if "temporal" not in k}
     text = str(load_checkpoint(tiny("timesformer")[0], saved(tmp_path, state), echo=None))
-    assert "45 of 49 loaded, 12 of them fitted" in text
-    assert text.count("  fitted    ") == 9
-    assert "  fitted    … and 4 more" in text
+    assert "45 of 49 loaded (12 adapted)" in text
+    assert text.count("  adapted   ") == 9
+    assert "  adapted   … and 4 more" in text
 
 
-def test_a_small_part_of_a_model_is_refused(tmp_path: Path):
+def test_weights_of_a_small_part_raise(tmp_path: Path):
     state = official_timesformer()
-    few = {k: v for k, v in state.items() if "blocks.1" not in k and "mlp" not in k}
-    with pytest.raises(UserError, match=r"too few to be meant for it"):
-        load_checkpoint(tiny("timesformer", depth=4)[0], saved(tmp_path, few))
+    partial = {k: v for k, v in state.items() if "blocks.1" not in k and "mlp" not in k}
+    with pytest.raises(UserError, match=r"has only \d+ of the \d+ weights .* At least half are required"):
+        load_checkpoint(tiny("timesformer", depth=4)[0], saved(tmp_path, partial))
 
 
-def test_strict_loading_wants_everything_but_the_head(tmp_path: Path):
+def test_strict_requires_all_weights_except_head(tmp_path: Path):
     state = official_timesformer(classes=400)
     load_checkpoint(tiny("timesformer")[0], saved(tmp_path, state), strict=True, echo=None)
     del state["model.norm.bias"]
-    with pytest.raises(UserError, match=r"strict loading was asked for[\s\S]*fresh     norm.bias"):
+    with pytest.raises(UserError, match=r"Strict loading failed[\s\S]*missing   norm.bias"):
         load_checkpoint(tiny("timesformer")[0], saved(tmp_path, state), strict=True, echo=None)
 
 
-def test_a_trained_model_of_pictures_goes_back_without_what_stands_before_it():
+def test_published_state_removes_pixel_wrapper():
     model, _ = tiny("timesformer")
     trained = PixelClassifier(model, HALF)
-    found, expected = (published_state(one, family="timesformer-transformers") for one in (trained, model))
-    assert found.keys() == expected.keys()
-    assert "timesformer.embeddings.cls_token" in found
+    wrapped, expected = (published_state(m, family="timesformer-transformers") for m in (trained, model))
+    assert wrapped.keys() == expected.keys()
+    assert "timesformer.embeddings.cls_token" in wrapped
 
 
 @pytest.mark.parametrize("family", ["timesformer", "timesformer-transformers"])
-def test_a_timesformer_that_pools_otherwise_than_published_is_not_written_as_one(family):
+def test_published_state_rejects_mean_max_timesformer(family):
     model, _ = tiny("timesformer", pool="mean-max")
     with pytest.raises(
         UserError,
-        match=rf"pools by 'mean-max', and '{family}' has no such head.*sizes.pool = \"class\".*actiontrain export",
+        match=rf"'{family}' has only a head for the class token.*\"mean-max\".*sizes.pool = \"class\".*actiontrain export",
     ):
         published_state(PixelClassifier(model, HALF), family=family)
 
 
-def test_a_way_back_that_does_not_exist_is_told():
+def test_published_state_rejects_one_way_family():
     model, _ = tiny("timesformer")
-    with pytest.raises(
-        UserError, match=r"cannot be written as 'image-vit'. Families that it can be written as: timesformer"
-    ):
+    with pytest.raises(UserError, match=r"cannot be exported as 'image-vit'. Possible families: timesformer"):
         published_state(model, family="image-vit")

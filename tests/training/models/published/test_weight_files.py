@@ -1,4 +1,4 @@
-"""Files of weights are read without running anything; what is none is refused with the reason."""
+"""Reading weight files without executing code, and messages for files that cannot be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actionprep.training.models.published.load import load_checkpoint, published
 
 
 @pytest.mark.parametrize("wrap", ["bare", "model", "state_dict", "module."])
-def test_wrappers_of_state_dicts_are_taken_off(tmp_path: Path, wrap: str):
+def test_wrappers_of_state_dicts_are_removed(tmp_path: Path, wrap: str):
     state = official_timesformer()
     content = {
         "bare": state,
@@ -25,7 +25,7 @@ def test_wrappers_of_state_dicts_are_taken_off(tmp_path: Path, wrap: str):
     assert load_checkpoint(tiny("timesformer")[0], saved(tmp_path, content), echo=None).complete
 
 
-def test_a_folder_and_safetensors_are_read(tmp_path: Path):
+def test_folder_and_safetensors_are_read(tmp_path: Path):
     safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
     model, _ = tiny("videomae")
     state = published_state(shuffled(model), family="videomae-transformers")
@@ -37,39 +37,41 @@ def test_a_folder_and_safetensors_are_read(tmp_path: Path):
         load_checkpoint(other, tmp_path / "broken.safetensors")
 
 
-def test_a_missing_file_and_an_empty_folder_are_told(tmp_path: Path):
+def test_missing_file_and_empty_folder_raise(tmp_path: Path):
     model, _ = tiny("timesformer")
-    with pytest.raises(UserError, match=r"There is no checkpoint at .*nothing\.pyth"):
+    with pytest.raises(UserError, match=r"No checkpoint at .*nothing\.pyth"):
         load_checkpoint(model, tmp_path / "nothing.pyth")
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+    with pytest.raises(
+        UserError, match=r"No weights in the folder .* expected model\.safetensors or pytorch_model\.bin"
+    ):
         load_checkpoint(model, tmp_path)
 
 
 class Payload:
-    """What a hostile file would carry."""
+    """An object that a hostile file could contain."""
 
 
-def test_a_file_that_would_run_code_is_not_opened(tmp_path: Path):
+def test_file_with_code_is_not_opened(tmp_path: Path):
     path = saved(tmp_path, {"model_state": official_timesformer(), "note": Payload()})
-    with pytest.raises(UserError, match="is not opened because doing so could run code"):
+    with pytest.raises(UserError, match="was not opened, because that could execute code"):
         load_checkpoint(tiny("timesformer")[0], path)
 
 
-def test_the_command_line_that_a_trainer_left_beside_the_weights_does_no_harm(tmp_path: Path):
-    told = {"model": official_timesformer(), "args": argparse.Namespace(lr=1e-4, output_dir="out", views=[1, 2])}
-    assert load_checkpoint(tiny("timesformer")[0], saved(tmp_path, told), echo=None).complete
-    told["args"].output_dir = Path("out")
-    with pytest.raises(UserError, match="holds more than tensors and plain values"):
-        load_checkpoint(tiny("timesformer")[0], saved(tmp_path, told, "other.pyth"), echo=None)
+def test_argparse_namespace_in_file_is_allowed(tmp_path: Path):
+    content = {"model": official_timesformer(), "args": argparse.Namespace(lr=1e-4, output_dir="out", views=[1, 2])}
+    assert load_checkpoint(tiny("timesformer")[0], saved(tmp_path, content), echo=None).complete
+    content["args"].output_dir = Path("out")
+    with pytest.raises(UserError, match="contains more than tensors and plain values"):
+        load_checkpoint(tiny("timesformer")[0], saved(tmp_path, content, "other.pyth"), echo=None)
 
 
-def test_a_torn_file_is_told(tmp_path: Path):
+def test_truncated_file_raises(tmp_path: Path):
     path = saved(tmp_path, official_timesformer())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"cannot be read as a PyTorch checkpoint|is no checkpoint"):
+    with pytest.raises(UserError, match=r"cannot be read as a PyTorch checkpoint|is not a checkpoint"):
         load_checkpoint(tiny("timesformer")[0], path)
 
 
-def test_a_file_without_weights_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match=r"a dictionary of named tensors was expected, and it holds epoch, lr"):
+def test_file_without_weights_raises(tmp_path: Path):
+    with pytest.raises(UserError, match=r"expected a dictionary of named tensors, got epoch, lr"):
         load_checkpoint(tiny("timesformer")[0], saved(tmp_path, {"epoch": 1, "lr": 0.1}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actionprep.sample.actions import ACTIONS, perform, script_short
-from actionprep.sample.body import JOINTS, PARTS, SUBJECTS, BodyShape, Figure, pose_image, skin_points
+from actionprep.sample.body import JOINTS, PARTS, SUBJECTS, Body, BodyShape, pose_body, skin_points
 from actionprep.sample.cameras import camera_ring, read_calibration, write_calibration
 from actionprep.sample.patterns import band_noise, wardrobe
 from actionprep.sample.render import draw_frames
@@ -19,39 +19,39 @@ CAMERAS = camera_ring()
 LABELS = [action.label for action in ACTIONS]
 
 
-def pose(label: str, *, subject: int = 0, seed: int = 0, times: np.ndarray | None = None) -> Figure:
+def pose(label: str, *, subject: int = 0, seed: int = 0, times: np.ndarray | None = None) -> Body:
     action = ACTIONS[LABELS.index(label)]
     script = script_short("r", action, subject=subject, session="a", rng=np.random.default_rng(seed))
     times = np.arange(0, script.duration, 1 / 30) if times is None else times
-    return pose_image(SUBJECTS[subject], perform(script, SUBJECTS[subject], times))
+    return pose_body(SUBJECTS[subject], perform(script, SUBJECTS[subject], times))
 
 
-def bone(figure: Figure, one: str, two: str) -> np.ndarray:
-    joints = figure.joints
+def bone(body: Body, one: str, two: str) -> np.ndarray:
+    joints = body.joints
     return np.linalg.norm(joints[:, JOINTS.index(one)] - joints[:, JOINTS.index(two)], axis=-1)
 
 
-def dense_skin(figure: Figure, frame: int, count: int) -> np.ndarray:
+def dense_skin(body: Body, frame: int, count: int) -> np.ndarray:
     # (P, count, 3) points all over each ellipsoid, on a golden spiral.
     z = 1 - 2 * (np.arange(count) + 0.5) / count
     turn = np.pi * (1 + 5**0.5) * np.arange(count)
     unit = np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], axis=-1)
-    scaled = unit[None] * figure.radii[:, None]
-    return figure.centers[frame][:, None] + np.einsum("pij,pnj->pni", figure.axes[frame], scaled)
+    scaled = unit[None] * body.radii[:, None]
+    return body.centers[frame][:, None] + np.einsum("pij,pnj->pni", body.axes[frame], scaled)
 
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("subject", [0, 3, 4])
 def test_bones_keep_their_lengths_and_feet_stay_on_or_above_the_floor(label: str, subject: int):
-    figure, shape = pose(label, subject=subject), SUBJECTS[subject]
+    body, shape = pose(label, subject=subject), SUBJECTS[subject]
     for side in ("left", "right"):
-        np.testing.assert_allclose(bone(figure, f"{side}_shoulder", f"{side}_elbow"), shape.upper_arm, rtol=1e-6)
-        np.testing.assert_allclose(bone(figure, f"{side}_elbow", f"{side}_wrist"), shape.forearm, rtol=1e-6)
-        np.testing.assert_allclose(bone(figure, f"{side}_hip", f"{side}_knee"), shape.thigh, rtol=1e-6)
-        np.testing.assert_allclose(bone(figure, f"{side}_knee", f"{side}_ankle"), shape.shin, rtol=1e-6)
-        height = figure.joints[:, JOINTS.index(f"{side}_ankle"), 2]
+        np.testing.assert_allclose(bone(body, f"{side}_shoulder", f"{side}_elbow"), shape.upper_arm, rtol=1e-6)
+        np.testing.assert_allclose(bone(body, f"{side}_elbow", f"{side}_wrist"), shape.forearm, rtol=1e-6)
+        np.testing.assert_allclose(bone(body, f"{side}_hip", f"{side}_knee"), shape.thigh, rtol=1e-6)
+        np.testing.assert_allclose(bone(body, f"{side}_knee", f"{side}_ankle"), shape.shin, rtol=1e-6)
+        height = body.joints[:, JOINTS.index(f"{side}_ankle"), 2]
         assert height.min() > shape.ankle_height - 0.02
-    np.testing.assert_allclose(np.linalg.det(figure.axes), 1.0, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.det(body.axes), 1.0, atol=1e-9)
 
 
 def test_subjects_are_eight_different_bodies():
@@ -98,8 +98,8 @@ def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other:
             # What the action adds to the small motions that never stop.
             x = []
             for performed in (script, dataclasses.replace(script, deeds=())):
-                figure = pose_image(SUBJECTS[0], perform(performed, SUBJECTS[0], np.arange(0, 3.2, 0.05)))
-                x.append(CAMERAS[camera_view].project(figure.joints[:, JOINTS.index("neck")])[0][:, 0])
+                body = pose_body(SUBJECTS[0], perform(performed, SUBJECTS[0], np.arange(0, 3.2, 0.05)))
+                x.append(CAMERAS[camera_view].project(body.joints[:, JOINTS.index("neck")])[0][:, 0])
             found.append(x[0] - x[1])
         # A sway has no sign: half a period later it goes the other way.
         signs = (1, -1) if one.startswith("sway") else (1,)
@@ -112,7 +112,7 @@ def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other:
 
 @pytest.mark.parametrize("view", [0, 5, 6])
 def test_the_drawn_silhouette_is_the_hull_of_each_ellipsoid(view: int):
-    camera, figure = CAMERAS[view], pose("sway_left", subject=2, times=np.array([0.9]))
+    camera, body = CAMERAS[view], pose("sway_left", subject=2, times=np.array([0.9]))
     width, height = camera.size
     empty = Backdrop(
         rgb=np.full((height, width, 3), 90, np.float32),
@@ -120,10 +120,10 @@ def test_the_drawn_silhouette_is_the_hull_of_each_ellipsoid(view: int):
         floor=np.full((height, width, 2), 1e3, np.float32),
     )
     cloth, palette = wardrobe(2, 0)
-    frames, foreground = draw_frames(camera, empty, figure, cloth=cloth, palette=palette)
+    frames, foreground = draw_frames(camera, empty, body, cloth=cloth, palette=palette)
     scale = 8
     expected = np.zeros((height * scale, width * scale), np.uint8)
-    for skin in dense_skin(figure, 0, 400):
+    for skin in dense_skin(body, 0, 400):
         xy, _ = camera.project(skin)
         corners = np.rint((xy + 0.5) * scale - 0.5).astype(np.int32)
         cv2.fillConvexPoly(expected, cv2.convexHull(corners), 1)
@@ -135,14 +135,14 @@ def test_the_drawn_silhouette_is_the_hull_of_each_ellipsoid(view: int):
 
 @pytest.mark.parametrize("view", [0, 1, 4, 7])
 def test_visibility_agrees_with_a_depth_buffer_of_dense_points(view: int):
-    camera, figure = CAMERAS[view], pose("hop_left", subject=1, times=np.array([0.8]))
+    camera, body = CAMERAS[view], pose("hop_left", subject=1, times=np.array([0.8]))
     part, unit = skin_points(SUBJECTS[1], np.random.default_rng(0))
-    position, normal = figure.surface(part, unit)
-    xy, seen = visible_points(camera, figure, position, normal, session=0)
+    position, normal = body.surface(part, unit)
+    xy, seen = visible_points(camera, body, position, normal, session=0)
     _, depth = camera.project(position)
     zoom = 2
     buffer = np.full((camera.size[1] * zoom, camera.size[0] * zoom), np.inf)
-    skin, skin_depth = camera.project(dense_skin(figure, 0, 20000).reshape(-1, 3))
+    skin, skin_depth = camera.project(dense_skin(body, 0, 20000).reshape(-1, 3))
     column, row = np.floor((skin + 0.5) * zoom).astype(int).T
     np.minimum.at(buffer, (row, column), skin_depth)
     column, row = np.floor((xy[0] + 0.5) * zoom).astype(int).T
