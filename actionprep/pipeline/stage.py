@@ -30,7 +30,7 @@ class FrameBlock(ABC):
 
     index   (B,) int64   position of each frame in presentation order, from 0
     time    (B,) float64 seconds on the recording's clock
-    status  (B,) uint8   0 decoded, 1 concealed (the decoder reported damage), 2 missing (repeats the last good picture)
+    status  (B,) uint8   what became of each frame: see `actionprep.datasets.products.frames.STATUS_MEANINGS`
     """
 
     index: np.ndarray

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from study_fakes import FakeProbe, fake_video
 
@@ -143,6 +144,29 @@ def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
     report = scanned(study(tmp_path, layout="views", clock="container", offsets="clocks.csv"))
     assert [view.times[0] for view in report.catalog.views] == [100.0, 100.0]
     assert [finding.kind for finding in report.findings] == ["video without label"]
+
+
+@pytest.mark.parametrize(("clock", "time"), [("file", 1.5), ("first-frame", 0.0), ("container", 4.5)])
+def test_scan_clock_sets_time_of_first_frame(tmp_path, clock, time):
+    fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
+    report = scanned(study(tmp_path, layout="views", clock=clock))
+    assert report.catalog.view("a", 0).times[0] == time
+
+
+def test_scan_clock_defaults_to_file(tmp_path):
+    fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
+    assert scanned(study(tmp_path, layout="views")).catalog.view("a", 0).times[0] == 1.5
+
+
+def test_scan_reads_videos_of_older_catalogs_again(tmp_path):
+    fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
+    scanned(study(tmp_path, layout="views"))
+    path = tmp_path / "catalog/views.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("file_start"), path)
+    report = scanned(study(tmp_path, layout="views"))
+    assert (report.num_probed, report.num_reused) == (1, 0)
+    assert report.catalog.view("a", 0).file_start == 3.0
 
 
 def test_two_recordings_with_one_id_stop_before_any_reading(clips):

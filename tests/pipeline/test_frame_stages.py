@@ -165,7 +165,7 @@ def test_the_stored_size(values: dict[str, int], video: tuple[int, int], stored:
 
 
 def test_width_without_height_is_a_mistake() -> None:
-    with pytest.raises(UserError, match="give both width and height, or neither"):
+    with pytest.raises(UserError, match="set both width and height, or neither"):
         FramesSettings.read({"width": 320}, where="[frames]")
 
 
@@ -205,13 +205,13 @@ def test_several_sizes_come_from_one_pass(store: Store, source: ViewSource) -> N
 
 
 def test_squares_do_not_keep_the_shape() -> None:
-    assert lowres_sizes(LowresSettings(sizes=(112, 56)), 480, 640) == {"rgb_112": (112, 150), "rgb_56": (56, 74)}
-    assert lowres_sizes(LowresSettings(square=True), 480, 640) == {"rgb_112": (112, 112)}
+    assert lowres_sizes(LowresSettings(sizes=(112, 56)), 480, 640) == {112: (112, 150), 56: (56, 74)}
+    assert lowres_sizes(LowresSettings(square=True), 480, 640) == {112: (112, 112)}
 
 
 @pytest.mark.parametrize("sizes", [(), (4,), (112, 112)])
 def test_sizes_that_make_no_sense_are_a_mistake(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="Give one or more different sizes, each at least 8 pixels"):
+    with pytest.raises(UserError, match="Give one or more different sizes of at least 8 pixels each"):
         LowresSettings.read({"sizes": sizes}, where="[lowres]")
 
 
@@ -235,7 +235,7 @@ def test_samplers_that_need_no_picture_decode_none(
 ) -> None:
     from actionprep.pipeline.video import VideoReader
 
-    monkeypatch.setattr(VideoReader, "_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(VideoReader, "_decoded", lambda *_: pytest.fail("decoded"))
     assert len(make(store, source, "keyframes", sampler="random")["index"][:]) == 16
 
 
@@ -340,7 +340,7 @@ def test_the_motion_meter_does_not_depend_on_the_blocks() -> None:
         parts.add(part)
     assert np.array_equal(whole.values(), parts.values())
     assert whole.values()[0] == 0
-    small = np.stack([cv2.resize(picture[:, :190], (95, 65), interpolation=cv2.INTER_AREA) for picture in gray])
+    small = np.stack([cv2.resize(image[:, :190], (95, 65), interpolation=cv2.INTER_AREA) for image in gray])
     expected = np.abs(np.diff(small.astype(float), axis=0)).mean((1, 2))
     assert whole.values()[1:] == pytest.approx(expected)
 
