@@ -296,7 +296,9 @@ class Store:
         """Delete what dead writers left; only the holder of the build lock may call this."""
         if self.path is None:
             return
-        _delete(self.path / _PARTIAL)
+        partial = self.path / _PARTIAL
+        if partial.is_dir() or partial.is_symlink():  # the next write reports a file in its place
+            _delete(partial)
         for group in self._walk():
             partial = self.path / group.path / _PARTIAL
             if not group.is_item and partial.is_dir():
