@@ -2,8 +2,8 @@
 
     python -m benchmarks.storage [--video clip.mp4]
 
-Without --video, a video is generated. The frames are those of `actionprep decode` with each `storage`, at the same size; a clip is
-16 consecutive frames from a random position, read with `read_frames`.
+Without --video, a video is generated. The frames are those of `actionprep decode` with each `storage`, at the same size.
+A clip is 16 consecutive frames from a random position, read with `read_frames`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actionprep.cli.train.print_metrics import mended, print_folds, print_test
+from actionprep.cli.train.print_metrics import adjustments, print_folds, print_test
 
 
 def test_what_val_mends_of_the_probabilities_is_told():
@@ -11,17 +11,17 @@ def test_what_val_mends_of_the_probabilities_is_told():
         "figures": {"macro_f1": 0.25},
         "figures_at_thresholds": {"macro_f1": 0.5},
     }
-    assert mended(tested) == [
+    assert adjustments(tested) == [
         "Temperature 1.50, of best.ckpt on 24 val snippets: with it the calibration error is 0.100, not 0.200.",
         "With the threshold that val gives each label (test.json lists them) macro F1 is 0.500, not 0.250.",
     ]
-    assert mended({**tested, "part": "val"}) == [
+    assert adjustments({**tested, "part": "val"}) == [
         "Temperature 1.50, of best.ckpt on 24 val snippets, these same ones: with it the calibration error is 0.100, not "
         "0.200.",
         "With the threshold that the val snippets, these same ones, give each label (test.json lists them) macro F1 is "
         "0.500, not 0.250.",
     ]
-    assert mended({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
+    assert adjustments({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_val_mends_of_the_probabilities_is_told():
 )
 def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, said):
     found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
-    assert mended({"calibration": found}) == [said]
+    assert adjustments({"calibration": found}) == [said]
 
 
 def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
