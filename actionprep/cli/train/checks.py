@@ -66,9 +66,7 @@ def suggest_learning_rate(
             f"are rarely suitable. Use --overfit to check model and input. One tenth of it is {search.suggestion:.2g}."
         )
     if search.repeats > 1:
-        output.note(
-            f"The curve is the mean of {counted(search.repeats, 'search')}: there are few snippets."
-        )
+        output.note(f"The curve is the mean of {counted(search.repeats, 'search')}: there are few snippets.")
     for path in paths:
         output.note(f"Wrote {path}")
     rate = f"optimizer.learning_rate={search.suggestion:.2g}"

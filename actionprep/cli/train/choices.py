@@ -122,7 +122,7 @@ def split_of(
             use = f"The store has split/{name}, which is used by default"
             fix = f"Remove {options}, or choose the split unit with --by subject, session or recording"
         raise UserError(f"{use}, but {options} would make a new split. {fix}.")
-    why = f"the stored split split/{name} is used"
+    why = f"the stored split '{name}' is used"
     return SplitChoice(stored=settings.split, allow_single=settings.allow_single, seed=settings.seed), unused(
         _SPLITTING, why
     )

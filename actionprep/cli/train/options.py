@@ -24,9 +24,7 @@ OwnSettingsOption = Annotated[
 DeviceOption = Annotated[Text, typer.Option("--device", help="Device: auto, cpu, cuda or cuda:N.")]
 CarryOption = Annotated[
     YesNo,
-    typer.Option(
-        "--carry/--no-carry", help="Carry the model state from window to window. (default: as in the recipe)"
-    ),
+    typer.Option("--carry/--no-carry", help="Carry the model state from window to window. (default: as in the recipe)"),
 ]
 ThreadsOption = Annotated[Number, typer.Option("--threads", help="Number of CPU threads.", min=1)]
 FoldsOption = Annotated[
