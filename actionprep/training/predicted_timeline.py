@@ -194,7 +194,7 @@ class Timeline:
 
         onset, offset, mean = self.pieces()
         chosen = label_colors(self.labels) if colors is None else colors
-        rgb = {label: tuple(value / 255 for value in chosen.get(label, NOTHING)) for label in self.labels}
+        rgb = {label: "#{:02x}{:02x}{:02x}".format(*chosen.get(label, NOTHING)) for label in self.labels}
         segments = self.segments(threshold=threshold, min_s=min_s)
         span = float(offset[-1] - onset[0]) if len(onset) else 1.0
         short = [
@@ -223,7 +223,7 @@ class Timeline:
         below.set(ylim=(-0.1, rows), xlabel="time (s)")
         below.tick_params(axis="y", length=0)
         scale = below.secondary_yaxis("right")
-        scale.set_yticks([y for code in range(rows) for y in (code, code + 0.9)], ["0", "1"] * rows, fontsize=6)
+        scale.set_yticks([rows - 1, rows - 0.1], ["0", "1"], fontsize=8)  # the same for all rows
         scale.set_ylabel("probability", fontsize=8)
         scale.spines["right"].set_visible(False)
         below.grid(axis="x", alpha=0.3)

@@ -45,8 +45,8 @@ def export(
     if made.fixed_batch is not None:
         size = next(iter(made.inputs.values())).shape[0]
         output.warn(
-            f"The exported model only accepts batches of {counted(size, 'snippet')}, because torch.export fixed the batch "
-            f"size ({made.fixed_batch})."
+            f"The exported model only accepts batches of {counted(int(size), 'snippet')}, because torch.export fixed "
+            f"the batch size ({made.fixed_batch})."
         )
     output.note(f"Maximum difference to the logits of the model, relative to the largest logit: {made.difference:.1e}.")
     output.note(f"Wrote {made.path} and {made.description}")
