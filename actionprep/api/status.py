@@ -38,7 +38,7 @@ def status(study: Study) -> dict[str, Any]:
         elif not missing:
             against = "up to date" if all(item.action == "done" for item in wanted) else "some quarantined"
         else:
-            against = f"{len(missing)} to make: {Counter(item.why for item in missing).most_common(1)[0][0]}"
+            against = f"{len(missing)} to build: {Counter(item.why for item in missing).most_common(1)[0][0]}"
         products.append(
             {
                 "product": product,
@@ -96,6 +96,34 @@ def joints_outside(store: Store, keys: Iterable[ItemKey]) -> list[tuple[ItemKey,
         if facts.get("num_joints_outside"):
             items.append((key, int(facts["num_joints_outside"]), int(facts["num_joints_seen"])))
     return items
+
+
+def track_summary(store: Store, keys: Iterable[ItemKey]) -> dict[str, Any] | None:
+    """Summarize point tracks over views.
+
+    Args:
+        store: The store.
+        keys: Items of any product; those of other products are ignored.
+
+    Returns:
+        Numbers of views, windows, empty windows and points, and the fraction of positions that are visible (None without
+        points); None if no item has tracks.
+    """
+    stages = [
+        (store.metadata(key) or {}).get("stage", {}) for key in store.intact(k for k in keys if k.product == "tracks")
+    ]
+    if not stages:
+        return None
+    points = sum(int(stage["num_points"]) for stage in stages)
+    # Windows of a product have equal lengths, so points are the weights.
+    visible = sum(stage["num_points"] * (stage["visible_share"] or 0.0) for stage in stages)
+    return {
+        "views": len(stages),
+        "windows": sum(int(stage["num_windows"]) for stage in stages),
+        "empty_windows": sum(int(stage["num_empty_windows"]) for stage in stages),
+        "points": points,
+        "visible_share": visible / points if points else None,
+    }
 
 
 def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:

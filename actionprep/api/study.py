@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.api.repair import repair
 from actionprep.api.rescan import reason_to_scan
-from actionprep.api.status import events, joints_outside, status
+from actionprep.api.status import events, joints_outside, status, track_summary
 from actionprep.api.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
@@ -142,10 +142,12 @@ class Study:
         enforce: bool | None = None,
         retry: bool = False,
         skip_incomplete: bool | None = None,
+        recordings: Sequence[str] = (),
     ) -> Plan:
         """What building these stages (those of the settings when none is named) would do, and why.
 
         overrides: settings for this build only, such as {"tracks": {"grid": 10}}.
+        recordings: plan only the views of these recordings; all when empty.
         enforce:   also make inputs anew that were made with other settings than the file's; the default does so only
             when no stage is named.
         """
@@ -155,6 +157,8 @@ class Study:
         wanted = [self._product(name) for name in stages] or list(self.folder.study.stages)
         settings = self.stage_settings(overrides)
         selection = self.select(views, skip_incomplete=skip_incomplete)
+        if recordings:
+            selection = selection.restricted_to(self.catalog.recording(name).id for name in recordings)
         if not self.folder.study.allow_misaligned:
             require_aligned(
                 self.catalog,
@@ -244,6 +248,10 @@ class Study:
     def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
         """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
         return events(self.store, keys)
+
+    def track_summary(self, keys: Iterable[ItemKey]) -> dict[str, Any] | None:
+        """Numbers of views, windows and points of these tracks, and the fraction visible; None without tracks."""
+        return track_summary(self.store, keys)
 
     def joints_outside(self, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
         """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
