@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar, get_args
@@ -208,8 +208,20 @@ def _settings_of(field: Any) -> type:
 class StageSettings(Settings):
     """Base of the settings of pipeline stages."""
 
-    # Where relative paths start; not a setting, so that a study may be moved without making its items anew.
+    # Where relative paths start; not a setting, so that a study may be moved without rebuilding its items.
     _root: Path = PrivateAttr(Path())
+    _command_line: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def command_line(self) -> tuple[str, ...]:
+        """Names of the settings that an option on the command line, not the settings file, gave another value."""
+        return self._command_line
+
+    def with_command_line(self, names: Iterable[str]) -> Self:
+        """Return these settings with a record of which of them came from the command line."""
+        marked = self.model_copy()
+        marked._command_line = tuple(sorted(names))
+        return marked
 
     def at(self, root: Path) -> Self:
         """These settings, with relative paths in them starting at that folder."""

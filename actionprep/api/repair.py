@@ -11,7 +11,8 @@ from actionprep.settings import read_recorded
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import Damage, ItemKey
-    from actionprep.pipeline.engine import BuildReport, Workers
+    from actionprep.pipeline.engine import BuildReport
+    from actionprep.pipeline.tasks import Workers
     from actionprep.settings import StageSettings
 
 

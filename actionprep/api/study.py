@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from actionprep.datasets.scan import ScanProgress, ScanReport
     from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import Damage, ItemKey, Store
-    from actionprep.pipeline.engine import BuildReport, Progress, Workers
+    from actionprep.pipeline.engine import BuildReport, Progress
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.quarantine import Quarantine
+    from actionprep.pipeline.tasks import Workers
 
 
 def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
@@ -200,7 +201,8 @@ class Study:
 
     def carry_out(self, plan: Plan, *, workers: int | Workers = 0, progress: Progress | None = None) -> BuildReport:
         """Build a plan; see `actionprep.pipeline.engine.build` for the errors."""
-        from actionprep.pipeline.engine import Workers, build
+        from actionprep.pipeline.engine import build
+        from actionprep.pipeline.tasks import Workers
 
         try:
             return build(

@@ -14,9 +14,9 @@ from actionprep.datasets.store.provenance import difference, made_alike, provena
 from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import READ_ERROR, InputError, UserError, explained_read_errors
-from actionprep.pipeline.index import STAGES
+from actionprep.pipeline.index import STAGES, find_stage
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
-from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
+from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource
 from actionprep.settings import Recorded, StageSettings, canonical_json, read_recorded
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actionprep.api import Study
-    from actionprep.pipeline.engine import Workers
     from actionprep.pipeline.plan import Plan
+    from actionprep.pipeline.tasks import Workers
 
 StagesArgument = Annotated[Texts, typer.Argument(help="Stages; those of the settings when none.")]
 

@@ -12,7 +12,7 @@ from actionprep.cli.options import Number, Text, Texts, YesNo
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.pipeline.engine import Workers
+    from actionprep.pipeline.tasks import Workers
 
 ViewsOption = Annotated[
     Texts, typer.Option("--views", help="Views by name or 0-based index, any number of them: --views 0 1 3 6.")
@@ -47,7 +47,7 @@ def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None
     import os
 
     from actionprep.errors import UserError
-    from actionprep.pipeline.engine import Workers
+    from actionprep.pipeline.tasks import Workers
 
     options = None
     if slurm:

@@ -58,8 +58,8 @@ class StageGroup(PlainGroup):
 
 def stage_command(command: str) -> Any:
     """The command of one stage, with an option for each of its settings."""
-    from actionprep.pipeline.index import stage_index
-    from actionprep.pipeline.stage import ArrayStage, find_stage
+    from actionprep.pipeline.index import find_stage, stage_index
+    from actionprep.pipeline.stage import ArrayStage
 
     entry = next(entry for entry in stage_index().values() if command in (entry.command, entry.name))
     stage = find_stage(entry.name)
