@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar, get_args
@@ -210,17 +210,21 @@ class StageSettings(Settings):
 
     # Where relative paths start; not a setting, so that a study may be moved without rebuilding its items.
     _root: Path = PrivateAttr(Path())
-    _command_line: tuple[str, ...] = PrivateAttr(())
+    _command_line: dict[str, Any] = PrivateAttr({})
 
     @property
-    def command_line(self) -> tuple[str, ...]:
-        """Names of the settings that an option on the command line, not the settings file, gave another value."""
-        return self._command_line
+    def command_line(self) -> dict[str, Any]:
+        """Settings whose value came from the command line and differed from the settings file.
 
-    def with_command_line(self, names: Iterable[str]) -> Self:
-        """Return these settings with a record of which of them came from the command line."""
+        Returns:
+            By name the plain value that the settings file gave at that time.
+        """
+        return dict(self._command_line)
+
+    def with_command_line(self, in_file: Mapping[str, Any]) -> Self:
+        """Return these settings with a record of what came from the command line; see `command_line`."""
         marked = self.model_copy()
-        marked._command_line = tuple(sorted(names))
+        marked._command_line = dict(sorted(in_file.items()))
         return marked
 
     def at(self, root: Path) -> Self:

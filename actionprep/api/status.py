@@ -19,16 +19,17 @@ def status(study: Study) -> dict[str, Any]:
     """What the store holds, how that stands to the settings, and what is quarantined, as plain values."""
     from actionprep.datasets.scan import DRIFTING, NOT_ALIGNED
 
+    store = study.store.snapshot()
     problem = ""
     items: tuple[PlannedItem, ...] = ()
     try:
-        items = study.plan(enforce=True).items
+        items = study.plan(enforce=True, store=store).items
     except ActionprepError as error:  # what is there can be shown, whatever keeps a build from going on
         problem = str(error)
-    sizes = study.store.nbytes()
+    sizes = store.nbytes()
     products = []
-    for product in dict.fromkeys([*(item.key.product for item in items), *study.store.products()]):
-        keys = study.store.intact(study.store.items(product))
+    for product in dict.fromkeys([*(item.key.product for item in items), *store.products()]):
+        keys = store.intact(store.items(product))
         wanted = [item for item in items if item.key.product == product]
         missing = [item for item in wanted if item.action == "build"]
         if problem:
@@ -43,15 +44,15 @@ def status(study: Study) -> dict[str, Any]:
             {
                 "product": product,
                 "items": len(keys),
-                "damaged": len(study.store.items(product)) - len(keys),
+                "damaged": len(store.items(product)) - len(keys),
                 "nbytes": sizes.get(product, 0),
-                "made_with": _made_with(study.store, keys),
+                "made_with": _made_with(store, keys),
                 "against_settings": against,
-                "made_otherwise": _made_otherwise(study.store, missing),
+                "made_otherwise": _made_otherwise(store, missing),
             }
         )
     entries = [(item.key, item.why, study.quarantine.get(item.key)) for item in items if item.action == "quarantined"]
-    outside = joints_outside(study.store, study.store.items("pose"))
+    outside = joints_outside(store, store.items("pose"))
     return {
         "study": study.folder.name,
         "store": study.folder.store,
@@ -81,6 +82,7 @@ def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
     """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
     found: dict[str, Counter[str]] = {}
     stages = load_stages()
+    store = store.snapshot()
     for key in store.intact(keys):
         attributes = (store.metadata(key) or {}).get("stage")
         if attributes is not None and key.product in stages:
@@ -91,6 +93,7 @@ def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
 def joints_outside(store: Store, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
     """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
     found = []
+    store = store.snapshot()
     for key in store.intact(key for key in keys if key.product == "pose"):
         stage = (store.metadata(key) or {}).get("stage", {})
         if stage.get("num_joints_outside"):

@@ -27,6 +27,8 @@ __all__ = ["BuildReport", "BuildStoppedError", "InternalError", "Progress", "Tas
 
 # Fewer failures than this never stop a job: in a small study one bad file is already a large share.
 MIN_FAILURES = 5
+# How often the index of the store is written during a build, in seconds.
+INDEX_S = 60.0
 
 
 @dataclass
@@ -86,7 +88,7 @@ def build(
             report.quarantined[item.key] = item.why
         elif item.action == "blocked":
             report.blocked[item.key] = item.why
-    begun = time.perf_counter()
+    begun = indexed = time.perf_counter()
     with build_lock(lock_path or store.require_local() / ".lock") as lock, store.claimed(lock.claim):
         store.clear_partial()
         failures = _Failures(failure_budget, len(plan.view_tasks))
@@ -95,6 +97,9 @@ def build(
                 lock.claim.require_held()
                 _note(outcome, report, quarantine, failures)
                 report.seconds = time.perf_counter() - begun
+                if time.perf_counter() - indexed > INDEX_S:
+                    store.snapshot()  # writes the index
+                    indexed = time.perf_counter()
                 if progress is not None:
                     progress(outcome, report)
         for name, settings in plan.study_stages:
@@ -103,6 +108,7 @@ def build(
                     plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
         store.clear_partial()
+        store.snapshot()  # writes the index
     report.seconds = time.perf_counter() - begun
     return report
 

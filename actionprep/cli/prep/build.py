@@ -10,15 +10,19 @@ from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Texts, with_study
 from actionprep.cli.prep.build_output import (
     announce,
+    print_kept,
     print_plan,
     print_report,
     report_document,
     report_joints_outside,
+    save_kept,
     warn_of_damage,
     warn_of_mixtures,
 )
 from actionprep.cli.prep.options import (
+    ResetOption,
     RetryOption,
+    SaveOption,
     SchedulerOption,
     SkipOption,
     SlurmOption,
@@ -69,6 +73,7 @@ def plan(
         )
         return
     print_plan(planned)
+    print_kept(planned, study)
     warn_of_damage(planned.notes)
     warn_of_mixtures(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
@@ -87,13 +92,23 @@ def build(
     scheduler: SchedulerOption = None,
     slurm: SlurmOption = None,
     retry: RetryOption = False,
+    save: SaveOption = False,
+    reset: ResetOption = False,
     skip_incomplete: SkipOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Make everything that the settings ask for and the store lacks."""
+    from actionprep.errors import UserError
+
+    if save and reset:
+        raise UserError("--save and --reset exclude each other: give one of them.")
     opened = opened_study(study)
-    planned = opened.plan(*(stages or ()), views=views or (), retry=retry, skip_incomplete=skip_incomplete)
+    planned = opened.plan(*(stages or ()), views=views or (), retry=retry, skip_incomplete=skip_incomplete, reset=reset)
+    if save:
+        save_kept(opened, planned, quiet=json)
+    elif not json:
+        print_kept(planned, study)
     carry_out(opened, planned, workers=workers_of(workers, scheduler, slurm), json=json, named=study)
 
 

@@ -30,6 +30,12 @@ SlurmOption = Annotated[
     ),
 ]
 RetryOption = Annotated[bool, typer.Option("--retry", help="Try quarantined items again.")]
+SaveOption = Annotated[
+    bool, typer.Option("--save", help="Write options that differ from actionprep.toml into it; its comments stay.")
+]
+ResetOption = Annotated[
+    bool, typer.Option("--reset", help="Rebuild what options of earlier commands made, with the settings of the file.")
+]
 SkipOption = Annotated[
     YesNo, typer.Option("--skip-incomplete/--no-skip-incomplete", help="Leave out recordings that lack a wanted view.")
 ]

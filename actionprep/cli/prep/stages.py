@@ -10,8 +10,10 @@ from typer.core import TyperCommand
 
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, settings_parameters
 from actionprep.cli.prep.build import carry_out
+from actionprep.cli.prep.build_output import save_or_offer
 from actionprep.cli.prep.options import (
     RetryOption,
+    SaveOption,
     SchedulerOption,
     SkipOption,
     SlurmOption,
@@ -71,6 +73,7 @@ def stage_command(command: str) -> Any:
         scheduler: SchedulerOption = None,
         slurm: SlurmOption = None,
         retry: RetryOption = False,
+        save: SaveOption = False,
         skip_incomplete: SkipOption = None,
         json: JsonOption = False,
         debug: DebugOption = False,
@@ -81,9 +84,11 @@ def stage_command(command: str) -> Any:
         if views and "views" in stage.Settings.model_fields:
             given["views"] = tuple(views)
         opened = opened_study(study)
+        overrides_of_stage = {entry.name: given}
         plan = opened.plan(
-            entry.name, views=views or (), overrides={entry.name: given}, retry=retry, skip_incomplete=skip_incomplete
+            entry.name, views=views or (), overrides=overrides_of_stage, retry=retry, skip_incomplete=skip_incomplete
         )
+        save_or_offer(opened, opened.stage_settings(overrides_of_stage)[entry.name], entry.name, save=save, quiet=json)
         carry_out(opened, plan, workers=workers_of(workers, scheduler, slurm), json=json, named=study)
 
     signature = inspect.signature(run)

@@ -63,7 +63,7 @@ def fit_folds(
     from actionprep.training.test import run_test
 
     tell = tell or silent
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     # All folds have the same, also where a recipe that it names is edited meanwhile.
     chosen = resolve_recipe(store, recipe, tell).self_contained()
     table = read_table(store, snippets)

@@ -101,7 +101,7 @@ def sweep(
     Raises UserError when the folder holds a sweep over other data, or for a wrong recipe, setting or fold.
     """
     tell = tell or (lambda _: None)
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     planned = plan_sweep(
         store, recipes, folder, grid=grid, changes=changes, of_study=of_study, seeds=seeds, folds=folds, num_folds=num_folds,
         splits=splits, snippets=snippets, split=split,
