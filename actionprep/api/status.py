@@ -12,7 +12,7 @@ from actionprep.pipeline.index import load_stages
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import ItemKey, Store
-    from actionprep.pipeline.plan import PlannedItem
+    from actionprep.pipeline.plan import KeptOption, PlannedItem
 
 
 def status(study: Study) -> dict[str, Any]:
@@ -22,8 +22,10 @@ def status(study: Study) -> dict[str, Any]:
     store = study.store.snapshot()
     problem = ""
     items: tuple[PlannedItem, ...] = ()
+    kept: list[KeptOption] = []
     try:
-        items = study.plan(enforce=True, store=store).items
+        plan = study.plan(enforce=True, store=store)
+        items, kept = plan.items, plan.kept_options()
     except ActionprepError as error:  # what is there can be shown, whatever keeps a build from going on
         problem = str(error)
     sizes = store.nbytes()
@@ -49,6 +51,11 @@ def status(study: Study) -> dict[str, Any]:
                 "made_with": _made_with(store, keys),
                 "against_settings": against,
                 "made_otherwise": _made_otherwise(store, missing),
+                "kept_options": [
+                    {"setting": option.setting, "stored": list(option.values), "file": option.in_file}
+                    for option in kept
+                    if option.stage == product
+                ],
             }
         )
     entries = [(item.key, item.why, study.quarantine.get(item.key)) for item in items if item.action == "quarantined"]

@@ -66,10 +66,12 @@ class Folder:
     Attributes:
         signature: Its signature; None where it is not known.
         names: Sorted names in it, without its zarr.json and those that begin with a dot.
+        metadata: Signature of its zarr.json.
     """
 
     signature: Signature | None
     names: tuple[str, ...]
+    metadata: Signature | None
 
 
 @dataclass(slots=True)
@@ -135,10 +137,10 @@ class Index:
         if head["format"] != _FORMAT or len(head["items"]) != len(lines):
             return None
         index = cls(int(head["taken_ns"]))
-        for path, signature, names in head["folders"]:
+        for path, signature, names, metadata in head["folders"]:
             if path and name_problem(path):
                 return None
-            index.folders[path] = Folder(_signature(signature), tuple(map(str, names)))
+            index.folders[path] = Folder(_signature(signature), tuple(map(str, names)), _signature(metadata))
         for (path, product, recording, view, signature), line in zip(head["items"], lines, strict=True):
             if name_problem(path) or path != "/".join(filter(None, (product, recording, view))):
                 return None
@@ -152,7 +154,9 @@ class Index:
         head = {
             "format": _FORMAT,
             "taken_ns": self.taken_ns,
-            "folders": [[path, folder.signature, folder.names] for path, folder in self.folders.items()],
+            "folders": [
+                [path, folder.signature, folder.names, folder.metadata] for path, folder in self.folders.items()
+            ],
             "items": [[path, *record.key, record.signature] for path, record in self.records.items()],
         }
         parts = [json.dumps(head, separators=(",", ":")).encode(), *(record.text() for record in self.records.values())]
@@ -179,6 +183,11 @@ class Index:
         """Record of the item at a path, if its zarr.json did not change since."""
         record = self.records.get(path)
         return record if record is not None and self._is_current(root, path, record) else None
+
+    def is_folder(self, path: str, metadata: Signature | None) -> bool:
+        """Whether a path whose zarr.json has this signature is known as a folder above items."""
+        known = self.folders.get(path)
+        return known is not None and known.metadata == metadata is not None and metadata.is_settled(self.taken_ns)
 
     def _is_current(self, root: Path, path: str, record: Record) -> bool:
         return (

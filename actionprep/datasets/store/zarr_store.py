@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ from actionprep.settings import canonical_json
 
 _PARTIAL = ".partial"
 _DRAFT = re.compile(r"\d+-[0-9a-f]{32}")
+_FOLDER = group_text({}).encode()
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -186,14 +187,10 @@ class Store:
             before: An earlier index. Items that did not change since are not opened.
         """
         index, root = Index(time.time_ns()), self.path
-
-        def known(path: str) -> Record | None:
-            return None if before is None or root is None else before.current(root, path)
-
-        for group in self._walk(known=known):
+        for group in self._walk(known=before or Index(0)):
             if not group.is_item:
                 folder = None if root is None else Signature.of(f"{root}/{group.path}")
-                index.folders[group.path] = Folder(folder, group.names)
+                index.folders[group.path] = Folder(folder, group.names, group.signature)
             elif group.record is not None:
                 index.records[group.path] = group.record
             else:
@@ -551,13 +548,14 @@ class Store:
                 if os.path.islink(os.path.join(folder, name)):
                     raise DamagedItemError(f"Damaged item {key}: {os.path.join(folder, name)} is a symbolic link.")
 
-    def _walk(self, path: str = "", *, known: Callable[[str], Record | None] | None = None) -> Iterator[_Group]:
+    def _walk(self, path: str = "", *, known: Index | None = None) -> Iterator[_Group]:
         """The group at a path and those below it, down to items, through symbolic links to folders.
 
         Args:
             path: Where to begin.
-            known: Record of an item by its path, where it is current. Such items are not opened.
+            known: An index. Items and folders that did not change since are not opened.
         """
+        root = self.path
         if path:
             self._check_path(path)
             if self._is_alias(path):
@@ -567,8 +565,9 @@ class Store:
         def read(folder: str) -> tuple[Signature | None, bytes | None]:
             name = _join(folder, "zarr.json")
             # Before the content: a file that is replaced in between then counts as changed.
-            signature = None if known is None or self.path is None else Signature.of(f"{self.path}/{name}")
-            return signature, self._files.read(name)
+            signature = None if known is None or root is None else Signature.of(f"{root}/{name}")
+            is_known = known is not None and known.is_folder(folder, signature)
+            return signature, _FOLDER if is_known else self._files.read(name)
 
         ahead: dict[str, tuple[Signature | None, bytes | None]] = {}
         for folder, names, files in self._files.walk(path):
@@ -577,9 +576,10 @@ class Store:
             document = parse_metadata(raw)
             is_item = "/" in folder and looks_like_item(document)
             records = {}
-            if known is not None and folder and not is_item:
+            if known is not None and root is not None and folder and not is_item:
                 children = [_join(folder, name) for name in names]
-                records = {child: record for child in children if (record := known(child)) and not self._is_link(child)}
+                current = ((child, known.current(root, child)) for child in children)
+                records = {child: record for child, record in current if record and not self._is_link(child)}
                 names[:] = [name for name in names if _join(folder, name) not in records]
             if "/" in folder and not is_item:
                 content = {_join(folder, name): read(_join(folder, name)) for name in names}
@@ -591,7 +591,7 @@ class Store:
                 files.clear()
                 yield _Group(folder, raw, document, True, signature=signature)
             else:
-                yield _Group(folder, raw, document, False, shown)
+                yield _Group(folder, raw, document, False, shown, signature)
                 for child, record in records.items():
                     yield _Group(child, None, None, True, record=record)
 
