@@ -27,8 +27,8 @@ FILE = ".index"
 _FORMAT = 1
 
 # Files that change again within one tick of the file system's clock keep their time stamps, so entries that are this
-# young when they are read are read again the next time. Some file systems count in steps of 2 s.
-_TICK_NS = 100_000_000
+# young when they are read are read again the next time. Kernels count in steps of 1 to 10 ms, some file systems in 2 s.
+_TICK_NS = 30_000_000
 _COARSE_TICK_NS = 2_100_000_000
 _SECOND_NS = 1_000_000_000
 
