@@ -192,7 +192,7 @@ def overfit_one_batch(
     """
     import torch
 
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     task, recipe = _task(store, _plain(recipe, store), snippets, split, views, weights, device)
     _without_chance(task.model)
     optimizer = _optimizer(task)

@@ -58,7 +58,7 @@ class SnippetDataset(Dataset[Batch]):
         targets: Literal["snippet", "frame"] = "snippet",
         reader: ProductReader | None = None,
     ) -> None:
-        self.store = store if isinstance(store, Store) else Store(store)
+        self.store = (store if isinstance(store, Store) else Store(store)).snapshot()
         self.table = read_table(self.store, snippets) if isinstance(snippets, str) else snippets
         if reader is None:
             reader = make_reader(self.store, self.table, inputs, views=views)

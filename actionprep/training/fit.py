@@ -64,7 +64,7 @@ def fit(
     when a resumed training was begun otherwise.
     """
     log = log or silent
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     run = Run(shared_folder(Path(run_folder), multiple=devices * num_nodes > 1))
     options = TrainerOptions(device, devices, num_nodes, threads, wandb, tensorboard)
     if resume and (run.folder / FACTS).exists():
@@ -122,7 +122,7 @@ def first_task(
     device: str = "auto",
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     chosen = resolve_recipe(store, recipe, silent)
     plan = TrainingPlan.make(store, chosen, snippets=snippets, split=split, views=views)
     reader = plan.make_reader()

@@ -96,7 +96,7 @@ def predict(
     Raises UserError when the store lacks the product or was made in another way than the training's.
     """
     models = open_models(run, device=device)
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     return _ask(
         models,
         [store] * len(models),

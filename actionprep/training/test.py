@@ -74,7 +74,7 @@ def run_test(
             f"'actiontrain fit --run {run.folder} --resume'."
         )
     where = run.store if store is None else store
-    store = where if isinstance(where, Store) else Store(where)
+    store = (where if isinstance(where, Store) else Store(where)).snapshot()
     table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(_not_refit(run) if part == "val" else run.best, device=str(torch_device(device)))
     checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
@@ -132,7 +132,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
 
     facts = run.facts
     where = run.store if store is None else store
-    store = where if isinstance(where, Store) else Store(where)
+    store = (where if isinstance(where, Store) else Store(where)).snapshot()
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["val"], np.int64)
     recipe = run.recipe

@@ -10,12 +10,14 @@ from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Texts, with_study
 from actionprep.cli.prep.build_output import (
     announce,
+    print_kept,
     print_plan,
     print_report,
     print_tracks,
     print_views,
     report_document,
     report_joints_outside,
+    save_kept,
     views_document,
     views_of_plan,
     warn_of_damage,
@@ -23,7 +25,9 @@ from actionprep.cli.prep.build_output import (
 )
 from actionprep.cli.prep.options import (
     RecordingsOption,
+    ResetOption,
     RetryOption,
+    SaveOption,
     SchedulerOption,
     SkipOption,
     SlurmOption,
@@ -38,8 +42,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actionprep.api import Study
-    from actionprep.pipeline.engine import Workers
     from actionprep.pipeline.plan import Plan
+    from actionprep.pipeline.tasks import Workers
 
 StagesArgument = Annotated[Texts, typer.Argument(help="Stages. (default: those of the settings)")]
 
@@ -80,6 +84,7 @@ def plan(
         return
     print_views(views_of_plan(opened, planned))
     print_plan(planned)
+    print_kept(planned, study)
     warn_of_damage(planned.notes)
     warn_of_mixtures(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
@@ -100,15 +105,30 @@ def build(
     scheduler: SchedulerOption = None,
     slurm: SlurmOption = None,
     retry: RetryOption = False,
+    save: SaveOption = False,
+    reset: ResetOption = False,
     skip_incomplete: SkipOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Build all products of the settings that are missing in the store."""
+    from actionprep.errors import UserError
+
+    if save and reset:
+        raise UserError("--save and --reset exclude each other: give one of them.")
     opened = opened_study(study)
     planned = opened.plan(
-        *(stages or ()), views=views or (), recordings=recordings or (), retry=retry, skip_incomplete=skip_incomplete
+        *(stages or ()),
+        views=views or (),
+        recordings=recordings or (),
+        retry=retry,
+        skip_incomplete=skip_incomplete,
+        reset=reset,
     )
+    if save:
+        save_kept(opened, planned, quiet=json)
+    elif not json:
+        print_kept(planned, study)
     carry_out(opened, planned, workers=workers_of(workers, scheduler, slurm), json=json, named=study)
 
 

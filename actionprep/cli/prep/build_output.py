@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.stage import ResultTable
+    from actionprep.settings import StageSettings
 
 
 def views_of_plan(study: Study, plan: Plan) -> list[View]:
@@ -92,6 +94,70 @@ def warn_of_mixtures(mixed: list[str]) -> None:
             "Training treats them alike. Run the same command for all views, or write the settings to actionprep.toml "
             "and run 'actionprep build'."
         )
+
+
+def save_or_offer(study: Study, settings: StageSettings, stage: str, *, save: bool, quiet: bool) -> None:
+    """Write the options of a stage's command that differ from actionprep.toml into it, or print how to."""
+    values = settings.model_dump(mode="json")
+    options = {name: values[name] for name in settings.command_line}
+    if not options:
+        return
+    if save:
+        study.save_options({stage: options})
+    if quiet:
+        return
+    if save:
+        saved = ", ".join(f"{stage}.{name} = {_value(value)}" for name, value in options.items())
+        output.note(f"Saved in actionprep.toml: {saved}.")
+        return
+    for name, in_file in settings.command_line.items():
+        output.note(f"{stage}.{name} is {_value(options[name])} here and {_value(in_file)} in actionprep.toml.")
+    output.note("Later builds keep what this command makes. Add --save to write the options into actionprep.toml.")
+
+
+def print_kept(plan: Plan, study: Path | None) -> None:
+    """Print options of earlier commands that items keep, and how to save or reset them."""
+    options = plan.kept_options()
+    for option in options:
+        values = " and ".join(map(_value, option.values))
+        output.note(
+            f"Kept: {option.stage} made with {option.setting} = {values} by an option "
+            f"(actionprep.toml: {_value(option.in_file)})."
+        )
+    if options:
+        output.note(
+            f"'{with_study('actionprep build --save', study)}' writes these options into actionprep.toml, "
+            f"'{with_study('actionprep build --reset', study)}' rebuilds the items with its settings."
+        )
+
+
+def save_kept(study: Study, plan: Plan, *, quiet: bool) -> None:
+    """Write options that items keep into actionprep.toml.
+
+    Raises:
+        UserError: If items of one stage keep several values of one setting.
+    """
+    from actionprep.errors import UserError
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for option in plan.kept_options():
+        if len(option.values) > 1:
+            raise UserError(
+                f"Items of '{option.stage}' were made with {option.setting} = {' and '.join(map(_value, option.values))}: "
+                f"actionprep.toml can have one value. Set {option.stage}.{option.setting} there, and run 'actionprep build'."
+            )
+        chosen.setdefault(option.stage, {})[option.setting] = option.values[0]
+    study.save_options(chosen)
+    if not quiet:
+        saved = [
+            f"{stage}.{name} = {_value(value)}" for stage, values in chosen.items() for name, value in values.items()
+        ]
+        output.note(f"Saved in actionprep.toml: {', '.join(saved) or 'nothing, since no item keeps an option'}.")
+
+
+def _value(value: Any) -> str:
+    """A setting's plain value for a message."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def print_plan(plan: Plan) -> None:

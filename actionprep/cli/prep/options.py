@@ -12,7 +12,7 @@ from actionprep.cli.options import Number, Text, Texts, YesNo
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.pipeline.engine import Workers
+    from actionprep.pipeline.tasks import Workers
 
 ViewsOption = Annotated[
     Texts,
@@ -38,6 +38,12 @@ SlurmOption = Annotated[
     ),
 ]
 RetryOption = Annotated[bool, typer.Option("--retry", help="Try quarantined items again.")]
+SaveOption = Annotated[
+    bool, typer.Option("--save", help="Write options that differ from actionprep.toml into it; its comments stay.")
+]
+ResetOption = Annotated[
+    bool, typer.Option("--reset", help="Rebuild what options of earlier commands made, with the settings of the file.")
+]
 SkipOption = Annotated[
     YesNo, typer.Option("--skip-incomplete/--no-skip-incomplete", help="Skip recordings that lack a selected view.")
 ]
@@ -55,7 +61,7 @@ def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None
     import os
 
     from actionprep.errors import UserError
-    from actionprep.pipeline.engine import Workers
+    from actionprep.pipeline.tasks import Workers
 
     options = None
     if slurm:

@@ -10,9 +10,11 @@ from typer.core import TyperCommand
 
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, settings_parameters
 from actionprep.cli.prep.build import carry_out
+from actionprep.cli.prep.build_output import save_or_offer
 from actionprep.cli.prep.options import (
     RecordingsOption,
     RetryOption,
+    SaveOption,
     SchedulerOption,
     SkipOption,
     SlurmOption,
@@ -59,8 +61,8 @@ class StageGroup(PlainGroup):
 
 def stage_command(command: str) -> Any:
     """Generate the command of a stage, with an option per setting."""
-    from actionprep.pipeline.index import stage_index
-    from actionprep.pipeline.stage import ArrayStage, find_stage
+    from actionprep.pipeline.index import find_stage, stage_index
+    from actionprep.pipeline.stage import ArrayStage
 
     entry = next(entry for entry in stage_index().values() if command in (entry.command, entry.name))
     stage = find_stage(entry.name)
@@ -73,6 +75,7 @@ def stage_command(command: str) -> Any:
         scheduler: SchedulerOption = None,
         slurm: SlurmOption = None,
         retry: RetryOption = False,
+        save: SaveOption = False,
         skip_incomplete: SkipOption = None,
         json: JsonOption = False,
         debug: DebugOption = False,
@@ -83,14 +86,16 @@ def stage_command(command: str) -> Any:
         if views and "views" in stage.Settings.model_fields:
             given["views"] = tuple(views)
         opened = opened_study(study)
+        overrides_of_stage = {entry.name: given}
         plan = opened.plan(
             entry.name,
             views=views or (),
             recordings=recordings or (),
-            overrides={entry.name: given},
+            overrides=overrides_of_stage,
             retry=retry,
             skip_incomplete=skip_incomplete,
         )
+        save_or_offer(opened, opened.stage_settings(overrides_of_stage)[entry.name], entry.name, save=save, quiet=json)
         carry_out(opened, plan, workers=workers_of(workers, scheduler, slurm), json=json, named=study)
 
     signature = inspect.signature(run)

@@ -16,7 +16,7 @@ class Place:
     """The store to train on, with its settings and the folder of its runs."""
 
     def __init__(self, store: Store, settings: TrainSettings, runs: Path) -> None:
-        self.store, self.settings, self.runs = store, settings, runs
+        self.store, self.settings, self.runs = store.snapshot(), settings, runs
 
     @classmethod
     def find(cls, store: Path | None, study: Path | None) -> Place:

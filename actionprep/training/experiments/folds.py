@@ -79,7 +79,7 @@ def fit_folds(
     from actionprep.training.test import run_test
 
     log = log or silent
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     # All folds use the same recipe, even if its file is edited meanwhile.
     chosen = resolve_recipe(store, recipe, log).self_contained()
     table = read_table(store, snippets)

@@ -129,7 +129,7 @@ def sweep(
         UserError: If the folder contains a sweep over other data, or if a recipe, setting or fold is invalid.
     """
     log = log or (lambda _: None)
-    store = store if isinstance(store, Store) else Store(store)
+    store = (store if isinstance(store, Store) else Store(store)).snapshot()
     planned = plan_sweep(
         store, recipes, folder, grid=grid, changes=changes, of_study=of_study, seeds=seeds, folds=folds, num_folds=num_folds,
         splits=splits, snippets=snippets, split=split,

@@ -16,12 +16,21 @@ def test_status_says_which_options_of_a_command_a_build_would_not_keep(study: St
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     assert "A build would rebuild" not in actionprep(study, "status").stderr
     assert actionprep(study, "lowres", "--sizes", "24", "--filter", "bicubic", "--workers", "0").exit_code == 0
+    [lowres] = [row for row in document(study, "status")["products"] if row["product"] == "lowres"]
+    assert (lowres["against_settings"], lowres["made_otherwise"]) == ("up to date", [])
+    assert lowres["kept_options"] == [
+        {"setting": "filter", "stored": ["bicubic"], "file": "area"},
+        {"setting": "sizes", "stored": [[24]], "file": [16]},
+    ]
+    study.folder.change("lowres", "filter", "bilinear")
+    study.folder.change("lowres", "sizes", (32,))
     assert actionprep(study, "status").stderr == (
-        '\'lowres\' was built with filter = "bicubic", sizes = [24], but actionprep.toml has filter = "area", sizes = '
-        "[16]. A build would rebuild 4 items. To keep the stored items, write their settings under [lowres].\n"
+        '\'lowres\' was built with filter = "bicubic", sizes = [24], but actionprep.toml has filter = "bilinear", sizes = '
+        "[32]. A build would rebuild 4 items. To keep the stored items, write their settings under [lowres].\n"
     )
-    [lowres] = [one for one in document(study, "status")["products"] if one["product"] == "lowres"]
-    assert lowres["made_otherwise"][1] == {"setting": "sizes", "stored": [[24]], "file": [16], "items": 4}
+    [lowres] = [row for row in document(study, "status")["products"] if row["product"] == "lowres"]
+    assert lowres["made_otherwise"][1] == {"setting": "sizes", "stored": [[24]], "file": [32], "items": 4}
+    assert lowres["kept_options"] == []
 
 
 def test_the_status_tells_what_keeps_a_build_from_going_on(study: Study) -> None:
