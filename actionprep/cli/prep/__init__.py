@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actionprep.cli.prep import build, import_poses, store, study
+from actionprep.cli.prep import build, export, import_poses, store, study
 from actionprep.cli.prep import show as look
 from actionprep.cli.prep.stages import StageGroup
 from actionprep.cli.program import add_command, program
@@ -30,4 +30,5 @@ add_command(app, store.digest, BUILD)
 add_command(app, store.gc, BUILD)
 add_command(app, look.show, LOOK)
 add_command(app, import_poses.import_, LOOK, name="import")
+app.add_typer(export.app, name="export", rich_help_panel=LOOK)
 add_command(app, study.demo, STUDY)
