@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actionprep.cli.prep import build, import_poses, store, study
+from actionprep.cli.prep import build, export, import_poses, store, study
 from actionprep.cli.prep import show as drawing
 from actionprep.cli.prep.stages import StageGroup
 from actionprep.cli.program import add_command, program
@@ -31,3 +31,4 @@ add_command(app, drawing.show, INSPECT)
 add_command(app, drawing.skeletons, INSPECT)
 add_command(app, study.formats, INSPECT)
 add_command(app, study.doctor, INSPECT)
+app.add_typer(export.app, name="export", rich_help_panel=BUILD)

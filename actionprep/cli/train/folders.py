@@ -22,15 +22,15 @@ class Place:
     def find(cls, store: Path | None, study: Path | None) -> Place:
         """Locate the store of a study, a store without a study, or another store with the settings of a study."""
         from actionprep.api import open_study
-        from actionprep.datasets.store.zarr_store import Store
+        from actionprep.datasets.store.opening import open_store
         from actionprep.training.train_settings import TrainSettings
 
         if store is not None and study is None:
             # Runs of a store without a study are written to the current folder.
-            return cls(Store(store), TrainSettings(), Path("runs"))
+            return cls(open_store(store), TrainSettings(), Path("runs"))
         opened = open_study(study)
         settings = opened.folder.settings_for("train", TrainSettings)
-        return cls(opened.store if store is None else Store(store), settings, opened.folder.runs)
+        return cls(opened.store if store is None else open_store(store), settings, opened.folder.runs)
 
     def begun(self, run: str | None, *, folds: bool) -> Path:
         """The folder of the run to resume. A named one may not exist yet."""

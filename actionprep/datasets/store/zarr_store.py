@@ -398,7 +398,7 @@ class Store:
             try:
                 attributes = self._checked_attributes(key)
                 self._refuse_links(key)
-                _prove(ItemReader(key.path, self._files, attributes))
+                prove_item(ItemReader(key.path, self._files, attributes))
             except DamagedItemError as error:
                 yield key, Damage(key, str(error))
             else:
@@ -762,7 +762,7 @@ class Snapshot(Store):
         raise RuntimeError(f"A snapshot of a store can only be read; write {name} through the Store.")
 
 
-def _prove(item: ItemReader) -> None:
+def prove_item(item: ItemReader) -> None:
     """Raise DamagedItemError unless every array, and the list of arrays, is what was written."""
     digests = {}
     for name in item:
