@@ -185,7 +185,7 @@ def commands_of(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_prints_every_word_of_every_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.setenv("TERMINAL_WIDTH", "400")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)
     app = importlib.import_module(f"actionprep.cli.{name}").app
     for word, command in commands_of(name).items():
         printed = " ".join(re.sub(r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, [word, "-h"]).stdout).split())

@@ -49,7 +49,7 @@ def test_a_cross_validation_ends_with_its_files_and_the_next_step(fit):
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[-2:] == [
-        "Wrote runs/folds/folds.csv and folds.json, and a report.html in each of fold-01 … fold-03",
+        "Wrote runs/folds/folds.csv, folds.json, and report.html in fold-01 … fold-03",
         "next  actiontrain compare runs/folds   adds mean average precision, size and speed",
     ]
     assert all(Path("runs/folds", name).exists() for name in ("folds.csv", "folds.json", "fold-03/report.html"))
@@ -109,8 +109,8 @@ def test_other_parts_are_named_in_the_heading_and_what_the_training_did_with_the
         assert "report.html" not in done.output
         assert f"Wrote runs/one/{part}/test.json" in done.output
         seen[part] = " ".join(done.output.split())
-    assert "Scored with weights (best.ckpt) that were not trained on val; the epoch was chosen on it" in seen["val"]
-    assert "The model was trained on train: this is what it remembers" in seen["train"]
+    assert "Evaluated weights (best.ckpt), which were not trained on val. The epoch was selected on val" in seen["val"]
+    assert "The model was trained on train. These metrics do not show" in seen["train"]
 
 
 def test_the_same_command_with_resume_is_accepted(fit):
@@ -189,7 +189,7 @@ def test_subjects_is_another_name_of_groups(fit):
 def test_no_option_of_the_help_is_cut_at_80_columns():
     found = runner.invoke(app, ["fit", "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}, terminal_width=80)
     named = {word.strip("│ ") for line in found.stdout.splitlines() for word in line.split() if "--" in word}
-    for name in ("--train-groups", "--allow-single", "--no-allow-single", "--find-lr"):
+    for name in ("--train-groups", "--[no-]allow-single", "--find-lr"):
         assert name in named
     assert not [line for line in found.stdout.splitlines() if "-…" in line]
 
