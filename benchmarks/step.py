@@ -18,7 +18,7 @@ from benchmarks.common import Results, Side, speed_ratio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.json_values import counted
 from actionprep.training.datasets import SnippetLoader
 from actionprep.training.inputs.base import Batch

@@ -55,6 +55,21 @@ def stages_table(_: str) -> str:
     return _table(("command", "product", "one for", "reads", "what it is for"), rows)
 
 
+def product_table(name: str) -> str:
+    """Render the schema of a product: one row per array, then the attributes of an item."""
+    from actionprep.datasets.products.schema import products
+
+    product = products()[name]
+    rows = []
+    for array in product.arrays:
+        chunk = "whole" if array.chunk is None else str(array.chunk)
+        what = _text(array.description + (f" ({array.note})" if array.note else ""))
+        rows.append((f"`{array.name}`", ", ".join(array.axes), array.dtype, array.unit or "", chunk, what))
+    attributes = "".join(f"- `{key}`: {_text(meaning)}\n" for key, meaning in product.attributes.items())
+    columns = ("array", "axes", "type", "unit", "chunk", "what it is")
+    return f"{_table(columns, rows)}\n`stage` has these attributes:\n\n{attributes}"
+
+
 def formats_table(kind: str) -> str:
     """Render the video layouts, segment formats or pose formats."""
     from actionprep.api import list_formats
@@ -246,6 +261,7 @@ def precision_table(_: str) -> str:
 TABLES: dict[str, Callable[[str], str]] = {
     "settings": settings_table,
     "stages": stages_table,
+    "product": product_table,
     "formats": formats_table,
     "backends": backends_table,
     "recipes": recipes_table,

@@ -9,11 +9,11 @@ from study_fakes import view
 from training_fakes import FPS, MOTIONS
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import SnippetTable, write_snippets
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import LabelRule, SnippetTable, make_snippets
+from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.datasets.store.zarr_store import Store
-from actionprep.pipeline.snippets import write_snippets
 from actionprep.training.recipes import Recipe
 
 SECONDS = 6.0

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import SnippetTable
 from actionprep.errors import InputError
 
 
@@ -23,6 +23,7 @@ class FakeFacts:
     width: int = 64
     height: int = 48
     start: float = 0.0
+    file_start: float = 0.0
     codec: str = "h264"
     pixel_format: str = "yuv420p"
     rotation: int = 0
@@ -59,7 +60,11 @@ class FakeProbe:
             raise InputError(f"{path}: holds no video") from None
         times = np.arange(facts["frames"]) / facts["fps"]
         return FakeFacts(
-            times, hashlib.sha256(content).hexdigest(), start=facts["start"], warnings=tuple(facts["warnings"])
+            times,
+            hashlib.sha256(content).hexdigest(),
+            start=facts["start"],
+            file_start=facts["file_start"],
+            warnings=tuple(facts["warnings"]),
         )
 
 
@@ -69,12 +74,14 @@ def fake_video(
     frames: int = 50,
     fps: float = 25.0,
     start: float = 0.0,
+    file_start: float | None = None,
     warnings: tuple[str, ...] = (),
     name: str = "",
 ) -> Path:
-    """A file that FakeProbe takes for a video; each path gives other bytes unless `name` says what they are of."""
+    """A file that FakeProbe reads as a video; each path gives other bytes, except where `name` is equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"frames": frames, "fps": fps, "start": start, "warnings": warnings, "name": name or str(path)}
+    facts["file_start"] = start if file_start is None else file_start
     path.write_text(json.dumps(facts))
     return path
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from pose_items import sequence
@@ -227,6 +228,64 @@ def utkinect(folder: Path) -> Path:
     return folder / "actionLabel.txt"
 
 
+NUMBERED_CSV = "\n".join(
+    [",".join(f"{axis}{k}" for k in range(1, 34) for axis in "xyzv"), *[",".join(["0.5"] * 132)] * 2]
+)
+DLC_CSV = "scorer,s,s,s\nindividuals,a,a,a\nbodyparts,nose,nose,nose\ncoords,x,y,likelihood\n0,1.5,2,0.9\n1,2,3,0.8\n"
+SLEAP_CSV = "track,frame_idx,instance.score,A.x,A.y,A.score\nf,3,1,10,20,0.5\n,4,1,30,40,\n"
+MMPOSE = {
+    "meta_info": {"dataset_name": "fish", "keypoint_id2name": {"0": "eye", "1": "fin"}, "skeleton_links": [[0, 1]]},
+    "instance_info": [
+        {
+            "frame_id": 1,
+            "instances": [
+                {"keypoints": [[5, 6], [7, 8]], "keypoint_scores": [0.5, 0.6], "bbox": [[1, 2, 9, 9]], "track_id": 3}
+            ],
+        }
+    ],
+}
+
+
+def deeplabcut_h5(folder: Path) -> Path:
+    path = folder / "sample.h5"
+    columns = [("s", "nose", axis) for axis in ("x", "y", "likelihood")]
+    levels = [["s"], ["nose"], ["likelihood", "x", "y"]]
+    with h5py.File(path, "w") as file:
+        for prefix in ("axis0", "block0_items"):
+            for level, names in enumerate(levels):
+                file[f"df/{prefix}_level{level}"] = np.array(names, "S12")
+                file[f"df/{prefix}_label{level}"] = np.array([names.index(c[level]) for c in columns], np.int8)
+        file["df/axis1"] = np.arange(2)
+        file["df/block0_values"] = numbers(2, 3)
+    return path
+
+
+def sleap_h5(folder: Path) -> Path:
+    path = folder / "sample.analysis.h5"
+    with h5py.File(path, "w") as file:
+        file["node_names"], file["edge_inds"] = np.array([b"a", b"b"]), np.array([[0, 1]])
+        file["tracks"], file["point_scores"] = numbers(1, 2, 2, 3), numbers(1, 2, 3)
+    return path
+
+
+def sleap_slp(folder: Path) -> Path:
+    path = folder / "sample.slp"
+    skeleton = {"nodes": [{"id": 0}, {"id": 1}], "links": [{"source": 0, "target": 1}]}
+    instance = "instance_id i8,instance_type u1,track i4,from_predicted i8,point_id_start u8,point_id_end u8"
+    kinds = [part.split() for part in instance.split(",")]
+    with h5py.File(path, "w") as file:
+        about = file.create_group("metadata").attrs
+        about["json"] = json.dumps({"nodes": [{"name": "a"}, {"name": "b"}], "skeletons": [skeleton]})
+        about["format_id"] = 1.2
+        frames = ("video", "frame_idx", "instance_id_start", "instance_id_end")
+        file["frames"] = np.array([(0, 4, 0, 1)], [(name, "u8") for name in frames])
+        file["instances"] = np.array([(0, 1, 0, -1, 0, 2)], [(name, kind) for name, kind in kinds])
+        point = [("x", "f8"), ("y", "f8"), ("visible", "?")]
+        file["points"] = np.zeros(0, point)
+        file["pred_points"] = np.array([(5, 6, True, 0.5), (7, 8, True, 0.6)], [*point, ("score", "f8")])
+    return path
+
+
 def npy(folder: Path) -> Path:
     np.save(folder / "sample.npy", np.ones((3, 8, 9), np.uint8))
     return folder / "sample.npy"
@@ -363,6 +422,13 @@ READERS = {
     "poses pyskl of lists": Reader(plain_pickle, poses("pyskl")),
     "poses mediapipe npz": Reader(npz(landmarks=numbers(3, 33, 4), image_size=np.array([90, 90])), poses()),
     "poses mediapipe csv": Reader(text("sample.csv", MEDIAPIPE_CSV), poses(image_size=(90, 90))),
+    "poses mediapipe numbered csv": Reader(text("sample.csv", NUMBERED_CSV), poses(image_size=(90, 90))),
+    "poses deeplabcut csv": Reader(text("sample.csv", DLC_CSV), poses("deeplabcut")),
+    "poses deeplabcut h5": Reader(deeplabcut_h5, poses("deeplabcut")),
+    "poses sleap h5": Reader(sleap_h5, poses("sleap")),
+    "poses sleap slp": Reader(sleap_slp, poses("sleap")),
+    "poses sleap csv": Reader(text("sample.csv", SLEAP_CSV), poses("sleap")),
+    "poses mmpose": Reader(text("sample.json", json.dumps(MMPOSE)), poses("mmpose")),
     "poses ntu": Reader(
         text("S001C002P003R002A050.skeleton", f"1\n1\n7 0 0 0 0 0 0 0 0 2\n25\n{(ROW + chr(10)) * 25}"), poses()
     ),

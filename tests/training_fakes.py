@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.recipes import Recipe
 

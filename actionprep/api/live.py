@@ -15,7 +15,7 @@ from actionprep.errors import InputError, UserError
 from actionprep.pipeline.camera import BLOCK_SIZE, CameraSource
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.writer import ItemWriter
     from actionprep.pipeline.stage import FrameStage
     from actionprep.pipeline.trained import OwnSettings
@@ -166,8 +166,9 @@ class _Watcher:
     def __init__(
         self, checkpoint: Checkpoint, source: CameraSource, own: OwnSettings, *, length_s: float, device: str
     ) -> None:
+        from actionprep.pipeline.index import find_stage
         from actionprep.pipeline.passes import LivePass
-        from actionprep.pipeline.stage import FrameStage, ViewSource, find_stage
+        from actionprep.pipeline.stage import FrameStage, ViewSource
         from actionprep.training.loop.devices import torch_device
         from actionprep.training.predict import pipeline_settings
 

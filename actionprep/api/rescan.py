@@ -24,6 +24,7 @@ def reason_to_scan(folder: StudyFolder) -> str:
     Every table and video is compared by its size, times and inode, and by its content where one of these differs.
     """
     from actionprep.datasets.catalog import Catalog
+    from actionprep.datasets.catalog_tables import is_older
     from actionprep.datasets.file_states import changed_file
     from actionprep.datasets.scan import has_changed, read_with, scan_settings, tables_file
     from actionprep.datasets.video_layouts import tables_of
@@ -45,6 +46,8 @@ def reason_to_scan(folder: StudyFolder) -> str:
             if not is_same and path.stat().st_mtime_ns > written.stat().st_mtime_ns:
                 return f"{name} is newer than the catalog"
     catalog = Catalog.read(folder.catalog)
+    if is_older(folder.catalog):
+        return "An earlier version of actionprep wrote the catalog"
     views = catalog.views
     foreign = [view.path for view in views if not _may_be_listed(folder, view)]
     if foreign:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def align(times_by_view: Mapping[str, np.ndarray], *, tolerance: float, referenc
     reference = next(iter(times_by_view)) if reference is None else reference
     base = np.asarray(times_by_view[reference], np.float64)
     onset = max(float(times[0]) for times in times_by_view.values())
-    end = min(float(times[-1]) + frame_period(times) for times in times_by_view.values())
+    end = min(float(times[-1]) + frame_interval(times) for times in times_by_view.values())
     common = (onset, end) if end > onset else None
     problems = [] if common else [_no_common_time(times_by_view)]
     views, drifts = [], []
@@ -132,7 +133,7 @@ def align(times_by_view: Mapping[str, np.ndarray], *, tolerance: float, referenc
         if view != reference:
             apart = abs(float((times[-1] - base[-1]) - (times[0] - base[0])))
             triggered = abs(int(_slots(times)[-1]) - int(_slots(base)[-1])) <= 1
-            slack = max(frame_period(times), frame_period(base))
+            slack = max(frame_interval(times), frame_interval(base))
             if triggered and apart > tolerance + slack:
                 problems.append(
                     f"view '{view}' has as many frames as view '{reference}' and its clock runs away from it by "
@@ -246,11 +247,6 @@ def require_aligned(
         )
 
 
-def frame_period(times: np.ndarray) -> float:
-    """Return the median interval between frames in seconds; 0 for a single frame."""
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class _Timing:
     """Frame times of a view, and what a comparison needs of them."""
@@ -262,7 +258,7 @@ class _Timing:
 
     @classmethod
     def of(cls, view: str, times: np.ndarray) -> _Timing:
-        return cls(view, times, frame_period(times), int(_slots(times)[-1]))
+        return cls(view, times, frame_interval(times), int(_slots(times)[-1]))
 
 
 def _is_aligned_pair(base: _Timing, other: _Timing, tolerance: float) -> bool:
@@ -289,7 +285,7 @@ def _readable_times(catalog: Catalog, recording: str, views: set[str] | None) ->
 
 def _slots(times: np.ndarray) -> np.ndarray:
     """Index of each frame if none had been dropped: each step is a whole number of median periods, at least one."""
-    period = frame_period(times)
+    period = frame_interval(times)
     if period <= 0:
         return np.arange(len(times))
     return np.concatenate([[0], np.cumsum(np.maximum(np.rint(np.diff(times) / period), 1))]).astype(np.int64)

@@ -1,12 +1,14 @@
-"""Read annotated segments from files of many formats and hold them against the recordings that they are about."""
+"""Read annotated segments from files of many formats and check them against the recordings of a study."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ from actionprep.datasets.findings import Finding
 from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
+from actionprep.datasets.tables import decode_head, header_of
 from actionprep.errors import UserError
 from actionprep.registry import Entry, Registry
 
@@ -23,11 +26,19 @@ from actionprep.registry import Entry, Registry
 class AnnotatedRow:
     """One segment as a file has it.
 
-    recording:     what the file calls it: an id, a path or a file name of one of its videos; None when the file is
-                   about one recording that it does not name.
-    onset, offset: in `unit`; frames count from 0 and the offset is the first frame that is no longer part.
-    line:          where in the file it stands, where there are lines.
-    split:         the split that the file gives the recording, in the file's own words; None if it gives none.
+    Attributes:
+        recording: Name in the file: an id, a path, or a file name of one of the recording's videos. None where the
+            file is about one recording and does not name it.
+        onset: Start, in `unit`. Frames count from 0.
+        offset: End, in `unit`, not included.
+        label: Class name.
+        layer: Tier or attribute that the label belongs to.
+        annotator: Name of the person.
+        unit: Seconds or frames.
+        line: Line in the file, where it has lines.
+        label_from_layer: Whether the file has no label here and the layer's name is used.
+        alternatives: Further names of the recording, each with the seconds to add to the times if that name is used.
+        split: The split that the file gives the recording, in the file's own words; None if it gives none.
     """
 
     recording: str | None
@@ -38,11 +49,13 @@ class AnnotatedRow:
     annotator: str = ""
     unit: Literal["s", "frame"] = "s"
     line: int | None = None
+    label_from_layer: bool = False
+    alternatives: tuple[tuple[str, float], ...] = ()
     split: str | None = None
 
 
 class RowError(ValueError):
-    """A row that a format cannot read, with the line that it stands on."""
+    """A row that a format cannot read, with its line in the file."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
@@ -80,9 +93,13 @@ class UnmappedColumnsError(UserError):
 class SegmentFormat:
     """A format of annotation files.
 
-    recognizes: from the path and the first 64 KiB of text, whether a file is of this format.
-    read:       rows of a file, given names of columns that differ from the usual ones. A row that cannot be read is
-                given as an RowError, so that the others are used.
+    Attributes:
+        name: Value of `study.segment_format`.
+        description: One line for lists of formats.
+        suffixes: Suffixes that files in a folder of annotations have.
+        recognizes: Whether a file has this format, from its path and the first 64 KiB of its text.
+        read: Reads the rows of a file, given the column names of `study.segment_columns`. It yields a `RowError` for a
+            row that cannot be read, so that the other rows are used.
     """
 
     name: str
@@ -111,24 +128,36 @@ SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
 
 
 def segment_formats() -> dict[str, SegmentFormat]:
-    """All formats that can be used, by name. Plain csv is last, because it recognizes what is left."""
+    """Return all formats that can be used by name, plain csv last because it recognizes what is left."""
     return dict(sorted(SEGMENT_FORMATS.working().items(), key=lambda item: (item[0] == "csv", item[0])))
 
 
 def read_annotations(
     path: Path, *, format: str = "auto", columns: Mapping[str, str] | None = None
 ) -> list[AnnotatedRow | RowError]:
-    """All rows of an annotation file.
+    """Read all rows of an annotation file.
 
-    Raises UserError for a file that cannot be read, a format that does not exist, or one that the file is not of.
+    Args:
+        path: The file.
+        format: Name of a format, or "auto" to recognize it.
+        columns: Column names that differ from the usual ones, as in `study.segment_columns`. A table that has the
+            columns named for times is read as csv.
+
+    Returns:
+        Segments and unreadable rows in the order of the file.
+
+    Raises:
+        UserError: If the file cannot be read, the format does not exist, or the file does not have that format.
     """
     SEGMENT_FORMATS.check(format, also=("auto",))
     try:
         with open(path, "rb") as file:
-            head = file.read(1 << 16).decode("utf-8-sig", errors="replace")
+            head = decode_head(file.read(1 << 16))
     except OSError as error:
         raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
     if format == "auto":
+        from actionprep.datasets.annotation_formats.plain_csv import is_mapped
+
         formats = segment_formats()
         found = [one for one in formats.values() if one.recognizes(path, head)]
         if not found:
@@ -138,23 +167,27 @@ def read_annotations(
                 f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
                 f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
             )
-        format = found[0].name
+        format = "csv" if found[-1].name == "csv" and is_mapped(columns or {}, header_of(head)) else found[0].name
     reader = SEGMENT_FORMATS.find(format)
     try:
         return list(reader.read(path, columns or {}))
     except OSError as error:
         raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
-    except (ValueError, LookupError, RecursionError) as error:
+    except (ValueError, LookupError, OverflowError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not a proper '{format}' annotation file: {error}.") from None
+        raise UserError(f"{path} is not a valid '{format}' annotation file: {error}.") from None
 
 
 @dataclass
 class CheckedSegments:
-    """Segments that can be used, by recording in the order of time, and findings about the others.
+    """Usable segments and reports about the others.
 
-    splits: for each recording the splits that the rows give it, each with the line of its first row.
+    Attributes:
+        segments: Segments by recording, in order of time.
+        splits: For each recording the splits that rows give it, each with the line of its first row.
+        findings: What the user should know.
+        num_unusable: Number of rows that are left out.
     """
 
     segments: dict[str, tuple[Segment, ...]] = field(default_factory=dict)
@@ -171,99 +204,214 @@ def check_segments(
     views: Mapping[str, Sequence[View]],
     only: str | None = None,
 ) -> CheckedSegments:
-    """Keep the rows that make sense; report the others with their file and line.
+    """Keep the rows that can be used and report the others.
 
-    source: name of the file, for reports. names, views: of the recordings. only: the recording of rows that name none.
+    Times of a row that names a video are on that view's clock and are converted to the recording's clock. A segment
+    without label or length, or entirely outside the recording, is left out. One that begins or ends outside is kept
+    as it is and reported.
 
-    Times of a row that names a video are on that view's clock and are brought to the recording's. A segment that ends
-    before it starts, has no label, or lies wholly outside of the recording is left out; one that begins or ends outside
-    is kept as it is and reported.
+    Args:
+        rows: Rows of one file.
+        source: Name of the file, for reports.
+        names: Resolves names in the file.
+        views: Views by recording.
+        only: The recording of rows that name none.
     """
     checked = CheckedSegments()
     kept: dict[str, list[Segment]] = {}
-    absent: dict[str, int] = {}
-    first_line: dict[str, int | None] = {}
-    resolved = names.resolve(
-        row.recording for row in rows if isinstance(row, AnnotatedRow) and row.recording is not None
-    )
-
-    def unusable(line: int | None, message: str) -> None:
-        checked.num_unusable += 1
-        checked.findings.append(Finding("unusable segment", _place(source, line), message))
-
-    for row in rows:
-        if isinstance(row, RowError):
-            unusable(row.line, str(row))
-            continue
-        found = resolved.found.get(row.recording) if row.recording is not None else ((only, None) if only else None)
-        if found is None:
-            name = row.recording if row.recording is not None else "(the file names no recording)"
-            absent[name] = absent.get(name, 0) + 1
-            first_line.setdefault(name, row.line)
-            continue
-        recording, view_id = found
-        if row.split:
-            checked.splits.setdefault(recording, {}).setdefault(row.split, row.line)
-        there = [view for view in views.get(recording, ()) if view.status == "ok" and view.num_frames]
-        view = next((one for one in there if one.id == view_id), there[0] if there else None)
-        onset, offset = row.onset, row.offset
-        if not (math.isfinite(onset) and math.isfinite(offset)):
-            unusable(row.line, f"times {onset} to {offset} are no numbers")
-            continue
-        if not offset > onset:
-            unusable(
-                row.line, f"it ends at {offset:g} {row.unit} before it starts, or as it starts, at {onset:g} {row.unit}"
-            )
-            continue
-        if not row.label.strip():
-            unusable(row.line, "it has no label")
-            continue
-        if row.unit == "frame":
-            if view is None:
-                unusable(row.line, f"its frame numbers need a readable video of recording '{recording}'")
+    absent: Counter[tuple[str, str]] = Counter()
+    first_line: dict[tuple[str, str], int | None] = {}
+    without_label: Counter[str] = Counter()
+    linked: set[tuple[str, ...]] = set()
+    rates = _rates_by_view(views)
+    matches = [_find(row, names, views) if isinstance(row, AnnotatedRow) else None for row in rows]
+    # Names of other recordings may look like one of this study: of several such names the exact one counts.
+    resolved = names.resolve(match.name for match in matches if match is not None and match.name is not None)
+    for row, found in zip(rows, matches, strict=True):
+        line = row.line
+        try:
+            if isinstance(row, RowError):
+                raise row
+            match = _Match(None, only, None) if row.recording is None and only else found
+            if match is None or match.name in resolved.problems:
+                problem = resolved.problems.get(match.name or "") if match is not None else None
+                key = _names_of(row), problem or names.problem(row.recording or "")
+                absent[key] += 1
+                first_line.setdefault(key, line)
                 continue
-            if onset >= view.num_frames or offset <= 0:
-                unusable(
-                    row.line,
-                    f"frames {onset:g} to {offset:g} lie outside of {view.path}, which has {view.num_frames} frames",
-                )
-                continue
-            onset, offset = _frame_time(view, onset), _frame_time(view, offset)
-        elif view is not None and view_id is not None:
-            onset, offset = ((view.offset + time * (1 + view.drift * 1e-6)) for time in (onset, offset))
-        if there:
-            first, last = min(view.span[0] for view in there), max(view.span[1] for view in there)
-            slack = max(view.frame_duration for view in there)
-            if onset >= last or offset <= first:
-                unusable(
-                    row.line,
-                    f"{onset:.3f} to {offset:.3f} s lies outside of recording '{recording}', which runs from "
-                    f"{first:.3f} to {last:.3f} s",
-                )
-                continue
-            if onset < first - slack or offset > last + slack:
-                checked.findings.append(
-                    Finding(
-                        "segment past the end",
-                        _place(source, row.line),
-                        f"{onset:.3f} to {offset:.3f} s goes beyond recording '{recording}', which runs from "
-                        f"{first:.3f} to {last:.3f} s; it is kept as it is",
-                    )
-                )
-        segment = Segment(onset, offset, normalize_label(row.label), row.layer, row.annotator)
-        kept.setdefault(recording, []).append(segment)
-    for name, count in absent.items():
+            if row.split:
+                checked.splits.setdefault(match.recording, {}).setdefault(row.split, line)
+            if match.others:
+                linked.add((match.recording, *match.others))
+            segment, note = _on_recording_clock(row, match, views.get(match.recording, ()), rates)
+        except RowError as error:
+            checked.num_unusable += 1
+            checked.findings.append(Finding("unusable segment", _where(source, line), str(error)))
+            continue
+        if note is not None:
+            checked.findings.append(Finding("segment past the end", _where(source, line), note))
+        if row.label_from_layer:
+            without_label[row.layer] += 1
+        kept.setdefault(match.recording, []).append(segment)
+    for (name, problem), count in absent.items():
         checked.num_unusable += count
+        where = _where(source, first_line[name, problem])
+        message = f"{count} {'segment' if count == 1 else 'segments'} of {name}, {problem}"
+        checked.findings.append(Finding("labels for an absent video", where, message))
+    for layer, count in without_label.items():
+        what = "1 annotation has no value and gets" if count == 1 else f"{count} annotations have no value and get"
+        checked.findings.append(Finding("label from tier", source, f"{what} the name of the tier, '{layer}', as label"))
+    for recording, *others in sorted(linked):
         checked.findings.append(
             Finding(
-                "labels for an absent video",
-                _place(source, first_line[name]),
-                f"{count} segment{'s'[: count != 1]} of '{name}', "
-                f"{resolved.problems.get(name, 'which is no recording of this study')}",
+                "several recordings linked",
+                source,
+                f"it links files of recordings '{recording}' and {', '.join(map(repr, others))}; its segments count for "
+                f"'{recording}'. Group these files as views of one recording, or annotate each in its own file",
             )
         )
-    checked.segments = {recording: tuple(sorted(of_one, key=_order)) for recording, of_one in kept.items()}
+    checked.segments = {recording: tuple(sorted(segments, key=_order)) for recording, segments in kept.items()}
     return checked
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """Recording and view that a row is about.
+
+    Attributes:
+        name: Name that was found; None for a file about one recording.
+        recording: Id of the recording.
+        view: Id of the view where the name is that of a video.
+        shift: Seconds to add to the times of the row.
+        others: Further recordings that the row names.
+    """
+
+    name: str | None
+    recording: str
+    view: str | None
+    shift: float = 0.0
+    others: tuple[str, ...] = ()
+
+
+def _find(row: AnnotatedRow, names: RecordingNames, views: Mapping[str, Sequence[View]]) -> _Match | None:
+    """Find the recording of a row: of several names a video's own file name counts first, then the first known name."""
+    if row.recording is None:
+        return None
+    matches: list[_Match] = []
+    for name, shift in ((row.recording, 0.0), *row.alternatives):
+        match = names.find(name)
+        if match is not None:
+            matches.append(_Match(name, *match, shift))
+    own = [match for match in matches if _is_file_of(match, views.get(match.recording, ()))]
+    if not matches:
+        return None
+    best, *others = own or matches
+    recordings = dict.fromkeys(match.recording for match in others if match.recording != best.recording)
+    return replace(best, others=tuple(recordings))
+
+
+def _is_file_of(match: _Match, views: Sequence[View]) -> bool:
+    """Whether a name is the file name of a view, with its suffix: sound of the same name is another file."""
+    file_name = PurePosixPath((match.name or "").replace("\\", "/")).name
+    return any(PurePosixPath(view.path).name == file_name for view in views if match.view in (None, view.id))
+
+
+def _names_of(row: AnnotatedRow) -> str:
+    if row.recording is None:
+        return "(the file names no recording)"
+    names = dict.fromkeys(
+        [row.recording, *(PurePosixPath(name.replace("\\", "/")).name for name, _ in row.alternatives)]
+    )
+    first, *others = names
+    others = [name for name in others if name != PurePosixPath(first).name]
+    return " or ".join(f"'{name}'" for name in (first, *others))
+
+
+def _on_recording_clock(
+    row: AnnotatedRow, match: _Match, views: Sequence[View], rates: Mapping[str, float]
+) -> tuple[Segment, str | None]:
+    """Check a row and bring its times to the recording's clock.
+
+    Returns:
+        The segment, and a note where it begins or ends outside the recording.
+
+    Raises:
+        RowError: If the row cannot be used.
+    """
+    onset, offset, line = row.onset + match.shift, row.offset + match.shift, row.line
+    readable = [view for view in views if view.status == "ok" and view.num_frames]
+    named = next((view for view in views if view.id == match.view), None)
+    if not (math.isfinite(onset) and math.isfinite(offset)):
+        raise RowError(f"times {onset} to {offset} are not finite", line)
+    if onset == offset:
+        raise RowError(f"it has no length: it starts and ends at {onset:g} {row.unit}", line)
+    if offset < onset:
+        raise RowError(f"it ends at {offset:g} {row.unit}, before it starts at {onset:g} {row.unit}", line)
+    if not row.label.strip():
+        raise RowError("it has no label", line)
+    if row.unit == "frame":
+        if named is not None and named not in readable:
+            raise RowError(f"its frame numbers need the video {named.path}, which cannot be read", line)
+        if not readable:
+            raise RowError(f"its frame numbers need a readable video of recording '{match.recording}'", line)
+        if named is None:
+            _check_rates(row, match.recording, views, rates)
+        view = named or readable[0]
+        if onset >= view.num_frames or offset <= 0:
+            raise RowError(
+                f"frames {onset:g} to {offset:g} lie outside {view.path}, which has {view.num_frames} frames", line
+            )
+        onset, offset = _frame_time(view, onset), _frame_time(view, offset)
+    elif named is not None:
+        onset, offset = ((named.offset + time * (1 + named.drift * 1e-6)) for time in (onset, offset))
+    note = None
+    if readable:
+        first, last = min(view.span[0] for view in readable), max(view.span[1] for view in readable)
+        slack = max(view.frame_duration for view in readable)
+        spans = f"recording '{match.recording}', which runs from {first:.3f} to {last:.3f} s"
+        if onset >= last or offset <= first:
+            raise RowError(f"{onset:.3f} to {offset:.3f} s lies outside {spans}", line)
+        if onset < first - slack or offset > last + slack:
+            note = f"{onset:.3f} to {offset:.3f} s goes beyond {spans}; it is kept as it is"
+    return Segment(onset, offset, normalize_label(row.label), row.layer, row.annotator), note
+
+
+def _check_rates(row: AnnotatedRow, recording: str, views: Sequence[View], rates: Mapping[str, float]) -> None:
+    """Raise RowError for frame numbers that mean different times in the views of a recording."""
+    known = {view.id: _rate(view) or rates.get(view.id, 0.0) for view in views}
+    what = f"frames {row.onset:g} to {row.offset:g} of recording '{recording}'"
+    advice = "Name the file of a view in the column of the recording, or give times in seconds"
+    unknown = [view for view in views if not known[view.id]]
+    if unknown:
+        raise RowError(
+            f"{what} may count frames of {unknown[0].path}, which cannot be read, so its frame rate is not known. "
+            f"{advice}",
+            row.line,
+        )
+    shortest = min((view.span[1] - view.span[0] for view in views if view.num_frames > 1), default=1.0)
+    tolerance = max(_RATE_TOLERANCE, _CLOCK_STEP_S / shortest)
+    if max(known.values()) > min(known.values()) * (1 + tolerance):
+        listed = ", ".join(f"'{id}' {rate:g}" for id, rate in known.items())
+        raise RowError(f"{what} mean different times in its views (frames/s: {listed}). {advice}", row.line)
+
+
+_RATE_TOLERANCE = 5e-4  # 29.97 and 30 frames/s differ by 1e-3
+_CLOCK_STEP_S = 2e-3  # containers that count milliseconds do not show the rate of a short clip better than this
+
+
+def _rate(view: View) -> float:
+    if view.status != "ok" or not view.num_frames:
+        return 0.0
+    return view.fps or (1 / view.frame_duration if view.frame_duration > 0 else 0.0)
+
+
+def _rates_by_view(views: Mapping[str, Sequence[View]]) -> dict[str, float]:
+    """Frame rate of each view id, where all its readable videos in the study have one rate; else it is left out."""
+    rates: dict[str, list[float]] = {}
+    for view in itertools.chain.from_iterable(views.values()):
+        if rate := _rate(view):
+            rates.setdefault(view.id, []).append(rate)
+    return {id: min(of_id) for id, of_id in rates.items() if max(of_id) <= min(of_id) * (1 + _RATE_TOLERANCE)}
 
 
 def normalize_label(label: str) -> str:
@@ -275,10 +423,17 @@ def normalize_label(label: str) -> str:
 
 
 def parse_time(text: str) -> float:
-    """Seconds from "83.5", "1:23.5", "00:01:23.500" or "00:01:23,500"; raises ValueError for anything else."""
+    """Parse a time such as "83.5", "83,5", "1:23.5", "00:01:23.500" or "00:01:23,500".
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: If the text is not a time.
+    """
     parts = text.strip().replace(",", ".").split(":")
     if not 1 <= len(parts) <= 3 or not all(parts):
-        raise ValueError(f"'{text}' is no time: give seconds or HH:MM:SS.mmm")
+        raise ValueError(f"'{text}' is not a time. Give seconds or HH:MM:SS.mmm")
     negative = parts[0].startswith("-")
     try:
         *larger, seconds = parts
@@ -286,12 +441,12 @@ def parse_time(text: str) -> float:
         for power, part in enumerate(reversed(larger), start=1):
             total += int(part.lstrip("-")) * 60**power
     except ValueError:
-        raise ValueError(f"'{text}' is no time: give seconds or HH:MM:SS.mmm") from None
+        raise ValueError(f"'{text}' is not a time. Give seconds or HH:MM:SS.mmm") from None
     return -total if negative else total
 
 
 def _frame_time(view: View, frame: float) -> float:
-    """When a frame begins, on the recording's clock; frames outside of the video are as long as its others."""
+    """Start of a frame on the recording's clock; frames outside the video have the length of the others."""
     limits = np.append(view.times, view.span[1])
     inside = min(max(frame, 0), view.num_frames)
     return float(np.interp(inside, np.arange(len(limits)), limits)) + (frame - inside) * view.frame_duration
@@ -301,5 +456,5 @@ def _order(segment: Segment) -> tuple[float, float, str, str, str]:
     return segment.onset, segment.offset, segment.layer, segment.label, segment.annotator
 
 
-def _place(source: str, line: int | None) -> str:
+def _where(source: str, line: int | None) -> str:
     return source if line is None else f"{source}:{line}"

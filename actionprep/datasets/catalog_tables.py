@@ -21,7 +21,7 @@ from actionprep.datasets.segments import Segment
 from actionprep.errors import SetupError, UserError, discard, file_on_the_way
 from actionprep.json_values import printable
 
-SCHEMA = 2
+SCHEMA = 3
 _CHECKSUM = b"actionprep_sha256"
 _ZEROS = b"0" * 64
 _EXTRA = "extra_"
@@ -162,6 +162,14 @@ def _damaged(path: Path, reason: str) -> str:
     return f"Cannot read the catalog's {path}: {reason}. Run 'actionprep scan' to write it again."
 
 
+def is_older(folder: Path) -> bool:
+    """Return whether an earlier version wrote the catalog in a folder, which lacks properties of videos."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(folder / "views.parquet").metadata or {}
+    return 1 <= int(metadata.get(b"actionprep_schema", b"0")) < SCHEMA
+
+
 def views_to_table(views: Sequence[View]) -> Any:
     """Return views as an Arrow table, with frame times as a list column."""
     import pyarrow as pa
@@ -171,6 +179,7 @@ def views_to_table(views: Sequence[View]) -> Any:
         "header_frames": pa.int64(),
         "fps": pa.float64(),
         "start": pa.float64(),
+        "file_start": pa.float64(),
         "offset": pa.float64(),
         "drift": pa.float64(),
         "duration": pa.float64(),

@@ -32,6 +32,9 @@ FindingKind = Literal[
     "poses without people",
     "unreadable poses",
     "official split",
+    "guessed encoding",
+    "label from tier",
+    "several recordings linked",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Which labels hold at the instants of a recording, by the segments that cover them."""
+"""Labels of time steps of a recording, by the segments that cover them."""
 
 from __future__ import annotations
 
@@ -7,42 +7,36 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.windows import EPSILON_S
+from actionprep.datasets.segments import CodedSegments
+from actionprep.datasets.windows import microseconds
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
-
-
-@dataclass(frozen=True)
-class CodedSegments:
-    """Segments behind a table of snippets, one row each.
-
-    recording      (G,) int32    index into the table's recordings
-    onset, offset  (G,) float64  s on the recording's clock, half open
-    label          (G,) int32    index into the table's labels; below 0 where nothing may be trained on or tested
-    """
-
-    recording: np.ndarray
-    onset: np.ndarray
-    offset: np.ndarray
-    label: np.ndarray
+    from actionprep.datasets.products.snippets import SnippetTable
 
 
 class FrameLabels:
-    """Labels at the instants of recordings.
+    """Labels of time steps of recordings.
 
-    An instant has the labels of the segments that cover it, whose onset counts and whose offset does not. Where several
-    cover it and only one label is allowed, the shortest segment wins, then the smaller code: for a window that shrinks to
-    an instant that is the one with the largest intersection over union. Where none does, it has the background, or none
-    of the labels where `several` are allowed, or it is not known what it shows.
+    A time step has the labels of the segments that cover it; a segment's onset is part of it and its offset is not.
+    Where several cover it and only one label is allowed, the shortest segment wins, then the smaller label index. That
+    is the segment with the largest intersection over union with a window that shrinks to the time step. Where none
+    covers it, the time step has the background, or no label with multi-label, or its label is not known.
 
-    background: code of the label of instants that no segment covers; None for no such class.
+    Times are compared in whole microseconds.
     """
 
     def __init__(
         self, segments: CodedSegments, *, num_labels: int, several: bool = False, background: int | None = None
     ) -> None:
+        """Take the segments of all recordings.
+
+        Args:
+            segments: The segments.
+            num_labels: Number of labels, C.
+            several: Whether a time step may have more than one label.
+            background: Index of the label where no segment is; None for no such class.
+        """
         self._segments = segments
         self.num_labels = num_labels
         self.several = several
@@ -51,7 +45,7 @@ class FrameLabels:
 
     @classmethod
     def of(cls, table: SnippetTable) -> FrameLabels:
-        """Those of a table; raises UserError when it does not tell the segments that it was made from."""
+        """Return the frame labels of a table; raises UserError if the table does not have its segments."""
         background = table.background
         code = None if background is None else table.labels.index(background)
         return cls(
@@ -62,50 +56,60 @@ class FrameLabels:
         )
 
     def at(self, recording: int, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels at times (…) in s: target (…, C) uint8, 1 for each label, and whether they are known (…) bool.
+        """Look up labels.
 
-        Where they are not known the target is zeros.
+        Args:
+            recording: Index of the recording.
+            times: Times in seconds, any shape (…).
+
+        Returns:
+            The target, (…, C) uint8 with 1 for each label, and whether it is known, (…) bool. An unknown target is
+            zeros.
         """
         if recording not in self._of_recording:
             self._of_recording[recording] = self._intervals(recording)
-        found = self._of_recording[recording]
-        number = np.searchsorted(found.edges, np.asarray(times, np.float64) + EPSILON_S, side="right") - 1
-        last = len(found.edges) - 1
-        # Row -1 stands for all time outside of the segments.
-        number = np.where((number >= 0) & (number < last), number, -1)
-        return found.target[number], found.known[number]
+        intervals = self._of_recording[recording]
+        index = np.searchsorted(intervals.edges, microseconds(times), side="right") - 1
+        last = len(intervals.edges) - 1
+        # Row -1 is all time outside the segments.
+        index = np.where((index >= 0) & (index < last), index, -1)
+        return intervals.target[index], intervals.known[index]
 
     def _intervals(self, recording: int) -> _Intervals:
-        mine = self._segments.recording == recording
-        onset, offset, label = (getattr(self._segments, name)[mine] for name in ("onset", "offset", "label"))
+        rows = self._segments.recording == recording
+        label = self._segments.label[rows]
+        onset, offset = microseconds(self._segments.onset[rows]), microseconds(self._segments.offset[rows])
         edges = np.unique(np.concatenate([onset, offset]))
-        # Segments that touch share one edge, though its sums may round otherwise on either side.
-        edges = edges[np.diff(edges, prepend=-np.inf) > EPSILON_S]
         size = max(len(edges) - 1, 0)
         target = np.zeros((size + 1, self.num_labels), np.uint8)
         known = np.ones(size + 1, bool)
-        first = np.searchsorted(edges, onset + EPSILON_S, side="right") - 1
-        last = np.searchsorted(edges, offset + EPSILON_S, side="right") - 1
-        # Those that win are painted over the others.
-        for one in np.lexsort((-label, -(offset - onset).round(9))).tolist():
-            if label[one] >= 0:
+        first, last = np.searchsorted(edges, onset), np.searchsorted(edges, offset)
+        # Segments that win are written after the others.
+        for segment in np.lexsort((-label, onset - offset)).tolist():
+            if label[segment] >= 0:
                 if not self.several:
-                    target[first[one] : last[one]] = 0
-                target[first[one] : last[one], label[one]] = 1
-        nothing = ~target.any(axis=1)
+                    target[first[segment] : last[segment]] = 0
+                target[first[segment] : last[segment], label[segment]] = 1
+        no_label = ~target.any(axis=1)
         if self.background is not None:
-            target[nothing, self.background] = 1
+            target[no_label, self.background] = 1
         elif not self.several:
-            known[nothing] = False
-        for one in np.flatnonzero(label < 0).tolist():
-            known[first[one] : last[one]] = False
+            known[no_label] = False
+        for segment in np.flatnonzero(label < 0).tolist():
+            known[first[segment] : last[segment]] = False
         target[~known] = 0
         return _Intervals(edges, target, known)
 
 
 @dataclass(frozen=True)
 class _Intervals:
-    """Edges (P + 1) between which labels stay the same; target (P + 1, C) and known (P + 1), the last row for outside."""
+    """Intervals of a recording in which the labels stay the same.
+
+    Attributes:
+        edges: Edges of the P intervals in microseconds, (P + 1,) int64.
+        target: (P + 1, C) uint8; the last row is for time outside the edges.
+        known: (P + 1,) bool, likewise.
+    """
 
     edges: np.ndarray
     target: np.ndarray
@@ -113,17 +117,18 @@ class _Intervals:
 
 
 def segments_of(table: SnippetTable) -> CodedSegments:
-    """The segments behind a table: those that it tells, or its snippets where each of them is a segment.
+    """Return the segments of a table: the stored ones, or its snippets where each of them is a segment.
 
-    Raises UserError for windows of a table that was made before tables told their segments.
+    Raises:
+        UserError: If the snippets are windows and an older version made the table without its segments.
     """
     if table.segments is not None:
         return table.segments
     if table.settings.get("length_s") is not None:
         raise UserError(
-            "These snippets are windows, and do not tell the segments that they were labeled by, so there are no labels "
-            "of single instants: an older version made them. Make them anew with 'actionprep snippets', or train on the "
-            "labels of whole snippets: --set targets=snippet."
+            "These snippets are windows, and an older version stored them without their segments, so frames have no "
+            "labels. Make the snippets again with 'actionprep snippets', or train on the labels of full snippets: "
+            "--set targets=snippet."
         )
     row, label = np.nonzero(table.target)
     return CodedSegments(table.recording[row], table.onset[row], table.offset[row], label.astype(np.int32))

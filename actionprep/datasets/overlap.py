@@ -1,4 +1,4 @@
-"""How windows of a recording and labeled segments meet: coverage, intersection over union, share of the segment."""
+"""Measure the overlap of windows and labeled segments: coverage, intersection over union, share of the segment."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.windows import EPSILON_S
+
+_TOUCHING_US = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How one window and one label meet.
+    """Overlap of one window with the segments of one label.
 
-    coverage:      share of the window that the label's segments cover, each instant counted once, in [0, 1].
-    iou:           intersection over union with the best single segment, in [0, 1].
-    segment_share: share of a single segment that lies in the window, of the segment where it is largest, in [0, 1].
+    Attributes:
+        label: Class name.
+        coverage: Fraction of the window covered by the label's segments, in [0, 1]. Overlapping segments count once.
+        iou: Intersection over union with the best single segment, in [0, 1].
+        segment_share: Largest fraction of a single segment that lies in the window, in [0, 1].
     """
 
     label: str
@@ -27,12 +30,17 @@ class Overlap:
 
 
 def overlaps(window_s: tuple[float, float], segments: Sequence[Segment]) -> list[Overlap]:
-    """Overlap of one window with every label that touches it, largest coverage first.
+    """Compute the overlap of a window with every label that touches it.
 
-    window_s: onset and offset in seconds on the recording's clock, half open: [onset, offset).
-    Touching is not overlapping. Annotations of one label may overlap each other.
+    Args:
+        window_s: Onset and offset in seconds on the recording's clock, half open: [onset, offset).
+        segments: Annotated segments; segments of one label may overlap each other.
 
-    Raises ValueError when the window or a segment is empty or runs backwards.
+    Returns:
+        One entry per label with a positive overlap, largest coverage first.
+
+    Raises:
+        ValueError: If the window or a segment is empty or reversed.
     """
     labels = sorted({segment.label for segment in segments})
     coverage, iou, share = overlap_arrays(
@@ -43,12 +51,12 @@ def overlaps(window_s: tuple[float, float], segments: Sequence[Segment]) -> list
         np.array([labels.index(segment.label) for segment in segments], np.int64),
         num_labels=len(labels),
     )
-    found = [
+    present = [
         Overlap(label, float(coverage[0, code]), float(iou[0, code]), float(share[0, code]))
         for code, label in enumerate(labels)
         if coverage[0, code] > 0
     ]
-    return sorted(found, key=lambda overlap: (-overlap.coverage, overlap.label))
+    return sorted(present, key=lambda overlap: (-overlap.coverage, overlap.label))
 
 
 def overlap_arrays(
@@ -60,16 +68,24 @@ def overlap_arrays(
     *,
     num_labels: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coverage, iou and segment share of many windows of one recording with every label.
+    """Compute the overlap of many windows of one recording with every label.
 
-    onset, offset                  (S,) float64 s: windows, half open.
-    segment_onset, segment_offset  (G,) float64 s: segments, half open; segment_label (G,) codes below num_labels.
-    Returns three arrays (S, num_labels) float64 as `Overlap` explains them.
+    Less than half a microsecond in common is touching, not overlapping. Each segment visits only the windows that it
+    meets, so long recordings with many short segments stay cheap.
 
-    Less than a nanosecond in common is touching, not overlapping: times in seconds are rounded.
-    Each segment visits only the windows that it meets, so long recordings with many short segments stay cheap.
+    Args:
+        onset: Starts of the windows in seconds, (S,) float64.
+        offset: Ends of the windows, not included, (S,) float64.
+        segment_onset: Starts of the segments, (G,) float64.
+        segment_offset: Ends of the segments, not included, (G,) float64.
+        segment_label: Label of each segment, (G,) integers below `num_labels`.
+        num_labels: Number of labels, C.
 
-    Raises ValueError when a window or a segment is empty or runs backwards.
+    Returns:
+        Coverage, IoU and segment share as in `Overlap`, three arrays (S, C) float64.
+
+    Raises:
+        ValueError: If a window or a segment is empty or reversed.
     """
     onset, offset = np.asarray(onset, np.float64), np.asarray(offset, np.float64)
     for what, first, last in (("window", onset, offset), ("segment", segment_onset, segment_offset)):
@@ -82,39 +98,50 @@ def overlap_arrays(
     if not len(onset) or not len(segment_onset):
         return coverage, iou, share
 
+    onset, offset, segment_onset, segment_offset = map(_in_microseconds, (onset, offset, segment_onset, segment_offset))
     order = np.argsort(onset, kind="stable")
     starts, ends = onset[order], offset[order]
-    # With ends that only grow, as of windows of one length, the windows that a segment meets are one slice.
+    # Where ends only grow, as those of windows of one length, the windows that a segment meets are one slice.
     latest = np.maximum.accumulate(ends)
     length = ends - starts
 
     def met(first: float, last: float) -> slice:
         return slice(int(np.searchsorted(latest, first, "right")), int(np.searchsorted(starts, last, "left")))
 
-    def shared(at: slice, first: float, last: float) -> np.ndarray:
-        both = np.minimum(ends[at], last) - np.maximum(starts[at], first)
-        return np.where(both > EPSILON_S, both, 0.0)
+    def shared(windows: slice, first: float, last: float) -> np.ndarray:
+        common = np.minimum(ends[windows], last) - np.maximum(starts[windows], first)
+        return np.where(common > _TOUCHING_US, common, 0.0)
 
     for label in np.unique(segment_label):
         of_label = segment_label == label
         firsts, lasts = segment_onset[of_label], segment_offset[of_label]
         for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            at = met(first, last)
-            both = shared(at, first, last)
-            union = np.maximum(ends[at], last) - np.minimum(starts[at], first)
-            rows = order[at]
-            ratio = np.where(both > 0, both / union, 0.0)
-            iou[rows, label] = np.maximum(iou[rows, label], ratio)
-            share[rows, label] = np.maximum(share[rows, label], both / (last - first))
+            windows = met(first, last)
+            common = shared(windows, first, last)
+            union = np.maximum(ends[windows], last) - np.minimum(starts[windows], first)
+            rows = order[windows]
+            iou[rows, label] = np.maximum(iou[rows, label], common / union)
+            share[rows, label] = np.maximum(share[rows, label], common / (last - first))
         for begin, end in zip(*_union(firsts, lasts), strict=True):
-            at = met(begin, end)
-            both = shared(at, begin, end)
-            coverage[order[at], label] += both / length[at]
+            windows = met(begin, end)
+            coverage[order[windows], label] += shared(windows, begin, end)
+    coverage[order] /= length[:, None]
     return np.minimum(coverage, 1.0), np.minimum(iou, 1.0), np.minimum(share, 1.0)
 
 
+def _in_microseconds(times_s: np.ndarray) -> np.ndarray:
+    """Convert seconds to microseconds, float64. Times that only rounding keeps from a whole number become it.
+
+    Differences of whole numbers are exact, so windows and segments of whole microseconds are compared exactly.
+    """
+    times = np.asarray(times_s, np.float64) * 1e6
+    whole = np.rint(times)
+    rounding = 1e-3 + 4 * np.finfo(np.float64).eps * np.abs(times)
+    return np.where(np.abs(times - whole) <= rounding, whole, times)
+
+
 def _union(onset: np.ndarray, offset: np.ndarray) -> tuple[list[float], list[float]]:
-    """Disjoint intervals that cover the same instants, in order of time."""
+    """Merge intervals that overlap or touch, in order of time."""
     order = np.argsort(onset, kind="stable")
     onset, reach = onset[order], np.maximum.accumulate(offset[order])
     begins = np.concatenate([[True], onset[1:] > reach[:-1]])

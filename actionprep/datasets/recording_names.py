@@ -38,7 +38,13 @@ class _Match:
     recording: str
     view: str | None
     is_exact: bool
+    is_complete: bool
     num_parts: int
+
+    @property
+    def rank(self) -> tuple[bool, bool, int]:
+        """Larger for better matches: exact, nothing dropped, more parts."""
+        return self.is_exact, self.is_complete, self.num_parts
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,16 @@ class RecordingNames:
         match = self._match(name)
         return None if isinstance(match, str) else (match.recording, match.view)
 
+    def problem(self, name: str) -> str:
+        """Return why a name means no recording, to end a sentence with; empty if it means one."""
+        match = self._match(name)
+        return match if isinstance(match, str) else ""
+
     def resolve(self, names: Iterable[str]) -> ResolvedNames:
         """Find what the names of one table mean.
 
         Where several names that end alike lead to one recording, the exact ones count. If none is exact, the longest
-        match counts, if there is only one.
+        match counts, if there is only one; relative paths, of which nothing is dropped, come first.
         """
         matches: dict[str, _Match] = {}
         problems: dict[str, str] = {}
@@ -119,9 +130,7 @@ class RecordingNames:
             better = [
                 other
                 for other in alike[match.recording, _stem(name)]
-                if not match.is_exact
-                and _normalized(other) != _normalized(name)
-                and (matches[other].is_exact or matches[other].num_parts >= match.num_parts)
+                if not match.is_exact and _normalized(other) != _normalized(name) and matches[other].rank >= match.rank
             ]
             if better:
                 problems[name] = (
@@ -151,7 +160,7 @@ class RecordingNames:
                     return f"which may be any of {len(recordings)} recordings of this study"
                 views = {target.view for target in targets}
                 view = views.pop() if len(views) == 1 else None
-                return _Match(recordings.pop(), view, bool(full) and start == 0, len(parts) - start)
+                return _Match(recordings.pop(), view, bool(full) and start == 0, not is_foreign, len(parts) - start)
         return "which is no recording of this study"
 
 

@@ -8,6 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
+
+Clock = Literal["file", "first-frame", "container"]
+"""What time zero of a view is."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -48,6 +53,8 @@ class View:
         fps: Frames per second.
         time_base: Unit of the container's time stamps.
         start: Time stamp of the first frame in the container, in s.
+        file_start: Time stamp of the container's earliest video or audio stream, in s; None in catalogs of earlier
+            versions.
         offset: Recording's clock = offset (s) + view's time * (1 + drift * 1e-6).
         drift: See `offset`; in parts per million.
         duration: Duration in s.
@@ -91,6 +98,18 @@ class View:
     poses: str = ""
     ctime_ns: int = field(default=0, compare=False)
     inode: int = field(default=0, compare=False)
+    file_start: float | None = None
+
+    def time_of_first_frame(self, clock: Clock) -> float:
+        """Return the time of the first frame on a clock, in seconds, without the view's offset.
+
+        Args:
+            clock: "file" counts from the earliest stream of the file, as players do; "first-frame" counts from the
+                first frame; "container" is the time stamp in the container.
+        """
+        if clock == "container":
+            return self.start
+        return self.start - self.file_start if clock == "file" and self.file_start is not None else 0.0
 
     @property
     def has_video(self) -> bool:
@@ -105,9 +124,7 @@ class View:
     @property
     def frame_duration(self) -> float:
         """Median interval between frames in seconds; the last frame is assumed to last as long."""
-        if len(self.frame_times) > 1:
-            return float(np.median(np.diff(self.frame_times)))
-        return 1 / self.fps if self.fps > 0 else 0.0
+        return frame_interval(self.frame_times, default=1 / self.fps if self.fps > 0 else 0.0)
 
     @property
     def span(self) -> tuple[float, float]:

@@ -57,6 +57,8 @@ class VideoFactsLike(Protocol):
     @property
     def start(self) -> float: ...  # noqa: D102
     @property
+    def file_start(self) -> float: ...  # noqa: D102
+    @property
     def times(self) -> np.ndarray: ...  # noqa: D102
     @property
     def num_frames(self) -> int: ...  # noqa: D102
@@ -159,7 +161,7 @@ def scan(
             continue
         state = FileState.of(folder.root / view.path)
         before = known.get(view.path)
-        if before is not None and before.status == "ok" and _is_same(before, state):
+        if before is not None and _is_same(before, state):
             views.append(with_state(_reused(before, view), state))
         else:
             todo.append(with_state(view, state))
@@ -292,8 +294,7 @@ def _probe_all(
 def _probed(view: View, path: Path, probe: Probe, before: View | None) -> tuple[View, bool]:
     """Facts of a view, and whether its file has the content of the last scan."""
     try:
-        may_be_same = before is not None and before.status == "ok" and before.size_bytes == view.size_bytes
-        if before is not None and may_be_same and before.digest == digest_of(path):
+        if before is not None and before.size_bytes == view.size_bytes and before.digest == digest_of(path):
             return with_state(_reused(before, view), _state_of(view)), True
         return _with_facts(view, path, probe), False
     except InputError as problem:
@@ -322,6 +323,7 @@ def _with_facts(view: View, path: Path, probe: Probe) -> View:
         fps=float(facts.fps),
         time_base=str(facts.time_base),
         start=float(facts.start),
+        file_start=float(facts.file_start),
         duration=float(facts.duration),
         stream=int(facts.stream),
         digest=facts.digest,
@@ -331,11 +333,14 @@ def _with_facts(view: View, path: Path, probe: Probe) -> View:
 
 
 def _on_clock(view: View, settings: StudySettings) -> View:
-    return replace(view, offset=view.offset + view.start) if settings.clock == "container" else view
+    return replace(view, offset=view.offset + view.time_of_first_frame(settings.clock))
 
 
 def _views_before(folder: StudyFolder) -> dict[str, View]:
-    """Views of the last scan, and of one that was interrupted since, by path; without their offset and drift."""
+    """Views whose facts can be reused, by path: of the last scan, and of one that was interrupted since.
+
+    Unreadable videos are read again, and so are those in a catalog of an earlier version, which lacks facts.
+    """
     views: list[View] = []
     # A catalog that is absent, damaged or of another version is written again.
     with suppress(UserError):
@@ -343,7 +348,8 @@ def _views_before(folder: StudyFolder) -> dict[str, View]:
     if _partial(folder).exists():
         with suppress(UserError, TypeError, LookupError, ValueError, AttributeError):
             views += views_from_table(read_with_checksum(_partial(folder)))
-    return {view.path: view for view in views}
+    reusable = (view for view in views if view.status == "ok" and view.file_start is not None)
+    return {view.path: view for view in reusable}
 
 
 def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:

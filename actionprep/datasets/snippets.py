@@ -1,48 +1,40 @@
-"""Label the windows of all recordings by the segments that they overlap: one table of snippets."""
+"""Label the windows of all recordings by the segments that overlap them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.frame_labels import CodedSegments
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.overlap import overlap_arrays
-from actionprep.datasets.segments import Segment
-from actionprep.datasets.windows import EPSILON_S, Tail, frames_in, windows
+from actionprep.datasets.products.snippets import IGNORED, NO_LABEL, SnippetTable
+from actionprep.datasets.segments import CodedSegments, Segment
+from actionprep.datasets.windows import EPSILON_S, Tail, frames_in, microseconds, num_windows, windows
 from actionprep.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from actionprep.datasets.store.reader import ItemReader
 
 Rule = Literal["coverage", "iou", "segment"]
 
-FIGURES: tuple[Rule, ...] = ("coverage", "iou", "segment")
+RULES: tuple[Rule, ...] = ("coverage", "iou", "segment")
 
-IGNORED = -1
-"""Label of a window that must not be trained on or tested: it lies in the ignore band, in an excluded layer, or (single
-label) no label applies and there is no background class."""
-
-NO_LABEL = -2
-"""Label of a window to which no label applies, with several labels allowed: a sample whose target is all zeros."""
+MAX_CELLS = 100_000_000
+"""Largest number of windows times labels in one table, which needs about 3 GB while it is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
     """When a window gets a label.
 
-    rule:        the figure that counts: coverage of the window, temporal iou with the best single segment, or the share
-                 of the best single segment.
-    threshold:   a label passes when its figure is at least this.
-    ignore_from: a window where no label passes, but one has at least this, is ignored; None for no such band.
-    multi_label: all labels that pass, instead of the largest.
-    background:  label of windows where none passes; None for no such class.
+    Attributes:
+        rule: Value that decides: coverage of the window, temporal IoU with the best single segment, or the largest
+            share of a single segment.
+        threshold: A label passes if its value is at least this.
+        ignore_from: A window is ignored if no label passes and one has at least this value; None for no such band.
+        multi_label: Whether a window gets all labels that pass, instead of the one with the largest value.
+        background: Label of windows where none passes; None for no such class.
     """
 
     rule: Rule = "coverage"
@@ -50,146 +42,6 @@ class LabelRule:
     ignore_from: float | None = None
     multi_label: bool = False
     background: str | None = None
-
-
-@dataclass(frozen=True)
-class SnippetTable:
-    """Windows with their labels, one row each, ordered by recording and time.
-
-    recording      (S,)   int32    index into recordings
-    onset, offset  (S,)   float64  s on the recording's clock, half open
-    label          (S,)   int32    index into labels; IGNORED (-1) or NO_LABEL (-2)
-    target         (S, C) uint8    1 for each label that the window has; one-hot unless several are allowed
-    coverage, iou, segment_share  (S, C) float32  how window and label meet (see `Overlap`); 0 for the background
-
-    recordings, subjects, sessions, splits: of all recordings of the table; "" where not known.
-    sources:   for each recording, hashes of its video files: equal ones are the same video.
-    settings:  the rule and the rest that made the table, as plain values.
-    left_out:  what did not make it into the table, and the windows in it that are ignored, counted by the reason.
-    segments:  those that the windows were labeled by, for labels of single instants (`instants.FrameLabels`); None in
-               tables of older versions.
-    """
-
-    recording: np.ndarray
-    onset: np.ndarray
-    offset: np.ndarray
-    label: np.ndarray
-    target: np.ndarray
-    coverage: np.ndarray
-    iou: np.ndarray
-    segment_share: np.ndarray
-    labels: tuple[str, ...]
-    recordings: tuple[str, ...]
-    subjects: tuple[str, ...]
-    sessions: tuple[str, ...]
-    splits: tuple[str, ...]
-    sources: tuple[tuple[str, ...], ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-    segments: CodedSegments | None = None
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def background(self) -> str | None:
-        """The label of windows that no segment's label applies to, when there is one."""
-        return self.settings.get("background")
-
-    @property
-    def used(self) -> np.ndarray:
-        """(S,) bool: not ignored."""
-        return self.label != IGNORED
-
-    def counts(self) -> dict[str, int]:
-        """Number of snippets of each label, over all targets."""
-        totals = self.target[self.used].sum(axis=0, dtype=np.int64)
-        return dict(zip(self.labels, totals.tolist(), strict=True))
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a snippet, with names instead of codes; overlap figures of the label that won (nan when none did)."""
-        import pandas as pd
-
-        rows = np.arange(len(self))
-        has = self.label >= 0
-        names = np.array([*self.labels, "", ""], object)  # the last two stand for -2 and -1
-
-        def of_label(figures: np.ndarray) -> np.ndarray:
-            if not self.labels:
-                return np.full(len(self), np.nan, np.float32)
-            return np.where(has, figures[rows, np.maximum(self.label, 0)], np.float32(np.nan))
-
-        def of_recording(values: Sequence[str]) -> np.ndarray:
-            return np.array(values, object)[self.recording] if len(self) else np.array([], object)
-
-        return pd.DataFrame(
-            {
-                "recording": of_recording(self.recordings),
-                "onset": self.onset,
-                "offset": self.offset,
-                "label": names[self.label],
-                "ignored": ~self.used,
-                "labels": self._label_sets(),
-                "coverage": of_label(self.coverage),
-                "iou": of_label(self.iou),
-                "segment_share": of_label(self.segment_share),
-                "subject": of_recording(self.subjects),
-                "session": of_recording(self.sessions),
-                "split": of_recording(self.splits),
-            }
-        )
-
-    def _label_sets(self) -> np.ndarray:
-        """(S,) object: tuples of names of all labels that a snippet has."""
-        found = np.empty(len(self), object)
-        count = self.target.sum(axis=1)
-        single = np.empty(len(self.labels) + 1, object)
-        single[:] = [*((label,) for label in self.labels), ()]
-        found[:] = single[np.where(count == 1, self.target.argmax(axis=1), -1) if self.labels else count - 1]
-        for row in np.flatnonzero(count > 1):
-            found[row] = tuple(self.labels[code] for code in np.flatnonzero(self.target[row]))
-        return found
-
-    def attributes(self) -> dict[str, Any]:
-        """All but the arrays, as plain JSON values; `read` reads them back."""
-        return {
-            "labels": list(self.labels),
-            "recordings": list(self.recordings),
-            "subjects": list(self.subjects),
-            "sessions": list(self.sessions),
-            "splits": list(self.splits),
-            "sources": [list(source) for source in self.sources],
-            "settings": self.settings,
-            "left_out": self.left_out,
-        }
-
-    @classmethod
-    def read(cls, item: ItemReader) -> SnippetTable:
-        """The table that the snippets stage wrote."""
-        found = item.attributes
-        segments = None
-        if "segment_onset" in item:
-            names = ("recording", "onset", "offset", "label")
-            segments = CodedSegments(**{name: item[f"segment_{name}"][:] for name in names})
-        return cls(
-            recording=item["recording"][:],
-            onset=item["onset"][:],
-            offset=item["offset"][:],
-            label=item["label"][:],
-            target=item["target"][:],
-            coverage=item["coverage"][:],
-            iou=item["iou"][:],
-            segment_share=item["segment_share"][:],
-            labels=tuple(found["labels"]),
-            recordings=tuple(found["recordings"]),
-            subjects=tuple(found["subjects"]),
-            sessions=tuple(found["sessions"]),
-            splits=tuple(found["splits"]),
-            sources=tuple(tuple(source) for source in found["sources"]),
-            settings=found["settings"],
-            left_out=found["left_out"],
-            segments=segments,
-        )
 
 
 def make_snippets(
@@ -207,34 +59,44 @@ def make_snippets(
 ) -> SnippetTable:
     """Cut all recordings into windows and label them.
 
-    length_s:       None: a recording labeled whole is one snippet, and otherwise each of its segments is one. Given:
-                    windows of this length over the time that all views cover, for both kinds of recording; a label of
-                    the whole recording is a segment from its first instant to its end.
-    layers:         only segments of these; all when empty. exclude_layers: windows that meet a segment of these are
-                    ignored.
-    min_segment_s:  shorter segments are left out, and counted.
-    labels:         only these, in this order; all, in natural order, when empty. The background, when it is not among
-                    them, comes first.
-    views:          only these views, by name, decide which time is covered.
+    These are left out and counted: recordings with neither a label nor segments, because not annotated is not
+    background; recordings that are too short or that no time is common to all views of; windows without a frame in one
+    of the views. A segment is clipped to the recording.
 
-    Recordings with neither a label nor segments are left out, and counted: not annotated is not background. So are
-    recordings that are too short or without a common time of their views, and windows without a frame in one of the
-    views.
+    Args:
+        catalog: Recordings, views and segments.
+        rule: When a window gets a label.
+        length_s: Length of the windows over the time that all views cover. A label of the full recording is a segment
+            from its start to its end. None makes one snippet per recording with a label, and otherwise one per segment.
+        stride_s: Time from one window to the next; the length when None.
+        tail: What happens to the time after the last full window, see `windows.windows`.
+        layers: Use only segments of these layers; all when empty.
+        exclude_layers: Ignore windows that meet a segment of these layers.
+        min_segment_s: Leave out shorter segments.
+        labels: Use only these labels, in this order; all in natural order when empty. The background comes first unless
+            it is one of them.
+        views: Ids of the views that decide which time is covered; all when empty.
 
-    Raises UserError when nothing is labeled, or for labels and layers that do not exist.
+    Raises:
+        UserError: If nothing is labeled, a label or layer does not exist, or there would be too many windows.
     """
     _check_names(catalog, [label for label in labels if label != rule.background], (*layers, *exclude_layers))
     names = list(labels) or list(catalog_labels(catalog, layers, exclude_layers))
     segment_codes = {name: code for code, name in enumerate(names)}
-    left_out = {
-        "segments too short": 0,
-        "recordings without label": 0,
-        "recordings without window": 0,
-        "windows without frame": 0,
-        "windows in an excluded layer": 0,
-        "windows in the ignore band": 0,
-        "windows without label": 0,
-    }
+    left_out = dict.fromkeys(
+        (
+            "segments too short",
+            "recordings without label",
+            "recordings without window",
+            "windows without frame",
+            "windows in an excluded layer",
+            "windows in the ignore band",
+            "windows without label",
+        ),
+        0,
+    )
+    clipped = 0
+    num_made = 0
     parts: list[tuple[np.ndarray, ...]] = []
     coded: list[tuple[int, float, float, int]] = []
     for index, recording in enumerate(catalog.recordings):
@@ -246,68 +108,80 @@ def make_snippets(
         if span is None:
             left_out["recordings without window"] += 1
             continue
-        whole = not annotated
-        if whole:
-            assert recording.label is not None
+        is_clip = not annotated
+        if recording.label is not None and is_clip:
             annotated = (Segment(*span, recording.label),)
         excluded = [segment for segment in annotated if segment.layer in exclude_layers]
         kept = [segment for segment in annotated if segment.layer not in exclude_layers]
-        if layers and not whole:
+        if layers and not is_clip:
             kept = [segment for segment in kept if segment.layer in layers]
-        long = [segment for segment in kept if segment.offset - segment.onset >= min_segment_s - EPSILON_S]
+        shortest = max(int(microseconds(min_segment_s)), 1)
+        long = [segment for segment in kept if microseconds(segment.offset - segment.onset) >= shortest]
         left_out["segments too short"] += len(kept) - len(long)
         kept = [segment for segment in long if segment.label in segment_codes]
+        clipped += sum(_reaches_out(segment, span) for segment in kept)
+        # Time outside the recording cannot be seen and does not count.
+        kept, excluded = _within(kept, span), _within(excluded, span)
+
+        times = [
+            view.times
+            for view in catalog.views_of(recording.id)
+            if view.status == "ok" and view.num_frames and (not views or view.id in views)
+        ]
         if length_s is None:
-            pairs = sorted({(max(segment.onset, span[0]), min(segment.offset, span[1])) for segment in kept})
-            pairs = [(onset, offset) for onset, offset in pairs if offset > onset]
+            pairs = sorted({(segment.onset, segment.offset) for segment in kept})
             onset, offset = (np.array([pair[side] for pair in pairs], np.float64) for side in (0, 1))
+            total = len(pairs)
         else:
-            onset, offset = windows(span, length_s=length_s, stride_s=stride_s, tail=tail)
-        seen = np.ones(len(onset), bool)
-        for view in catalog.views_of(recording.id):
-            if view.status == "ok" and view.num_frames and (not views or view.id in views):
-                seen &= frames_in(view.times, onset, offset) > 0
-        left_out["windows without frame"] += int((~seen).sum())
-        onset, offset = onset[seen], offset[seen]
+            fewest = min(times, key=len)
+            total = num_windows(span, length_s=length_s, stride_s=stride_s, tail=tail)
+            num_made += num_windows(span, length_s=length_s, stride_s=stride_s, tail=tail, times=fewest)
+            _check_size(num_made, len(names) + (rule.background is not None), length_s, stride_s or length_s)
+            onset, offset = windows(span, length_s=length_s, stride_s=stride_s, tail=tail, times=fewest)
+        has_frames = np.ones(len(onset), bool)
+        for of_view in times:
+            has_frames &= frames_in(of_view, onset, offset) > 0
+        onset, offset = onset[has_frames], offset[has_frames]
+        left_out["windows without frame"] += total - len(onset)
         if not len(onset):
             left_out["recordings without window"] += 1
             continue
-        # What lies outside of the recording cannot be seen, and counts for no figure.
-        cut, cut_excluded = _within(kept, span), _within(excluded, span)
-        coded += [(index, one.onset, one.offset, segment_codes[one.label]) for one in cut]
-        coded += [(index, one.onset, one.offset, IGNORED) for one in cut_excluded]
-        if whole:
-            figures = _whole_figures(onset, offset, span, segment_codes[kept[0].label] if kept else None, len(names))
+
+        coded += [(index, segment.onset, segment.offset, segment_codes[segment.label]) for segment in kept]
+        coded += [(index, segment.onset, segment.offset, IGNORED) for segment in excluded]
+        if is_clip:
+            overlap = _clip_overlap(onset, offset, span, segment_codes[kept[0].label] if kept else None, len(names))
         else:
-            figures = overlap_arrays(
+            overlap = overlap_arrays(
                 onset,
                 offset,
-                np.array([segment.onset for segment in cut], np.float64),
-                np.array([segment.offset for segment in cut], np.float64),
-                np.array([segment_codes[segment.label] for segment in cut], np.int64),
+                np.array([segment.onset for segment in kept], np.float64),
+                np.array([segment.offset for segment in kept], np.float64),
+                np.array([segment_codes[segment.label] for segment in kept], np.int64),
                 num_labels=len(names),
             )
-        label, target = label_windows(figures[FIGURES.index(rule.rule)], figures[1], rule)
-        cut_out = np.zeros(len(onset), bool)
-        for segment in excluded:
-            cut_out |= (onset < segment.offset - EPSILON_S) & (offset > segment.onset + EPSILON_S)
-        left_out["windows in an excluded layer"] += int(cut_out.sum())
-        near = _in_reach(figures[FIGURES.index(rule.rule)], rule.ignore_from)
-        left_out["windows in the ignore band"] += int(((label == IGNORED) & near & ~cut_out).sum())
-        left_out["windows without label"] += int(((label == IGNORED) & ~near & ~cut_out).sum())
-        small = (one.astype(np.float32) for one in figures)
-        parts.append((np.full(len(onset), index, np.int32), onset, offset, label, target, *small, cut_out))
+        value, iou = overlap[RULES.index(rule.rule)], overlap[1]
+        label, target = label_windows(value, iou, rule)
+        is_excluded = _meets(onset, offset, excluded)
+        left_out["windows in an excluded layer"] += int(is_excluded.sum())
+        in_band = _in_band(value, rule.ignore_from)
+        left_out["windows in the ignore band"] += int(((label == IGNORED) & in_band & ~is_excluded).sum())
+        left_out["windows without label"] += int(((label == IGNORED) & ~in_band & ~is_excluded).sum())
+        stored = (values.astype(np.float32) for values in overlap)
+        parts.append((np.full(len(onset), index, np.int32), onset, offset, label, target, *stored, is_excluded))
+    if clipped:
+        left_out["segments clipped to the recording"] = clipped
     if not parts:
         raise UserError(_nothing(catalog, left_out, length_s))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    code, onset, offset, label, target, coverage, iou, share, cut_out = columns
+    code, onset, offset, label, target, coverage, iou, share, is_excluded = columns
     num_before = len(names)
     if rule.background is not None:
         label, target, names, (coverage, iou, share) = _with_background(
             label, target, names, rule, (coverage, iou, share)
         )
-    label[cut_out] = IGNORED
-    target[cut_out] = 0
+    label[is_excluded] = IGNORED
+    target[is_excluded] = 0
     # A background that was added stands first.
     segments = _coded_segments(coded, shift=len(names) - num_before)
     return SnippetTable(
@@ -346,24 +220,27 @@ def make_snippets(
     )
 
 
-def label_windows(figure: np.ndarray, tie: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of windows from the figure that counts.
+def label_windows(value: np.ndarray, tie: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
+    """Label windows by the value that decides.
 
-    figure, tie: (S, C) in [0, 1]. Of labels that pass, the one with the largest figure wins, then the larger tie, then
-                 the
-    smaller code.
-    Returns label (S,) int32 (IGNORED in the ignore band; NO_LABEL where nothing passes, or IGNORED when only one label
-    is allowed and there is no background) and target (S, C) uint8.
+    Args:
+        value: Value of each window and label, (S, C) in [0, 1]. Of labels that pass, the largest value wins.
+        tie: Decides between equal values, (S, C): the larger one wins, then the smaller label index.
+        rule: When a label passes.
+
+    Returns:
+        The label of each window, (S,) int32, and the target, (S, C) uint8. The label is `IGNORED` in the ignore band.
+        Elsewhere, where no label passes, it is `NO_LABEL` with multi-label or a background and `IGNORED` without.
     """
-    num_labels = figure.shape[1]
-    passes = figure >= rule.threshold - EPSILON_S
+    num_labels = value.shape[1]
+    passes = value >= rule.threshold - EPSILON_S
     # A threshold of 0 must not give every label to every window: a label has to touch the window.
-    passes &= figure > 0
+    passes &= value > 0
     any_passes = passes.any(axis=1)
-    label = np.full(len(figure), NO_LABEL if rule.multi_label or rule.background is not None else IGNORED, np.int32)
+    label = np.full(len(value), NO_LABEL if rule.multi_label or rule.background is not None else IGNORED, np.int32)
     if num_labels:
-        # Rounded, so that figures that are equal but for rounding are decided by the tie.
-        rounded = figure.round(9)
+        # Rounded, so that values that differ by rounding only are decided by the tie.
+        rounded = value.round(9)
         largest = rounded == rounded.max(axis=1, keepdims=True)
         best = np.where(largest, tie.round(9), -1.0).argmax(axis=1)
         label[any_passes] = best[any_passes]
@@ -371,52 +248,78 @@ def label_windows(figure: np.ndarray, tie: np.ndarray, rule: LabelRule) -> tuple
     if not rule.multi_label:
         target[:] = 0
         target[np.flatnonzero(any_passes), label[any_passes]] = 1
-    label[_in_reach(figure, rule.ignore_from) & ~any_passes] = IGNORED
+    label[_in_band(value, rule.ignore_from) & ~any_passes] = IGNORED
     return label, target
 
 
-def _in_reach(figure: np.ndarray, ignore_from: float | None) -> np.ndarray:
-    """(S,) bool: windows with a label of at least the figure from which windows are ignored; none without a band."""
-    if ignore_from is None:
-        return np.zeros(len(figure), bool)
-    return np.asarray(((figure >= ignore_from - EPSILON_S) & (figure > 0)).any(axis=1))
-
-
 def catalog_labels(catalog: Catalog, layers: Sequence[str] = (), exclude_layers: Sequence[str] = ()) -> tuple[str, ...]:
-    """Labels that snippets of these layers can have, in natural order."""
-    found = set()
+    """List the labels that snippets of these layers can have, in natural order."""
+    names = set()
     for recording in catalog.recordings:
         segments = catalog.segments_of(recording.id)
         if not segments and recording.label is not None:
-            found.add(recording.label)
-        found |= {
+            names.add(recording.label)
+        names |= {
             segment.label
             for segment in segments
             if segment.layer not in exclude_layers and (not layers or segment.layer in layers)
         }
-    return tuple(sorted(found, key=natural_key))
+    return tuple(sorted(names, key=natural_key))
+
+
+def _check_size(num_made: int, num_labels: int, length_s: float, stride_s: float) -> None:
+    """Raise UserError before memory runs out."""
+    if num_made * max(num_labels, 1) > MAX_CELLS:
+        raise UserError(
+            f"Windows of {length_s * 1000:g} ms every {stride_s * 1000:g} ms are too many: at least {num_made:,} with "
+            f"{num_labels} labels each, and a table can have {MAX_CELLS // max(num_labels, 1):,}. Use a longer --stride, "
+            "or fewer labels or recordings in one table."
+        )
+
+
+def _in_band(value: np.ndarray, ignore_from: float | None) -> np.ndarray:
+    """Whether a window has a label with at least the value from which windows are ignored, (S,) bool."""
+    if ignore_from is None:
+        return np.zeros(len(value), bool)
+    return np.asarray(((value >= ignore_from - EPSILON_S) & (value > 0)).any(axis=1))
+
+
+def _meets(onset: np.ndarray, offset: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+    """Whether a window has a microsecond in common with one of the segments, (S,) bool."""
+    first, last = microseconds(onset), microseconds(offset)
+    meets = np.zeros(len(onset), bool)
+    for segment in segments:
+        meets |= (first < microseconds(segment.offset)) & (last > microseconds(segment.onset))
+    return meets
+
+
+def _reaches_out(segment: Segment, span: tuple[float, float]) -> bool:
+    """Whether a segment begins or ends outside a span."""
+    return bool(
+        microseconds(segment.onset) < microseconds(span[0]) or microseconds(segment.offset) > microseconds(span[1])
+    )
 
 
 def _within(segments: Sequence[Segment], span: tuple[float, float]) -> list[Segment]:
-    return [
-        replace(segment, onset=max(segment.onset, span[0]), offset=min(segment.offset, span[1]))
-        for segment in segments
-        if segment.onset < span[1] and segment.offset > span[0]
+    """Clip segments to a span; those without a microsecond in it are left out."""
+    clipped = [
+        replace(segment, onset=max(segment.onset, span[0]), offset=min(segment.offset, span[1])) for segment in segments
     ]
+    return [segment for segment in clipped if microseconds(segment.offset) > microseconds(segment.onset)]
 
 
 def _coded_segments(coded: Sequence[tuple[int, float, float, int]], *, shift: int) -> CodedSegments:
     recording, onset, offset, label = (
-        np.array([one[column] for one in coded], kind)
-        for column, kind in enumerate((np.int32, np.float64, np.float64, np.int32))
+        np.array([row[column] for row in coded], dtype)
+        for column, dtype in enumerate((np.int32, np.float64, np.float64, np.int32))
     )
     return CodedSegments(recording, onset, offset, np.where(label >= 0, label + shift, label).astype(np.int32))
 
 
-def _whole_figures(
+def _clip_overlap(
     onset: np.ndarray, offset: np.ndarray, span: tuple[float, float], code: int | None, num_labels: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `overlap_arrays` gives for one segment over the whole span; a study of clips has a great many."""
+    """Compute `overlap_arrays` for one segment over the full span, as studies of clips have them, without a search."""
     coverage, iou, share = (np.zeros((len(onset), num_labels)) for _ in range(3))
     if code is not None:
         coverage[:, code] = 1.0
@@ -425,9 +328,9 @@ def _whole_figures(
 
 
 def _with_background(
-    label: np.ndarray, target: np.ndarray, names: list[str], rule: LabelRule, figures: tuple[np.ndarray, ...]
+    label: np.ndarray, target: np.ndarray, names: list[str], rule: LabelRule, overlap: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray, list[str], tuple[np.ndarray, ...]]:
-    """The background as a class: first in order, or the label of that name when segments carry it already."""
+    """Make the background a class: the first one, or the label of that name where segments have it."""
     assert rule.background is not None
     if rule.background in names:
         code = names.index(rule.background)
@@ -436,11 +339,13 @@ def _with_background(
         names = [rule.background, *names]
         label = np.where(label >= 0, label + 1, label).astype(np.int32)
         target = np.concatenate([np.zeros((len(target), 1), np.uint8), target], axis=1)
-        figures = tuple(np.concatenate([np.zeros((len(one), 1), one.dtype), one], axis=1) for one in figures)
+        overlap = tuple(
+            np.concatenate([np.zeros((len(values), 1), values.dtype), values], axis=1) for values in overlap
+        )
     empty = label == NO_LABEL
     label[empty] = code
     target[empty, code] = 1
-    return label, target, names, figures
+    return label, target, names, overlap
 
 
 def _check_names(catalog: Catalog, labels: Sequence[str], layers: Sequence[str]) -> None:
@@ -448,20 +353,19 @@ def _check_names(catalog: Catalog, labels: Sequence[str], layers: Sequence[str])
     for label in labels:
         if label not in known:
             raise UserError(f"No label '{label}' in the catalog.{nearest(label, known)} Labels: {', '.join(known)}.")
-    there = sorted({segment.layer for segments in catalog.segments.values() for segment in segments})
+    present = sorted({segment.layer for segments in catalog.segments.values() for segment in segments})
     for layer in layers:
-        if layer not in there:
-            listed = ", ".join(f"'{one}'" for one in there) or "none"
-            raise UserError(f"No layer '{layer}' in the annotations.{nearest(layer, there)} Layers: {listed}.")
+        if layer not in present:
+            listed = ", ".join(f"'{name}'" for name in present) or "none"
+            raise UserError(f"No layer '{layer}' in the annotations.{nearest(layer, present)} Layers: {listed}.")
 
 
 def _nothing(catalog: Catalog, left_out: dict[str, int], length_s: float | None) -> str:
     if left_out["recordings without label"] == len(catalog):
         return (
-            f"None of the {len(catalog)} recordings has a label or segments, so there is nothing to label snippets "
-            "by. "
-            "Put clips into a folder per class, or name annotation files in study.segments, then run 'actionprep scan'."
+            f"None of the {len(catalog)} recordings has a label or segments, so snippets cannot get labels. Put clips "
+            "into a folder per class, or name annotation files in study.segments, then run 'actionprep scan'."
         )
-    counted = ", ".join(f"{number} {what}" for what, number in left_out.items() if number)
+    counted = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
     shorter = f" Windows of {length_s * 1000:g} ms may be too long: try a shorter --length." if length_s else ""
     return f"No recording gives a snippet ({counted}).{shorter}"

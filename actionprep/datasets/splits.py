@@ -1,38 +1,40 @@
-"""Split snippets into train, val and test so that no subject, session, recording or video is on two sides."""
+"""Split snippets into train, val and test so that no subject, session, recording or video is in two parts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from actionprep.datasets.discovery import SPLIT_NAMES
 from actionprep.datasets.natural_order import natural_key
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from actionprep.datasets.store.reader import ItemReader
 
 By = Literal["subject", "session", "recording", "column"]
 Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
-# Greedy assignment is quick and sees one group at a time: the best of several orders is taken.
+# Greedy assignment is fast and places one group at a time, so the best of several orders is used.
 _MAX_TRIES = 64
 _WORK = 100_000
 
 
 @dataclass(frozen=True)
 class SplitAssignment:
-    """Which snippets are for what.
+    """Part of every snippet.
 
-    train, val, test: rows of the table, ascending. Ignored snippets are in none.
-    groups: for each part the names of its groups (subjects, say), in natural order.
-    notes:  what the user should know, such as a class that test lacks.
+    Attributes:
+        train: Rows of the table for training, ascending. Ignored snippets are in no part.
+        val: Rows for validation.
+        test: Rows for testing.
+        by: What stays together.
+        seed: Seed of the order in which groups were distributed.
+        groups: Names of the groups (for example subjects) of each part, in natural order.
+        notes: What the user should know, such as a class that is missing in test.
     """
 
     train: np.ndarray
@@ -44,16 +46,16 @@ class SplitAssignment:
     notes: tuple[str, ...] = ()
 
     def rows(self, part: Part) -> np.ndarray:
-        """Rows of one part."""
+        """Return the rows of a part."""
         return {"train": self.train, "val": self.val, "test": self.test}[part]
 
     def of_recordings(self, table: SnippetTable) -> dict[str, Part]:
-        """The part of every recording that has snippets in one."""
-        found: dict[str, Part] = {}
+        """Return the part of every recording that has snippets in one."""
+        part_of: dict[str, Part] = {}
         for part in PARTS:
             for code in np.unique(table.recording[self.rows(part)]):
-                found[table.recordings[code]] = part
-        return found
+                part_of[table.recordings[code]] = part
+        return part_of
 
 
 def assign(
@@ -68,20 +70,26 @@ def assign(
     val_by: By | None = None,
     allow_single: bool = False,
 ) -> SplitAssignment:
-    """One split into train, val and test.
+    """Make one split into train, val and test. Equal arguments give equal splits.
 
-    by:        what stays together: all snippets of a subject, a session or a recording; or "column", the split that was
-               given for each recording. Recordings that share a video file always stay together.
-    fractions: shares of the snippets wanted for train, val and test; a part with 0 stays empty. Each class is shared
-               out alike as well as whole groups allow. For given groups and for "column" only val's counts: it is
-               carved out of the training groups where no val was given.
-    train, val, test: names of groups (subjects 1, 3, 5, say) instead of fractions. Groups named nowhere are in
-        train, or, when train has names too, left out.
-    val_by:    what stays together when val is carved out of training groups; `by` when None. With "recording", val
-               takes some recordings of training subjects, so that none is given away whole.
-    allow_single: accept a class with a single sample, which then is in train.
+    Args:
+        table: The snippets.
+        by: What stays together: all snippets of a subject, a session or a recording; or "column" for the part that was
+            given for each recording. Recordings that share a video file always stay together.
+        fractions: Fractions of the snippets for train, val and test; a part with 0 stays empty. Each class is
+            distributed likewise, as far as complete groups allow. For named groups and for "column" only the fraction
+            of val counts: val is taken from the training groups if none was given.
+        seed: Seed of the order in which groups are distributed.
+        train: Names of groups for train (for example subjects 1, 3, 5), instead of fractions. Groups without a part
+            are in train if no group is named for it, and left out otherwise.
+        val: Names of groups for val.
+        test: Names of groups for test.
+        val_by: What stays together when val is taken from training groups; `by` when None. With "recording", val takes
+            some recordings of training subjects, so that train keeps every subject.
+        allow_single: Accept a class with a single sample, which is then in train.
 
-    Equal arguments give equal splits. Raises UserError when the split cannot be made as asked.
+    Raises:
+        UserError: If the split cannot be made.
     """
     _check_fractions(fractions)
     rows = _usable(table, allow_single=allow_single)
@@ -114,76 +122,84 @@ def folds(
     seed: int = 0,
     allow_single: bool = False,
 ) -> list[SplitAssignment]:
-    """Splits for cross-validation: every group is in test once.
+    """Make splits for cross-validation: every group is in test once.
 
-    num_folds:    None: leave one out, a fold for each group.
-    val_fraction: share of the other snippets that becomes val, carved out as in `assign`.
+    Args:
+        table: The snippets.
+        by: What stays together.
+        num_folds: Number of folds; None leaves one group out per fold.
+        val_fraction: Fraction of the other snippets for val, taken as in `assign`.
+        val_by: What stays together when val is taken from train; `by` when None.
+        seed: Seed of the order in which groups are distributed.
+        allow_single: Accept classes with a single sample.
 
-    Raises UserError when there are fewer groups than folds.
+    Raises:
+        UserError: If there are fewer groups than folds.
     """
     if by == "column":
-        raise UserError("Folds go by subject, session or recording: a given column has one split.")
+        raise UserError("Folds need by = subject, session or recording: a given column has one split.")
     rows = _usable(table, allow_single=allow_single)
     group, names = groups_of(table, by)
     present = np.unique(group[table.recording[rows]])
     wanted = len(present) if num_folds is None else num_folds
     if wanted < 2 or len(present) < wanted:
         raise UserError(
-            f"{max(wanted, 2)} folds by {by} need at least {max(wanted, 2)} {_plural(by)}; there are {len(present)} "
-            f"({_some([names[one] for one in present])}). Ask for fewer folds, or fold by recording."
+            f"{max(wanted, 2)} folds by {by} need at least {_count(max(wanted, 2), by)}; there {_is_are(len(present))} "
+            f"{len(present)} ({_some([names[code] for code in present])}). Ask for fewer folds, or fold by recording."
         )
     if num_folds is None:
         fold = np.searchsorted(present, group[table.recording[rows]])
     else:
         fold = _greedy(table, rows, group, np.full(wanted, 1 / wanted), seed, all_in_first=False)
-    found = []
-    for number in range(wanted):
-        parts = np.where(fold == number, 2, 0)
+    splits = []
+    for index in range(wanted):
+        parts = np.where(fold == index, 2, 0)
         if val_fraction > 0:
             parts = _carve(table, rows, parts, val_fraction, val_by or by, seed)
-        found.append(_checked(table, rows, parts, by, val_by or by, seed))
-    return found
+        splits.append(_checked(table, rows, parts, by, val_by or by, seed))
+    return splits
 
 
 def apply_parts(table: SnippetTable, parts: Mapping[str, str], *, by: str = "recording") -> SplitAssignment:
-    """The split of a table given the part of every recording, as the split stage stores it.
+    """Apply the part of every recording, as the split stage stores it, to a table.
 
-    Recordings without a part are left out.
+    Args:
+        table: The snippets.
+        parts: Part by recording id. Recordings without a part are left out.
+        by: What stays together, for display.
+
+    Raises:
+        UserError: If the split leaks or train has no snippets.
     """
-    code = np.array([PARTS.index(parts[one]) if parts.get(one) in PARTS else -1 for one in table.recordings], np.int64)
+    code = np.array([PARTS.index(parts[id]) if parts.get(id) in PARTS else -1 for id in table.recordings], np.int64)
     rows = np.flatnonzero(table.used)
     return _checked(table, rows, code[table.recording[rows]], "recording", "recording", 0, called=by)
 
 
-def stored_parts(item: ItemReader) -> list[dict[str, str]]:
-    """For each fold the part of every recording, from a stored split; `apply_parts` holds it against a table."""
-    names = ("", "train", "val", "test")
-    recordings = item.attributes["recordings"]
-    return [
-        {recording: names[code] for recording, code in zip(recordings, row.tolist(), strict=True) if code}
-        for row in item["part"][:]
-    ]
-
-
 def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: By | None = None) -> None:
-    """Prove that no group is in two parts, no video file either, and that train has every class that the others have.
+    """Check that no group and no video file is in two parts, and that train has every class that the others have.
 
-    val_by: what must not cross between train and val, when it is less than `by`.
+    Args:
+        table: The snippets.
+        split: The split to check.
+        by: What must stay together.
+        val_by: What must stay together between train and val, if it is less than `by`.
 
-    Raises UserError that names what crosses.
+    Raises:
+        UserError: With the groups that are in two parts, or the classes that train lacks.
     """
     pairs: tuple[tuple[By, Part, Part], ...] = (
         (by, "train", "test"),
         (by, "val", "test"),
         (val_by or by, "train", "val"),
     )
-    for what, one, other in pairs:
+    for what, part, other in pairs:
         group, names = groups_of(table, what)
-        crossing = np.intersect1d(group[table.recording[split.rows(one)]], group[table.recording[split.rows(other)]])
+        crossing = np.intersect1d(group[table.recording[split.rows(part)]], group[table.recording[split.rows(other)]])
         if len(crossing):
             raise UserError(
-                f"The split leaks: {what} {_some([names[code] for code in crossing])} is in {one} and in "
-                f"{other}. Give each to one part; recordings with the same video file belong together."
+                f"The split leaks: {what} {_some([names[code] for code in crossing])} is in {part} and in "
+                f"{other}. Put each into one part; recordings with the same video file belong together."
             )
     if not len(split.train):
         return
@@ -199,11 +215,12 @@ def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: 
 
 
 def groups_of(table: SnippetTable, by: By) -> tuple[np.ndarray, list[str]]:
-    """The group of every recording, and the groups' names.
+    """Return the group of every recording and the names of the groups.
 
-    Recordings with the same video file are put into one group, which then carries the names of all that it joins.
+    Recordings with the same video file are in one group, with the names of all groups that it joins.
 
-    Raises UserError when some recordings with snippets have no subject or session.
+    Raises:
+        UserError: If recordings with snippets have no subject or session.
     """
     if by == "column":
         by = "recording"
@@ -212,8 +229,9 @@ def groups_of(table: SnippetTable, by: By) -> tuple[np.ndarray, list[str]]:
     without = [table.recordings[code] for code in used if not values[code]]
     if without:
         raise UserError(
-            f"Cannot split by {by}: {len(without)} of {len(used)} recordings have no {by}, such as '{without[0]}'. "
-            f"Give a table with a column '{by}' in study.recordings, or split by recording."
+            f"Cannot split by {by}: {len(without)} of {_count(len(used), 'recording')} "
+            f"{_has_have(len(without))} no {by}, such as "
+            f"'{without[0]}'. Give a table with a column '{by}' in study.recordings, or split by recording."
         )
     keys = [value or f"\0{recording}" for value, recording in zip(values, table.recordings, strict=True)]
     # Union-find over the names of groups: each shared file joins two.
@@ -235,21 +253,22 @@ def groups_of(table: SnippetTable, by: By) -> tuple[np.ndarray, list[str]]:
     for key in dict.fromkeys(keys):
         joined.setdefault(root(key), []).append(key)
     roots = sorted(joined, key=natural_key)
-    code = {one: place for place, one in enumerate(roots)}
-    names = [" + ".join(sorted(joined[one], key=natural_key)) for one in roots]
+    code = {key: index for index, key in enumerate(roots)}
+    names = [" + ".join(sorted(joined[key], key=natural_key)) for key in roots]
     return np.array([code[root(key)] for key in keys], np.int64), names
 
 
 def _usable(table: SnippetTable, *, allow_single: bool) -> np.ndarray:
     rows = np.flatnonzero(table.used)
     if not len(rows):
-        raise UserError("There are no snippets to split: all are ignored or there are none.")
+        raise UserError("No snippets to split: there are none, or all are ignored.")
     counts = table.target[rows].sum(axis=0, dtype=np.int64)
     single = np.flatnonzero(counts == 1)
     if len(single) and not allow_single:
         code = single[0]
         row = rows[table.target[rows, code].argmax()]
-        more = f" So have {', '.join(repr(table.labels[other]) for other in single[1:])}." if len(single) > 1 else ""
+        others = ", ".join(repr(table.labels[other]) for other in single[1:])
+        more = f" The same holds for {others}." if others else ""
         raise UserError(
             f"Class '{table.labels[code]}' has one sample only, in recording "
             f"'{table.recordings[table.recording[row]]}': it "
@@ -264,15 +283,18 @@ def _by_column(table: SnippetTable, rows: np.ndarray, val_fraction: float, *, se
     without = [table.recordings[code] for code in used if not table.splits[code]]
     if without:
         raise UserError(
-            f"Cannot split by column: {len(without)} of {len(used)} recordings have no split, such as '{without[0]}'. "
-            "Give train, val or test for each in a column 'split', or split by subject or recording."
+            f"Cannot split by column: {len(without)} of {_count(len(used), 'recording')} "
+            f"{_has_have(len(without))} no split, such as "
+            f"'{without[0]}'. Give train, val or test for each in a column 'split', or split by subject or recording."
         )
     code = np.full(len(table.recordings), -1)
-    for one in used:
-        given = table.splits[one].lower()
+    for recording in used:
+        given = table.splits[recording].lower()
         if given not in SPLIT_NAMES:
-            raise UserError(f"Unknown split '{given}' of recording '{table.recordings[one]}'. Use train, val or test.")
-        code[one] = PARTS.index(SPLIT_NAMES[given])
+            raise UserError(
+                f"Unknown split '{given}' of recording '{table.recordings[recording]}'. Use train, val or test."
+            )
+        code[recording] = PARTS.index(SPLIT_NAMES[given])
     parts = code[table.recording[rows]]
     if 1 not in parts and val_fraction > 0:
         parts = _carve(table, rows, parts, val_fraction, val_by, seed)
@@ -282,22 +304,22 @@ def _by_column(table: SnippetTable, rows: np.ndarray, val_fraction: float, *, se
 def _named(
     names: list[str], by: str, train: Sequence[str | int], val: Sequence[str | int], test: Sequence[str | int]
 ) -> np.ndarray:
-    """The part of each group, -1 for those named nowhere."""
+    """Return the part of each group, -1 for those without one."""
     by_name = {part: code for code, name in enumerate(names) for part in {name, *name.split(" + ")}}
-    found = np.full(len(names), -1 if train else 0)
-    taken: set[int] = set()
+    part_of = np.full(len(names), -1 if train else 0)
+    named: set[int] = set()
     for code, given in enumerate((train, val, test)):
         for name in map(str, given):
             if name not in by_name:
-                raise UserError(f"No {by} '{name}'.{nearest(name, by_name)} There are {_some(list(names), 20)}.")
-            at = by_name[name]
-            if at in taken and found[at] != code:
+                raise UserError(f"No {by} '{name}'.{nearest(name, by_name)} Available: {_some(list(names), 20)}.")
+            group = by_name[name]
+            if group in named and part_of[group] != code:
                 raise UserError(
-                    f"{by.capitalize()} '{names[at]}' is asked for in {PARTS[found[at]]} and in {PARTS[code]}."
+                    f"{by.capitalize()} '{names[group]}' is named for {PARTS[part_of[group]]} and for {PARTS[code]}."
                 )
-            found[at] = code
-            taken.add(at)
-    return found
+            part_of[group] = code
+            named.add(group)
+    return part_of
 
 
 def _share_out(
@@ -308,31 +330,32 @@ def _share_out(
     by: str,
     seed: int,
 ) -> np.ndarray:
-    """Part of each row, 0 train, 1 val, 2 test."""
+    """Distribute groups; returns the part of each row, 0 train, 1 val, 2 test."""
     wanted = np.array(fractions) / sum(fractions)
-    there = [code for code in range(3) if wanted[code] > 0]
+    used = [code for code in range(3) if wanted[code] > 0]
     num_groups = len(np.unique(group[table.recording[rows]]))
-    if num_groups < len(there):
-        parts = ", ".join(PARTS[code] for code in there)
+    if num_groups < len(used):
+        parts = ", ".join(PARTS[code] for code in used)
         raise UserError(
-            f"A split by {by} into {parts} needs at least {len(there)} {_plural(by)}; there are {num_groups}. "
+            f"A split by {by} into {parts} needs at least {_count(len(used), by)}; there {_is_are(num_groups)} "
+            f"{num_groups}. "
             + (
                 "Split by recording, or leave val out with --val 0."
                 if by != "recording"
                 else "Leave val out with --val 0."
             )
         )
-    return np.array(there)[_greedy(table, rows, group, wanted[there], seed, all_in_first=there[0] == 0)]
+    return np.array(used)[_greedy(table, rows, group, wanted[used], seed, all_in_first=used[0] == 0)]
 
 
 def _carve(table: SnippetTable, rows: np.ndarray, parts: np.ndarray, share: float, by: By, seed: int) -> np.ndarray:
-    """Move a share of the training rows to val, whole groups of `by` at a time."""
+    """Move a fraction of the training rows to val, in complete groups of `by`."""
     training = np.flatnonzero(parts == 0)
     group, _ = groups_of(table, by)
     num_groups = len(np.unique(group[table.recording[rows[training]]]))
     if num_groups < 2:
         raise UserError(
-            f"Val cannot be carved out of train by {by}: train has {num_groups} {_plural(by) if num_groups != 1 else by}. "
+            f"Val cannot be taken from train by {by}: train has {_count(num_groups, by)}. "
             + (
                 "Use --val-by recording (in a training --set val_by=recording), or leave val out with --val 0."
                 if by != "recording"
@@ -348,11 +371,11 @@ def _carve(table: SnippetTable, rows: np.ndarray, parts: np.ndarray, share: floa
 def _greedy(
     table: SnippetTable, rows: np.ndarray, group: np.ndarray, wanted: np.ndarray, seed: int, *, all_in_first: bool
 ) -> np.ndarray:
-    """Part of each row: whole groups go where each class is furthest below its share, large groups first.
+    """Assign each row to a part: groups go where each class is furthest below its share, large groups first.
 
-    The best of several orders of the groups is kept: first no part empty, then (all_in_first) every class in the first
-    part, then every class everywhere, then the least deviation from the wanted shares, of classes and
-    then of samples.
+    Of several orders of the groups the best result is kept. It has no empty part, then (with `all_in_first`) every
+    class in the first part, then every class in every part, then the smallest deviation from the wanted fractions, of
+    classes and then of samples.
     """
     present, of_row = np.unique(group[table.recording[rows]], return_inverse=True)
     classes = table.target[rows].astype(np.float64)
@@ -361,7 +384,7 @@ def _greedy(
     counts = np.zeros((len(present), classes.shape[1]))
     np.add.at(counts, of_row, classes)
     totals = counts.sum(axis=0)
-    weight = 1 / np.maximum(totals, 1)  # each class counts alike, however frequent
+    weight = 1 / np.maximum(totals, 1)  # each class has the same weight, whatever its frequency
     target = wanted[:, None] * totals
     is_class = totals > 0
     random = np.random.default_rng(seed)
@@ -372,19 +395,19 @@ def _greedy(
     for _ in range(int(np.clip(_WORK // max(len(present), 1), 1, _MAX_TRIES))):
         order = random.permutation(len(present))
         order = order[np.argsort(-size[order] * random.uniform(0.8, 1.2, len(order)), kind="stable")]
-        # Equal gains are decided by chance, so that the tries differ.
+        # Equal gains are decided at random, so that the tries differ.
         chance = random.uniform(0, 1e-9, (len(order), len(wanted)))
         part = np.empty(len(present), np.int64)
         lacks = target * weight  # what each part still lacks of each class
         num_empty = len(wanted)
         empty = np.ones(len(wanted), bool)
-        for place, one in enumerate(order):
-            after = lacks - weighted[one]
-            gain = (np.abs(lacks) - np.abs(after)).sum(axis=1) + chance[place]
-            if num_empty and len(order) - place <= num_empty:
+        for position, of_group in enumerate(order):
+            after = lacks - weighted[of_group]
+            gain = (np.abs(lacks) - np.abs(after)).sum(axis=1) + chance[position]
+            if num_empty and len(order) - position <= num_empty:
                 gain[~empty] = -np.inf  # the last groups must go to parts that are still empty
             chosen = int(gain.argmax())
-            part[one] = chosen
+            part[of_group] = chosen
             lacks[chosen] = after[chosen]
             num_empty -= int(empty[chosen])
             empty[chosen] = False
@@ -444,8 +467,16 @@ def _check_fractions(fractions: tuple[float, float, float]) -> None:
         raise UserError(f"Shares of train, val and test must not be negative, and train's above 0; got {fractions}.")
 
 
-def _plural(by: str) -> str:
-    return f"{by}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _is_are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _has_have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:

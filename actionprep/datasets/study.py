@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from actionprep.datasets.names import is_text
 from actionprep.datasets.paths import no_link
+from actionprep.datasets.recordings import Clock
 from actionprep.errors import SetupError, UserError, discard, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
@@ -87,10 +88,11 @@ class StudySettings(Settings):
         "Layout poses: text file with the name of each class, one per line, for labels that are numbers.",
         names="file",
     )
-    clock: Literal["first-frame", "container"] = option(
-        "first-frame",
-        "What time 0 of a view is before its offset: its first frame, or the zero of its container's time stamps "
-        "(for cameras that share a clock).",
+    clock: Clock = option(
+        "file",
+        'Time 0 of a view before its offset: "file" is the earliest video or audio stream of its file, as in players; '
+        '"first-frame" is its first frame; "container" is the zero of its time stamps (for cameras that share a '
+        "clock).",
     )
     tolerance: float = option(
         0.05, "Views are aligned if frames of the same time are at most this far apart, in s.", gt=0

@@ -1,40 +1,96 @@
-"""Read csv tables that people make: any usual separator, spaces around names, a byte order mark, line numbers kept."""
+"""Read csv tables that people make with spreadsheets and annotation tools."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from actionprep.datasets.findings import Finding
 from actionprep.errors import UserError, nearest
 
 Rows = list[tuple[int, dict[str, str]]]
 
+_SEPARATORS = "\t;,|"
+_SAMPLE_ROWS = 50
+_SAMPLE_BYTES = 1 << 12
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
 
 def read_csv(path: Path) -> tuple[list[str], Rows]:
-    """Column names, and each row as (line number, values by column); cells are stripped, blank rows left out.
+    """Read a table with a header.
 
-    The separator is the one of tab, semicolon and comma that the first line has most of.
+    The text may be UTF-8, UTF-16 or cp1252, the separator a tab, semicolon, comma or bar. Blank lines and the line
+    `sep=;`, which Excel writes, are skipped.
 
-    Raises UserError for a file that cannot be read, is no text, is empty, names a column twice, or has a row of other
-    length.
+    Args:
+        path: The file.
+
+    Returns:
+        The column names, and each row as its line number and its cells by column. Spaces around cells are removed.
+
+    Raises:
+        UserError: If the file cannot be read, is not text, is empty, has a column twice, or has a row with more cells
+            than columns.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"Cannot read the table {path}: {error.strerror or error}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"The table {path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
-    first = text.split("\n", 1)[0]
-    separator = max("\t;,", key=first.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
-    return _parse(path, reader)
+    return _parse(path, read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, UTF-16 or cp1252, without its byte order mark.
+
+    Raises:
+        UserError: If the file cannot be read or is not text.
+    """
+    text, _ = _decode(path, _read_bytes(path))
+    return text
+
+
+def decode_head(data: bytes) -> str:
+    """Decode the first bytes of a file of any kind to look at them; bytes that do not decode are replaced."""
+    return data.decode(_marked_encoding(data) or "utf-8", errors="replace")
+
+
+def encoding_findings(path: Path, source: str) -> list[Finding]:
+    """Report a text file whose encoding had to be guessed.
+
+    Args:
+        path: The file.
+        source: Its name in the finding.
+
+    Returns:
+        One finding, or none where the encoding is UTF-8 or stated by a byte order mark.
+    """
+    data = _read_bytes(path)
+    # XML states its encoding; JSON is UTF-8 unless it is marked.
+    if data.lstrip()[:1] in (b"<", b"{", b"["):
+        return []
+    _, guessed = _decode(path, data)
+    if guessed is None:
+        return []
+    message = f"is not UTF-8 and states no encoding; it was read as {guessed}. If letters are wrong, save it as UTF-8"
+    return [Finding("guessed encoding", source, message)]
 
 
 def require_columns(path: Path, columns: Sequence[str], wanted: Mapping[str, str]) -> None:
-    """Raise UserError for columns that a table lacks.
+    """Check that a table has some columns.
 
-    wanted: the column's name and the setting or option that would name another.
+    Args:
+        path: The table, for the message.
+        columns: Its column names.
+        wanted: Needed column names, each with the setting or option that would name another column.
+
+    Raises:
+        UserError: If a column is missing.
     """
     for name, setting in wanted.items():
         if name not in columns:
@@ -45,33 +101,122 @@ def require_columns(path: Path, columns: Sequence[str], wanted: Mapping[str, str
 
 
 def csv_columns(columns: Sequence[str]) -> str:
-    """Names of columns for a message."""
+    """List column names for a message, at most 20."""
     return ", ".join(f"'{name}'" for name in columns[:20]) + (" …" if len(columns) > 20 else "")
 
 
-def _parse(path: Path, reader: Iterator[list[str]]) -> tuple[list[str], Rows]:
+def header_of(text: str) -> list[str]:
+    """Return the column names of a table from its first lines; empty where there are none."""
+    rows = _non_blank(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text)))
+    try:
+        for cells in rows:
+            if not _is_separator_line(cells):
+                return [cell.strip() for cell in cells]
+    except csv.Error:
+        pass
+    return []
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read the table {path}: {error.strerror or error}.") from None
+
+
+def _decode(path: Path, data: bytes) -> tuple[str, str | None]:
+    """Return the text and, where its encoding had to be guessed, the name of the encoding."""
+    if data.startswith(b"PK\x03\x04"):
+        raise UserError(f"The table {path} is a spreadsheet, not text. Save it as csv in UTF-8.")
+    marked = _marked_encoding(data)
+    for encoding in (marked,) if marked else ("utf-8", "cp1252"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            problem = f"{error.reason} at byte {error.start}"
+            continue
+        if "\0" in text:
+            problem = f"a NUL character at position {text.index(chr(0))}"
+            break
+        stated = encoding == "utf-8" or any(data.startswith(mark) for mark, _ in _BYTE_ORDER_MARKS)
+        return text, None if stated else encoding
+    tried = marked.upper().removesuffix("-SIG") if marked else "UTF-8 or cp1252"
+    raise UserError(f"The table {path} is not {tried} text: {problem}. Save it as csv in UTF-8.")
+
+
+def _marked_encoding(data: bytes) -> str | None:
+    """Return the encoding that a byte order mark states, or UTF-16 where every second byte of Latin text is 0."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return encoding
+    sample = data[:_SAMPLE_BYTES]
+    even, odd = sample[::2], sample[1::2]
+    if odd.count(0) > 0.4 * max(len(odd), 1) and not even.count(0):
+        return "utf-16-le"
+    if even.count(0) > 0.4 * max(len(even), 1) and not odd.count(0):
+        return "utf-16-be"
+    return None
+
+
+def _separator(text: str) -> str:
+    """Choose the separator with which most rows have as many cells as the header, then the one with most cells."""
+    best, separator = (0.0, 1), ","
+    for candidate in _SEPARATORS:
+        rows = _non_blank(csv.reader(io.StringIO(text, newline=""), delimiter=candidate))
+        try:
+            first, *others = itertools.islice(rows, _SAMPLE_ROWS)
+            if _is_separator_line(first):
+                return _stated_separator(first) or candidate
+        except csv.Error:
+            continue
+        except ValueError:  # no row at all
+            return ","
+        if len(first) < 2:
+            continue
+        score = (sum(len(cells) == len(first) for cells in others) / max(len(others), 1), len(first))
+        if score > best:
+            best, separator = score, candidate
+    return separator
+
+
+def _non_blank(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    return (cells for cells in reader if any(cell.strip() for cell in cells))
+
+
+def _is_separator_line(cells: Sequence[str]) -> bool:
+    """Whether a row is Excel's line `sep=;`; with that separator it has two cells, the second one empty."""
+    return cells[0].strip().lower()[:4] == "sep=" and len("".join(cells).strip()) <= 5
+
+
+def _stated_separator(cells: Sequence[str]) -> str | None:
+    rest = cells[0].strip()[4:]
+    return rest if len(rest) == 1 else None
+
+
+def _parse(path: Path, text: str) -> tuple[list[str], Rows]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text))
     columns: list[str] | None = None
     rows: Rows = []
     try:
-        for cells in reader:
-            line: int = reader.line_num  # type: ignore[attr-defined]
-            if not any(cell.strip() for cell in cells):
-                continue
+        for cells in _non_blank(reader):
+            line = reader.line_num
             if columns is None:
+                if _is_separator_line(cells):
+                    continue
                 columns = [cell.strip() for cell in cells]
-                twice = {name for name in columns if name and columns.count(name) > 1}
-                if twice:
-                    raise UserError(f"The table {path} has the column '{sorted(twice)[0]}' twice.")
+                repeated = {name for name in columns if name and columns.count(name) > 1}
+                if repeated:
+                    raise UserError(f"The table {path} has the column '{sorted(repeated)[0]}' twice.")
                 continue
-            if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
+            if any(cell.strip() for cell in cells[len(columns) :]):
                 raise UserError(
                     f"Line {line} of {path} has {len(cells)} cells and there are {len(columns)} columns. Put quotes "
-                    "round cells that hold the separator."
+                    "around cells that contain the separator."
                 )
             padded = [*cells, *[""] * (len(columns) - len(cells))]
             rows.append((line, {name: cell.strip() for name, cell in zip(columns, padded, strict=False)}))
     except csv.Error as error:
-        raise UserError(f"The table {path} is not a proper csv: {error}.") from None
+        raise UserError(f"The table {path} is not a valid csv file: {error}.") from None
     if columns is None:
         raise UserError(f"The table {path} is empty.")
     return columns, rows

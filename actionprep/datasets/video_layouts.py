@@ -28,7 +28,7 @@ from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.table_files import TableFiles
-from actionprep.datasets.tables import read_csv, require_columns
+from actionprep.datasets.tables import encoding_findings, read_csv, require_columns
 from actionprep.errors import UserError, nearest
 
 _FIELDS = ("label", "subject", "session", "split")
@@ -161,6 +161,7 @@ def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySetting
             found.findings.append(Finding("file not used", folder.relative(path), message))
             continue
         found.rows[folder.relative(path)] = rows
+        found.findings += encoding_findings(path, folder.relative(path))
     if unused and not found.rows:
         raise unused[0]
 
@@ -331,7 +332,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     used = {settings.path_column, *named.values(), *(times[:2] if times else ())}
     source = folder.relative(table)
 
-    found = Discovery([], [])
+    found = Discovery([], [], findings=encoding_findings(table, source))
     values_of = _RecordingValues(table)
     paths: dict[str, dict[str, tuple[str, int]]] = {}
     segments: dict[str, set[AnnotatedRow]] = {}
@@ -401,6 +402,7 @@ def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder
     require_columns(table, columns, {key: "study.recording_column or study.path_column"})
     named = {name: getattr(settings, f"{name}_column") for name in _FIELDS}
     source = folder.relative(table)
+    found.findings += encoding_findings(table, source)
     resolved = names.resolve(row[key] for _, row in rows)
     values_of = _RecordingValues(table)
     for line, row in rows:
@@ -486,6 +488,7 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
     lines: dict[tuple[str | None, str], int] = {}
     ids = {view.id for view in found.views}
     source = folder.relative(table)
+    found.findings += encoding_findings(table, source)
     resolved = names.resolve(row["recording"] for _, row in rows if row.get("recording"))
     for line, row in rows:
         if row["view"] not in ids:

@@ -1,4 +1,4 @@
-"""Decode a video from its beginning: a picture for every frame, whatever is damaged, and a count of the damage."""
+"""Decode a video from its beginning: an image for every frame, even of damaged files, and a count of the damage."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ import numpy as np
 
 from actionprep.errors import InputError
 
-DECODED, CONCEALED, MISSING = 0, 1, 2
+DECODED, CONCEALED, MISSING, LETTERBOXED, JOINED = range(5)
+"""Status of a frame: undamaged, damage covered by the decoder, repeats the last good frame, of another size than the
+first frame, first frame after a jump of the clock."""
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What a pass over all frames could not decode as it should.
+    """What a pass over all frames could not decode.
 
-    num_frames      frames that the packets promise
-    stated          frames that the header states where these are more than the packets promise, else 0
-    concealed       frames that came with damage which the decoder covered up
-    missing         frames that never came; the last good picture stands for each
-    surplus         pictures that came without a place among the packets, and were left out
-    first_bad       index of the first frame that is concealed or missing, None when there is none
-    decoder_errors  packets that the decoder refused, and the first reason
+    Attributes:
+        num_frames: Frames that the packets promise.
+        stated: Frames that the header states if these are more than the packets promise, else 0.
+        concealed: Frames with damage that the decoder covered.
+        missing: Frames that did not decode; each repeats the last good frame.
+        surplus: Decoded frames that fit no packet and were left out.
+        first_bad: Index of the first frame that is concealed or missing; None if there is none.
+        decoder_errors: Packets that the decoder refused.
+        reason: First error of the decoder.
     """
 
     num_frames: int
@@ -39,8 +43,8 @@ class Shortfall:
     reason: str
 
     def __str__(self) -> str:
-        found = {"missing": self.missing, "concealed": self.concealed, "without a place": self.surplus}
-        parts = [f"{count} {what}" for what, count in found.items() if count]
+        counts = {"missing": self.missing, "concealed": self.concealed, "without a packet": self.surplus}
+        parts = [f"{count} {what}" for what, count in counts.items() if count]
         if self.stated:
             parts.insert(0, f"{self.stated - self.num_frames} more stated by the header are not in the file")
         where = f", from frame {self.first_bad} on" if self.first_bad is not None else ""
@@ -49,7 +53,7 @@ class Shortfall:
 
 
 class Count:
-    """Counts what a pass over a video meets."""
+    """Count the damage that a pass over a video meets."""
 
     def __init__(self, num_frames: int, stated: int) -> None:
         self.num_frames, self.stated = num_frames, stated
@@ -59,12 +63,16 @@ class Count:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what the decoder refused, before it begins anew."""
+        """Forget the decoder's errors before decoding starts again."""
         self.errors = 0
         self.reason = ""
 
     def refused(self, number: int, error: Exception, threads: int) -> None:
-        """Note a packet that the decoder refused; raises ThreadedDecodeError where several threads decode."""
+        """Count a packet that the decoder refused.
+
+        Raises:
+            ThreadedDecodeError: If several threads decode.
+        """
         if threads != 1:
             raise ThreadedDecodeError
         self.errors += 1
@@ -72,14 +80,14 @@ class Count:
             self.reason = f"packet {number}: {getattr(error, 'strerror', None) or error}"
 
     def note(self, slot: int, status: int) -> None:
-        """Note the status of a frame."""
+        """Count the status of a frame."""
         self.concealed += status == CONCEALED
         self.missing += status == MISSING
         if status != DECODED and self.first_bad is None:
             self.first_bad = slot
 
     def shortfall(self) -> Shortfall | None:
-        """What was not as it should be; None when all was well."""
+        """Return the damage; None if there is none."""
         if not (self.stated or self.concealed or self.missing or self.surplus):
             return None
         return Shortfall(
@@ -99,9 +107,9 @@ class ThreadedDecodeError(Exception):
 
 
 def demux_and_decode(container: Any, stream: Any, threads: int, count: Count) -> Iterator[tuple[int, Any]]:
-    """(packet number, picture) of all that decodes, as the decoder hands it out."""
+    """Yield (packet number, frame) of everything that decodes, in the order of the decoder."""
     if threads != 1:
-        # Not slices: decoders lose the marks of damage when several threads work on one picture.
+        # Not slices: decoders lose the marks of damage when several threads work on one frame.
         stream.thread_type = "FRAME"
     stream.thread_count = threads
     number = -1
@@ -129,61 +137,66 @@ def demux_and_decode(container: Any, stream: Any, threads: int, count: Count) ->
 
 
 def tag(packet: Any, number: int) -> None:
-    """Let the pictures that a packet makes carry its number through the decoder, in place of their time."""
-    # Every decoder hands a packet's pts on to its picture. PyAV's `opaque` would do as well, but freeing it takes
-    # Python's lock, and a closing decoder that holds the lock waits for the threads that free it.
+    """Give a packet its number in place of its time; decoders pass it on to the frames of the packet."""
+    # Every decoder passes the pts of a packet on to its frame. PyAV's `opaque` would work as well, but freeing it takes
+    # Python's lock, and a closing decoder that has the lock waits for the threads that free it.
     packet.pts = packet.dts = number
 
 
 def tag_of(frame: Any) -> int:
-    """The number of the packet that made this picture."""
+    """Return the number of the packet that made a frame."""
     number: int = frame.pts
     return number
 
 
-# Bytes of decoded pictures that wait for the consumer, at most.
 AHEAD_BYTES = 96 << 20
+"""Bytes of decoded frames that wait for the consumer, at most."""
 
 
-def decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]:
-    """The same pictures, taken by a thread of their own some pictures ahead of the caller."""
-    # Few, so that they are still in the processor's cache when they are used; several at a time, since each handing
-    # over stops both threads for a moment.
-    ahead = int(np.clip(AHEAD_BYTES // max(picture_bytes, 1), 2, 16))
+def decoded_ahead(frames: Iterator[Any], frame_bytes: int) -> Iterator[Any]:
+    """Yield the same frames, decoded by a thread that runs ahead of the caller.
+
+    Args:
+        frames: Generator of decoded frames; it is closed at the end.
+        frame_bytes: Bytes of one frame.
+    """
+    # Few, so that they are still in the processor's cache when they are used. Several at a time, because each transfer
+    # stops both threads for a moment.
+    ahead = int(np.clip(AHEAD_BYTES // max(frame_bytes, 1), 2, 16))
     together = max(1, ahead // 4)
     waiting: queue.Queue[tuple[list[Any], bool, BaseException | None]] = queue.Queue(ahead // together)
     stop = threading.Event()
 
-    def put(some: list[Any], *, last: bool = False, error: BaseException | None = None) -> None:
+    def put(batch: list[Any], *, last: bool = False, error: BaseException | None = None) -> None:
         while not stop.is_set():
             try:
-                return waiting.put((some, last, error), timeout=0.1)
+                return waiting.put((batch, last, error), timeout=0.1)
             except queue.Full:
                 continue
 
     def work() -> None:
-        some: list[Any] = []
+        batch: list[Any] = []
         try:
-            for picture in pictures:
-                some.append(picture)
-                if len(some) == together:
-                    put(some)
-                    some = []
+            for frame in frames:
+                batch.append(frame)
+                if len(batch) == together:
+                    put(batch)
+                    batch = []
                     if stop.is_set():
                         break
-            put(some, last=True)
+            put(batch, last=True)
         except BaseException as error:
-            # Whatever stops the thread belongs to the caller, who is waiting for it.
-            put(some, error=error)
+            # Every exception of the thread is raised in the caller, who waits for the frames.
+            put(batch, error=error)
         finally:
-            pictures.close()  # type: ignore[attr-defined]
+            frames.close()  # type: ignore[attr-defined]
 
     thread = threading.Thread(target=work, name="decode-ahead", daemon=True)
     thread.start()
     try:
         while True:
-            some, last, error = waiting.get()
-            yield from some
+            batch, last, error = waiting.get()
+            yield from batch
             if error is not None:
                 raise error
             if last:
@@ -194,12 +207,24 @@ def decoded_ahead(pictures: Iterator[Any], picture_bytes: int) -> Iterator[Any]:
 
 
 def without_gaps(
-    pictures: Iterator[tuple[int, int, Any, bool]], num_frames: int, problem: Callable[[], InputError]
+    frames: Iterator[tuple[int, int, Any, bool]], num_frames: int, problem: Callable[[], InputError]
 ) -> Iterator[tuple[int, Any, int, int]]:
-    """(slot, picture, status, packet) of every slot; packet -1 where a picture stands in for one that never came."""
+    """Fill the slots that did not decode with their neighbors.
+
+    Args:
+        frames: (slot, packet, frame, corrupt) of everything that decodes, in order.
+        num_frames: Number of slots.
+        problem: Makes the error to raise if nothing decodes.
+
+    Yields:
+        (slot, frame, status, packet) of every slot; packet -1 for a frame that repeats another.
+
+    Raises:
+        InputError: If nothing decodes.
+    """
     last: Any = None
     next_slot = 0
-    for slot, number, frame, corrupt in pictures:
+    for slot, number, frame, corrupt in frames:
         stand_in = frame if last is None else last
         for gap in range(next_slot, slot):
             yield gap, stand_in, MISSING, -1

@@ -1,7 +1,8 @@
-"""Turn decoded frames into arrays: orientation, range, size, with one swscale context for each kind of result."""
+"""Convert decoded frames to arrays: orientation, range and size, with one swscale context per kind of result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
@@ -12,7 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from actionprep.pipeline.stage import Filter
 
-# Plain numbers: the flags themselves are slow to hash, and are looked up for every frame.
+# Integers, because the flags are slow to hash and are looked up for every frame.
 _FILTERS = {
     "area": int(Interpolation.AREA),
     "bilinear": int(Interpolation.BILINEAR),
@@ -33,15 +34,19 @@ _HALF_CHROMA = {
 }
 _ALWAYS_FULL = {"yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p", "gray"}
 
-# AVColorSpace values that swscale converts from; for the others it refuses, and BT.601 is what players fall back on.
+# AVColorSpace values that swscale converts from. For the others it fails, and players fall back to BT.601.
 _CONVERTIBLE = {0, 1, 2, 4, 5, 6, 7, 9}
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture is turned for display: first transposed, then mirrored.
+    """How stored frames are turned for display: first transposed, then mirrored.
 
-    rotation: degrees counterclockwise (0, 90, 180, -90), as ffprobe prints them; mirrored: whether it is a reflection.
+    Attributes:
+        transposed: Whether rows and columns are exchanged.
+        mirror_x: Whether the result is mirrored left to right.
+        mirror_y: Whether the result is mirrored top to bottom.
+        exact: Whether the stated angle is a multiple of 90 degrees.
     """
 
     transposed: bool = False
@@ -51,7 +56,7 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: Any) -> Self:
-        """Read the display matrix of a decoded frame; angles other than right ones go to the nearest."""
+        """Read the display matrix of a decoded frame; other angles are rounded to a multiple of 90 degrees."""
         for side in frame.side_data:
             if side.type == SideDataType.DISPLAYMATRIX:
                 a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(side), np.int32)[:5])
@@ -63,44 +68,67 @@ class Orientation:
 
     @property
     def mirrored(self) -> bool:
-        """Whether the picture is reflected, which no rotation is."""
+        """Whether frames are reflected, which no rotation does."""
         return (self.mirror_x != self.mirror_y) != self.transposed
 
     @property
     def rotation(self) -> int:
-        """Degrees counterclockwise; of a reflection, those after it was mirrored left to right."""
+        """Degrees counterclockwise (0, 90, 180, -90), as in ffprobe; of a reflection, those after mirroring in x."""
         if self.transposed:
             return 90 if self.mirror_y else -90
         return 180 if self.mirror_y else 0
 
-    def apply(self, pictures: np.ndarray) -> np.ndarray:
-        """Turn (B, H, W, …) pictures."""
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Turn images of shape (B, H, W, ...)."""
         if self == Orientation(exact=self.exact):
-            return pictures
+            return images
         if self.transposed:
-            pictures = pictures.swapaxes(1, 2)
+            images = images.swapaxes(1, 2)
         if self.mirror_x:
-            pictures = pictures[:, :, ::-1]
+            images = images[:, :, ::-1]
         if self.mirror_y:
-            pictures = pictures[:, ::-1]
-        return np.ascontiguousarray(pictures)
+            images = images[:, ::-1]
+        return np.ascontiguousarray(images)
 
 
 class Converter:
-    """Converts decoded frames of one stream; not for several threads at once.
+    """Convert decoded frames of one stream; not thread-safe.
 
-    height, width: size of the pictures for display. Frames of another size, after a change in the middle of a stream,
-    are brought to it.
+    Frames of another size, after a change within the stream, are scaled to fit. Where their aspect ratio differs as
+    well, they are letterboxed: centered, with black margins.
+
+    Args:
+        height: Height of the frames for display, in pixels.
+        width: Width of the frames for display, in pixels.
+        orientation: How stored frames are turned for display.
     """
 
     def __init__(self, height: int, width: int, orientation: Orientation) -> None:
         self.height, self.width, self.orientation = height, width, orientation
         self._reformatters: dict[tuple[int, int, str, str, int], VideoReformatter] = {}
 
+    def is_native(self, frame: Any) -> bool:
+        """Return whether a decoded frame has the size of the stream's first frame."""
+        return (frame.height, frame.width) == self._stored_size
+
+    @property
+    def _stored_size(self) -> tuple[int, int]:
+        return (self.width, self.height) if self.orientation.transposed else (self.height, self.width)
+
     def rgb(
         self, frames: list[Any], height: int | None = None, width: int | None = None, filter: Filter = "bilinear"
     ) -> np.ndarray:
-        """(B, height, width, 3) uint8, full range, in display orientation; the native size where none is given."""
+        """Convert frames to RGB in display orientation.
+
+        Args:
+            frames: Decoded frames.
+            height: Height of the result; None uses the native height.
+            width: Width of the result; None uses the native width.
+            filter: How to scale; all filters are anti-aliased.
+
+        Returns:
+            Full-range RGB, uint8 of shape (B, height, width, 3).
+        """
         size = (height or self.height, width or self.width)
         native = size == (self.height, self.width)
         if filter == "area" and size[0] >= self.height and size[1] >= self.width:
@@ -108,39 +136,62 @@ class Converter:
         height, width = size[::-1] if self.orientation.transposed else size
         how = _FILTERS[filter]
         out = np.empty((len(frames), height, width, 3), np.uint8)
-        for at, frame in enumerate(frames):
-            name = frame.format.name
-            if at and frame is frames[at - 1]:
-                out[at] = out[at - 1]
-            elif native and (frame.height, frame.width) == (height, width):
-                self._scale(frame, name, height, width, "rgb24", how, out[at])
-            elif name in _HALF_CHROMA:
-                # In two steps, size and then color: one step to rgb24 takes more than twice the time, and has chroma
-                # of half the width as well.
-                between = _HALF_CHROMA[name]
-                small = self._reformat(frame, name, height, width, between, how)
-                self._scale(small, between, height, width, "rgb24", _POINT, out[at])
+        for row, frame in enumerate(frames):
+            if row and frame is frames[row - 1]:
+                out[row] = out[row - 1]
+            elif native and self.is_native(frame):
+                self._scale(frame, frame.format.name, height, width, "rgb24", how, out[row])
             else:
-                self._scale(frame, name, height, width, "gbrp", how, out[at])
+                self._fit(frame, out[row], lambda frame, inside: self._resize(frame, how, inside))
         return self.orientation.apply(out)
+
+    def _resize(self, frame: Any, how: int, out: np.ndarray) -> None:
+        """Scale a frame to RGB of the size of `out`."""
+        name, (height, width) = frame.format.name, out.shape[:2]
+        if name in _HALF_CHROMA:
+            # In two steps, size and then color: one step to rgb24 takes more than twice the time, and has chroma of
+            # half the width as well.
+            between = _HALF_CHROMA[name]
+            small = self._reformat(frame, name, height, width, between, how)
+            self._scale(small, between, height, width, "rgb24", _POINT, out)
+        else:
+            self._scale(frame, name, height, width, "gbrp", how, out)
+
+    def _fit(self, frame: Any, out: np.ndarray, scale: Callable[[Any, np.ndarray], None]) -> None:
+        """Scale a frame into `out`, with black margins where its aspect ratio is not that of the stream."""
+        height, width = out.shape[:2]
+        inner_height, inner_width = fitted_size(frame.height, frame.width, self._stored_size)
+        rows = max(1, round(inner_height * height / self._stored_size[0]))
+        columns = max(1, round(inner_width * width / self._stored_size[1]))
+        if (rows, columns) == (height, width):
+            scale(frame, out)
+            return
+        inside = np.empty((rows, columns, *out.shape[2:]), np.uint8)
+        scale(frame, inside)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        out[...] = 0
+        out[top : top + rows, left : left + columns] = inside
 
     def gray(self, frames: list[Any]) -> np.ndarray:
-        """(B, H, W) uint8 luma, full range, in display orientation."""
+        """Convert frames to full-range luma in display orientation, uint8 of shape (B, H, W)."""
         import cv2
 
-        height, width = (self.width, self.height) if self.orientation.transposed else (self.height, self.width)
+        height, width = self._stored_size
         out = np.empty((len(frames), height, width), np.uint8)
-        for at, frame in enumerate(frames):
+        for row, frame in enumerate(frames):
             name = frame.format.name
-            if name not in _PLANAR_LUMA or (frame.height, frame.width) != (height, width):
-                self._scale(frame, name, height, width, "gray", _BILINEAR, out[at])
-                continue
-            luma = _plane(frame.planes[0], width)
-            if name in _ALWAYS_FULL or frame.color_range == _FULL:
-                out[at] = luma
+            if not self.is_native(frame):
+                self._fit(frame, out[row], self._resize_gray)
+            elif name not in _PLANAR_LUMA:
+                self._resize_gray(frame, out[row])
+            elif name in _ALWAYS_FULL or frame.color_range == _FULL:
+                out[row] = _plane(frame.planes[0], width)
             else:
-                cv2.LUT(luma, _full_range(), out[at])
+                cv2.LUT(_plane(frame.planes[0], width), _full_range(), out[row])
         return self.orientation.apply(out)
+
+    def _resize_gray(self, frame: Any, out: np.ndarray) -> None:
+        self._scale(frame, frame.format.name, out.shape[0], out.shape[1], "gray", _BILINEAR, out)
 
     def _scale(self, frame: Any, name: str, height: int, width: int, to: str, how: int, out: np.ndarray) -> None:
         import cv2
@@ -170,12 +221,25 @@ class Converter:
         )
 
 
+def fitted_size(height: int, width: int, within: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest size (height, width) of the same aspect ratio that fits, up to rounding to whole pixels.
+
+    A difference of one pixel is no other aspect ratio: encoders round odd sizes.
+    """
+    scale = min(within[0] / height, within[1] / width)
+    rows, columns = round(height * scale), round(width * scale)
+    return (
+        within[0] if abs(within[0] - rows) <= max(1, scale) else rows,
+        within[1] if abs(within[1] - columns) <= max(1, scale) else columns,
+    )
+
+
 def _plane(plane: Any, row_bytes: int) -> np.ndarray:
-    """(H, row_bytes) view of a plane without the padding of its lines."""
+    """Return a view of a plane without the padding of its rows, uint8 of shape (H, row_bytes)."""
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, :row_bytes]
 
 
 @cache
 def _full_range() -> np.ndarray:
-    """Luma from the range 16 to 235 (ITU-R BT.601) to 0 to 255, rounded."""
+    """Return the table from luma in [16, 235] (ITU-R BT.601) to [0, 255], rounded."""
     return np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)

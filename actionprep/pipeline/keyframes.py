@@ -1,4 +1,4 @@
-"""Choose the frames of each view that stand for it."""
+"""Choose representative frames of each view."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import field_validator
 
+from actionprep.datasets.products.keyframes import KEYFRAMES, read_keyframe_index, write_keyframes
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, stage
 from actionprep.registry import Registry
 from actionprep.settings import StageSettings, option
@@ -17,21 +18,21 @@ from actionprep.settings import StageSettings, option
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
 
-# Motion is measured on pictures of about this short side: fine enough for a hand, coarse enough to ignore sensor noise.
+# Motion is measured on images of about this short side: fine enough for a hand, coarse enough to ignore sensor noise.
 _MOTION_SIDE = 60
 
 
 class KeyframesSettings(StageSettings):
-    """Choose the frames of each view that stand for it."""
+    """Choose representative frames of each view."""
 
     sampler: str = option(
         "uniform",
-        "uniform: spread evenly in time; random: one by chance in each part; dense: at a fixed rate; whole: evenly by "
-        "index, always `count`, as LightTimeSformer does; motion: more where more moves.",
+        "uniform: evenly in time; random: one random frame per part; dense: at a fixed rate; whole: evenly by index, "
+        "always `count`, as in LightTimeSformer; motion: more frames where there is more motion.",
     )
-    count: int = option(16, "How many frames (not for dense). A video with fewer gives all it has.", ge=1)
-    rate: float = option(2.0, "Frames per second that dense takes.", gt=0)
-    seed: int = option(0, "Seed of random; with it, recording and view decide the choice.", ge=0)
+    count: int = option(16, "Number of frames (not for dense). Of a video with fewer frames, all are chosen.", ge=1)
+    rate: float = option(2.0, "Frames per second (only for dense).", gt=0)
+    seed: int = option(0, "Seed of random. The choice also depends on recording and view.", ge=0)
 
     @field_validator("sampler")
     @classmethod
@@ -41,9 +42,10 @@ class KeyframesSettings(StageSettings):
 
 
 class FrameSampler(ABC):
-    """Chooses frames of a view. The first line of the docstring stands in lists.
+    """Choose frames of a view. Lists show the first line of the docstring.
 
-    needs_motion: `choose` gets the motion of every frame, and so knows its choice only after the last.
+    Attributes:
+        needs_motion: Whether `choose` needs the motion of every frame. The choice is then known after the last frame.
     """
 
     needs_motion: ClassVar[bool] = False
@@ -52,22 +54,31 @@ class FrameSampler(ABC):
     def choose(
         self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
     ) -> np.ndarray:
-        """(K,) int64 indices of the chosen frames, not decreasing; times (T,) s, motion (T,) as `MotionMeter` measures."""
+        """Choose frames of one view.
+
+        Args:
+            times: Frame times in seconds, shape (T,).
+            settings: Settings of the stage.
+            rng: Random numbers that depend on seed, recording and view.
+            motion: Motion at each frame as measured by `MotionMeter`, shape (T,); None without `needs_motion`.
+
+        Returns:
+            Frame indices, int64 of shape (K,), not decreasing.
+        """
 
 
 SAMPLERS: Registry[type[FrameSampler]] = Registry(
     "sampler", "actionprep.samplers", plural="Samplers", subclass_of="actionprep.pipeline.keyframes:FrameSampler"
 )
-"""Samplers by the name that `keyframes.sampler` takes; those of actionprep are added below."""
+"""Samplers by the name in `keyframes.sampler`; those of actionprep are added below."""
 
 
-@stage("keyframes", version=1, settings=KeyframesSettings)
+@stage("keyframes", version=2, settings=KeyframesSettings)
 class Keyframes(FrameStage):
-    """Makes keyframes/<recording>/<view>: index (K) int64, time (K) s, score (K) float32.
+    """Write the product `keyframes` (schema: `actionprep.datasets.products.keyframes`).
 
-    score is the motion at the frame for the sampler motion, else 1. Attributes: sampler, num_frames of the video.
-    Read live, `push` returns the chosen indices among the block's frames where they are known before the video is read,
-    else none; `finish` returns all.
+    For stages that read it live, `push` returns the chosen frames of the block if they are known before the video is
+    read, else none. `finish` returns all.
     """
 
     def __init__(
@@ -90,7 +101,7 @@ class Keyframes(FrameStage):
         if self._chosen is None:
             self._motion.add(block.gray)
             return np.zeros(0, np.int64)
-        return _among(self._chosen, block)
+        return _in_block(self._chosen, block)
 
     def finish(self, live: Mapping[str, Any]) -> np.ndarray:  # noqa: D102
         score = None
@@ -99,10 +110,8 @@ class Keyframes(FrameStage):
             self._chosen = self._choose(score)
         chosen = self._chosen
         scores = np.ones(len(chosen)) if score is None else score[chosen]
-        self.item.write("index", chosen, axes=("keyframe",), description="position in the video, from 0")
-        self.item.write("time", self.source.times[chosen], axes=("keyframe",), unit="s")
-        self.item.write("score", scores.astype(np.float32), axes=("keyframe",))
-        self.item.attributes.update(
+        write_keyframes(self.item, chosen, self.source.times[chosen], scores)
+        self.item.attributes |= KEYFRAMES.attributes_of(
             sampler=self.settings.sampler,
             num_frames=self.source.num_frames,
             known_ahead=not self._sampler.needs_motion,
@@ -111,9 +120,9 @@ class Keyframes(FrameStage):
 
     @classmethod
     def replay(cls, reader: ItemReader, blocks: Iterator[FrameBlock]) -> Iterator[np.ndarray]:  # noqa: D102
-        chosen = reader["index"][:]
+        chosen = read_keyframe_index(reader)
         for block in blocks:
-            yield _among(chosen, block) if reader.attributes["known_ahead"] else chosen[:0]
+            yield _in_block(chosen, block) if reader.attributes["known_ahead"] else chosen[:0]
         yield chosen
 
     def _choose(self, motion: np.ndarray | None) -> np.ndarray:
@@ -132,7 +141,7 @@ class Uniform(FrameSampler):
 
 @SAMPLERS.register("random")
 class RandomInSegment(FrameSampler):
-    """One frame by chance in each of `count` parts of equal length."""
+    """One random frame from each of `count` parts of equal length."""
 
     def choose(  # noqa: D102
         self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
@@ -142,17 +151,17 @@ class RandomInSegment(FrameSampler):
 
 @SAMPLERS.register("dense")
 class Dense(FrameSampler):
-    """The frame that is shown at each instant of a clock with `rate` ticks a second."""
+    """The frame shown at each tick of a clock with `rate` ticks per second."""
 
     def choose(  # noqa: D102
         self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
     ) -> np.ndarray:
-        return frames_at_rate(times, settings.rate)
+        return frames_shown_at_rate(times, settings.rate)
 
 
 @SAMPLERS.register("whole")
 class WholeClip(FrameSampler):
-    """LightTimeSformer's evaluation rule: exactly `count` frames, evenly by index over the whole clip."""
+    """The evaluation rule of LightTimeSformer: exactly `count` frames, evenly by index over the full clip."""
 
     def choose(  # noqa: D102
         self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
@@ -162,7 +171,7 @@ class WholeClip(FrameSampler):
 
 @SAMPLERS.register("motion")
 class Motion(FrameSampler):
-    """More frames where more moves: evenly over the accumulated motion."""
+    """More frames where there is more motion: evenly over the accumulated motion."""
 
     needs_motion = True
 
@@ -174,10 +183,16 @@ class Motion(FrameSampler):
 
 
 def uniform_frames(times: np.ndarray, count: int) -> np.ndarray:
-    """Frames shown in the middle of `count` parts of equal duration, each at most once.
+    """Choose the frames shown in the middle of `count` parts of equal duration, each at most once.
 
-    times (T,) s → (K,) int64, K ≤ min(count, T). A frame is shown until the next begins, the last as long as the
-    one before it.
+    A frame is shown until the next one begins. The last frame is shown as long as the one before it.
+
+    Args:
+        times: Frame times in seconds, shape (T,).
+        count: Number of parts.
+
+    Returns:
+        Frame indices, int64 of shape (K,), with K <= min(count, T).
     """
     if count >= len(times):
         return np.arange(len(times))
@@ -185,15 +200,26 @@ def uniform_frames(times: np.ndarray, count: int) -> np.ndarray:
     return np.unique(_shown_at(times, times[0] + (np.arange(count) + 0.5) * duration / count))
 
 
-def frames_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
-    """Frames shown at the instants 0, 1 / rate, 2 / rate, … after the first frame, each at most once; times (T,) s."""
+def frames_shown_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
+    """Choose the frames that are on screen at the ticks of a clock.
+
+    A frame is on screen from its own time to that of the next one. `tracks.frames_at_rate` chooses the nearest frames
+    instead.
+
+    Args:
+        times: Frame times in seconds, ascending, shape (T,).
+        rate: Ticks per second; the first tick is at the first frame.
+
+    Returns:
+        Indices of the chosen frames, ascending, each once.
+    """
     duration = times[-1] - times[0] + _last_gap(times)
     num_ticks = max(1, int(np.ceil(duration * rate - 1e-6)))
     return np.unique(_shown_at(times, times[0] + np.arange(num_ticks) / rate))
 
 
 def random_frames(num_frames: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """One frame by chance in each of `count` parts of equal length; all frames when there are no more than that."""
+    """Choose one random frame from each of `count` parts of equal length; all frames if there are no more than `count`."""
     if count >= num_frames:
         return np.arange(num_frames)
     bounds = np.arange(count + 1) * num_frames // count
@@ -201,22 +227,29 @@ def random_frames(num_frames: int, count: int, rng: np.random.Generator) -> np.n
 
 
 def whole_clip_frames(num_frames: int, count: int) -> np.ndarray:
-    """The middle frame of each of `count` parts of equal length; frames repeat when there are fewer than parts.
+    """Choose the middle frame of each of `count` parts of equal length; frames repeat if there are fewer than parts.
 
-    The rule that LightTimeSformer's figures show for testing: its sampling rate depends on the video, so that a fixed
-    number of frames covers all of it.
+    This is the rule that LightTimeSformer shows for testing: the sampling rate depends on the video, so that a fixed
+    number of frames covers it completely.
     """
     return (2 * np.arange(count) + 1) * num_frames // (2 * count)
 
 
 def motion_frames(motion: np.ndarray, count: int) -> np.ndarray:
-    """Frames in the middle of `count` parts of equal accumulated motion, each at most once.
+    """Choose the frames in the middle of `count` parts of equal accumulated motion, each at most once.
 
-    motion (T,) ≥ 0 → (min(count, T),) int64, increasing. Where one frame takes several parts, frames with the most
-    motion fill up. Without any motion the frames are spread evenly.
+    If one frame covers several parts, frames with the most motion are added. Without motion, frames are spread evenly.
 
-    After Zhi et al., "MGSampler: An Explainable Sampling Strategy for Video Action Recognition", ICCV 2021, which
-    also takes the square root, so that one big movement does not take all frames.
+    Args:
+        motion: Motion at each frame, at least 0, shape (T,).
+        count: Number of parts.
+
+    Returns:
+        Increasing frame indices, int64 of shape (min(count, T),).
+
+    References:
+        Zhi et al., "MGSampler: An Explainable Sampling Strategy for Video Action Recognition", ICCV 2021. It also takes
+        the square root, so that one large movement does not get all frames.
     """
     num_frames = len(motion)
     if count >= num_frames:
@@ -232,45 +265,45 @@ def motion_frames(motion: np.ndarray, count: int) -> np.ndarray:
 
 
 class MotionMeter:
-    """Mean absolute change of luma from frame to frame, on pictures shrunk to a short side of about 60 pixels."""
+    """Measure the mean absolute change of luma between frames, shrunk to a short side of about 60 pixels."""
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
         self._values: list[np.ndarray] = []
 
     def add(self, gray: np.ndarray) -> None:
-        """Take the next frames, (B, H, W) uint8."""
+        """Add the next frames, uint8 of shape (B, H, W)."""
         small = shrink_gray(gray, max(1, min(gray.shape[1:]) // _MOTION_SIDE)).astype(np.int16)
         before = np.concatenate([small[:1] if self._last is None else self._last[None], small[:-1]])
         self._values.append(np.abs(small - before).mean((1, 2)))
         self._last = small[-1]
 
     def values(self) -> np.ndarray:
-        """(T,) float64 change towards each frame from the one before it, 0 for the first."""
+        """Return the change of each frame from the one before it, float64 of shape (T,); 0 for the first."""
         return np.concatenate([*self._values, np.zeros(0)])
 
 
 def shrink_gray(gray: np.ndarray, factor: int) -> np.ndarray:
-    """(B, H, W) uint8 → (B, H // factor, W // factor) uint8, means of whole squares; an incomplete margin is cut."""
+    """Shrink uint8 images (B, H, W) to (B, H // factor, W // factor) by means over squares; incomplete ones are cut."""
     import cv2
 
     height, width = gray.shape[1] // factor, gray.shape[2] // factor
     if factor == 1:
         return gray
     cut = gray[:, : height * factor, : width * factor]
-    return np.stack([cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in cut])
+    return np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in cut])
 
 
-def _shown_at(times: np.ndarray, instants: np.ndarray) -> np.ndarray:
-    """Index of the frame shown at each instant; half a microsecond makes up for rounding of the times."""
-    return np.clip(np.searchsorted(times, instants + 5e-7, side="right") - 1, 0, len(times) - 1)
+def _shown_at(times: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Return the index of the frame shown at each time; half a microsecond allows for rounded frame times."""
+    return np.clip(np.searchsorted(times, seconds + 5e-7, side="right") - 1, 0, len(times) - 1)
 
 
 def _last_gap(times: np.ndarray) -> float:
     return float(times[-1] - times[-2]) if len(times) > 1 else 0.0
 
 
-def _among(chosen: np.ndarray, block: FrameBlock) -> np.ndarray:
+def _in_block(chosen: np.ndarray, block: FrameBlock) -> np.ndarray:
     return chosen[np.isin(chosen, block.index)]
 
 

@@ -78,7 +78,7 @@ class MasksSettings(StageSettings):
         return self
 
 
-@stage("masks", version=1, settings=MasksSettings)
+@stage("masks", version=2, settings=MasksSettings)
 class Masks(FrameStage):
     """Makes masks/<recording>/<view>: foreground (T, H, ceil(W / 8)) uint8 and area (T) float32.
 

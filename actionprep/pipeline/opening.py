@@ -1,10 +1,10 @@
-"""Open a video file and number its packets, or say in one phrase why it is no video that can be read."""
+"""Open a video file and number its packets, or raise an error with the reason why it cannot be read."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,10 @@ BACKEND = f"PyAV {av.__version__}"
 
 # Demuxers that make "video" out of text or playlists, which would take a text file for a recording.
 _NOT_VIDEO = {"tty", "hls", "concat", "dash", "lrc", "srt", "ass", "webvtt", "subviewer", "sdp"}
-# Packets tried for a first picture.
-_FIRST_PICTURE_PACKETS = 256
+# Transfer functions of HDR video (ITU-T H.273, table 3).
+_HDR = {16: "PQ", 18: "HLG"}
+# Packets tried for a first frame.
+_FIRST_FRAME_PACKETS = 256
 
 
 @contextmanager
@@ -108,25 +110,49 @@ def _container_of(file: InputFile) -> Any:
 
 @dataclass(frozen=True)
 class Look:
-    """What the first picture shows."""
+    """Properties of the first frame that decodes.
+
+    Attributes:
+        height: Display height in pixels.
+        width: Display width in pixels.
+        pixel_format: Name of the pixel format in FFmpeg.
+        orientation: How stored frames are turned for display.
+        warnings: Findings, one sentence each.
+        hdr: Name of the HDR transfer function (PQ or HLG); empty for SDR.
+    """
 
     height: int
     width: int
     pixel_format: str
     orientation: Orientation
     warnings: tuple[str, ...] = ()
+    hdr: str = ""
 
 
-def number_packets(path: str, container: Any, stream: Any) -> tuple[PacketIndex, Look]:
-    """Number the packets, decoding the first of them until a picture comes out."""
+def number_packets(
+    path: str, container: Any, stream: Any, *, see: Callable[[Any], None] | None = None
+) -> tuple[PacketIndex, Look]:
+    """Number the packets of a stream, and decode the first of them until a frame comes out.
+
+    Args:
+        path: Path of the file, for errors.
+        container: Opened container.
+        stream: Video stream of it.
+        see: Called with every packet.
+
+    Raises:
+        InputError: If the stream has no frame.
+    """
     first: list[Any] = []
     tried = 0
 
     def look_at(packet: Any) -> None:
         nonlocal tried
+        if see is not None:
+            see(packet)
         # Without a size nothing can be made of a video, so the search continues.
         sized = stream.codec_context.height > 0 and stream.codec_context.width > 0
-        if not first and (tried < _FIRST_PICTURE_PACKETS or not sized):
+        if not first and (tried < _FIRST_FRAME_PACKETS or not sized):
             tried += 1
             with suppress(av.error.FFmpegError):
                 first.extend(packet.decode())
@@ -143,13 +169,13 @@ def number_packets(path: str, container: Any, stream: Any) -> tuple[PacketIndex,
                 "The part with the settings of the decoder is missing: cut or copy it again from the original.",
                 backend=BACKEND,
             )
-        warning = f"no picture comes out of its first {tried} packets"
+        warning = f"no frame decodes from its first {tried} packets"
         return index, Look(context.height, context.width, str(context.pix_fmt), Orientation(), (warning,))
     frame = first[0]
     orientation = Orientation.of(frame)
     size = (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
-    odd = () if orientation.exact else ("it is turned by an angle that is not a right one; the nearest was taken",)
-    return index, Look(*size, frame.format.name, orientation, odd)
+    odd = () if orientation.exact else ("its rotation is not a multiple of 90 degrees: it is rounded to one",)
+    return index, Look(*size, frame.format.name, orientation, odd, _HDR.get(int(frame.color_trc), ""))
 
 
 def _refuse_what_is_no_file(path: str) -> None:

@@ -141,7 +141,7 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
         return self
 
 
-@stage("pose", version=2, settings=PoseSettings)
+@stage("pose", version=3, settings=PoseSettings)
 class Pose(FrameStage, ViewStage):
     """Makes pose/<recording>/<view>: joints of up to M persons in each of T frames.
 

@@ -1,36 +1,52 @@
-"""Facts of a video file, from its packets and its first picture."""
+"""Read the properties of a video file from its packets and its first frame."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from actionprep.errors import explained_read_errors
-from actionprep.pipeline.opening import number_packets, opened
-from actionprep.pipeline.packets import PacketIndex
+from actionprep.pipeline.frame_sizes import FrameSizes
+from actionprep.pipeline.opening import Look, number_packets, opened
+from actionprep.pipeline.packets import PacketIndex, lost_frames
+
+# Containers that FFmpeg reads only up to the end of the first file, if several files were joined byte by byte.
+_ENDS_AT_FIRST_PART = {"flv", "matroska,webm"}
+# Share of a file that is too large for an index at its end.
+_LARGE_REST = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFacts:
-    """What a video file is, from its packets and its first picture.
+    """Properties of a video file.
 
-    stream         index of the video stream that players would choose
-    width, height  of the pictures for display, after rotation, in pixels (which are taken as square)
-    rotation       degrees counterclockwise by which stored pictures are turned for display: 0, 90, 180 or -90
-    pixel_aspect   width of a pixel over its height as the file states it; 1.0 when it does not
-    time_base      unit of the container's clock in seconds
-    start          time of the first frame in seconds, as the container counts
-    times          (T,) float64 seconds from the first frame, in the order of showing, strictly increasing
-    fps            median rate
-    header_frames  frames that the container states, None when it does not
-    duration       seconds from the first frame to the end of the last
-    digest         sha256 of the file's bytes, in hex
-    warnings       what is odd about the file, one phrase each
+    Attributes:
+        path: Path of the file.
+        stream: Index of the video stream that players would choose.
+        codec: Name of the codec in FFmpeg.
+        pixel_format: Name of the pixel format in FFmpeg.
+        width: Display width after rotation, in pixels, which are taken as square.
+        height: Display height, likewise.
+        rotation: Degrees counterclockwise by which stored frames are turned for display: 0, 90, 180 or -90.
+        mirrored: Whether frames are mirrored for display.
+        pixel_aspect: Width of a pixel over its height as stated by the file; 1.0 if it is not stated.
+        time_base: Unit of the container's clock in seconds.
+        start: Time stamp of the first frame in the container, in seconds.
+        file_start: Time stamp of the earliest video or audio stream of the container, in seconds. Players count from
+            there.
+        times: Seconds from the first frame in the order of display, float64 of shape (T,), strictly increasing.
+        fps: Median frame rate.
+        header_frames: Number of frames stated by the container; None if it is not stated.
+        duration: Seconds from the first frame to the end of the last.
+        digest: SHA-256 of the file's bytes, in hex.
+        warnings: Findings about the file, one sentence each.
     """
 
     path: str
@@ -44,6 +60,7 @@ class VideoFacts:
     pixel_aspect: float
     time_base: Fraction
     start: float
+    file_start: float
     times: np.ndarray
     fps: float
     header_frames: int | None
@@ -53,26 +70,37 @@ class VideoFacts:
 
     @property
     def num_frames(self) -> int:
-        """Frames that the packets make."""
+        """Number of frames that the packets make."""
         return len(self.times)
 
 
 def probe(path: str | Path) -> VideoFacts:
-    """Facts of a video file, by demuxing it once; only the first picture is decoded, for its size and rotation.
+    """Read the properties of a video file by demuxing it once.
 
-    Raises InputError with one reason for what is not a video that can be read.
+    Only the first frame is decoded, and keyframes at which the frame size may change.
+
+    Raises:
+        InputError: If the file cannot be read as video; the error has one reason.
     """
     path = str(path)
     with opened(path) as (container, stream):
-        index, look = number_packets(path, container, stream)
+        sizes = FrameSizes(stream)
+        index, look = number_packets(path, container, stream, see=sizes.see)
         header_frames = int(stream.frames) or None
         codec = stream.codec_context.codec.canonical_name
         aspect = float(stream.sample_aspect_ratio or 1)
         fps = _rate(index, stream.average_rate or stream.guessed_rate)
-        warnings = [*index.warnings, *look.warnings, *_shortfalls(container, index, header_frames, fps)]
+        warnings = [*index.warnings, *look.warnings, *_shortfalls(path, container, index, header_frames, fps)]
+        warnings += [*_size_changes(sizes, index, look), *_unread_rest(path, container, index)]
         number = stream.index
+        file_start = _file_start(container, number, index)
+    if look.hdr:
+        warnings.append(
+            f"its colors are HDR ({look.hdr}) and are stored without tone mapping: they look flat and gray beside SDR "
+            "videos. Convert it to SDR if the study has other videos in SDR"
+        )
     if abs(aspect - 1) > 0.02:
-        warnings.append(f"pixels are not square (aspect {aspect:.4g}); sizes and coordinates are of the stored pixels")
+        warnings.append(f"its pixels are not square (aspect {aspect:.4g}); sizes and coordinates are in stored pixels")
     return VideoFacts(
         path=path,
         stream=number,
@@ -85,6 +113,7 @@ def probe(path: str | Path) -> VideoFacts:
         pixel_aspect=aspect,
         time_base=index.time_base,
         start=index.start,
+        file_start=file_start,
         times=index.times,
         fps=fps,
         header_frames=header_frames,
@@ -95,7 +124,7 @@ def probe(path: str | Path) -> VideoFacts:
 
 
 def _rate(index: PacketIndex, stated: Fraction | None) -> float:
-    """Frames per second at the median interval; where all times fit one rate up to the clock's rounding, that rate."""
+    """Return the stated rate if all times fit it up to the clock's rounding, else that of the median interval."""
     gaps = np.diff(index.ticks)
     if not len(gaps):
         return float(stated) if stated else 1.0
@@ -111,20 +140,86 @@ def _duration(index: PacketIndex, fps: float) -> float:
     return float(index.times[-1]) + (index.last_duration * float(index.time_base) or 1 / fps)
 
 
-def _shortfalls(container: Any, index: PacketIndex, header_frames: int | None, fps: float) -> list[str]:
-    """Where the container states more than its packets hold."""
+def _file_start(container: Any, number: int, index: PacketIndex) -> float:
+    """Return where the container's timeline begins: its earliest video or audio stream, edit lists applied."""
+    starts = [index.start]
+    for stream in container.streams:
+        is_cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
+        if stream.index != number and stream.type in ("video", "audio") and not is_cover:
+            starts += [] if stream.start_time is None else [float(stream.start_time * stream.time_base)]
+    return min(starts)
+
+
+def _size_changes(sizes: FrameSizes, index: PacketIndex, look: Look) -> list[str]:
+    """Describe the first change of the frame size; further ones are counted."""
+    if not sizes.changes:
+        return []
+    packet, width, height = sizes.changes[0]
+    slot = max(int(index.slot[packet]), 0)
+    after = (height, width) if look.orientation.transposed else (width, height)
+    again = f" and {len(sizes.changes) - 1} more times" if len(sizes.changes) > 1 else ""
+    return [
+        f"the frame size changes from {look.width} x {look.height} to {after[0]} x {after[1]} at frame {slot} "
+        f"({index.times[slot]:.3f} s){again}: all frames are scaled to the first size, with black margins where the "
+        "shape differs"
+    ]
+
+
+def _shortfalls(path: str, container: Any, index: PacketIndex, header_frames: int | None, fps: float) -> list[str]:
+    """Describe where the container states more than its packets contain."""
     if header_frames is not None:
-        if header_frames > index.num_packets:
+        lost = lost_frames(container, index, header_frames)
+        if lost and container.format.name == "avi" and avi_is_complete(path):
             return [
-                f"the header states {header_frames} frames and the file holds {index.num_packets}: "
-                f"{header_frames - index.num_packets} are lost, the file seems to be cut off"
+                f"the header states {header_frames} frames and the last packet is that of frame {header_frames - lost}: "
+                "the rest is empty (dropped by the camera) or damaged"
+            ]
+        if lost:
+            return [
+                f"the header states {header_frames} frames and the file contains {header_frames - lost}: "
+                f"{lost} are lost, the file seems to be cut off"
             ]
         return []
+    if len(index.part_starts):
+        return []  # the stated duration spans the jumps of the clock
     stated = container.duration / 1e6 if container.duration else 0.0
-    held = _duration(index, fps)
-    if stated > held + max(1.0, 0.05 * stated) and len(container.streams) == 1:
-        return [f"the header states {stated:.2f} s and the frames end after {held:.2f} s: the file seems to be cut off"]
+    # Some containers state the end of the last frame, others its distance from the first.
+    duration = _duration(index, fps)
+    if stated > max(index.start, 0) + duration + max(1.0, 0.05 * stated) and len(container.streams) == 1:
+        return [
+            f"the header states {stated:.2f} s and the frames end after {duration:.2f} s: the file seems to be cut off"
+        ]
     return []
+
+
+def _unread_rest(path: str, container: Any, index: PacketIndex) -> list[str]:
+    """Report a large rest after the last packet: FFmpeg stops at the end of the first of several joined files."""
+    if container.format.name not in _ENDS_AT_FIRST_PART or index.pos[-1] < 0:
+        return []
+    with explained_read_errors(path):
+        size = os.path.getsize(path)
+    rest = 1 - float(index.pos[-1] + index.size[-1]) / size
+    if rest < _LARGE_REST:
+        return []
+    return [
+        f"{rest:.0%} of the file comes after its last video packet: if files were joined to it, their frames are missing. "
+        "Join them with the concat demuxer of ffmpeg instead"
+    ]
+
+
+def avi_is_complete(path: str) -> bool:
+    """Return whether the RIFF chunks of an AVI file end with the file or before it, as their headers state."""
+    position = 0
+    with explained_read_errors(path), open(path, "rb") as file:
+        size = os.path.getsize(path)
+        while position + 8 <= size:
+            file.seek(position)
+            header = file.read(8)
+            if header[:4] != b"RIFF":
+                break
+            length = int.from_bytes(header[4:], "little")
+            position += 8 + length + length % 2
+    return 0 < position <= size + 1
 
 
 def _digest(path: str) -> str:

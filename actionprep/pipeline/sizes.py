@@ -1,12 +1,21 @@
-"""Sizes of pictures that are made smaller."""
+"""Compute the size of images that are shrunk."""
 
 from __future__ import annotations
 
 
 def by_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) of the same shape with this short side; the long side is the nearest even number.
+    """Return the size of the same aspect ratio with this short side.
 
-    Even, because chroma of most video is stored for pairs of pixels, and odd sizes take a slower way through scaling.
+    The long side is rounded to an even number, because most video stores chroma for pairs of pixels and odd sizes scale
+    more slowly.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        short_side: Short side of the result in pixels.
+
+    Returns:
+        Height and width in pixels.
     """
     scale = short_side / min(height, width)
     long_side = max(short_side, 2 * round(max(height, width) * scale / 2))

@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
-from actionprep.pipeline.stage import ArrayStage, stage
+from actionprep.pipeline.stage import ArrayStage, ResultTable, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
 
@@ -24,27 +26,27 @@ class SnippetSettings(StageSettings):
     name: str = option("default", "Name of the product: snippets/<name>.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     length: float | None = option(
         None,
-        "Length of a window in ms. Not set: whole recordings where they are labeled whole, else one snippet a segment.",
+        "Length of a window in ms. Not set: one snippet per recording with a label, else one per segment.",
         gt=0,
     )
     stride: float | None = option(None, "From one window's start to the next in ms. Not set: the length.", gt=0)
-    iou: float = option(0.5, "A window gets a label when the rule's figure is at least this.", ge=0, le=1)
+    iou: float = option(0.5, "A window gets a label if the value of the rule is at least this.", ge=0, le=1)
     rule: Literal["coverage", "iou", "segment"] = option(
         "coverage",
-        "The figure that counts: coverage (share of the window that the label's segments cover), iou (intersection "
-        "over union with the best single segment), segment (share of the best single segment in the window).",
+        "Value that decides: coverage (fraction of the window that the label's segments cover), iou (intersection "
+        "over union with the best single segment), segment (fraction of the best single segment in the window).",
     )
     ignore_from: float | None = option(
         None,
-        "Windows without a label, but with one at this figure or above, are ignored instead of background.",
+        "Windows in which no label passes, and one has at least this value, are ignored instead of background.",
         ge=0,
         le=1,
     )
-    multi_label: bool = option(False, "Give a window all labels that pass, instead of the largest.")
+    multi_label: bool = option(False, "Give a window all labels that pass, instead of the one with the largest value.")
     background: str | None = option(None, "Label of windows where no label passes. Not set: such windows are not used.")
     tail: Literal["drop", "shift", "keep"] = option(
         "drop",
-        "Time after the last whole window: drop it, shift one more window back to the end, or keep a shorter one.",
+        "Time after the last full window: drop it, shift one more window back to the end, or keep a shorter one.",
     )
     layers: tuple[str, ...] = option((), "Only segments of these layers; all when empty.")
     exclude_layers: tuple[str, ...] = option((), "Windows that meet a segment of these layers are ignored.")
@@ -68,7 +70,28 @@ class Snippets(ArrayStage):
     @classmethod
     def build(cls, settings: SnippetSettings, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Make the table from the catalog and write it."""
+        from actionprep.datasets.products.snippets import write_snippets
+
         write_snippets(snippets_for(settings, catalog), item)
+
+    @classmethod
+    def results(cls, item: ItemReader, catalog: Catalog) -> ResultTable:
+        """Return the number of windows per label, without label, ignored and dropped."""
+        from actionprep.datasets.products.snippets import NO_LABEL, SnippetTable
+
+        table = SnippetTable.read(item)
+        windows = {event: count for event, count in table.left_out.items() if event.startswith("windows")}
+        without_label = windows.pop("windows without label", 0) + int((table.label == NO_LABEL).sum())
+        rows: list[tuple[str | int, ...]] = list(table.counts().items())
+        rows.append(("(without label)", without_label))
+        for event, count in windows.items():
+            if count:
+                what = "dropped" if event == "windows without frame" else "ignored"
+                rows.append((f"({what}: {event.removeprefix('windows ')})", count))
+        rows.append(("(recordings)", len(np.unique(table.recording))))
+        return ResultTable(
+            "Snippets per label", ("label", "snippets"), tuple(rows), frozenset({"windows without label", *windows})
+        )
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:  # noqa: D102
@@ -78,23 +101,26 @@ class Snippets(ArrayStage):
     def depends_on(cls, settings: SnippetSettings, catalog: Catalog) -> dict[str, Any]:
         """Recordings, their segments and the frame times of their readable views."""
         return {
-            "recordings": [[one.id, one.subject, one.session, one.label, one.split] for one in catalog.recordings],
+            "recordings": [
+                [recording.id, recording.subject, recording.session, recording.label, recording.split]
+                for recording in catalog.recordings
+            ],
             "segments": [
-                [one.id, segment.onset, segment.offset, segment.label, segment.layer]
-                for one in catalog.recordings
-                for segment in catalog.segments_of(one.id)
+                [recording.id, segment.onset, segment.offset, segment.label, segment.layer]
+                for recording in catalog.recordings
+                for segment in catalog.segments_of(recording.id)
             ],
             "views": [
                 [view.recording, view.id, view.digest, hashlib.sha256(view.times.astype("<f8").tobytes()).hexdigest()]
-                for one in catalog.recordings
-                for view in catalog.views_of(one.id)
+                for recording in catalog.recordings
+                for view in catalog.views_of(recording.id)
                 if view.status == "ok"
             ],
         }
 
 
 def snippets_for(settings: SnippetSettings, catalog: Catalog) -> SnippetTable:
-    """The table of snippets that these settings give."""
+    """Make the table of snippets of these settings."""
     from actionprep.datasets.snippets import LabelRule, make_snippets
 
     return make_snippets(
@@ -115,32 +141,3 @@ def snippets_for(settings: SnippetSettings, catalog: Catalog) -> SnippetTable:
         labels=settings.labels,
         views=settings.views,
     )
-
-
-def write_snippets(table: SnippetTable, item: ItemWriter) -> None:
-    """Write the arrays and attributes of a table of snippets."""
-    one = ("snippet",)
-    each = ("snippet", "label")
-    item.write("recording", table.recording, axes=one, description="index into the attribute recordings")
-    item.write("onset", table.onset, axes=one, unit="s", description="start on the recording's clock")
-    item.write("offset", table.offset, axes=one, unit="s", description="end on the recording's clock, not included")
-    item.write(
-        "label",
-        table.label,
-        axes=one,
-        description="index into the attribute labels; -1 ignored; -2 no label applies (several labels allowed)",
-    )
-    item.write("target", table.target, axes=each, description="1 for each label that the window has")
-    item.write("coverage", table.coverage, axes=each, description="share of the window covered by the label's segments")
-    item.write("iou", table.iou, axes=each, description="intersection over union with the label's best segment")
-    item.write("segment_share", table.segment_share, axes=each, description="share of the label's best segment inside")
-    if table.segments is not None:
-        segments, one = table.segments, ("segment",)
-        recording = "index into the attribute recordings"
-        item.write("segment_recording", segments.recording, axes=one, description=recording)
-        item.write("segment_onset", segments.onset, axes=one, unit="s", description="start on the recording's clock")
-        item.write("segment_offset", segments.offset, axes=one, unit="s", description="end on it, not included")
-        item.write(
-            "segment_label", segments.label, axes=one, description="index into the attribute labels; -1: left out"
-        )
-    item.attributes.update(table.attributes())

@@ -9,15 +9,19 @@ import numpy as np
 from pydantic import model_validator
 
 from actionprep.errors import UserError, nearest
-from actionprep.pipeline.stage import ArrayStage, stage
+from actionprep.pipeline.stage import ArrayStage, ResultTable, stage
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.stage import ItemWriter
+
+
+_MAX_COLUMNS = 8
 
 
 class SplitSettings(StageSettings):
@@ -25,30 +29,30 @@ class SplitSettings(StageSettings):
 
     name: str = option("default", "Name of the product: split/<name>.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     by: Literal["subject", "session", "recording", "column"] = option(
-        "recording", "What stays together; column takes the split that was given for each recording."
+        "recording", "What stays together; column uses the part that was given for each recording."
     )
     column: str = option(
         "split",
-        "For by = column: the column of the table of recordings that holds the part; imported data sets have one for "
-        "each official split. Recordings without a part in such a column are left out.",
+        "For by = column: the column of the table of recordings with the part; imported data sets have one per official "
+        "split. Recordings without a part in such a column are left out.",
     )
     val_column: str | None = option(
         None,
-        "For by = column: val is what this other column tests of train. A data set with several official splits of one kind "
-        "keeps the clips of one source together in each of them, also where no name tells which these are.",
+        "For by = column: val is the part of train that this other column tests. Each of several official splits keeps the "
+        "clips of one source together, also where no name shows the source.",
     )
-    train: float = option(0.7, "Share of the labeled samples for train.", gt=0)
-    val: float = option(0.15, "Share for val; 0 for none.", ge=0)
-    test: float = option(0.15, "Share for test; 0 for none.", ge=0)
-    train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of shares.")
+    train: float = option(0.7, "Fraction of the labeled samples for train.", gt=0)
+    val: float = option(0.15, "Fraction for val; 0 for none.", ge=0)
+    test: float = option(0.15, "Fraction for test; 0 for none.", ge=0)
+    train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of fractions.")
     val_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for val.")
     test_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for test.")
     val_by: Literal["subject", "session", "recording"] | None = option(
-        None, "What stays together when val is carved out of train; as by when not set."
+        None, "What stays together when val is taken from train; not set: the same as by."
     )
     folds: int | None = option(None, "Number of folds for cross-validation instead of one split.", ge=2)
-    leave_one_out: bool = option(False, "A fold for each subject (session, recording).")
-    seed: int = option(0, "Seed of the order in which groups are shared out.", ge=0)
+    leave_one_out: bool = option(False, "One fold per subject (session, recording).")
+    seed: int = option(0, "Seed of the order in which groups are distributed.", ge=0)
     allow_single: bool = option(False, "Accept classes with a single sample.")
 
     @model_validator(mode="after")
@@ -70,45 +74,64 @@ class SplitSettings(StageSettings):
 
 @stage("split", version=1, settings=SplitSettings)
 class Split(ArrayStage):
-    """Makes split/<name>: part (fold, recording), 0 none, 1 train, 2 val, 3 test.
+    """Make split/<name>: the part of every recording, 0 none, 1 train, 2 val, 3 test.
 
-    Classes are balanced over whole labels and segments, so that one split serves snippets of any length.
+    Classes are balanced over labels of recordings and segments, so that one split serves snippets of any length.
     """
 
     @classmethod
     def build(cls, settings: SplitSettings, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Split the recordings and write the parts."""
-        table, found = split_recordings(settings, catalog)
-        parts = np.zeros((len(found), len(table.recordings)), np.uint8)
-        for fold, assignment in enumerate(found):
-            for number, part in enumerate(("train", "val", "test"), start=1):
-                parts[fold, np.unique(table.recording[assignment.rows(part)])] = number  # type: ignore[arg-type]
-        item.write(
-            "part", parts, axes=("fold", "recording"), description="0 none, 1 train, 2 val, 3 test, of each recording"
-        )
-        item.attributes.update(
-            recordings=list(table.recordings),
-            by=settings.by,
-            seed=settings.seed,
-            groups=[{part: list(names) for part, names in assignment.groups.items()} for assignment in found],
-            notes=[list(assignment.notes) for assignment in found],
-        )
+        from actionprep.datasets.products.split import write_split
+
+        table, assignments = split_recordings(settings, catalog)
+        write_split(item, table, assignments, by=settings.by, seed=settings.seed)
+
+    @classmethod
+    def results(cls, item: ItemReader, catalog: Catalog) -> ResultTable:
+        """Return the number of labels and segments of each class in each part, or in the test part of each fold."""
+        from actionprep.datasets.products.split import stored_parts
+        from actionprep.datasets.snippets import make_snippets
+
+        folds = stored_parts(item)
+        table = make_snippets(catalog)
+        if len(folds) > 1:
+            columns = [(f"fold {fold}", parts, "test") for fold, parts in enumerate(folds, start=1)]
+            title = f"Test parts of {len(folds)} folds"
+        else:
+            columns = [(part, folds[0], part) for part in ("train", "val", "test")]
+            title = "Samples in each part"
+        codes = [
+            [code for code, id in enumerate(table.recordings) if parts.get(id) == part] for _, parts, part in columns
+        ]
+        counts = [
+            table.target[table.used & np.isin(table.recording, of_part)].sum(axis=0, dtype=int) for of_part in codes
+        ]
+        rows: list[tuple[str | int, ...]] = [
+            (label, *(int(of_part[row]) for of_part in counts)) for row, label in enumerate(table.labels)
+        ]
+        rows.append(("(recordings)", *(len(of_part) for of_part in codes)))
+        if len(folds) > _MAX_COLUMNS:  # one row per fold
+            header, *cells = [("class", *(name for name, _, _ in columns)), *rows]
+            turned = tuple(zip(header, *cells, strict=True))
+            return ResultTable(title, tuple(str(name) for name in turned[0]), turned[1:])
+        return ResultTable(title, ("class", *(name for name, _, _ in columns)), tuple(rows))
 
     @classmethod
     def depends_on(cls, settings: SplitSettings, catalog: Catalog) -> dict[str, Any]:
         """Recordings, their segments and the hashes of their files."""
         from actionprep.pipeline.snippets import Snippets, SnippetSettings
 
-        found = Snippets.depends_on(SnippetSettings(), catalog)
+        inputs = Snippets.depends_on(SnippetSettings(), catalog)
         if settings.by == "column":
             for key, column in (("column", settings.column), ("val_column", settings.val_column)):
                 if column not in ("split", None):
-                    found[key] = [one.extra.get(column, "") for one in catalog.recordings]
-        return found
+                    inputs[key] = [recording.extra.get(column, "") for recording in catalog.recordings]
+        return inputs
 
 
 def split_recordings(settings: SplitSettings, catalog: Catalog) -> tuple[SnippetTable, list[SplitAssignment]]:
-    """The splits that these settings give, one or one for each fold, and the table of labels that they balance."""
+    """Make the splits of these settings, one or one per fold, and the table of labels that they balance."""
     from actionprep.datasets.snippets import make_snippets
     from actionprep.datasets.splits import assign, folds
 
@@ -116,12 +139,12 @@ def split_recordings(settings: SplitSettings, catalog: Catalog) -> tuple[Snippet
     if settings.by == "column":
         table = _with_columns(table, catalog, settings.column, settings.val_column)
     if settings.folds is not None or settings.leave_one_out:
-        others = settings.train + settings.val
+        rest = settings.train + settings.val
         return table, folds(
             table,
             by=settings.by,
             num_folds=settings.folds,
-            val_fraction=settings.val / others,
+            val_fraction=settings.val / rest,
             val_by=settings.val_by,
             seed=settings.seed,
             allow_single=settings.allow_single,
@@ -141,7 +164,7 @@ def split_recordings(settings: SplitSettings, catalog: Catalog) -> tuple[Snippet
 
 
 def _with_columns(table: SnippetTable, catalog: Catalog, column: str, val_column: str | None) -> SnippetTable:
-    """The table with the parts of a column, without the recordings that have none there; val as val_column tests it."""
+    """Return the table with the parts of a column, without recordings that have none; val is what val_column tests."""
     if column != "split":
         parts = _column(catalog, column)
         splits = tuple(parts[recording] for recording in table.recordings)
@@ -158,18 +181,18 @@ def _with_columns(table: SnippetTable, catalog: Catalog, column: str, val_column
     if "val" not in map(_part, splits):
         raise UserError(
             f"Val would be what column '{val_column}' tests of the train part of '{column}', and that is nothing. Name "
-            "another column, or leave val_column out: val is a share of train then."
+            "another column, or leave val_column out: val is then a fraction of train."
         )
     return replace(table, splits=splits)
 
 
 def _column(catalog: Catalog, column: str) -> dict[str, str]:
-    """What each recording has in a column; raises UserError, naming the nearest one, where none has anything."""
+    """Return the value of each recording in a column; raises UserError if no recording has one."""
     if column == "split":
-        return {one.id: one.split or "" for one in catalog.recordings}
-    parts = {one.id: one.extra.get(column, "") for one in catalog.recordings}
+        return {recording.id: recording.split or "" for recording in catalog.recordings}
+    parts = {recording.id: recording.extra.get(column, "") for recording in catalog.recordings}
     if not any(parts.values()):
-        known = sorted({name for one in catalog.recordings for name in one.extra})
+        known = sorted({name for recording in catalog.recordings for name in recording.extra})
         raise UserError(
             f"No recording has a column '{column}' to split by.{nearest(column, known)} Columns: split"
             f"{''.join(f', {name}' for name in known)}."
@@ -178,7 +201,7 @@ def _column(catalog: Catalog, column: str) -> dict[str, str]:
 
 
 def _part(given: str) -> str:
-    """train, val or test, as a table may call them otherwise too; what it says where that is none of them."""
+    """Return train, val or test for the names that tables use for them, and other names unchanged."""
     from actionprep.datasets.splits import SPLIT_NAMES
 
     return SPLIT_NAMES.get(given.lower(), given)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from actionprep.errors import UserError
-from actionprep.pipeline.index import STAGES
 from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class FrameBlock(ABC):
 
     index   (B,) int64   position of each frame in presentation order, from 0
     time    (B,) float64 seconds on the recording's clock
-    status  (B,) uint8   0 decoded, 1 concealed (the decoder reported damage), 2 missing (repeats the last good picture)
+    status  (B,) uint8   what became of each frame: see `actionprep.datasets.products.frames.STATUS_MEANINGS`
     """
 
     index: np.ndarray
@@ -236,6 +235,23 @@ class ViewStage(Stage):
         """Make the product of one view; done maps each input to its finished item."""
 
 
+@dataclass(frozen=True)
+class ResultTable:
+    """What a user wants to know about a finished product.
+
+    Attributes:
+        title: Name of the table.
+        columns: Names of the columns.
+        rows: Cells by row.
+        events: Names of the stage's events that the rows already show.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int, ...], ...]
+    events: frozenset[str] = frozenset()
+
+
 class ArrayStage(Stage):
     """A stage that reads products and the catalog and makes one product for the whole study."""
 
@@ -243,6 +259,11 @@ class ArrayStage(Stage):
     @abstractmethod
     def build(cls, settings: Any, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Make the product."""
+
+    @classmethod
+    def results(cls, item: ItemReader, catalog: Catalog) -> ResultTable | None:
+        """Return what the command prints about a finished item; None for nothing."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -270,8 +291,3 @@ def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable
         return cls
 
     return describe
-
-
-def find_stage(name: str) -> type[Stage]:
-    """The stage of that name; raises UserError naming the nearest one."""
-    return STAGES.find(name)

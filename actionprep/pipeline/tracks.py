@@ -94,7 +94,7 @@ class TracksSettings(StageSettings):
         return self.grid**2
 
 
-@stage("tracks", version=1, settings=TracksSettings)
+@stage("tracks", version=2, settings=TracksSettings)
 class Tracks(FrameStage):
     """Makes tracks/<recording>/<view>: W windows of T frames with N slots for points.
 

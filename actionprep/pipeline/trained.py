@@ -9,9 +9,8 @@ from typing import Any
 
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import SetupError, UserError, nearest
-from actionprep.pipeline.index import load_stages
+from actionprep.pipeline.index import find_stage, load_stages
 from actionprep.pipeline.plan import other_content
-from actionprep.pipeline.stage import find_stage
 from actionprep.settings import StageSettings, read_recorded, references
 
 

@@ -1,4 +1,4 @@
-"""Read frames of a video: all in the exact order of showing, or any of them by index."""
+"""Read the frames of a video: all in the order of display, or any of them by index."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy as np
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.decoding import (
     DECODED,
+    JOINED,
+    LETTERBOXED,
     Count,
     Shortfall,
     ThreadedDecodeError,
@@ -23,16 +25,16 @@ from actionprep.pipeline.decoding import (
 )
 from actionprep.pipeline.frame_conversion import Converter
 from actionprep.pipeline.opening import BACKEND, number_packets, opened
-from actionprep.pipeline.packets import LOOKAHEAD, Sequencer
+from actionprep.pipeline.packets import LOOKAHEAD, Sequencer, lost_frames
 from actionprep.pipeline.seeking import Cursor, SeekError
 from actionprep.pipeline.stage import Filter, FrameBlock
 
-# Decoders gain little from more, and each holds a picture.
+# Decoders gain little from more threads, and each thread needs memory for a frame.
 _MOST_THREADS = 8
 
 
 class VideoBlock(FrameBlock):
-    """Consecutive frames as the decoder gave them; arrays are made when they are asked for, once."""
+    """Consecutive decoded frames; arrays are computed on first use and kept."""
 
     def __init__(
         self, frames: list[Any], converter: Converter, *, index: np.ndarray, time: np.ndarray, status: np.ndarray
@@ -60,11 +62,11 @@ class VideoBlock(FrameBlock):
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:  # noqa: D102
         if "rgb" in self.__dict__:
             return self.rgb[positions]
-        return self._converter.rgb([self._frames[int(at)] for at in positions])
+        return self._converter.rgb([self._frames[int(row)] for row in positions])
 
     def take(self, positions: np.ndarray) -> VideoBlock:  # noqa: D102
         return VideoBlock(
-            [self._frames[int(at)] for at in positions],
+            [self._frames[int(row)] for row in positions],
             self._converter,
             index=self.index[positions],
             time=self.time[positions],
@@ -73,30 +75,38 @@ class VideoBlock(FrameBlock):
 
 
 class VideoReader:
-    """Frames of one video, block by block in the order of showing, or any frames by index.
+    """Read the frames of one video, block by block in the order of display, or by index.
 
-    height, width: display size; times: (T,) float64 seconds, num_frames: T; shortfall: what the last whole pass of
-    `blocks` could not decode, None when all was well.
+    A damaged stream still gives every frame that its packets promise, each with a status: 0 decoded, 1 concealed (the
+    decoder covered damage), 2 missing (repeats the last good frame, or at the start the first good one), 3 letterboxed
+    (its size differs from that of the first frame), 4 first frame after a jump of the clock.
 
-    A broken stream gives every frame that its packets promise all the same: status 1 marks pictures that the decoder
-    patched up, status 2 frames that never came, for which the last good picture stands (the first good one before it).
-
-    Raises InputError when the file cannot be opened, or when no frame of it decodes.
+    Attributes:
+        path: Path of the file.
+        height: Display height in pixels.
+        width: Display width in pixels.
+        times: Frame times in seconds, float64 of shape (T,).
+        shortfall: What the last full pass of `blocks` could not decode; None if it decoded everything.
     """
 
     def __init__(self, path: str | Path, *, times: np.ndarray | None = None, threads: int = 1) -> None:
         """Open a file and number its packets.
 
-        times: frame times to hand out instead of seconds from the first frame, such as those on the recording's clock.
-        threads: FFmpeg threads; 0, for when nothing else runs, takes all cores but the one that uses the frames.
+        Args:
+            path: Path of the file.
+            times: Frame times to use instead of seconds from the first frame, such as those on the recording's clock.
+            threads: FFmpeg threads; 0 uses all cores but one, for when nothing else runs.
+
+        Raises:
+            InputError: If the file cannot be opened, or has another number of frames than `times`.
         """
         self.path = str(path)
         self.shortfall: Shortfall | None = None
         self._threads = threads or max(1, min(_MOST_THREADS, (os.cpu_count() or 1) - 1))
         with opened(self.path) as (container, stream):
             self._index, look = number_packets(self.path, container, stream)
-            stated = int(stream.frames)
-        self._stated = stated if stated > self._index.num_packets else 0
+            lost = lost_frames(container, self._index, int(stream.frames))
+        self._stated = self._index.num_frames + lost if lost else 0
         if times is not None and len(times) != self._index.num_frames:
             raise InputError(
                 f"{self.path}: the catalog has {len(times)} frames of it and the file now has "
@@ -107,8 +117,9 @@ class VideoReader:
         self.height, self.width = look.height, look.width
         self._converter = Converter(look.height, look.width, look.orientation)
         self._cursor: Cursor | None = None
-        # Packet of each slot as far as it is known, for streams whose packets do not tell the order of showing.
+        # Packet of each slot as far as it is known, for streams whose packets do not give the order of display.
         self._learned: list[int] = []
+        self._part_starts = frozenset(self._index.part_starts.tolist())
 
     def __enter__(self) -> VideoReader:
         return self
@@ -117,20 +128,25 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close what `frames_at` keeps open."""
+        """Close the decoder that `frames_at` keeps open."""
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
 
     @property
     def num_frames(self) -> int:
-        """Frames that the packets promise; every pass gives exactly as many."""
+        """Number of frames that the packets promise; every pass gives exactly as many."""
         return self._index.num_frames
 
     def blocks(self, *, size: int = 32, offset: float = 0.0) -> Iterator[VideoBlock]:
-        """All frames in order, `size` at a time, decoded by a thread ahead of the caller.
+        """Yield all frames in order, decoded by a thread ahead of the caller. Afterwards `shortfall` is set.
 
-        offset: seconds that are added to the times. After the last block `shortfall` is set.
+        Args:
+            size: Frames per block.
+            offset: Seconds added to the times.
+
+        Raises:
+            InputError: If no frame decodes.
         """
         frames: list[Any] = []
         statuses: list[int] = []
@@ -158,24 +174,37 @@ class VideoReader:
         width: int | None = None,
         filter: Filter = "area",
     ) -> np.ndarray:
-        """(len(indices), H, W, 3) uint8: these frames, in the order asked for, the same pictures as `blocks` gives.
+        """Return frames by index; they equal those of `blocks`.
 
-        Decodes from the nearest keyframe before each; where the container cannot seek, or what comes after seeking is
-        not whole, from the beginning. Only of a damaged stream it may have more: a decoder that lost its way may find it
-        again at a later keyframe when it begins there, and not when it comes from before.
+        Decodes from the nearest keyframe before each frame. Decodes from the beginning if the container cannot seek, or
+        if frames after seeking are damaged. In a damaged stream, more frames may decode here than in `blocks`: a decoder
+        that starts at a later keyframe may succeed where one that comes from before fails.
+
+        Args:
+            indices: Frame indices in any order.
+            height: Height of the result; None uses the native height.
+            width: Width of the result; None uses the native width.
+            filter: How to scale.
+
+        Returns:
+            RGB frames in the order of `indices`, uint8 of shape (len(indices), H, W, 3).
+
+        Raises:
+            UserError: If there is no frame of an index.
+            InputError: If no frame decodes.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
         size = (height or self.height, width or self.width)
-        how: Filter = "bilinear" if size == (self.height, self.width) else filter
+        scaling: Filter = "bilinear" if size == (self.height, self.width) else filter
         out = np.empty((len(wanted), *size, 3), np.uint8)
         for slot, frame, _ in self._picked(self._checked(wanted)):
-            out[wanted == slot] = self._converter.rgb([frame], *size, how)
+            out[wanted == slot] = self._converter.rgb([frame], *size, scaling)
         return out
 
     def blocks_at(
         self, indices: Sequence[int] | np.ndarray, *, size: int = 32, offset: float = 0.0
     ) -> Iterator[VideoBlock]:
-        """Only these frames, sorted and each once, in blocks like those of `blocks`; found as `frames_at` does."""
+        """Yield only these frames, sorted and each once, in blocks; they are decoded as in `frames_at`."""
         frames: list[Any] = []
         slots: list[int] = []
         statuses: list[int] = []
@@ -202,13 +231,21 @@ class VideoReader:
         return [int(slot) for slot in np.unique(indices)]
 
     def _filled(self) -> Iterator[tuple[Any, int]]:
-        """Picture and status of every slot."""
+        """Yield the decoded frame and status of every slot."""
         count = Count(self.num_frames, self._stated)
-        ahead = decoded_ahead(self._pictures(count), self.height * self.width * 2)
+        ahead = decoded_ahead(self._decoded(count), self.height * self.width * 2)
         for slot, frame, status, _ in without_gaps(ahead, self.num_frames, self._nothing_decodes(count)):
             count.note(slot, status)
-            yield frame, status
+            yield frame, self._flagged(slot, frame, status)
         self.shortfall = count.shortfall()
+
+    def _flagged(self, slot: int, frame: Any, status: int) -> int:
+        """Return the status of a frame, with that of its size and of the clock if the frame is undamaged."""
+        if status != DECODED:
+            return status
+        if not self._converter.is_native(frame):
+            return LETTERBOXED
+        return JOINED if slot in self._part_starts else DECODED
 
     def _nothing_decodes(self, count: Count) -> Callable[[], InputError]:
         def problem() -> InputError:
@@ -222,21 +259,20 @@ class VideoReader:
 
         return problem
 
-    def _pictures(self, count: Count) -> Iterator[tuple[int, int, Any, bool]]:
-        """(slot, packet, picture, corrupt) of all that decodes, in order.
+    def _decoded(self, count: Count) -> Iterator[tuple[int, int, Any, bool]]:
+        """Yield (slot, packet, frame, corrupt) of everything that decodes, in order.
 
-        A stream that turns out damaged is decoded again by one thread, so that errors fall on the same frames, whatever
-        the number of threads.
+        A damaged stream is decoded again by one thread, so that the same frames have errors with any number of threads.
         """
         delivered = -1
         if self._threads != 1:
-            # Pictures wait until those that they may refer to are out: none is handed out that damage will still reach.
+            # Frames wait for those that they may refer to, so that no frame is yielded before its damage is known.
             held: deque[tuple[int, int, Any, bool]] = deque()
             try:
-                for picture in self._decode(count, self._threads):
-                    if picture[0] != delivered + len(held) + 1:
+                for decoded in self._decode(count, self._threads):
+                    if decoded[0] != delivered + len(held) + 1:
                         raise ThreadedDecodeError
-                    held.append(picture)
+                    held.append(decoded)
                     if len(held) > LOOKAHEAD:
                         yield held.popleft()
                         delivered += 1
@@ -246,9 +282,9 @@ class VideoReader:
                 return
             except ThreadedDecodeError:
                 count.restart()
-        for picture in self._decode(count, 1):
-            if picture[0] > delivered:
-                yield picture
+        for decoded in self._decode(count, 1):
+            if decoded[0] > delivered:
+                yield decoded
 
     def _decode(self, count: Count, threads: int) -> Iterator[tuple[int, int, Any, bool]]:
         sequence = Sequencer(self._index)
@@ -256,36 +292,36 @@ class VideoReader:
             for number, frame in demux_and_decode(container, stream, threads, count):
                 if threads != 1 and frame.is_corrupt:
                     raise ThreadedDecodeError
-                for at, of, due in sequence.push(number, frame):
-                    yield at, of, due, self._is_corrupt(of, due)
-            for at, of, due in sequence.flush():
-                yield at, of, due, self._is_corrupt(of, due)
+                for slot, packet, due in sequence.push(number, frame):
+                    yield slot, packet, due, self._is_corrupt(packet, due)
+            for slot, packet, due in sequence.flush():
+                yield slot, packet, due, self._is_corrupt(packet, due)
         count.surplus = sequence.surplus
 
     def _is_corrupt(self, number: int, frame: Any) -> bool:
         return bool(frame.is_corrupt or self._index.is_corrupt[number])
 
     def _picked(self, slots: list[int]) -> Iterator[tuple[int, Any, int]]:
-        """(slot, picture, status) of these slots, which are sorted."""
+        """Yield (slot, frame, status) of these slots, which are sorted."""
         done = 0
         try:
             for slot, frame in self._picked_by_seeking(slots):
-                yield slot, frame, DECODED
+                yield slot, frame, self._flagged(slot, frame, DECODED)
                 done += 1
         except SeekError:
             self.close()
             yield from self._picked_from_start(slots[done:])
 
     def _picked_from_start(self, slots: list[int]) -> Iterator[tuple[int, Any, int]]:
-        """The same by decoding from the beginning, which shows the order where the packets do not tell it."""
+        """Do the same by decoding from the beginning, which gives the order of display for any stream."""
         count = Count(self.num_frames, self._stated)
         wanted = set(slots)
         learned: list[int] = []
-        pictures = self._pictures(count)
-        for slot, frame, status, number in without_gaps(pictures, self.num_frames, self._nothing_decodes(count)):
+        decoded = self._decoded(count)
+        for slot, frame, status, number in without_gaps(decoded, self.num_frames, self._nothing_decodes(count)):
             learned.append(number)
             if slot in wanted:
-                yield slot, frame, status
+                yield slot, frame, self._flagged(slot, frame, status)
             if slot == slots[-1]:
                 break
         if len(learned) > len(self._learned):

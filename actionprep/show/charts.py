@@ -20,7 +20,8 @@ from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, f
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.catalog import Catalog
+    from actionprep.datasets.products.snippets import SnippetTable
 
 _MOST_RECORDINGS = 60
 _MOST_FOLDS = 12
@@ -122,7 +123,7 @@ def _draw_recording(
         path,
         title=recording,
         details=details,
-        colors=colors_of(study, table),
+        colors=colors_of(study),
         images=_images(study, recording, views, (low, high)),
     )
 
@@ -151,7 +152,7 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
     spans = [row.span for row in rows if row.span is not None]
     span = (min(low for low, _ in spans), max(high for _, high in spans))
     title = f"{study.folder.name}  ·  {'snippets' if table is not None else 'segments'}"
-    return draw_timeline(rows, span, path, title=title, details=details, colors=colors_of(study, table))
+    return draw_timeline(rows, span, path, title=title, details=details, colors=colors_of(study))
 
 
 def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, float]:
@@ -163,7 +164,7 @@ def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, 
 
 
 def _table(study: Study, name: str) -> SnippetTable:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
     known = [key.recording for key in study.store.items("snippets")]
     if name not in known:
@@ -204,11 +205,19 @@ def _counts(counts: Counter[str], what: str) -> str:
     return f"{counted(counts.total(), what)}{': ' if common else ''}{', '.join(common)}{more}"
 
 
-def colors_of(study: Study, table: SnippetTable | None = None) -> dict[str, Color]:
-    """Colors of the labels of a study, the same in all of its images and videos."""
-    others = () if table is None else table.labels
-    nothing = [table.background] if table is not None and table.background is not None else []
-    return label_colors(study.catalog.labels, nothing=nothing, others=others)
+def colors_of(study: Study, catalog: Catalog | None = None) -> dict[str, Color]:
+    """Colors of the labels of a study, the same in all of its images and videos.
+
+    Args:
+        study: The study.
+        catalog: Its catalog. Default: the current one, which may start a scan.
+    """
+    from actionprep.datasets.snippets import SnippetTable
+
+    tables = [SnippetTable.read(study.store.item("snippets", key.recording)) for key in study.store.items("snippets")]
+    nothing = [table.background for table in tables if table.background is not None]
+    others = [label for table in tables for label in table.labels]
+    return label_colors((catalog or study.catalog).labels, nothing=nothing, others=others)
 
 
 def _images(
@@ -231,7 +240,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from actionprep.datasets.splits import stored_parts
+    from actionprep.datasets.products.split import stored_parts
 
     if path.suffix.lower() != ".png":
         raise UserError(f"Splits are drawn as .png files; got {path.name}.")

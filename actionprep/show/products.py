@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.products.frames import read_frames
+from actionprep.datasets.products.frames import STATUS_MEANINGS, read_frames
 from actionprep.datasets.products.heatmaps import read_heatmaps
 from actionprep.datasets.products.tracks import visible
 from actionprep.errors import UserError
@@ -178,7 +178,7 @@ def _bad_frames(states: np.ndarray) -> list[str]:
     return [f"{int((states == code).sum())} {name}" for code, name in _STATES.items() if (states == code).any()]
 
 
-_STATES = {1: "concealed damage", 2: "missing, repeats the last good frame"}
+_STATES = {value: meaning for value, meaning in STATUS_MEANINGS.items() if value}
 
 
 def _cut(images: VideoFrames) -> tuple[str, ...]:

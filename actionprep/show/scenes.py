@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.show.images import Images
 
 Overlay = Callable[[np.ndarray, int], np.ndarray]
@@ -50,7 +51,7 @@ class Scene:
     @property
     def step(self) -> float:
         """Median interval between time steps in seconds; 0 if there is only one."""
-        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
+        return frame_interval(self.times)
 
     def nearest(self, time: float) -> int | None:
         """Find the time step nearest to a time; the earlier of two equally near ones.

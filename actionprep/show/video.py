@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.label_colors import NOTHING, Color
 from actionprep.errors import SetupError, UserError
 from actionprep.show.colors import DARK, text_on
@@ -215,7 +216,7 @@ def write_video(
         raise UserError(f"No images to write to {path}.")
     if "libx264" not in av.codecs_available:
         raise SetupError("This PyAV has no H.264 encoder (libx264). Install PyAV from its wheel: pip install av")
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.5
+    step = frame_interval(times, default=0.5)
     ticks = np.rint((times - times[0]) / _CLOCK.numerator * _CLOCK.denominator).astype(np.int64)
     last_ticks = max(1, round((step if last is None else last) * _CLOCK.denominator))
     durations = np.append(np.diff(ticks), last_ticks)

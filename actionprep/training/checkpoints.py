@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.training.inputs.base import ProductReader
     from actionprep.training.models.registry import ModelCard
 

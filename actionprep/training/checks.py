@@ -193,7 +193,7 @@ def overfit_one_batch(
     """
     import torch
 
-    store = open_store(store)
+    store = open_store(store).snapshot()
     task, recipe = _task(store, _plain(recipe, store), snippets, split, views, weights, device)
     _without_chance(task.model)
     optimizer = _optimizer(task)

@@ -95,7 +95,7 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     run = run if isinstance(run, Run) else Run.open(run)
     facts = run.facts
     checkpoint = load_checkpoint(run.best)
-    store = open_store(run.store)
+    store = open_store(run.store).snapshot()
     rows = np.array(facts["split"]["rows"]["test"] or facts["split"]["rows"]["train"], np.int64)
     dataset = SnippetDataset(
         store, read_table(store, facts["snippets"]), checkpoint.recipe.input, views=checkpoint.views or None, rows=rows

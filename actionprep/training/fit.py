@@ -65,7 +65,7 @@ def fit(
     when a resumed training was begun otherwise.
     """
     log = log or silent
-    store = open_store(store)
+    store = open_store(store).snapshot()
     run = Run(shared_folder(Path(run_folder), multiple=devices * num_nodes > 1))
     options = TrainerOptions(device, devices, num_nodes, threads, wandb, tensorboard)
     if resume and (run.folder / FACTS).exists():
@@ -123,7 +123,7 @@ def first_task(
     device: str = "auto",
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
-    store = open_store(store)
+    store = open_store(store).snapshot()
     chosen = resolve_recipe(store, recipe, silent)
     plan = TrainingPlan.make(store, chosen, snippets=snippets, split=split, views=views)
     reader = plan.make_reader()

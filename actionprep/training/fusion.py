@@ -19,7 +19,7 @@ from actionprep.training.evaluation.pooling import Pool, pool_weights, pooled
 from actionprep.training.run import FACTS, FUSION, Run, now, placed, source_from
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
 Weighting = Literal["val", "equal"] | Sequence[float]
 

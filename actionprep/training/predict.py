@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.datasets.windows import microseconds, windows
 from actionprep.errors import UserError
 from actionprep.settings import canonical_json
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
@@ -96,7 +97,7 @@ def predict(
     Raises UserError when the store lacks the product or was made in another way than the training's.
     """
     models = open_models(run, device=device)
-    store = open_store(store)
+    store = open_store(store).snapshot()
     return _ask(
         models,
         [store] * len(models),
@@ -333,16 +334,12 @@ def sliding_windows(
     start, end = span
     if length_s is not None and length_s <= 0:
         raise UserError(f"A window must be longer than 0 s, got {length_s:g}.")
-    if length_s is None or length_s >= end - start:
+    if length_s is None or microseconds(length_s) >= microseconds(end - start):
         return np.array([start]), np.array([end])
     stride = length_s / 4 if stride_s is None else stride_s
     if stride <= 0:
         raise UserError(f"The stride must be above 0 s, got {stride:g}.")
-    count = int(np.floor((end - start - length_s) / stride + 1e-9)) + 1
-    onset = start + stride * np.arange(count)
-    if onset[-1] + length_s < end - 1e-6:
-        onset = np.append(onset, end - length_s)
-    return onset, onset + length_s
+    return windows(span, length_s=length_s, stride_s=stride, tail="shift")
 
 
 def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto") -> Checkpoint:

@@ -401,7 +401,7 @@ def _clocks_of(store: Store) -> dict[str, Any]:
         return {}
     offsets: dict[str, set[float]] = {}
     for view in views:
-        given = view.offset - view.start if study.clock == "container" else view.offset
+        given = view.offset - view.time_of_first_frame(study.clock)
         offsets.setdefault(view.id, set()).add(round(given, 3))
     return {
         "tolerance": study.tolerance,

@@ -11,7 +11,7 @@ import numpy as np
 from actionprep.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.splits import By, SplitAssignment
     from actionprep.datasets.store.zarr_store import Store
 
@@ -98,7 +98,7 @@ def stored_name(store: Store, choice: SplitChoice) -> str | None:
 
 def stored_split(store: Store, name: str) -> tuple[dict[str, str], str]:
     """The part of each recording in split/<name>, and what it keeps apart; raises UserError unless it is one split."""
-    from actionprep.datasets.splits import stored_parts
+    from actionprep.datasets.products.split import stored_parts
 
     if not store.has("split", name):
         known = [key.recording for key in store.items("split")]

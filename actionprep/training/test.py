@@ -31,7 +31,7 @@ from actionprep.training.run import VALIDATED, Run, input_digest, now
 from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.training.datasets import SnippetDataset
     from actionprep.training.inputs.base import ProductReader
 
@@ -75,7 +75,7 @@ def run_test(
             f"'actiontrain fit --run {run.folder} --resume'."
         )
     where = run.store if store is None else store
-    store = open_store(where)
+    store = open_store(where).snapshot()
     table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(_not_refit(run) if part == "val" else run.best, device=str(torch_device(device)))
     checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
@@ -133,7 +133,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
 
     facts = run.facts
     where = run.store if store is None else store
-    store = open_store(where)
+    store = open_store(where).snapshot()
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["val"], np.int64)
     recipe = run.recipe

@@ -15,7 +15,7 @@ from training_fakes import make_store, table_of, tiny_recipe, write_snippets, wr
 
 from actionprep.api import export_hdf5, export_npz
 from actionprep.datasets.npz_snippets import keypoint_raster
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.hdf5_store import Hdf5Store
 from actionprep.datasets.store.npz_store import NpzStore
 from actionprep.datasets.store.opening import open_store

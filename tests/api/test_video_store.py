@@ -65,6 +65,6 @@ def test_a_store_tells_how_the_views_of_its_study_are_held_against_each_other(tm
     study, _ = make_study(tmp_path, given)
     study.scan()
     assert pipeline_of(study.store, "tracks")["clocks"] == {
-        "tolerance": 0.6, "clock": "first-frame", "allow_misaligned": False, "offsets": {"1": 0.02},
+        "tolerance": 0.6, "clock": "file", "allow_misaligned": False, "offsets": {"1": 0.02},
     }  # fmt: skip
     assert pipeline_of(Store(tmp_path / "elsewhere", create=True), "tracks")["clocks"] == {}

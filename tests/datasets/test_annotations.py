@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_a_csv_without_the_columns_says_which_it_needs(tmp_path):
 def test_a_row_that_is_no_time_is_kept_apart(tmp_path):
     rows = read_annotations(written(tmp_path, "onset,offset,label\nsoon,2,wave\n1,2,wave\n"))
     assert isinstance(rows[0], RowError)
-    assert (str(rows[0]), rows[0].line) == ("'soon' is no time: give seconds or HH:MM:SS.mmm", 2)
+    assert (str(rows[0]), rows[0].line) == ("'soon' is not a time. Give seconds or HH:MM:SS.mmm", 2)
     assert rows[1] == AnnotatedRow(None, 1.0, 2.0, "wave", line=3)
 
 
@@ -112,7 +113,7 @@ def test_clock_times_are_read_to_the_millisecond(milliseconds):
 
 @pytest.mark.parametrize("text", ["", "a", "1:2:3:4", "1::2", "1:b"])
 def test_what_is_no_time_is_refused(text):
-    with pytest.raises(ValueError, match=r"is no time: give seconds or HH:MM:SS"):
+    with pytest.raises(ValueError, match=r"is not a time. Give seconds or HH:MM:SS"):
         parse_time(text)
 
 
@@ -218,6 +219,227 @@ def test_epic_kitchens_csv_by_naming_its_columns(shared_data):
     assert rows[0] == AnnotatedRow("P01_11", 0.0, 1.89, "take", line=2)
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"onset_frame": "onset", "offset_frame": "offset"}, AnnotatedRow("a", 100, 200, "walk", unit="frame", line=2)),
+        ({"onset_ms": "onset", "offset_ms": "offset"}, AnnotatedRow("a", 0.1, 0.2, "walk", line=2)),
+        ({"onset_ms": "onset"}, AnnotatedRow("a", 0.1, 0.3, "walk", line=2)),
+        ({"onset_s": "late", "offset_s": "later"}, AnnotatedRow("a", 7.0, 8.0, "walk", line=2)),
+        ({"onset": "from", "offset": "to"}, AnnotatedRow("a", 100.0, 200.0, "walk", line=2)),
+    ],
+)
+def test_read_annotations_named_columns_win(tmp_path, columns, expected):
+    header = "recording,onset,offset,offset_ms,late,later,label"
+    path = written(tmp_path, f"{header}\na,100,200,300,7,8,walk\n")
+    [row] = read_annotations(path, columns=columns)
+    assert (row.recording, row.label, row.unit, row.line) == ("a", "walk", expected.unit, 2)
+    assert (row.onset, row.offset) == pytest.approx((expected.onset, expected.offset))
+
+
+def test_read_annotations_datavyu_milliseconds(shared_data):
+    path = next((shared_data / "foreign" / "datavyu").glob("*.csv"))
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = list(csv.DictReader(file))
+    label = next(name for name in lines[0] if name not in ("onset", "offset", "ordinal", "file", "column"))
+    rows = read_annotations(path, columns={"onset_ms": "onset", "offset_ms": "offset", "label": label})
+    times = [(row.onset, row.offset) for row in rows if isinstance(row, AnnotatedRow)]
+    expected = [(int(line["onset"]) / 1000, int(line["offset"]) / 1000) for line in lines if line["onset"]]
+    assert times == pytest.approx(np.array(expected))
+
+
+def test_read_annotations_via_cleaned_in_pandas(tmp_path):
+    text = "file_list,temporal_segment_start,temporal_segment_end,action\na.mp4,1.5,2.5,flip\n"
+    columns = {
+        "recording": "file_list",
+        "onset": "temporal_segment_start",
+        "offset": "temporal_segment_end",
+        "label": "action",
+    }
+    assert read_annotations(written(tmp_path, text), columns=columns) == [
+        AnnotatedRow("a.mp4", 1.5, 2.5, "flip", line=2)
+    ]
+    with pytest.raises(UserError, match=r"has no column for onset and offset, label.*study\.segment_columns"):
+        read_annotations(written(tmp_path, text))
+
+
+def test_read_annotations_via_with_added_label_column(tmp_path):
+    text = VIA_OLD.replace("metadata\n", "metadata,action\n").replace('flip""}"', 'flip""}",somersault')
+    columns = {"onset": "temporal_segment_start", "offset": "temporal_segment_end", "label": "action"}
+    rows = read_annotations(written(tmp_path, text.split("\n", 1)[1]), columns=columns)
+    assert [row.label for row in rows if isinstance(row, AnnotatedRow)] == ["somersault"]
+
+
+VIA_ATTRIBUTES = (
+    '# ATTRIBUTE = {"1":{"aname":"note","type":1,"options":{"default":"x"}},'
+    '"4":{"aname":"kind","type":3,"options":{"0":"title","6":"other"}},'
+    '"5":{"aname":"parts","type":2,"options":{"0":"arm","1":"leg"}}}\n'
+)
+
+
+def test_read_annotations_via_option_names(tmp_path):
+    cells = '"1_c","[""v.mp4""]",0,"[1,2]","[]","{""1"":""6"",""4"":""6"",""5"":""0,1"",""7"":""0""}"\n'
+    bad = '"1_d","[""v.mp4""]",0,"[3,4]","[]","{""4"":""9""}"\n'
+    header = VIA_3.split("\n")[1]
+    rows = read_annotations(written(tmp_path, f"# VIA\n{VIA_ATTRIBUTES}{header}\n{cells}{bad}"))
+    assert [(row.layer, row.label) for row in rows[:-1]] == [
+        ("note", "6"),
+        ("kind", "other"),
+        ("parts", "arm"),
+        ("parts", "leg"),
+        ("7", "0"),
+    ]
+    assert isinstance(rows[-1], RowError)
+    assert (str(rows[-1]), rows[-1].line) == ("attribute 'kind' has no option '9'", 5)
+
+
+def test_read_annotations_via_options_of_a_real_file(shared_data):
+    rows = read_annotations(shared_data / "foreign" / "via" / "via3_user_rows.csv")
+    labels = [(row.layer, row.label) for row in rows if isinstance(row, AnnotatedRow)]
+    assert labels == [("Comment", "_DEFAULT"), ("Scene", "main title"), ("Type", "Other")]
+
+
+def test_read_annotations_other_json_is_not_activitynet(tmp_path):
+    path = written(tmp_path, '{"project": {"name": "x"}, "observations": {}}', "test.json")
+    with pytest.raises(UserError) as error:
+        read_annotations(path, format="activitynet")
+    assert str(error.value) == (
+        f"{path} is not a valid 'activitynet' annotation file: none of its entries has 'annotations', as the videos of "
+        "ActivityNet have; its keys are 'project', 'observations'."
+    )
+
+
+def eaf(slots: str, tiers: str, media: str = '<MEDIA_DESCRIPTOR MEDIA_URL="file:///x/a.mp4"/>') -> str:
+    order = "".join(
+        f'<TIME_SLOT TIME_SLOT_ID="t{number}"{f" TIME_VALUE={chr(34)}{value}{chr(34)}" if value != "-" else ""}/>'
+        for number, value in enumerate(slots.split())
+    )
+    return (
+        f'<ANNOTATION_DOCUMENT><HEADER TIME_UNITS="milliseconds">{media}</HEADER>'
+        f"<TIME_ORDER>{order}</TIME_ORDER>{tiers}</ANNOTATION_DOCUMENT>"
+    )
+
+
+def tier(name: str, *annotations: tuple[int, int, str], parent: str = "") -> str:
+    inside = "".join(
+        f'<ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="{name}{number}" TIME_SLOT_REF1="t{first}" '
+        f'TIME_SLOT_REF2="t{last}"><ANNOTATION_VALUE>{value}</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>'
+        for number, (first, last, value) in enumerate(annotations)
+    )
+    return f'<TIER TIER_ID="{name}"{f" PARENT_REF={chr(34)}{parent}{chr(34)}" if parent else ""}>{inside}</TIER>'
+
+
+def test_read_annotations_elan_time_subdivision(tmp_path):
+    # The parts of a part stand before their parent in the file, and slots of other tiers lie between.
+    text = eaf(
+        "1000 - 1500 - - 4000 9000",
+        tier("part of part", (1, 3, "x"), (3, 4, "y"), parent="part")
+        + tier("part", (0, 1, "a"), (1, 4, "b"), (4, 5, "c"), parent="phrase")
+        + tier("phrase", (0, 5, "whole"))
+        + tier("other", (2, 6, "o")),
+    )
+    rows = read_annotations(written(tmp_path, text, "x.eaf"))
+    assert {row.label: (row.onset, row.offset) for row in rows if isinstance(row, AnnotatedRow)} == {
+        "whole": (1.0, 4.0),
+        "a": (1.0, 2.0),
+        "b": (2.0, 3.0),
+        "c": (3.0, 4.0),
+        "x": (2.0, 2.5),
+        "y": (2.5, 3.0),
+        "o": (1.5, 9.0),
+    }
+
+
+def test_read_annotations_elan_subdivision_of_a_real_file(shared_data):
+    rows = read_annotations(shared_data / "foreign" / "elan" / "tla_example.eaf")
+    assert not [row for row in rows if isinstance(row, RowError)]
+    tokens = [row for row in rows if isinstance(row, AnnotatedRow) and row.layer == "token-ts"]
+    assert len(tokens) == 19
+    assert all(row.offset > row.onset for row in tokens)
+    assert all(after.onset >= row.offset for row, after in itertools.pairwise(tokens))
+
+
+def test_check_segments_elan_empty_values_take_the_tier(tmp_path):
+    path = written(tmp_path, eaf("1000 2000 3000", tier("sign", (0, 1, ""), (1, 2, " "))), "x.eaf")
+    found = checked(*read_annotations(path))
+    assert [segment.label for segment in found.segments["a"]] == ["sign", "sign"]
+    assert [str(finding) for finding in found.findings] == [
+        "label from tier: labels.csv: 2 annotations have no value and get the name of the tier, 'sign', as label"
+    ]
+
+
+MEDIA = '<MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/x/{}" MIME_TYPE="{}" TIME_ORIGIN="{}"/>'
+
+
+@pytest.mark.parametrize(
+    ("media", "onset"),
+    [
+        ((("a.wav", "audio/x-wav", 2500), ("a.mp4", "video/mp4", 0)), 1.0),
+        ((("zoom.wav", "audio/x-wav", 2500), ("a.mp4", "video/mp4", 250)), 1.25),
+        ((("elsewhere.mp4", "video/mp4", 2500), ("a.mp4", "video/mp4", 500)), 1.5),
+        ((("a.mp4", "video/mp4", 0), ("elsewhere.mp4", "video/mp4", 500)), 1.0),
+        ((("a.avi", "video/avi", 500), ("zoom.wav", "audio/x-wav", 0)), 1.5),
+    ],
+)
+def test_check_segments_elan_takes_the_video_of_the_study(tmp_path, media, onset):
+    text = eaf("1000 2000", tier("act", (0, 1, "walk")), "".join(MEDIA.format(*medium) for medium in media))
+    found = checked(*read_annotations(written(tmp_path, text, "x.eaf")), views=(view("a", path="videos/a.mp4"),))
+    assert found.segments["a"] == (Segment(onset, onset + 1.0, "walk", "act"),)
+    assert found.findings == []
+
+
+def test_check_segments_elan_links_two_recordings(tmp_path):
+    media = MEDIA.format("a.mp4", "video/mp4", 0) + MEDIA.format("b.mp4", "video/mp4", 0)
+    rows = read_annotations(written(tmp_path, eaf("1000 2000", tier("act", (0, 1, "walk")), media), "x.eaf"))
+    found = checked(*rows, views=(view("a", path="videos/a.mp4"), view("b", path="videos/b.mp4")))
+    assert list(found.segments) == ["a"]
+    assert [str(finding) for finding in found.findings] == [
+        "several recordings linked: labels.csv: it links files of recordings 'a' and 'b'; its segments count for 'a'. "
+        "Group these files as views of one recording, or annotate each in its own file"
+    ]
+
+
+@pytest.mark.parametrize("rates", [(25.0, 50.0), (30.0, 30000 / 1001)])
+def test_check_segments_frames_need_one_rate(rates):
+    views = tuple(
+        view("a", id, path=f"videos/cam{id}.mp4", fps=rate, num_frames=500, frame_times=np.arange(500) / rate)
+        for id, rate in zip("01", rates, strict=True)
+    )
+    found = checked(
+        AnnotatedRow("a", 50, 100, "walk", unit="frame", line=2),
+        AnnotatedRow("cam1.mp4", 50, 100, "walk", unit="frame", line=3),
+        views=views,
+    )
+    [segment] = found.segments["a"]
+    assert (segment.onset, segment.offset) == pytest.approx((50 / rates[1], 100 / rates[1]))
+    assert [str(finding) for finding in found.findings] == [
+        "unusable segment: labels.csv:2: frames 50 to 100 of recording 'a' mean different times in its views (frames/s: "
+        f"'0' {rates[0]:g}, '1' {rates[1]:g}). Name the file of a view in the column of the recording, or give times in "
+        "seconds"
+    ]
+
+
+def test_check_segments_frames_of_an_unreadable_view():
+    broken = view("a", "0", path="videos/a/cam0.mp4", status="unreadable", num_frames=0, fps=0.0)
+    other = view("a", "1", path="videos/a/cam1.mp4")
+    by_id = AnnotatedRow("a", 50, 100, "walk", unit="frame", line=2)
+    by_file = AnnotatedRow("cam0.mp4", 50, 100, "walk", unit="frame", line=3)
+    found = checked(by_id, by_file, views=(broken, other))
+    assert [finding.message for finding in found.findings] == [
+        "frames 50 to 100 of recording 'a' may count frames of videos/a/cam0.mp4, which cannot be read, so its frame rate "
+        "is not known. Name the file of a view in the column of the recording, or give times in seconds",
+        "its frame numbers need the video videos/a/cam0.mp4, which cannot be read",
+    ]
+    # Where the same camera has the same rate in another recording, the numbers have one meaning.
+    found = checked(by_id, views=(broken, other, view("b", "0", path="videos/b/cam0.mp4")))
+    assert len(found.segments["a"]) == 1
+
+
+def test_check_segments_point_event():
+    found = checked(AnnotatedRow("a", 1.5, 1.5, "peck", line=2))
+    assert [finding.message for finding in found.findings] == ["it has no length: it starts and ends at 1.5 s"]
+
+
 def test_an_unknown_file_lists_the_formats(tmp_path):
     with pytest.raises(
         UserError, match=r"Cannot detect the annotation format of .*Formats: activitynet .*; via .*; csv"
@@ -234,7 +456,7 @@ def test_a_segment_that_ends_before_it_starts_is_left_out_with_its_line():
     assert found.segments == {"a": (Segment(1.0, 2.0, "wave"),)}
     assert found.num_unusable == 1
     assert [str(finding) for finding in found.findings] == [
-        "unusable segment: labels.csv:7: it ends at 1 s before it starts, or as it starts, at 2 s"
+        "unusable segment: labels.csv:7: it ends at 1 s, before it starts at 2 s"
     ]
 
 
@@ -242,7 +464,7 @@ def test_a_segment_after_the_video_is_left_out_with_its_line():
     found = checked(AnnotatedRow("a", 12.0, 13.0, "wave", line=3))
     assert found.segments == {}
     assert [str(finding) for finding in found.findings] == [
-        "unusable segment: labels.csv:3: 12.000 to 13.000 s lies outside of recording 'a', which runs from 0.000 to "
+        "unusable segment: labels.csv:3: 12.000 to 13.000 s lies outside recording 'a', which runs from 0.000 to "
         "10.000 s"
     ]
 
@@ -258,7 +480,7 @@ def test_a_segment_that_goes_beyond_the_end_is_kept_and_reported():
 
 def test_rows_without_label_or_number_are_left_out():
     found = checked(AnnotatedRow("a", 1.0, 2.0, " ", line=1), AnnotatedRow("a", float("nan"), 2.0, "wave", line=2))
-    assert [finding.message for finding in found.findings] == ["it has no label", "times nan to 2.0 are no numbers"]
+    assert [finding.message for finding in found.findings] == ["it has no label", "times nan to 2.0 are not finite"]
     assert found.num_unusable == 2
 
 
@@ -288,4 +510,24 @@ def test_frame_numbers_become_the_times_of_those_frames():
     )
     [segment] = found.segments["a"]
     assert (segment.onset, segment.offset) == pytest.approx((1.1, 1.5))
-    assert found.findings[0].message == "frames 4 to 5 lie outside of videos/a/cam0.mp4, which has 4 frames"
+    assert found.findings[0].message == "frames 4 to 5 lie outside videos/a/cam0.mp4, which has 4 frames"
+
+
+def test_check_segments_takes_further_names_of_one_file_alike():
+    own = view("a", path="videos/a.mp4")
+    row = AnnotatedRow("file:///C:/rec/a.mp4", 1.0, 2.0, "wave", alternatives=(("./a.mp4", 0.0), ("a.wav", 0.0)))
+    found = checked(row, AnnotatedRow("./a.mp4", 2.0, 3.0, "wave"), views=(own,))
+    assert [segment.onset for segment in found.segments["a"]] == [2.0]
+    assert found.findings[0].message.endswith("which could mean recording 'a', as './a.mp4' in the same table does")
+    found = checked(row, row, views=(own,))
+    assert len(found.segments["a"]) == 2
+
+
+def test_check_segments_reports_names_of_other_recordings():
+    own = view("siteA/a", path="videos/siteA/a.mp4")
+    rows = [AnnotatedRow(f"{site}/a", 1.0, 2.0, site, line=line) for line, site in enumerate(("siteA", "siteB"), 2)]
+    found = checked(*rows, views=(own,))
+    assert [segment.label for segment in found.segments["siteA/a"]] == ["siteA"]
+    assert [str(finding) for finding in found.findings] == [
+        "labels for an absent video: labels.csv:3: 1 segment of 'siteB/a', which is no recording of this study"
+    ]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.catalog_tables import read_with_checksum, write_with_checksum
+from actionprep.datasets.catalog_tables import is_older, read_with_checksum, write_with_checksum
 from actionprep.errors import SetupError, UserError
 
 
@@ -49,7 +49,7 @@ def test_a_catalog_of_a_newer_schema_is_refused(tmp_path, full, monkeypatch):
     with pytest.raises(UserError) as error:
         Catalog.read(tmp_path)
     assert str(error.value) == (
-        f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 2. "
+        f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 3. "
         "Upgrade actionprep, or run 'actionprep scan' to write the catalog again with this version."
     )
 
@@ -112,6 +112,24 @@ def test_catalog_of_schema_1_is_read(tmp_path, full):
         del metadata[b"actionprep_sha256"]
         pq.write_table(table.replace_schema_metadata(metadata), path)
     assert Catalog.read(tmp_path) == full
+
+
+def test_catalog_of_schema_2_is_read(tmp_path, full, monkeypatch):
+    monkeypatch.setattr("actionprep.datasets.catalog_tables.SCHEMA", 2)
+    full.write(tmp_path)
+    path = tmp_path / "views.parquet"
+    write_with_checksum(read_with_checksum(path).drop_columns("file_start"), path)
+    monkeypatch.undo()
+    assert Catalog.read(tmp_path) == replace(full, views=tuple(replace(view, file_start=None) for view in full.views))
+
+
+def test_is_older_compares_the_schema(tmp_path, full, monkeypatch):
+    full.write(tmp_path)
+    assert not is_older(tmp_path)
+    monkeypatch.setattr("actionprep.datasets.catalog_tables.SCHEMA", 2)
+    full.write(tmp_path)
+    monkeypatch.undo()
+    assert is_older(tmp_path)
 
 
 def test_a_disk_that_refuses_is_the_environments_fault(tmp_path, full):

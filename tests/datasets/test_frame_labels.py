@@ -13,12 +13,12 @@ from training_fakes import table_of
 
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.frame_labels import FrameLabels, segments_of
+from actionprep.datasets.products.snippets import SnippetTable, write_snippets
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import LabelRule, SnippetTable, make_snippets
+from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
-from actionprep.pipeline.snippets import write_snippets
 
 
 def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:
@@ -100,7 +100,9 @@ def test_a_table_read_back_from_a_store_knows_the_same_labels(tmp_path):
 def test_where_snippets_are_segments_an_older_table_tells_them_and_of_windows_it_says_how_to_get_them():
     table = table_of(["a", "b"], ["left", "up"], ["1", "2"], seconds=2.0)
     assert names_at(table, [0.0, 1.9], recording=1) == [{"up"}, {"up"}]
-    with pytest.raises(UserError, match=r"Make them anew with 'actionprep snippets', or .* --set targets=snippet"):
+    with pytest.raises(
+        UserError, match=r"Make the snippets again with 'actionprep snippets', or .* --set targets=snippet"
+    ):
         segments_of(table_of(["a"], ["left"], ["1"], seconds=2.0, settings={"length_s": 1.0}))
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from study_fakes import FakeProbe, fake_video
 
@@ -117,8 +118,8 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     (tmp_path / "labels/b.csv").write_text("onset,offset,label\n1,1.5,clap\n0,0.5,clap\n")
     report = scanned(study(tmp_path, layout="views", segments=("labels",)))
     assert found(report) == [
-        "unusable segment: labels/all.csv:4: it ends at 0.5 s before it starts, or as it starts, at 1 s",
-        "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside of recording 'b', which runs from 0.000 to "
+        "unusable segment: labels/all.csv:4: it ends at 0.5 s, before it starts at 1 s",
+        "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside recording 'b', which runs from 0.000 to "
         "2.000 s",
         "labels for an absent video: labels/all.csv:6: 1 segment of 'c', which is no recording of this study",
     ]
@@ -143,6 +144,29 @@ def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
     report = scanned(study(tmp_path, layout="views", clock="container", offsets="clocks.csv"))
     assert [view.times[0] for view in report.catalog.views] == [100.0, 100.0]
     assert [finding.kind for finding in report.findings] == ["video without label"]
+
+
+@pytest.mark.parametrize(("clock", "time"), [("file", 1.5), ("first-frame", 0.0), ("container", 4.5)])
+def test_scan_clock_sets_time_of_first_frame(tmp_path, clock, time):
+    fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
+    report = scanned(study(tmp_path, layout="views", clock=clock))
+    assert report.catalog.view("a", 0).times[0] == time
+
+
+def test_scan_clock_defaults_to_file(tmp_path):
+    fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
+    assert scanned(study(tmp_path, layout="views")).catalog.view("a", 0).times[0] == 1.5
+
+
+def test_scan_reads_videos_of_older_catalogs_again(tmp_path):
+    fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
+    scanned(study(tmp_path, layout="views"))
+    path = tmp_path / "catalog/views.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("file_start"), path)
+    report = scanned(study(tmp_path, layout="views"))
+    assert (report.num_probed, report.num_reused) == (1, 0)
+    assert report.catalog.view("a", 0).file_start == 3.0
 
 
 def test_two_recordings_with_one_id_stop_before_any_reading(clips):
@@ -227,7 +251,7 @@ def test_scan_writes_all_findings_with_lines(clips):
         rows = list(csv.reader(file))
     assert rows[0] == ["kind", "where", "line", "message"]
     assert len(rows) == len(report.findings) + 1
-    assert ["unusable segment", "labels.csv", "3", "it ends at 4 s before it starts, or as it starts, at 5 s"] in rows
+    assert ["unusable segment", "labels.csv", "3", "it ends at 4 s, before it starts at 5 s"] in rows
 
 
 def test_scan_reports_labels_that_differ_in_case_or_spaces(tmp_path):
@@ -284,7 +308,7 @@ def test_annotation_files_in_folders_of_other_recordings(tmp_path):
     report = scanned(study(tmp_path, **settings))
     assert report.catalog.labels == ("siteA",)
     assert (
-        "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of '(the file names no recording)', which is no "
+        "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of (the file names no recording), which is no "
         "recording of this study"
     ) in found(report)
     # Folders of annotators have nothing to do with those of the recordings.

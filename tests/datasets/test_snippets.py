@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -11,9 +14,11 @@ from hypothesis import strategies as st
 from study_fakes import catalog, view
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.overlap import overlap_arrays
+from actionprep.datasets.products.snippets import IGNORED, NO_LABEL
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import IGNORED, NO_LABEL, LabelRule, make_snippets
+from actionprep.datasets.snippets import LabelRule, label_windows, make_snippets
 from actionprep.errors import UserError
 
 
@@ -180,8 +185,8 @@ def test_nothing_labeled_says_what_to_do():
     with pytest.raises(UserError) as error:
         make_snippets(catalog(Recording("a"), Recording("b")))
     assert str(error.value) == (
-        "None of the 2 recordings has a label or segments, so there is nothing to label snippets by. Put clips into a "
-        "folder per class, or name annotation files in study.segments, then run 'actionprep scan'."
+        "None of the 2 recordings has a label or segments, so snippets cannot get labels. Put clips into a folder per "
+        "class, or name annotation files in study.segments, then run 'actionprep scan'."
     )
     with pytest.raises(UserError, match=r"No recording gives a snippet .*Windows of 20000 ms may be too long"):
         make_snippets(catalog(Recording("a", label="wave")), length_s=20.0)
@@ -278,3 +283,136 @@ def test_a_clip_shorter_than_the_shortest_segment_gets_no_label():
     table = make_snippets(found, length_s=1.0, min_segment_s=2.0)
     assert labels_of(table) == [None, "wave", "wave", "wave"]
     assert table.left_out["segments too short"] == 1
+
+
+def test_make_snippets_clips_and_counts_segments():
+    found = annotated(Segment(-5.0, 1.0, "wave"), Segment(1.0, 99.0, "clap"), Segment(2.0, 3.0, "clap"), seconds=4.0)
+    table = make_snippets(found)
+    assert sorted(zip(table.onset.tolist(), table.offset.tolist(), strict=True)) == [(0.0, 1.0), (1.0, 4.0), (2.0, 3.0)]
+    assert table.left_out["segments clipped to the recording"] == 2
+    assert "segments clipped to the recording" not in make_snippets(annotated(Segment(0.0, 10.0, "wave"))).left_out
+
+
+def test_make_snippets_leaves_out_segments_without_length():
+    table = make_snippets(annotated(Segment(1.0, 1.0, "wave"), Segment(2.0, 3.0, "wave")), length_s=1.0)
+    assert table.left_out["segments too short"] == 1
+    assert np.flatnonzero(table.target[:, 0]).tolist() == [2]
+
+
+def test_make_snippets_over_a_gap_of_decades():
+    times = np.concatenate([np.arange(25) / 25, 1e9 + np.arange(25) / 25])
+    gap = view("a", frame_times=times, num_frames=len(times))
+    found = Catalog((Recording("a"),), (gap,), {"a": (Segment(0.0, 0.5, "wave"),)})
+    table = make_snippets(found, length_s=0.5)
+    assert table.onset.tolist() == [0.0, 0.5, 1e9, 1e9 + 0.5]
+    assert table.left_out["windows without frame"] == 2 * 10**9 - 2
+
+
+def test_make_snippets_refuses_too_many_windows():
+    with pytest.raises(UserError) as error:
+        make_snippets(annotated(Segment(1.0, 2.0, "wave")), length_s=1.0, stride_s=1e-9)
+    assert str(error.value) == (
+        "Windows of 1000 ms every 1e-06 ms are too many: at least 9,000,000,002 with 1 labels each, and a table can have "
+        "100,000,000. Use a longer --stride, or fewer labels or recordings in one table."
+    )
+
+
+def labeled_by_oracle(case) -> list[tuple[int, list[int]]]:
+    """Label and target of each window by a double loop over integers and fractions."""
+    windows, segments, num_labels, rule = case
+    threshold, ignore_from = Fraction(rule.threshold), rule.ignore_from
+    answers = []
+    for first, last in windows:
+        values = []
+        for code in range(num_labels):
+            own = [(a, b) for a, b, label in segments if label == code and a < b]
+            common = [max(min(b, last) - max(a, first), 0) for a, b in own]
+            edges = sorted({first, last, *(edge for segment in own for edge in segment if first < edge < last)})
+            covered = sum(
+                after - before
+                for before, after in itertools.pairwise(edges)
+                if any(a <= before and after <= b for a, b in own)
+            )
+            coverage = Fraction(covered, last - first)
+            iou = max(
+                (Fraction(c, max(b, last) - min(a, first)) for c, (a, b) in zip(common, own, strict=True) if c),
+                default=Fraction(0),
+            )
+            share = max((Fraction(c, b - a) for c, (a, b) in zip(common, own, strict=True)), default=Fraction(0))
+            values.append(({"coverage": coverage, "iou": iou, "segment": share}[rule.rule], iou))
+        passing = [code for code in range(num_labels) if values[code][0] >= threshold and values[code][0] > 0]
+        if passing:
+            best = max(passing, key=lambda code: (*values[code], -code))
+            chosen = passing if rule.multi_label else [best]
+            answers.append((best, [int(code in chosen) for code in range(num_labels)]))
+        else:
+            in_band = ignore_from is not None and any(v >= Fraction(ignore_from) and v > 0 for v, _ in values)
+            label = NO_LABEL if rule.multi_label and not in_band else IGNORED
+            answers.append((label, [0] * num_labels))
+    return answers
+
+
+def random_case(rng):
+    """Windows and segments in microseconds on a coarse grid, so that many touch, nest, repeat or lie on a threshold."""
+    unit, start = int(rng.choice([1, 37, 40_000, 1_000_000])), int(rng.choice([0, 3_600_000_000]))
+    num_windows, num_segments, num_labels = (int(rng.integers(1, most)) for most in (5, 7, 4))
+    firsts, lengths = rng.integers(0, 20, num_windows), rng.integers(1, 9, num_windows)
+    windows = sorted((start + int(a) * unit, start + int(a + n) * unit) for a, n in zip(firsts, lengths, strict=True))
+    onsets, lengths = rng.integers(0, 20, num_segments), rng.integers(0, 12, num_segments)
+    codes = rng.integers(0, num_labels, num_segments)
+    segments = [
+        (start + int(a) * unit, start + int(a + n) * unit, int(code))
+        for a, n, code in zip(onsets, lengths, codes, strict=True)
+    ]
+    threshold = float(rng.choice([0.125, 0.25, 0.5, 0.75, 1.0]))
+    ignore_from = float(rng.choice([0.0625, 0.125])) if rng.random() < 0.5 and threshold > 0.125 else None
+    rule = LabelRule(
+        str(rng.choice(["coverage", "iou", "segment"])), threshold, ignore_from, multi_label=bool(rng.random() < 0.5)
+    )
+    return windows, segments, num_labels, rule
+
+
+def test_label_windows_match_integer_oracle():
+    rng = np.random.default_rng(0)
+    for _ in range(NUM_CASES):
+        case = windows, segments, num_labels, rule = random_case(rng)
+        kept = [segment for segment in segments if segment[0] < segment[1]]
+        edges = [np.array(column, np.float64) / 1e6 for column in zip(*windows, strict=True)]
+        columns = [np.array([segment[column] for segment in kept]) for column in range(3)]
+        overlap = overlap_arrays(
+            *edges, columns[0] / 1e6, columns[1] / 1e6, columns[2].astype(np.int64), num_labels=num_labels
+        )
+        value = dict(zip(("coverage", "iou", "segment"), overlap, strict=True))[rule.rule]
+        label, target = label_windows(value, overlap[1], rule)
+        assert list(zip(label.tolist(), target.tolist(), strict=True)) == labeled_by_oracle(case), case
+
+
+NUM_CASES = int(os.environ.get("ACTIONPREP_ORACLE_CASES", "1500"))
+
+
+def test_overlap_arrays_faster_than_a_double_loop():
+    rng = np.random.default_rng(0)
+    segments = np.sort(rng.uniform(0, 1000, (1000, 2)), axis=0)
+    onset, offset = segments[:, 0], segments[:, 0] + rng.uniform(0.1, 2.0, 1000)
+    firsts = np.arange(1000) * 1.0
+    label = rng.integers(0, 5, 1000)
+
+    def double_loop():
+        iou = np.zeros((1000, 5))
+        for row, first in enumerate(firsts.tolist()):
+            for a, b, code in zip(onset.tolist(), offset.tolist(), label.tolist(), strict=True):
+                common = min(b, first + 1) - max(a, first)
+                if common > 0:
+                    iou[row, code] = max(iou[row, code], common / (max(b, first + 1) - min(a, first)))
+        return iou
+
+    begin = time.perf_counter()
+    expected = double_loop()
+    slow = time.perf_counter() - begin
+    quick = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        _, iou, _ = overlap_arrays(firsts, firsts + 1, onset, offset, label, num_labels=5)
+        quick.append(time.perf_counter() - begin)
+    np.testing.assert_allclose(iou, expected, atol=1e-9)
+    assert min(quick) * 10 < slow, (min(quick), slow)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_fakes import table
 
-from actionprep.datasets.snippets import IGNORED, SnippetTable
+from actionprep.datasets.products.snippets import IGNORED, SnippetTable
 from actionprep.datasets.splits import SplitAssignment, apply_parts, assign, check_split, folds
 from actionprep.errors import UserError
 
@@ -134,7 +134,7 @@ def test_a_given_column_that_leaks_a_video_is_refused():
         assign(found, by="column", fractions=(1.0, 0.0, 0.0))
     assert str(error.value) == (
         "The split leaks: column 'r0 + r2' is in train and in test. "
-        "Give each to one part; recordings with the same video file belong together."
+        "Put each into one part; recordings with the same video file belong together."
     )
 
 
@@ -183,9 +183,9 @@ def test_recordings_without_subject_cannot_be_split_by_it():
 
 
 def test_names_that_do_not_exist_or_are_given_twice_are_refused():
-    with pytest.raises(UserError, match=r"No subject 's9'\. There are 's0', 's1', 's2', 's3', 's4'\."):
+    with pytest.raises(UserError, match=r"No subject 's9'\. Available: 's0', 's1', 's2', 's3', 's4'\."):
         assign(gestures(), by="subject", test=["s9"])
-    with pytest.raises(UserError, match=r"Subject 's1' is asked for in train and in test"):
+    with pytest.raises(UserError, match=r"Subject 's1' is named for train and for test"):
         assign(gestures(), by="subject", train=["s0", "s1"], test=["s1"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actionprep.datasets.tables import read_csv, require_columns
+from actionprep.datasets.tables import encoding_findings, read_csv, require_columns
 from actionprep.errors import UserError
 
 
@@ -22,7 +22,10 @@ def test_any_usual_separator_and_a_byte_order_mark(tmp_path, separator):
         (b"", "is empty"),
         (b"a,a\n1,2\n", "has the column 'a' twice"),
         (b"a,b\n1,2,3\n", "Line 2 of .* has 3 cells and there are 2 columns"),
-        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"\xff\xfe\x00", "is not UTF-16 text: truncated data at byte 2. Save it as csv in UTF-8"),
+        (b"a,b\x81\n", "is not UTF-8 or cp1252 text"),
+        (b"a,b\n1,\x00\n", "is not UTF-8 or cp1252 text: a NUL character at position 6"),
+        (b"PK\x03\x04", "is a spreadsheet, not text. Save it as csv in UTF-8"),
     ],
 )
 def test_a_damaged_table_says_what_is_wrong(tmp_path, content, message):
@@ -39,3 +42,30 @@ def test_a_lacking_column_is_named_with_the_nearest(tmp_path):
         f"No column 'label' in {tmp_path}. Did you mean 'lable'? It has 'lable', 'path'. "
         "Name the right one with --label-column."
     )
+
+
+ROWS = "recording{0}onset{0}offset{0}label\na{0}1{1}5{0}2{1}5{0}caf\u00e9\n"
+
+
+@pytest.mark.parametrize(("separator", "mark"), [(",", "."), (";", ","), (";", "."), ("\t", ","), ("|", ",")])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+@pytest.mark.parametrize("head", ["", "\n\r\n", "sep={0}\n", "\nsep={0}\n"])
+def test_read_csv_dialects(tmp_path, separator, mark, encoding, head):
+    path = tmp_path / "t.csv"
+    path.write_bytes((head + ROWS).format(separator, mark).encode(encoding))
+    line = head.count("\n") + 2
+    row = {"recording": "a", "onset": f"1{mark}5", "offset": f"2{mark}5", "label": "caf\u00e9"}
+    assert read_csv(path) == (list(row), [(line, row)])
+    guessed = encoding in ("cp1252", "utf-16-le", "utf-16-be")
+    assert [str(finding) for finding in encoding_findings(path, "t.csv")] == [
+        f"guessed encoding: t.csv: is not UTF-8 and states no encoding; it was read as {encoding}. If letters are "
+        "wrong, save it as UTF-8"
+    ] * guessed
+
+
+def test_read_csv_separator_of_the_rows(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("onset,s;offset,s;label, in words\n1,5;2,5;walk\n3,5;4,5;run, then jump\n")
+    columns, rows = read_csv(path)
+    assert columns == ["onset,s", "offset,s", "label, in words"]
+    assert rows[1] == (3, {"onset,s": "3,5", "offset,s": "4,5", "label, in words": "run, then jump"})

@@ -100,7 +100,7 @@ def test_a_patched_frame_is_concealed(videos: dict[str, Path], tmp_path: Path) -
 
 def test_a_file_of_which_nothing_decodes_is_a_problem(videos: dict[str, Path], tmp_path: Path) -> None:
     path = with_zeros(videos["mjpeg.avi"], tmp_path / "bad.avi", list(range(COUNT)))
-    assert probe(path).warnings == ("no picture comes out of its first 41 packets",)
+    assert probe(path).warnings == ("no frame decodes from its first 41 packets",)
     reader = VideoReader(path)
     for attempt in (lambda: list(reader.blocks()), lambda: reader.frames_at([3])):
         with pytest.raises(InputError) as problem:
@@ -117,7 +117,7 @@ def test_a_cut_avi_says_what_its_header_promised(videos: dict[str, Path], tmp_pa
     facts = probe(path)
     assert facts.header_frames == COUNT
     assert facts.warnings == (
-        f"the header states 40 frames and the file holds {facts.num_frames}: {40 - facts.num_frames} are lost, the "
+        f"the header states 40 frames and the file contains {facts.num_frames}: {40 - facts.num_frames} are lost, the "
         "file seems to be cut off",
     )
     reader = VideoReader(path)
@@ -164,23 +164,23 @@ def test_damage_gives_a_problem_or_every_frame_with_its_status(
             blocks = list(reader.blocks(size=13))
         except InputError:
             continue
-        pictures = np.concatenate([block.rgb for block in blocks])
+        images = np.concatenate([block.rgb for block in blocks])
         status = np.concatenate([block.status for block in blocks])
-        assert len(pictures) == facts.num_frames == reader.num_frames
+        assert len(images) == facts.num_frames == reader.num_frames
         assert (np.diff(facts.times) > 0).all()
         if status.any():
             assert reader.shortfall is not None
             assert reader.shortfall.missing == (status == MISSING).sum()
             assert reader.shortfall.concealed == (status == CONCEALED).sum()
-        wanted = rng.integers(0, len(pictures), 3)
+        wanted = rng.integers(0, len(images), 3)
         wanted = wanted[status[wanted] != MISSING]  # of these, beginning at a keyframe may find more
         if not name.endswith(".ts"):  # which loses packets without a trace
-            assert np.array_equal(reader.frames_at(wanted), pictures[wanted])
+            assert np.array_equal(reader.frames_at(wanted), images[wanted])
         reader.close()
         threaded = VideoReader(path, threads=2)
         again = list(threaded.blocks(size=13))
         assert np.array_equal(np.concatenate([block.status for block in again]), status)
-        assert np.array_equal(np.concatenate([block.rgb for block in again]), pictures)
+        assert np.array_equal(np.concatenate([block.rgb for block in again]), images)
 
 
 def test_a_caller_who_stops_early_stops_the_thread(videos: dict[str, Path]) -> None:

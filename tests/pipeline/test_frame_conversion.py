@@ -1,4 +1,4 @@
-"""Pictures as they are shown: turned, mirrored, in the right colors and sizes."""
+"""Frames as they are displayed: turned, mirrored, in the right colors and sizes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ pytestmark = pytest.mark.usefixtures("_no_thread_stays")
 def test_rotation_metadata_is_applied(tmp_path: Path) -> None:
     for degrees in (0, 90, 180, -90):
         path = tmp_path / f"{degrees}.mp4"
-        picture = np.zeros((48, 80, 3), np.uint8)
-        picture[:24, :40] = 255  # white in the upper left quarter of what is stored
+        image = np.zeros((48, 80, 3), np.uint8)
+        image[:24, :40] = 255  # white in the upper left quarter of what is stored
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
             stream.set_display_rotation(degrees)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode(None))
         facts = probe(path)
-        turned = np.rot90(picture, degrees // 90)  # counterclockwise, as ffprobe counts
+        turned = np.rot90(image, degrees // 90)  # counterclockwise, as ffprobe counts
         assert (facts.height, facts.width) == turned.shape[:2]
         assert (facts.rotation, facts.mirrored) == (degrees, False)
         [block] = VideoReader(path).blocks()
@@ -39,24 +39,24 @@ def test_rotation_metadata_is_applied(tmp_path: Path) -> None:
 
 def test_mirrored_metadata_is_applied(tmp_path: Path) -> None:
     path = tmp_path / "mirror.mp4"
-    picture = np.zeros((48, 80, 3), np.uint8)
-    picture[:24, :40] = 255
+    image = np.zeros((48, 80, 3), np.uint8)
+    image[:24, :40] = 255
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
         stream.set_display_rotation(0, hflip=True)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     [block] = VideoReader(path).blocks()
     assert probe(path).mirrored
-    assert np.abs(block.rgb[0].astype(int) - picture[:, ::-1]).mean() < 3
+    assert np.abs(block.rgb[0].astype(int) - image[:, ::-1]).mean() < 3
 
 
 def color_video(path: Path, pixel_format: str, *, full: bool, size: tuple[int, int] = (48, 64)) -> np.ndarray:
-    """One lossless frame of soft colors in this pixel format; returns the RGB picture that went in."""
+    """One lossless frame of soft colors in this pixel format; returns the RGB image that went in."""
     y, x = np.mgrid[: size[0], : size[1]]
-    picture = np.stack([40 + 2 * x, 60 + 3 * y, 200 - x - y], -1).clip(0, 255).astype(np.uint8)
-    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+    image = np.stack([40 + 2 * x, 60 + 3 * y, 200 - x - y], -1).clip(0, 255).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
         format=pixel_format, dst_color_range="JPEG" if full else "MPEG", dst_colorspace="ITU601"
     )
     with av.open(str(path), "w") as container:
@@ -66,7 +66,7 @@ def color_video(path: Path, pixel_format: str, *, full: bool, size: tuple[int, i
         stream.codec_context.color_range = 2 if full else 1
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return picture
+    return image
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -74,12 +74,12 @@ def color_video(path: Path, pixel_format: str, *, full: bool, size: tuple[int, i
     "pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le", "bgr0", "yuva420p"]
 )
 def test_colors_luma_and_sizes_are_right_in_every_format(tmp_path: Path, pixel_format: str, full: bool) -> None:
-    picture = color_video(tmp_path / "c.mkv", pixel_format, full=full).astype(float)
+    image = color_video(tmp_path / "c.mkv", pixel_format, full=full).astype(float)
     [block] = VideoReader(tmp_path / "c.mkv").blocks()
-    assert np.abs(block.rgb[0] - picture).mean() < 2.5
-    luma = picture @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(block.rgb[0] - image).mean() < 2.5
+    luma = image @ np.array([0.299, 0.587, 0.114])
     assert np.abs(block.gray[0] - luma).mean() < 1.5
-    quarter = picture.reshape(12, 4, 16, 4, 3).mean((1, 3))
+    quarter = image.reshape(12, 4, 16, 4, 3).mean((1, 3))
     for filter in ("area", "bilinear", "bicubic"):
         assert np.abs(block.resized(12, 16, filter)[0] - quarter).mean() < 4
     assert block.resized(12, 16) is block.resized(12, 16)
@@ -87,11 +87,11 @@ def test_colors_luma_and_sizes_are_right_in_every_format(tmp_path: Path, pixel_f
 
 
 def test_odd_sizes_keep_every_row_and_column(tmp_path: Path) -> None:
-    picture = color_video(tmp_path / "odd.mkv", "yuv420p", full=False, size=(47, 63)).astype(float)
+    image = color_video(tmp_path / "odd.mkv", "yuv420p", full=False, size=(47, 63)).astype(float)
     [block] = VideoReader(tmp_path / "odd.mkv").blocks()
     assert block.rgb.shape == (1, 47, 63, 3)
     assert block.gray.shape == (1, 47, 63)
-    error = np.abs(block.rgb[0] - picture)
+    error = np.abs(block.rgb[0] - image)
     assert max(error[-1].mean(), error[:, -1].mean()) < 5
     assert block.resized(21, 33).shape == (1, 21, 33, 3)
     assert block.resized(95, 131).shape == (1, 95, 131, 3)

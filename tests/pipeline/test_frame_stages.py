@@ -19,12 +19,13 @@ from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.frames import FramesSettings, frame_size, frames_in_segments
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.keyframes import (
     SAMPLERS,
     FrameSampler,
     KeyframesSettings,
     MotionMeter,
-    frames_at_rate,
+    frames_shown_at_rate,
     motion_frames,
     random_frames,
     shrink_gray,
@@ -34,7 +35,7 @@ from actionprep.pipeline.keyframes import (
 from actionprep.pipeline.lowres import LowresSettings, lowres_sizes
 from actionprep.pipeline.passes import run_pass
 from actionprep.pipeline.sizes import by_short_side
-from actionprep.pipeline.stage import ArrayBlock, ViewSource, find_stage
+from actionprep.pipeline.stage import ArrayBlock, ViewSource
 
 TIMES = np.arange(40) / 25
 
@@ -165,7 +166,7 @@ def test_the_stored_size(values: dict[str, int], video: tuple[int, int], stored:
 
 
 def test_width_without_height_is_a_mistake() -> None:
-    with pytest.raises(UserError, match="give both width and height, or neither"):
+    with pytest.raises(UserError, match="set both width and height, or neither"):
         FramesSettings.read({"width": 320}, where="[frames]")
 
 
@@ -205,13 +206,13 @@ def test_several_sizes_come_from_one_pass(store: Store, source: ViewSource) -> N
 
 
 def test_squares_do_not_keep_the_shape() -> None:
-    assert lowres_sizes(LowresSettings(sizes=(112, 56)), 480, 640) == {"rgb_112": (112, 150), "rgb_56": (56, 74)}
-    assert lowres_sizes(LowresSettings(square=True), 480, 640) == {"rgb_112": (112, 112)}
+    assert lowres_sizes(LowresSettings(sizes=(112, 56)), 480, 640) == {112: (112, 150), 56: (56, 74)}
+    assert lowres_sizes(LowresSettings(square=True), 480, 640) == {112: (112, 112)}
 
 
 @pytest.mark.parametrize("sizes", [(), (4,), (112, 112)])
 def test_sizes_that_make_no_sense_are_a_mistake(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="Give one or more different sizes, each at least 8 pixels"):
+    with pytest.raises(UserError, match="Give one or more different sizes of at least 8 pixels each"):
         LowresSettings.read({"sizes": sizes}, where="[lowres]")
 
 
@@ -235,7 +236,7 @@ def test_samplers_that_need_no_picture_decode_none(
 ) -> None:
     from actionprep.pipeline.video import VideoReader
 
-    monkeypatch.setattr(VideoReader, "_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(VideoReader, "_decoded", lambda *_: pytest.fail("decoded"))
     assert len(make(store, source, "keyframes", sampler="random")["index"][:]) == 16
 
 
@@ -289,11 +290,11 @@ def test_uniform_follows_time_and_not_the_index() -> None:
 
 def test_dense_frames_have_the_rate_whatever_the_frames_have() -> None:
     times = np.arange(300) / 29.97
-    chosen = frames_at_rate(times, 2.0)
+    chosen = frames_shown_at_rate(times, 2.0)
     assert np.diff(times[chosen]) == pytest.approx(0.5, abs=1 / 29.97)
     assert len(chosen) == 21  # ten seconds and a little
-    assert frames_at_rate(np.arange(10) / 25, 100.0).tolist() == list(range(10))
-    assert frames_at_rate(np.array([4.0]), 2.0).tolist() == [0]
+    assert frames_shown_at_rate(np.arange(10) / 25, 100.0).tolist() == list(range(10))
+    assert frames_shown_at_rate(np.array([4.0]), 2.0).tolist() == [0]
 
 
 @settings(deadline=None)
@@ -340,7 +341,7 @@ def test_the_motion_meter_does_not_depend_on_the_blocks() -> None:
         parts.add(part)
     assert np.array_equal(whole.values(), parts.values())
     assert whole.values()[0] == 0
-    small = np.stack([cv2.resize(picture[:, :190], (95, 65), interpolation=cv2.INTER_AREA) for picture in gray])
+    small = np.stack([cv2.resize(image[:, :190], (95, 65), interpolation=cv2.INTER_AREA) for image in gray])
     expected = np.abs(np.diff(small.astype(float), axis=0)).mean((1, 2))
     assert whole.values()[1:] == pytest.approx(expected)
 

@@ -14,10 +14,10 @@ from stage_runs import blocks, patch_over_background, run_masks, texture, view_s
 
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.mask_sources import MASK_SOURCES
 from actionprep.pipeline.mask_sources.motion import MotionFinder
 from actionprep.pipeline.masks import Masks, MasksSettings, pack_masks, unpack_masks
-from actionprep.pipeline.stage import find_stage
 
 
 def motion(**changes) -> MasksSettings:

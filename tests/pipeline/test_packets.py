@@ -1,4 +1,4 @@
-"""Putting decoded pictures into their slots, whatever is lost on the way."""
+"""Putting decoded frames into their slots, with any loss."""
 
 from __future__ import annotations
 

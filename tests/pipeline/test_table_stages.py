@@ -7,10 +7,11 @@ import pytest
 from study_fakes import catalog, view
 
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import SnippetTable
+from actionprep.datasets.products.split import stored_parts
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.splits import apply_parts, stored_parts
+from actionprep.datasets.splits import apply_parts
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.snippets import Snippets, SnippetSettings, snippets_for
@@ -95,3 +96,44 @@ def test_leaving_one_out_is_stored_fold_by_fold(tmp_path, study):
     assert [groups["test"] for groups in item.attributes["groups"]] == [["s0"], ["s1"], ["s2"]]
     for fold in folds:
         assert set(fold.values()) == {"train", "test"}
+
+
+def test_split_results_count_classes_in_parts(tmp_path, study):
+    item = built(tmp_path, Split, SplitSettings(by="subject", train=0.4, val=0.3, test=0.3), study)
+    [parts] = stored_parts(item)
+    table = Split.results(item, study)
+    assert table.columns == ("class", "train", "val", "test")
+    for label, *counts in table.rows[:-1]:
+        of_label = [id for id in parts if id.startswith(f"{label}/") or (id, label) == ("long", "a")]
+        assert counts == [sum(parts[id] == part for id in of_label) for part in ("train", "val", "test")]
+    assert table.rows[-1] == ("(recordings)", *(list(parts.values()).count(part) for part in ("train", "val", "test")))
+
+
+@pytest.mark.parametrize(
+    ("folds", "columns"), [(3, ("class", "fold 1", "fold 2", "fold 3")), (12, ("class", "a", "b"))]
+)
+def test_split_results_of_folds(tmp_path, study, folds, columns):
+    settings = SplitSettings(by="recording", folds=folds, val=0.0, name="folds")
+    table = Split.results(built(tmp_path, Split, settings, study), study)
+    assert table.columns[: len(columns)] == columns
+    counts = np.array([row[1:] for row in table.rows])
+    # Every label or segment is in one test part: 6 + 1 of class a, 6 of class b, 13 recordings.
+    assert counts.sum(axis=1 if folds == 3 else 0).tolist() == [7, 6, 13]
+
+
+def test_snippets_results_count_windows(tmp_path):
+    segments = (Segment(0.0, 2.0, "wave"), Segment(2.0, 2.3, "clap"), Segment(8.0, 9.0, "bad", layer="broken"))
+    times = np.delete(np.arange(250) / 25, np.arange(100, 150))  # no frame from 4 to 6 s
+    gap = view("x", frame_times=times, num_frames=len(times))
+    found = Catalog((Recording("x"),), (gap,), {"x": segments})
+    settings = SnippetSettings(length=1000, ignore_from=0.2, exclude_layers=("broken",))
+    item = built(tmp_path, Snippets, settings, found)
+    assert Snippets.results(item, found).rows == (
+        ("clap", 0),
+        ("wave", 2),
+        ("(without label)", 4),
+        ("(ignored: in an excluded layer)", 1),
+        ("(ignored: in the ignore band)", 1),
+        ("(dropped: without frame)", 2),
+        ("(recordings)", 1),
+    )

@@ -147,8 +147,8 @@ def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path: Path) -> None:
             stream.width = stream.height = side
             stream.pix_fmt = "yuv420p"
             for number in range(3):
-                picture = np.kron(numbered_picture(number)[::16, ::16, 0], np.ones((side // 4, side // 4), np.uint8))
-                frame = np.repeat(picture[..., None], 3, 2).astype(np.uint8)
+                image = np.kron(numbered_picture(number)[::16, ::16, 0], np.ones((side // 4, side // 4), np.uint8))
+                frame = np.repeat(image[..., None], 3, 2).astype(np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
         streams += part.read_bytes()

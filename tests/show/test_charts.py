@@ -11,10 +11,9 @@ from show_fakes import make_study
 
 from actionprep.api import open_study
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import IGNORED, SnippetTable, write_snippets
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.snippets import IGNORED, SnippetTable
-from actionprep.pipeline.snippets import write_snippets
 from actionprep.show import charts, show_item
 
 TAKE, OTHER = "kitchen/take.1", "yard"

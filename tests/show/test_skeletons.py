@@ -72,4 +72,4 @@ def test_the_command_draws_all_layouts_or_both_of_a_conversion_and_says_what_it_
     assert "Replaced" in run("coco17", "--to", "jhmdb15")
     assert cv2.imread(str(tmp_path / "out.png")).shape[1] > 1.5 * alone[1]
     run()
-    assert cv2.imread(str(tmp_path / "out.png")).shape[0] == 3 * alone[0]
+    assert cv2.imread(str(tmp_path / "out.png")).shape[0] == 4 * alone[0]

@@ -11,6 +11,7 @@ from torch import nn
 from training_fakes import MOTIONS, make_store, tiny_recipe, write_tracks
 
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.datasets.windows import windows
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint
 from actionprep.training.evaluation.result_files import label_thresholds
@@ -147,6 +148,15 @@ def test_windows_cover_the_span_and_stay_inside(seconds, length, stride):
         np.testing.assert_allclose(offset - onset, length)
 
 
+@pytest.mark.parametrize(("end", "count"), [(10.0000005, 19), (9.9999996, 19), (9.9999994, 18)])
+def test_windows_and_sliding_windows_agree(end, count):
+    onset, _ = windows((0.0, end), length_s=1.0, stride_s=0.5)
+    sliding, _ = sliding_windows((0.0, end), length_s=1.0, stride_s=0.5)
+    assert len(onset) == count
+    # With a rest, prediction adds the window that ends with the recording.
+    assert len(sliding) == 19
+
+
 def test_a_window_without_length_is_refused():
     with pytest.raises(UserError, match="A window must be longer than 0 s, got -1"):
         sliding_windows((0, 1), length_s=-1)
@@ -188,6 +198,22 @@ def test_a_long_recording_becomes_a_timeline(trained, tmp_path):
     paths = line.write(tmp_path / "out")
     assert [path.name for path in paths] == ["timeline.csv", "windows.csv", "timeline.png", "frames.csv"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_timeline_figure_has_title_legend_scale_and_short_names():
+    onset = np.arange(0.0, 40.0, 0.5)
+    probabilities = np.zeros((len(onset), 2))
+    probabilities[:, 0] = 1.0
+    probabilities[40] = (0.0, 1.0)
+    timeline = Timeline("take", ("sit", "stand_up"), onset, onset + 0.5, probabilities)
+    figure = timeline.figure(threshold=0.5, run="tracks-1", colors={"sit": (255, 0, 0), "stand_up": (0, 0, 255)})
+    top, below = figure.axes[:2]
+    assert top.get_title(loc="left") == "take  ·  run tracks-1  ·  threshold 0.50"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sit", "stand_up"]
+    assert [text.get_text() for text in top.texts] == ["sit", "sit"]
+    assert figure.get_supxlabel() == "Short: stand_up 20.00–20.50 s"
+    assert below.get_xlabel() == "time (s)"
+    assert {patch.get_facecolor()[:3] for patch in top.patches} == {(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)}
 
 
 def test_without_a_window_the_whole_recording_is_one(trained, tmp_path):

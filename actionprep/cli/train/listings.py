@@ -51,6 +51,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
         whole=("name", "parameters", "GFLOPs", "product", "input"),
     )
     _note_hidden(hidden)
+    output.print_next("actiontrain recipes", "lists the recipes that train these models")
     for error in MODELS.broken().values():
         output.warn(str(error))
 

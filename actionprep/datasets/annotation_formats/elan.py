@@ -1,18 +1,21 @@
-"""ELAN: .eaf documents, and the tab-delimited or csv tables that ELAN exports.
+"""Read ELAN: .eaf documents, and the tab-delimited or csv tables that ELAN exports.
 
-A tier is a layer. Times in .eaf are milliseconds of the first linked video, less its time origin. Annotations that
-refer to others have their times; subdivisions of one share its time evenly.
+A tier is a layer. Times in .eaf are milliseconds that begin where the linked file begins, or TIME_ORIGIN before that.
+Annotations that refer to another one have its times; several that refer to one share its time evenly. Time slots
+without a value lie evenly between their neighbors on the tier, as ELAN shows them. An annotation without a value has
+the name of its tier as label.
 """
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time
-from actionprep.datasets.tables import csv_columns, read_csv
+from actionprep.datasets.tables import csv_columns, header_of, read_csv
 
 _EXPORT_TIMES = (
     ("Begin Time - msec", "End Time - msec", 1e-3),
@@ -20,6 +23,7 @@ _EXPORT_TIMES = (
     ("Begin Time - hh:mm:ss.ms", "End Time - hh:mm:ss.ms", 1.0),
 )
 _EXPORT_MEDIA = ("File Name", "File Path", "Media", "Clip_name")
+_SOUND = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".aif", ".aiff", ".wma")
 
 
 def _is_eaf(path: Path, head: str) -> bool:
@@ -31,43 +35,103 @@ def _read_eaf(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow |
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"its XML is broken: {error}") from None
-    media = root.find("./HEADER/MEDIA_DESCRIPTOR")
-    url, origin_s = path.stem, 0.0
-    if media is not None:
-        url = unquote(media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") or path.stem)
-        origin_s = int(media.get("TIME_ORIGIN") or 0) / 1000
-    recording = str(PurePosixPath(url.removeprefix("file://")))
-    slots = {
-        slot.get("TIME_SLOT_ID"): int(value) / 1000 + origin_s
-        for slot in root.iterfind("./TIME_ORDER/TIME_SLOT")
-        if (value := slot.get("TIME_VALUE")) is not None
-    }
-    times = _annotation_times(root, slots)
+    header = root.find("./HEADER")
+    unit = "milliseconds" if header is None else header.get("TIME_UNITS") or "milliseconds"
+    if unit != "milliseconds":
+        raise ValueError(f"its times are in {unit}; set milliseconds in ELAN and save it again")
+    (recording, origin_s), *others = _linked_files(root) or [(path.stem, 0.0)]
+    times = _annotation_times(root)
     for tier in root.iterfind("./TIER"):
+        layer = tier.get("TIER_ID", "")
         for annotation in tier.iterfind("./ANNOTATION/*"):
             id = annotation.get("ANNOTATION_ID", "")
             label = (annotation.findtext("ANNOTATION_VALUE") or "").strip()
-            layer = tier.get("TIER_ID", "")
             if id not in times:
                 yield RowError(f"annotation '{id}' ({label}) of tier '{layer}' has no time")
                 continue
             onset, offset = times[id]
-            yield AnnotatedRow(recording, onset, offset, label, layer=layer, annotator=tier.get("ANNOTATOR", ""))
+            yield AnnotatedRow(
+                recording,
+                onset + origin_s,
+                offset + origin_s,
+                label or layer,
+                layer=layer,
+                annotator=tier.get("ANNOTATOR", ""),
+                label_from_layer=not label,
+                alternatives=tuple((name, origin - origin_s) for name, origin in others),
+            )
 
 
-def _annotation_times(root: ElementTree.Element, slots: Mapping[str | None, float]) -> dict[str, tuple[float, float]]:
-    """Onset and offset of every annotation that has them, by id."""
+def _linked_files(root: ElementTree.Element) -> list[tuple[str, float]]:
+    """Names of the linked files, each with the time in it at which the document begins, in s: videos before sound.
+
+    A file may have two names: relative to the document, and the full path on the annotator's machine.
+    """
+    names: list[tuple[bool, str, float]] = []
+    for medium in root.iterfind("./HEADER/MEDIA_DESCRIPTOR"):
+        origin_s = int(medium.get("TIME_ORIGIN") or 0) / 1000
+        for key in ("RELATIVE_MEDIA_URL", "MEDIA_URL"):
+            if url := medium.get(key):
+                name = str(PurePosixPath(unquote(url).removeprefix("file://")))
+                is_sound = medium.get("MIME_TYPE", "").startswith("audio/") or name.lower().endswith(_SOUND)
+                names.append((is_sound, name, origin_s))
+    return [(name, origin_s) for _, name, origin_s in sorted(names, key=lambda entry: entry[0])]
+
+
+def _slot_times(root: ElementTree.Element) -> dict[str, float]:
+    """Times of the time slots in s; those without a value lie evenly between the neighbors that their tier uses."""
+    order: dict[str, int] = {}
+    times: dict[str, float] = {}
+    for slot in root.iterfind("./TIME_ORDER/TIME_SLOT"):
+        id = slot.get("TIME_SLOT_ID", "")
+        order[id] = len(order)
+        if (value := slot.get("TIME_VALUE")) is not None:
+            times[id] = int(value) / 1000
+    for tier in _parents_first(root):
+        used = {
+            annotation.get(key, "")
+            for annotation in tier.iterfind("./ANNOTATION/ALIGNABLE_ANNOTATION")
+            for key in ("TIME_SLOT_REF1", "TIME_SLOT_REF2")
+        }
+        slots = sorted(used.intersection(order), key=lambda id: order[id])
+        timed = [index for index, id in enumerate(slots) if id in times]
+        for first, last in itertools.pairwise(timed):
+            onset, offset = times[slots[first]], times[slots[last]]
+            for index in range(first + 1, last):
+                times[slots[index]] = onset + (offset - onset) * (index - first) / (last - first)
+    return times
+
+
+def _parents_first(root: ElementTree.Element) -> list[ElementTree.Element]:
+    """Tiers with each parent before its children, because a subdivision takes its ends from the parent."""
+    tiers = root.findall("./TIER")
+    parents = {tier.get("TIER_ID"): tier.get("PARENT_REF") for tier in tiers}
+
+    def depth(tier: ElementTree.Element) -> int:
+        above: set[str] = set()
+        name = parents[tier.get("TIER_ID")]
+        while name is not None and name not in above:
+            above.add(name)
+            name = parents.get(name)
+        return len(above)
+
+    return sorted(tiers, key=depth)
+
+
+def _annotation_times(root: ElementTree.Element) -> dict[str, tuple[float, float]]:
+    """Onset and offset in s of every annotation that has them, by id."""
+    slots = _slot_times(root)
     times: dict[str, tuple[float, float]] = {}
     refers: dict[str, tuple[str, str | None]] = {}
     for annotation in root.iterfind("./TIER/ANNOTATION/*"):
         id = annotation.get("ANNOTATION_ID", "")
         if annotation.tag == "ALIGNABLE_ANNOTATION":
-            onset, offset = slots.get(annotation.get("TIME_SLOT_REF1")), slots.get(annotation.get("TIME_SLOT_REF2"))
-            if onset is not None and offset is not None:
-                times[id] = (onset, offset)
+            ends = annotation.get("TIME_SLOT_REF1", ""), annotation.get("TIME_SLOT_REF2", "")
+            if ends[0] in slots and ends[1] in slots:
+                times[id] = (slots[ends[0]], slots[ends[1]])
         else:
             refers[id] = (annotation.get("ANNOTATION_REF", ""), annotation.get("PREVIOUS_ANNOTATION"))
-    # Those without a predecessor begin a chain: alone it is an association, with followers a subdivision.
+    # An annotation without a predecessor begins a chain: alone it is an association, with followers a subdivision.
     followers = {previous: id for id, (_, previous) in refers.items() if previous is not None}
     waiting = [id for id, (_, previous) in refers.items() if previous is None]
     while waiting:
@@ -75,32 +139,31 @@ def _annotation_times(root: ElementTree.Element, slots: Mapping[str | None, floa
         if not ready:
             break
         for id in ready:
-            chain = [id]
-            while chain[-1] in followers and followers[chain[-1]] not in chain:
-                chain.append(followers[chain[-1]])
+            chain = {id: None}
+            while (follower := followers.get(next(reversed(chain)))) is not None and follower not in chain:
+                chain[follower] = None
             onset, offset = times[refers[id][0]]
             step = (offset - onset) / len(chain)
-            for place, part in enumerate(chain):
-                times[part] = (onset + place * step, onset + (place + 1) * step)
+            for index, part in enumerate(chain):
+                times[part] = (onset + index * step, onset + (index + 1) * step)
         waiting = [id for id in waiting if id not in times]
     return times
 
 
 def _is_export(path: Path, head: str) -> bool:
-    first = head.split("\n", 1)[0]
-    return any(onset in first and offset in first for onset, offset, _ in _EXPORT_TIMES)
+    header = header_of(head)
+    return any(onset in header and offset in header for onset, offset, _ in _EXPORT_TIMES)
 
 
 def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    there, rows = read_csv(path)
-    found = [times for times in _EXPORT_TIMES if times[0] in there and times[1] in there]
-    if not found:
-        raise ValueError(f"it needs ELAN's columns of begin and end time; it has {csv_columns(there)}")
-    onset, offset, scale = found[0]
-    media = columns.get("recording") or next((name for name in _EXPORT_MEDIA if name in there), None)
+    header, rows = read_csv(path)
+    times = next((times for times in _EXPORT_TIMES if times[0] in header and times[1] in header), None)
+    if times is None:
+        raise ValueError(f"it needs ELAN's columns of begin and end time; it has {csv_columns(header)}")
+    onset, offset, scale = times
+    media = columns.get("recording") or next((name for name in _EXPORT_MEDIA if name in header), None)
     layer, label = columns.get("layer", "Tier"), columns.get("label", "Annotation")
-    one_a_row = label in there
-    tiers = [name for name in there if name and "Time - " not in name and "Duration - " not in name and name != media]
+    tiers = [name for name in header if name and "Time - " not in name and "Duration - " not in name and name != media]
     for line, row in rows:
         try:
             first, last = parse_time(row[onset]) * scale, parse_time(row[offset]) * scale
@@ -108,7 +171,7 @@ def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRo
             yield RowError(str(error), line)
             continue
         recording = (row.get(media, "") if media else "") or path.stem
-        if one_a_row:
+        if label in header:  # one annotation per row
             yield AnnotatedRow(recording, first, last, row[label], layer=row.get(layer, ""), line=line)
             continue
         for tier in tiers:

@@ -1,15 +1,15 @@
-"""Plain csv or tsv: a row a segment, with columns recording, onset, offset, label and perhaps layer and annotator."""
+"""Read plain csv or tsv: one segment per row, with recording, onset, offset, label and optionally layer and annotator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_time
 from actionprep.datasets.tables import read_csv
 
-# Columns with a time, the unit of their numbers, and what one unit is in seconds or frames.
+# Suffix of a time column, the unit of its numbers, and the factor to seconds or frames.
 _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
     "": ("s", 1.0),
     "_s": ("s", 1.0),
@@ -18,23 +18,43 @@ _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
 }
 
 
-def segment_times(columns: Mapping[str, str], there: list[str]) -> tuple[str, str, Literal["s", "frame"], float] | None:
-    """The columns with onset and offset, their unit and scale; None when there are none.
+def segment_times(
+    columns: Mapping[str, str], header: Sequence[str]
+) -> tuple[str, str, Literal["s", "frame"], float] | None:
+    """Find the columns with onsets and offsets in a table.
 
-    columns: names that differ from the usual ones: onset and offset (s or HH:MM:SS.mmm), onset_s, onset_ms,
-             onset_frame.
+    Columns that the user named come first: `{"onset_frame": "onset", "offset_frame": "offset"}` makes the column
+    `onset` a frame number. A table without the named columns is read by the usual names.
+
+    Args:
+        columns: Column names by `onset` (s or HH:MM:SS.mmm), `onset_s`, `onset_ms` or `onset_frame`, and likewise
+            `offset`.
+        header: Column names of the table.
+
+    Returns:
+        Names of the two columns, their unit, and the factor to it; None without such columns.
     """
-    for suffix, (unit, scale) in _TIMES.items():
-        onset, offset = (_column(f"{name}{suffix}", columns, there) for name in ("onset", "offset"))
-        if onset in there and offset in there:
-            return onset, offset, unit, scale
+    named = [suffix for suffix in _TIMES if _is_named(suffix, columns, header)]
+    for suffix in [*named, *_TIMES]:
+        onset, offset = (_column(f"{edge}{suffix}", columns, header) for edge in ("onset", "offset"))
+        if onset in header and offset in header:
+            return onset, offset, *_TIMES[suffix]
     return None
 
 
-def _column(name: str, columns: Mapping[str, str], there: list[str]) -> str:
-    """The column of a field: the one that the settings name if the table has it, else the usual one."""
-    given = columns.get(name, name)
-    return given if given in there else name
+def is_mapped(columns: Mapping[str, str], header: Sequence[str]) -> bool:
+    """Whether the user named columns of this table for the times."""
+    return any(_is_named(suffix, columns, header) for suffix in _TIMES)
+
+
+def _is_named(suffix: str, columns: Mapping[str, str], header: Sequence[str]) -> bool:
+    return any(columns.get(f"{edge}{suffix}") in header for edge in ("onset", "offset"))
+
+
+def _column(name: str, columns: Mapping[str, str], header: Sequence[str]) -> str:
+    """Return the column that the user named, or the usual name where the table does not have that column."""
+    named = columns.get(name, name)
+    return named if named in header else name
 
 
 def _recognizes(path: Path, head: str) -> bool:
@@ -42,18 +62,17 @@ def _recognizes(path: Path, head: str) -> bool:
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    there, rows = read_csv(path)
-    times = segment_times(columns, there)
-    label = _column("label", columns, there)
+    header, rows = read_csv(path)
+    times = segment_times(columns, header)
+    label, recording, layer, annotator, split = (
+        _column(name, columns, header) for name in ("label", "recording", "layer", "annotator", "split")
+    )
     missing = [] if times is not None else ["onset and offset"]
-    if label not in there:
+    if label not in header:
         missing.append("label")
     if times is None or missing:
-        raise UnmappedColumnsError(path, there, missing)
+        raise UnmappedColumnsError(path, header, missing)
     onset, offset, unit, scale = times
-    recording, layer, annotator, split = (
-        _column(name, columns, there) for name in ("recording", "layer", "annotator", "split")
-    )
     for line, row in rows:
         if not (row[onset] or row[offset] or row[label]):
             continue  # a row of a template that nobody has filled in

@@ -13,6 +13,7 @@ import numpy as np
 
 from actionprep.datasets.discovery import SPLIT_NAMES, Discovery
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
@@ -195,7 +196,7 @@ def poses_digest(poses: PoseSequence) -> str:
 
 
 def _rate(times: Any, fps: float) -> float:
-    return float(1 / np.median(np.diff(times))) if len(times) > 1 else fps
+    return 1 / frame_interval(times, default=1 / fps)
 
 
 def _label_names(path: Path) -> list[str]:

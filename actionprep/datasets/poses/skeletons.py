@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionprep.errors import UserError, nearest
+from actionprep.datasets.names import is_text
+from actionprep.errors import InputError, UserError, nearest
 
 LAYOUTS = Path(__file__).parent / "layouts"
 _KEYS = ("name", "title", "source", "aliases", "dimensions", "root", "joints", "limbs", "symmetric", "derive")
@@ -288,7 +289,11 @@ def layout_of_names(
 
     Raises:
         UserError: If there are no joints, or if two joints have the same name.
+        InputError: If a name is not text.
     """
+    odd = next((joint for joint in joints if not is_text(joint)), None)
+    if odd is not None:
+        raise InputError(f"{source or name} has the joint name {odd!r}, which is not text.")
     known = match_layout(joints)
     if known is not None:
         return known
@@ -297,7 +302,7 @@ def layout_of_names(
         names = [joint.strip() for joint in joints]
     edges = {(min(a, b), max(a, b)): None for a, b in limbs if a != b and min(a, b) >= 0 and max(a, b) < len(names)}
     digest = hashlib.sha256("\n".join([*names, *map(str, edges)]).encode()).hexdigest()
-    key = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'joints'}{len(names)}-{digest[:8]}"
+    key = f"{re.sub(r'[^a-z0-9]+', '-', name.lower())[:40].strip('-') or 'joints'}{len(names)}-{digest[:8]}"
     if key not in _from_stores:
         pairs = ((joint, _mirrored(joint, names)) for joint in names)
         table = {

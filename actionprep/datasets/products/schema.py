@@ -27,7 +27,7 @@ class Array:
         unit: Unit of the values; None for values without a unit.
         description: What the values mean. It is stored with the array.
         chunk: Default number of rows per chunk; None stores the array as one chunk.
-        note: What else the documentation says about the array, for example when it is present.
+        note: Addition to the description for the documentation, for example when the array is present.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Array:
             codec: Compression of the chunks.
 
         Raises:
-            ValueError: If the shape does not fit the axes, or if no number of rows per chunk is known.
+            ValueError: If the shape does not fit the axes, or if the rows per chunk are unknown.
         """
         rows = chunk or self.chunk
         if len(shape) + 1 != len(self.axes) or rows is None:

@@ -6,12 +6,12 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from actionprep.datasets.store.reader import ArrayReader, DamagedItemError, ItemReader
-from actionprep.datasets.store.zarr_store import Damage, ItemKey, Store, prove_item
+from actionprep.datasets.store.zarr_store import Damage, ItemKey, Snapshot, Store, prove_item
 from actionprep.errors import UserError
 from actionprep.settings import canonical_json
 
@@ -41,6 +41,10 @@ class ReadOnlyStore(Store):
         """Return the keys of all items, sorted; of one product, or of several joined by "+"."""
         wanted = None if product is None else product.split("+")
         return [key for key in self._attributes if wanted is None or key.product in wanted]
+
+    def snapshot(self) -> Snapshot:
+        """Return this store: it does not change."""
+        return cast("Snapshot", self)
 
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
         """Return the attributes of an item, None if it does not exist; raises DamagedItemError if they are damaged."""

@@ -29,6 +29,7 @@ from actionprep.datasets.poses.pixels import first_pixel_center, normalized_to_p
 from actionprep.datasets.poses.sequence import joint_boxes
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
+from actionprep.pipeline.pose_backends.install_step import run_step
 
 VERSION = "0.10.21"
 INSTALL = "actionprep doctor --install mediapipe"
@@ -343,9 +344,4 @@ def _fitting_python() -> str:
 
 
 def _run(command: list[str], echo: bool) -> None:
-    if echo:
-        print("$", " ".join(command), flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-8:])
-        raise SetupError(f"This step failed: {' '.join(command)}\n{tail}")
+    run_step(command, echo=echo)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import subprocess
 import sys
 import types
 import warnings
@@ -25,6 +24,7 @@ from actionprep.datasets.poses.skeletons import match_layout
 from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError, nearest
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames, with_scores
+from actionprep.pipeline.pose_backends.install_step import run_step
 
 VERSION = "1.3.2"
 INSTALL = "actionprep doctor --install mmpose"
@@ -338,11 +338,5 @@ def _quiet() -> Iterator[None]:
 
 
 def _run(command: list[str], echo: bool) -> str:
-    if echo:
-        print("$", " ".join(command), flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode:
-        tail = "\n".join(lines[-8:])
-        raise SetupError(f"This step failed: {' '.join(command)}\n{tail}")
+    lines = run_step(command, echo=echo)
     return lines[-1] if lines else ""

@@ -14,7 +14,7 @@ from actionprep.training.evaluation import metrics, segmental
 from actionprep.training.evaluation.bootstrap import bootstrap
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
 
 

@@ -15,7 +15,7 @@ from actionprep.training.run import BEST, TESTED, VALIDATED, Run
 from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.training.checkpoints import Checkpoint
 
 

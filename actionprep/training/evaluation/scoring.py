@@ -18,7 +18,7 @@ from actionprep.training.loop.recurrent_state import States, previous_windows, r
 from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.training.datasets import SnippetDataset
 
 

@@ -12,7 +12,7 @@ from actionprep.training.evaluation.scoring import Scores, actual_of, predicted_
 from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
 
 def metrics_of(scores: Scores, table: SnippetTable, *, repeats: int) -> dict[str, Any]:

@@ -275,7 +275,7 @@ def _cost(run: Run, *, timed: bool, device: str, seconds: float) -> Cost:
     from actionprep.training.loop.devices import torch_device
 
     facts = run.facts
-    store = open_store(run.store)
+    store = open_store(run.store).snapshot()
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["test"], np.int64)

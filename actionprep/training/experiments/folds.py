@@ -80,7 +80,7 @@ def fit_folds(
     from actionprep.training.test import run_test
 
     log = log or silent
-    store = open_store(store)
+    store = open_store(store).snapshot()
     # All folds use the same recipe, even if its file is edited meanwhile.
     chosen = resolve_recipe(store, recipe, log).self_contained()
     table = read_table(store, snippets)

@@ -130,7 +130,7 @@ def sweep(
         UserError: If the folder contains a sweep over other data, or if a recipe, setting or fold is invalid.
     """
     log = log or (lambda _: None)
-    store = open_store(store)
+    store = open_store(store).snapshot()
     planned = plan_sweep(
         store, recipes, folder, grid=grid, changes=changes, of_study=of_study, seeds=seeds, folds=folds, num_folds=num_folds,
         splits=splits, snippets=snippets, split=split,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.datasets.windows import frame_interval
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.errors import UserError
 from actionprep.training.inputs._clip_settings import CHANNELS, ClipSettings
 from actionprep.training.inputs._frame_bank import FrameBank
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import ItemReader, Store
 
 
@@ -191,7 +191,7 @@ class ClipReader(MirroringReader):
             if store.has(cls.product, recording, view):
                 time = store.item(cls.product, recording, view)["time"][:]
                 if len(time):
-                    spans.append((float(time[0]), float(time[-1]) + frame_interval(time)))
+                    spans.append((float(time[0]), float(time[-1]) + frame_interval(time, default=1 / 25)))
         if not spans:
             raise UserError(f"Recording '{recording}' has no {cls.product} in views {', '.join(views)} of {store.url}.")
         return min(start for start, _ in spans), max(end for _, end in spans)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.windows import frame_interval, frame_range
+from actionprep.datasets.frame_times import frame_interval
+from actionprep.datasets.windows import frame_range
 from actionprep.errors import UserError
 from actionprep.training.inputs._clip_settings import ClipSettings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class FrameSource:
     @property
     def interval(self) -> float:
         """Median time from frame to frame in seconds."""
-        return frame_interval(self.time)
+        return frame_interval(self.time, default=1 / 25)
 
 
 Spans = dict[tuple[int, int], tuple[int, int]]

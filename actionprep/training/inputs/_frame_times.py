@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from actionprep.datasets.windows import frame_interval
+from actionprep.datasets.frame_times import frame_interval
 
 Short = Literal["loop", "hold"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
 
 # Maximum distance to the nearest frame with a person, beyond which a view has no person at a time step.

@@ -15,7 +15,7 @@ from actionprep.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
 
 

@@ -20,7 +20,7 @@ from actionprep.training.inputs.rng import Draws
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
 
 Plane = Literal["xy", "xz", "yz"]

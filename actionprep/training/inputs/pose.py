@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import field_validator, model_validator
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.poses.skeletons import Skeleton, skeleton
-from actionprep.datasets.windows import frame_interval
 from actionprep.errors import UserError
 from actionprep.settings import is_no_layout_file, option
 from actionprep.training.inputs._pose_bank import PoseBank, PoseSource, pose_sources
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
 
 # Irrational strides through crops and segments, so that any number of test variants is spread evenly.
@@ -309,7 +309,7 @@ class PoseReader(PoseSamples):
 
 def end_of_frames(time: np.ndarray) -> float:
     """Return when the last of these frames ends: one frame interval after its start, in seconds."""
-    return float(time[-1]) + frame_interval(time)
+    return float(time[-1]) + frame_interval(time, default=1 / 25)
 
 
 def normalize_joints(keypoints: Tensor, score: Tensor, mode: Literal["body", "box", "none"]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from actionprep.datasets.windows import frame_interval
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.errors import UserError
 from actionprep.settings import option
 from actionprep.training.inputs._track_bank import Region, TrackBank, moving_region
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import Store
 
 
@@ -189,7 +189,7 @@ class TracksReader(MirroringReader):
         for source in track_sources(store, recording, views).values():
             time = np.unique(source.time[np.isfinite(source.time)])
             if len(time):
-                spans.append((float(time[0]), float(time[-1]) + frame_interval(time)))
+                spans.append((float(time[0]), float(time[-1]) + frame_interval(time, default=1 / 25)))
         if not spans:
             raise UserError(f"Recording '{recording}' has no tracks in {store.url}.")
         return min(start for start, _ in spans), max(end for _, end in spans)

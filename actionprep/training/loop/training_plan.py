@@ -28,7 +28,7 @@ from actionprep.training.split_choice import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.training.inputs.base import ProductReader
 

@@ -4,26 +4,53 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prep_commands import actionprep, document
 from typer.testing import CliRunner
 
 from actionprep.api import Study
 from actionprep.cli.prep import app
+from actionprep.datasets.products.snippets import SnippetTable
+
+
+def test_track_prints_points_and_share_visible(study: Study) -> None:
+    result = actionprep(study, "track", "--recording", "first", "--workers", "0", "--empty", "whole-frame")
+    assert result.exit_code == 0
+    keys = study.store.items("tracks")
+    assert {key.recording for key in keys} == {"first"}
+    items = [study.store.item("tracks", key.recording, key.view) for key in keys]
+    points = sum(int(item["valid"][:].sum()) for item in items)
+    share = np.average(
+        [item.attributes["visible_share"] for item in items], weights=[item.attributes["num_points"] for item in items]
+    )
+    windows = sum(len(item["frame"]) for item in items)
+    assert f"Tracks: {points:,} points in {windows} windows of {len(keys)} views, {share:.1%} visible." in result.stdout
+    assert "No recording 'frist'. Did you mean 'first'?" in actionprep(study, "track", "--recording", "frist").stderr
 
 
 def test_snippets_say_what_they_leave_out(study: Study) -> None:
     result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
     assert result.exit_code == 0
-    table = result.stdout[result.stdout.index("Left out") :]
-    assert [line.split() for line in table.splitlines()[2:4]] == [
-        ["snippets", "recordings", "without", "label", "1"],
-        ["snippets", "windows", "without", "label", "2"],
-    ]
+    table = result.stdout[result.stdout.index("Skipped, filled in") :]
+    assert [line.split() for line in table.splitlines()[2:3]] == [["snippets", "recordings", "without", "label", "1"]]
+    assert "windows without label" not in table
     # Also when the table is there already, and for machines.
     again = document(study, "snippets", "--length", "400", "--iou", "0.5")
     assert again["built"] == []
     assert again["events"] == {"snippets": {"recordings without label": 1, "windows without label": 2}}
+
+
+def test_snippets_prints_windows_per_label(study: Study) -> None:
+    result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
+    table = SnippetTable.read(study.store.item("snippets", "default"))
+    rows = {" ".join(words[:-1]): words[-1] for line in result.stdout.splitlines() if (words := line.split())}
+    names = np.array(table.labels)[table.label[table.label >= 0]].tolist()
+    assert {label: rows[label] for label in table.labels} == {label: str(names.count(label)) for label in table.labels}
+    assert rows["(without label)"] == "2"
+    assert ": 1 item to make, 0 already in the store." in result.stdout
+    again = document(study, "snippets", "--length", "400", "--iou", "0.5")
+    assert {"label": "(without label)", "snippets": 2} in again["results"]["snippets/default"]
 
 
 def test_the_next_command_has_study_only_where_it_was_given(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ from actionprep.datasets.poses.formats.pyskl import write_pyskl
 from actionprep.datasets.poses.sequence import PoseItem
 from actionprep.datasets.poses.skeleton_data_sets import official_splits
 from actionprep.datasets.poses.skeletons import skeleton
-from actionprep.datasets.snippets import SnippetTable
-from actionprep.datasets.splits import apply_parts, stored_parts
+from actionprep.datasets.products.snippets import SnippetTable
+from actionprep.datasets.products.split import stored_parts
+from actionprep.datasets.splits import apply_parts
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import InputError, UserError
 

@@ -29,6 +29,7 @@ JOINTS = {
     "coco_wholebody": 133,
     "openpose137": 137,
     "posetrack17": 17,
+    "halpe26": 26,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -73,6 +74,15 @@ _JOINTS = ("skeleton", "image_size")
 
 _add("openpose", "folder of OpenPose JSON files, one per frame", options=_JOINTS, in_pixels=True)
 _add("coco", "COCO keypoints JSON, annotations or results", options=_JOINTS, one_file=True, in_pixels=True)
+_add(
+    "deeplabcut",
+    "DeepLabCut csv or HDF5, predictions or labeled data",
+    options=_JOINTS,
+    one_file=True,
+    in_pixels=True,
+)
+_add("sleap", "SLEAP labels (.slp), analysis HDF5 or csv", options=_JOINTS, one_file=True, in_pixels=True)
+_add("mmpose", "MMPose 1.x JSON of the inferencer or a demo", options=_JOINTS, one_file=True, one_recording=True)
 _add(
     "mediapipe",
     "MediaPipe pose landmarks, npz or csv",
@@ -164,15 +174,38 @@ def detect_format(path: str | Path) -> str | None:
     if suffix == ".skeleton":
         return "ntu"
     if suffix == ".json":
-        return "openpose" if '"people"' in _head(path) else "coco"
+        head = _head(path)
+        # The joints of COCO are one flat list, those of MMPose are points.
+        points = re.search(r'"(instances|instance_info|meta_info|keypoint_scores)"|"keypoints"\s*:\s*\[\s*\[', head)
+        return "openpose" if '"people"' in head else "mmpose" if points else "coco"
+    if suffix in (".h5", ".hdf5", ".slp"):
+        return "sleap" if suffix == ".slp" or _is_sleap(path) else "deeplabcut"
     if suffix == ".npz":
         return npz_format(path)
     if suffix == ".csv":
-        header = _head(path).split("\n", 1)[0]
-        return "mediapipe" if "landmark" in header or "nose_x" in header else "pose-csv"
+        return _csv_format(_head(path).split("\n", 1)[0])
     if suffix == ".txt" and "_skeleton" in path.name:
         return "msr-action3d"
     return "utkinect" if suffix == ".txt" and path.name.startswith("joints_") else None
+
+
+def _csv_format(header: str) -> str:
+    """The format of a csv file with this first line."""
+    cells = [cell.strip().strip('"').lower() for cell in header.lstrip("\ufeff").split(",")]
+    if cells[0] in ("scorer", "individuals", "bodyparts"):
+        return "deeplabcut"
+    if "frame_idx" in cells and any(cell.endswith(".x") for cell in cells):
+        return "sleap"
+    landmarks = any("landmark" in cell for cell in cells) or "nose_x" in cells
+    numbered = any(re.fullmatch(r"x_?\d+|l?\d+_x", cell) for cell in cells)
+    return "mediapipe" if landmarks or numbered else "pose-csv"
+
+
+def _is_sleap(path: Path) -> bool:
+    from actionprep.datasets.poses.formats.safe_h5 import open_h5
+
+    with open_h5(path) as file:
+        return "node_names" in file or "pred_points" in file
 
 
 def _detect_folder(path: Path) -> str | None:

@@ -125,9 +125,9 @@ def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]],
 
 def _named_layouts(annotations: list[dict[str, Any]], categories: list[dict[str, Any]], path: Path) -> set[str]:
     """Layouts of the categories that name their joints and that annotations use."""
-    used = {annotation.get("category_id") for annotation in annotations if annotation.get("keypoints")}
+    used = {repr(annotation.get("category_id")) for annotation in annotations if annotation.get("keypoints")}
     named = [category for category in categories if isinstance(category.get("keypoints"), list)]
-    chosen = [category for category in named if category["keypoints"] and category.get("id") in used] or named
+    chosen = [category for category in named if category["keypoints"] and repr(category.get("id")) in used] or named
     layouts: set[str] = set()
     for category in chosen:
         names = category["keypoints"]
@@ -206,7 +206,7 @@ def _are_frames(images: list[tuple[int, Any, dict[str, Any]]]) -> bool:
     The numbers are dense, and all images have one size. The images of a data set of photographs differ in both.
     """
     numbers = sorted(number for number, _, _ in images)
-    sizes = {(image.get("height"), image.get("width")) for _, _, image in images}
+    sizes = {repr((image.get("height"), image.get("width"))) for _, _, image in images}
     if len(images) < 2 or len(set(numbers)) != len(numbers) or len(sizes) != 1:
         return False
     return numbers[-1] - numbers[0] < _DENSE * len(numbers)

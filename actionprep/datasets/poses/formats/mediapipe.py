@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +17,46 @@ from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import skeleton
 from actionprep.errors import InputError, UserError, nearest
 
+# Columns of long files by their plain names.
+_COLUMNS = {
+    **dict.fromkeys(("frame", "frameid", "frameindex", "frameidx", "frameno", "framenumber"), "frame"),
+    **dict.fromkeys(("landmark", "landmarkid", "landmarkindex", "landmarkidx", "landmarkname"), "landmark"),
+    **{name: name for name in ("x", "y", "z", "visibility", "person")},
+}
+_NUMBERED = re.compile(
+    r"(?P<axis>x|y|z|v|visibility)_?(?P<number>\d+)"
+    r"|(?:pose_)?(?:l|lm|landmark_?|pose)?_?(?P<number2>\d+)_(?P<axis2>x|y|z|v|visibility)"
+)
+_AXES = {"v": "visibility"}
 _MOUTH = {"mouth_left": "left_mouth", "mouth_right": "right_mouth"}
 
 
 def read_mediapipe(path: str | Path, *, image_size: Sequence[int] | None = None) -> Iterator[PoseItem]:
-    """The poses in one file of MediaPipe landmarks, in px.
+    """Read the poses in one file of MediaPipe landmarks, in pixels.
 
     npz: landmarks (T, 33, 3 to 5) or (T, M, 33, 3 to 5): x, y, z in shares of the image, then visibility and presence;
-    image_size (2,): height, width. csv, long: columns frame, [person], landmark (name or number), x, y, [z],
-    [visibility]; csv, wide: one row a frame with nose_x, nose_y, [nose_z], [nose_visibility], … The score is the
-    visibility, 1 where the file has none; frames of NaN or left out are without people. z is dropped: it is no
-    measured depth.
+    image_size (2,): height, width.
 
-    image_size: (height, width) in px; needed where the file does not hold it.
+    csv, long: one row per landmark with frame, [person], landmark (name or number from 0), x, y, [z], [visibility]. The
+    names of the columns are compared without case and punctuation: Frame,LandmarkID,X,Y is read too.
+
+    csv, wide: one row per frame with nose_x, nose_y, [nose_z], [nose_visibility], …; or with numbers: x1, y1, z1, v1 up
+    to 33 (with those of the face after it, as holistic models write them), x_0, L0_x, landmark_0_x up to 32. A frame is
+    the number in the column `frame`, otherwise that of the row.
+
+    The score is the visibility, 1 where the file has none. Frames of NaN, or left out, have no person. z is dropped,
+    because it is no measured depth.
+
+    Args:
+        path: The file.
+        image_size: Height and width in pixels; needed where the file does not have them.
+
+    Yields:
+        One item, with the name of the file.
+
+    Raises:
+        InputError: If the file is damaged or of another form.
+        UserError: If the size of the image is not known.
     """
     path = Path(path)
     if path.suffix.lower() == ".npz":
@@ -75,8 +104,11 @@ def _csv(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable csv file: {error}.") from None
     joints = list(skeleton("mediapipe33").joints)
+    table.columns = [_COLUMNS.get(_plain(name), str(name).strip()) for name in table.columns]
+    if table.columns.duplicated().any():
+        raise InputError(f"{path} has the column '{table.columns[table.columns.duplicated()][0]}' twice.")
     if "landmark" not in table.columns:
-        return _wide(table, joints, path)
+        return _wide(_with_names(table, joints, path), joints, path)
     for column in ("frame", "x", "y"):
         if column not in table.columns:
             raise InputError(f"{path} has no column '{column}'. It has {', '.join(map(str, table.columns))}.")
@@ -105,6 +137,35 @@ def _csv(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         values = numbers(table[name], f"The column '{name}'", where) if name in table.columns else np.float64(1)
         landmarks[frames - index[:1].sum(), persons, places, axis] = values
     return landmarks, index
+
+
+def _plain(name: object) -> str:
+    return re.sub(r"[^a-z0-9]", "", str(name).lower())
+
+
+def _with_names(table: Any, joints: list[str], path: Path) -> Any:
+    """Columns with the numbers of landmarks, renamed to their names; others stay."""
+    found: dict[str, tuple[int, str]] = {}
+    for name in table.columns:
+        match = _NUMBERED.fullmatch(str(name).lower())
+        if match is not None:
+            axis = match["axis"] or match["axis2"]
+            found[str(name)] = int(match["number"] or match["number2"]), _AXES.get(axis, axis)
+    if not found:
+        return table
+    numbers_of = {number for number, _ in found.values()}
+    # x1 … x33 count from 1; x0 … x32 from 0.
+    first = 0 if 0 in numbers_of else 1
+    if not set(range(first, first + 33)) <= numbers_of:
+        raise InputError(
+            f"{path} has landmarks {min(numbers_of)} to {max(numbers_of)}; expected {first} to {first + 32} of a pose."
+        )
+    named = {
+        name: f"{joints[number - first]}_{axis}"
+        for name, (number, axis) in found.items()
+        if number - first < len(joints)
+    }
+    return table[[name for name in table.columns if name in named or str(name) not in found]].rename(columns=named)
 
 
 def _wide(table: object, joints: list[str], path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -19,6 +19,8 @@ from actionprep.datasets.poses.skeletons import skeleton as layout_of
 from actionprep.errors import InputError, UserError
 
 _FRAME = re.compile(r"^(?P<stem>.*?)[._-]?(?P<frame>\d+)(?:_keypoints)?$")
+# Bodies by their number of joints, which OpenPose and Pose2Sim write without names.
+_BODIES = {18: "coco18", 25: "body25", 26: "halpe26"}
 # A joint with a coordinate beyond, or with NaN, is missing.
 _FAR = 1e9
 _PARTS = (("hand_left_keypoints_2d", 21), ("hand_right_keypoints_2d", 21), ("face_keypoints_2d", 70))
@@ -31,18 +33,28 @@ def read_openpose(
     image_size: Sequence[int] | None = None,
     damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
-    """Every recording in a folder, and in its sub-folders, of OpenPose JSON files.
+    """Read every recording in a folder, and in its subfolders, of OpenPose JSON files.
 
-    Files of one folder whose names differ in their last number only are one recording, ordered by that number;
-    numbers that are left out are frames without people. Where any person has hands or a face, all people come as
-    `openpose137` (other bodies are placed in it, what they lack is missing). People are not linked over frames: person
-    ids are those of nobody (-1), slots follow the file.
+    Files of one folder whose names differ in their last number only are one recording, ordered by that number. Numbers
+    without a file are frames without persons. If any person has hands or a face, all persons are read as `openpose137`
+    (other bodies are converted to it, without the joints that they lack). Persons are not linked over frames: track ids
+    are -1, and slots follow the file.
 
-    skeleton: coco18, body25 or body25b. Without it, 18 joints are coco18, and 25 joints are what makes the shorter
-    limbs: OpenPose writes BODY_25 and its experimental BODY_25B alike, with their joints in different order. What was
-    decided, and how clearly, stands in `extra`: limb_length_ratio is that of the other layout to the one taken.
-    image_size: (height, width) of the video in px; the files do not hold it.
-    damaged: called for each recording that cannot be read; without it, the first error is raised.
+    Args:
+        path: The folder, or one file.
+        skeleton: coco18, body25, body25b or halpe26. Without it, 18 joints are coco18 and 26 joints are halpe26, as
+            Pose2Sim and Sports2D write them. 25 joints are the layout with the shorter limbs, because OpenPose writes
+            BODY_25 and its experimental BODY_25B alike, with their joints in different order. `extra` has the ratio:
+            limb_length_ratio is that of the other layout to the selected one.
+        image_size: Height and width of the video in pixels; the files do not contain it.
+        damaged: Called for each recording that cannot be read; without it, the first error is raised.
+
+    Yields:
+        One item per recording.
+
+    Raises:
+        UserError: If there are no such files, or a file has no frame number.
+        InputError: If a file is damaged.
     """
     root = Path(path)
     files = [root] if root.is_file() else sorted(root.rglob("*.json"), key=lambda file: natural_key(str(file)))
@@ -81,10 +93,10 @@ def _recording(
         )
     frames = [_people(files[number]) if number in files else [] for number in range(first, last + 1)]
     bodies = {len(body) for people in frames for body, _ in people}
-    if bodies - {18, 25} or len(bodies) > 1:
+    if bodies - _BODIES.keys() or len(bodies) > 1:
         raise InputError(
             f"'{recording}' has people with {', '.join(map(str, sorted(bodies)))} body joints; expected 25 "
-            "(BODY_25, BODY_25B) or 18 (COCO) throughout."
+            "(BODY_25, BODY_25B), 26 (HALPE_26) or 18 (COCO) throughout."
         )
     layout, ratio = _layout([body for people in frames for body, _ in people], skeleton, recording)
     whole = any(part is not None for people in frames for _, parts in people for part in parts)
@@ -113,11 +125,11 @@ def _layout(bodies: list[NDArray[np.float32]], wanted: str | None, recording: st
     count = len(bodies[0]) if bodies else 25
     if wanted is not None:
         name = layout_of(wanted).name
-        if name not in ("coco18", "body25", "body25b") or (bodies and layout_of(name).num_joints != count):
+        if name not in ("coco18", "body25", "body25b", "halpe26") or (bodies and layout_of(name).num_joints != count):
             raise UserError(f"'{recording}' has bodies of {count} joints, which are not those of '{wanted}'.")
         return name, None
-    if count == 18:
-        return "coco18", None
+    if count != 25:
+        return _BODIES[count], None
     lengths = {name: _limb_length(bodies, name) for name in ("body25", "body25b")}
     if not all(lengths.values()):
         return "body25", None

@@ -14,9 +14,9 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,23 +143,30 @@ def load_pickle(path: str | Path, *, later: bool = False) -> Any:
     if not path.is_file():
         raise UserError(f"No pickle file at {path}.")
     with path.open("rb") as file:
-        machine = _Machine(path, later=later)
-        try:
-            value = machine.run(_Bounded(file, machine.size))
-            return _finished(value, str(path), {}, 0)
-        except InputError:
-            raise
-        except _DAMAGE as error:
-            raise InputError(
-                f"{path} is not a sound pickle: {type(error).__name__} near byte {file.tell()}: {error}. "
-                "The file is damaged or cut short; fetch it again."
-            ) from None
+        return _load(file, _Machine(path, str(path), path.stat().st_size, later=later))
+
+
+def load_pickle_bytes(content: bytes, where: str) -> Any:
+    """Read a pickle in memory as `load_pickle` reads a file; `where` names it in errors."""
+    return _load(BytesIO(content), _Machine(Path(), where, len(content), later=False))
+
+
+def _load(file: BinaryIO, machine: _Machine) -> Any:
+    try:
+        return _finished(machine.run(_Bounded(file, machine.size)), machine.where, {}, 0)
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise InputError(
+            f"{machine.where} is not a sound pickle: {type(error).__name__} near byte {file.tell()}: {error}. "
+            "The file is damaged or cut short; fetch it again."
+        ) from None
 
 
 class _Bounded:
     """A file that refuses to be asked for more than it has, so that a forged length takes no memory."""
 
-    def __init__(self, file: BufferedReader, size: int) -> None:
+    def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
 
     def read(self, count: int) -> bytes:
@@ -210,9 +217,9 @@ class _Machine:
     out of text or arrays that share their bytes, is counted, and may not be more than the file's own size.
     """
 
-    def __init__(self, path: Path, *, later: bool) -> None:
-        self.size = path.stat().st_size
-        self._path, self._where, self._later = path, str(path), later
+    def __init__(self, path: Path, where: str, size: int, *, later: bool) -> None:
+        self.where, self.size = where, size
+        self._path, self._later = path, later
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # what stands below each open mark
         self._memo: dict[int, Any] = {}
@@ -277,7 +284,7 @@ class _Machine:
         elif name == "BUILD":
             self._build(stack[-2], stack.pop())
         elif name not in _NOTHING:
-            raise InputError(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
+            raise InputError(f"{self.where} makes objects of classes, which is not data. Nothing was run.")
 
     def _close(self, name: str, parts: list[Any]) -> None:
         """End a mark: put together what stands above it."""
@@ -312,30 +319,30 @@ class _Machine:
         known = _KNOWN.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
         if known is None:
             raise InputError(
-                f"{self._where} names {module}.{name}, which is not data: loading it with Python's pickle would run "
+                f"{self.where} names {module}.{name}, which is not data: loading it with Python's pickle would run "
                 "code. Only numpy arrays, plain containers, numbers and strings are read."
             )
         return known
 
     def _call(self, function: Any, arguments: Any) -> Any:
         if not callable(function) or function not in _CALLABLE or not isinstance(arguments, tuple):
-            raise InputError(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
+            raise InputError(f"{self.where} makes objects of classes, which is not data. Nothing was run.")
         for argument in arguments:
             self._copy(argument)
         try:
             return function(*arguments)
         except InputError as problem:
-            raise InputError(f"{self._where} holds {problem.reason}, which is not read.") from None
+            raise InputError(f"{self.where} holds {problem.reason}, which is not read.") from None
 
     def _build(self, target: Any, state: Any) -> None:
         if not isinstance(target, _Array | _Dtype) or not isinstance(state, tuple):
-            raise InputError(f"{self._where} makes objects of classes, which is not data. Nothing was run.")
+            raise InputError(f"{self.where} makes objects of classes, which is not data. Nothing was run.")
         for part in state:
             self._copy(part)
         try:
             target.__setstate__(state)
         except InputError as problem:
-            raise InputError(f"{self._where} holds {problem.reason}, which is not read.") from None
+            raise InputError(f"{self.where} holds {problem.reason}, which is not read.") from None
 
     def _copy(self, value: Any) -> None:
         """Count what a call makes a copy of; what is in the file once is copied once or twice."""
@@ -345,7 +352,7 @@ class _Machine:
             self._copied += value.length if isinstance(value, _InFile) else len(value)
             if self._copied > 4 * self.size:
                 raise InputError(
-                    f"{self._where} describes more than {4 * self.size / 1e6:.1f} MB of arrays, and is "
+                    f"{self.where} describes more than {4 * self.size / 1e6:.1f} MB of arrays, and is "
                     f"{self.size / 1e6:.1f} MB large: it uses the same bytes again and again. It was not read."
                 )
 
@@ -353,7 +360,7 @@ class _Machine:
         self._steps += steps
         if self._steps > _MAX_STEPS:
             raise InputError(
-                f"{self._where} describes more than {_MAX_STEPS:,} objects, which no data set has. It was not read."
+                f"{self.where} describes more than {_MAX_STEPS:,} objects, which no data set has. It was not read."
             )
 
 

@@ -19,7 +19,7 @@ COCO = skeleton("coco17").joints
 
 
 def test_every_format_has_a_reader():
-    assert [callable(one.read) for one in FORMATS.values()] == [True] * 10
+    assert [callable(one.read) for one in FORMATS.values()] == [True] * 13
 
 
 def test_an_unknown_format_is_told_the_nearest(tmp_path):
