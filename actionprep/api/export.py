@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from actionprep.datasets.poses.sequence import PoseSequence
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.zarr_store import ItemKey, ItemReader, Store
     from actionprep.training.inputs._frame_spans import FrameSource, Spans
 
@@ -118,7 +118,7 @@ def export_npz(
 
     if size < 1 or sample_rate < 1:
         raise UserError(f"size and sample_rate must be at least 1, got {size} and {sample_rate}.")
-    store = open_store(store)
+    store = open_store(store).snapshot()
     job = _NpzJob.make(store, snippets, split, product, views, size=size, sample_rate=sample_rate, compress=compress)
     label_settings = job.table.settings
     target = Path(folder) / folder_name(
@@ -185,7 +185,7 @@ def export_hdf5(
     from actionprep.datasets.store.hdf5_store import write_hdf5
     from actionprep.datasets.store.opening import open_store
 
-    store, path = open_store(store), Path(path)
+    store, path = open_store(store).snapshot(), Path(path)
     keys = _chosen_items(store, products, views)
     counts: dict[str, int] = {}
     for key in keys:
@@ -436,6 +436,7 @@ class _NpzJob:
         from actionprep.datasets.npz_snippets import keypoint_raster
         from actionprep.datasets.products.poses import read_pose_item
         from actionprep.datasets.store.zarr_store import ItemKey
+        from actionprep.datasets.frame_times import frame_interval
 
         key = ItemKey("pose", recording, view)
         if key not in self.poses:

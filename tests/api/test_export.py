@@ -15,7 +15,7 @@ from training_fakes import make_store, table_of, tiny_recipe, write_snippets, wr
 
 from actionprep.api import export_hdf5, export_npz
 from actionprep.datasets.npz_snippets import keypoint_raster
-from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.hdf5_store import Hdf5Store
 from actionprep.datasets.store.npz_store import NpzStore
 from actionprep.datasets.store.opening import open_store
@@ -314,7 +314,7 @@ def test_labels_that_look_alike_in_file_names_stay_apart(tmp_path: Path) -> None
     for number, recording in enumerate(recordings):
         write_frames(store, recording, "0", moving_square((1, 0), seed=number, size=(24, 24)))
     labels = [names["xyz".index(recording.split("/")[1])] for recording in recordings]
-    write_snippets(store, table_of(recordings, labels, ["1", "2", "3"] * 3, seconds=1.2, names=names))
+    write_snippets(store, table_of(recordings, labels, list("111222333"), seconds=1.2, names=names))
     made = export_npz(store, tmp_path / "out", size=16)
     assert len({path.parent.name.casefold() for path in made.folder.glob("train/*/*.npz")}) == 3
     copy = SnippetTable.read(open_store(made.folder).item("snippets", "default"))

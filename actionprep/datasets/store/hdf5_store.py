@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
 _CACHE_BYTES = 16 << 20
 _MAX_DEPTH = 64
 # Deflate packs at most so tightly. An array that declares more is damaged or forged.
@@ -94,7 +94,9 @@ def _write_item(file: h5py.File, item: ItemReader, key: ItemKey, *, compress: bo
     for name in item.recorded:
         array = item[name]
         row_bytes = max(1, array.nbytes // max(1, len(array)))
-        rows = max(1, min(len(array), _CHUNK_BYTES // row_bytes))
+        # Chunks of equal size, since HDF5 fills up the last one.
+        count = -(-len(array) // max(1, _CHUNK_BYTES // row_bytes))
+        rows = -(-len(array) // max(1, count)) or 1
         # An array without values cannot have chunks.
         filters: dict[str, Any] = {}
         if array.nbytes:

@@ -21,7 +21,7 @@ from actionprep.errors import InputError, UserError
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
 _NAME = "default"
 _VIEW = "0"
@@ -169,7 +169,7 @@ def _table(
     classes: list[str],
     firsts: list[SnippetFile],
 ) -> SnippetTable:
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
     # Labels without a snippet keep their codes.
     label_of = {**facts["labels"], **{name: name for name in set(classes) if name not in facts["labels"]}}
