@@ -436,7 +436,6 @@ class _NpzJob:
         from actionprep.datasets.npz_snippets import keypoint_raster
         from actionprep.datasets.products.poses import read_pose_item
         from actionprep.datasets.store.zarr_store import ItemKey
-        from actionprep.datasets.frame_times import frame_interval
 
         key = ItemKey("pose", recording, view)
         if key not in self.poses:
