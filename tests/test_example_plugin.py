@@ -159,6 +159,9 @@ def test_example_model_is_trained(built: str, study: Path) -> None:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
     assert len(losses) == 2
     assert np.isfinite(losses).all()
+    facts = json.loads((study / "runs/ours/run.json").read_text(encoding="utf-8"))
+    assert facts["versions"]["actionprep-example-plugin"] == "0.1.0"
+    assert "actionprep-example-plugin 0.1.0" in (study / "runs/ours/report.html").read_text(encoding="utf-8")
 
 
 def test_new_version_of_a_package_rebuilds(built: str, study: Path, example: tuple[Path, ...], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from actionprep.training.fit import fit
 from actionprep.training.models.pixels import PixelClassifier
 from actionprep.training.models.published.load import published_state
 from actionprep.training.models.registry import HALF, SIGNED, build_model
+from actionprep.training.recipes import find_recipe
 from actionprep.training.split_choice import SplitChoice
 from actionprep.training.weights import missing_weights, starting_weights
 
@@ -23,7 +24,7 @@ def small_i3d(classes: int = 3, **sizes) -> PixelClassifier:
 
 def test_published_weights_are_put_in_and_counted_once(tmp_path):
     torch.manual_seed(1)
-    other = small_i3d(7)
+    other = small_i3d(7, early_pool=True)
     torch.save(published_state(other.model, family="i3d"), tmp_path / "rgb_charades.pt")
     told = []
     put = starting_weights(tmp_path / "rgb_charades.pt", model_name="i3d", log=told.append)
@@ -141,8 +142,8 @@ def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
         one["model.stages.Conv3d_1a_7x7.conv3d.weight"], two["model.stages.Conv3d_1a_7x7.conv3d.weight"]
     )
     assert not torch.allclose(one["model.head.weight"], two["model.head.weight"])
-    assert "left out  its head, which tells left, right, up apart, in this order" in told[0]
-    assert "fresh     model.head.weight" in told[0]
+    assert "unused    head of the classes left, right, up, in this order" in told[0]
+    assert "missing   model.head.weight" in told[0]
 
 
 @pytest.mark.parametrize("name", ["notes.pth", "notes.ckpt"])
@@ -205,3 +206,36 @@ def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path,
     [warning] = [one for one in told if one.startswith("Warning")]
     assert "nobody knows whether" in warning
     assert damaged in warning
+
+
+def test_fit_records_the_variant_that_weights_require(tmp_path):
+    store = make_picture_store(tmp_path / "store", subjects=4)
+    torch.manual_seed(1)
+    official = small_i3d(3, early_pool=True)
+    torch.save(published_state(official.model, family="i3d"), tmp_path / "rgb_imagenet.pt")
+    log = []
+    weights = starting_weights(tmp_path / "rgb_imagenet.pt", model_name="i3d-small", log=log.append)
+    recipe = tiny_pixels(epochs=1, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False, weights=weights)
+    assert run.recipe.sizes["early_pool"] is True
+    assert "early_pool = true, because these weights only come from this variant" in "\n".join(log)
+    model = load_checkpoint(run.best).model.eval()
+    assert "MaxPool3d_2a_3x3" in model.model.stages
+    fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False, weights=weights, resume=True)
+    # A run is a source of weights like any other: its variant goes on.
+    again = starting_weights(run.best, model_name="i3d-small", log=log.append)
+    assert again.fitted_recipe(tiny_pixels()).sizes["early_pool"] is True
+    other = tiny_pixels(sizes__early_pool=False)
+    assert again.fitted_recipe(other) == other
+    log.clear()
+    again(small_i3d())
+    assert (
+        "Warning: this run was trained with early_pool = true, and the model has early_pool = false. Its outputs differ"
+    ) in log[0]
+
+
+def test_recipes_without_variants_do_not_change(tmp_path):
+    torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "x.pt")
+    weights = starting_weights(tmp_path / "x.pt", model_name="poseconv3d", log=print)
+    recipe = find_recipe("poseconv3d")
+    assert weights.fitted_recipe(recipe) == recipe

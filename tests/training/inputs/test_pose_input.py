@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, make_reader, read_table
 from actionprep.training.inputs._pose_bank import person_rows, step_positions
-from actionprep.training.inputs.pose import PoseInput, PoseReader, segment_steps, smooth_steps
+from actionprep.training.inputs.pose import PoseInput, PoseReader, pyskl_test_steps, segment_steps, smooth_steps
 from actionprep.training.inputs.rng import Draws
 
 COCO = skeleton("coco17")
@@ -356,3 +358,53 @@ def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path)
 def test_pose_input_reads_former_spelling():
     assert PoseInput.read({"normalise": "box"}, where="a recipe").normalize == "box"
     assert PoseInput().with_changes({"normalise": "none"}, where="a recipe").normalize == "none"
+
+
+def published_clips(length: int, frames: int, clips: int) -> list[list[int]]:
+    """The published rule of a test, step by step: all clips of a snippet of this length."""
+    random = np.random.RandomState(255)
+    chosen = []
+    for clip in range(clips):
+        random.rand()  # the share of the snippet, which is always 1
+        if length < frames:
+            start = clip * length // clips if length >= clips else clip
+            chosen.append([(start + step) % length for step in range(frames)])
+        elif length < 2 * frames:
+            skips = set(random.choice(frames + 1, length - frames, replace=False).tolist())
+            chosen.append([step + sum(skip <= step for skip in skips) for step in range(frames)])
+        else:
+            edges = [part * length // frames for part in range(frames + 1)]
+            widths = [high - low for low, high in itertools.pairwise(edges)]
+            chosen.append([low + int(inside) for low, inside in zip(edges, random.randint(widths), strict=False)])
+    return chosen
+
+
+@pytest.mark.parametrize("clips", [1, 3, 10])
+@pytest.mark.parametrize("frames", [1, 8, 48])
+def test_pyskl_test_steps_follow_the_published_rule(frames: int, clips: int):
+    lengths = [1, 2, 5, 7, 8, 9, 15, 16, 17, 20, 47, 48, 49, 95, 96, 97, 300]
+    published = [published_clips(length, frames, clips) for length in lengths]
+    for clip in range(clips):
+        steps = pyskl_test_steps(torch.tensor(lengths), frames, clip=clip, clips=clips)
+        assert steps.tolist() == [of_length[clip] for of_length in published]
+
+
+def test_pyskl_test_steps_repeat_short_snippets():
+    [steps] = pyskl_test_steps(torch.tensor([20]), 48).tolist()
+    assert steps == [*range(20), *range(20), *range(8)]
+
+
+def test_pyskl_sampling_keeps_empty_frames(tmp_path):
+    points = np.ones((6, 1, 17, 2)) * np.arange(1, 7)[:, None, None, None]
+    score = np.ones((6, 1, 17))
+    score[[2, 3]] = 0
+    reader = reader_of(one_recording(tmp_path / "store", points, score), frames=8, sampling="pyskl", normalize="none")
+    batch = reader.read([0])
+    assert batch["frame_valid"].tolist() == [[True, True, False, False, True, True, True, True]]
+    assert batch["keypoints"][0, 0, :, 0, 0].tolist() == [1, 2, 0, 0, 5, 6, 1, 2]
+
+
+@pytest.mark.parametrize(("flip", "variants"), [(0.0, 3), (0.5, 6)])
+def test_pyskl_sampling_sets_the_test_variants(flip: float, variants: int):
+    assert PoseInput(sampling="pyskl", clips=3, flip=flip).variants == variants
+    assert PoseInput(sampling="segments", clips=3, flip=flip).variants is None
