@@ -12,10 +12,10 @@ from show_fakes import HEIGHT, WIDTH, film_frames, gray_of, make_study, plain_sc
 
 from actionprep.api import Study
 from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.products.masks import pack_masks
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.errors import UserError
-from actionprep.pipeline.masks import pack_masks
 from actionprep.pipeline.snippets import write_snippets
 from actionprep.show import show_item
 from actionprep.show.charts import colors_of
