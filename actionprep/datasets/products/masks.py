@@ -20,7 +20,7 @@ FOREGROUND = Array(
     "1 where a pixel is foreground; 8 pixels of a row to a byte, leftmost in the highest bit",
     chunk=32,
 )
-AREA = Array("area", "float32", ("frame",), None, "share of the picture that is foreground", chunk=4096)
+AREA = Array("area", "float32", ("frame",), None, "share of the frame that is foreground", chunk=4096)
 
 MASKS = Product(
     "masks",

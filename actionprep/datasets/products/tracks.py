@@ -22,7 +22,7 @@ TRACKS = Product(
     "tracks",
     (
         Array(
-            "xy", "float32", (*_POINTS, "xy"), "px", "positions in the video's pictures", _WINDOWS_PER_CHUNK,
+            "xy", "float32", (*_POINTS, "xy"), "px", "positions in pixels of the video", _WINDOWS_PER_CHUNK,
             "NaN in slots without a point and after the view's end",
         ),
         Array(
@@ -38,7 +38,7 @@ TRACKS = Product(
         ),
         Array("frame", "int32", ("window", "frame"), None, "frame of the view, -1 after its end", _SMALL),
         Array(
-            "frame_valid", "bool", ("window", "frame"), None, "frames that there are", _SMALL,
+            "frame_valid", "bool", ("window", "frame"), None, "frames that exist", _SMALL,
             "only a view shorter than a window lacks some",
         ),
         Array("time", "float64", ("window", "frame"), "s", "time on the recording's clock", _SMALL, "NaN after the end"),

@@ -11,7 +11,7 @@ from actionprep.settings import StageSettings, option
 
 
 class MasksSettings(StageSettings):
-    """Tell foreground from background in every frame."""
+    """Separate foreground from background in every frame."""
 
     source: str = option(
         "motion",
@@ -46,11 +46,11 @@ class MasksSettings(StageSettings):
         16.0, "For source motion: gray levels of 255 that count as change, above the noise.", gt=0
     )
     min_area: float = option(
-        0.0005, "For source motion: smaller spots, as a share of the picture, are dropped.", ge=0, lt=1
+        0.0005, "For source motion: smaller spots, as a share of the frame, are dropped.", ge=0, lt=1
     )
     grow: float = option(0.006, "For source motion: foreground is grown by this share of the short side.", ge=0, lt=0.5)
     short_side: int = option(
-        160, "For source motion: pictures are shrunk to this short side before they are compared.", ge=16
+        160, "For source motion: frames are shrunk to this short side before they are compared.", ge=16
     )
 
     @field_validator("source")
