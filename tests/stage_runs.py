@@ -9,9 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from actionprep.pipeline.masks import Masks, MasksSettings
+from actionprep.pipeline.mask_sources.settings import MasksSettings
+from actionprep.pipeline.masks import Masks
 from actionprep.pipeline.stage import ArrayBlock, ViewSource
-from actionprep.pipeline.tracks import Tracks, TracksSettings
+from actionprep.pipeline.trackers.settings import TracksSettings
+from actionprep.pipeline.tracks import Tracks
 
 
 class MemoryItem:

@@ -184,7 +184,7 @@ def test_shift_tracker_follows_a_rolled_frame(example: tuple[Path, ...], monkeyp
     monkeypatch.syspath_prepend(example[1])
     from actionprep_example_plugin.tracker import ShiftTracker
 
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
     first = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
     frames = [np.roll(first, (-2 * t, 3 * t), axis=(0, 1)) for t in range(4)]

@@ -19,7 +19,7 @@ from actionprep.cli.train import app
 from actionprep.datasets.store.metadata import group_text_with_checksum
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.pose import Pose, PoseSettings
-from actionprep.pipeline.tracks import TracksSettings
+from actionprep.pipeline.trackers.settings import TracksSettings
 from actionprep.training.fit import fit
 from actionprep.training.split_choice import SplitChoice
 

@@ -16,7 +16,7 @@ import pytest
 from actionprep.datasets.poses.formats.openpose import read_openpose
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.mask_sources.files import FileMasks
-from actionprep.pipeline.masks import MasksSettings
+from actionprep.pipeline.mask_sources.settings import MasksSettings
 from actionprep.pipeline.stage import ArrayBlock, ViewSource
 from actionprep.sample import SampleTruth, make_sample_study
 from actionprep.sample.actions import ACTIONS

@@ -12,11 +12,11 @@ from show_fakes import HEIGHT, WIDTH, film_frames, gray_of, make_study, plain_sc
 
 from actionprep.api import Study
 from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.products.masks import pack_masks
 from actionprep.datasets.products.snippets import write_snippets
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.errors import UserError
-from actionprep.pipeline.masks import pack_masks
 from actionprep.show import show_item
 from actionprep.show.charts import colors_of
 from actionprep.show.contact import common_moments, contact_sheet, spread
