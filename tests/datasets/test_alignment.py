@@ -1,4 +1,4 @@
-"""Views held against each other on their frame times."""
+"""Alignment of views by frame times."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_nearest_frame_is_that_of_a_search_through_all(times, at, tolerance)
 
 @st.composite
 def recordings_of_views(draw: st.DrawFn) -> Catalog:
-    """A catalog of one recording whose two to four views differ in rate, start, clock and dropped frames."""
+    """Catalogs of one recording with two to four views that differ in rate, start, clock and dropped frames."""
     views = []
     for id in range(draw(st.integers(2, 4))):
         fps = draw(st.sampled_from([10.0, 25.0, 30.0]))

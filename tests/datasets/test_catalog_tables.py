@@ -1,4 +1,4 @@
-"""The files of a catalog: what is written reads back, what is damaged is named."""
+"""The files of a catalog: round trips and damaged files."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from study_fakes import catalog, view
+from study_fakes import annotated, catalog, view
 
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.overlap import overlap_arrays
@@ -20,10 +20,6 @@ from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, label_windows, make_snippets
 from actionprep.errors import UserError
-
-
-def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:
-    return catalog(Recording("a"), segments={"a": segments}, seconds=seconds)
 
 
 def labels_of(table) -> list[str | None]:
@@ -242,10 +238,10 @@ def test_labels_equal_exact_fractions(case):
     names = sorted({label for _, _, label in case["segments"]})
     for row, onset in enumerate(range(0, 100 - case["length"] + 1, case["stride"])):
         inside = set(range(onset, onset + case["length"]))
-        figures = {}
+        overlaps = {}
         for name in names:
             own = [set(range(a, min(b, 100))) for a, b, label in case["segments"] if label == name and a < 100]
-            figures[name] = {
+            overlaps[name] = {
                 "coverage": Fraction(len(inside & set().union(*own)), len(inside)),
                 "iou": max((Fraction(len(inside & one), len(inside | one)) for one in own), default=Fraction(0)),
                 "segment": max((Fraction(len(inside & one), len(one)) for one in own), default=Fraction(0)),
@@ -253,13 +249,13 @@ def test_labels_equal_exact_fractions(case):
         passing = [
             name
             for name in names
-            if figures[name][case["rule"]] >= case["threshold"] and figures[name][case["rule"]] > 0
+            if overlaps[name][case["rule"]] >= case["threshold"] and overlaps[name][case["rule"]] > 0
         ]
         best = max(
-            passing, key=lambda name: (figures[name][case["rule"]], figures[name]["iou"], -ord(name)), default=None
+            passing, key=lambda name: (overlaps[name][case["rule"]], overlaps[name]["iou"], -ord(name)), default=None
         )
         band = case["band"]
-        near = band is not None and any(0 < figures[name][case["rule"]] >= band for name in names)
+        near = band is not None and any(0 < overlaps[name][case["rule"]] >= band for name in names)
         if best is not None:
             expected = best
         elif near:

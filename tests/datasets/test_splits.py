@@ -16,7 +16,7 @@ from actionprep.errors import UserError
 
 
 def gestures(num_subjects: int = 5, num_classes: int = 4, repeats: int = 2) -> SnippetTable:
-    """Every subject does every gesture, each in a recording of its own."""
+    """Every subject does every gesture, each in a separate recording."""
     rows = [
         (f"g{gesture}", f"s{subject}/g{gesture}/{repeat}", f"s{subject}")
         for subject in range(num_subjects)

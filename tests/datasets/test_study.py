@@ -17,14 +17,14 @@ from actionprep.settings import Settings, option
 
 
 class Inner(Settings):
-    """Settings inside of settings."""
+    """Nested settings."""
 
     rate: float | None = option(0.5, "A rate.")
     names: tuple[str, ...] = option((), "Names.")
 
 
 class Sample(Settings):
-    """One field of each kind."""
+    """A field of each kind."""
 
     length: float | None = option(None, "Length in ms.")
     truncate: float | None = option(3.0, "Sigmas.")

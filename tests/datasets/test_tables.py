@@ -1,4 +1,4 @@
-"""Csv tables that people make."""
+"""User-made CSV tables."""
 
 from __future__ import annotations
 

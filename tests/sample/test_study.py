@@ -81,9 +81,9 @@ def test_outside_the_masks_the_picture_is_the_empty_room(small_study: SampleTrut
     frames, _ = decode(small_study.video("take_001", view))
     masks = small_study.masks("take_001", view)
     assert masks.shape == frames.shape[:3]
-    # Gray, because the files hold color at half the resolution.
+    # Gray, because color has half the resolution in the files.
     away = np.abs((frames - draw_backdrop(camera_ring()[view], 0).rgb).mean(axis=-1))
-    away[:, frames.shape[1] * 2 // 3 :] = np.nan  # shadows lie on the floor
+    away[:, frames.shape[1] * 2 // 3 :] = np.nan  # shadows are on the floor
     outside = ~np.stack([cv2.dilate(mask, np.ones((5, 5))) for mask in masks.astype(np.uint8)]).astype(bool)
     assert np.nanmedian(away[outside]) < 4
     assert np.nanpercentile(away[outside], 99) < 25

@@ -1,4 +1,4 @@
-"""Tracks, masks and skeletons are drawn where they are, in the colors that mean what they mean."""
+"""Tracks, masks and skeletons are drawn at their positions and in their colors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_color(pixel: np.ndarray, color: tuple[int, int, int], within: int = 3) ->
 
 
 def tracks(*places: tuple[float, float], seen: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One point that went through these places."""
+    """A point that moved through these positions."""
     xy = np.array(places, np.float32)[:, None]
     return xy, np.full(xy.shape[:2], seen), np.array([RED], np.uint8)
 
@@ -116,7 +116,7 @@ def test_a_mask_of_another_size_lies_in_the_same_place() -> None:
 
 
 def standing(place: float = 80.0) -> tuple[np.ndarray, np.ndarray]:
-    """A person of skeleton coco17 with all joints on a lattice of its own, and its scores."""
+    """A person of skeleton coco17 with all joints on a separate lattice, and the scores."""
     rng = np.random.default_rng(0)
     keypoints = np.stack([place + rng.uniform(-30, 30, 17), np.linspace(30, 90, 17)], axis=1)[None]
     return keypoints.astype(np.float32), np.ones((1, 17), np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from show_fakes import film_frames, write_video
+from show_fakes import decoded_frames, write_video
 
 from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
@@ -37,7 +37,7 @@ def test_the_film_has_every_frame_with_its_label(
     path = draw_prediction(
         videos, ROWS, tmp_path / "p.mp4", times=times, title="t", colors=COLORS, progress=lambda *now: done.append(now)
     )
-    frames, shown = film_frames(path)
+    frames, shown = decoded_frames(path)
     assert len(frames) == 30
     assert done[-1] == (30, 30)
     for frame, time in zip(frames, shown, strict=True):

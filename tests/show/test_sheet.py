@@ -1,4 +1,4 @@
-"""A sheet puts every image in its place, with words that fit."""
+"""Sheets place images and captions without overlap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from actionprep.show.text import fitted, put_text, text_width
 
 
 def find(canvas: np.ndarray, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """Box x0, y0, x1, y1 of all pixels of a color."""
+    """Return the box x0, y0, x1, y1 of all pixels of a color."""
     y, x = np.nonzero((canvas == np.array(color, np.uint8)).all(axis=2))
     return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 
@@ -138,7 +138,7 @@ def test_oklch_gives_known_colors() -> None:
     assert oklch(0.0, 0.0, 0.0) == (0, 0, 0)
     # A gray's lightness is the cube root of its linear value: 127 of 255 is 0.2122 in linear light.
     assert oklch(0.2122 ** (1 / 3), 0.0, 0.0) == (127, 127, 127)
-    # sRGB red has the OKLCH coordinates 0.628, 0.2577, 29.23 (Ottosson 2020); on the edge of what sRGB has.
+    # sRGB red has the OKLCH coordinates 0.628, 0.2577, 29.23 (Ottosson 2020); on the edge of the sRGB gamut.
     assert np.allclose(oklch(0.628, 0.2577, 29.23), (255, 0, 0), atol=30)
 
 

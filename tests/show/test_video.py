@@ -1,4 +1,4 @@
-"""Videos show each view's nearest frame on one clock, and are what they say when they are read back."""
+"""Videos show the nearest frame of each view on a common clock, and decode to what was written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from show_fakes import film_frames, plain_scene
+from show_fakes import decoded_frames, plain_scene
 
 from actionprep.errors import SetupError, UserError
 from actionprep.show.colors import DARK
@@ -24,7 +24,7 @@ def test_a_film_has_all_pictures_at_their_times(tmp_path: Path) -> None:
     images = [np.full((48, 64, 3), 30 + 40 * number, np.uint8) for number in range(5)]
     done: list[int] = []
     path = write_video(images, tmp_path / "video.mp4", times=times, progress=done.append)
-    frames, shown = film_frames(path)
+    frames, shown = decoded_frames(path)
     assert np.allclose(shown, times - 2.0, atol=1e-4)
     assert [round(float(frame.mean()), -1) for frame in frames] == [30, 70, 110, 150, 190]
     assert done == [1] * 5
@@ -138,7 +138,7 @@ def test_bars_lie_below_with_a_line_at_the_time() -> None:
     (top, low), high = red.min(axis=0), blue[:, 1].max()
     assert red[:, 1].max() < blue[:, 1].min() <= red[:, 1].max() + 4
     for number, image in enumerate(images):
-        above = image[top - 3].min(axis=1)  # over the bars there is only the line
+        above = image[top - 3].min(axis=1)  # above the bars there is only the line
         assert np.flatnonzero(above > 200).mean() == pytest.approx(low + number / 10 * (high - low), abs=3)
 
 

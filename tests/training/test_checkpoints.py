@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from damaged_bytes import flip
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.errors import UserError
@@ -93,12 +94,6 @@ def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
         load_checkpoint(path)
 
 
-def flip(data, at, bit):
-    damaged = bytearray(data)
-    damaged[at] ^= 1 << bit
-    return bytes(damaged)
-
-
 def places_between_parts(path):
     """Positions of a zip archive's headers: everything but the content of its members."""
     data, content = path.read_bytes(), set()
@@ -180,11 +175,11 @@ def test_of_many_differing_weights_a_few_are_named(content, tmp_path):
     state = {name: torch.zeros(7, 7, 7) for name in content["state_dict"]}
     with pytest.raises(UserError) as caught:
         load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
-    said = str(caught.value).splitlines()
-    assert len(said) == 2
-    assert said[0].count("size mismatch for") == 3
-    assert said[0].endswith(f"; and {len(state) - 3} more.")
-    assert said[1].endswith("(run.json beside them names its version): use that one, or train anew.")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert lines[0].count("size mismatch for") == 3
+    assert lines[0].endswith(f"; and {len(state) - 3} more.")
+    assert lines[1].endswith("(run.json beside them names its version): use that one, or train anew.")
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(content, tmp_path):

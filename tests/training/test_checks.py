@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_picture_store, motion_recipe
+from frame_store_fakes import make_frame_store, motion_recipe
 from pose_fakes import make_pose_store
 from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
@@ -127,9 +127,7 @@ def test_a_model_that_fits_its_input_learns_one_batch_by_heart(store):
 
 
 def test_models_of_pictures_and_of_rendered_volumes_see_one_batch_ready_made(tmp_path):
-    found = overfit_one_batch(
-        make_picture_store(tmp_path / "pictures"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10
-    )
+    found = overfit_one_batch(make_frame_store(tmp_path / "frames"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10)
     # It falls to a tenth, that of volumes to two fifths.
     assert found.losses[-1] < 0.7 * found.losses[0]
     sizes = {"sizes.widths": [4, 4, 8, 8], "sizes.dropout": 0.0, "input.frames": 8, "input.size": [16, 16], "batch": 3}

@@ -241,8 +241,8 @@ def test_the_command_and_the_description_say_that_a_batch_is_fixed(run, tmp_path
     path = tmp_path / "model.pt2"
     done = CliRunner().invoke(app, ["export", str(run.folder), "--to", "torch-export", "--out", str(path)])
     assert done.exit_code == 0, done.output
-    said = "The file takes batches of 2 snippets alone: torch.export did not free it (the batch is 2)."
-    assert said in " ".join(done.stderr.split())
+    message = "The file takes batches of 2 snippets alone: torch.export did not free it (the batch is 2)."
+    assert message in " ".join(done.stderr.split())
     assert json.loads((tmp_path / "model.pt2.json").read_text())["fixed_batch"] == "the batch is 2"
 
 
@@ -257,11 +257,11 @@ def test_a_fault_in_an_export_is_not_taken_for_a_model_that_cannot_be_exported(t
 
 
 def joined() -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A small mid fusion of tracks and pictures, and two samples for it."""
+    """A small mid fusion of tracks and frames, and two samples for it."""
     torch.manual_seed(0)
     tracks = {"model": "view-transformer", "sizes": {"num_views": 1, **tiny_recipe().sizes}}
-    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
-    return MidFusion(num_classes=3, parts=[tracks, pictures]).eval(), joined_samples(2)
+    frames = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    return MidFusion(num_classes=3, parts=[tracks, frames]).eval(), joined_samples(2)
 
 
 def joined_samples(size: int) -> dict[str, torch.Tensor]:

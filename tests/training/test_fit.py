@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from training_fakes import make_store, table_of, tiny_recipe, write_snippets
+from training_fakes import InterruptedRunError, make_store, table_of, tiny_recipe, write_snippets
 
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -18,10 +18,6 @@ from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 QUIET = {"tensorboard": False}
-
-
-class InterruptedRunError(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -193,15 +189,15 @@ def test_the_best_epoch_is_the_one_with_the_best_figure(store, tmp_path):
 
 
 def test_the_last_epoch_is_validated_too_and_the_best_one_is_a_validated_one(store, tmp_path):
-    told = []
+    logged = []
     recipe = tiny_recipe(epochs=5, validate_every=3)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=logged.append, **QUIET)
     validated = {row["epoch"]: row["val_loss"] for row in run.metrics if "val_loss" in row}
     assert list(validated) == [2, 4]
     best = min(validated, key=validated.get)
     assert read_safely(run.best)["epoch"] == best
-    assert told[-1].startswith("Validation: accuracy ")
-    assert told[-1].endswith(f"in epoch {best + 1}, the best by loss of 2 that were validated.")
+    assert logged[-1].startswith("Validation: accuracy ")
+    assert logged[-1].endswith(f"in epoch {best + 1}, the best by loss of 2 that were validated.")
 
 
 def test_fewer_epochs_than_from_one_validation_to_the_next_are_validated_once(store, tmp_path):
@@ -245,13 +241,13 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
 
 
 def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_path):
-    told = []
+    logged = []
     recipe = tiny_recipe(epochs=1, min_steps=11, batch=6)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=logged.append, **QUIET)
     assert (
         f"Training {len(run.metrics)} epochs instead of 1, because there are few snippets and min_steps is 11 (--set "
         "min_steps=0 keeps the epochs of the recipe)"
-    ) in told
+    ) in logged
     steps = read_safely(run.last)["global_step"]
     assert 11 <= steps < 11 + -(-len(run.facts["split"]["rows"]["train"]) // 6)
 
@@ -291,8 +287,8 @@ def test_several_views_give_a_table_of_their_subsets(tmp_path):
     assert [row["views"] for row in found["views"]] == ["0", "1", "0 1"]
     one, other, both = (row["accuracy"] for row in found["views"])
     gain = (both - max(one, other)) * 100
-    said = "as much as" if abs(gain) < 0.05 else f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
-    assert f"{said} the best single view" in run.report.read_text()
+    comparison = "as much as" if abs(gain) < 0.05 else f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
+    assert f"{comparison} the best single view" in run.report.read_text()
 
 
 @pytest.mark.parametrize("model", ["view-transformer-maaf", "track-lstm"])
@@ -366,14 +362,14 @@ def refuse(model):
     ],
 )
 def test_a_training_that_cannot_begin_leaves_its_folder_free(store, tmp_path, wrong, weights, message):
-    told = []
+    logged = []
     with pytest.raises(UserError, match=message):
         fit(
-            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, log=told.append,
+            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, log=logged.append,
             **QUIET,
         )  # fmt: skip
     assert not (tmp_path / "again").exists()
-    assert not any(one.startswith("Run ") for one in told)
+    assert not any(one.startswith("Run ") for one in logged)
     assert fit(store, tiny_recipe(epochs=1), tmp_path / "again", split=SPLIT, **QUIET).is_complete
 
 

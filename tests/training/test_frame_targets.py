@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from frame_fakes import SECONDS, frame_recipe, make_changing_store, motions_of, put_table
-from picture_fakes import write_lowres
+from frame_store_fakes import write_lowres
 from pose_fakes import CLASSES, one_recording
 from study_fakes import view
-from training_fakes import FPS, MOTIONS, make_store, table_of, tiny_recipe, write_snippets
+from training_fakes import FPS, MOTIONS, InterruptedRunError, make_store, table_of, tiny_recipe, write_snippets
 
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
@@ -91,8 +91,8 @@ def test_clips_have_the_labels_of_the_frames_that_they_show(tmp_path, options):
     store = Store(tmp_path / "store", create=True)
     for name, start in (("0", 0.0), ("1", 0.05)):
         number = np.arange(int(SECONDS * FPS))
-        pictures = np.broadcast_to(number[:, None, None, None] + np.uint8(1), (len(number), 24, 24, 3)).astype(np.uint8)
-        write_lowres(store, "a", name, pictures, start=start)
+        images = np.broadcast_to(number[:, None, None, None] + np.uint8(1), (len(number), 24, 24, 3)).astype(np.uint8)
+        write_lowres(store, "a", name, images, start=start)
     with_segments(store)
     how = LowresInput(frames=8, size=16, crop=(1.0, 1.0), **options)
     data = SnippetDataset(store, inputs=how, views=["0"], train=True, targets="frame")
@@ -101,8 +101,8 @@ def test_clips_have_the_labels_of_the_frames_that_they_show(tmp_path, options):
         times = (batch["clip"][:, 0, :, 5, 5].numpy().round() - 1) / FPS
         np.testing.assert_allclose(data.reader.times(data.rows, data.draws(data.rows, epoch=epoch)), times, atol=1e-9)
         for row, target in zip(times, batch["frame_target"].numpy(), strict=True):
-            said = [data.labels[int(one.argmax())] for one in target]
-            assert said == [label_at(SEGMENTS, time + 1e-9, "rest") for time in row]
+            predicted = [data.labels[int(one.argmax())] for one in target]
+            assert predicted == [label_at(SEGMENTS, time + 1e-9, "rest") for time in row]
     # Of several views each sample shows one, and its times are that view's.
     both = SnippetDataset(store, inputs=how, train=True, targets="frame")
     draws = both.draws(both.rows)
@@ -128,10 +128,10 @@ def test_tracks_have_the_labels_of_the_instants_that_they_are_looked_at(store):
                 assert data.labels[int(one.argmax())] == label_at(segments, time + 1e-9, "still")
                 # What moves tells the label too, but within two frames of where motions change.
                 if moves and min(abs(time - edge) for x in segments for edge in (x.onset, x.offset)) > 1.7 / FPS:
-                    said = max(MOTIONS, key=lambda name: float(np.dot(along, MOTIONS[name])))
+                    predicted = max(MOTIONS, key=lambda name: float(np.dot(along, MOTIONS[name])))
                     right, wrong = (
-                        right + (said == data.labels[one.argmax()]),
-                        wrong + (said != data.labels[one.argmax()]),
+                        right + (predicted == data.labels[one.argmax()]),
+                        wrong + (predicted != data.labels[one.argmax()]),
                     )
     assert wrong == 0
     assert right > 500
@@ -260,9 +260,6 @@ def test_recordings_labeled_whole_train_to_the_same_numbers_with_either_target(t
 
 def test_a_training_on_instants_that_was_interrupted_ends_with_the_same_numbers(store, tmp_path, monkeypatch):
     from actionprep.training.loop import callbacks
-
-    class InterruptedRunError(BaseException):
-        pass
 
     recipe = frame_recipe(epochs=3, ema=0.9, mixup=0.4, carry=True, refit=True, checkpoint_minutes=1e-9,
                           monitor="val_frame_macro_f1", loss__class_weights="balanced")  # fmt: skip

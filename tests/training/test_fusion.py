@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_fakes import make_picture_store, make_tracks_and_lowres, tiny_pixels
+from frame_store_fakes import make_frame_store, make_tracks_and_lowres, tiny_pixels
 from training_fakes import make_store, tiny_recipe, write_split
 from typer.testing import CliRunner
 
@@ -104,10 +104,10 @@ def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_
     shutil.copytree(runs[1].folder, moved)
     made = fuse([runs[0].folder, moved], tmp_path / "fused", weights="equal")
     shutil.rmtree(moved)
-    said = r"The fusion .*fused asks 2 runs, and 1 of them is no longer there: .*lowres\.\nPut it back, or fuse anew"
-    with pytest.raises(UserError, match=said):
+    message = r"The fusion .*fused asks 2 runs, and 1 of them is no longer there: .*lowres\.\nPut it back, or fuse anew"
+    with pytest.raises(UserError, match=message):
         predict(made.folder, store)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         compare([made.folder], measure=False)
 
 
@@ -158,11 +158,11 @@ def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
 
 
 def test_weights_are_chosen_on_val(runs, tmp_path):
-    told = []
-    made = fuse(runs, tmp_path / "fused", log=told.append)
+    logged = []
+    made = fuse(runs, tmp_path / "fused", log=logged.append)
     assert sum(made.weights) == pytest.approx(1)
     assert made.weights[0] > made.weights[1]
-    assert told[-1] == "Weights: chosen on 3 val snippets"
+    assert logged[-1] == "Weights: chosen on 3 val snippets"
 
 
 def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_tests(store, runs, tmp_path):
@@ -173,9 +173,9 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
         tested["calibration"]["temperature"] = temperature
         run.write_json("test.json", tested)
         run.write_array("calibrated.npy", metrics.softmax(saved_arrays(run)["logits"] / temperature))
-    told = []
-    made = fuse(copies, tmp_path / "fused", log=told.append)
-    assert told[0].endswith("tracks  at temperature 0.25")
+    logged = []
+    made = fuse(copies, tmp_path / "fused", log=logged.append)
+    assert logged[0].endswith("tracks  at temperature 0.25")
     assert read_fusion(made.folder).temperatures == (0.25, 4.0)
     assert [row["temperature"] for row in made.tested["alone"]] == [0.25, 4.0]
     page = (made.folder / "report.html").read_text(encoding="utf-8")
@@ -219,7 +219,7 @@ def test_runs_that_do_not_belong_together_are_refused(store, runs, tmp_path):
 
 
 def test_another_table_of_snippets_is_refused(runs, tmp_path):
-    foreign = make_picture_store(tmp_path / "store", subjects=5)
+    foreign = make_frame_store(tmp_path / "store", subjects=5)
     run = fit(foreign, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
     with pytest.raises(UserError, match="different snippets: snippets/default and snippets/default are not the same"):
         fuse([runs[0], run], tmp_path / "fused")
@@ -273,9 +273,9 @@ def over_splits(tmp_path_factory):
 
 
 def test_runs_on_stored_splits_are_fused_split_by_split_and_the_figure_is_their_mean(over_splits, tmp_path):
-    told = []
-    document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", log=told.append)
-    assert [one for one in told if one.startswith("Split")] == [
+    logged = []
+    document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", log=logged.append)
+    assert [one for one in logged if one.startswith("Split")] == [
         "Split again (1 of 3)", "Split one (2 of 3)", "Split two (3 of 3)",
     ]  # fmt: skip
     assert [(row["split"], row["snippets"]) for row in document["folds"]] == [("again", 3), ("one", 3), ("two", 3)]

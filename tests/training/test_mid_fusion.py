@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_tracks_and_lowres, moving_square, tiny_pixels, write_frames
+from frame_store_fakes import make_tracks_and_lowres, moving_square, tiny_pixels, write_frames
 from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
 from typer.testing import CliRunner
@@ -173,8 +173,10 @@ def test_a_sweep_trains_a_fusion_whose_recipe_was_edited_in_another_folder(store
 
 def test_cutmix_on_a_mid_fusion_is_refused_before_there_is_a_run_and_mixup_trains(store, joined, tmp_path):
     recipe = joined.recipe.changed({"cutmix": 0.5, "mixup_share": 1.0})
-    said = r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."
-    with pytest.raises(UserError, match=said):
+    message = (
+        r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."
+    )
+    with pytest.raises(UserError, match=message):
         fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
     assert not (tmp_path / "run").exists()
     instead = recipe.changed({"cutmix": "none", "mixup": 0.5})
@@ -219,8 +221,8 @@ def test_a_part_of_a_fusion_reads_frames_instead_of_small_ones_as_the_message_sa
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_any_model_may_be_a_part_of_a_fusion(name):
     sizes, shape = TINY[name]
-    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
-    model = MidFusion(num_classes=3, parts=[{"model": name, "sizes": sizes}, pictures]).eval()
+    frames = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    model = MidFusion(num_classes=3, parts=[{"model": name, "sizes": sizes}, frames]).eval()
     array = {"pose": "keypoints", "tracks": "xy"}.get(model_card(name).product, "clip")
     logits = model(**{f"part0_{array}": torch.rand(shape), "part1_clip": torch.rand(2, 3, 4, 16, 16) * 255})
     assert logits.shape == (2, 3)

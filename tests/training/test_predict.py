@@ -192,9 +192,9 @@ def two_motions(folder, settings=None) -> Store:
 def test_a_long_recording_becomes_a_timeline(trained, tmp_path):
     [line] = predict(trained, two_motions(tmp_path / "store"), window_s=1.2, stride_s=0.3)
     middle = (line.onset + line.offset) / 2
-    said = [line.labels[code] for code in line.probabilities.argmax(axis=1)]
-    assert {label for at, label in zip(middle, said, strict=True) if at < 2.2} == {"right"}
-    assert {label for at, label in zip(middle, said, strict=True) if at > 3.7} == {"up"}
+    predicted = [line.labels[code] for code in line.probabilities.argmax(axis=1)]
+    assert {label for at, label in zip(middle, predicted, strict=True) if at < 2.2} == {"right"}
+    assert {label for at, label in zip(middle, predicted, strict=True) if at > 3.7} == {"up"}
     paths = line.write(tmp_path / "out")
     assert [path.name for path in paths] == ["timeline.csv", "windows.csv", "timeline.png", "frames.csv"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG"

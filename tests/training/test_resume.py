@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fakes import make_store, tiny_recipe
+from training_fakes import InterruptedRunError, make_store, tiny_recipe
 
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import read_safely
@@ -31,10 +31,6 @@ from actionprep.training.split_choice import SplitChoice
 split = SplitChoice(train=("1", "2", "3"), test=("4",))
 fit(sys.argv[1], sys.argv[2], sys.argv[3], split=split, device="cpu", tensorboard=False, resume=True)
 """
-
-
-class InterruptedRunError(BaseException):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +188,7 @@ def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_wit
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"recipe": tiny_recipe(epochs=1, batch=8)}, "batch is 4, not 8"),
         ({"recipe": tiny_recipe(epochs=1, input__rotation=0.5)}, r"input\.rotation is 0\.15, not 0\.5"),
@@ -205,8 +201,8 @@ def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_wit
         ({"weights": lambda model: None}, "it did not start from published weights"),
     ],
 )
-def test_resuming_with_other_options_is_refused_naming_them(store, finished, asked, said):
-    with pytest.raises(UserError, match=f"can only be resumed with the options.*{said}") as caught:
+def test_resuming_with_other_options_is_refused_naming_them(store, finished, asked, message):
+    with pytest.raises(UserError, match=f"can only be resumed with the options.*{message}") as caught:
         fit(store, asked.pop("recipe", "auto"), finished.folder, resume=True, **asked, **QUIET)
     assert "Remove these options, or start another run (--run NAME)." in str(caught.value)
 

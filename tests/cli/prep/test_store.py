@@ -1,4 +1,4 @@
-"""The commands that look after the store."""
+"""The commands that check and repair the store."""
 
 from __future__ import annotations
 

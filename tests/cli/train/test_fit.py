@@ -1,4 +1,4 @@
-"""`actiontrain fit`: a run of its own, and with `--resume` no option that contradicts the run."""
+"""`actiontrain fit`: new runs, and `--resume` without options that contradict the run."""
 
 import json
 import os
@@ -121,7 +121,7 @@ def test_the_same_command_with_resume_is_accepted(fit):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--epochs", "8"], "epochs is 1, not 8"),
         (["--seed", "4"], "seed is 3, not 4"),
@@ -132,10 +132,10 @@ def test_the_same_command_with_resume_is_accepted(fit):
         (["--snippets", "short"], "snippets are 'default', not 'short'"),
     ],
 )
-def test_contradicting_options_are_named(fit, words, said):
+def test_contradicting_options_are_named(fit, words, message):
     found = fit("--run", "one", "--resume", *words)
     assert found.exit_code == 2
-    assert said in found.output
+    assert message in found.output
     assert "Remove these options, or start another run" in found.output
 
 
@@ -157,7 +157,7 @@ def test_a_training_that_is_stopped_names_the_command_that_goes_on(fit, monkeypa
             os.kill(os.getpid(), kind)
         return plain(self, batch, batch_idx)
 
-    # A shell has processes in its background ignore SIGINT.
+    # A shell makes its background processes ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     name = f"stopped-{code}"
     words = ["--recipe", "tiny.toml", "--run", name, "--set", "epochs=3"]
@@ -195,16 +195,16 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["export", "absent"], "runs/absent is no run: it has no run.json. runs has the runs "),
         (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
     ],
 )
-def test_what_is_not_there_is_told_before_any_work(fit, words, said):
+def test_what_is_not_there_is_told_before_any_work(fit, words, message):
     done = runner.invoke(app, words)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_out(tmp_path, monkeypatch):
@@ -222,7 +222,7 @@ def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Writes a study whose store has split/default and split/first, both testing on subject 4; returns its `fit`."""
+    """Write a study whose store has split/default and split/first, both testing on subject 4. Return its `fit`."""
 
     def make(train: str = "", splits: tuple[str, ...] = ("default", "first")):
         (tmp_path / "actionprep.toml").write_text(f"[train]\n{train}\n", encoding="utf-8")
@@ -237,7 +237,7 @@ def study(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["--split", "first", "--train-groups", "1", "--test-groups", "2"],
@@ -259,10 +259,10 @@ def study(tmp_path, monkeypatch):
         (["--by", "column", "--train-groups", "1"], "by = column takes the part that was given for each recording"),
     ],
 )
-def test_options_beside_a_stored_split_or_folds_are_refused(study, words, said):
+def test_options_beside_a_stored_split_or_folds_are_refused(study, words, message):
     done = study()(*words)
     assert done.exit_code == 2
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert not Path("runs").exists()
 
 
@@ -281,7 +281,7 @@ def test_by_of_the_command_line_goes_before_split_default(study):
 
 
 @pytest.mark.parametrize(
-    ("train", "words", "said", "stored"),
+    ("train", "words", "message", "stored"),
     [
         (
             'by = "subject"\nval = 0.4',
@@ -298,10 +298,10 @@ def test_by_of_the_command_line_goes_before_split_default(study):
         ),
     ],
 )
-def test_settings_of_the_study_that_the_split_does_not_use_are_told(study, train, words, said, stored):
+def test_settings_of_the_study_that_the_split_does_not_use_are_told(study, train, words, message, stored):
     done = study(train)(*words, "--run", "one")
     assert done.exit_code == 0, done.output
-    assert said in " ".join(done.output.split())
+    assert message in " ".join(done.output.split())
     assert json.loads(Path("runs/one/run.json").read_text())["split"]["stored"] == stored
 
 
@@ -327,7 +327,7 @@ def test_without_a_test_part_no_test_is_named_next(study):
 
 
 @pytest.mark.parametrize(
-    ("splits", "words", "said"),
+    ("splits", "words", "message"),
     [
         (
             ("subjects",),
@@ -342,11 +342,11 @@ def test_without_a_test_part_no_test_is_named_next(study):
         ((), [], None),
     ],
 )
-def test_stored_splits_are_named_where_a_training_splits_anew_unasked(study, splits, words, said):
+def test_stored_splits_are_named_where_a_training_splits_anew_unasked(study, splits, words, message):
     done = study(splits=splits)(*words)
     assert done.exit_code == 0, done.output
-    assert ("The store has" in done.stdout) == (said is not None)
-    assert said is None or said in " ".join(done.stdout.split())
+    assert ("The store has" in done.stdout) == (message is not None)
+    assert message is None or message in " ".join(done.stdout.split())
 
 
 def test_a_run_to_go_on_with_that_is_not_there_is_said_to_begin(fit, tmp_path):

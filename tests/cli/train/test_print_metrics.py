@@ -1,4 +1,4 @@
-"""Figures of tests and folds as they are printed."""
+"""Printed metrics of tests and folds."""
 
 import pytest
 
@@ -25,16 +25,16 @@ def test_what_val_mends_of_the_probabilities_is_told():
 
 
 @pytest.mark.parametrize(
-    ("temperature", "error", "scaled", "said"),
+    ("temperature", "error", "scaled", "message"),
     [
         (1.0, 0.0841, 0.0841, "Temperature 1.00, of val: it changes nothing, and the calibration error stays 0.084."),
         (1.3, 0.0841, 0.0842, "Temperature 1.30, of val: with it the calibration error stays 0.084."),
         (1.3, 0.085, 0.135, "Temperature 1.30, of val: with it the calibration error is worse here, 0.135, not 0.085."),
     ],
 )
-def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, said):
+def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, message):
     found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
-    assert mended({"calibration": found}) == [said]
+    assert mended({"calibration": found}) == [message]
 
 
 def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""`actiontrain test` with a run that labels every instant."""
+"""`actiontrain test` with a run that predicts frame labels."""
 
 import json
 

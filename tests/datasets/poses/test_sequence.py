@@ -1,4 +1,4 @@
-"""Pose sequences: what is filled in, and what is refused with which words."""
+"""Pose sequences: defaults, and errors for wrong arrays."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from actionprep.errors import InputError, UserError
 
 
 def pyskl_file(folder, *, count=12, dimensions=2, classes=3):
-    """A PySKL pickle with two official splits: clip.00 of class 0, …; every third clip tests xsub, every fourth xset."""
+    """Write a PySKL pickle with two official splits. Every third clip is in test of xsub, every fourth in test of xset."""
     items = []
     for number in range(count):
         poses = made_poses(
@@ -68,7 +68,7 @@ def test_official_splits_are_stored_with_their_test_part_as_it_is(tmp_path):
     assert split.test.tolist() == [3, 7, 11]
     assert len(split.val) > 0
     assert sorted([*split.train, *split.val]) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
-    # Recordings that a split does not name are in no part.
+    # Recordings that are missing from a split are in no part.
     [parts] = stored_parts(study.store.item("split", "xset"))
     assert set(parts) == {f"S001.clip{number:02d}" for number in range(8)}
     assert [one for one, part in parts.items() if part == "test"] == ["S001.clip00", "S001.clip04"]
@@ -192,7 +192,7 @@ def test_real_msr_action3d_lands_with_its_official_split(tmp_path, shared_data):
 
 
 def recordings_of_two_splits(folder):
-    """Six recordings a class, two of each source 'even', 'odd' and 'z': split1 tests the z's, split2 the even ones."""
+    """Six recordings per class, two per source 'even', 'odd' and 'z'. split1 tests source z, split2 source even."""
     for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
         of = ("even", "odd", "z")[number % 3]
         splits = ("split1_test" if of == "z" else "split1_train", "split2_test" if of == "even" else "split2_train")
@@ -216,7 +216,7 @@ def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_sta
 
 
 def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of_val(tmp_path):
-    """xview parts the takes of one performance, which xsub keeps together; split2 does not know all recordings."""
+    """xview separates the takes of a performance and xsub does not. split2 does not contain all recordings."""
     for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
         splits = ("xsub_test" if number % 3 == 2 else "xsub_train", "xview_test" if number % 3 == 0 else "xview_train")
         splits += ("split1_test" if number % 3 == 2 else "split1_train",)
@@ -225,7 +225,7 @@ def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of
     done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
     for name in ("xsub", "split1"):
         [parts] = stored_parts(done.study.store.item("split", name))
-        # Each of them tests four recordings of train; a fifth of train are two.
+        # Each of them tests four recordings of train; a fifth of train is two recordings.
         assert list(parts.values()).count("val") == 2
 
 
@@ -284,7 +284,7 @@ def test_val_of_real_jhmdb_shares_no_source_with_train(tmp_path, shared_data):
 
 
 class Calls:
-    """Pickles as a call of a function, as hostile files do."""
+    """Pickled as a function call, as in hostile files."""
 
     def __reduce__(self):
         return (print, ("this must not run",))
@@ -327,8 +327,8 @@ def test_the_command_says_what_was_imported_and_which_splits_there_are(tmp_path)
         app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", str(tmp_path / "study"), "--fps", "15", "--json"]
     )
     assert run.exit_code == 0, run.output
-    told = json.loads(run.stdout)
-    assert (told["recordings"], told["items made"], told["splits"]) == (12, 12, ["xset", "xsub"])
+    document = json.loads(run.stdout)
+    assert (document["recordings"], document["items made"], document["splits"]) == (12, 12, ["xset", "xsub"])
     assert open_study(tmp_path / "study").poses("S001.clip00", view=0).time[1] == pytest.approx(1 / 15)
     run = CliRunner().invoke(app, ["import", "pysk", str(tmp_path), "--study", str(tmp_path / "other")])
     assert run.exit_code == 2
@@ -414,8 +414,13 @@ def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
     path.write_bytes(pickle.dumps(content))
     run = CliRunner().invoke(app, ["import", "pyskl", str(path), "--study", str(tmp_path / "study"), "--json"])
     assert run.exit_code == 1
-    told = json.loads(run.stdout)
-    assert (told["recordings"], told["unreadable"], told["items made"], told["quarantined"]) == (12, 1, 11, 1)
+    document = json.loads(run.stdout)
+    assert (document["recordings"], document["unreadable"], document["items made"], document["quarantined"]) == (
+        12,
+        1,
+        11,
+        1,
+    )
 
 
 def test_a_file_that_changed_since_the_scan_is_not_taken_for_what_was_scanned(tmp_path):

@@ -1,4 +1,4 @@
-"""Layouts as data, what derives from them, and conversion between them."""
+"""Layouts, derived data and conversion between layouts."""
 
 from __future__ import annotations
 

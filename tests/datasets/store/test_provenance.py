@@ -1,4 +1,4 @@
-"""Items of one product that were not made alike are found, wherever they stand."""
+"""Items of a product with different provenance are detected at any position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actionprep.training.run import mixtures
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Ten tracks, of which the two of recording c were made otherwise; first and last are alike."""
+    """Ten tracks. The two of recording c have other settings; the first and last are equal."""
     store = Store(tmp_path / "store", create=True)
     for recording in "abcde":
         for view in "01":

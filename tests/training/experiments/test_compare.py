@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from frame_store_fakes import moving_square, write_lowres
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from picture_fakes import moving_square, write_lowres
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.datasets.store.zarr_store import Store

@@ -2,17 +2,13 @@ import json
 
 import numpy as np
 import pytest
-from training_fakes import make_store, tiny_recipe
+from training_fakes import InterruptedRunError, make_store, tiny_recipe
 
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.experiments.folds import fit_folds, over_folds
 from actionprep.training.split_choice import SplitChoice
 
 QUIET = {"tensorboard": False}
-
-
-class InterruptedRunError(BaseException):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_frames, write_lowres
+from frame_store_fakes import make_frame_store, moving_square, tiny_pixels, write_frames, write_lowres
 from training_fakes import MOTIONS, table_of, write_snippets
 
 from actionprep.datasets.store.zarr_store import Store
@@ -16,7 +16,7 @@ from actionprep.training.inputs.rng import Draws
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    return make_picture_store(tmp_path_factory.mktemp("clips") / "store", subjects=2)
+    return make_frame_store(tmp_path_factory.mktemp("clips") / "store", subjects=2)
 
 
 def dataset(store, settings, **options) -> SnippetDataset:
@@ -155,7 +155,7 @@ def test_cutmix_replaces_a_rectangle_in_all_frames(store):
 
 
 def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1, views=("0", "1"))
+    store = make_frame_store(tmp_path / "store", subjects=1, views=("0", "1"))
     settings = LowresInput(frames=4, size=16)
     assert dataset(store, settings).batch([0, 1])["clip"].shape == (2, 2, 3, 4, 16, 16)
     train = dataset(store, settings, train=True)
@@ -170,7 +170,7 @@ def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
 
 
 def test_a_missing_view_is_marked(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1, views=("0",))
+    store = make_frame_store(tmp_path / "store", subjects=1, views=("0",))
     write_lowres(store, "s1_left_0", "1", moving_square(MOTIONS["left"]))
     batch = dataset(store, LowresInput(frames=4, size=16)).batch([0, 1])
     assert batch["view_valid"].tolist() == [[True, True], [True, False]]
@@ -178,7 +178,7 @@ def test_a_missing_view_is_marked(tmp_path):
 
 
 def test_videos_of_other_sizes_are_read_side_by_side(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1)
+    store = make_frame_store(tmp_path / "store", subjects=1)
     write_lowres(store, "s1_up_0", "0", moving_square(MOTIONS["up"], size=(24, 60)))
     batch = dataset(store, LowresInput(frames=3, size=24)).batch([0, 1, 2])
     assert batch["clip"].shape == (3, 3, 3, 24, 24)
@@ -219,7 +219,7 @@ def test_frames_around_segments_must_cover_the_snippets(tmp_path):
 
 
 def test_snippets_without_pictures_are_named(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1)
+    store = make_frame_store(tmp_path / "store", subjects=1)
     table = table_of(["s1_left_0", "s9"], ["left", "up"], ["1", "2"], seconds=1.0)
     write_snippets(store, table, "more")
     with pytest.raises(UserError, match=r"1 of 2 snippets have no lowres in .*: s9 at 0\.00 s\.\nCreate them with"):
@@ -227,7 +227,7 @@ def test_snippets_without_pictures_are_named(tmp_path):
 
 
 def test_pictures_of_another_kind_are_refused(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1)
+    store = make_frame_store(tmp_path / "store", subjects=1)
     with store.write("lowres", "s1_left_0", "0", fingerprint="x", provenance={}) as item:
         item.write("rgb_24", np.zeros((4, 24, 24, 3), np.float32), axes=("time", "y", "x", "channel"))
         item.write("time", np.arange(4.0), axes=("time",))

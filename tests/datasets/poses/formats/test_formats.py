@@ -1,4 +1,4 @@
-"""Formats of pose estimators: what comes out of files that the tests write, of real ones, and of damaged ones."""
+"""Formats of pose estimators: generated, real and damaged files."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_real_openpose_output_of_four_cameras(shared_data):
     assert [item.recording for item in items] == ["cam01", "cam02", "cam03", "cam04"]
     assert [item.poses.num_frames for item in items] == [100] * 4
     raw = json.loads((shared_data / "multiview_pose2sim/openpose_json/cam02_json/cam02.0042.json").read_text())
-    # These files are in the joint order of BODY_25B, which the number of joints does not tell.
+    # These files have the joint order of BODY_25B, which does not follow from the number of joints.
     assert {item.poses.skeleton for item in items} == {"body25b"}
     assert min(item.extra["limb_length_ratio"] for item in items) > 1.5
     poses = items[1].poses
@@ -348,7 +348,7 @@ def test_a_csv_with_a_joint_twice_or_unknown_is_refused(tmp_path):
 
 def test_csv_rows_may_name_the_joints_of_a_layout_in_any_order(tmp_path):
     rows = [f"{frame},{joint},{index},{frame}" for frame in (0, 1) for index, joint in enumerate(COCO)]
-    # The first frame lacks its first joint, and the second is told backwards.
+    # The first joint of the first frame is missing, and the joints of the second frame are in reverse order.
     (tmp_path / "x.csv").write_text("\n".join(["frame,joint,x,y", *rows[1:17], *rows[:16:-1]]))
     poses = only(read_poses(tmp_path / "x.csv")).poses
     assert poses.skeleton == "coco17"
