@@ -16,7 +16,7 @@ from actionprep.training.models.published.weight_files import read_weights
 
 
 class Harmful:
-    """Unpickling it would make a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -95,7 +95,7 @@ def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
 
 
 def places_between_parts(path):
-    """Positions of a zip archive's headers: everything but the content of its members."""
+    """Return the positions of a zip archive's headers: everything except the content of its members."""
     data, content = path.read_bytes(), set()
     for member in zipfile.ZipFile(path).infolist():
         at = member.header_offset
@@ -140,10 +140,10 @@ def test_flipped_bit_in_headers_changes_no_weights(content, tmp_path):
 
 
 def test_part_marked_as_folder_is_damage(content, tmp_path):
-    """PyTorch reads nothing for such a part, and the weights are what was in memory."""
+    """PyTorch reads nothing for such a member, so the weights would be uninitialized memory."""
     path = save(content, tmp_path / "best.ckpt")
     data = bytearray(path.read_bytes())
-    at = data.rindex(b"best/data/0")  # in the central directory: the attributes stand 8 bytes before the name
+    at = data.rindex(b"best/data/0")  # in the central directory, the attributes are 8 bytes before the name
     data[at - 8] |= 0x10
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"its archive is broken \(the part 'best/data/0' is marked as a folder"):

@@ -1,4 +1,4 @@
-"""Checks before a training: a curve over the learning rate, and one batch learnt by heart."""
+"""Checks before a training: learning rate range test and overfitting of one batch."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def store(tmp_path_factory):
 
 def test_the_suggestion_is_a_tenth_of_the_rate_from_which_the_loss_rises():
     rates = np.geomspace(1e-6, 1, 61)
-    # Even from 1e-4 to 1e-1, then up again.
+    # Constant slope from 1e-4 to 1e-1, then up again.
     losses = 1.7 - 0.2 * np.clip(np.log10(rates) + 4, 0, 3) + np.where(rates > 0.1, 5 * rates, 0)
     found = _search(rates, losses)
     assert found.highest == pytest.approx(0.1, rel=0.5)
@@ -35,7 +35,7 @@ def test_the_suggestion_is_a_tenth_of_the_rate_from_which_the_loss_rises():
 def test_noise_before_the_fall_does_not_choose_the_rate(seed):
     rates = np.geomspace(1e-6, 1, 100)
     noise = np.random.default_rng(seed).normal(0, 0.02, 100)
-    # A sharp dip by chance where rates are too low to matter; the fall itself is slow.
+    # A sharp random dip at rates that are too low to matter; the fall itself is slow.
     noise[12:] -= 0.08
     noise[20:] += 0.08
     found = _search(rates, 2 - 1 / (1 + 1e-3 / rates) + noise + np.where(rates > 0.1, 5 * rates, 0))
@@ -46,7 +46,7 @@ def test_noise_before_the_fall_does_not_choose_the_rate(seed):
 def test_the_lowest_loss_of_a_flat_bottom_does_not_choose_the_rate(seed):
     rates = np.geomspace(1e-6, 1, 100)
     noise = np.random.default_rng(seed).normal(0, 0.01, 100)
-    # Hardly a fall, then flat over two decades, then up, as of a few augmented snippets.
+    # A small fall, flat over two decades, then up, as with a few augmented snippets.
     losses = 2.2 - 0.05 * np.clip(np.log10(rates) + 5, 0, 1.5) + np.where(rates > 0.02, 2 * rates, 0) + noise
     assert 0.01 <= _search(rates, losses).highest <= 0.06
 
@@ -128,7 +128,7 @@ def test_a_model_that_fits_its_input_learns_one_batch_by_heart(store):
 
 def test_models_of_pictures_and_of_rendered_volumes_see_one_batch_ready_made(tmp_path):
     found = overfit_one_batch(make_frame_store(tmp_path / "frames"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10)
-    # It falls to a tenth, that of volumes to two fifths.
+    # The loss falls to a tenth, and with volumes to two fifths.
     assert found.losses[-1] < 0.7 * found.losses[0]
     sizes = {"sizes.widths": [4, 4, 8, 8], "sizes.dropout": 0.0, "input.frames": 8, "input.size": [16, 16], "batch": 3}
     volumes = find_recipe("poseconv3d-small").changed({**sizes, "optimizer.learning_rate": 0.01})

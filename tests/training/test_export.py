@@ -1,4 +1,4 @@
-"""Exports: files that onnxruntime and torch alone read, with the logits of the model."""
+"""Exports: files for onnxruntime and torch without this package, with the logits of the model."""
 
 import importlib.util
 import inspect
@@ -27,14 +27,14 @@ from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
-# One of each file of models; its sisters are made of the same parts.
+# One model per module; the others of a module have the same parts.
 FAMILIES = ["timesformer", "videomae", "vivit-1", "heatmap-transformer", "motionbert", "poseconv3d-small",
             "view-transformer-maaf", "track-lstm", "i3d-stn-resizer"]  # fmt: skip
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="the extra 'export' is not installed",
 )
-# The exporter warns of its own libraries.
+# The exporter warns about its dependencies.
 quiet = pytest.mark.filterwarnings("ignore")
 
 
@@ -68,7 +68,7 @@ def test_every_family_gives_its_logits_in_onnxruntime(name, tmp_path):
     made = export_model(model, inputs_of(model, x), tmp_path / "model.onnx")
     [(argument, one)] = made.inputs.items()
     assert one.shape == ("batch", *x.shape[1:])
-    # Another batch than the one that was exported.
+    # Another batch size than in the export.
     more = torch.randn(3, *x.shape[1:], generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
     [logits] = session.run(["logits"], {argument: more.numpy()})
@@ -89,7 +89,7 @@ def test_families_reload_from_torch_export_for_any_batch(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(run):
-    """What the command says of the run's export."""
+    """Return the output of the export command for the run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = CliRunner().invoke(app, ["export", str(run.folder), "--to", "torch-export", "--json"])
@@ -151,7 +151,7 @@ def test_the_exported_run_gives_the_logits_of_its_test(run, exported):
 
 @quiet
 def test_each_format_of_one_run_keeps_its_own_description(run, tmp_path, monkeypatch):
-    # The writer of ONNX is stood in for, so that its packages are not needed.
+    # The ONNX writer is replaced, so that its packages are not needed.
     monkeypatch.setattr(
         "actionprep.training.export._write_onnx", lambda program, inputs, path: path.write_bytes(b"") or list(inputs)
     )
@@ -182,14 +182,14 @@ def test_a_run_is_exported_to_onnx(run, tmp_path):
 
     session = onnxruntime.InferenceSession(str(tmp_path / "it.onnx"), providers=["CPUExecutionProvider"])
     assert {one.shape[0] for one in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
-    # The exporter leaves out what does not reach the logits; what is told is what there is.
+    # The exporter omits inputs without effect on the logits; the description lists the remaining inputs.
     assert {one.name: tuple(one.shape) for one in session.get_inputs()} == {
         name: one.shape for name, one in made.inputs.items()
     }
 
 
 class Branching(nn.Module):
-    """Does what depends on the numbers that it sees."""
+    """A model with control flow that depends on values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ def test_a_model_that_cannot_be_exported_says_why(tmp_path):
 
 
 class OfTwo(nn.Module):
-    """Does something else with two samples than with others."""
+    """A model that treats batches of two samples differently."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ def test_a_fault_in_an_export_is_not_taken_for_a_model_that_cannot_be_exported(t
 
 
 def joined() -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A small mid fusion of tracks and frames, and two samples for it."""
+    """Return a small mid fusion of tracks and frames, and two samples for it."""
     torch.manual_seed(0)
     tracks = {"model": "view-transformer", "sizes": {"num_views": 1, **tiny_recipe().sizes}}
     frames = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
@@ -302,7 +302,7 @@ def test_a_file_with_other_logits_is_not_passed_off_as_the_model(tmp_path):
 
 
 class _Apart(nn.Module):
-    """A model whose own forward, outside an export, gives other numbers."""
+    """A model with a different output outside of an export."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -208,7 +208,7 @@ def test_fewer_epochs_than_from_one_validation_to_the_next_are_validated_once(st
 
 def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=2, accumulate=3, batch=4), tmp_path / "run", split=SPLIT, **QUIET)
-    # 12 or 18 training snippets in batches of 4: the last, shorter group makes a step too
+    # 12 or 18 training snippets in batches of 4: the last, smaller group is a step too
     batches = -(-len(run.facts["split"]["rows"]["train"]) // 4)
     assert read_safely(run.last)["global_step"] == 2 * -(-batches // 3)
 
@@ -232,7 +232,7 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
     tables["recipe"]["model"], tables["sizes"] = "track-lstm", {"hidden": 8, "layers": 1}
     whole = tiny_recipe().from_tables(tables, where="test")
     rows = len(fit(store, whole, tmp_path / "whole", split=SPLIT, **QUIET).facts["split"]["rows"]["train"])
-    # The last step of an epoch has fewer batches, and the last of these fewer samples.
+    # The last step of an epoch has fewer batches, and the last batch has fewer samples.
     assert rows % (size * 3)
     fit(store, whole.changed({"batch": size, "accumulate": 3}), tmp_path / "parts", split=SPLIT, **QUIET)
     one, other = (read_safely(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "parts"))

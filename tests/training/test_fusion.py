@@ -1,4 +1,4 @@
-"""Late fusion: trained runs pooled."""
+"""Late fusion: pooling of trained runs."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def runs(store, tmp_path_factory):
 
 
 def log_pool(one, other, weight):
-    """Both to the power of their weights, multiplied, and made to sum to one."""
+    """Return the normalized product of both, each to the power of its weight."""
     product = np.asarray(one, np.float64) ** weight * np.asarray(other, np.float64) ** (1 - weight)
     return product / product.sum(axis=-1, keepdims=True)
 
@@ -94,7 +94,7 @@ def test_videos_are_handed_to_every_run_of_a_fusion_by_the_views_that_it_looks_a
         asked.append((checkpoint.recipe.product, videos))
         return store
 
-    with pytest.raises(ValueError, match="too many values"):  # the store holds more than the one recording
+    with pytest.raises(ValueError, match="too many values"):  # the store has more recordings than this one
         predict_videos(made.folder, {"0": video}, build, device="cpu")
     assert asked == [("tracks", {"0": video}), ("lowres", {"0": video})]
 
@@ -188,7 +188,7 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
     options = {"recordings": ["s4_up_0"], "window_s": 0.6, "stride_s": 0.2, "device": "cpu"}
     [together] = predict(made.folder, store, **options)
     alone = [predict(run, store, **options)[0].probabilities for run in runs]
-    # One variant a window: its softmax over a temperature is a power of that without, made to sum to one.
+    # One variant per window: its softmax at a temperature is the normalized power of the plain softmax.
     powers = [one ** (1 / temperature) for one, temperature in zip(alone, (0.25, 4.0), strict=True)]
     expected = log_pool(*(one / one.sum(1, keepdims=True) for one in powers), made.weights[0])
     np.testing.assert_allclose(together.probabilities, expected, rtol=1e-3, atol=1e-6)
@@ -260,7 +260,7 @@ def test_runs_of_sweeps_are_fused_fold_by_fold_too(store, tmp_path):
 
 @pytest.fixture(scope="module")
 def over_splits(tmp_path_factory):
-    """A sweep over three stored splits, two of which test the same snippets; the folders of its two seeds."""
+    """Run a sweep over three stored splits, two with the same test snippets. Return the folders of its two seeds."""
     folder = tmp_path_factory.mktemp("splits")
     store = make_store(folder / "store", subjects=4)
     subjects = {"again": "1", "one": "1", "two": "2"}
@@ -314,7 +314,7 @@ def test_a_fusion_over_splits_prints_their_names_its_files_and_the_next_step(ove
 
 
 def moved(tmp_path, monkeypatch, store, *, into):
-    """A study with a store, two runs and their fusion, moved elsewhere; its new folder."""
+    """Move a study with a store, two runs and their fusion. Return its new folder."""
     study = tmp_path / "before"
     study.mkdir()
     (study / "actionprep.toml").write_text("", encoding="utf-8")

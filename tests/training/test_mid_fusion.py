@@ -1,4 +1,4 @@
-"""Mid fusion: recipes joined where their heads would be, and trained together."""
+"""Mid fusion: recipes joined before their heads and trained together."""
 
 import re
 import shutil
@@ -60,7 +60,7 @@ def test_features_of_several_models_are_joined_and_trained(store, tmp_path):
 
 @pytest.fixture(scope="module")
 def joined(store, tmp_path_factory):
-    """A mid fusion of two recipes that are files, mine.toml and pix.toml of the folder, and its run there."""
+    """Return a mid fusion of the recipe files mine.toml and pix.toml in a folder, and its run there."""
     folder = tmp_path_factory.mktemp("joined")
     for name, recipe in (("mine", tiny_recipe()), ("pix", tiny_pixels())):
         (folder / f"{name}.toml").write_text(recipe.to_toml(), encoding="utf-8")
@@ -85,7 +85,7 @@ def test_a_mid_fusion_holds_the_recipes_that_it_joins(store, joined, tmp_path, m
     before = run_test(joined, repeats=5)["metrics"]
     probabilities = saved_arrays(joined)["probabilities"]
     copy = Run(shutil.copytree(joined.folder, tmp_path / "run"))
-    # No recipe of these names is here, and then one that says otherwise.
+    # First there is no recipe of these names, then one with other settings.
     monkeypatch.chdir(tmp_path)
     assert run_test(copy, store, repeats=5)["metrics"] == before
     points_of_mine(tmp_path, 4)
@@ -129,7 +129,7 @@ def test_a_mid_fusion_whose_recipes_changed_is_not_resumed(store, joined, tmp_pa
     points_of_mine(tmp_path, 4)
     with pytest.raises(UserError, match=r"can only be resumed .*: input\.points of mine\.toml is 8, not 4\.\nRemove"):
         fit(store, of_files(), copy, resume=True)
-    # As the command asks: the recipe of the run, with what is set.
+    # As in the command: the recipe of the run, with the changes.
     asked = joined.recipe.changed({"input.recipes": ["mine.toml", "pix.toml"]})
     with pytest.raises(UserError, match=r"input\.points of mine\.toml is 8, not 4"):
         fit(store, asked, copy, resume=True)
@@ -192,7 +192,7 @@ def test_a_fusion_says_which_part_lacks_its_product(joined, tmp_path):
         "products: snippets, tracks.\nCreate it with 'actionprep build lowres' in the study folder, or name recipes of "
         "available products in input.recipes (actiontrain recipes)."
     )
-    # A model that is trained has the input that it has.
+    # The input of a trained model cannot change.
     with pytest.raises(UserError) as caught:
         predict(joined, store, device="cpu")
     assert str(caught.value).endswith("\nCreate it with 'actionprep build lowres' in the study folder.")

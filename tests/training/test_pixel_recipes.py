@@ -122,13 +122,13 @@ def test_channels_last_bfloat16_training_lowers_the_loss(motion_store, tmp_path)
     run = fit(motion_store, recipe, tmp_path / "run", split=WITHOUT_VAL, tensorboard=False)
     losses = [row["train_loss"] for row in run.metrics]
     assert np.isfinite(losses).all()
-    # It falls to a third.
+    # The loss falls to a third.
     assert losses[-1] < 0.7 * losses[0]
 
 
 def test_one_small_recipe_learns_motion(motion_store, tmp_path):
     run = fit(motion_store, motion_recipe(epochs=15), tmp_path / "run", split=WITHOUT_VAL, tensorboard=False)
-    # Chance is 3 of 9, and the model gets all right: two mistakes are room for rounding.
+    # Chance is 3 of 9 and the model has all right. Two errors leave room for rounding.
     assert run_test(run, repeats=20)["metrics"]["accuracy"] > 0.7
 
 

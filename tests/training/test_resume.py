@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on as it began, whatever cut it off and wherever."""
+"""Resumed trainings equal uninterrupted ones, for any kind and point of interruption."""
 
 import os
 import random
@@ -52,7 +52,7 @@ def same_weights(one: Run, other: Run, name: str = "last") -> bool:
 
 @pytest.mark.slow
 def test_a_run_killed_at_a_random_step_and_resumed_equals_an_uninterrupted_one_over_200_steps(store, tmp_path):
-    # 12 snippets in batches of 2 are 6 steps an epoch; a checkpoint after every few steps.
+    # 12 snippets in batches of 2 are 6 steps per epoch; a checkpoint after every few steps.
     recipe = tiny_recipe(epochs=34, ema=0.9, batch=2, checkpoint_minutes=5e-4, mixup=0.4, sizes__dropout=0.3)
     (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
@@ -70,7 +70,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_equals_an_uninterrupted_one_o
     until = time.monotonic() + 600
     while time.monotonic() < until and process.poll() is None and len(cut.metrics) < 12:
         time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.2))  # anywhere in an epoch or between two: the outcome is the same
+    time.sleep(random.uniform(0, 0.2))  # at any step in or between epochs, the result is the same
     process.send_signal(signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors

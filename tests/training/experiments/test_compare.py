@@ -1,4 +1,4 @@
-"""Comparisons: rows by recipe, intervals by resampling, costs by counting."""
+"""Comparisons: rows per recipe, resampled intervals, counted costs."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ QUIET = {"tensorboard": False}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Runs of two recipes: one with two seeds, one with folds."""
+    """Runs of two recipes: two seeds of the first, folds of the second."""
     folder = tmp_path_factory.mktemp("compare")
     store = make_store(folder / "store", subjects=4, repeats=2)
     for seed in (0, 1):

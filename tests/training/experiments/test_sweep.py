@@ -1,4 +1,4 @@
-"""Sweeps: every combination once, what is done is not done again, and one table."""
+"""Sweeps: every combination once, no repetition of finished runs, one table."""
 
 import csv
 import json

@@ -111,7 +111,7 @@ def test_variants_are_clips_times_crops_and_the_first_is_the_middle(store):
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:]
     first_frames = {tuple(one[0, :, 0].flatten().tolist()) for one in result}
     assert len(first_frames) == 9
-    # Crop 1 of the middle clip lies at the left edge, crop 2 at the right one.
+    # Crop 1 of the middle clip is at the left edge, crop 2 at the right edge.
     plain = dataset(store, LowresInput(frames=4, size=24, sampling="dense", crops=3))
     for variant, left in ((1, 0), (2, 8)):
         plain.variant = variant

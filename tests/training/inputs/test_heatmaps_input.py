@@ -1,4 +1,4 @@
-"""Heatmaps as input: what is drawn of the poses of a snippet, and in which channels."""
+"""Heatmap inputs: rendering of the poses of a snippet, and channels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reader_of(store: Store, views=None, **changes) -> HeatmapsReader:
 
 
 def drawn_by_hand(points, score, size, padding, sigma=0.6):
-    """One channel a joint, from joints (M, T, K, 2) in px: a plain loop over the published rule, nothing cut off."""
+    """Return one channel per joint, from joints (M, T, K, 2) in px: a loop over the published formula without cutoff."""
     seen = points[score > 0]
     low, high = seen.min(0), seen.max(0)
     half = ((high - low) / 2 * (1 + padding)).max()
@@ -126,7 +126,7 @@ def test_poses_in_space_are_seen_from_three_sides(tmp_path):
 
 def test_poses_in_space_are_seen_by_a_camera(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
-    # Looks along z from so far away that depth does not matter, rows downwards: what the plane xy shows.
+    # A view along z from so far away that depth has no effect, with rows downwards, equals the plane xy.
     front = reader_of(store, camera=(1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 1))
     clip = front.read([0])["clip"]
     assert clip.shape[1] == front.model_sizes()["in_channels"] == 20
@@ -263,7 +263,7 @@ def test_the_random_numbers_of_a_sample_do_not_depend_on_its_batch(store):
 
 
 def with_volumes(store: Store, persons: int = 0) -> Store:
-    """The rendered volumes of every item, stored as 'actionprep heatmaps' does: uint8, one box for all frames."""
+    """Store the rendered volumes of every item as 'actionprep heatmaps' does: uint8, one box for all frames."""
     rng = np.random.default_rng(0)
     for key in store.items("pose"):
         frames = len(store.item("pose", key.recording, key.view)["time"])

@@ -43,7 +43,7 @@ def spread(values):
 
 
 def changes(layout, dims, **setting):
-    """Linear maps about the body center and shifts in body sizes that one setting draws, over many samples."""
+    """Return the linear maps about the body center and the shifts in body sizes that a setting draws, for many samples."""
     points, score = joints(layout, batch=300, dims=dims)
     center, size = body_frame(points, score)
     new, _ = augmented(points, score, layout, **setting)

@@ -1,4 +1,4 @@
-"""Poses as input: which instants, whose joints, in which place and size, and what a mirror does to them."""
+"""Pose inputs: frame times, persons, normalization of place and size, mirroring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of devices: what is meant, what is not here, what is none."""
+"""Device names: valid, unavailable and unknown ones."""
 
 import pytest
 import torch

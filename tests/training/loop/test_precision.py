@@ -1,4 +1,4 @@
-"""The number format that a device computes fast in is chosen for it, and kept in the run."""
+"""The precision is chosen for the device and recorded in the run."""
 
 import os
 import platform
@@ -73,7 +73,7 @@ def test_what_was_asked_for_stays(monkeypatch):
 
 
 def lstm_fails(monkeypatch):
-    """Let the trial of an LSTM fail as oneDNN does on a processor without AVX-512, and count the trials."""
+    """Make the trial of an LSTM fail as oneDNN does on a processor without AVX-512, and count the trials."""
     tried = []
 
     def fault(kind, device, dtype):
@@ -113,7 +113,7 @@ def test_resume_checks_precision_of_the_machine(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", subjects=3)
     recipe = lstm_recipe(precision="32-true")
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, device="cpu", tensorboard=False)
-    # The same run as another machine would have left it, which computes LSTMs in bfloat16.
+    # The same run as if from a machine that computes LSTMs in bfloat16.
     (run.folder / "recipe.toml").write_text(recipe.changed({"precision": "bf16-mixed"}).to_toml(), encoding="utf-8")
     run.change(state={"phase": "validate", "complete": False})
     lstm_fails(monkeypatch)
@@ -195,7 +195,7 @@ def test_a_run_keeps_what_it_was_trained_in_and_goes_on_in_it(tmp_path, monkeypa
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, device="cpu", tensorboard=False)
     assert run.recipe.precision == ("bf16-mixed" if has else "32-true")
-    # On a machine of the other kind, too.
+    # The same on a machine of the other kind.
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: not has)
     assert differences(run.recipe, recipe) == []
     assert fit(store, recipe, run.folder, split=SPLIT, device="cpu", resume=True) == Run(run.folder)

@@ -54,7 +54,7 @@ def windows(*intervals: tuple[int, float, float]) -> SnippetTable:
 def test_a_window_follows_the_one_that_ends_where_it_begins():
     table = windows((0, 1.0, 2.0), (0, 0.0, 1.0), (1, 2.0, 3.0), (0, 2.0, 3.0), (0, 3.5, 4.0))
     assert previous_windows(table, np.arange(5)).tolist() == [1, -1, -1, 0, -1]
-    # Among some of the rows the others are not there.
+    # A subset of the rows ignores the others.
     assert previous_windows(table, np.array([3, 1, 0])).tolist() == [2, -1, 1]
     assert previous_windows(table, np.array([3, 1])).tolist() == [-1, -1]
 
@@ -102,7 +102,7 @@ def test_chunks_give_what_the_recording_gives_at_once_wherever_frames_are_missin
             parts.append(part)
         torch.testing.assert_close(torch.cat(parts, 1), whole)
         torch.testing.assert_close(state.hidden, end.hidden)
-        # Frames that are not there change nothing: those that are there, alone, give the same.
+        # Invalid frames have no effect: the valid frames alone give the same output.
         for row in range(3):
             some = there[row]
             alone = model(xy[row, some][None], valid[row, some][None])
@@ -113,7 +113,7 @@ def test_chunks_give_what_the_recording_gives_at_once_wherever_frames_are_missin
 def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one_go(store, run):
     checkpoint = load_checkpoint(run.best)
     table = read_table(store, "default")
-    # Out of order and two recordings at once: what counts is where a window begins.
+    # Windows of two recordings in random order: only the onsets matter.
     rows = np.flatnonzero(np.isin(table.recording, [4, 5]))[::-1].copy()
     data = SnippetDataset(store, table, checkpoint.recipe.input, rows=rows)
     result = score(checkpoint, data, carry=True, batch=3)
