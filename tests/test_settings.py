@@ -29,7 +29,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one() -> None:
     )
 
 
-def test_every_wrong_value_is_told_at_once() -> None:
+def test_settings_report_all_wrong_values_at_once() -> None:
     with pytest.raises(UserError) as error:
         Example.read({"stride": 0, "grid": "many"}, where="the command line")
     lines = str(error.value).splitlines()
@@ -73,7 +73,7 @@ class Kinds(Settings):
         ("table", 1, "Give a table."),
     ],
 )
-def test_what_should_have_come_is_said_in_plain_words(key: str, value: object, expected: str) -> None:
+def test_settings_errors_state_the_expected_value(key: str, value: object, expected: str) -> None:
     with pytest.raises(UserError) as error:
         Kinds.read({key: value}, where="[kinds] in actionprep.toml")
     first, _, meaning = str(error.value).rpartition(" (")
@@ -123,7 +123,7 @@ def test_a_rule_between_settings_names_them_and_not_the_whole_table() -> None:
     assert str(error.value) == "Wrong settings in [bounds] in actionprep.toml: low (3) must not lie above high (1)."
 
 
-def test_wrong_keys_and_values_of_an_inner_table_are_told_by_its_own_settings() -> None:
+def test_nested_settings_report_wrong_keys_and_values() -> None:
     with pytest.raises(UserError) as error:
         Outer.read({"inner": {"lo": 1}}, where="the recipe")
     lines = str(error.value).splitlines()

@@ -52,7 +52,7 @@ def test_it_ends_after_the_seconds_that_are_asked_for(trained, tmp_path):
     assert predict_live(trained.folder, str(video), length_s=1.0, seconds=2.0, device="cpu").num_frames < 30
 
 
-def test_a_film_that_is_shorter_than_a_window_is_told_with_what_to_do(trained, tmp_path):
+def test_predict_live_rejects_a_video_shorter_than_a_window(trained, tmp_path):
     video = write_video(tmp_path / "short.avi", np.zeros((6, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
     expected = (
         r"Nothing could be said of .*short\.avi, which was shorter than a window: its pictures reach to 0\.50 s and a "
@@ -75,7 +75,7 @@ def test_a_model_of_whole_segments_wants_to_know_the_window(trained, tmp_path):
         predict_live(trained.folder, "0")
 
 
-def test_what_cannot_be_opened_says_how_sources_are_named(trained):
+def test_predict_live_names_a_source_that_cannot_be_opened(trained):
     with pytest.raises(SetupError, match=r"Cannot open '/nowhere\.mp4' as a camera, a stream or a video"):
         predict_live(trained.folder, "/nowhere.mp4", length_s=1.0, device="cpu")
 

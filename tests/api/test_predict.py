@@ -101,7 +101,7 @@ def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_nam
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip", "a_clip"}
 
 
-def test_a_folder_gives_its_cameras_to_the_views_of_their_names_and_says_so(tmp_path, monkeypatch):
+def test_predict_maps_cameras_of_a_folder_to_views_by_name(tmp_path, monkeypatch):
     store = make_frame_store(tmp_path / "store", subjects=3, views=("0", "3", "6"))
     split = SplitChoice(train=("1", "2"), test=("3",), val_share=0.0)
     run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=split, tensorboard=False, device="cpu")
@@ -196,7 +196,7 @@ def spans(document: dict) -> list[tuple[str, float, float]]:
     return [(one["label"], round(one["onset"], 3), round(one["offset"], 3)) for one in document["segments"]]
 
 
-def test_labels_that_are_less_probable_than_the_threshold_are_not_said(predict_with):
+def test_predict_leaves_out_labels_below_the_threshold(predict_with):
     every, folder = predict_with()
     first, second = every["segments"][0]["label"], every["segments"][-1]["label"]
     assert first != second
@@ -221,7 +221,7 @@ def test_segments_shorter_than_the_least_length_are_left_out(predict_with):
     assert nothing["segments"] == rows_of(folder) == []
 
 
-def test_several_labels_are_said_from_the_thresholds_of_the_runs_test_and_the_command_names_them(tmp_path):
+def test_predict_uses_and_prints_thresholds_of_multi_label_tests(tmp_path):
     store = Store(tmp_path / "store", create=True)
     settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
     names, labels = write_halved_videos(store, subjects=3, settings=settings)

@@ -63,7 +63,7 @@ def test_views_without_common_time_cannot_be_aligned():
     assert found.problems == ("the views have no common time ('0' 0.000 to 0.900 s, '1' 5.000 to 5.900 s)",)
 
 
-def test_a_view_with_one_frame_is_held_against_the_others():
+def test_alignment_includes_a_view_with_one_frame():
     assert align({"0": at_rate(10, 1), "1": np.array([0.3])}, tolerance=0.05).common is None
 
 

@@ -84,7 +84,7 @@ def test_activitynet_subset_becomes_the_split(tmp_path):
     assert read_annotations(path) == [AnnotatedRow("a", 1.0, 2.0, "wave", split="validation")]
 
 
-def test_a_csv_without_the_columns_says_which_it_needs(tmp_path):
+def test_annotation_csv_without_columns_names_the_required_ones(tmp_path):
     path = written(tmp_path, "video,from,to,what\na,1,2,wave\n")
     with pytest.raises(UserError) as error:
         read_annotations(path)

@@ -93,7 +93,7 @@ def test_a_table_read_back_from_a_store_knows_the_same_labels(tmp_path):
     assert names_at(again, times) == names_at(table, times)
 
 
-def test_where_snippets_are_segments_an_older_table_tells_them_and_of_windows_it_says_how_to_get_them():
+def test_segments_of_older_tables_require_segment_snippets():
     table = table_of(["a", "b"], ["left", "up"], ["1", "2"], seconds=2.0)
     assert names_at(table, [0.0, 1.9], recording=1) == [{"up"}, {"up"}]
     with pytest.raises(

@@ -83,7 +83,7 @@ def test_safe_name_of_escapes(text: str) -> None:
     assert not set(name) & set("/\\<>\x1b\0")
 
 
-def test_safe_name_tells_long_names_apart() -> None:
+def test_safe_name_distinguishes_long_names() -> None:
     assert safe_name("x" * 300) != safe_name("x" * 301)
     assert safe_name("tracks-P01/cam 2") == "tracks-P01_cam 2"
 

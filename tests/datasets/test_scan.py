@@ -63,7 +63,7 @@ def test_unchanged_files_are_not_read_again(clips):
 
 
 @pytest.mark.parametrize("content", [b"", b"some text", bytes(1000)])
-def test_an_unreadable_file_is_reported_and_its_neighbors_go_on(clips, content):
+def test_scan_reports_an_unreadable_file_and_reads_the_others(clips, content):
     path = clips.root / "videos/wave/b.mp4"
     path.write_bytes(content)
     report = scanned(clips)
@@ -80,14 +80,14 @@ def test_a_file_without_permission_or_a_dead_link_is_unreadable(clips):
     )
 
 
-def test_warnings_of_a_video_are_told(clips):
+def test_scan_reports_warnings_of_a_video(clips):
     fake_video(clips.root / "videos/wave/b.mp4", warnings=("the header states 100 frames and the file holds 50",))
     assert found(scanned(clips)) == [
         "video warning: videos/wave/b.mp4: the header states 100 frames and the file holds 50"
     ]
 
 
-def test_the_same_video_twice_is_told(clips):
+def test_scan_reports_a_duplicate_video(clips):
     fake_video(clips.root / "videos/wave/a.mp4", name="same")
     fake_video(clips.root / "videos/clap/c.mp4", name="same")
     assert found(scanned(clips)) == [
@@ -95,7 +95,7 @@ def test_the_same_video_twice_is_told(clips):
     ]
 
 
-def test_a_class_with_one_sample_and_a_video_without_label_are_told(clips):
+def test_scan_reports_small_classes_and_unlabeled_videos(clips):
     (clips.root / "videos/wave/b.mp4").rename(clips.root / "videos/b.mp4")
     assert found(scanned(clips)) == [
         "video without label: b: has neither a label nor segments",
@@ -127,7 +127,7 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     )
 
 
-def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
+def test_scan_reports_misaligned_views_and_applies_offsets(tmp_path):
     fake_video(tmp_path / "videos/a/cam0.mp4", start=100.0)
     fake_video(tmp_path / "videos/a/cam1.mp4", start=103.0)
     assert scanned(new_study(tmp_path, layout="views")).catalog.view("a", 1).times[0] == 0.0
@@ -173,7 +173,7 @@ def test_two_recordings_with_one_id_stop_before_any_reading(clips):
     assert probe.read == []
 
 
-def test_an_interrupted_scan_goes_on_where_it_was(clips):
+def test_interrupted_scan_resumes(clips):
     class InterruptedRunError(FakeProbe):
         def __call__(self, path):
             if path.name == "b.mp4":
@@ -200,7 +200,7 @@ def test_a_missing_backend_stops_the_scan_and_blames_no_video(clips):
         scan(clips, probe=probe, workers=2)  # type: ignore[arg-type]
 
 
-def test_a_damaged_catalog_is_made_anew(clips):
+def test_scan_replaces_a_damaged_catalog(clips):
     scanned(clips)
     (clips.catalog / "views.parquet").write_bytes(b"nothing")
     assert scanned(clips).num_probed == 4

@@ -41,12 +41,12 @@ def test_a_window_exactly_at_the_threshold_is_positive():
 
 
 @pytest.mark.parametrize(("rule", "positive"), [("coverage", True), ("iou", False), ("segment", False)])
-def test_each_rule_goes_by_its_own_figure(rule, positive):
+def test_label_rules_use_their_own_measures(rule, positive):
     table = make_snippets(annotated(Segment(0.0, 4.0, "wave"), seconds=4.0), LabelRule(rule), length_s=1.0)
     assert labels_of(table) == ["wave" if positive else None] * 4
 
 
-def test_what_a_segment_has_outside_of_the_recording_counts_for_no_figure():
+def test_overlap_ignores_segments_outside_of_the_recording():
     table = make_snippets(annotated(Segment(-5.0, 1.0, "wave"), Segment(1.0, 99.0, "clap"), seconds=2.0), length_s=1.0)
     wave, clap = table.labels.index("wave"), table.labels.index("clap")
     assert table.iou[0, wave] == table.segment_share[0, wave] == pytest.approx(1)
@@ -177,7 +177,7 @@ def test_only_named_labels_in_their_order():
         make_snippets(found, layers=["hand"])
 
 
-def test_nothing_labeled_says_what_to_do():
+def test_snippets_without_labels_raise_an_error_with_a_remedy():
     with pytest.raises(UserError) as error:
         make_snippets(catalog(Recording("a"), Recording("b")))
     assert str(error.value) == (

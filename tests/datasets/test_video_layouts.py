@@ -169,7 +169,7 @@ def test_a_link_to_a_folder_above_ends(tmp_path):
     assert [one.id for one in discovered(tmp_path).recordings] == ["wave/a"]
 
 
-def test_no_videos_says_what_was_looked_for_and_where(tmp_path):
+def test_discovery_without_videos_names_the_pattern_and_folder(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/readme.txt").write_text("x")
     with pytest.raises(UserError) as error:
@@ -387,7 +387,7 @@ def test_a_table_that_gives_two_files_one_id_is_refused(tmp_path):
     )
 
 
-def test_tables_that_cannot_be_used_say_why(tmp_path):
+def test_unusable_video_tables_raise_clear_errors(tmp_path):
     (tmp_path / "videos").mkdir()
     with pytest.raises(UserError, match=r"Layout csv needs a table: set study.csv in .* or name it with --csv"):
         discovered(tmp_path, layout="csv")
@@ -404,7 +404,7 @@ def test_tables_that_cannot_be_used_say_why(tmp_path):
         discovered(tmp_path, layout="csv", csv="t.csv", path_column="file")
 
 
-def test_recordings_get_subjects_from_a_table_of_their_own(tmp_path):
+def test_scan_reads_subjects_from_a_separate_table(tmp_path):
     fake_video(tmp_path / "videos/wave/a.mp4")
     fake_video(tmp_path / "videos/wave/b.mp4")
     (tmp_path / "who.csv").write_text(

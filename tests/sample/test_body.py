@@ -86,7 +86,7 @@ def test_the_body_moves_along_the_line_of_its_action(label: str):
         ("hop_ahead", "hop_left", 3, 1),
     ],
 )
-def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other: str, view: int, resolving: int):
+def test_two_actions_look_alike_in_a_view_and_differ_in_another(one: str, other: str, view: int, resolving: int):
     def difference(camera_view: int) -> float:
         found = []
         for label in (one, other):

@@ -100,7 +100,7 @@ def test_a_sheet_goes_to_the_study_by_default(study: Study) -> None:
     assert read_image(path).shape[1] > 400
 
 
-def test_pictures_of_some_views_have_a_name_of_their_own_and_what_is_replaced_is_told(study: Study) -> None:
+def test_show_names_images_of_views_and_reports_replaced_files(study: Study) -> None:
     replaced: list[Path] = []
     path = show_item(study, "tracks", TAKE, views=["b"], rows=1, columns=1, replacing=replaced.append)
     assert (path.name, replaced) == ("tracks-kitchen_take.1-b.png", [])
@@ -108,7 +108,7 @@ def test_pictures_of_some_views_have_a_name_of_their_own_and_what_is_replaced_is
     assert replaced == [path]
 
 
-def test_an_unknown_view_is_told_without_options_that_show_has_not(study: Study) -> None:
+def test_show_reports_an_unknown_view_with_valid_options(study: Study) -> None:
     with pytest.raises(UserError, match=r"No view 'all' in recording") as raised:
         show_item(study, "tracks", TAKE, views=["all"])
     assert "skip-incomplete" not in str(raised.value)
@@ -157,7 +157,7 @@ def test_a_visible_point_is_drawn_where_it_is_seen(study: Study) -> None:
     assert scene.remark(5) == "1/2 visible"
 
 
-def test_points_stay_on_their_pixels_when_the_picture_is_cut(study: Study) -> None:
+def test_points_stay_on_their_pixels_in_cropped_images(study: Study) -> None:
     [scene] = tracks_scene(study, TAKE, "a", whole=False)
     x0, y0, x1, y1 = scene.images.box
     assert (x1 - x0) * (y1 - y0) < 0.8 * WIDTH * HEIGHT
@@ -182,7 +182,7 @@ def test_keyframes_are_the_frames_of_the_video_with_their_scores(study: Study) -
     assert [scene.remark(0), scene.remark(1)] == ["score 0.5", "score 0.25"]
 
 
-def test_every_stored_size_of_lowres_is_a_view_of_its_own(study: Study) -> None:
+def test_show_draws_every_stored_lowres_size_as_a_view(study: Study) -> None:
     assert [scene.name for scene in lowres_scene(study, TAKE, "a")] == ["a 16x16", "a 32x32"]
 
 
@@ -220,7 +220,7 @@ def test_every_product_has_a_sheet(
     assert (image[:, :5] == 255).all()
 
 
-def test_a_film_has_a_picture_for_each_frame_of_the_fastest_view(study: Study, tmp_path: Path) -> None:
+def test_show_video_has_each_frame_of_the_fastest_view(study: Study, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     path = show_item(study, "tracks", out=tmp_path / "t.mp4", progress=lambda *now: done.append(now))
     frames, times = decoded_frames(path)
@@ -230,7 +230,7 @@ def test_a_film_has_a_picture_for_each_frame_of_the_fastest_view(study: Study, t
 
 
 @pytest.mark.parametrize("product", ["snippets", "segments", "video"])
-def test_films_have_the_labels_of_the_recording_below(study: Study, tmp_path: Path, product: str) -> None:
+def test_show_video_has_the_labels_of_the_recording(study: Study, tmp_path: Path, product: str) -> None:
     path = show_item(study, product, TAKE, out=tmp_path / "t.mp4", start=0.5, stop=1.2)
     frames, _ = decoded_frames(path)
     assert 17 <= len(frames) <= 19
@@ -270,7 +270,7 @@ def test_moments_are_spread_over_what_all_views_cover() -> None:
     assert spread(100, 4).tolist() == [12, 37, 62, 87]
 
 
-def test_a_sheet_of_views_that_never_meet_says_so() -> None:
+def test_contact_sheet_of_disjoint_views_raises_an_error() -> None:
     scenes = [plain_scene("a", np.arange(5) / 10), plain_scene("b", 9 + np.arange(5) / 10)]
     image = contact_sheet(scenes, title="t", kind="video", rows=2)
     assert image.ndim == 3
@@ -282,7 +282,7 @@ def raises(study: Study, *words: str, **options: object) -> str:
     return str(caught.value)
 
 
-def test_errors_say_what_there_is_and_what_to_do(study: Study) -> None:
+def test_show_errors_name_available_values_and_a_remedy(study: Study) -> None:
     assert raises(study, "trakcs") == (
         "Cannot draw 'trakcs'. Did you mean 'tracks'? Available products: video, frames, keyframes, masks, tracks, "
         "pose, heatmaps, lowres, segments, snippets, split."
@@ -309,7 +309,7 @@ def test_errors_say_what_there_is_and_what_to_do(study: Study) -> None:
     assert "--from 2 s is not before --to 1 s" in raises(study, "segments", TAKE, start=2.0, stop=1.0)
 
 
-def test_a_study_without_the_product_is_told_how_to_make_it(tmp_path: Path) -> None:
+def test_show_names_the_command_that_makes_a_missing_product(tmp_path: Path) -> None:
     bare = make_study(tmp_path / "study")
     assert raises(bare, "tracks") == (
         "The store has no tracks. Available products: none. Run 'actionprep track' to build them."
@@ -344,7 +344,7 @@ def test_a_product_whose_video_was_cut_since_is_an_error(tmp_path: Path) -> None
     assert show_item(made, "pose", out=tmp_path / "pose.png").exists()
 
 
-def test_the_command_draws_what_it_is_told(study: Study, tmp_path: Path) -> None:
+def test_show_command_follows_its_options(study: Study, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from actionprep.cli.prep import app

@@ -72,7 +72,7 @@ def test_a_trail_fades_with_age() -> None:
     assert strength[3] > 2 * strength[0]
 
 
-def test_the_picture_that_is_drawn_on_stays_as_it_is() -> None:
+def test_overlays_do_not_change_the_input_image() -> None:
     image = plain()
     draw_tracks(image, *tracks((40, 30), (60, 30)))
     draw_mask(image, np.ones((100, 160), bool))
@@ -147,7 +147,7 @@ def test_joints_with_a_low_score_are_rings_and_missing_ones_are_left_out() -> No
     assert (drawn[50:70, 110:130] == GRAY).all()
 
 
-def test_each_person_has_a_tag_in_a_color_of_its_own() -> None:
+def test_overlays_tag_each_person_in_a_different_color() -> None:
     keypoints, score = standing()
     both, scores = np.concatenate([keypoints - (40, 0), keypoints + (40, 0)]), np.concatenate([score, score])
     drawn = draw_skeletons(plain(), both, scores, skeleton("coco17"), track_id=[3, 8])

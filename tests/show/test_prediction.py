@@ -30,7 +30,7 @@ def times() -> dict[str, np.ndarray]:
     return {"a": 5 + np.arange(20) / 10, "b": 5 + np.arange(30) / 15}
 
 
-def test_the_film_has_every_frame_with_its_label(
+def test_prediction_video_has_every_frame_with_its_label(
     videos: dict[str, Path], times: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     done: list[tuple[int, int]] = []

@@ -21,7 +21,7 @@ def find(canvas: np.ndarray, color: tuple[int, int, int]) -> tuple[int, int, int
     return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 
 
-def test_pictures_stand_in_rows_with_even_gaps_and_margins() -> None:
+def test_sheet_places_images_in_rows_with_even_gaps() -> None:
     colors = [[(200, 0, 0), (0, 200, 0), (0, 0, 200)], [(200, 200, 0), (0, 200, 200), (200, 0, 200)]]
     widths = (220, 140, 300)
     rows = [
@@ -38,7 +38,7 @@ def test_pictures_stand_in_rows_with_even_gaps_and_margins() -> None:
     assert boxes[1][0][1] > boxes[0][0][3] + GAP
 
 
-def test_captions_stand_below_their_picture_and_do_not_reach_the_next() -> None:
+def test_sheet_captions_are_below_their_image_without_overlap() -> None:
     tile = Tile(
         (60, 120), np.zeros((60, 120, 3), np.uint8), name="cam0", caption="1.233 s", remark="far too long a remark"
     )
@@ -50,7 +50,7 @@ def test_captions_stand_below_their_picture_and_do_not_reach_the_next() -> None:
     assert not written[MARGIN + 120 :].any()
 
 
-def test_an_empty_place_says_why() -> None:
+def test_sheet_states_the_reason_for_an_empty_cell() -> None:
     tile = Tile((60, 300), None, reason="no frame at 1.000 s")
     canvas = draw_contact_sheet([[tile, tile]], title="t")
     x0, y0, x1, y1 = find(canvas, LIGHT.empty)

@@ -58,7 +58,7 @@ def test_ignored_windows_have_no_color(tmp_path: Path) -> None:
     assert len(columns_of(image, RED)) == 0
 
 
-def test_pictures_stand_above_where_they_were_taken(tmp_path: Path) -> None:
+def test_timeline_images_are_above_their_times(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(0.0, 10.0, "sit"),))]
     green = np.full((60, 80, 3), (10, 200, 30), np.uint8)
     images = [(2.5, green), (7.5, green)]
@@ -122,7 +122,7 @@ def test_bars_of_a_lane_never_overlap_and_lanes_are_as_few_as_can_be(found: list
 
 
 @given(st.floats(0.4, 3), st.floats(0.1, 100))
-def test_pictures_that_fit_lie_inside_the_span(aspect: float, length: float) -> None:
+def test_timeline_images_that_fit_are_inside_the_span(aspect: float, length: float) -> None:
     times = fitting_images(aspect, (5.0, 5.0 + length))
     assert 1 <= len(times) <= 16
     assert 5.0 < times.min() <= times.max() < 5.0 + length

@@ -158,7 +158,7 @@ def test_damaged_published_weights_are_refused(tmp_path):
         read_weights(path)
 
 
-def test_foreign_weights_are_told_from_ours(tmp_path):
+def test_load_checkpoint_rejects_foreign_weights(tmp_path):
     path = save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "foreign.pth")
     with pytest.raises(UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit"):
         load_checkpoint(path)
@@ -193,7 +193,7 @@ def test_the_card_is_plain_values(content, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["recipe", "labels", "views", "sizes", "several_labels", "snippets", "pipeline"])
-def test_a_checkpoint_that_does_not_tell_all_of_itself_is_refused(content, tmp_path, missing):
+def test_checkpoint_without_all_entries_is_rejected(content, tmp_path, missing):
     card = {name: value for name, value in content["actionprep"].items() if name != missing}
     with pytest.raises(
         UserError, match=rf"does not tell all that is needed to use it: {missing} missing or in another"

@@ -109,7 +109,7 @@ def test_the_command_writes_the_file_into_the_run_with_what_its_inputs_and_label
     assert about["difference"] < 1e-4
 
 
-def test_the_description_tells_the_type_and_the_meaning_of_each_input(run, exported):
+def test_export_description_has_type_and_meaning_of_each_input(run, exported):
     about = exported["inputs"]
     batch = SnippetDataset(Store(run.facts["store"]), "default", run.recipe.input, rows=[0]).batch([0])
     assert {name: one["dtype"] for name, one in about.items()} == {
@@ -123,7 +123,7 @@ def test_the_description_tells_the_type_and_the_meaning_of_each_input(run, expor
 
 
 @quiet
-def test_a_run_that_carries_state_is_exported_with_a_warning_that_windows_start_anew(tmp_path):
+def test_export_of_a_run_with_state_warns_that_state_is_missing(tmp_path):
     store = make_changing_store(tmp_path / "store")
     split = SplitChoice(train=("0", "1", "2", "3"), test=("4", "5"), val_share=0.0)
     recipe = frame_recipe(epochs=1, carry=True, input__region="recording")
@@ -200,7 +200,7 @@ class Branching(nn.Module):
 
 
 @quiet
-def test_a_model_that_cannot_be_exported_says_why(tmp_path):
+def test_failed_export_states_the_reason(tmp_path):
     with pytest.raises(UserError, match=r"Branching cannot be exported: torch\.export does not follow its forward \("):
         export_model(Branching(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
 
@@ -217,7 +217,7 @@ class OfTwo(nn.Module):
 
 
 @quiet
-def test_a_batch_that_cannot_be_freed_is_told_with_the_reason(tmp_path):
+def test_export_with_a_fixed_batch_states_the_reason(tmp_path):
     made = export_model(OfTwo(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
     assert made.inputs == {"clip": ExportedArray((2, 4), "float32")}
     assert "specialized it to be a constant (2)" in made.fixed_batch
@@ -229,7 +229,7 @@ def test_a_batch_that_cannot_be_freed_is_told_with_the_reason(tmp_path):
 
 
 @quiet
-def test_the_command_and_the_description_say_that_a_batch_is_fixed(run, tmp_path, monkeypatch):
+def test_export_command_and_description_state_a_fixed_batch(run, tmp_path, monkeypatch):
     export = torch.export.export
 
     def refusing(*args, dynamic_shapes=None, **options):
@@ -313,7 +313,7 @@ class _Apart(nn.Module):
         return logits if torch.compiler.is_exporting() else logits + 1
 
 
-def test_unknown_formats_and_missing_packages_are_told(monkeypatch):
+def test_export_reports_unknown_formats_and_missing_packages(monkeypatch):
     with pytest.raises(
         UserError, match=r"No export format 'onx'\. Did you mean 'onnx'\? Formats: onnx, torch-export\."
     ):

@@ -38,7 +38,7 @@ def test_a_compiled_training_gives_the_checkpoint_of_a_plain_one(store, tmp_path
     assert run_test(run, store, repeats=10)["num_samples"] == 3
 
 
-def test_without_a_compiler_it_says_so(store, tmp_path, monkeypatch):
+def test_compile_option_without_a_compiler_raises_an_error(store, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(SetupError, match=r"requires a C\+\+ compiler .*none was found.* --set compile=false"):
         fit(store, tiny_recipe(compile=True), tmp_path / "run", split=SPLIT, **QUIET)

@@ -143,7 +143,7 @@ def test_a_resumed_run_gives_bit_for_bit_the_numbers_of_an_uninterrupted_one(sto
     assert read_safely(whole.best)["epoch"] == read_safely(resumed.best)["epoch"]
 
 
-def test_a_run_killed_between_its_phases_goes_on_with_the_refit(store, tmp_path, monkeypatch):
+def test_run_killed_between_phases_resumes_with_the_refit(store, tmp_path, monkeypatch):
     recipe = tiny_recipe(epochs=2, refit=True)
     whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
@@ -181,7 +181,7 @@ def test_patience_ends_a_run_that_no_longer_gets_better(store, tmp_path):
     assert run.is_complete
 
 
-def test_the_best_epoch_is_the_one_with_the_best_figure(store, tmp_path):
+def test_best_epoch_has_the_best_monitored_metric(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=5, monitor="val_loss"), tmp_path / "run", split=SPLIT, **QUIET)
     losses = [row["val_loss"] for row in run.metrics]
     assert read_safely(run.best)["epoch"] == int(np.argmin(losses))
@@ -213,9 +213,7 @@ def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
     assert read_safely(run.last)["global_step"] == 2 * -(-batches // 3)
 
 
-def test_a_figure_that_is_never_a_number_ends_a_run_by_patience_and_leaves_it_its_last_epoch(
-    store, tmp_path, monkeypatch
-):
+def test_monitored_nan_ends_a_run_with_its_last_epoch(store, tmp_path, monkeypatch):
     def nothing(label, target, logits, *, multi_label):
         return {"accuracy": 0.5, "macro_f1": 0.5, "map": float("nan")}
 

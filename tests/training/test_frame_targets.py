@@ -327,7 +327,7 @@ def test_a_model_of_one_answer_a_snippet_is_refused_with_recipes_that_label_ever
     assert not (tmp_path / "run").exists()
 
 
-def test_windows_that_do_not_tell_their_segments_are_refused_and_only_where_they_are_needed(tmp_path):
+def test_frame_targets_require_windows_with_segments(tmp_path):
     store = make_store(tmp_path / "store", subjects=3)
     table = read_table(store, "default")
     table = table_of(list(table.recordings), [table.labels[code] for code in table.label], list(table.subjects),

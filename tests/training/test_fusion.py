@@ -99,7 +99,7 @@ def test_videos_are_handed_to_every_run_of_a_fusion_by_the_views_that_it_looks_a
     assert asked == [("tracks", {"0": video}), ("lowres", {"0": video})]
 
 
-def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_path):
+def test_fusion_names_a_missing_run_and_a_remedy(store, runs, tmp_path):
     moved = tmp_path / "lowres"
     shutil.copytree(runs[1].folder, moved)
     made = fuse([runs[0].folder, moved], tmp_path / "fused", weights="equal")
@@ -114,13 +114,13 @@ def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_
 @pytest.mark.parametrize(
     "text", ["{", '{"runs": ["a"]}', '{"runs": [], "weights": [1], "temperatures": [1], "why": ""}']
 )
-def test_a_damaged_fusion_says_to_fuse_anew(tmp_path, text):
+def test_damaged_fusion_names_the_fuse_command(tmp_path, text):
     (tmp_path / "fusion.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"fusion\.json is damaged .*Fuse the runs anew: actiontrain fuse RUN RUN"):
         read_fusion(tmp_path)
 
 
-def test_what_works_on_one_run_says_that_a_fusion_is_several(runs, tmp_path):
+def test_single_run_commands_reject_a_fusion(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     with pytest.raises(UserError, match=r"fused is a fusion of several runs, and this works on one run\. Name one of"):
         fuse([runs[0], made.folder], tmp_path / "again", weights="equal")
@@ -145,7 +145,7 @@ def test_a_fusion_has_a_report_with_its_runs_and_weights(runs, tmp_path):
         assert f">{text}<" in page
 
 
-def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
+def test_test_command_shows_the_metrics_of_a_fusion(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     done = CliRunner().invoke(app, ["test", str(made.folder)])
     assert done.exit_code == 0, done.output
@@ -272,7 +272,7 @@ def over_splits(tmp_path_factory):
     return sorted({job.folder.parent for job in made.jobs})
 
 
-def test_runs_on_stored_splits_are_fused_split_by_split_and_the_figure_is_their_mean(over_splits, tmp_path):
+def test_fusion_over_stored_splits_averages_the_metric(over_splits, tmp_path):
     logged = []
     document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", log=logged.append)
     assert [one for one in logged if one.startswith("Split")] == [
@@ -354,7 +354,7 @@ def test_what_a_fusion_asks_outside_of_its_study_keeps_its_whole_path(runs, tmp_
     assert named == [str(run.folder.resolve()) for run in runs]
 
 
-def test_a_run_without_what_val_weights_average_says_to_test_it_again(runs, tmp_path):
+def test_fusion_names_the_test_command_for_missing_val_files(runs, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(runs[1].folder, damaged)
     run_test(damaged, repeats=20)

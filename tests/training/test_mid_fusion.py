@@ -183,7 +183,7 @@ def test_cutmix_on_a_mid_fusion_is_refused_before_there_is_a_run_and_mixup_train
     assert fit(store, instead, tmp_path / "run", split=SPLIT, tensorboard=False).is_complete
 
 
-def test_a_fusion_says_which_part_lacks_its_product(joined, tmp_path):
+def test_mid_fusion_names_the_part_with_a_missing_product(joined, tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     with pytest.raises(UserError) as caught:
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
@@ -198,7 +198,7 @@ def test_a_fusion_says_which_part_lacks_its_product(joined, tmp_path):
     assert str(caught.value).endswith("\nCreate it with 'actionprep build lowres' in the study folder.")
 
 
-def test_a_part_of_a_fusion_reads_frames_instead_of_small_ones_as_the_message_says(tmp_path, monkeypatch):
+def test_mid_fusion_part_reads_frames_as_the_message_suggests(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", subjects=4)
     for key in store.items("tracks"):
         write_frames(store, key.recording, key.view, moving_square(MOTIONS[key.recording.split("_")[1]]))

@@ -91,7 +91,7 @@ def test_several_labels_may_hold_at_once():
     assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (0, 2, "b")]
 
 
-def test_each_of_several_labels_is_said_from_its_own_threshold():
+def test_multi_label_predictions_use_a_threshold_per_label():
     rows = [[0.35, 0.6], [0.25, 0.8]]
     line = replace(timeline([0, 1], [1, 2], rows, several=True), thresholds=np.array([0.3, 0.7]))
     assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (1, 2, "b")]

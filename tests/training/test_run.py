@@ -43,7 +43,7 @@ def test_a_folder_that_stays_empty_is_gone_again(tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_place_where_no_folder_can_be_made_says_so(tmp_path):
+def test_run_folder_that_cannot_be_created_raises_an_error(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(SetupError, match=r"Cannot write .*runs"), claimed_folder(tmp_path / "runs", "tiny"):
         pass

@@ -58,7 +58,7 @@ def test_a_file_of_another_model_is_refused_with_the_reason(tmp_path):
         put(small_i3d())
 
 
-def test_missing_weights_say_where_they_are_published(tmp_path):
+def test_missing_weights_error_names_their_source(tmp_path):
     with pytest.raises(UserError) as caught:
         starting_weights(tmp_path / "gone.pyth", model_name="timesformer-hr", log=print)
     text = str(caught.value)
@@ -69,7 +69,7 @@ def test_missing_weights_say_where_they_are_published(tmp_path):
     assert "none are published for the model 'view-transformer'" in missing_weights(tmp_path, "view-transformer")
 
 
-def test_a_run_goes_on_from_another_runs_weights(tmp_path):
+def test_run_starts_from_the_weights_of_another_run(tmp_path):
     store = make_frame_store(tmp_path / "store", subjects=4)
     first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False)
     logged = []
@@ -85,7 +85,7 @@ def test_a_run_goes_on_from_another_runs_weights(tmp_path):
 
 
 @pytest.mark.parametrize(("refit", "val"), [(False, 0), (True, 3)])
-def test_weights_that_have_seen_what_is_held_out_are_told_with_the_number_of_snippets(tmp_path, refit, val):
+def test_weights_trained_on_held_out_snippets_are_reported(tmp_path, refit, val):
     store = make_frame_store(tmp_path / "store", subjects=4)
     num_labels = len(read_table(store, "default").labels)
     seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
@@ -125,7 +125,7 @@ def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
     assert not any(one.startswith("Warning") for one in logged)
 
 
-def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
+def test_weights_of_a_head_for_other_classes_are_skipped(tmp_path):
     first = fit(
         make_frame_store(tmp_path / "one"), tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False
     )
@@ -149,7 +149,7 @@ def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     "text", ["import torch\n", "not a checkpoint, but a note", "<!DOCTYPE html><html>", "85\n", "."]
 )
-def test_a_text_file_is_told_from_weights(tmp_path, name, text):
+def test_text_file_is_rejected_as_weights(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     put = starting_weights(path, model_name="i3d", log=print)
@@ -164,7 +164,7 @@ def test_a_text_file_is_told_from_weights(tmp_path, name, text):
 
 @pytest.mark.parametrize("size", [2, 60, 120, 200, 300])
 @pytest.mark.parametrize("name", ["weights.pth", "weights.ckpt"])
-def test_an_old_file_that_is_cut_off_is_told(tmp_path, name, size):
+def test_truncated_old_weights_file_is_reported(tmp_path, name, size):
     path = tmp_path / name
     torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:size])
@@ -180,7 +180,7 @@ def test_an_old_file_that_is_cut_off_is_told(tmp_path, name, size):
         ({"recipe": {"recipe": {"name": "i3d"}}}, r"recipe\.recipe\.model"),
     ],
 )
-def test_a_checkpoint_that_does_not_tell_what_it_is_of_is_refused(tmp_path, card, missing):
+def test_weights_without_required_entries_are_rejected(tmp_path, card, missing):
     others = {
         "labels": [], "views": [], "sizes": {}, "several_labels": False, "snippets": {}, "pipeline": {"stages": {}}
     }  # fmt: skip

@@ -14,7 +14,7 @@ from actionprep.cli.prep import app
 from actionprep.datasets.products.snippets import SnippetTable
 
 
-def test_snippets_say_what_they_leave_out(study: Study) -> None:
+def test_snippets_command_prints_what_it_leaves_out(study: Study) -> None:
     result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
     assert result.exit_code == 0
     table = result.stdout[result.stdout.index("Left out") :]

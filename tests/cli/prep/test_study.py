@@ -18,7 +18,7 @@ from actionprep.cli.prep import app
 from actionprep.datasets.catalog import Catalog
 
 
-def test_init_without_videos_says_what_it_looked_for_and_writes_nothing(tmp_path: Path) -> None:
+def test_init_without_videos_names_the_search_and_writes_nothing(tmp_path: Path) -> None:
     def init(*words: str) -> Result:
         return CliRunner().invoke(app, ["init", str(tmp_path), *words], env={"ACTIONPREP_OFFLINE": "1"})
 

@@ -37,7 +37,7 @@ def fit(place, monkeypatch):
     return run
 
 
-def test_a_run_goes_on_without_its_options(fit):
+def test_fit_resumes_a_run_without_its_options(fit):
     found = fit("--run", "one", "--resume", "--json")
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["seed"] == 3
@@ -64,7 +64,7 @@ def test_a_fit_that_cannot_begin_names_no_run_and_leaves_none(fit, place):
     assert {path.name for path in Path("runs").iterdir()} == before
 
 
-def test_a_fit_on_one_class_says_what_there_is_and_what_to_do(fit, tmp_path):
+def test_fit_on_one_class_reports_the_classes_and_a_remedy(fit, tmp_path):
     make_store(tmp_path / "store", subjects=4, names=("left",))
     done = runner.invoke(app, ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "one-class"])
     assert done.exit_code == 2
@@ -87,7 +87,7 @@ def test_two_fits_of_one_second_have_a_run_each(fit, monkeypatch):
     assert next(line for line in lines if line.startswith("Run ")) == "Run runs/tiny-20260102-030405-3"
 
 
-def test_a_second_test_says_when_the_first_was_and_gives_the_same_figures(fit):
+def test_second_test_prints_the_date_and_metrics_of_the_first(fit):
     first = runner.invoke(app, ["test", "runs/one"])
     assert first.exit_code == 0, first.output
     assert "tested already" not in first.output
@@ -99,7 +99,7 @@ def test_a_second_test_says_when_the_first_was_and_gives_the_same_figures(fit):
     assert "tested already" not in runner.invoke(app, ["test", "runs/one", "--part", "val"]).output
 
 
-def test_other_parts_are_named_in_the_heading_and_what_the_training_did_with_them_is_said(fit):
+def test_test_command_names_other_parts_and_their_training_role(fit):
     seen = {}
     for part in ("val", "train"):
         done = runner.invoke(app, ["test", "runs/one", "--part", part])
@@ -139,7 +139,7 @@ def test_contradicting_options_are_named(fit, words, message):
     assert "Remove these options, or start another run" in found.output
 
 
-def test_resuming_without_a_run_says_how_to_train_one(place, monkeypatch, tmp_path):
+def test_fit_resume_without_a_run_names_the_command_to_train(place, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = runner.invoke(app, ["fit", str(place / "store"), "--resume"])
     assert found.exit_code == 2
@@ -147,7 +147,7 @@ def test_resuming_without_a_run_says_how_to_train_one(place, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_training_that_is_stopped_names_the_command_that_goes_on(fit, monkeypatch, kind, code):
+def test_stopped_fit_prints_the_command_to_resume(fit, monkeypatch, kind, code):
     from actionprep.training.loop.task import ClassifierTask
 
     plain = ClassifierTask.training_step
@@ -201,13 +201,13 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
         (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
     ],
 )
-def test_what_is_not_there_is_told_before_any_work(fit, words, message):
+def test_fit_reports_missing_inputs_before_any_work(fit, words, message):
     done = runner.invoke(app, words)
     assert done.exit_code == 2
     assert message in done.stderr
 
 
-def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_out(tmp_path, monkeypatch):
+def test_fit_reports_study_settings_that_a_recipe_does_not_have(tmp_path, monkeypatch):
     (tmp_path / "actionprep.toml").write_text(
         '[train]\nchanges = { epochs = 2, "input.points" = 64 }\n', encoding="utf-8"
     )
@@ -298,7 +298,7 @@ def test_by_of_the_command_line_goes_before_split_default(study):
         ),
     ],
 )
-def test_settings_of_the_study_that_the_split_does_not_use_are_told(study, train, words, message, stored):
+def test_fit_reports_study_settings_that_the_split_does_not_use(study, train, words, message, stored):
     done = study(train)(*words, "--run", "one")
     assert done.exit_code == 0, done.output
     assert message in " ".join(done.output.split())
@@ -342,14 +342,14 @@ def test_without_a_test_part_no_test_is_named_next(study):
         ((), [], None),
     ],
 )
-def test_stored_splits_are_named_where_a_training_splits_anew_unasked(study, splits, words, message):
+def test_fit_names_stored_splits_that_it_does_not_use(study, splits, words, message):
     done = study(splits=splits)(*words)
     assert done.exit_code == 0, done.output
     assert ("The store has" in done.stdout) == (message is not None)
     assert message is None or message in " ".join(done.stdout.split())
 
 
-def test_a_run_to_go_on_with_that_is_not_there_is_said_to_begin(fit, tmp_path):
+def test_fit_resume_of_a_missing_run_reports_a_new_run(fit, tmp_path):
     done = fit("--recipe", "tiny.toml", "--run", "onee", "--resume")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == "No run 'onee' yet: begun now. Did you mean 'one'?"

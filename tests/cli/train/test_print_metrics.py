@@ -5,7 +5,7 @@ import pytest
 from actionprep.cli.train.print_metrics import mended, print_folds, print_test
 
 
-def test_what_val_mends_of_the_probabilities_is_told():
+def test_print_test_reports_the_calibration_by_val():
     tested = {
         "calibration": {"from": "best.ckpt on 24 val snippets", "temperature": 1.5, "error": 0.2, "scaled_error": 0.1},
         "metrics": {"macro_f1": 0.25},
@@ -32,12 +32,12 @@ def test_what_val_mends_of_the_probabilities_is_told():
         (1.3, 0.085, 0.135, "Temperature 1.30, of val: with it the calibration error is worse here, 0.135, not 0.085."),
     ],
 )
-def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, message):
+def test_print_test_reports_a_temperature_without_benefit(temperature, error, scaled, message):
     found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
     assert mended({"calibration": found}) == [message]
 
 
-def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
+def test_print_folds_prints_words_and_numbers(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     folds = [{"fold": 1, "subject": "anna", "snippets": 3, "accuracy": 1.0, "macro_f1": 0.5}]
     over = {"accuracy": {"mean": 0.75, "std": 0.25}, "macro_f1": {"mean": 0.5, "std": 0.125}}
@@ -52,7 +52,7 @@ def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan")])
-def test_a_figure_that_is_no_number_is_a_dash_whether_read_from_a_file_or_not(capsys, monkeypatch, nothing):
+def test_print_test_shows_nan_as_a_dash(capsys, monkeypatch, nothing):
     monkeypatch.setenv("COLUMNS", "100")
     row = {"label": "up", "support": 3, "precision": nothing}
     interval = {"value": 0.5, "low": nothing, "high": nothing}

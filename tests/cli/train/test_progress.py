@@ -16,7 +16,7 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.cli.train.progress import progress_figures
 
 
-def test_progress_shows_two_figures_as_far_as_there_is_room():
+def test_progress_shows_two_metrics_if_they_fit():
     metrics = {"train_loss": 0.86, "learning_rate": 0.0002, "val_loss": 0.5, "val_accuracy": 0.75, "val_map": 0.1}
     assert progress_figures(metrics, 30) == "loss 0.860  val accuracy 0.750"
     assert progress_figures(metrics, 29) == "loss 0.860"
@@ -25,7 +25,7 @@ def test_progress_shows_two_figures_as_far_as_there_is_room():
 
 
 @pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
-def test_in_a_terminal_each_fold_has_its_bars_and_nothing_told_is_overwritten(tmp_path, width):
+def test_progress_in_a_terminal_overwrites_no_printed_line(tmp_path, width):
     make_store(tmp_path / "store", subjects=3, repeats=2)
     (tmp_path / "tiny.toml").write_text(tiny_recipe(epochs=2, refit=True).to_toml(), encoding="utf-8")
     words = ["fit", "store", "--recipe", "tiny.toml", "--run", "one", "--folds", "subject", "--threads", "1"]
@@ -39,7 +39,7 @@ def test_in_a_terminal_each_fold_has_its_bars_and_nothing_told_is_overwritten(tm
     assert all(re.fullmatch(r"(validate|refit   ) ━{20} 2/2 0:00:00 loss \d\.\d{3}.*", line) for line in bars)
 
 
-def test_what_is_piped_has_no_bar_between_what_is_told(tmp_path):
+def test_progress_in_a_pipe_prints_no_bars(tmp_path):
     make_store(tmp_path / "store", subjects=3)
     (tmp_path / "tiny.toml").write_text(tiny_recipe(epochs=1).to_toml(), encoding="utf-8")
     done = subprocess.run(

@@ -160,7 +160,7 @@ def test_ntu_protocols_have_their_number_of_subjects():
     assert (len(XSUB60), len(XSUB120)) == (20, 53)
 
 
-def test_an_ntu_file_cut_anywhere_says_where(tmp_path):
+def test_truncated_ntu_file_names_the_position(tmp_path):
     lines = ntu_text([[(72, 1)], [(72, 2)]]).splitlines()
     path = tmp_path / "x.skeleton"
     for end in range(len(lines) - 1):

@@ -76,7 +76,7 @@ def test_official_splits_are_stored_with_their_test_part_as_it_is(tmp_path):
     assert notes == ["split 'xsub' has a train and a val part and no test part: val is taken as test"]
 
 
-def test_importing_again_makes_nothing_anew_and_more_files_are_added(tmp_path):
+def test_second_import_keeps_items_and_adds_new_files(tmp_path):
     first = pyskl_file(tmp_path)
     import_poses(tmp_path / "study", [first])
     assert import_poses(tmp_path / "study", [first]).report.done == 12
@@ -113,7 +113,7 @@ def test_two_recordings_of_one_id_are_an_error(tmp_path):
         import_poses(tmp_path / "study", [tmp_path / "one", tmp_path / "two"], format="pose-npz")
 
 
-def test_stages_that_need_frames_say_that_there_is_no_video(tmp_path):
+def test_stages_that_need_frames_report_missing_videos(tmp_path):
     study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
     with pytest.raises(UserError, match=r"'masks' needs frames, and recording 'S001.clip00' has no video"):
         study.build("masks")
@@ -121,7 +121,7 @@ def test_stages_that_need_frames_say_that_there_is_no_video(tmp_path):
         study.build("pose", overrides={"pose": {"backend": "mediapipe"}})
 
 
-def test_a_recording_without_a_joint_is_told_and_left_out(tmp_path):
+def test_import_reports_and_skips_a_recording_without_joints(tmp_path):
     write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
     empty = made_poses(4)
     empty.score[:] = 0
@@ -160,7 +160,7 @@ def test_a_pattern_of_recordings_needs_a_study_of_videos(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-def test_an_official_split_that_does_not_hold_is_told_and_the_import_stands(tmp_path):
+def test_import_reports_an_invalid_official_split_and_continues(tmp_path):
     for seed, (name, split) in enumerate((("a1", "xsub_train"), ("a2", "xsub_train"), ("b1", "xsub_test"))):
         poses = made_poses(4, seed=seed)
         write_npz(tmp_path / "data" / f"{name}.npz", poses, label=name[0], splits=(split,))
@@ -230,7 +230,7 @@ def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of
 
 
 @pytest.mark.parametrize(("name", "subject"), [("S001C002P003R001A004", "P003"), ("v_Surfing_g01_c01", None)])
-def test_names_of_ntu_in_pyskl_files_tell_the_subject(tmp_path, name, subject):
+def test_ntu_names_in_pyskl_files_give_the_subject(tmp_path, name, subject):
     write_pyskl(tmp_path / "data.pkl", [PoseItem(name, made_poses(4), label=0)])
     study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=("data.pkl",))))
     assert study.catalog.recordings[0].subject == subject
@@ -297,7 +297,7 @@ def test_a_pickle_that_calls_code_is_refused_unread(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
+def test_import_errors_name_the_array_and_the_expected_shape(tmp_path):
     np.savez(tmp_path / "a.npz", keypoints=np.ones((4, 17)), skeleton="coco17")
     with pytest.raises(InputError, match=r"must have the shape \(frames, persons, joints, 2 or 3\), got \(4, 17\)"):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
@@ -306,7 +306,7 @@ def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
 
 
-def test_shares_of_a_picture_of_unknown_size_ask_for_it(tmp_path):
+def test_import_of_normalized_joints_requires_the_image_size(tmp_path):
     np.savez(tmp_path / "a.npz", landmarks=np.full((4, 33, 4), 0.5))
     with pytest.raises(UserError, match=r"does not contain its size\. Give image_size=\(height, width\)"):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
@@ -322,7 +322,7 @@ def test_frames_without_anybody_stay_as_frames(tmp_path):
     assert study.item("pose", "a", 0).attributes["num_frames_with_person"] == 4
 
 
-def test_the_command_says_what_was_imported_and_which_splits_there_are(tmp_path):
+def test_import_command_prints_items_and_splits(tmp_path):
     run = CliRunner().invoke(
         app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", str(tmp_path / "study"), "--fps", "15", "--json"]
     )
@@ -380,7 +380,7 @@ def test_an_import_that_fails_leaves_the_settings_as_they_were(tmp_path):
     assert open_study(study).scan().catalog.recordings
 
 
-def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path, monkeypatch):
+def test_custom_layout_is_found_from_any_current_folder(tmp_path, monkeypatch):
     (tmp_path / "lizard.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
     np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 2, 2), 3.0), label="run")
     monkeypatch.chdir(tmp_path)
@@ -394,7 +394,7 @@ def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path,
     assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
 
 
-def test_a_store_tells_the_layout_whose_file_is_elsewhere(tmp_path):
+def test_store_keeps_a_custom_layout_without_its_file(tmp_path):
     file = tmp_path / "lizard.toml"
     file.write_text('joints = ["left_eye", "right_eye", "tail"]\nlimbs = [["left_eye", "tail"]]\nroot = "tail"\n')
     np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 3, 2), 3.0), label="run")

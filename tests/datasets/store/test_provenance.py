@@ -37,7 +37,7 @@ def test_items_that_were_made_alike_differ_in_nothing(store: Store) -> None:
     assert difference([]) == ""
 
 
-def test_a_training_is_told_of_its_views_alone(store: Store) -> None:
+def test_provenance_differences_cover_only_the_views_in_use(store: Store) -> None:
     assert mixtures(store, "tracks", ["1"]) == [
         "Items of 'tracks' were not all made alike: grid 20 (4 items); grid 8 (1 item: c/1). See 'actionprep status'."
     ]

@@ -147,7 +147,7 @@ def test_metadata_that_is_lost_or_is_not_an_items_is_damage(store: Store) -> Non
         store.digest()
 
 
-def test_the_digest_tells_content_not_chunks_codec_or_order(tmp_path: Path) -> None:
+def test_digest_depends_on_content_not_chunks_codec_or_order(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (11, 5), np.uint8)
     stores = [Store(tmp_path / name, create=True) for name in "abc"]
     write(stores[0], values, view="0", chunk=2)

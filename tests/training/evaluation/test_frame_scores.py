@@ -65,7 +65,7 @@ def test_a_model_learns_the_labels_of_frames_from_windows_across_several_actions
     assert tested["frames"]["metrics"]["segment_f1_10"] > 0.5
 
 
-def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
+def test_frame_metrics_match_the_table_of_frames(run, tested):
     rows = list(csv.DictReader(io.StringIO((run.folder / "frames.csv").read_text())))
     frames = tested["frames"]
     assert [row["time"] for row in rows[:3]] == ["0.0", "0.1", "0.2"]
@@ -93,7 +93,7 @@ def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
     assert not np.isnan(frames["intervals"]["accuracy"]["low"])
 
 
-def test_the_report_shows_the_figures_of_frames(run, tested):
+def test_report_shows_frame_metrics(run, tested):
     page = run.report.read_text()
     assert "<h2>Frames</h2>" in page
     assert "segments, F1@25" in page
@@ -102,7 +102,7 @@ def test_the_report_shows_the_figures_of_frames(run, tested):
     assert f"{tested['frames']['metrics']['accuracy'] * 100:.1f} %" in page
 
 
-def test_predictions_vote_on_each_frame_by_what_windows_say_of_that_instant(run, store):
+def test_frame_predictions_average_the_windows_at_each_frame(run, store):
     [line] = predict(run, store, recordings=["take_11"])
     code, share = line.votes(line.frame_times)
     expected = [line.labels[one] for one in code]
@@ -116,7 +116,7 @@ def test_predictions_vote_on_each_frame_by_what_windows_say_of_that_instant(run,
     assert line.frames_csv().splitlines()[1].startswith("take_11,0.000,")
 
 
-def test_a_model_trained_on_snippets_votes_by_windows_and_tells_no_figures_of_frames(store, tmp_path):
+def test_snippet_models_vote_by_windows_without_frame_metrics(store, tmp_path):
     run = fit(store, frame_recipe(epochs=1, targets="snippet"), tmp_path / "run", split=SPLIT, **QUIET)
     assert "frames" not in run_test(run, store, repeats=5)
     assert not (run.folder / "frames.csv").exists()

@@ -72,7 +72,7 @@ def test_the_page_shows_curves_confusion_and_every_table(run):
     assert f"{run.tested['metrics']['accuracy'] * 100:.1f} %" in text
 
 
-def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_path):
+def test_report_shows_the_chosen_epoch_and_its_validation(run, tmp_path):
     text = " ".join(read(run).text)
     assert validation_sentence(run) in text
     assert "val macro F1" in text

@@ -30,21 +30,21 @@ def test_a_test_clip_is_the_stored_bytes_where_nothing_is_scaled(store):
     np.testing.assert_array_equal(result[0].permute(1, 2, 3, 0).numpy(), stored[:, :, 4:28])
 
 
-def test_squeezing_shows_the_whole_picture_in_a_square(store):
+def test_squeezed_clips_show_the_full_frame_in_a_square(store):
     result = dataset(store, LowresInput(frames=12, size=12, fit="squeeze")).batch([0])["clip"][0, 0].numpy()
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:, :, :, 0]
     expected = np.stack([cv2.resize(one, (12, 12), interpolation=cv2.INTER_AREA) for one in stored])
     assert np.abs(result.astype(int) - expected).mean() < 6
 
 
-def test_a_picture_that_shrinks_much_does_not_alias():
+def test_strong_downscaling_does_not_alias():
     stripes = torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8)
     stripes[..., ::2] = 200
     result = cut(stripes, torch.tensor([[0.0, 0.0, 64.0, 64.0]]), 16)
     torch.testing.assert_close(result, torch.full_like(result, 100.0))
 
 
-def test_a_box_beyond_the_picture_repeats_its_edge_and_not_the_padding():
+def test_crop_beyond_the_frame_repeats_the_frame_edge():
     padded = torch.zeros(1, 1, 3, 20, 20, dtype=torch.uint8)
     padded[..., :10, :10] = 90
     for box in ([-10.0, -10.0, 20.0, 20.0], [-30.0, -30.0, 50.0, 50.0]):
@@ -218,7 +218,7 @@ def test_frames_around_segments_must_cover_the_snippets(tmp_path):
         dataset(store, FramesInput(frames=4, size=24))
 
 
-def test_snippets_without_pictures_are_named(tmp_path):
+def test_clips_reader_names_snippets_without_frames(tmp_path):
     store = make_frame_store(tmp_path / "store", subjects=1)
     table = table_of(["s1_left_0", "s9"], ["left", "up"], ["1", "2"], seconds=1.0)
     write_snippets(store, table, "more")
@@ -226,7 +226,7 @@ def test_snippets_without_pictures_are_named(tmp_path):
         SnippetDataset(store, "more", LowresInput(frames=4, size=16))
 
 
-def test_pictures_of_another_kind_are_refused(tmp_path):
+def test_clips_reader_rejects_frames_of_another_kind(tmp_path):
     store = make_frame_store(tmp_path / "store", subjects=1)
     with store.write("lowres", "s1_left_0", "0", fingerprint="x", provenance={}) as item:
         item.write("rgb_24", np.zeros((4, 24, 24, 3), np.float32), axes=("time", "y", "x", "channel"))
@@ -240,7 +240,7 @@ def test_the_span_of_a_recording_ends_after_its_last_frame(store):
     assert reader.span(store, "s1_left_0", ["0"]) == pytest.approx((0.0, 1.2))
 
 
-def test_the_meaning_of_clips_tells_colors_and_the_order_of_axes(store):
+def test_clips_description_states_channels_and_axes(store):
     result = dataset(store, LowresInput(frames=4, size=24, region="motion"))
     meaning = result.reader.meanings()["clip"]
     assert "RGB from 0 to 255" in meaning

@@ -101,7 +101,7 @@ def test_views_stand_side_by_side_in_the_channels(store):
     assert both.model_sizes()["maps"] == 2
 
 
-def test_persons_may_keep_volumes_of_their_own(store):
+def test_heatmaps_can_have_a_volume_per_person(store):
     merged = reader_of(store, views=["0"]).read([0])["clip"]
     apart = reader_of(store, views=["0"], merge="separate")
     each = apart.read([0])["clip"]
@@ -176,7 +176,7 @@ def test_training_batches_hold_volumes_alone(store):
 
 
 @pytest.mark.parametrize("merge", ["max", "separate"])
-def test_cutmix_replaces_a_span_of_time_and_says_how_much_stayed(store, merge):
+def test_cutmix_replaces_a_time_span_and_returns_the_kept_share(store, merge):
     reader = reader_of(store, frames=8, size=(8, 8), merge=merge)
     clip = torch.rand(3, *([2] if merge == "separate" else []), 5, 8, 4, 4)
     partner = torch.tensor([1, 2, 0])
@@ -307,7 +307,7 @@ def test_stored_volumes_are_sampled_at_random_in_training_and_not_mirrored(tmp_p
         reader_of(store, source="stored", flip=0.5)
 
 
-def test_stored_volumes_that_are_not_there_say_which_stage_to_run(tmp_path):
+def test_missing_stored_volumes_name_the_stage_to_run(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1)
     with pytest.raises(UserError, match="actionprep build heatmaps"):
         HeatmapsReader.check_store(HeatmapsInput(source="stored"), store)

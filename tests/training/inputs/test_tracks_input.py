@@ -227,7 +227,7 @@ def test_mixed_samples_take_their_points_from_both(store):
     assert float(other - both) == pytest.approx(0.7 * float(1 - both), abs=0.1)
 
 
-def test_a_store_without_tracks_says_which_stage_to_run(tmp_path):
+def test_tracks_reader_names_the_stage_of_missing_tracks(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], ["left"], ["1"], seconds=1.0))
     with pytest.raises(

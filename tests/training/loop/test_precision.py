@@ -42,7 +42,7 @@ SPLIT = SplitChoice(train=("1", "2"), test=("3",))
         ("model name\t: a bf16 processor\nflags\t\t: fpu\n", False),
     ],
 )
-def test_the_kernel_says_whether_a_processor_has_instructions_for_bfloat16(tmp_path, about, has):
+def test_bfloat16_support_is_read_from_the_kernel(tmp_path, about, has):
     (tmp_path / "cpuinfo").write_text(about, encoding="utf-8")
     assert _cpu_has_bfloat16(tmp_path / "cpuinfo") is has
 
@@ -189,7 +189,7 @@ def test_autocast_dtype_of_each_precision(name, device, dtype):
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_a_run_keeps_what_it_was_trained_in_and_goes_on_in_it(tmp_path, monkeypatch, has):
+def test_resumed_run_keeps_its_precision(tmp_path, monkeypatch, has):
     store = make_store(tmp_path / "store", subjects=3)
     recipe = tiny_recipe(epochs=1, precision="auto", channels_last=True)
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
@@ -201,7 +201,7 @@ def test_a_run_keeps_what_it_was_trained_in_and_goes_on_in_it(tmp_path, monkeypa
     assert fit(store, recipe, run.folder, split=SPLIT, device="cpu", resume=True) == Run(run.folder)
 
 
-def test_folds_that_were_begun_on_another_machine_go_on(tmp_path, monkeypatch):
+def test_folds_from_another_machine_resume(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", subjects=3)
     recipe = tiny_recipe(epochs=1, precision="auto")
     split = SplitChoice(val_share=0.0)

@@ -151,7 +151,7 @@ def test_windows_whose_positions_are_relative_to_the_recording_give_what_one_win
     np.testing.assert_allclose(result.steps.probabilities, expected.numpy(), atol=1e-5)
 
 
-def test_a_window_missing_in_the_middle_begins_anew(store, run):
+def test_state_restarts_after_a_missing_window(store, run):
     checkpoint = load_checkpoint(run.best)
     table = read_table(store, "default")
     rows = np.flatnonzero(table.recording == 4)
@@ -163,7 +163,7 @@ def test_a_window_missing_in_the_middle_begins_anew(store, run):
     np.testing.assert_allclose(result[1:], alone, atol=1e-6)
 
 
-def test_tests_and_predictions_carry_the_state_as_the_recipe_says_or_as_asked(store, tmp_path):
+def test_tests_and_predictions_carry_state_by_recipe_or_option(store, tmp_path):
     split = SplitChoice(train=("0", "1", "2"), val=("3",), test=("4", "5"))
     run = fit(store, frame_recipe(epochs=1, carry=True), tmp_path / "run", split=split, **QUIET)
     carried = run_test(run, store, repeats=5)
@@ -200,7 +200,7 @@ def test_a_sample_is_trained_with_the_state_after_the_windows_before_it(store):
 @pytest.mark.parametrize(("length_s", "stride_s", "carry", "warns"), [
     (1.5, 0.5, True, False), (2.0, 1.5, True, True), (4.0, 1.0, True, True), (4.0, 1.0, False, False),
 ])  # fmt: skip
-def test_windows_none_of_which_begins_where_another_ends_are_told(tmp_path, length_s, stride_s, carry, warns):
+def test_carried_state_without_adjacent_windows_is_reported(tmp_path, length_s, stride_s, carry, warns):
     store = make_changing_store(tmp_path / "store", length_s=length_s, stride_s=stride_s)
     plan = TrainingPlan.make(store, frame_recipe(carry=carry), snippets="default", split=SPLIT, views=None)
     assert any(one.startswith("carry = true has no effect: no window in train") for one in plan.sentences) is warns

@@ -124,7 +124,7 @@ def test_wrong_coco_content_is_refused(tmp_path, content, message):
         list(read_poses(tmp_path / "x.json", "coco", skeleton="coco17"))
 
 
-def test_a_coco_picture_without_an_ending_keeps_its_whole_name(tmp_path):
+def test_coco_image_without_an_extension_keeps_its_full_name(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(coco(image={"file_name": "rec.001"})))
     assert [item.recording for item in read_poses(tmp_path / "x.json")] == ["rec.001"]
 
@@ -249,7 +249,7 @@ def damaged_set(folder, format):
 
 
 @pytest.mark.parametrize("format", ["pyskl", "ntu", "openpose", "coco", "pose-npz", "pose-csv", "utkinect", "jhmdb"])
-def test_one_damaged_recording_is_told_and_its_neighbors_are_read(tmp_path, format):
+def test_damaged_recording_is_reported_and_the_others_are_read(tmp_path, format):
     path = damaged_set(tmp_path, format)
     options = {"skeleton": "coco17"} if format in ("coco", "pose-csv") else {}
     reported = {}

@@ -92,7 +92,7 @@ def test_a_data_set_takes_the_memory_of_its_names(tmp_path):
         tracemalloc.stop()
 
 
-def test_a_file_that_shrinks_before_an_array_is_read_is_told(tmp_path):
+def test_npz_that_shrinks_before_an_array_is_read_is_reported(tmp_path):
     path = write(tmp_path, pickle.dumps(np.arange(1000), 4))
     array = load_pickle(path, later=True)
     path.write_bytes(path.read_bytes()[:4000])
