@@ -1,4 +1,4 @@
-"""What commands print is what was meant, whatever characters it holds."""
+"""Printed output is correct for all characters."""
 
 from __future__ import annotations
 

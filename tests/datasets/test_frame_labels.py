@@ -1,4 +1,4 @@
-"""Labels at single instants, by the segments that cover them."""
+"""Frame labels from the segments that cover a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from study_fakes import catalog, view
+from study_fakes import annotated, catalog, view
 from training_fakes import table_of
 
 from actionprep.datasets.catalog import Catalog
@@ -21,12 +21,8 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 
 
-def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:
-    return catalog(Recording("a"), segments={"a": segments}, seconds=seconds)
-
-
 def names_at(table: SnippetTable, times: list[float], recording: int = 0) -> list[set[str] | None]:
-    """The labels at each time, None where they are not known."""
+    """Return the labels at each time, or None where they are unknown."""
     target, known = FrameLabels.of(table).at(recording, np.array(times))
     return [
         {table.labels[code] for code in np.flatnonzero(row)} if one else None
@@ -97,7 +93,7 @@ def test_a_table_read_back_from_a_store_knows_the_same_labels(tmp_path):
     assert names_at(again, times) == names_at(table, times)
 
 
-def test_where_snippets_are_segments_an_older_table_tells_them_and_of_windows_it_says_how_to_get_them():
+def test_segments_of_older_tables_require_segment_snippets():
     table = table_of(["a", "b"], ["left", "up"], ["1", "2"], seconds=2.0)
     assert names_at(table, [0.0, 1.9], recording=1) == [{"up"}, {"up"}]
     with pytest.raises(
@@ -108,7 +104,7 @@ def test_where_snippets_are_segments_an_older_table_tells_them_and_of_windows_it
 
 @st.composite
 def cases(draw):
-    # Many segments in few ticks: they touch, overlap, repeat and leave gaps.
+    # Many segments in few ticks, so that they touch, overlap, repeat and leave gaps.
     intervals = draw(
         st.lists(st.tuples(st.integers(0, 29), st.integers(1, 12), st.sampled_from("abcX")), min_size=1, max_size=7)
     )
@@ -125,7 +121,7 @@ def cases(draw):
 @example({"segments": [(0, 1, "a"), (1, 2, "b")], "several": False, "background": None, "tick": Fraction(1, 10)})
 def test_labels_at_instants_equal_those_counted_tick_by_tick(case):
     tick, size = case["tick"], 32
-    # X is a layer of its own, which is left out. Onsets are sums of floats, as annotations are.
+    # X is a separate layer, which is left out. Onsets are sums of floats, as in annotations.
     found = [
         Segment(float(first * tick), sum([float(tick)] * last), label, "NA" if label == "X" else "")
         for first, last, label in case["segments"]

@@ -245,9 +245,9 @@ class _Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         # Isolated mode (-I) excludes the folder of this package, which also has a mediapipe.py, and the user's paths.
         command = [str(_python_of(environment)), "-I", str(_WORKER), json.dumps(options)]
-        environment = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        variables = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=variables
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -338,7 +338,8 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
 
 def _not_installed(folder: Path) -> SetupError:
     return SetupError(
-        "MediaPipe is not installed. It needs a separate environment, because its pinned dependencies conflict with this one.\n"
+        "MediaPipe is not installed. It needs a separate environment, because its pinned dependencies conflict with this "
+        "one.\n"
         f"  looked in    {_python_of(folder)}\n"
         f"  to fix       {INSTALL}\n"
         "  alternative  import existing poses (actionprep import)"

@@ -1,4 +1,4 @@
-"""What a build says of what it cannot make, and what it leaves alone."""
+"""What a build reports of items that it cannot make, and what it leaves unchanged."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ RENDERERS = {
 
 @pytest.fixture
 def on_device(monkeypatch):
-    """Sends CPU tensors down the path of a GPU."""
+    """Use the GPU code path for CPU tensors."""
 
     def draw(kernel, xy, score, volume, limbs, sigma, truncate, clear):
         size = tuple(volume.shape[-2:])

@@ -1,4 +1,4 @@
-"""Calibration: reliability by counting, temperatures that are put in are found again, thresholds by trying all."""
+"""Calibration: reliability by counting, recovery of known temperatures, thresholds by exhaustive search."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from actionprep.training.evaluation.calibration import (
 
 
 def drawn(seed: int, size: int = 4000, classes: int = 4, *, multi_label: bool = False):
-    """Logits, and labels that are drawn by the probabilities of these very logits."""
+    """Return logits, and labels drawn from the probabilities of these logits."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(size, classes)) * 2
     if multi_label:

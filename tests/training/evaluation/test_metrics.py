@@ -8,7 +8,7 @@ from actionprep.training.evaluation import metrics
 
 @pytest.fixture(scope="module")
 def sklearn():
-    """scikit-learn's metrics, imported when a test asks for them."""
+    """Import the metrics of scikit-learn when a test needs them."""
     return pytest.importorskip("sklearn.metrics")
 
 

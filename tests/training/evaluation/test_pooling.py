@@ -1,4 +1,4 @@
-"""Pools of probabilities, and the weights that val chooses."""
+"""Pooling of probabilities, and weights chosen on val."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def some(seed, *, multi_label, models=2, samples=12, classes=3):
 
 
 def log_likelihood(probabilities, actual, weights):
-    """Of products of powers, counted without logits."""
+    """Compute the pool as a product of powers, without logits."""
     powers = np.prod(probabilities ** np.asarray(weights)[:, None, None], axis=0)
     if actual.ndim == 2:
         others = np.prod((1 - probabilities) ** np.asarray(weights)[:, None, None], axis=0)

@@ -1,4 +1,4 @@
-"""Poses as input: which instants, whose joints, in which place and size, and what a mirror does to them."""
+"""Pose inputs: frame times, persons, normalization of place and size, mirroring."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_poses_of_several_layouts_are_refused_by_name(tmp_path):
         reader_of(store)
 
 
-def test_a_store_without_poses_says_which_stage_to_run(tmp_path):
+def test_pose_reader_names_the_stage_of_missing_poses(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], [CLASSES[0]], ["1"], seconds=1, names=CLASSES))
     with pytest.raises(UserError, match=r"This recipe reads 'pose', .* Make it with|actionprep build pose"):
@@ -275,7 +275,7 @@ def test_the_span_is_what_the_frames_cover(tmp_path):
         PoseReader.span(store, "b", ["0"])
 
 
-def test_persons_seen_most_are_kept_each_in_a_row_of_its_own():
+def test_pose_reader_keeps_the_most_visible_persons_in_rows():
     score = np.ones((3, 2, 17))
     score[1, 1] = 0
     points = np.zeros((3, 2, 17, 2))
@@ -340,7 +340,7 @@ def test_three_dimensions_and_their_sizes_reach_the_model(tmp_path):
     assert body("kinect20", 3).shape == (20, 3)
 
 
-def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path):
+def test_joints_description_states_layout_axes_and_units(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
     for normalize, expected in (
         ("body", "1 their root mean square distance"),

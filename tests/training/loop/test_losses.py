@@ -74,7 +74,7 @@ def test_frames_that_are_padding_do_not_count():
     torch.testing.assert_close(result[1], loss(logits[1], target[1:].expand(4, -1)).mean())
 
 
-def test_every_frame_may_have_a_target_of_its_own():
+def test_losses_accept_a_target_per_frame():
     loss = make()
     logits = torch.randn(1, 2, 3)
     target = torch.eye(3)[[0, 2]][None]
