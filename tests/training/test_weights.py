@@ -209,7 +209,7 @@ def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path,
 
 
 def test_fit_records_the_variant_that_weights_require(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=4)
+    store = make_frame_store(tmp_path / "store", subjects=4)
     torch.manual_seed(1)
     official = small_i3d(3, early_pool=True)
     torch.save(published_state(official.model, family="i3d"), tmp_path / "rgb_imagenet.pt")
