@@ -135,7 +135,7 @@ def test_nested_settings_report_wrong_keys_and_values() -> None:
         Outer.read({"name": "a", "inner": {"low": 2}}, where="the recipe")
 
 
-def test_paths_in_settings_start_at_the_study_folder_and_are_no_part_of_what_items_are_made_from(tmp_path):
+def test_setting_paths_resolve_at_the_study_and_keep_the_digest(tmp_path):
     from actionprep.pipeline.pose import PoseSettings, _options
 
     settings = PoseSettings(backend="mmpose", model="my/config.py", checkpoint="weights/w.pth")

@@ -82,7 +82,7 @@ def test_a_recording_is_called_after_its_video_in_all_files(runs, tmp_path):
             assert {row["recording"] for row in csv.DictReader(file)} == {"take.7"}
 
 
-def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_name(runs, tmp_path):
+def test_predict_makes_each_video_of_a_one_view_run_a_recording(runs, tmp_path):
     square_video(tmp_path / "a/clip.avi")
     square_video(tmp_path / "b/clip.avi", "up")
     words = [
@@ -139,7 +139,7 @@ def test_predict_maps_cameras_of_a_folder_to_views_by_name(tmp_path, monkeypatch
     )  # fmt: skip
 
 
-def test_a_recording_much_longer_than_any_snippet_of_the_training_is_looked_at_whole_with_a_warning(runs, tmp_path):
+def test_predict_warns_of_recordings_longer_than_the_snippets(runs, tmp_path):
     moves = moving_square(MOTIONS["right"], size=VIDEO_SIZE, seed=0)
     video = write_video(tmp_path / "long.avi", np.concatenate([moves, moves]), rate=10, codec="mpeg4")
     words = ["predict", str(video), "--run", str(runs[0].folder), "--out", str(tmp_path / "out"), "--device", "cpu"]

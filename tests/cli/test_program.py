@@ -227,7 +227,7 @@ def test_errors_for_people_are_one_paragraph_and_keep_their_exit_code(capsys: py
         fails(debug=True)
 
 
-def test_a_fault_of_the_program_is_a_paragraph_that_names_the_file_with_the_traceback(
+def test_program_fault_is_a_paragraph_with_the_traceback_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     @guarded

@@ -41,7 +41,7 @@ def test_segments_that_touch_leave_no_gap_however_their_edge_is_rounded():
     assert names_at(table, [0.3, edge, 0.3 - 1e-6]) == [{"clap"}, {"clap"}, {"wave"}]
 
 
-def test_instants_in_a_gap_are_background_where_there_is_one_and_negatives_where_several_labels_are_allowed():
+def test_frame_labels_of_gaps_are_background_or_negatives():
     found = annotated(Segment(0.0, 1.0, "wave"), Segment(2.0, 3.0, "clap"))
     assert names_at(make_snippets(found, length_s=1.0), [1.5, 9.0]) == [None, None]
     rest = make_snippets(found, LabelRule(background="rest"), length_s=1.0)
@@ -61,14 +61,14 @@ def test_of_segments_that_overlap_the_shortest_wins_or_all_hold():
     assert names_at(several, [0.5, 1.5]) == [{"walk"}, {"walk", "wave"}]
 
 
-def test_nothing_is_known_in_an_excluded_layer_whatever_is_annotated_there():
+def test_excluded_layer_has_unknown_frame_labels():
     found = annotated(Segment(0.0, 4.0, "wave"), Segment(1.0, 2.0, "advert", "NA"))
     for rule in (LabelRule(background="rest"), LabelRule(multi_label=True)):
         table = make_snippets(found, rule, length_s=1.0, exclude_layers=["NA"])
         assert names_at(table, [0.5, 1.0, 1.5, 2.0]) == [{"wave"}, None, None, {"wave"}]
 
 
-def test_labels_that_are_left_out_and_short_segments_are_no_labels_of_instants_either():
+def test_frame_labels_skip_excluded_labels_and_short_segments():
     found = annotated(Segment(0.0, 1.0, "wave"), Segment(1.0, 1.1, "wave"), Segment(2.0, 3.0, "clap"))
     table = make_snippets(found, LabelRule(background="rest"), length_s=1.0, min_segment_s=0.5, labels=["wave"])
     assert names_at(table, [0.5, 1.05, 2.5]) == [{"wave"}, {"rest"}, {"rest"}]

@@ -86,7 +86,7 @@ def test_windows_in_the_ignore_band_are_neither_label_nor_background():
     assert table.target.tolist() == [[0, 0], [0, 1], [1, 0]]
 
 
-def test_without_background_unlabeled_windows_are_negatives_only_where_several_labels_are_allowed():
+def test_unlabeled_windows_are_negatives_only_for_multi_label():
     found = annotated(Segment(1.0, 2.0, "wave"), seconds=3.0)
     assert make_snippets(found, length_s=1.0).label.tolist() == [IGNORED, 0, IGNORED]
     assert make_snippets(found, LabelRule(multi_label=True), length_s=1.0).label.tolist() == [NO_LABEL, 0, NO_LABEL]

@@ -190,7 +190,7 @@ def test_tables_made_from_the_program_are_current() -> None:
     assert stale == [], "run: python docs/tables.py"
 
 
-def test_every_stage_has_a_section_with_its_settings_and_one_with_its_arrays() -> None:
+def test_docs_have_settings_and_arrays_of_every_stage() -> None:
     stages, store = STAGES.read_text("utf-8"), STORE.read_text("utf-8")
     for name in stage_index():
         assert f"\n## {name}\n" in stages

@@ -186,7 +186,7 @@ def test_show_draws_every_stored_lowres_size_as_a_view(study: Study) -> None:
     assert [scene.name for scene in lowres_scene(study, TAKE, "a")] == ["a 16x16", "a 32x32"]
 
 
-def test_poses_without_a_video_are_drawn_on_an_empty_ground_that_holds_them(tmp_path: Path) -> None:
+def test_poses_without_a_video_are_drawn_on_an_empty_background(tmp_path: Path) -> None:
     made = make_study(tmp_path / "study")
     write_pose(made, "a", dimensions=3)
     [scene] = pose_scene(made, TAKE, "a")

@@ -152,7 +152,7 @@ def test_text_on_a_color_can_be_read(color: tuple[int, int, int]) -> None:
     assert (light + 0.05) / (dark + 0.05) >= 3
 
 
-def test_a_tag_of_a_legend_has_its_sample_and_leaves_room_for_the_next_sign() -> None:
+def test_legend_entries_have_samples_and_spacing() -> None:
     marks = [Mark("tag", (230, 30, 40), "number and score", "0  0.65"), Mark("square", (0, 168, 150), "foreground")]
     canvas = draw_contact_sheet([[Tile((60, 600), None)]], title="t", legend=marks)
     tag, square = find(canvas, (230, 30, 40)), find(canvas, (0, 168, 150))

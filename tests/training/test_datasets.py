@@ -86,7 +86,7 @@ def test_interrupted_epoch_resumes_at_the_next_sample(store):
     assert [batch["row"].tolist() for batch in loader] == whole
 
 
-def test_processes_share_each_batch_out_and_a_process_without_samples_fills_up(store):
+def test_processes_share_batches_and_fill_up_empty_shares(store):
     dataset = SnippetDataset(store, inputs=INPUT)
     both = [list(SnippetLoader(dataset, batch=4, rank=rank, world=2)) for rank in (0, 1)]
     assert [len(batches) for batches in both] == [3, 3]

@@ -97,7 +97,7 @@ def exported(run):
     return json.loads(done.stdout)
 
 
-def test_the_command_writes_the_file_into_the_run_with_what_its_inputs_and_labels_are(run, exported):
+def test_export_command_writes_the_file_and_its_description(run, exported):
     assert exported["path"] == str(run.folder / "model.pt2")
     about = json.loads((run.folder / "model.pt2.json").read_text())
     assert about["labels"] == ["left", "right", "up"]
@@ -247,7 +247,7 @@ def test_export_command_and_description_state_a_fixed_batch(run, tmp_path, monke
 
 
 @quiet
-def test_a_fault_in_an_export_is_not_taken_for_a_model_that_cannot_be_exported(tmp_path, monkeypatch):
+def test_export_does_not_hide_program_faults(tmp_path, monkeypatch):
     def faulty(*args, **options):
         raise AssertionError("tree_name")
 

@@ -124,7 +124,7 @@ def test_the_checkpoint_carries_what_prediction_needs(run):
 
 
 @pytest.mark.parametrize("killed_at", [2, 7, 11])
-def test_a_resumed_run_gives_bit_for_bit_the_numbers_of_an_uninterrupted_one(store, tmp_path, killed_at, monkeypatch):
+def test_resumed_run_equals_an_uninterrupted_run_exactly(store, tmp_path, killed_at, monkeypatch):
     recipe = tiny_recipe(epochs=4, ema=0.9, batch=5, checkpoint_minutes=1e-9, mixup=0.4, sizes__dropout=0.3)
     whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
@@ -198,7 +198,7 @@ def test_best_epoch_has_the_best_monitored_metric(store, tmp_path):
     assert read_safely(run.last)["epoch"] == 4
 
 
-def test_the_last_epoch_is_validated_too_and_the_best_one_is_a_validated_one(store, tmp_path):
+def test_last_epoch_is_validated_and_the_best_epoch_too(store, tmp_path):
     logged = []
     recipe = tiny_recipe(epochs=5, validate_every=3)
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=logged.append, **QUIET)
@@ -210,7 +210,7 @@ def test_the_last_epoch_is_validated_too_and_the_best_one_is_a_validated_one(sto
     assert logged[-1].endswith(f"in epoch {best + 1}, the best by loss of 2 that were validated.")
 
 
-def test_fewer_epochs_than_from_one_validation_to_the_next_are_validated_once(store, tmp_path):
+def test_short_training_is_validated_once(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=2, validate_every=10), tmp_path / "run", split=SPLIT, **QUIET)
     assert ["val_loss" in row for row in run.metrics] == [False, True]
     assert read_safely(run.best)["epoch"] == 1

@@ -65,7 +65,7 @@ def with_segments(store: Store, *, fps: float = FPS) -> Store:
     {"sampling": "smooth", "temporal_shift": 4, "crop": 0.3},
     {"sampling": "segments", "memory": 1e-9},
 ])  # fmt: skip
-def test_poses_that_are_cut_warped_and_shifted_have_the_labels_of_the_times_that_they_show(tmp_path, options):
+def test_augmented_poses_have_the_labels_of_their_frame_times(tmp_path, options):
     # The position of every joint is its frame number, so the input encodes the time.
     frames = int(SECONDS * FPS)
     points = np.ones((frames, 1, 17, 2)) * (np.arange(frames) + 1)[:, None, None, None]
@@ -193,7 +193,7 @@ def mixed_batch(store: Store, **changes: object) -> tuple[dict, dict]:
     return batch, task._mixed(dataset, dict(batch), 1)
 
 
-def test_mixup_blends_the_labels_of_every_instant_in_the_share_of_the_sample(store):
+def test_mixup_blends_frame_labels_by_the_sample_share(store):
     batch, mixed = mixed_batch(store, mixup=1.0)
     shares = mixed["target"].unique().tolist()
     for one in range(8):
@@ -239,7 +239,7 @@ def test_cutmix_on_poses_replaces_a_span_of_time_of_all_persons(tmp_path):
     assert stayed.tolist() == [0.5, 0.5]
 
 
-def test_recordings_labeled_whole_train_to_the_same_numbers_with_either_target(tmp_path):
+def test_clip_labels_train_equally_with_either_target(tmp_path):
     store = make_store(tmp_path / "store", subjects=3)
     runs = []
     for targets in ("snippet", "frame"):
@@ -258,7 +258,7 @@ def test_recordings_labeled_whole_train_to_the_same_numbers_with_either_target(t
     assert "val_frame_accuracy" not in runs[0].metrics[0]
 
 
-def test_a_training_on_instants_that_was_interrupted_ends_with_the_same_numbers(store, tmp_path, monkeypatch):
+def test_interrupted_frame_training_ends_with_equal_metrics(store, tmp_path, monkeypatch):
     from actionprep.training.loop import callbacks
 
     recipe = frame_recipe(epochs=3, ema=0.9, mixup=0.4, carry=True, refit=True, checkpoint_minutes=1e-9,
@@ -317,7 +317,7 @@ def test_skeleton_models_label_every_instant_where_they_are_asked_to(tmp_path, n
     assert len(line.onset) > 20
 
 
-def test_a_model_of_one_answer_a_snippet_is_refused_with_recipes_that_label_every_instant(store, tmp_path):
+def test_frame_recipes_reject_models_of_one_output_per_snippet(store, tmp_path):
     with pytest.raises(UserError, match=r"'view-transformer' gives one answer a snippet\. Recipes that label every "
                                         r"instant: skeleton-tcn, .*track-cnn-lstm, track-lstm") as caught:  # fmt: skip
         fit(store, tiny_recipe(targets="frame"), tmp_path / "run", split=SPLIT, **QUIET)
@@ -339,7 +339,7 @@ def test_frame_targets_require_windows_with_segments(tmp_path):
     fit(store, frame_recipe(targets="snippet", epochs=1), tmp_path / "other", split=split, **QUIET)
 
 
-def test_recipes_of_lstms_learn_every_instant_and_old_recipes_what_they_did():
+def test_lstm_recipes_learn_frame_labels_except_old_recipes():
     assert find_recipe("track-lstm").targets == find_recipe("track-cnn-lstm").targets == "frame"
     assert not find_recipe("track-lstm").carry
     tables = find_recipe("track-lstm").to_tables()

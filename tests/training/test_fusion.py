@@ -66,9 +66,7 @@ def test_fused_probabilities_are_the_weighted_logarithmic_pool(runs, tmp_path):
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_fusion_predicts_the_pool_of_its_runs_on_the_same_windows_an_earlier_one_the_mean(
-    store, runs, tmp_path, earlier
-):
+def test_fusion_predicts_the_pool_of_its_runs(store, runs, tmp_path, earlier):
     made = fuse(runs, tmp_path / "fused", weights=(3, 1))
     if earlier:
         document = json.loads((made.folder / "fusion.json").read_text())
@@ -84,7 +82,7 @@ def test_a_fusion_predicts_the_pool_of_its_runs_on_the_same_windows_an_earlier_o
     assert len(together.frame_times)
 
 
-def test_videos_are_handed_to_every_run_of_a_fusion_by_the_views_that_it_looks_at(store, runs, tmp_path):
+def test_predict_passes_videos_to_fused_runs_by_view(store, runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     video = tmp_path / "s4_up_0.mp4"
     video.write_bytes(b"")
@@ -165,7 +163,7 @@ def test_weights_are_chosen_on_val(runs, tmp_path):
     assert logged[-1] == "Weights: chosen on 3 val snippets"
 
 
-def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_tests(store, runs, tmp_path):
+def test_val_weights_use_probabilities_scaled_by_temperatures(store, runs, tmp_path):
     copies = [Run(shutil.copytree(run.folder, tmp_path / run.folder.name)) for run in runs]
     for run, temperature in zip(copies, (0.25, 4.0), strict=True):
         tested = {**run_test(run, device="cpu", repeats=5)}
@@ -293,7 +291,7 @@ def test_fusion_over_stored_splits_averages_the_metric(over_splits, tmp_path):
     assert (tmp_path / "fused/folds.csv").read_text().startswith("split,snippets,accuracy,")
 
 
-def test_a_fusion_over_splits_prints_their_names_its_files_and_the_next_step(over_splits, tmp_path):
+def test_fusion_over_splits_prints_names_files_and_the_next_step(over_splits, tmp_path):
     words = ["fuse", *map(str, over_splits), "--weights", "equal", "--out", str(tmp_path / "fused")]
     done = runner.invoke(app, words, env={"COLUMNS": "100"})
     assert done.exit_code == 0, done.output
@@ -333,7 +331,7 @@ def moved(tmp_path, monkeypatch, store, *, into):
 
 
 @pytest.mark.parametrize("into", ["runs/fused", "elsewhere/deep/fused"])
-def test_a_study_that_is_moved_keeps_its_fusions_and_the_store_of_its_runs(store, tmp_path, monkeypatch, into):
+def test_moved_study_keeps_its_fusions_and_stores(store, tmp_path, monkeypatch, into):
     study = moved(tmp_path, monkeypatch, store, into=into)
     asked = read_fusion(study / into).runs
     assert [run.folder for run in asked] == [study / "runs/seed-0", study / "runs/seed-1"]

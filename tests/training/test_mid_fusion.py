@@ -95,7 +95,7 @@ def test_a_mid_fusion_holds_the_recipes_that_it_joins(store, joined, tmp_path, m
     assert fit(store, "auto", copy.folder, resume=True).is_complete
 
 
-def test_the_recipe_and_the_checkpoint_of_a_mid_fusion_hold_the_same_parts(joined):
+def test_mid_fusion_recipe_and_checkpoint_have_equal_parts(joined):
     held = joined.recipe.input.parts
     assert list(held) == ["mine.toml", "pix.toml"]
     assert held["mine.toml"]["recipe"] == {"name": "tiny", "model": "view-transformer", "product": "tracks"}
@@ -160,7 +160,7 @@ def test_a_damaged_part_of_a_fusion_is_named(joined):
         Recipe.from_toml(text, where="recipe.toml")
 
 
-def test_a_sweep_trains_a_fusion_whose_recipe_was_edited_in_another_folder(store, tmp_path, monkeypatch):
+def test_sweep_trains_a_mid_fusion_with_an_edited_recipe(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pix.toml").write_text(tiny_pixels().to_toml(), encoding="utf-8")
     folders = []
@@ -171,7 +171,7 @@ def test_a_sweep_trains_a_fusion_whose_recipe_was_edited_in_another_folder(store
     assert folders[0] == folders[2] != folders[1]
 
 
-def test_cutmix_on_a_mid_fusion_is_refused_before_there_is_a_run_and_mixup_trains(store, joined, tmp_path):
+def test_mid_fusion_rejects_cutmix_and_trains_with_mixup(store, joined, tmp_path):
     recipe = joined.recipe.changed({"cutmix": 0.5, "mixup_share": 1.0})
     message = (
         r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."

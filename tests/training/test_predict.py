@@ -107,7 +107,7 @@ def test_the_asked_threshold_raises_those_of_labels_and_never_lowers_them():
     assert timeline([0], [1], [[0.5, 0.6]]).said_from(0.2).tolist() == [0.2, 0.2]
 
 
-def test_thresholds_are_those_of_a_test_of_the_same_checkpoint_with_several_labels(tmp_path):
+def test_thresholds_come_from_a_test_of_the_same_checkpoint(tmp_path):
     card = {"several_labels": True, "labels": ["a", "b"], "recipe": tiny_recipe().to_tables()}
     best = Checkpoint(tmp_path / "best.ckpt", card, nn.Identity())
     assert label_thresholds(best) is None

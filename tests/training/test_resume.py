@@ -51,7 +51,7 @@ def same_weights(one: Run, other: Run, name: str = "last") -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_a_random_step_and_resumed_equals_an_uninterrupted_one_over_200_steps(store, tmp_path):
+def test_run_killed_at_random_steps_equals_an_uninterrupted_one(store, tmp_path):
     # 12 snippets in batches of 2 are 6 steps per epoch; a checkpoint after every few steps.
     recipe = tiny_recipe(epochs=34, ema=0.9, batch=2, checkpoint_minutes=5e-4, mixup=0.4, sizes__dropout=0.3)
     (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
@@ -141,7 +141,7 @@ def test_a_run_that_patience_ended_is_not_trained_on(store, tmp_path, monkeypatc
     assert len([row for row in run.metrics if row["phase"] == "validate"]) == before
 
 
-def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(store, tmp_path, monkeypatch):
+def test_phases_and_resumed_runs_start_from_published_weights(store, tmp_path, monkeypatch):
     recipe = tiny_recipe(epochs=1, refit=True)
     asked = []
 
@@ -176,7 +176,7 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
         assert same_weights(whole, resumed, "best")
 
 
-def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_with(store, tmp_path, monkeypatch):
+def test_kill_before_the_first_step_leaves_a_resumable_folder(store, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise InterruptedRunError
 

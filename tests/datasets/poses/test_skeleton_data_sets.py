@@ -199,7 +199,7 @@ def recordings_of_two_splits(folder):
         write_npz(folder / f"{name}-{of}.npz", made_poses(4, seed=number), label=name[0], splits=splits)
 
 
-def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_stay_together(tmp_path):
+def test_val_of_an_official_split_is_test_of_the_next_split(tmp_path):
     recordings_of_two_splits(tmp_path / "data")
     done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
     assert done.splits == ("split1", "split2")
@@ -215,7 +215,7 @@ def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_sta
     assert kinds["split2"] == {"train": {"odd"}, "val": {"z"}, "test": {"even"}}
 
 
-def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of_val(tmp_path):
+def test_incomplete_or_other_splits_give_no_val(tmp_path):
     """xview separates the takes of a performance and xsub does not. split2 does not contain all recordings."""
     for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
         splits = ("xsub_test" if number % 3 == 2 else "xsub_train", "xview_test" if number % 3 == 0 else "xview_train")
@@ -236,7 +236,7 @@ def test_ntu_names_in_pyskl_files_give_the_subject(tmp_path, name, subject):
     assert study.catalog.recordings[0].subject == subject
 
 
-def test_where_no_other_split_tests_some_of_every_class_val_is_a_share_of_train(tmp_path):
+def test_val_is_a_share_of_train_without_a_suitable_split(tmp_path):
     recordings_of_two_splits(tmp_path / "data")
     (tmp_path / "data" / "b0-even.npz").unlink()
     (tmp_path / "data" / "b3-even.npz").unlink()

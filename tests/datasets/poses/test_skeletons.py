@@ -75,7 +75,7 @@ def test_the_body_hangs_together(name):
 
 
 @pytest.mark.parametrize("name", JOINTS)
-def test_every_joint_has_a_place_to_be_drawn_at_and_mirrors_have_mirrored_places(name):
+def test_layouts_have_symmetric_drawing_positions(name):
     places = joint_positions()
     layout = skeleton(name)
     for left, right in layout.symmetric:

@@ -100,7 +100,7 @@ def test_a_lock_on_a_disk_without_hard_links_holds_as_well(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_lock_is_not_taken_over_while_it_may_be_in_the_middle_of_being_written(tmp_path: Path) -> None:
+def test_empty_lock_is_respected_while_it_may_be_being_written(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with build_lock(path):
         content = path.read_text()

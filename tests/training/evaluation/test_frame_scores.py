@@ -57,7 +57,7 @@ def truth(recording: str, time: float) -> str:
     return "still"
 
 
-def test_a_model_learns_the_labels_of_frames_from_windows_across_several_actions(run, tested):
+def test_model_learns_frame_labels_from_windows_across_actions(run, tested):
     rows = list(csv.DictReader(io.StringIO((run.folder / "frames.csv").read_text())))
     commonest = max(sum(row["actual"] == label for row in rows) for label in ("left", "right", "up", "still"))
     # The accuracy of always predicting the most common label.

@@ -67,7 +67,7 @@ def test_comparison_averages_seeds_and_pools_snippets_of_folds(place, result):
     assert rows["tiny batch=8 epochs=1"].macro_f1.value == pytest.approx(folds["macro_f1"])
 
 
-def test_settings_in_the_names_of_rows_are_sorted_and_written_as_set_takes_them(place, tmp_path):
+def test_comparison_names_rows_by_sorted_settings(place, tmp_path):
     for name, changes in (
         ("a", {"refit": True, "min_steps": 9, "val_by": "recording"}),
         ("b", {"epochs": 7, "optimizer.learning_rate": 0.002}),
@@ -106,7 +106,7 @@ def test_a_run_alone_has_the_intervals_of_its_test(place):
         assert getattr(row, name).as_json() == pytest.approx(tested["intervals"][name], nan_ok=True)
 
 
-def test_a_model_whose_snippets_are_no_longer_there_is_compared_without_its_cost(place, tmp_path):
+def test_comparison_omits_the_cost_if_snippets_are_missing(place, tmp_path):
     fewer = make_store(tmp_path / "store", subjects=1)
     for store, expected in ((fewer.path, "has 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
         run = Run(copied(place / "runs/seed-0", tmp_path / f"run-on-{Path(store).name}"))
@@ -239,7 +239,7 @@ def test_runs_are_found_however_deep_they_lie_and_none_inside_a_run(place, tmp_p
     assert [result.folder for result in runs_in(tmp_path)] == [near, deep]
 
 
-def test_runs_behind_a_link_are_found_and_a_link_that_leads_back_ends_nowhere(place, tmp_path):
+def test_comparison_follows_links_without_loops(place, tmp_path):
     copied(place / "runs/seed-0", tmp_path / "disk/one")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/linked").symlink_to(tmp_path / "disk", target_is_directory=True)
@@ -471,7 +471,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_run_is_named_with_what_to_do_and_the_others_are_compared(place, tmp_path, name):
+def test_comparison_reports_a_damaged_run_and_uses_the_others(place, tmp_path, name):
     file, damage, message = DAMAGES[name]
     copied(place / "runs/seed-0", tmp_path / "runs/good")
     damage(copied(place / "runs/seed-1", tmp_path / "runs/bad") / file)

@@ -127,7 +127,7 @@ def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
         sweep(with_splits, [TINY], tmp_path / "s", **options)
 
 
-def test_splits_that_are_not_there_or_beside_folds_are_refused_before_any_training(with_splits, tmp_path):
+def test_fit_rejects_missing_splits_and_splits_with_folds(with_splits, tmp_path):
     with pytest.raises(
         UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? Stored are: one, three, two\."
     ):
@@ -205,7 +205,7 @@ def test_a_damaged_plan_of_a_sweep_is_named(store, tmp_path, options, text):
         sweep(store, [TINY], tmp_path / "s", **options)
 
 
-def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_replace_them(store, tmp_path):
+def test_sweep_rejects_seeds_in_the_grid_or_changes(store, tmp_path):
     with pytest.raises(UserError, match=r"--grid seed=… has no effect in a sweep, .* Set the seeds there: --seeds 1 2"):
         plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
     with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):

@@ -297,7 +297,7 @@ def test_stored_volumes_of_each_person_keep_their_axis(tmp_path):
     assert reader.model_sizes()["num_joints"] == 17
 
 
-def test_stored_volumes_are_sampled_at_random_in_training_and_not_mirrored(tmp_path):
+def test_stored_volumes_are_sampled_randomly_without_mirroring(tmp_path):
     store = with_volumes(make_pose_store(tmp_path / "store", subjects=1))
     dataset = SnippetDataset(store, inputs=HeatmapsInput(source="stored", frames=4), train=True)
     first, other = (dataset.batch([0], epoch=epoch, augment=True)["clip"] for epoch in (0, 1))
@@ -313,7 +313,7 @@ def test_missing_stored_volumes_name_the_stage_to_run(tmp_path):
         HeatmapsReader.check_store(HeatmapsInput(source="stored"), store)
 
 
-def test_the_meaning_of_limbs_is_their_distance_and_the_lower_score_of_both_ends_with_their_names_in_order(store):
+def test_limbs_description_states_distance_score_and_names(store):
     reader = reader_of(store, views=("0",), kind="limb", truncate=None)
     meaning = reader.meanings()["clip"]
     assert "Gaussians of 0.6 px of the distance to the limb times the lower score of its two ends" in meaning
@@ -327,7 +327,7 @@ def test_the_meaning_of_limbs_is_their_distance_and_the_lower_score_of_both_ends
 @pytest.mark.parametrize(
     ("persons", "order"), [(0, "channel (views, joints of coco17, the last"), (2, "person (those of one view")]
 )
-def test_the_meaning_of_stored_volumes_names_their_channels_as_they_are_stored(tmp_path, persons, order):
+def test_stored_volumes_description_names_their_channels(tmp_path, persons, order):
     store = with_volumes(make_pose_store(tmp_path / "store", subjects=1), persons=persons)
     meaning = reader_of(store, source="stored", kind="limb").meanings()["clip"]
     assert meaning.startswith(f"heatmaps from 0 to 1, as stored; axes batch, {order}")
@@ -343,7 +343,7 @@ def test_the_meaning_of_volumes_of_3d_poses_names_their_planes_in_order(tmp_path
 
 
 @pytest.mark.parametrize("merge", ["max", "channels", "separate"])
-def test_the_meaning_of_volumes_names_views_and_joints_in_the_order_of_the_channels(store, merge):
+def test_volumes_description_names_views_and_joints_by_channel(store, merge):
     reader = reader_of(store, views=("0", "1"), merge=merge)
     meaning = reader.meanings()["clip"]
     person = "person (those of one view after those of another), " if merge == "separate" else ""

@@ -26,7 +26,7 @@ def row_of(reader: TracksReader, recording: str) -> int:
     return reader.table.recordings.index(recording)
 
 
-def test_velocity_is_the_mean_of_the_steps_before_and_after_where_both_are_seen():
+def test_joint_velocity_is_the_mean_of_both_adjacent_steps():
     time = np.array([[0.0, 0.1, 0.3, 0.4, np.inf]])
     xy = np.zeros((1, 5, 1, 2), np.float32)
     xy[0, :, 0, 0] = [0, 1, 5, 6, 0]
@@ -36,7 +36,7 @@ def test_velocity_is_the_mean_of_the_steps_before_and_after_where_both_are_seen(
     assert known[0, :, 0].tolist() == [True, True, True, False, False]
 
 
-def test_moving_points_have_the_velocity_of_their_class_in_half_heights_a_second(store):
+def test_track_velocities_are_in_half_heights_per_second(store):
     reader = reader_of(store, frames=6, points=8)
     for label, direction in MOTIONS.items():
         batch = reader.read([row_of(reader, f"s1_{label}_0")])
@@ -150,7 +150,7 @@ def test_instants_rise_and_stay_inside_whatever_is_drawn():
     assert float(result.max()) <= 1
 
 
-def test_augmentation_is_one_turn_scale_and_shift_of_points_and_the_turn_of_velocities(store):
+def test_track_augmentation_is_a_similarity_of_points(store):
     reader = reader_of(store, frames=6, points=6, view_dropout=0.0)
     batch = reader.read([0, 1])
     changed = reader.augment(batch, Draws(5, 0, [0, 1]))

@@ -88,7 +88,7 @@ def test_every_window_comes_once_and_right_after_the_one_before_it(result):
 
 
 @pytest.mark.parametrize("name", ["track-lstm", "track-cnn-lstm"])
-def test_chunks_give_what_the_recording_gives_at_once_wherever_frames_are_missing(name):
+def test_state_over_chunks_equals_the_full_recording(name):
     torch.manual_seed(0)
     model = build_model(name, num_classes=3, num_views=2, num_points=8, hidden=16, layers=2).eval()
     xy, valid = torch.randn(3, 24, 2, 8, 2), torch.rand(3, 24, 2, 8) < 0.8
@@ -110,7 +110,7 @@ def test_chunks_give_what_the_recording_gives_at_once_wherever_frames_are_missin
         assert not whole[~there].any()
 
 
-def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one_go(store, run):
+def test_carried_lstm_windows_equal_the_full_recording(store, run):
     checkpoint = load_checkpoint(run.best)
     table = read_table(store, "default")
     # Windows of two recordings in random order: only the onsets matter.
@@ -134,9 +134,7 @@ def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one
 
 
 @pytest.mark.parametrize("memory", [8.0, 1e-9])
-def test_windows_whose_positions_are_relative_to_the_recording_give_what_one_window_over_all_of_it_gives(
-    store, run, memory
-):
+def test_carried_windows_with_relative_positions_equal_one(store, run, memory):
     checkpoint = load_checkpoint(run.best)
     model = checkpoint.model
     table = read_table(store, "default")

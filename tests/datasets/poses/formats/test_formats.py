@@ -67,7 +67,7 @@ def openpose(folder, frames):
     return folder
 
 
-def test_openpose_people_come_with_changing_count_and_gaps_as_empty_frames(tmp_path):
+def test_openpose_gaps_are_empty_frames_and_counts_may_change(tmp_path):
     folder = openpose(tmp_path, {3: [person(10)], 4: [person(10), person(50)], 6: []})
     assert detect_format(folder) == "openpose"
     item = only(read_poses(folder, skeleton="body25", image_size=(480, 640)))
@@ -178,7 +178,7 @@ def annotation(image, value, **more):
     return {"image_id": image, "keypoints": [value, value + 1, 2] * 16 + [0, 0, 0], "bbox": [1, 2, 3, 4], **more}
 
 
-def test_coco_images_of_a_folder_are_the_frames_of_a_recording_in_natural_order(tmp_path):
+def test_coco_images_of_a_folder_are_frames_in_natural_order(tmp_path):
     images = [{"id": i, "file_name": f"walk.1/f{n}.jpg", "height": 9, "width": 16} for i, n in enumerate([10, 9, 2])]
     content = {"images": images, "annotations": [annotation(0, 5, track_id=4), annotation(2, 7), annotation(2, 8)]}
     item = only(read_poses(coco(tmp_path, content)))
