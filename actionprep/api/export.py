@@ -111,7 +111,7 @@ def export_npz(
         The counts. A finished export of the same snippets and settings stays as it is.
 
     Raises:
-        UserError: If the snippets have several labels, if the store lacks something, or if the folder is taken.
+        UserError: If the snippets are multi-label, if the store lacks something, or if the folder is taken.
     """
     from actionprep.datasets.npz_snippets import EXPORT, folder_name
     from actionprep.datasets.store.opening import open_store
@@ -432,10 +432,10 @@ class _NpzJob:
         """The raster of joints at some times; None without 2D poses of this view in pixels of a known frame size."""
         import numpy as np
 
+        from actionprep.datasets.frame_times import frame_interval
         from actionprep.datasets.npz_snippets import keypoint_raster
         from actionprep.datasets.products.poses import read_pose_item
         from actionprep.datasets.store.zarr_store import ItemKey
-        from actionprep.datasets.frame_times import frame_interval
 
         key = ItemKey("pose", recording, view)
         if key not in self.poses:
