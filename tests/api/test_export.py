@@ -272,8 +272,8 @@ def make_square_store(folder: Path, **options: object) -> Store:
     """Frames of 24 x 24 pixels of four subjects, with a split."""
     store = make_frame_store(folder, product="frames", **options)
     for key in store.items("frames"):
-        pictures = store.item("frames", key.recording, key.view)["rgb"][:, :, 4:28].copy()
-        write_frames(store, key.recording, key.view, pictures)
+        images = store.item("frames", key.recording, key.view)["rgb"][:, :, 4:28].copy()
+        write_frames(store, key.recording, key.view, images)
     write_split(store, "default", tested="4", val="3")
     return store
 

@@ -101,13 +101,13 @@ def test_the_page_for_notebooks_runs(notebook: Path) -> None:
     assert len(open_study(notebook).snippets) > 16
 
 
-@pytest.mark.parametrize("page", ["store.md", "formats.md", "poses.md"])
+@pytest.mark.parametrize("page", ["store.md", "formats.md", "poses.md", "exports.md"])
 def test_the_blocks_of_a_page_run(page: str, tiny: Study) -> None:
     run_blocks(ROOT / "docs" / page, tiny.root)
 
 
 def test_every_page_with_python_blocks_is_run() -> None:
-    run = {"python.md", "store.md", "formats.md", "poses.md", "CONTRIBUTING.md"}
+    run = {"python.md", "store.md", "formats.md", "poses.md", "exports.md", "CONTRIBUTING.md"}
     others = [
         block.name
         for page in PAGES
@@ -142,6 +142,9 @@ def parse(program: str, words: list[str]) -> None:
     name, command, rest = group.resolve_command(context, words)
     if rest == ["--help"]:
         return
+    if hasattr(command, "list_commands"):
+        context = command.context_class(command, info_name=name, parent=context)
+        name, command, rest = command.resolve_command(context, rest)
     given = command.make_context(name, rest, parent=context).params
     by_command = {entry.command: entry.name for entry in stage_index().values()}
     if program == "actionprep" and name in by_command:
