@@ -301,8 +301,8 @@ def _read(path: str, kind: str, options: str, newest: int) -> _Content:
     if kind == "pyskl":
         from actionprep.datasets.poses.formats.pyskl import PySKLItems
 
-        items = PySKLItems(path, **json.loads(options))
-        return _Content(items, {name: (name, None) for name in items}, {})
+        pickled = PySKLItems(path, **json.loads(options))
+        return _Content(pickled, {name: (name, None) for name in pickled}, {})
     items: dict[str, PoseItem] = {}
     damaged: dict[str, InputError] = {}
     for item in read_poses(path, kind, damaged=damaged.__setitem__, **json.loads(options)):
