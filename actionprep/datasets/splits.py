@@ -186,7 +186,7 @@ def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: 
         val_by: What must stay together between train and val, if it is less than `by`.
 
     Raises:
-        UserError: With the groups that are in two parts, or the classes that train lacks.
+        UserError: With the groups that are in two parts, or the classes that train deficit.
     """
     pairs: tuple[tuple[By, Part, Part], ...] = (
         (by, "train", "test"),
@@ -379,7 +379,7 @@ def _greedy(
     """
     present, of_row = np.unique(group[table.recording[rows]], return_inverse=True)
     classes = table.target[rows].astype(np.float64)
-    # A sample without any label counts as one of a class of its own.
+    # Samples without a label form an additional class.
     classes = np.concatenate([classes, 1 - classes.max(axis=1, keepdims=True, initial=0)], axis=1)
     counts = np.zeros((len(present), classes.shape[1]))
     np.add.at(counts, of_row, classes)
@@ -398,17 +398,17 @@ def _greedy(
         # Equal gains are decided at random, so that the tries differ.
         chance = random.uniform(0, 1e-9, (len(order), len(wanted)))
         part = np.empty(len(present), np.int64)
-        lacks = target * weight  # what each part still lacks of each class
+        deficit = target * weight  # missing samples of each class in each part
         num_empty = len(wanted)
         empty = np.ones(len(wanted), bool)
         for position, of_group in enumerate(order):
-            after = lacks - weighted[of_group]
-            gain = (np.abs(lacks) - np.abs(after)).sum(axis=1) + chance[position]
+            after = deficit - weighted[of_group]
+            gain = (np.abs(deficit) - np.abs(after)).sum(axis=1) + chance[position]
             if num_empty and len(order) - position <= num_empty:
                 gain[~empty] = -np.inf  # the last groups must go to parts that are still empty
             chosen = int(gain.argmax())
             part[of_group] = chosen
-            lacks[chosen] = after[chosen]
+            deficit[chosen] = after[chosen]
             num_empty -= int(empty[chosen])
             empty[chosen] = False
         filled = np.stack([counts[part == code].sum(axis=0) for code in range(len(wanted))])

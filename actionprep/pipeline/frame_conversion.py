@@ -22,12 +22,12 @@ _FILTERS = {
 _POINT, _BILINEAR = int(Interpolation.POINT), int(Interpolation.BILINEAR)
 _FULL, _BT601 = int(ColorRange.JPEG), int(Colorspace.ITU601)
 
-# 8 bit formats whose first plane is luma alone.
+# 8-bit formats in which the first plane is luma only.
 _PLANAR_LUMA = {
     *("yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuva420p", "yuva422p", "yuva444p"),
     *("yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p", "nv12", "nv21", "nv16", "nv24", "gray"),
 }
-# 8 bit formats whose chroma has half the width of luma, or less, and the format to shrink them in.
+# 8-bit formats with chroma of at most half the width of luma, and the format in which they are shrunk.
 _HALF_CHROMA = {
     **dict.fromkeys(("yuv420p", "yuv422p", "yuv411p", "yuv410p", "nv12", "nv21", "nv16"), "yuv422p"),
     **dict.fromkeys(("yuvj420p", "yuvj422p", "yuvj411p"), "yuvj422p"),
@@ -222,7 +222,7 @@ class Converter:
 
 
 def fitted_size(height: int, width: int, within: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest size (height, width) of the same aspect ratio that fits, up to rounding to whole pixels.
+    """Return the largest size (height, width) of the same aspect ratio that fits, up to rounding to integer pixels.
 
     A difference of one pixel is no other aspect ratio: encoders round odd sizes.
     """

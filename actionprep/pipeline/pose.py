@@ -30,7 +30,7 @@ Boxes = Sequence[np.ndarray]
 class _EstimatorSettings(StageSettings):
     backend: str = option(
         "mediapipe",
-        "mediapipe (33 landmarks of one person, no weights to fetch), mmpose (HRNet, or any MMPose model), vitpose "
+        "mediapipe (33 landmarks of one person, no weights to download), mmpose (HRNet, or any MMPose model), vitpose "
         "(through transformers), or import for existing poses.",
     )
     model: str = option(

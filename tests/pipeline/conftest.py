@@ -1,4 +1,4 @@
-"""Videos of every kind that nobody changes, and a watch over the thread that decodes ahead."""
+"""Shared videos of many codecs, and a check that decoding threads end."""
 
 import threading
 from collections.abc import Iterator

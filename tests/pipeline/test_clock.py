@@ -1,4 +1,4 @@
-"""Jumps of a video's clock: in arrays, and in files that are joined byte by byte or whose camera set its clock."""
+"""Tests of clock jumps in arrays, in files joined byte by byte, and in recordings of cameras that set their clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TS = Fraction(1, 90000)
 
 
 def stored(count: int, period: int, start: int, *, b_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times of one encoder run: decode times ascend, each anchor comes before the frames shown ahead of it."""
+    """Return times of one encoder run: decode times ascend, and anchors come before frames displayed earlier."""
     order = [0]
     while len(order) < count:
         first, before = len(order), min(b_frames, count - len(order) - 1)
@@ -31,7 +31,7 @@ def stored(count: int, period: int, start: int, *, b_frames: int) -> tuple[np.nd
 
 
 def keys(pts: np.ndarray, dts: np.ndarray) -> np.ndarray:
-    """The first packet, and each one that comes before what is stored ahead of it, is a keyframe."""
+    """Return the keyframes: the first packet, and each one displayed before packets that are stored earlier."""
     return np.r_[True, (np.diff(dts) < 0) | (np.diff(pts) > 10**7)]
 
 
@@ -42,7 +42,7 @@ def joined_times(pts: np.ndarray, dts: np.ndarray, **options: object) -> tuple[l
 
 @st.composite
 def parts(draw: st.DrawFn) -> list[tuple[int, int, int]]:
-    """Frames, start and B-frames of parts that each begin before the part before it ends, or long after."""
+    """Return frames, start and B-frames of parts. Each part begins before the previous one ends, or long after it."""
     drawn = [(draw(st.integers(3, 40)), draw(st.integers(0, 10**6)), draw(st.integers(0, 3)))]
     for _ in range(draw(st.integers(1, 4))):
         count, start, _ = drawn[-1]
@@ -174,7 +174,7 @@ def test_join_parts_without_times() -> None:
 
 
 def write_ts(path: Path, first: int, count: int, start_s: float, codec: str = "libx264") -> bytes:
-    """Bytes of a TS file whose clock starts at a given second."""
+    """Return a TS file, as bytes, with a clock that starts at the given second."""
     options = {"bf": "2", "g": "12"} if codec == "mpeg2video" else B_FRAMES
     pts = [round(start_s * 90000) + 3600 * number for number in range(count)]
     write_numbered(

@@ -1,4 +1,4 @@
-"""Working on Dask: a dying worker takes no neighbor along, and what is given up leaves nothing behind."""
+"""Tests of builds on Dask clusters, with workers that die and interrupted builds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUIET: dict[str, Any] = {
     "silence_logs": 50,
 }
 
-# A shell that runs the tests in the background has told them to ignore Ctrl-C, and their programs inherit that.
+# Tests that run in the background of a shell ignore Ctrl-C, and child processes inherit this.
 LISTENING = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from actionprep.cli import prep; prep()"
 )
@@ -50,7 +50,7 @@ def new_study(root: Path, *, recordings: int = 5, frames: int = FRAMES) -> Study
 
 @pytest.fixture
 def fatal(monkeypatch: pytest.MonkeyPatch) -> type[Stage]:
-    """The stage that kills its process, for one test alone."""
+    """Register a stage that kills its process, for one test."""
     stage: type[Stage] = importlib.import_module("fatal_stage").Fatal
     STAGES.pop("fatal", None)  # added by the import, for the worker's sake
     monkeypatch.setitem(STAGES, "fatal", stage)
@@ -84,7 +84,7 @@ def deaths(study: Study) -> int:
 
 @pytest.fixture
 def scheduler() -> Iterator[str]:
-    """Address of a running cluster: one process, two threads."""
+    """Start a cluster of one process with two threads, and yield its address."""
     import distributed
 
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **QUIET) as running:

@@ -1,6 +1,6 @@
-"""The CoTracker adapter: what goes in and comes out, and what is said when code or weights are missing or wrong.
+"""Tests of the CoTracker adapter, and of its messages about missing or wrong code and weights.
 
-A stand-in repository with the same interface takes the place of the real one, which is tested where it is at hand.
+Most tests use a fake repository with the same interface. Others use the real one if it is available.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEIGHTS = {
 }
 
 STAND_IN = '''
-"""Moves every point by its weight `velocity` in each frame away from its query, in the order that it is shown them."""
+"""Moves every point by its weight `velocity` in each frame after that of its query, in the order of the input."""
 import torch
 
 class Model(torch.nn.Module):
@@ -185,7 +185,7 @@ def test_missing_weights_say_where_they_were_sought_and_what_to_do(repo):
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No network, and an empty hub folder."""
+    """Disable the network, and use an empty hub folder."""
 
     def refuse(url: str, *args: object, **options: object) -> None:
         raise urllib.error.URLError("Name or service not known")
@@ -319,19 +319,19 @@ def test_the_real_code_gives_what_its_own_predictor_gives(real_repo, tmp_path, k
     num_frames = 18 if kind == "cotracker3_online" else 9
     video = np.random.default_rng(0).integers(0, 255, (num_frames, 60, 80, 3), np.uint8)
     queries = np.array([[0, 10.0, 12.0], [0, 60.0, 30.0], [0, 40.0, 55.0]])
-    found = TRACKERS.find(kind)(settings).track(list(video), queries, both_ways=False)
+    tracks = TRACKERS.find(kind)(settings).track(list(video), queries, both_ways=False)
     as_tensor = torch.from_numpy(video).permute(0, 3, 1, 2)[None].float()
     asked = torch.from_numpy(queries)[None].float()
     if kind == "cotracker3_online":
         predictor(as_tensor, is_first_step=True, queries=asked, add_support_grid=True)
         for first in (0, 8):
             xy, seen = predictor(as_tensor[:, first : first + 16], add_support_grid=True)
-        said = found.visibility * found.confidence > 0.6
+        visible = tracks.visibility * tracks.confidence > 0.6
     else:
         xy, seen = predictor(as_tensor, queries=asked)
-        said = found.visibility > 0.9
-    assert np.allclose(found.xy[1:], xy[0, 1:].numpy(), atol=1e-2)
-    assert np.array_equal(said[1:], seen[0, 1:].numpy())
+        visible = tracks.visibility > 0.9
+    assert np.allclose(tracks.xy[1:], xy[0, 1:].numpy(), atol=1e-2)
+    assert np.array_equal(visible[1:], seen[0, 1:].numpy())
 
 
 @pytest.mark.slow

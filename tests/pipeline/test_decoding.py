@@ -1,4 +1,4 @@
-"""What comes of damage, and of the thread that decodes ahead."""
+"""Tests of decoding damaged videos, and of the thread that decodes ahead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("_no_thread_stays")
 
 
 def with_zeros(path: Path, to: Path, packets: list[int], *, skip: int = 0) -> Path:
-    """A copy in which the bytes of these packets are zero."""
+    """Write a copy with the bytes of these packets set to zero."""
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         for number, packet in enumerate(container.demux(video=0)):
@@ -83,9 +83,9 @@ def test_an_avi_that_lost_its_beginning_has_one_order_however_it_is_read(
     path = tmp_path / "headless.avi"
     path.write_bytes(data)
     with VideoReader(path) as reader:
-        whole = np.concatenate([block.rgb for block in reader.blocks()])
-        for slot in range(0, len(whole), 4):
-            assert np.array_equal(reader.frames_at([slot])[0], whole[slot])
+        expected = np.concatenate([block.rgb for block in reader.blocks()])
+        for slot in range(0, len(expected), 4):
+            assert np.array_equal(reader.frames_at([slot])[0], expected[slot])
 
 
 def test_a_patched_frame_is_concealed(videos: dict[str, Path], tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ FRAGILE = [
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """Cut short, or with a stretch of zeros or noise."""
+    """Truncate data, or overwrite a range with zeros or noise."""
     at = int(rng.integers(1, len(data)))
     length = int(rng.choice([1, 16, 200, max(1, len(data) // 5)]))
     kind = rng.integers(3)

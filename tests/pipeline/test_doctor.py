@@ -1,4 +1,4 @@
-"""The doctor names pose backends, their one install command, and the best one for a new study."""
+"""Tests of the doctor: pose backends, how to install them, and the default for a new study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from actionprep.pipeline.pose_backends import mediapipe, mmpose
 
 @pytest.fixture
 def bare(monkeypatch, tmp_path):
-    """A machine that cannot reach the internet and has no pose backend, unless a test says so."""
+    """Simulate a machine without internet and pose backends, unless a test adds them."""
     have: set[str] = set()
     found = importlib.util.find_spec
     hidden = ("mmpose", "mmengine", "mmcv", "xtcocotools", "transformers")

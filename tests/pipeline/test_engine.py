@@ -1,4 +1,4 @@
-"""Building: one pass a view, skipping what is done, quarantine, budget, lock, and the same bytes after any interruption."""
+"""Tests of builds: passes, complete items, quarantine, budget, lock, and equal bytes after interruptions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from actionprep.pipeline.stage import FrameBlock
 
 FAST = {"masks": {}, "tracks": {"grid": 4, "window": 8, "stride": 4}, "lowres": {"sizes": (16,)}}
 
-# A shell that runs the tests in the background has told them to ignore Ctrl-C, and their programs inherit that.
+# Tests that run in the background of a shell ignore Ctrl-C, and child processes inherit this.
 LISTENING = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from actionprep.cli import prep; prep()"
 )
@@ -142,7 +142,7 @@ def test_a_damaged_video_is_quarantined_and_its_neighbors_go_on(study: Study) ->
     data = good.read_bytes()
     # The packets stay listed in the index, so that only decoding finds nothing.
     at = data.index(b"mdat") + 4
-    good.write_bytes(data[:at] + bytes(len(data) - at) if data.index(b"moov") < at else bytes_without_pictures(data))
+    good.write_bytes(data[:at] + bytes(len(data) - at) if data.index(b"moov") < at else without_frame_data(data))
     study.scan()
     report = study.build("lowres")
     assert not report.ok
@@ -159,7 +159,7 @@ def test_a_damaged_video_is_quarantined_and_its_neighbors_go_on(study: Study) ->
     assert not list(study.quarantine)
 
 
-def bytes_without_pictures(data: bytes) -> bytes:
+def without_frame_data(data: bytes) -> bytes:
     start = data.index(b"mdat") + 4
     end = data.index(b"moov") - 4
     return data[:start] + bytes(end - start) + data[end:]
@@ -182,10 +182,10 @@ def test_the_failure_budget_stops_the_job_and_names_the_most_frequent_cause(
     others[-1].write_bytes(b"not a video")
     study.scan()  # what a scan finds is no failure of the build, and spends nothing of its budget
     for path in others[:2]:
-        path.write_bytes(bytes_without_pictures(path.read_bytes()))
+        path.write_bytes(without_frame_data(path.read_bytes()))
     study.scan()
     assert len(study.build("lowres").built) == 2
-    first.write_bytes(bytes_without_pictures(first.read_bytes()))
+    first.write_bytes(without_frame_data(first.read_bytes()))
     study.scan()
     with pytest.raises(BuildStoppedError) as stopped:
         study.build("tracks", "lowres", retry=True)
@@ -266,10 +266,10 @@ KILLS = int(os.environ.get("ACTIONPREP_KILLS", "3"))
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_random_moments_and_restarted_the_store_is_the_same(tmp_path: Path, workers: int) -> None:
-    whole = small_study(tmp_path / "a", recordings=6)
+    uninterrupted = small_study(tmp_path / "a", recordings=6)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    whole.build("tracks", "lowres", "snippets")
-    expected = whole.store.digest()
+    uninterrupted.build("tracks", "lowres", "snippets")
+    expected = uninterrupted.store.digest()
     killed = open_study(tmp_path / "b")
     killed.scan()
     command = [sys.executable, "-c", "from actionprep.cli import prep; prep()", "build", "tracks", "lowres", "snippets",
@@ -303,7 +303,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_store_to_go_on_with(tmp_path: Path) -
     deadline = time.monotonic() + 60
     while not study.store.items() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    # A terminal sends Ctrl-C to the whole group: builder and workers.
+    # A terminal sends Ctrl-C to the process group: the builder and its workers.
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

@@ -1,4 +1,4 @@
-"""Frames as they are displayed: turned, mirrored, in the right colors and sizes."""
+"""Tests of the orientation, the colors and the size of converted frames."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_mirrored_metadata_is_applied(tmp_path: Path) -> None:
 
 
 def color_video(path: Path, pixel_format: str, *, full: bool, size: tuple[int, int] = (48, 64)) -> np.ndarray:
-    """One lossless frame of soft colors in this pixel format; returns the RGB image that went in."""
+    """Write one lossless frame of soft colors in a pixel format, and return the RGB image."""
     y, x = np.mgrid[: size[0], : size[1]]
     image = np.stack([40 + 2 * x, 60 + 3 * y, 200 - x - y], -1).clip(0, 255).astype(np.uint8)
     frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
@@ -98,7 +98,7 @@ def test_odd_sizes_keep_every_row_and_column(tmp_path: Path) -> None:
 
 
 def test_every_filter_averages_when_it_shrinks(tmp_path: Path) -> None:
-    """Fine stripes must become gray, not stripes of another width."""
+    """Fine stripes become gray, not wider stripes."""
     stripes = np.repeat((np.arange(256) % 2 * 255).astype(np.uint8)[None, :, None], 64, 0).repeat(3, 2)
     with av.open(str(tmp_path / "s.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
@@ -110,9 +110,7 @@ def test_every_filter_averages_when_it_shrinks(tmp_path: Path) -> None:
         assert block.resized(16, 64, filter)[0, :, 4:-4].std() < 12
 
 
-def test_pictures_are_converted_once_and_only_when_asked_for(
-    videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frames_are_converted_once_and_on_demand(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from actionprep.pipeline.frame_conversion import Converter
 
     calls: list[int] = []

@@ -1,4 +1,4 @@
-"""Streams whose frame size changes: found without decoding everything, letterboxed, and flagged."""
+"""Tests of streams with changing frame size: detection without full decoding, letterboxing and status."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CODECS = {"libx264": {"bf": "0"}, "libx265": {"x265-params": "log-level=none:bfr
 
 
 def disc(height: int, width: int, radius: float) -> np.ndarray:
-    """A white disc in the middle of a gray image."""
+    """Return a gray image with a white disc in the middle."""
     y, x = np.mgrid[:height, :width]
     inside = (x - width / 2 + 0.5) ** 2 + (y - height / 2 + 0.5) ** 2 < radius**2
     return np.repeat(np.where(inside, 235, 90).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def write_ts(path: Path, codec: str, size: tuple[int, int], start: int, radius: float) -> bytes:
-    """Bytes of 25 frames of one size (height, width) from a second on."""
+    """Return 25 encoded frames of one size (height, width) that start at the given second."""
     with av.open(str(path), "w", format="mpegts", options={"mpegts_copyts": "1"}) as container:
         stream = container.add_stream(codec, rate=25, options=CODECS[codec])
         stream.height, stream.width = size
@@ -39,7 +39,7 @@ def write_ts(path: Path, codec: str, size: tuple[int, int], start: int, radius: 
 
 
 def write_change(folder: Path, codec: str, later: tuple[int, int], radius: float = 30) -> Path:
-    """A stream of 96 x 128 (height x width), whose frames have another size from frame 25 on."""
+    """Write a stream of 96 x 128 (height x width) with another frame size from frame 25."""
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no encoder {codec}")
     path = folder / "change.ts"

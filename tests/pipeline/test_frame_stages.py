@@ -1,4 +1,4 @@
-"""The stages frames, keyframes and lowres, fed from memory and from real videos."""
+"""Tests of the stages frames, keyframes and lowres with frames in memory and real videos."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def source(video: Path) -> ViewSource:
 
 
 def make(store: Store, source: ViewSource, product: str, done: dict[str, ItemReader] | None = None, **values: Any):
-    """Run one stage over the video into the store; returns the item."""
+    """Run one stage on a video, and return the stored item."""
     stage = find_stage(product)
     with store.write(product, source.recording, source.view, fingerprint="f", provenance={}) as item:
         run_pass(source, [stage(stage.Settings(**values), source, item, done or {})], block_frames=7)
@@ -335,15 +335,15 @@ def test_motion_takes_each_frame_once_and_as_many_as_asked(motion: list[float], 
 
 def test_the_motion_meter_does_not_depend_on_the_blocks() -> None:
     gray = np.random.default_rng(0).integers(0, 255, (23, 130, 190), np.uint8)
-    whole, parts = MotionMeter(), MotionMeter()
-    whole.add(gray)
+    at_once, parts = MotionMeter(), MotionMeter()
+    at_once.add(gray)
     for part in np.split(gray, [1, 5, 6, 17]):
         parts.add(part)
-    assert np.array_equal(whole.values(), parts.values())
-    assert whole.values()[0] == 0
+    assert np.array_equal(at_once.values(), parts.values())
+    assert at_once.values()[0] == 0
     small = np.stack([cv2.resize(image[:, :190], (95, 65), interpolation=cv2.INTER_AREA) for image in gray])
     expected = np.abs(np.diff(small.astype(float), axis=0)).mean((1, 2))
-    assert whole.values()[1:] == pytest.approx(expected)
+    assert at_once.values()[1:] == pytest.approx(expected)
 
 
 def test_shrinking_gray_takes_means_of_squares() -> None:

@@ -1,4 +1,4 @@
-"""Real files that are hard to read: what each must give, held against PyAV's plain decoding of the whole stream."""
+"""Tests of real files that are hard to read, compared with decoding the complete stream with PyAV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actionprep.pipeline.video import VideoReader
 
 @dataclass(frozen=True)
 class Expected:
-    """What a file must give; gap is the usual distance of frames in seconds."""
+    """Expected properties of a file; gap is the usual interval between frames in seconds."""
 
     frames: int
     size: tuple[int, int]  # width, height for display
@@ -100,7 +100,7 @@ HARD = {
 
 
 def plain_decoding(path: Path, stream: int) -> list[av.VideoFrame]:
-    """All frames as the decoder hands them out, which is the order of showing."""
+    """Return all frames in the order of the decoder, which is the order of display."""
     with av.open(str(path)) as container:
         return list(container.decode(container.streams[stream]))
 
@@ -142,14 +142,14 @@ def test_a_hard_file_gives_what_it_must(shared_data: Path, name: str) -> None:
 
 
 def test_the_variable_times_are_those_of_the_kept_frames(shared_data: Path) -> None:
-    """Frames were dropped from 25 per second, so each time lies on that grid, and each kept frame is in the original."""
+    """Frames were dropped from 25 per second, so times are on that grid, and kept frames equal those of the original."""
     facts = probe(shared_data / "hard_videos/made_vfr/v_BenchPress_g01_c02_vfr.mp4")
     grid = facts.times * 25
     assert grid == pytest.approx(grid.round(), abs=1e-6)
     assert len(set(np.diff(grid.round()))) > 1
-    whole = VideoReader(shared_data / "ucf101_clips/BenchPress/v_BenchPress_g01_c02.avi")
+    original = VideoReader(shared_data / "ucf101_clips/BenchPress/v_BenchPress_g01_c02.avi")
     kept = VideoReader(shared_data / "hard_videos/made_vfr/v_BenchPress_g01_c02_vfr.mp4")
-    originals = np.concatenate([block.resized(24, 32) for block in whole.blocks()]).astype(int)
+    originals = np.concatenate([block.resized(24, 32) for block in original.blocks()]).astype(int)
     copies = np.concatenate([block.resized(24, 32) for block in kept.blocks()]).astype(int)
     same = np.abs(copies - originals[grid.round().astype(int)]).mean()
     shifted = np.abs(copies - originals[np.minimum(grid.round().astype(int) + 3, len(originals) - 1)]).mean()

@@ -1,4 +1,4 @@
-"""Lucas–Kanade recovers known motion, tells when it loses a point, and does not depend on threads."""
+"""Tests of Lucas–Kanade: known motion, visibility of lost points, and independence of threads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_forward_only_leaves_the_frames_before_the_query_alone():
 
 
 def test_a_point_that_is_covered_is_lost_and_stays_lost():
-    # A square passes over the points of the middle of the picture and on.
+    # A square moves across the points in the middle of the image.
     frames = patch_over_background(14, 80, 160, size=40, start=(8, 20), step=(8, 0))
     hidden = np.array([[0, 80, y] for y in (30, 35, 40, 45, 50)], float)
     free = np.array([[0, x, 10] for x in (40, 80, 120)], float)
@@ -89,10 +89,10 @@ def test_looking_only_around_the_points_changes_nothing_to_speak_of(monkeypatch)
     queries = grid(3, 140, 220, 9)
     near = lk().track(frames, queries, both_ways=True)
     monkeypatch.setattr(module, "MARGIN", 10_000)
-    whole = lk().track(frames, queries, both_ways=True)
-    seen = visible(near.visibility, near.confidence) & visible(whole.visibility, whole.confidence)
+    full = lk().track(frames, queries, both_ways=True)
+    seen = visible(near.visibility, near.confidence) & visible(full.visibility, full.confidence)
     assert seen.mean() > 0.7
-    assert np.abs(near.xy - whole.xy)[seen].max() < 0.02
+    assert np.abs(near.xy - full.xy)[seen].max() < 0.02
 
 
 def test_threads_do_not_change_a_bit():

@@ -1,4 +1,4 @@
-"""Masks of what moves: where it is, whatever the blocks, with bounded memory; and how masks are stored and replayed."""
+"""Tests of motion masks: accuracy, independence of blocks, bounded memory, storage and replay."""
 
 from __future__ import annotations
 

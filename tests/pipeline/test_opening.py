@@ -1,4 +1,4 @@
-"""What is not video is refused with one clear reason."""
+"""Tests of messages for files that are not readable videos."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_video_without_frames_is_a_problem(tmp_path: Path) -> None:
 
 
 def headless_stream(path: Path) -> Path:
-    """An H.264 stream in TS without its only key frame, which has the parameter sets before it."""
+    """Write an H.264 stream in TS without its only keyframe, which follows the parameter sets."""
     complete = write_video(path.with_suffix(".mkv"), moving_square(330), g="1000", preset="ultrafast")
     with av.open(str(complete)) as source, av.open(str(path), "w") as cut:
         stream = cut.add_stream_from_template(source.streams.video[0])

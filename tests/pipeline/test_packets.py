@@ -1,4 +1,4 @@
-"""Putting decoded frames into their slots, with any loss."""
+"""Tests of assigning decoded frames to slots, with lost frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NONE = np.iinfo(np.int64).min
 
 
 def index_of(order: list[int], *, ordered: bool, presumed: bool = False) -> PacketIndex:
-    """Packet n is shown at position order[n]."""
+    """Return packets in which packet n is displayed at position order[n]."""
     count = len(order)
     zeros = np.zeros(count, np.int64)
     return PacketIndex(
@@ -45,7 +45,7 @@ def index_of(order: list[int], *, ordered: bool, presumed: bool = False) -> Pack
 
 @st.composite
 def groups(draw: st.DrawFn) -> list[int]:
-    """Orders as encoders make them: each anchor comes before the pictures that are shown ahead of it."""
+    """Draw an order as encoders make it: each anchor comes before the frames that are displayed earlier."""
     order = [0]
     while len(order) < draw(st.integers(5, 60)):
         before = draw(st.integers(0, 4))
@@ -55,7 +55,7 @@ def groups(draw: st.DrawFn) -> list[int]:
 
 
 def run(index: PacketIndex, order: list[int], lost: set[int]) -> tuple[list[tuple[int, int]], Sequencer]:
-    """A decoder that hands out all but the lost packets in the order of showing."""
+    """Decode all packets that are not lost, in the order of display."""
     sequence = Sequencer(index)
     came = []
     for number in sorted(range(len(order)), key=lambda n: order[n]):
@@ -85,7 +85,7 @@ def test_unknown_times_follow_the_decoder(order: list[int]) -> None:
 
 @settings(deadline=None)
 @given(order=groups(), lost=st.sets(st.integers(0, 60), max_size=3))
-def test_a_loss_moves_other_pictures_by_no_more_than_the_reordering_around_it(order: list[int], lost: set[int]) -> None:
+def test_a_loss_moves_other_frames_by_at_most_the_reordering(order: list[int], lost: set[int]) -> None:
     came, _ = run(index_of(order, ordered=False), order, lost)
     slots = [slot for slot, _ in came]
     assert slots == sorted(set(slots))
@@ -142,7 +142,7 @@ def test_the_frame_tag_of_vp8_tells_whether_it_is_shown() -> None:
 
 
 def container_of(format_name: str, pts: list[int], *, b_frames: bool) -> tuple[SimpleNamespace, SimpleNamespace]:
-    """A container of three packets in memory, as far as `read_packets` looks at one."""
+    """A container of three packets in memory, with the attributes that `read_packets` uses."""
     packets = [
         SimpleNamespace(
             pts=time, dts=at, pos=100 * at, size=9, is_keyframe=at == 0, is_corrupt=False, is_discard=False, duration=1
@@ -155,7 +155,7 @@ def container_of(format_name: str, pts: list[int], *, b_frames: bool) -> tuple[S
 
 
 def test_times_order_the_frames_of_a_container_but_not_those_of_an_avi() -> None:
-    """FFmpeg makes up presentation times for AVI; those of a damaged one are of no use at all."""
+    """FFmpeg derives presentation times of AVI files; those of a damaged file are useless."""
     cases = {
         ("mov", True): ([0, 2, 1], True, False),
         ("mov", False): ([0, 2, 1], True, False),

@@ -1,4 +1,4 @@
-"""One decode pass feeds many stages, replays what is stored, and loses no neighbor to a failure."""
+"""Tests of passes: several stages per pass, replay of stored items, and isolated failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NoSettings(StageSettings):
 
 
 class Recorder(FrameStage):
-    """Notes the numbers of the frames and what its live inputs gave."""
+    """Record frame indices and the results of live inputs."""
 
     reads: ClassVar[tuple[Input, ...]] = ()
     fails_at: ClassVar[int | None] = None
@@ -47,7 +47,7 @@ class Recorder(FrameStage):
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:
         self.live.append(dict(live))
         if self.fails_at is not None and self.fails_at in block.index:
-            raise InputError("the picture is upside down", frame=self.fails_at)
+            raise InputError("the frame is upside down", frame=self.fails_at)
         numbers = np.array(read_numbers(block.rgb))
         self.item.append("number", numbers)
         return f"{self.name} {numbers[0]}"
@@ -66,7 +66,7 @@ class Recorder(FrameStage):
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[Recorder]]:
-    """Stages: first; second reads first; third reads second; alone reads nothing."""
+    """Register stages: second reads first, third reads second, and first and alone read no other stage."""
     made: dict[str, type[Recorder]] = {}
     for name, reads in (("first", ()), ("second", ("first",)), ("third", ("second",)), ("alone", ())):
         kind = type(name.title(), (Recorder,), {"reads": tuple(Input(product) for product in reads)})
@@ -119,7 +119,7 @@ def test_all_items_of_a_view_come_from_one_decoding(
 
 
 def run(store: Store, source: ViewSource, *stages: type[Recorder], done: dict[str, ItemReader] | None = None):
-    """Run a pass whose items are thrown away; returns the stages and the report."""
+    """Run a pass without a store, and return the stages and the report."""
     made: list[Recorder] = []
     with WriteBehind() as behind, store.write("x", "r", fingerprint="f", provenance={}) as item:
         for kind in stages:
@@ -181,7 +181,7 @@ def test_a_stage_that_fails_takes_along_only_those_that_read_it(
     outcome = decode_pass(source, planned("first", "second", "third", "alone"), store)
     problems = {item.key.product: item.problem for item in outcome.items}
     assert problems["first"] is problems["alone"] is None
-    assert problems["second"].reason == "the picture is upside down"
+    assert problems["second"].reason == "the frame is upside down"
     assert problems["third"].reason == "its input 'second' could not be made"
     assert store.products() == ["alone", "first"]
     assert numbers_in(store, "alone") == list(range(COUNT))
@@ -261,14 +261,14 @@ def test_missing_frames_are_counted(
 
 
 def test_progress_is_told_block_by_block(store: Store, source: ViewSource, kinds: dict[str, type[Recorder]]) -> None:
-    told: list[int] = []
+    frame_counts: list[int] = []
     with store.write("x", "r", fingerprint="f", provenance={}) as item:
-        run_pass(source, [kinds["alone"](NoSettings(), source, item, {})], block_frames=8, progress=told.append)
-    assert told == [8, 8, 8, 6]
+        run_pass(source, [kinds["alone"](NoSettings(), source, item, {})], block_frames=8, progress=frame_counts.append)
+    assert frame_counts == [8, 8, 8, 6]
 
 
 class Slow:
-    """An item whose writing can be held up."""
+    """An item that can delay writing."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}

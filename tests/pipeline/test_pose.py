@@ -82,9 +82,8 @@ def test_every_frame_of_every_view_is_estimated_in_one_pass_and_stored(tmp_path,
     assert poses.time.tolist() == study.catalog.view("a", "1").times.tolist()
     assert poses.image_size == (HEIGHT, WIDTH)
     attributes = study.item("pose", "a", 1).attributes
-    assert (attributes["estimator"], attributes["skeleton"], attributes["num_persons"], attributes["num_frames_with_person"]) == (
-        "mediapipe", "coco17", 2, FRAMES,
-    )  # fmt: skip
+    assert (attributes["estimator"], attributes["skeleton"]) == ("mediapipe", "coco17")
+    assert (attributes["num_persons"], attributes["num_frames_with_person"]) == (2, FRAMES)
 
 
 def test_pose_arrays_have_axes_and_units(tmp_path, corners):
@@ -142,7 +141,7 @@ def test_a_backend_that_gives_up_names_the_frame_of_the_video(tmp_path, corners,
     assert (entry.frame, entry.backend) == (before + 1, "corners")
 
 
-def test_poses_are_converted_on_request_and_say_what_was_lost(tmp_path, corners):
+def test_conversion_to_another_layout_is_recorded(tmp_path, corners):
     study = video_study(tmp_path)
     study.build("pose", overrides={"pose": {"skeleton": "coco18"}})
     poses = study.poses("a", view=0)
@@ -169,11 +168,11 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
         PoseSettings.read(changes, where="[pose]")
 
 
-def test_a_missing_backend_stops_at_once_and_says_what_works_without_it(tmp_path, monkeypatch):
+def test_a_missing_backend_stops_the_build_and_names_a_way(tmp_path, monkeypatch):
     monkeypatch.setattr(pose, "_open_estimators", {})
     study = video_study(tmp_path)
     with pytest.raises(
-        SetupError, match=r"MediaPipe is not installed.*(?s:.*)install mediapipe.*(?s:.*)poses that you have"
+        SetupError, match=r"MediaPipe is not installed.*(?s:.*)install mediapipe.*(?s:.*)import existing poses"
     ):
         study.build("pose", overrides={"pose": {"environment": str(tmp_path / "nowhere")}})
 
@@ -199,7 +198,7 @@ def test_poses_without_times_are_not_stored(tmp_path):
         store_poses(store, "a", replace(made_poses(5), time=None))
 
 
-# Real backends on real frames, where they are installed
+# Real backends on real frames, if they are installed
 
 
 def real_study(tmp_path, shared_data):
@@ -212,7 +211,7 @@ def real_study(tmp_path, shared_data):
 
 
 @pytest.mark.slow
-def test_real_mediapipe_finds_the_person_in_every_frame_of_a_real_clip(tmp_path, shared_data):
+def test_real_mediapipe_detects_the_person_in_every_frame(tmp_path, shared_data):
     if not mediapipe.is_installed():
         pytest.skip(f"MediaPipe is not installed here; install it with: {mediapipe.INSTALL}")
     study = real_study(tmp_path, shared_data)
@@ -221,7 +220,7 @@ def test_real_mediapipe_finds_the_person_in_every_frame_of_a_real_clip(tmp_path,
     assert poses.num_persons == 1
     assert poses.present.all()
     nose, left, right = (poses.keypoints[:, 0, joint] for joint in (0, 15, 16))
-    # He stands upright in the middle, and faces the camera.
+    # The person stands upright in the middle and faces the camera.
     assert (nose[:, 1] < np.minimum(left, right)[:, 1] - 150).all()
     assert (np.abs(nose[:, 0] - 320) < 120).all()
 
@@ -231,7 +230,7 @@ def test_real_mmpose_runs_hrnet_with_random_weights_on_real_frames(tmp_path, sha
     if doctor.mmpose_missing():
         pytest.skip(f"MMPose is not installed here; install it with: {mmpose.INSTALL}")
     study = real_study(tmp_path, shared_data)
-    # Of 50 frames only those with a box are looked at, which keeps this short.
+    # Only frames with a box are estimated, which keeps the test short.
     (tmp_path / "boxes.csv").write_text(
         "frame,left,top,right,bottom\n" + "".join(f"{at},200,80,440,470\n" for at in (3, 4, 5))
     )
@@ -246,7 +245,7 @@ def test_real_mmpose_runs_hrnet_with_random_weights_on_real_frames(tmp_path, sha
     assert study.item("pose", "clip", 0).provenance["identity"]["weights"] == "random"
 
 
-def test_folders_of_vitpose_and_its_detector_begin_at_the_study_and_hub_names_stay(tmp_path, monkeypatch):
+def test_vitpose_folders_are_relative_and_hub_names_stay(tmp_path, monkeypatch):
     study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
     for folder in (study / "models/vitpose", study / "rtdetr", elsewhere / "someone/on-the-hub"):
         folder.mkdir(parents=True)
@@ -259,7 +258,7 @@ def test_folders_of_vitpose_and_its_detector_begin_at_the_study_and_hub_names_st
     assert (options["model"], options["detector"]) == ("someone/on-the-hub", "someone/else")
 
 
-def test_a_detector_beside_another_backend_begins_at_the_study_too(tmp_path, monkeypatch):
+def test_a_detector_folder_is_relative_to_the_study(tmp_path, monkeypatch):
     (tmp_path / "rtdetr").mkdir()
     monkeypatch.setattr("actionprep.pipeline.pose_backends.boxes.RTDetrPeople", lambda model, **_: model)
     monkeypatch.setattr(pose, "_open_detectors", {})

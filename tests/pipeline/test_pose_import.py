@@ -1,4 +1,4 @@
-"""Poses that are there already, through the pose stage into the product that estimated ones land in."""
+"""Tests of importing existing poses with the stage `pose`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def view_poses(**changes):
     return made_poses(FRAMES, 2, image_size=(HEIGHT, WIDTH), **changes)
 
 
-def test_imported_poses_land_as_estimated_ones_do_and_no_frame_is_decoded(tmp_path):
+def test_imported_poses_are_stored_without_decoding_frames(tmp_path):
     study = video_study(tmp_path, views=("0", "1"))
     for view in ("0", "1"):
         write_npz(tmp_path / "poses" / "a" / f"{view}.npz", view_poses(seed=int(view)))
@@ -45,7 +45,7 @@ def test_imported_poses_land_as_estimated_ones_do_and_no_frame_is_decoded(tmp_pa
     assert built_import(study).done == 2
 
 
-def test_a_changed_file_is_imported_anew(tmp_path):
+def test_a_changed_file_is_imported_again(tmp_path):
     study = video_study(tmp_path)
     path = write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses(seed=0))
     built_import(study)
@@ -55,7 +55,7 @@ def test_a_changed_file_is_imported_anew(tmp_path):
 
 
 @pytest.mark.parametrize(("first", "given"), [(0, None), (1, None), (5, 5)])
-def test_frames_are_counted_from_nought_or_one_or_as_told(tmp_path, first, given):
+def test_frames_count_from_zero_one_or_first_number(tmp_path, first, given):
     study = video_study(tmp_path)
     poses = view_poses()
     write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, frame_index=poses.frame_index + first))
@@ -63,7 +63,7 @@ def test_frames_are_counted_from_nought_or_one_or_as_told(tmp_path, first, given
     assert np.array_equal(study.poses("a", view=0).keypoints, poses.keypoints)
 
 
-def test_frames_that_the_file_lacks_are_frames_without_people(tmp_path):
+def test_frames_missing_in_the_file_have_no_people(tmp_path):
     study = video_study(tmp_path)
     kept = [0, 1, 2, 7]
     write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses().take(kept))
@@ -73,14 +73,14 @@ def test_frames_that_the_file_lacks_are_frames_without_people(tmp_path):
 
 def test_people_whose_number_changes_are_linked_and_numbered(tmp_path):
     study = video_study(tmp_path)
-    whole = view_poses(linked=False)
-    keypoints, score = whole.keypoints.copy(), whole.score.copy()
+    expected = view_poses(linked=False)
+    keypoints, score = expected.keypoints.copy(), expected.score.copy()
     score[3:6, 1] = 0
     keypoints[8:], score[8:] = keypoints[8:, ::-1], score[8:, ::-1]
-    write_npz(tmp_path / "poses" / "a" / "0.npz", replace(whole, keypoints=keypoints, score=score))
+    write_npz(tmp_path / "poses" / "a" / "0.npz", replace(expected, keypoints=keypoints, score=score))
     assert built_import(study, fill=5).ok
     poses = study.poses("a", view=0)
-    assert np.allclose(poses.keypoints, whole.keypoints, atol=1e-4)
+    assert np.allclose(poses.keypoints, expected.keypoints, atol=1e-4)
     assert poses.filled[:, 1].all(-1).nonzero()[0].tolist() == [3, 4, 5]
     assert study.item("pose", "a", 0).attributes["num_filled"] == 3
     made = {"frames of a person filled in": 3, "joints filled in": 3 * 17}
@@ -93,12 +93,12 @@ def problem_of(study, **changes):
     return reason
 
 
-def test_poses_that_are_not_there_are_quarantined_with_the_place_looked_at(tmp_path):
+def test_missing_poses_are_quarantined_with_their_path(tmp_path):
     study = video_study(tmp_path)
     assert f"No poses for recording 'a', view 0: looked for {tmp_path.resolve()}/poses/a/0.npz" in problem_of(study)
 
 
-def test_import_without_files_says_what_to_set(tmp_path):
+def test_import_without_files_names_the_setting(tmp_path):
     study = video_study(tmp_path)
     with pytest.raises(UserError, match=r"recording 'a' has a video, and pose.files is empty. Set it to the path"):
         study.build("pose", overrides={"pose": {"backend": "import"}})
@@ -113,7 +113,7 @@ def test_frames_past_the_videos_end_are_refused(tmp_path):
     )
 
 
-def test_poses_of_pictures_of_another_size_are_refused_or_scaled_on_request(tmp_path):
+def test_poses_of_another_image_size_are_refused_or_scaled(tmp_path):
     study = video_study(tmp_path)
     write_npz(tmp_path / "poses" / "a" / "0.npz", made_poses(FRAMES, image_size=(2 * HEIGHT, 3 * WIDTH)))
     assert f"are of images of {3 * WIDTH}x{2 * HEIGHT} px; the video of recording 'a'" in problem_of(study)
@@ -130,8 +130,8 @@ def test_joints_outside_are_counted_and_refused_when_they_are_many(tmp_path):
     keypoints[:2, 0] += 1000
     path = write_npz(tmp_path / "poses" / "a" / "0.npz", replace(poses, keypoints=keypoints))
     assert built_import(study).ok
-    told = study.item("pose", "a", 0).attributes
-    assert (told["num_joints_outside"], told["num_joints_seen"]) == (2 * 17, FRAMES * 2 * 17)
+    attributes = study.item("pose", "a", 0).attributes
+    assert (attributes["num_joints_outside"], attributes["num_joints_seen"]) == (2 * 17, FRAMES * 2 * 17)
     assert study.joints_outside(study.store.items("pose")) == [(ItemKey("pose", "a", "0"), 2 * 17, FRAMES * 2 * 17)]
     write_npz(path, replace(poses, keypoints=poses.keypoints + 1000))
     assert "408 of the 408 joints in" in problem_of(study)
@@ -140,7 +140,7 @@ def test_joints_outside_are_counted_and_refused_when_they_are_many(tmp_path):
 
 
 def openpose_study(folder, scale):
-    """A study of one view with people all over the picture, and OpenPose files of pictures `scale` times as large."""
+    """Create a study of one view, and OpenPose files for images `scale` times as large, with joints across the image."""
     study = video_study(folder)
     (folder / "openpose").mkdir()
     x, y = np.linspace(2, WIDTH - 2, 25) * scale, np.linspace(2, HEIGHT - 2, 25) * scale
@@ -150,21 +150,21 @@ def openpose_study(folder, scale):
     return study
 
 
-def test_openpose_files_of_larger_pictures_are_quarantined_by_the_joints_outside(tmp_path):
+def test_openpose_files_of_larger_images_are_quarantined(tmp_path):
     reason = problem_of(openpose_study(tmp_path, 2), files="openpose")
-    # Of 25 joints on the diagonal, the 12 beyond its middle.
+    # 12 of the 25 joints on the diagonal are beyond its middle.
     assert "144 of the 300 joints" in reason
     assert "(48%) lie outside the frame (128x96 px)" in reason
     assert "The file does not contain the size of its images." in reason
 
 
-@pytest.mark.parametrize(("scale", "told"), [(1, {}), (0.5, {"num_frames_in_corner": FRAMES})])
-def test_openpose_files_of_smaller_pictures_are_told_by_the_corner_that_they_lie_in(tmp_path, scale, told):
+@pytest.mark.parametrize(("scale", "expected"), [(1, {}), (0.5, {"num_frames_in_corner": FRAMES})])
+def test_openpose_files_of_smaller_images_are_reported(tmp_path, scale, expected):
     study = openpose_study(tmp_path, scale)
     assert built_import(study, files="openpose").ok
-    found = study.item("pose", "a", 0).attributes
-    assert found["num_joints_outside"] == 0
-    assert {name: found[name] for name in found if name == "num_frames_in_corner"} == told
+    attributes = study.item("pose", "a", 0).attributes
+    assert attributes["num_joints_outside"] == 0
+    assert {name: attributes[name] for name in attributes if name == "num_frames_in_corner"} == expected
 
 
 def test_import_nan_joint_is_missing(tmp_path):
@@ -177,7 +177,7 @@ def test_import_nan_joint_is_missing(tmp_path):
     assert np.argwhere(study.poses("a", view=0).score == 0).tolist() == [[4, 1, 3]]
 
 
-def test_json_that_is_cut_in_half_is_quarantined_and_its_neighbor_goes_on(tmp_path):
+def test_truncated_json_is_quarantined_and_the_other_view_built(tmp_path):
     study = video_study(tmp_path, views=("0", "1"))
     text = json.dumps({"people": [{"pose_keypoints_2d": [5.0, 6.0, 0.9] * 25}]})
     for view in ("0", "1"):
@@ -203,7 +203,7 @@ def test_one_file_for_all_recordings_is_searched_by_name(tmp_path):
     for name in ("c", "d"):
         write_npz(tmp_path / "poses" / f"{name}.npz", view_poses(seed=3))
     report = built_import(study, files="poses", format="pose-npz")
-    assert "holds poses of 3 recordings, none of which is 'b', view 0" in next(iter(report.quarantined.values()))
+    assert "has poses of 3 recordings, but not of 'b', view 0" in next(iter(report.quarantined.values()))
 
 
 def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
@@ -213,14 +213,14 @@ def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
     assert done.report.ok
     assert done.study.settings["pose"].files == "poses/{recording}/{view}.npz"
     assert done.study.folder.study.stages == ("pose", "snippets")
-    # What an import writes is nothing that a scan reads.
-    told = []
-    again = open_study(tmp_path, tell=told.append)
+    # A scan does not read the files that an import writes.
+    messages = []
+    again = open_study(tmp_path, tell=messages.append)
     assert again.build("pose").done == 1
-    assert told == []
+    assert messages == []
 
 
-def test_stages_that_were_asked_for_stay_beside_imported_poses(tmp_path):
+def test_import_keeps_other_stages_of_the_study(tmp_path):
     study = video_study(tmp_path)
     study.folder.change("study", "stages", ("tracks", "lowres"))
     write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
@@ -228,7 +228,7 @@ def test_stages_that_were_asked_for_stay_beside_imported_poses(tmp_path):
     assert done.study.folder.study.stages == ("pose", "tracks", "lowres")
 
 
-def test_a_placeholder_that_stands_for_nothing_is_refused_before_anything_is_written(tmp_path):
+def test_an_unknown_placeholder_is_refused_before_writing(tmp_path):
     study = video_study(tmp_path)
     before = (tmp_path / "actionprep.toml").read_bytes()
     with pytest.raises(UserError, match=r"Unknown placeholder '\{veiw\}' in 'poses/\{veiw\}'\. Did you mean 'view'\?"):
@@ -238,7 +238,7 @@ def test_a_placeholder_that_stands_for_nothing_is_refused_before_anything_is_wri
         built_import(study, files="poses/{clip}.npz")
 
 
-def test_an_import_that_finds_nothing_leaves_the_settings_and_names_no_next_step(tmp_path):
+def test_an_import_without_files_leaves_the_settings(tmp_path):
     video_study(tmp_path)
     before = (tmp_path / "actionprep.toml").read_bytes()
     words = ["import", "openpose", str(tmp_path / "openpoze" / "{view}"), "--study", str(tmp_path)]
@@ -263,32 +263,32 @@ def test_one_folder_for_many_views_is_refused(tmp_path):
         import_poses(tmp_path, [tmp_path / "poses"])
 
 
-def test_real_openpose_of_four_cameras_lands_with_the_bystander_kept_apart(tmp_path, shared_data):
+def test_import_separates_a_bystander_in_real_recordings(tmp_path, shared_data):
     folder = shared_data / "multiview_pose2sim"
     settings = StudySettings(layout="views", videos=str(folder / "videos"), pattern="cam{view}.mp4")
     init_study(tmp_path, settings, models=settings_models())
     done = import_poses(tmp_path, [folder / "openpose_json" / "cam{view}_json"])
     assert done.report.ok
     assert done.report.num_frames == 0
-    found = {view: done.study.poses("videos", view=view) for view in ("01", "02", "03", "04")}
-    assert {poses.skeleton for poses in found.values()} == {"body25b"}
-    assert [poses.present.sum(axis=0).tolist() for poses in found.values()] == [[100, 100], [100, 100], [100], [100]]
+    imported = {view: done.study.poses("videos", view=view) for view in ("01", "02", "03", "04")}
+    assert {poses.skeleton for poses in imported.values()} == {"body25b"}
+    assert [poses.present.sum(axis=0).tolist() for poses in imported.values()] == [[100, 100], [100, 100], [100], [100]]
     for view in ("01", "02"):
-        height = np.median(found[view].bbox[..., 3] - found[view].bbox[..., 1], axis=0)
+        height = np.median(imported[view].bbox[..., 3] - imported[view].bbox[..., 1], axis=0)
         assert height[0] > 1.5 * height[1]
-        # Nobody becomes the other: from frame to frame boxes move by a small part of their size.
-        middle = found[view].bbox.reshape(100, 2, 2, 2).mean(axis=2)
+        # Persons are not swapped: between frames, boxes move by a small fraction of their size.
+        middle = imported[view].bbox.reshape(100, 2, 2, 2).mean(axis=2)
         assert np.abs(np.diff(middle[:, 1], axis=0)).max() < 0.2 * height[1]
 
 
-def test_what_videos_say_themselves_is_not_taken_with_an_import(tmp_path):
+def test_import_refuses_values_that_the_videos_have(tmp_path):
     video_study(tmp_path)
     write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
     with pytest.raises(UserError, match=r"is a study of videos, which contain these values: leave out fps, labels"):
         import_poses(tmp_path, [tmp_path / "poses/{recording}/{view}.npz"], fps=25, labels="names.txt")
 
 
-def test_a_layout_file_of_imported_poses_begins_at_the_study(tmp_path, monkeypatch):
+def test_a_layout_file_is_relative_to_the_study(tmp_path, monkeypatch):
     study = video_study(tmp_path)
     (tmp_path / "pair.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
     (tmp_path / "poses").mkdir()

@@ -1,4 +1,4 @@
-"""Imports of poses: what is counted, refused or converted, with the correct value of a joint."""
+"""Tests of checks and conversions of imported poses, with known joint positions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMPORT = {"backend": "import", "files": "poses/{recording}", "persons": None, "l
 
 
 def place_of(frame):
-    """Nose of the person in a frame of the video."""
+    """Return the nose of the person in a frame of the video."""
     return 20.0 + 2 * frame, 30.0
 
 
@@ -102,7 +102,7 @@ def test_import_openpose_nan_joint_is_missing(tmp_path):
 
 
 def coco_of_names(folder, names, **person):
-    """A COCO-form file with one person in each named image; joints of the frame with the image's number."""
+    """Write a COCO file with one person per named image. Its joints are those of the frame with the image's number."""
     people = [
         {"image_id": name, "category_id": 1, "keypoints": body(at, 17).ravel().tolist(), **person}
         for at, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""Facts of videos: frame times, rates, warnings, digest."""
+"""Tests of probing videos: frame times, rates, warnings and digest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_digest_is_of_the_bytes(videos: dict[str, Path], tmp_path: Path) -> 
 
 
 def write_with_audio(path: Path, *, video_s: float, audio_s: float) -> Path:
-    """50 numbered frames and 5 s of silence; each stream begins at its second."""
+    """Write 50 numbered frames and 5 s of silence; each stream starts at its own time."""
     rate, tick = 48000, Fraction(1, 1000)
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25, options=B_FRAMES)
@@ -129,7 +129,7 @@ def test_probe_reports_joined_files_that_ffmpeg_does_not_read(
 
 
 def write_avi(path: Path, kept: list[int]) -> Path:
-    """An AVI in which a camera dropped frames: the muxer writes an empty chunk for each."""
+    """Write an AVI with dropped frames, for which the muxer writes empty chunks."""
     return write_numbered(path, "mpeg4", len(kept), pts=kept, time_base=Fraction(1, 25))
 
 

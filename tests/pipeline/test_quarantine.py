@@ -1,4 +1,4 @@
-"""The folder of quarantine entries."""
+"""Tests of the folder of quarantine entries."""
 
 from __future__ import annotations
 

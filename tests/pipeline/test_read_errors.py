@@ -1,4 +1,4 @@
-"""A disk that fails while an input is read: the item fails with the system's words, and is tried again."""
+"""Tests of disk errors while inputs are read: the item fails with the system's message, and is retried."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from actionprep.pipeline.video import VideoReader
 
 
 class Disk:
-    """Fails for files of one name from a part of their bytes on, after some reads that succeed."""
+    """Raise errors for files of one name within a range of bytes, after some successful reads."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -114,10 +114,10 @@ def test_scan_error_is_tried_again(study: Study, disk: Disk) -> None:
     [view] = study.scan().unreadable
     assert view.reason == "cannot be read: Input/output error (EIO)"
     disk.name = ""
-    told: list[str] = []
-    again = open_study(study.root, tell=told.append)
+    messages: list[str] = []
+    again = open_study(study.root, tell=messages.append)
     assert again.build("lowres").ok
-    assert told == ["videos/walk/a.mp4 could not be read by the last scan: scanning."]
+    assert messages == ["videos/walk/a.mp4 could not be read by the last scan: scanning."]
 
 
 def test_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

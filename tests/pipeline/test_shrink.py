@@ -1,4 +1,4 @@
-"""Shrinking keeps size, mean and place, and lets no fine pattern through."""
+"""Tests of shrinking images: size, mean, position, and no aliasing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages that make tables from the catalog: snippets and split."""
+"""Tests of the stages snippets and split, which make tables from the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of point tracks: worked examples by hand, and Lucas–Kanade on a recording with labeled points."""
+"""Tests of scores of point tracks: examples computed by hand, and Lucas–Kanade on labeled points."""
 
 from __future__ import annotations
 

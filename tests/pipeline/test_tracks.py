@@ -1,4 +1,4 @@
-"""Windows of point tracks: seeded on the foreground, the same for any blocks, in bounded memory, for any length."""
+"""Tests of windows of point tracks: seeds on the foreground, independence of blocks, bounded memory, any length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from actionprep.pipeline.tracks import Tracks, frames_at_rate, grid_over_box, gr
 
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> type[PointTracker]:
-    """A tracker whose points stay where they are, for tests of the windows; it notes what it was given."""
+    """A tracker with static points that records its arguments, for tests of windows."""
 
     class Still(PointTracker):
         needs = "gray"
@@ -48,7 +48,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> type[PointTracker]:
 
 
 def numbered_frames(num_frames: int, height: int = 24, width: int = 32) -> np.ndarray:
-    """Frames whose gray value is their number."""
+    """Return frames with their index as gray value."""
     return np.repeat(np.arange(num_frames, dtype=np.uint8), height * width).reshape(num_frames, height, width)
 
 
@@ -62,7 +62,7 @@ def test_points_start_on_what_moves_and_go_with_it():
     for w, seed in enumerate(item["seed"][:-1]):
         at = item["frame"][w].tolist().index(seed)
         xy, on = item["xy"][w], item["valid"][w]
-        # Points well inside the square, whose edges mix with the ground, move 3 px a frame.
+        # Points well inside the square move 3 px per frame; at its edges, pixels mix with the background.
         inside = on & (np.abs(xy[at] - (5 + 3 * seed + 14.5, 44.5)) < 8).all(axis=-1)
         assert inside.sum() > 5
         assert found[w][:, inside].mean() > 0.95
@@ -122,7 +122,7 @@ def test_slots_without_a_point_hold_nan_and_are_marked(still):
 def run_with_masks(
     gray: np.ndarray, foreground: np.ndarray, chosen: TracksSettings, *, lag: int = 0, cuts: Sequence[int] = ()
 ) -> MemoryItem:
-    """Tracks with given masks that come `lag` frames late."""
+    """Track with given masks that arrive `lag` frames late."""
     source, item, given_masks = view_source(*gray.shape), MemoryItem(), 0
     stage = Tracks(chosen, source, item, {})
     for block in blocks(gray, source, cuts):
@@ -207,10 +207,10 @@ def test_stray_spots_do_not_widen_the_region(still):
 def test_tracks_do_not_depend_on_how_frames_come_in_blocks(cuts):
     frames = moving_square(25)
     chosen = TracksSettings(grid=5, window=10, stride=4)
-    whole, cut = run_tracks(frames, chosen), run_tracks(frames, chosen, cuts=cuts)
-    for name in whole.specs:
-        assert np.array_equal(whole[name], cut[name], equal_nan=whole[name].dtype.kind == "f"), name
-    assert whole.attributes == cut.attributes
+    expected, result = run_tracks(frames, chosen), run_tracks(frames, chosen, cuts=cuts)
+    for name in expected.specs:
+        assert np.array_equal(expected[name], result[name], equal_nan=expected[name].dtype.kind == "f"), name
+    assert expected.attributes == result.attributes
 
 
 @pytest.mark.parametrize("lag", [0, 1, 7, 15, 100])

@@ -1,4 +1,4 @@
-"""Reading videos: every frame in order, any frame by index."""
+"""Tests of reading videos: all frames in order, and any frame by index."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def test_a_file_that_changed_since_the_scan_is_a_problem(videos: dict[str, Path]
 def test_what_an_edit_list_cuts_away_is_not_there(videos: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "cut.mp4"
     with (
-        av.open(str(videos["h264-b-frames.mp4"])) as whole,
+        av.open(str(videos["h264-b-frames.mp4"])) as complete,
         av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as cut,
     ):
-        stream = whole.streams.video[0]
+        stream = complete.streams.video[0]
         copied = cut.add_stream_from_template(stream)
-        for packet in whole.demux(stream):
+        for packet in complete.demux(stream):
             if packet.size:
                 packet.pts, packet.dts = packet.pts - 10 * packet.duration, packet.dts - 10 * packet.duration
                 packet.stream = copied
@@ -114,7 +114,7 @@ def test_what_an_edit_list_cuts_away_is_not_there(videos: dict[str, Path], tmp_p
 
 
 def test_b_frames_that_the_header_denies_are_shown_in_their_order(tmp_path: Path) -> None:
-    """An AVI that begins without B-frames: its times are those of storage, and only the decoder knows the order."""
+    """An AVI that starts without B-frames: its times follow the order of storage, and only the decoder knows the display order."""
     parts = [
         write_numbered(tmp_path / "plain.h264", "libx264", 60, options={**X264, "bf": "0"}),
         write_numbered(tmp_path / "b.h264", "libx264", 40, options=B_FRAMES, first=60),

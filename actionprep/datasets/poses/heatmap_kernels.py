@@ -1,7 +1,7 @@
-"""Compiled loops that draw heatmaps on the CPU: each joint or limb touches its own window of pixels and no other.
+"""Draw heatmaps on the CPU with compiled loops. Each joint or limb changes only the pixels of its window.
 
-They hold no lock while they run, so that `heatmaps` gives each thread a share of the batch. The compiled code is kept
-on disk: only the first use on a machine pays for compiling. Values under 1e-7 are left at 0, or near it.
+The loops release the GIL, so that `heatmaps` can give each thread a part of the batch. The compiled code is cached on
+disk. Values under 1e-7 may be 0.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ from numba import njit
 # exp(-16.2) is under 1e-7: pixels further than this many variances (half squared distances) away stay 0.
 _FAR = 16.2
 _STEP = 8
-# Liberties that keep every value: no NaN reaches these loops, and a fused multiply-add rounds once less.
+# These options do not change values: inputs have no NaN, and a fused multiply-add rounds once less.
 _FAST = {"nnan", "nsz", "contract"}
 
 
 @njit(nogil=True, cache=True)
 def _window(low, high, reach, far, length):  # type: ignore[no-untyped-def]
-    """First pixel and the one after the last.
+    """Return the first pixel of a window and the one after the last.
 
-    Whole pixels by cutting towards zero, as published; where reach < 0, all that are nearer than `far`.
+    Bounds are truncated towards zero, as in the published code. If reach < 0, the window has all pixels nearer than
+    `far`.
     """
     if reach < 0:
         first, last = math.ceil(max(low - far, 0.0)), math.floor(min(high + far, length - 0.5))
         return int(min(first, length)), int(max(last, -1.0)) + 1
-    # Clamped before the cut, because far away whole numbers would overflow.
+    # Clamped before truncation, because distant positions would overflow an integer.
     return int(min(max(low - reach, 0.0), length)), int(min(max(high + reach, -2.0), length - 0.5)) + 1
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
 def _gauss(z):  # type: ignore[no-untyped-def]
-    """exp(-z) for 0 <= z <= 17, off by less than 1e-8, in a form that runs on several pixels at once.
+    """Return exp(-z) for 0 <= z <= 17 with an error below 1e-8, in a form that compilers vectorize.
 
-    The series of exp(-z / 16), squared four times.
+    It is the series of exp(-z / 16), squared four times.
     """
     y = z * (-1.0 / 16.0)
     p = 1.0 + y * (1.0 + y * (1 / 2 + y * (1 / 6 + y * (1 / 24 + y * (1 / 120 + y * (1 / 720))))))
@@ -71,7 +72,7 @@ def _draw_limb(image, ax, ay, bx, by, score, inverse, reach, far, scale, half): 
     dx, dy = bx - ax, by - ay
     per_length = 1 / (dx * dx + dy * dy)
     slope = dx / dy if abs(dy) > 1e-9 else 0.0
-    # How far a row's pixels may be from the limb's line, along the row.
+    # Largest distance of pixels from the limb's line, measured along the row.
     reach_row = far * math.sqrt(1 + slope * slope) + abs(slope)
     weight = score * scale
     for j in range(top, bottom):
@@ -83,7 +84,7 @@ def _draw_limb(image, ax, ay, bx, by, score, inverse, reach, far, scale, half): 
         line = image[j]
         up = j - ay
         start, step = (up * dy - ax * dx) * per_length, dx * per_length
-        # Steps of a fixed number of pixels, which compilers turn into straight code; some are seen twice, to no harm.
+        # Steps have a fixed number of pixels, so that compilers unroll them. Drawing a pixel twice has no effect.
         for base in range(first, last, _STEP):
             begin = max(min(base, width - _STEP), 0)
             for c in range(min(_STEP, width)):
@@ -107,9 +108,18 @@ def _drawable(x, y, score, least):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def draw_joints(xy, score, out, clear, sigma, reach, least, scale, half):  # type: ignore[no-untyped-def]
-    """Draw joints xy (B, M, T, K, 2), score (B, M, T, K) into out (B, P, K, T, H, W).
+    """Draw joints into a volume.
 
-    Persons share P = 1 or have one each. clear: zero each image just before it is drawn on, while it is in the cache.
+    Args:
+        xy: Positions in pixels of the grid, shape (B, M, T, K, 2).
+        score: Scores, shape (B, M, T, K).
+        out: Volume to draw into, shape (B, P, K, T, H, W); P is 1 for merged persons, or M.
+        clear: Whether to set each image to zero before it is drawn.
+        sigma: Standard deviation of the Gaussian in pixels.
+        reach: Half of the window in pixels; below 0 for no window.
+        least: Lowest score that is drawn.
+        scale: Factor of the values.
+        half: Added to the values before they are stored, for rounding.
     """
     batch, persons, frames, joints = score.shape
     inverse = 1 / (2 * sigma * sigma)
@@ -133,7 +143,7 @@ def draw_joints(xy, score, out, clear, sigma, reach, least, scale, half):  # typ
 
 @njit(nogil=True, cache=True)
 def draw_limbs(xy, score, limbs, out, clear, sigma, reach, least, scale, half):  # type: ignore[no-untyped-def]
-    """Draw limbs (L, 2) between joints into out (B, P, L, T, H, W); all else as in `draw_joints`."""
+    """Draw limbs (L, 2) between joints into a volume (B, P, L, T, H, W). Arguments are those of `draw_joints`."""
     batch, persons, frames, _ = score.shape
     inverse = 1 / (2 * sigma * sigma)
     far = math.sqrt(_FAR / inverse)

@@ -1,4 +1,4 @@
-"""How keypoints become heatmap volumes: the settings alone, which need no torch."""
+"""Settings of heatmap volumes. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ Persons = Literal["max", "separate"]
 
 
 class HeatmapSettings(Settings):
-    """How keypoints become volumes."""
+    """Settings for rendering keypoints as volumes."""
 
     kind: Literal["joint", "limb"] = option("joint", "One channel per joint, or one per limb.")
     size: tuple[int, int] = option((56, 56), "Height and width of the grid in px.")
     sigma: float = option(0.6, "Standard deviation of the Gaussian in px of the grid.", gt=0)
-    truncate: float | None = option(3.0, "Window in sigmas, as published; none draws every pixel exactly.")
-    persons: Persons = option("max", "Merge persons by maximum, or keep a volume for each.")
-    compact: bool = option(True, "Crop to the people of the clip; else the whole image is shown.")
-    padding: float = option(0.25, "How much the compact box is widened.", ge=0)
+    truncate: float | None = option(
+        3.0, "Half of the window in sigmas, as published. Not set: draw every pixel exactly."
+    )
+    persons: Persons = option("max", "Merge persons by maximum, or keep one volume per person.")
+    compact: bool = option(True, "Crop to the people of the clip; otherwise use the full image.")
+    padding: float = option(0.25, "Fraction by which the compact box is enlarged.", ge=0)
     square: bool = option(True, "Make the compact box square.")
-    projection: Literal["xy", "xz", "yz"] = option("xy", "Which plane 3D poses are projected to.")
+    projection: Literal["xy", "xz", "yz"] = option("xy", "Plane that 3D poses are projected to.")
     camera: tuple[float, ...] = option(
         (), "Project 3D poses with this camera instead: the 12 numbers of its 3 x 4 matrix, row by row."
     )
@@ -43,7 +45,7 @@ class HeatmapSettings(Settings):
 
     @property
     def view(self) -> Literal["xy", "xz", "yz"] | list[list[float]]:
-        """What 3D poses are projected with: the camera where there is one, else the plane."""
+        """Projection of 3D poses: the camera if it is set, else the plane."""
         if not self.camera:
             return self.projection
         return [list(self.camera[row : row + 4]) for row in (0, 4, 8)]

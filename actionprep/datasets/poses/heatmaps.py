@@ -32,7 +32,7 @@ __all__ = [
 
 # Joints below this score are not drawn, as published.
 LEAST_SCORE = 1e-3
-# How many values the GPU path for limbs computes at a time.
+# Number of values that the GPU code for limbs computes at a time.
 _CHUNK = 1 << 25
 
 
@@ -47,17 +47,24 @@ def joint_heatmaps(
     dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Render joints as Gaussian volumes, one channel a joint.
+    """Render joints as Gaussian volumes, one channel per joint.
 
-    xy    (B, M, T, K, 2) px of the target grid; pixel centers are whole numbers. score (B, M, T, K) in [0, 1].
-    size  (H, W) of the grid.
-    truncate: window in sigmas, cut towards zero to whole pixels as published; None draws every pixel (to 1e-7).
-    persons:  "max" merges them, (B, K, T, H, W); "separate" keeps them, (B, M, K, T, H, W).
-    dtype:    float32, or uint8: rounded shares of 255 in a quarter of the memory; bytes take a score above 1 for 1.
-    out:      where to draw, overwritten; saves taking new memory for every batch.
+    Joints that are outside the grid, not finite or below a score of 0.001 are not drawn.
 
-    Returns the volume on the device of xy. Joints that are off the grid, not finite or below a score of 0.001 draw
-    nothing.
+    Args:
+        xy: Positions in pixels of the grid, shape (B, M, T, K, 2). Pixel centers are at integers.
+        score: Scores in [0, 1], shape (B, M, T, K).
+        size: Height and width of the grid.
+        sigma: Standard deviation of the Gaussian in pixels.
+        truncate: Half of the window in sigmas, truncated to integer pixels as published. None: draw every pixel, with
+            an error below 1e-7.
+        persons: "max" merges persons by maximum; "separate" keeps one volume per person.
+        dtype: float32, or uint8 for values scaled to 255 and rounded, with a quarter of the memory. uint8 clips scores
+            above 1.
+        out: Volume to overwrite, instead of allocating memory for every batch.
+
+    Returns:
+        Volume on the device of `xy`, shape (B, K, T, H, W), or (B, M, K, T, H, W) with separate persons.
     """
     xy, score = _checked(xy, score, size, sigma, truncate, dtype)
     batch, people, frames, joints = score.shape
@@ -84,10 +91,26 @@ def limb_heatmaps(
     dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Render limbs as volumes, one channel a limb: (B, L, T, H, W), or (B, M, L, T, H, W) with separate persons.
+    """Render limbs as volumes, one channel per limb.
 
-    limbs: (joint, joint) pairs, or a layout whose limbs are taken. All else as in `joint_heatmaps`. The published
-    window of a limb is the box around it widened by `truncate` sigmas.
+    The window of a limb is the box around it, enlarged by `truncate` sigmas, as published.
+
+    Args:
+        xy: As in `joint_heatmaps`.
+        score: As in `joint_heatmaps`.
+        limbs: Pairs of joint indices, or a layout with limbs.
+        size: As in `joint_heatmaps`.
+        sigma: As in `joint_heatmaps`.
+        truncate: As in `joint_heatmaps`.
+        persons: As in `joint_heatmaps`.
+        dtype: As in `joint_heatmaps`.
+        out: As in `joint_heatmaps`.
+
+    Returns:
+        Volume of shape (B, L, T, H, W), or (B, M, L, T, H, W) with separate persons.
+
+    Raises:
+        UserError: If there are no limbs, or a limb has an unknown joint.
     """
     xy, score = _checked(xy, score, size, sigma, truncate, dtype)
     pairs = skeleton(limbs).limbs if isinstance(limbs, str | Skeleton) else tuple(limbs)
@@ -122,15 +145,25 @@ def compact_boxes(
     image_size: tuple[int, int] | None = None,
     whole_pixels: bool = False,
 ) -> Tensor:
-    """One box a clip around the joints seen in all its frames and persons: (B, 4) left, top, right, bottom.
+    """Compute one box per clip around the joints of all its frames and persons.
 
-    Its center stays, each side grows by `padding`, the shorter side grows to a square; it may leave the image. A clip
-    without a joint, or whose joints span less than `least_side` px, gets the whole image where `image_size` (height,
-    width) is given, else a box of that side (pass 0 for joints that are not in px). whole_pixels: cut the box towards
-    zero, as the published code does.
+    The box is enlarged around its center and may extend beyond the image.
+
+    Args:
+        xy: Positions, shape (B, M, T, K, 2).
+        score: Scores, shape (B, M, T, K); joints with score 0 are ignored.
+        padding: Fraction by which each side is enlarged.
+        square: Enlarge the shorter side to make the box square.
+        least_side: Smallest side of the box around the joints. A clip without joints or with a smaller box gets the
+            full image if `image_size` is given, else a box of this side. Use 0 for joints that are not in pixels.
+        image_size: Height and width of the image in pixels.
+        whole_pixels: Truncate the box towards zero, as the published code does.
+
+    Returns:
+        Left, top, right and bottom of each clip, shape (B, 4).
     """
     if not score[0:1].numel():
-        # Without persons, frames or joints there is nothing to take the least of.
+        # A minimum over no persons, frames or joints is not defined.
         xy, score = xy.new_zeros(len(xy), 1, 1, 1, 2), score.new_zeros(len(xy), 1, 1, 1)
     seen = (score > 0)[..., None]
     low = torch.where(seen, xy, torch.inf).amin((1, 2, 3))
@@ -154,7 +187,16 @@ def compact_boxes(
 
 
 def to_grid(xy: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Joints (B, M, T, K, 2) in px of a grid of `size` (H, W) that covers each clip's box (B, 4)."""
+    """Convert positions to pixels of a grid.
+
+    Args:
+        xy: Positions, shape (B, M, T, K, 2).
+        boxes: Left, top, right and bottom of the grid of each clip, shape (B, 4).
+        size: Height and width of the grid.
+
+    Returns:
+        Positions in pixels of the grid, shape (B, M, T, K, 2).
+    """
     low, high = boxes[:, None, None, None, :2], boxes[:, None, None, None, 2:]
     return (xy - low) / (high - low).clamp_min(1e-9) * xy.new_tensor([size[1], size[0]])
 
@@ -166,11 +208,20 @@ def project(
     *,
     y_up: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """3D joints (…, K, 3) seen in 2D: (…, K, 2) and the score (…, K).
+    """Project 3D joints to 2D.
 
-    "xy" is the front (x right, y up), "yz" the side (z right, y up), "xz" from above (x right, z up). Image rows run
-    downwards, so the vertical axis is negated; for coordinates whose y points down pass y_up=False. A camera is its (3,
-    4) matrix: joints at or behind it get score 0.
+    Args:
+        keypoints: Joints, shape (…, K, 3).
+        score: Scores, shape (…, K).
+        view: "xy" for the front (x right, y up), "yz" for the side (z right, y up), "xz" for the view from above (x
+            right, z up), or a camera matrix of shape (3, 4).
+        y_up: Whether y points up. Rows of images go down, so the vertical axis is then negated.
+
+    Returns:
+        Positions, shape (…, K, 2), and scores, shape (…, K); 0 for joints at or behind the camera.
+
+    Raises:
+        UserError: If the view is unknown, or the matrix has another shape.
     """
     if isinstance(view, str):
         axes = {"xy": (0, 1), "xz": (0, 2), "yz": (2, 1)}.get(view)
@@ -191,9 +242,19 @@ def project(
 def grid_boxes(
     xy: Tensor, score: Tensor, settings: HeatmapSettings, *, image_size: tuple[int, int] | None = None
 ) -> Tensor:
-    """What the grid shows of each clip: (B, 4) left, top, right, bottom around its people, or the whole image.
+    """Compute the box that the grid of each clip covers: its people, or the full image.
 
-    xy (B, M, T, K, 2), score (B, M, T, K). Raises UserError where the whole image is wanted and its size is not known.
+    Args:
+        xy: Positions, shape (B, M, T, K, 2).
+        score: Scores, shape (B, M, T, K).
+        settings: Settings of the heatmaps.
+        image_size: Height and width of the image in pixels; None if unknown.
+
+    Returns:
+        Left, top, right and bottom of each clip, shape (B, 4).
+
+    Raises:
+        UserError: If the settings require the full image and its size is unknown.
     """
     if settings.compact:
         return compact_boxes(
@@ -206,8 +267,8 @@ def grid_boxes(
         )
     if image_size is None:
         raise UserError(
-            "Heatmaps of the whole image need its size, which these poses do not have. Give image_size=(height, "
-            "width), or let the volume be cropped to the people (compact = true)."
+            "Heatmaps of the full image need its size, which these poses do not have. Give image_size=(height, "
+            "width), or crop the volume to the people (compact = true)."
         )
     return xy.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(xy), 4)
 
@@ -223,11 +284,23 @@ def render(
     dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Raw keypoints of a batch as volumes: projected where 3D, cropped, brought to the grid and drawn.
+    """Render the keypoints of a batch as volumes. 3D keypoints are projected first.
 
-    keypoints (B, M, T, K, 2 or 3), score (B, M, T, K) → (B, C, T, H, W), C joints or limbs; (B, M, C, T, H, W) with
-    separate persons. image_size (height, width): needed without compact cropping. boxes (B, 4): crop to these instead,
-    for example to random parts of the compact boxes.
+    Args:
+        keypoints: Joints, shape (B, M, T, K, 2 or 3).
+        score: Scores, shape (B, M, T, K).
+        layout: Layout of the joints.
+        settings: Settings of the heatmaps; None for the defaults.
+        image_size: Height and width of the image in pixels; required without compact cropping.
+        boxes: Boxes to crop to, shape (B, 4), for example random parts of the compact boxes; None for `grid_boxes`.
+        dtype: As in `joint_heatmaps`.
+        out: As in `joint_heatmaps`.
+
+    Returns:
+        Volume of shape (B, C, T, H, W) with C joints or limbs, or (B, M, C, T, H, W) with separate persons.
+
+    Raises:
+        UserError: If the keypoints do not match the layout, or the size of the image is required and missing.
     """
     settings = settings or HeatmapSettings()
     layout = skeleton(layout)

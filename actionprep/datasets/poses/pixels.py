@@ -1,6 +1,6 @@
-"""Pixel coordinates of poses: the center of the first pixel is (0, 0), whatever a tool counts from.
+"""Convert pixel coordinates of poses to those of the store, where the center of the first pixel is (0, 0).
 
-Every pose format and every pose backend has its convention here, and converts with these functions.
+The conventions of all pose formats and pose backends are listed here.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ FIRST_PIXEL_CENTER: Mapping[str, float] = MappingProxyType(
     {
         # MediaPipe divides by the size of the image: 0 and 1 are the outer edges of the first and the last pixel.
         "mediapipe": 0.5,
-        # Matlab counts pixels from 1.
+        # MATLAB counts pixels from 1.
         "jhmdb": 1.0,
     }
 )
 """Coordinate of the center of the first pixel, by format or backend.
 
 All others have 0. OpenPose, MMPose, ViTPose and AlphaPose are trained on COCO, where the first pixel is (0, 0), and
-write coordinates as they learned them. NTU's color and depth coordinates are those of Kinect's images, counted from 0.
-Our own npz and csv have the convention of the store.
+write the same coordinates. NTU's color and depth coordinates are those of Kinect's images, counted from 0.
+The npz and csv formats of actionprep use the convention of the store.
 """
 
-# Coordinates at most so large are shares of the image, not pixels.
+# Coordinates up to this value are fractions of the image, not pixels.
 _NORMALIZED = 1.0
 
 
@@ -55,10 +55,10 @@ def to_pixel_centers(xy: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def normalized_to_pixel_centers(xy: ArrayLike, *, height: int, width: int, name: str) -> NDArray[Any]:
-    """Convert shares of the image to pixels of the store.
+    """Convert coordinates normalized by the image size to pixels of the store.
 
     Args:
-        xy: Coordinates in shares of the width and the height, shape (..., 2).
+        xy: Coordinates as fractions of the width and the height, shape (..., 2).
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         name: Format or backend that they come from.
@@ -70,7 +70,7 @@ def normalized_to_pixel_centers(xy: ArrayLike, *, height: int, width: int, name:
 
 
 def check_pixels(poses: PoseSequence, where: str) -> None:
-    """Refuse 2D poses that are in shares of the image although they should be in pixels.
+    """Check that 2D poses are in pixels and not normalized by the image size.
 
     Args:
         poses: Poses that should be in pixels.

@@ -41,12 +41,12 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
             "PATH …'."
         )
     labels = None if settings.pose_labels is None else _label_names(folder.resolve(settings.pose_labels))
-    found = Discovery([], [])
+    discovery = Discovery([], [])
     cameras: dict[str, str | None] = {}
     broken: list[tuple[View, InputError]] = []
     for source, format, prefix in _sources(folder, settings):
         if not is_text(folder.relative(source)):
-            found.findings.append(Finding("file not used", folder.relative(source), NOT_TEXT))
+            discovery.findings.append(Finding("file not used", folder.relative(source), NOT_TEXT))
             continue
         options = reading_options(
             format,
@@ -54,43 +54,46 @@ def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
             coordinates=settings.pose_coordinates,
             image_size=settings.pose_image_size,
         )
-        told = _Told(broken, prefix, folder.relative(source), canonical_json({"format": format, "options": options}))
-        for item in read_poses(source, format, damaged=told, **options):
+        record_damage = _DamageRecorder(
+            broken, prefix, folder.relative(source), canonical_json({"format": format, "options": options})
+        )
+        for item in read_poses(source, format, damaged=record_damage, **options):
             id = id_of_name(f"{prefix}{item.recording}")
             if not is_text(id):
-                found.findings.append(Finding("file not used", f"{folder.relative(source)}: {id}", NOT_TEXT))
+                discovery.findings.append(Finding("file not used", f"{folder.relative(source)}: {id}", NOT_TEXT))
                 continue
-            # Views of one recording come one by one; without views, a second one of that id is an error, raised later.
+            # The views of a recording are separate items. Without views, a second item of that id is an error, raised later.
             if item.view is None or id not in cameras:
-                found.recordings.append(_recording(id, item, labels, source))
+                discovery.recordings.append(_recording(id, item, labels, source))
             digest = poses_digest(item.poses)
-            told_of = {"format": format, "item": item_name(item), "options": options, "digest": digest}
-            reading = canonical_json(told_of)
+            location = {"format": format, "item": item_name(item), "options": options, "digest": digest}
+            reading = canonical_json(location)
             view = _view(id, item, folder.relative(source), reading, settings.pose_fps)
             cameras[id] = item.view if id not in cameras else None
-            found.views.append(view)
-    if broken and not found.views:
+            discovery.views.append(view)
+    if broken and not discovery.views:
         raise broken[0][1]
     if all(camera is not None for camera in cameras.values()):
-        # Files that name their camera and hold one view a recording: the camera is a fact, not one of several views.
-        found.views = [replace(view, id="0") for view in found.views]
-        found.recordings = [
-            replace(one, extra={**one.extra, "camera": cameras[one.id] or ""}) for one in found.recordings
+        # If each recording has one view, the camera in the file name is a property of the recording, not the id of a view.
+        discovery.views = [replace(view, id="0") for view in discovery.views]
+        discovery.recordings = [
+            replace(recording, extra={**recording.extra, "camera": cameras[recording.id] or ""})
+            for recording in discovery.recordings
         ]
     for view, _ in broken:
         if view.recording not in cameras:
             cameras[view.recording] = None
-            found.recordings.append(Recording(view.recording))
-            found.views.append(view)
-        else:  # a view of a recording whose others are sound
-            found.findings.append(Finding("unreadable poses", view.path, view.reason))
-    _name_test_parts(found)
-    return found
+            discovery.recordings.append(Recording(view.recording))
+            discovery.views.append(view)
+        else:  # the recording has other, readable views
+            discovery.findings.append(Finding("unreadable poses", view.path, view.reason))
+    _name_test_parts(discovery)
+    return discovery
 
 
 @dataclass(frozen=True)
-class _Told:
-    """Keeps what is damaged in one source as unreadable views."""
+class _DamageRecorder:
+    """Record damaged recordings of one source as unreadable views."""
 
     broken: list[tuple[View, InputError]]
     prefix: str
@@ -211,15 +214,15 @@ def _label_names(path: Path) -> list[str]:
     return names
 
 
-def _name_test_parts(found: Discovery) -> None:
-    """Where a split has no test part, its val part is the test part."""
-    columns = {name for one in found.recordings for name in one.extra}
+def _name_test_parts(discovery: Discovery) -> None:
+    """Use the val part of a split as its test part if it has none."""
+    columns = {name for recording in discovery.recordings for name in recording.extra}
     for column in columns:
-        parts = {one.extra.get(column) for one in found.recordings} - {None}
+        parts = {recording.extra.get(column) for recording in discovery.recordings} - {None}
         if "val" in parts and "test" not in parts:
-            found.recordings = [
-                replace(one, extra={**one.extra, column: "test"}) if one.extra.get(column) == "val" else one
-                for one in found.recordings
+            discovery.recordings = [
+                replace(item, extra={**item.extra, column: "test"}) if item.extra.get(column) == "val" else item
+                for item in discovery.recordings
             ]
             message = f"split '{column}' has a train and a val part and no test part: val is taken as test"
-            found.findings.append(Finding("official split", column, message))
+            discovery.findings.append(Finding("official split", column, message))

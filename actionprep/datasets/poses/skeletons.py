@@ -28,12 +28,20 @@ _KEYS = ("name", "title", "source", "aliases", "dimensions", "root", "joints", "
 
 @dataclass(frozen=True)
 class Skeleton:
-    """One layout: which joints there are, in which order, and how they hang together.
+    """A layout: the joints, their order and the limbs between them.
 
-    limbs:     (a, b) joint indices, in drawing and limb-heatmap order.
-    symmetric: (left, right) joint indices.
-    derive:    for a joint of this layout, alternatives of joints whose mean may stand in where a source layout lacks
-               it.
+    Attributes:
+        name: Name of the layout.
+        joints: Names of the joints, in order.
+        limbs: Pairs of joint indices, in the order of drawing and of limb heatmaps.
+        symmetric: Pairs of left and right joint indices.
+        root: Index of the root joint.
+        dimensions: 2 or 3.
+        title: Title for lists.
+        source: Where the layout is defined.
+        aliases: Other names of the layout.
+        derive: For a joint, lists of other joints. If a source layout does not have the joint, it is the mean of the
+            first list that the source has completely.
     """
 
     name: str
@@ -129,12 +137,15 @@ _COLORS = {"left": (255, 127, 14), "right": (31, 119, 220), "center": (60, 180, 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion between two layouts did to the joints of the target.
+    """Result of a conversion between two layouts.
 
-    kept:    target joint → the same joint of the source, copied.
-    derived: target joint → source joints whose mean it is.
-    missing: target joints without any source; their score is 0.
-    lost:    source joints that nothing in the target uses.
+    Attributes:
+        source: Name of the source layout.
+        target: Name of the target layout.
+        kept: Target joints that were copied, with the joint of the source.
+        derived: Target joints that are means of source joints, with these joints.
+        missing: Target joints that have no source; their score is 0.
+        lost: Source joints that the target does not use.
     """
 
     source: str
@@ -160,9 +171,16 @@ class Conversion:
 
 
 def skeleton(name: str | Skeleton) -> Skeleton:
-    """The layout of this name or alias, or of this TOML file (a name that ends in .toml).
+    """Return a layout.
 
-    Raises UserError that names the nearest layout.
+    Args:
+        name: Name or alias of a layout, path of a TOML file, or a layout, which is returned as it is.
+
+    Returns:
+        The layout.
+
+    Raises:
+        UserError: If no layout has this name; the error names the nearest one.
     """
     if isinstance(name, Skeleton):
         return name
@@ -175,8 +193,8 @@ def skeleton(name: str | Skeleton) -> Skeleton:
         return _from_stores[name]
     if key not in layouts:
         names = skeleton_names()
-        turned = next((one for one in layouts if sorted(one) == sorted(key)), None)  # coco71, say
-        near = nearest(turned or key, layouts) or nearest(key.rstrip("0123456789_"), layouts)
+        transposed = next((known for known in layouts if sorted(known) == sorted(key)), None)  # for example coco71
+        near = nearest(transposed or key, layouts) or nearest(key.rstrip("0123456789_"), layouts)
         raise UserError(
             f"Unknown skeleton '{name}'.{near} Known: {', '.join(names)}; "
             "or give the path of a custom layout, a file that ends in .toml."
@@ -185,19 +203,26 @@ def skeleton(name: str | Skeleton) -> Skeleton:
 
 
 def layout_in(name: str, folder: str | Path) -> str:
-    """A layout's name as it is; a TOML file's as its whole path, where a relative one begins at the folder.
+    """Return the name of a layout, with the path of a TOML file made absolute.
 
-    What is stored names its layout: readers of the store, wherever they run, must find the file.
+    Stored items name their layout, so that readers of the store can locate the file from any folder.
+
+    Args:
+        name: Name of a layout, or path of a TOML file.
+        folder: Folder that relative paths start from.
+
+    Returns:
+        The name, or the absolute path.
     """
     return str(Path(folder, Path(name).expanduser()).resolve()) if name.endswith(".toml") else name
 
 
-# Layouts that are in stores and pose files, by name.
+# Layouts read from stores and pose files, by name.
 _from_stores: dict[str, Skeleton] = {}
 
 
 def stored_layout(name: str) -> dict[str, Any]:
-    """What a store keeps of a layout beside its name, {"layout": …}: all of one of a file, for who has not the file."""
+    """Return attributes that store a custom layout, {"layout": …}, so that readers do not need its file; else {}."""
     if not name.endswith(".toml") and name not in _from_stores:
         return {}
     layout = skeleton(name)
@@ -209,13 +234,13 @@ def stored_layout(name: str) -> dict[str, Any]:
         "dimensions": layout.dimensions,
         "name": layout.name,
         "title": layout.title,
-        "derive": {joint: [list(one) for one in of] for joint, of in layout.derive.items()},
+        "derive": {joint: [list(joints) for joints in alternatives] for joint, alternatives in layout.derive.items()},
     }
     return {"layout": table}
 
 
 def skeleton_of_item(attributes: Mapping[str, Any]) -> str:
-    """The layout that a stored item names, by which `skeleton` finds it even where its file is on another machine."""
+    """Return the name of a stored item's layout, and register a layout stored with it for `skeleton`."""
     name = str(attributes["skeleton"])
     if "layout" in attributes:
         _from_stores[name] = _from_table(
@@ -225,7 +250,7 @@ def skeleton_of_item(attributes: Mapping[str, Any]) -> str:
 
 
 def skeleton_names() -> list[str]:
-    """Names of the layouts that come with the package."""
+    """Return the names of the layouts in the package."""
     return sorted({layout.name for layout in _built_in().values()})
 
 
@@ -238,9 +263,16 @@ def load_layout(path: str | Path) -> Skeleton:
     root = "tail"                                          default: the first joint
     dimensions = 2                                         or 3
     [derive]                                               optional: how to make a joint from others on conversion
-    middle = [["left_paw", "right_paw"], ["tail"]]         alternatives, the first whose joints are all there is used
+    middle = [["left_paw", "right_paw"], ["tail"]]         alternatives; the first with all its joints is used
 
-    Raises UserError that names the file, the key and the nearest right word.
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The layout.
+
+    Raises:
+        UserError: If the file cannot be read, or a key is wrong; the error names the nearest valid key.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Existing poses of a view: found by a pattern or named by the catalog, read, and aligned with its frames."""
+"""Read existing poses of a view, located by a pattern or by the catalog, and align them with its frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _CORNER = 0.55
-"""Poses of an image half as large lie within this share of width and height, measured from the upper left."""
+"""Fraction of width and height, from the upper left, that contains the poses of an image of half the size."""
 
 
 def imported_poses(
@@ -58,33 +58,33 @@ def imported_poses(
         The poses, and attributes of the item: counts of what was left out, scaled or assumed.
 
     Raises:
-        UserError: If there is nothing at the path, or the options do not fit the format.
-        InputError: If the files are damaged, or do not fit the video.
+        UserError: If the options do not fit the format.
+        InputError: If the files are missing or damaged, or do not match the video.
     """
-    place, kind, options, item = _where(source, files, format, skeleton, coordinates)
-    found = _item_of(source, place, kind, options, item)
+    path, kind, options, name = _reading_of(source, files, format, skeleton, coordinates)
+    item = _item_of(source, path, kind, options, name)
     facts: dict[str, Any] = {"format": kind}
-    if ratio := found.extra.get("limb_length_ratio"):
+    if ratio := item.extra.get("limb_length_ratio"):
         facts["limb_length_ratio"] = ratio
-    facts |= {name: found.extra[name] for name in EVENTS_OF_FILES if found.extra.get(name)}
+    facts |= {name: item.extra[name] for name in EVENTS_OF_FILES if item.extra.get(name)}
     if source.poses:
-        if gaps := len(found.extra.get("frames_without_file", ())):
+        if gaps := len(item.extra.get("frames_without_file", ())):
             facts["num_frames_without_file"] = gaps
-        return replace(found.poses, time=source.times), facts | joints_outside(found.poses)
-    where = f"the poses of recording '{source.recording}', view {source.view} ({place})"
-    check_pixels(found.poses, where)
-    says_size = kind != "openpose" and found.poses.image_size is not None
+        return replace(item.poses, time=source.times), facts | joints_outside(item.poses)
+    where = f"the poses of recording '{source.recording}', view {source.view} ({path})"
+    check_pixels(item.poses, where)
+    size_known = kind != "openpose" and item.poses.image_size is not None
     if first_number is None:
-        first_number, assumed = _first_number(found, source.num_frames)
+        first_number, assumed = _first_number(item, source.num_frames)
         if assumed:
-            facts["num_frames_renumbered"] = found.poses.num_frames
-    if found.extra.get("file_per_frame"):
-        facts["num_frames_without_file"] = source.num_frames - _frames_with_file(found, source.num_frames, first_number)
-    poses = _on_frames(found.poses, source, place, first_number)
-    poses, facts["num_rescaled"] = _of_size(poses, source, place, rescale)
+            facts["num_frames_renumbered"] = item.poses.num_frames
+    if item.extra.get("file_per_frame"):
+        facts["num_frames_without_file"] = source.num_frames - _frames_with_file(item, source.num_frames, first_number)
+    poses = _on_frames(item.poses, source, path, first_number)
+    poses, facts["num_rescaled"] = _of_size(poses, source, path, rescale)
     facts |= joints_outside(poses)
-    _check_outside(facts, source, place, max_outside, says_size=says_size)
-    if not says_size and _in_corner(poses):
+    _check_outside(facts, source, path, max_outside, size_known=size_known)
+    if not size_known and _in_corner(poses):
         facts["num_frames_in_corner"] = poses.num_frames
     return poses, facts
 
@@ -96,10 +96,10 @@ EVENTS_OF_FILES: Mapping[str, str] = MappingProxyType(
 
 
 def _first_number(item: PoseItem, num_frames: int) -> tuple[int, bool]:
-    """The number of the first frame in a file's own counting, and whether this is an assumption to report.
+    """Return the number of the first frame in the file, and whether it is an assumption that is reported.
 
-    A file that counts from 1 to the number of frames counts from 1. So does a folder with a file for each frame, named
-    from 1 on, if some of them are missing: what writes one file per frame and counts from 0 has written number 0.
+    It is 1 if the file counts from 1 to the number of frames. It is also 1 if a folder has one file per frame, named
+    from 1, and some are missing: a program that counts from 0 would have written the file number 0.
     """
     numbers = item.poses.frame_index
     if not len(numbers) or numbers[0] < 1:
@@ -131,12 +131,16 @@ def joints_outside(poses: PoseSequence) -> dict[str, int]:
 
 
 def check_pattern(files: str) -> None:
-    """Raise UserError for a placeholder in braces that is none of those that stand for something."""
-    for word in re.findall(r"\{([^{}]*)\}", files):
-        if word not in _PLACEHOLDERS:
+    """Check the placeholders of a pattern.
+
+    Raises:
+        UserError: If a placeholder is unknown.
+    """
+    for name in re.findall(r"\{([^{}]*)\}", files):
+        if name not in _PLACEHOLDERS:
             raise UserError(
-                f"Unknown placeholder '{{{word}}}' in '{files}'.{nearest(word, _PLACEHOLDERS)} "
-                "Known: {recording} and {view}, which stand for their ids."
+                f"Unknown placeholder '{{{name}}}' in '{files}'.{nearest(name, _PLACEHOLDERS)} "
+                "Known: {recording} and {view}, which are replaced by their ids."
             )
 
 
@@ -144,9 +148,17 @@ _PLACEHOLDERS = ("recording", "view")
 
 
 def digest_of_files(source: ViewSource, files: str) -> str:
-    """One hash over the bytes of all files that the poses of this view are read from.
+    """Return the SHA-256 hash of all files that the poses of a view are read from.
 
-    Raises UserError if pose.files is not set.
+    Args:
+        source: The view.
+        files: Pattern with {recording} and {view}.
+
+    Returns:
+        The hash in hex; "missing" without files, and empty for poses that the catalog has located.
+
+    Raises:
+        UserError: If no pattern is set, or it has an unknown placeholder.
     """
     if source.poses:
         return ""
@@ -156,82 +168,80 @@ def digest_of_files(source: ViewSource, files: str) -> str:
             'pose.files is empty. Set it to the path of the poses, such as files = "openpose/{recording}/{view}".'
         )
     check_pattern(files)
-    place = _place_of(source, files)
-    if not place.exists():
+    path = _path_of(source, files)
+    if not path.exists():
         return "missing"
     digest = hashlib.sha256()
-    for file in _parts(place):
-        digest.update(file.relative_to(place.parent).as_posix().encode())
+    for file in _files_at(path):
+        digest.update(file.relative_to(path.parent).as_posix().encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
 def origin_of_format(source: ViewSource, files: str, format: str) -> dict[str, str]:
-    """Package and version of the format that this view's poses are read with; nothing for a format of actionprep."""
+    """Return package and version of the format of this view's poses; empty for formats of actionprep."""
     plugins = any(entry.package for entry in FORMATS.entries().values())
     name: str | None = format
     if source.poses:
         name = str(json.loads(source.poses)["format"])
     elif format == "auto":
-        place = _place_of(source, files)
-        # To look into the files of every view takes time, and only these formats make a difference.
-        wanted = plugins or place.suffix.lower() in (".csv", ".npz")
-        name = detect_format(place) if wanted and place.exists() else None
+        path = _path_of(source, files)
+        # Detecting the format takes time for each view, and only these formats change the result.
+        wanted = plugins or path.suffix.lower() in (".csv", ".npz")
+        name = detect_format(path) if wanted and path.exists() else None
     if name is None or name == "auto":
         return {}
     origin = FORMATS.origin(name) if plugins else {}
-    # Items of before have joints half a pixel to the right and below, and are rebuilt.
+    # Older items have joints half a pixel to the right and below; this entry causes a rebuild.
     return {**origin, "first pixel center": "0.5"} if name == "mediapipe" else origin
 
 
-def _where(
+def _reading_of(
     source: ViewSource, files: str, format: str, skeleton: str, coordinates: str
 ) -> tuple[Path, str, dict[str, Any], str | None]:
-    """File, format, options of its reader, and the item in it where that is known."""
+    """Return the path, the format, the options of its reader, and the name of the item if the catalog has it."""
     if source.poses:
         known = json.loads(source.poses)
         return Path(source.path), str(known["format"]), dict(known["options"]), str(known["item"])
-    place = _place(source, files)
-    kind = detect_format(place) if format == "auto" else format
+    path = _existing_path(source, files)
+    kind = detect_format(path) if format == "auto" else format
     if kind is None:
         raise UserError(
-            f"The format of the poses at {place} is not known. Set pose.format; 'actionprep formats' lists the formats."
+            f"The format of the poses at {path} is not known. Set pose.format; 'actionprep formats' lists the formats."
         )
     size = (source.height, source.width) if kind in ("mediapipe", "openpose") else None
     options = reading_options(kind, skeleton=skeleton, coordinates=coordinates, image_size=size)
     if kind == "coco" and "{recording}" in files:
         # Each recording has its own file, so the images in it are frames.
         options["frames"] = True
-    return place, kind, options, None
+    return path, kind, options, None
 
 
-def _place(source: ViewSource, files: str) -> Path:
-    place = Path(
-        source.root, files.replace("{recording}", source.recording).replace("{view}", source.view)
-    ).expanduser()
-    if not place.exists():
+def _existing_path(source: ViewSource, files: str) -> Path:
+    path = _path_of(source, files)
+    if not path.exists():
         raise InputError(
-            f"No poses for recording '{source.recording}', view {source.view}: looked for {place}.\n"
-            f"pose.files is '{files}'; {{recording}} and {{view}} in it stand for their ids, and it starts at the "
-            "study's folder.",
+            f"No poses for recording '{source.recording}', view {source.view}: looked for {path}.\n"
+            f"pose.files is '{files}', relative to the study's folder; {{recording}} and {{view}} are replaced by their "
+            "ids.",
             backend="import",
         )
-    return place
+    return path
 
 
-def _place_of(source: ViewSource, files: str) -> Path:
+def _path_of(source: ViewSource, files: str) -> Path:
     return Path(source.root, files.replace("{recording}", source.recording).replace("{view}", source.view)).expanduser()
 
 
-def _parts(place: Path) -> list[Path]:
-    return [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+def _files_at(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any], item: str | None) -> PoseItem:
-    """The one item that is meant for this view."""
+def _item_of(source: ViewSource, path: Path, kind: str, options: dict[str, Any], item: str | None) -> PoseItem:
+    """Return the item of this view."""
     if item is not None:
-        return _scanned_item(place, kind, options, item, json.loads(source.poses).get("digest"))
-    items, heads, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
+        return _scanned_item(path, kind, options, item, json.loads(source.poses).get("digest"))
+    items, heads, damaged = _read(str(path), kind, canonical_json(options), _newest(path))
     mine = [name for name, (_, view) in heads.items() if view in (None, source.view)]
     by_name = [name for name in mine if heads[name][0] == source.recording]
     if len(by_name) == 1 or len(mine) == 1:
@@ -240,79 +250,78 @@ def _item_of(source: ViewSource, place: Path, kind: str, options: dict[str, Any]
         raise damaged.get(source.recording) or next(iter(damaged.values()))
     names = [recording for recording, _ in heads.values()]
     raise InputError(
-        f"{place} holds poses of {len(items)} recordings, none of which is '{source.recording}', view {source.view}."
+        f"{path} has poses of {len(items)} recordings, but not of '{source.recording}', view {source.view}."
         f"{nearest(source.recording, names)} It has {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.\n"
-        "Give the recordings the same names, or give each view its own file, with {recording} and {view} in pose.files.",
+        "Use the same names for the recordings, or one file per view, with {recording} and {view} in pose.files.",
         backend="import",
     )
 
 
-def _scanned_item(place: Path, kind: str, options: dict[str, Any], item: str, digest: str | None) -> PoseItem:
-    """An item of a data set, as the scan saw it; InputError where the file has changed since."""
-
-    # What was read before is used if it contains this item: a data set of many files is not searched again
-    # for every item.
+def _scanned_item(path: Path, kind: str, options: dict[str, Any], item: str, digest: str | None) -> PoseItem:
+    """Return an item of a data set as it was scanned; raise InputError if the file has changed since."""
+    # A cached reading is used if it has this item, so that a large data set is not searched for every item.
     if digest is not None:
-        known = _read(str(place), kind, canonical_json(options), 0)
-        with suppress(InputError):  # the file has changed, and is read again
-            one = known.items.get(item)
-            if one is not None and digest == poses_digest(one.poses):
-                return one
-    items, _, damaged = _read(str(place), kind, canonical_json(options), _newest(place))
-    one = items.get(item)
-    if one is not None and digest in (None, poses_digest(one.poses)):
-        return one
+        known = _read(str(path), kind, canonical_json(options), 0)
+        with suppress(InputError):  # if the file has changed, it is read again
+            scanned = known.items.get(item)
+            if scanned is not None and digest == poses_digest(scanned.poses):
+                return scanned
+    items, _, damaged = _read(str(path), kind, canonical_json(options), _newest(path))
+    current = items.get(item)
+    if current is not None and digest in (None, poses_digest(current.poses)):
+        return current
     if item in damaged:
         raise damaged[item]
-    what = "has other poses of" if item in items else "has no poses of"
+    change = "has other poses of" if item in items else "has no poses of"
     raise InputError(
-        f"{place} {what} '{item}', unlike when it was scanned. Run 'actionprep scan' to see what it has now.",
+        f"{path} {change} '{item}', unlike when it was scanned. Run 'actionprep scan' again.",
         backend="import",
     )
 
 
-def _newest(place: Path) -> int:
-    return max((file.stat().st_mtime_ns for file in _parts(place)), default=0)
+def _newest(path: Path) -> int:
+    return max((file.stat().st_mtime_ns for file in _files_at(path)), default=0)
 
 
-class _Found(NamedTuple):
-    """What a file or folder holds."""
+class _Content(NamedTuple):
+    """Poses in a file or folder."""
 
     items: Mapping[str, PoseItem]
-    heads: Mapping[str, tuple[str, str | None]]  # recording and view of each
+    heads: Mapping[str, tuple[str, str | None]]  # recording and view of each item
     damaged: Mapping[str, InputError]
 
 
 @lru_cache(maxsize=1)
-def _read(place: str, kind: str, options: str, newest: int) -> _Found:
-    """Everything in one file or folder, and what is damaged; kept, because its other items are wanted next.
+def _read(path: str, kind: str, options: str, newest: int) -> _Content:
+    """Read one file or folder. The result is cached, because its other items are read next.
 
-    Of a pickle only the names: it may hold a data set, which each of many processes would hold.
+    The items of a pickle are read on access: it may contain a data set too large for the memory of every process.
     """
-    del newest  # another time of change is another content
+    del newest  # part of the key of the cache: a new modification time means new content
     if kind == "pyskl":
         from actionprep.datasets.poses.formats.pyskl import PySKLItems
 
-        items = PySKLItems(place, **json.loads(options))
-        return _Found(items, {name: (name, None) for name in items}, {})
-    found: dict[str, PoseItem] = {}
+        pickled = PySKLItems(path, **json.loads(options))
+        return _Content(pickled, {name: (name, None) for name in pickled}, {})
+    items: dict[str, PoseItem] = {}
     damaged: dict[str, InputError] = {}
-    for one in read_poses(place, kind, damaged=damaged.__setitem__, **json.loads(options)):
-        found[item_name(one)] = one
-    return _Found(found, {name: (one.recording, one.view) for name, one in found.items()}, damaged)
+    for item in read_poses(path, kind, damaged=damaged.__setitem__, **json.loads(options)):
+        items[item_name(item)] = item
+    heads = {name: (item.recording, item.view) for name, item in items.items()}
+    return _Content(items, heads, damaged)
 
 
-def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_number: int) -> PoseSequence:
-    """A row for each frame of the view; frames that the file does not have are frames without people."""
+def _on_frames(poses: PoseSequence, source: ViewSource, path: Path, first_number: int) -> PoseSequence:
+    """Return poses with one row per frame of the view; frames that are missing in the file have no people."""
     numbers = poses.frame_index
     at = numbers - first_number
     seen = poses.present.any(axis=1)
     wrong = numbers[seen & ((at < 0) | (at >= source.num_frames))]
     if len(wrong):
         raise InputError(
-            f"{place} has people in frame {int(wrong[-1])}, and recording '{source.recording}', view {source.view} has "
+            f"{path} has people in frame {int(wrong[-1])}, and recording '{source.recording}', view {source.view} has "
             f"the frames {first_number} to {first_number + source.num_frames - 1}. Are these the poses of this video? "
-            "If the file counts otherwise, set pose.first_number to the number of its first frame.",
+            "If the file counts from another number, set pose.first_number to it.",
             frame=int(wrong[-1]),
             backend="import",
         )
@@ -335,15 +344,15 @@ def _on_frames(poses: PoseSequence, source: ViewSource, place: Path, first_numbe
     )
 
 
-def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool) -> tuple[PoseSequence, int]:
-    """Poses in px of the video, and how many frames were scaled."""
+def _of_size(poses: PoseSequence, source: ViewSource, path: Path, rescale: bool) -> tuple[PoseSequence, int]:
+    """Return poses in pixels of the video, and the number of scaled frames."""
     size = (source.height, source.width)
     if poses.dimensions != 2 or poses.image_size in (None, size):
         return (replace(poses, image_size=size) if poses.dimensions == 2 else poses), 0
     assert poses.image_size is not None
     if not rescale:
         raise InputError(
-            f"The poses in {place} are of images of {poses.image_size[1]}x{poses.image_size[0]} px; the video of "
+            f"The poses in {path} are of images of {poses.image_size[1]}x{poses.image_size[0]} px; the video of "
             f"recording '{source.recording}', view {source.view} has {source.width}x{source.height}.\n"
             "Give poses of that size, or set pose.rescale = true to scale them.",
             backend="import",
@@ -356,16 +365,16 @@ def _of_size(poses: PoseSequence, source: ViewSource, place: Path, rescale: bool
 
 
 def _check_outside(
-    facts: Mapping[str, Any], source: ViewSource, place: Path, max_outside: float, *, says_size: bool
+    facts: Mapping[str, Any], source: ViewSource, path: Path, max_outside: float, *, size_known: bool
 ) -> None:
-    """Raise InputError if too many of the joints lie outside the frame."""
+    """Raise InputError if too many joints are outside the frame."""
     seen, outside = facts.get("num_joints_seen", 0), facts.get("num_joints_outside", 0)
     if outside <= max_outside * seen:
         return
-    unsaid = "" if says_size else " The file does not contain the size of its images."
+    note = "" if size_known else " The file does not contain the size of its images."
     raise InputError(
-        f"{outside} of the {seen} joints in {place} ({outside / seen:.0%}) lie outside the frame "
-        f"({source.width}x{source.height} px).{unsaid} Are these the poses of recording '{source.recording}', view "
+        f"{outside} of the {seen} joints in {path} ({outside / seen:.0%}) lie outside the frame "
+        f"({source.width}x{source.height} px).{note} Are these the poses of recording '{source.recording}', view "
         f"{source.view}, in px of this video?\n"
         f"Give poses in px of the video; if they are right, set pose.max_outside higher than {max_outside:g}.",
         backend="import",
@@ -373,7 +382,7 @@ def _check_outside(
 
 
 def _in_corner(poses: PoseSequence) -> bool:
-    """Whether all joints lie in the upper left quarter, as those of poses of an image half as large do."""
+    """Return whether all joints are in the upper left quarter, as if the image had half the size."""
     if poses.dimensions != 2 or poses.image_size is None:
         return False
     height, width = poses.image_size

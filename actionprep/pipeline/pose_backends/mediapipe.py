@@ -338,8 +338,7 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
 
 def _not_installed(folder: Path) -> SetupError:
     return SetupError(
-        "MediaPipe is not installed. It needs a separate environment, because its pinned dependencies conflict with this "
-        "one.\n"
+        "MediaPipe is not installed. It needs a separate environment, because its dependencies conflict with this one.\n"
         f"  looked in    {_python_of(folder)}\n"
         f"  to fix       {INSTALL}\n"
         "  alternative  import existing poses (actionprep import)"

@@ -1,4 +1,4 @@
-"""What all pose backends share, boxes, and the transformers and MMPose backends as far as they run here."""
+"""Tests of the common parts of pose backends, of boxes, and of the transformers and MMPose backends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from actionprep.pipeline.pose_backends import (
 from actionprep.pipeline.pose_backends.boxes import RTDetrPeople, boxes_from_masks, read_boxes
 
 
-def test_backends_are_listed_and_unknown_ones_told_the_nearest():
+def test_an_unknown_backend_is_refused_with_the_nearest_name():
     assert list(POSE_BACKENDS) == ["mediapipe", "mmpose", "vitpose"]
     with pytest.raises(UserError, match=r"No pose backend 'mmpse'\. Did you mean 'mmpose'"):
         open_estimator("mmpse")
 
 
 def test_frame_poses_become_a_sequence_with_slots_for_the_fullest_frame():
-    one = FramePoses(np.full((1, 17, 3), 0.5, np.float32), np.array([[1, 2, 3, 4, 0.9]], np.float32))
-    two = FramePoses(np.full((2, 17, 3), 0.25, np.float32), np.ones((2, 5), np.float32))
-    poses = to_sequence([one, FramePoses.nobody(17), two], "coco17", image_size=(10, 20), frame_index=[4, 5, 6])
+    single = FramePoses(np.full((1, 17, 3), 0.5, np.float32), np.array([[1, 2, 3, 4, 0.9]], np.float32))
+    pair = FramePoses(np.full((2, 17, 3), 0.25, np.float32), np.ones((2, 5), np.float32))
+    poses = to_sequence([single, FramePoses.nobody(17), pair], "coco17", image_size=(10, 20), frame_index=[4, 5, 6])
     assert poses.present.tolist() == [[True, False], [False, False], [True, True]]
     assert poses.bbox[0, 0].tolist() == [1, 2, 3, 4]
     assert poses.frame_index.tolist() == [4, 5, 6]
@@ -71,10 +71,10 @@ def test_boxes_of_a_file_go_to_their_frames(tmp_path):
     [
         ("frame,left,top,right\n", "has no column 'bottom'. It has frame, left, top, right"),
         ("frame,left,top,right,bottom\n7,1,2,3,4\n", "has a box in frame 7; the view has frames 0 to 2"),
-        ("frame,left,top,right,bottom\n1,1,,3,4\n", "Row 2 of .* holds a value that is no number"),
+        ("frame,left,top,right,bottom\n1,1,,3,4\n", "Row 2 of .* has a value that is not finite"),
         ("frame,left,top,right,bottom\n1,1,x,3,4\n", "The column 'top' in .* must be numbers"),
         ("frame,left,top,right,bottom\n0.5,1,2,3,4\n", "The column 'frame' in .* must be whole numbers"),
-        ("frame,left,top,right,bottom\n1,5,2,3,4\n", "Row 2 of .* is no box: right must be above left"),
+        ("frame,left,top,right,bottom\n1,5,2,3,4\n", "Row 2 of .* is not a box: right must exceed left"),
     ],
 )
 def test_wrong_boxes_files_are_refused(tmp_path, text, message):
@@ -86,7 +86,7 @@ def test_wrong_boxes_files_are_refused(tmp_path, text, message):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Tiny ViTPose and RT-DETR of the real architecture, with random weights, in folders."""
+    """Save a tiny ViTPose and a tiny RT-DETR with random weights, and return their folder."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("tiny")
     backbone = transformers.VitPoseBackboneConfig(
@@ -113,34 +113,34 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def pictures(count=2):
+def images(count=2):
     return np.random.default_rng(0).integers(0, 255, (count, 60, 80, 3)).astype(np.uint8)
 
 
 def test_vitpose_works_on_boxes_in_their_order(tiny):
     estimator = open_estimator("vitpose", model=str(tiny / "vitpose"), detector=None)
     boxes = [[[10, 5, 30, 50], [40, 5, 70, 55]], []]
-    first, second = estimator.estimate(pictures(), boxes)
+    first, second = estimator.estimate(images(), boxes)
     assert first.keypoints.shape == (2, 17, 3)
     assert second.keypoints.shape == (0, 17, 3)
     assert first.boxes[:, :4].tolist() == boxes[0]
-    [alone, _] = estimator.estimate(pictures(), [boxes[0][1:], []])
-    # Another batch rounds otherwise, and in the flat maps of random weights that can move the peak of a joint.
+    [alone, _] = estimator.estimate(images(), [boxes[0][1:], []])
+    # Another batch size changes rounding, which can move the peak in the flat heatmaps of random weights.
     same = np.isclose(alone.keypoints[0], first.keypoints[1], atol=1e-3).all(axis=1)
     assert same.mean() > 0.8
-    # Joints lie in or near the box that they were looked for in.
+    # Joints are in or near their box.
     assert (np.abs(first.keypoints[1, :, :2] - [55, 30]) < 60).all()
 
 
-def test_vitpose_takes_the_whole_frame_or_the_detectors_people(tiny):
-    whole = open_estimator("vitpose", model=str(tiny / "vitpose"), detector=None)
-    assert whole.estimate(pictures())[0].boxes[0].tolist() == [0, 0, 80, 60, 1]
-    found = open_estimator(
+def test_vitpose_uses_the_full_frame_or_the_detector(tiny):
+    full_frame = open_estimator("vitpose", model=str(tiny / "vitpose"), detector=None)
+    assert full_frame.estimate(images())[0].boxes[0].tolist() == [0, 0, 80, 60, 1]
+    detected = open_estimator(
         "vitpose", model=str(tiny / "vitpose"), detector=str(tiny / "detector"), person_score=0.0, batch_size=4
     )
-    assert [len(frame.keypoints) for frame in found.estimate(pictures())] == [6, 6]
-    assert found.identity()["detector"] == str(tiny / "detector")
-    assert found.identity() != whole.identity()
+    assert [len(frame.keypoints) for frame in detected.estimate(images())] == [6, 6]
+    assert detected.identity()["detector"] == str(tiny / "detector")
+    assert detected.identity() != full_frame.identity()
 
 
 def test_detected_people_are_boxes_of_the_person_class_best_first(tiny):
@@ -153,21 +153,21 @@ def test_detected_people_are_boxes_of_the_person_class_best_first(tiny):
         pred_boxes = torch.tensor([[[0.5, 0.5, 1, 1], [0.5, 0.5, 0.2, 0.4], [0.25, 0.5, 0.1, 1.0], [0.5, 0.5, 1, 1]]])
 
     people._model = lambda pixel_values: Answers
-    [boxes] = people(pictures(1))
+    [boxes] = people(images(1))
     assert boxes == pytest.approx(np.array([[16, 0, 24, 60, 0.8808], [32, 18, 48, 42, 0.5]]), abs=1e-3)
 
 
-def test_weights_that_are_not_there_say_what_to_do(monkeypatch, tmp_path):
+def test_missing_weights_name_the_ways_to_get_them(monkeypatch, tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(SetupError) as caught:
         open_estimator("vitpose", model=str(tmp_path))
-    assert f"The weights of VitPoseForPoseEstimation '{tmp_path}' are not here and cannot be fetched" in str(
+    assert f"The weights of VitPoseForPoseEstimation '{tmp_path}' are missing and cannot be downloaded" in str(
         caught.value
     )
-    assert "or use       the backend mediapipe, whose model is inside its package" in str(caught.value)
+    assert "or use       the backend mediapipe; its package contains the model" in str(caught.value)
 
 
-def test_mmpose_that_is_not_installed_says_the_one_command():
+def test_missing_mmpose_names_the_install_command():
     if importlib.util.find_spec("mmpose") is not None:
         pytest.skip("MMPose is installed here")
     with pytest.raises(SetupError) as caught:
@@ -186,18 +186,18 @@ def test_stand_ins_are_there_only_while_mmpose_is_imported():
     assert not {"torchvision", "torchvision.transforms", "mmdet", "mmdet.utils", "mmcv.ops"} & set(sys.modules)
 
 
-def test_stand_ins_do_not_make_transformers_believe_in_torchvision():
+def test_stand_ins_do_not_make_torchvision_available():
     utils = pytest.importorskip("transformers.utils")
     if importlib.util.find_spec("torchvision") is not None:
         pytest.skip("torchvision is installed here, and real modules are not replaced")
-    # Its answer is kept for the life of the process: what it would say in a new one is asked here.
+    # transformers caches the result, so the cache is cleared to test a new process.
     utils.is_torchvision_available.cache_clear()
     with mmpose._stand_ins():
         assert not utils.is_torchvision_available()
     assert not utils.is_torchvision_available()
 
 
-def test_the_mmpose_recipe_pins_what_was_tried(monkeypatch):
+def test_the_mmpose_recipe_pins_versions(monkeypatch):
     commands = []
     monkeypatch.setattr(mmpose, "_run", lambda command, echo: commands.append(command) or "1.3.2")
     assert doctor.install("mmpose", "/some/python") == "MMPose 1.3.2 is ready."
@@ -213,13 +213,13 @@ def test_real_mmpose_runs_hrnet_with_random_weights_and_reloads_a_checkpoint(tmp
 
     boxes = [[[10, 5, 30, 50], [40, 5, 70, 55]], []]
     estimator = open_estimator("mmpose", random_weights=True)
-    first, second = estimator.estimate(pictures(), boxes)
+    first, second = estimator.estimate(images(), boxes)
     assert (estimator.skeleton, first.keypoints.shape, second.keypoints.shape) == ("coco17", (2, 17, 3), (0, 17, 3))
-    # Published checkpoints carry numpy scalars in their notes.
+    # Published checkpoints contain numpy scalars in their metadata.
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": estimator._model.state_dict(), "meta": {"epoch": np.float64(3)}}, path)
     again = open_estimator("mmpose", checkpoint=path)
-    assert np.allclose(again.estimate(pictures(), boxes)[0].keypoints, first.keypoints, atol=1e-4)
+    assert np.allclose(again.estimate(images(), boxes)[0].keypoints, first.keypoints, atol=1e-4)
     torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}}, path)
     with pytest.raises((UserError, RuntimeError)):
         open_estimator("mmpose", checkpoint=path)

@@ -1,4 +1,4 @@
-"""MediaPipe's worker: with a made-up mediapipe in a real environment, and with the real one where it is installed."""
+"""Tests of MediaPipe's worker with a fake mediapipe in a real environment, and with the real one if installed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from actionprep.pipeline.pose_backends import mediapipe as backend
 from actionprep.pipeline.pose_backends.install_step import run_step
 from actionprep.pipeline.pose_backends.mediapipe import MediaPipe, environment_folder, installed_identity
 
-# Finds a person where the first pixel is red: landmark i at (i / 33, first pixel's green / 255) of the picture. Its
-# visibility counts the frames that it followed. Blue makes it crash or hang.
+# Detects a person if the first pixel is red: landmark i is at (i / 33, green of the first pixel / 255) of the image. Its
+# visibility counts the followed frames. Blue causes a crash or a hang.
 FAKE = """
 import os, time, types
 print("noise that must not disturb the answers")
@@ -25,8 +25,8 @@ __version__ = "0.10.21"
 class Pose:
     def __init__(self, static_image_mode, **options):
         self.static, self.count = static_image_mode, 0
-    def process(self, picture):
-        red, green, blue = (int(v) for v in picture[0, 0])
+    def process(self, image):
+        red, green, blue = (int(v) for v in image[0, 0])
         if blue == 13:
             os._exit(7)
         if blue == 14:
@@ -60,41 +60,41 @@ def environment(tmp_path_factory):
 
 @pytest.fixture
 def estimator(environment):
-    with MediaPipe(environment=environment, timeout=2) as found:
-        yield found
+    with MediaPipe(environment=environment, timeout=2) as mediapipe:
+        yield mediapipe
 
 
 def frames(*pixels, height=48, width=64):
-    pictures = np.zeros((len(pixels), height, width, 3), np.uint8)
-    pictures[:, 0, 0] = pixels
-    return pictures
+    images = np.zeros((len(pixels), height, width, 3), np.uint8)
+    images[:, 0, 0] = pixels
+    return images
 
 
 HERE, NOBODY, CRASH, HANG = (255, 51, 0), (0, 0, 0), (0, 0, 13), (0, 0, 14)
 
 
-def test_landmarks_come_back_in_pixels_with_visibility_as_score(estimator):
+def test_landmarks_are_in_pixels_with_visibility_as_score(estimator):
     first, second, third = estimator.estimate(frames(HERE, NOBODY, HERE))
     assert first.keypoints.shape == (1, 33, 3)
     assert first.keypoints[0, 11] == pytest.approx([11 / 33 * 64 - 0.5, 51 / 255 * 48 - 0.5, 0.1], abs=1e-4)
     assert first.boxes[0] == pytest.approx([-0.5, 9.1, 32 / 33 * 64 - 0.5, 9.1, 0.1], abs=1e-4)
     assert second.keypoints.shape == (0, 33, 3)
-    # A third frame in a row: the person is followed from the first on.
+    # The person is followed from the first frame to the third.
     assert third.keypoints[0, 0, 2] == pytest.approx(0.3)
 
 
-def test_reset_forgets_who_was_followed(estimator):
+def test_reset_discards_the_followed_person(estimator):
     estimator.estimate(frames(HERE, HERE))
     estimator.reset()
     [again] = estimator.estimate(frames(HERE))
     assert again.keypoints[0, 0, 2] == pytest.approx(0.1)
 
 
-def test_with_boxes_every_person_is_looked_at_alone_and_placed_in_the_frame(estimator):
-    pictures = np.zeros((2, 200, 300, 3), np.uint8)
-    # Boxes grow by 0.15 of their longer side before they are cut out.
-    pictures[0, 20 - 12, 100 - 12] = HERE
-    [first, second] = estimator.estimate(pictures, [[[100, 20, 140, 100], [10, 10, 60, 90]], []])
+def test_each_box_is_estimated_separately(estimator):
+    images = np.zeros((2, 200, 300, 3), np.uint8)
+    # Boxes are enlarged by 0.15 of their longer side.
+    images[0, 20 - 12, 100 - 12] = HERE
+    [first, second] = estimator.estimate(images, [[[100, 20, 140, 100], [10, 10, 60, 90]], []])
     assert first.keypoints.shape == (2, 33, 3)
     assert first.keypoints[0, 0] == pytest.approx([87.5, 7.5 + 51 / 255 * (113 - 8), 0.1], abs=0.01)
     assert not first.keypoints[1].any()
@@ -102,15 +102,17 @@ def test_with_boxes_every_person_is_looked_at_alone_and_placed_in_the_frame(esti
     assert second.keypoints.shape == (0, 33, 3)
 
 
-def test_frames_of_any_layout_in_memory_are_sent_whole(estimator):
-    pictures = frames(HERE, height=1200, width=900)
-    [one] = estimator.estimate(pictures)
-    [other] = estimator.estimate(np.asfortranarray(pictures))
-    assert np.array_equal(one.keypoints[..., :2], other.keypoints[..., :2])
+def test_frames_of_any_memory_layout_are_estimated(estimator):
+    images = frames(HERE, height=1200, width=900)
+    [expected] = estimator.estimate(images)
+    [fortran] = estimator.estimate(np.asfortranarray(images))
+    assert np.array_equal(expected.keypoints[..., :2], fortran.keypoints[..., :2])
 
 
-def test_a_crash_is_the_inputs_problem_and_the_next_block_goes_on(estimator):
-    with pytest.raises(InputError, match="MediaPipe's worker ended with exit code 7 at frame 1 of the block") as caught:
+def test_a_crash_is_an_input_error_and_the_next_block_works(estimator):
+    with pytest.raises(
+        InputError, match="MediaPipe's worker stopped with exit code 7 at frame 1 of the block"
+    ) as caught:
         estimator.estimate(frames(HERE, CRASH))
     assert (caught.value.frame, caught.value.backend) == (1, "mediapipe")
     assert len(estimator.estimate(frames(HERE))[0].keypoints) == 1
@@ -131,7 +133,7 @@ def test_the_identity_names_version_weights_and_settings(environment):
     assert len(identity["weights pose_landmark_full.tflite"]) == 64
 
 
-def test_the_files_alone_say_what_the_worker_says(environment):
+def test_installed_identity_equals_that_of_the_worker(environment):
     with MediaPipe(environment=environment, detection=0.25) as estimator:
         assert installed_identity(environment, detection=0.25) == estimator.identity()
 
@@ -142,27 +144,27 @@ def test_closing_ends_the_worker(environment):
     assert estimator._worker.end() == 0
 
 
-def test_an_environment_that_is_not_there_says_the_one_command(tmp_path):
+def test_a_missing_environment_names_the_install_command(tmp_path):
     with pytest.raises(SetupError) as caught:
         open_estimator("mediapipe", environment=tmp_path / "gone")
     assert "to fix       actionprep doctor --install mediapipe\n" in str(caught.value)
     assert f"looked in    {tmp_path / 'gone' / 'bin' / 'python'}" in str(caught.value)
 
 
-def test_an_environment_without_mediapipe_is_said_to_be_broken(tmp_path):
+def test_an_environment_without_mediapipe_is_an_error(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
     with pytest.raises(SetupError, match=r"does not work: .*No module named 'mediapipe'\nInstall it again"):
         MediaPipe(environment=tmp_path)
 
 
 def test_a_model_that_is_not_in_the_package_is_named(environment):
-    with pytest.raises(SetupError, match=r"does not ship pose_landmark_heavy\.tflite, which complexity 2 needs"):
+    with pytest.raises(SetupError, match=r"does not contain pose_landmark_heavy\.tflite, which complexity 2 requires"):
         MediaPipe(environment=environment, complexity=2)
     with pytest.raises(UserError, match=r"0 \(lite\), 1 \(full\) or 2 \(heavy\), got 3"):
         MediaPipe(environment=environment, complexity=3)
 
 
-def test_the_environments_place_can_be_told(monkeypatch, tmp_path):
+def test_environment_folder_follows_variables_and_argument(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("ACTIONPREP_MEDIAPIPE", raising=False)
     assert environment_folder() == tmp_path / "actionprep" / "mediapipe-0.10.21"
@@ -185,27 +187,27 @@ def test_a_failing_step_of_the_recipe_shows_its_last_lines():
         backend._run([sys.executable, "-c", "print('no such luck'); raise SystemExit(3)"], echo=False)
 
 
+def test_real_mediapipe_detects_the_person_of_a_clip(shared_data):
+    av = pytest.importorskip("av")
+    folder = environment_folder()
+    if not (folder / "bin" / "python").exists():
+        pytest.skip(f"MediaPipe's environment is not at {folder}; make it with: {backend.INSTALL}")
+    with av.open(str(shared_data / "utd_mhad_rgb" / "clips" / "a3_s1_t1_color.mp4")) as video:
+        images = np.stack(
+            [frame.to_ndarray(format="rgb24") for frame, _ in zip(video.decode(video=0), range(8), strict=False)]
+        )
+    with MediaPipe() as estimator:
+        poses = to_sequence(estimator.estimate(images), estimator.skeleton, image_size=images.shape[1:3])
+    assert poses.present.all()
+    body, _ = poses.with_skeleton("coco17")
+    nose, hips, ankles = (body.keypoints[:, 0, joints, 1].mean() for joints in ([0], [11, 12], [15, 16]))
+    assert nose < hips < ankles
+    assert (poses.score[:, 0, [11, 12, 23, 24]] > 0.9).all()
+
+
 def test_run_step_prints_output_as_it_comes(capfd):
     code = "print('Downloading a (1 MB)'); print('Installing')"
     assert run_step([sys.executable, "-c", code], echo=True) == ["Downloading a (1 MB)", "Installing"]
     assert capfd.readouterr().out == f"$ {sys.executable} -c {code}\nDownloading a (1 MB)\nInstalling\n"
     run_step([sys.executable, "-c", code], echo=False)
     assert capfd.readouterr().out == ""
-
-
-def test_real_mediapipe_finds_the_person_of_a_real_clip(shared_data):
-    av = pytest.importorskip("av")
-    folder = environment_folder()
-    if not (folder / "bin" / "python").exists():
-        pytest.skip(f"MediaPipe's environment is not at {folder}; make it with: {backend.INSTALL}")
-    with av.open(str(shared_data / "utd_mhad_rgb" / "clips" / "a3_s1_t1_color.mp4")) as video:
-        pictures = np.stack(
-            [frame.to_ndarray(format="rgb24") for frame, _ in zip(video.decode(video=0), range(8), strict=False)]
-        )
-    with MediaPipe() as estimator:
-        poses = to_sequence(estimator.estimate(pictures), estimator.skeleton, image_size=pictures.shape[1:3])
-    assert poses.present.all()
-    body, _ = poses.with_skeleton("coco17")
-    nose, hips, ankles = (body.keypoints[:, 0, joints, 1].mean() for joints in ([0], [11, 12], [15, 16]))
-    assert nose < hips < ankles
-    assert (poses.score[:, 0, [11, 12, 23, 24]] > 0.9).all()
