@@ -24,7 +24,7 @@ from actionprep.cli.options import (
 )
 from actionprep.cli.program import ManyValuesCommand, same_command
 from actionprep.cli.train.checks import learn_one_batch, suggest_learning_rate
-from actionprep.cli.train.choices import labels_of, recipe_of, recipe_of_run, split_of
+from actionprep.cli.train.choices import ask_how_to_split, labels_of, recipe_of, recipe_of_run, split_of
 from actionprep.cli.train.folders import Place, new_folder
 from actionprep.cli.train.options import (
     DeviceOption,
@@ -146,6 +146,8 @@ def fit(
         chosen, said = recipe_of(where.store, settings, set_here)
         for sentence in [*said, *not_used]:
             log(sentence)
+        if folds is None and not quiet:
+            asked["split"] = ask_how_to_split(where.store, settings.snippets, choice)
         model_name = chosen.model
     asked["device"] = settings.device
     asked["weights"] = None

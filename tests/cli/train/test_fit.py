@@ -4,13 +4,15 @@ import json
 import os
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training_fakes import make_store, tiny_recipe, write_split
+from training_fakes import make_store, tiny_recipe, write_snippets, write_split
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.snippets import SnippetTable
 
 runner = CliRunner()
 
@@ -332,7 +334,7 @@ def test_without_a_test_part_no_test_is_named_next(study):
         (
             ("subjects",),
             ["--run", "one"],
-            "The store has the official split subjects; use it with --split subjects. Without it this training splits anew.",
+            "The store has the official split subjects; use it with --split subjects. Without it this training uses another split.",
         ),
         (("split1", "split2"), ["--run", "one"], "The store has official splits split1, split2; use one with --split."),
         (("split1", "split2"), ["--split", "split2"], None),
@@ -373,3 +375,38 @@ def test_a_device_that_is_not_here_is_named_before_there_is_a_run(fit, monkeypat
     assert done.exit_code == 1
     assert "Device cuda is not available: PyTorch found no CUDA GPU" in done.stderr
     assert not Path("runs/on-gpu").exists()
+
+
+def partly_given(store) -> None:
+    """Give two of the recordings of a store of make_store a split."""
+    table = SnippetTable.read(store.item("snippets", "default"))
+    splits = ("train", "test") + ("",) * (len(table.recordings) - 2)
+    write_snippets(store, replace(table, splits=splits), "partly")
+
+
+def test_fit_partly_given_split_exits_with_the_option(fit, tmp_path):
+    partly_given(make_store(tmp_path / "store", subjects=4))
+    words = ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "partly", "--snippets", "partly"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-2:] == [
+        "2 of 12 labeled recordings have a given split, and 10 have none, such as 's1_up_0'.",
+        "Give each recording a split (column 'split' of the table of recordings), or ignore the given ones with --by "
+        "subject, session or recording.",
+    ]
+    assert not Path("runs/partly").exists()
+
+
+def test_fit_partly_given_split_asks_at_a_terminal(fit, tmp_path, monkeypatch):
+    partly_given(make_store(tmp_path / "store", subjects=4))
+    monkeypatch.setattr("actionprep.cli.output.can_ask", lambda: True)
+    words = ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--snippets", "partly", "--threads", "1", "--run"]
+    done = runner.invoke(app, [*words, "asked"], input="session\n")
+    assert done.exit_code == 2  # sessions are not known
+    assert "have no session" in done.stderr
+    done = runner.invoke(app, [*words, "asked"], input="recording\n")
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("runs/asked/run.json").read_text())["split"]["by"] == "recording"
+    stopped = runner.invoke(app, [*words, "stopped"], input="stop\n")
+    assert stopped.exit_code == 2
+    assert "ignore the given ones with --by" in stopped.stderr
