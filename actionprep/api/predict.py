@@ -28,6 +28,7 @@ class Prediction:
     segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
     unseen:   views without foreground, which took no part, as they take none in training.
     too_long: a warning where the recording was looked at whole and is much longer than any snippet of the training.
+    other_frame_rate: a warning where the recording has a frame rate that the training did not have.
     said_from: with several labels, the least probability at which each is said; empty where a window has one label.
     """
 
@@ -38,6 +39,7 @@ class Prediction:
     unseen: tuple[str, ...] = ()
     said_from: Mapping[str, float] = field(default_factory=dict)
     too_long: str | None = None
+    other_frame_rate: str | None = None
 
     def document(self) -> dict[str, Any]:
         """Plain values."""
@@ -55,6 +57,9 @@ class Prediction:
             "unseen_views": list(self.unseen),
             "said_from": dict(self.said_from),
             "too_long": self.too_long,
+            "windows": len(self.timeline.onset),
+            "windows_without_evidence": self.timeline.num_without_evidence,
+            "other_frame_rate": self.other_frame_rate,
             "thresholds_of_val": self.timeline.thresholds is not None,
         }
 
@@ -99,7 +104,14 @@ def predict_videos(
     Raises UserError when videos and run do not fit, or when a video cannot be read.
     """
     from actionprep.pipeline.trained import OwnSettings
-    from actionprep.training.predict import beyond_training, open_models, pipeline_settings, views_of
+    from actionprep.training.evaluation.frame_scores import frame_rate
+    from actionprep.training.predict import (
+        beyond_training,
+        open_models,
+        other_frame_rate,
+        pipeline_settings,
+        views_of,
+    )
     from actionprep.training.predict import predict_videos as predict
 
     models = open_models(run, device=device)
@@ -161,4 +173,6 @@ def predict_videos(
         dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
     )
     too_long = None if length_ms is not None else beyond_training(models, timeline)
-    return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from, too_long)
+    rates = [other_frame_rate(one.checkpoint.card, frame_rate(timeline.frame_times), recording) for one in models]
+    other_rate = next((sentence for sentence in rates if sentence is not None), None)
+    return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from, too_long, other_rate)

@@ -204,7 +204,7 @@ def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int,
             keep = [view in chosen for view in range(num_views)]
             scores = score(checkpoint, dataset, variants=variants, keep_views=keep, carry=carry)
             actual = actual_of(table, scores.rows)
-            predicted = predicted_of(scores.probabilities, multi_label=multi_label)
+            predicted = predicted_of(scores.probabilities, multi_label=multi_label, evidence=scores.evidence)
             rows.append(
                 {
                     "views": " ".join(dataset.views[view] for view in chosen),

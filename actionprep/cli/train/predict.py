@@ -14,6 +14,7 @@ from actionprep.cli.train.options import CarryOption, DeviceOption, OwnSettingsO
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
+    from actionprep.training.predicted_timeline import Timeline
 
 
 def predict(
@@ -114,14 +115,27 @@ def predict(
         output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
         if found.said_from:
             output.note(_said_from(found))
-        if found.too_long is not None:
-            output.warn(found.too_long)
+        for warning in (found.too_long, found.other_frame_rate, without_evidence(found.timeline)):
+            if warning is not None:
+                output.warn(warning)
         if found.unseen:
             output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
         for path in found.files:
             output.note(f"Wrote {path}")
     if json:
         output.print_json(documents[0] if len(documents) == 1 else documents)
+
+
+def without_evidence(timeline: Timeline) -> str | None:
+    """Describe the windows of a timeline that have no label because they show nothing; None if there is none."""
+    count, total = timeline.num_without_evidence, len(timeline.onset)
+    if not count:
+        return None
+    return (
+        f"{count} of {total} window{'s' if total > 1 else ''} of {timeline.recording} show"
+        f"{'s' if count == 1 else ''} no points, people or frames, so {'it has' if count == 1 else 'they have'} no label "
+        "(evidence 0 in windows.csv)."
+    )
 
 
 def _said_from(found: Prediction) -> str:
@@ -150,8 +164,9 @@ def _predict_live(
     from actionprep.api.live import predict_live
 
     def say(one: Any) -> None:
+        answer = f"{one.label:<20} {one.probabilities.max():.2f}" if one.evidence else f"{'(nothing visible)':<25}"
         output.print_text(
-            f"{one.onset:8.2f} to {one.offset:8.2f} s  {one.label:<20} {one.probabilities.max():.2f}  latency "
+            f"{one.onset:8.2f} to {one.offset:8.2f} s  {answer}  latency "
             f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame"
         )
 
@@ -168,6 +183,11 @@ def _predict_live(
     if json:
         output.print_json(found.document())
         return
+    if found.num_without_evidence:
+        output.warn(
+            f"{found.num_without_evidence} of {len(found.predictions)} windows show no points, people or frames, so they "
+            "have no label."
+        )
     rate = found.num_frames / found.seconds if found.seconds else float("nan")
     output.note(
         f"{len(found.predictions)} answers from {found.num_frames} frames, {rate:.1f} frames/s, {found.num_dropped} left "
