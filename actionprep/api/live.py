@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from actionprep.datasets.store.memory import MemoryItem, MemoryStore
+from actionprep.datasets.windows import EPSILON_S
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.camera import BLOCK_SIZE, CameraSource
 
@@ -153,6 +154,11 @@ def predict_live(
                 on_prediction(found)
             if seconds is not None and newest >= seconds:
                 break
+        if watcher is not None and summary.predictions and watcher.until > summary.predictions[-1].offset + EPSILON_S:
+            # The end of a source, which is shorter than a stride.
+            found = watcher.look(arrived, newest)
+            summary.predictions.append(found)
+            on_prediction(found)
     finally:
         frames.close()
         summary.num_dropped = frames.num_dropped

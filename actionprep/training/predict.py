@@ -321,14 +321,16 @@ def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
         distinct = list(by_content.values())
         if len(distinct) > 1:
             raise UserError(
-                f"The training's {product} were made with {len(distinct)} different settings, so it is not known how "
-                "to make them for a new video. Build the training's store with one, and train anew."
+                f"The training's {product} were built with {len(distinct)} different settings ({_differences(distinct)}), "
+                "so it is not known which to use for a new video. Build them with one setting and train again; or add the "
+                "recording to a study, build it, and predict it there: 'actiontrain predict --recording ID'."
             )
         if distinct and distinct[0].get("backend") == "import":
             raise UserError(
-                f"This model was trained on an imported {product}, which cannot be made from a video. Build the training's "
-                f"{product} with an estimator ('actionprep {product} --backend …') and train on that; or import the new "
-                "recording's too, and call actionprep.training.predict with that store."
+                f"This model was trained on an imported {product}, which cannot be built from a video. Import the "
+                f"{product} of the new recording into a study too, and predict it there: 'actiontrain predict --recording "
+                f"ID'. Or build the training's {product} with an estimator ('actionprep {product} --backend …') and train "
+                "again."
             )
         if distinct:
             found[product] = distinct[0]
@@ -337,6 +339,17 @@ def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
         found["frames"] = {**found["frames"], "which": "all"}
         found.pop("keyframes", None)
     return found
+
+
+def _differences(settings: Sequence[Mapping[str, Any]]) -> str:
+    """Names of the settings that differ, with their values."""
+    names = sorted({name for values in settings for name in values})
+    parts = []
+    for name in names:
+        values = list(dict.fromkeys(str(one.get(name)) for one in settings))
+        if len(values) > 1:
+            parts.append(f"{name}: {', '.join(values)}")
+    return "; ".join(parts)
 
 
 def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
