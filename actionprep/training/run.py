@@ -264,21 +264,52 @@ class Run:
 
 
 def validation_sentence(run: Run) -> str | None:
-    """What validation gave in the epoch that was chosen; None where nothing was validated."""
+    """Describe the validation of the chosen epoch; None if nothing was validated."""
     monitor = run.recipe.monitor
-    rows = [row for row in run.metrics if row["phase"] == "validate" and "val_accuracy" in row]
-    numbers = [row for row in rows if monitor in row]
+    rows = _validated(run)
     if not rows:
         return None
-    better = min if monitor == "val_loss" else max
-    best = better(numbers, key=lambda row: row[monitor]) if numbers else rows[-1]
+    best = _best_of(run, rows)
+    measured = monitor in best
     what = "exact match" if run.facts["several_labels"] else "accuracy"
-    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if numbers else "the last"
+    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if measured else "the last"
     return (
         f"Validation: {what} {best['val_accuracy']:.3f}, macro F1 {best['val_macro_f1']:.3f}, loss {best['val_loss']:.3f} "
         f"in epoch {best['epoch'] + 1}, {why} of {len(rows)} that were validated"
         + (", before the refit on train and val." if (run.folder / VALIDATED).exists() else ".")
     )
+
+
+def early_best_warning(run: Run) -> str | None:
+    """Describe a best epoch at the very start of the validation; None if it is later, or if few epochs were validated."""
+    rows = _validated(run)
+    if len(rows) < _FEW_EPOCHS:
+        return None
+    best = _best_of(run, rows)
+    position = rows.index(best) + 1
+    if run.recipe.monitor not in best or position > max(1, len(rows) // 20):
+        return None
+    return (
+        f"Warning: the best epoch is {best['epoch'] + 1} of {len(rows)}. Validation did not improve after it, so the "
+        "model probably learned nothing that holds for other recordings. Check labels and split, lower the learning rate "
+        "(--set optimizer.learning_rate=…), or add recordings."
+    )
+
+
+_FEW_EPOCHS = 10
+"""With fewer validated epochs, an early best epoch means nothing."""
+
+
+def _validated(run: Run) -> list[dict[str, Any]]:
+    return [row for row in run.metrics if row["phase"] == "validate" and "val_accuracy" in row]
+
+
+def _best_of(run: Run, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row that the recipe chooses; the last one if no row has the metric."""
+    monitor = run.recipe.monitor
+    measured = [row for row in rows if monitor in row]
+    better = min if monitor == "val_loss" else max
+    return better(measured, key=lambda row: row[monitor]) if measured else rows[-1]
 
 
 def source_from(folder: Path, target: Path) -> str:

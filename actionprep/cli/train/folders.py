@@ -19,7 +19,7 @@ class Place:
         self.store, self.settings, self.runs = store, settings, runs
 
     @classmethod
-    def find(cls, store: Path | None, study: Path | None) -> Place:
+    def find(cls, store: str | None, study: Path | None) -> Place:
         """Those of a study, of a store without one, or of a study with another store."""
         from actionprep.api import open_study
         from actionprep.datasets.store.zarr_store import Store

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from actionprep.cli.options import Number, Text, Texts, Where, YesNo
+from actionprep.cli.options import Number, Text, Texts, YesNo
 
-StoreArgument = Annotated[Where, typer.Argument(help="A store; the study's when left out.")]
+StoreArgument = Annotated[Text, typer.Argument(help="Store: a folder or a URL. (default: that of the study)")]
 RunArgument = Annotated[Text, typer.Argument(help="Run, by name or folder; the last one when left out.")]
 SetOption = Annotated[
     Texts, typer.Option("--set", help="Settings of the recipe as name=value: --set epochs=30 input.rotation=0.3.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where, with_study
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, with_study
 from actionprep.cli.train.folders import find_run, run_folder
 from actionprep.cli.train.options import CarryOption, DeviceOption, RunArgument, part_of
 from actionprep.cli.train.print_metrics import print_test
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def score(
     run: RunArgument = None,
-    store: Annotated[Where, typer.Option("--store", help="Another store than the run was trained on.")] = None,
+    store: Annotated[
+        Text, typer.Option("--store", help="Another store: its folder, that of its study, or a URL.")
+    ] = None,
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
     carry: CarryOption = None,
     device: DeviceOption = None,
@@ -62,7 +64,7 @@ def _tested_before(run: Run) -> dict[str, Any] | None:
         return None
 
 
-def _show_fusion(folder: Path, *, part: str, store: Path | None, json: bool) -> None:
+def _show_fusion(folder: Path, *, part: str, store: str | None, json: bool) -> None:
     """`test` of fused runs: they were tested when they were fused."""
     from actionprep.errors import UserError
     from actionprep.training.fusion import run_tested
