@@ -71,7 +71,7 @@ class Prediction:
 
 
 def predict_videos(
-    run: str | Path,
+    run: str | Path | Checkpoint,
     videos: Sequence[str | Path],
     *,
     recording: str | None = None,

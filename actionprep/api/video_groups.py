@@ -6,13 +6,17 @@ import re
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actionprep.api.view_names import ViewPattern, name_videos, pattern_of_study, view_of_field
 from actionprep.datasets.paths import safe_name
 from actionprep.errors import UserError
 
+if TYPE_CHECKING:
+    from actionprep.training.checkpoints import Checkpoint
 
-def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list[str]]:
+
+def group_videos(run: str | Path | Checkpoint, given: Sequence[str | Path]) -> dict[str, list[str]]:
     """Group files and folders into recordings.
 
     A model of several views takes the files together as one recording, and each folder as one. For a model of one view

@@ -22,19 +22,28 @@ class Place:
     def find(cls, store: str | None, study: Path | None) -> Place:
         """Those of a study, of a store without one, or of a study with another store."""
         from actionprep.api import open_study
-        from actionprep.datasets.store.zarr_store import Store
         from actionprep.training.train_settings import TrainSettings
 
         if store is not None and study is None:
             # A store without a study: the runs go beside the shell.
-            return cls(Store(store), TrainSettings(), Path("runs"))
+            return cls(open_store(store), TrainSettings(), Path("runs"))
         opened = open_study(study)
         settings = opened.folder.settings_for("train", TrainSettings)
-        return cls(opened.store if store is None else Store(store), settings, opened.folder.runs)
+        return cls(opened.store if store is None else open_store(store), settings, opened.folder.runs)
 
     def begun(self, run: str | None, *, folds: bool) -> Path:
         """The folder of the run to go on with, which may not be there yet when it is named."""
         return self.runs / run if run is not None else last_run(self.runs, folds=folds)
+
+
+def open_store(text: str) -> Store:
+    """Open a store by its folder or URL, or that of a study by the study's folder."""
+    from actionprep.api import open_study
+    from actionprep.datasets.store.zarr_store import Store
+
+    if (Path(text) / "actionprep.toml").is_file() and not (Path(text) / "zarr.json").is_file():
+        return open_study(Path(text)).store
+    return Store(text)
 
 
 def runs_folder(study: Path | None) -> Path:

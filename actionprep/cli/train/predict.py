@@ -12,13 +12,22 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Real, StudyOption, Text, Texts, Where
-from actionprep.cli.train.folders import find_run, last_run, run_folder, runs_folder
-from actionprep.cli.train.options import CarryOption, DeviceOption, OwnSettingsOption, stage_changes_of
-from actionprep.datasets.paths import no_link
+from actionprep.cli.train.folders import Place, find_run, last_run, run_folder, runs_folder
+from actionprep.cli.train.options import (
+    CarryOption,
+    DeviceOption,
+    OwnSettingsOption,
+    WeightsOption,
+    WeightsRecipeOption,
+    published_of,
+    stage_changes_of,
+)
+from actionprep.datasets.paths import no_link, safe_name
 from actionprep.errors import InputError
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
+    from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.predicted_timeline import Timeline
 
 
@@ -52,6 +61,8 @@ def predict(
         Texts, typer.Option("--recording", help="Instead of videos: recordings of the study, by id.")
     ] = None,
     store: Annotated[Text, typer.Option("--store", help="With --recording: another store than the study's.")] = None,
+    weights: WeightsOption = None,
+    recipe: WeightsRecipeOption = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a video with the labels.")] = False,
     length: Annotated[Real, typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,
     threshold: Annotated[
@@ -87,7 +98,15 @@ def predict(
             "Give videos, --recording with recordings of the study, or --live with a camera, a stream or a video: exactly "
             "one of the three."
         )
-    folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
+    if weights is not None and (run is not None or live is not None):
+        raise UserError("--weights is used instead of --run, and not with --live.")
+    published = None
+    if weights is not None:
+        place = Place.find(store, study)
+        published = published_of(place, weights, recipe, device=device or "auto", quiet=json)
+        folder = Path(f"weights-{safe_name(weights.stem)}")
+    else:
+        folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
     if live is not None:
         fused = read_fusion(folder)
         if fused is not None:
@@ -113,7 +132,7 @@ def predict(
     if recording:
         if overlay:
             raise UserError("--overlay needs the videos themselves. Give them instead of --recording.")
-        jobs = _jobs_of_recordings(folder, recording, store, study, results, options)
+        jobs = _jobs_of_recordings(published or folder, recording, store, study, results, options)
     else:
         assert videos is not None
         of_videos: dict[str, Any] = {
@@ -124,7 +143,7 @@ def predict(
             "overrides": stage_changes_of(changes),
             "warn": output.warn,
         }
-        jobs = _jobs_of_videos(folder, videos, results, {**options, **of_videos})
+        jobs = _jobs_of_videos(published or folder, videos, results, {**options, **of_videos})
     documents, failed = [], {}
     for name, work in jobs.items():
         try:
@@ -152,28 +171,32 @@ def predict(
 
 
 def _jobs_of_videos(
-    folder: Path, videos: list[str], results: Path, options: dict[str, Any]
+    model: Path | Checkpoint, videos: list[str], results: Path, options: dict[str, Any]
 ) -> dict[str, Callable[[], Prediction]]:
     """A function that predicts each recording, by its name."""
     from actionprep.api import group_videos, predict_videos
     from actionprep.datasets.paths import below
 
     return {
-        name: partial(predict_videos, folder, paths, recording=name, out=below(results, name), **options)
-        for name, paths in group_videos(folder, videos).items()
+        name: partial(predict_videos, model, paths, recording=name, out=below(results, name), **options)
+        for name, paths in group_videos(model, videos).items()
     }
 
 
 def _jobs_of_recordings(
-    folder: Path, recordings: list[str], store: str | None, study: Path | None, results: Path, options: dict[str, Any]
+    model: Path | Checkpoint,
+    recordings: list[str],
+    store: str | None,
+    study: Path | None,
+    results: Path,
+    options: dict[str, Any],
 ) -> dict[str, Callable[[], Prediction]]:
     """A function that predicts each recording of a store, by its id."""
     from actionprep.api.predict import predict_recordings
-    from actionprep.cli.train.folders import Place
     from actionprep.training.predict import open_models
 
     source = Place.find(store, study).store
-    models = open_models(folder, device=options["device"])
+    models = open_models(model, device=options["device"])
 
     def work(name: str) -> Prediction:
         return predict_recordings(models, source, [name], out=results, **options)[0]

@@ -9,8 +9,16 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, with_study
-from actionprep.cli.train.folders import find_run, run_folder
-from actionprep.cli.train.options import CarryOption, DeviceOption, RunArgument, part_of
+from actionprep.cli.train.folders import Place, find_run, open_store, run_folder
+from actionprep.cli.train.options import (
+    CarryOption,
+    DeviceOption,
+    RunArgument,
+    WeightsOption,
+    WeightsRecipeOption,
+    part_of,
+    published_of,
+)
 from actionprep.cli.train.print_metrics import print_test
 
 if TYPE_CHECKING:
@@ -22,6 +30,8 @@ def score(
     store: Annotated[
         Text, typer.Option("--store", help="Another store: its folder, that of its study, or a URL.")
     ] = None,
+    weights: WeightsOption = None,
+    recipe: WeightsRecipeOption = None,
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
     carry: CarryOption = None,
     device: DeviceOption = None,
@@ -30,15 +40,34 @@ def score(
     debug: DebugOption = False,
 ) -> None:
     """Test a run once, deterministically, and write its predictions, tables and report."""
+    from actionprep.datasets.paths import below, safe_name
+    from actionprep.errors import UserError
     from actionprep.training.predict import takes_videos
-    from actionprep.training.test import run_test
+    from actionprep.training.run import Run
+    from actionprep.training.test import other_test_folder, run_test, run_test_elsewhere
 
     if run is not None and (run_folder(run, study) / "fusion.json").is_file():
         _show_fusion(run_folder(run, study), part=part, store=store, json=json)
         return
+    if weights is not None:
+        if run is not None or part != "test":
+            raise UserError("--weights tests published weights on all labeled snippets, without RUN and --part.")
+        place = Place.find(store, study)
+        checkpoint = published_of(place, weights, recipe, device=device or "auto", quiet=json)
+        into = Run(below(place.runs, f"weights-{safe_name(weights.stem)}"))
+        snippets = place.settings.snippets
+        tested = run_test_elsewhere(
+            checkpoint, place.store, into, snippets=snippets, carry=carry, device=device or "auto"
+        )
+        _print_other(tested, into, json=json)
+        return
     found = find_run(run, study)
-    before = _tested_before(found) if part == "test" else None
-    tested = run_test(found, store, part=part_of(part), carry=carry, device=device or "auto")
+    opened = None if store is None else open_store(store)
+    before = _tested_before(found) if part == "test" and opened is None else None
+    tested = run_test(found, opened, part=part_of(part), carry=carry, device=device or "auto")
+    if opened is not None and "store" in tested:
+        _print_other(tested, Run(other_test_folder(found, opened)), json=json)
+        return
     if json:
         output.print_json({"run": str(found.folder), **tested})
         return
@@ -52,6 +81,20 @@ def score(
     output.note(f"Report {found.report}" if part == "test" else f"Wrote {found.folder / part / 'test.json'}")
     if takes_videos(found):
         output.print_next(with_study("actiontrain predict VIDEO …", study), "labels new recordings with this run")
+
+
+def _print_other(tested: dict[str, Any], into: Run, *, json: bool) -> None:
+    """Print a test on another store than that of the training."""
+    if json:
+        output.print_json({"run": str(into.folder), **tested})
+        return
+    print_test(tested)
+    if tested["seen_in_training"]:
+        output.warn(
+            f"The model was trained on the videos of {tested['seen_in_training']} of these {tested['num_samples']} "
+            "snippets, so the metrics are too good."
+        )
+    output.note(f"Tested all labeled snippets of {tested['store']}. Wrote {into.folder / 'test.json'}")
 
 
 def _tested_before(run: Run) -> dict[str, Any] | None:
