@@ -159,7 +159,22 @@ class Run:
 
     @property
     def store(self) -> str:
-        """Path or URL of the store of the training: where it lies in the run's study now, else where it was then."""
+        """Path or URL of the store of the training, if the run may name it; see `may_name`.
+
+        Raises:
+            UserError: If the recorded store is elsewhere, with the option that names it.
+        """
+        recorded = self.recorded_store
+        if may_name(self.folder, recorded):
+            return recorded
+        raise UserError(
+            f"{self.folder / FACTS} names the store {recorded}, which is neither the store of the current study nor in the "
+            "folder of the run's study, so it is not read. If it is yours, give it with --store, or work in its study."
+        )
+
+    @property
+    def recorded_store(self) -> str:
+        """Path or URL of the store as run.json records it, for comparison: where it is in the study now, else as it was."""
         facts = self.facts
         if "store_from_here" in facts:
             beside = placed(self.folder, facts["store_from_here"])
@@ -336,6 +351,41 @@ def placed(folder: Path, said: str) -> Path:
         why = "it is too long" if too_long else "it has a NUL character"
         raise UserError(f"A file in {folder} names the path {said!r:.80}, which cannot be: {why}. Correct it there.")
     return Path(os.path.realpath(folder.resolve() / said))
+
+
+_LEVELS = 4
+"""Outside of a study, a run may name stores and runs below this many of its parent folders."""
+
+
+def may_name(folder: Path, recorded: str) -> bool:
+    """Whether a file in the folder of a run may make the program read a path.
+
+    Run folders can come from others, so they may only name the store of the current study, and what is in the folder of the
+    study that contains them. Outside of studies they may name what is below one of their four parent folders, except the
+    home folder and the root.
+
+    Args:
+        folder: Folder with the file.
+        recorded: Path or URL that the file names.
+    """
+    from actionprep.datasets.study import find_study
+
+    try:
+        current: str | None = str(find_study().store)
+    except UserError:
+        current = None
+    if "://" in recorded or "::" in recorded:
+        return recorded == current
+    path = Path(os.path.realpath(recorded))
+    if current is not None and path == Path(os.path.realpath(current)):
+        return True
+    folder = folder.resolve()
+    try:
+        return path.is_relative_to(find_study(folder).root.resolve())
+    except UserError:
+        home = Path(os.path.expanduser("~")).resolve()
+        parents = [parent for parent in list(folder.parents)[:_LEVELS] if len(parent.parts) > 1 and parent != home]
+        return any(path.is_relative_to(parent) for parent in parents)
 
 
 def _fused_in(folder: Path) -> str:

@@ -269,7 +269,7 @@ def _is_other_store(run: Run, store: Store) -> bool:
         store, run.recipe.reads, facts["snippets"]
     ):
         return False
-    return str(Path(run.store).resolve()) != str(Path(store.url).resolve())
+    return str(Path(run.recorded_store).resolve()) != str(Path(store.url).resolve())
 
 
 def _seen_in_training(run: Run, table: SnippetTable, rows: np.ndarray) -> int:

@@ -155,7 +155,7 @@ class StartingWeights:
         digest = plan.store.item("snippets", plan.snippets).digest
         try:
             theirs = run.facts.get("snippets_digest")
-            if theirs != digest and Path(run.store).resolve() != Path(plan.store.url).resolve():
+            if theirs != digest and Path(run.recorded_store).resolve() != Path(plan.store.url).resolve():
                 return None
             known = _recordings_of(
                 run.folder / SPLIT, ("train", "val") if _phase_of(self.path) == "refit" else ("train",)

@@ -46,6 +46,18 @@ def open_store(text: str) -> Store:
     return Store(text)
 
 
+def store_of_study(run: Run, study: Path | None) -> Store | None:
+    """Open the store of a study that --study names, if the run was trained on it; None otherwise."""
+    import os
+
+    from actionprep.api import open_study
+
+    if study is None:
+        return None
+    store = str(open_study(study).folder.store)
+    return open_store(store) if os.path.realpath(store) == os.path.realpath(run.recorded_store) else None
+
+
 def runs_folder(study: Path | None) -> Path:
     """The folder of runs of the study, or runs here, where stores without a study were trained on."""
     from actionprep.api import open_study

@@ -9,7 +9,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, with_study
-from actionprep.cli.train.folders import Place, find_run, open_store, run_folder
+from actionprep.cli.train.folders import Place, find_run, open_store, run_folder, store_of_study
 from actionprep.cli.train.options import (
     CarryOption,
     DeviceOption,
@@ -62,7 +62,7 @@ def score(
         _print_other(tested, into, json=json)
         return
     found = find_run(run, study)
-    opened = None if store is None else open_store(store)
+    opened = store_of_study(found, study) if store is None else open_store(store)
     before = _tested_before(found) if part == "test" and opened is None else None
     tested = run_test(found, opened, part=part_of(part), carry=carry, device=device or "auto")
     if opened is not None and "store" in tested:

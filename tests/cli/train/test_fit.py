@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from actionprep.cli.train import app
 from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError
 
 runner = CliRunner()
 
@@ -410,3 +413,19 @@ def test_fit_partly_given_split_asks_at_a_terminal(fit, tmp_path, monkeypatch):
     stopped = runner.invoke(app, [*words, "stopped"], input="stop\n")
     assert stopped.exit_code == 2
     assert "ignore the given ones with --by" in stopped.stderr
+
+
+def test_fit_takes_store_urls(fit, place, tmp_path):
+    url = f"file://{place / 'store'}"
+    words = ["--recipe", "tiny.toml", "--threads", "1", "--by", "subject", "--val", "0", "--run"]
+    done = runner.invoke(app, ["fit", url, *words, "by-url"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("runs/by-url/run.json").read_text())["store"] == str(place / "store")
+    shutil.make_archive(str(tmp_path / "store"), "zip", place / "store")
+    packed = f"zip::{tmp_path / 'store.zip'}"
+    assert Store(packed).items() == Store(place / "store").items()
+    done = runner.invoke(app, ["fit", "s3:/bucket/store", *words, "none"])
+    assert done.exit_code == 2
+    assert "No store at s3:/bucket/store" in done.output
+    with pytest.raises(UserError, match=r"names the host 'disk'\. Write file:///PATH, with three slashes"):
+        Store("file://disk/store")
