@@ -317,7 +317,9 @@ def _share_out(
         raise UserError(
             f"A split by {by} into {parts} needs at least {len(there)} {_plural(by)}; there are {num_groups}. "
             + (
-                "Split by recording, or leave val out with --val 0."
+                "Train on everything with --val 0 --test 0; then nothing is left to test on."
+                if num_groups == 1
+                else "Split by recording, or leave val out with --val 0."
                 if by != "recording"
                 else "Leave val out with --val 0."
             )

@@ -36,6 +36,8 @@ Phase = Literal["validate", "refit"]
 RECIPE, FACTS, SPLIT, METRICS = "recipe.toml", "run.json", "split.csv", "metrics.csv"
 BEST, LAST, VALIDATED, START = "best.ckpt", "last.ckpt", "validated.ckpt", "start.ckpt"
 REPORT, TESTED = "report.html", "test.json"
+FINAL = "final"
+"""In a folder of a cross-validation: the run on the recordings of all folds."""
 FUSION = "fusion.json"
 """In a folder that 'actiontrain fuse' wrote, instead of run.json: the runs and their weights."""
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
@@ -122,8 +124,15 @@ class Run:
                 "itself."
             )
         if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
+            final = run.folder / FINAL
+            if (final / FACTS).is_file():
+                return cls(final)
             inner = min([*run.folder.glob("fold-*"), *run.folder.glob("split-*")], default=run.folder / "fold-01")
-            raise UserError(f"{folder} holds one run a fold or stored split. Name one of them, such as {inner}.")
+            raise UserError(
+                f"{folder} contains one run per fold or stored split, and no final model. 'actiontrain test {folder}' "
+                f"prints their joint result. Name one of them, such as {inner}, or train a model on all recordings: "
+                f"'actiontrain fit --folds … --run {run.folder.name} --resume --final', or 'actiontrain fit --test 0'."
+            )
         if not (run.folder / FACTS).is_file():
             raise UserError(f"{folder} is no run: it has no {FACTS}. {_runs_beside(run.folder)}")
         return run

@@ -75,6 +75,9 @@ def fit(
     ] = None,
     folds: FoldsOption = None,
     num_folds: NumFoldsOption = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="With --folds: also train a model on the recordings of all folds.")
+    ] = False,
     weights: Annotated[
         Where, typer.Option(help="Start from these weights: a published checkpoint, or best.ckpt of another run.")
     ] = None,
@@ -100,7 +103,7 @@ def fit(
     debug: DebugOption = False,
 ) -> None:
     """Train the recipe that suits what the store holds, on a checked split."""
-    from actionprep.errors import nearest
+    from actionprep.errors import UserError, nearest
     from actionprep.settings import COMMAND_LINE
     from actionprep.training.experiments.folds import fit_folds
     from actionprep.training.fit import fit as train
@@ -110,6 +113,8 @@ def fit(
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
+    if final and folds is None:
+        raise UserError("--final goes with --folds. Without folds, train on all recordings with --test 0.")
     where = Place.find(store, study)
     given = {
         "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
@@ -187,6 +192,7 @@ def fit(
                         folder,
                         by=group_of(folds),
                         num_folds=num_folds,
+                        final=final,
                         **options,
                     )
         except KeyboardInterrupt as error:

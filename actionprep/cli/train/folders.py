@@ -76,6 +76,17 @@ def run_folder(name: str, study: Path | None) -> Path:
     return Path(name) if Path(name).is_dir() else runs_folder(study) / name
 
 
+def cross_validation(name: str | None, study: Path | None) -> Path | None:
+    """Return the folder of a cross-validation, by its path or name; without a name, the last one if it is the last run."""
+    if name is not None:
+        folder = run_folder(name, study)
+        return folder if (folder / "folds.json").is_file() and not (folder / "run.json").is_file() else None
+    runs = runs_folder(study)
+    candidates = [*runs.glob("*/folds.json"), *runs.glob("*/run.json"), *runs.glob("*/fusion.json")]
+    newest = max(candidates, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent if newest is not None and newest.name == "folds.json" else None
+
+
 def find_run(name: str | None, study: Path | None) -> Run:
     """A run, by its folder or its name in the study; the last one without a name."""
     from actionprep.training.run import Run

@@ -12,7 +12,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Real, StudyOption, Text, Texts, Where
-from actionprep.cli.train.folders import Place, find_run, last_run, run_folder, runs_folder
+from actionprep.cli.train.folders import Place, cross_validation, find_run, last_run, run_folder, runs_folder
 from actionprep.cli.train.options import (
     CarryOption,
     DeviceOption,
@@ -92,6 +92,7 @@ def predict(
     from actionprep.api.predict import write_joint_timeline
     from actionprep.errors import UserError
     from actionprep.training.fusion import read_fusion
+    from actionprep.training.run import FINAL, Run
 
     if bool(videos) + bool(recording) + (live is not None) != 1:
         raise UserError(
@@ -106,7 +107,11 @@ def predict(
         published = published_of(place, weights, recipe, device=device or "auto", quiet=json)
         folder = Path(f"weights-{safe_name(weights.stem)}")
     else:
-        folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
+        folds = cross_validation(run, study)
+        if folds is not None:
+            folder = Run.open(folds).folder  # the final model, or an error that explains how to train it
+        else:
+            folder = last_run(runs_folder(study)) if run is None else run_folder(run, study)
     if live is not None:
         fused = read_fusion(folder)
         if fused is not None:
@@ -120,7 +125,8 @@ def predict(
             find_run(run, study).folder, live, length, stride, seconds, device or "auto", own, out=out, json=json
         )
         return
-    results = (out or Path("prediction")) / folder.resolve().name
+    name = folder.resolve().parent.name if folder.name == FINAL else folder.resolve().name
+    results = (out or Path("prediction")) / name
     options: dict[str, Any] = {
         "length_ms": length,
         "stride_ms": stride,
@@ -145,22 +151,22 @@ def predict(
         }
         jobs = _jobs_of_videos(published or folder, videos, results, {**options, **of_videos})
     documents, failed = [], {}
-    for name, work in jobs.items():
+    for recording_id, work in jobs.items():
         try:
             found = work()
         except (UserError, InputError) as error:
             if len(jobs) == 1:
                 raise
-            failed[name] = str(error)
-            output.print_error(error, prefix=f"{name}: ")
+            failed[recording_id] = str(error)
+            output.print_error(error, prefix=f"{recording_id}: ")
             continue
         documents.append(found.document())
         if not json:
-            _print(found, name)
+            _print(found, recording_id)
     if documents:
         joint = write_joint_timeline(results)
         if not json:
-            output.note(f"Wrote {joint} (all recordings of {folder.resolve().name})")
+            output.note(f"Wrote {joint} (all recordings)")
     if json:
         output.print_json([*documents, *({"recording": name, "error": text} for name, text in failed.items())])
     if failed:

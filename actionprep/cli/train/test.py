@@ -9,7 +9,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, with_study
-from actionprep.cli.train.folders import Place, find_run, open_store, run_folder, store_of_study
+from actionprep.cli.train.folders import Place, cross_validation, find_run, open_store, run_folder, store_of_study
 from actionprep.cli.train.options import (
     CarryOption,
     DeviceOption,
@@ -19,7 +19,7 @@ from actionprep.cli.train.options import (
     part_of,
     published_of,
 )
-from actionprep.cli.train.print_metrics import print_test
+from actionprep.cli.train.print_metrics import print_folds, print_test
 
 if TYPE_CHECKING:
     from actionprep.training.run import Run
@@ -61,6 +61,15 @@ def score(
         )
         _print_other(tested, into, json=json)
         return
+    folds = cross_validation(run, study)
+    if folds is not None:
+        if store is not None or part != "test":
+            raise UserError(
+                f"{folds} is a cross-validation, of which every fold was tested on its test part. Name one of its runs for "
+                f"--store and --part, such as {folds / 'fold-01'}."
+            )
+        _show_folds(folds, json=json)
+        return
     found = find_run(run, study)
     opened = store_of_study(found, study) if store is None else open_store(store)
     before = _tested_before(found) if part == "test" and opened is None else None
@@ -81,6 +90,26 @@ def score(
     output.note(f"Report {found.report}" if part == "test" else f"Wrote {found.folder / part / 'test.json'}")
     if takes_videos(found):
         output.print_next(with_study("actiontrain predict VIDEO …", study), "labels new recordings with this run")
+
+
+def _show_folds(folder: Path, *, json: bool) -> None:
+    """`test` of a cross-validation: every fold was tested when it was trained."""
+    from actionprep.training.experiments.folds import joint_result
+
+    result = joint_result(folder)
+    if json:
+        document = {"labels": result.labels, "confusion": result.confusion.tolist()}
+        output.print_json({"run": str(folder), "folds": list(result.rows), "summary": result.summary, **document})
+        return
+    print_folds(result.rows, result.summary)
+    if result.confusion.ndim == 2 and result.confusion.shape[0] == result.confusion.shape[1]:
+        rows = [(label, *map(str, row)) for label, row in zip(result.labels, result.confusion.tolist(), strict=True)]
+        output.print_table("Confusion of all folds (rows: actual, columns: predicted)", ("", *result.labels), rows)
+    if not (folder / "final/run.json").is_file():
+        output.note(
+            f"For a model of all recordings: actiontrain fit --folds … --run {folder.name} --resume --final. It is what "
+            "'actiontrain predict' then uses."
+        )
 
 
 def _print_other(tested: dict[str, Any], into: Run, *, json: bool) -> None:

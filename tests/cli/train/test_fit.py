@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from training_fakes import make_store, tiny_recipe, write_snippets, write_split
 from typer.testing import CliRunner
@@ -429,3 +430,39 @@ def test_fit_takes_store_urls(fit, place, tmp_path):
     assert "No store at s3:/bucket/store" in done.output
     with pytest.raises(UserError, match=r"names the host 'disk'\. Write file:///PATH, with three slashes"):
         Store("file://disk/store")
+
+
+def test_folds_have_a_joint_test_and_a_final_model(fit):
+    words = ("--recipe", "tiny.toml", "--run", "joint", "--folds", "subject", "--val", "0")
+    done = fit(*words)
+    assert done.exit_code == 0, done.output
+    done = runner.invoke(app, ["predict", "--run", "joint", "--store", "store", "--recording", "s1_left_0"])
+    assert done.exit_code == 2
+    text = " ".join(done.stderr.split())
+    assert "contains one run per fold or stored split, and no final model. 'actiontrain test runs/joint' prints" in text
+    assert "--resume --final" in text
+    done = runner.invoke(app, ["test", "joint", "--json"])
+    assert done.exit_code == 0, done.output
+    tested = json.loads(done.stdout)
+    arrays = [
+        [np.load(f"runs/joint/fold-0{fold}/{name}.npy") for fold in (1, 2, 3, 4)] for name in ("actuals", "predictions")
+    ]
+    pooled = np.zeros((3, 3), int)
+    for actual, predicted in zip(*map(np.concatenate, arrays), strict=True):
+        pooled[actual, predicted] += 1
+    assert tested["confusion"] == pooled.tolist()
+    assert tested["summary"]["accuracy"]["value"] == pytest.approx(np.trace(pooled) / 12)
+    assert len(tested["folds"]) == 4
+    printed = runner.invoke(app, ["test", "joint"]).output
+    assert "Confusion of all folds" in printed
+    assert "Together, on 12 snippets" in printed
+
+    done = fit(*words, "--resume", "--final")
+    assert done.exit_code == 0, done.output
+    final = json.loads(Path("runs/joint/final/run.json").read_text())
+    assert [len(final["split"]["rows"][part]) for part in ("train", "val", "test")] == [12, 0, 0]
+    words = ["predict", "--run", "joint", "--store", "store", "--recording", "s1_left_0", "--device", "cpu"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert Path("prediction/joint/s1_left_0/timeline.csv").exists()
+    assert fit("--recipe", "tiny.toml", "--final").exit_code == 2
