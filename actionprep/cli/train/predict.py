@@ -107,7 +107,9 @@ def predict(
         published = published_of(place, weights, recipe, device=device or "auto", quiet=json)
         folder = Path(f"weights-{safe_name(weights.stem)}")
     else:
-        folds = cross_validation(run, study)
+        runs = runs_folder(study) if run is None else None
+        has_runs = runs is not None and any(runs.glob("*/run.json"))
+        folds = None if has_runs else cross_validation(run, study)
         if folds is not None:
             folder = Run.open(folds).folder  # the final model, or an error that explains how to train it
         else:
