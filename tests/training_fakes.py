@@ -31,16 +31,22 @@ def write_tracks(
     seed: int = 0,
     start: float = 0.0,
     settings: dict | None = None,
+    hidden: slice = slice(0, 0),
+    fps: float = FPS,
 ) -> None:
-    """Write tracks of points around (100, 80) that move at 20 px/s in one direction, with little noise."""
+    """Write tracks of points around (100, 80) that move at 20 px/s in one direction, with little noise.
+
+    No point is visible in the windows `hidden`.
+    """
     rng = np.random.default_rng(seed)
     frame = np.arange(num_windows)[:, None] * stride + np.arange(window)
-    time = start + frame / FPS
+    time = start + frame / fps
     place = rng.uniform(-30, 30, (num_windows, 1, points, 2)) + (100, 80)
     along = (time - start)[:, :, None, None] * 20 * np.asarray(direction)
     xy = (place + along + rng.normal(0, 0.2, (num_windows, window, points, 2))).astype(np.float32)
     valid = np.ones((num_windows, points), bool)
     valid[:, -2:] = False
+    valid[hidden] = False
     xy[:, :, -2:] = np.nan
     shape = (num_windows, window, points)
     visibility = np.where(valid[:, None], np.float32(1), np.float32(0)) * np.ones(shape, np.float32)

@@ -6,7 +6,7 @@ from actionprep.api.export import Hdf5Export, NpzExport, export_hdf5, export_npz
 from actionprep.api.listings import list_formats, list_skeletons
 from actionprep.api.new_study import make_demo, make_study
 from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
-from actionprep.api.predict import Prediction, predict_videos
+from actionprep.api.predict import Prediction, predict_recordings, predict_videos
 from actionprep.api.study import Study, open_study, settings_models
 from actionprep.api.video_groups import group_videos, recording_name
 from actionprep.datasets.products.tracks import Tracks
@@ -27,6 +27,7 @@ __all__ = [
     "make_demo",
     "make_study",
     "open_study",
+    "predict_recordings",
     "predict_videos",
     "recording_name",
     "settings_models",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from actionprep.datasets.store.memory import MemoryItem, MemoryStore
+from actionprep.datasets.windows import EPSILON_S
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.camera import BLOCK_SIZE, CameraSource
 
@@ -39,11 +40,12 @@ class LivePrediction:
     probabilities: np.ndarray
     latency_s: float
     behind_s: float
+    evidence: bool = True
 
     @property
-    def label(self) -> str:
-        """The most probable label."""
-        return self.labels[int(self.probabilities.argmax())]
+    def label(self) -> str | None:
+        """The most probable label; None if the window shows no points, people or frames."""
+        return self.labels[int(self.probabilities.argmax())] if self.evidence else None
 
     def document(self) -> dict[str, Any]:
         """Plain values."""
@@ -51,7 +53,7 @@ class LivePrediction:
             "onset": self.onset,
             "offset": self.offset,
             "label": self.label,
-            "probability": float(self.probabilities.max()),
+            "probability": float(self.probabilities.max()) if self.evidence else None,
             "latency_s": self.latency_s,
             "behind_s": self.behind_s,
         }
@@ -66,6 +68,11 @@ class LiveSummary:
     seconds: float = 0.0
     predictions: list[LivePrediction] = field(default_factory=list)
 
+    @property
+    def num_without_evidence(self) -> int:
+        """Number of answers without a label, because the window shows no points, people or frames."""
+        return sum(not answer.evidence for answer in self.predictions)
+
     def latency(self, share: float) -> float:
         """The latency in s that this share of the answers stays under; nan without answers."""
         values = [one.latency_s for one in self.predictions]
@@ -78,6 +85,7 @@ class LiveSummary:
             "dropped": self.num_dropped,
             "seconds": self.seconds,
             "frames_per_second": self.num_frames / self.seconds if self.seconds else None,
+            "windows_without_evidence": self.num_without_evidence,
             "predictions": [one.document() for one in self.predictions],
             "latency_median_s": self.latency(0.5) if self.predictions else None,
             "latency_95_s": self.latency(0.95) if self.predictions else None,
@@ -110,7 +118,7 @@ def predict_live(
     when the source ends before a window is full.
     """
     from actionprep.pipeline.trained import OwnSettings
-    from actionprep.training.predict import open_checkpoint, usual_length_ms
+    from actionprep.training.predict import open_checkpoint, other_frame_rate, usual_length_ms
 
     checkpoint = open_checkpoint(run, device=device)
     own = OwnSettings(study, overrides or {}, warn)
@@ -124,6 +132,9 @@ def predict_live(
         )
     stride_s = length_s / 4 if stride_s is None else stride_s
     frames = CameraSource(source, keep_up=not Path(source).is_file() if keep_up is None else keep_up)
+    other_rate = other_frame_rate(checkpoint.card, frames.fps, source)
+    if other_rate is not None:
+        warn(other_rate)
     summary = LiveSummary()
     started = time.monotonic()
     watcher: _Watcher | None = None
@@ -143,6 +154,11 @@ def predict_live(
                 on_prediction(found)
             if seconds is not None and newest >= seconds:
                 break
+        if watcher is not None and summary.predictions and watcher.until > summary.predictions[-1].offset + EPSILON_S:
+            # The end of a source, which is shorter than a stride.
+            found = watcher.look(arrived, newest)
+            summary.predictions.append(found)
+            on_prediction(found)
     finally:
         frames.close()
         summary.num_dropped = frames.num_dropped
@@ -239,9 +255,15 @@ class _Watcher:
         reader = find_input(recipe.product)(recipe.input, store, table, checkpoint.views)
         reader.to(self._device)
         data = SnippetDataset(store, table, rows=[0], reader=reader)
-        found = score(checkpoint, data, variants=recipe.test_variants).probabilities[0]
+        scores = score(checkpoint, data, variants=recipe.test_variants)
         return LivePrediction(
-            onset, offset, checkpoint.labels, found, time.monotonic() - arrived, max(newest - self.until, 0.0)
+            onset,
+            offset,
+            checkpoint.labels,
+            scores.probabilities[0],
+            time.monotonic() - arrived,
+            max(newest - self.until, 0.0),
+            scores.num_without_evidence == 0,
         )
 
     def _forget(self, before: float) -> None:

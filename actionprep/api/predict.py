@@ -1,16 +1,17 @@
-"""From the raw videos of one recording to a labeled timeline."""
+"""Predict labeled timelines of new videos and of recordings of a store."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.api.video_groups import recording_name
 from actionprep.api.video_store import clocks_of, store_of_videos
 from actionprep.api.view_names import NamedVideos, name_videos, pattern_of_study
+from actionprep.datasets.paths import below
 from actionprep.errors import ActionprepError
 from actionprep.settings import canonical_json
 
@@ -19,30 +20,37 @@ if TYPE_CHECKING:
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.checkpoints import Checkpoint
+    from actionprep.training.predict import Asked
     from actionprep.training.predicted_timeline import Timeline
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of one recording, and the files that tell it.
+    """Predicted timeline of one recording, and its files.
 
-    videos:   by the views that they were taken for, and how that was found.
-    segments: of the timeline, with the threshold and the least length that were asked for, each with its probability.
-    unseen:   views without foreground, which took no part, as they take none in training.
-    too_long: a warning where the recording was looked at whole and is much longer than any snippet of the training.
-    said_from: with several labels, the least probability at which each is said; empty where a window has one label.
+    Attributes:
+        timeline: Predictions of the windows.
+        videos: Videos by view, and how their views were found; None for a recording of a store.
+        segments: Segments of the timeline for the requested threshold and minimum length, each with its probability.
+        files: Written files.
+        unseen: Views without foreground, which were left out as in training.
+        said_from: With several labels, the minimum probability of each; empty if a window has one label.
+        too_long: A warning if the recording was predicted in one window and is much longer than the training snippets.
+        other_frame_rate: A warning if the recording has a frame rate that the training did not have.
     """
 
     timeline: Timeline
-    videos: NamedVideos
+    videos: NamedVideos | None
     segments: tuple[tuple[Segment, float], ...]
     files: tuple[Path, ...]
     unseen: tuple[str, ...] = ()
     said_from: Mapping[str, float] = field(default_factory=dict)
     too_long: str | None = None
+    other_frame_rate: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the prediction as plain values."""
+        videos = self.videos or NamedVideos({}, (), {})
         return {
             "recording": self.timeline.recording,
             "segments": [
@@ -50,19 +58,22 @@ class Prediction:
                 for one, probability in self.segments
             ],
             "files": [str(path) for path in self.files],
-            "views": {view: str(path) for view, path in self.videos.videos.items()},
-            "views_by": dict(self.videos.by),
-            "left_out": [str(path) for path in self.videos.left_out],
-            "missing_views": list(self.videos.missing),
+            "views": {view: str(path) for view, path in videos.videos.items()},
+            "views_by": dict(videos.by),
+            "left_out": [str(path) for path in videos.left_out],
+            "missing_views": list(videos.missing),
             "unseen_views": list(self.unseen),
             "said_from": dict(self.said_from),
             "too_long": self.too_long,
+            "windows": len(self.timeline.onset),
+            "windows_without_evidence": self.timeline.num_without_evidence,
+            "other_frame_rate": self.other_frame_rate,
             "thresholds_of_val": self.timeline.thresholds is not None,
         }
 
 
 def predict_videos(
-    run: str | Path,
+    run: str | Path | Checkpoint,
     videos: Sequence[str | Path],
     *,
     recording: str | None = None,
@@ -81,27 +92,39 @@ def predict_videos(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Prediction:
-    """From the raw videos of one recording to a labeled timeline, made just as the training's input was.
+    """Predict the timeline of one recording from its raw videos, processed as for the training.
 
-    run:     folder of a run or of fused runs, or a checkpoint. videos: "view=path", or paths that match the pattern of the
-        run's study (see `actionprep.api.view_names.name_videos`); for a run of one view any path.
-    recording: its name in what is written; None: from the names of the videos or of their folder.
-    threshold: least probability of a label to be said; with several labels at least that which val gave it in the run's
-        test, or 0.5 where none is known.
-    min_length_ms: shorter segments are left out.
-    offsets: seconds to add to the time of views; others have the offset that they had in every recording of the training.
-    tolerance: views count as aligned when frames of one instant lie this close, in s; None: as in the training.
-    carry:   let a window go on from the model's state after the one before it; None: as the recipe says.
-    study:   folder of the study whose settings file may name code and files (tracks.repo, pose.environment, …); None: the
-        one that holds the current folder, if any. What the checkpoint records for these settings is ignored.
-    overrides: values of such settings, by table: {"tracks": {"repo": "co-tracker"}}.
-    warn:    called with a sentence for every recorded setting that is ignored.
-    out:     gets timeline.csv, windows.csv, timeline.png and with overlay prediction.mp4.
+    Args:
+        run: Folder of a run or of fused runs, or a checkpoint.
+        videos: "view=path", or paths that match the pattern of the run's study (see
+            `actionprep.api.view_names.name_videos`); for a run of one view any path.
+        recording: Name of the recording in the results. None: from the names of the videos or of their folder.
+        out: Folder for timeline.csv, windows.csv, frames.csv, timeline.png and, with overlay, prediction.mp4.
+        overlay: Whether to write a video with the labels.
+        length_ms: Window in ms; None: as in the training.
+        stride_ms: Time from window to window in ms; None: a quarter of the window.
+        threshold: Minimum probability of a label. With several labels, at least the threshold that val gave the label in
+            the run's test, or 0.5 if there is none.
+        min_length_ms: Minimum length of a segment in ms.
+        offsets: Seconds to add to the time of views. Other views have the offset that they had in every recording of the
+            training.
+        tolerance: Largest difference in s between frames of the same time in aligned views; None: as in the training.
+        carry: Whether to carry the state of the model from window to window; None: as in the recipe.
+        device: Device of the model.
+        workers: Processes that build the products; 0 builds in this process.
+        study: Folder of the study that provides settings which name code and files (tracks.repo, pose.environment, …).
+            None: the one that contains the current folder, if any. Values in the checkpoint are ignored.
+        overrides: Values of such settings, by table: {"tracks": {"repo": "co-tracker"}}.
+        warn: Called with a sentence for every recorded setting that is ignored.
 
-    Raises UserError when videos and run do not fit, or when a video cannot be read.
+    Returns:
+        The prediction.
+
+    Raises:
+        UserError: If videos and run do not fit, or if a video cannot be read.
     """
     from actionprep.pipeline.trained import OwnSettings
-    from actionprep.training.predict import beyond_training, open_models, pipeline_settings, views_of
+    from actionprep.training.predict import open_models, pipeline_settings, views_of
     from actionprep.training.predict import predict_videos as predict
 
     models = open_models(run, device=device)
@@ -152,20 +175,178 @@ def predict_videos(
             carry=carry,
             device=device,
         )
-    chosen = {"threshold": threshold, "min_s": min_length_ms / 1000}
-    colors = _label_colors(Path(run), timeline.labels)
-    name = Path(run).resolve().name
-    files, segments = timeline.write(out, run=name, colors=colors, **chosen), tuple(timeline.segments(**chosen))
-    if overlay:
-        from actionprep.show.prediction import draw_prediction, predicted_row
+    path, run_name = _run_of(run, models)
+    colors = _label_colors(path, timeline.labels)
+    written = _written(
+        models,
+        timeline,
+        named,
+        out,
+        run_name=run_name,
+        colors=colors,
+        threshold=threshold,
+        min_length_ms=min_length_ms,
+        length_ms=length_ms,
+        unseen=unseen,
+    )
+    if not overlay:
+        return written
+    from actionprep.show.prediction import draw_prediction, predicted_row
 
-        video, title = Path(out) / "prediction.mp4", f"{recording}  ·  run {name}  ·  threshold {threshold:.2f}"
-        files.append(draw_prediction(named.videos, [predicted_row(segments)], video, title=title, colors=colors))
+    title = [recording, *([f"run {run_name}"] if run_name else []), f"threshold {threshold:.2f}"]
+    video = draw_prediction(
+        named.videos,
+        [predicted_row(written.segments)],
+        Path(out) / OVERLAY,
+        title="  ·  ".join(title),
+        colors=colors,
+    )
+    return replace(written, files=(*written.files, video))
+
+
+OVERLAY = "prediction.mp4"
+"""Video with the predicted labels."""
+
+
+def predict_recordings(
+    run: str | Path | Sequence[Asked],
+    store: Store,
+    recordings: Sequence[str],
+    *,
+    out: str | Path = "prediction",
+    length_ms: float | None = None,
+    stride_ms: float | None = None,
+    threshold: float = 0.0,
+    min_length_ms: float = 0.0,
+    carry: bool | None = None,
+    device: str = "auto",
+) -> list[Prediction]:
+    """Predict timelines of recordings of a store, from the products that it contains.
+
+    This also works for products that cannot be built from a video, such as imported poses.
+
+    Args:
+        run: Folder of a run or of fused runs, a checkpoint, or opened models.
+        store: Store with the product that the model reads.
+        recordings: Recordings of the store.
+        out: Folder for the results; each recording gets a folder of its name.
+        length_ms: Window in ms; None: as in the training.
+        stride_ms: Time from window to window in ms; None: a quarter of the window.
+        threshold: Minimum probability of a label, as for `predict_videos`.
+        min_length_ms: Minimum length of a segment in ms.
+        carry: Whether to carry the state of the model from window to window; None: as in the recipe.
+        device: Device of the model.
+
+    Returns:
+        One prediction per recording, in the given order.
+
+    Raises:
+        UserError: If the store lacks a recording or the product, or built it with other settings than the training.
+    """
+    from actionprep.training.predict import open_models
+    from actionprep.training.predict import predict as predict_store
+
+    models = open_models(run, device=device)
+    timelines = predict_store(
+        models,
+        store,
+        recordings=recordings,
+        window_s=None if length_ms is None else length_ms / 1000,
+        stride_s=None if stride_ms is None else stride_ms / 1000,
+        carry=carry,
+        device=device,
+    )
+    path, run_name = _run_of(run, models)
+    return [
+        _written(
+            models,
+            timeline,
+            None,
+            below(out, *timeline.recording.split("/")),
+            run_name=run_name,
+            colors=_label_colors(path, timeline.labels),
+            threshold=threshold,
+            min_length_ms=min_length_ms,
+            length_ms=length_ms,
+        )
+        for timeline in timelines
+    ]
+
+
+def write_joint_timeline(folder: str | Path) -> Path:
+    """Write timeline.csv of a folder of predictions: the segments of all recordings in the folders below it.
+
+    Args:
+        folder: Folder with one folder per recording.
+
+    Returns:
+        Path of the table.
+    """
+    from actionprep.datasets.natural_order import natural_key
+    from actionprep.training.run import write_text
+
+    folder = Path(folder)
+    target = folder / "timeline.csv"
+    rows: list[str] = []
+    header = "recording,onset,offset,label,probability\n"
+    for path in sorted(folder.rglob("timeline.csv"), key=lambda path: natural_key(str(path))):
+        if path != target:
+            rows.append(path.read_text(encoding="utf-8").partition("\n")[2])
+    write_text(target, header + "".join(rows))
+    return target
+
+
+def _written(
+    models: Sequence[Asked],
+    timeline: Timeline,
+    named: NamedVideos | None,
+    out: str | Path,
+    *,
+    run_name: str,
+    colors: dict[str, Color],
+    threshold: float,
+    min_length_ms: float,
+    length_ms: float | None,
+    unseen: Sequence[str] = (),
+) -> Prediction:
+    """Write the files of a timeline; a video with labels of an earlier prediction is removed."""
+    from actionprep.training.evaluation.frame_scores import frame_rate
+    from actionprep.training.predict import beyond_training, other_frame_rate
+
+    chosen = {"threshold": threshold, "min_s": min_length_ms / 1000}
+    files = timeline.write(out, run=run_name, colors=colors, **chosen)
+    segments = tuple(timeline.segments(**chosen))
+    (Path(out) / OVERLAY).unlink(missing_ok=True)
     said_from = (
         dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
     )
     too_long = None if length_ms is not None else beyond_training(models, timeline)
-    return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from, too_long)
+    rate = frame_rate(timeline.frame_times)
+    warnings = [other_frame_rate(model.checkpoint.card, rate, timeline.recording) for model in models]
+    return Prediction(
+        timeline,
+        named,
+        segments,
+        tuple(files),
+        tuple(unseen),
+        said_from,
+        too_long,
+        next((warning for warning in warnings if warning is not None), None),
+    )
+
+
+def _run_of(run: str | Path | Checkpoint | Sequence[Asked], models: Sequence[Asked]) -> tuple[Path, str]:
+    """Return the path of a run and its name for titles; the name of several opened models is empty."""
+    from actionprep.training.run import FINAL
+
+    path = models[0].checkpoint.path
+    if isinstance(run, (str, Path)):
+        path = Path(run).resolve()
+    elif models[0].checkpoint.card.get("phase") != "published":
+        path = path.resolve().parent
+    if len(models) > 1 and not isinstance(run, (str, Path)):
+        return path, ""
+    return path, path.parent.name if path.name == FINAL else path.name
 
 
 def _label_colors(run: Path, labels: Sequence[str]) -> dict[str, Color]:

@@ -6,17 +6,22 @@ import re
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from actionprep.api.view_names import ViewPattern, name_videos, pattern_of_study
+from actionprep.api.view_names import ViewPattern, name_videos, pattern_of_study, view_of_field
 from actionprep.datasets.paths import safe_name
 from actionprep.errors import UserError
 
+if TYPE_CHECKING:
+    from actionprep.training.checkpoints import Checkpoint
 
-def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list[str]]:
+
+def group_videos(run: str | Path | Checkpoint, given: Sequence[str | Path]) -> dict[str, list[str]]:
     """Group files and folders into recordings.
 
     A model of several views takes the files together as one recording, and each folder as one. For a model of one view
-    every file, and every video in a folder, is a recording.
+    every file, and every video in a folder, is a recording. If the run's study names recordings by a pattern, the videos
+    in a folder are grouped by it, and views that a run of one view does not know are left out.
 
     Args:
         run: Folder of a run or of fused runs, or a checkpoint.
@@ -55,13 +60,11 @@ def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list
     if files:
         groups += [[path] for path in files] if len(views) < 2 else [files]
     for folder in folders:
-        inside = [
-            str(path) for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."
-        ]
+        inside = _videos_in(folder, VIDEO_SUFFIXES)
         if not inside:
             raise UserError(f"No videos in {folder}: looked there for {', '.join(VIDEO_SUFFIXES)}.")
-        inside.sort(key=natural_key)
-        groups += [[path] for path in inside] if len(views) < 2 else [inside]
+        inside.sort(key=lambda path: natural_key(str(path)))
+        groups += _recordings_of(inside, views, pattern)
     recordings: dict[str, list[str]] = {}
     for group in groups:
         paths = list(name_videos(group, views, pattern).videos.values())
@@ -73,6 +76,38 @@ def group_videos(run: str | Path, given: Sequence[str | Path]) -> dict[str, list
             name, number = f"{base}_{number}", number + 1
         recordings[name] = group
     return recordings
+
+
+def _videos_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Videos in a folder, or below it if it contains none itself; hidden files and folders are left out."""
+
+    def visible(path: Path) -> bool:
+        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    direct = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and visible(path)]
+    return direct or [path for path in folder.rglob("*") if path.suffix.lower() in suffixes and visible(path)]
+
+
+def _recordings_of(videos: Sequence[Path], views: Sequence[str], pattern: ViewPattern | None) -> list[list[str]]:
+    """Group the videos of a folder: by the pattern's recording, otherwise by folder, or one each for a run of one view."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for path in videos:
+        fields = pattern.fields(path) if pattern is not None else None
+        recording = (fields or {}).get("recording")
+        if recording is not None:
+            shown = fields.get("view") if fields else None
+            if len(views) == 1 and shown is not None and view_of_field(shown, views) is None:
+                continue  # a view that the run was not trained on
+            key = ("pattern", recording)
+        else:
+            key = ("file", str(path)) if len(views) < 2 else ("folder", str(path.parent))
+        groups.setdefault(key, []).append(str(path))
+    if not groups:
+        raise UserError(
+            f"None of the {len(videos)} videos in {videos[0].parent} shows view {', '.join(views)}, which the run was "
+            "trained on. Give such a video by its path."
+        )
+    return list(groups.values())
 
 
 def recording_name(videos: Sequence[Path], pattern: ViewPattern | None = None) -> str:

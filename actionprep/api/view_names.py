@@ -92,7 +92,7 @@ def pattern_of_study(checkpoint: Checkpoint) -> ViewPattern | None:
         folder = find_study(checkpoint.path.expanduser().absolute().parent)
     except UserError:
         return None  # in no study
-    if folder.study.layout != "views" or "{view}" not in folder.study.pattern:
+    if folder.study.layout != "views" or not any(field in folder.study.pattern for field in ("{view}", "{recording}")):
         return None
     try:
         form = pattern_of_paths(folder.study.pattern)
@@ -134,9 +134,9 @@ def name_videos(videos: Sequence[str | Path], views: Sequence[str], pattern: Vie
         fields = None if pattern is None else pattern.fields(Path(video))
         if len(views) < 2:
             add(views[0] if not named else str(len(named)), Path(video), "only view")
-        elif fields is None:
+        elif fields is None or "view" not in fields:
             unknown.append(Path(video))
-        elif (shown := _view_of_field(fields["view"], views)) is None:
+        elif (shown := view_of_field(fields["view"], views)) is None:
             left_out.append(Path(video))
         else:
             add(shown, Path(video), "pattern")
@@ -153,8 +153,8 @@ def name_videos(videos: Sequence[str | Path], views: Sequence[str], pattern: Vie
     )
 
 
-def _view_of_field(text: str, views: Sequence[str]) -> str | None:
-    """The view that a field of a path names: exactly, or by the same number."""
+def view_of_field(text: str, views: Sequence[str]) -> str | None:
+    """Return the view that a field of a path names: exactly, or by the same number; None if there is none."""
     if text in views:
         return text
     matching = views_with_number(text, views)

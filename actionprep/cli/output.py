@@ -34,9 +34,9 @@ def _text(text: object, style: str = "") -> Text:
     return Text(printable(str(text)), style=style)
 
 
-def print_error(error: Exception) -> None:
+def print_error(error: Exception, *, prefix: str = "") -> None:
     """Print an error as one red paragraph on stderr."""
-    error_console.print(_text(str(error), "red"), soft_wrap=True)
+    error_console.print(_text(f"{prefix}{error}", "red"), soft_wrap=True)
 
 
 def print_text(text: str, *, end: str = "\n") -> None:

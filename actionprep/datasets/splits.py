@@ -340,7 +340,9 @@ def _share_out(
             f"A split by {by} into {parts} needs at least {_count(len(used), by)}; there {_is_are(num_groups)} "
             f"{num_groups}. "
             + (
-                "Split by recording, or leave val out with --val 0."
+                "Train on everything with --val 0 --test 0; then nothing is left to test on."
+                if num_groups == 1
+                else "Split by recording, or leave val out with --val 0."
                 if by != "recording"
                 else "Leave val out with --val 0."
             )

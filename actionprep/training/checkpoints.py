@@ -84,10 +84,12 @@ def card_of(
     """What a checkpoint tells of itself, as plain values; rows: of the table, those that it was trained on."""
     import numpy as np
 
+    from actionprep.training.evaluation.frame_scores import frame_rates
     from actionprep.training.run import versions
     from actionprep.training.split_choice import is_multi_label
 
     seconds = (table.offset - table.onset)[rows]
+    codes = np.unique(table.recording[rows])[:_MAX_RATES].tolist()
     return {
         "schema": SCHEMA,
         "recipe": recipe.to_tables(),
@@ -99,10 +101,15 @@ def card_of(
         "snippet_seconds": dict(
             zip(("shortest", "median", "longest"), np.quantile(seconds, [0, 0.5, 1]).tolist(), strict=True)
         ),
+        "frame_rates": frame_rates(reader.store, recipe.reads, [table.recordings[code] for code in codes], views),
         "pipeline": dict(pipeline),
         "phase": phase,
         "versions": versions(recipe),
     }
+
+
+_MAX_RATES = 32
+"""Recordings of a training that are read for the frame rates in its checkpoint."""
 
 
 def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,19 @@ from actionprep.training.loop.progress import EpochReport, Log, silent
 from actionprep.training.loop.resume import check_unchanged, make_start, prepare_folder, restore_plan
 from actionprep.training.loop.trainer import TrainerOptions, train_phase
 from actionprep.training.loop.training_plan import TrainingPlan, resolve_recipe
+from actionprep.training.loop.wandb_logging import check_wandb
 from actionprep.training.recipes import Recipe
-from actionprep.training.run import FACTS, START, VALIDATED, Phase, Run, keep_file, now, validation_sentence
+from actionprep.training.run import (
+    FACTS,
+    START,
+    VALIDATED,
+    Phase,
+    Run,
+    early_best_warning,
+    keep_file,
+    now,
+    validation_sentence,
+)
 from actionprep.training.split_choice import Parts, SplitChoice
 from actionprep.training.weights import StartingWeights
 
@@ -72,16 +84,23 @@ def fit(
         plan = restore_plan(run, store)
         if isinstance(recipe, Recipe):
             recipe = _fitted_recipe(recipe, weights)
+            if recipe.workers != plan.recipe.workers:
+                # The order of batches does not depend on the number of workers.
+                plan = replace(plan, recipe=plan.recipe.changed({"workers": recipe.workers}))
         check_unchanged(run, plan, recipe=recipe, snippets=snippets, split=split, views=views, weights=weights)
         if run.is_complete:
             log(f"The training in {run.folder} is complete.")
             return run
         reader = plan.make_reader()
         plan.in_precision(device, check_model(plan, reader))
+        if wandb:
+            check_wandb()
         log(f"Resuming the training in {run.folder}")
-        _train(run, plan, options, on_epoch=on_epoch, reader=reader)
+        _train(run, plan, options, on_epoch=on_epoch, log=log, reader=reader)
         _log_validation(run, log)
         return run
+    if wandb:
+        check_wandb()
     chosen = _fitted_recipe(resolve_recipe(store, recipe, log), weights)
     lightning_devices(device, devices)  # so that a device that is not here is named before there is a run
     plan = TrainingPlan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
@@ -103,7 +122,7 @@ def fit(
     log(f"Run {run.folder}")
     if is_first_process():
         prepare_folder(run, plan, start, unfinished=resume)
-    _train(run, plan, options, on_epoch=on_epoch, reader=reader)
+    _train(run, plan, options, on_epoch=on_epoch, log=log, reader=reader)
     _log_validation(run, log)
     return run
 
@@ -147,9 +166,10 @@ def _train(
     options: TrainerOptions,
     *,
     on_epoch: Callable[[EpochReport], None] | None,
+    log: Log = silent,
     reader: ProductReader | None = None,
 ) -> None:
-    """All phases that are not done yet."""
+    """Train all phases that are not complete."""
     import torch
 
     if options.threads is not None:
@@ -164,6 +184,10 @@ def _train(
         # Only the first phase may have been begun before; the others must not look at what it leaves.
         resume = _checkpoint_to_go_on(run, phase) if phase == begun else None
         train_phase(run, plan, reader, phase, options, resume=resume, on_epoch=on_epoch)
+        if phase == "validate" and is_first_process():
+            warning = early_best_warning(run)
+            if warning is not None:
+                log(warning)
         if phase != phases[-1] and is_first_process():
             # What validation found stays beside the next phase's weights. A kill between any two of these lines leaves
             # a folder that goes on: the phase in run.json decides, and a checkpoint of another phase is not gone on from.

@@ -16,7 +16,7 @@ from actionprep.datasets.store.opening import open_store
 from actionprep.errors import UserError
 from actionprep.training.evaluation.calibration import scaled_probabilities
 from actionprep.training.evaluation.pooling import Pool, pool_weights, pooled
-from actionprep.training.run import FACTS, FUSION, Run, now, placed, source_from
+from actionprep.training.run import FACTS, FUSION, Run, may_name, now, placed, source_from
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable
@@ -190,7 +190,17 @@ def read_fusion(folder: str | Path) -> Mixture | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        runs = tuple(Run(placed(Path(folder), one)) for one in found["runs"])
+        named = [str(placed(Path(folder), one)) for one in found["runs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}). Fuse the runs again: actiontrain fuse RUN RUN …") from None
+    foreign = [name for name in named if not may_name(Path(folder), name)]
+    if foreign:
+        raise UserError(
+            f"{path} names runs outside the folder of its study, so they are not read: {', '.join(foreign)}. If they are "
+            "yours, move them into the study, and fuse them again: actiontrain fuse RUN RUN …"
+        )
+    try:
+        runs = tuple(Run(Path(name)) for name in named)
         weights = tuple(map(float, found["weights"]))
         # Earlier fusions have no temperatures and no pool: they took the mean, at first of probabilities as they are.
         temperatures = tuple(map(float, found.get("temperatures", [1] * len(runs))))

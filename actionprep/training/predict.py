@@ -18,7 +18,12 @@ from actionprep.errors import UserError
 from actionprep.settings import canonical_json
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.evaluation.calibration import scaled_probabilities
-from actionprep.training.evaluation.frame_scores import cells, frame_times
+from actionprep.training.evaluation.frame_scores import (
+    FrameScores,
+    cells,
+    frame_times,
+    windows_with_frames,
+)
 from actionprep.training.evaluation.pooling import Pool, pooled
 from actionprep.training.evaluation.result_files import label_thresholds
 from actionprep.training.predicted_timeline import Timeline
@@ -149,11 +154,23 @@ def _ask(
         # What some models alone see of, the others cannot answer.
         span = max(start for start, _ in spans), min(end for _, end in spans)
         onset, offset = sliding_windows(span, length_s=length_s, stride_s=stride_s)
-        table = windows_table(recording, first.labels, onset, offset)
-        scores = [
-            _score(one, store, table, torch_device(device), carry=one.recipe.carry if carry is None else carry)
-            for one, store in asked
+        has_frames = [
+            windows_with_frames(store, checkpoint.recipe.reads, recording, seen, onset, offset)
+            for (checkpoint, store), seen in zip(asked, views, strict=True)
         ]
+        scores = [
+            _score(
+                one,
+                store,
+                windows_table(recording, first.labels, onset, offset, known=filmed),
+                torch_device(device),
+                carry=one.recipe.carry if carry is None else carry,
+            )
+            for (one, store), filmed in zip(asked, has_frames, strict=True)
+        ]
+        evidence = np.zeros(len(onset), bool)
+        for one, filmed in zip(scores, has_frames, strict=True):
+            evidence |= filmed if one.evidence is None else filmed & one.evidence
         if len(scores) > 1:
             several = bool(first.card["several_labels"])
             said = [
@@ -163,7 +180,11 @@ def _ask(
             weights = np.array([one.weight for one in models])
             probabilities = pooled(np.stack(said), weights, models[0].pool, multi_label=several)
         elif scores[0].steps is not None:
-            onset, offset, probabilities = cells(onset, offset, scores[0].steps)
+            steps = scores[0].steps
+            marks = np.broadcast_to(evidence[:, None, None], (*steps.time.shape, 1))
+            marked = FrameScores(steps.time, np.concatenate([steps.probabilities, marks], axis=2))
+            onset, offset, probabilities = cells(onset, offset, marked)
+            probabilities, evidence = probabilities[:, :-1], probabilities[:, -1] > 0
         else:
             probabilities = scores[0].probabilities
         times = [
@@ -180,6 +201,7 @@ def _ask(
                 bool(first.card["several_labels"]),
                 max(times, key=len),
                 thresholds,
+                evidence,
             )
         )
     return found
@@ -238,6 +260,36 @@ def beyond_training(models: Sequence[Asked], timeline: Timeline) -> str | None:
     )
 
 
+def other_frame_rate(card: Mapping[str, Any], rate: float | None, what: str) -> str | None:
+    """Describe a frame rate that the training did not have.
+
+    Args:
+        card: Card of the checkpoint.
+        rate: Frames per second; None if unknown.
+        what: What has this frame rate, for the message.
+
+    Returns:
+        A warning; None if the rate is within 10 % of those of the training, or if one of them is unknown.
+    """
+    known = card.get("frame_rates")
+    if any(
+        (one.get("settings") or {}).get("which") == "keyframes" for one in card["pipeline"]["stages"].get("frames", [])
+    ):
+        return None  # keyframes have no rate
+    if rate is None or not known or known[0] / _RATE_TOLERANCE <= rate <= known[1] * _RATE_TOLERANCE:
+        return None
+    lowest, highest = (f"{value:.4g}" for value in known)
+    trained = lowest if lowest == highest else f"{lowest} to {highest}"
+    return (
+        f"{what} has {rate:.4g} frames/s, and the model was trained on {trained} frames/s. Movements look "
+        f"{'slower' if rate > known[1] else 'faster'} to it, so its labels may be wrong. Convert the video to the frame "
+        "rate of the training, or train on recordings with this frame rate."
+    )
+
+
+_RATE_TOLERANCE = 1.1
+
+
 def usual_length_ms(card: Mapping[str, Any]) -> str:
     """The median length of the snippets that a checkpoint's card tells of, in ms, rounded to two digits."""
     median = card["snippet_seconds"]["median"] * 1000
@@ -271,14 +323,16 @@ def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
         distinct = list(by_content.values())
         if len(distinct) > 1:
             raise UserError(
-                f"The training's {product} were made with {len(distinct)} different settings, so it is not known how "
-                "to make them for a new video. Build the training's store with one, and train anew."
+                f"The training's {product} were built with {len(distinct)} different settings ({_differences(distinct)}), "
+                "so it is not known which to use for a new video. Build them with one setting and train again; or add the "
+                "recording to a study, build it, and predict it there: 'actiontrain predict --recording ID'."
             )
         if distinct and distinct[0].get("backend") == "import":
             raise UserError(
-                f"This model was trained on an imported {product}, which cannot be made from a video. Build the training's "
-                f"{product} with an estimator ('actionprep {product} --backend …') and train on that; or import the new "
-                "recording's too, and call actionprep.training.predict with that store."
+                f"This model was trained on an imported {product}, which cannot be built from a video. Import the "
+                f"{product} of the new recording into a study too, and predict it there: 'actiontrain predict --recording "
+                f"ID'. Or build the training's {product} with an estimator ('actionprep {product} --backend …') and train "
+                "again."
             )
         if distinct:
             found[product] = distinct[0]
@@ -287,6 +341,17 @@ def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
         found["frames"] = {**found["frames"], "which": "all"}
         found.pop("keyframes", None)
     return found
+
+
+def _differences(settings: Sequence[Mapping[str, Any]]) -> str:
+    """Names of the settings that differ, with their values."""
+    names = sorted({name for values in settings for name in values})
+    parts = []
+    for name in names:
+        values = list(dict.fromkeys(str(one.get(name)) for one in settings))
+        if len(values) > 1:
+            parts.append(f"{name}: {', '.join(values)}")
+    return "; ".join(parts)
 
 
 def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
@@ -378,15 +443,33 @@ def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: An
     return score(checkpoint, dataset, variants=recipe.test_variants, carry=carry)
 
 
-def windows_table(recording: str, labels: tuple[str, ...], onset: np.ndarray, offset: np.ndarray) -> SnippetTable:
-    """A table of windows (W) of one recording, whose labels are not known."""
+def windows_table(
+    recording: str,
+    labels: tuple[str, ...],
+    onset: np.ndarray,
+    offset: np.ndarray,
+    *,
+    known: np.ndarray | None = None,
+) -> SnippetTable:
+    """Create a table of windows of one recording without labels.
+
+    Args:
+        recording: Name of the recording.
+        labels: Names of the classes.
+        onset: Onset of each window in seconds, shape (W,).
+        offset: Offset of each window in seconds, shape (W,).
+        known: Which windows contain frames, shape (W,). None: all. Inputs do not require frames in the others.
+
+    Returns:
+        The table, with one row per window.
+    """
     size, num_labels = len(onset), len(labels)
     nothing = np.zeros((size, num_labels), np.float32)
     return SnippetTable(
         recording=np.zeros(size, np.int32),
         onset=onset,
         offset=offset,
-        label=np.zeros(size, np.int32),
+        label=np.zeros(size, np.int32) if known is None else np.where(known, 0, -1).astype(np.int32),
         target=np.zeros((size, num_labels), np.uint8),
         coverage=nothing,
         iou=nothing,

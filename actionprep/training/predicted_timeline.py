@@ -31,6 +31,7 @@ class Timeline:
     several: labels are independent of each other, and a window may have any number of them.
     frame_times (T) float64  s, the frames of the recording; empty where they are not known
     thresholds (C) with several labels, the probability from which each is said; None: one half, for all.
+    evidence (W) bool  whether a window shows points, people or frames; None: all do. Others have no label.
     """
 
     recording: str
@@ -41,20 +42,33 @@ class Timeline:
     several: bool = False
     frame_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
     thresholds: np.ndarray | None = None
+    evidence: np.ndarray | None = None
+
+    @property
+    def has_evidence(self) -> np.ndarray:
+        """Whether each window shows points, people or frames, bool of shape (W,)."""
+        return np.ones(len(self.onset), bool) if self.evidence is None else self.evidence
+
+    @property
+    def num_without_evidence(self) -> int:
+        """Number of windows without points, people or frames, which have no label."""
+        return int((~self.has_evidence).sum())
 
     def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Intervals on which the covering windows stay the same: onset (P), offset (P), mean probabilities (P, C).
 
-        Intervals that no window covers are left out.
+        Intervals that no window with evidence covers are left out.
         """
-        edges = np.unique(np.concatenate([self.onset, self.offset]))
+        seen = self.has_evidence
+        window_onset, window_offset = self.onset[seen], self.offset[seen]
+        edges = np.unique(np.concatenate([window_onset, window_offset]))
         # Windows that touch share one edge, though its sums may round otherwise on either side.
         edges = edges[np.diff(edges, prepend=-np.inf) > EPSILON_S]
         # Every window adds its probabilities from its onset on and takes them away at its offset.
         change = np.zeros((len(edges), len(self.labels) + 1))
-        weighed = np.concatenate([self.probabilities, np.ones((len(self.onset), 1))], axis=1)
-        np.add.at(change, np.searchsorted(edges, self.onset + EPSILON_S, side="right") - 1, weighed)
-        np.add.at(change, np.searchsorted(edges, self.offset + EPSILON_S, side="right") - 1, -weighed)
+        weighed = np.concatenate([self.probabilities[seen], np.ones((len(window_onset), 1))], axis=1)
+        np.add.at(change, np.searchsorted(edges, window_onset + EPSILON_S, side="right") - 1, weighed)
+        np.add.at(change, np.searchsorted(edges, window_offset + EPSILON_S, side="right") - 1, -weighed)
         total = np.cumsum(change, axis=0)[:-1]
         count = np.round(total[:, -1])
         covered = count > 0
@@ -70,6 +84,7 @@ class Timeline:
         code = np.full(len(times), -1)
         share = np.zeros(len(times))
         order = np.argsort(self.onset, kind="stable")
+        order = order[self.has_evidence[order]]
         onset, offset, probabilities = self.onset[order], self.offset[order], self.probabilities[order]
         said = probabilities.argmax(axis=1)
         longest = float((offset - onset).max()) if len(onset) else 0.0
@@ -138,12 +153,15 @@ class Timeline:
         return buffer.getvalue()
 
     def windows_csv(self) -> str:
-        """A row a window with the probability of every label."""
+        """One row per window: whether it shows anything (evidence 1 or 0), and the probability of every label if so."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["recording", "onset", "offset", *self.labels])
-        for onset, offset, row in zip(self.onset, self.offset, self.probabilities, strict=True):
-            writer.writerow([self.recording, f"{onset:.3f}", f"{offset:.3f}", *(f"{one:.4f}" for one in row)])
+        writer.writerow(["recording", "onset", "offset", "evidence", *self.labels])
+        for onset, offset, seen, row in zip(
+            self.onset, self.offset, self.has_evidence, self.probabilities, strict=True
+        ):
+            cells = [f"{value:.4f}" if seen else "" for value in row]
+            writer.writerow([self.recording, f"{onset:.3f}", f"{offset:.3f}", int(seen), *cells])
         return buffer.getvalue()
 
     def write(
@@ -216,7 +234,9 @@ class Timeline:
         top.set_title("  ·  ".join(title), loc="left", fontsize=11, parse_math=False)
         top.spines[["top", "right", "left"]].set_visible(False)
         if len(onset):
-            edges = np.append(onset, offset[-1])
+            gaps = np.flatnonzero(onset[1:] > offset[:-1] + EPSILON_S)
+            edges = np.append(np.insert(onset, gaps + 1, offset[gaps]), offset[-1])
+            mean = np.insert(mean, gaps + 1, np.nan, axis=0)
             for code, label in enumerate(self.labels):
                 below.stairs(code + 0.9 * mean[:, code], edges, baseline=code, fill=True, color=rgb[label], alpha=0.85)
         below.set_yticks(np.arange(rows) + 0.45, self.labels, parse_math=False)

@@ -36,6 +36,8 @@ Phase = Literal["validate", "refit"]
 RECIPE, FACTS, SPLIT, METRICS = "recipe.toml", "run.json", "split.csv", "metrics.csv"
 BEST, LAST, VALIDATED, START = "best.ckpt", "last.ckpt", "validated.ckpt", "start.ckpt"
 REPORT, TESTED = "report.html", "test.json"
+FINAL = "final"
+"""In a folder of a cross-validation: the run on the recordings of all folds."""
 FUSION = "fusion.json"
 """In a folder that 'actiontrain fuse' wrote, instead of run.json: the runs and their weights."""
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
@@ -122,8 +124,15 @@ class Run:
                 "itself."
             )
         if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
+            final = run.folder / FINAL
+            if (final / FACTS).is_file():
+                return cls(final)
             inner = min([*run.folder.glob("fold-*"), *run.folder.glob("split-*")], default=run.folder / "fold-01")
-            raise UserError(f"{folder} holds one run a fold or stored split. Name one of them, such as {inner}.")
+            raise UserError(
+                f"{folder} contains one run per fold or stored split, and no final model. 'actiontrain test {folder}' "
+                f"prints their joint result. Name one of them, such as {inner}, or train a model on all recordings: "
+                f"'actiontrain fit --folds … --run {run.folder.name} --resume --final', or 'actiontrain fit --test 0'."
+            )
         if not (run.folder / FACTS).is_file():
             raise UserError(f"{folder} is no run: it has no {FACTS}. {_runs_beside(run.folder)}")
         return run
@@ -159,7 +168,22 @@ class Run:
 
     @property
     def store(self) -> str:
-        """Path or URL of the store of the training: where it lies in the run's study now, else where it was then."""
+        """Path or URL of the store of the training, if the run may name it; see `may_name`.
+
+        Raises:
+            UserError: If the recorded store is elsewhere, with the option that names it.
+        """
+        recorded = self.recorded_store
+        if may_name(self.folder, recorded):
+            return recorded
+        raise UserError(
+            f"{self.folder / FACTS} names the store {recorded}, which is neither the store of the current study nor in the "
+            "folder of the run's study, so it is not read. If it is yours, give it with --store, or work in its study."
+        )
+
+    @property
+    def recorded_store(self) -> str:
+        """Path or URL of the store as run.json records it, for comparison: where it is in the study now, else as it was."""
         facts = self.facts
         if "store_from_here" in facts:
             beside = placed(self.folder, facts["store_from_here"])
@@ -264,21 +288,52 @@ class Run:
 
 
 def validation_sentence(run: Run) -> str | None:
-    """What validation gave in the epoch that was chosen; None where nothing was validated."""
+    """Describe the validation of the chosen epoch; None if nothing was validated."""
     monitor = run.recipe.monitor
-    rows = [row for row in run.metrics if row["phase"] == "validate" and "val_accuracy" in row]
-    numbers = [row for row in rows if monitor in row]
+    rows = _validated(run)
     if not rows:
         return None
-    better = min if monitor == "val_loss" else max
-    best = better(numbers, key=lambda row: row[monitor]) if numbers else rows[-1]
+    best = _best_of(run, rows)
+    measured = monitor in best
     what = "exact match" if run.facts["several_labels"] else "accuracy"
-    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if numbers else "the last"
+    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if measured else "the last"
     return (
         f"Validation: {what} {best['val_accuracy']:.3f}, macro F1 {best['val_macro_f1']:.3f}, loss {best['val_loss']:.3f} "
         f"in epoch {best['epoch'] + 1}, {why} of {len(rows)} that were validated"
         + (", before the refit on train and val." if (run.folder / VALIDATED).exists() else ".")
     )
+
+
+def early_best_warning(run: Run) -> str | None:
+    """Describe a best epoch at the very start of the validation; None if it is later, or if few epochs were validated."""
+    rows = _validated(run)
+    if len(rows) < _FEW_EPOCHS:
+        return None
+    best = _best_of(run, rows)
+    position = rows.index(best) + 1
+    if run.recipe.monitor not in best or position > max(1, len(rows) // 20):
+        return None
+    return (
+        f"Warning: the best epoch is {best['epoch'] + 1} of {len(rows)}. Validation did not improve after it, so the "
+        "model probably learned nothing that holds for other recordings. Check labels and split, lower the learning rate "
+        "(--set optimizer.learning_rate=…), or add recordings."
+    )
+
+
+_FEW_EPOCHS = 10
+"""With fewer validated epochs, an early best epoch means nothing."""
+
+
+def _validated(run: Run) -> list[dict[str, Any]]:
+    return [row for row in run.metrics if row["phase"] == "validate" and "val_accuracy" in row]
+
+
+def _best_of(run: Run, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row that the recipe chooses; the last one if no row has the metric."""
+    monitor = run.recipe.monitor
+    measured = [row for row in rows if monitor in row]
+    better = min if monitor == "val_loss" else max
+    return better(measured, key=lambda row: row[monitor]) if measured else rows[-1]
 
 
 def source_from(folder: Path, target: Path) -> str:
@@ -305,6 +360,41 @@ def placed(folder: Path, said: str) -> Path:
         why = "it is too long" if too_long else "it has a NUL character"
         raise UserError(f"A file in {folder} names the path {said!r:.80}, which cannot be: {why}. Correct it there.")
     return Path(os.path.realpath(folder.resolve() / said))
+
+
+_LEVELS = 4
+"""Outside of a study, a run may name stores and runs below this many of its parent folders."""
+
+
+def may_name(folder: Path, recorded: str) -> bool:
+    """Whether a file in the folder of a run may make the program read a path.
+
+    Run folders can come from others, so they may only name the store of the current study, and what is in the folder of the
+    study that contains them. Outside of studies they may name what is below one of their four parent folders, except the
+    home folder and the root.
+
+    Args:
+        folder: Folder with the file.
+        recorded: Path or URL that the file names.
+    """
+    from actionprep.datasets.study import find_study
+
+    try:
+        current: str | None = str(find_study().store)
+    except UserError:
+        current = None
+    if "://" in recorded or "::" in recorded:
+        return recorded == current
+    path = Path(os.path.realpath(recorded))
+    if current is not None and path == Path(os.path.realpath(current)):
+        return True
+    folder = folder.resolve()
+    try:
+        return path.is_relative_to(find_study(folder).root.resolve())
+    except UserError:
+        home = Path(os.path.expanduser("~")).resolve()
+        parents = [parent for parent in list(folder.parents)[:_LEVELS] if len(parent.parts) > 1 and parent != home]
+        return any(path.is_relative_to(parent) for parent in parents)
 
 
 def _fused_in(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
 class SplitChoice:
     """How to split a table of snippets.
 
-    by:      "auto" is subject where all subjects are known and there are enough of them, else session, else recording.
-    train, val, test: names of groups (subjects, say) instead of the shares val_share and test_share.
-    val_by:  "group": val takes whole groups of `by`; "recording": some recordings of training groups.
-    allow_single: accept a class with a single sample, which then is in train.
-    stored:  a stored split (split/<name>); None: split/default when there is one and nothing else is asked for.
+    Attributes:
+        by: What no two parts share. "auto" uses the given split if every labeled recording has one ("column"), otherwise
+            subject if all subjects are known and there are enough of them, otherwise session, otherwise recording.
+        val_share: Share of the snippets for val.
+        test_share: Share of the snippets for test.
+        train: Names of groups (subjects, for example) for train, instead of shares.
+        val: Names of groups for val.
+        test: Names of groups for test.
+        val_by: "group": val takes whole groups of `by`; "recording": some recordings of training groups.
+        stored: Name of a stored split (split/<name>). None: split/default if it exists and nothing else is requested.
+        allow_single: Accept a class with a single sample, which is then in train.
+        seed: Seed of the split.
     """
 
     by: Literal["auto", "subject", "session", "recording", "column"] = "auto"
@@ -40,15 +48,20 @@ class SplitChoice:
 
     @property
     def is_default(self) -> bool:
-        """Whether nothing is asked for that a stored split would not know."""
+        """Whether a stored split can answer everything that is requested."""
         return self.by == "auto" and not (self.train or self.val or self.test)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A split with the sentence that says how it was made.
+    """A split and how it was made.
 
-    stored: its name, for a stored split (split/<name>). folds: how many there are, for a fold of a cross-validation.
+    Attributes:
+        split: The rows of each part.
+        by: What no two parts share.
+        why: How the split was made, for messages.
+        stored: Name of the stored split (split/<name>); None for other splits.
+        folds: Number of folds, for a fold of a cross-validation.
     """
 
     split: SplitAssignment
@@ -59,7 +72,21 @@ class Parts:
 
 
 def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Parts:
-    """One checked split of the table; raises UserError when it cannot be made as asked."""
+    """Split a table and check the split.
+
+    Args:
+        store: Store with the stored splits.
+        table: Table of snippets.
+        choice: How to split.
+
+    Returns:
+        The split.
+
+    Raises:
+        PartlyGivenSplitError: If some labeled recordings have a given split, others do not, and the choice does not say
+            how to split.
+        UserError: If the split is not possible as requested.
+    """
     from actionprep.datasets.splits import apply_parts, assign
 
     check_classes(table)
@@ -76,7 +103,10 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
         )
     by, why = _kind(table, choice)
     if choice.by == "auto":
-        _check_named(table, choice, by, why)
+        if by == "column":
+            _check_test_share(choice)
+        else:
+            _check_named(table, choice, by, why)
     split = assign(
         table,
         by=by,
@@ -234,9 +264,52 @@ def _check_taken_whole(choice: SplitChoice, name: str) -> None:
         )
 
 
+class PartlyGivenSplitError(UserError):
+    """Some labeled recordings have a given split and others do not, so the user must choose how to split."""
+
+
+def given_split(table: SnippetTable) -> dict[str, int]:
+    """Count the labeled recordings of each given part.
+
+    The parts come with the data: folders such as train/ and test/, a column `split`, or the subset of an annotation file.
+
+    Returns:
+        Number of recordings by part, largest first; empty if no recording has a part, or if all have the same one.
+
+    Raises:
+        PartlyGivenSplitError: If some labeled recordings have a part and others do not.
+    """
+    used = np.unique(table.recording[table.used]).tolist()
+    parts = Counter(table.splits[code] for code in used if table.splits[code])
+    missing = [table.recordings[code] for code in used if not table.splits[code]]
+    if parts and missing:
+        have, lack = len(used) - len(missing), len(missing)
+        raise PartlyGivenSplitError(
+            f"{have} of {len(used)} labeled recordings {'has' if have == 1 else 'have'} a given split, and {lack} "
+            f"{'has' if lack == 1 else 'have'} none, such as '{missing[0]}'.\nGive each recording a split (column 'split' "
+            "of the table of recordings), or ignore the given ones with --by subject, session or recording."
+        )
+    return dict(parts.most_common()) if len(parts) > 1 else {}
+
+
+def _check_test_share(choice: SplitChoice) -> None:
+    """Raise UserError if a share for test is requested although a given split determines test."""
+    if choice.test_share != SplitChoice().test_share:
+        raise UserError(
+            f"Every labeled recording has a given split, which determines test, so the share of test "
+            f"({choice.test_share:g}) cannot be used. Leave out --test, or ignore the given split with --by subject, "
+            "session or recording."
+        )
+
+
 def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:
     if choice.by != "auto":
         return choice.by, f"split by {choice.by}, as asked"
+    if not (choice.train or choice.val or choice.test):
+        given = given_split(table)
+        if given:
+            counts = ", ".join(f"{part} {count}" for part, count in given.items())
+            return "column", f"the given split of the recordings ({counts}); ignore it with --by recording"
     used = np.unique(table.recording[table.used])
     wanted = sum(bool(share) for share in (choice.val_share, choice.test_share)) + 1
     named = bool(choice.train or choice.val or choice.test)

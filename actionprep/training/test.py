@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from actionprep.datasets.frame_labels import FrameLabels
-from actionprep.datasets.paths import below
+from actionprep.datasets.paths import below, safe_name
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -50,20 +52,26 @@ def run_test(
     carry: bool | None = None,
     repeats: int = 1000,
 ) -> dict[str, Any]:
-    """Score the best checkpoint of a run on a part of its split, and keep everything in the run's folder.
+    """Test the best checkpoint of a run on a part of its split, or on another store, and write the result.
 
-    part:         what is scored; of another part than test the files lie in a folder of its name inside the run's. Val is
-                  scored with the weights before a refit, which was on val too; on train every model was trained.
-    store:        where the snippets are; None: where the training found them.
-    view_subsets: also score every subset of the views, where there are several.
-    carry:        let a window go on from the state in which the model left the window before; None: as the recipe says.
-    repeats:      resampled test sets of the intervals.
+    Args:
+        run: Run or its folder.
+        store: Store of the snippets; None: that of the training. Of another store, all labeled snippets are tested.
+        part: Part of the split to test. Results of other parts than test are written to a folder of that name inside the
+            run's. Val is scored with the weights before a refit; every model was trained on train.
+        device: Device of the model.
+        view_subsets: Whether to test every subset of the views too, if there are several.
+        carry: Whether to carry the state of the model from window to window; None: as in the recipe.
+        repeats: Number of resampled test sets of the intervals.
 
-    Returns what test.json holds: figures, their intervals, the tables by subject, view and class, and the calibration,
-    with what validation snippets mend of it: a temperature, and thresholds of labels where a snippet may have several.
-    Of a model that labels every instant also the figures of the recordings' frames.
+    Returns:
+        The content of test.json: metrics, their intervals, tables by subject, view and class, and the calibration, with a
+        temperature and, if a snippet can have several labels, thresholds from val. If the model labels every time step,
+        also metrics of the frames.
 
-    Raises UserError when the part is empty, or the classes or the store are not those of the training.
+    Raises:
+        UserError: If the part is empty, if the store of the training has changed, or if another store has other classes
+            or was built with other settings.
     """
     from actionprep.training.datasets import SnippetDataset, read_table
 
@@ -71,11 +79,24 @@ def run_test(
     facts = run.facts
     if not run.is_complete:
         raise UserError(
-            f"The training in {run.folder} is not complete (phase {facts['state']['phase']}). Go on with "
+            f"The training in {run.folder} is not complete (phase {facts['state']['phase']}). Resume it with "
             f"'actiontrain fit --run {run.folder} --resume'."
         )
-    where = run.store if store is None else store
+    given, where = store, run.store if store is None else store
     store = open_store(where).snapshot()
+    if given is not None and part == "test" and _is_other_store(run, store):
+        checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
+        return run_test_elsewhere(
+            checkpoint,
+            store,
+            Run(other_test_folder(run, store)),
+            snippets=facts["snippets"],
+            device=device,
+            view_subsets=view_subsets,
+            carry=carry,
+            repeats=repeats,
+            trained=run,
+        )
     table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(_not_refit(run) if part == "val" else run.best, device=str(torch_device(device)))
     checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
@@ -87,8 +108,8 @@ def run_test(
         )
     if input_digest(store, checkpoint.recipe.reads, facts["snippets"]) != facts["input_digest"]:
         raise UserError(
-            f"The store {store.url} does not hold what {run.folder} was trained on (its digest differs), so its "
-            "split does not hold either. Test with the store of the training, or train anew."
+            f"The store {store.url} has changed since {run.folder} was trained on it (its digest differs), so the split of "
+            "the run does not apply. Restore it and test again, test on a newly labeled study with --store, or train again."
         )
     dataset = SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
     dataset.reader.to(torch_device(device))
@@ -125,6 +146,153 @@ def run_test(
 
         write_report(run)
     return found
+
+
+def run_test_elsewhere(
+    checkpoint: Checkpoint,
+    store: Store,
+    into: Run,
+    *,
+    snippets: str = "default",
+    device: str = "auto",
+    view_subsets: bool = True,
+    carry: bool | None = None,
+    repeats: int = 1000,
+    trained: Run | None = None,
+) -> dict[str, Any]:
+    """Test a checkpoint on all labeled snippets of a store that it was not trained on.
+
+    Args:
+        checkpoint: Checkpoint with its model.
+        store: Store with the snippets and the product, built with the settings of the training.
+        into: Folder for the files of the test.
+        snippets: Name of the table of snippets.
+        device: Device of the model.
+        view_subsets: Whether to test every subset of the views too, if there are several.
+        carry: Whether to carry the state of the model from window to window; None: as in the recipe.
+        repeats: Number of resampled test sets of the intervals.
+        trained: Run of the checkpoint, to count snippets of videos that it was trained on.
+
+    Returns:
+        The content of test.json.
+
+    Raises:
+        UserError: If the store lacks the product or the snippets, if it has labels that the model does not know, or if it
+            was built with other settings.
+    """
+    from actionprep.training.datasets import SnippetDataset, read_table
+    from actionprep.training.inputs.base import find_input
+    from actionprep.training.predict import check_pipeline
+
+    recipe = checkpoint.recipe
+    find_input(recipe.product).check_store(recipe.input, store)
+    table = with_labels(read_table(store, snippets), checkpoint, where=f"snippets/{snippets} in {store.url}")
+    check_pipeline(checkpoint, store)
+    rows = np.flatnonzero(table.used)
+    if not len(rows):
+        raise UserError(
+            f"snippets/{snippets} in {store.url} has no labeled snippet. Label it, and create the snippets again."
+        )
+    dataset = SnippetDataset(store, table, recipe.input, views=checkpoint.views or None, rows=rows)
+    dataset.reader.to(torch_device(device))
+    carry = recipe.carry if carry is None else carry
+    scores = score(checkpoint, dataset, variants=recipe.test_variants, carry=carry)
+    tested = metrics_of(scores, table, repeats=repeats)
+    tested |= {
+        "part": "test",
+        "store": store.url,
+        "trained_on": False,
+        "seen_in_training": 0 if trained is None else _seen_in_training(trained, table, rows),
+        "variants": recipe.test_variants,
+        "checkpoint": checkpoint.path.name,
+        "when": now(),
+    }
+    frames = _frames(scores, dataset, recipe.reads)
+    multi_label = is_multi_label(table)
+    if frames is not None:
+        tested["frames"] = {"carry": carry, **frame_metrics(frames, table, multi_label=multi_label, repeats=repeats)}
+        into.write_table("frames.csv", frame_rows(frames, table, multi_label=multi_label))
+    add_calibration(tested, scores, table, None)
+    if view_subsets and len(dataset.views) > 1 and _leaves_out_views(dataset.reader):
+        tested["views"] = _by_views(checkpoint, dataset, variants=recipe.test_variants, carry=carry)
+    write_tested(into, tested, scores, table)
+    return tested
+
+
+def other_test_folder(run: Run, store: Store) -> Path:
+    """Return the folder for a test of a run on another store: test-NAME-HASH inside the run's."""
+    path = Path(store.url)
+    name = path.resolve().parent.name if path.name == "store" else path.stem
+    digest = hashlib.sha256(store.url.encode()).hexdigest()[:6]
+    return below(run.folder, f"test-{safe_name(name) or 'store'}-{digest}")
+
+
+def with_labels(table: SnippetTable, checkpoint: Checkpoint, *, where: str) -> SnippetTable:
+    """Return a table with the labels of a checkpoint, in their order.
+
+    Args:
+        table: Table of snippets, with the same labels or some of them, in any order.
+        checkpoint: Checkpoint that defines the labels.
+        where: What the table is, for the error.
+
+    Raises:
+        UserError: If a used snippet has a label that the checkpoint does not know.
+    """
+    labels = checkpoint.labels
+    if table.labels == labels:
+        return table
+    present = table.target[table.used].any(axis=0)
+    unknown = [label for code, label in enumerate(table.labels) if label not in labels and present[code]]
+    if unknown:
+        raise UserError(
+            f"{where} has labels that the model does not know: {', '.join(unknown)}. The checkpoint {checkpoint.path} was "
+            f"trained on {', '.join(labels)}.\nCreate the snippets with these labels (actionprep snippets --labels …)."
+        )
+    source = [table.labels.index(label) if label in table.labels else -1 for label in labels]
+    codes = np.array([labels.index(label) if label in labels else -1 for label in table.labels], np.int32)
+
+    def columns(values: np.ndarray) -> np.ndarray:
+        padded = np.concatenate([values, np.zeros((len(values), 1), values.dtype)], axis=1)
+        return padded[:, source]
+
+    return replace(
+        table,
+        labels=labels,
+        label=np.where(table.label >= 0, codes[np.maximum(table.label, 0)], table.label),
+        target=columns(table.target),
+        coverage=columns(table.coverage),
+        iou=columns(table.iou),
+        segment_share=columns(table.segment_share),
+        segments=None
+        if table.segments is None
+        else replace(table.segments, label=np.where(table.segments.label >= 0, codes[table.segments.label], -1)),
+    )
+
+
+def _is_other_store(run: Run, store: Store) -> bool:
+    """Whether a store is neither that of the training nor a copy of it."""
+    facts = run.facts
+    if store.has("snippets", facts["snippets"]) and facts["input_digest"] == input_digest(
+        store, run.recipe.reads, facts["snippets"]
+    ):
+        return False
+    return str(Path(run.recorded_store).resolve()) != str(Path(store.url).resolve())
+
+
+def _seen_in_training(run: Run, table: SnippetTable, rows: np.ndarray) -> int:
+    """Number of snippets with a video that the run was trained on; 0 if the store of the training cannot be read."""
+    from actionprep.training.datasets import read_table
+
+    facts = run.facts
+    try:
+        trained = read_table(open_store(run.store), facts["snippets"])
+    except UserError:
+        return 0
+    parts = facts["split"]["rows"]
+    codes = np.unique(trained.recording[np.array([*parts["train"], *parts["val"]], np.int64)]).tolist()
+    files = {source for code in codes for source in (trained.sources[code] if trained.sources else ())}
+    sources = table.sources or [()] * len(table.recordings)
+    return sum(bool(files.intersection(sources[code])) for code in table.recording[rows].tolist())
 
 
 def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device: str = "auto") -> Scores:
@@ -205,7 +373,7 @@ def _by_views(checkpoint: Checkpoint, dataset: SnippetDataset, *, variants: int,
             keep = [view in chosen for view in range(num_views)]
             scores = score(checkpoint, dataset, variants=variants, keep_views=keep, carry=carry)
             actual = actual_of(table, scores.rows)
-            predicted = predicted_of(scores.probabilities, multi_label=multi_label)
+            predicted = predicted_of(scores.probabilities, multi_label=multi_label, evidence=scores.evidence)
             rows.append(
                 {
                     "views": " ".join(dataset.views[view] for view in chosen),

@@ -18,7 +18,9 @@ class TrainSettings(Settings):
     snippets: str = option("default", "Which table of snippets to train on: snippets/<name>.")
     split: str | None = option(None, "Use this stored split: split/<name>. Not set: 'default' if there is one.")
     by: Literal["auto", "subject", "session", "recording", "column"] = option(
-        "auto", "What no two parts share; auto: subject where all are known, else session, else recording."
+        "auto",
+        "What no two parts share; auto: the given split if every labeled recording has one, else subject if all are known, "
+        "else session, else recording.",
     )
     val: float = option(0.15, "Share of the snippets for val.", ge=0, lt=1)
     test: float = option(0.2, "Share of the snippets for test.", ge=0, lt=1)

@@ -13,6 +13,8 @@ from actionprep.training.run import FACTS, SPLIT, Run
 if TYPE_CHECKING:
     from torch import nn
 
+    from actionprep.datasets.store.zarr_store import Store
+    from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.loop.training_plan import TrainingPlan
     from actionprep.training.recipes import Recipe
 
@@ -59,6 +61,68 @@ def starting_weights(
     if not path.exists():
         raise UserError(missing_weights(path, model_name))
     return StartingWeights(path, log, labels)
+
+
+def published_checkpoint(
+    path: str | Path,
+    store: Store,
+    recipe: Recipe,
+    *,
+    snippets: str = "default",
+    device: str = "auto",
+    log: Callable[[str], None] = lambda sentence: None,
+) -> Checkpoint:
+    """Open published weights as a checkpoint, to test or apply them without a training.
+
+    Args:
+        path: Published weights.
+        store: Store with the product that the recipe reads; its snippets define the classes.
+        recipe: Recipe with the model and its input.
+        snippets: Name of the table of snippets.
+        device: Device of the model.
+        log: Receives what was loaded, and the order of the classes.
+
+    Returns:
+        The checkpoint. It has the labels of the snippets, which must be in the order of the published classes.
+
+    Raises:
+        UserError: If the file does not exist or does not fit, or if it has no head for these classes.
+    """
+    import numpy as np
+
+    from actionprep.training.checkpoints import Checkpoint, card_of, make_model
+    from actionprep.training.datasets import choose_views, read_table
+    from actionprep.training.inputs.base import find_input
+    from actionprep.training.loop.devices import torch_device
+    from actionprep.training.loop.optimizers import is_head
+    from actionprep.training.models.pixels import unwrap_model
+    from actionprep.training.run import pipeline_of
+
+    path, recipe = Path(path), recipe.self_contained()
+    weights = starting_weights(path, model_name=recipe.model, log=log, labels=lambda: table.labels)
+    recipe = weights.fitted_recipe(recipe)
+    table = read_table(store, snippets)
+    find_input(recipe.product).check_store(recipe.input, store)
+    views = choose_views(store, recipe.reads, table, None)
+    reader = find_input(recipe.product)(recipe.input, store, table, views)
+    rows = np.flatnonzero(table.used)
+    pipeline = pipeline_of(store, recipe.reads)
+    card = card_of(recipe, table, views, reader, rows=rows, pipeline=pipeline, phase="published")
+    del card["frame_rates"]  # those of the published training are unknown
+    model = make_model(card)
+    inner = unwrap_model(model)
+    before = {name: values.clone() for name, values in inner.state_dict().items() if is_head(name)}
+    weights(model)
+    after = inner.state_dict()
+    fresh = [name for name, values in before.items() if name.endswith("weight") and values.equal(after[name])]
+    if fresh or not before:
+        raise UserError(
+            f"{path} has no classification head for the {len(table.labels)} classes of snippets/{snippets} "
+            f"({', '.join(fresh) or 'no head'} stays random), so its predictions would be random. Fine-tune it with "
+            f"'actiontrain fit --recipe {recipe.name} --weights {path}', or create snippets with the published classes."
+        )
+    log(f"Assuming that the classes of {path.name} are, in this order: {', '.join(table.labels)}")
+    return Checkpoint(path, card, model.to(torch_device(device)).eval())
 
 
 class StartingWeights:
@@ -116,7 +180,7 @@ class StartingWeights:
         digest = plan.store.item("snippets", plan.snippets).digest
         try:
             theirs = run.facts.get("snippets_digest")
-            if theirs != digest and Path(run.store).resolve() != Path(plan.store.url).resolve():
+            if theirs != digest and Path(run.recorded_store).resolve() != Path(plan.store.url).resolve():
                 return None
             known = _recordings_of(
                 run.folder / SPLIT, ("train", "val") if _phase_of(self.path) == "refit" else ("train",)

@@ -1,5 +1,7 @@
 """Live prediction, with a file as the camera."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +92,17 @@ def test_memory_items_grow_and_forget():
     assert item["xy"].tolist() == [[2, 3], [2, 3], [4, 5]]
     with pytest.raises(KeyError, match=r"No array 'valid' in tracks/live/0\. It has xy"):
         item["valid"]
+
+
+def test_live_writes_answers_and_the_end_of_a_file(trained, tmp_path):
+    video = write_square_video(
+        tmp_path / "camera.avi", ("right", 0), ("right", 1), ("right", 2)
+    )  # 36 frames at 10 frames/s
+    words = ["predict", "--live", str(video), "--run", str(trained.folder), "--length", "1200", "--stride", "5000"]
+    done = CliRunner().invoke(app, [*words, "--device", "cpu", "-o", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (tmp_path / "out/live.jsonl").read_text().splitlines()]
+    assert lines == json.loads(done.stdout)["predictions"]
+    # The first full window, and the end of the file.
+    assert [line["offset"] for line in lines][1:] == [pytest.approx(3.5)]
+    assert {line["label"] for line in lines} <= {"left", "right", "up"}

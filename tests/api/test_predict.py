@@ -98,7 +98,7 @@ def test_predict_makes_each_video_of_a_one_view_run_a_recording(runs, tmp_path):
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert {one["recording"] for one in found} == {"clip", "a_clip"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip", "a_clip"}
+    assert {path.name for path in (tmp_path / "out/run-0").iterdir()} == {"clip", "a_clip", "timeline.csv"}
 
 
 def test_predict_maps_cameras_of_a_folder_to_views_by_name(tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_predict_maps_cameras_of_a_folder_to_views_by_name(tmp_path, monkeypatch
     assert "view 0 ← cam0.avi, view 6 ← cam6.avi (by the pattern of the study)" in done.stdout
     assert "Ignored: cam2.avi. The run was not trained on these views." in done.stderr
     assert "No video of view 3: the prediction uses 2 of the run's 3 views." in done.stderr
-    document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    [document] = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert document["views"] == {view: str(tmp_path / f"take/cam{view}.avi") for view in ("0", "6")}
     assert (document["views_by"], document["left_out"], document["missing_views"]) == (
         {"0": "pattern", "6": "pattern"}, [str(tmp_path / "take/cam2.avi")], ["3"],
@@ -186,7 +186,8 @@ def predict_with(runs, tmp_path, monkeypatch):
         given = ["predict", str(video), "--run", str(runs[0].folder), "--out", str(out), "--device", "cpu"]
         done = CliRunner().invoke(app, [*given, "--length", "600", "--stride", "300", *words, "--json"])
         assert done.exit_code == 0, done.output
-        return json.loads(done.stdout), out
+        [document] = json.loads(done.stdout)
+        return document, out / "run-0/film"
 
     monkeypatch.setattr(predict, "predict_videos", answered)
     return predict_with
@@ -242,16 +243,73 @@ def test_predict_uses_and_prints_thresholds_of_multi_label_tests(tmp_path):
     words += ["--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
-    document = json.loads(done.stdout)
+    [document] = json.loads(done.stdout)
     assert document["said_from"] == pytest.approx(thresholds)
     assert document["thresholds_of_val"]
     _, _, mean = before.timeline.pieces()
     above = {label for at, label in enumerate(table.labels) if (mean[:, at] >= thresholds[label]).any()}
     assert (
-        {one["label"] for one in document["segments"]} == {row["label"] for row in rows_of(tmp_path / "out")} == above
+        {one["label"] for one in document["segments"]}
+        == {row["label"] for row in rows_of(tmp_path / "out/run/new")}
+        == above
     )
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     each = ", ".join(f"{label} {value:.2f}" for label, value in thresholds.items())
     why = "Each label is said from the threshold that val gave it in the run's test, and from --threshold at least"
     assert f"{why}: {each}." in " ".join(done.output.split())
+
+
+def test_predict_batch_continues_after_a_bad_video(runs, tmp_path):
+    square_video(tmp_path / "good.avi")
+    square_video(tmp_path / "later.avi", "up")
+    (tmp_path / "bad.avi").write_bytes(b"not a video")
+    videos = [str(tmp_path / name) for name in ("good.avi", "bad.avi", "later.avi")]
+    words = ["predict", *videos, "--run", str(runs[0].folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, "--length", "1200"])
+    assert done.exit_code == 1, done.output
+    text = " ".join(done.stderr.split())
+    assert "bad: " in text
+    assert "1 of 3 recordings could not be predicted: bad. The others are complete." in text
+    assert {row["recording"] for row in rows_of(tmp_path / "out/run-0")} == {"good", "later"}
+    done = CliRunner().invoke(app, [*words, "--length", "1200", "--json"])
+    assert done.exit_code == 1
+    documents = {one["recording"]: one for one in json.loads(done.stdout)}
+    assert "error" in documents["bad"]
+    assert documents["good"]["windows"] > 0
+    assert documents["good"]["windows_without_evidence"] == 0
+
+
+def test_predict_runs_do_not_overwrite_each_other(runs, tmp_path):
+    video = square_video(tmp_path / "take.avi")
+    for run in runs:
+        words = ["predict", str(video), "--run", str(run.folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
+        assert CliRunner().invoke(app, [*words, "--length", "1200"]).exit_code == 0
+        (tmp_path / "out" / run.folder.name / "take" / "prediction.mp4").touch()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run-0", "run-1"}
+    for run in runs:
+        folder = tmp_path / "out" / run.folder.name
+        assert (folder / "timeline.csv").read_text() == (folder / "take/timeline.csv").read_text()
+    again = ["predict", str(video), "--run", str(runs[0].folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert CliRunner().invoke(app, [*again, "--length", "1200"]).exit_code == 0
+    # The video shows the labels of the earlier prediction.
+    assert not (tmp_path / "out/run-0/take/prediction.mp4").exists()
+    assert (tmp_path / "out/run-1/take/prediction.mp4").exists()
+
+
+def test_predict_recordings_of_a_store(runs, tmp_path):
+    words = ["predict", "--run", str(runs[0].folder), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
+    source = ["--store", runs[0].store, "--length", "600"]
+    names = [Store(runs[0].store).items("lowres")[index].recording for index in (0, 4)]
+    done = CliRunner().invoke(app, [*words, *source, "--recording", *names])
+    assert done.exit_code == 0, done.output
+    assert [one["recording"] for one in json.loads(done.stdout)] == names
+    expected = predict.predict(runs[0], runs[0].store, recordings=names, window_s=0.6, device="cpu")
+    for name, timeline in zip(names, expected, strict=True):
+        assert (tmp_path / "out/run-0" / name / "windows.csv").read_text() == timeline.windows_csv()
+    done = CliRunner().invoke(app, [*words[:-1], *source, "--recording", names[0], "nobody"])
+    assert done.exit_code == 1
+    assert "No lowres of recording 'nobody'" in " ".join(done.stderr.split())
+    done = CliRunner().invoke(app, [*words, "--recording", names[0], "--live", "0"])
+    assert done.exit_code == 2
+    assert "exactly one of the three" in " ".join(done.output.split())

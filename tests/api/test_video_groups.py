@@ -164,3 +164,20 @@ def test_damaged_settings_of_the_runs_study_are_reported(tmp_path):
     assert pattern_of_study(trained_in(tmp_path / "table", ("0", "1"), 'layout = "csv"\ncsv = "t.csv"')) is None
     outside = Checkpoint(tmp_path / "runs/one/best.ckpt", {"views": ["0", "1"]}, torch.nn.Identity())
     assert pattern_of_study(outside) is None
+
+
+def test_group_videos_of_a_folder_by_the_pattern(tmp_path, monkeypatch):
+    checkpoint = trained_in(tmp_path / "study", ("0",), 'layout = "views"\npattern = "{recording}/video/cam{view}.mp4"')
+    monkeypatch.setattr("actionprep.training.predict.open_models", lambda *_, **__: [Asked(checkpoint, 1.0)])
+    for take, view in (("a", 0), ("a", 1), ("b", 0)):
+        path = tmp_path / f"new/{take}/video/cam{view}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    first = str(tmp_path / "new/a/video/cam0.mp4")
+    assert group_videos("run", [tmp_path / "new/a"]) == {"a": [first]}
+    assert group_videos("run", [tmp_path / "new"]) == {"a": [first], "b": [str(tmp_path / "new/b/video/cam0.mp4")]}
+    (tmp_path / "new/b/video/cam0.mp4").rename(tmp_path / "new/b/video/cam7.mp4")
+    with pytest.raises(
+        UserError, match=r"None of the 1 videos in .*b/video shows view 0, which the run was trained on"
+    ):
+        group_videos("run", [tmp_path / "new/b"])

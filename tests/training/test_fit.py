@@ -1,18 +1,28 @@
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 from metadata_reads import metadata_reads
-from training_fakes import InterruptedRunError, make_store, table_of, tiny_recipe, write_snippets
+from training_fakes import (
+    MOTIONS,
+    InterruptedRunError,
+    make_store,
+    table_of,
+    tiny_recipe,
+    write_snippets,
+    write_tracks,
+)
 
 from actionprep.datasets.store.zarr_store import Store
-from actionprep.errors import UserError
+from actionprep.errors import SetupError, UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
 from actionprep.training.datasets import SnippetDataset, read_table
 from actionprep.training.evaluation.result_files import saved_arrays
 from actionprep.training.evaluation.scoring import score
 from actionprep.training.fit import fit
+from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.run import Run
 from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
@@ -387,3 +397,51 @@ def test_a_fit_on_one_class_of_several_is_refused(store, tmp_path):
     with pytest.raises(UserError, match="the train part has only the class 'left'"):
         fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=split, **QUIET)
     assert not (tmp_path / "run").exists()
+
+
+def test_fit_without_the_wandb_package_makes_no_run(store, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SetupError, match=r"Weights & Biases requires its package: pip install 'actionprep\[wandb\]'"):
+        fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, wandb=True, **QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fit_resume_accepts_another_number_of_workers(store, tmp_path):
+    recipe = tiny_recipe(epochs=2)
+
+    def stop(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(store, recipe, tmp_path / "run", split=SPLIT, device="cpu", on_epoch=stop, **QUIET)
+    other = recipe.changed({"workers": 3})
+    resumed = fit(store, other, tmp_path / "run", split=SPLIT, device="cpu", resume=True, **QUIET)
+    assert resumed.is_complete
+    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, device="cpu", **QUIET)
+    assert [row["val_loss"] for row in resumed.metrics] == pytest.approx([row["val_loss"] for row in whole.metrics])
+    with pytest.raises(UserError, match="epochs is 2, not 3"):
+        fit(store, recipe.changed({"epochs": 3}), tmp_path / "run", split=SPLIT, device="cpu", resume=True, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("changes", "action"),
+    [
+        ({}, "The recipe does not compensate for it, so rare classes may be missed: --set loss.class_weights=balanced"),
+        ({"loss__class_weights": "balanced"}, "The recipe weights classes (loss.class_weights = balanced)"),
+        ({"sampler": "balanced"}, "The recipe draws classes equally often (sampler = balanced)"),
+    ],
+)
+def test_training_plan_reports_class_imbalance(tmp_path, changes, action):
+    store = Store(tmp_path / "store", create=True)
+    labels = ["left"] * 8 + ["right"] * 2
+    names = [f"r{number}" for number in range(10)]
+    for number, name in enumerate(names):
+        write_tracks(store, name, "0", direction=MOTIONS[labels[number]], seed=number)
+    write_snippets(store, table_of(names, labels, names, seconds=1.2, names=("left", "right")))
+    split = SplitChoice(by="recording", train=tuple(names[:7] + names[8:]), test=("r7",), val_share=0.0)
+    plan = TrainingPlan.make(store, tiny_recipe(**changes), snippets="default", split=split, views=None)
+    [sentence] = [sentence for sentence in plan.sentences if "imbalanced" in sentence]
+    assert sentence.startswith(f"Train is imbalanced: 7 snippets of left, 2 of right. {action}")
+    balanced = SplitChoice(by="recording", train=("r0", "r1", "r2", "r8", "r9"), test=("r7",), val_share=0.0)
+    even = TrainingPlan.make(store, tiny_recipe(), snippets="default", split=balanced, views=None)
+    assert not any("imbalanced" in sentence for sentence in even.sentences)

@@ -193,7 +193,7 @@ def test_pipeline_settings_reject_imported_poses(tmp_path):
     split = SplitChoice(by="subject", train=("1",), val=("2",), test=("3",))
     recipe = small("skeleton-tcn", epochs=1, batch=4, refit=False)
     run = fit(store, recipe, tmp_path / "run", split=split, device="cpu", tensorboard=False)
-    with pytest.raises(UserError, match="trained on an imported pose, which cannot be made from a video") as caught:
+    with pytest.raises(UserError, match="trained on an imported pose, which cannot be built from a video") as caught:
         pipeline_settings(open_checkpoint(run))
     assert "actionprep pose --backend" in str(caught.value)
 

@@ -11,7 +11,8 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.errors import SetupError, UserError
 from actionprep.training.fit import fit
-from actionprep.training.run import Run, claimed_folder, input_digest, mixtures, pipeline_of
+from actionprep.training.fusion import read_fusion
+from actionprep.training.run import Run, claimed_folder, early_best_warning, input_digest, mixtures, pipeline_of
 
 
 def claim(runs: Path, begin, claimed, names) -> None:
@@ -102,3 +103,77 @@ def test_tested_reads_the_names_of_earlier_versions(tmp_path):
     assert Run(tmp_path).tested == {
         "metrics": {"a": 0.5}, "metrics_at_thresholds": {"a": 0.75}, "frames": {"metrics": {"a": 0.25}}
     }  # fmt: skip
+
+
+def recorded(folder: Path, store: str) -> Run:
+    """A run that records this store."""
+    run = Run(folder)
+    run.change(store=store, state={"phase": "validate", "complete": True})
+    return run
+
+
+def test_run_store_in_the_study_of_the_run_is_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/actionprep.toml").touch()
+    inside = str(tmp_path / "study/store")
+    assert recorded(tmp_path / "study/runs/one", inside).store == inside
+    # The settings of the current study are the user's own.
+    (tmp_path / "mine").mkdir()
+    elsewhere = str(tmp_path / "disk/store")
+    (tmp_path / "mine/actionprep.toml").write_text(f'[study]\nstore = "{elsewhere}"\n')
+    foreign = recorded(tmp_path / "study/runs/two", elsewhere)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert foreign.store == elsewhere
+
+
+@pytest.mark.parametrize("place", ["{root}/other/store", "{root}/study/../other", "s3://bucket/store", "zip::x.zip"])
+def test_run_store_elsewhere_is_refused(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/actionprep.toml").write_text('[study]\nstore = "../other/store"\n')
+    store = place.format(root=tmp_path)
+    with pytest.raises(UserError, match=r"so it is not read\. If it is yours, give it with --store") as caught:
+        _ = recorded(tmp_path / "study/runs/one", store).store
+    assert f"names the store {store}, which is neither" in str(caught.value)
+
+
+def test_run_store_through_a_link_out_of_the_study_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/actionprep.toml").touch()
+    (tmp_path / "private").mkdir()
+    (tmp_path / "study/store").symlink_to(tmp_path / "private")
+    with pytest.raises(UserError, match="give it with --store"):
+        _ = recorded(tmp_path / "study/runs/one", str(tmp_path / "study/store")).store
+
+
+def test_fusion_of_runs_outside_the_study_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study/runs/fused").mkdir(parents=True)
+    (tmp_path / "study/actionprep.toml").touch()
+    document = {"runs": ["../one", str(tmp_path / "other/run")], "weights": [1, 1], "why": "equal"}
+    (tmp_path / "study/runs/fused/fusion.json").write_text(json.dumps(document))
+    with pytest.raises(
+        UserError, match=r"names runs outside the folder of its study, so they are not read: .*other/run"
+    ):
+        read_fusion(tmp_path / "study/runs/fused")
+
+
+def test_early_best_warning_names_the_epoch(tmp_path):
+    run = Run(tmp_path)
+    (tmp_path / "recipe.toml").write_text(tiny_recipe(monitor="val_loss").to_toml())
+
+    def validated(losses):
+        run.write_metrics(
+            [
+                {"phase": "validate", "epoch": epoch, "val_loss": loss, "val_accuracy": 0.5, "val_macro_f1": 0.5}
+                for epoch, loss in enumerate(losses)
+            ]
+        )
+        return early_best_warning(run)
+
+    rising = [1 + epoch / 60 for epoch in range(60)]
+    assert validated(rising).startswith("Warning: the best epoch is 1 of 60. Validation did not improve after it")
+    assert validated(rising[::-1]) is None
+    assert validated(rising[:3]) is None  # too few to mean anything

@@ -7,6 +7,7 @@ from training_fakes import make_store, table_of
 from actionprep.errors import UserError
 from actionprep.training.datasets import read_table
 from actionprep.training.split_choice import (
+    PartlyGivenSplitError,
     Parts,
     SplitChoice,
     check_train,
@@ -156,3 +157,49 @@ def test_split_rejects_a_train_part_with_one_class(store):
         check_train(table, replace(parts.split, val=up))
     more = choose_parts(store, table, SplitChoice(train=(*lefts, "s1_up_0"), test=("s5_left_0",), **by_recording))
     check_train(table, more.split)
+
+
+def test_choose_parts_uses_given_split_of_all_recordings(store):
+    table = read_table(store, "default")
+    given = ["test" if name.startswith(("s1", "s3_left")) else "train" for name in table.recordings]
+    parts = choose_parts(store, with_(table, splits=tuple(given)), SplitChoice(val_share=0.0))
+    assert parts.by == "column"
+    assert parts.why == "the given split of the recordings (train 11, test 4); ignore it with --by recording"
+    for part in ("train", "test"):
+        expected = [row for row, code in enumerate(table.recording) if given[code] == part]
+        assert parts.split.rows(part).tolist() == expected
+
+
+def test_choose_parts_carves_val_out_of_given_train(store):
+    table = read_table(store, "default")
+    given = tuple("test" if name.startswith("s5") else "train" for name in table.recordings)
+    split = choose_parts(store, with_(table, splits=given), SplitChoice()).split
+    assert len(split.val) > 0
+    assert {given[code] for code in table.recording[split.val]} == {"train"}
+    assert {given[code] for code in table.recording[split.test]} == {"test"}
+
+
+def test_choose_parts_refuses_partly_given_split(store):
+    table = read_table(store, "default")
+    given = ("train", "test") + ("",) * 13
+    expected = (
+        r"^2 of 15 labeled recordings have a given split, and 13 have none, such as 's1_up_0'\.\nGive each recording a "
+        r"split \(column 'split' of the table of recordings\), or ignore the given ones with --by subject"
+    )
+    with pytest.raises(PartlyGivenSplitError, match=expected):
+        choose_parts(store, with_(table, splits=given), SplitChoice())
+    assert choose_parts(store, with_(table, splits=given), SplitChoice(by="recording")).by == "recording"
+    named = SplitChoice(train=("1", "2"), test=("3",))
+    assert choose_parts(store, with_(table, splits=given), named).by == "subject"
+
+
+def test_choose_parts_one_given_part_is_no_split(store):
+    table = read_table(store, "default")
+    assert choose_parts(store, with_(table, splits=("train",) * 15), SplitChoice()).by == "subject"
+
+
+def test_choose_parts_test_share_with_given_split(store):
+    table = read_table(store, "default")
+    given = tuple("test" if name.startswith("s5") else "train" for name in table.recordings)
+    with pytest.raises(UserError, match=r"share of test \(0\.3\) cannot be used\. Leave out --test, or ignore"):
+        choose_parts(store, with_(table, splits=given), SplitChoice(test_share=0.3))

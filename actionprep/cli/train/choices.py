@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
+    from actionprep.training.split_choice import SplitChoice
     from actionprep.training.train_settings import TrainSettings
 
 
@@ -140,9 +141,9 @@ def _unused_splits(store: Store) -> list[str]:
     kind = "official" if all(item.attributes["by"] == "column" for item in splits.values()) else "stored"
     if len(splits) == 1:
         [name] = splits
-        return [f"This run makes a new split. To use the {kind} split of the store, add --split {name}."]
+        return [f"This run uses another split. To use the {kind} split of the store, add --split {name}."]
     return [
-        f"This run makes a new split. To use one of the {kind} splits of the store, add --split: {', '.join(splits)}."
+        f"This run uses another split. To use one of the {kind} splits of the store, add --split: {', '.join(splits)}."
     ]
 
 
@@ -160,3 +161,35 @@ def labels_of(store: Store, snippets: str | None, begun: Path | None) -> tuple[s
     if snippets is None and begun is not None:
         return Run.open(begun).labels
     return read_table(store, snippets or "default").labels
+
+
+def ask_how_to_split(store: Store, snippets: str, choice: SplitChoice) -> SplitChoice:
+    """Ask at the terminal how to split if only some recordings have a given split.
+
+    Args:
+        store: Store with the snippets.
+        snippets: Name of the table of snippets.
+        choice: How to split, as far as the options tell.
+
+    Returns:
+        The choice, with the answer in `by`; unchanged if nothing is open, or if nobody can answer.
+    """
+    import typer
+
+    from actionprep.cli import output
+    from actionprep.training.datasets import read_table
+    from actionprep.training.split_choice import PartlyGivenSplitError, given_split, stored_name
+
+    named = choice.train or choice.val or choice.test
+    if choice.by != "auto" or named or stored_name(store, choice) is not None or not output.can_ask():
+        return choice
+    try:
+        given_split(read_table(store, snippets))
+    except PartlyGivenSplitError as error:
+        output.warn(str(error).splitlines()[0])
+        question = "Ignore the given splits, and split by (subject, session, recording; stop ends)"
+        answer = typer.prompt(question, default="stop", show_default=True).strip()
+        if answer in ("subject", "session", "recording"):
+            return replace(choice, by=answer)
+        raise
+    return choice

@@ -24,7 +24,7 @@ from actionprep.cli.options import (
 )
 from actionprep.cli.program import ManyValuesCommand, same_command
 from actionprep.cli.train.checks import learn_one_batch, suggest_learning_rate
-from actionprep.cli.train.choices import labels_of, recipe_of, recipe_of_run, split_of
+from actionprep.cli.train.choices import ask_how_to_split, labels_of, recipe_of, recipe_of_run, split_of
 from actionprep.cli.train.folders import Place, new_folder
 from actionprep.cli.train.options import (
     DeviceOption,
@@ -75,6 +75,9 @@ def fit(
     ] = None,
     folds: FoldsOption = None,
     num_folds: NumFoldsOption = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="With --folds: also train a model on the recordings of all folds.")
+    ] = False,
     weights: Annotated[
         Where, typer.Option(help="Start from these weights: a published checkpoint, or best.ckpt of another run.")
     ] = None,
@@ -100,7 +103,7 @@ def fit(
     debug: DebugOption = False,
 ) -> None:
     """Train the recipe that suits what the store holds, on a checked split."""
-    from actionprep.errors import nearest
+    from actionprep.errors import UserError, nearest
     from actionprep.settings import COMMAND_LINE
     from actionprep.training.experiments.folds import fit_folds
     from actionprep.training.fit import fit as train
@@ -110,6 +113,8 @@ def fit(
     from actionprep.training.run import Run
     from actionprep.training.weights import starting_weights
 
+    if final and folds is None:
+        raise UserError("--final goes with --folds. Without folds, train on all recordings with --test 0.")
     where = Place.find(store, study)
     given = {
         "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
@@ -146,6 +151,8 @@ def fit(
         chosen, said = recipe_of(where.store, settings, set_here)
         for sentence in [*said, *not_used]:
             log(sentence)
+        if folds is None and not quiet:
+            asked["split"] = ask_how_to_split(where.store, settings.snippets, choice)
         model_name = chosen.model
     asked["device"] = settings.device
     asked["weights"] = None
@@ -185,6 +192,7 @@ def fit(
                         folder,
                         by=group_of(folds),
                         num_folds=num_folds,
+                        final=final,
                         **options,
                     )
         except KeyboardInterrupt as error:

@@ -19,22 +19,43 @@ class Place:
         self.store, self.settings, self.runs = store.snapshot(), settings, runs
 
     @classmethod
-    def find(cls, store: Path | None, study: Path | None) -> Place:
+    def find(cls, store: str | None, study: Path | None) -> Place:
         """Locate the store of a study, a store without a study, or another store with the settings of a study."""
         from actionprep.api import open_study
-        from actionprep.datasets.store.opening import open_store
         from actionprep.training.train_settings import TrainSettings
 
         if store is not None and study is None:
             # Runs of a store without a study are written to the current folder.
-            return cls(open_store(store), TrainSettings(), Path("runs"))
+            return cls(store_or_study(store), TrainSettings(), Path("runs"))
         opened = open_study(study)
         settings = opened.folder.settings_for("train", TrainSettings)
-        return cls(opened.store if store is None else open_store(store), settings, opened.folder.runs)
+        return cls(opened.store if store is None else store_or_study(store), settings, opened.folder.runs)
 
     def begun(self, run: str | None, *, folds: bool) -> Path:
         """The folder of the run to resume. A named one may not exist yet."""
         return self.runs / run if run is not None else last_run(self.runs, folds=folds)
+
+
+def store_or_study(text: str) -> Store:
+    """Open a store by its path or URL, or the store of a study by the folder of the study."""
+    from actionprep.api import open_study
+    from actionprep.datasets.store.opening import open_store
+
+    if (Path(text) / "actionprep.toml").is_file() and not (Path(text) / "zarr.json").is_file():
+        return open_study(Path(text)).store
+    return open_store(text)
+
+
+def store_of_study(run: Run, study: Path | None) -> Store | None:
+    """Open the store of a study that --study names, if the run was trained on it; None otherwise."""
+    import os
+
+    from actionprep.api import open_study
+
+    if study is None:
+        return None
+    store = str(open_study(study).folder.store)
+    return store_or_study(store) if os.path.realpath(store) == os.path.realpath(run.recorded_store) else None
 
 
 def runs_folder(study: Path | None) -> Path:
@@ -53,6 +74,17 @@ def runs_folder(study: Path | None) -> Path:
 def run_folder(name: str, study: Path | None) -> Path:
     """The folder of a run, or of a cross-validation, by its path or its name in the study."""
     return Path(name) if Path(name).is_dir() else runs_folder(study) / name
+
+
+def cross_validation(name: str | None, study: Path | None) -> Path | None:
+    """Return the folder of a cross-validation, by its path or name; without a name, the last one if it is the last run."""
+    if name is not None:
+        folder = run_folder(name, study)
+        return folder if (folder / "folds.json").is_file() and not (folder / "run.json").is_file() else None
+    runs = runs_folder(study)
+    candidates = [*runs.glob("*/folds.json"), *runs.glob("*/run.json"), *runs.glob("*/fusion.json")]
+    newest = max(candidates, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent if newest is not None and newest.name == "folds.json" else None
 
 
 def find_run(name: str | None, study: Path | None) -> Run:

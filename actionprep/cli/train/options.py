@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from actionprep.cli.options import Number, Text, Texts, Where, YesNo
 
-StoreArgument = Annotated[Where, typer.Argument(help="A store. (default: that of the study)")]
+if TYPE_CHECKING:
+    from actionprep.cli.train.folders import Place
+    from actionprep.training.checkpoints import Checkpoint
+
+StoreArgument = Annotated[
+    Text, typer.Argument(help="Store: a folder, an HDF5 file or a URL. (default: that of the study)")
+]
 RunArgument = Annotated[Text, typer.Argument(help="Run, by name or folder. (default: the last run)")]
 RunOption = Annotated[Text, typer.Option("--run", help="The same as RUN.")]
 SetOption = Annotated[
@@ -31,6 +38,8 @@ FoldsOption = Annotated[
     Text, typer.Option(help="Cross-validate, leaving out one subject, session or recording at a time.")
 ]
 NumFoldsOption = Annotated[Number, typer.Option(help="With --folds: number of folds. (default: one per group)", min=2)]
+WeightsOption = Annotated[Where, typer.Option("--weights", help="Instead of a run: published weights, with --recipe.")]
+WeightsRecipeOption = Annotated[Text, typer.Option("--recipe", help="With --weights: recipe with their model.")]
 MeasureOption = Annotated[
     bool,
     typer.Option("--measure/--no-measure", help="Measure the speed of the models on this machine."),
@@ -112,3 +121,24 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def published_of(place: Place, weights: Path, recipe: str | None, *, device: str, quiet: bool) -> Checkpoint:
+    """Open the published weights that --weights and --recipe name, for the snippets of a study or store."""
+    from actionprep.cli import output
+    from actionprep.errors import UserError
+    from actionprep.training.recipes import find_recipe
+    from actionprep.training.weights import published_checkpoint
+
+    if recipe is None:
+        raise UserError(
+            "--weights needs --recipe, which names the model that the weights are for. 'actiontrain recipes' lists them."
+        )
+    return published_checkpoint(
+        weights,
+        place.store,
+        find_recipe(recipe),
+        snippets=place.settings.snippets,
+        device=device,
+        log=(lambda sentence: None) if quiet else output.note,
+    )

@@ -22,6 +22,12 @@ def print_test(tested: dict[str, Any]) -> None:
     title = f"{counted(tested['num_samples'], 'snippet')} of {counted(tested['num_recordings'], 'recording')}"
     title = f"Test on {title}" if part == "test" else f"Part {part}: {title}"
     output.print_table(title, ("metric", "value", "95 % interval"), rows)
+    missing = tested.get("num_without_evidence", 0)
+    if missing:
+        output.warn(
+            f"{missing} of {tested['num_samples']} snippets show no points, people or frames: they get no label and count "
+            "as wrong (evidence 0 in samples.csv)."
+        )
     if part != "test":
         output.warn(_what_the_model_saw(tested))
     for sentence in adjustments(tested):

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where, with_study
-from actionprep.cli.train.folders import find_run, run_folder
+from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, with_study
+from actionprep.cli.train.folders import Place, cross_validation, find_run, run_folder, store_of_study, store_or_study
 from actionprep.cli.train.options import (
     CarryOption,
     DeviceOption,
     RunArgument,
     RunOption,
     ThreadsOption,
+    WeightsOption,
+    WeightsRecipeOption,
     chosen_run,
     part_of,
+    published_of,
     use_threads,
 )
-from actionprep.cli.train.print_metrics import print_test
+from actionprep.cli.train.print_metrics import print_folds, print_test
 
 if TYPE_CHECKING:
     from actionprep.training.run import Run
@@ -29,7 +32,11 @@ if TYPE_CHECKING:
 def score(
     run: RunArgument = None,
     named: RunOption = None,
-    store: Annotated[Where, typer.Option("--store", help="Another store than the run was trained on.")] = None,
+    store: Annotated[
+        Text, typer.Option("--store", help="Another store: its path or URL, or the folder of its study.")
+    ] = None,
+    weights: WeightsOption = None,
+    recipe: WeightsRecipeOption = None,
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
     carry: CarryOption = None,
     device: DeviceOption = None,
@@ -39,17 +46,45 @@ def score(
     debug: DebugOption = False,
 ) -> None:
     """Test a run once, deterministically, and write its predictions, tables and report."""
+    from actionprep.datasets.paths import below, safe_name
+    from actionprep.errors import UserError
     from actionprep.training.predict import takes_videos
-    from actionprep.training.test import run_test
+    from actionprep.training.run import Run
+    from actionprep.training.test import other_test_folder, run_test, run_test_elsewhere
 
     use_threads(threads)
     run = chosen_run(run, named)
     if run is not None and (run_folder(run, study) / "fusion.json").is_file():
         _show_fusion(run_folder(run, study), part=part, store=store, json=json)
         return
+    if weights is not None:
+        if run is not None or part != "test":
+            raise UserError("--weights tests published weights on all labeled snippets, without RUN and --part.")
+        place = Place.find(store, study)
+        checkpoint = published_of(place, weights, recipe, device=device or "auto", quiet=json)
+        into = Run(below(place.runs, f"weights-{safe_name(weights.stem)}"))
+        snippets = place.settings.snippets
+        tested = run_test_elsewhere(
+            checkpoint, place.store, into, snippets=snippets, carry=carry, device=device or "auto"
+        )
+        _print_other(tested, into, json=json)
+        return
+    folds = cross_validation(run, study)
+    if folds is not None:
+        if store is not None or part != "test":
+            raise UserError(
+                f"{folds} is a cross-validation, of which every fold was tested on its test part. Name one of its runs for "
+                f"--store and --part, such as {folds / 'fold-01'}."
+            )
+        _show_folds(folds, json=json)
+        return
     found = find_run(run, study)
-    before = _tested_before(found) if part == "test" else None
-    tested = run_test(found, store, part=part_of(part), carry=carry, device=device or "auto")
+    opened = store_of_study(found, study) if store is None else store_or_study(store)
+    before = _tested_before(found) if part == "test" and opened is None else None
+    tested = run_test(found, opened, part=part_of(part), carry=carry, device=device or "auto")
+    if opened is not None and "store" in tested:
+        _print_other(tested, Run(other_test_folder(found, opened)), json=json)
+        return
     if json:
         output.print_json({"run": str(found.folder), **tested})
         return
@@ -65,6 +100,40 @@ def score(
         output.print_next(with_study("actiontrain predict VIDEO …", study), "labels new recordings with this run")
 
 
+def _show_folds(folder: Path, *, json: bool) -> None:
+    """`test` of a cross-validation: every fold was tested when it was trained."""
+    from actionprep.training.experiments.folds import joint_result
+
+    result = joint_result(folder)
+    if json:
+        document = {"labels": result.labels, "confusion": result.confusion.tolist()}
+        output.print_json({"run": str(folder), "folds": list(result.rows), "summary": result.summary, **document})
+        return
+    print_folds(result.rows, result.summary)
+    if result.confusion.ndim == 2 and result.confusion.shape[0] == result.confusion.shape[1]:
+        rows = [(label, *map(str, row)) for label, row in zip(result.labels, result.confusion.tolist(), strict=True)]
+        output.print_table("Confusion of all folds (rows: actual, columns: predicted)", ("", *result.labels), rows)
+    if not (folder / "final/run.json").is_file():
+        output.note(
+            f"For a model of all recordings: actiontrain fit --folds … --run {folder.name} --resume --final. It is what "
+            "'actiontrain predict' then uses."
+        )
+
+
+def _print_other(tested: dict[str, Any], into: Run, *, json: bool) -> None:
+    """Print a test on another store than that of the training."""
+    if json:
+        output.print_json({"run": str(into.folder), **tested})
+        return
+    print_test(tested)
+    if tested["seen_in_training"]:
+        output.warn(
+            f"The model was trained on the videos of {tested['seen_in_training']} of these {tested['num_samples']} "
+            "snippets, so the metrics are too good."
+        )
+    output.note(f"Tested all labeled snippets of {tested['store']}. Wrote {into.folder / 'test.json'}")
+
+
 def _tested_before(run: Run) -> dict[str, Any] | None:
     """What an earlier test found; None where there was none, and of one that is damaged, which this test writes anew."""
     from actionprep.errors import UserError
@@ -75,7 +144,7 @@ def _tested_before(run: Run) -> dict[str, Any] | None:
         return None
 
 
-def _show_fusion(folder: Path, *, part: str, store: Path | None, json: bool) -> None:
+def _show_fusion(folder: Path, *, part: str, store: str | None, json: bool) -> None:
     """`test` of fused runs: they were tested when they were fused."""
     from actionprep.errors import UserError
     from actionprep.training.fusion import run_tested

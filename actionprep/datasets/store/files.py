@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from actionprep.datasets.paths import check_link, walk
 from actionprep.errors import SetupError, UserError
@@ -100,9 +101,21 @@ class RemoteFiles(StoreFiles):
         import zarr
 
         try:
-            return zarr.open_group(self.url, mode="r").store_path
-        except FileNotFoundError:
+            return zarr.open_group(self._source(), mode="r").store_path
+        except (FileNotFoundError, IsADirectoryError):
             raise UserError(f"No store at {self.url}.") from None
+
+    def _source(self) -> Any:
+        """What zarr-python opens: the URL, or a local archive, of which it lists no folders behind a zip:: URL."""
+        scheme, chained, inner = self.url.partition("::")
+        if not chained or scheme != "zip" or ("://" in inner and not inner.startswith("file://")):
+            return self.url
+        from zarr.storage import ZipStore
+
+        try:
+            return ZipStore(inner.removeprefix("file://"), mode="r")
+        except (FileNotFoundError, BadZipFile) as error:
+            raise UserError(f"No store at {self.url}: {error}.") from None
 
     def read(self, path: str) -> bytes | None:
         """Bytes of a file."""
@@ -135,4 +148,4 @@ class RemoteFiles(StoreFiles):
         """The array at a path, opened by zarr-python."""
         import zarr
 
-        return zarr.open_array(self.url, path=path, mode="r")
+        return zarr.open_array(self._root.store, path=f"{self._root.path}/{path}".strip("/"), mode="r")

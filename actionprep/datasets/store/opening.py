@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actionprep.datasets.store.zarr_store import Store
+from actionprep.datasets.store.zarr_store import Store, without_file_scheme
 from actionprep.errors import UserError, explained_read_errors
 
 
@@ -21,9 +21,10 @@ def open_store(store: Store | str | Path) -> Store:
     """
     if isinstance(store, Store):
         return store
-    path = Path(store)
-    if "://" in str(store) or (path / "zarr.json").exists():
-        return Store(store)
+    url = without_file_scheme(str(store))
+    path = Path(url)
+    if "://" in url or "::" in url or (path / "zarr.json").exists():
+        return Store(url)
     if path.is_file() or path.suffix.lower() in (".h5", ".hdf5"):
         return _open_file(path)
     from actionprep.datasets.store.npz_store import NpzStore, is_npz_folder

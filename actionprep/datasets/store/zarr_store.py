@@ -130,12 +130,12 @@ class Store:
         """Open a store.
 
         Args:
-            url: Folder or URL.
+            url: Folder, file:// URL, or another URL that zarr-python opens (s3://…, zip::FILE).
             create: Whether to make a store in a folder that has none.
             check_root: Whether to raise DamagedStore; False opens a store of which the root is damaged, for `verify`.
         """
-        self.url = str(url)
-        self.path = None if "://" in self.url else Path(url)
+        self.url = without_file_scheme(str(url))
+        self.path = None if "://" in self.url or "::" in self.url else Path(self.url)
         self._files: StoreFiles = RemoteFiles(self.url) if self.path is None else LocalFiles(self.path)
         self._readers: dict[ItemKey, ItemReader] = {}
         self._claim: LockClaim | None = None
@@ -760,6 +760,18 @@ class Snapshot(Store):
 
     def _own_path(self, name: str) -> Path:
         raise RuntimeError(f"A snapshot of a store can only be read; write {name} through the Store.")
+
+
+def without_file_scheme(url: str) -> str:
+    """Return the path of a file:// URL; other URLs and paths unchanged."""
+    from urllib.parse import unquote, urlsplit
+
+    if not url.startswith("file://"):
+        return url
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UserError(f"The store {url} names the host '{parts.netloc}'. Write file:///PATH, with three slashes.")
+    return unquote(parts.path)
 
 
 def prove_item(item: ItemReader) -> None:

@@ -108,10 +108,10 @@ def interval_of(value: float, resampled: np.ndarray, *, num_groups: int, is_shar
         is_share: Whether the metric is a share of correct samples.
 
     Returns:
-        The interval, with NaN bounds if there is no finite resampled value.
+        The interval, with NaN bounds if there is no finite resampled value or only one group, which does not vary.
     """
     finite = resampled[~np.isnan(resampled)]
-    if not len(finite):
+    if not len(finite) or num_groups < 2:
         return Interval(value, float("nan"), float("nan"))
     low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     if low != high:

@@ -104,6 +104,52 @@ def frame_times(store: Store, product: str, recording: str, views: Sequence[str]
     return np.zeros(0)
 
 
+def frame_rate(times: np.ndarray) -> float | None:
+    """Return the frames per second of sorted frame times (F,) in seconds; None for fewer than two frames."""
+    return 1 / float(np.median(np.diff(times))) if len(times) > 1 else None
+
+
+def frame_rates(store: Store, product: str, recordings: Sequence[str], views: Sequence[str]) -> list[float]:
+    """Return the lowest and the highest frame rate of recordings; empty if the product has no frame times."""
+    rates = [frame_rate(frame_times(store, product, recording, views)) for recording in recordings]
+    known = [rate for rate in rates if rate is not None]
+    return [round(min(known), 3), round(max(known), 3)] if known else []
+
+
+def windows_with_frames(
+    store: Store, product: str, recording: str, views: Sequence[str], onset: np.ndarray, offset: np.ndarray
+) -> np.ndarray:
+    """Return which windows contain a frame in some view.
+
+    A window between two frames contains the nearer one if that is at most 1.5 frame intervals away from its onset.
+
+    Args:
+        store: Store to read.
+        product: Product, or several joined by "+".
+        recording: Recording name.
+        views: Views to look at.
+        onset: Onset of each window in seconds, shape (W,).
+        offset: Offset of each window in seconds, shape (W,).
+
+    Returns:
+        Bool of shape (W,); True for all if a product has no frame times.
+    """
+    found = np.zeros(len(onset), bool)
+    for view in views:
+        for name in product.split("+"):
+            if not store.has(name, recording, view):
+                continue
+            times = frame_times(store, name, recording, [view])
+            if not len(times):
+                return np.ones(len(onset), bool)
+            first, last = np.searchsorted(times, [onset - EPSILON_S, offset - EPSILON_S])
+            near = np.clip(np.searchsorted(times, onset), 1, max(len(times) - 1, 1))
+            distance = np.abs(times[[near - 1, np.minimum(near, len(times) - 1)]] - onset).min(axis=0)
+            interval = np.median(np.diff(times)) if len(times) > 1 else 0.0
+            found |= (last > first) | (distance <= 1.5 * interval + 1e-6)
+    return found
+
+
 @dataclass(frozen=True)
 class LabeledFrames:
     """The frames of one recording that are covered by windows and have known labels.

@@ -25,7 +25,12 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count samples by actual class (row) and predicted class (column), int64 of shape (C, C)."""
+    """Count samples by actual class (row) and predicted class (column), int64 of shape (C, C).
+
+    Samples without a predicted class (code -1) are left out.
+    """
+    labeled = np.asarray(predicted) >= 0
+    actual, predicted = np.asarray(actual)[labeled], np.asarray(predicted)[labeled]
     pairs = np.asarray(actual, np.int64) * num_classes + np.asarray(predicted, np.int64)
     return np.bincount(pairs, minlength=num_classes * num_classes).reshape(num_classes, num_classes)
 

@@ -17,7 +17,7 @@ import numpy as np
 from actionprep.errors import name_list
 from actionprep.training.evaluation.metrics import metric_name
 from actionprep.training.evaluation.report_charts import COLORS, line_chart, percent, reliability_chart, svg
-from actionprep.training.run import FUSION, Run, placed, validation_sentence, write_text
+from actionprep.training.run import FUSION, Run, early_best_warning, placed, validation_sentence, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -193,6 +193,9 @@ def _curves(run: Run) -> dict[str, Any] | None:
                 chart = line_chart(lines, share=title == "Validation")
                 charts.append(_chart(title if len(phases) == 1 else f"{title} · {phase}", chart))
     sentence = validation_sentence(run) or "Nothing was validated: the weights are those of the last epoch."
+    warning = early_best_warning(run)
+    if warning is not None:
+        sentence += f" {warning}"
     return {"sentence": sentence, "charts": charts}
 
 

@@ -35,7 +35,7 @@ def write_tested(run: Run, result: Mapping[str, Any], scores: Scores, table: Sni
     rows = scores.rows
     multi_label = is_multi_label(table)
     actual = actual_of(table, rows)
-    predicted = predicted_of(scores.probabilities, multi_label=multi_label)
+    predicted = predicted_of(scores.probabilities, multi_label=multi_label, evidence=scores.evidence)
     num_classes = len(table.labels)
     run.write_array("actuals.npy", actual)
     run.write_array("predictions.npy", predicted)
@@ -52,7 +52,7 @@ def write_tested(run: Run, result: Mapping[str, Any], scores: Scores, table: Sni
     def names(answers: np.ndarray, position: int) -> str:
         if multi_label:
             return " ".join(table.labels[code] for code in np.flatnonzero(answers[position]))
-        return table.labels[answers[position]]
+        return table.labels[answers[position]] if answers[position] >= 0 else ""
 
     run.write_table(
         "samples.csv",
@@ -66,6 +66,7 @@ def write_tested(run: Run, result: Mapping[str, Any], scores: Scores, table: Sni
                 "actual": names(actual, position),
                 "predicted": names(predicted, position),
                 "probability": round(float(scores.probabilities[position].max()), 6),
+                "evidence": int(scores.evidence is None or scores.evidence[position]),
             }
             for position, row in enumerate(rows)
         ],

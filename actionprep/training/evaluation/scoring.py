@@ -32,6 +32,8 @@ class Scores:
         probabilities: Mean over variants of the probabilities, shape (S, C).
         variant_logits: Logits of each of V variants, shape (V, S, C).
         steps: Predictions for each time step; None unless the model labels every time step.
+        evidence: Whether each snippet shows anything (points, people or frames), shape (S,). None: all do. A snippet
+            without evidence has no predicted label.
     """
 
     rows: np.ndarray
@@ -39,6 +41,12 @@ class Scores:
     probabilities: np.ndarray
     variant_logits: np.ndarray
     steps: FrameScores | None = None
+    evidence: np.ndarray | None = None
+
+    @property
+    def num_without_evidence(self) -> int:
+        """Number of snippets that show nothing and therefore have no predicted label."""
+        return 0 if self.evidence is None else int((~self.evidence).sum())
 
 
 def _checked(score: Callable[..., Scores]) -> Callable[..., Scores]:
@@ -121,6 +129,7 @@ def score(
     size = len(dataset.rows)
     before = previous_windows(dataset.table, dataset.rows) if carry else np.full(size, -1)
     logits, probabilities = [], []
+    evidence = np.zeros(size, bool)
     steps: dict[str, list[np.ndarray]] = {"time": [], "probabilities": [], "valid": []}
     with torch.inference_mode():
         for variant in range(variants):
@@ -138,6 +147,7 @@ def score(
                     inputs = part.augmented(to_device(batch_data, device))
                     if keep_views is not None:
                         inputs = dataset.reader.without_views(inputs, keep_views)
+                    evidence[positions] |= dataset.reader.evidence(inputs).cpu().numpy()
                     if carry:
                         start = states.at_start_of(positions)
                         logits_now, state = model.advance(**model_inputs(model, inputs), state=start)
@@ -165,12 +175,33 @@ def score(
     frame_scores = None
     if steps["time"]:
         frame_scores = mean_over_variants(steps["time"], steps["probabilities"], steps["valid"])
-    return Scores(dataset.rows, np.mean(logits, axis=0), np.mean(probabilities, axis=0), np.stack(logits), frame_scores)
+    return Scores(
+        dataset.rows,
+        np.mean(logits, axis=0),
+        np.mean(probabilities, axis=0),
+        np.stack(logits),
+        frame_scores,
+        None if evidence.all() else evidence,
+    )
 
 
-def predicted_of(probabilities: np.ndarray, *, multi_label: bool) -> np.ndarray:
-    """Return the most probable code (S,) or, with several labels, which probabilities are at least 0.5 (S, C)."""
-    return (probabilities >= 0.5).astype(np.uint8) if multi_label else probabilities.argmax(axis=1)
+def predicted_of(probabilities: np.ndarray, *, multi_label: bool, evidence: np.ndarray | None = None) -> np.ndarray:
+    """Return the predicted labels of snippets.
+
+    Args:
+        probabilities: Predicted probabilities, shape (S, C).
+        multi_label: Whether a snippet can have several labels.
+        evidence: Whether each snippet shows anything, shape (S,). None: all do.
+
+    Returns:
+        The most probable code (S,), -1 without evidence; with several labels zeros and ones (S, C): the probabilities
+        of at least 0.5, none without evidence.
+    """
+    if multi_label:
+        seen = True if evidence is None else evidence[:, None]
+        return ((probabilities >= 0.5) & seen).astype(np.uint8)
+    predicted = probabilities.argmax(axis=1)
+    return predicted if evidence is None else np.where(evidence, predicted, -1)
 
 
 def actual_of(table: SnippetTable, rows: np.ndarray) -> np.ndarray:

@@ -24,12 +24,13 @@ def metrics_of(scores: Scores, table: SnippetTable, *, repeats: int) -> dict[str
         repeats: Number of resampled test sets of the intervals.
 
     Returns:
-        `num_samples`, `num_recordings`, `metrics` by name, their `intervals` over resampled recordings, `classes`, and
+        `num_samples`, `num_without_evidence` (snippets that show nothing; they have no predicted label and count as
+        wrong), `num_recordings`, `metrics` by name, their `intervals` over resampled recordings, `classes`, and
         `subjects` and `sessions` where every snippet has one.
     """
     rows = scores.rows
     actual = actual_of(table, rows)
-    predicted = predicted_of(scores.probabilities, multi_label=is_multi_label(table))
+    predicted = predicted_of(scores.probabilities, multi_label=is_multi_label(table), evidence=scores.evidence)
     groups = table.recording[rows]
     num_classes = len(table.labels)
     values = metrics.summary(actual, predicted, scores.probabilities)
@@ -43,6 +44,7 @@ def metrics_of(scores: Scores, table: SnippetTable, *, repeats: int) -> dict[str
     per_class = metrics.per_class(actual, predicted, scores.probabilities)
     result: dict[str, Any] = {
         "num_samples": len(rows),
+        "num_without_evidence": scores.num_without_evidence,
         "num_recordings": len(np.unique(groups)),
         "metrics": values,
         "intervals": {name: interval.as_json() for name, interval in intervals.items()},

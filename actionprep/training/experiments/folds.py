@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from actionprep.datasets.paths import below
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError
 from actionprep.training.evaluation.bootstrap import SeedAnswers, bootstrap, intervals
 from actionprep.training.fit import fit
 from actionprep.training.loop.progress import Log, silent
 from actionprep.training.loop.training_plan import resolve_recipe, with_val_by_of
 from actionprep.training.recipes import Recipe
-from actionprep.training.run import Run
+from actionprep.training.run import FINAL, Run
 from actionprep.training.split_choice import SplitChoice, check_train, choose_folds
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def fit_folds(
     split: SplitChoice = SplitChoice(),
     log: Log | None = None,
     resume: bool = False,
+    final: bool = False,
     **options: Any,
 ) -> FoldRuns:
     """Cross-validate: train and test one run per fold.
@@ -70,6 +73,7 @@ def fit_folds(
         split: How the rest of each fold is divided into train and val.
         log: Function that receives progress messages.
         resume: Keep finished folds and resume an interrupted one.
+        final: Whether to train one more run on the recordings of all folds, without test part, in the folder `final`.
         options: Further options of `fit`.
 
     Returns:
@@ -118,7 +122,66 @@ def fit_folds(
     outer = Run(folder)
     outer.write_table("folds.csv", rows)
     outer.write_json("folds.json", {"by": by, "folds": rows, "summary": summary, "recipe": chosen.name})
+    if final:
+        log("Final model, on the recordings of all folds")
+        everything = replace(split, by=by, test_share=0.0, train=(), val=(), test=(), stored=None)
+        fit(store, chosen, below(folder, FINAL), snippets=snippets, split=everything, resume=resume, log=log, **options)
     return FoldRuns(folder, tuple(runs), tuple(rows), summary)
+
+
+@dataclass(frozen=True)
+class JointResult:
+    """Result of all folds of a cross-validation together.
+
+    Attributes:
+        folder: Folder of the cross-validation.
+        labels: Names of the classes.
+        rows: Per fold its group, number of test snippets, accuracy and macro F1.
+        summary: See `FoldRuns`.
+        confusion: Test snippets of all folds by actual class (row) and predicted class (column), shape (C, C). With
+            several labels per snippet, see `metrics.multilabel_confusion`, shape (C, 2, 2).
+    """
+
+    folder: Path
+    labels: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+    summary: dict[str, Any]
+    confusion: np.ndarray
+
+
+def joint_result(folder: str | Path) -> JointResult:
+    """Read the tests of a cross-validation and pool them.
+
+    Args:
+        folder: Folder of 'actiontrain fit --folds'.
+
+    Raises:
+        UserError: If folds.json or the test of a fold is missing or damaged.
+    """
+    from actionprep.training.evaluation import metrics
+    from actionprep.training.evaluation.result_files import saved_arrays
+    from actionprep.training.fusion import fold_names
+
+    folder = Path(folder)
+    try:
+        document = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
+        rows, summary = tuple(document["folds"]), document["summary"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'folds.json'} cannot be read ({error!r}). Complete the cross-validation: actiontrain fit --folds … "
+            f"--run {folder.name} --resume"
+        ) from None
+    runs = [Run(folder / name) for name in fold_names(folder)]
+    if not runs:
+        raise UserError(f"{folder} contains no folds: expected fold-01, fold-02, … or split-NAME.")
+    labels = runs[0].labels
+    arrays = [saved_arrays(run, "actuals", "predictions") for run in runs]
+    actual, predicted = (np.concatenate([test[name] for test in arrays]) for name in ("actuals", "predictions"))
+    if actual.ndim == 2:
+        confusion = metrics.multilabel_confusion(actual, predicted)
+    else:
+        confusion = metrics.confusion_matrix(actual, predicted, len(labels))
+    return JointResult(folder, labels, rows, summary, confusion)
 
 
 def over_folds(arrays: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

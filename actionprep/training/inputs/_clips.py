@@ -127,6 +127,10 @@ class ClipReader(MirroringReader):
         rest = {name: values for name, values in batch.items() if name not in ("images", "box", "within")}
         return {"clip": self._cut(batch["images"], batch["box"], batch["within"], draws, 1.0, 0), **rest}
 
+    def evidence(self, batch: Batch) -> Tensor:
+        """Return which samples have a view; windows without frames are found by their times."""
+        return batch["view_valid"].any(1) if "view_valid" in batch else super().evidence(batch)
+
     def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
         """Replace a rectangle of each clip, in all its frames, by that of its partner; see the base class.
 

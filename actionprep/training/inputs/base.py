@@ -116,6 +116,15 @@ class ProductReader(ABC):
         """Return the label code of each label after mirroring, shape (C,); None if no sample is mirrored."""
         return None
 
+    def evidence(self, batch: Batch) -> Tensor:
+        """Return which samples of a batch show anything at all: points, people or frames, bool of shape (B,).
+
+        A sample without evidence gets no label in predictions. By default every sample has some.
+        """
+        import torch
+
+        return torch.ones(len(next(iter(batch.values()))), dtype=torch.bool)
+
     @classmethod
     def reads(cls, settings: Any) -> str:
         """Return the product of the store that is read with these settings."""

@@ -95,6 +95,11 @@ class FusionReader(ProductReader):
         ]
         return {**_shared_arrays(batch), **self._join_parts(mixed)}
 
+    def evidence(self, batch: Batch) -> Tensor:
+        """Return which samples have evidence in some part."""
+        found = [part.evidence(arrays).cpu() for part, arrays in zip(self.parts, self._split_parts(batch), strict=True)]
+        return torch_any(found)
+
     def collate(self, samples: Sequence[Batch]) -> Batch:  # noqa: D102
         split_samples = [self._split_parts(sample) for sample in samples]
         return self._join_parts(
@@ -165,6 +170,13 @@ class FusionReader(ProductReader):
             {name.removeprefix(prefix): values for name, values in batch.items() if name.startswith(prefix)}
             for prefix in prefixes
         ]
+
+
+def torch_any(flags: Sequence[Tensor]) -> Tensor:
+    """Join flags (B,) with a logical or."""
+    import torch
+
+    return torch.stack(list(flags)).any(0)
 
 
 def recipes_of(settings: FusionInput) -> list[Recipe]:

@@ -196,6 +196,10 @@ class HeatmapsReader(PoseSamples):
         augmented.pop("image_size", None)
         return augmented
 
+    def evidence(self, batch: Batch) -> Tensor:
+        """Return which samples have a volume that is not empty."""
+        return (batch["clip"] > 0).flatten(1).any(1)
+
     def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
         """Replace a span of time of each volume; see the base class."""
         clip = batch["clip"].movedim(-3, 1)

@@ -292,6 +292,10 @@ class PoseReader(PoseSamples):
             "duration": "length of the snippet in s; axes batch",
         }
 
+    def evidence(self, batch: Batch) -> Tensor:
+        """Return which samples have a visible person."""
+        return (batch["score"] > 0).flatten(1).any(1)
+
     def cut(self, batch: Batch, partner: Tensor, share: Tensor, draws: Draws) -> tuple[Batch, Tensor]:
         """Replace a span of time of each sample, for all its persons; see the base class."""
         joints = {name: batch[name].transpose(1, 2) for name in ("keypoints", "score")}

@@ -112,6 +112,10 @@ class TracksReader(MirroringReader):
             "duration": "length of the snippet in s; axes batch",
         }
 
+    def evidence(self, batch: Batch) -> Tensor:
+        """Return which samples have a visible point."""
+        return batch["valid"].flatten(1).any(1)
+
     def augment(self, batch: Batch, draws: Draws) -> Batch:  # noqa: D102
         import torch
 

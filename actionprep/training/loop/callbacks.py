@@ -15,6 +15,7 @@ from actionprep.datasets.paths import below, no_link
 from actionprep.errors import SetupError, UserError
 from actionprep.training.loop import memory
 from actionprep.training.loop.progress import EpochReport
+from actionprep.training.loop.wandb_logging import check_wandb
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Phase, Run, keep_file
 
@@ -170,13 +171,7 @@ def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
         no_link(below(run.folder, f"tensorboard/{phase}") / "hparams.yaml")
         active.append(pl.loggers.TensorBoardLogger(str(run.folder), name="tensorboard", version=phase))
     if wandb:
-        try:
-            import wandb as _  # noqa: F401
-        except ImportError:
-            raise SetupError(
-                "Logging to Weights & Biases requires its package: pip install 'actionprep[wandb]', then 'wandb login'. "
-                "Without it, metrics.csv and TensorBoard contain the same curves."
-            ) from None
+        check_wandb()
         active.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
     return active or False
 

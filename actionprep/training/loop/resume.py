@@ -147,7 +147,9 @@ def check_unchanged(
     changes = []
     if recipe != "auto":
         requested = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
-        changes += differences(run.recipe, requested.self_contained())
+        # The number of loader workers does not affect the result.
+        requested = requested.self_contained().changed({"workers": run.recipe.workers})
+        changes += differences(run.recipe, requested)
     if snippets not in (None, plan.snippets):
         changes.append(f"snippets are '{plan.snippets}', not '{snippets}'")
     if views:

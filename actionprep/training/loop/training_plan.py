@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from actionprep.training.inputs.base import ProductReader
 
 
+IMBALANCE = 3
+"""Ratio of the largest to the smallest class in train from which the imbalance is reported."""
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """Everything that determines a training.
@@ -122,8 +126,32 @@ class TrainingPlan:
             self.parts.why,
             *describe(self.parts, self.table),
             *mixtures(self.store, self.recipe.reads, self.views),
+            *self._class_imbalance(),
             *self._more_epochs(),
             *self._nothing_carried(),
+        ]
+
+    def _class_imbalance(self) -> list[str]:
+        """A message if the train part has many more snippets of one class than of another."""
+        counts = self.table.target[self.parts.split.train].sum(axis=0, dtype=np.int64)
+        present = np.flatnonzero(counts)
+        if len(present) < 2 or counts[present].max() < IMBALANCE * counts[present].min():
+            return []
+        most, least = present[counts[present].argmax()], present[counts[present].argmin()]
+        labels, recipe = self.table.labels, self.recipe
+        handled = []
+        if recipe.loss.class_weights != "none":
+            handled.append(f"weights classes (loss.class_weights = {recipe.loss.class_weights})")
+        if recipe.sampler == "balanced":
+            handled.append("draws classes equally often (sampler = balanced)")
+        action = (
+            f"The recipe {' and '.join(handled)}"
+            if handled
+            else "The recipe does not compensate for it, so rare classes may be missed: --set loss.class_weights=balanced "
+            "or --set sampler=balanced"
+        )
+        return [
+            f"Train is imbalanced: {counts[most]} snippets of {labels[most]}, {counts[least]} of {labels[least]}. {action}"
         ]
 
     def _more_epochs(self) -> list[str]:

@@ -3,14 +3,20 @@
 import json
 import os
 import shlex
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from training_fakes import make_store, tiny_recipe, write_split
+from training_fakes import make_store, tiny_recipe, write_snippets, write_split
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.snippets import SnippetTable
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError
 
 runner = CliRunner()
 
@@ -332,7 +338,7 @@ def test_without_a_test_part_no_test_is_named_next(study):
         (
             ("subjects",),
             ["--run", "one"],
-            "This run makes a new split. To use the official split of the store, add --split subjects.",
+            "This run uses another split. To use the official split of the store, add --split subjects.",
         ),
         (
             ("split1", "split2"),
@@ -349,7 +355,7 @@ def test_without_a_test_part_no_test_is_named_next(study):
 def test_fit_names_stored_splits_that_it_does_not_use(study, splits, words, message):
     done = study(splits=splits)(*words)
     assert done.exit_code == 0, done.output
-    assert ("This run makes a new split" in done.stdout) == (message is not None)
+    assert ("This run uses another split" in done.stdout) == (message is not None)
     assert message is None or message in " ".join(done.stdout.split())
 
 
@@ -377,3 +383,90 @@ def test_a_device_that_is_not_here_is_named_before_there_is_a_run(fit, monkeypat
     assert done.exit_code == 1
     assert "Device cuda is not available: PyTorch found no CUDA GPU" in done.stderr
     assert not Path("runs/on-gpu").exists()
+
+
+def partly_given(store) -> None:
+    """Give two of the recordings of a store of make_store a split."""
+    table = SnippetTable.read(store.item("snippets", "default"))
+    splits = ("train", "test") + ("",) * (len(table.recordings) - 2)
+    write_snippets(store, replace(table, splits=splits), "partly")
+
+
+def test_fit_partly_given_split_exits_with_the_option(fit, tmp_path):
+    partly_given(make_store(tmp_path / "store", subjects=4))
+    words = ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "partly", "--snippets", "partly"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-2:] == [
+        "2 of 12 labeled recordings have a given split, and 10 have none, such as 's1_up_0'.",
+        "Give each recording a split (column 'split' of the table of recordings), or ignore the given ones with --by "
+        "subject, session or recording.",
+    ]
+    assert not Path("runs/partly").exists()
+
+
+def test_fit_partly_given_split_asks_at_a_terminal(fit, tmp_path, monkeypatch):
+    partly_given(make_store(tmp_path / "store", subjects=4))
+    monkeypatch.setattr("actionprep.cli.output.can_ask", lambda: True)
+    words = ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--snippets", "partly", "--threads", "1", "--run"]
+    done = runner.invoke(app, [*words, "asked"], input="session\n")
+    assert done.exit_code == 2  # sessions are not known
+    assert "have no session" in done.stderr
+    done = runner.invoke(app, [*words, "asked"], input="recording\n")
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("runs/asked/run.json").read_text())["split"]["by"] == "recording"
+    stopped = runner.invoke(app, [*words, "stopped"], input="stop\n")
+    assert stopped.exit_code == 2
+    assert "ignore the given ones with --by" in stopped.stderr
+
+
+def test_fit_takes_store_urls(fit, place, tmp_path):
+    url = f"file://{place / 'store'}"
+    words = ["--recipe", "tiny.toml", "--threads", "1", "--by", "subject", "--val", "0", "--run"]
+    done = runner.invoke(app, ["fit", url, *words, "by-url"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("runs/by-url/run.json").read_text())["store"] == str(place / "store")
+    shutil.make_archive(str(tmp_path / "store"), "zip", place / "store")
+    packed = f"zip::{tmp_path / 'store.zip'}"
+    assert Store(packed).items() == Store(place / "store").items()
+    done = runner.invoke(app, ["fit", "s3:/bucket/store", *words, "none"])
+    assert done.exit_code == 2
+    assert "No store at s3:/bucket/store" in done.output
+    with pytest.raises(UserError, match=r"names the host 'disk'\. Write file:///PATH, with three slashes"):
+        Store("file://disk/store")
+
+
+def test_folds_have_a_joint_test_and_a_final_model(fit):
+    words = ("--recipe", "tiny.toml", "--run", "joint", "--folds", "subject", "--val", "0")
+    done = fit(*words)
+    assert done.exit_code == 0, done.output
+    done = runner.invoke(app, ["predict", "--run", "joint", "--store", "store", "--recording", "s1_left_0"])
+    assert done.exit_code == 2
+    text = " ".join(done.stderr.split())
+    assert "contains one run per fold or stored split, and no final model. 'actiontrain test runs/joint' prints" in text
+    assert "--resume --final" in text
+    done = runner.invoke(app, ["test", "joint", "--json"])
+    assert done.exit_code == 0, done.output
+    tested = json.loads(done.stdout)
+    arrays = [
+        [np.load(f"runs/joint/fold-0{fold}/{name}.npy") for fold in (1, 2, 3, 4)] for name in ("actuals", "predictions")
+    ]
+    pooled = np.zeros((3, 3), int)
+    for actual, predicted in zip(*map(np.concatenate, arrays), strict=True):
+        pooled[actual, predicted] += 1
+    assert tested["confusion"] == pooled.tolist()
+    assert tested["summary"]["accuracy"]["value"] == pytest.approx(np.trace(pooled) / 12)
+    assert len(tested["folds"]) == 4
+    printed = runner.invoke(app, ["test", "joint"]).output
+    assert "Confusion of all folds" in printed
+    assert "Together, on 12 snippets" in printed
+
+    done = fit(*words, "--resume", "--final")
+    assert done.exit_code == 0, done.output
+    final = json.loads(Path("runs/joint/final/run.json").read_text())
+    assert [len(final["split"]["rows"][part]) for part in ("train", "val", "test")] == [12, 0, 0]
+    words = ["predict", "--run", "joint", "--store", "store", "--recording", "s1_left_0", "--device", "cpu"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert Path("prediction/joint/s1_left_0/timeline.csv").exists()
+    assert fit("--recipe", "tiny.toml", "--final").exit_code == 2

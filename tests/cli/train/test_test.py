@@ -2,12 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from frame_fakes import frame_recipe, make_changing_store
 from pose_fakes import make_pose_store
+from training_fakes import MOTIONS, make_store, table_of, tiny_recipe, write_snippets, write_tracks
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.fit import fit
 from actionprep.training.recipes import find_recipe
 from actionprep.training.split_choice import SplitChoice
@@ -57,3 +62,82 @@ def test_a_run_on_imported_poses_names_no_command_that_it_refuses(tmp_path):
     done = runner.invoke(app, ["test", str(run.folder)])
     assert done.exit_code == 0, done.output
     assert "next" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A run on tracks, with its store."""
+    folder = tmp_path_factory.mktemp("tracked")
+    store = make_store(folder / "store", subjects=4)
+    split = SplitChoice(train=("1", "2", "3"), test=("4",), val_share=0.0)
+    return fit(store, tiny_recipe(epochs=2), folder / "runs/run", split=split, tensorboard=False, device="cpu")
+
+
+def other_store(folder, labels=("up", "left")) -> Store:
+    """A newly labeled store of two recordings, with these labels in this order."""
+    store = Store(folder / "new/store", create=True)
+    for number, label in enumerate(labels):
+        write_tracks(store, f"take_{number}", "0", direction=MOTIONS.get(label, (1, 1)), seed=50 + number)
+    names = [f"take_{number}" for number in range(len(labels))]
+    write_snippets(store, table_of(names, list(labels), ["9"] * len(labels), seconds=1.2, names=tuple(labels)))
+    return store
+
+
+def test_test_on_another_store_scores_all_its_snippets(tracked, tmp_path):
+    store = other_store(tmp_path)
+    done = runner.invoke(app, ["test", str(tracked.folder), "--store", str(store.path), "--device", "cpu", "--json"])
+    assert done.exit_code == 0, done.output
+    tested = json.loads(done.stdout)
+    assert (tested["num_samples"], tested["num_recordings"], tested["seen_in_training"]) == (2, 2, 0)
+    assert [row["label"] for row in tested["classes"]] == list(MOTIONS)
+    assert [row["support"] for row in tested["classes"]] == [1, 0, 1]
+    actual = np.load(f"{tested['run']}/actuals.npy")
+    assert [list(MOTIONS)[code] for code in actual] == ["up", "left"]
+    predicted = np.load(f"{tested['run']}/predictions.npy")
+    assert tested["metrics"]["accuracy"] == pytest.approx(np.mean(actual == predicted))
+    assert not (tracked.folder / "test.json").exists()
+    text = runner.invoke(app, ["test", str(tracked.folder), "--store", str(store.path), "--device", "cpu"]).output
+    assert f"Tested all labeled snippets of {store.path}" in " ".join(text.split()).replace("store. ", "store ")
+
+
+def test_test_on_another_store_refuses_unknown_labels(tracked, tmp_path):
+    store = other_store(tmp_path, ("up", "jump"))
+    done = runner.invoke(app, ["test", str(tracked.folder), "--store", str(store.path), "--device", "cpu"])
+    assert done.exit_code == 2
+    assert "has labels that the model does not know: jump." in " ".join(done.stderr.split())
+
+
+def test_test_on_a_copy_of_the_videos_reports_training_videos(tracked, tmp_path):
+    other = make_store(tmp_path / "copy/store", subjects=5)  # the recordings of the training, and those of subject 5
+    done = runner.invoke(app, ["test", str(tracked.folder), "--store", str(other.path), "--device", "cpu", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["seen_in_training"] == 9
+
+
+def test_test_and_predict_with_published_weights(tracked, tmp_path, monkeypatch):
+    checkpoint = load_checkpoint(tracked.best)
+    weights = tmp_path / "published.pth"
+    torch.save(checkpoint.model.state_dict(), weights)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tiny_recipe().to_toml(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    given = ["--weights", str(weights), "--recipe", str(recipe), "--store", tracked.store, "--device", "cpu"]
+    done = runner.invoke(app, ["test", *given, "--json"])
+    assert done.exit_code == 0, done.output
+    tested = json.loads(done.stdout)
+    assert tested["num_samples"] == 12
+    own = runner.invoke(app, ["test", str(tracked.folder), "--device", "cpu", "--json"])
+    last = tested["num_samples"] - json.loads(own.stdout)["num_samples"]
+    expected = np.load(tracked.folder / "probabilities.npy")
+    np.testing.assert_allclose(np.load(f"{tested['run']}/probabilities.npy")[last:], expected, rtol=1e-4, atol=1e-5)
+    done = runner.invoke(app, ["predict", *given, "--recording", "s1_left_0", "--json"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "prediction/weights-published/s1_left_0/timeline.csv").exists()
+    state = {name: values for name, values in checkpoint.model.state_dict().items() if not name.startswith("head")}
+    torch.save(state, weights)
+    done = runner.invoke(app, ["test", *given])
+    assert done.exit_code == 2
+    assert "has no classification head for the 3 classes" in " ".join(done.stderr.split())
+    done = runner.invoke(app, ["test", "--weights", str(weights), "--store", tracked.store])
+    assert done.exit_code == 2
+    assert "--weights needs --recipe" in done.stderr

@@ -138,3 +138,10 @@ def test_bootstrap_weights_draw_whole_groups_with_replacement(batch):
 def test_bootstrap_weights_without_samples_are_empty():
     [weights] = bootstrap_weights(np.zeros(0, np.int64), repeats=4)
     assert weights.shape == (4, 0)
+
+
+def test_interval_of_a_single_group_is_unknown():
+    for is_share in (True, False):
+        interval = interval_of(0.211, np.full(100, 0.211), num_groups=1, is_share=is_share)
+        assert interval.value == 0.211
+        assert np.isnan([interval.low, interval.high]).all()
