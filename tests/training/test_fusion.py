@@ -116,7 +116,7 @@ def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_
 )
 def test_a_damaged_fusion_says_to_fuse_anew(tmp_path, text):
     (tmp_path / "fusion.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"fusion\.json is damaged .*Fuse the runs anew: actiontrain fuse RUN RUN"):
+    with pytest.raises(UserError, match=r"fusion\.json is damaged .*Fuse the runs again: actiontrain fuse RUN RUN"):
         read_fusion(tmp_path)
 
 
