@@ -1,4 +1,4 @@
-"""Say what happens in a camera's or a stream's pictures while they come: a run's stages and model on a sliding window."""
+"""Predict frames of a camera or a stream while they arrive, with the stages and the model of a run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ _RECORDING = "live"
 
 @dataclass(frozen=True)
 class LivePrediction:
-    """What a model says of the latest window.
+    """Prediction for the latest window.
 
-    onset, offset: s on the source's clock. probabilities (C) float64.
-    latency_s: from the arrival of the newest frame that is looked at to the answer. behind_s: how far the window ends
-    behind the newest frame, because tracks and masks look ahead.
+    Attributes:
+        onset: Onset of the window in seconds on the source's clock.
+        offset: Offset of the window in seconds.
+        labels: Names of the classes.
+        probabilities: Predicted probabilities, shape (C,).
+        latency_s: Seconds from the arrival of the newest frame in the window to the prediction.
+        behind_s: Seconds from the end of the window to the newest frame, because tracks and masks look ahead.
+        evidence: Whether the window shows points, people or frames.
     """
 
     onset: float
@@ -48,7 +53,7 @@ class LivePrediction:
         return self.labels[int(self.probabilities.argmax())] if self.evidence else None
 
     def document(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the prediction as plain values."""
         return {
             "onset": self.onset,
             "offset": self.offset,
@@ -61,7 +66,7 @@ class LivePrediction:
 
 @dataclass
 class LiveSummary:
-    """How a live session went: frames that came, those that were left out to keep up, and every answer's latency."""
+    """Summary of a live session: arrived and dropped frames, and the predictions with their latency."""
 
     num_frames: int = 0
     num_dropped: int = 0
@@ -74,7 +79,7 @@ class LiveSummary:
         return sum(not answer.evidence for answer in self.predictions)
 
     def latency(self, share: float) -> float:
-        """The latency in s that this share of the answers stays under; nan without answers."""
+        """Return a quantile of the latency in seconds; NaN without predictions."""
         values = [one.latency_s for one in self.predictions]
         return float(np.quantile(values, share)) if values else float("nan")
 
@@ -106,16 +111,28 @@ def predict_live(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> LiveSummary:
-    """Watch a source until it ends, or for some seconds of it, and say after each stride what happens.
+    """Predict a source after every stride, until it ends or for some seconds.
 
-    run:      folder of a run, or a checkpoint, of a model that reads tracks, small frames or frames.
-    source:   number of a camera ("0"), a device (/dev/video0), a stream (rtsp://…, http://…) or a video file.
-    length_s: the window; None: as in the training. stride_s: from answer to answer; None: a quarter of the window.
-    study, overrides, warn: as for `actionprep.api.predict_videos`.
-    keep_up:  leave out frames (counted) rather than fall behind; None: for cameras and streams, not for files.
+    The source is the first view of the model; other views are missing.
 
-    The source is the model's first view; others count as missing. Raises UserError for a model that cannot work live, and
-    when the source ends before a window is full.
+    Args:
+        run: Folder of a run, or a checkpoint, of a model that reads tracks, lowres or frames.
+        source: Number of a camera ("0"), a device (/dev/video0), a stream (rtsp://…, http://…) or a video file.
+        length_s: Window in seconds; None: as in the training.
+        stride_s: Seconds from prediction to prediction; None: a quarter of the window.
+        seconds: Stop after so many seconds of the source; None: at its end, which is predicted too.
+        device: Device of the model.
+        keep_up: Whether to drop frames (counted) instead of falling behind; None: for cameras and streams, not for files.
+        on_prediction: Called with every prediction.
+        study: As for `actionprep.api.predict_videos`.
+        overrides: As for `actionprep.api.predict_videos`.
+        warn: Called with every warning.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UserError: If the model cannot work live, or if the source ends before a window is full.
     """
     from actionprep.pipeline.trained import OwnSettings
     from actionprep.training.predict import open_checkpoint, other_frame_rate, usual_length_ms
@@ -164,20 +181,20 @@ def predict_live(
         summary.num_dropped = frames.num_dropped
         summary.seconds = time.monotonic() - started
     if watcher is None:
-        raise InputError(f"{source} gave no picture.")
+        raise InputError(f"{source} has no frames.")
     if not summary.predictions:
         product = checkpoint.recipe.reads
         lag = f", their {product} to {max(watcher.until, 0.0):.2f} s," if watcher.until < newest else ""
         raise UserError(
-            f"Nothing could be said of {source}, which was shorter than a window: its pictures reach to {newest:.2f} s{lag} "
-            f"and a window is {length_s:.2f} s long. Give a longer film or more --seconds, or a shorter window with "
+            f"{source} was shorter than a window, so there is no prediction: its frames reach to {newest:.2f} s{lag} "
+            f"and a window is {length_s:.2f} s long. Give a longer video or more --seconds, or a shorter window with "
             "--length, in ms."
         )
     return summary
 
 
 class _Watcher:
-    """The stages behind a model's input, fed with blocks, and the model on what they made lately."""
+    """The stages behind a model's input, which receive blocks of frames, and the model on their latest output."""
 
     def __init__(
         self, checkpoint: Checkpoint, source: CameraSource, own: OwnSettings, *, length_s: float, device: str
@@ -227,7 +244,7 @@ class _Watcher:
         self.until = -np.inf
 
     def push(self, block: Any) -> None:
-        """Give a block to the stages; `until` is then the end of what the product covers."""
+        """Pass a block to the stages; `until` is then the end of what the product covers."""
         self._pass.push(block)
         item = self._items[self._product]
         if self._product == "tracks":
@@ -239,7 +256,7 @@ class _Watcher:
             self.until = self._times[-1]
 
     def look(self, arrived: float, newest: float) -> LivePrediction:
-        """What the model says of the window that ends now; older rows are forgotten."""
+        """Predict the window that ends now; older rows are removed."""
         from actionprep.training.datasets import SnippetDataset
         from actionprep.training.evaluation.scoring import score
         from actionprep.training.inputs.base import find_input

@@ -1,4 +1,4 @@
-"""Train, test and apply action classifiers on a store; nothing heavy is imported before it is used."""
+"""Train, test and apply action classifiers on a store. Heavy packages are imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train: from a store and a recipe to a run folder, whole, or interrupted and resumed."""
+"""Train a recipe on a store into a run folder, and resume interrupted trainings."""
 
 from __future__ import annotations
 
@@ -60,21 +60,34 @@ def fit(
     log: Log | None = None,
     resume: bool = False,
 ) -> Run:
-    """Train one model on the snippets of a store and keep everything in a folder.
+    """Train one model on the snippets of a store and write everything to a folder.
 
-    recipe:  a recipe, its name, the path of one in TOML, or "auto": what suits the store.
-    snippets: name of the table, snippets/<name>; None: default.
-    split:   how to split (see `SplitChoice`), or a split that was made already.
-    views:   names of views, in this order; None: all that the product has.
-    devices: processes of one training on this machine, on as many GPUs, or on the CPU; num_nodes: machines.
-    weights: called with the fresh model, to put published weights into it.
-    log:     receives progress messages.
-    resume:  go on with the training in this folder where it was interrupted; a complete one stays as it is. Everything
-             that decides its numbers is as it began: of recipe, snippets, split, views and weights, what is given here
-             may only say the same.
+    Args:
+        store: Store with the snippets and the product that the recipe reads.
+        recipe: Recipe, its name, the path of a recipe in TOML, or "auto" for one that fits the store.
+        run_folder: Folder of the run.
+        snippets: Name of the table of snippets (snippets/<name>); None: default.
+        split: How to split (see `SplitChoice`), or the split itself.
+        views: Views in this order; None: all views of the product.
+        device: Device of the training.
+        devices: Processes of one training on this machine, each on a GPU of its own or on the CPU.
+        num_nodes: Machines of one training.
+        threads: CPU threads; None: the default of PyTorch.
+        wandb: Whether to log to Weights & Biases too.
+        tensorboard: Whether to log to TensorBoard.
+        weights: Called with the fresh model, to load weights into it.
+        on_epoch: Called after every epoch.
+        log: Receives progress messages.
+        resume: Resume the training in this folder; a complete one stays as it is. Recipe, snippets, split, views and
+            weights may only be given as the training began, except for the number of loader workers.
 
-    Raises UserError when recipe and store do not fit, for an empty part or a single class, when the folder is taken, or
-    when a resumed training was begun otherwise.
+    Returns:
+        The complete run.
+
+    Raises:
+        UserError: If recipe and store do not fit, if a part is empty or has a single class, if the folder is in use, or if
+            the training to resume began with other options.
+        SetupError: If the package of Weights & Biases is missing.
     """
     log = log or silent
     store = open_store(store).snapshot()
@@ -102,7 +115,7 @@ def fit(
     if wandb:
         check_wandb()
     chosen = _fitted_recipe(resolve_recipe(store, recipe, log), weights)
-    lightning_devices(device, devices)  # so that a device that is not here is named before there is a run
+    lightning_devices(device, devices)  # a missing device is an error before there is a run
     plan = TrainingPlan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     seen = weights.seen_of(plan) if isinstance(weights, StartingWeights) else None
     if seen is not None:
@@ -113,7 +126,7 @@ def fit(
         import torch
 
         torch.set_num_threads(threads)
-    # What a reader, a model, its optimizer or published weights refuse is known before there is a run.
+    # Errors of reader, model, optimizer and published weights are raised before there is a run.
     reader = plan.make_reader()
     plan = plan.in_precision(device, check_model(plan, reader))
     start = None
@@ -148,7 +161,7 @@ def first_task(
     weights: Callable[[nn.Module], object] | None = None,
     device: str = "auto",
 ) -> ClassifierTask:
-    """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
+    """Create the first task of `fit` (model, loss and loaders of its first phase) without a run."""
     store = open_store(store).snapshot()
     chosen = _fitted_recipe(resolve_recipe(store, recipe, silent), weights)
     plan = TrainingPlan.make(store, chosen, snippets=snippets, split=split, views=views)
@@ -181,16 +194,16 @@ def _train(
     before = sum(row["seconds"] for row in run.metrics)
     started = time.monotonic()
     for phase in phases[phases.index(begun) :]:
-        # Only the first phase may have been begun before; the others must not look at what it leaves.
-        resume = _checkpoint_to_go_on(run, phase) if phase == begun else None
+        # Only the first of these phases can have started before.
+        resume = _checkpoint_to_resume(run, phase) if phase == begun else None
         train_phase(run, plan, reader, phase, options, resume=resume, on_epoch=on_epoch)
         if phase == "validate" and is_first_process():
             warning = early_best_warning(run)
             if warning is not None:
                 log(warning)
         if phase != phases[-1] and is_first_process():
-            # What validation found stays beside the next phase's weights. A kill between any two of these lines leaves
-            # a folder that goes on: the phase in run.json decides, and a checkpoint of another phase is not gone on from.
+            # The result of the validation is kept. After a kill between any two of these lines the folder can be resumed:
+            # the phase in run.json decides, and a checkpoint of another phase is not used.
             keep_file(run.best, run.folder / VALIDATED)
             run.change(state={"phase": phases[phases.index(phase) + 1], "complete": False})
             run.last.unlink()
@@ -204,8 +217,8 @@ def _train(
     write_report(run)
 
 
-def _checkpoint_to_go_on(run: Run, phase: Phase) -> Path | None:
-    """last.ckpt, where there is one of this phase."""
+def _checkpoint_to_resume(run: Run, phase: Phase) -> Path | None:
+    """last.ckpt, if it exists and is of this phase."""
     from actionprep.training.checkpoints import read_safely
 
     if not run.last.exists():

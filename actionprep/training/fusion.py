@@ -212,7 +212,7 @@ def read_fusion(folder: str | Path) -> Mixture | None:
         pool: Pool = "log" if found.get("pool", "mean") == "log" else "mean"
         return Mixture(runs, weights, temperatures, why, by_val, pool)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}). Fuse the runs anew: actiontrain fuse RUN RUN …") from None
+        raise UserError(f"{path} is damaged ({error!r}). Fuse the runs again: actiontrain fuse RUN RUN …") from None
 
 
 def fused_runs(folder: str | Path) -> Mixture | None:

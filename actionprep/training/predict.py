@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """One of the models that answer together: its share of the answer, and the temperature that scales it."""
+    """A model of a prediction, with its weight in the pool and the temperature that scales its logits."""
 
     checkpoint: Checkpoint
     weight: float
@@ -44,14 +44,14 @@ class Asked:
 
 
 MUCH_LONGER = 1.5
-"""A recording that is looked at whole is that much longer than any snippet of the training before a warning says so."""
+"""A recording in one window causes a warning if it is this many times longer than any snippet of the training."""
 
 Model = Run | Checkpoint | str | Path | Sequence[Asked]
-"""What predictions take: a run or a fusion, by its folder; a checkpoint; or models that were opened already."""
+"""Model to predict with: a run or a fusion, or its folder; a checkpoint; or opened models."""
 
 
 def open_models(run: Model, *, device: str = "auto") -> Sequence[Asked]:
-    """The model of a run, or of a folder that 'actiontrain fuse' wrote, all models that it asks; weights sum to 1."""
+    """Open the model of a run, or all models of a fusion; their weights sum to 1."""
     from actionprep.training.fusion import fused_runs
 
     if isinstance(run, (list, tuple)):
@@ -68,7 +68,7 @@ def open_models(run: Model, *, device: str = "auto") -> Sequence[Asked]:
 
 
 def views_of(models: Sequence[Asked]) -> tuple[str, ...]:
-    """Names of all views that some of the models look at: first those of the model with most of them."""
+    """Return the views of all models, those of the model with most views first."""
     most = sorted((one.checkpoint.views for one in models), key=len, reverse=True)
     return tuple(dict.fromkeys(view for views in most for view in views))
 
@@ -83,23 +83,27 @@ def predict(
     carry: bool | None = None,
     device: str = "auto",
 ) -> list[Timeline]:
-    """Slide windows over recordings of a store and say what happens in each.
+    """Predict recordings of a store in sliding windows.
 
-    run:      a run, a checkpoint, or the path of either; or a folder that 'actiontrain fuse' wrote: then all its runs
-              are asked, and their probabilities pooled with its weights.
-    store:    with the product that the model reads, made with the settings of the training (see `pipeline_settings`).
-    window_s: length of a window; None: as in the training, where whole recordings were labeled the whole recording.
-    stride_s: from one window to the next; None: a quarter of the window.
-    carry:    let a window go on from the state in which the model left the one that ends where it begins; None: as the
-              recipe says.
+    A model that labels every time step predicts each step of its windows; a fusion predicts each window. With several
+    labels, a label applies from the threshold that val gave it in the run's test. It is 0.5 for runs without a test, for
+    fusions, and for models that label every time step.
 
-    A model that was trained on the labels of every instant says what happens at each instant of its windows; a fusion
-    says what happens in each window.
+    Args:
+        run: Run, checkpoint, or the path of either. Of a fusion, the probabilities of all runs are pooled.
+        store: Store with the product that the model reads, built with the settings of the training (see
+            `pipeline_settings`).
+        recordings: Recordings to predict; None: all that have the product.
+        window_s: Length of a window in seconds; None: as in the training, or the full recording if that had no length.
+        stride_s: Time from window to window in seconds; None: a quarter of the window.
+        carry: Whether a window continues from the state at the end of the previous one; None: as in the recipe.
+        device: Device of the model.
 
-    With several labels each is said from the threshold that val gave it in the run's test; from one half where the run
-    was not tested, of a fusion, and of a model that labels every instant.
+    Returns:
+        One timeline per recording.
 
-    Raises UserError when the store lacks the product or was made in another way than the training's.
+    Raises:
+        UserError: If the store has no such product, or built it with other settings than the training.
     """
     models = open_models(run, device=device)
     store = open_store(store).snapshot()
@@ -124,7 +128,7 @@ def _ask(
     carry: bool | None = None,
     device: str = "auto",
 ) -> list[Timeline]:
-    """What the models say together of the same windows, each of the store that holds its input."""
+    """Predict the same windows with every model, each from its own store, and pool the results."""
     from actionprep.training.inputs.base import find_input
     from actionprep.training.loop.devices import torch_device
 
@@ -151,7 +155,7 @@ def _ask(
             find_input(checkpoint.recipe.product).span(store, recording, seen)
             for (checkpoint, store), seen in zip(asked, views, strict=True)
         ]
-        # What some models alone see of, the others cannot answer.
+        # Only the time that all models cover can be predicted.
         span = max(start for start, _ in spans), min(end for _, end in spans)
         onset, offset = sliding_windows(span, length_s=length_s, stride_s=stride_s)
         has_frames = [
@@ -213,11 +217,14 @@ def predict_videos(
     build: Callable[[Checkpoint, dict[str, Path]], Store],
     **options: Any,
 ) -> Timeline:
-    """The timeline of one recording from its raw videos, by the view that each shows.
+    """Predict one recording from its raw videos.
 
-    build: makes a store of the videos as the model's training made its own (`pipeline_settings`); the pipeline's side. Of
-        a fusion it is called for each model, with the videos of the views that this one looks at.
-    options: as for `predict`.
+    Args:
+        run: Model.
+        videos: View → file.
+        build: Builds a store from the videos with the settings of a checkpoint (`pipeline_settings`). Of a fusion, it is
+            called for each model with the videos of its views.
+        options: Options of `predict`.
     """
     models = open_models(run, device=options.get("device", "auto"))
     views = views_of(models)
@@ -244,9 +251,9 @@ def predict_videos(
 
 
 def beyond_training(models: Sequence[Asked], timeline: Timeline) -> str | None:
-    """A warning when one window, without a length, was much longer than what the training looked at; else None.
+    """Describe a single window that is much longer than the snippets of the training; None if there is none.
 
-    None also of checkpoints from before they told how long their snippets were.
+    Checkpoints of early versions do not contain the length of their snippets.
     """
     card = models[0].checkpoint.card
     known, seconds = card.get("snippet_seconds"), float(timeline.offset.max() - timeline.onset.min())
@@ -254,9 +261,9 @@ def beyond_training(models: Sequence[Asked], timeline: Timeline) -> str | None:
         return None
     shortest, longest = (f"{known[name]:.1f}" for name in ("shortest", "longest"))
     return (
-        f"{timeline.recording} was looked at whole, {seconds:.1f} s in one window, and the snippets of the training were "
-        f"{longest if shortest == longest else f'{shortest} to {longest}'} s long. Give a window, such as --length "
-        f"{usual_length_ms(card)}, for answers along the recording."
+        f"{timeline.recording} was predicted in one window of {seconds:.1f} s, and the snippets of the training were "
+        f"{longest if shortest == longest else f'{shortest} to {longest}'} s long. Set a window, such as --length "
+        f"{usual_length_ms(card)}, to label parts of the recording."
     )
 
 
@@ -291,21 +298,22 @@ _RATE_TOLERANCE = 1.1
 
 
 def usual_length_ms(card: Mapping[str, Any]) -> str:
-    """The median length of the snippets that a checkpoint's card tells of, in ms, rounded to two digits."""
+    """Return the median length of the training snippets in ms, rounded to two digits."""
     median = card["snippet_seconds"]["median"] * 1000
     return f"{float(f'{median:.2g}'):.0f}"
 
 
 def pipeline_settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Settings of every stage behind the model's input, by product, for building the same from other videos.
+    """Return the settings of every stage behind the model's input, by product, to build it from other videos.
 
-    Raises UserError when the training's own items were made with several settings, or imported.
+    Raises:
+        UserError: If the items of the training were built with several settings, or imported.
     """
     return _settings_of_stages(checkpoint.card["pipeline"]["stages"])
 
 
 def takes_videos(run: Run) -> bool:
-    """Whether a video is enough to ask a run's model: not where its input was imported, or made in several ways."""
+    """Whether a run can predict from videos: not if its input was imported, or built with several settings."""
     try:
         _settings_of_stages(run.facts["pipeline"]["stages"])
     except UserError:
@@ -355,7 +363,7 @@ def _differences(settings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
-    """Raise UserError when the store's items were made with other settings than the training's."""
+    """Raise UserError if the items of a store were built with other settings than those of the training."""
     from actionprep.training.run import pipeline_of
 
     product = checkpoint.recipe.reads
@@ -374,7 +382,7 @@ def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
 
 
 def _deciding(made: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a stage that decide what it makes: not where it ran, nor from which folder its weights came."""
+    """Settings of a stage that determine its output: without device, names and paths."""
     asides = ("device", "name", "which", "margin", "chunk")
     return {key: value for key, value in _without_places(made.get("settings") or {}).items() if key not in asides}
 
@@ -384,7 +392,7 @@ _PLACE = re.compile(r"/|\\|\.(py|toml)$")
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the places of code and files: these differ between machines, and hashes compare their contents."""
+    """Settings without paths, which differ between machines; hashes compare the contents."""
     return {
         key: "a file" if isinstance(value, str) and _PLACE.search(value) else value
         for key, value in settings.items()
@@ -395,7 +403,7 @@ def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
 def sliding_windows(
     span: tuple[float, float], *, length_s: float | None, stride_s: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Onsets and offsets of windows over a span, the last ending with it; without a length one window, all of it."""
+    """Return onsets and offsets of windows over a span. The last one ends with it; without a length there is one window."""
     start, end = span
     if length_s is not None and length_s <= 0:
         raise UserError(f"A window must be longer than 0 s, got {length_s:g}.")
@@ -408,7 +416,7 @@ def sliding_windows(
 
 
 def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto") -> Checkpoint:
-    """A checkpoint from whatever names one: a run, its folder, or the file."""
+    """Open the checkpoint of a run, of its folder, or of a file."""
     from actionprep.training.loop.devices import torch_device
 
     if isinstance(run, Checkpoint):

@@ -1,4 +1,4 @@
-"""What a model says of one recording: probabilities over time, the segments they become, and their files."""
+"""Predicted timeline of a recording: probabilities over time, segments, and their files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a model says of one recording, window by window.
+    """Predictions for the windows of one recording.
 
-    onset, offset (W) float64  s on the recording's clock, half open; of a model that labels every instant a window is
-        the part of one around one of its instants, and parts of windows that overlap do so too
-    probabilities (W, C) float64
-    several: labels are independent of each other, and a window may have any number of them.
-    frame_times (T) float64  s, the frames of the recording; empty where they are not known
-    thresholds (C) with several labels, the probability from which each is said; None: one half, for all.
-    evidence (W) bool  whether a window shows points, people or frames; None: all do. Others have no label.
+    Attributes:
+        recording: Name of the recording.
+        labels: Names of the classes.
+        onset: Onset of each window in seconds on the recording's clock, shape (W,). If the model labels every time step,
+            a window is the part around one step, and parts of overlapping windows overlap too.
+        offset: Offset of each window in seconds, exclusive, shape (W,).
+        probabilities: Predicted probabilities, shape (W, C).
+        several: Whether a window can have any number of labels.
+        frame_times: Times of the frames of the recording in seconds, shape (T,); empty if unknown.
+        thresholds: With several labels, the minimum probability of each, shape (C,); None: 0.5.
+        evidence: Whether each window shows points, people or frames, shape (W,); None: all do. Others have no label.
     """
 
     recording: str
@@ -55,7 +59,7 @@ class Timeline:
         return int((~self.has_evidence).sum())
 
     def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Intervals on which the covering windows stay the same: onset (P), offset (P), mean probabilities (P, C).
+        """Return intervals with the same covering windows: onset (P,), offset (P,) and mean probabilities (P, C).
 
         Intervals that no window with evidence covers are left out.
         """
@@ -76,10 +80,15 @@ class Timeline:
         return edges[:-1][covered], edges[1:][covered], mean
 
     def votes(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the windows that cover each frame vote for: codes (T), -1 without a window, and the share of the votes (T).
+        """Let the windows that cover each frame vote for their most probable label.
 
-        times (T) s. A window votes for its most probable label; of equally many votes the more probable label wins, and
-        then the one that stands first.
+        In a tie the more probable label wins, then the first one.
+
+        Args:
+            times: Times of the frames in seconds, shape (T,).
+
+        Returns:
+            Codes (T,), -1 without a window, and the share of the votes (T,).
         """
         code = np.full(len(times), -1)
         share = np.zeros(len(times))
@@ -100,7 +109,7 @@ class Timeline:
         return code, share
 
     def frames_csv(self) -> str:
-        """A row a frame: time, the label that most of its windows vote for, and their share; empty without a window."""
+        """Return one row per frame: time, the label with most votes, and its share; empty without a window."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["recording", "time", "label", "votes"])
@@ -110,17 +119,21 @@ class Timeline:
         return buffer.getvalue()
 
     def said_from(self, threshold: float = 0.0) -> np.ndarray:
-        """(C) The least probability at which each label is said; with several labels at least its own threshold."""
+        """Return the minimum probability of each label, shape (C,); with several labels at least its own threshold."""
         own = np.zeros(len(self.labels))
         if self.several:
             own = np.full(len(self.labels), 0.5) if self.thresholds is None else self.thresholds
         return np.maximum(own, threshold)
 
     def segments(self, *, threshold: float = 0.0, min_s: float = 0.0) -> list[tuple[Segment, float]]:
-        """Neighboring pieces of one label as one segment, each with its mean probability over time.
+        """Join neighboring intervals of one label to segments.
 
-        threshold: pieces whose label is less probable have none; with several labels at least that of the label.
-        min_s:     shorter segments are left out.
+        Args:
+            threshold: Minimum probability of a label; with several labels at least the threshold of the label.
+            min_s: Minimum length of a segment in seconds.
+
+        Returns:
+            Segments, each with its mean probability over time.
         """
         onset, offset, mean = self.pieces()
         if not len(onset):
@@ -143,7 +156,7 @@ class Timeline:
         return sorted(found, key=lambda one: (one[0].onset, one[0].label))
 
     def to_csv(self, *, threshold: float = 0.0, min_s: float = 0.0) -> str:
-        """The segments as csv: recording, onset, offset, label, probability."""
+        """Return the segments as csv: recording, onset, offset, label, probability."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["recording", "onset", "offset", "label", "probability"])

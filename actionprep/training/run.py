@@ -362,7 +362,7 @@ def placed(folder: Path, said: str) -> Path:
     return Path(os.path.realpath(folder.resolve() / said))
 
 
-_LEVELS = 4
+_LEVELS = 6
 """Outside of a study, a run may name stores and runs below this many of its parent folders."""
 
 
@@ -370,7 +370,7 @@ def may_name(folder: Path, recorded: str) -> bool:
     """Whether a file in the folder of a run may make the program read a path.
 
     Run folders can come from others, so they may only name the store of the current study, and what is in the folder of the
-    study that contains them. Outside of studies they may name what is below one of their four parent folders, except the
+    study that contains them. Outside of studies they may name what is below one of their six parent folders, except the
     home folder and the root.
 
     Args:

@@ -1,4 +1,4 @@
-"""Test a trained run once: predictions, figures with intervals, tables by class, subject and view."""
+"""Test a trained run: predictions, metrics with intervals, tables by class, subject and view."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 MOST_VIEW_SUBSETS = 255
-"""Subsets of views beyond this many (more than 8 views) are not all tried: single views, pairs and all but one are."""
+"""Largest number of subsets of views to test (8 views). With more, only single views, pairs and all but one are tested."""
 
 
 def run_test(
@@ -296,7 +296,7 @@ def _seen_in_training(run: Run, table: SnippetTable, rows: np.ndarray) -> int:
 
 
 def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device: str = "auto") -> Scores:
-    """What a model that was not trained on them says of a run's val snippets; raises UserError when there are none."""
+    """Score the val snippets of a run with weights that were not trained on them; raises UserError if there are none."""
     from actionprep.training.datasets import SnippetDataset, read_table
 
     facts = run.facts
@@ -314,7 +314,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
 
 
 def keep_scores(run: Run, table: SnippetTable, scores: Scores, *, repeats: int = 1000) -> dict[str, Any]:
-    """Figures of scores that came about in another way, and the files of a test in the run's folder."""
+    """Compute the metrics of given scores, and write the files of a test to the folder of a run."""
     found = metrics_of(scores, table, repeats=repeats)
     found |= {"part": "test", "when": now()}
     add_calibration(found, scores, table, None)
@@ -323,7 +323,7 @@ def keep_scores(run: Run, table: SnippetTable, scores: Scores, *, repeats: int =
 
 
 def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[LabeledFrames] | None:
-    """The recordings' frames with what the model says of them; None of a model that does not label every instant."""
+    """Predictions for the frames of the recordings; None if the model does not label every time step."""
     if scores.steps is None:
         return None
     table = dataset.table
@@ -337,7 +337,7 @@ def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[Label
 def _held_out(
     run: Run, dataset: SnippetDataset, rows: np.ndarray, *, device: str, carry: bool
 ) -> tuple[str, Scores] | None:
-    """Val as a model scores it that was not trained on it: before a refit, the best one of validation."""
+    """Scores of val with weights that were not trained on it: those before a refit."""
     from actionprep.training.datasets import SnippetDataset
 
     if not len(rows):
@@ -348,7 +348,7 @@ def _held_out(
 
 
 def _not_refit(run: Run) -> Path:
-    """The checkpoint of validation: before a refit, or the best one."""
+    """The best checkpoint of the validation, before a refit."""
     path = run.folder / VALIDATED
     return path if path.exists() else run.best
 

@@ -57,8 +57,8 @@ def test_it_ends_after_the_seconds_that_are_asked_for(trained, tmp_path):
 def test_predict_live_rejects_a_video_shorter_than_a_window(trained, tmp_path):
     video = write_video(tmp_path / "short.avi", np.zeros((6, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
     expected = (
-        r"Nothing could be said of .*short\.avi, which was shorter than a window: its pictures reach to 0\.50 s and a "
-        r"window is 1\.20 s long\. Give a longer film or more --seconds, or a shorter window with --length, in ms\."
+        r".*short\.avi was shorter than a window, so there is no prediction: its frames reach to 0\.50 s and a "
+        r"window is 1\.20 s long\. Give a longer video or more --seconds, or a shorter window with --length, in ms\."
     )
     with pytest.raises(UserError, match=expected):
         predict_live(trained.folder, str(video), length_s=1.2, device="cpu")

@@ -147,14 +147,14 @@ def test_predict_warns_of_recordings_longer_than_the_snippets(runs, tmp_path):
     assert done.exit_code == 0, done.output
     short = write_video(tmp_path / "short.avi", moves, rate=10, codec="mpeg4")
     message = (
-        "long was looked at whole, 2.4 s in one window, and the snippets of the training were 1.2 s long. Give a window, "
-        "such as --length 1200, for answers along the recording."
+        "long was predicted in one window of 2.4 s, and the snippets of the training were 1.2 s long. Set a window, such "
+        "as --length 1200, to label parts of the recording."
     )
     assert message in " ".join(done.stderr.split())
     for other in ([*words, "--length", "1200"], ["predict", str(short), *words[2:]]):
         done = CliRunner().invoke(app, other)
         assert done.exit_code == 0, done.output
-        assert "looked at whole" not in done.output
+        assert "predicted in one window" not in done.output
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -114,7 +114,7 @@ def test_fusion_names_a_missing_run_and_a_remedy(store, runs, tmp_path):
 )
 def test_damaged_fusion_names_the_fuse_command(tmp_path, text):
     (tmp_path / "fusion.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"fusion\.json is damaged .*Fuse the runs anew: actiontrain fuse RUN RUN"):
+    with pytest.raises(UserError, match=r"fusion\.json is damaged .*Fuse the runs again: actiontrain fuse RUN RUN"):
         read_fusion(tmp_path)
 
 
