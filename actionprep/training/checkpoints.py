@@ -101,7 +101,7 @@ def card_of(
         ),
         "pipeline": dict(pipeline),
         "phase": phase,
-        "versions": versions(),
+        "versions": versions(recipe),
     }
 
 

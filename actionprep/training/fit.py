@@ -70,6 +70,8 @@ def fit(
     options = TrainerOptions(device, devices, num_nodes, threads, wandb, tensorboard)
     if resume and (run.folder / FACTS).exists():
         plan = restore_plan(run, store)
+        if isinstance(recipe, Recipe):
+            recipe = _fitted_recipe(recipe, weights)
         check_unchanged(run, plan, recipe=recipe, snippets=snippets, split=split, views=views, weights=weights)
         if run.is_complete:
             log(f"The training in {run.folder} is complete.")
@@ -80,7 +82,7 @@ def fit(
         _train(run, plan, options, on_epoch=on_epoch, reader=reader)
         _log_validation(run, log)
         return run
-    chosen = resolve_recipe(store, recipe, log)
+    chosen = _fitted_recipe(resolve_recipe(store, recipe, log), weights)
     lightning_devices(device, devices)  # so that a device that is not here is named before there is a run
     plan = TrainingPlan.make(store, chosen, snippets=snippets or "default", split=split, views=views)
     seen = weights.seen_of(plan) if isinstance(weights, StartingWeights) else None
@@ -112,6 +114,11 @@ def _log_validation(run: Run, log: Log) -> None:
         log(sentence)
 
 
+def _fitted_recipe(recipe: Recipe, weights: Callable[[nn.Module], object] | None) -> Recipe:
+    """Return the recipe with the model variant that the weights require, if it does not choose one."""
+    return weights.fitted_recipe(recipe) if isinstance(weights, StartingWeights) else recipe
+
+
 def first_task(
     store: Store | str | Path,
     recipe: Recipe | str = "auto",
@@ -124,7 +131,7 @@ def first_task(
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
     store = open_store(store).snapshot()
-    chosen = resolve_recipe(store, recipe, silent)
+    chosen = _fitted_recipe(resolve_recipe(store, recipe, silent), weights)
     plan = TrainingPlan.make(store, chosen, snippets=snippets, split=split, views=views)
     reader = plan.make_reader()
     plan = plan.in_precision(device, check_model(plan, reader))

@@ -156,7 +156,7 @@ class Recipe(Settings):
     test_variants: int = option(
         1,
         "Variants of each snippet (crops, times) to average at test time. For frames, this is input.clips · input.crops "
-        "· input.jitters.",
+        '· input.jitters; for poses with sampling = "pyskl", input.clips, doubled if input.flip mirrors samples.',
         ge=1,
     )
     checkpoint_minutes: float = option(10.0, "Minutes between checkpoints within an epoch.", gt=0)
@@ -349,7 +349,7 @@ RECIPE_FILES = Path(__file__).parent / "recipe_files"
 """Folder of the recipes that come with the package, one TOML file per recipe."""
 
 
-def load_recipe_files() -> None:
+def _load_recipe_files() -> None:
     """Register the recipes that come with the package."""
     for path in sorted(RECIPE_FILES.glob("*.toml")):
         register_file(path)
@@ -360,7 +360,7 @@ RECIPES: Registry[Mapping[str, Any]] = Registry(
     "actionprep.recipes",
     plural="Recipes",
     instance_of="collections.abc:Mapping",
-    fill=load_recipe_files,
+    fill=_load_recipe_files,
 )
 """Tables of the named recipes, as `Recipe.from_tables` reads them."""
 

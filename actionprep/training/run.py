@@ -347,8 +347,15 @@ def claimed_folder(runs: Path, name: str) -> Iterator[Path]:
             folder.rmdir()
 
 
-def versions() -> dict[str, str]:
-    """What the numbers of a run depend on."""
+def versions(recipe: Recipe | None = None) -> dict[str, str]:
+    """Return the versions that the metrics of a run depend on.
+
+    Args:
+        recipe: Recipe of the run. Packages that its model and inputs come from are added.
+
+    Returns:
+        Version by package.
+    """
     found = {"python": platform.python_version()}
     for package in _VERSIONS:
         try:
@@ -358,7 +365,19 @@ def versions() -> dict[str, str]:
                 import actionprep
 
                 found[package] = getattr(actionprep, "__version__", "not installed")
-    return found
+    return found if recipe is None else {**found, **_plugin_versions(recipe)}
+
+
+def _plugin_versions(recipe: Recipe) -> dict[str, str]:
+    """Versions of the packages that declare the models and inputs of a recipe, with those of its parts."""
+    from actionprep.training.inputs.base import INPUTS
+    from actionprep.training.models.registry import MODELS
+
+    tables = recipe.to_tables()
+    parts = [tables, *tables["input"].get("parts", {}).values()]
+    kinds = ((MODELS, "model"), (INPUTS, "product"))
+    entries = [kind.entries().get(str(part["recipe"].get(key))) for part in parts for kind, key in kinds]
+    return {entry.package: entry.version for entry in entries if entry is not None and entry.package}
 
 
 def pipeline_of(store: Store, product: str) -> dict[str, Any]:

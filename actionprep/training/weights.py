@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import UserError
 from actionprep.training.run import FACTS, SPLIT, Run
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from actionprep.training.loop.training_plan import TrainingPlan
+    from actionprep.training.recipes import Recipe
+
+VARIANT_SETTINGS = ("early_pool", "faithful")
+"""Settings of model variants that have the same weights."""
 
 # Where the published weights of each builder's models are, for a message; names of files as their makers give them.
 _PUBLISHED = {
@@ -66,6 +70,26 @@ class StartingWeights:
         self.path = path
         self._log, self._labels = log, labels
         self._told = False
+
+    def fitted_recipe(self, recipe: Recipe) -> Recipe:
+        """Choose the model variant that the weights require, where the recipe does not choose one.
+
+        Args:
+            recipe: Recipe of the training.
+
+        Returns:
+            The recipe with settings such as sizes.early_pool, or the same recipe.
+        """
+        from actionprep.training.models.published.load import published_variant
+        from actionprep.training.models.registry import model_card, model_settings
+
+        open_settings = model_settings(recipe.model) - set(recipe.sizes) - set(model_card(recipe.model).sizes)
+        if not open_settings & set(VARIANT_SETTINGS):
+            return recipe
+        card = _card_of(self.path)
+        variant = published_variant(self.path) if card is None else _recorded_variant(card)
+        chosen = {f"sizes.{name}": value for name, value in variant.items() if name in open_settings}
+        return recipe.changed(chosen) if chosen else recipe
 
     def __call__(self, model: nn.Module) -> None:
         """Put them in, and tell once what matched and what did not."""
@@ -147,11 +171,25 @@ def _published(model: nn.Module, path: Path) -> tuple[str, str | None]:
 
 def _phase_of(path: Path) -> str | None:
     """The phase of the training that left this checkpoint; None where it is none of ours."""
+    card = _card_of(path)
+    return None if card is None else card.get("phase")
+
+
+def _card_of(path: Path) -> dict[str, Any] | None:
+    """Return the description of a training in its checkpoint; None for files of other programs."""
     from actionprep.training.checkpoints import read_safely
 
+    if path.suffix != ".ckpt":
+        return None
     content = read_safely(path)
     card = content.get("actionprep") if isinstance(content, dict) else None
-    return card.get("phase") if isinstance(card, dict) else None
+    return card if isinstance(card, dict) else None
+
+
+def _recorded_variant(card: dict[str, Any]) -> dict[str, bool]:
+    """Return the variant of a trained model; one that was built without choosing is the variant without."""
+    sizes = card.get("sizes") or {}
+    return {name: bool(sizes[name]) for name in VARIANT_SETTINGS if sizes.get(name) is not None}
 
 
 def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[str, None] | None:
@@ -189,10 +227,23 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
         model.load_state_dict(fitting, strict=False)
     lines = [
         f"{path}: weights of a run of '{made_with.get('name', made_with['model'])}', {len(fitting)} of {len(mine)} loaded, "
-        f"{len(other)} of the file left out."
+        f"{len(other)} tensors of the file unused."
     ]
+    lines += [f"  missing   {name}" for name in _shortened(fresh)]
     if other_classes:
-        lines.append(f"  left out  its head, which tells {', '.join(card['labels'])} apart, in this order")
-    lines += [f"  fresh     {name}" for name in fresh[:8]]
-    lines += [f"  … and {len(fresh) - 8} more"] if len(fresh) > 8 else []
+        lines.append(f"  unused    head of the classes {', '.join(card['labels'])}, in this order")
+        other = [name for name in other if not is_head(name.removeprefix(inner))]
+    lines += [f"  unused    {name}" for name in _shortened(other)]
+    recorded, classifier = _recorded_variant(card), unwrap_model(model)
+    for name in VARIANT_SETTINGS:
+        trained, built = recorded.get(name, False), bool(getattr(classifier, name, False))
+        if hasattr(classifier, name) and trained != built:
+            lines.append(
+                f"  note      Warning: this run was trained with {name} = {str(trained).lower()}, and the model has "
+                f"{name} = {str(built).lower()}. Its outputs differ from those of the run until it is trained."
+            )
     return "\n".join(lines), None
+
+
+def _shortened(names: Sequence[str], limit: int = 8) -> list[str]:
+    return list(names) if len(names) <= limit else [*names[:limit], f"… and {len(names) - limit} more"]

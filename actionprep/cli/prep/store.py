@@ -150,6 +150,8 @@ def gc(
     )
     if stray and not yes:
         output.print_next(with_study("actionprep gc --yes", study), "deletes them")
+    elif lost:
+        output.print_next(with_study("actionprep verify", study), "checks all items")
     else:
         output.print_next(with_study("actionprep status", study), "lists all products")
 

@@ -72,6 +72,7 @@ def recipes(
             output.print_json(recipe.to_tables())
         else:
             output.print_text(recipe.to_toml(), end="")
+            output.print_next("actiontrain fit --recipe FILE.toml", "trains with an edited copy", to_stderr=True)
         return
     known = [find_recipe(name) for name in sorted(RECIPES.working())]
     if json:

@@ -45,6 +45,7 @@ def slurm(
     _check_fit(context, words or [])
     if out is None:
         output.print_text(text, end="")
+        output.print_next("sbatch FILE", "submits the saved script; --out FILE saves it", to_stderr=True)
         return
     write_text(out, text)
     output.note(f"Wrote {out}")

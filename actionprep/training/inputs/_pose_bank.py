@@ -131,6 +131,7 @@ class PoseBank:
         persons: int,
         min_score: float,
         trim: bool,
+        skip_empty: bool = True,
     ) -> Self:
         """Read the poses of snippets.
 
@@ -144,6 +145,7 @@ class PoseBank:
             persons: Maximum number of persons; those visible in most frames are kept.
             min_score: Joints with a lower score count as missing.
             trim: Remove person slots that are empty in all snippets.
+            skip_empty: Leave out frames without a person.
 
         Returns:
             The poses.
@@ -177,7 +179,7 @@ class PoseBank:
                 if latest is None or latest[0] != (code, view):
                     latest = (code, view), _read(store, table.recordings[code], view, layout, min_score)
                 points, score = person_rows(latest[1].take(np.arange(low, high)), persons=persons)
-                has_person = (score > 0).any((0, 2))
+                has_person = (score > 0).any((0, 2)) | (not skip_empty)
                 times[-1] = source.time[low:high][has_person]
                 first[snippet, column], count[snippet, column] = total, int(has_person.sum())
                 total += int(has_person.sum())

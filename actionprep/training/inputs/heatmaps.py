@@ -30,10 +30,11 @@ class HeatmapsInput(PoseSampling):
     """How poses are sampled and augmented, and rendered as volumes."""
 
     frames: int = option(48, "Time steps per snippet.", ge=1)
-    sampling: Literal["smooth", "segments"] = option(
+    sampling: Literal["smooth", "segments", "pyskl"] = option(
         "segments",
-        "segments: one frame from each of as many equal segments, as published with PoseConv3D; smooth: evenly spaced time "
-        "steps of a part of the snippet, with interpolated joints. Frames without a person are skipped.",
+        "segments: one frame from each of as many equal segments, the middle one in tests; pyskl: the frames that PySKL "
+        "chooses, which loop in short snippets, as published with PoseConv3D; smooth: evenly spaced time steps of a part of "
+        "the snippet, with interpolated joints. Frames without a person are skipped, except by pyskl.",
     )
     source: Literal["pose", "stored"] = option(
         "pose",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -41,11 +42,13 @@ class PoseSampling(JointAugmentation):
     """How poses are read, sampled and augmented."""
 
     frames: int = option(32, "Time steps per snippet.", ge=1)
-    sampling: Literal["smooth", "segments"] = option(
+    sampling: Literal["smooth", "segments", "pyskl"] = option(
         "smooth",
         "smooth: evenly spaced time steps of a part of the snippet, with interpolated joints; segments: one frame from each "
-        "of as many equal segments, as published with PoseConv3D. Frames without a person are skipped.",
+        "of as many equal segments, the middle one in tests; pyskl: the frames that PySKL chooses, which loop in short "
+        "snippets, as published with PoseConv3D. Frames without a person are skipped, except by pyskl.",
     )
+    clips: int = option(1, "pyskl: clips per snippet in tests, whose predictions are averaged (published: 10).", ge=1)
     crop: float = option(0.25, "smooth: largest share of a snippet that is cut off.", ge=0, lt=1)
     time_warp: float = option(0.5, "smooth: largest change of speed over the snippet, as a share.", ge=0, lt=1)
     persons: int = option(2, "Maximum number of persons per view: those visible in most frames.", ge=1)
@@ -54,6 +57,13 @@ class PoseSampling(JointAugmentation):
     )
     min_score: float = option(0.0, "Joints with a lower score count as missing.", ge=0)
     memory: float = option(8.0, "Largest size of poses in memory, in GiB; larger data is read when needed.", gt=0)
+
+    @property
+    def variants(self) -> int | None:
+        """Number of variants of each snippet in a test, if the settings determine it; None: the recipe chooses."""
+        if self.sampling != "pyskl":
+            return None
+        return self.clips * (2 if self.flip else 1)
 
     @field_validator("skeleton")
     @classmethod
@@ -156,6 +166,7 @@ class PoseSamples(MirroringReader):
             persons=self.settings.persons,
             min_score=self.settings.min_score,
             trim=self.trims_persons and len(rows) == len(self.table),
+            skip_empty=self.settings.sampling != "pyskl",
         )
 
     def _sample(self, rows: Sequence[int], draws: Draws | None) -> tuple[Tensor, Tensor, PoseBank, Tensor]:
@@ -193,7 +204,9 @@ class PoseSamples(MirroringReader):
     def _steps(self, size: Tensor, draws: Draws | None) -> Tensor:
         """Fractional indices of time steps, shape (B, T), for snippets with these numbers of steps (B,)."""
         settings = self.settings
-        if settings.sampling == "segments":
+        if settings.sampling == "pyskl" and (draws is None or draws.variant is not None):
+            return pyskl_test_steps(size, settings.frames, clip=self._variant_index(draws), clips=settings.clips)
+        if settings.sampling in ("segments", "pyskl"):
             return segment_steps(size, settings.frames, draws, variant_shift=self._variant_index(draws))
         return smooth_steps(
             size,
@@ -382,7 +395,7 @@ def segment_steps(size: Tensor, num_frames: int, draws: Draws | None, *, variant
     Without draws it is the middle one. Each test variant uses another position in the segments. In training the choice
     is that published with PoseConv3D (Duan et al., CVPR 2022): a random step. Of fewer than 2 T steps, consecutive ones
     are used with single steps left out at random. Of fewer than T, consecutive ones are used from a random start,
-    continuing at the first.
+    continuing at the first. `pyskl_test_steps` are the published choice in tests.
 
     Args:
         size: Number of time steps of each snippet, shape (B,).
@@ -410,3 +423,51 @@ def segment_steps(size: Tensor, num_frames: int, draws: Draws | None, *, variant
     wrapped = (torch.minimum(start, size - 1) + segment) % size
     few = torch.where(size < num_frames, wrapped, segment + skipped)
     return torch.where(size < 2 * num_frames, few, spread).double()
+
+
+def pyskl_test_steps(size: Tensor, num_frames: int, *, clip: int = 0, clips: int = 1) -> Tensor:
+    """Choose the time steps that PySKL's UniformSampleFrames chooses in tests.
+
+    A snippet of at least 2 T steps gives one random step of each of T equal parts. A shorter one of at least T steps
+    gives consecutive steps, with single steps left out at random. A snippet of fewer steps is repeated: clip i of n
+    starts at step i, or at i / n of the snippet if it has at least n steps. The random numbers are those of NumPy's
+    `RandomState(255)`, in PySKL's order, and the same for every snippet of a length.
+
+    Args:
+        size: Number of time steps of each snippet, shape (B,).
+        num_frames: Number of indices T.
+        clip: Index of the clip; from `clips` on, they repeat.
+        clips: Number of clips.
+
+    Returns:
+        Whole indices in 0 … size - 1, float64 of shape (B, T).
+
+    References:
+        Duan et al., "PYSKL: Towards Good Practices for Skeleton Action Recognition", ACM Multimedia 2022.
+    """
+    import torch
+
+    steps = [_pyskl_clips(max(count, 1), num_frames, clips)[clip % clips] for count in size.tolist()]
+    return torch.from_numpy(np.stack(steps).astype(np.float64)).to(size.device)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pyskl_clips(size: int, num_frames: int, clips: int) -> np.ndarray:
+    """Indices of all clips of a snippet, shape (clips, T)."""
+    random = np.random.RandomState(255)
+    chosen = np.empty((clips, num_frames), np.int64)
+    even = np.arange(num_frames)
+    for clip in range(clips):
+        # PySKL draws the share of the snippet that it uses (always all of it), which consumes a number.
+        random.random_sample()
+        if size < num_frames:
+            start = clip if size < clips else clip * size // clips
+            chosen[clip] = (start + even) % size
+        elif size < 2 * num_frames:
+            gap_before = np.zeros(num_frames + 1, np.int64)
+            gap_before[random.choice(num_frames + 1, size - num_frames, replace=False)] = 1
+            chosen[clip] = even + gap_before.cumsum()[:-1]
+        else:
+            edges = np.arange(num_frames + 1) * size // num_frames
+            chosen[clip] = edges[:-1] + random.randint(np.diff(edges))
+    return chosen

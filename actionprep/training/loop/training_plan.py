@@ -176,7 +176,7 @@ class TrainingPlan:
             },
             "pipeline": pipeline_of(self.store, self.recipe.reads),
             "snippet_settings": self.table.settings,
-            "versions": versions(),
+            "versions": versions(self.recipe),
             "started": now(),
             "state": {"phase": self.phases[0], "complete": False},
         }

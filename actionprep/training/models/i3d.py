@@ -34,7 +34,8 @@ class I3D(nn.Module):
     Args:
         num_classes: Number of classes.
         in_channels: Color channels.
-        early_pool: Use the second max pool; False is the TinyVIRAT variant for 112 pixels (abhay3010/pytorch-i3d).
+        early_pool: Use the second max pool, as published for 224 pixels; False is the TinyVIRAT variant for 112 pixels
+            (abhay3010/pytorch-i3d). None: as in the weights that are loaded, and False without any.
         width_multiplier: Factor on all channel counts, for training on a CPU.
         dropout: Dropout before the head.
         norm_momentum: Momentum of batch norm statistics. With the published 0.01, a model without pretrained weights
@@ -46,7 +47,7 @@ class I3D(nn.Module):
         *,
         num_classes: int,
         in_channels: int = 3,
-        early_pool: bool = False,
+        early_pool: bool | None = None,
         width_multiplier: float = 1.0,
         dropout: float = 0.5,
         norm_momentum: float = 0.01,
@@ -57,8 +58,6 @@ class I3D(nn.Module):
             return max(round(channels * width_multiplier), 4)
 
         layers: dict[str, nn.Module] = {"Conv3d_1a_7x7": _Unit(in_channels, scaled(64), 7, stride=2)}
-        if early_pool:
-            layers["MaxPool3d_2a_3x3"] = SamePool((1, 3, 3), (1, 2, 2))
         layers["Conv3d_2b_1x1"] = _Unit(scaled(64), scaled(64), 1)
         layers["Conv3d_2c_3x3"] = _Unit(scaled(64), scaled(192), 3)
         channels = scaled(192)
@@ -73,11 +72,22 @@ class I3D(nn.Module):
             layers[name] = module
             channels = module.channels
         self.stages = nn.ModuleDict(layers)
+        self.early_pool: bool | None = None
+        if early_pool is not None:
+            self.set_variant(early_pool=early_pool)
         for part in self.stages.modules():
             if isinstance(part, nn.BatchNorm3d):
                 part.momentum = norm_momentum
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, num_classes)
+
+    def set_variant(self, *, early_pool: bool) -> None:
+        """Add or remove the second max pool, which has no weights."""
+        self.early_pool = early_pool
+        layers = {name: layer for name, layer in self.stages.items() if name != "MaxPool3d_2a_3x3"}
+        first = "Conv3d_1a_7x7"
+        pool = {"MaxPool3d_2a_3x3": SamePool((1, 3, 3), (1, 2, 2))} if early_pool else {}
+        self.stages = nn.ModuleDict({first: layers.pop(first), **pool, **layers})
 
     def forward(self, clip: Tensor) -> Tensor:
         """Return class logits (B, num_classes)."""

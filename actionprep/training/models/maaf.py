@@ -38,7 +38,8 @@ class MultiViewTransformer(nn.Module):
         layers: Transformer layers.
         hidden: Width of the MLPs.
         dropout: Dropout.
-        faithful: Reproduce the original, without the changes above, to compare with the published metrics.
+        faithful: Reproduce the original, without the changes above, to compare with the published metrics. None: True
+            if weights of the original are loaded, else False.
     """
 
     view_code: Tensor
@@ -53,7 +54,7 @@ class MultiViewTransformer(nn.Module):
         layers: int = 2,
         hidden: int = 2048,
         dropout: float = 0.5,
-        faithful: bool = False,
+        faithful: bool | None = None,
     ) -> None:
         super().__init__()
         width = num_points * num_views
@@ -63,8 +64,10 @@ class MultiViewTransformer(nn.Module):
                 "heads. Change input.points."
             )
         self.num_views = num_views
-        self.faithful = faithful
-        self.views = ViewAttention(per_axis=not faithful)
+        self.views = ViewAttention()
+        self.faithful: bool | None = None
+        if faithful is not None:
+            self.set_variant(faithful=faithful)
         self.conv1 = nn.Conv2d(1, 16, (3, 2), padding=1)
         self.conv2 = nn.Conv2d(16, 32, (3, 1), padding=1)
         self.reduce = nn.Linear(32, num_points)
@@ -73,6 +76,11 @@ class MultiViewTransformer(nn.Module):
         layer = nn.TransformerEncoderLayer(width, heads, hidden, dropout, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.head = nn.Linear(width, num_classes)
+
+    def set_variant(self, *, faithful: bool) -> None:
+        """Compute as the original does, or with our changes; the weights are the same."""
+        self.faithful = faithful
+        self.views.per_axis = not faithful
 
     def forward(self, xy: Tensor, valid: Tensor | None = None, frame_valid: Tensor | None = None) -> Tensor:
         """Return class logits (B, num_classes)."""

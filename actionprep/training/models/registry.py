@@ -195,7 +195,7 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def load_model_files() -> None:
+def _load_model_files() -> None:
     """Register the cards that come with the package."""
     for path in sorted(CARD_FILES.glob("*.toml")):
         register_file(path)
@@ -206,7 +206,7 @@ MODELS: Registry[ModelCard] = Registry(
     "actionprep.models",
     plural="Models",
     instance_of="actionprep.training.models.registry:ModelCard",
-    fill=load_model_files,
+    fill=_load_model_files,
 )
 """Cards of all models by name."""
 

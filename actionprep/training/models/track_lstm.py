@@ -51,6 +51,8 @@ class TrackLstm(nn.Module):
         encoder: "flat" concatenates all coordinates of all views (the published LSTM: 400 points x 2 x 8 views = 6400
             values). "cnn" treats the views as channels of an N x 2 grid (the published CNN-LSTM, any N).
         features: Output width of the encoder "cnn".
+        faithful: Compute as the original does: all points count as valid, the view attention averages x and y, and the
+            CNN has no skip connections. None: True if weights of the original are loaded, else False.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class TrackLstm(nn.Module):
         dropout: float = 0.0,
         encoder: str = "flat",
         features: int = 32,
+        faithful: bool | None = None,
     ) -> None:
         super().__init__()
         if encoder not in ("flat", "cnn"):
@@ -75,6 +78,17 @@ class TrackLstm(nn.Module):
         width = num_views * num_points * 2 if encoder == "flat" else features
         self.lstm = nn.LSTM(width, hidden, layers, batch_first=True, dropout=dropout)
         self.head = nn.Linear(hidden, num_classes)
+        self.faithful: bool | None = None
+        if faithful is not None:
+            self.set_variant(faithful=faithful)
+
+    def set_variant(self, *, faithful: bool) -> None:
+        """Compute as the original does, or with our changes; the weights are the same."""
+        self.faithful = faithful
+        self.views.per_axis = not faithful
+        for part in self.encoder.modules():
+            if isinstance(part, _Residual):
+                part.skip = not faithful
 
     def forward(self, xy: Tensor, valid: Tensor | None = None, frame_valid: Tensor | None = None) -> Tensor:
         """Return class logits of every frame (B, T, num_classes), starting from a zero state."""
@@ -133,7 +147,7 @@ class TrackLstm(nn.Module):
                 + f", got {views} views of {points} points. Select views and points to match, or build the model for "
                 "these numbers."
             )
-        if valid is None:
+        if valid is None or self.faithful:
             valid = torch.ones(xy.shape[:-1], dtype=torch.bool, device=xy.device)
         return self.encoder(self.views(xy.masked_fill(~valid.unsqueeze(-1), 0.0), valid))
 
@@ -161,13 +175,19 @@ class _ViewsAsChannels(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Residual block of two convolutions; the skip pads new channels with zeros, without parameters."""
+    """Residual block of two convolutions; the skip pads new channels with zeros, without parameters.
+
+    Attributes:
+        skip: Use the skip connection.
+    """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         self.grow = channels_out - channels_in
+        self.skip = True
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv2(self.conv1(x)) + F.pad(x, (0, 0, 0, 0, 0, self.grow)))
+        out = self.conv2(self.conv1(x))
+        return F.relu(out + F.pad(x, (0, 0, 0, 0, 0, self.grow)) if self.skip else out)

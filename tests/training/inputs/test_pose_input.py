@@ -1,6 +1,8 @@
-"""Poses as input: which instants, whose joints, in which place and size, and what a mirror does to them."""
+"""Pose inputs: frame times, persons, normalization of place and size, mirroring."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset, make_reader, read_table
 from actionprep.training.inputs._pose_bank import person_rows, step_positions
-from actionprep.training.inputs.pose import PoseInput, PoseReader, segment_steps, smooth_steps
+from actionprep.training.inputs.pose import PoseInput, PoseReader, pyskl_test_steps, segment_steps, smooth_steps
 from actionprep.training.inputs.rng import Draws
 
 COCO = skeleton("coco17")
@@ -42,7 +44,7 @@ def test_batches_have_the_axes_that_models_take(store):
     assert batch["duration"].tolist() == pytest.approx([1.2, 1.2])
 
 
-def test_without_draws_instants_go_evenly_from_the_first_frame_to_the_last(tmp_path):
+def test_frame_times_without_draws_are_evenly_spaced(tmp_path):
     points = np.random.default_rng(0).normal(50, 20, (9, 1, 17, 2))
     store = one_recording(tmp_path / "store", points)
     batch = reader_of(store, frames=5, normalize="none").read([0])
@@ -203,7 +205,7 @@ def test_reading_from_the_store_row_by_row_equals_reading_from_memory(store):
             torch.testing.assert_close(one[name], other[name], msg=name)
 
 
-def test_a_mirrored_sample_has_left_and_right_exchanged_and_its_label_by_the_rule(store):
+def test_mirrored_sample_swaps_sides_and_maps_its_label(store):
     pairs = {"raise_left": "raise_right", "raise_right": "raise_left"}
     still = {"rotation": 0, "scale": 0, "noise": 0, "bones": 0, "joint_dropout": 0, "view_dropout": 0}
     still |= {"crop": 0, "time_warp": 0, "frames": 12}
@@ -231,7 +233,7 @@ def test_nothing_is_mirrored_unless_asked_for(store):
     assert float(half.float().mean()) == pytest.approx(0.5, abs=0.07)
 
 
-def test_every_other_test_variant_is_mirrored_where_no_label_changes_by_it(store):
+def test_test_variants_alternate_mirroring_if_labels_allow(store):
     symmetric = reader_of(store, frames=4, flip=0.5, flip_labels=SAME)
     assert [symmetric._is_mirrored_variant(variant) for variant in range(1, 5)] == [True, False, True, False]
     pairs = {"raise_left": "raise_right", "raise_right": "raise_left"}
@@ -258,7 +260,7 @@ def test_poses_of_several_layouts_are_refused_by_name(tmp_path):
         reader_of(store)
 
 
-def test_a_store_without_poses_says_which_stage_to_run(tmp_path):
+def test_pose_reader_names_the_stage_of_missing_poses(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], [CLASSES[0]], ["1"], seconds=1, names=CLASSES))
     with pytest.raises(UserError, match=r"This recipe reads 'pose', .* Make it with|actionprep build pose"):
@@ -273,7 +275,7 @@ def test_the_span_is_what_the_frames_cover(tmp_path):
         PoseReader.span(store, "b", ["0"])
 
 
-def test_persons_seen_most_are_kept_each_in_a_row_of_its_own():
+def test_pose_reader_keeps_the_most_visible_persons_in_rows():
     score = np.ones((3, 2, 17))
     score[1, 1] = 0
     points = np.zeros((3, 2, 17, 2))
@@ -338,7 +340,7 @@ def test_three_dimensions_and_their_sizes_reach_the_model(tmp_path):
     assert body("kinect20", 3).shape == (20, 3)
 
 
-def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path):
+def test_joints_description_states_layout_axes_and_units(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
     for normalize, expected in (
         ("body", "1 their root mean square distance"),
@@ -356,3 +358,53 @@ def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path)
 def test_pose_input_reads_former_spelling():
     assert PoseInput.read({"normalise": "box"}, where="a recipe").normalize == "box"
     assert PoseInput().with_changes({"normalise": "none"}, where="a recipe").normalize == "none"
+
+
+def published_clips(length: int, frames: int, clips: int) -> list[list[int]]:
+    """The published rule of a test, step by step: all clips of a snippet of this length."""
+    random = np.random.RandomState(255)
+    chosen = []
+    for clip in range(clips):
+        random.rand()  # the share of the snippet, which is always 1
+        if length < frames:
+            start = clip * length // clips if length >= clips else clip
+            chosen.append([(start + step) % length for step in range(frames)])
+        elif length < 2 * frames:
+            skips = set(random.choice(frames + 1, length - frames, replace=False).tolist())
+            chosen.append([step + sum(skip <= step for skip in skips) for step in range(frames)])
+        else:
+            edges = [part * length // frames for part in range(frames + 1)]
+            widths = [high - low for low, high in itertools.pairwise(edges)]
+            chosen.append([low + int(inside) for low, inside in zip(edges, random.randint(widths), strict=False)])
+    return chosen
+
+
+@pytest.mark.parametrize("clips", [1, 3, 10])
+@pytest.mark.parametrize("frames", [1, 8, 48])
+def test_pyskl_test_steps_follow_the_published_rule(frames: int, clips: int):
+    lengths = [1, 2, 5, 7, 8, 9, 15, 16, 17, 20, 47, 48, 49, 95, 96, 97, 300]
+    published = [published_clips(length, frames, clips) for length in lengths]
+    for clip in range(clips):
+        steps = pyskl_test_steps(torch.tensor(lengths), frames, clip=clip, clips=clips)
+        assert steps.tolist() == [of_length[clip] for of_length in published]
+
+
+def test_pyskl_test_steps_repeat_short_snippets():
+    [steps] = pyskl_test_steps(torch.tensor([20]), 48).tolist()
+    assert steps == [*range(20), *range(20), *range(8)]
+
+
+def test_pyskl_sampling_keeps_empty_frames(tmp_path):
+    points = np.ones((6, 1, 17, 2)) * np.arange(1, 7)[:, None, None, None]
+    score = np.ones((6, 1, 17))
+    score[[2, 3]] = 0
+    reader = reader_of(one_recording(tmp_path / "store", points, score), frames=8, sampling="pyskl", normalize="none")
+    batch = reader.read([0])
+    assert batch["frame_valid"].tolist() == [[True, True, False, False, True, True, True, True]]
+    assert batch["keypoints"][0, 0, :, 0, 0].tolist() == [1, 2, 0, 0, 5, 6, 1, 2]
+
+
+@pytest.mark.parametrize(("flip", "variants"), [(0.0, 3), (0.5, 6)])
+def test_pyskl_sampling_sets_the_test_variants(flip: float, variants: int):
+    assert PoseInput(sampling="pyskl", clips=3, flip=flip).variants == variants
+    assert PoseInput(sampling="segments", clips=3, flip=flip).variants is None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import nn
 
 from actionprep.errors import UserError, nearest
+from actionprep.training.models.heatmap_transformer import HeatmapTransformer
 from actionprep.training.models.i3d import I3D
+from actionprep.training.models.maaf import MultiViewTransformer
 from actionprep.training.models.motionbert import MotionBERT
 from actionprep.training.models.poseconv3d import PoseConv3D
 from actionprep.training.models.published.key_maps import KeyMap, State, in_blocks
+from actionprep.training.models.resizers import FrontEndI3D
 from actionprep.training.models.timesformer import TimeSformer
+from actionprep.training.models.track_lstm import TrackLstm
 from actionprep.training.models.videomae import VideoMAE
 from actionprep.training.models.vivit import ViViT
 
@@ -28,6 +33,9 @@ class Family:
         to_ours: Convert a state dict to our keys.
         to_theirs: Convert a state dict to the published keys; None if there is no way back.
         head: Our names of the class head, which can differ in size.
+        variant: Settings of the only model variant that such weights come from, where variants have the same weights.
+        part: Prefix of our weights that such a file has, if it has only those of a part of the model.
+        note: What a user must know when such a file is loaded.
     """
 
     name: str
@@ -36,6 +44,9 @@ class Family:
     to_ours: Callable[[State], State]
     to_theirs: Callable[[State], State] | None
     head: tuple[str, ...] = ("head.weight", "head.bias")
+    variant: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    part: str = ""
+    note: str = ""
 
 
 _TIMESFORMER_HF = KeyMap(
@@ -139,6 +150,9 @@ _BRANCHES = {
     "b3b": "branch_3.1",
 }
 _I3D = KeyMap((*((name, f"stages.{name}") for name in (*_STEM, *_MIXED)), ("logits.conv3d", "head")))
+_I3D_TINYVIRAT = KeyMap(
+    (*((f"model.{name}", f"stages.{name}") for name in (*_STEM, *_MIXED)), ("logits.conv3d", "head"))
+)
 _I3D_KINETICS = KeyMap(
     (
         *(
@@ -163,6 +177,30 @@ _PYSKL = KeyMap(
     )
 )
 
+_FURNITURE_LSTM = KeyMap(
+    (
+        ("channel_attention.conv", "views.conv"),
+        ("spatial_conv.intermediate_conv", "encoder.residual1"),
+        ("spatial_conv.final_conv", "encoder.residual2"),
+        ("spatial_conv.fc", "encoder.fc"),
+        ("spatial_conv.initial_conv", "encoder"),
+        ("lstm", "lstm"),
+        ("fc_out", "head"),
+    )
+)
+_FURNITURE_TRANSFORMER = KeyMap(
+    (
+        ("channel_attention.conv", "views.conv"),
+        ("spatial_conv.dimensionality_reduction_cnn.conv1", "conv1"),
+        ("spatial_conv.dimensionality_reduction_cnn.conv2", "conv2"),
+        ("spatial_conv.dimensionality_reduction_cnn.fc1", "reduce"),
+        ("transformer_encoder", "encoder"),
+        ("fc_out", "head"),
+    )
+)
+_FAITHFUL = MappingProxyType({"faithful": True})
+_EARLY_POOL = MappingProxyType({"early_pool": True})
+
 
 def unchanged(state: State) -> State:
     """Return the state dict as is, for layouts with our keys."""
@@ -181,6 +219,17 @@ def _videomae_to_ours(state: State) -> State:
         key.removeprefix("encoder.") if key.startswith("encoder.") else f"?{key}": tensor
         for key, tensor in state.items()
     }
+
+
+def _videomae_hf_to_ours(state: State) -> State:
+    # Trained with qkv_bias = False, as by the gesture study: a bias of zero.
+    ours = _VIDEOMAE_HF.to_ours(state)
+    if not any(key.endswith(".attn.q_bias") for key in ours):
+        for key in [key for key in ours if key.endswith(".attn.qkv.weight") and not key.startswith("?")]:
+            zeros = ours[key].new_zeros(len(ours[key]) // 3)
+            stem = key.removesuffix("qkv.weight")
+            ours |= {f"{stem}q_bias": zeros, f"{stem}v_bias": zeros.clone()}
+    return ours
 
 
 def _i3d_to_ours(mapping: KeyMap) -> Callable[[State], State]:
@@ -203,6 +252,41 @@ def _motionbert_to_ours(state: State) -> State:
     if any(key.startswith("backbone.") for key in state):
         return state
     return {f"backbone.{key}": tensor for key, tensor in state.items()}
+
+
+def _heatmap_study_to_ours(state: State) -> State:
+    # Theirs: a convolution over (time, joints) of channels that are flattened maps; ours: a linear layer of flattened
+    # (time, map) values. Their embeddings have axes of length 1 for broadcasting.
+    ours: State = {}
+    for key, tensor in state.items():
+        if key == "joints_embed.proj.weight" and tensor.ndim == 4 and tensor.shape[3] == 1:
+            ours["embed.weight"] = tensor[..., 0].transpose(1, 2).flatten(1)
+        elif key == "joints_embed.proj.bias":
+            ours["embed.bias"] = tensor
+        elif key == "temp_embed" and tensor.ndim == 4:
+            ours["time_embed"] = tensor[0, :, 0]
+        elif key == "pos_embed" and tensor.ndim == 4:
+            ours["joint_embed"] = tensor[0, 0]
+        elif key.startswith("head.fc."):
+            ours[key.replace("head.fc.", "head.")] = tensor
+        elif key.startswith(("blocks.", "norm.")):
+            ours[key] = tensor
+        else:
+            ours[f"?{key}"] = tensor
+    return ours
+
+
+def _resizer_to_ours(state: State) -> State:
+    return {f"front.{key}": tensor for key, tensor in state.items()}
+
+
+def _resizer_to_theirs(state: State) -> State:
+    return {key.removeprefix("front."): tensor for key, tensor in state.items() if key.startswith("front.")}
+
+
+def _is_resizer(keys: set[str]) -> bool:
+    # Resizers with a spatial transformer inside have the same keys and more; ours computes its maps in another way.
+    return {"c1.conv3d.weight", "c4.conv3d.weight"} <= keys and not any(key.startswith("fc_loc.") for key in keys)
 
 
 _IMAGE_KEYS = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "cls_token")
@@ -241,7 +325,7 @@ FAMILIES: dict[str, Family] = {
             "videomae-transformers",
             VideoMAE,
             lambda keys: any(key.startswith("videomae.encoder.layer.") for key in keys),
-            _VIDEOMAE_HF.to_ours,
+            _videomae_hf_to_ours,
             _VIDEOMAE_HF.to_theirs,
         ),
         Family(
@@ -258,6 +342,15 @@ FAMILIES: dict[str, Family] = {
             lambda keys: "Conv3d_1a_7x7.conv3d.weight" in keys,
             _i3d_to_ours(_I3D),
             _i3d_to_theirs(_I3D),
+            variant=_EARLY_POOL,
+        ),
+        Family(
+            "i3d-tinyvirat",
+            I3D,
+            lambda keys: "model.Conv3d_1a_7x7.conv3d.weight" in keys,
+            _i3d_to_ours(_I3D_TINYVIRAT),
+            _i3d_to_theirs(_I3D_TINYVIRAT),
+            note="The file does not say whether it was trained at 112 or 224 pixels. For 224, set sizes.early_pool = true.",
         ),
         Family(
             "i3d-kinetics",
@@ -265,6 +358,39 @@ FAMILIES: dict[str, Family] = {
             lambda keys: "conv3d_1a_7x7.conv3d.weight" in keys,
             _i3d_to_ours(_I3D_KINETICS),
             _i3d_to_theirs(_I3D_KINETICS),
+            variant=_EARLY_POOL,
+        ),
+        Family(
+            "resizer",
+            FrontEndI3D,
+            _is_resizer,
+            _resizer_to_ours,
+            _resizer_to_theirs,
+            part="front.",
+            note="The file has only the resizer. The I3D after it keeps its weights; load those from another file.",
+        ),
+        Family(
+            "furniture-lstm",
+            TrackLstm,
+            lambda keys: {"channel_attention.conv.weight", "lstm.weight_ih_l0"} <= keys,
+            _FURNITURE_LSTM.to_ours,
+            _FURNITURE_LSTM.to_theirs,
+            variant=_FAITHFUL,
+        ),
+        Family(
+            "furniture-transformer",
+            MultiViewTransformer,
+            lambda keys: "spatial_conv.dimensionality_reduction_cnn.conv1.weight" in keys,
+            _FURNITURE_TRANSFORMER.to_ours,
+            _FURNITURE_TRANSFORMER.to_theirs,
+            variant=_FAITHFUL,
+        ),
+        Family(
+            "heatmap-study",
+            HeatmapTransformer,
+            lambda keys: {"joints_embed.proj.weight", "temp_embed", "head.fc.weight"} <= keys,
+            _heatmap_study_to_ours,
+            None,
         ),
         Family(
             "motionbert",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actionprep.errors import UserError
+from actionprep.training.models.heatmap_transformer import HeatmapTransformer
 from actionprep.training.models.published.key_maps import State
 from actionprep.training.models.timesformer import TimeSformer
 from actionprep.training.models.tokens import resize_space, resize_space_time, resize_time
@@ -65,6 +66,8 @@ def fit_tensor(
         return table, f"{side} x {side} → {shape_text(model.grid)} patches, bicubic"
     if name == "pos_embed" and isinstance(model, ViViT):
         return _fit_vivit_positions(model, tensor, source_grid)
+    if name == "time_embed" and isinstance(model, HeatmapTransformer):
+        return resize_time(tensor, target.shape[0]), f"{len(tensor)} → {len(target)} steps, linear in time"
     if name == "time_embed":
         return resize_time(tensor[0], target.shape[1])[None], "linear in time"
     if name.endswith("temp_embed"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,6 +50,7 @@ class LoadReport:
         fresh: Weights of the model that are missing in the file and keep their initial values.
         left_out: Unused tensors of the file, with the reason.
         color_order: Channel order that the weights were trained with, if the file defines it.
+        notes: Other facts to know, such as the model variant that the weights require.
     """
 
     family: str
@@ -59,6 +60,7 @@ class LoadReport:
     fresh: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
     color_order: Literal["RGB", "BGR"] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -78,6 +80,7 @@ class LoadReport:
         ]
         lines += [f"  missing   {name}" for name in _shortened(self.fresh)]
         lines += [f"  unused    {text}" for text in _shortened([f"{name}: {why}" for name, why in self.left_out])]
+        lines += [f"  note      {text}" for text in self.notes]
         if self.color_order is not None:
             lines.append(f"  These weights expect {self.color_order} frames.")
         return "\n".join(lines)
@@ -96,11 +99,15 @@ def load_checkpoint(
 
     Only tensors and plain containers are unpickled. If an error is raised, the model is unchanged.
 
+    Some models have variants with the same weights, for example I3D with or without its second max pool. If the file can
+    only come from one of them, a model that was built without choosing one (None) becomes that variant. A model that was
+    built as another variant stays it, and the report says so.
+
     Args:
         model: Model to load into.
         path: File (.pyth, .pt, .pth, .bin, .safetensors), or a folder saved by transformers.
         family: One of FAMILIES; None: recognize it by its keys.
-        strict: Require that the file has every weight except the class head.
+        strict: Require that the file has every weight except the class head, and is of the same variant.
         source_grid: Tubelet grid (time, rows, columns) of a ViViT position table, if it cannot be inferred.
         echo: Function that prints the report; None: do not print.
 
@@ -118,7 +125,13 @@ def load_checkpoint(
     report, fitted = _fit(model, ours, chosen, path, source_grid, color_order_of(content))
     if strict and any(name not in chosen.head for name in report.fresh):
         raise UserError(f"Strict loading failed: {path} does not have every weight of the model.\n{report}")
+    other_variant = [key for key, value in chosen.variant.items() if getattr(model, key) not in (None, value)]
+    if strict and other_variant:
+        raise UserError(f"Strict loading failed: {path} is of another variant than the model.\n{report}")
     model.load_state_dict(fitted, strict=False)
+    if chosen.variant and not other_variant:
+        set_variant: Callable[..., None] = getattr(model, "set_variant")  # noqa: B009
+        set_variant(**chosen.variant)
     if echo is not None:
         echo(str(report))
     return report
@@ -144,12 +157,35 @@ def published_state(model: nn.Module, *, family: str) -> State:
             + (", ".join(f.name for f in FAMILIES.values() if isinstance(model, f.model) and f.to_theirs) or "none")
             + "."
         )
+    for key, value in chosen.variant.items():
+        if bool(getattr(model, key)) != value:
+            raise UserError(
+                f"Weights of the family '{family}' are used with {key} = {_toml(value)}, but this model has {key} = "
+                f"{_toml(not value)}: in other code its outputs would differ. "
+                + ("Use the family 'i3d-tinyvirat'." if key == "early_pool" else "Use 'actiontrain export'.")
+            )
     if isinstance(model, TimeSformer) and model.pool != "class":
         raise UserError(
             f"'{family}' has only a head for the class token, but this TimeSformer was trained with sizes.pool = "
             f'"{model.pool}". Train with sizes.pool = "class", or use \'actiontrain export\'.'
         )
     return chosen.to_theirs(dict(model.state_dict()))
+
+
+def published_variant(path: str | Path) -> Mapping[str, bool]:
+    """Return the settings of the model variant that a published checkpoint can only come from.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Value by setting, such as {"early_pool": True}; empty if the weights fit every variant.
+
+    Raises:
+        UserError: If the file is not a checkpoint.
+    """
+    keys = set(state_of(read_weights(Path(path)), Path(path)))
+    return next((family.variant for family in FAMILIES.values() if family.recognize(keys)), {})
 
 
 # Layers between keypoints and tokens; heatmap tokens have their own.
@@ -207,8 +243,10 @@ def _fit(
 ) -> tuple[LoadReport, State]:
     """Adapt the tensors of a file to the model; returns a report and the state dict to load."""
     weights = model.state_dict()
-    if not any(name.startswith(_FRONT_END) for name in ours):
-        # Published files never contain the front end.
+    if family.part:
+        weights = {name: tensor for name, tensor in weights.items() if name.startswith(family.part)}
+    elif not any(name.startswith(_FRONT_END) for name in ours):
+        # Published files of the classifier never contain the front end.
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_FRONT_END)}
     loaded: State = {}
     fitted: list[Fitted] = []
@@ -229,8 +267,10 @@ def _fit(
             if name in extra:
                 shape = tuple(tensor.shape)
                 fitted.append(Fitted(name, shape, shape, "copied from attention over space"))
-        elif name in family.head:
+        elif name in family.head and tensor.shape[0] != target.shape[0]:
             left_out.append((name, f"{tensor.shape[0]} classes, the model has {target.shape[0]}"))
+        elif name in family.head:
+            left_out.append((name, f"{shape_text(tensor.shape)}, the model has {shape_text(target.shape)}"))
         elif isinstance(model, HeatmapMotionBERT) and name.startswith(_KEYPOINT_LAYERS):
             left_out.append((name, "tokens of the file are keypoints, those of the model heatmaps"))
         elif (adapted := fit_tensor(model, name, tensor, target, source_grid)) is not None:
@@ -254,7 +294,16 @@ def _fit(
         )
     # Running statistics of batch norms count as weights, their step counters do not.
     fresh = tuple(name for name in weights if name not in loaded and not name.endswith("num_batches_tracked"))
-    report = LoadReport(family.name, str(path), tuple(loaded), tuple(fitted), fresh, tuple(left_out), color_order)
+    report = LoadReport(
+        family.name,
+        str(path),
+        tuple(loaded),
+        tuple(fitted),
+        fresh,
+        tuple(left_out),
+        color_order,
+        _notes(model, family),
+    )
     expected = [name for name in weights if name not in family.head]
     if sum(name in loaded for name in expected) * 2 < len(expected):
         raise UserError(
@@ -262,6 +311,24 @@ def _fit(
             f"required.\n{report}"
         )
     return report, loaded
+
+
+def _notes(model: nn.Module, family: Family) -> tuple[str, ...]:
+    notes = [family.note] if family.note else []
+    for key, value in family.variant.items():
+        if getattr(model, key) in (None, value):
+            notes.append(f"{key} = {_toml(value)}, because these weights only come from this variant of the model.")
+        else:
+            notes.append(
+                f"Warning: these weights only come from {key} = {_toml(value)}, and this model has {key} = "
+                f"{_toml(not value)}. Its outputs differ from the published ones until it is trained. Remove sizes.{key} "
+                "to use the published variant."
+            )
+    return tuple(notes)
+
+
+def _toml(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _shortened(texts: Iterable[str], limit: int = 8) -> list[str]:

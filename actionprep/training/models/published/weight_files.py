@@ -144,11 +144,26 @@ def state_of(content: Any, path: Path) -> State:
     if not state:
         keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise UserError(f"No weights in {path}: expected a dictionary of named tensors, got {keys or 'nothing'}.")
-    for prefix in ("module.", "model.", "_orig_mod."):
-        # In the original I3D layout, all keys except the head have the prefix.
-        if sum(key.startswith(prefix) for key in state) > len(state) // 2:
-            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    while (prefix := _wrapper_prefix(state)) is not None:
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return state
+
+
+_WRAPPERS = ("module.", "model.", "_orig_mod.", "net.", "network.")
+"""Prefixes that DataParallel, Lightning modules, torch.compile and training scripts put before all keys."""
+
+
+def _wrapper_prefix(state: State) -> str | None:
+    """Return a wrapper's prefix that most keys have; other keys are those of a loss or a metric."""
+    for prefix in _WRAPPERS:
+        others = [key for key in state if not key.startswith(prefix)]
+        if 2 * len(others) >= len(state):
+            continue
+        # The I3D of the TinyVIRAT study has the prefix everywhere except in its head: its own layout, without a wrapper.
+        if prefix == "model." and others and all(key.startswith("logits.") for key in others):
+            continue
+        return prefix
+    return None
 
 
 def color_order_of(content: Any) -> Literal["RGB", "BGR"] | None:
