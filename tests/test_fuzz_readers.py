@@ -11,7 +11,9 @@ import json
 import os
 import pickle
 import random
+import shutil
 import traceback
+import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from actionprep.api import settings_models
 from actionprep.datasets.annotations import read_annotations
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.npz_snippets import write_snippet
 from actionprep.datasets.poses.formats import detect_format, read_poses
 from actionprep.datasets.poses.formats.pose_npz import write_pose_npz
 from actionprep.datasets.poses.formats.pyskl import write_pyskl
@@ -38,8 +41,10 @@ from actionprep.datasets.poses.sequence import PoseItem
 from actionprep.datasets.poses.skeletons import load_layout
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
+from actionprep.datasets.store.hdf5_store import write_hdf5
 from actionprep.datasets.store.lock import BuildLock, LockClaim
-from actionprep.datasets.store.zarr_store import ItemKey
+from actionprep.datasets.store.opening import open_store
+from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
 from actionprep.datasets.tables import read_csv
 from actionprep.datasets.video_layouts import discover
@@ -130,6 +135,40 @@ def poses(format: str | None = None, **options: Any) -> Callable[[Path], Any]:
         return list(read_poses(path, format, **options))
 
     return read
+
+
+def npz_snippets(folder: Path) -> Path:
+    path = folder / "a_length_100_sample_rate_1" / "train" / "x" / "1_a.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_snippet(path, {"video": np.zeros((3, 4, 4, 3), np.uint8), "time": np.arange(3.0), "view": np.array("0")})
+    (path.parents[2] / "export.json").write_text(json.dumps({"labels": {"x": "an x"}, "settings": {"length_s": 0.1}}))
+    return path
+
+
+def hdf5_store(folder: Path) -> Path:
+    store = Store(folder / "store", create=True)
+    with store.write("tracks", "a", "0", fingerprint="f", provenance={"settings": {}}) as item:
+        item.write("xy", numbers(3, 2), axes=("time", "xy"), unit="px")
+    write_hdf5(folder / "sample.h5", store, store.items())
+    return folder / "sample.h5"
+
+
+def read_store(path: Path) -> None:
+    """Read all items; `verify` reports damage of items."""
+    for _ in open_store(path).verify():
+        pass
+
+
+def read_hdf5_store(path: Path) -> None:
+    # HDF5 identifies open files by inode, and the mutations reuse one.
+    copy = path.with_name(f"{uuid.uuid4().hex}.h5")
+    shutil.copy(path, copy)
+    try:
+        read_store(copy)
+    except ActionprepError as error:
+        raise type(error)(str(error).replace(copy.name, path.name)) from error
+    finally:
+        copy.unlink()
 
 
 def npz(**arrays: Any) -> Callable[[Path], Path]:
@@ -446,6 +485,11 @@ READERS = {
         text("boxes.csv", "frame,left,top,right,bottom,score\n0,1,1,5,5,0.5\n"), lambda path: read_boxes(path, 4)
     ),
     "npz": Reader(npz(a=numbers(3, 4), b=np.array(["x", "yz"])), load_npz),
+    "npz snippets": Reader(npz_snippets, lambda path: read_store(path.parents[2])),
+    "npz snippets json": Reader(
+        lambda folder: npz_snippets(folder).parents[2] / "export.json", lambda path: read_store(path.parent)
+    ),
+    "hdf5 store": Reader(hdf5_store, read_hdf5_store),
     "masks npy": Reader(npy, read_masks),
     "masks npz": Reader(npz(masks=np.ones((3, 8, 9), np.uint8)), read_masks),
     "table": Reader(text("t.csv", 'a;b;c\n1;"x ""y"" z";3\n4;5\n'), read_csv),

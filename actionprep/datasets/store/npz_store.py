@@ -129,6 +129,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
             raise TypeError("labels or settings have another form")
         if len(set(labels.values())) < len(labels):
             raise ValueError("two folders have the same label")
+        canonical_json([labels, settings]).encode()  # raises for numbers that are not finite and for broken text
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({error}). Export the folder again, or delete this file: labels are then the names of "
