@@ -222,7 +222,7 @@ def test_fit_records_the_variant_that_weights_require(tmp_path):
     model = load_checkpoint(run.best).model.eval()
     assert "MaxPool3d_2a_3x3" in model.model.stages
     fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False, weights=weights, resume=True)
-    # A run is a source of weights like any other: its variant goes on.
+    # A run is a source of weights like any other, with its variant.
     again = starting_weights(run.best, model_name="i3d-small", log=log.append)
     assert again.fitted_recipe(tiny_pixels()).sizes["early_pool"] is True
     other = tiny_pixels(sizes__early_pool=False)
