@@ -98,9 +98,19 @@ def explained_read_errors(path: str | Path) -> Iterator[None]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A sentence part that names the nearest known word: " Did you mean 'stride'?", or "" when nothing is near."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{found[0]}'?" if found else ""
+    """Name the nearest known word: " Did you mean 'stride'?", or "" when none is near.
+
+    Dashes at the start and between words do not count: they would make all options alike.
+    """
+    names: dict[str, str] = {}
+    for name in known:
+        names.setdefault(_letters(name), name)
+    matches = difflib.get_close_matches(_letters(word), list(names), n=1, cutoff=0.7)
+    return f" Did you mean '{names[matches[0]]}'?" if matches else ""
+
+
+def _letters(word: str) -> str:
+    return word.lstrip("-").replace("-", "").replace("_", "").casefold()
 
 
 def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]:

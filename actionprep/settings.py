@@ -208,8 +208,24 @@ def _settings_of(field: Any) -> type:
 class StageSettings(Settings):
     """Base of the settings of pipeline stages."""
 
-    # Where relative paths start; not a setting, so that a study may be moved without making its items anew.
+    # Where relative paths start; not a setting, so that a study may be moved without rebuilding its items.
     _root: Path = PrivateAttr(Path())
+    _command_line: dict[str, Any] = PrivateAttr({})
+
+    @property
+    def command_line(self) -> dict[str, Any]:
+        """Settings whose value came from the command line and differed from the settings file.
+
+        Returns:
+            By name the plain value that the settings file gave at that time.
+        """
+        return dict(self._command_line)
+
+    def with_command_line(self, in_file: Mapping[str, Any]) -> Self:
+        """Return these settings with a record of what came from the command line; see `command_line`."""
+        marked = self.model_copy()
+        marked._command_line = dict(sorted(in_file.items()))
+        return marked
 
     def at(self, root: Path) -> Self:
         """These settings, with relative paths in them starting at that folder."""

@@ -19,9 +19,10 @@ import numpy as np
 
 from actionprep.datasets.products.frames import read_frames
 from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.passes import decode_pass
 from actionprep.pipeline.probe import probe
-from actionprep.pipeline.stage import ViewSource, find_stage
+from actionprep.pipeline.stage import ViewSource
 from benchmarks.common import Results, interleaved
 from benchmarks.decode import make_video
 

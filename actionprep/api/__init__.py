@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actionprep.api.export import Hdf5Export, NpzExport, export_hdf5, export_npz
 from actionprep.api.listings import list_formats, list_skeletons
 from actionprep.api.new_study import make_demo, make_study
 from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
@@ -11,10 +12,14 @@ from actionprep.api.tracks import Tracks
 from actionprep.api.video_groups import group_videos, recording_name
 
 __all__ = [
+    "Hdf5Export",
     "ImportedPoses",
+    "NpzExport",
     "Prediction",
     "Study",
     "Tracks",
+    "export_hdf5",
+    "export_npz",
     "group_videos",
     "import_poses",
     "list_formats",

@@ -15,7 +15,8 @@ from actionprep.errors import ActionprepError, UserError
 
 if TYPE_CHECKING:
     from actionprep.datasets.recordings import Recording
-    from actionprep.pipeline.engine import BuildReport, Progress, Workers
+    from actionprep.pipeline.engine import BuildReport, Progress
+    from actionprep.pipeline.tasks import Workers
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from actionprep.api.video_groups import recording_name
 from actionprep.api.video_store import clocks_of, store_of_videos
 from actionprep.api.view_names import NamedVideos, name_videos, pattern_of_study
+from actionprep.errors import ActionprepError
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
+    from actionprep.datasets.label_colors import Color
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.checkpoints import Checkpoint
@@ -151,14 +153,34 @@ def predict_videos(
             device=device,
         )
     chosen = {"threshold": threshold, "min_s": min_length_ms / 1000}
-    files, segments = timeline.write(out, **chosen), tuple(timeline.segments(**chosen))
+    colors = _label_colors(Path(run), timeline.labels)
+    name = Path(run).resolve().name
+    files, segments = timeline.write(out, run=name, colors=colors, **chosen), tuple(timeline.segments(**chosen))
     if overlay:
         from actionprep.show.prediction import draw_prediction, predicted_row
 
-        film = Path(out) / "prediction.mp4"
-        files.append(draw_prediction(named.videos, [predicted_row(segments)], film))
+        video, title = Path(out) / "prediction.mp4", f"{recording}  ·  run {name}  ·  threshold {threshold:.2f}"
+        files.append(draw_prediction(named.videos, [predicted_row(segments)], video, title=title, colors=colors))
     said_from = (
         dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
     )
     too_long = None if length_ms is not None else beyond_training(models, timeline)
     return Prediction(timeline, named, segments, tuple(files), tuple(unseen), said_from, too_long)
+
+
+def _label_colors(run: Path, labels: Sequence[str]) -> dict[str, Color]:
+    """Colors of the study that the run belongs to; those of the labels alone if it has none."""
+    from actionprep.api.study import open_study
+    from actionprep.datasets.catalog import Catalog
+    from actionprep.datasets.label_colors import label_colors
+    from actionprep.show.charts import colors_of
+
+    root = next((folder for folder in run.resolve().parents if (folder / "actionprep.toml").is_file()), None)
+    try:
+        study = None if root is None else open_study(root)
+        # The last catalog as it is: a prediction must not start a scan of the study.
+        of_study = {} if study is None else colors_of(study, Catalog.read(study.folder.catalog))
+    except ActionprepError:
+        # Drawing must not fail because the study was moved or changed after training.
+        of_study = {}
+    return of_study if set(labels) <= set(of_study) else label_colors(labels)

@@ -11,7 +11,8 @@ from actionprep.settings import read_recorded
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import Damage, ItemKey
-    from actionprep.pipeline.engine import BuildReport, Workers
+    from actionprep.pipeline.engine import BuildReport
+    from actionprep.pipeline.tasks import Workers
     from actionprep.settings import StageSettings
 
 
@@ -35,7 +36,8 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
     found = {one.key for one in damage if not one.is_folder}
     views = {(view.recording, view.id) for view in study.catalog.views}
     settings = study.stage_settings()
-    stored = set(study.store.intact(found))
+    snapshot = study.store.snapshot()
+    stored = set(snapshot.intact(found))
     orphans = {
         key: "nothing in the catalog makes it any more: "
         + ("'actionprep gc' deletes it" if key in stored else f"delete its folder {study.store.url}/{key}")
@@ -43,14 +45,14 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
         if key.product not in settings or (key.view and (key.recording, key.view) not in views)
     }
     force = frozenset(found - orphans.keys())
-    intact = IntactSettings(study.store)
+    intact = IntactSettings(snapshot)
     parts = []
     for keys in _by_place(force):
         made = {key.product: _settings_as_made(study, key, settings[key.product]) for key in keys}
         parts.append(
             make_plan(
                 study.catalog,
-                study.store,
+                snapshot,
                 wanted=sorted(made),
                 settings={**settings, **made},
                 views=[study.catalog.view(keys[0].recording, keys[0].view)] if keys[0].view else [],
@@ -88,7 +90,9 @@ def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> S
     recorded = read_recorded(otherwise, made, table=key.product, where=f"the stored {key}")
     for ignored in recorded.ignored:
         study.warn(str(ignored))
-    return recorded.require().at(study.paths_from.resolve())
+    options = {} if committed is None else committed["provenance"].get("command_line")
+    settings = recorded.require().at(study.paths_from.resolve())
+    return settings.with_command_line(options) if isinstance(options, dict) else settings
 
 
 def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:

@@ -12,23 +12,26 @@ from actionprep.pipeline.index import load_stages
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import ItemKey, Store
-    from actionprep.pipeline.plan import PlannedItem
+    from actionprep.pipeline.plan import KeptOption, PlannedItem
 
 
 def status(study: Study) -> dict[str, Any]:
     """Return the available products, how they compare with the settings, and quarantined items, as plain values."""
     from actionprep.datasets.scan import DRIFTING, NOT_ALIGNED
 
+    store = study.store.snapshot()
     problem = ""
     items: tuple[PlannedItem, ...] = ()
+    kept: list[KeptOption] = []
     try:
-        items = study.plan(enforce=True).items
+        plan = study.plan(enforce=True, store=store)
+        items, kept = plan.items, plan.kept_options()
     except ActionprepError as error:  # available products are shown also if a build is not possible
         problem = str(error)
-    sizes = study.store.nbytes()
+    sizes = store.nbytes()
     products = []
-    for product in dict.fromkeys([*(item.key.product for item in items), *study.store.products()]):
-        keys = study.store.intact(study.store.items(product))
+    for product in dict.fromkeys([*(item.key.product for item in items), *store.products()]):
+        keys = store.intact(store.items(product))
         wanted = [item for item in items if item.key.product == product]
         missing = [item for item in wanted if item.action == "build"]
         if problem:
@@ -38,20 +41,25 @@ def status(study: Study) -> dict[str, Any]:
         elif not missing:
             against = "up to date" if all(item.action == "done" for item in wanted) else "some quarantined"
         else:
-            against = f"{len(missing)} to make: {Counter(item.why for item in missing).most_common(1)[0][0]}"
+            against = f"{len(missing)} to build: {Counter(item.why for item in missing).most_common(1)[0][0]}"
         products.append(
             {
                 "product": product,
                 "items": len(keys),
-                "damaged": len(study.store.items(product)) - len(keys),
+                "damaged": len(store.items(product)) - len(keys),
                 "nbytes": sizes.get(product, 0),
-                "made_with": _made_with(study.store, keys),
+                "made_with": _made_with(store, keys),
                 "against_settings": against,
-                "made_otherwise": _made_otherwise(study.store, missing),
+                "made_otherwise": _made_otherwise(store, missing),
+                "kept_options": [
+                    {"setting": option.setting, "stored": list(option.values), "file": option.in_file}
+                    for option in kept
+                    if option.stage == product
+                ],
             }
         )
     entries = [(item.key, item.why, study.quarantine.get(item.key)) for item in items if item.action == "quarantined"]
-    outside = joints_outside(study.store, study.store.items("pose"))
+    outside = joints_outside(store, store.items("pose"))
     return {
         "study": study.folder.name,
         "store": study.folder.store,
@@ -81,6 +89,7 @@ def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
     """Count what these items left out, filled in or converted: for each product the sum of each kind, without zeros."""
     counts: dict[str, Counter[str]] = {}
     stages = load_stages()
+    store = store.snapshot()
     for key in store.intact(keys):
         attributes = (store.metadata(key) or {}).get("stage")
         if attributes is not None and key.product in stages:
@@ -91,11 +100,41 @@ def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
 def joints_outside(store: Store, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
     """Return imported poses with joints outside of the image: item, number of such joints, and number of all joints."""
     items = []
+    store = store.snapshot()
     for key in store.intact(key for key in keys if key.product == "pose"):
         facts = (store.metadata(key) or {}).get("stage", {})
         if facts.get("num_joints_outside"):
             items.append((key, int(facts["num_joints_outside"]), int(facts["num_joints_seen"])))
     return items
+
+
+def track_summary(store: Store, keys: Iterable[ItemKey]) -> dict[str, Any] | None:
+    """Summarize point tracks over views.
+
+    Args:
+        store: The store.
+        keys: Items of any product; those of other products are ignored.
+
+    Returns:
+        Numbers of views, windows, empty windows and points, and the fraction of positions that are visible (None without
+        points); None if no item has tracks.
+    """
+    store = store.snapshot()
+    stages = [
+        (store.metadata(key) or {}).get("stage", {}) for key in store.intact(k for k in keys if k.product == "tracks")
+    ]
+    if not stages:
+        return None
+    points = sum(int(stage["num_points"]) for stage in stages)
+    # Windows of a product have equal lengths, so points are the weights.
+    visible = sum(stage["num_points"] * (stage["visible_share"] or 0.0) for stage in stages)
+    return {
+        "views": len(stages),
+        "windows": sum(int(stage["num_windows"]) for stage in stages),
+        "empty_windows": sum(int(stage["num_empty_windows"]) for stage in stages),
+        "points": points,
+        "visible_share": visible / points if points else None,
+    }
 
 
 def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:

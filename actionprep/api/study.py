@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.api.repair import repair
 from actionprep.api.rescan import reason_to_scan
-from actionprep.api.status import events, joints_outside, status
+from actionprep.api.status import events, joints_outside, status, track_summary
 from actionprep.api.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from actionprep.datasets.scan import ScanProgress, ScanReport
     from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import Damage, ItemKey, Store
-    from actionprep.pipeline.engine import BuildReport, Progress, Workers
+    from actionprep.pipeline.engine import BuildReport, Progress
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.quarantine import Quarantine
     from actionprep.pipeline.stage import ResultTable
+    from actionprep.pipeline.tasks import Workers
 
 
 def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
@@ -127,12 +128,17 @@ class Study:
         skip = study.skip_incomplete if skip_incomplete is None else skip_incomplete
         return self.catalog.select_views(views or study.views, skip_incomplete=skip)
 
-    def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageSettings]:
-        """Settings of every stage: defaults, then the file, then the overrides."""
-        models = {name: stage.Settings for name, stage in load_stages().items()}
-        chosen = self.folder.resolved({**settings_models(), **models}, overrides, unread=STAGES.broken())
-        root = self.paths_from.resolve()
-        return {name: one.at(root) for name, one in chosen.items() if isinstance(one, StageSettings) and name in models}
+    def stage_settings(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Mapping[str, StageSettings]:
+        """Settings of the stages: defaults, then the file, then the overrides.
+
+        Returns:
+            Settings by name of the stage. Those of a stage are read when they are asked for first.
+
+        Raises:
+            UserError: For a table that nothing reads; on the first look-up, for unknown settings and wrong values.
+        """
+        self.folder.check_tables([*STAGES, "train"])
+        return _StageSettings(self.folder, overrides or {}, self.paths_from.resolve())
 
     def plan(
         self,
@@ -142,12 +148,24 @@ class Study:
         enforce: bool | None = None,
         retry: bool = False,
         skip_incomplete: bool | None = None,
+        recordings: Sequence[str] = (),
+        reset: bool = False,
+        store: Store | None = None,
     ) -> Plan:
-        """What building these stages (those of the settings when none is named) would do, and why.
+        """Compare the items of stages with the store: what a build would do, and why.
 
-        overrides: settings for this build only, such as {"tracks": {"grid": 10}}.
-        enforce:   also make inputs anew that were made with other settings than the file's; the default does so only
-            when no stage is named.
+        Args:
+            stages: Stages to plan; those of the settings when none is named.
+            recordings: Plan only the views of these recordings; all when empty.
+            views: Views by id or number; those of the settings, else all.
+            overrides: Settings for this build only, such as {"tracks": {"grid": 10}}. Items of stages that are not in it
+                keep the options of the command line that made them.
+            enforce: Whether to rebuild inputs that were made with other settings than the file's. The default does so
+                only when no stage is named.
+            retry: Whether quarantined items are tried again.
+            skip_incomplete: Whether recordings that lack a view are left out; None uses the setting.
+            reset: Whether items that options of a command line made are rebuilt with the settings of the file.
+            store: A snapshot of the study's store to compare with; taken when None.
         """
         from actionprep.datasets.alignment import require_aligned
         from actionprep.pipeline.plan import make_plan
@@ -155,6 +173,8 @@ class Study:
         wanted = [self._product(name) for name in stages] or list(self.folder.study.stages)
         settings = self.stage_settings(overrides)
         selection = self.select(views, skip_incomplete=skip_incomplete)
+        if recordings:
+            selection = selection.restricted_to(self.catalog.recording(name).id for name in recordings)
         if not self.folder.study.allow_misaligned:
             require_aligned(
                 self.catalog,
@@ -164,7 +184,7 @@ class Study:
             )
         return make_plan(
             self.catalog,
-            self.store,
+            self.store if store is None else store,
             wanted=wanted,
             settings=settings,
             views=(*selection.views, *selection.unreadable),
@@ -174,7 +194,19 @@ class Study:
             retry=retry,
             skipped=selection.skipped,
             warn=self.warn,
+            explicit=list(STAGES) if reset else list(overrides or {}),
         )
+
+    def save_options(self, options: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write settings into actionprep.toml. Comments and everything else in it stay.
+
+        Args:
+            options: Values by table and setting.
+        """
+        for table, values in options.items():
+            for name, value in values.items():
+                self.folder.change(table, name, value)
+        self.__dict__.pop("settings", None)
 
     def warn(self, sentence: str) -> None:
         """Pass a sentence on to whoever listens, once."""
@@ -190,18 +222,23 @@ class Study:
         workers: int | Workers = 0,
         retry: bool = False,
         skip_incomplete: bool | None = None,
+        reset: bool = False,
         progress: Progress | None = None,
     ) -> BuildReport:
-        """Make what these stages lack, and what they read; see `plan` for the arguments.
+        """Build what these stages lack, and their inputs; see `plan` for the other arguments.
 
-        workers: 0 works in this process; more use processes, for which a script needs the usual `__main__` guard.
+        With workers = 0 it works in this process; more use processes, for which a script needs the usual `__main__`
+        guard.
         """
-        plan = self.plan(*stages, views=views, overrides=overrides, retry=retry, skip_incomplete=skip_incomplete)
+        plan = self.plan(
+            *stages, views=views, overrides=overrides, retry=retry, skip_incomplete=skip_incomplete, reset=reset
+        )
         return self.carry_out(plan, workers=workers, progress=progress)
 
     def carry_out(self, plan: Plan, *, workers: int | Workers = 0, progress: Progress | None = None) -> BuildReport:
         """Build a plan; see `actionprep.pipeline.engine.build` for the errors."""
-        from actionprep.pipeline.engine import Workers, build
+        from actionprep.pipeline.engine import build
+        from actionprep.pipeline.tasks import Workers
 
         try:
             return build(
@@ -245,6 +282,10 @@ class Study:
         """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
         return events(self.store, keys)
 
+    def track_summary(self, keys: Iterable[ItemKey]) -> dict[str, Any] | None:
+        """Numbers of views, windows and points of these tracks, and the fraction visible; None without tracks."""
+        return track_summary(self.store, keys)
+
     def joints_outside(self, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
         """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
         return joints_outside(self.store, keys)
@@ -282,8 +323,8 @@ class Study:
     def stray_items(self) -> list[ItemKey]:
         """Items whose recording or view is no longer in the catalog; without those whose metadata is damaged."""
         views = {(view.recording, view.id) for view in self.catalog.views}
-        stray = [key for key in self.store.items() if key.view and (key.recording, key.view) not in views]
-        return self.store.intact(stray)
+        store = self.store.snapshot()
+        return store.intact(key for key in store.items() if key.view and (key.recording, key.view) not in views)
 
     def remove_items(self, keys: Iterable[ItemKey]) -> None:
         """Delete items from the store, as its only builder."""
@@ -293,6 +334,7 @@ class Study:
             for key in keys:
                 self.store.remove(key)
             self.store.clear_partial()
+            self.store.snapshot()  # writes the index
 
     def _product(self, name: str) -> str:
         """A product's name from the name of its stage or command."""
@@ -301,6 +343,41 @@ class Study:
                 return entry.name
         known = [entry.name for entry in stage_index().values()]
         raise UserError(f"No stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
+
+
+class _StageSettings(Mapping[str, StageSettings]):
+    """Settings of all stages of a study; those of a stage are read on their first look-up."""
+
+    def __init__(self, folder: StudyFolder, overrides: Mapping[str, Mapping[str, Any]], root: Path) -> None:
+        self._folder = folder
+        self._overrides = overrides
+        self._root = root
+        self._read: dict[str, StageSettings] = {}
+
+    def __getitem__(self, name: str) -> StageSettings:
+        if name not in self._read:
+            model, overrides = STAGES[name].Settings, self._overrides.get(name)
+            settings = self._folder.settings_for(name, model, overrides)
+            if overrides:
+                own = self._folder.settings_for(name, model).model_dump(mode="json")
+                given = settings.model_dump(mode="json")
+                settings = settings.with_command_line({key: own[key] for key in own if own[key] != given[key]})
+            self._read[name] = settings.at(self._root)
+        return self._read[name]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        broken = STAGES.broken()
+        return [name for name in STAGES if name not in broken]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
 
 def settings_models() -> dict[str, type[Settings]]:

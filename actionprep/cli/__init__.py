@@ -1,4 +1,4 @@
-"""The two commands; only what `--help` needs is imported before a command runs."""
+"""Entry points of the two programs. Only what `--help` needs is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ def train() -> None:
     """Run `actiontrain`."""
     import os
 
-    # Threads of a computation that wait for each other by spinning burn a shared machine's time; must be set before
-    # torch is imported.
+    # Spinning threads waste the time of a shared machine. Must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from actionprep.cli.train import app
 

@@ -1,4 +1,4 @@
-"""Options that both programs have, and options made from settings models."""
+"""Options of both programs, and options generated from settings models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from actionprep.settings import Settings
 
-# What an option or an argument holds that may be left out. Typer reads this form in every version that we allow.
+# Types of optional options and arguments, in a form that all supported versions of Typer read.
 Text = Optional[str]  # noqa: UP045
 Texts = Optional[list[str]]  # noqa: UP045
 Number = Optional[int]  # noqa: UP045
@@ -24,23 +24,26 @@ Where = Optional[Path]  # noqa: UP045
 
 StudyOption = Annotated[
     Where,
-    typer.Option(
-        "--study", help="Folder of the study; otherwise the nearest actionprep.toml above the current folder."
-    ),
+    typer.Option("--study", help="Folder of the study. (default: the nearest parent folder with an actionprep.toml)"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON document on stdout.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
 
 def with_study(command: str, study: Path | None) -> str:
-    """The command to try next, with --study where it was given: typed as it stands it finds the same study."""
+    """Append --study to a command if it was given, so that the command finds the same study."""
     return command if study is None else f"{command} --study {shlex.quote(str(study))}"
 
 
 def settings_parameters(model: type[Settings], *, panel: str, taken: set[str]) -> list[inspect.Parameter]:
-    """One CLI option for each field of a settings model; None means "not given".
+    """Generate one CLI option per field of a settings model. None means "not given".
 
-    Fields that have no natural form on a command line (tables) are left to the TOML file.
+    Fields without a natural form on a command line (tables) can only be set in the TOML file.
+
+    Args:
+        model: The settings model.
+        panel: Help panel of the options.
+        taken: Names of fields to skip, because the command has an option of that name.
     """
     parameters = []
     for name, field in model.model_fields.items():
@@ -49,7 +52,7 @@ def settings_parameters(model: type[Settings], *, panel: str, taken: set[str]) -
             continue
         help = field.description or ""
         default = field.get_default(call_default_factory=True)
-        if default is not None and default != () and not isinstance(default, bool):
+        if default is not None and default not in ((), "") and not isinstance(default, bool):
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
             help = f"{help} (default: {shown})"
         flag = f"--{name.replace('_', '-')}"
@@ -62,23 +65,23 @@ def settings_parameters(model: type[Settings], *, panel: str, taken: set[str]) -
 
 
 def _option_type(annotation: Any) -> Any:
-    """The type that Typer is told for a field's type; None when the field is not for the command line."""
+    """Type of the option of a field; None if the field has no option."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _option_type(inner[0])
     if origin in (Union, types.UnionType):
-        kinds = [_option_type(one) for one in inner if one is not type(None)]
+        kinds = [_option_type(member) for member in inner if member is not type(None)]
         kinds = [kind for kind in kinds if kind is not None]
         if not kinds:
             return None
-        # Of several forms the most general one is parsed here; the settings model validates the rest.
+        # Several types are parsed as text here and validated by the settings model.
         return kinds[0] if len(kinds) == 1 else str
     if origin is Literal:
-        return annotation if all(isinstance(one, str) for one in inner) else str
+        return annotation if all(isinstance(value, str) for value in inner) else str
     if origin is tuple:
-        # Of all its elements one type: a list, or a fixed number of values, which the settings model counts.
+        # Elements of one type: a list, or a fixed number of values, which the settings model checks.
         element = _option_type(inner[0])
-        alike = all(one in (inner[0], Ellipsis) for one in inner)
+        alike = all(member in (inner[0], Ellipsis) for member in inner)
         return list[element] if element is not None and alike else None  # type: ignore[valid-type]
     if annotation is Path:
         return str

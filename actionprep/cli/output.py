@@ -1,4 +1,4 @@
-"""What commands print: errors, tables, progress, JSON."""
+"""Console output of commands: errors, tables, progress, JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from actionprep.json_values import plain, printable
 
 
 class SafeConsole(Console):
-    """A console on which no text is a command: names of files and labels may hold control characters."""
+    """A console that escapes control characters in text, such as those in file names and labels."""
 
     def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
-        """What is printed, with control characters of texts escaped; those of the console itself stay."""
+        """Render with control characters of texts escaped. Control codes of the console itself stay."""
         for segment in super().render(*arguments, **options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
@@ -30,17 +30,17 @@ error_console = SafeConsole(stderr=True, highlight=False)
 
 
 def _text(text: object, style: str = "") -> Text:
-    """Text to print, never markup. Escaped here, because Rich drops some control characters and measures others as 0."""
+    """Make text without markup. Escaped here, because Rich drops some control characters and measures others as 0."""
     return Text(printable(str(text)), style=style)
 
 
-def print_error(error: Exception, *, prefix: str = "", suffix: str = "") -> None:
-    """One red paragraph on stderr."""
-    error_console.print(_text(f"{prefix}{error}{suffix}", "red"), soft_wrap=True)
+def print_error(error: Exception) -> None:
+    """Print an error as one red paragraph on stderr."""
+    error_console.print(_text(str(error), "red"), soft_wrap=True)
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Text on stdout for another program or a file: no styles, no wrapping."""
+    """Print text on stdout for another program or a file, without styles and wrapping."""
     sys.stdout.write(printable(text) + end)
     sys.stdout.flush()
 
@@ -51,7 +51,7 @@ def can_ask() -> bool:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout; numbers that are none are null."""
+    """Print one JSON document on stdout. NaN and infinity become null."""
     json.dump(plain(document), sys.stdout, indent=2, default=str, allow_nan=False)
     sys.stdout.write("\n")
 
@@ -65,14 +65,21 @@ def print_table(
     importance: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> list[str]:
-    """A table whose number columns are right-aligned; returns the columns that were left out.
+    """Print a table. Columns of numbers are right-aligned.
 
-    importance: columns, the most important first; as many as the terminal has room for are shown, none of them folded but
-        the first, and that at spaces. Empty: all, folded as need be, but for those in `whole`.
-    whole: columns that are never folded, the most important first; what there is no room for, they or the others, is
-        left out.
+    Args:
+        title: Title of the table.
+        columns: Names of the columns.
+        rows: Cells of each row.
+        caption: Text below the table.
+        importance: Columns, the most important first. As many as fit are shown. Only the first one is wrapped, at spaces.
+            Empty: show all columns and wrap them as needed, except those in `whole`.
+        whole: Columns that are never wrapped, the most important first. Columns that do not fit are left out.
+
+    Returns:
+        The columns that were left out.
     """
-    # Cells are text, never markup: a message may hold square brackets.
+    # Cells are text, never markup. A message may contain square brackets.
     rows = [
         tuple(cell if isinstance(cell, Text) else _text("" if cell is None else cell) for cell in row) for row in rows
     ]
@@ -100,15 +107,15 @@ def print_table(
 
 
 _FOLDED = 26
-"""So narrow may the most important column of a table be, in characters, for the sake of the others."""
+"""Minimum width of the most important column in characters, in favor of the others."""
 
 
 _LEGIBLE = 8
-"""Narrower, in characters, a column that folds is not shown."""
+"""Minimum width of a wrapped column in characters."""
 
 
 def _beside_whole(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole: Sequence[str]) -> list[str]:
-    """Of the columns that stay whole, as many as fit; of those that fold, as many as then have room to be read."""
+    """Choose as many unwrapped columns as fit, then as many wrapped ones as stay legible."""
     if not whole:
         return list(columns)
     widths = _widths(columns, rows)
@@ -123,12 +130,12 @@ def _beside_whole(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole:
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> dict[str, int]:
-    """Characters of each column unfolded, and what stands between."""
+    """Width of each column without wrapping in characters, including the gap."""
     return {name: max([len(name), *(row[at].cell_len for row in rows)]) + 2 for at, name in enumerate(columns)}
 
 
 def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[Text]], importance: Sequence[str]) -> list[str]:
-    """The most important columns, as many as stand beside each other without folding any but the first."""
+    """Choose the most important columns, as many as fit without wrapping any but the first."""
     widths = _widths(columns, rows)
     first = columns.index(importance[0])
     room = console.width - min(widths[importance[0]], max(_FOLDED, _longest_word(rows, first)) + 2)
@@ -141,31 +148,36 @@ def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[Text]], importance
 
 
 def _longest_word(rows: Sequence[Sequence[Text]], at: int) -> int:
-    """Characters of the longest word of a column, which must not be broken; as far as the terminal is that wide."""
+    """Length of the longest word of a column, which must not be broken, up to the width of the terminal."""
     words = [Text(word).cell_len for row in rows for word in row[at].plain.split()]
     return min(max(words, default=1), console.width - 2)
 
 
-def print_next(command: str, why: str) -> None:
-    """The next command to try."""
-    console.print(
-        Text.assemble(("next  ", "dim"), _text(command, "bold green"), _text(f"   {why}", "dim")), soft_wrap=True
-    )
+def print_next(command: str, why: str, *, to_stderr: bool = False) -> None:
+    """Print a hint of the next command.
+
+    Args:
+        command: The command.
+        why: What it does.
+        to_stderr: Print on stderr, because stdout is meant for other programs.
+    """
+    hint = Text.assemble(("next  ", "dim"), _text(command, "bold green"), _text(f"   {why}", "dim"))
+    (error_console if to_stderr else console).print(hint, soft_wrap=True)
 
 
 def note(text: str) -> None:
-    """One line about what will happen."""
+    """Print one line of information."""
     console.print(_text(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """One line that should not be missed."""
+    """Print one line of warning on stderr."""
     error_console.print(_text(text, "yellow"), soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Any]:
-    """A bar with rate, ETA and failures so far; call the yielded function with (advance, failures)."""
+    """Show a progress bar with rate, ETA and failures. Call the yielded function with (advance, failures)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
     class Rate(ProgressColumn):
@@ -200,7 +212,7 @@ def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> It
 
 @contextmanager
 def progress_of_steps(what: str, unit: str, *, quiet: bool = False) -> Iterator[Any]:
-    """A bar that appears with the first step, when it is known how many there are; call with (total, failures) a step."""
+    """Show a progress bar from the first step on, when the total is known. Call with (total, failures) per step."""
     with ExitStack() as stack:
         bar: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""A program of sub-commands: how it is made, how it reads a command line, and what it says when something is wrong."""
+"""Build a program of sub-commands: parse command lines, print help and report errors."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from copy import copy
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 WORDS = "actionprep.words"
-"""Where a command's context keeps the words that it was given, as they stood on the command line."""
+"""Key of the context entry with the words of the command line."""
+
+COMMON = "Common options"
+"""Help panel of the options that many commands share. It comes after a command's own options."""
+
+_COMMON_OPTIONS = {
+    "study", "views", "recordings", "workers", "scheduler", "slurm", "retry", "skip_incomplete", "device", "threads", "json",
+    "debug", "help",
+}  # fmt: skip
 
 
 class _PlainErrors:
-    """Errors of the command line as one red paragraph in our words, whatever the option parser says of them."""
+    """Print errors of the command line as one red paragraph in plain words, whatever the parser reports."""
 
     def main(self, *words: Any, **options: Any) -> Any:
-        """Run, and end with the exit code of a wrong command line."""
+        """Run the command and exit with its exit code."""
         from actionprep.errors import ActionprepError
 
         try:
@@ -27,17 +36,20 @@ class _PlainErrors:
         except ActionprepError as error:
             if not options.get("standalone_mode", True):
                 raise
-            from actionprep.cli.output import print_error
-
-            print_error(error)
+            words_given = options.get("args", words[0] if words else None)
+            _report(error, json="--json" in (sys.argv[1:] if words_given is None else words_given))
             sys.exit(error.exit_code)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse as usual; raises UserError for what the parser refuses."""
+        """Parse the words.
+
+        Raises:
+            UserError: If the parser refuses them.
+        """
         try:
             return super().parse_args(ctx, args)  # type: ignore[misc]
         except Exception as error:
-            # The parser's classes have moved from version to version of Typer; their names have not.
+            # The modules of the parser's exceptions differ between versions of Typer. Their names do not.
             kinds = [kind.__name__ for kind in type(error).__mro__]
             if "UsageError" not in kinds or "NoArgsIsHelpError" in kinds:
                 raise
@@ -50,22 +62,26 @@ class PlainGroup(_PlainErrors, TyperGroup):
     """The commands of a program."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is to run; raises UserError that names the nearest one."""
+        """Return the command to run.
+
+        Raises:
+            UserError: If there is no such command. Names the nearest one.
+        """
         from actionprep.errors import UserError, nearest
 
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             known = self.list_commands(ctx)
             raise UserError(
-                f"{ctx.command_path} has no command '{args[0]}'.{nearest(args[0], known)} '{ctx.command_path} --help' lists "
-                "them."
+                f"{ctx.command_path} has no command '{args[0]}'.{nearest(args[0], known)} "
+                f"Run '{ctx.command_path} --help' to list all commands."
             )
         return super().resolve_command(ctx, args)
 
 
 class ManyValuesCommand(_PlainErrors, TyperCommand):
-    """A command whose list options take any number of values: `--views 0 1 3 6` means `--views 0 --views 1 …`.
+    """A command with list options that take any number of values: `--views 0 1 3 6` means `--views 0 --views 1 …`.
 
-    Values go up to the next word that begins with a dash (a negative number does not), or up to `--`.
+    Values end at the next word that starts with a dash (except negative numbers), or at `--`.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -74,10 +90,38 @@ class ManyValuesCommand(_PlainErrors, TyperCommand):
         flags = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
         return super().parse_args(ctx, repeat_flags(args, flags))
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help: the command's own options first, then the common ones. Help texts are text, never markup."""
+        shown = copy(self)
+        shown.help = _without_markup(self.help)
+        shown.params = [_for_help(param) for param in self.params]
+        help_option = self.get_help_option(ctx)
+        shown.get_help_option = lambda ctx: help_option and _for_help(help_option)  # type: ignore[method-assign]
+        super(ManyValuesCommand, shown).format_help(ctx, formatter)
+
+
+def _for_help(param: Any) -> Any:
+    """A copy of an option or argument as the help shows it."""
+    shown = copy(param)
+    if param.param_type_name == "option" and param.name in _COMMON_OPTIONS:
+        shown.rich_help_panel = COMMON
+    if getattr(param, "help", None):
+        shown.help = _without_markup(param.help)
+    if param.secondary_opts:
+        # One column less leaves room for the help text at 80 columns.
+        shown.opts = [name.replace("--", "--[no-]", 1) for name in param.opts]
+        shown.secondary_opts = []
+    return shown
+
+
+def _without_markup(text: str | None) -> str | None:
+    """Escape square brackets, which Rich would read as markup."""
+    return text and re.sub(r"\[(?=[a-z/#@])", r"\\[", text)
+
 
 def program(group: type[PlainGroup] = PlainGroup, *, help: str, epilog: str) -> typer.Typer:
-    """A program without sub-commands yet; shown alone, it prints its help."""
-    return typer.Typer(
+    """Create a program without sub-commands. Without arguments, it prints its help."""
+    app = typer.Typer(
         cls=group,
         help=help,
         epilog=epilog,
@@ -85,7 +129,29 @@ def program(group: type[PlainGroup] = PlainGroup, *, help: str, epilog: str) -> 
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
+        context_settings=HELP_NAMES,
     )
+
+    @app.callback()
+    def top(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+        ] = False,
+    ) -> None:
+        pass
+
+    return app
+
+
+HELP_NAMES = {"help_option_names": ["--help", "-h"]}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"actionprep {version('actionprep')}")
+        raise typer.Exit
 
 
 def add_command(
@@ -96,12 +162,27 @@ def add_command(
     name: str | None = None,
     kind: type[ManyValuesCommand] = ManyValuesCommand,
 ) -> None:
-    """Make a function the next sub-command, of its own name unless said otherwise; its docstring is the help."""
-    app.command(name, rich_help_panel=panel, cls=kind)(guarded(command))
+    """Add a function as the next sub-command.
+
+    Args:
+        app: The program.
+        command: The function. Its docstring is the help.
+        panel: Panel of the program's help.
+        name: Name of the command. Default: name of the function.
+        kind: Class of the command.
+    """
+    app.command(name, rich_help_panel=panel, cls=kind, context_settings=HELP_NAMES)(guarded(command))
 
 
 def same_command(context: typer.Context, *more: str, without: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:
-    """The command line that this is, for a shell, with more words; without some options and their values, and flags."""
+    """Return this command line for a shell, changed.
+
+    Args:
+        context: Context of the command.
+        *more: Words to append.
+        without: Options to leave out, with their values.
+        flags: Flags to leave out.
+    """
     import shlex
 
     words: list[str] = []
@@ -115,39 +196,42 @@ def same_command(context: typer.Context, *more: str, without: tuple[str, ...] = 
 
 
 def _parser_error(error: Any, kind: str, command: Any, ctx: Any) -> str:
-    """What is wrong with a command line: which option, what was expected, what came."""
+    """Describe an error of a command line: the option, the expected value and the given value."""
     from actionprep.errors import nearest
     from actionprep.settings import in_plain_words, wrong_option
 
     path = ctx.command_path
-    options = {name: one for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    options = {name: param for param in command.params for name in (*param.opts, *param.secondary_opts)}
     if kind == "NoSuchOption":
         known = [name for name in options if name.startswith("--")]
         return (
-            f"{path} has no option {error.option_name}.{nearest(error.option_name, known)} '{path} --help' lists them."
+            f"{path} has no option {error.option_name}.{nearest(error.option_name, known)} "
+            f"Run '{path} --help' to list all options."
         )
     if kind == "BadOptionUsage":
         name = error.option_name
         if "requires" in str(error.message):
-            return f"{name} needs a value, and got none.{_help(options.get(name))}"
-        return f"{name} takes no value: write it alone."
+            return f"{name} needs a value.{_help(options.get(name))}"
+        return f"{name} takes no value."
     if kind == "MissingParameter":
         return f"{path} needs {_named(error.param)}.{_help(error.param)}"
     if getattr(error, "param", None) is not None:
         name, meaning = _named(error.param), _help(error.param)
         problems = error.__cause__.errors() if hasattr(error.__cause__, "errors") else []
         if problems:
-            return "\n".join(wrong_option(name, one["input"], in_plain_words(one), meaning) for one in problems)
+            return "\n".join(
+                wrong_option(name, problem["input"], in_plain_words(problem), meaning) for problem in problems
+            )
         return f"Wrong value for {name}: {error.message}{meaning}"
     if (extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", str(error.message))) is not None:
-        names = " ".join(_named(one) for one in command.params if one.param_type_name == "argument")
-        takes = f"takes {names}" if names else "takes options alone"
-        return f"{path} {takes}, and got more words: {extra[1]}. '{path} --help' lists its options."
+        names = " ".join(_named(param) for param in command.params if param.param_type_name == "argument")
+        takes = f"takes {names}" if names else "takes only options"
+        return f"{path} {takes}; got also: {extra[1]}. Run '{path} --help' to list all options."
     return f"{path}: {error.format_message()}"
 
 
 def _named(param: Any) -> str:
-    """An option by its long name, an argument by what it is called in the help."""
+    """Name of an option (its long name) or an argument (as in the help)."""
     if param.param_type_name == "argument":
         return str(param.metavar or param.name).upper()
     return max(param.opts, key=len)
@@ -159,7 +243,7 @@ def _help(param: Any) -> str:
 
 
 def repeat_flags(args: list[str], flags: set[str]) -> list[str]:
-    """`["--views", "0", "1"]` → `["--views", "0", "--views", "1"]` for the flags that take lists."""
+    """`["--views", "0", "1"]` → `["--views", "0", "--views", "1"]` for flags that take lists."""
     spread: list[str] = []
     words = iter(args)
     flag, taken = "", 0
@@ -194,10 +278,10 @@ def _is_option(word: str) -> bool:
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print errors meant for people as one red paragraph and end with their exit code; Ctrl-C ends with 130.
+    """Print errors as one red paragraph and exit with their exit code. Ctrl-C exits with 130.
 
-    Anything else is a fault of the program: its traceback goes into a file that the paragraph names. A `--debug`
-    parameter of the command lets every traceback through.
+    With `--json`, errors are also printed on stdout, as {"error": "…"}. Any other exception is a bug: its traceback is
+    written to a file named in the message. With `--debug`, all exceptions pass through.
     """
 
     @functools.wraps(command)
@@ -209,40 +293,45 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except ActionprepError as error:
             if kwargs.get("debug"):
                 raise
-            from actionprep.cli.output import print_error
-
-            print_error(error)
+            _report(error, json=kwargs.get("json"))
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
-            # The reader of our output has gone (`| head`): nothing to say to anybody.
+            # The reader of our output is closed (`| head`).
             sys.stderr.close()
             raise typer.Exit(0) from None
         except OSError as error:
             if kwargs.get("debug"):
                 raise
-            from actionprep.cli.output import print_error
-
-            where = f" {error.filename}" if error.filename else ""
-            print_error(OSError(f"The system refused:{where}: {error.strerror or error}. '--debug' shows where."))
+            where = f"{error.filename}: " if error.filename else ""
+            text = f"System error: {where}{error.strerror or error}. Use --debug to show the traceback."
+            _report(OSError(text), json=kwargs.get("json"))
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            print("\nStopped. What was finished is whole; run the same command to go on.", file=sys.stderr)
+            print("\nStopped. Finished work is complete. Run the same command again to resume.", file=sys.stderr)
             raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
             if kwargs.get("debug"):
                 raise
-            from actionprep.cli.output import print_error
-
-            print_error(error, prefix=f"A fault in the program: {type(error).__name__}: ", suffix=_kept(error))
+            text = f"Internal error: {type(error).__name__}: {error}{_kept(error)}"
+            _report(RuntimeError(text), json=kwargs.get("json"))
             raise typer.Exit(1) from None
 
     return run
 
 
+def _report(error: Exception, *, json: bool | None) -> None:
+    """Print an error on stderr, and with --json also as a document on stdout."""
+    from actionprep.cli.output import print_error, print_json
+
+    print_error(error)
+    if json:
+        print_json({"error": str(error)})
+
+
 def _kept(error: Exception) -> str:
-    """Where the traceback of a fault is now, in a sentence."""
+    """Write the traceback of an internal error to a file and name it in a sentence."""
     import tempfile
     import traceback
 
@@ -252,4 +341,4 @@ def _kept(error: Exception) -> str:
         "w", encoding="utf-8", prefix="actionprep-fault-", suffix=".log", delete=False
     ) as file:
         file.write(printable(" ".join(sys.argv) + "\n\n" + "".join(traceback.format_exception(error))))
-    return f"\nThe traceback is in {file.name}; please report this with that file."
+    return f"\nThe traceback is in {file.name}. Please report this error with that file."

@@ -36,6 +36,15 @@ class ViewSelection:
     unreadable: tuple[View, ...] = ()
     skipped: tuple[str, ...] = ()
 
+    def restricted_to(self, recordings: Iterable[str]) -> ViewSelection:
+        """The same selection with only some recordings, by id."""
+        ids = set(recordings)
+        return ViewSelection(
+            tuple(view for view in self.views if view.recording in ids),
+            tuple(view for view in self.unreadable if view.recording in ids),
+            tuple(name for name in self.skipped if name in ids),
+        )
+
     @property
     def recordings(self) -> tuple[str, ...]:
         """Ids of the recordings, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from actionprep.errors import SetupError, UserError
@@ -90,6 +90,26 @@ def safe_name(text: str) -> str:
         code = hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
         name = f"{os.fsencode(name)[: _MAX_SAFE_BYTES - 9].decode(errors='ignore')}-{code}"
     return name
+
+
+def safe_names(texts: Iterable[str]) -> dict[str, str]:
+    """Return a different file name for each text that comes from data, also where letters differ in case only.
+
+    Args:
+        texts: Texts such as labels. Each counts once.
+
+    Returns:
+        Text → `safe_name` of the text, which ends in a hash of the text if the name is taken.
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for text in dict.fromkeys(texts):
+        name = safe_name(text)
+        if name.casefold() in taken:
+            name = f"{name}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
+        taken.add(name.casefold())
+        names[text] = name
+    return names
 
 
 def no_link(path: Path) -> Path:

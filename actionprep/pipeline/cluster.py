@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import InputError, SetupError
 from actionprep.pipeline.fault_log import explained_faults
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.passes import ItemOutcome, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
-from actionprep.pipeline.stage import find_stage
-from actionprep.pipeline.tasks import TaskOutcome, run_task
+from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.lock import LockClaim
     from actionprep.datasets.store.zarr_store import Store
-    from actionprep.pipeline.engine import Workers
 
 # How long a cluster's tasks may take to notice that they are not wanted any more.
 GIVE_UP_S = 20.0

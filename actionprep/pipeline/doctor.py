@@ -124,7 +124,7 @@ def _machine() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     extras = {
-        "transformers": ("hf", "ViTPose, SAM 2, Grounding DINO, VideoMAE weights"),
+        "transformers": ("hf", "ViTPose and RT-DETR"),
         "s3fs": ("s3", "stores behind s3:// URLs"),
         "dask_jobqueue": ("slurm", "--slurm"),
         "wandb": ("wandb", "logging to Weights & Biases"),

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actionprep.datasets.store.lock import LockClaim, build_lock
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import ActionprepError
 from actionprep.pipeline.fault_log import InternalError, explained_faults
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_item
 from actionprep.pipeline.quarantine import Quarantine
-from actionprep.pipeline.stage import ArrayStage, find_stage
-from actionprep.pipeline.tasks import TaskOutcome, run_task
+from actionprep.pipeline.stage import ArrayStage
+from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
@@ -26,20 +27,8 @@ __all__ = ["BuildReport", "BuildStoppedError", "InternalError", "Progress", "Tas
 
 # Fewer failures than this never stop a job: in a small study one bad file is already a large share.
 MIN_FAILURES = 5
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Where tasks run.
-
-    count:     processes on this machine; 0 runs in this process, for debugging and for scripts.
-    scheduler: address of a running Dask cluster ("tcp://…") instead.
-    slurm:     options for dask_jobqueue.SLURMCluster instead, such as {"queue": "cpu", "cores": 8, "memory": "32GB"}.
-    """
-
-    count: int = 0
-    scheduler: str | None = None
-    slurm: dict[str, Any] | None = None
+# How often the index of the store is written during a build, in seconds.
+INDEX_S = 60.0
 
 
 @dataclass
@@ -99,7 +88,7 @@ def build(
             report.quarantined[item.key] = item.why
         elif item.action == "blocked":
             report.blocked[item.key] = item.why
-    begun = time.perf_counter()
+    begun = indexed = time.perf_counter()
     with build_lock(lock_path or store.require_local() / ".lock") as lock, store.claimed(lock.claim):
         store.clear_partial()
         failures = _Failures(failure_budget, len(plan.view_tasks))
@@ -108,6 +97,9 @@ def build(
                 lock.claim.require_held()
                 _note(outcome, report, quarantine, failures)
                 report.seconds = time.perf_counter() - begun
+                if time.perf_counter() - indexed > INDEX_S:
+                    store.snapshot()  # writes the index
+                    indexed = time.perf_counter()
                 if progress is not None:
                     progress(outcome, report)
         for name, settings in plan.study_stages:
@@ -116,6 +108,7 @@ def build(
                     plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
         store.clear_partial()
+        store.snapshot()  # writes the index
     report.seconds = time.perf_counter() - begun
     return report
 

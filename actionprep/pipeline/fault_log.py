@@ -1,4 +1,4 @@
-"""Faults of the program: never swallowed, told in a sentence, with the traceback in a log."""
+"""Report faults of the program in one sentence, and write the traceback to a log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from actionprep.json_values import printable
 
 
 class InternalError(ActionprepError):
-    """A fault of the program, not of the input: carries the place of the traceback."""
+    """Raised for a fault of the program, not of the input. The message names the file with the traceback."""
 
 
 @contextmanager
 def explained_faults(where: str, log_folder: Path | None) -> Iterator[None]:
-    """Turn an exception that is no error for people into InternalError, which names the log with the traceback.
+    """Convert unexpected exceptions to InternalError, and write their traceback to a log.
 
-    where: what was being worked on.
+    Args:
+        where: Item in work, for the message.
+        log_folder: Folder of the log. None: the message refers to a traceback printed before it.
+
+    Raises:
+        InternalError: If an exception occurs that is not an ActionprepError.
     """
     try:
         yield
@@ -30,10 +35,10 @@ def explained_faults(where: str, log_folder: Path | None) -> Iterator[None]:
         raise
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        place = "the traceback above" if log_folder is None else str(_log(log_folder, where, text))
+        location = "the traceback above" if log_folder is None else str(_log(log_folder, where, text))
         raise InternalError(
             f"A fault in the program while working on {where}: {type(error).__name__}: {error}\n"
-            f"The traceback is in {place}. What was built is whole; please report this with that file."
+            f"The traceback is in {location}. Items built before are complete. Please report this with that file."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Render poses as heatmap volumes and store them, for other programs; training renders poses when it reads them."""
+"""Render poses as heatmap volumes and store them for other programs. Training renders poses when it reads them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ class HeatmapsSettings(_StorageSettings, HeatmapSettings):
 
 @stage("heatmaps", version=1, settings=HeatmapsSettings)
 class Heatmaps(ViewStage):
-    """Makes heatmaps/<recording>/<view>: the poses of a view as Gaussian volumes, in shares of 255.
+    """Write the product `heatmaps` (schema: `actionprep.datasets.products.heatmaps`).
 
-    Arrays and attributes are those of `actionprep.datasets.products.heatmaps.HEATMAPS`. One box around the people of
-    all frames is what the grid covers.
+    The grid covers one box around the people of all frames.
     """
 
     @classmethod

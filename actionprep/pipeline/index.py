@@ -77,6 +77,15 @@ def stage_index() -> dict[str, StageEntry]:
     }
 
 
+def find_stage(name: str) -> type[Stage]:
+    """Import the stage of a product.
+
+    Raises:
+        UserError: If there is none; names the nearest one.
+    """
+    return STAGES.find(name)
+
+
 def load_stages() -> dict[str, type[Stage]]:
     """Import all stages; those of other packages that cannot be imported are left out."""
     return STAGES.working()

@@ -1,7 +1,4 @@
-"""Link people over frames, keep the most important ones, fill short gaps and smooth.
-
-Poses in slots → poses of persons.
-"""
+"""Link people over frames, keep the most important ones, fill short gaps and smooth their joints."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ from actionprep.settings import Settings, option
 
 Array = NDArray[np.float64]
 
-# Spread of annotators per joint in shares of the body size, COCO keypoint evaluation (cocodataset.org/#keypoints-eval);
-# joints that COCO does not have get the mean of these.
+# Standard deviation of annotations per joint, relative to the body size, from the COCO keypoint evaluation
+# (cocodataset.org/#keypoints-eval). Joints that COCO does not have get the mean of these.
 _SIGMAS = {
     "nose": 0.026,
     "eye": 0.025,
@@ -32,7 +29,7 @@ _SIGMAS = {
     "ankle": 0.089,
 }
 _OTHER_SIGMA = 0.07
-# For how many frames a joint that is not seen any more still counts as part of its person.
+# Number of frames for which an undetected joint still counts as part of its person.
 _JOINT_MEMORY = 5
 
 
@@ -41,21 +38,23 @@ class LinkingSettings(Settings):
 
     persons: int | None = option(
         None,
-        "Keep at most this many persons: those with the largest sum of score times box area; none keeps all.",
+        "Keep at most this many persons: those with the largest sum of score times box area. Not set: keep all.",
         ge=1,
     )
     least_likeness: float = option(
-        0.2, "Link two poses only where the mean of box IoU and keypoint similarity is at least this.", ge=0, le=1
+        0.2, "Link two poses only if the mean of box IoU and keypoint similarity is at least this.", ge=0, le=1
     )
-    memory: int = option(15, "A person who is lost for more frames than this comes back under a new number.", ge=0)
+    memory: int = option(15, "A person who is not detected for more frames than this gets a new number.", ge=0)
     least_frames: int = option(
-        3, "Drop persons who are seen in fewer frames than this, in views that have as many.", ge=1
+        3,
+        "Drop persons who are detected in fewer frames than this. Shorter views keep persons who are in all frames.",
+        ge=1,
     )
-    fill: int = option(0, "Interpolate gaps of at most this many frames, flagged as filled; 0 fills none.", ge=0)
+    fill: int = option(0, "Interpolate gaps of at most this many frames, and flag them as filled; 0 fills none.", ge=0)
     smooth: Literal["none", "one-euro", "savgol"] = option("none", "Smooth the joints of each person over time.")
     one_euro_cutoff: float = option(1.0, "One-euro: cut-off frequency at rest in Hz; lower is smoother.", gt=0)
     one_euro_beta: float = option(
-        0.05, "One-euro: how fast the cut-off rises with speed in body heights a second.", ge=0
+        0.05, "One-euro: increase of the cut-off with speed in body heights per second.", ge=0
     )
     savgol_window: int = option(7, "Savitzky–Golay: number of frames, odd.", ge=3)
     savgol_order: int = option(2, "Savitzky–Golay: order of the polynomial.", ge=1)
@@ -63,38 +62,47 @@ class LinkingSettings(Settings):
 
 @dataclass(frozen=True)
 class Linking:
-    """Linked poses and what was done to get them.
+    """Linked poses, and counts of what was dropped and filled.
 
-    found: persons before any was dropped; dropped: numbers of those left out; filled_frames: frames of a person who was
-    not seen in them and is interpolated; filled_joints: all joints interpolated, these persons' among them.
+    Attributes:
+        poses: The linked poses.
+        num_found: Number of persons before any were dropped.
+        num_dropped: Number of persons that were dropped.
+        num_filled_frames: Number of frames in which an undetected person was interpolated, summed over persons.
+        num_filled_joints: Number of interpolated joints, including those of interpolated persons.
     """
 
     poses: PoseSequence
-    found: int
-    dropped: int
-    filled_frames: int
-    filled_joints: int
+    num_found: int
+    num_dropped: int
+    num_filled_frames: int
+    num_filled_joints: int
 
 
 def link(poses: PoseSequence, settings: LinkingSettings | None = None, *, keep_ids: bool = False) -> Linking:
-    """Poses whose slots are persons: slot m holds person m throughout, and track ids are the slots.
+    """Link people over frames, so that slot m is person m in every frame.
 
-    keep_ids: take the track ids that the poses have, where everybody has one, for who is who; people are then only
-    numbered again and selected.
+    In each frame, detected people are assigned to known persons with the Hungarian algorithm, so that the sum of
+    similarities is largest. The similarity is the mean of the box IoU and the keypoint similarity (OKS) with the last
+    detection of the person, moved on at its last velocity. Persons are numbered by the sum of mean score times box area
+    over all frames, the largest first, and equal ones by first appearance. So the same input always gives the same
+    numbers, and person 0 is the most important one.
 
-    Frame by frame, the people seen are assigned to the persons known so that the sum of likenesses is largest
-    (Hungarian algorithm). Likeness is the mean of the IoU of boxes and the similarity of joints (OKS) with the person
-    as last seen, where it is carried on at its last velocity while it is lost. Persons are numbered by the rule of
-    `persons`: largest sum of mean score times box area over the frames first, equal ones by first appearance; so the
-    same input gives the same numbers, and person 0 is the one that matters most.
+    Args:
+        poses: Poses with people in any slots.
+        settings: How to link; None for the defaults.
+        keep_ids: Use the track ids of the poses if all people have one. People are then only selected and numbered.
+
+    Returns:
+        The linked poses. Their track ids are the slots.
     """
     settings = settings or LinkingSettings()
     tracks = _known_tracks(poses) if keep_ids and has_ids(poses) else _tracks(poses, settings)
     weight = _importance(poses, tracks)
-    frames = np.array([(tracks == one).any(1).sum() for one in range(len(weight))])
-    first = np.array([int((tracks == one).any(1).argmax()) for one in range(len(weight))])
+    frames = np.array([(tracks == person).any(1).sum() for person in range(len(weight))])
+    first = np.array([int((tracks == person).any(1).argmax()) for person in range(len(weight))])
     least = min(settings.least_frames, poses.num_frames)
-    order = [one for one in np.lexsort((first, -weight)) if frames[one] >= least][: settings.persons]
+    order = [person for person in np.lexsort((first, -weight)) if frames[person] >= least][: settings.persons]
     linked = _as_slots(poses, tracks, order)
     filled = linked
     if settings.fill:
@@ -103,20 +111,28 @@ def link(poses: PoseSequence, settings: LinkingSettings | None = None, *, keep_i
         filled = smooth(filled, settings)
     return Linking(
         filled,
-        found=len(weight),
-        dropped=len(weight) - len(order),
-        filled_frames=int((filled.present & ~linked.present).sum()),
-        filled_joints=int((filled.filled & ~linked.filled).sum()),
+        num_found=len(weight),
+        num_dropped=len(weight) - len(order),
+        num_filled_frames=int((filled.present & ~linked.present).sum()),
+        num_filled_joints=int((filled.filled & ~linked.filled).sum()),
     )
 
 
 def has_ids(poses: PoseSequence) -> bool:
-    """Whether everybody in these poses has a track id."""
+    """Return whether all people in these poses have a track id."""
     return bool(poses.present.any()) and bool((poses.track_id[poses.present] >= 0).all())
 
 
 def box_iou(a: Array, b: Array) -> Array:
-    """Intersection over union of boxes (N, 4) and (M, 4), left, top, right, bottom: (N, M); 0 where both are empty."""
+    """Compute the intersection over union of boxes.
+
+    Args:
+        a: Left, top, right, bottom, shape (N, 4).
+        b: Likewise, shape (M, 4).
+
+    Returns:
+        IoU of each pair, shape (N, M); 0 if both boxes are empty.
+    """
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     both = np.prod(np.clip(high - low, 0, None), -1)
@@ -126,10 +142,21 @@ def box_iou(a: Array, b: Array) -> Array:
 
 
 def keypoint_similarity(a: Array, seen_a: Array, b: Array, seen_b: Array, sigmas: Array) -> Array:
-    """Object keypoint similarity of people (N, K, C) and (M, K, C): (N, M) in [0, 1].
+    """Compute the object keypoint similarity (OKS) of people.
 
-    Mean over the joints that both show of exp(-d² / (2 s² k²)), with k twice the joint's sigma and s² the mean area
-    of the two boxes (COCO keypoint evaluation, made symmetric); 0 where they share no joint.
+    This is the mean of exp(-d² / (2 s² k²)) over the joints detected in both, where d is the distance, k is twice the
+    joint's sigma, and s² is the mean area of the two boxes. It is the measure of the COCO keypoint evaluation, made
+    symmetric.
+
+    Args:
+        a: Joints, shape (N, K, C); x and y come first.
+        seen_a: Scores of these joints, shape (N, K); above 0 where a joint was detected.
+        b: Joints of other people, shape (M, K, C).
+        seen_b: Their scores, shape (M, K).
+        sigmas: Standard deviation per joint, shape (K,).
+
+    Returns:
+        Similarity in [0, 1] of each pair, shape (N, M); 0 if they share no joint.
     """
     shown = (seen_a[:, None] > 0) & (seen_b[None] > 0)
     distance = ((a[:, None, ..., :2] - b[None, ..., :2]) ** 2).sum(-1)
@@ -142,7 +169,7 @@ def keypoint_similarity(a: Array, seen_a: Array, b: Array, seen_b: Array, sigmas
 
 
 def joint_sigmas(poses: PoseSequence) -> Array:
-    """COCO's per-joint spread for the joints of a layout, by name."""
+    """Return COCO's sigma for each joint of the layout of these poses, shape (K,)."""
     from actionprep.datasets.poses.skeletons import skeleton
 
     def sigma(joint: str) -> float:
@@ -153,11 +180,17 @@ def joint_sigmas(poses: PoseSequence) -> Array:
 
 
 def fill_gaps(poses: PoseSequence, longest: int) -> PoseSequence:
-    """Joints of linked persons interpolated over gaps of at most `longest` frames.
+    """Interpolate the joints of linked persons over short gaps.
 
-    Each joint is filled by itself, linearly in frame numbers, with the lower of the two scores around; gaps at the
-    ends stay. Every joint made is flagged in `filled`. Where a person was not seen at all, the box is that of the
-    filled joints.
+    Each joint is interpolated separately, linearly in frame numbers. Its score is the lower of the scores before and
+    after the gap. Gaps at the ends are not filled. Where a person was not detected, the box is that of the filled joints.
+
+    Args:
+        poses: Linked poses.
+        longest: Length in frames of the longest gap to fill.
+
+    Returns:
+        New poses. Interpolated joints are flagged in `filled`.
     """
     keypoints, score = poses.keypoints.copy(), poses.score.copy()
     number = poses.frame_index
@@ -186,10 +219,24 @@ def fill_gaps(poses: PoseSequence, longest: int) -> PoseSequence:
 
 
 def smooth(poses: PoseSequence, settings: LinkingSettings) -> PoseSequence:
-    """Joints of linked persons smoothed over each stretch of frames in which they are seen; scores stay.
+    """Smooth the joints of linked persons within each run of frames in which they are detected.
 
-    "one-euro": Casiez, Roussel and Vogel, CHI 2012, forwards in time. "savgol": Savitzky–Golay, over stretches at least
-    as long as the window; shorter ones stay. Times come from the poses, or 30 frames a second where they have none.
+    "one-euro" filters forward in time. "savgol" applies a Savitzky–Golay filter to runs that are at least as long as the
+    window, and leaves shorter ones unchanged. Poses without times are taken as 30 frames per second.
+
+    Args:
+        poses: Linked poses.
+        settings: The filter and its parameters.
+
+    Returns:
+        New poses with the same scores.
+
+    Raises:
+        UserError: If the window is even, or not longer than the order of the polynomial.
+
+    References:
+        Casiez, Roussel and Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in Interactive
+        Systems", CHI 2012.
     """
     if settings.savgol_window % 2 == 0 or settings.savgol_order >= settings.savgol_window:
         raise UserError(
@@ -219,7 +266,18 @@ def smooth(poses: PoseSequence, settings: LinkingSettings) -> PoseSequence:
 
 
 def one_euro(values: Array, time: Array, cutoff: float, beta: float, *, speed_cutoff: float = 1.0) -> Array:
-    """One-euro filter of values (T, C) at times (T) s: a low pass whose cut-off in Hz is cutoff + beta * |speed|."""
+    """Apply the one-euro filter, a low-pass filter with a cut-off of `cutoff + beta * |speed|` Hz.
+
+    Args:
+        values: Signal, shape (T, C).
+        time: Times in seconds, shape (T,).
+        cutoff: Cut-off frequency at rest in Hz.
+        beta: Increase of the cut-off with speed.
+        speed_cutoff: Cut-off frequency of the speed in Hz.
+
+    Returns:
+        Filtered signal, float64 of shape (T, C).
+    """
 
     def share(frequency: Any, step: float) -> Any:
         return 1 / (1 + 1 / (2 * np.pi * frequency * step))
@@ -236,16 +294,16 @@ def one_euro(values: Array, time: Array, cutoff: float, beta: float, *, speed_cu
 
 
 def _known_tracks(poses: PoseSequence) -> NDArray[np.int64]:
-    """Track ids as numbers by first appearance: (T, M), -1 where nobody is."""
+    """Return track ids renumbered by first appearance, shape (T, M); -1 for empty slots."""
     tracks = np.full(poses.track_id.shape, -1, np.int64)
     ids = poses.track_id[poses.present]
-    order = {int(one): number for number, one in enumerate(dict.fromkeys(ids.tolist()))}
-    tracks[poses.present] = [order[int(one)] for one in ids]
+    number_of = {int(id): number for number, id in enumerate(dict.fromkeys(ids.tolist()))}
+    tracks[poses.present] = [number_of[int(id)] for id in ids]
     return tracks
 
 
 def _tracks(poses: PoseSequence, settings: LinkingSettings) -> NDArray[np.int64]:
-    """The person that each slot of each frame belongs to, numbered by first appearance: (T, M), -1 where nobody is."""
+    """Return the person in each slot, numbered by first appearance, shape (T, M); -1 for empty slots."""
     from scipy.optimize import linear_sum_assignment
 
     sigmas = joint_sigmas(poses)
@@ -257,13 +315,13 @@ def _tracks(poses: PoseSequence, settings: LinkingSettings) -> NDArray[np.int64]
         points, seen = poses.keypoints[t, slots].astype(np.float64), poses.score[t, slots].astype(np.float64)
         boxes = poses.bbox[t, slots].astype(np.float64)
         alive = [track for track in known if number - track.frame <= settings.memory + 1]
-        taken: dict[int, _Track] = {}
+        assigned: dict[int, _Track] = {}
         if alive and len(slots):
-            there = [track.at(number) for track in alive]
+            predicted = [track.at(number) for track in alive]
             likeness = (
-                box_iou(np.stack([box for _, box in there]), boxes)
+                box_iou(np.stack([box for _, box in predicted]), boxes)
                 + keypoint_similarity(
-                    np.stack([place for place, _ in there]),
+                    np.stack([joints for joints, _ in predicted]),
                     np.stack([track.seen for track in alive]),
                     points,
                     seen,
@@ -272,22 +330,22 @@ def _tracks(poses: PoseSequence, settings: LinkingSettings) -> NDArray[np.int64]
             ) / 2
             for row, column in zip(*linear_sum_assignment(-likeness), strict=True):
                 if likeness[row, column] >= settings.least_likeness:
-                    taken[int(column)] = alive[row]
-        for place, slot in enumerate(slots):
-            track = taken.get(place)
+                    assigned[int(column)] = alive[row]
+        for row, slot in enumerate(slots):
+            track = assigned.get(row)
             if track is None:
-                track = _Track(len(known), number, points[place], seen[place], boxes[place])
+                track = _Track(len(known), number, points[row], seen[row], boxes[row])
                 known.append(track)
             else:
-                track.see(number, points[place], seen[place], boxes[place])
+                track.see(number, points[row], seen[row], boxes[row])
             tracks[t, slot] = track.person
     return tracks
 
 
 class _Track:
-    """A person as last seen: every joint where it was last, and the median velocity of its joints.
+    """The last detection of a person: the last position of each joint, and the median velocity.
 
-    Joints are remembered for some frames, because detectors now and then see one half of a person only.
+    Joints are kept for some frames, because detectors sometimes detect only half of a person.
     """
 
     def __init__(self, person: int, frame: int, points: Array, seen: Array, box: Array) -> None:
@@ -313,7 +371,7 @@ class _Track:
         self.frame, self.box = frame, box
 
     def at(self, frame: int) -> tuple[Array, Array]:
-        """Joints and box, carried on to a later frame."""
+        """Return joints and box, extrapolated to a later frame."""
         move = self.velocity * (frame - self.frame)
         points = self.points.copy()
         points[:, :2] += move
@@ -321,7 +379,7 @@ class _Track:
 
 
 def _importance(poses: PoseSequence, tracks: NDArray[np.int64]) -> Array:
-    """Sum over the frames of mean score times box area, for every person."""
+    """Return the sum over all frames of mean score times box area, for each person."""
     area = np.prod(np.clip(poses.bbox[..., 2:] - poses.bbox[..., :2], 0, None), -1).astype(np.float64)
     value = poses.score.mean(-1) * area
     count = int(tracks.max(initial=-1)) + 1
@@ -334,8 +392,8 @@ def _as_slots(poses: PoseSequence, tracks: NDArray[np.int64], order: list[int]) 
     def moved(array: NDArray[Any], empty: Any) -> NDArray[Any]:
         out = np.full((poses.num_frames, slots, *array.shape[2:]), empty, array.dtype)
         for slot, person in enumerate(order):
-            frame, place = np.nonzero(tracks == person)
-            out[frame, slot] = array[frame, place]
+            frame, source = np.nonzero(tracks == person)
+            out[frame, slot] = array[frame, source]
         return out
 
     score = moved(poses.score, 0)
@@ -351,7 +409,7 @@ def _as_slots(poses: PoseSequence, tracks: NDArray[np.int64], order: list[int]) 
 
 
 def _stretches(seen: NDArray[np.bool_], number: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Runs of neighboring frames in which something is seen."""
+    """Return the runs of neighboring frames in which `seen` is true."""
     index = np.flatnonzero(seen)
     if not len(index):
         return []

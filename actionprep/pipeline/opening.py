@@ -18,29 +18,33 @@ from actionprep.pipeline.quarantine import NO_FILE
 
 BACKEND = f"PyAV {av.__version__}"
 
-# Demuxers that make "video" out of text or playlists, which would take a text file for a recording.
+# Demuxers that read text or playlists as video. They must not accept a text file as a recording.
 _NOT_VIDEO = {"tty", "hls", "concat", "dash", "lrc", "srt", "ass", "webvtt", "subviewer", "sdp"}
 # Transfer functions of HDR video (ITU-T H.273, table 3).
 _HDR = {16: "PQ", 18: "HLG"}
-# Packets tried for a first frame.
+# Number of packets that are decoded in search of the first frame.
 _FIRST_FRAME_PACKETS = 256
 
 
 @contextmanager
 def opened(path: str) -> Iterator[tuple[Any, Any]]:
-    """The container and the video stream that players would choose; raises InputError with the reason otherwise."""
-    _refuse_what_is_no_file(path)
+    """Open a video file, and yield its container and the video stream that players would choose.
+
+    Raises:
+        InputError: If the file has no video that can be read; the message states the reason.
+    """
+    _check_is_file(path)
     with InputFile(path) as file, _container_of(file) as container:
         if set(container.format.name.split(",")) & _NOT_VIDEO:
-            raise InputError(f"{path}: holds text or a playlist, not video.", backend=BACKEND)
+            raise InputError(f"{path}: contains text or a playlist, not video.", backend=BACKEND)
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            raise InputError(f"{path}: holds a still picture, not video.", backend=BACKEND)
+            raise InputError(f"{path}: contains a still image, not video.", backend=BACKEND)
         stream = container.streams.best("video")
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             fault = _mp4_fault(path)
             if fault is not None and fault.cut:
                 raise InputError(f"{path}: {fault.reason}", backend=BACKEND)
-            kinds = sorted({one.type for one in container.streams}) or ["no"]
+            kinds = sorted({other.type for other in container.streams}) or ["no"]
             raise InputError(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
         if stream.codec_context is None:
             raise InputError(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
@@ -50,13 +54,13 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
 class InputFile:
     """A file for FFmpeg to read, which distinguishes errors of the system from damaged content.
 
-    FFmpeg takes an error in the middle of a file for its end, or for damage. So the first error is kept, and is raised
-    by `check` and at the end of the block.
+    FFmpeg treats a read error as the end of the file, or as damage. So the first error is kept. `check` raises it, and
+    so does the end of the `with` block.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        # FFmpeg wants a name for its suffix alone. A name on the disk need not be text.
+        # FFmpeg uses only the suffix of the name. The name on the disk may not be valid text.
         self.name = "input" + os.path.splitext(path)[1].encode("utf-8", "replace").decode()
         self._problem: InputError | None = None
         with explained_read_errors(path):
@@ -67,7 +71,7 @@ class InputFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.close()
-        # Of what is given up early, nobody wants to know.
+        # If reading is stopped early, errors do not matter.
         if error is not self._problem and not isinstance(error, GeneratorExit):
             self.check()
 
@@ -76,33 +80,33 @@ class InputFile:
         self._file.close()
 
     def check(self) -> None:
-        """Raise the first error of reading, if there was one."""
+        """Raise the first read error, if any."""
         if self._problem is not None:
             raise self._problem
 
     def read(self, size: int) -> bytes:
-        """Up to so many bytes; none after an error."""
+        """Read up to `size` bytes; none after an error."""
         if self._problem is not None:
             return b""
         try:
             return self._file.read(size) or b""
         except OSError as error:
-            # Not raised here: FFmpeg may not hand it on, and PyAV would raise it in the next call for any file.
+            # Not raised here: FFmpeg may drop it, and PyAV would raise it in the next call, for whatever file that is.
             self._problem = read_error(self.path, error)
             return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte."""
+        """Move to a byte position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """The byte that is read next."""
+        """Return the position of the next byte."""
         return self._file.tell()
 
 
 def _container_of(file: InputFile) -> Any:
     try:
-        # Playlists and the like cannot point elsewhere.
+        # With this option, playlists cannot refer to other protocols.
         return av.open(file, metadata_errors="replace", options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
         raise InputError(f"{file.path}: {_why_not_video(file.path, error)}", backend=BACKEND) from error
@@ -132,13 +136,16 @@ class Look:
 def number_packets(
     path: str, container: Any, stream: Any, *, see: Callable[[Any], None] | None = None
 ) -> tuple[PacketIndex, Look]:
-    """Number the packets of a stream, and decode the first of them until a frame comes out.
+    """Number the packets of a stream, and decode packets until the first frame.
 
     Args:
         path: Path of the file, for errors.
         container: Opened container.
-        stream: Video stream of it.
+        stream: Its video stream.
         see: Called with every packet.
+
+    Returns:
+        The packets, and the properties of the first frame.
 
     Raises:
         InputError: If the stream has no frame.
@@ -150,7 +157,7 @@ def number_packets(
         nonlocal tried
         if see is not None:
             see(packet)
-        # Without a size nothing can be made of a video, so the search continues.
+        # A video cannot be used without its frame size, so the search continues.
         sized = stream.codec_context.height > 0 and stream.codec_context.width > 0
         if not first and (tried < _FIRST_FRAME_PACKETS or not sized):
             tried += 1
@@ -178,7 +185,7 @@ def number_packets(
     return index, Look(*size, frame.format.name, orientation, odd, _HDR.get(int(frame.color_trc), ""))
 
 
-def _refuse_what_is_no_file(path: str) -> None:
+def _check_is_file(path: str) -> None:
     if not os.path.exists(path):
         raise InputError(f"{path}: there is no such file.", backend=NO_FILE)
     if not os.path.isfile(path):
@@ -201,7 +208,7 @@ def _looks_like(path: str, error: Any) -> str:
         head = file.read(4096)
     text = head[:-4].decode("utf-8", "ignore") if len(head) > 8 else ""
     if text and b"\0" not in head and len(text.encode()) > 0.95 * (len(head) - 4):
-        return "holds text, not video."
+        return "contains text, not video."
     return f"is not a video that FFmpeg can read ({error.strerror}); it is damaged or of another kind."
 
 
@@ -212,9 +219,9 @@ class _Mp4Fault:
 
 
 def _mp4_fault(path: str) -> _Mp4Fault | None:
-    """What is wrong with an MP4 or MOV file that gives no video, and whether it was cut off; None for other files.
+    """Describe the damage of an MP4 or MOV file without video; None for other files.
 
-    Walks the top level boxes (ISO/IEC 14496-12, section 4.2).
+    Reads the top-level boxes (ISO/IEC 14496-12, section 4.2).
     """
     end = os.path.getsize(path)
     kinds: list[bytes] = []

@@ -14,7 +14,8 @@ import numpy as np
 
 from actionprep.errors import InputError
 from actionprep.pipeline.decoding import CONCEALED, MISSING, Shortfall
-from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, find_stage
+from actionprep.pipeline.index import find_stage
+from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource
 from actionprep.pipeline.video import VideoReader
 
 if TYPE_CHECKING:

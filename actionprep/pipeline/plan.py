@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +15,9 @@ from actionprep.datasets.store.provenance import difference, made_alike, provena
 from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import READ_ERROR, InputError, UserError, explained_read_errors
-from actionprep.pipeline.index import STAGES
+from actionprep.pipeline.index import STAGES, find_stage
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
-from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource, find_stage
+from actionprep.pipeline.stage import ArrayStage, Stage, ViewSource
 from actionprep.settings import Recorded, StageSettings, canonical_json, read_recorded
 
 if TYPE_CHECKING:
@@ -60,10 +61,34 @@ class ViewTask:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The items of all wanted stages and their inputs, and the tasks that will make the missing ones.
+class KeptOption:
+    """An option of a command line that items of a stage keep.
 
-    notes: a sentence for each item whose metadata is damaged, with the settings that it is rebuilt with.
+    Attributes:
+        stage: Name of the stage.
+        setting: Name of the setting.
+        values: Distinct plain values that the items were made with.
+        in_file: Value that the settings file gives.
+    """
+
+    stage: str
+    setting: str
+    values: tuple[Any, ...]
+    in_file: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The items of all wanted stages and their inputs, and the tasks that will build the missing ones.
+
+    Attributes:
+        items: Every item with its action.
+        view_tasks: Tasks that build the missing items of views.
+        study_stages: Stages that make one product for the study, with their settings.
+        skipped: Recordings that were left out.
+        forced: Items that are rebuilt whatever the store has.
+        notes: A sentence for each item with damaged metadata that names the settings to rebuild it with.
+        kept: Items that keep options of the command line that made them.
     """
 
     items: tuple[PlannedItem, ...]
@@ -72,6 +97,22 @@ class Plan:
     skipped: tuple[str, ...] = ()
     forced: frozenset[ItemKey] = frozenset()
     notes: tuple[str, ...] = ()
+    kept: tuple[ItemKey, ...] = ()
+
+    def kept_options(self) -> list[KeptOption]:
+        """Options of command lines that items keep, each once per stage."""
+        keys = set(self.kept)
+        options: dict[tuple[str, str], KeptOption] = {}
+        for item in self.items:
+            if item.key not in keys:
+                continue
+            values = item.settings.model_dump(mode="json")
+            for name, in_file in item.settings.command_line.items():
+                known = options.get((item.key.product, name), KeptOption(item.key.product, name, (), in_file))
+                if values[name] not in known.values:
+                    known = replace(known, values=(*known.values, values[name]))
+                options[item.key.product, name] = known
+        return list(options.values())
 
     def count(self, action: Action) -> int:
         """Number of items with that action."""
@@ -93,8 +134,8 @@ class IntactSettings:
     """Settings of the intact items of a product, for an item with a damaged record of its settings."""
 
     def __init__(self, store: Store | None) -> None:
-        """store: with the items."""
-        self._store = store
+        """Look settings up in a store; None has no items."""
+        self._store = None if store is None else store.snapshot()
         self._found: dict[str, tuple[Recorded[StageSettings] | None, str]] = {}
 
     def of(self, stage: type[Stage], own: StageSettings) -> tuple[Recorded[StageSettings] | None, str]:
@@ -115,12 +156,98 @@ class IntactSettings:
     def _agreed(self, stage: type[Stage], own: StageSettings) -> tuple[Recorded[StageSettings] | None, str]:
         keys = [] if self._store is None else self._store.intact(self._store.items(stage.name))
         made = [] if self._store is None else [self._store.metadata(key) or {} for key in keys]
-        alike = {canonical_json([one["provenance"].get(name) for name in ("version", "settings")]) for one in made}
+        alike = {canonical_json([item["provenance"].get(name) for name in ("version", "settings")]) for item in made}
         recorded = _as_made(stage, made[0], own) if len(alike) == 1 else None
         if recorded is None:
             return None, "the settings of actionprep.toml"
         which = "only intact item" if len(made) == 1 else f"{len(made)} intact items"
         return recorded, f"the settings of the {which} of '{stage.name}'"
+
+
+class _Resolver:
+    """Settings of items with their plain values and identities, each computed once per plan."""
+
+    def __init__(self, root: str) -> None:
+        self._root = Path(root)
+        self._values: dict[int, tuple[StageSettings, dict[str, Any], str]] = {}
+        self._identities: dict[tuple[str, str], dict[str, str]] = {}
+        self._made: dict[tuple[str, int, str], Recorded[StageSettings] | None] = {}
+        self._kept: dict[tuple[str, int, str], StageSettings | None] = {}
+
+    def values(self, settings: StageSettings) -> dict[str, Any]:
+        """Settings as plain values."""
+        return self._dumped(settings)[1]
+
+    def _dumped(self, settings: StageSettings) -> tuple[StageSettings, dict[str, Any], str]:
+        if id(settings) not in self._values:
+            values = settings.model_dump(mode="json")
+            # The settings are stored as well, so that no other object gets their id.
+            self._values[id(settings)] = settings, values, canonical_json(values)
+        return self._values[id(settings)]
+
+    def identity(self, stage: type[Stage], settings: StageSettings) -> dict[str, str]:
+        """What besides the settings decides the result of a stage."""
+        known = stage.name, self._dumped(settings)[2]
+        if known not in self._identities:
+            self._identities[known] = {**stage.identity(settings), **STAGES.origin(stage.name)}
+        return self._identities[known]
+
+    def as_made(
+        self, stage: type[Stage], committed: dict[str, Any], own: StageSettings
+    ) -> Recorded[StageSettings] | None:
+        """Settings that a committed item was made with; None if this version of its stage may not understand them."""
+        made = committed["provenance"]
+        known = (
+            stage.name,
+            id(own),
+            canonical_json([made.get(name) for name in ("version", "settings", "command_line")]),
+        )
+        if known not in self._made:
+            self._dumped(own)
+            recorded = _as_made(stage, committed, own)
+            if recorded is not None:
+                settings = recorded.settings.at(self._root).with_command_line(_command_line(made))
+                recorded = replace(recorded, settings=settings)
+            self._made[known] = recorded
+        return self._made[known]
+
+    def kept(self, stage: type[Stage], committed: dict[str, Any], own: StageSettings) -> StageSettings | None:
+        """The user's settings with the options that made a committed item on a command line.
+
+        Such an option counts until the user gives it another value in the settings file.
+
+        Returns:
+            The settings; None for an item that no option made, or none that still counts.
+        """
+        made = committed["provenance"]
+        if not _command_line(made):
+            return None
+        known = stage.name, id(own), canonical_json([made.get(name) for name in ("settings", "command_line")])
+        if known not in self._kept:
+            self._kept[known] = self._with_options(stage, made, own)
+        return self._kept[known]
+
+    def _with_options(self, stage: type[Stage], made: Mapping[str, Any], own: StageSettings) -> StageSettings | None:
+        values, used = self.values(own), made.get("settings", {})
+        in_file = {name: value for name, value in _command_line(made).items() if name in used and name in values}
+        in_file = {name: value for name, value in in_file.items() if values[name] == value != used[name]}
+        if not in_file:
+            return None
+        recorded = {**values, **{name: used[name] for name in in_file}}
+        try:
+            found = read_recorded(own, recorded, table=stage.name, where=f"the stored {stage.name}")
+        except UserError:
+            return None  # of another version of the stage
+        in_file = {
+            name: value for name, value in in_file.items() if getattr(found.settings, name) != getattr(own, name)
+        }
+        return None if found.problem or not in_file else found.settings.at(self._root).with_command_line(in_file)
+
+
+def _command_line(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in the provenance of an item that came from a command line; see `StageSettings.command_line`."""
+    options = provenance.get("command_line")
+    return options if isinstance(options, dict) else {}
 
 
 def make_plan(
@@ -138,37 +265,45 @@ def make_plan(
     force: frozenset[ItemKey] = frozenset(),
     warn: Callable[[str], None] = lambda sentence: None,
     intact: IntactSettings | None = None,
+    explicit: Container[str] = (),
 ) -> Plan:
-    """Hold every wanted item, and every item that it reads, against the store.
+    """Compare every wanted item, and every item that it reads, with the store.
 
-    wanted:   stages asked for by name. settings: of every stage.
-    enforce:  inputs that are in the store with other settings than these are made anew; otherwise they are taken as
-        they are, since somebody made them so on purpose.
-    warn:     called with a sentence for recorded settings that are ignored because data must not name code or files,
-        and for code or weights that have changed.
-    retry:    quarantined items are tried again. force: items to make anew, with the settings that they were made with.
-    intact: where settings come from for items whose record of them is damaged; looked up in the store when None.
+    Args:
+        catalog: Recordings, views and segments.
+        store: The store; None compares with an empty one.
+        wanted: Names of the wanted stages.
+        settings: Settings by name of the stage. Only those of wanted stages and of their inputs are read.
+        views: Views to plan.
+        quarantine: Items that failed before.
+        root: Folder that relative paths in settings start from.
+        enforce: Whether inputs that were made with other settings than these are rebuilt. Otherwise they are used as
+            they are, since somebody made them so on purpose.
+        retry: Whether quarantined items are tried again.
+        skipped: Recordings that were left out, for the plan's report.
+        force: Items to rebuild with the settings that they were made with.
+        warn: Called with a sentence for recorded settings that are ignored because data must not name code or files,
+            and for code or weights that have changed.
+        intact: Source of settings for items with a damaged record of them; looked up in the store when None.
+        explicit: Stages with settings that this command sets. Items of other stages keep the options of the command
+            line that made them.
 
-    Raises SetupError when a backend that is needed is missing.
+    Raises:
+        SetupError: If a backend that is needed is missing.
     """
     wanted = list(wanted)
+    store = None if store is None else store.snapshot()
     order = dependency_order(wanted, settings)
-    identities: dict[str, dict[str, str]] = {}
-
-    def identity(stage: type[Stage], chosen: StageSettings) -> dict[str, str]:
-        known = canonical_json([stage.name, chosen.model_dump(mode="json")])
-        if known not in identities:
-            identities[known] = {**stage.identity(chosen), **STAGES.origin(stage.name)}
-        return identities[known]
-
+    resolver = _Resolver(root)
     intact = intact or IntactSettings(store)
     items: list[PlannedItem] = []
     tasks: list[ViewTask] = []
     notes: list[str] = []
+    kept: list[ItemKey] = []
     per_view = [name for name in order if not issubclass(find_stage(name), ArrayStage)]
-    for view in sorted(views, key=lambda one: (one.recording, one.id)):
+    for view in sorted(views, key=lambda view: (view.recording, view.id)):
         source = view_source(catalog, view, root)
-        found: dict[str, PlannedItem] = {}
+        planned: dict[str, PlannedItem] = {}
         for name in per_view:
             stage = find_stage(name)
             chosen = settings[name]
@@ -180,55 +315,75 @@ def make_plan(
                 if damage:
                     made, named = intact.of(stage, chosen)
                 elif committed is not None:
-                    made = _as_made(stage, committed, chosen)
+                    made = resolver.as_made(stage, committed, chosen)
+            elif committed is not None and name not in explicit:
+                with_options = resolver.kept(stage, committed, chosen)
+                if with_options is not None:
+                    chosen = with_options
+                    kept.append(key)
             if made is not None:
-                chosen = made.settings.at(Path(root))
-                for one in made.ignored:
-                    warn(str(one))
-            inputs = {one.product: found[one.product] for one in stage.inputs(chosen)}
+                chosen = made.settings.at(Path(root)) if damage else made.settings
+                for ignored in made.ignored:
+                    warn(str(ignored))
+            inputs = {read.product: planned[read.product] for read in stage.inputs(chosen)}
             if made is not None and made.ignored and committed is not None and key not in force:
-                kept = _kept_item(stage, key, chosen, made, identity, view, source, inputs, committed)
-                if kept is not None:
-                    found[name] = kept
+                as_it_is = _kept_item(stage, key, chosen, made, resolver, view, source, inputs, committed)
+                if as_it_is is not None:
+                    planned[name] = as_it_is
                     continue
             if made is not None:
                 made.require()
-            found[name] = _planned_item(
-                stage, key, chosen, identity, view, source, inputs, committed, quarantine, retry=retry
+            planned[name] = _planned_item(
+                stage, key, chosen, resolver, view, source, inputs, committed, quarantine, retry=retry
             )
-            if key in force and found[name].action == "done":
-                found[name] = replace(found[name], action="build", why="damaged")
-            if made is not None and committed is not None and found[name].action == "build":
+            if key in force and planned[name].action == "done":
+                planned[name] = replace(planned[name], action="build", why="damaged")
+            if made is not None and committed is not None and planned[name].action == "build":
                 recorded = committed["provenance"].get("identity", {})
-                for sentence in other_content(name, recorded, found[name].provenance["identity"]):
+                for sentence in other_content(name, recorded, planned[name].provenance["identity"]):
                     warn(sentence)
-            if damage and found[name].action == "build":
-                found[name] = replace(found[name], why="damaged")
+            if damage and planned[name].action == "build":
+                planned[name] = replace(planned[name], why="damaged")
                 notes.append(f"{damage} It is rebuilt with {named}.")
-        items.extend(found.values())
-        to_build = tuple(item for item in found.values() if item.action == "build")
+        items.extend(planned.values())
+        to_build = tuple(item for item in planned.values() if item.action == "build")
         if to_build:
             tasks.append(ViewTask(source, to_build))
-    study_stages = tuple((name, settings[name]) for name in order if issubclass(find_stage(name), ArrayStage))
-    for name, chosen in study_stages:
+    study_stages = []
+    for name in (name for name in order if issubclass(find_stage(name), ArrayStage)):
+        chosen = settings[name]
+        key = study_key(name, chosen)
+        committed = _committed(store, key)[0]
+        if committed is not None and key not in force and name not in explicit:
+            with_options = resolver.kept(find_stage(name), committed, chosen)
+            if with_options is not None:
+                chosen = with_options
+                kept.append(key)
+        study_stages.append((name, chosen))
         item = plan_study_item(catalog, store, name, chosen, force=force)
         items.append(item)
         if item.why == "damaged" and (damage := _committed(store, item.key)[1]):
             notes.append(f"{damage} It is rebuilt with the settings of this command or of actionprep.toml.")
-    return Plan(tuple(items), tuple(tasks), study_stages, skipped, force, tuple(notes))
+    return Plan(tuple(items), tuple(tasks), tuple(study_stages), skipped, force, tuple(notes), tuple(kept))
 
 
 def mixtures(plan: Plan, store: Store) -> list[str]:
     """For each product of views, a sentence when not all of its items will have been made alike, once the plan is done."""
+    store = store.snapshot()
     made = {item.key: item.provenance for item in plan.items if item.key.view and item.action in ("build", "done")}
     sentences = []
     for product in dict.fromkeys(key.product for key in made):
         others = store.intact(key for key in store.items(product) if key not in made)
-        of_product = {key: one for key, one in made.items() if key.product == product}
-        found = difference(made_alike({**provenance_of(store, others), **of_product}))
-        if found:
-            sentences.append(f"Items of '{product}' are not all made alike: {found}.")
+        of_product = {key: provenance for key, provenance in made.items() if key.product == product}
+        differing = difference(made_alike({**provenance_of(store, others), **of_product}))
+        if differing:
+            sentences.append(f"Items of '{product}' are not all made alike: {differing}.")
     return sentences
+
+
+def study_key(name: str, settings: StageSettings) -> ItemKey:
+    """Key of a product of the study, made with these settings."""
+    return ItemKey(name, str(getattr(settings, "name", "default")))
 
 
 def plan_study_item(
@@ -242,11 +397,12 @@ def plan_study_item(
     """What is to become of a product of the whole study."""
     stage = find_stage(name)
     assert issubclass(stage, ArrayStage)
-    key = ItemKey(name, str(getattr(chosen, "name", "default")))
+    key = study_key(name, chosen)
+    values = chosen.model_dump(mode="json")
     facts = {
         "stage": name,
         "version": stage.version,
-        "settings": chosen.model_dump(mode="json"),
+        "settings": values,
         "reads": stage.depends_on(chosen, catalog),
     }
     origin = STAGES.origin(name)
@@ -255,7 +411,7 @@ def plan_study_item(
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     committed, damage = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
-    provenance = {"stage": name, "version": stage.version, "settings": facts["settings"], **_software()}
+    provenance = {"stage": name, "version": stage.version, "settings": values, **_options(chosen), **_software()}
     if origin:
         provenance["identity"] = origin
     why = (
@@ -265,7 +421,7 @@ def plan_study_item(
         if damage or key in force
         else "new"
         if committed is None
-        else _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
+        else _what_changed(committed, values, stage.version)
     )
     nbytes = int(committed["nbytes"]) if done and committed is not None else 0
     return PlannedItem(key, "done" if done else "build", why, fingerprint, chosen, provenance, nbytes)
@@ -310,7 +466,7 @@ def _planned_item(
     stage: type[Stage],
     key: ItemKey,
     chosen: StageSettings,
-    identity: Any,
+    resolver: _Resolver,
     view: View,
     source: ViewSource,
     inputs: Mapping[str, PlannedItem],
@@ -342,15 +498,15 @@ def _planned_item(
         return PlannedItem(key, "quarantined", problem.reason, "", chosen, {})
     facts = _facts(
         stage,
-        chosen.model_dump(mode="json"),
-        identity(stage, chosen),
+        resolver.values(chosen),
+        resolver.identity(stage, chosen),
         reads,
         view,
         source,
         inputs,
     )
     fingerprint = _fingerprint(facts)
-    provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **_software()}
+    provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **_options(chosen), **_software()}
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
     entry = quarantine.get(key)
@@ -363,7 +519,7 @@ def _planned_item(
     if any(item.action == "build" for item in inputs.values()) and committed is not None:
         why = "its input changed"
     elif committed is not None:
-        why = _what_changed(committed, chosen.model_dump(mode="json"), stage.version)
+        why = _what_changed(committed, resolver.values(chosen), stage.version)
     return PlannedItem(key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source))
 
 
@@ -400,7 +556,7 @@ def _kept_item(
     key: ItemKey,
     chosen: StageSettings,
     made: Recorded[StageSettings],
-    identity: Any,
+    resolver: _Resolver,
     view: View,
     source: ViewSource,
     inputs: Mapping[str, PlannedItem],
@@ -415,7 +571,7 @@ def _kept_item(
     of_code, reads = provenance.get("identity"), (provenance.get("source") or {}).get("reads")
     if made.can_compare:
         made.require()
-        of_code, reads = identity(stage, chosen), stage.reads_of_source(chosen, source)
+        of_code, reads = resolver.identity(stage, chosen), stage.reads_of_source(chosen, source)
     facts = _facts(stage, made.as_written, of_code, reads, view, source, inputs)
     if view.status != "ok" or _fingerprint(facts) != committed["fingerprint"]:
         return None
@@ -472,14 +628,25 @@ def _what_changed(committed: dict[str, Any], settings: dict[str, Any], version: 
     return f"settings changed: {', '.join(changed)}" if changed else "its source changed"
 
 
-def _software() -> dict[str, Any]:
-    from importlib.metadata import version
+def _options(settings: StageSettings) -> dict[str, Any]:
+    """The part of an item's provenance that names options of the command line; outside its fingerprint and digest."""
+    return {"command_line": settings.command_line} if settings.command_line else {}
 
-    names = ("actionprep", "numpy", "av", "opencv-python-headless", "zarr")
+
+def _software() -> dict[str, Any]:
+    """The part of an item's provenance that names versions of software."""
+    return {"software": dict(_versions())}
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    """Versions of the packages that an item can depend on; looked up once per process."""
+    from importlib.metadata import PackageNotFoundError, version
+
     versions = {}
-    for name in names:
+    for name in ("actionprep", "numpy", "av", "opencv-python-headless", "zarr"):
         try:
             versions[name] = version(name)
-        except ImportError:  # importlib.metadata.PackageNotFoundError: run from a source tree
+        except PackageNotFoundError:  # run from a source tree
             versions[name] = "source"
-    return {"software": {**versions, "python": platform.python_version()}}
+    return {**versions, "python": platform.python_version()}

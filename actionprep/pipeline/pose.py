@@ -35,29 +35,29 @@ class _EstimatorSettings(StageSettings):
     )
     model: str = option(
         "",
-        "For mmpose: hrnet-w32, hrnet-w48, …-384, a config's name or file. For vitpose: a folder, from the "
-        "study's on, or a hub name. Empty: the default of the backend.",
+        "For mmpose: hrnet-w32, hrnet-w48, …-384, or the name or path of a config. For vitpose: a folder, relative to "
+        "the study's folder, or a hub name. Empty: the default of the backend.",
         names="code",
         known=lambda name: name == "" or name in MODELS,
     )
     checkpoint: str = option(
-        "", "For mmpose: file with the weights; empty: the published ones, fetched when missing.", names="file"
+        "", "For mmpose: file with the weights. Empty: the published weights, downloaded if missing.", names="file"
     )
     boxes: Literal["own", "frame", "masks", "file", "rtdetr"] = option(
         "own",
-        "Boxes of persons: own is what the backend does itself (mediapipe follows one person, vitpose uses RT-DETR, "
-        "mmpose takes the whole frame); frame, the product masks, a file, or RT-DETR.",
+        "Boxes of persons: own (the default of the backend: mediapipe follows one person, vitpose uses RT-DETR, mmpose "
+        "uses the full frame), frame (the full frame), masks (the product masks), file, or rtdetr.",
     )
     boxes_file: str = option(
         "",
-        "For boxes = file: csv with frame, left, top, right, bottom, [score]; may hold {recording} and {view}.",
+        "For boxes = file: csv with frame, left, top, right, bottom, [score]; may contain {recording} and {view}.",
         names="file",
     )
     detector: str = option(
-        "PekingU/rtdetr_r18vd", "For RT-DETR: a folder, from the study's on, or a hub name.", names="file"
+        "PekingU/rtdetr_r18vd", "For RT-DETR: a folder, relative to the study's folder, or a hub name.", names="file"
     )
     person_score: float = option(0.5, "For RT-DETR: lowest confidence of a person.", ge=0, le=1)
-    complexity: int = option(1, "For mediapipe: 1 is the model in its package; 0 and 2 need their files.", ge=0, le=2)
+    complexity: int = option(1, "For mediapipe: 1 is the model in its package; 0 and 2 need extra files.", ge=0, le=2)
     detection: float = option(0.5, "For mediapipe: lowest confidence of a detected person.", ge=0, le=1)
     tracking: float = option(
         0.5,
@@ -65,8 +65,8 @@ class _EstimatorSettings(StageSettings):
         ge=0,
         le=1,
     )
-    environment: str = option("", "For mediapipe: folder of its environment; empty: the user's cache.", names="code")
-    flip: bool = option(False, "For mmpose: average with the mirrored crop; twice the time.")
+    environment: str = option("", "For mediapipe: folder of its environment. Empty: the user's cache.", names="code")
+    flip: bool = option(False, "For mmpose: average with the mirrored crop; takes twice the time.")
     random_weights: bool = option(False, "For mmpose: a model with random weights, to test the pipeline.")
     device: str = option(
         "auto", "For mmpose and vitpose: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
@@ -88,8 +88,8 @@ class _EstimatorSettings(StageSettings):
     coordinates: str = option("", "For import of ntu: world, color or depth; of jhmdb: image or world.")
     first_number: int | None = option(
         None,
-        "For import: the number that the files give the first frame; not set: 0, or 1 where they count from 1 to the "
-        "number of frames.",
+        "For import: number of the first frame in the files. Not set: 0, or 1 if the files count from 1 to the number of "
+        "frames.",
         ge=0,
     )
     rescale: bool = option(False, "For import: scale poses of images of another size to the video (counted).")
@@ -101,19 +101,21 @@ class _EstimatorSettings(StageSettings):
     )
     skeleton: str = option(
         "",
-        "Convert to this layout: a name ('actionprep skeletons' lists them) or a TOML file, a path from the study's "
-        "folder; empty keeps the backend's.",
+        "Convert to this layout: a name ('actionprep skeletons' lists them), or a TOML file, relative to the study's "
+        "folder. Empty: keep the layout of the backend.",
         names="file",
         known=is_no_layout_file,
     )
-    relink: bool = option(False, "Link persons again, even if imported poses have their numbers.")
+    relink: bool = option(False, "Link persons again, even if imported poses have track ids.")
 
 
 class PoseSettings(LinkingSettings, _EstimatorSettings):
     """Estimate the joints of persons in every frame."""
 
     persons: int | None = option(
-        2, "Keep at most this many persons: those with the largest sum of score times box area; none keeps all.", ge=1
+        2,
+        "Keep at most this many persons: those with the largest sum of score times box area. Not set: keep all.",
+        ge=1,
     )
 
     @field_validator("backend")
@@ -128,7 +130,7 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
             raise ValueError("'boxes_file' is the table for boxes = \"file\": give both or neither")
         if self.backend == "import" and self.boxes != "own":
             raise ValueError(f'imported poses need no boxes, got boxes = "{self.boxes}"')
-        # Next to a backend that is named, it is left from an earlier import, and not used.
+        # With another backend, the pattern is left from an earlier import and not used.
         if self.files and "backend" not in self.model_fields_set:
             raise ValueError("'files' is the pattern for backend = \"import\": set that backend too")
         if self.smooth == "savgol" and (self.savgol_window % 2 == 0 or self.savgol_order >= self.savgol_window):
@@ -143,11 +145,10 @@ class PoseSettings(LinkingSettings, _EstimatorSettings):
 
 @stage("pose", version=3, settings=PoseSettings)
 class Pose(FrameStage, ViewStage):
-    """Makes pose/<recording>/<view>: joints of up to M persons in each of T frames.
+    """Write the product `pose` (schema: `actionprep.datasets.products.poses`).
 
-    Arrays and attributes are those of `actionprep.datasets.products.poses.POSE`. Persons are numbered by the sum of
-    score times box area over all frames; the first M are kept. Imported poses need no frames: they are read without
-    decoding the video.
+    Persons are numbered by the sum of score times box area over all frames, and the first ones are kept. Imported poses
+    are read without decoding the video.
     """
 
     counted = MappingProxyType(
@@ -182,14 +183,14 @@ class Pose(FrameStage, ViewStage):
     def identity(cls, settings: PoseSettings) -> dict[str, str]:  # noqa: D102
         if settings.backend == "import":
             return {"backend": "import"}
-        found = {**_identity(settings), **POSE_BACKENDS.origin(settings.backend)}
+        identity = {**_identity(settings), **POSE_BACKENDS.origin(settings.backend)}
         if settings.boxes == "rtdetr":
-            found |= _people(settings).identity()
-        # By the name in the settings, so that a study can be moved; the weights are identified by their hash.
+            identity |= _people(settings).identity()
+        # The name in the settings is used, so that a study can be moved. The weights are identified by their hash.
         for name, given in (("model", settings.model), ("detector", settings.detector)):
-            if given and found.get(name) == _pretrained(settings, given):
-                found[name] = given
-        return found
+            if given and identity.get(name) == _pretrained(settings, given):
+                identity[name] = given
+        return identity
 
     @classmethod
     def inputs(cls, settings: PoseSettings) -> tuple[Input, ...]:  # noqa: D102
@@ -220,7 +221,7 @@ class Pose(FrameStage, ViewStage):
         try:
             self._frames += self._estimator.estimate(block.rgb, boxes)
         except InputError as problem:
-            # Backends count frames from the start of what they are given.
+            # Backends count frames from the start of the block.
             at = None if problem.frame is None else int(block.index[problem.frame])
             raise InputError(problem.reason, frame=at, backend=problem.backend) from problem
         self._index.append(block.index)
@@ -259,9 +260,9 @@ class Pose(FrameStage, ViewStage):
 def _finish(
     settings: PoseSettings, poses: PoseSequence, item: ItemWriter, root: str, *, estimator: str, **attributes: Any
 ) -> None:
-    """Link, choose, fill, smooth, convert and write."""
-    made = link(poses, settings, keep_ids=not settings.relink)
-    poses = made.poses
+    """Link, select, fill, smooth, convert and write poses."""
+    linking = link(poses, settings, keep_ids=not settings.relink)
+    poses = linking.poses
     if settings.skeleton:
         poses, conversion = poses.with_skeleton(layout_in(settings.skeleton, root))
         attributes["converted"] = str(conversion)
@@ -269,10 +270,10 @@ def _finish(
         item,
         poses,
         estimator=estimator,
-        num_persons_found=made.found,
-        num_persons_dropped=made.dropped,
-        num_filled=made.filled_frames,
-        num_joints_filled=made.filled_joints,
+        num_persons_found=linking.num_found,
+        num_persons_dropped=linking.num_dropped,
+        num_filled=linking.num_filled_frames,
+        num_joints_filled=linking.num_filled_joints,
         smoothed=settings.smooth,
         **attributes,
     )
@@ -282,7 +283,7 @@ _open_estimators: dict[str, PoseEstimator] = {}
 
 
 def _estimator(settings: PoseSettings) -> PoseEstimator:
-    """The estimator of these settings; the last one is kept, since the next view wants it too."""
+    """Return the estimator of these settings; the last one stays open for the next view."""
     options = _options(settings)
     known = canonical_json(
         [settings.backend, options if "settings" not in options else settings.model_dump(mode="json")]
@@ -296,7 +297,7 @@ def _estimator(settings: PoseSettings) -> PoseEstimator:
 
 
 def _identity(settings: PoseSettings) -> dict[str, str]:
-    """The identity of the estimator, without starting MediaPipe's worker."""
+    """Return the identity of the estimator, without starting MediaPipe's worker."""
     if settings.backend != "mediapipe":
         return _estimator(settings).identity()
     from actionprep.pipeline.pose_backends.mediapipe import installed_identity
@@ -306,7 +307,7 @@ def _identity(settings: PoseSettings) -> dict[str, str]:
 
 
 def _options(settings: PoseSettings) -> dict[str, Any]:
-    """Settings as the options of the backend's class."""
+    """Return the settings as options of the backend's class."""
     if settings.backend == "mediapipe":
         return {
             "environment": str(settings.path(settings.environment)) if settings.environment else None,
@@ -341,7 +342,7 @@ def _options(settings: PoseSettings) -> dict[str, Any]:
 
 
 def _pretrained(settings: PoseSettings, given: str) -> str:
-    """The folder of that name, from the study's folder on; where there is none, a name of the hub as it stands."""
+    """Return the path of a folder given relative to the study; a name without such a folder is a hub name."""
     folder = settings.path(given)
     return str(folder) if folder.is_dir() else given
 
@@ -371,12 +372,12 @@ def _people(settings: PoseSettings) -> RTDetrPeople:
 
 
 def _boxes_of_view(settings: PoseSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> Any:
-    """What gives the boxes of a block of frames; None where the backend finds people by itself."""
+    """Return a function from a block of frames to boxes; None if the backend finds people itself."""
     if settings.boxes == "own":
         return None
     if settings.boxes == "frame":
-        whole = np.array([[0, 0, source.width, source.height, 1]], np.float32)
-        return lambda block: [whole] * len(block)
+        full = np.array([[0, 0, source.width, source.height, 1]], np.float32)
+        return lambda block: [full] * len(block)
     if settings.boxes == "rtdetr":
         return lambda block: _people(settings)(block.rgb)
     if settings.boxes == "file":

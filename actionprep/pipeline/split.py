@@ -61,13 +61,13 @@ class SplitSettings(StageSettings):
         if (self.folds is not None) + self.leave_one_out + named > 1:
             raise ValueError("give either folds, leave_one_out, or named groups")
         if self.val_column is not None and self.by != "column":
-            raise ValueError("val_column goes with by = column alone")
+            raise ValueError("val_column can only be used with by = column")
         if self.val_column is not None and self.val == 0:
-            raise ValueError("val_column says what val is, and val = 0 asks for none: leave one of the two out")
+            raise ValueError("val_column selects the part for val, but val = 0 means no val: remove one of them")
         if self.by == "column" and named:
             raise ValueError(
-                "by = column takes the part that was given for each recording, and train_groups, val_groups and test_groups "
-                "name parts too: give one of the two"
+                "by = column reads the part of each recording from a column; train_groups, val_groups and test_groups set "
+                "parts too: use only one of them"
             )
         return self
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from actionprep.errors import UserError
-from actionprep.pipeline.index import STAGES
 from actionprep.settings import StageSettings
 
 if TYPE_CHECKING:
@@ -292,8 +291,3 @@ def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable
         return cls
 
     return describe
-
-
-def find_stage(name: str) -> type[Stage]:
-    """The stage of that name; raises UserError naming the nearest one."""
-    return STAGES.find(name)

@@ -9,16 +9,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
-from actionprep.pipeline.stage import ViewStage, find_stage
+from actionprep.pipeline.stage import ViewStage
 
 # A task looks this often, in seconds, whether the builder still holds the lock.
 LOCK_CHECK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where tasks run.
+
+    Attributes:
+        count: Processes on this machine; 0 runs in this process, for debugging and for scripts.
+        scheduler: Address of a running Dask cluster ("tcp://…") instead.
+        slurm: Options for dask_jobqueue.SLURMCluster instead, such as {"queue": "cpu", "cores": 8, "memory": "32GB"}.
+    """
+
+    count: int = 0
+    scheduler: str | None = None
+    slurm: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Score point tracks against known ones, with the measures of TAP-Vid."""
+"""Score point tracks against ground truth with the metrics of TAP-Vid."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 
 THRESHOLDS = (1, 2, 4, 8, 16)
+"""Distances in pixels at 256x256."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackScores:
-    """How near tracks are to the truth; every figure is a share in [0, 1] over all points and frames that count.
+    """Accuracy of tracks. Metrics are fractions in [0, 1] over all scored positions.
 
-    within              for each threshold of 1, 2, 4, 8, 16 px: share of the truly visible positions that are nearer
-    delta_average       mean of `within`
-    jaccard             for each threshold: hits / (truly visible positions + false alarms), where a hit is visible in
-                        both and near enough, and a false alarm is called visible, but is hidden or too far off
-    average_jaccard     mean of `jaccard`
-    occlusion_accuracy  share of the positions where visible or hidden is told rightly
-    survival            mean share of a point's frames before it is for the first time 50 px or more off
-    num_points          points with at least one position that counts
+    Attributes:
+        within: For each threshold, fraction of the truly visible positions with a smaller error.
+        delta_average: Mean of `within`.
+        jaccard: For each threshold, true positives / (truly visible positions + false positives). A true positive is
+            visible in both and within the threshold. A false positive is predicted visible, but hidden or farther away.
+        average_jaccard: Mean of `jaccard`.
+        occlusion_accuracy: Fraction of positions with correctly predicted visibility.
+        survival: Fraction of a point's frames before its error first reaches 50 px, averaged over points.
+        num_points: Number of points with at least one scored position.
     """
 
     within: dict[int, float]
@@ -43,15 +45,26 @@ def score_tracks(
 ) -> TrackScores:
     """Score tracks at 256x256.
 
-    xy, true_xy            (T, N, 2) px of a picture of `size` = (height, width)
-    visible, true_visible  (T, N) bool
-    counts                 (T, N) bool: the positions to score; leave out the frame of the query and unlabeled frames
+    Positions are scaled to 256x256 before they are compared with the thresholds [1]_. A position is within a threshold
+    if its error is strictly smaller. A track fails at an error of 50 px at that scale [2]_.
 
-    Doersch et al., "TAP-Vid: A Benchmark for Tracking Any Point in a Video", NeurIPS 2022, section 3: thresholds after
-    scaling to 256x256, strictly nearer counts. Survival: Zheng et al., "PointOdyssey", ICCV 2023, section 4 (failure
-    at 50 px at that scale).
+    Args:
+        xy: Tracked positions in pixels, shape (T, N, 2).
+        visible: Predicted visibility, bool of shape (T, N).
+        true_xy: True positions in pixels, shape (T, N, 2).
+        true_visible: True visibility, bool of shape (T, N).
+        counts: Positions to score, bool of shape (T, N). Exclude the frame of the query and unlabeled frames.
+        size: Height and width of the frames in pixels.
 
-    Raises ValueError when nothing counts or shapes differ.
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: If shapes differ, or if no scored position is visible.
+
+    References:
+        .. [1] Doersch et al., "TAP-Vid: A Benchmark for Tracking Any Point in a Video", NeurIPS 2022, section 3.
+        .. [2] Zheng et al., "PointOdyssey", ICCV 2023, section 4.
     """
     if not xy.shape == true_xy.shape == (*visible.shape, 2) or not visible.shape == true_visible.shape == counts.shape:
         raise ValueError(
@@ -59,18 +72,18 @@ def score_tracks(
             f"visible {visible.shape} and {true_visible.shape}, counts {counts.shape}."
         )
     if not (counts & true_visible).any():
-        raise ValueError("There is nothing to score: no position that counts is truly visible.")
+        raise ValueError("There is nothing to score: no position selected by `counts` is truly visible.")
     height, width = size
     offset = (xy - true_xy) * np.array([256 / width, 256 / height])
     distance = np.linalg.norm(np.where(counts[..., None], offset, 0), axis=-1)
     truth = true_visible & counts
-    said = visible & counts
+    predicted = visible & counts
     within, jaccard = {}, {}
     for threshold in THRESHOLDS:
         near = distance < threshold
         within[threshold] = float((near & truth).sum() / truth.sum())
-        hits = (said & truth & near).sum()
-        false_alarms = (said & ~(truth & near)).sum()
+        hits = (predicted & truth & near).sum()
+        false_alarms = (predicted & ~(truth & near)).sum()
         jaccard[threshold] = float(hits / (truth.sum() + false_alarms))
     lost = np.logical_or.accumulate(truth & (distance >= 50), axis=0)
     scored = counts.any(axis=0)

@@ -9,19 +9,18 @@ from typing import Any
 
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import SetupError, UserError, nearest
-from actionprep.pipeline.index import load_stages
+from actionprep.pipeline.index import find_stage, load_stages
 from actionprep.pipeline.plan import other_content
-from actionprep.pipeline.stage import find_stage
 from actionprep.settings import StageSettings, read_recorded, references
 
 
 @dataclass(frozen=True)
 class OwnSettings:
-    """What the user sets about the stages behind a model: the settings that a checkpoint must not decide.
+    """Settings of the user for the stages behind a model; a checkpoint cannot set them.
 
     Attributes:
-        study: Folder of the study whose settings file counts; None for the one that holds the current folder, if any.
-        given: Values from the command line by table, such as {"tracks": {"repo": "co-tracker"}}. They win over all else.
+        study: Folder of the study whose settings file counts; None for the study that contains the current folder, if any.
+        given: Values from the command line by table, such as {"tracks": {"repo": "co-tracker"}}. They override all others.
         warn: Called with a sentence for each recorded setting that is ignored.
     """
 
@@ -31,7 +30,7 @@ class OwnSettings:
 
     @property
     def root(self) -> Path:
-        """Where relative paths in settings start."""
+        """Folder that relative paths in settings start from."""
         return Path.cwd() if self._folder is None else self._folder.root.resolve()
 
     @property
@@ -46,12 +45,12 @@ class OwnSettings:
     def stage_settings(
         self, recorded: Mapping[str, Mapping[str, Any]], made: Mapping[str, Sequence[Mapping[str, Any]]], *, where: str
     ) -> dict[str, StageSettings]:
-        """Read the recorded settings of stages; code, programs and files come from the user alone.
+        """Read the recorded settings of stages. Code, programs and files are taken only from the user's settings.
 
         Args:
             recorded: Settings by product, as the checkpoint records them.
-            made: For each product the records of the training's items, with the hashes of their code and weights.
-            where: What records them, for messages.
+            made: Records of the items used in training, by product, with the hashes of their code and weights.
+            where: Source of the settings, for messages.
 
         Returns:
             Settings by product. Relative paths start at the user's study, or at the current folder outside of one.
@@ -85,14 +84,16 @@ class OwnSettings:
         folder = self._folder
         own = stage.Settings() if folder is None else folder.settings_for(product, stage.Settings)
         given = {name: str(value) for name, value in self.given.get(product, {}).items()}
-        found = read_recorded(own.model_copy(update=given), recorded, table=product, where=where)
-        for one in found.ignored:
-            self.warn(str(one))
+        restored = read_recorded(own.model_copy(update=given), recorded, table=product, where=where)
+        for ignored in restored.ignored:
+            self.warn(str(ignored))
         try:
-            values = {**found.settings.model_dump(), **given}
+            values = {**restored.settings.model_dump(), **given}
             settings = stage.Settings.read(values, where=where).at(self.root)
         except UserError as error:
-            ways = "".join(f"\nIt was ignored: {_give(one.setting)}." for one in found.ignored if not one.is_set)
+            ways = "".join(
+                f"\nIt was ignored: {_give(ignored.setting)}." for ignored in restored.ignored if not ignored.is_set
+            )
             raise UserError(f"{error}{ways}") from None
         if references(stage.Settings):
             try:
@@ -101,7 +102,7 @@ class OwnSettings:
                 named = [name for name in references(stage.Settings) if f"{product}.{name}" in str(problem)]
                 ways = "".join(f"\n  here         {_give(f'{product}.{name}')}" for name in named)
                 raise SetupError(f"{problem}{ways}") from None
-            differing = [other_content(product, one.get("identity"), identity) for one in made]
+            differing = [other_content(product, record.get("identity"), identity) for record in made]
             for sentence in min(differing, key=len, default=[]):
                 self.warn(sentence)
         return settings

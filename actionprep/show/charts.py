@@ -20,6 +20,7 @@ from actionprep.show.timeline import Bar, TimelineRow, bars_of, draw_timeline, f
 
 if TYPE_CHECKING:
     from actionprep.api import Study
+    from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.products.snippets import SnippetTable
 
 _MOST_RECORDINGS = 60
@@ -122,7 +123,7 @@ def _draw_recording(
         path,
         title=recording,
         details=details,
-        colors=colors_of(study, table),
+        colors=colors_of(study),
         images=_images(study, recording, views, (low, high)),
     )
 
@@ -151,7 +152,7 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
     spans = [row.span for row in rows if row.span is not None]
     span = (min(low for low, _ in spans), max(high for _, high in spans))
     title = f"{study.folder.name}  ·  {'snippets' if table is not None else 'segments'}"
-    return draw_timeline(rows, span, path, title=title, details=details, colors=colors_of(study, table))
+    return draw_timeline(rows, span, path, title=title, details=details, colors=colors_of(study))
 
 
 def _span_of(study: Study, recording: str, bars: Sequence[Bar]) -> tuple[float, float]:
@@ -204,11 +205,19 @@ def _counts(counts: Counter[str], what: str) -> str:
     return f"{counted(counts.total(), what)}{': ' if common else ''}{', '.join(common)}{more}"
 
 
-def colors_of(study: Study, table: SnippetTable | None = None) -> dict[str, Color]:
-    """Colors of the labels of a study, the same in all of its images and videos."""
-    others = () if table is None else table.labels
-    nothing = [table.background] if table is not None and table.background is not None else []
-    return label_colors(study.catalog.labels, nothing=nothing, others=others)
+def colors_of(study: Study, catalog: Catalog | None = None) -> dict[str, Color]:
+    """Colors of the labels of a study, the same in all of its images and videos.
+
+    Args:
+        study: The study.
+        catalog: Its catalog. Default: the current one, which may start a scan.
+    """
+    from actionprep.datasets.snippets import SnippetTable
+
+    tables = [SnippetTable.read(study.store.item("snippets", key.recording)) for key in study.store.items("snippets")]
+    nothing = [table.background for table in tables if table.background is not None]
+    others = [label for table in tables for label in table.labels]
+    return label_colors((catalog or study.catalog).labels, nothing=nothing, others=others)
 
 
 def _images(

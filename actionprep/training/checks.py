@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.paths import no_link
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.recipes import Recipe
@@ -192,7 +193,7 @@ def overfit_one_batch(
     """
     import torch
 
-    store = store if isinstance(store, Store) else Store(store)
+    store = open_store(store).snapshot()
     task, recipe = _task(store, _plain(recipe, store), snippets, split, views, weights, device)
     _without_chance(task.model)
     optimizer = _optimizer(task)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from actionprep.datasets.frame_labels import FrameLabels
 from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.splits import Part, SplitAssignment
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.view_ids import views_of_ids
 from actionprep.errors import UserError, nearest
@@ -58,7 +59,7 @@ class SnippetDataset(Dataset[Batch]):
         targets: Literal["snippet", "frame"] = "snippet",
         reader: ProductReader | None = None,
     ) -> None:
-        self.store = store if isinstance(store, Store) else Store(store)
+        self.store = open_store(store).snapshot()
         self.table = read_table(self.store, snippets) if isinstance(snippets, str) else snippets
         if reader is None:
             reader = make_reader(self.store, self.table, inputs, views=views)

@@ -86,7 +86,7 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     """
     import numpy as np
 
-    from actionprep.datasets.store.zarr_store import Store
+    from actionprep.datasets.store.opening import open_store
     from actionprep.training.checkpoints import load_checkpoint
     from actionprep.training.datasets import SnippetDataset, model_inputs, read_table
     from actionprep.training.run import Run, write_text
@@ -95,7 +95,7 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     run = run if isinstance(run, Run) else Run.open(run)
     facts = run.facts
     checkpoint = load_checkpoint(run.best)
-    store = Store(run.store)
+    store = open_store(run.store).snapshot()
     rows = np.array(facts["split"]["rows"]["test"] or facts["split"]["rows"]["train"], np.int64)
     dataset = SnippetDataset(
         store, read_table(store, facts["snippets"]), checkpoint.recipe.input, views=checkpoint.views or None, rows=rows

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.loop.devices import lightning_devices
 from actionprep.training.loop.make_task import check_model, make_task
@@ -64,7 +65,7 @@ def fit(
     when a resumed training was begun otherwise.
     """
     log = log or silent
-    store = store if isinstance(store, Store) else Store(store)
+    store = open_store(store).snapshot()
     run = Run(shared_folder(Path(run_folder), multiple=devices * num_nodes > 1))
     options = TrainerOptions(device, devices, num_nodes, threads, wandb, tensorboard)
     if resume and (run.folder / FACTS).exists():
@@ -129,7 +130,7 @@ def first_task(
     device: str = "auto",
 ) -> ClassifierTask:
     """The task that `fit` would begin with: model, loss and loaders of its first phase, without a run."""
-    store = store if isinstance(store, Store) else Store(store)
+    store = open_store(store).snapshot()
     chosen = _fitted_recipe(resolve_recipe(store, recipe, silent), weights)
     plan = TrainingPlan.make(store, chosen, snippets=snippets, split=split, views=views)
     reader = plan.make_reader()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from actionprep.datasets.paths import below
-from actionprep.datasets.store.zarr_store import Store
+from actionprep.datasets.store.opening import open_store
 from actionprep.errors import UserError
 from actionprep.training.evaluation.calibration import scaled_probabilities
 from actionprep.training.evaluation.pooling import Pool, pool_weights, pooled
@@ -238,7 +238,7 @@ def _common_table(runs: Sequence[Run]) -> SnippetTable:
     if len(runs) < 2:
         raise UserError("A fusion takes two runs or more: actiontrain fuse RUN RUN …")
     first, facts = runs[0], [run.facts for run in runs]
-    stores = [Store(run.store) for run in runs]
+    stores = [open_store(run.store) for run in runs]
     digests = [store.item("snippets", one["snippets"]).digest for store, one in zip(stores, facts, strict=True)]
     for run, one, digest in zip(runs[1:], facts[1:], digests[1:], strict=True):
         if one["labels"] != facts[0]["labels"]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.products.snippets import SnippetTable
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.windows import microseconds, windows
 from actionprep.errors import UserError
@@ -96,7 +97,7 @@ def predict(
     Raises UserError when the store lacks the product or was made in another way than the training's.
     """
     models = open_models(run, device=device)
-    store = store if isinstance(store, Store) else Store(store)
+    store = open_store(store).snapshot()
     return _ask(
         models,
         [store] * len(models),

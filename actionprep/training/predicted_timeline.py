@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionprep.datasets.label_colors import NOTHING, Color, label_colors
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.windows import EPSILON_S
@@ -144,8 +146,27 @@ class Timeline:
             writer.writerow([self.recording, f"{onset:.3f}", f"{offset:.3f}", *(f"{one:.4f}" for one in row)])
         return buffer.getvalue()
 
-    def write(self, folder: str | Path, *, threshold: float = 0.0, min_s: float = 0.0) -> list[Path]:
-        """Write timeline.csv, windows.csv, timeline.png and, where frames are known, frames.csv; returns their paths."""
+    def write(
+        self,
+        folder: str | Path,
+        *,
+        threshold: float = 0.0,
+        min_s: float = 0.0,
+        run: str = "",
+        colors: Mapping[str, Color] | None = None,
+    ) -> list[Path]:
+        """Write timeline.csv, windows.csv, timeline.png and, if frame times are known, frames.csv.
+
+        Args:
+            folder: Folder to write to.
+            threshold: Minimum probability of a label.
+            min_s: Minimum length of a segment in seconds.
+            run: Name of the run, for the title of the chart.
+            colors: Colors of labels in the chart. Default: those of `label_colors`.
+
+        Returns:
+            Paths of the files.
+        """
         folder = Path(folder)
         paths = [folder / name for name in ("timeline.csv", "windows.csv", "timeline.png")]
         if len(self.frame_times):
@@ -153,36 +174,78 @@ class Timeline:
             write_text(paths[-1], self.frames_csv())
         write_text(paths[0], self.to_csv(threshold=threshold, min_s=min_s))
         write_text(paths[1], self.windows_csv())
-        self.figure(threshold=threshold, min_s=min_s).savefig(no_link(paths[2]), dpi=150)
+        self.figure(threshold=threshold, min_s=min_s, run=run, colors=colors).savefig(no_link(paths[2]), dpi=150)
         return paths
 
-    def figure(self, *, threshold: float = 0.0, min_s: float = 0.0) -> Figure:
-        """The segments over time above the probability of every label."""
-        from matplotlib import colormaps
+    def figure(
+        self,
+        *,
+        threshold: float = 0.0,
+        min_s: float = 0.0,
+        run: str = "",
+        colors: Mapping[str, Color] | None = None,
+    ) -> Figure:
+        """Plot the segments over time above the probability of every label.
+
+        Segments that are too short for their name are listed below the plot.
+        """
         from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
 
         onset, offset, mean = self.pieces()
-        colors = colormaps["tab10" if len(self.labels) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+        chosen = label_colors(self.labels) if colors is None else colors
+        rgb = {label: "#{:02x}{:02x}{:02x}".format(*chosen.get(label, NOTHING)) for label in self.labels}
+        segments = self.segments(threshold=threshold, min_s=min_s)
+        span = float(offset[-1] - onset[0]) if len(onset) else 1.0
+        short = [
+            segment for segment, _ in segments if segment.offset - segment.onset <= 0.008 * span * len(segment.label)
+        ]
+        notes = _short_segments(short)
         rows = len(self.labels)
-        figure = Figure(figsize=(11, 1.6 + 0.32 * rows), layout="constrained")
+        figure = Figure(figsize=(11, 2.1 + 0.32 * rows + 0.2 * len(notes)), layout="constrained")
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(rows * 0.35, 1)])
-        for segment, probability in self.segments(threshold=threshold, min_s=min_s):
-            color = colors[self.labels.index(segment.label) % len(colors)]
+        for segment, probability in segments:
             width = segment.offset - segment.onset
-            top.barh(0, width, left=segment.onset, height=0.9, color=color, alpha=0.35 + 0.65 * probability)
-            if len(onset) and width > 0.08 * (offset[-1] - onset[0]):
-                top.text(segment.onset + width / 2, 0, segment.label, ha="center", va="center", fontsize=9)
+            alpha = 0.35 + 0.65 * probability
+            top.barh(0, width, left=segment.onset, height=0.9, color=rgb[segment.label], alpha=alpha)
+            if segment not in short:
+                center = segment.onset + width / 2
+                top.text(center, 0, segment.label, ha="center", va="center", fontsize=9, parse_math=False, clip_on=True)
         top.set(yticks=[], ylim=(-0.5, 0.5))
-        top.set_title(self.recording, loc="left", fontsize=11)
+        title = [self.recording, *([f"run {run}"] if run else []), f"threshold {threshold:.2f}"]
+        top.set_title("  ·  ".join(title), loc="left", fontsize=11, parse_math=False)
         top.spines[["top", "right", "left"]].set_visible(False)
         if len(onset):
             edges = np.append(onset, offset[-1])
-            for code in range(rows):
-                heights = code + 0.45 + 0.9 * (mean[:, code] - 0.5)
-                color = colors[code % len(colors)]
-                below.stairs(heights, edges, baseline=code, fill=True, color=color, alpha=0.85)
-        below.set(yticks=np.arange(rows) + 0.45, yticklabels=self.labels, ylim=(-0.1, rows), xlabel="seconds")
+            for code, label in enumerate(self.labels):
+                below.stairs(code + 0.9 * mean[:, code], edges, baseline=code, fill=True, color=rgb[label], alpha=0.85)
+        below.set_yticks(np.arange(rows) + 0.45, self.labels, parse_math=False)
+        below.set(ylim=(-0.1, rows), xlabel="time (s)")
         below.tick_params(axis="y", length=0)
+        scale = below.secondary_yaxis("right")
+        scale.set_yticks([rows - 1, rows - 0.1], ["0", "1"], fontsize=8)  # the same for all rows
+        scale.set_ylabel("probability", fontsize=8)
+        scale.spines["right"].set_visible(False)
         below.grid(axis="x", alpha=0.3)
         below.spines[["top", "right", "left"]].set_visible(False)
+        present = {segment.label for segment, _ in segments}
+        handles = [Patch(color=rgb[label], label=label) for label in self.labels if label in present]
+        if handles:
+            legend = figure.legend(handles=handles, loc="outside upper right", ncols=8, fontsize=8, frameon=False)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
+        if notes:
+            figure.supxlabel("\n".join(notes), x=0.01, ha="left", fontsize=8, parse_math=False)
         return figure
+
+
+_MOST_SHORT = 24
+
+
+def _short_segments(segments: Sequence[Segment]) -> list[str]:
+    """List segments as lines, four per line."""
+    phrases = [f"{segment.label} {segment.onset:.2f}–{segment.offset:.2f} s" for segment in segments[:_MOST_SHORT]]
+    if len(segments) > _MOST_SHORT:
+        phrases.append(f"and {len(segments) - _MOST_SHORT} more in timeline.csv")
+    lines = ["  ·  ".join(phrases[first : first + 4]) for first in range(0, len(phrases), 4)]
+    return [f"Short: {lines[0]}", *lines[1:]] if lines else []

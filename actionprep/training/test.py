@@ -11,6 +11,7 @@ import numpy as np
 
 from actionprep.datasets.frame_labels import FrameLabels
 from actionprep.datasets.paths import below
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
@@ -74,7 +75,7 @@ def run_test(
             f"'actiontrain fit --run {run.folder} --resume'."
         )
     where = run.store if store is None else store
-    store = where if isinstance(where, Store) else Store(where)
+    store = open_store(where).snapshot()
     table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(_not_refit(run) if part == "val" else run.best, device=str(torch_device(device)))
     checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
@@ -132,7 +133,7 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
 
     facts = run.facts
     where = run.store if store is None else store
-    store = where if isinstance(where, Store) else Store(where)
+    store = open_store(where).snapshot()
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["val"], np.int64)
     recipe = run.recipe

@@ -120,8 +120,7 @@ ESCAPED = r"x\x1b[2K\x1b[1Aall sound\x1b[8m\x0d\x08\x07\x9b\u202elat\xe9in.mp4"
 @pytest.mark.parametrize(
     "show",
     [
-        lambda: print_error(ValueError(NAME), prefix="A fault: "),
-        lambda: print_error(ValueError("a"), prefix=NAME, suffix=NAME),
+        lambda: print_error(ValueError(NAME)),
         lambda: print_table(NAME, ("what", NAME), [(NAME, 1)], caption=NAME),
         lambda: print_table("", ("what", "where"), [(NAME, NAME)], whole=("where",)),
         lambda: print_next(NAME, NAME),

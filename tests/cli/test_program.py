@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import pytest
 import typer
@@ -16,10 +19,11 @@ from typer.testing import CliRunner
 
 from actionprep.cli.program import ManyValuesCommand, PlainGroup, guarded, repeat_flags
 from actionprep.errors import UserError
+from actionprep.json_values import counted
 
 COMMANDS = {
-    "prep": "init scan config doctor formats skeletons decode keyframes masks track pose heatmaps lowres snippets split "
-    "plan build status verify digest gc show import demo",
+    "prep": "demo init scan import config decode keyframes masks track pose heatmaps lowres snippets split plan build "
+    "verify digest gc status show skeletons formats doctor",
     "train": "fit test fuse predict compare sweep export slurm models recipes",
 }
 HEAVY = {"torch", "lightning", "zarr", "dask", "numpy", "pandas", "av", "cv2", "matplotlib", "pydantic"}
@@ -121,14 +125,14 @@ def program() -> typer.Typer:
         ("fit x --share some", "Wrong value for --share: got 'some'. Give a number. (Share for val.)"),
         ("fit x --views 0 a", "Wrong value for --views: got 'a'. Give a whole number. (Views.)"),
         ("fit x --kind twoo", "Wrong value for --kind: got 'twoo'. Give one of 'one', 'two'. Did you mean 'two'? (Which kind.)"),
-        ("fit x --epochs", "--epochs needs a value, and got none. (Passes.)"),
-        ("fit x --json=1", "--json takes no value: write it alone."),
-        ("fit x --epoch 3", "run fit has no option --epoch. Did you mean '--epochs'? 'run fit --help' lists them."),
+        ("fit x --epochs", "--epochs needs a value. (Passes.)"),
+        ("fit x --json=1", "--json takes no value."),
+        ("fit x --epoch 3", "run fit has no option --epoch. Did you mean '--epochs'? Run 'run fit --help' to list all options."),
         ("fit", "run fit needs STORE. (A store.)"),
-        ("fit x y z", "run fit takes STORE, and got more words: y z. 'run fit --help' lists its options."),
-        ("status x", "run status takes options alone, and got more words: x. 'run status --help' lists its options."),
-        ("statu", "run has no command 'statu'. Did you mean 'status'? 'run --help' lists them."),
-        ("--quiet", "run has no option --quiet. 'run --help' lists them."),
+        ("fit x y z", "run fit takes STORE; got also: y z. Run 'run fit --help' to list all options."),
+        ("status x", "run status takes only options; got also: x. Run 'run status --help' to list all options."),
+        ("statu", "run has no command 'statu'. Did you mean 'status'? Run 'run --help' to list all commands."),
+        ("--quiet", "run has no option --quiet. Run 'run --help' to list all options."),
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_paragraph_in_plain_words(program: typer.Typer, words: str, said: str) -> None:
@@ -141,6 +145,73 @@ def test_a_wrong_command_line_is_one_paragraph_in_plain_words(program: typer.Typ
 def test_help_without_words_and_good_command_lines_are_as_ever(program: typer.Typer) -> None:
     assert CliRunner().invoke(program, ["fit", "x", "--epochs", "3", "--views", "0", "1"]).exit_code == 0
     assert "--epochs" in CliRunner().invoke(program, ["fit", "--help"]).stdout
+
+
+@pytest.mark.parametrize("words", ["fit x --epochs many --json", "fit x --epoch 3 --json"])
+def test_json_reports_parse_errors_on_stdout(program: typer.Typer, words: str) -> None:
+    result = CliRunner().invoke(program, words.split(), prog_name="run")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == {"error": result.stderr.removesuffix("\n")}
+
+
+def test_json_reports_errors_of_a_command_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    @guarded
+    def fails(json: bool = False) -> None:
+        raise UserError("No view '9'.")
+
+    for as_json in (True, False):
+        with pytest.raises(typer.Exit):
+            fails(json=as_json)
+        printed = capsys.readouterr()
+        assert printed.err == "No view '9'.\n"
+        assert (json.loads(printed.out) if as_json else printed.out) == ({"error": "No view '9'."} if as_json else "")
+
+
+def test_option_that_is_not_near_gets_no_suggestion(program: typer.Typer) -> None:
+    result = CliRunner().invoke(program, ["fit", "x", "--store", "y"], prog_name="run")
+    assert result.stderr == "run fit has no option --store. Run 'run fit --help' to list all options.\n"
+
+
+def commands_of(name: str) -> dict[str, Any]:
+    if name == "prep":
+        from actionprep.cli.prep import app
+    else:
+        from actionprep.cli.train import app
+    group = typer.main.get_command(app)
+    context = group.make_context(name, ["status" if name == "prep" else "models"])
+    return {word: group.resolve_command(context, [word])[1] for word in group.list_commands(context)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_prints_every_word_of_every_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)
+    app = importlib.import_module(f"actionprep.cli.{name}").app
+    for word, command in commands_of(name).items():
+        printed = " ".join(re.sub(r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, [word, "-h"]).stdout).split())
+        assert "(default: )" not in printed
+        for param in command.params:
+            if param.param_type_name == "option" and param.help and not param.hidden:
+                assert " ".join(param.help.split()) in printed, (word, param.name)
+        own, _, common = printed.partition("Common options")
+        assert "--help" in common, word
+        assert "--debug" not in own, word
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_version_is_printed_alone(name: str) -> None:
+    result = CliRunner().invoke(importlib.import_module(f"actionprep.cli.{name}").app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"actionprep {version('actionprep')}\n")
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(1, "recording", "1 recording"), (0, "recording", "0 recordings"), (2, "class", "2 classes"), (1, "class", "1 class"),
+     (3, "entry", "3 entries"), (2, "day", "2 days"), (12345, "frame", "12,345 frames"), (2, "search", "2 searches")],
+)  # fmt: skip
+def test_counted_uses_singular_and_plural(count: int, noun: str, text: str) -> None:
+    assert counted(count, noun) == text
+    assert counted(2, "datum", "data") == "2 data"
 
 
 def test_errors_for_people_are_one_paragraph_and_keep_their_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,8 +239,7 @@ def test_a_fault_of_the_program_is_a_paragraph_that_names_the_file_with_the_trac
     assert stopped.value.exit_code == 1
     printed = capsys.readouterr().err
     found = re.fullmatch(
-        r"A fault in the program: ZeroDivisionError: by zero\nThe traceback is in (\S+); please report this with that "
-        r"file\.",
+        r"Internal error: ZeroDivisionError: by zero\nThe traceback is in (\S+)\. Please report this error with that file\.",
         printed.strip(),
     )
     assert found is not None
@@ -187,4 +257,4 @@ def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as stopped:
         interrupted()
     assert stopped.value.exit_code == 130
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "Run the same command again to resume" in capsys.readouterr().err

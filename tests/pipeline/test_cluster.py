@@ -19,10 +19,11 @@ from recordings import moving_square, write_video
 from actionprep.api import Study, make_study
 from actionprep.errors import SetupError
 from actionprep.pipeline import cluster
-from actionprep.pipeline.engine import Workers, build
+from actionprep.pipeline.engine import build
 from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.plan import Plan, make_plan
 from actionprep.pipeline.stage import Stage
+from actionprep.pipeline.tasks import Workers
 
 FRAMES = 40
 QUIET: dict[str, Any] = {

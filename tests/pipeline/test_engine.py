@@ -92,6 +92,10 @@ def test_a_changed_setting_makes_anew_only_what_depends_on_it(study: Study) -> N
 def test_inputs_that_somebody_made_otherwise_are_kept_by_a_stage_command(study: Study) -> None:
     study.build("masks", overrides={"masks": {"min_area": 0.02}})
     assert actions(study, "tracks")["masks"] == []
+    assert actions(study, "tracks", enforce=True)["masks"] == []
+    assert actions(study, "tracks", enforce=True, reset=True)["masks"] == ["settings changed: min_area"] * 3
+    study.folder.change("masks", "min_area", 0.03)
+    assert actions(study, "tracks")["masks"] == []
     assert actions(study, "tracks", enforce=True)["masks"] == ["settings changed: min_area"] * 3
 
 

@@ -19,6 +19,7 @@ from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.frames import FramesSettings, frame_size, frames_in_segments
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.keyframes import (
     SAMPLERS,
     FrameSampler,
@@ -34,7 +35,7 @@ from actionprep.pipeline.keyframes import (
 from actionprep.pipeline.lowres import LowresSettings, lowres_sizes
 from actionprep.pipeline.passes import run_pass
 from actionprep.pipeline.sizes import by_short_side
-from actionprep.pipeline.stage import ArrayBlock, ViewSource, find_stage
+from actionprep.pipeline.stage import ArrayBlock, ViewSource
 
 TIMES = np.arange(40) / 25
 

@@ -1,4 +1,4 @@
-"""Masks that other programs wrote: every form is read alike, and what does not fit is told."""
+"""FileMasks: all supported file forms give the same masks, and unusable files raise errors."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def foreground(item) -> np.ndarray:
 
 
 def write_palette_pngs(folder: Path, ids: np.ndarray, *, first: int = 0) -> None:
-    """As DEVA and SAM 2 write them: palette pictures whose indices are the ids and whose colors are for the eye."""
+    """Write PNGs with a palette, as DEVA and SAM 2 do: the indices are the object ids."""
     for number, mask in enumerate(ids, start=first):
-        picture = Image.new("P", mask.shape[::-1])
-        picture.putdata(mask.ravel().tolist())
-        picture.putpalette([0, 0, 0, 236, 95, 103, 249, 145, 87] + [0] * (253 * 3))
-        picture.save(folder / f"{number:05d}.png")
+        image = Image.new("P", mask.shape[::-1])
+        image.putdata(mask.ravel().tolist())
+        image.putpalette([0, 0, 0, 236, 95, 103, 249, 145, 87] + [0] * (253 * 3))
+        image.save(folder / f"{number:05d}.png")
 
 
 def write_pngs(folder: Path, masks: np.ndarray, *, first: int = 0) -> None:
@@ -60,7 +60,7 @@ def write_pngs(folder: Path, masks: np.ndarray, *, first: int = 0) -> None:
         Image.fromarray(mask).save(folder / f"{number:05d}.png")
 
 
-def test_palette_pictures_give_their_ids_merged(tmp_path, folder, ids):
+def test_indices_of_palette_images_are_object_ids(tmp_path, folder, ids):
     write_palette_pngs(folder, ids)
     item = run(tmp_path)
     assert np.array_equal(foreground(item), ids > 0)
@@ -72,21 +72,21 @@ def test_some_ids_can_be_chosen(tmp_path, folder, ids):
     assert np.array_equal(foreground(run(tmp_path, ids=(2,))), ids == 2)
 
 
-def test_color_pictures_hold_large_ids(tmp_path, folder, ids):
+def test_color_images_give_ids_above_255(tmp_path, folder, ids):
     large = ids.astype(np.uint32) * 700
     color = np.stack([large % 256, large // 256 % 256, large // 65536], axis=-1).astype(np.uint8)
     write_pngs(folder, color)
     assert np.array_equal(foreground(run(tmp_path, ids=(1400,))), ids == 2)
 
 
-def test_pictures_are_ordered_by_number_and_not_as_text(tmp_path, folder, ids):
+def test_images_are_ordered_by_number_and_not_as_text(tmp_path, folder, ids):
     masks = np.repeat(ids, 3, axis=0)[:12]
     for number, mask in enumerate(masks):
         Image.fromarray(mask).save(folder / f"frame_{number}.png")
     assert np.array_equal(foreground(run(tmp_path, num_frames=12)), masks > 0)
 
 
-def test_numbers_may_begin_at_one_or_where_it_is_said(tmp_path, folder, ids):
+def test_numbers_may_start_at_one_or_at_first_number(tmp_path, folder, ids):
     write_pngs(folder, ids, first=1)
     assert np.array_equal(foreground(run(tmp_path)), ids > 0)
     for file in sorted(folder.iterdir(), reverse=True):
@@ -94,29 +94,29 @@ def test_numbers_may_begin_at_one_or_where_it_is_said(tmp_path, folder, ids):
     assert np.array_equal(foreground(run(tmp_path, first_number=100)), ids > 0)
 
 
-def test_an_npz_a_frame_is_read_as_the_furniture_study_wrote_it(tmp_path, folder, ids):
+def test_one_npz_per_frame_is_read(tmp_path, folder, ids):
     for number, mask in enumerate(ids):
         np.savez_compressed(folder / f"left{number:04d}.npz", mask)
     assert np.array_equal(foreground(run(tmp_path)), ids > 0)
 
 
 @pytest.mark.parametrize("kind", ["npz", "compressed npz", "named", "npy", "bool"])
-def test_one_array_for_the_whole_view(tmp_path, ids, kind):
-    place = tmp_path / "0.npz"
+def test_one_array_per_view_is_read(tmp_path, ids, kind):
+    path = tmp_path / "0.npz"
     key = ""
     if kind == "npz":
-        np.savez(place, ids)
+        np.savez(path, ids)
     elif kind == "compressed npz":
-        np.savez_compressed(place, ids.astype(np.int64))
+        np.savez_compressed(path, ids.astype(np.int64))
     elif kind == "named":
-        np.savez(place, scores=np.zeros(3), person=ids)
+        np.savez(path, scores=np.zeros(3), person=ids)
         key = "person"
     elif kind == "npy":
-        place = tmp_path / "0.npy"
-        np.save(place, ids)
+        path = tmp_path / "0.npy"
+        np.save(path, ids)
     else:
-        np.savez(place, ids > 0)
-    item = run(tmp_path, files="{view}" + place.suffix, key=key)
+        np.savez(path, ids > 0)
+    item = run(tmp_path, files="{view}" + path.suffix, key=key)
     assert np.array_equal(foreground(item), ids > 0)
 
 
@@ -125,17 +125,17 @@ def test_a_mask_video(tmp_path, ids):
         stream = container.add_stream("ffv1", rate=15)
         stream.width, stream.height, stream.pix_fmt = W, H, "gray"
         for mask in ids:
-            picture = av.VideoFrame.from_ndarray(np.where(mask > 0, 230, 12).astype(np.uint8), format="gray")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.where(mask > 0, 230, 12).astype(np.uint8), format="gray")
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
     assert np.array_equal(foreground(run(tmp_path, files="{view}.mkv")), ids > 0)
-    with pytest.raises(UserError, match=r"masks.ids chooses object ids, but .*0.mkv is a video"):
+    with pytest.raises(UserError, match=r"masks.ids selects object ids, but .*0.mkv is a video"):
         run(tmp_path, files="{view}.mkv", ids=(1,))
     with pytest.raises(InputError, match=r"No mask for frame 5 (.|\n)*0.mkv has 5 frames\."):
         run(tmp_path, files="{view}.mkv", num_frames=6)
 
 
-def test_one_picture_holds_for_every_frame(tmp_path, ids):
+def test_one_image_is_used_for_every_frame(tmp_path, ids):
     Image.fromarray(ids[0]).save(tmp_path / "0.png")
     assert np.array_equal(foreground(run(tmp_path, files="{view}.png")), np.repeat(ids[:1] > 0, T, axis=0))
 
@@ -157,8 +157,8 @@ def test_a_frame_without_a_mask_is_an_error_that_names_it(tmp_path, folder, ids)
     assert str(caught.value) == (
         f"No mask for frame 3 of recording 'kitchen/seq', view 0, which has 5 frames: {folder} has no file numbered 3. "
         "It has 4 masks, 00000.png … 00004.png.\n"
-        "Add the mask, set masks.first_number if the numbers in the names begin elsewhere, "
-        'or set masks.missing = "empty" to take such frames as without foreground.'
+        "Add the mask, set masks.first_number if the numbers in the file names start at another number, "
+        'or set masks.missing = "empty" to treat such frames as background.'
     )
 
 
@@ -193,15 +193,15 @@ def test_masks_of_another_size_are_scaled_on_request_and_counted(tmp_path, folde
     assert item.attributes["num_resized"] == T
 
 
-def test_no_masks_at_all_names_the_place(tmp_path):
+def test_missing_masks_name_the_location(tmp_path):
     with pytest.raises(
-        InputError, match=r"No masks for recording 'kitchen/seq', view 0: there is nothing at .*seq/0\.\n"
+        InputError, match=r"No masks for recording 'kitchen/seq', view 0: nothing exists at .*seq/0\.\n"
     ):
         run(tmp_path)
 
 
 def test_an_empty_folder_is_no_masks(tmp_path, folder):
-    with pytest.raises(InputError, match="there is nothing at"):
+    with pytest.raises(InputError, match="nothing exists at"):
         run(tmp_path)
 
 
@@ -212,7 +212,7 @@ def test_a_pattern_with_an_unknown_part_is_explained(tmp_path):
 
 def test_a_pickle_in_an_npz_is_refused_unread(tmp_path):
     np.savez(tmp_path / "0.npz", np.array([{"run": "this"}], dtype=object))
-    with pytest.raises(InputError, match=r"0.npz holds values of type object; expected bool or whole numbers"):
+    with pytest.raises(InputError, match=r"0.npz contains values of type object; expected bool or integers"):
         run(tmp_path, files="{view}.npz")
 
 
@@ -229,15 +229,17 @@ def test_an_array_that_ends_early_is_damaged(tmp_path, ids):
     np.save(tmp_path / "0.npy", ids)
     content = (tmp_path / "0.npy").read_bytes()
     (tmp_path / "0.npy").write_bytes(content[: len(content) - H * W - 7])
-    with pytest.raises(InputError, match=r"0.npy ends early: it declares an array \(5, 24, 33\) and holds less"):
+    with pytest.raises(
+        InputError, match=r"0.npy ends early: it declares an array \(5, 24, 33\) and contains less data"
+    ):
         run(tmp_path, files="{view}.npy")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("0.png", b"not a picture", r"0.png cannot be read as a picture"),
-        ("0.npz", b"not a zip", r"0.npz is not an npz file: it is damaged or something else"),
+        ("0.png", b"not an image", r"0.png cannot be read as an image"),
+        ("0.npz", b"not a zip", r"0.npz is not an npz file, or it is damaged"),
         ("0.npy", b"not an array at all", r"0.npy does not hold a numpy array"),
         ("0.mp4", b"not a video", r"Mask video .*0.mp4 cannot be read"),
     ],
@@ -250,14 +252,14 @@ def test_damaged_files_are_problems_of_the_input(tmp_path, name, content, messag
 
 def test_probabilities_are_refused(tmp_path, ids):
     np.savez(tmp_path / "0.npz", ids.astype(np.float32))
-    with pytest.raises(InputError, match=r"type float32; .* Probabilities must be cut to masks first"):
+    with pytest.raises(InputError, match=r"type float32; .* Apply a threshold to probabilities first"):
         run(tmp_path, files="{view}.npz")
 
 
-def test_a_wrong_key_names_those_there_are(tmp_path, ids):
+def test_a_wrong_key_lists_the_available_arrays(tmp_path, ids):
     np.savez(tmp_path / "0.npz", person=ids, chair=ids)
     with pytest.raises(
-        InputError, match=r"has no array 'arr_0', it has person, chair. Name the right one with masks.key"
+        InputError, match=r"has no array 'arr_0'. Its arrays: person, chair. Set masks.key to one of them"
     ):
         run(tmp_path, files="{view}.npz")
 

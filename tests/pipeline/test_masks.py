@@ -14,10 +14,10 @@ from stage_runs import blocks, patch_over_background, run_masks, texture, view_s
 
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.mask_sources import MASK_SOURCES
 from actionprep.pipeline.mask_sources.motion import MotionFinder
 from actionprep.pipeline.masks import Masks, MasksSettings, pack_masks, unpack_masks
-from actionprep.pipeline.stage import find_stage
 
 
 def motion(**changes) -> MasksSettings:
@@ -29,32 +29,32 @@ def foreground_of(item, width: int) -> np.ndarray:
 
 
 def standing_person(num_frames: int = 40, *, height: int = 120, width: int = 160) -> tuple[np.ndarray, np.ndarray]:
-    """A figure that stands still and swings one arm from frame 10 to 30; frames and where the arm is."""
+    """Return frames of a person who stands still and swings one arm in frames 10 to 30, and the masks of the arm."""
     ground = texture(height, width, seed=1)
     body, skin = texture(70, 30, seed=2), texture(10, 34, seed=3)
     noise = np.random.default_rng(0)
     frames, arms = np.empty((num_frames, height, width), np.uint8), np.zeros((num_frames, height, width), bool)
     for t in range(num_frames):
-        picture = ground.copy()
-        picture[40:110, 65:95] = body
+        image = ground.copy()
+        image[40:110, 65:95] = body
         swing = np.interp(t, [0, 10, 20, 30, num_frames], [80, 80, -60, 80, 80])
         turn = cv2.getRotationMatrix2D((0, 5), -swing, 1.0)
         turn[:, 2] += (94, 45)
         arm = cv2.warpAffine(skin, turn, (width, height))
         where = cv2.warpAffine(np.full(skin.shape, 255, np.uint8), turn, (width, height)) > 200
-        picture[where] = arm[where]
-        frames[t] = np.clip(np.rint(picture + noise.normal(0, 1.5, picture.shape)), 0, 255)
+        image[where] = arm[where]
+        frames[t] = np.clip(np.rint(image + noise.normal(0, 1.5, image.shape)), 0, 255)
         arms[t] = where
     return frames, arms
 
 
 def test_the_arm_of_a_person_who_stands_still_is_found_while_it_moves():
     frames, arms = standing_person()
-    found = foreground_of(run_masks(frames, motion()), 160)
+    foreground = foreground_of(run_masks(frames, motion()), 160)
     for t in range(6, 34):
-        assert found[t][arms[t]].mean() > 0.7, f"frame {t}"
-    assert found[:, :, :50].mean() < 0.01, "nothing moves on that side"
-    assert 0.005 < found[10:30].mean() < 0.25
+        assert foreground[t][arms[t]].mean() > 0.7, f"frame {t}"
+    assert foreground[:, :, :50].mean() < 0.01, "nothing moves on that side"
+    assert 0.005 < foreground[10:30].mean() < 0.25
 
 
 def test_a_still_scene_with_noise_has_no_foreground():
@@ -69,14 +69,14 @@ def test_a_still_scene_with_noise_has_no_foreground():
 def test_a_moving_square_is_covered_and_little_else_is():
     frames = patch_over_background(30, 120, 240, size=30, start=(10, 40), step=(6, 0))
     item = run_masks(frames, motion())
-    found = foreground_of(item, 240)
+    foreground = foreground_of(item, 240)
     for t in range(30):
         truth = np.zeros((120, 240), bool)
         truth[40:70, 10 + 6 * t : 40 + 6 * t] = True
-        assert found[t][truth].mean() > 0.85
+        assert foreground[t][truth].mean() > 0.85
         # Before long the background is learnt without the square; at first it is in it.
-        assert found[t].sum() < 4 * truth.sum()
-    assert np.allclose(item["area"], found.mean(axis=(1, 2)))
+        assert foreground[t].sum() < 4 * truth.sum()
+    assert np.allclose(item["area"], foreground.mean(axis=(1, 2)))
 
 
 def test_what_came_in_and_stands_still_stays_foreground_until_the_background_has_learnt_it():
@@ -84,8 +84,8 @@ def test_what_came_in_and_stands_still_stays_foreground_until_the_background_has
     frames = np.repeat(ground[None], 200, axis=0)
     frames[40:, 30:60, 50:80] = 255 - frames[40:, 30:60, 50:80]
     frames = np.rint(frames).astype(np.uint8)
-    found = foreground_of(run_masks(frames, motion(background=4.0)), 128)
-    inside = found[:, 30:60, 50:80].mean(axis=(1, 2))
+    foreground = foreground_of(run_masks(frames, motion(background=4.0)), 128)
+    inside = foreground[:, 30:60, 50:80].mean(axis=(1, 2))
     assert inside[:25].max() == 0
     assert inside[60] > 0.7, "two seconds after it came to rest"
     assert inside[-1] < 0.1, "ten seconds after"
@@ -95,9 +95,9 @@ def test_what_came_in_and_stands_still_stays_foreground_until_the_background_has
 @given(cuts=st.lists(st.integers(1, 39), max_size=8))
 def test_masks_do_not_depend_on_how_frames_come_in_blocks(cuts):
     frames, _ = standing_person()
-    whole, cut = run_masks(frames, motion()), run_masks(frames, motion(), cuts=cuts)
-    assert np.array_equal(whole["foreground"], cut["foreground"])
-    assert np.array_equal(whole["area"], cut["area"])
+    expected, masks = run_masks(frames, motion()), run_masks(frames, motion(), cuts=cuts)
+    assert np.array_equal(expected["foreground"], masks["foreground"])
+    assert np.array_equal(expected["area"], masks["area"])
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 5])
@@ -108,13 +108,13 @@ def test_very_short_views_have_a_mask_for_each_frame(num_frames):
 
 def test_memory_does_not_grow_with_the_length():
     finder = MotionFinder(reach=15, threshold=16, background_frames=300, min_area=0.0005, grow=0.01)
-    picture = np.rint(texture(40, 60)).astype(np.uint8)
-    most = ready = 0
+    image = np.rint(texture(40, 60)).astype(np.uint8)
+    largest = ready = 0
     for t in range(1000):
-        ready += len(finder.push(np.roll(picture, t, axis=1)))
-        most = max(most, finder.num_held)
+        ready += len(finder.push(np.roll(image, t, axis=1)))
+        largest = max(largest, finder.num_held)
         assert ready == max(0, t + 1 - 15)
-    assert most <= 2 * 15 + 1
+    assert largest <= 2 * 15 + 1
     assert ready + len(finder.finish()) == 1000
 
 
@@ -140,11 +140,11 @@ def test_stored_masks_replay_frame_by_frame(tmp_path: Path):
         stage = Masks(motion(), source, item, {})
         pushed = [stage.push(block, {}) for block in blocks(frames, source, [7, 8, 30])]
         pushed.append(stage.finish({}))
-    live = np.concatenate([one.foreground for one in pushed])
+    live = np.concatenate([block.foreground for block in pushed])
     reader = store.item("masks", "kitchen/seq", "0")
     *replayed, rest = Masks.replay(reader, iter(blocks(frames, source, [20])))
-    assert [one.index.tolist() for one in replayed] == [list(range(20)), list(range(20, 40))]
-    assert np.array_equal(np.concatenate([one.foreground for one in replayed]), live)
+    assert [block.index.tolist() for block in replayed] == [list(range(20)), list(range(20, 40))]
+    assert np.array_equal(np.concatenate([block.foreground for block in replayed]), live)
     assert rest.foreground.shape == (0, 120, 160)
     assert reader.attributes["source"] == "motion"
 

@@ -36,9 +36,9 @@ def test_what_is_not_video_has_one_clear_reason(videos: dict[str, Path], tmp_pat
     assert reason_for(empty) == "is empty (0 bytes)."
     text = tmp_path / "text.mp4"
     text.write_text("These are the notes of Monday afternoon, naïve as they are.\n" * 20)
-    assert reason_for(text) == "holds text, not video."
+    assert reason_for(text) == "contains text, not video."
     (tmp_path / "art.txt").write_text("\x1b[31mred\n" * 50)
-    assert reason_for(tmp_path / "art.txt") == "holds text or a playlist, not video."
+    assert reason_for(tmp_path / "art.txt") == "contains text or a playlist, not video."
     playlist = tmp_path / "list.m3u8"
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nh264-open-gop.ts\n#EXT-X-ENDLIST\n")
     assert "text" in reason_for(playlist)
@@ -48,9 +48,9 @@ def test_what_is_not_video_has_one_clear_reason(videos: dict[str, Path], tmp_pat
         "is not a video that FFmpeg can read (Invalid data found when processing input); it is damaged or of another "
         "kind."
     )
-    picture = tmp_path / "picture.png"
-    av.VideoFrame.from_ndarray(numbered_picture(1), format="rgb24").save(picture)
-    assert reason_for(picture) == "holds a still picture, not video."
+    image = tmp_path / "image.png"
+    av.VideoFrame.from_ndarray(numbered_picture(1), format="rgb24").save(image)
+    assert reason_for(image) == "contains a still image, not video."
 
 
 def test_audio_is_not_video(tmp_path: Path) -> None:
@@ -93,14 +93,14 @@ def test_a_video_without_frames_is_a_problem(tmp_path: Path) -> None:
 
 def headless_stream(path: Path) -> Path:
     """An H.264 stream in TS without its only key frame, which has the parameter sets before it."""
-    whole = write_video(path.with_suffix(".mkv"), moving_square(330), g="1000", preset="ultrafast")
-    with av.open(str(whole)) as source, av.open(str(path), "w") as cut:
+    complete = write_video(path.with_suffix(".mkv"), moving_square(330), g="1000", preset="ultrafast")
+    with av.open(str(complete)) as source, av.open(str(path), "w") as cut:
         stream = cut.add_stream_from_template(source.streams.video[0])
         for number, packet in enumerate(source.demux(video=0)):
             if number and packet.dts is not None:
                 packet.stream = stream
                 cut.mux(packet)
-    whole.unlink()
+    complete.unlink()
     return path
 
 

@@ -194,7 +194,7 @@ def test_a_video_that_cannot_be_read_fails_all_items_and_leaves_nothing(
     (tmp_path / "text.mp4").write_text("not a video at all, but words\n" * 9)
     source = ViewSource("r", "0", str(tmp_path / "text.mp4"), 64, 64, 25.0, np.arange(COUNT) / 25)
     outcome = decode_pass(source, planned("first", "alone"), store)
-    assert {item.problem.reason for item in outcome.items} == {f"{tmp_path / 'text.mp4'}: holds text, not video."}
+    assert {item.problem.reason for item in outcome.items} == {f"{tmp_path / 'text.mp4'}: contains text, not video."}
     assert outcome.num_frames == 0
     assert store.items() == []
 

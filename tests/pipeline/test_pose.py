@@ -1,4 +1,4 @@
-"""The pose stage: frames through an estimator, or poses that are there already, into one product."""
+"""Tests of the stage `pose` with estimators and with existing poses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from actionprep.pipeline.quarantine import Quarantine
 
 
 class Corners:
-    """An estimator whose people are told by the frames: as many as the first pixel says, at the boxes if there are any."""
+    """An estimator with two people per frame at fixed positions, or one in each given box."""
 
     name, skeleton = "mediapipe", "coco17"
 
@@ -30,17 +30,17 @@ class Corners:
 
     def estimate(self, frames, boxes=None):
         self.calls.append((len(frames), boxes))
-        found = []
+        poses = []
         for at, frame in enumerate(frames):
-            places = [[8, 8, 40, 40], [50, 8, 90, 60]] if boxes is None else boxes[at]
+            people_boxes = [[8, 8, 40, 40], [50, 8, 90, 60]] if boxes is None else boxes[at]
             people = []
-            for left, top, right, bottom in (list(place)[:4] for place in places):
+            for left, top, right, bottom in (list(box)[:4] for box in people_boxes):
                 x, y = np.linspace(left, right, 17), np.linspace(top, bottom, 17)
                 people.append(np.stack([x, y, np.full(17, 0.8)], 1))
-            rows = np.array([[*list(place)[:4], 1.0] for place in places], np.float32).reshape(-1, 5)
-            found.append(FramePoses(np.array(people, np.float32).reshape(-1, 17, 3), rows))
+            rows = np.array([[*list(box)[:4], 1.0] for box in people_boxes], np.float32).reshape(-1, 5)
+            poses.append(FramePoses(np.array(people, np.float32).reshape(-1, 17, 3), rows))
             assert frame.dtype == np.uint8
-        return found
+        return poses
 
     def reset(self):
         self.resets += 1
@@ -81,13 +81,13 @@ def test_every_frame_of_every_view_is_estimated_in_one_pass_and_stored(tmp_path,
     assert poses.track_id[5].tolist() == [0, 1]
     assert poses.time.tolist() == study.catalog.view("a", "1").times.tolist()
     assert poses.image_size == (HEIGHT, WIDTH)
-    told = study.item("pose", "a", 1).attributes
-    assert (told["estimator"], told["skeleton"], told["num_persons"], told["num_frames_with_person"]) == (
+    attributes = study.item("pose", "a", 1).attributes
+    assert (attributes["estimator"], attributes["skeleton"], attributes["num_persons"], attributes["num_frames_with_person"]) == (
         "mediapipe", "coco17", 2, FRAMES,
     )  # fmt: skip
 
 
-def test_the_arrays_say_their_axes_and_units(tmp_path, corners):
+def test_pose_arrays_have_axes_and_units(tmp_path, corners):
     study = video_study(tmp_path)
     study.build("pose")
     item = study.item("pose", "a", 0)
@@ -102,12 +102,12 @@ def test_the_arrays_say_their_axes_and_units(tmp_path, corners):
     }
 
 
-def test_at_most_so_many_persons_are_kept_and_the_dropped_are_counted(tmp_path, corners):
+def test_persons_limits_persons_and_counts_the_dropped(tmp_path, corners):
     study = video_study(tmp_path)
     study.build("pose", overrides={"pose": {"persons": 1}})
     assert study.poses("a", view=0).num_persons == 1
-    told = study.item("pose", "a", 0).attributes
-    assert (told["num_persons_found"], told["num_persons_dropped"]) == (2, 1)
+    attributes = study.item("pose", "a", 0).attributes
+    assert (attributes["num_persons_found"], attributes["num_persons_dropped"]) == (2, 1)
 
 
 def test_boxes_come_from_a_file_the_frame_or_the_masks(tmp_path, corners):
@@ -185,10 +185,10 @@ def test_a_stored_item_reads_back_as_the_same_sequence(tmp_path):
     store = Store(tmp_path / "store", create=True)
     poses = made_poses(5, 2, dimensions=3, layout="ntu25", image_size=None)
     store_poses(store, "a", poses)
-    found = read_pose_item(store.item("pose", "a", "0"))
+    stored = read_pose_item(store.item("pose", "a", "0"))
     for name in ("keypoints", "score", "bbox", "track_id", "filled", "frame_index", "time"):
-        assert np.array_equal(getattr(found, name), getattr(poses, name)), name
-    assert (found.skeleton, found.image_size) == ("ntu25", None)
+        assert np.array_equal(getattr(stored, name), getattr(poses, name)), name
+    assert (stored.skeleton, stored.image_size) == ("ntu25", None)
     assert store.item("pose", "a", "0")["keypoints"].unit is None
     assert store.item("pose", "a", "0")["keypoints"].axes[-1] == "xyz"
 
@@ -267,7 +267,7 @@ def test_a_detector_beside_another_backend_begins_at_the_study_too(tmp_path, mon
 
 
 def test_a_study_that_is_moved_keeps_the_identity_of_its_local_models(tmp_path, monkeypatch):
-    """What a backend says of a folder is told by the name in the settings."""
+    """The identity has the names from the settings instead of the paths of folders."""
 
     class Local:
         def __init__(self, model, detector, **_):
@@ -282,10 +282,10 @@ def test_a_study_that_is_moved_keeps_the_identity_of_its_local_models(tmp_path, 
     monkeypatch.setattr(pose, "open_estimator", lambda name, **options: Local(**options))
     monkeypatch.setattr(pose, "_open_estimators", {})
     settings = PoseSettings(backend="vitpose", device="cpu", model="models/vitpose", detector="PekingU/rtdetr_r18vd")
-    said = []
+    identities = []
     for study in ("before", "after"):
         (tmp_path / study / "models/vitpose").mkdir(parents=True)
-        said.append(Pose.identity(settings.at(tmp_path / study)))
-    assert said[0] == said[1]
-    assert said[0]["model"] == "models/vitpose"
-    assert said[0]["detector"] == "PekingU/rtdetr_r18vd"
+        identities.append(Pose.identity(settings.at(tmp_path / study)))
+    assert identities[0] == identities[1]
+    assert identities[0]["model"] == "models/vitpose"
+    assert identities[0]["detector"] == "PekingU/rtdetr_r18vd"

@@ -24,16 +24,16 @@ def column(*values) -> np.ndarray:
 
 
 def test_scores_of_a_worked_example():
-    # One point, five frames that count: 0 px off; 3 px off; 100 px off; hidden and said so; hidden, but called visible.
+    # One point, five scored frames: errors of 0, 3 and 100 px; hidden and predicted so; hidden, but predicted visible.
     true_xy = np.zeros((5, 1, 2))
     xy = np.zeros((5, 1, 2))
     xy[1, 0] = (3, 0)
     xy[2, 0] = (0, 100)
     true_visible = column(True, True, True, False, False)
-    said = column(True, True, True, False, True)
-    scores = score_tracks(xy, said, true_xy, true_visible, np.ones((5, 1), bool), size=SIZE)
+    predicted = column(True, True, True, False, True)
+    scores = score_tracks(xy, predicted, true_xy, true_visible, np.ones((5, 1), bool), size=SIZE)
     assert scores.within == {1: 1 / 3, 2: 1 / 3, 4: 2 / 3, 8: 2 / 3, 16: 2 / 3}
-    # At 1 px: one hit; false alarms: the two that are off, and the hidden one. At 4 px: two hits, two false alarms.
+    # At 1 px: 1 true positive and 3 false positives. At 4 px: 2 true positives and 2 false positives.
     assert scores.jaccard == {1: 1 / 6, 2: 1 / 6, 4: 2 / 5, 8: 2 / 5, 16: 2 / 5}
     assert scores.occlusion_accuracy == 4 / 5
     assert scores.survival == 2 / 5
@@ -54,9 +54,9 @@ def test_scores_equal_counting_one_by_one(seed):
     rng = np.random.default_rng(seed)
     shape = (6, 4)
     xy, truth = rng.normal(0, 20, (*shape, 2)), np.zeros((*shape, 2))
-    said, true_visible, counts = (rng.random(shape) < share for share in (0.6, 0.7, 0.8))
+    predicted, true_visible, counts = (rng.random(shape) < share for share in (0.6, 0.7, 0.8))
     counts[0, 0] = true_visible[0, 0] = True
-    scores = score_tracks(xy, said, truth, true_visible, counts, size=SIZE)
+    scores = score_tracks(xy, predicted, truth, true_visible, counts, size=SIZE)
     for threshold in THRESHOLDS:
         hits = misses = alarms = near = total = 0
         for t, n in np.ndindex(shape):
@@ -64,14 +64,14 @@ def test_scores_equal_counting_one_by_one(seed):
                 close = np.hypot(*xy[t, n]) < threshold
                 total += true_visible[t, n]
                 near += true_visible[t, n] and close
-                hits += said[t, n] and true_visible[t, n] and close
-                alarms += said[t, n] and not (true_visible[t, n] and close)
+                hits += predicted[t, n] and true_visible[t, n] and close
+                alarms += predicted[t, n] and not (true_visible[t, n] and close)
         misses = total - hits
         assert scores.within[threshold] == pytest.approx(near / total)
         assert scores.jaccard[threshold] == pytest.approx(hits / (hits + misses + alarms))
 
 
-def test_positions_that_do_not_count_may_hold_anything():
+def test_unscored_positions_may_have_any_value():
     xy, truth = np.zeros((2, 1, 2)), np.zeros((2, 1, 2))
     xy[0] = np.nan
     yes = np.ones((2, 1), bool)
@@ -81,7 +81,9 @@ def test_positions_that_do_not_count_may_hold_anything():
 
 def test_nothing_to_score_is_an_error():
     none = np.zeros((2, 1), bool)
-    with pytest.raises(ValueError, match="There is nothing to score: no position that counts is truly visible"):
+    with pytest.raises(
+        ValueError, match="There is nothing to score: no position selected by `counts` is truly visible"
+    ):
         score_tracks(np.zeros((2, 1, 2)), none, np.zeros((2, 1, 2)), none, none, size=SIZE)
     with pytest.raises(ValueError, match="Tracks and truth differ in shape"):
         score_tracks(np.zeros((2, 2, 2)), none, np.zeros((2, 1, 2)), none, none, size=SIZE)
@@ -90,9 +92,9 @@ def test_nothing_to_score_is_an_error():
 def test_lucas_kanade_on_a_bear_with_labeled_joints(shared_data: Path):
     folder = shared_data / "tracking_badja_bear"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     with av.open(str(folder / "bear.mp4")) as container:
-        frames = [picture.to_ndarray(format="gray") for picture in container.decode(video=0)]
+        frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
     rows = list(csv.DictReader((folder / "badja_bear_480p.csv").read_text().splitlines()))
     num_joints = 1 + max(int(row["joint"]) for row in rows)
     true_xy = np.zeros((len(frames), num_joints, 2))
@@ -107,11 +109,11 @@ def test_lucas_kanade_on_a_bear_with_labeled_joints(shared_data: Path):
     queries = np.concatenate([first[:, None], true_xy[first, np.arange(len(joints))]], axis=1)
     tracks = LucasKanade(TracksSettings()).track(frames, queries, both_ways=False)
     counts = labeled & (np.arange(len(frames))[:, None] > first)
-    said = visible(tracks.visibility, tracks.confidence)
-    scores = score_tracks(tracks.xy, said, true_xy, true_visible, counts, size=frames[0].shape)
-    # Measured: 0.38 and 0.25, on labels that are themselves some pixels off; points that stay put get 0.17 and 0.10.
+    predicted = visible(tracks.visibility, tracks.confidence)
+    scores = score_tracks(tracks.xy, predicted, true_xy, true_visible, counts, size=frames[0].shape)
+    # Measured: 0.38 and 0.25. The labels are accurate to some pixels; points that do not move get 0.17 and 0.10.
     assert scores.delta_average > 0.33
     assert scores.average_jaccard > 0.22
-    still = np.repeat(queries[None, :, 1:], len(frames), axis=0)
-    stay_put = score_tracks(still, said, true_xy, true_visible, counts, size=frames[0].shape)
-    assert scores.delta_average > 2 * stay_put.delta_average
+    static = np.repeat(queries[None, :, 1:], len(frames), axis=0)
+    static_scores = score_tracks(static, predicted, true_xy, true_visible, counts, size=frames[0].shape)
+    assert scores.delta_average > 2 * static_scores.delta_average

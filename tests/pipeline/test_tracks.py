@@ -15,9 +15,10 @@ from stage_runs import MemoryItem, blocks, patch_over_background, run_tracks, sh
 from actionprep.datasets.products.tracks import visible
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import InputError, UserError
+from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.mask_sources import MaskBlock
 from actionprep.pipeline.masks import Masks, MasksSettings
-from actionprep.pipeline.stage import Input, find_stage
+from actionprep.pipeline.stage import Input
 from actionprep.pipeline.trackers.tracker import TRACKERS, PointTracker, PointTracks
 from actionprep.pipeline.tracks import (
     Tracks,

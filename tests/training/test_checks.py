@@ -171,11 +171,11 @@ def test_the_commands_tell_and_leave_no_run(store, tmp_path, monkeypatch):
     words = ["fit", str(store.path), "--recipe", "tiny.toml", "--threads", "1"]
     done = CliRunner().invoke(app, [*words, "--overfit"])
     assert done.exit_code == 0, done.output
-    assert "learns this batch by heart" in done.output
+    assert "The model overfits this batch" in done.output
     assert not (tmp_path / "runs").exists()
     done = CliRunner().invoke(app, [*words, "--overfit", "--set", "optimizer.learning_rate=1e-9"])
     assert done.exit_code == 1
-    assert "does not learn one batch by heart" in done.output
+    assert "cannot overfit one batch" in done.output
     done = CliRunner().invoke(app, [*words, "--find-lr"])
     assert done.exit_code == 0, done.output
     assert f"fit {store.path} --recipe tiny.toml --threads 1 --set optimizer.learning_rate=" in done.output

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from metadata_reads import metadata_reads
 from training_fakes import make_store, table_of, tiny_recipe, write_snippets
 
 from actionprep.datasets.store.zarr_store import Store
@@ -35,6 +36,15 @@ def run(store, tmp_path_factory) -> Run:
     found = fit(store, recipe, tmp_path_factory.mktemp("fit") / "run", split=SPLIT)
     run_test(found, store, repeats=50)
     return found
+
+
+def test_fit_opens_each_metadata_file_at_most_twice(store, tmp_path):
+    recipe = tiny_recipe(epochs=1, refit=False)
+    with metadata_reads(store.url) as reads:
+        fit(Store(store.url), recipe, tmp_path / "run", split=SPLIT)
+    items = [name for name in reads if name.startswith("tracks/") and name.count("/") == 3]
+    assert len(items) == len(store.items("tracks"))
+    assert max(reads.values()) <= 2, reads.most_common(3)
 
 
 def test_it_learns_directions_of_motion(run):

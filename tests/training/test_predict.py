@@ -200,6 +200,22 @@ def test_a_long_recording_becomes_a_timeline(trained, tmp_path):
     assert paths[2].read_bytes()[:4] == b"\x89PNG"
 
 
+def test_timeline_figure_has_title_legend_scale_and_short_names():
+    onset = np.arange(0.0, 40.0, 0.5)
+    probabilities = np.zeros((len(onset), 2))
+    probabilities[:, 0] = 1.0
+    probabilities[40] = (0.0, 1.0)
+    timeline = Timeline("take", ("sit", "stand_up"), onset, onset + 0.5, probabilities)
+    figure = timeline.figure(threshold=0.5, run="tracks-1", colors={"sit": (255, 0, 0), "stand_up": (0, 0, 255)})
+    top, below = figure.axes[:2]
+    assert top.get_title(loc="left") == "take  ·  run tracks-1  ·  threshold 0.50"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sit", "stand_up"]
+    assert [text.get_text() for text in top.texts] == ["sit", "sit"]
+    assert figure.get_supxlabel() == "Short: stand_up 20.00–20.50 s"
+    assert below.get_xlabel() == "time (s)"
+    assert {patch.get_facecolor()[:3] for patch in top.patches} == {(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)}
+
+
 def test_without_a_window_the_whole_recording_is_one(trained, tmp_path):
     [line] = predict(trained.best, two_motions(tmp_path / "store"))
     assert len(line.onset) == 1

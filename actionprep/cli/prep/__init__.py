@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from actionprep.cli.prep import build, import_poses, store, study
-from actionprep.cli.prep import show as look
+from actionprep.cli.prep import build, export, import_poses, store, study
+from actionprep.cli.prep import show as drawing
 from actionprep.cli.prep.stages import StageGroup
 from actionprep.cli.program import add_command, program
 
-STUDY, BUILD, LOOK = "Study", "Build", "Look and move"
+STUDY, BUILD, INSPECT = "Study", "Build and maintain", "Inspect"
 
 app = program(
     StageGroup,
@@ -15,19 +15,20 @@ app = program(
     epilog="Start with [bold]actionprep demo my-study[/], or [bold]actionprep init[/] in a folder of videos.",
 )
 
+add_command(app, study.demo, STUDY)
 add_command(app, study.init, STUDY)
 add_command(app, study.scan, STUDY)
+add_command(app, import_poses.import_, STUDY, name="import")
 add_command(app, study.config, STUDY)
-add_command(app, study.doctor, STUDY)
-add_command(app, study.formats, STUDY)
-add_command(app, look.skeletons, LOOK)
-# StageGroup puts the stages here, before "plan".
+# StageGroup inserts the stages here, before "plan".
 add_command(app, build.plan, BUILD)
 add_command(app, build.build, BUILD)
-add_command(app, store.status, BUILD)
 add_command(app, store.verify, BUILD)
 add_command(app, store.digest, BUILD)
 add_command(app, store.gc, BUILD)
-add_command(app, look.show, LOOK)
-add_command(app, import_poses.import_, LOOK, name="import")
-add_command(app, study.demo, STUDY)
+app.add_typer(export.app, name="export", rich_help_panel=BUILD)
+add_command(app, store.status, INSPECT)
+add_command(app, drawing.show, INSPECT)
+add_command(app, drawing.skeletons, INSPECT)
+add_command(app, study.formats, INSPECT)
+add_command(app, study.doctor, INSPECT)

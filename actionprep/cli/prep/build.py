@@ -1,4 +1,4 @@
-"""The commands that plan and build."""
+"""The commands `actionprep plan` and `actionprep build`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Texts, with_study
 from actionprep.cli.prep.build_output import (
     announce,
+    print_kept,
     print_plan,
     print_report,
+    print_tracks,
     print_views,
     report_document,
     report_joints_outside,
+    save_kept,
     views_document,
     views_of_plan,
     warn_of_damage,
     warn_of_mixtures,
 )
 from actionprep.cli.prep.options import (
+    RecordingsOption,
+    ResetOption,
     RetryOption,
+    SaveOption,
     SchedulerOption,
     SkipOption,
     SlurmOption,
@@ -30,31 +36,35 @@ from actionprep.cli.prep.options import (
     opened_study,
     workers_of,
 )
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from actionprep.api import Study
-    from actionprep.pipeline.engine import Workers
     from actionprep.pipeline.plan import Plan
+    from actionprep.pipeline.tasks import Workers
 
-StagesArgument = Annotated[Texts, typer.Argument(help="Stages; those of the settings when none.")]
+StagesArgument = Annotated[Texts, typer.Argument(help="Stages. (default: those of the settings)")]
 
 
 def plan(
     stages: StagesArgument = None,
     study: StudyOption = None,
     views: ViewsOption = None,
+    recordings: RecordingsOption = None,
     retry: RetryOption = False,
     skip_incomplete: SkipOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what a build would do, why, and about how many bytes it would write."""
+    """Show what a build would do, why, and roughly how many bytes it would write."""
     from actionprep.pipeline.plan import mixtures
 
     opened = opened_study(study)
-    planned = opened.plan(*(stages or ()), views=views or (), retry=retry, skip_incomplete=skip_incomplete)
+    planned = opened.plan(
+        *(stages or ()), views=views or (), recordings=recordings or (), retry=retry, skip_incomplete=skip_incomplete
+    )
     mixed = mixtures(planned, opened.store)
     if json:
         output.print_json(
@@ -74,38 +84,63 @@ def plan(
         return
     print_views(views_of_plan(opened, planned))
     print_plan(planned)
+    print_kept(planned, study)
     warn_of_damage(planned.notes)
     warn_of_mixtures(mixed)
     frames = sum(task.num_frames for task in planned.view_tasks)
     if planned.count("build"):
-        output.note(f"{len(planned.view_tasks)} views to go through once, {frames:,} frames to decode.")
-        output.print_next(with_study("actionprep build", study), "carries this out")
+        output.note(f"{counted(len(planned.view_tasks), 'view')} to process, {counted(frames, 'frame')} to decode.")
+        output.print_next(with_study("actionprep build", study), "builds these items")
     else:
-        output.note("Everything is there.")
+        output.note("All items are built.")
+        output.print_next(with_study("actionprep status", study), "lists all products")
 
 
 def build(
     stages: StagesArgument = None,
     study: StudyOption = None,
     views: ViewsOption = None,
+    recordings: RecordingsOption = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     slurm: SlurmOption = None,
     retry: RetryOption = False,
+    save: SaveOption = False,
+    reset: ResetOption = False,
     skip_incomplete: SkipOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make everything that the settings ask for and the store lacks."""
+    """Build all products of the settings that are missing in the store."""
+    from actionprep.errors import UserError
+
+    if save and reset:
+        raise UserError("--save and --reset exclude each other: give one of them.")
     opened = opened_study(study)
-    planned = opened.plan(*(stages or ()), views=views or (), retry=retry, skip_incomplete=skip_incomplete)
+    planned = opened.plan(
+        *(stages or ()),
+        views=views or (),
+        recordings=recordings or (),
+        retry=retry,
+        skip_incomplete=skip_incomplete,
+        reset=reset,
+    )
+    if save:
+        save_kept(opened, planned, quiet=json)
+    elif not json:
+        print_kept(planned, study)
     carry_out(opened, planned, workers=workers_of(workers, scheduler, slurm), json=json, named=study)
 
 
 def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: Path | None = None) -> None:
-    """Say what will be done, build with a progress bar, and end with a table and the next command.
+    """Announce a build, run it with a progress bar, and print a table and the next command.
 
-    named: the study's folder, where --study named it.
+    Args:
+        study: The study.
+        plan: The plan to build.
+        workers: Processes, scheduler or cluster to use.
+        json: Print one JSON document instead.
+        named: Folder of the study, if --study was given.
     """
     from actionprep.pipeline.plan import mixtures
 
@@ -130,10 +165,13 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
         }
         views = views_document(views_of_plan(study, plan))
         document = {**report_document(report), "views": views, "events": events, "results": tables, "mixed": mixed}
-        output.print_json({**document, "damaged": list(plan.notes)})
+        document["damaged"] = list(plan.notes)
+        tracked = study.track_summary(item.key for item in plan.items)
+        output.print_json(document if tracked is None else {**document, "tracks": tracked})
     else:
         report_joints_outside(study.joints_outside(item.key for item in plan.items))
         has_segments = any(study.catalog.segments.values())
+        print_tracks(study.track_summary(item.key for item in plan.items))
         print_report(plan, report, events, results, has_segments=has_segments, study=named)
     if not report.ok:
         raise typer.Exit(1)

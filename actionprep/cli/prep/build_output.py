@@ -1,7 +1,8 @@
-"""What commands print of a plan, of a build, and of what is not as one would think."""
+"""Console output of plans, builds and warnings."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.cli import output
 from actionprep.cli.options import with_study
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.stage import ResultTable
+    from actionprep.settings import StageSettings
 
 
 def views_of_plan(study: Study, plan: Plan) -> list[View]:
@@ -62,38 +65,103 @@ def announce(study: Study, plan: Plan, mixed: list[str]) -> None:
     views = len(plan.view_tasks)
     frames = sum(task.num_frames for task in plan.view_tasks)
     todo = plan.count("build")
-    output.note(f"{study.folder.name}: {_count(todo, 'item')} to make, {plan.count('done')} already in the store.")
+    output.note(f"{study.folder.name}: {counted(todo, 'item')} to build, {plan.count('done'):,} already built.")
     if views:
-        output.note(f"{_count(views, 'view')}, {_count(frames, 'frame')} to decode.")
+        output.note(f"{counted(views, 'view')}, {counted(frames, 'frame')} to decode.")
     if plan.skipped:
-        output.warn(
-            f"{len(plan.skipped)} recordings lack a wanted view and are left out: {', '.join(plan.skipped[:5])}"
-        )
+        names = ", ".join(plan.skipped[:5]) + (" …" if len(plan.skipped) > 5 else "")
+        output.warn(f"Skipped {counted(len(plan.skipped), 'recording')} without all selected views: {names}.")
     warn_of_damage(plan.notes)
     warn_of_mixtures(mixed)
 
 
 def warn_of_damage(notes: Sequence[str], most: int = 5) -> None:
-    """Items with damaged metadata, and the settings that they are rebuilt with."""
+    """Warn about items with damaged metadata, and name the settings that they are rebuilt with."""
     for note in notes[:most]:
         output.warn(note)
     if len(notes) > most:
-        output.warn(f"{len(notes) - most} more items have damaged metadata; 'actionprep verify' lists them.")
+        output.warn(
+            f"{counted(len(notes) - most, 'more item')} with damaged metadata. Run 'actionprep verify' to list all."
+        )
 
 
 def warn_of_mixtures(mixed: list[str]) -> None:
-    """That items of one product were made with several settings, in these sentences."""
+    """Warn about products with items of different settings."""
     for sentence in mixed:
         output.warn(sentence)
     if mixed:
         output.warn(
-            "Training takes them for alike. Run the same command for all views, or write the settings into "
-            "actionprep.toml and run 'actionprep build'."
+            "Training treats them alike. Run the same command for all views, or write the settings to actionprep.toml "
+            "and run 'actionprep build'."
         )
 
 
+def save_or_offer(study: Study, settings: StageSettings, stage: str, *, save: bool, quiet: bool) -> None:
+    """Write the options of a stage's command that differ from actionprep.toml into it, or print how to."""
+    values = settings.model_dump(mode="json")
+    options = {name: values[name] for name in settings.command_line}
+    if not options:
+        return
+    if save:
+        study.save_options({stage: options})
+    if quiet:
+        return
+    if save:
+        saved = ", ".join(f"{stage}.{name} = {_value(value)}" for name, value in options.items())
+        output.note(f"Saved in actionprep.toml: {saved}.")
+        return
+    for name, in_file in settings.command_line.items():
+        output.note(f"{stage}.{name} is {_value(options[name])} here and {_value(in_file)} in actionprep.toml.")
+    output.note("Later builds keep what this command makes. Add --save to write the options into actionprep.toml.")
+
+
+def print_kept(plan: Plan, study: Path | None) -> None:
+    """Print options of earlier commands that items keep, and how to save or reset them."""
+    options = plan.kept_options()
+    for option in options:
+        values = " and ".join(map(_value, option.values))
+        output.note(
+            f"Kept: {option.stage} made with {option.setting} = {values} by an option "
+            f"(actionprep.toml: {_value(option.in_file)})."
+        )
+    if options:
+        output.note(
+            f"'{with_study('actionprep build --save', study)}' writes these options into actionprep.toml, "
+            f"'{with_study('actionprep build --reset', study)}' rebuilds the items with its settings."
+        )
+
+
+def save_kept(study: Study, plan: Plan, *, quiet: bool) -> None:
+    """Write options that items keep into actionprep.toml.
+
+    Raises:
+        UserError: If items of one stage keep several values of one setting.
+    """
+    from actionprep.errors import UserError
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for option in plan.kept_options():
+        if len(option.values) > 1:
+            raise UserError(
+                f"Items of '{option.stage}' were made with {option.setting} = {' and '.join(map(_value, option.values))}: "
+                f"actionprep.toml can have one value. Set {option.stage}.{option.setting} there, and run 'actionprep build'."
+            )
+        chosen.setdefault(option.stage, {})[option.setting] = option.values[0]
+    study.save_options(chosen)
+    if not quiet:
+        saved = [
+            f"{stage}.{name} = {_value(value)}" for stage, values in chosen.items() for name, value in values.items()
+        ]
+        output.note(f"Saved in actionprep.toml: {', '.join(saved) or 'nothing, since no item keeps an option'}.")
+
+
+def _value(value: Any) -> str:
+    """A setting's plain value for a message."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
 def print_plan(plan: Plan) -> None:
-    """A table of the stages: how much there is to do, and why."""
+    """Print a table of the stages: the number of items to build, and why."""
     rows = []
     for name, row in plan.by_stage().items():
         why = Counter(item.why for item in plan.items if item.key.product == name and item.action == "build")
@@ -108,7 +176,7 @@ def print_plan(plan: Plan) -> None:
                 reasons,
             )
         )
-    output.print_table("Plan", ("stage", "to make", "there", "quarantined", "arrays", "why"), rows)
+    output.print_table("Plan", ("stage", "to build", "built", "quarantined", "arrays", "why"), rows)
 
 
 def print_report(
@@ -131,18 +199,18 @@ def print_report(
         study: Folder of the study, if --study named it.
     """
     built = Counter(key.product for key in report.built)
-    there = Counter(item.key.product for item in plan.items if item.action == "done")
+    done = Counter(item.key.product for item in plan.items if item.action == "done")
     failed = Counter(key.product for key in (*report.quarantined, *report.blocked))
     names = list(dict.fromkeys(item.key.product for item in plan.items))
     output.print_table(
         "",
-        ("stage", "made", "were there", "quarantined"),
-        [(name, built[name], there[name], failed[name]) for name in names],
+        ("stage", "built", "already built", "quarantined"),
+        [(name, built[name], done[name], failed[name]) for name in names],
     )
     rate = f", {report.num_frames / report.seconds:,.0f} frames/s" if report.num_frames and report.seconds else ""
-    output.note(f"{output.bytes_text(report.nbytes)} of arrays made in {output.duration_text(report.seconds)}{rate}.")
+    output.note(f"{output.bytes_text(report.nbytes)} of arrays built in {output.duration_text(report.seconds)}{rate}.")
     if report.concealed or report.missing:
-        output.warn(f"Frames that the decoder concealed: {report.concealed}; that were missing: {report.missing}.")
+        output.warn(f"Damaged frames concealed by the decoder: {report.concealed}; missing frames: {report.missing}.")
     for table in results.values():
         output.print_table(
             table.title,
@@ -157,32 +225,28 @@ def print_report(
         if (name, event) not in shown
     ]
     if sums:
-        output.print_table("Left out, filled in or converted", ("stage", "what", "count"), sums)
+        output.print_table("Skipped, filled in or converted", ("stage", "description", "count"), sums)
     if report.quarantined:
         first = list(report.quarantined.items())[:20]
         output.print_table("Quarantined", ("item", "reason"), first)
-        output.note("Neighbors went on. 'actionprep status' lists all.")
-    # Tables of the whole study may have other names than "default", which the next command then needs.
+        output.note("Other items are not affected. Run 'actionprep status' to list all quarantined items.")
+    # The next command needs the name of a table if it is not "default".
     tables = {item.key.product: item.key.recording for item in plan.items if not item.key.view}
     named = {product: name for product, name in tables.items() if name != "default"}
     if "snippets" in names:
         which = f" --snippets {named['snippets']}" if "snippets" in named else ""
-        output.print_next(with_study(f"actiontrain fit{which}", study), "trains on these snippets")
+        output.print_next(with_study(f"actiontrain fit{which}", study), "trains a classifier on these snippets")
     elif "tracks" in names:
-        # Clips that are one labeled whole are one snippet each.
+        # Recordings with one label are one snippet each.
         options = " --length 1000 --iou 0.5" if has_segments else ""
-        output.print_next(with_study(f"actionprep snippets{options}", study), "cuts labeled windows")
+        output.print_next(with_study(f"actionprep snippets{options}", study), "makes labeled windows")
     elif names:
         last = f"{names[-1]}/{named[names[-1]]}" if names[-1] in named else names[-1]
-        output.print_next(with_study(f"actionprep show {last}", study), "draws what was made")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+        output.print_next(with_study(f"actionprep show {last}", study), "draws the result")
 
 
 def report_document(report: BuildReport) -> dict[str, Any]:
-    """The same facts, for a machine."""
+    """The same facts as a JSON document."""
     return {
         "built": [str(key) for key in report.built],
         "done": report.done,
@@ -196,17 +260,28 @@ def report_document(report: BuildReport) -> dict[str, Any]:
     }
 
 
-def report_joints_outside(found: Sequence[tuple[Any, int, int]]) -> None:
-    """The share of the joints of imported poses that lie outside of the picture, as a note or, where large, a warning."""
-    if not found:
+def print_tracks(summary: dict[str, Any] | None) -> None:
+    """Print the number of tracked points and the fraction of visible positions."""
+    if summary is None:
         return
-    outside, seen = sum(one for _, one, _ in found), sum(one for _, _, one in found)
-    worst, out, of = max(found, key=lambda one: one[1] / one[2])
+    share = "" if summary["visible_share"] is None else f", {summary['visible_share']:.1%} visible"
+    views, windows = counted(summary["views"], "view"), counted(summary["windows"], "window")
+    output.note(f"Tracks: {counted(summary['points'], 'point')} in {windows} of {views}{share}.")
+    if summary["empty_windows"]:
+        output.warn(f"{counted(summary['empty_windows'], 'window')} without foreground, and so without points.")
+
+
+def report_joints_outside(counts: Sequence[tuple[Any, int, int]]) -> None:
+    """Report the fraction of the joints of imported poses outside the image: as a note, or as a warning if it is large."""
+    if not counts:
+        return
+    outside, seen = sum(count for _, count, _ in counts), sum(total for _, _, total in counts)
+    worst, out, of = max(counts, key=lambda row: row[1] / row[2])
     text = (
-        f"{outside:,} of the {seen:,} joints ({outside / seen:.1%}) of {len(found)} imported item(s) lie outside of the "
-        f"picture; most in {worst} ({out / of:.1%})."
+        f"{outside:,} of the {seen:,} joints ({outside / seen:.1%}) of {counted(len(counts), 'imported item')} are outside "
+        f"the image; most in {worst} ({out / of:.1%})."
     )
     if out / of > 0.05:
-        output.warn(f"{text} Look at them: actionprep show pose")
+        output.warn(f"{text} Run 'actionprep show pose' to check them.")
     else:
         output.note(text)

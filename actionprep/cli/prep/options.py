@@ -1,4 +1,4 @@
-"""Options that several commands of `actionprep` have, and what they stand for."""
+"""Options that several commands of `actionprep` share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actionprep.cli.options import Number, Text, Texts, YesNo
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.pipeline.engine import Workers
+    from actionprep.pipeline.tasks import Workers
 
 ViewsOption = Annotated[
     Texts,
@@ -21,44 +21,56 @@ ViewsOption = Annotated[
         help="Views by name or number: --views 0 1 3 6. A number means the view with that number in its name.",
     ),
 ]
+RecordingsOption = Annotated[
+    Texts, typer.Option("--recording", help="Process only these recordings: --recording ID1 ID2. (default: all)")
+]
 WorkersOption = Annotated[
-    Number, typer.Option("--workers", min=0, help="Processes; 0 works in this one. (default: one a core)")
+    Number, typer.Option("--workers", min=0, help="Number of processes; 0 uses this process. (default: one per core)")
 ]
 SchedulerOption = Annotated[
-    Text, typer.Option("--scheduler", help="Address of a running Dask scheduler, tcp://…, instead of local processes.")
+    Text,
+    typer.Option("--scheduler", help="Use the Dask scheduler at this address (tcp://…) instead of local processes."),
 ]
 SlurmOption = Annotated[
     Texts,
     typer.Option(
-        "--slurm", help="Work in SLURM jobs: options of a job as key=value, such as queue=cpu cores=4 memory=16GB."
+        "--slurm", help="Run in SLURM jobs. Options of a job as key=value, such as queue=cpu cores=4 memory=16GB."
     ),
 ]
 RetryOption = Annotated[bool, typer.Option("--retry", help="Try quarantined items again.")]
+SaveOption = Annotated[
+    bool, typer.Option("--save", help="Write options that differ from actionprep.toml into it; its comments stay.")
+]
+ResetOption = Annotated[
+    bool, typer.Option("--reset", help="Rebuild what options of earlier commands made, with the settings of the file.")
+]
 SkipOption = Annotated[
-    YesNo, typer.Option("--skip-incomplete/--no-skip-incomplete", help="Leave out recordings that lack a wanted view.")
+    YesNo, typer.Option("--skip-incomplete/--no-skip-incomplete", help="Skip recordings that lack a selected view.")
 ]
 
 
 def opened_study(study: Path | None) -> Study:
-    """The study to work on; it says so when it scans by itself."""
+    """Open the study. Prints a message if the study is scanned automatically."""
     from actionprep.api import open_study
 
     return open_study(study, tell=output.warn)
 
 
 def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None) -> Workers:
-    """Who works: processes here, a running scheduler, or SLURM jobs; without a word one process a core."""
+    """Choose the workers: local processes (default: one per core), a running scheduler, or SLURM jobs."""
     import os
 
     from actionprep.errors import UserError
-    from actionprep.pipeline.engine import Workers
+    from actionprep.pipeline.tasks import Workers
 
     options = None
     if slurm:
-        wrong = [one for one in slurm if "=" not in one]
+        wrong = [word for word in slurm if "=" not in word]
         if wrong:
-            raise UserError(f"--slurm takes key=value options, such as queue=cpu; got {wrong[0]!r}.")
-        options = {key: int(value) if value.isdigit() else value for key, value in (one.split("=", 1) for one in slurm)}
+            raise UserError(f"--slurm expects key=value options, such as queue=cpu; got {wrong[0]!r}.")
+        options = {
+            key: int(value) if value.isdigit() else value for key, value in (word.split("=", 1) for word in slurm)
+        }
     if count is None:
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Workers(count, scheduler, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from actionprep.cli.program import add_command, program
 from actionprep.cli.train import compare, export, fit, fuse, listings, predict, slurm, test
 
-WORK, KNOW = "Train and use", "Know what there is"
+WORK, INSPECT = "Train and predict", "Inspect"
 
 app = program(
     help="Train action classifiers on a store that actionprep built.",
@@ -20,5 +20,5 @@ add_command(app, compare.compare, WORK)
 add_command(app, compare.sweep, WORK)
 add_command(app, export.export, WORK)
 add_command(app, slurm.slurm, WORK)
-add_command(app, listings.models, KNOW)
-add_command(app, listings.recipes, KNOW)
+add_command(app, listings.models, INSPECT)
+add_command(app, listings.recipes, INSPECT)

@@ -1,4 +1,4 @@
-"""Look before training: can the model learn one batch, and which learning rate suits?"""
+"""Checks before training: can the model overfit one batch, and which learning rate is suitable?"""
 
 from __future__ import annotations
 
@@ -10,65 +10,66 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.program import same_command
 from actionprep.cli.train.print_metrics import shown
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
 
 
 def learn_one_batch(store: Store, recipe: Any, options: dict[str, Any], *, json: bool) -> None:
-    """`fit --overfit`: say whether the model can learn one batch by heart; exit code 1 when it cannot."""
+    """`fit --overfit`: check whether the model can overfit one batch. Exit code 1 if it cannot."""
     from actionprep.training.checks import overfit_one_batch
 
-    one = overfit_one_batch(store, recipe, **options)
+    result = overfit_one_batch(store, recipe, **options)
     document = {
-        "learnt": one.learnt, "accuracy": one.accuracy, "steps": len(one.losses), "samples": one.samples,
-        "first_loss": float(one.losses[0]), "last_loss": float(one.losses[-1]),
+        "learnt": result.learnt, "accuracy": result.accuracy, "steps": len(result.losses), "samples": result.samples,
+        "first_loss": float(result.losses[0]), "last_loss": float(result.losses[-1]),
     }  # fmt: skip
     if json:
         output.print_json(document)
     else:
         output.print_table(
-            "One batch", ("figure", "value"), [(k.replace("_", " "), shown(v)) for k, v in document.items()]
+            "One batch", ("metric", "value"), [(k.replace("_", " "), shown(v)) for k, v in document.items()]
         )
-        if one.learnt:
-            output.note("The model learns this batch by heart: model, input and loss fit each other.")
+        if result.learnt:
+            output.note("The model overfits this batch: model, input and loss fit each other.")
         else:
             output.warn(
-                "The model does not learn one batch by heart. Try another rate (--set optimizer.learning_rate=1e-3, or "
-                "--find-lr); look at the input with 'actionprep show'; make sure that labels are those of the snippets."
+                "The model cannot overfit one batch. Try another learning rate (--set optimizer.learning_rate=1e-3 or "
+                "--find-lr), check the input with 'actionprep show', and check the labels of the snippets."
             )
-    if not one.learnt:
+    if not result.learnt:
         raise typer.Exit(1)
 
 
 def suggest_learning_rate(
     context: typer.Context, store: Store, recipe: Any, options: dict[str, Any], *, into: Path, json: bool
 ) -> None:
-    """`fit --find-lr`: a curve of the loss over learning rates, and the command that trains with the one it suggests."""
+    """`fit --find-lr`: plot the loss over learning rates, and print the command that trains with the suggested one."""
     from actionprep.training.checks import find_learning_rate
 
-    found = find_learning_rate(store, recipe, **options)
-    paths = found.write(into)
+    search = find_learning_rate(store, recipe, **options)
+    paths = search.write(into)
     if json:
         output.print_json(
-            {"suggestion": found.suggestion, "highest": found.highest, "turned": found.turned, "rates": found.rates.tolist(),
-             "losses": found.losses.tolist(), "files": [str(path) for path in paths]}
+            {"suggestion": search.suggestion, "highest": search.highest, "turned": search.turned,
+             "rates": search.rates.tolist(), "losses": search.losses.tolist(), "files": [str(path) for path in paths]}
         )  # fmt: skip
         return
-    if found.turned:
+    if search.turned:
         output.note(
-            f"The loss rises from a learning rate of {found.highest:.2g}; try a tenth of it, {found.suggestion:.2g}."
+            f"The loss increases from a learning rate of {search.highest:.2g}. Suggested: a tenth, {search.suggestion:.2g}."
         )
     else:
         output.warn(
-            f"The loss falls up to the highest learning rate that was tried, {found.highest:.2g}. Such rates are seldom "
-            f"right: see with --overfit whether model and input fit each other. A tenth of it is {found.suggestion:.2g}."
+            f"The loss decreases up to the highest learning rate tried, {search.highest:.2g}. Such rates "
+            f"are rarely suitable. Use --overfit to check model and input. One tenth of it is {search.suggestion:.2g}."
         )
-    if found.repeats > 1:
-        output.note(f"Few snippets: the curve is the mean of {found.repeats} searches.")
+    if search.repeats > 1:
+        output.note(f"The curve is the mean of {counted(search.repeats, 'search')}: there are few snippets.")
     for path in paths:
         output.note(f"Wrote {path}")
-    rate = f"optimizer.learning_rate={found.suggestion:.2g}"
-    # --run named the folder of the curve.
+    rate = f"optimizer.learning_rate={search.suggestion:.2g}"
+    # --run was the folder of the curve.
     command = same_command(context, "--set", rate, without=("--run",), flags=("--find-lr",))
-    output.print_next(command, "trains with it")
+    output.print_next(command, "trains with this learning rate")

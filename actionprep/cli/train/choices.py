@@ -1,4 +1,4 @@
-"""What a training is of: its recipe, its split, its classes."""
+"""Choose the recipe, split and classes of a training run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ CHANGES = "the changes to the recipe (--set, or changes under [train])"
 
 
 def recipe_of(store: Store, settings: TrainSettings, set_here: dict[str, Any]) -> tuple[Any, list[str]]:
-    """The recipe that the settings ask for, or that suits the store, and sentences that say why and with what.
+    """Choose the recipe: the one in the settings, or the best match for the store.
 
-    It has the study's changes, as far as it has such settings, and those that are set here.
+    Applies the changes of the study, as far as the recipe has these settings, and those of the command line.
+
+    Returns:
+        The recipe, and messages that explain the choice.
     """
     from actionprep.training.recipes import applicable_changes, choose_recipe, find_recipe
 
@@ -26,39 +29,46 @@ def recipe_of(store: Store, settings: TrainSettings, set_here: dict[str, Any]) -
         choice = choose_recipe(store)
         chosen, why = choice.recipe, f"chosen because {choice.why}"
     else:
-        chosen, why = find_recipe(settings.recipe), "as asked for"
-    said = [f"Recipe {chosen.name}: {why}"]
+        chosen, why = find_recipe(settings.recipe), "as requested"
+    messages = [f"Recipe {chosen.name}: {why}"]
     of_study, others = applicable_changes(chosen, settings.changes)
     if others:
-        said.append(f"Of the study's changes these are for other recipes: {', '.join(others)}")
-    return chosen.changed({"seed": settings.seed, **of_study, **set_here}, where=CHANGES), said
+        messages.append(f"Changes of the study that this recipe does not have: {', '.join(others)}")
+    return chosen.changed({"seed": settings.seed, **of_study, **set_here}, where=CHANGES), messages
 
 
 def recipe_of_run(run: Path, name: str | None, changes: dict[str, Any]) -> Any:
-    """The recipe to hold against that of a run which goes on; "auto" where nothing was said of it."""
+    """The recipe to compare with that of a resumed run; "auto" if none was given."""
     from actionprep.training.recipes import find_recipe
     from actionprep.training.run import FACTS, Run
 
     if not (run / FACTS).exists() or (name is not None and name != Run.open(run).recipe.name):
         return "auto" if name is None else find_recipe(name).changed(changes, where=CHANGES)
     begun = Run.open(run).recipe
-    # Epochs that were asked for take min_steps with them, and so they did when the run began.
+    # A given number of epochs overrides min_steps, as it did when the run was started.
     return begun.changed({"min_steps": begun.min_steps, **changes}, where=CHANGES) if changes else "auto"
 
 
-_ANEW = ("by", "val", "test", "train_groups", "val_groups", "test_groups")
-"""Settings that say how to split the snippets anew."""
+_SPLITTING = ("by", "val", "test", "train_groups", "val_groups", "test_groups")
+"""Settings of a new split."""
 
 
 def split_of(
     store: Store, of_study: TrainSettings, given: Mapping[str, Any], *, rebuilt_by: str | None = None
 ) -> tuple[Any, list[str]]:
-    """The split that is asked for, and sentences that say which settings of the study it does not use.
+    """Choose the split.
 
-    of_study: the settings of the study; given: those of the command line, which go before them; None: not given.
-    rebuilt_by:  --folds or --splits, where each training gets a split of its own by this option.
+    Args:
+        store: The store.
+        of_study: Settings of the study.
+        given: Settings of the command line, which override those of the study. None means not given.
+        rebuilt_by: "--folds" or "--splits", if each run of the command gets its own split by this option.
 
-    Raises UserError where options of the command line contradict each other, or the stored split that would be taken.
+    Returns:
+        The split, and messages about settings of the study that it does not use.
+
+    Raises:
+        UserError: If options of the command line contradict each other or the stored split.
     """
     from actionprep.errors import UserError
     from actionprep.settings import COMMAND_LINE
@@ -66,8 +76,8 @@ def split_of(
     from actionprep.training.train_settings import TrainSettings
 
     settings = of_study.with_changes(dict(given), where=COMMAND_LINE)
-    here = [name for name in _ANEW if given.get(name) is not None]
-    anew = SplitChoice(
+    here = [name for name in _SPLITTING if given.get(name) is not None]
+    new_split = SplitChoice(
         by=settings.by,
         val_share=settings.val,
         test_share=settings.test,
@@ -79,71 +89,71 @@ def split_of(
     )
 
     def unused(names: Iterable[str], why: str) -> list[str]:
-        fresh = TrainSettings()
-        found = [name for name in names if getattr(of_study, name) != getattr(fresh, name)]
-        return [f"Not used of the study's [train]: {', '.join(found)}, since {why}"] if found else []
+        defaults = TrainSettings()
+        changed = [name for name in names if getattr(of_study, name) != getattr(defaults, name)]
+        return [f"Ignored settings of [train]: {', '.join(changed)}, because {why}"] if changed else []
 
     if rebuilt_by == "--folds":
         wrong = [name for name in ("split", *here) if given.get(name) is not None and name != "val"]
         if wrong:
             raise UserError(
-                f"{_options(wrong)} and --folds were given, and --folds makes splits of its own: every subject, session or "
-                f"recording is in test once. Leave out {_options(wrong)}, or leave out --folds."
+                f"{_options(wrong)} cannot be combined with --folds, which makes its own splits: each subject, session or "
+                f"recording is tested once. Remove {_options(wrong)} or --folds."
             )
-        return anew, unused(("split", *_ANEW[:1], *_ANEW[2:]), "--folds makes splits of its own")
+        return new_split, unused(("split", *_SPLITTING[:1], *_SPLITTING[2:]), "--folds makes its own splits")
     if rebuilt_by is not None:
-        return anew, unused(("split", *_ANEW), f"{rebuilt_by} names the stored splits")
-    asks_anew = any(name in here for name in ("train_groups", "val_groups", "test_groups")) or (
+        return new_split, unused(("split", *_SPLITTING), f"{rebuilt_by} selects stored splits")
+    wants_new_split = any(name in here for name in ("train_groups", "val_groups", "test_groups")) or (
         "by" in here and settings.by != "auto"
     )
-    if given.get("split") is None and asks_anew:
-        return anew, unused(["split"], f"{_options(here)} split{'s' if len(here) == 1 else ''} anew")
-    name = stored_name(store, replace(anew, stored=settings.split))
+    if given.get("split") is None and wants_new_split:
+        return new_split, unused(["split"], f"{_options(here)} {'makes' if len(here) == 1 else 'make'} a new split")
+    name = stored_name(store, replace(new_split, stored=settings.split))
     if name is None:
-        return anew, _stored_beside(store) if anew.is_default else []
+        return new_split, _unused_splits(store) if new_split.is_default else []
     if here:
         options = _options(here)
         if given.get("split") is not None:
-            found, do = f"--split {name} takes the stored split as it is", f"leave out {options}, or leave out --split"
+            use, fix = f"--split {name} uses a stored split", f"Remove {options} or --split"
         elif of_study.split is not None:
-            found = f"The study takes the stored split '{name}' as it is (split under [train])"
-            do = f"leave out {options}, or say by what to split with --by subject, session or recording"
+            use = f"The settings use the stored split '{name}' (split under [train])"
+            fix = f"Remove {options}, or choose the split unit with --by subject, session or recording"
         else:
-            found = f"The store has split/{name}, which is taken as it is where nothing else is named"
-            do = f"leave out {options}, or say by what to split with --by subject, session or recording"
-        raise UserError(f"{found}, and {options} would split anew: {do}.")
-    why = f"the split is the stored one, split/{name}"
+            use = f"The store has split/{name}, which is used by default"
+            fix = f"Remove {options}, or choose the split unit with --by subject, session or recording"
+        raise UserError(f"{use}, but {options} would make a new split. {fix}.")
+    why = f"the stored split '{name}' is used"
     return SplitChoice(stored=settings.split, allow_single=settings.allow_single, seed=settings.seed), unused(
-        _ANEW, why
+        _SPLITTING, why
     )
 
 
-def _stored_beside(store: Store) -> list[str]:
-    """A sentence that names the stored splits, where a training splits anew though nobody asked for that."""
+def _unused_splits(store: Store) -> list[str]:
+    """Message that names the stored splits, if a new split is made by default."""
     from actionprep.datasets.products.split import stored_parts
 
-    found = {key.recording: store.item("split", key.recording) for key in store.items("split")}
-    found = {name: item for name, item in found.items() if len(stored_parts(item)) == 1}
-    if not found:
+    splits = {key.recording: store.item("split", key.recording) for key in store.items("split")}
+    splits = {name: item for name, item in splits.items() if len(stored_parts(item)) == 1}
+    if not splits:
         return []
-    # By column are those that a data set comes with.
-    official = all(item.attributes["by"] == "column" for item in found.values())
-    several = len(found) > 1
+    # Splits by column come with the data set.
+    kind = "official" if all(item.attributes["by"] == "column" for item in splits.values()) else "stored"
+    if len(splits) == 1:
+        [name] = splits
+        return [f"This run makes a new split. To use the {kind} split of the store, add --split {name}."]
     return [
-        f"The store has {'' if several else 'the '}{'official' if official else 'stored'} split{'s' if several else ''} "
-        f"{', '.join(found)}; use {'one with --split' if several else f'it with --split {next(iter(found))}'}. Without "
-        "it this training splits anew."
+        f"This run makes a new split. To use one of the {kind} splits of the store, add --split: {', '.join(splits)}."
     ]
 
 
 def _options(names: Iterable[str]) -> str:
-    """Settings as the options that they are, as "--by, --val and --test"."""
+    """Join settings as options, such as "--by, --val and --test"."""
     *others, last = [f"--{name.replace('_', '-')}" for name in names]
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def labels_of(store: Store, snippets: str | None, begun: Path | None) -> tuple[str, ...]:
-    """The classes of a training: those of the snippets that are asked for, else of the run that goes on."""
+    """Classes of a run: those of the given snippets, or those of the resumed run."""
     from actionprep.training.datasets import read_table
     from actionprep.training.run import Run
 

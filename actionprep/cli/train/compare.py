@@ -1,14 +1,15 @@
-"""The commands on many runs: compare those that there are, or train a whole sweep."""
+"""The commands `actiontrain compare` and `actiontrain sweep`."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, Number, Numbers, StudyOption, Text, Texts
+from actionprep.cli.options import DebugOption, JsonOption, Numbers, StudyOption, Text, Texts, with_study
 from actionprep.cli.train.choices import split_of
 from actionprep.cli.train.folders import Place, runs_folder
 from actionprep.cli.train.options import (
@@ -17,6 +18,7 @@ from actionprep.cli.train.options import (
     MeasureOption,
     NumFoldsOption,
     StoreArgument,
+    ThreadsOption,
     changes_of,
     group_of,
     use_threads,
@@ -25,19 +27,19 @@ from actionprep.cli.train.options import (
 
 def compare(
     runs: Annotated[
-        Texts, typer.Argument(help="Runs, or folders that hold some (folds, a sweep); all of the study when left out.")
+        Texts, typer.Argument(help="Runs, or folders of runs (folds, a sweep). (default: all of the study)")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the table (csv, md, json) and its picture.")
-    ] = Path("comparison"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table (csv, md, json) and its plot.")] = Path(
+        "comparison"
+    ),
     measure: MeasureOption = True,
     device: DeviceOption = None,
-    threads: Annotated[Number, typer.Option("--threads", help="CPU threads of what is timed.", min=1)] = None,
+    threads: ThreadsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """One table over tested runs: accuracy, macro F1, size, operations, training time, latency, clips/s; and a picture."""
+    """Compare tested runs: accuracy, macro F1, size, operations, training time, latency and clips/s, with a plot."""
     from actionprep.training.experiments.compare import compare as put_side_by_side
 
     use_threads(threads)
@@ -45,14 +47,15 @@ def compare(
         folders = [Path(name) if Path(name).is_dir() else runs_folder(study) / name for name in runs]
     else:
         folders = [runs_folder(study)]
-    found = put_side_by_side(folders, measure=measure, device=device or "auto")
-    paths = found.write(out)
+    comparison = put_side_by_side(folders, measure=measure, device=device or "auto")
+    paths = comparison.write(out)
     if json:
-        output.print_json({**found.document(), "files": [str(path) for path in paths]})
+        output.print_json({**comparison.document(), "files": [str(path) for path in paths]})
         return
-    _print_comparison(found)
+    _print_comparison(comparison)
     for path in paths:
         output.note(f"Wrote {path}")
+    output.print_next("actiontrain fuse RUN1 RUN2", "combines the predictions of several runs")
 
 
 def sweep(
@@ -61,10 +64,8 @@ def sweep(
     grid: Annotated[
         Texts, typer.Option("--grid", help="Settings with values to try: --grid epochs=20,40 input.frames=16,32.")
     ] = None,
-    changes: Annotated[Texts, typer.Option("--set", help="Settings that all have, as name=value.")] = None,
-    seeds: Annotated[
-        Numbers, typer.Option("--seeds", help="Seeds of weights, order and augmentation: --seeds 0 1 2.")
-    ] = None,
+    changes: Annotated[Texts, typer.Option("--set", help="Settings of all runs, as name=value.")] = None,
+    seeds: Annotated[Numbers, typer.Option("--seeds", help="Random seeds: --seeds 0 1 2.")] = None,
     views: Annotated[
         Texts, typer.Option("--views", help="Views to train on, by name or index: --views 0 1 3 6.")
     ] = None,
@@ -74,16 +75,18 @@ def sweep(
     splits: Annotated[
         Texts, typer.Option("--splits", help="Train and test on each of these stored splits: --splits split1 split2.")
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="Name of the sweep's folder; the same again goes on.")] = "sweep",
-    jobs: Annotated[int, typer.Option("--jobs", help="Trainings at a time.", min=1)] = 1,
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the sweep's folder. An existing sweep is resumed.")
+    ] = "sweep",
+    jobs: Annotated[int, typer.Option("--jobs", help="Number of parallel runs.", min=1)] = 1,
     measure: MeasureOption = True,
     device: DeviceOption = None,
-    threads: Annotated[Number, typer.Option("--threads", help="CPU threads of each training.", min=1)] = None,
+    threads: ThreadsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train and test recipes × settings × seeds (× folds or splits) and compare them; what is done is not done again."""
+    """Train, test and compare recipes × settings × seeds (× folds or splits). Finished runs are reused."""
     from actionprep.settings import COMMAND_LINE
     from actionprep.training.experiments.sweep import sweep as train_all
     from actionprep.training.recipes import choose_recipe
@@ -95,9 +98,9 @@ def sweep(
     rebuilt_by = "--folds" if folds is not None else "--splits" if splits else None
     choice, not_used = split_of(where.store, where.settings, given, rebuilt_by=rebuilt_by)
     chosen = recipes or [choose_recipe(where.store).recipe.name if settings.recipe == "auto" else settings.recipe]
-    log = (lambda _: None) if json else output.note
-    for sentence in not_used:
-        log(sentence)
+    report = (lambda _: None) if json else output.note
+    for message in not_used:
+        report(message)
     found = train_all(
         where.store,
         chosen,
@@ -116,7 +119,7 @@ def sweep(
         jobs=jobs,
         threads=settings.threads,
         measure=measure,
-        log=log,
+        log=report,
     )
     failures = [{"run": str(job.folder), "reason": reason} for job, reason in found.failures]
     if json:
@@ -125,45 +128,47 @@ def sweep(
     else:
         if found.comparison is not None:
             _print_comparison(found.comparison)
-            output.note(f"Wrote compare.csv, compare.md, compare.json and compare.png into {found.folder}")
-        for one in failures:
-            output.warn(f"{one['run']}: {one['reason']}")
+            output.note(f"Wrote compare.csv, compare.md, compare.json and compare.png to {found.folder}")
+        for failure in failures:
+            output.warn(f"{failure['run']}: {failure['reason']}")
+        command = shlex.join(["actiontrain", "compare", str(found.folder)])
+        output.print_next(with_study(command, study), "compares the runs of this sweep again")
     if failures:
         raise typer.Exit(1)
 
 
 def _check_parts(**given: Any) -> None:
-    """Folds, one stored split and several are three ways to say what is tested."""
+    """Raise UserError unless at most one of --folds, --split and --splits is given."""
     from actionprep.errors import UserError
 
     asked = [f"--{name}" for name, value in given.items() if value]
     if len(asked) > 1:
         raise UserError(
-            f"{' and '.join(asked)} were given, and a sweep takes one of them: --folds splits the snippets anew, --split "
-            "takes one stored split, and --splits trains and tests on each of several stored splits."
+            f"{' and '.join(asked)} cannot be combined. --folds makes its own splits, --split uses one stored split, and "
+            "--splits trains and tests on each of several stored splits."
         )
 
 
-def _print_comparison(found: Any) -> None:
+def _print_comparison(comparison: Any) -> None:
     from actionprep.training.experiments.comparison import IMPORTANCE
 
-    columns, rows = found.cells()
+    columns, rows = comparison.cells()
     out = output.print_table("Comparison", columns, rows, importance=[name for name in IMPORTANCE if name in columns])
     if out:
-        output.note(f"No room at this width for {', '.join(out)}: compare.csv holds them.")
-    for note in found.notes:
+        output.note(f"Columns that do not fit: {', '.join(out)}. compare.csv has all columns.")
+    for note in comparison.notes:
         output.note(note)
 
 
 def _grid(given: list[str] | None) -> dict[str, list[Any]]:
-    """`["epochs=20,40"]` → {"epochs": [20, 40]}; a list or table in TOML's form is one value a semicolon apart."""
+    """Parse `["epochs=20,40"]` into {"epochs": [20, 40]}. TOML lists and tables are separated by semicolons."""
     from actionprep.errors import UserError
 
-    found: dict[str, list[Any]] = {}
-    for one in given or []:
-        name, equals, values = one.partition("=")
+    values_of: dict[str, list[Any]] = {}
+    for word in given or []:
+        name, equals, values = word.partition("=")
         if not equals or not values:
-            raise UserError(f"--grid takes name=value,value, such as epochs=20,40; got {one!r}.")
-        apart = ";" if any(bracket in values for bracket in "[{") else ","
-        found[name] = [changes_of([f"{name}={value}"])[name] for value in values.split(apart)]
-    return found
+            raise UserError(f"--grid expects name=value,value, such as epochs=20,40; got {word!r}.")
+        separator = ";" if any(bracket in values for bracket in "[{") else ","
+        values_of[name] = [changes_of([f"{name}={value}"])[name] for value in values.split(separator)]
+    return values_of

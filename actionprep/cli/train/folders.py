@@ -1,4 +1,4 @@
-"""Where a training finds its store and its runs."""
+"""Locate the store and the runs of a command."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """The store to train on, with the settings and the folder of runs that belong to it."""
+    """The store to train on, with its settings and the folder of its runs."""
 
     def __init__(self, store: Store, settings: TrainSettings, runs: Path) -> None:
-        self.store, self.settings, self.runs = store, settings, runs
+        self.store, self.settings, self.runs = store.snapshot(), settings, runs
 
     @classmethod
     def find(cls, store: Path | None, study: Path | None) -> Place:
-        """Those of a study, of a store without one, or of a study with another store."""
+        """Locate the store of a study, a store without a study, or another store with the settings of a study."""
         from actionprep.api import open_study
-        from actionprep.datasets.store.zarr_store import Store
+        from actionprep.datasets.store.opening import open_store
         from actionprep.training.train_settings import TrainSettings
 
         if store is not None and study is None:
-            # A store without a study: the runs go beside the shell.
-            return cls(Store(store), TrainSettings(), Path("runs"))
+            # Runs of a store without a study are written to the current folder.
+            return cls(open_store(store), TrainSettings(), Path("runs"))
         opened = open_study(study)
         settings = opened.folder.settings_for("train", TrainSettings)
-        return cls(opened.store if store is None else Store(store), settings, opened.folder.runs)
+        return cls(opened.store if store is None else open_store(store), settings, opened.folder.runs)
 
     def begun(self, run: str | None, *, folds: bool) -> Path:
-        """The folder of the run to go on with, which may not be there yet when it is named."""
+        """The folder of the run to resume. A named one may not exist yet."""
         return self.runs / run if run is not None else last_run(self.runs, folds=folds)
 
 
 def runs_folder(study: Path | None) -> Path:
-    """The folder of runs of the study, or runs here, where stores without a study were trained on."""
+    """The folder of runs of the study, or `runs` in the current folder for stores without a study."""
     from actionprep.api import open_study
     from actionprep.errors import UserError
 
@@ -56,7 +56,7 @@ def run_folder(name: str, study: Path | None) -> Path:
 
 
 def find_run(name: str | None, study: Path | None) -> Run:
-    """A run, by its folder or its name in the study; the last one without a name."""
+    """Open a run by its folder or its name in the study. Default: the last run."""
     from actionprep.training.run import Run
 
     if name is not None and Path(name).is_dir():
@@ -66,20 +66,22 @@ def find_run(name: str | None, study: Path | None) -> Run:
 
 
 def last_run(runs: Path, *, folds: bool = False) -> Path:
-    """The folder of the youngest run, or cross-validation."""
+    """The folder of the latest run or cross-validation."""
     from actionprep.errors import UserError
 
-    found = sorted((path.stat().st_mtime, path) for path in runs.glob("*/fold-*/run.json" if folds else "*/run.json"))
-    if not found:
+    runs_by_age = sorted(
+        (path.stat().st_mtime, path) for path in runs.glob("*/fold-*/run.json" if folds else "*/run.json")
+    )
+    if not runs_by_age:
         raise UserError(
             f"No {'cross-validation' if folds else 'runs'} in {runs}. Train one with 'actiontrain "
             f"fit{' --folds subject' if folds else ''}'."
         )
-    return found[-1][1].parents[1] if folds else found[-1][1].parent
+    return runs_by_age[-1][1].parents[1] if folds else runs_by_age[-1][1].parent
 
 
 def new_folder(runs: Path, kind: str, named: Path | None) -> AbstractContextManager[Path]:
-    """The folder that was named, or one of this kind and time which nobody else has."""
+    """The named folder, or a new unique one named after this kind and the time."""
     import time
 
     from actionprep.training.loop.processes import is_first_process
@@ -88,5 +90,5 @@ def new_folder(runs: Path, kind: str, named: Path | None) -> AbstractContextMana
     if named is not None:
         return nullcontext(named)
     stamped = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-    # The other processes of a training take the folder of the first.
+    # The other processes of a run use the folder of the first one.
     return claimed_folder(runs, stamped) if is_first_process() else nullcontext(runs / stamped)

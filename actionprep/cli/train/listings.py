@@ -51,6 +51,7 @@ def models(json: JsonOption = False, debug: DebugOption = False) -> None:
         whole=("name", "parameters", "GFLOPs", "product", "input"),
     )
     _note_hidden(hidden)
+    output.print_next("actiontrain recipes", "lists the recipes that train these models")
     for error in MODELS.broken().values():
         output.warn(str(error))
 
@@ -71,6 +72,7 @@ def recipes(
             output.print_json(recipe.to_tables())
         else:
             output.print_text(recipe.to_toml(), end="")
+            output.print_next("actiontrain fit --recipe FILE.toml", "trains with an edited copy", to_stderr=True)
         return
     known = [find_recipe(name) for name in sorted(RECIPES.working())]
     if json:

@@ -1,4 +1,4 @@
-"""The line that shows how a training goes on."""
+"""Progress line of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_of_epochs(*, quiet: bool) -> Iterator[EpochLine]:
-    """A context in which each epoch's figures are shown on one live line, and sentences are told beside it."""
+    """Show the metrics of each epoch on one live line, with messages below."""
     line = EpochLine(quiet=quiet)
     try:
         yield line
@@ -25,10 +25,10 @@ def progress_of_epochs(*, quiet: bool) -> Iterator[EpochLine]:
 
 
 class EpochLine:
-    """A live line of epochs on stderr, a line for each phase, and sentences on stdout.
+    """A live line of epochs per phase on stderr, and messages on stdout.
 
-    Both are most often one terminal, where a live line is drawn again and again in its place: before a sentence it ends
-    and stays as it is, and the next epoch begins another one below. Elsewhere it is written once, at the end.
+    On a terminal the live line is redrawn in place. Before a message it ends, and the next epoch starts a new line below.
+    Elsewhere it is written once, at the end.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -38,7 +38,7 @@ class EpochLine:
         self._known: dict[str, float] = {}
 
     def log(self, sentence: str) -> None:
-        """Print a sentence below what there is."""
+        """Print a message below the line."""
         if self.quiet:
             return
         if output.error_console.is_terminal:
@@ -46,21 +46,21 @@ class EpochLine:
         output.note(sentence)
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Show what an epoch gave."""
+        """Show the metrics of an epoch."""
         if self._bar is None:
-            # Not before, or an error of the beginning would stand below an empty line.
+            # Not earlier, or errors at the start would be printed below an empty line.
             self._bar = _bar(quiet=self.quiet)
             self._bar.start()
         if report.phase not in self._tasks or report.epoch == 0:
-            self._tasks[report.phase] = self._bar.add_task(report.phase, total=report.num_epochs, figures="")
+            self._tasks[report.phase] = self._bar.add_task(report.phase, total=report.num_epochs, metrics="")
             self._known.clear()
-        self._known.update(report.metrics)  # validation's stay until the next one
+        self._known.update(report.metrics)  # metrics of the last validation are kept
         taken = max(map(len, self._tasks)) + 20 + 2 * len(str(report.num_epochs)) + 1 + 7 + 4
-        figures = progress_figures(self._known, output.error_console.width - taken)
-        self._bar.update(self._tasks[report.phase], completed=report.epoch + 1, figures=figures)
+        metrics = progress_metrics(self._known, output.error_console.width - taken)
+        self._bar.update(self._tasks[report.phase], completed=report.epoch + 1, metrics=metrics)
 
     def end(self) -> None:
-        """Leave the line as it is; the next epoch begins another one."""
+        """End the line. The next epoch starts a new one."""
         if self._bar is not None:
             self._bar.stop()
         self._bar = None
@@ -76,17 +76,17 @@ def _bar(*, quiet: bool) -> Progress:
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}", style="cyan", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[metrics]}", style="cyan", table_column=Column(no_wrap=True)),
         console=output.error_console,
         disable=quiet,
     )
 
 
-def progress_figures(figures: Mapping[str, float], room: int) -> str:
-    """Loss and accuracy in val, as far as they are known and fit into so many characters."""
+def progress_metrics(metrics: Mapping[str, float], room: int) -> str:
+    """Training loss and validation accuracy, as far as known and as they fit into this number of characters."""
     shown = ""
     for name, called in (("train_loss", "loss"), ("val_accuracy", "val accuracy")):
-        if name in figures:
-            longer = f"{shown}  {called} {figures[name]:.3f}".strip()
+        if name in metrics:
+            longer = f"{shown}  {called} {metrics[name]:.3f}".strip()
             shown = longer if len(longer) <= room else shown
     return shown

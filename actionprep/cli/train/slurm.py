@@ -1,4 +1,4 @@
-"""The command that writes a job script."""
+"""The command `actiontrain slurm`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def slurm(
         Texts, typer.Argument(help="Options of 'actiontrain fit', after two dashes: -- --recipe i3d.")
     ] = None,
     run: Annotated[str, typer.Option("--run", help="Name of the run, and of the job.")] = "slurm-run",
-    nodes: Annotated[int, typer.Option("--nodes", help="Machines.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", help="GPUs, and processes, on each; 0 trains on CPUs.")] = 1,
-    cpus: Annotated[int, typer.Option("--cpus", help="CPU cores of each process.")] = 4,
-    time: Annotated[Text, typer.Option("--time", help="Longest time, as 12:00:00 or 2-00:00:00.")] = None,
-    memory: Annotated[Text, typer.Option("--memory", help="Memory of each machine, as 64G.")] = None,
+    nodes: Annotated[int, typer.Option("--nodes", help="Number of machines.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", help="GPUs (and processes) per machine; 0 trains on CPUs.")] = 1,
+    cpus: Annotated[int, typer.Option("--cpus", help="CPU cores per process.")] = 4,
+    time: Annotated[Text, typer.Option("--time", help="Time limit, such as 12:00:00 or 2-00:00:00.")] = None,
+    memory: Annotated[Text, typer.Option("--memory", help="Memory per machine, such as 64G.")] = None,
     partition: Annotated[Text, typer.Option("--partition", help="Partition of the cluster.")] = None,
-    account: Annotated[Text, typer.Option("--account", help="Account that pays.")] = None,
+    account: Annotated[Text, typer.Option("--account", help="Account to charge.")] = None,
     setup: Annotated[
-        Texts, typer.Option("--setup", help="A shell line before the training: --setup 'source venv/bin/activate'.")
+        Texts, typer.Option("--setup", help="Shell line before training: --setup 'source venv/bin/activate'.")
     ] = None,
     option: Annotated[
-        Texts, typer.Option("--option", help="One more #SBATCH line: --option=--constraint=a100.")
+        Texts, typer.Option("--option", help="Additional #SBATCH line: --option=--constraint=a100.")
     ] = None,
-    out: Annotated[Where, typer.Option("--out", "-o", help="The file. (default: it is printed)")] = None,
+    out: Annotated[Where, typer.Option("--out", "-o", help="Output file. (default: print the script)")] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Write a SLURM job script that trains with torchrun, on one or several machines, and goes on when requeued."""
+    """Write a SLURM job script that trains with torchrun on one or more machines and resumes when requeued."""
     from actionprep.training.experiments.slurm import SlurmJob, job_script
     from actionprep.training.run import write_text
 
@@ -45,16 +45,20 @@ def slurm(
     _check_fit(context, words or [])
     if out is None:
         output.print_text(text, end="")
+        output.print_next("sbatch FILE", "submits the saved script; --out FILE saves it", to_stderr=True)
         return
     write_text(out, text)
     output.note(f"Wrote {out}")
-    output.print_next(f"sbatch {out}", "hands it to the cluster, in the study's folder")
+    output.print_next(f"sbatch {out}", "submits the job; run it in the folder of the study")
 
 
 def _check_fit(context: typer.Context, words: list[str]) -> None:
-    """Raise UserError where 'actiontrain fit' would refuse these words, which else is seen when the queue has come to them.
+    """Check the options of 'actiontrain fit' now, instead of when the job starts.
 
-    A recipe of a file is left to the cluster, where the file may be.
+    A recipe file is not checked, because it may exist only on the cluster.
+
+    Raises:
+        UserError: If 'actiontrain fit' would refuse the options.
     """
     from actionprep.training.recipes import find_recipe
 

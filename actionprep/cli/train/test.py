@@ -10,7 +10,16 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Where, with_study
 from actionprep.cli.train.folders import find_run, run_folder
-from actionprep.cli.train.options import CarryOption, DeviceOption, RunArgument, part_of
+from actionprep.cli.train.options import (
+    CarryOption,
+    DeviceOption,
+    RunArgument,
+    RunOption,
+    ThreadsOption,
+    chosen_run,
+    part_of,
+    use_threads,
+)
 from actionprep.cli.train.print_metrics import print_test
 
 if TYPE_CHECKING:
@@ -19,10 +28,12 @@ if TYPE_CHECKING:
 
 def score(
     run: RunArgument = None,
+    named: RunOption = None,
     store: Annotated[Where, typer.Option("--store", help="Another store than the run was trained on.")] = None,
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
     carry: CarryOption = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -31,6 +42,8 @@ def score(
     from actionprep.training.predict import takes_videos
     from actionprep.training.test import run_test
 
+    use_threads(threads)
+    run = chosen_run(run, named)
     if run is not None and (run_folder(run, study) / "fusion.json").is_file():
         _show_fusion(run_folder(run, study), part=part, store=store, json=json)
         return

@@ -27,7 +27,6 @@ POSE = Product(
             (*_PERSON, "joint", "xy"),
             "px",
             "joints; zeros where the score is 0",
-            _FRAMES_PER_CHUNK,
             note="3D poses have the axis xyz; these, and poses of images of unknown size, have the unit of their file",
         ),
         Array(
@@ -36,7 +35,6 @@ POSE = Product(
             (*_PERSON, "joint"),
             None,
             "as the estimator gives it; 0 is missing",
-            _FRAMES_PER_CHUNK,
         ),
         Array(
             "bbox",
@@ -44,19 +42,17 @@ POSE = Product(
             (*_PERSON, "box"),
             "px",
             "left, top, right, bottom; zeros where nobody is",
-            _FRAMES_PER_CHUNK,
         ),
-        Array("track_id", "int32", _PERSON, None, "number of the person; -1 where nobody is", _FRAMES_PER_CHUNK),
+        Array("track_id", "int32", _PERSON, None, "number of the person; -1 where nobody is"),
         Array(
             "filled",
             "bool",
             (*_PERSON, "joint"),
             None,
             "whether the joint was interpolated, not seen",
-            _FRAMES_PER_CHUNK,
         ),
-        Array("index", "int64", ("time",), None, "position in the video", _FRAMES_PER_CHUNK),
-        Array("time", "float64", ("time",), "s", "on the recording's clock", _FRAMES_PER_CHUNK),
+        Array("index", "int64", ("time",), None, "position in the video"),
+        Array("time", "float64", ("time",), "s", "on the recording's clock"),
     ),
     {
         "skeleton": "name of the joint layout, or path of a layout file",
@@ -121,7 +117,7 @@ def write_pose_item(item: ItemWriter, poses: PoseSequence, *, estimator: str, **
         if poses.num_frames <= _FRAMES_PER_CHUNK:
             array.write(item, rows)
         else:
-            array.create(item, rows.shape[1:])
+            array.create(item, rows.shape[1:], chunk=_FRAMES_PER_CHUNK)
             item.append(array.name, rows.astype(array.dtype, copy=False))
     item.attributes.update(
         POSE.attributes_of(

@@ -11,6 +11,7 @@ from actionprep.datasets.store.zarr_store import ItemKey, Store
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.zarr_store import Snapshot
 
 
 class MemoryItem:
@@ -73,6 +74,10 @@ class MemoryStore(Store):
     def items(self, product: str | None = None) -> list[ItemKey]:
         """Return the keys of the items."""
         return [ItemKey(*key) for key in self._items if product in (None, key[0])]
+
+    def snapshot(self) -> Snapshot:
+        """Return this store: it does not change."""
+        return cast("Snapshot", self)
 
     def has(self, product: str, recording: str, view: str = "") -> bool:
         """Return whether the store has the item."""

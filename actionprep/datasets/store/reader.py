@@ -82,6 +82,11 @@ class ItemReader:
         provenance: dict[str, Any] = self._attributes.get("provenance", {})
         return provenance
 
+    @property
+    def recorded(self) -> list[str]:
+        """Names of the arrays that were committed with the item, sorted; all in items of schema 1."""
+        return sorted(self._recorded) if self._recorded else self._names
+
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
@@ -124,6 +129,7 @@ class ArrayReader(ABC):
     dtype: np.dtype[Any]
     axes: tuple[str, ...]
     unit: str | None
+    description: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -183,6 +189,7 @@ class ZarrArrayReader(ArrayReader):
         self.shape, self.dtype = tuple(array.shape), np.dtype(array.dtype)
         self.axes = tuple(array.metadata.dimension_names or ())
         self.unit = array.attrs.get("unit")
+        self.description = str(array.attrs.get("description", ""))
 
     def _rows(self, start: int, stop: int) -> np.ndarray:
         try:
@@ -205,6 +212,7 @@ class MappedArrayReader(ArrayReader):
         self.dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
         self.axes = tuple(metadata.get("dimension_names") or ())
         self.unit = metadata.get("attributes", {}).get("unit")
+        self.description = str(metadata.get("attributes", {}).get("description", ""))
         self._layout = layout
         self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._tail = "/0" * (len(self.shape) - 1)

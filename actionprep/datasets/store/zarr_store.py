@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Any
 from actionprep.datasets.paths import below, check_link, name_problem
 from actionprep.datasets.store.digest import ContentHash
 from actionprep.datasets.store.files import LocalFiles, RemoteFiles, StoreFiles
+from actionprep.datasets.store.index import Folder, Index, Record, Signature, drafts
 from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.metadata import (
     CHECKSUM,
@@ -39,6 +41,7 @@ from actionprep.settings import canonical_json
 
 _PARTIAL = ".partial"
 _DRAFT = re.compile(r"\d+-[0-9a-f]{32}")
+_FOLDER = group_text({}).encode()
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -80,15 +83,30 @@ class Damage:
 
 @dataclass(frozen=True)
 class _Group:
-    """An item or a folder, with the bytes of its zarr.json (None where it has none) and what they hold."""
+    """An item or a folder, with the bytes of its zarr.json (None where it has none) and their content.
+
+    Attributes:
+        path: Path in the store.
+        raw: Bytes of its zarr.json; None where it has none, or for an item that the index knows.
+        document: Content of its zarr.json.
+        is_item: Whether it is an item, sound or damaged.
+        names: Sorted names in a folder, without its zarr.json.
+        signature: Signature of its zarr.json before it was read.
+        record: What an earlier index has about an item that did not change since.
+    """
 
     path: str
     raw: bytes | None
     document: dict[str, Any] | None
     is_item: bool
+    names: tuple[str, ...] = ()
+    signature: Signature | None = None
+    record: Record | None = None
 
     @property
     def key(self) -> ItemKey:
+        if self.record is not None:
+            return ItemKey(*self.record.key)
         named: Any = (self.document or {"attributes": {}})["attributes"].get("item")
         if names_path(named, self.path):
             return ItemKey(**named)
@@ -121,6 +139,7 @@ class Store:
         self._files: StoreFiles = RemoteFiles(self.url) if self.path is None else LocalFiles(self.path)
         self._readers: dict[ItemKey, ItemReader] = {}
         self._claim: LockClaim | None = None
+        self._index: Index | None = None
         if create and self.path is not None and not (self.path / "zarr.json").exists():
             with explained_disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -133,7 +152,7 @@ class Store:
             self._schema = SCHEMA
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_readers": {}}
+        return {**self.__dict__, "_readers": {}, "_index": None}
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -141,24 +160,66 @@ class Store:
     def items(self, product: str | None = None) -> list[ItemKey]:
         """Keys of all committed items, sorted, damaged ones included.
 
-        product: of this one alone, or of several joined by "+".
+        Args:
+            product: Only items of this product, or of several joined by "+".
         """
-        if product is not None and "+" in product:
-            return sorted(key for one in product.split("+") for key in self.items(one))
-        return sorted(group.key for group in self._walk(product or "") if group.is_item)
+        return self.snapshot().items(product)
+
+    def snapshot(self) -> Snapshot:
+        """Read keys and attributes of all items at once, from the index.
+
+        A command takes one snapshot and works on it, so that it sees one state of the store and opens no file twice. An
+        index that is missing or out of date is rebuilt first; only files that have changed are opened.
+        """
+        if self.path is None:
+            return Snapshot(self, self._walked(None))
+        before = Index.read(self.path) if self._index is None else self._index
+        if before is None or not before.is_current(self.path):
+            before = self._walked(before)
+            before.write(self.path)
+        self._index = before
+        return Snapshot(self, before)
+
+    def _walked(self, before: Index | None) -> Index:
+        """Walk the store and describe it.
+
+        Args:
+            before: An earlier index. Items that did not change since are not opened.
+        """
+        index, root = Index(time.time_ns()), self.path
+        for group in self._walk(known=before or Index(0)):
+            if not group.is_item:
+                folder = None if root is None else Signature.of(f"{root}/{group.path}")
+                index.folders[group.path] = Folder(folder, group.names, group.signature)
+            elif group.record is not None:
+                index.records[group.path] = group.record
+            else:
+                key, signature = group.key, group.signature
+                attributes = None
+                with suppress(DamagedItemError):
+                    attributes = item_attributes(group.raw, group.path)
+                index.records[group.path] = Record(
+                    (key.product, key.recording, key.view), None if attributes is None else signature, attributes
+                )
+        return index
+
+    def _walked_items(self) -> list[ItemKey]:
+        """Keys of all committed items, sorted, from the items themselves: proofs do not trust the index."""
+        return sorted(group.key for group in self._walk() if group.is_item)
 
     def intact(self, keys: Iterable[ItemKey]) -> list[ItemKey]:
         """Those of these items that are committed and have intact metadata, which is all that is read."""
-        found = []
+        snapshot, intact = self.snapshot(), []
         for key in keys:
             with suppress(DamagedItemError):
-                if self.metadata(key) is not None:
-                    found.append(key)
-        return found
+                if snapshot.metadata(key) is not None:
+                    intact.append(key)
+        return intact
 
     def without_checksum(self) -> list[ItemKey]:
         """Items of schema 1, whose metadata has no checksum: damage of it cannot be found."""
-        return [key for key in self.intact(self.items()) if CHECKSUM not in (self.metadata(key) or {})]
+        snapshot = self.snapshot()
+        return [key for key in snapshot.intact(snapshot.items()) if CHECKSUM not in (snapshot.metadata(key) or {})]
 
     def products(self) -> list[str]:
         """Names of the products that have items."""
@@ -181,7 +242,7 @@ class Store:
         key = ItemKey(product, recording, view)
         reader = self._readers.get(key)
         if reader is None:
-            attributes = self.metadata(key)
+            attributes = self._current_metadata(key)
             if attributes is None:
                 raise UserError(self._no_item(key))
             while len(self._readers) >= 256:  # a bound for the files that maps hold open
@@ -296,10 +357,14 @@ class Store:
         """Delete what dead writers left; only the holder of the build lock may call this."""
         if self.path is None:
             return
-        _delete(self.path / _PARTIAL)
-        for group in self._walk():
-            partial = self.path / group.path / _PARTIAL
-            if not group.is_item and partial.is_dir():
+        partial = self.path / _PARTIAL
+        if partial.is_dir() or partial.is_symlink():  # the next write reports a file in its place
+            _delete(partial)
+        for draft in drafts(self.path):
+            draft.unlink(missing_ok=True)
+        for folder in self.snapshot().folders():
+            partial = self.path / folder / _PARTIAL
+            if partial.is_dir():
                 _clear_drafts(partial)
 
     def digest(self) -> str:
@@ -307,14 +372,15 @@ class Store:
 
         Raises DamagedItemError when the metadata of an item is damaged.
         """
-        found = sorted([key.path, str((self.metadata(key) or {})["digest"])] for key in self.items())
-        return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+        digests = sorted([key.path, str((self.metadata(key) or {})["digest"])] for key in self._walked_items())
+        return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
 
     def nbytes(self) -> dict[str, int]:
         """Bytes of array content by product; items with damaged metadata do not count."""
         sizes: dict[str, int] = {}
-        for key in self.intact(self.items()):
-            sizes[key.product] = sizes.get(key.product, 0) + int((self.metadata(key) or {})["nbytes"])
+        snapshot = self.snapshot()
+        for key in snapshot.intact(snapshot.items()):
+            sizes[key.product] = sizes.get(key.product, 0) + int((snapshot.metadata(key) or {})["nbytes"])
         return dict(sorted(sizes.items()))
 
     def verify(self, keys: list[ItemKey] | None = None) -> Iterator[tuple[ItemKey, Damage | None]]:
@@ -328,11 +394,11 @@ class Store:
         if keys is None:
             for damage in self._folder_damage():
                 yield damage.key, damage
-        for key in self.items() if keys is None else keys:
+        for key in Store._walked_items(self) if keys is None else keys:
             try:
                 attributes = self._checked_attributes(key)
                 self._refuse_links(key)
-                _prove(ItemReader(key.path, self._files, attributes))
+                prove_item(ItemReader(key.path, self._files, attributes))
             except DamagedItemError as error:
                 yield key, Damage(key, str(error))
             else:
@@ -340,7 +406,7 @@ class Store:
 
     def lost(self) -> Iterator[Damage]:
         """Items with damaged metadata: what they are and how they were made is not known."""
-        for key in self.items():
+        for key in Store._walked_items(self):
             try:
                 self._checked_attributes(key)
             except DamagedItemError as error:
@@ -359,17 +425,17 @@ class Store:
                     _write_atomically(self._own_path(each.place), text)
 
     def _no_item(self, key: ItemKey) -> str:
-        there = self.items(key.product)
-        if not there:
+        others = self.items(key.product)
+        if not others:
             return (
                 f"The store {self.url} has no product '{key.product}'. It has {', '.join(self.products()) or 'nothing yet'}."
                 f"\nMake it with 'actionprep build {key.product}' in the study folder."
             )
-        views = [other.view for other in there if other.recording == key.recording]
+        views = [other.view for other in others if other.recording == key.recording]
         if views:
-            there_are = ", ".join(views)
-            return f"No '{key.product}' of view '{key.view}' of recording '{key.recording}'. It has views {there_are}."
-        some = ", ".join(sorted({other.recording for other in there})[:5])
+            listed = ", ".join(views)
+            return f"No '{key.product}' of view '{key.view}' of recording '{key.recording}'. It has views {listed}."
+        some = ", ".join(sorted({other.recording for other in others})[:5])
         return f"No '{key.product}' of recording '{key.recording}' in {self.url}. There are {some} …"
 
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
@@ -387,6 +453,10 @@ class Store:
             if not looks_like_item(document) and not self._holds_arrays(key.path):
                 return None  # nothing, or a folder on the way to items
             raise DamagedItemError(f"{error} Run 'actionprep verify --repair' to rebuild it.") from None
+
+    def _current_metadata(self, key: ItemKey) -> dict[str, Any] | None:
+        """Attributes of a committed item as they are now, to open it."""
+        return self.metadata(key)
 
     def _checked_attributes(self, key: ItemKey) -> dict[str, Any]:
         self._check_path(key.path)
@@ -480,27 +550,52 @@ class Store:
                 if os.path.islink(os.path.join(folder, name)):
                     raise DamagedItemError(f"Damaged item {key}: {os.path.join(folder, name)} is a symbolic link.")
 
-    def _walk(self, path: str = "") -> Iterator[_Group]:
-        """The group at a path and those below it, down to items, through symbolic links to folders."""
+    def _walk(self, path: str = "", *, known: Index | None = None) -> Iterator[_Group]:
+        """The group at a path and those below it, down to items, through symbolic links to folders.
+
+        Args:
+            path: Where to begin.
+            known: An index. Items and folders that did not change since are not opened.
+        """
+        root = self.path
         if path:
             self._check_path(path)
             if self._is_alias(path):
                 yield from (group for group in self._walk() if f"{group.path}/".startswith(f"{path}/"))
                 return
-        ahead: dict[str, bytes | None] = {}
-        for place, names, files in self._files.walk(path):
-            raw = ahead.pop(place) if place in ahead else self._files.read(_join(place, "zarr.json"))
+
+        def read(folder: str) -> tuple[Signature | None, bytes | None]:
+            name = _join(folder, "zarr.json")
+            # Before the content: a file that is replaced in between then counts as changed.
+            signature = None if known is None or root is None else Signature.of(f"{root}/{name}")
+            is_known = known is not None and known.is_folder(folder, signature)
+            return signature, _FOLDER if is_known else self._files.read(name)
+
+        ahead: dict[str, tuple[Signature | None, bytes | None]] = {}
+        for folder, names, files in self._files.walk(path):
+            shown = tuple(sorted([*names, *(name for name in files if name[0] != "." and name != "zarr.json")]))
+            signature, raw = ahead.pop(folder) if folder in ahead else read(folder)
             document = parse_metadata(raw)
-            is_item = "/" in place and looks_like_item(document)
-            if "/" in place and not is_item:
-                content = {_join(place, name): self._files.read(f"{_join(place, name)}/zarr.json") for name in names}
+            is_item = "/" in folder and looks_like_item(document)
+            records = {}
+            if known is not None and root is not None and folder and not is_item:
+                children = [_join(folder, name) for name in names]
+                current = ((child, known.current(root, child)) for child in children)
+                records = {child: record for child, record in current if record and not self._is_link(child)}
+                names[:] = [name for name in names if _join(folder, name) not in records]
+            if "/" in folder and not is_item:
+                content = {_join(folder, name): read(_join(folder, name)) for name in names}
                 # An item that lost its metadata.
-                is_item = any(self._is_array(*one) and not self._is_link(one[0]) for one in content.items())
+                is_item = any(self._is_array(at, raw) and not self._is_link(at) for at, (_, raw) in content.items())
                 ahead.update({} if is_item else content)
             if is_item:
                 names.clear()
                 files.clear()
-            yield _Group(place, raw, document, is_item)
+                yield _Group(folder, raw, document, True, signature=signature)
+            else:
+                yield _Group(folder, raw, document, False, shown, signature)
+                for child, record in records.items():
+                    yield _Group(child, None, None, True, record=record)
 
     def _holds_arrays(self, path: str) -> bool:
         below_it = [_join(path, name) for name in self._files.folders(path)]
@@ -606,7 +701,68 @@ class Store:
         return schema
 
 
-def _prove(item: ItemReader) -> None:
+class Snapshot(Store):
+    """A store at one time, for reading: keys and attributes come from memory, arrays from the disk.
+
+    `Store.snapshot` makes it. An item that was replaced since is opened as it is now.
+    """
+
+    def __init__(self, store: Store, index: Index) -> None:
+        """Describe a store by an index that is current."""
+        self.url, self.path, self._files = store.url, store.path, store._files
+        self._schema, self._claim, self._index = store._schema, None, index
+        self._readers = store._readers
+        self._keys = {ItemKey(*record.key): path for path, record in index.records.items()}
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.url,)
+
+    def snapshot(self) -> Snapshot:
+        """Return this snapshot."""
+        return self
+
+    def folders(self) -> list[str]:
+        """Paths of the folders above items; "" is the store itself."""
+        assert self._index is not None
+        return list(self._index.folders)
+
+    def items(self, product: str | None = None) -> list[ItemKey]:
+        """Keys of all items, sorted, damaged ones included; see `Store.items`."""
+        if product is not None and "+" in product:
+            return sorted(key for part in product.split("+") for key in self.items(part))
+        if product is None:
+            return sorted(self._keys)
+        self._check_path(product)
+        return sorted(key for key in self._keys if key.product == product)
+
+    def metadata(self, key: ItemKey) -> dict[str, Any] | None:
+        """Attributes of an item, else None; see `Store.metadata`."""
+        assert self._index is not None
+        path = self._keys.get(key)
+        if path is None:
+            self._check_path(key.path)
+            return None
+        attributes = self._index.records[path].parsed()
+        return super().metadata(key) if attributes is None else attributes
+
+    def _current_metadata(self, key: ItemKey) -> dict[str, Any] | None:
+        assert self._index is not None
+        path = self._keys.get(key)
+        record = None if path is None else self._index.records[path]
+        if self.path is not None and (
+            record is None or Signature.of(f"{self.path}/{key.path}/zarr.json") != record.signature
+        ):
+            return super().metadata(key)
+        return self.metadata(key)
+
+    def _walked_items(self) -> list[ItemKey]:
+        return self.items()
+
+    def _own_path(self, name: str) -> Path:
+        raise RuntimeError(f"A snapshot of a store can only be read; write {name} through the Store.")
+
+
+def prove_item(item: ItemReader) -> None:
     """Raise DamagedItemError unless every array, and the list of arrays, is what was written."""
     digests = {}
     for name in item:

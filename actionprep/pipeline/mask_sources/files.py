@@ -1,4 +1,4 @@
-"""Masks that another program made: pictures or arrays, one a frame, one array for the whole view, or a mask video."""
+"""Read masks made by another program: one image or array per frame, one array per view, or a mask video."""
 
 from __future__ import annotations
 
@@ -27,48 +27,49 @@ if TYPE_CHECKING:
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
-ONE_A_FRAME = (".png", ".npz", ".npy")
+FRAME_SUFFIXES = (".png", ".npz", ".npy")
 MOST_PIXELS = 1 << 26
-"""A mask that declares more is not read: no video has such frames, so that the file is damaged or hostile."""
+"""Largest number of pixels of a mask. No video has larger frames, so a file that declares more is damaged or hostile."""
 
 
 class FileMasks(MaskSource):
-    """Masks that another program made (DEVA, SAM 2, an annotation tool), found by a pattern.
+    """Read masks made by another program, such as DEVA, SAM 2 or an annotation tool.
 
-    The pattern `files` is a path, from the study's folder, with `{recording}` and `{view}` in it. It leads to
+    The setting `files` is a path relative to the study's folder, with the placeholders `{recording}` and `{view}`. It
+    is one of:
 
-    a folder, or files named with `*`   one .png, .npz or .npy a frame, in the order of the last number in their names
-    one .npz or .npy                    an array (T, H, W)
-    a video                             one frame a mask, brighter than mid gray is foreground
-    one .png                            one mask that holds for every frame, such as the place of work
+    - a folder, or files named with `*`: one .png, .npz or .npy per frame, ordered by the last number in their names
+    - one .npz or .npy: an array of shape (T, H, W)
+    - a video: one frame per mask; pixels brighter than mid gray are foreground
+    - one .png: the same mask for every frame, for example of the workplace
 
-    In pictures and arrays whole numbers are object ids, 0 is background; `ids` chooses among them. A color picture
-    without palette is read as DEVA and COCO write ids above 255: red + 256 green + 65536 blue.
+    Integers in images and arrays are object ids, and 0 is background; `ids` selects some of them. In a color image
+    without a palette, the id of a pixel is red + 256 green + 65536 blue, as DEVA and COCO write ids above 255.
     """
 
     def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
         super().__init__(settings, source, done)
-        self._missing = self._resized = self._taken = 0
+        self._missing = self._resized = self._used = 0
         self._reader = _open(settings, source)
 
     @classmethod
     def reads_of_source(cls, settings: MasksSettings, source: ViewSource) -> Any:  # noqa: D102
         files = _files_at(_location(settings, source))
-        found = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-        return {"mask_files": len(found), "digest": hashlib.sha256("\n".join(found).encode()).hexdigest()}
+        lines = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+        return {"mask_files": len(lines), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
         foreground = np.zeros((len(block), self.source.height, self.source.width), bool)
         try:
-            for into, index in zip(foreground, block.index, strict=True):
+            for row, index in zip(foreground, block.index, strict=True):
                 mask = self._reader.mask(int(index))
                 if mask is None:
                     self._note_missing(int(index))
                 else:
-                    self._taken += 1
-                    into[:] = self._fitted(mask, int(index))
+                    self._used += 1
+                    row[:] = self._fitted(mask, int(index))
         except InputError:
-            # Nobody comes back to this view: leave no file open.
+            # The view is not read any further: leave no file open.
             self._reader.close()
             raise
         return MaskBlock(block.index, foreground)
@@ -78,7 +79,7 @@ class FileMasks(MaskSource):
         return MaskBlock.empty(self.source.height, self.source.width)
 
     def events(self) -> dict[str, int]:  # noqa: D102
-        unused = max(len(self._reader) - self._taken, 0)
+        unused = max(len(self._reader) - self._used, 0)
         return {"num_missing": self._missing, "num_resized": self._resized, "num_unused": unused}
 
     def _note_missing(self, index: int) -> None:
@@ -86,8 +87,8 @@ class FileMasks(MaskSource):
             raise InputError(
                 f"No mask for frame {index} of recording '{self.source.recording}', view {self.source.view}, "
                 f"which has {self.source.num_frames} frames: {self._reader.describe(index)}\n"
-                "Add the mask, set masks.first_number if the numbers in the names begin elsewhere, "
-                'or set masks.missing = "empty" to take such frames as without foreground.',
+                "Add the mask, set masks.first_number if the numbers in the file names start at another number, "
+                'or set masks.missing = "empty" to treat such frames as background.',
                 frame=index,
                 backend="mask files",
             )
@@ -114,30 +115,30 @@ class FileMasks(MaskSource):
 
 
 class _Masks(ABC):
-    """Masks of one view, asked for frame by frame in order."""
+    """Masks of one view, read frame by frame in order."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many masks there are; 0 where that is not known before the end."""
+        """Return the number of masks; 0 if it is not known before the end."""
 
     @abstractmethod
     def mask(self, index: int) -> np.ndarray | None:
-        """(H, W) bool of that frame, or None when there is none."""
+        """Return the mask of a frame, bool of shape (H, W); None if it is missing."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What to call the place of that mask in an error."""
+        """Return the location of a mask, for error messages."""
 
     @abstractmethod
     def describe(self, index: int) -> str:
-        """A sentence on where the mask was sought."""
+        """Return a sentence about where the mask was searched for."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing open
-        """Let go of open files."""
+        """Close open files."""
 
 
 class _Numbered(_Masks):
-    """One file a frame."""
+    """One file per frame."""
 
     def __init__(self, files: list[Path], settings: MasksSettings) -> None:
         self._settings = settings
@@ -146,13 +147,13 @@ class _Numbered(_Masks):
         for file in files:
             numbers = re.findall(r"\d+", file.stem)
             if not numbers:
-                raise InputError(f"Mask file {file} has no number in its name: expected the number of its frame.")
+                raise InputError(f"Mask file {file} has no number in its name; expected the frame number.")
             number = int(numbers[-1])
             if number in self._by_number:
                 raise InputError(
                     f"Two mask files are numbered {number}: {self._by_number[number].name} and {file.name} "
                     f"in {file.parent}. "
-                    "Expected one mask a frame; name one kind with a pattern such as '…/{view}/*.png'."
+                    "Expected one mask per frame; select one kind of file with a pattern such as '…/{view}/*.png'."
                 )
             self._by_number[number] = file
         first = settings.first_number
@@ -169,7 +170,9 @@ class _Numbered(_Masks):
             return _foreground(_read_png(file), self._settings)
         with _Array.open(file, self._settings.key) as array:
             if len(array.shape) > 2 and any(extent != 1 for extent in array.shape[:-2]):
-                raise InputError(f"Mask file {file} holds an array {array.shape}; expected one mask (H, W) a file.")
+                raise InputError(
+                    f"Mask file {file} contains an array {array.shape}; expected one mask (H, W) per file."
+                )
             return _foreground(array.read(), self._settings)
 
     def name(self, index: int) -> str:
@@ -192,7 +195,7 @@ class _Stacked(_Masks):
         self._array = _Array.open(file, settings.key)
         if len(self._array.shape) != 3:
             self._array.close()
-            raise InputError(f"{file} holds an array {self._array.shape}; expected masks (T, H, W).")
+            raise InputError(f"{file} contains an array {self._array.shape}; expected masks (T, H, W).")
         self._next = 0
 
     def __len__(self) -> int:
@@ -202,9 +205,9 @@ class _Stacked(_Masks):
         if index >= len(self):
             return None
         while self._next <= index:
-            picture = self._array.read()
+            values = self._array.read()
             self._next += 1
-        return _foreground(picture, self._settings)
+        return _foreground(values, self._settings)
 
     def name(self, index: int) -> str:
         return f"{self._file}, row {index}"
@@ -217,22 +220,22 @@ class _Stacked(_Masks):
 
 
 class _MaskVideo(_Masks):
-    """One frame a mask."""
+    """A video with one frame per mask."""
 
     def __init__(self, file: Path, settings: MasksSettings) -> None:
         import av
 
         if settings.ids:
             raise UserError(
-                f"masks.ids chooses object ids, but {file} is a video, whose colors are no ids. "
-                "Leave 'ids' out: brighter than mid gray is foreground."
+                f"masks.ids selects object ids, but {file} is a video, and its colors are not ids. "
+                "Remove 'ids': pixels brighter than mid gray are foreground."
             )
         self._file = file
         self._next = 0
         try:
             self._input = InputFile(str(file))
             self._container = av.open(self._input)
-            self._pictures: Iterator[Any] = iter(self._container.decode(video=0))
+            self._frames: Iterator[Any] = iter(self._container.decode(video=0))
         except (av.FFmpegError, IndexError) as error:
             self._input.close()
             raise InputError(f"Mask video {file} cannot be read: {error}.", backend="PyAV") from None
@@ -243,12 +246,12 @@ class _MaskVideo(_Masks):
     def mask(self, index: int) -> np.ndarray | None:
         import av
 
-        picture = None
+        frame = None
         try:
             while self._next <= index:
-                picture = next(self._pictures, None)
+                frame = next(self._frames, None)
                 self._input.check()
-                if picture is None:
+                if frame is None:
                     return None
                 self._next += 1
         except av.FFmpegError as error:
@@ -256,7 +259,7 @@ class _MaskVideo(_Masks):
             raise InputError(
                 f"Mask video {self._file} is damaged at frame {self._next}: {error}.", frame=self._next, backend="PyAV"
             ) from None
-        return None if picture is None else picture.to_ndarray(format="gray") > 127
+        return None if frame is None else frame.to_ndarray(format="gray") > 127
 
     def name(self, index: int) -> str:
         return f"{self._file}, frame {index}"
@@ -286,11 +289,11 @@ class _Constant(_Masks):
         return str(self._file)
 
     def describe(self, index: int) -> str:
-        return f"{self._file} holds for every frame."
+        return f"{self._file} is used for every frame."
 
 
 class _Array:
-    """An array in a .npy or .npz file, its declared type and size checked before anything is read, read row by row."""
+    """An array in a .npy or .npz file, read row by row after its declared type and shape were checked."""
 
     def __init__(self, file: Path, stream: IO[bytes], opened: ExitStack) -> None:
         self._file = file
@@ -299,9 +302,9 @@ class _Array:
         self.shape, fortran, self.dtype = read_npy_header(stream, str(file))
         if self.dtype.kind not in "biu":
             raise InputError(
-                f"{file} holds values of type {self.dtype}; "
-                "expected bool or whole numbers (object ids, 0 is background). "
-                "Probabilities must be cut to masks first."
+                f"{file} contains values of type {self.dtype}; "
+                "expected bool or integers (object ids, 0 is background). "
+                "Apply a threshold to probabilities first."
             )
         if fortran and len(self.shape) > 1:
             raise InputError(f"{file} is in Fortran order; expected C order. Save it with np.ascontiguousarray(masks).")
@@ -320,7 +323,7 @@ class _Array:
             raise
 
     def read(self) -> np.ndarray:
-        """The next (H, W)."""
+        """Return the next mask, shape (H, W)."""
         height, width = self.shape[-2:]
         wanted = height * width * self.dtype.itemsize
         try:
@@ -329,7 +332,7 @@ class _Array:
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise InputError(f"{self._file} is damaged: {error}.") from None
         if len(content) != wanted:
-            raise InputError(f"{self._file} ends early: it declares an array {self.shape} and holds less.")
+            raise InputError(f"{self._file} ends early: it declares an array {self.shape} and contains less data.")
         return np.frombuffer(content, self.dtype).reshape(height, width)
 
     def close(self) -> None:
@@ -343,16 +346,16 @@ class _Array:
 
 
 def _member(file: Path, key: str, opened: ExitStack) -> IO[bytes]:
-    """The chosen array of an npz file, as a stream."""
+    """Open the selected array of an npz file as a stream."""
     try:
         archive = opened.enter_context(zipfile.ZipFile(file))
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error):
-        raise InputError(f"{file} is not an npz file: it is damaged or something else.") from None
+        raise InputError(f"{file} is not an npz file, or it is damaged.") from None
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     chosen = key or (names[0] if len(names) == 1 else "arr_0")
     if chosen not in names:
         raise InputError(
-            f"{file} has no array '{chosen}', it has {', '.join(names) or 'none'}. Name the right one with masks.key."
+            f"{file} has no array '{chosen}'. Its arrays: {', '.join(names) or 'none'}. Set masks.key to one of them."
         )
     try:
         return archive.open(f"{chosen}.npy")
@@ -361,23 +364,23 @@ def _member(file: Path, key: str, opened: ExitStack) -> IO[bytes]:
 
 
 def _location(settings: MasksSettings, source: ViewSource) -> Path:
-    """The pattern filled in for this view; its last part may hold wildcards."""
+    """Return the pattern filled in for this view; its last part may contain wildcards."""
     try:
         pattern = settings.files.format(recording=source.recording, view=source.view)
     except (KeyError, IndexError, ValueError):
         raise UserError(
             f"The pattern '{settings.files}' of masks.files cannot be filled in: "
-            "it may hold {recording} and {view}, such as 'masks/{recording}/{view}'."
+            "it may contain {recording} and {view}, such as 'masks/{recording}/{view}'."
         ) from None
     return Path(source.root) / Path(pattern).expanduser()
 
 
 def _files_at(location: Path) -> list[Path]:
-    """The files that it leads to, in the order of their names."""
+    """Return the files at a location, ordered by name."""
     if location.is_file():
         return [location]
     if location.is_dir():
-        return sorted(file for file in location.iterdir() if file.suffix in ONE_A_FRAME)
+        return sorted(file for file in location.iterdir() if file.suffix in FRAME_SUFFIXES)
     return sorted(location.parent.glob(location.name)) if location.parent.is_dir() else []
 
 
@@ -386,9 +389,9 @@ def _open(settings: MasksSettings, source: ViewSource) -> _Masks:
     files = _files_at(location)
     if not files:
         raise InputError(
-            f"No masks for recording '{source.recording}', view {source.view}: there is nothing at {location}.\n"
-            "Expected a folder of .png or .npz files, one a frame, one .npz (T, H, W), or a mask video. "
-            "Mend masks.files, or add the masks.",
+            f"No masks for recording '{source.recording}', view {source.view}: nothing exists at {location}.\n"
+            "Expected a folder of .png or .npz files, one per frame, one .npz (T, H, W), or a mask video. "
+            "Correct masks.files, or add the masks.",
             backend="mask files",
         )
     if not location.is_file():
@@ -406,16 +409,16 @@ def _open(settings: MasksSettings, source: ViewSource) -> _Masks:
 
 
 def _read_png(file: Path) -> np.ndarray:
-    """(H, W) object ids. A palette's indices are the ids, its colors are only for looking at."""
+    """Read object ids of shape (H, W). In an image with a palette, the indices are the ids."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with explained_read_errors(file), Image.open(file) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise InputError(f"Mask file {file} declares {picture.width}x{picture.height} px: it is not read.")
-            values = np.asarray(picture)
+        with explained_read_errors(file), Image.open(file) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(f"Mask file {file} declares {image.width}x{image.height} px, more than is read.")
+            values = np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"Mask file {file} cannot be read as a picture: {error}.", backend="Pillow") from None
+        raise InputError(f"Mask file {file} cannot be read as an image: {error}.", backend="Pillow") from None
     if values.ndim == 2:
         return values
     color = values[..., :3].astype(np.uint32)

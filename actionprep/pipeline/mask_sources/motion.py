@@ -1,4 +1,4 @@
-"""Foreground by movement: what differs from its own past and future, or from a slowly learnt background."""
+"""Find foreground by motion: differences to earlier and later frames, and to a slowly adapting background."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
 MOST_LOOK_AHEAD = 60
-"""Frames held to either side, whatever the frame rate: it bounds the memory."""
+"""Largest number of frames kept before and after a frame. It limits memory at high frame rates."""
 
 
 class MotionMasks(MaskSource):
-    """Background subtraction with clean-up: needs no weights, but a camera that stands still.
+    """Background subtraction with cleanup. It needs no weights, but a static camera.
 
-    Works on gray pictures of `short_side` pixels. A frame waits until those of the next `window` seconds are there.
+    It works on gray images with a short side of `short_side` pixels. The mask of a frame is available after the frames
+    of the next `window` seconds.
     """
 
     def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
@@ -43,9 +44,9 @@ class MotionMasks(MaskSource):
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
         ready = []
-        for index, picture in zip(block.index, block.gray, strict=True):
+        for index, gray in zip(block.index, block.gray, strict=True):
             self._waiting.append(int(index))
-            ready += self._finder.push(shrink(picture, self._size))
+            ready += self._finder.push(shrink(gray, self._size))
         return self._block(ready)
 
     def finish(self, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
@@ -56,29 +57,39 @@ class MotionMasks(MaskSource):
 
         height, width = self.source.height, self.source.width
         foreground = np.empty((len(masks), height, width), bool)
-        for into, mask in zip(foreground, masks, strict=True):
-            # Linear with a cut in the middle gives smooth outlines where nearest gives stairs.
-            np.greater(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), 127, out=into)
+        for row, mask in zip(foreground, masks, strict=True):
+            # Linear interpolation with a threshold gives smooth outlines; nearest neighbor gives jagged ones.
+            np.greater(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), 127, out=row)
         index = np.array([self._waiting.popleft() for _ in masks], np.int64)
         return MaskBlock(index, foreground)
 
 
 class MotionFinder:
-    """The core of the motion masks: small gray pictures in, masks of the same size out, `reach` frames later.
+    """Compute motion masks of small gray images. The mask of an image is returned `reach` frames later.
 
-    A pixel counts by the larger of two figures, in gray levels:
+    The activity of a pixel, in gray levels, is the larger of two values:
 
-    movement    for lags k = 1, 2, 4, … up to `reach`: the smaller of its differences to two other frames, one k before
-                and one k after, or two successive lags after, or before. It takes two, because the difference to one
-                frame also marks the place where a thing was or will be, and not only where it is.
-    background  the difference to a background that follows the picture by a small step a frame, part of it fixed (the
-                sigma-delta filter, Manzanera and Richefeu, "A new motion detection algorithm based on Σ-Δ background
-                estimation", 2007) and part of it a share of the difference. It keeps what stops moving for a while,
-                and begins as the median of the first frames.
+    - Motion: for lags k = 1, 2, 4, … up to `reach`, the smaller of its differences to two other frames. These are k
+      before and k after, or two successive lags before, or after. Two frames are needed, because the difference to one
+      frame also marks where an object was or will be.
+    - Difference to a background. The background follows the image by a small step per frame. Part of the step is
+      constant (the sigma-delta filter [1]_), and part is proportional to the difference. So objects that stop for a
+      while stay foreground. The background starts as the median of the first frames.
 
-    A spot is foreground where the figure is over half of `threshold` and connected to a place over it; small holes are
-    closed, spots smaller than the share `min_area` of the picture dropped, the rest grown by the share `grow` of its
-    short side. The threshold is raised with the noise, measured as the median difference of successive frames.
+    Regions with activity above half of the threshold are foreground if they contain a pixel above the full threshold.
+    Small holes are closed, small regions dropped, and the others dilated. The threshold is raised by the noise, which
+    is the median difference of successive frames.
+
+    Args:
+        reach: Number of frames to look ahead and back.
+        threshold: Activity of foreground in gray levels, before the noise is added.
+        background_frames: Number of frames in which the background adapts.
+        min_area: Smallest region that is kept, as a fraction of the image.
+        grow: Radius of the dilation, as a fraction of the short side of the image.
+
+    References:
+        .. [1] Manzanera and Richefeu, "A new motion detection algorithm based on Σ-Δ background estimation", Pattern
+           Recognition Letters, 2007.
     """
 
     def __init__(self, *, reach: int, threshold: float, background_frames: float, min_area: float, grow: float) -> None:
@@ -88,81 +99,88 @@ class MotionFinder:
         self._background_rate = 1 / max(background_frames, 1)
         self._min_area = min_area
         self._grow = grow
-        self._pictures: deque[np.ndarray] = deque()
+        self._images: deque[np.ndarray] = deque()
         self._now = 0
         self._background: np.ndarray | None = None
 
     @property
     def num_held(self) -> int:
-        """Pictures in memory."""
-        return len(self._pictures)
+        """Number of images in memory."""
+        return len(self._images)
 
-    def push(self, picture: np.ndarray) -> list[np.ndarray]:
-        """Take one (h, w) uint8 picture; returns no or one mask, (h, w) uint8, 0 or 255."""
-        self._pictures.append(picture)
-        return [self._next()] if len(self._pictures) > self._now + self._reach else []
+    def push(self, image: np.ndarray) -> list[np.ndarray]:
+        """Add an image.
+
+        Args:
+            image: Gray image, uint8 of shape (H, W).
+
+        Returns:
+            No mask or one mask, uint8 of shape (H, W), 0 or 255.
+        """
+        self._images.append(image)
+        return [self._next()] if len(self._images) > self._now + self._reach else []
 
     def finish(self) -> list[np.ndarray]:
-        """The masks that are left."""
+        """Return the remaining masks."""
         masks = []
-        while self._now < len(self._pictures):
+        while self._now < len(self._images):
             masks.append(self._next())
         return masks
 
     def _next(self) -> np.ndarray:
-        """Mask of the picture at `_now`, and on to the next one."""
+        """Return the mask of the image at `_now`, and advance to the next image."""
         if self._background is None:
-            self._background = np.median(np.stack(self._pictures), axis=0).astype(np.float32)
-        off = self._pictures[self._now] - self._background
-        figure = np.maximum(self._movement(), np.abs(off))
-        mask = self._clean(figure, self._threshold + 4 * self._noise())
+            self._background = np.median(np.stack(self._images), axis=0).astype(np.float32)
+        offset = self._images[self._now] - self._background
+        activity = np.maximum(self._motion(), np.abs(offset))
+        mask = self._clean(activity, self._threshold + 4 * self._noise())
         step = 2 * self._threshold * self._background_rate
-        self._background += np.clip(off, -step, step) + off * self._background_rate
+        self._background += np.clip(offset, -step, step) + offset * self._background_rate
         if self._now == self._reach:
-            self._pictures.popleft()
+            self._images.popleft()
         else:
             self._now += 1
         return mask
 
-    def _movement(self) -> np.ndarray:
+    def _motion(self) -> np.ndarray:
         import cv2
 
-        last = len(self._pictures) - 1
-        here = self._pictures[self._now]
-        most = np.zeros_like(here)
+        last = len(self._images) - 1
+        current = self._images[self._now]
+        largest = np.zeros_like(current)
         difference: dict[int, np.ndarray] = {}
 
         def to(other: int) -> np.ndarray:
             if other not in difference:
-                difference[other] = cv2.absdiff(here, self._pictures[other])
+                difference[other] = cv2.absdiff(current, self._images[other])
             return difference[other]
 
         pairs = [(-lag, lag) for lag in self._lags]
         pairs += [(sign * near, sign * far) for sign in (1, -1) for near, far in pairwise(self._lags)]
-        for one, two in pairs:
-            first, second = self._now + one, self._now + two
+        for first_lag, second_lag in pairs:
+            first, second = self._now + first_lag, self._now + second_lag
             if min(first, second) >= 0 and max(first, second) <= last:
-                cv2.max(most, cv2.min(to(first), to(second)), dst=most)
-        return most
+                cv2.max(largest, cv2.min(to(first), to(second)), dst=largest)
+        return largest
 
     def _noise(self) -> float:
         import cv2
 
-        other = self._now - 1 if self._now > 0 else min(1, len(self._pictures) - 1)
-        difference = cv2.absdiff(self._pictures[self._now], self._pictures[other])
-        # The median by counting levels, which is many times as fast as by sorting.
+        other = self._now - 1 if self._now > 0 else min(1, len(self._images) - 1)
+        difference = cv2.absdiff(self._images[self._now], self._images[other])
+        # Counting levels gives the median many times faster than sorting.
         levels = np.cumsum(np.bincount(difference.reshape(-1), minlength=256))
         return float(np.searchsorted(levels, difference.size / 2))
 
-    def _clean(self, figure: np.ndarray, threshold: float) -> np.ndarray:
+    def _clean(self, activity: np.ndarray, threshold: float) -> np.ndarray:
         import cv2
 
-        height, width = figure.shape
-        weak = (figure > threshold / 2).astype(np.uint8)
+        height, width = activity.shape
+        weak = (activity > threshold / 2).astype(np.uint8)
         weak = cv2.morphologyEx(weak, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
         _, label, stats, _ = cv2.connectedComponentsWithStats(weak, connectivity=8)
         strong = np.zeros(len(stats), bool)
-        strong[label[figure > threshold]] = True
+        strong[label[activity > threshold]] = True
         strong &= stats[:, cv2.CC_STAT_AREA] >= self._min_area * height * width
         strong[0] = False
         mask = np.where(strong[label], np.uint8(255), np.uint8(0))

@@ -1,4 +1,4 @@
-"""What a mask source is, and the registry of all mask sources."""
+"""Define the interface and the registry of mask sources."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MaskBlock:
-    """Masks of some consecutive frames.
+    """Masks of consecutive frames.
 
-    index       (B,) int64       which frames
-    foreground  (B, H, W) bool   at the size of the frames
+    Attributes:
+        index: Frame indices, int64 of shape (B,).
+        foreground: Masks at the size of the frames, bool of shape (B, H, W).
     """
 
     index: np.ndarray
@@ -30,15 +31,20 @@ class MaskBlock:
 
     @classmethod
     def empty(cls, height: int, width: int) -> MaskBlock:
-        """No frames."""
+        """Return a block without frames."""
         return cls(np.zeros(0, np.int64), np.zeros((0, height, width), bool))
 
 
 class MaskSource(ABC):
-    """Tells foreground from background in the frames of one view, in order, with bounded memory.
+    """Separate foreground from background in the frames of one view, in order, with bounded memory.
 
-    `push` takes a block of frames and returns the masks that are ready: a source may look some frames ahead and lag.
-    `finish` returns the rest, so that in the end there is exactly one mask for each frame, in order.
+    `push` takes a block of frames and returns the masks that are ready. They may be those of earlier frames, so that a
+    source can look ahead. `finish` returns the rest. Together they return exactly one mask per frame, in order.
+
+    Args:
+        settings: Settings of the stage `masks`.
+        source: The view.
+        done: Items of the products named by `inputs`, by product.
     """
 
     def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
@@ -48,29 +54,33 @@ class MaskSource(ABC):
 
     @classmethod
     def identity(cls, settings: MasksSettings) -> dict[str, str]:
-        """What besides the settings decides the masks; raises SetupError when a backend is missing."""
+        """Return what the masks depend on besides the settings, such as hashes of weights.
+
+        Raises:
+            SetupError: If a backend is missing.
+        """
         return {}
 
     @classmethod
     def inputs(cls, settings: MasksSettings) -> tuple[Input, ...]:
-        """Products that are read besides the frames."""
+        """Return the products that are read in addition to the frames."""
         return ()
 
     @classmethod
     def reads_of_source(cls, settings: MasksSettings, source: ViewSource) -> Any:
-        """Plain values besides the video that decide this view's masks, such as a digest of mask files."""
+        """Return what the masks of this view depend on besides the video, such as a digest of mask files."""
         return None
 
     @abstractmethod
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:
-        """Take some frames and return the masks that are ready."""
+        """Add a block of frames and return the masks that are ready."""
 
     @abstractmethod
     def finish(self, live: Mapping[str, Any]) -> MaskBlock:
-        """No more frames come: return the masks that are left."""
+        """Return the remaining masks after the last frame."""
 
     def events(self) -> dict[str, int]:
-        """Counts of what was filled in or converted on the way, by what it was; stored with the masks."""
+        """Return counts of filled or converted masks by name; they are stored with the masks."""
         return {}
 
 
@@ -84,4 +94,4 @@ MASK_SOURCES: Registry[type[MaskSource]] = Registry(
     plural="Sources",
     subclass_of="actionprep.pipeline.mask_sources.source:MaskSource",
 )
-"""Mask sources by the name that `masks.source` takes."""
+"""Mask sources by the name in `masks.source`."""

@@ -1,4 +1,4 @@
-"""Pose estimators behind one protocol: frames in, joints of the people in them out."""
+"""Pose estimators with a common protocol: they take frames and return the joints of people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ Frames = NDArray[np.uint8]
 class FramePoses:
     """The people of one frame.
 
-    keypoints (M, K, 3) float32: x, y in px of the frame, score; boxes (M, 5) float32: left, top, right, bottom, score.
+    Attributes:
+        keypoints: x and y in pixels of the frame, and score of each joint, float32 of shape (M, K, 3).
+        boxes: Left, top, right, bottom and score of each person, float32 of shape (M, 5).
     """
 
     keypoints: NDArray[np.float32]
@@ -29,39 +31,48 @@ class FramePoses:
 
     @classmethod
     def nobody(cls, num_joints: int) -> FramePoses:
-        """A frame without people."""
+        """Return a frame without people."""
         return cls(np.zeros((0, num_joints, 3), np.float32), np.zeros((0, 5), np.float32))
 
 
 @runtime_checkable
 class PoseEstimator(Protocol):
-    """What finds people's joints in frames.
+    """Estimate the joints of people in frames.
 
-    name:     of the backend. skeleton: the layout of its joints.
+    Attributes:
+        name: Name of the backend.
+        skeleton: Layout of the joints.
     """
 
     name: str
     skeleton: str
 
     def estimate(self, frames: Frames, boxes: Sequence[ArrayLike] | None = None) -> list[FramePoses]:
-        """Joints of the people in each of some consecutive frames.
+        """Estimate the joints of people in consecutive frames.
 
-        frames (B, H, W, 3) RGB. boxes: per frame (M, 4 or more) left, top, right, bottom of the people, in px; None
-        lets the backend find them. The result has one entry a frame; with boxes, its people are in the order of the
-        boxes.
+        Args:
+            frames: RGB frames, uint8 of shape (B, H, W, 3).
+            boxes: For each frame, left, top, right and bottom of the people in pixels, shape (M, 4 or more). None: the
+                backend finds people itself.
+
+        Returns:
+            One entry per frame. With boxes, people are in the order of the boxes.
         """
         ...
 
     def reset(self) -> None:
-        """Forget earlier frames: what comes next is another view."""
+        """Discard the state of earlier frames. The next frames are of another view."""
         ...
 
     def identity(self) -> dict[str, str]:
-        """What decides the result beside the frames: backend, versions, weights, settings; part of the fingerprint."""
+        """Return what the result depends on besides the frames: backend, version, weights and settings.
+
+        It is part of the fingerprint of items.
+        """
         ...
 
     def close(self) -> None:
-        """Give back processes and memory."""
+        """Stop processes and free memory."""
         ...
 
 
@@ -79,16 +90,25 @@ POSE_BACKENDS: Registry[Callable[..., PoseEstimator]] = Registry(
     ),
     plural="Backends",
 )
-"""Pose estimators by the name that `pose.backend` takes: a class, or a function that makes one.
+"""Pose estimators by the name in `pose.backend`: classes, or functions that return an estimator.
 
-The estimator of another package is made with one argument, `settings`: the `PoseSettings` of the stage.
+Estimators of other packages are called with one argument, `settings`: the `PoseSettings` of the stage.
 """
 
 
 def open_estimator(name: str, **options: Any) -> PoseEstimator:
-    """The estimator of this name, ready to use; options are those of its class.
+    """Open a pose estimator.
 
-    Raises UserError for an unknown name, SetupError where the backend or its weights are not here.
+    Args:
+        name: Name of the backend.
+        options: Arguments of its class.
+
+    Returns:
+        The estimator, ready to use.
+
+    Raises:
+        UserError: If no backend has this name.
+        SetupError: If the backend is not installed, or its weights are missing.
     """
     return POSE_BACKENDS.find(name)(**options)
 
@@ -101,7 +121,18 @@ def to_sequence(
     frame_index: ArrayLike | None = None,
     time: ArrayLike | None = None,
 ) -> PoseSequence:
-    """The people of many frames as one sequence, in as many slots as the fullest frame has people; not linked yet."""
+    """Combine the people of many frames into one sequence. People are not linked over frames.
+
+    Args:
+        frames: People of each frame.
+        skeleton: Layout of the joints.
+        image_size: Height and width of the frames in pixels.
+        frame_index: Indices of the frames, shape (T,); None for 0 to T - 1.
+        time: Times of the frames in seconds, shape (T,); None if unknown.
+
+    Returns:
+        Poses with as many slots as the largest number of people in a frame.
+    """
     keypoints, score = pack_persons([list(frame.keypoints) for frame in frames], layout_of(skeleton).num_joints)
     bbox = np.zeros((*score.shape[:2], 4), np.float32)
     for t, frame in enumerate(frames):
@@ -119,7 +150,18 @@ def to_sequence(
 
 
 def check_frames(frames: Frames, boxes: Sequence[ArrayLike] | None) -> list[NDArray[np.float32]] | None:
-    """Refuse what no estimator can work on; the boxes as arrays (M, 4 or more)."""
+    """Check the shapes and values of frames and boxes.
+
+    Args:
+        frames: RGB frames, uint8 of shape (B, H, W, 3).
+        boxes: Boxes of each frame, or None.
+
+    Returns:
+        The boxes as float32 arrays of shape (M, 4 or more), or None.
+
+    Raises:
+        UserError: If frames are not RGB bytes, or boxes are not finite rows for every frame.
+    """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise UserError(f"Frames must be RGB bytes (frames, height, width, 3), got {frames.dtype} {frames.shape}.")
     if boxes is None:
@@ -137,7 +179,7 @@ def check_frames(frames: Frames, boxes: Sequence[ArrayLike] | None) -> list[NDAr
 
 
 def with_scores(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Boxes (M, 4 or 5) with a score each; 1 where there was none."""
+    """Return boxes (M, 4 or more) as (M, 5) with a score; 1 if they have none."""
     if boxes.shape[1] >= 5:
         return boxes[:, :5]
     return np.concatenate([boxes, np.ones((len(boxes), 1), np.float32)], 1)

@@ -1,4 +1,4 @@
-"""Where people are, for estimators that want a box a person: from masks, from a file, from RT-DETR."""
+"""Get boxes of people from masks, from a file or from RT-DETR, for estimators that need them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ Boxes = list[NDArray[np.float32]]
 
 
 def boxes_from_masks(foreground: ArrayLike, *, least_share: float = 0.001) -> Boxes:
-    """One box a frame around the mask: foreground (T, H, W) bool → (0 or 1, 5) a frame, the score 1.
+    """Return the box around the foreground of each frame.
 
-    least_share: masks that cover less than this share of the frame are ignored.
+    Args:
+        foreground: Masks, bool of shape (T, H, W).
+        least_share: Smallest fraction of the frame that a mask must cover; smaller masks give no box.
+
+    Returns:
+        For each frame one box or none, left, top, right, bottom and the score 1, float32 of shape (0 or 1, 5).
+
+    Raises:
+        UserError: If the masks have another number of dimensions.
     """
     masks = np.asarray(foreground, bool)
     if masks.ndim != 3:
@@ -33,9 +41,18 @@ def boxes_from_masks(foreground: ArrayLike, *, least_share: float = 0.001) -> Bo
 
 
 def read_boxes(path: str | Path, num_frames: int) -> Boxes:
-    """Boxes of a csv file with the columns frame, left, top, right, bottom, [score].
+    """Read boxes from a csv file with the columns frame, left, top, right, bottom and optionally score.
 
-    (M, 5) for each frame of the view.
+    Args:
+        path: Path of the file.
+        num_frames: Number of frames of the view.
+
+    Returns:
+        For each frame, left, top, right, bottom and score of its boxes, float32 of shape (M, 5).
+
+    Raises:
+        UserError: If the file does not exist.
+        InputError: If the file is damaged, lacks a column or has invalid values.
     """
     import pandas as pd
 
@@ -56,11 +73,11 @@ def read_boxes(path: str | Path, num_frames: int) -> Boxes:
     values = np.stack([numbers(table[name], f"The column '{name}'", str(path)) for name in (*columns, "score")], -1)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise InputError(f"Row {row + 2} of {path} holds a value that is no number.")
+        raise InputError(f"Row {row + 2} of {path} has a value that is not finite.")
     backwards = np.flatnonzero((values[:, 3] <= values[:, 1]) | (values[:, 4] <= values[:, 2]))
     if len(backwards):
         raise InputError(
-            f"Row {int(backwards[0]) + 2} of {path} is no box: right must be above left and bottom above top."
+            f"Row {int(backwards[0]) + 2} of {path} is not a box: right must be larger than left, and bottom larger than top."
         )
     frames = whole_numbers(values[:, 0], "The column 'frame'", str(path))
     outside = (frames < 0) | (frames >= num_frames)
@@ -70,9 +87,17 @@ def read_boxes(path: str | Path, num_frames: int) -> Boxes:
 
 
 class RTDetrPeople:
-    """People found by RT-DETR (Zhao et al., CVPR 2024) through transformers.
+    """Detect people with RT-DETR (Zhao et al., CVPR 2024) from the package transformers.
 
-    model: folder or hub name. score: least confidence. device: for example "cuda". batch_size: frames at a time.
+    Args:
+        model: Folder or hub name.
+        score: Lowest confidence of a person.
+        device: Device of the model, for example "cuda".
+        batch_size: Frames per batch.
+
+    Raises:
+        UserError: If the detector has no class "person".
+        SetupError: If transformers or the weights are missing.
     """
 
     def __init__(
@@ -91,15 +116,19 @@ class RTDetrPeople:
         self._person = labels["person"]
 
     def __call__(self, frames: NDArray[np.uint8]) -> Boxes:
-        """Boxes (M, 5) of the people of each frame, left, top, right, bottom, score, best first.
+        """Detect the people in frames.
 
-        Frames (B, H, W, 3) RGB.
+        Args:
+            frames: RGB frames, uint8 of shape (B, H, W, 3).
+
+        Returns:
+            For each frame, left, top, right, bottom and score, float32 of shape (M, 5), the highest score first.
         """
         import cv2
         import torch
 
         height, width = frames.shape[1:3]
-        found: Boxes = []
+        boxes: Boxes = []
         for start in range(0, len(frames), self._batch):
             part = [
                 cv2.resize(frame, (640, 640), interpolation=cv2.INTER_AREA)
@@ -114,11 +143,11 @@ class RTDetrPeople:
                 corners = np.concatenate([box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], 1)
                 corners = corners * [width, height, width, height]
                 rows = np.concatenate([corners, score[:, None]], 1)[score >= self._score]
-                found.append(rows[np.argsort(-rows[:, 4], kind="stable")].astype(np.float32))
-        return found
+                boxes.append(rows[np.argsort(-rows[:, 4], kind="stable")].astype(np.float32))
+        return boxes
 
     def identity(self) -> dict[str, str]:
-        """Model and settings."""
+        """Return the name of the detector, the hash of its weights and its settings."""
         return {
             "detector": self.model,
             "detector weights": weights_digest(self._model),
@@ -127,9 +156,17 @@ class RTDetrPeople:
 
 
 def load_pretrained(architecture: str, model: str) -> Any:
-    """A transformers model from a folder or the hub, with weights in safetensors only.
+    """Load a transformers model. Only weights in safetensors format are read.
 
-    Raises SetupError where transformers or the weights are not here.
+    Args:
+        architecture: Name of the class in transformers.
+        model: Folder or hub name.
+
+    Returns:
+        The model.
+
+    Raises:
+        SetupError: If transformers or the weights are missing.
     """
     try:
         import transformers
@@ -137,23 +174,23 @@ def load_pretrained(architecture: str, model: str) -> Any:
         raise SetupError(
             "This backend needs transformers, which is not installed.\n"
             '  do        pip install "actionprep[hf]"\n'
-            "  or use    the backend mediapipe, which needs no weights to be fetched"
+            "  or use    the backend mediapipe, which needs no downloaded weights"
         ) from None
     transformers.utils.logging.disable_progress_bar()
     try:
         return getattr(transformers, architecture).from_pretrained(model, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"The weights of {architecture} '{model}' are not here and cannot be fetched: "
+            f"The weights of {architecture} '{model}' are missing and cannot be downloaded: "
             f"{str(error).splitlines()[0]}\n"
-            f"  do one of    give the folder that `save_pretrained` or a download of {model} made · run once with "
-            "internet\n"
-            "  or use       the backend mediapipe, whose model is inside its package"
+            f"  do one of    give a folder made by `save_pretrained` or by downloading {model} · run once with "
+            "internet access\n"
+            "  or use       the backend mediapipe; its package contains the model"
         ) from None
 
 
 def weights_digest(model: Any) -> str:
-    """One hash of all weights of a torch model."""
+    """Return the SHA-256 hash of all weights of a torch model, in hex."""
     import hashlib
 
     digest = hashlib.sha256()

@@ -1,8 +1,7 @@
-"""MediaPipe Pose (BlazePose): 33 landmarks of one person a frame, or of the person in each box.
+"""Estimate poses with MediaPipe Pose (BlazePose): 33 landmarks of one person per frame, or per box.
 
-Its full model ships inside its package, so that poses work on a fresh machine. Its old pins would break ours, so it
-lives in a separate virtual environment, in which a worker process receives frames; `install_mediapipe` makes the
-environment.
+The package contains the full model, so no weights are downloaded. Its pinned dependencies conflict with those of
+actionprep. So it runs in a worker process in a separate virtual environment, which `install_mediapipe` creates.
 """
 
 from __future__ import annotations
@@ -29,17 +28,18 @@ from actionprep.datasets.poses.pixels import first_pixel_center, normalized_to_p
 from actionprep.datasets.poses.sequence import joint_boxes
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
+from actionprep.pipeline.pose_backends.install_step import run_step
 
 VERSION = "0.10.21"
 INSTALL = "actionprep doctor --install mediapipe"
-# Pythons that have wheels of this version.
+# Python versions with wheels of this version.
 _PYTHONS = ("3.12", "3.11", "3.10", "3.9")
 _WORKER = Path(__file__).with_name("mediapipe_worker.py")
 _ANSWER = struct.calcsize("<I") + 33 * 5 * 4
 
 
 def environment_folder(folder: str | Path | None = None) -> Path:
-    """Where MediaPipe's environment is: the folder given, else $ACTIONPREP_MEDIAPIPE, else the user's cache."""
+    """Return the folder of MediaPipe's environment: `folder`, else $ACTIONPREP_MEDIAPIPE, else the user's cache."""
     if folder is not None:
         return Path(folder).expanduser()
     if os.environ.get("ACTIONPREP_MEDIAPIPE"):
@@ -49,10 +49,10 @@ def environment_folder(folder: str | Path | None = None) -> Path:
 
 
 def is_installed(folder: str | Path | None = None) -> bool:
-    """Whether there is an environment with MediaPipe's models in it; nothing is started."""
-    place = environment_folder(folder)
-    packages = _packages_of(place)
-    return _python_of(place).exists() and packages is not None and all(file.is_file() for file in _models(packages, 1))
+    """Return whether an environment with MediaPipe's models exists. No process is started."""
+    environment = environment_folder(folder)
+    packages = _packages_of(environment)
+    return _python_of(environment).exists() and packages is not None and all(file.is_file() for file in _models(packages, 1))
 
 
 def installed_identity(
@@ -63,45 +63,71 @@ def installed_identity(
     tracking: float = 0.5,
     smooth: bool = True,
 ) -> dict[str, str]:
-    """Return what `MediaPipe(...).identity()` returns with these options, from the files alone, without a worker.
+    """Return the identity of `MediaPipe` with these options from its files, without starting a worker.
 
-    Raises SetupError where the environment or the model is not there.
+    Args:
+        folder: Folder of the environment, see `environment_folder`.
+        complexity: As in `MediaPipe`.
+        detection: As in `MediaPipe`.
+        tracking: As in `MediaPipe`.
+        smooth: As in `MediaPipe`.
+
+    Returns:
+        The same as `MediaPipe.identity`.
+
+    Raises:
+        SetupError: If the environment or the model is missing.
     """
-    place = environment_folder(folder)
-    packages = _packages_of(place)
-    if packages is None or not _python_of(place).exists():
-        raise _absent(place)
+    environment = environment_folder(folder)
+    packages = _packages_of(environment)
+    if packages is None or not _python_of(environment).exists():
+        raise _not_installed(environment)
     files = _models(packages, complexity)
-    found = [one.name.removesuffix(".dist-info").split("-")[1] for one in packages.glob("mediapipe-*.dist-info")]
-    gone = [file.name for file in files if not file.is_file()]
-    if gone or not found:
-        raise _lacking(found[0] if found else VERSION, gone or ["its package"], complexity, place)
+    versions = [path.name.removesuffix(".dist-info").split("-")[1] for path in packages.glob("mediapipe-*.dist-info")]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not versions:
+        raise _missing_files(versions[0] if versions else VERSION, missing or ["its package"], complexity, environment)
     options = {"complexity": complexity, "detection": detection, "tracking": tracking, "smooth": smooth}
     weights = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    return _identity(found[0], weights, options)
+    return _identity(versions[0], weights, options)
 
 
 def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) -> Path:
-    """Make MediaPipe's environment (about 1 GB, once) and try it: a new virtual environment with one pinned package.
+    """Create a virtual environment with MediaPipe (about 1 GB), and test it.
 
-    Raises SetupError with pip's last lines when it cannot be made.
+    Args:
+        folder: Folder of the environment, see `environment_folder`.
+        echo: Print the commands.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SetupError: If a step fails; the error has the last lines of its output.
     """
-    place = environment_folder(folder)
-    python = _fitting_python()
-    _run([python, "-m", "venv", "--clear", str(place)], echo)
-    _run([str(_python_of(place)), "-m", "pip", "install", "--disable-pip-version-check", f"mediapipe=={VERSION}"], echo)
-    with MediaPipe(environment=place) as estimator:
+    environment = environment_folder(folder)
+    python = _supported_python()
+    _run([python, "-m", "venv", "--clear", str(environment)], echo)
+    _run([str(_python_of(environment)), "-m", "pip", "install", "--disable-pip-version-check", f"mediapipe=={VERSION}"], echo)
+    with MediaPipe(environment=environment) as estimator:
         estimator.estimate(np.zeros((1, 64, 64, 3), np.uint8))
-    return place
+    return environment
 
 
 class MediaPipe:
-    """The estimator; its worker starts with it and ends with `close`.
+    """MediaPipe Pose in a worker process, which runs until `close`.
 
-    environment: folder of the virtual environment, see `environment_folder`. complexity: 1 is the model in the package;
-    0 (lite) and 2 (heavy) need their files beside it. detection, tracking: least confidence to accept a person, and
-    to follow one from frame to frame instead of searching again. smooth: MediaPipe's own smoothing over time. timeout: s
-    to wait for a frame.
+    Args:
+        environment: Folder of the virtual environment, see `environment_folder`.
+        complexity: 1 is the model in the package; 0 (lite) and 2 (heavy) need additional files.
+        detection: Lowest confidence of a detected person.
+        tracking: Lowest confidence to follow a person to the next frame, instead of detecting again.
+        smooth: Smooth landmarks over time, as implemented by MediaPipe.
+        timeout: Seconds to wait for the result of a frame.
+
+    Raises:
+        UserError: If there is no model of this complexity.
+        SetupError: If the environment or the model is missing or does not work.
     """
 
     name = "mediapipe"
@@ -121,10 +147,10 @@ class MediaPipe:
             raise UserError(f"MediaPipe's complexity is 0 (lite), 1 (full) or 2 (heavy), got {complexity}.")
         self._options = {"complexity": complexity, "detection": detection, "tracking": tracking, "smooth": smooth}
         self._timeout = timeout
-        self._place = environment_folder(environment)
-        if not _python_of(self._place).exists():
-            raise _absent(self._place)
-        self._worker = _Worker(self._place, self._options)
+        self._environment = environment_folder(environment)
+        if not _python_of(self._environment).exists():
+            raise _not_installed(self._environment)
+        self._worker = _Worker(self._environment, self._options)
         self._about = self._worker.about
 
     def __enter__(self) -> MediaPipe:
@@ -137,25 +163,25 @@ class MediaPipe:
         """Estimate one person per frame, followed over frames; with boxes, one person per box, each box by itself."""
         people = check_frames(frames, boxes)
         if self._worker.ended:
-            self._worker = _Worker(self._place, self._options)
+            self._worker = _Worker(self._environment, self._options)
         if people is None:
-            return [self._one(frame, None, index) for index, frame in enumerate(frames)]
-        return [self._each(frame, box, index) for index, (frame, box) in enumerate(zip(frames, people, strict=True))]
+            return [self._followed(frame, index) for index, frame in enumerate(frames)]
+        return [self._in_boxes(frame, box, index) for index, (frame, box) in enumerate(zip(frames, people, strict=True))]
 
     def reset(self) -> None:
-        """Forget the person followed so far."""
+        """Discard the followed person."""
         if not self._worker.ended:
             self._worker.send(struct.pack("<3I", 0, 0, 2), b"")
 
     def identity(self) -> dict[str, str]:
-        """Version, the weights' hashes and the settings."""
+        """Return the version, the hashes of the weights, and the settings."""
         return _identity(str(self._about["version"]), self._about["weights"], self._options)
 
     def close(self) -> None:
-        """End the worker."""
+        """Stop the worker."""
         self._worker.end()
 
-    def _one(self, frame: NDArray[np.uint8], box: NDArray[np.float32] | None, index: int) -> FramePoses:
+    def _followed(self, frame: NDArray[np.uint8], index: int) -> FramePoses:
         landmarks = self._ask(frame, 0, index)
         if landmarks is None:
             return FramePoses.nobody(33)
@@ -163,11 +189,11 @@ class MediaPipe:
         around = joint_boxes(keypoints[:, :2], keypoints[:, 2])
         return FramePoses(keypoints[None], np.append(around, keypoints[:, 2].mean())[None].astype(np.float32))
 
-    def _each(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32], index: int) -> FramePoses:
+    def _in_boxes(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32], index: int) -> FramePoses:
         keypoints = np.zeros((len(boxes), 33, 3), np.float32)
         height, width = frame.shape[:2]
         for person, (left, top, right, bottom) in enumerate(boxes[:, :4]):
-            # The model looks for heads and hips; a little room around a tight box helps it.
+            # The model detects heads and hips; a margin around a tight box helps.
             grow = 0.15 * max(right - left, bottom - top)
             x0, y0 = max(int(left - grow), 0), max(int(top - grow), 0)
             x1, y1 = min(int(right + grow) + 1, width), min(int(bottom + grow) + 1, height)
@@ -192,9 +218,9 @@ class MediaPipe:
                 backend="mediapipe",
             ) from None
         except (BrokenPipeError, EOFError):
-            words, code = self._worker.last_words(), self._worker.end()
+            output, code = self._worker.last_output(), self._worker.end()
             raise InputError(
-                f"MediaPipe's worker ended with exit code {code} at frame {index} of the block. Last words: {words}",
+                f"MediaPipe's worker stopped with exit code {code} at frame {index} of the block. Last output: {output}",
                 frame=index,
                 backend="mediapipe",
             ) from None
@@ -204,12 +230,12 @@ class MediaPipe:
 
 
 class _Worker:
-    """The process in MediaPipe's environment, its pipes and its log."""
+    """The worker process in MediaPipe's environment, its pipes and its log."""
 
-    def __init__(self, place: Path, options: dict[str, Any]) -> None:
+    def __init__(self, environment: Path, options: dict[str, Any]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
-        # Isolated (-I): neither this package's folder, which has a mediapipe.py too, nor the user's paths.
-        command = [str(_python_of(place)), "-I", str(_WORKER), json.dumps(options)]
+        # Isolated mode (-I) excludes the folder of this package, which also has a mediapipe.py, and the user's paths.
+        command = [str(_python_of(environment)), "-I", str(_WORKER), json.dumps(options)]
         environment = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
@@ -223,15 +249,15 @@ class _Worker:
         try:
             self.about: dict[str, Any] = json.loads(first)
         except json.JSONDecodeError:
-            words = self.last_words()
+            output = self.last_output()
             self.end()
             raise SetupError(
-                f"MediaPipe's environment at {place} does not work: {words}\nInstall it again: {INSTALL}"
+                f"MediaPipe's environment at {environment} does not work: {output}\nInstall it again: {INSTALL}"
             ) from None
-        gone = [name for name, digest in self.about["weights"].items() if digest is None]
-        if gone:
+        missing = [name for name, digest in self.about["weights"].items() if digest is None]
+        if missing:
             self.end()
-            raise _lacking(str(self.about["version"]), gone, options["complexity"], place)
+            raise _missing_files(str(self.about["version"]), missing, options["complexity"], environment)
 
     def send(self, header: bytes, pixels: Any) -> None:
         self._frames.write(header)
@@ -249,12 +275,12 @@ class _Worker:
             answer += part
         return answer
 
-    def last_words(self, lines: int = 3) -> str:
+    def last_output(self, lines: int = 3) -> str:
         self._log.seek(0)
         return " / ".join(self._log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]) or "(none)"
 
     def end(self, *, kill: bool = False) -> int:
-        """End the process, if it has not ended; its exit code."""
+        """Stop the process if it still runs, and return its exit code."""
         self.ended = True
         if kill:
             self._process.kill()
@@ -264,7 +290,7 @@ class _Worker:
     @staticmethod
     def _close(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         for pipe in (process.stdin, process.stdout):
-            # Closing flushes what was written to a process that has ended.
+            # Closing flushes buffered data, which fails if the process has ended.
             with suppress(BrokenPipeError):
                 if pipe is not None:
                     pipe.close()
@@ -276,9 +302,9 @@ class _Worker:
         log.close()
 
 
-def _packages_of(place: Path) -> Path | None:
-    """Where packages lie in an environment; None where there is none."""
-    return next(iter([*place.glob("lib/python*/site-packages"), *place.glob("Lib/site-packages")]), None)
+def _packages_of(environment: Path) -> Path | None:
+    """Return the folder of packages of an environment; None if it does not exist."""
+    return next(iter([*environment.glob("lib/python*/site-packages"), *environment.glob("Lib/site-packages")]), None)
 
 
 def _models(packages: Path, complexity: int) -> list[Path]:
@@ -294,26 +320,26 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
     return {
         "backend": "mediapipe",
         "version": version,
-        # Items of before have joints half a pixel to the right and below, and are rebuilt.
+        # Older items have joints half a pixel to the right and below; this entry causes a rebuild.
         "first pixel center": str(first_pixel_center("mediapipe")),
         **{f"weights {name}": str(digest) for name, digest in weights.items()},
         **{name: str(value) for name, value in options.items()},
     }
 
 
-def _absent(place: Path) -> SetupError:
+def _not_installed(folder: Path) -> SetupError:
     return SetupError(
-        "MediaPipe is not installed. It needs a separate environment, because its old pins do not fit this one.\n"
-        f"  looked in    {_python_of(place)}\n"
+        "MediaPipe is not installed. It needs a separate environment, because its pinned dependencies conflict with this one.\n"
+        f"  looked in    {_python_of(folder)}\n"
         f"  to fix       {INSTALL}\n"
-        "  alternative  import poses that you have (actionprep import), without an estimator"
+        "  alternative  import existing poses (actionprep import)"
     )
 
 
-def _lacking(version: str, gone: list[str], complexity: int, place: Path) -> SetupError:
+def _missing_files(version: str, missing: list[str], complexity: int, folder: Path) -> SetupError:
     return SetupError(
-        f"MediaPipe {version} does not ship {gone[0]}, which complexity {complexity} "
-        f"needs. Put the file into its folder mediapipe/modules/pose_landmark in {place}, or use complexity 1."
+        f"MediaPipe {version} does not contain {missing[0]}, which complexity {complexity} "
+        f"requires. Put the file into the folder mediapipe/modules/pose_landmark in {folder}, or use complexity 1."
     )
 
 
@@ -328,24 +354,19 @@ def _python_of(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def _fitting_python() -> str:
+def _supported_python() -> str:
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     if own in _PYTHONS:
         return sys.executable
     for version in _PYTHONS:
-        found = shutil.which(f"python{version}")
-        if found:
-            return found
+        path = shutil.which(f"python{version}")
+        if path:
+            return path
     raise SetupError(
-        f"MediaPipe {VERSION} exists for Python {', '.join(reversed(_PYTHONS))}; this is Python {own}, and none of "
-        "these is on the path. Install one of them beside it and run the command again."
+        f"MediaPipe {VERSION} supports Python {', '.join(reversed(_PYTHONS))}. This is Python {own}, and none of these "
+        "is on the path. Install one of them and run the command again."
     )
 
 
 def _run(command: list[str], echo: bool) -> None:
-    if echo:
-        print("$", " ".join(command), flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-8:])
-        raise SetupError(f"This step failed: {' '.join(command)}\n{tail}")
+    run_step(command, echo=echo)

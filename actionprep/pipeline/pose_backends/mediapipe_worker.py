@@ -1,10 +1,13 @@
-"""Runs in MediaPipe's own environment: reads frames from standard input, writes landmarks to standard output.
+"""Estimate poses in MediaPipe's environment: read frames from standard input, write landmarks to standard output.
 
-Not imported by the package. Protocol, little endian: the first line out is JSON about the model. In: height, width,
-mode as three uint32, then height * width * 3 bytes of RGB; mode 0 follows people over frames, 1 looks at this image
-alone, 2 forgets earlier frames (no bytes follow, nothing comes back). Out: one uint32, 1 where a person was found,
-then 33 x 5
-float32: x and y in shares of the image, z, visibility, presence.
+The package does not import this file. All numbers are little endian. The first line of the output is JSON about the
+model. Then there is one request and one reply per frame:
+
+- Request: height, width and mode as three uint32, then height * width * 3 bytes of RGB. Mode 0 follows people over
+  frames. Mode 1 treats the image as independent. Mode 2 discards the state of earlier frames; no bytes follow, and
+  there is no reply.
+- Reply: one uint32, 1 if a person was detected, then 33 x 5 float32: x and y as fractions of the image, z, visibility
+  and presence.
 """
 
 import hashlib
@@ -17,9 +20,9 @@ from typing import Any
 
 
 def main() -> None:
-    """Answer frames until the input ends."""
+    """Process frames until the input ends."""
     answers = os.fdopen(os.dup(1), "wb")
-    # Anything that libraries print must not land among the answers.
+    # Output of libraries must not get between the replies.
     os.dup2(2, 1)
     options = json.loads(sys.argv[1])
     import mediapipe
@@ -66,11 +69,11 @@ def main() -> None:
         pixels = np.frombuffer(frames.read(height * width * 3), np.uint8).reshape(height, width, 3)
         if mode not in poses:
             poses[mode] = solution(mode == 1)
-        found = poses[mode].process(pixels).pose_landmarks
+        landmarks = poses[mode].process(pixels).pose_landmarks
         values = np.zeros((33, 5), np.float32)
-        if found is not None:
-            values[:] = [(p.x, p.y, p.z, p.visibility, p.presence) for p in found.landmark]
-        answers.write(struct.pack("<I", found is not None) + values.tobytes())
+        if landmarks is not None:
+            values[:] = [(p.x, p.y, p.z, p.visibility, p.presence) for p in landmarks.landmark]
+        answers.write(struct.pack("<I", landmarks is not None) + values.tobytes())
         answers.flush()
 
 

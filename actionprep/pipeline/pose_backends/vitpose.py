@@ -1,4 +1,4 @@
-"""ViTPose through transformers, on boxes that are given or that RT-DETR finds; from a local folder or the hub."""
+"""Estimate poses with ViTPose from transformers, in given boxes or in those that RT-DETR detects."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from actionprep.pipeline.pose_backends.boxes import RTDetrPeople, load_pretraine
 
 
 class ViTPose:
-    """ViTPose (Xu et al., NeurIPS 2022), 17 COCO joints.
+    """ViTPose (Xu et al., NeurIPS 2022) with the 17 joints of COCO.
 
-    model: folder or hub name. detector: folder or hub name of the RT-DETR that finds people where no boxes are given,
-    loaded when it is first needed; None takes the whole frame for one person. person_score: its least confidence.
-    device; batch_size: crops at a time.
+    Args:
+        model: Folder or hub name.
+        detector: Folder or hub name of the RT-DETR that detects people if no boxes are given. It is loaded on first use.
+            None: the full frame is the box of one person.
+        person_score: Lowest confidence of a detected person.
+        device: Device of the models, for example "cuda".
+        batch_size: Crops per batch.
+
+    Raises:
+        SetupError: If transformers or the weights are missing.
     """
 
     name = "vitpose"
@@ -41,33 +48,33 @@ class ViTPose:
         self.model = model
 
     def estimate(self, frames: Frames, boxes: Sequence[ArrayLike] | None = None) -> list[FramePoses]:
-        """One person a box."""
+        """Estimate one person per box (see `PoseEstimator.estimate`)."""
         import torch
 
         people = check_frames(frames, boxes)
         if people is None:
             people = self._people(frames)
         crops = [(index, box) for index, rows in enumerate(people) for box in rows[:, :4]]
-        found: list[np.ndarray[Any, Any]] = []
+        estimated: list[np.ndarray[Any, Any]] = []
         for start in range(0, len(crops), self._batch):
             part = crops[start : start + self._batch]
-            # The processor wants left, top, width, height.
+            # The processor expects left, top, width and height.
             sides = [[[*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]] for _, box in part]
             images = [frames[index] for index, _ in part]
             inputs = self._processor(images, boxes=sides, return_tensors="pt", input_data_format="channels_last")
             given = {"pixel_values": inputs["pixel_values"].to(self._device)}
             if getattr(self._model.config.backbone_config, "num_experts", 1) > 1:
-                # The expert for COCO's joints.
+                # Selects the expert for the joints of COCO.
                 given["dataset_index"] = torch.zeros(len(part), dtype=torch.long, device=self._device)
             with torch.inference_mode():
                 outputs = self._model(**given)
             outputs.heatmaps = outputs.heatmaps.cpu()
             for [person] in self._processor.post_process_pose_estimation(outputs, boxes=sides):
-                found.append(np.concatenate([person["keypoints"].numpy(), person["scores"].numpy().reshape(-1, 1)], 1))
-        done = iter(found)
+                estimated.append(np.concatenate([person["keypoints"].numpy(), person["scores"].numpy().reshape(-1, 1)], 1))
+        remaining = iter(estimated)
         result = []
         for rows in people:
-            joints = [next(done) for _ in rows]
+            joints = [next(remaining) for _ in rows]
             if not joints:
                 result.append(FramePoses.nobody(17))
                 continue
@@ -77,16 +84,16 @@ class ViTPose:
         return result
 
     def reset(self) -> None:
-        """Nothing to forget: every frame stands alone."""
+        """Do nothing: frames are independent."""
 
     def identity(self) -> dict[str, str]:
-        """Model, the weights' hash and the detector."""
+        """Return the model, the hash of its weights, and the detector."""
         own = {"backend": "vitpose", "model": self.model, "weights": weights_digest(self._model)}
         detector = self._detect()
         return {**own, **(detector.identity() if detector is not None else {"detector": "whole frame"})}
 
     def close(self) -> None:
-        """Give the models' memory back."""
+        """Free the memory of the models."""
         self._model = self._detector = None
 
     def _people(self, frames: Frames) -> list[NDArray[np.float32]]:
@@ -103,7 +110,7 @@ class ViTPose:
 
 
 def _processor(image_size: Sequence[int]) -> Any:
-    # By its own name where there is one: the general name warns that torchvision is not here.
+    # The specific class is preferred, because the general one warns if torchvision is missing.
     import transformers
 
     with warnings.catch_warnings():

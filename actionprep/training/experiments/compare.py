@@ -227,12 +227,12 @@ def _tested_groups(entries: Sequence[Entry]) -> set[tuple[str, str]]:
 
 def _snippets_digest(facts: Mapping[str, Any]) -> str:
     """Hash of the snippet table of a run. Older runs did not record it; for them the current table is hashed."""
-    from actionprep.datasets.store.zarr_store import Store
+    from actionprep.datasets.store.opening import open_store
 
     if "snippets_digest" in facts:
         return str(facts["snippets_digest"])
     try:
-        return str(Store(facts["store"]).item("snippets", facts["snippets"]).digest)
+        return str(open_store(facts["store"]).item("snippets", facts["snippets"]).digest)
     except ActionprepError:
         return f"{facts['store_digest']} {facts['snippets']}"
 
@@ -269,13 +269,13 @@ def _row(name: str, row: Sequence[Entry], cost: Cost | None, *, repeats: int) ->
 
 
 def _cost(run: Run, *, timed: bool, device: str, seconds: float) -> Cost:
-    from actionprep.datasets.store.zarr_store import Store
+    from actionprep.datasets.store.opening import open_store
     from actionprep.training.checkpoints import load_checkpoint
     from actionprep.training.datasets import SnippetDataset, read_table
     from actionprep.training.loop.devices import torch_device
 
     facts = run.facts
-    store = Store(run.store)
+    store = open_store(run.store).snapshot()
     checkpoint = load_checkpoint(run.best, device=str(torch_device(device)))
     table = read_table(store, facts["snippets"])
     rows = np.array(facts["split"]["rows"]["test"], np.int64)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.paths import below
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.evaluation.bootstrap import SeedAnswers, bootstrap, intervals
 from actionprep.training.fit import fit
@@ -79,7 +80,7 @@ def fit_folds(
     from actionprep.training.test import run_test
 
     log = log or silent
-    store = store if isinstance(store, Store) else Store(store)
+    store = open_store(store).snapshot()
     # All folds use the same recipe, even if its file is edited meanwhile.
     chosen = resolve_recipe(store, recipe, log).self_contained()
     table = read_table(store, snippets)

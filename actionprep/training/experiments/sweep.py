@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.paths import below
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
@@ -129,7 +130,7 @@ def sweep(
         UserError: If the folder contains a sweep over other data, or if a recipe, setting or fold is invalid.
     """
     log = log or (lambda _: None)
-    store = store if isinstance(store, Store) else Store(store)
+    store = open_store(store).snapshot()
     planned = plan_sweep(
         store, recipes, folder, grid=grid, changes=changes, of_study=of_study, seeds=seeds, folds=folds, num_folds=num_folds,
         splits=splits, snippets=snippets, split=split,
@@ -334,7 +335,7 @@ def _work(job: Job, common: tuple[Any, ...]) -> str | None:
 
     url, snippets, split, views, folds, num_folds, device, threads = common
     try:
-        store = Store(url)
+        store = open_store(url)
         parts: SplitChoice | Parts = split
         if job.split is not None:
             parts = SplitChoice(stored=job.split, allow_single=split.allow_single, seed=split.seed)

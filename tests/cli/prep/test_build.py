@@ -16,7 +16,7 @@ def test_items_of_one_product_that_are_not_made_alike_are_named_wherever_one_loo
     result = actionprep(study, "track", "--views", "1", *options)
     assert (
         "Items of 'tracks' are not all made alike: empty nothing, grid 4 (2 items); "
-        "empty whole-frame, grid 6 (2 items: first/1, second/1).\nTraining takes them for alike. Run the same command "
+        "empty whole-frame, grid 6 (2 items: first/1, second/1).\nTraining treats them alike. Run the same command "
     ) in result.stderr
     assert len(document(study, "plan", "tracks", "--views", "0")["mixed"]) == 1
     [tracks] = [one for one in document(study, "status")["products"] if one["product"] == "tracks"]
@@ -78,7 +78,7 @@ def test_a_recording_that_lacks_a_view_is_named_or_left_out(study: Study) -> Non
     assert "--skip-incomplete" in result.stderr
     result = actionprep(study, "lowres", "--views", "0", "1", "--skip-incomplete", "--workers", "0")
     assert result.exit_code == 0
-    assert "1 recordings lack a wanted view and are left out: second" in result.stderr
+    assert "Skipped 1 recording without all selected views: second." in result.stderr
 
 
 def test_a_study_that_is_moved_keeps_its_items(study: Study, tmp_path: Path) -> None:

@@ -14,10 +14,25 @@ from actionprep.cli.prep import app
 from actionprep.datasets.products.snippets import SnippetTable
 
 
+def test_track_prints_points_and_share_visible(study: Study) -> None:
+    result = actionprep(study, "track", "--recording", "first", "--workers", "0", "--empty", "whole-frame")
+    assert result.exit_code == 0
+    keys = study.store.items("tracks")
+    assert {key.recording for key in keys} == {"first"}
+    items = [study.store.item("tracks", key.recording, key.view) for key in keys]
+    points = sum(int(item["valid"][:].sum()) for item in items)
+    share = np.average(
+        [item.attributes["visible_share"] for item in items], weights=[item.attributes["num_points"] for item in items]
+    )
+    windows = sum(len(item["frame"]) for item in items)
+    assert f"Tracks: {points:,} points in {windows} windows of {len(keys)} views, {share:.1%} visible." in result.stdout
+    assert "No recording 'frist'. Did you mean 'first'?" in actionprep(study, "track", "--recording", "frist").stderr
+
+
 def test_snippets_say_what_they_leave_out(study: Study) -> None:
     result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
     assert result.exit_code == 0
-    table = result.stdout[result.stdout.index("Left out") :]
+    table = result.stdout[result.stdout.index("Skipped, filled in") :]
     assert [line.split() for line in table.splitlines()[2:3]] == [["snippets", "recordings", "without", "label", "1"]]
     assert "windows without label" not in table
     # Also when the table is there already, and for machines.

@@ -14,14 +14,23 @@ from actionprep.datasets.store.metadata import group_text, root_text
 def test_status_says_which_options_of_a_command_a_build_would_not_keep(study: Study) -> None:
     study.folder.change("study", "stages", ("lowres",))
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
-    assert "a build would make" not in actionprep(study, "status").stderr
+    assert "A build would rebuild" not in actionprep(study, "status").stderr
     assert actionprep(study, "lowres", "--sizes", "24", "--filter", "bicubic", "--workers", "0").exit_code == 0
+    [lowres] = [row for row in document(study, "status")["products"] if row["product"] == "lowres"]
+    assert (lowres["against_settings"], lowres["made_otherwise"]) == ("up to date", [])
+    assert lowres["kept_options"] == [
+        {"setting": "filter", "stored": ["bicubic"], "file": "area"},
+        {"setting": "sizes", "stored": [[24]], "file": [16]},
+    ]
+    study.folder.change("lowres", "filter", "bilinear")
+    study.folder.change("lowres", "sizes", (32,))
     assert actionprep(study, "status").stderr == (
-        '\'lowres\' was made with filter = "bicubic", sizes = [24], and actionprep.toml says filter = "area", sizes = '
-        "[16]: a build would make 4 item(s) of it anew. To keep what is there, write its settings under [lowres].\n"
+        '\'lowres\' was built with filter = "bicubic", sizes = [24], but actionprep.toml has filter = "bilinear", sizes = '
+        "[32]. A build would rebuild 4 items. To keep the stored items, write their settings under [lowres].\n"
     )
-    [lowres] = [one for one in document(study, "status")["products"] if one["product"] == "lowres"]
-    assert lowres["made_otherwise"][1] == {"setting": "sizes", "stored": [[24]], "file": [16], "items": 4}
+    [lowres] = [row for row in document(study, "status")["products"] if row["product"] == "lowres"]
+    assert lowres["made_otherwise"][1] == {"setting": "sizes", "stored": [[24]], "file": [32], "items": 4}
+    assert lowres["kept_options"] == []
 
 
 def test_the_status_tells_what_keeps_a_build_from_going_on(study: Study) -> None:
@@ -71,7 +80,7 @@ def test_a_repair_that_cannot_be_done_leaves_the_good_items_and_says_why(study: 
         (study.store.path / f"lowres/{place}/time/zarr.json").unlink()
     result = actionprep(study, "verify", "--repair")
     assert result.exit_code == 1
-    assert "1 items rebuilt." in result.stdout
+    assert "1 item rebuilt." in result.stdout
     assert "lowres/second/0  nothing in the catalog makes it any more: 'actionprep gc' deletes it" in result.stdout
     assert len(study.store.items("lowres")) == 4
 
@@ -172,7 +181,7 @@ def test_store_of_schema_1_is_not_rebuilt(study: Study) -> None:
     assert actionprep(study, "digest").stdout.strip() == before
     result = actionprep(study, "verify")
     assert result.exit_code == 0
-    assert "Items of an older schema, whose metadata has no checksum: 4." in result.stdout
+    assert "Items of an older schema without a checksum of their metadata: 4." in result.stdout
 
 
 def test_a_store_of_a_newer_schema_is_refused_by_every_command(study: Study) -> None:

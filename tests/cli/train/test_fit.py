@@ -49,7 +49,7 @@ def test_a_cross_validation_ends_with_its_files_and_the_next_step(fit):
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[-2:] == [
-        "Wrote runs/folds/folds.csv and folds.json, and a report.html in each of fold-01 … fold-03",
+        "Wrote runs/folds/folds.csv, folds.json, and report.html in fold-01 … fold-03",
         "next  actiontrain compare runs/folds   adds mean average precision, size and speed",
     ]
     assert all(Path("runs/folds", name).exists() for name in ("folds.csv", "folds.json", "fold-03/report.html"))
@@ -109,8 +109,8 @@ def test_other_parts_are_named_in_the_heading_and_what_the_training_did_with_the
         assert "report.html" not in done.output
         assert f"Wrote runs/one/{part}/test.json" in done.output
         seen[part] = " ".join(done.output.split())
-    assert "Scored with weights (best.ckpt) that were not trained on val; the epoch was chosen on it" in seen["val"]
-    assert "The model was trained on train: this is what it remembers" in seen["train"]
+    assert "Evaluated weights (best.ckpt), which were not trained on val. The epoch was selected on val" in seen["val"]
+    assert "The model was trained on train. These metrics do not show" in seen["train"]
 
 
 def test_the_same_command_with_resume_is_accepted(fit):
@@ -189,7 +189,7 @@ def test_subjects_is_another_name_of_groups(fit):
 def test_no_option_of_the_help_is_cut_at_80_columns():
     found = runner.invoke(app, ["fit", "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}, terminal_width=80)
     named = {word.strip("│ ") for line in found.stdout.splitlines() for word in line.split() if "--" in word}
-    for name in ("--train-groups", "--allow-single", "--no-allow-single", "--find-lr"):
+    for name in ("--train-groups", "--[no-]allow-single", "--find-lr"):
         assert name in named
     assert not [line for line in found.stdout.splitlines() if "-…" in line]
 
@@ -214,7 +214,7 @@ def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_
     make_store(tmp_path / "store", subjects=4)
     monkeypatch.chdir(tmp_path)
     done = runner.invoke(app, ["fit", "--recipe", "i3d-small"])
-    assert "Of the study's changes these are for other recipes: input.points" in done.stdout
+    assert "Changes of the study that this recipe does not have: input.points" in done.stdout
     assert done.exit_code == 2
     assert "Unknown setting" not in done.stderr
     assert "actionprep build lowres" in done.stderr
@@ -241,21 +241,21 @@ def study(tmp_path, monkeypatch):
     [
         (
             ["--split", "first", "--train-groups", "1", "--test-groups", "2"],
-            "--split first takes the stored split as it is, and --train-groups and --test-groups would split anew: leave "
-            "out --train-groups and --test-groups, or leave out --split.",
+            "--split first uses a stored split, but --train-groups and --test-groups would make a new split. Remove "
+            "--train-groups and --test-groups or --split.",
         ),
-        (["--split", "first", "--by", "subject", "--val", "0.4"], "and --by and --val would split anew"),
+        (["--split", "first", "--by", "subject", "--val", "0.4"], "but --by and --val would make a new split"),
         (
             ["--val", "0", "--test", "0.5", "--seed", "7"],
-            "The store has split/default, which is taken as it is where nothing else is named, and --val and --test would "
-            "split anew: leave out --val and --test, or say by what to split with --by subject, session or recording.",
+            "The store has split/default, which is used by default, but --val and --test would make a new split. Remove "
+            "--val and --test, or choose the split unit with --by subject, session or recording.",
         ),
         (
             ["--split", "first", "--folds", "recording"],
-            "--split and --folds were given, and --folds makes splits of its own: every subject, session or recording is in "
-            "test once. Leave out --split, or leave out --folds.",
+            "--split cannot be combined with --folds, which makes its own splits: each subject, session or recording is "
+            "tested once. Remove --split or --folds.",
         ),
-        (["--folds", "subject", "--test-groups", "4"], "--test-groups and --folds were given"),
+        (["--folds", "subject", "--test-groups", "4"], "--test-groups cannot be combined with --folds"),
         (["--by", "column", "--train-groups", "1"], "by = column takes the part that was given for each recording"),
     ],
 )
@@ -286,14 +286,14 @@ def test_by_of_the_command_line_goes_before_split_default(study):
         (
             'by = "subject"\nval = 0.4',
             ["--split", "first"],
-            "Not used of the study's [train]: by, val, since the split is the stored one, split/first",
+            "Ignored settings of [train]: by, val, because the stored split 'first' is used",
             "first",
         ),
-        ("val = 0.4", [], "Not used of the study's [train]: val, since the split is the stored one", "default"),
+        ("val = 0.4", [], "Ignored settings of [train]: val, because the stored split 'default' is used", "default"),
         (
             'split = "first"',
             ["--by", "subject", "--val", "0"],
-            "Not used of the study's [train]: split, since --by and --val split anew",
+            "Ignored settings of [train]: split, because --by and --val make a new split",
             None,
         ),
     ],
@@ -308,7 +308,7 @@ def test_settings_of_the_study_that_the_split_does_not_use_are_told(study, train
 def test_a_share_beside_the_stored_split_of_the_study_is_refused(study):
     done = study('split = "first"')("--val", "0.3")
     assert done.exit_code == 2
-    assert "The study takes the stored split 'first' as it is (split under [train]), and --val" in done.stderr
+    assert "The settings use the stored split 'first' (split under [train]), but --val" in done.stderr
 
 
 def test_the_next_command_names_the_study_that_was_named(study, tmp_path):
@@ -332,9 +332,13 @@ def test_without_a_test_part_no_test_is_named_next(study):
         (
             ("subjects",),
             ["--run", "one"],
-            "The store has the official split subjects; use it with --split subjects. Without it this training splits anew.",
+            "This run makes a new split. To use the official split of the store, add --split subjects.",
         ),
-        (("split1", "split2"), ["--run", "one"], "The store has official splits split1, split2; use one with --split."),
+        (
+            ("split1", "split2"),
+            ["--run", "one"],
+            "To use one of the official splits of the store, add --split: split1, split2.",
+        ),
         (("split1", "split2"), ["--split", "split2"], None),
         (("split1", "split2"), ["--by", "recording"], None),
         (("split1", "split2"), ["--test-groups", "4"], None),
@@ -345,7 +349,7 @@ def test_without_a_test_part_no_test_is_named_next(study):
 def test_stored_splits_are_named_where_a_training_splits_anew_unasked(study, splits, words, said):
     done = study(splits=splits)(*words)
     assert done.exit_code == 0, done.output
-    assert ("The store has" in done.stdout) == (said is not None)
+    assert ("This run makes a new split" in done.stdout) == (said is not None)
     assert said is None or said in " ".join(done.stdout.split())
 
 

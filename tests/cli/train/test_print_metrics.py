@@ -2,7 +2,7 @@
 
 import pytest
 
-from actionprep.cli.train.print_metrics import mended, print_folds, print_test
+from actionprep.cli.train.print_metrics import adjustments, print_folds, print_test
 
 
 def test_what_val_mends_of_the_probabilities_is_told():
@@ -11,30 +11,30 @@ def test_what_val_mends_of_the_probabilities_is_told():
         "metrics": {"macro_f1": 0.25},
         "metrics_at_thresholds": {"macro_f1": 0.5},
     }
-    assert mended(tested) == [
-        "Temperature 1.50, of best.ckpt on 24 val snippets: with it the calibration error is 0.100, not 0.200.",
-        "With the threshold that val gives each label (test.json lists them) macro F1 is 0.500, not 0.250.",
+    assert adjustments(tested) == [
+        "Temperature 1.50, tuned on best.ckpt on 24 val snippets: the calibration error decreases from 0.200 to 0.100.",
+        "With one threshold per label, tuned on val (listed in test.json), macro F1 is 0.500 instead of 0.250.",
     ]
-    assert mended({**tested, "part": "val"}) == [
-        "Temperature 1.50, of best.ckpt on 24 val snippets, these same ones: with it the calibration error is 0.100, not "
-        "0.200.",
-        "With the threshold that the val snippets, these same ones, give each label (test.json lists them) macro F1 is "
-        "0.500, not 0.250.",
+    assert adjustments({**tested, "part": "val"}) == [
+        "Temperature 1.50, tuned on best.ckpt on 24 val snippets (the same snippets): the calibration error decreases "
+        "from 0.200 to 0.100.",
+        "With one threshold per label, tuned on val (the same snippets) (listed in test.json), macro F1 is 0.500 instead of "
+        "0.250.",
     ]
-    assert mended({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
+    assert adjustments({"calibration": {"error": 0.2, "temperature": 1.0}}) == []
 
 
 @pytest.mark.parametrize(
     ("temperature", "error", "scaled", "said"),
     [
-        (1.0, 0.0841, 0.0841, "Temperature 1.00, of val: it changes nothing, and the calibration error stays 0.084."),
-        (1.3, 0.0841, 0.0842, "Temperature 1.30, of val: with it the calibration error stays 0.084."),
-        (1.3, 0.085, 0.135, "Temperature 1.30, of val: with it the calibration error is worse here, 0.135, not 0.085."),
+        (1.0, 0.0841, 0.0841, "Temperature 1.00, tuned on val: the calibration error stays 0.084."),
+        (1.3, 0.0841, 0.0842, "Temperature 1.30, tuned on val: the calibration error stays 0.084."),
+        (1.3, 0.085, 0.135, "Temperature 1.30, tuned on val: the calibration error increases from 0.085 to 0.135."),
     ],
 )
 def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, said):
     found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
-    assert mended({"calibration": found}) == [said]
+    assert adjustments({"calibration": found}) == [said]
 
 
 def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
@@ -44,7 +44,7 @@ def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
     accuracy = {"value": 0.8, "low": 0.6, "high": 0.95}
     print_folds(folds, {"num_samples": 10, "accuracy": accuracy, "macro_f1": 0.55, "over_folds": over})
     printed = capsys.readouterr().out
-    assert "Together, on 10 snippets" in printed
+    assert "Pooled, 10 snippets" in printed
     assert ["accuracy", "0.800", "0.600", "to", "0.950", "0.750", "0.250"] in [
         one.split() for one in printed.splitlines()
     ]

@@ -254,8 +254,8 @@ def test_where_no_other_split_tests_some_of_every_class_val_is_a_share_of_train(
             {"val_column": "split1"},
             r"Val would be what column 'split1' tests of the train part of 'split1', and that is no",
         ),
-        ({"by": "recording", "val_column": "split2"}, "val_column goes with by = column alone"),
-        ({"val": 0.0, "val_column": "split2"}, "val_column says what val is, and val = 0 asks for none"),
+        ({"by": "recording", "val_column": "split2"}, "val_column can only be used with by = column"),
+        ({"val": 0.0, "val_column": "split2"}, "val_column selects the part for val, but val = 0 means no val"),
     ],
 )
 def test_a_column_that_gives_no_val_is_refused(tmp_path, settings, message):

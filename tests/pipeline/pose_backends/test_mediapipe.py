@@ -13,6 +13,7 @@ import pytest
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.pose_backends import mediapipe as backend
+from actionprep.pipeline.pose_backends.install_step import run_step
 from actionprep.pipeline.pose_backends.mediapipe import MediaPipe, environment_folder, installed_identity
 
 # Finds a person where the first pixel is red: landmark i at (i / 33, first pixel's green / 255) of the picture. Its
@@ -180,8 +181,16 @@ def test_the_recipe_is_a_pinned_package_in_a_new_environment(monkeypatch, tmp_pa
 
 
 def test_a_failing_step_of_the_recipe_shows_its_last_lines():
-    with pytest.raises(SetupError, match=r"This step failed: .*\nno such luck"):
+    with pytest.raises(SetupError, match=r"Installation step failed: .*\nno such luck"):
         backend._run([sys.executable, "-c", "print('no such luck'); raise SystemExit(3)"], echo=False)
+
+
+def test_run_step_prints_output_as_it_comes(capfd):
+    code = "print('Downloading a (1 MB)'); print('Installing')"
+    assert run_step([sys.executable, "-c", code], echo=True) == ["Downloading a (1 MB)", "Installing"]
+    assert capfd.readouterr().out == f"$ {sys.executable} -c {code}\nDownloading a (1 MB)\nInstalling\n"
+    run_step([sys.executable, "-c", code], echo=False)
+    assert capfd.readouterr().out == ""
 
 
 def test_real_mediapipe_finds_the_person_of_a_real_clip(shared_data):

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,6 +91,42 @@ def npz_names(path: str | Path) -> tuple[str, ...]:
     """Names of the arrays in an npz file, without reading any; raises as `load_npz` does."""
     with _members(Path(path)) as (_, members):
         return tuple(members)
+
+
+@dataclass(frozen=True, slots=True)
+class NpzMember:
+    """An array of an npz file, as its headers describe it.
+
+    Attributes:
+        shape: Shape of the array.
+        dtype: Data type of the array.
+        crc32: CRC-32 of the npy file in the archive. Reading the array checks it.
+        num_bytes: Size of the npy file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    crc32: int
+    num_bytes: int
+
+
+def npz_members(path: str | Path) -> dict[str, NpzMember]:
+    """Read the headers of all arrays of an npz file, without their values.
+
+    Raises:
+        UserError: If there is no such file.
+        InputError: If the file is damaged, or has arrays of Python objects.
+    """
+    path = Path(path)
+    found = {}
+    with _members(path) as (archive, members):
+        for name, info in members.items():
+            with archive.open(info) as stream:
+                _declared(stream, info, name, path)
+            with archive.open(info) as stream:
+                shape, _, dtype = read_npy_header(stream, f"Array '{name}' in {path}")
+            found[name] = NpzMember(shape, dtype, info.CRC, info.file_size)
+    return found
 
 
 def read_npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

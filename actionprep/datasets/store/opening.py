@@ -1,0 +1,56 @@
+"""Open a store in any form: Zarr, an HDF5 export, or a folder of npz snippets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError, explained_read_errors
+
+
+def open_store(store: Store | str | Path) -> Store:
+    """Open a store.
+
+    Args:
+        store: A Zarr store (folder or URL), an HDF5 file of `actionprep export hdf5`, a folder of npz snippets, or a folder
+            with one such folder in it. An opened store is returned as it is.
+
+    Raises:
+        UserError: If none of these is there.
+        InputError: If an HDF5 file or an npz file is damaged.
+    """
+    if isinstance(store, Store):
+        return store
+    path = Path(store)
+    if "://" in str(store) or (path / "zarr.json").exists():
+        return Store(store)
+    if path.is_file() or path.suffix.lower() in (".h5", ".hdf5"):
+        return _open_file(path)
+    from actionprep.datasets.store.npz_store import NpzStore, is_npz_folder
+
+    if is_npz_folder(path):
+        return NpzStore(path)
+    inside = [] if not path.is_dir() else [one for one in sorted(path.iterdir()) if _may_be_npz_folder(one)]
+    if len(inside) > 1:
+        listed = ", ".join(one.name for one in inside[:5])
+        raise UserError(f"{path} has {len(inside)} folders of npz snippets: {listed}. Name one of them.")
+    return NpzStore(inside[0]) if inside else Store(store)
+
+
+def _may_be_npz_folder(folder: Path) -> bool:
+    from actionprep.datasets.store.npz_store import is_npz_folder
+
+    return not folder.name.startswith(".") and folder.is_dir() and is_npz_folder(folder)
+
+
+def _open_file(path: Path) -> Store:
+    from actionprep.datasets.store.hdf5_store import SIGNATURE, Hdf5Store
+
+    if path.is_file():
+        with explained_read_errors(path), open(path, "rb") as file:
+            if file.read(len(SIGNATURE)) != SIGNATURE:
+                raise UserError(
+                    f"{path} is not an HDF5 file. A store is a Zarr folder, an HDF5 file of 'actionprep export hdf5', or a "
+                    "folder of npz snippets."
+                )
+    return Hdf5Store(path)
