@@ -88,11 +88,11 @@ _PLAIN = {
     **dict.fromkeys(("list_type", "tuple_type", "set_type"), "Give a list"),
     **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "Give a table"),
 }
-"""Our words for what pydantic finds, by its type of error."""
+"""Messages for errors of pydantic, by their type."""
 
 
 def in_plain_words(problem: Any) -> str:
-    """What one of pydantic's errors says should have come, as a sentence that may lack its full stop."""
+    """Describe the expected value of an error of pydantic, as a sentence that may lack its full stop."""
     came = str(problem["input"])
     if problem["type"] in _PLAIN:
         context = {
@@ -115,24 +115,29 @@ class Settings(BaseModel):
 
     @classmethod
     def read(cls, values: dict[str, Any], *, where: str) -> Self:
-        """Validate plain values, as they come from TOML or from the command line.
+        """Validate plain values from TOML or from the command line.
 
-        where: what to name in the error, e.g. "[tracks] in actionprep.toml" or "actionprep track".
+        Args:
+            values: Value by name of the setting.
+            where: Origin to name in errors, for example "[tracks] in actionprep.toml" or "actionprep track".
 
-        Raises UserError that lists every wrong key or value.
+        Raises:
+            UserError: Lists every wrong key or value.
         """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             problems = error.errors()
-            # A list with a wrong value is also told to be too short: that follows, and misleads.
-            places = [one["loc"] for one in problems]
-            told = [
-                one
-                for one in problems
-                if not any(len(place) > len(one["loc"]) and place[: len(one["loc"])] == one["loc"] for place in places)
+            # A list with a wrong value is also reported as too short, which misleads.
+            paths = [problem["loc"] for problem in problems]
+            shown = [
+                problem
+                for problem in problems
+                if not any(
+                    len(path) > len(problem["loc"]) and path[: len(problem["loc"])] == problem["loc"] for path in paths
+                )
             ]
-            raise UserError("\n".join(cls._explain(problem, where) for problem in told)) from None
+            raise UserError("\n".join(cls._explain(problem, where) for problem in shown)) from None
 
     @classmethod
     def _explain(cls, problem: Any, where: str) -> str:
@@ -162,7 +167,7 @@ class Settings(BaseModel):
 
     @classmethod
     def _at(cls, place: tuple[Any, ...]) -> tuple[type[BaseModel], Any]:
-        """The model, this one or one inside it, and its field that the place of a problem leads to."""
+        """Return the model, this one or a nested one, and the field that an error is about."""
         model: type[BaseModel] = cls
         field = None
         for part in place:
@@ -173,17 +178,17 @@ class Settings(BaseModel):
         return model, field
 
     def with_changes(self, changes: dict[str, Any], *, where: str) -> Self:
-        """These settings with some replaced and validated anew; None values mean "leave as it is"."""
+        """Return these settings with some replaced and all validated again; None keeps a value."""
         given = {key: value for key, value in changes.items() if value is not None}
         return type(self).read({**self.model_dump(), **given}, where=where)
 
     def digest(self) -> str:
-        """Hash of all values, equal for equal settings."""
+        """Return a hash of all values. Equal settings have equal hashes."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
 def wrong_option(name: str, came: Any, message: str, meaning: str = "") -> str:
-    """The error of an option's value: its name, what came, what should have, and what it means, as " (…)"."""
+    """Return the message for a wrong value of an option: name, value, expected value and meaning as " (…)"."""
     shown = " ".join(map(str, came)) if isinstance(came, (list, tuple)) else repr(came)
     if isinstance(came, str) and re.fullmatch(r"[-+.\w]*\d", came):
         shown = came
@@ -199,7 +204,7 @@ def _meaning(field: Any) -> str:
 
 
 def _settings_of(field: Any) -> type:
-    """The settings model that a field holds; object where it holds none."""
+    """Return the settings model of a field; object if it has none."""
     kind = getattr(field, "annotation", None)
     kinds = [kind, *getattr(kind, "__args__", ())]
     return next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), object)
@@ -228,13 +233,13 @@ class StageSettings(Settings):
         return marked
 
     def at(self, root: Path) -> Self:
-        """These settings, with relative paths in them starting at that folder."""
+        """Return these settings with relative paths that start at a folder."""
         placed = self.model_copy()
         placed._root = root
         return placed
 
     def path(self, given: str) -> Path:
-        """A path that stands in the settings: relative ones start at the study folder, wherever the command is run."""
+        """Resolve a path of the settings. Relative ones start at the study folder, wherever the command runs."""
         return self._root / Path(given).expanduser()
 
 
@@ -359,5 +364,5 @@ def read_recorded(own: T, recorded: Mapping[str, Any], *, table: str, where: str
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal text."""
+    """Return JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

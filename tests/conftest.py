@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# The console keeps the width that COLUMNS gives when it is made, and tests give it widths of their own later.
+# The console keeps the width that COLUMNS has when it is created. Tests set other widths later.
 os.environ.pop("COLUMNS", None)
 
 from actionprep.cli import output  # noqa: F401
@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real recordings beside the checkout; tests that need it skip where it is absent."""
+    """Folder of real recordings next to the checkout. Tests that need it are skipped where it is missing."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real recordings are not at {SHARED_DATA}")
     return SHARED_DATA

@@ -1,4 +1,4 @@
-"""A stage that kills its own process on one recording, as a lack of memory or a crash in a decoder would."""
+"""A stage that kills its process on one recording, as a lack of memory or a crash in a decoder would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings in which one motion follows the other, with segments and windows across them, for tests of labels in time."""
+"""Recordings with a sequence of motions, their segments and windows across them, for tests of frame labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FRAME_SIZES = {"hidden": 24, "layers": 1, "dropout": 0.0}
 
 
 def motions_of(seed: int) -> tuple[Segment, ...]:
-    """Motions of 0.8 to 1.8 s one after the other, in changing order, some with a gap between them."""
+    """Return motions of 0.8 to 1.8 s in random order, some with a gap between them."""
     rng = np.random.default_rng(seed)
     found, at, before = [], 0.0, ""
     while at < SECONDS - 0.8:
@@ -33,7 +33,7 @@ def motions_of(seed: int) -> tuple[Segment, ...]:
 
 
 def write_changing_tracks(store: Store, recording: str, segments: tuple[Segment, ...], *, seed: int = 0) -> None:
-    """Points that move 20 px a second as the segment of each time says, and stand still in gaps."""
+    """Write tracks of points that move at 20 px/s in the direction of the current segment and rest in gaps."""
     rng = np.random.default_rng(seed)
     count, window, points = int(SECONDS * FPS), 8, 12
     time = np.arange(count) / FPS
@@ -42,7 +42,7 @@ def write_changing_tracks(store: Store, recording: str, segments: tuple[Segment,
         speed[(time >= one.onset - 1e-9) & (time < one.offset - 1e-9)] = np.multiply(MOTIONS[one.label], 20.0)
     path = np.cumsum(speed, axis=0) / FPS
     frame = np.arange(0, count - window + 1, 4)[:, None] + np.arange(window)
-    # The same points in all windows: an LSTM on positions sees them go on.
+    # The same points in all windows, so that positions are continuous for an LSTM.
     place = rng.uniform(-10, 10, (points, 2)) + (100, 80)
     xy = place + path[frame][:, :, None]
     shape = xy.shape[:3]
@@ -63,14 +63,14 @@ def write_changing_tracks(store: Store, recording: str, segments: tuple[Segment,
 
 
 def put_table(store: Store, table: SnippetTable, name: str = "default") -> None:
-    """Put a table into a store, as the stage does."""
+    """Write a table to a store, as the stage does."""
     made = {"stage": "snippets", "version": 4, "settings": {}, "inputs": {}}
     with store.write("snippets", name, fingerprint=f"snippets {name}", provenance=made) as item:
         write_snippets(table, item)
 
 
 def changing_study(recordings: int) -> Catalog:
-    """The catalog of so many recordings, each of a subject of its own."""
+    """Return a catalog of recordings, each with a different subject."""
     names = [f"take_{number}" for number in range(recordings)]
     return Catalog(
         tuple(Recording(name, subject=str(number)) for number, name in enumerate(names)),
@@ -87,7 +87,7 @@ def make_changing_store(
     stride_s: float | None = None,
     rule: LabelRule = LabelRule(threshold=0.0, background="still"),
 ) -> Store:
-    """Recordings take_0, take_1, … with windows across their motions."""
+    """Create a store of recordings take_0, take_1, … with windows across their motions."""
     store, study = Store(folder, create=True), changing_study(recordings)
     for number, recording in enumerate(study.recordings):
         write_changing_tracks(store, recording.id, study.segments[recording.id], seed=number)
@@ -96,7 +96,7 @@ def make_changing_store(
 
 
 def frame_recipe(**changes: object) -> Recipe:
-    """A track LSTM small enough for tests, that learns the label of every instant; changes by dotted names."""
+    """Return a recipe of a small track LSTM that learns frame labels. Changes have dotted names with __ for the dot."""
     base = {
         "recipe": {
             "name": "small", "model": "track-lstm", "product": "tracks", "targets": "frame", "epochs": 2, "batch": 8,

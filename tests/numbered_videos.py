@@ -1,4 +1,4 @@
-"""Small videos whose frames say their number, and readers of that number."""
+"""Small videos with frame numbers encoded in the frames, and readers of these numbers."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ KINDS: dict[str, tuple[str, dict[str, str], str]] = {
 
 
 def numbered_picture(number: int) -> np.ndarray:
-    """(64, 64, 3) uint8: 16 black or white squares spell the number in binary, lowest bit first."""
+    """(64, 64, 3) uint8: 16 black or white squares encode the number in binary, lowest bit first."""
     bits = (number >> np.arange(16)) & 1
     squares = np.where(bits, 235, 20).astype(np.uint8).reshape(4, 4)
     return np.repeat(squares.repeat(CELL, 0).repeat(CELL, 1)[..., None], 3, axis=2)
 
 
-def read_number(picture: np.ndarray) -> int:
-    """The number that a picture of any size spells."""
-    gray = picture.mean(axis=-1) if picture.ndim == 3 else picture
+def read_number(image: np.ndarray) -> int:
+    """Return the number encoded in an image of any size."""
+    gray = image.mean(axis=-1) if image.ndim == 3 else image
     height, width = gray.shape
     rows, columns = (np.arange(4) * 2 + 1) * height // 8, (np.arange(4) * 2 + 1) * width // 8
     return int((gray[np.ix_(rows, columns)].reshape(-1) > 128) @ (1 << np.arange(16)))
 
 
-def read_numbers(pictures: np.ndarray) -> list[int]:
-    return [read_number(picture) for picture in pictures]
+def read_numbers(images: np.ndarray) -> list[int]:
+    return [read_number(image) for image in images]
 
 
 def write_numbered(
@@ -76,7 +76,7 @@ def write_numbered(
     container_options: dict[str, str] | None = None,
     first: int = 0,
 ) -> Path:
-    """Encode frames `first` to `first + count`; pts in units of time_base, evenly at `rate` where not given."""
+    """Encode frames `first` to `first + count`. pts are in units of time_base; without them, frames are evenly at `rate`."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width = stream.height = SIDE
@@ -93,7 +93,7 @@ def write_numbered(
 
 
 def find(videos: dict[str, Path], name: str) -> Path:
-    """One of the videos of KINDS; skips where FFmpeg cannot write it."""
+    """Write a video of KINDS, or skip the test if FFmpeg cannot write it."""
     if name not in videos:
         pytest.skip(f"this FFmpeg has no encoder {KINDS[name][0]}")
     return videos[name]

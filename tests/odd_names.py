@@ -1,4 +1,4 @@
-"""Names that data may hold and that must not lead anywhere, and a look at what lies outside."""
+"""Names in data that must not lead outside a folder, and a snapshot of what is outside."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ESCAPES = (
 """Names that cannot name anything below a folder."""
 
 ODD = ("\x1b[2J\x1b[31mred", "<img src=x onerror=alert(1)>", "a&b 'c' \"d\"", "new\nline")
-"""Names that a file system takes, and that terminals and pages must not."""
+"""Names that a file system accepts, and that terminals and pages must escape."""
 
 
 def snapshot(folder: Path) -> dict[str, bytes | str]:
-    """Every file, link and folder below a folder, with its content."""
+    """Return every file, link and folder below a folder, with its content."""
     return {
         path.relative_to(folder).as_posix(): str(path.readlink())
         if path.is_symlink()

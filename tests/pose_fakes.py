@@ -1,4 +1,4 @@
-"""Small stores of poses whose classes are which hand moves and how, for tests of training."""
+"""Small stores of poses. The classes are the moving hand and its motion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLASSES = ("raise_left", "raise_right", "spread")
 
 
 def body(layout: str = "coco17", dims: int = 2) -> np.ndarray:
-    """(K, C) joints of somebody who stands, about 100 px high, each joint at a place of its own."""
+    """(K, C) joints of a standing person, about 100 px high, all at different positions."""
     names = skeleton(layout).joints
     rng = np.random.default_rng(7)
     points = rng.uniform(-10, 10, (len(names), dims)).astype(np.float32)
@@ -43,7 +43,7 @@ def write_pose(
     image_size: tuple[int, int] | None = (240, 320),
     made: dict | None = None,
 ) -> None:
-    """Person 0 does what the label says; others stand 80 px apart, and slots that are left hold nobody."""
+    """Person 0 does the action of the label. Others stand 80 px apart. The remaining slots are empty."""
     rng = np.random.default_rng(seed)
     found = skeleton(layout)
     moving = {"raise_left": ["left"], "raise_right": ["right"], "spread": ["left", "right"]}[label]
@@ -77,7 +77,7 @@ def write_pose(
 def put_pose(
     store: Store, recording: str, view: str, arrays: dict, *, made: dict | None = None, **attributes: object
 ) -> None:
-    """An item of these arrays with their axes; made: settings of the stage."""
+    """Write an item of these arrays with their axes. made: settings of the stage."""
     origin = {"stage": "pose", "version": 1, "settings": made or {"estimator": "made up"}, "inputs": {}}
     with store.write("pose", recording, view, fingerprint=f"{recording}{view}", provenance=origin) as item:
         for name, (values, axes) in arrays.items():
@@ -88,7 +88,7 @@ def put_pose(
 def make_pose_store(
     folder: Path, *, subjects: int = 3, views: tuple[str, ...] = ("0",), repeats: int = 1, **options: object
 ) -> Store:
-    """Every subject does every class; recordings are called like s1_spread_0, 1.2 s long."""
+    """Create a store where every subject does every class. Recordings of 1.2 s have names like s1_spread_0."""
     store = Store(folder, create=True)
     recordings, labels, of_subject = [], [], []
     for subject in range(1, subjects + 1):

@@ -1,4 +1,4 @@
-"""Made poses: sequences of people who move in known ways, and stored items of them."""
+"""Synthetic poses of people with known motion, and stored items of these."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def made_poses(
     seed: int = 0,
     linked: bool = True,
 ) -> PoseSequence:
-    """People who stand apart and drift to the right by half a pixel a frame; person 0 is the largest."""
+    """People at different places who drift to the right by half a pixel per frame. Person 0 is the largest."""
     joints = skeleton(layout).num_joints
     generator = np.random.default_rng(seed)
     body = generator.uniform(0, 1, (num_persons, joints, dimensions))
@@ -43,10 +43,10 @@ def made_poses(
     )
 
 
-def store_poses(store: Store, recording: str, poses: PoseSequence, *, view: str = "0", **told: object) -> None:
-    """Put poses into a store as the pose stage does."""
+def store_poses(store: Store, recording: str, poses: PoseSequence, *, view: str = "0", **settings: object) -> None:
+    """Write poses to a store, as the pose stage does."""
     with store.write("pose", recording, view, fingerprint=recording, provenance={"stage": "pose"}) as item:
-        write_pose_item(item, poses, estimator="made", **told)
+        write_pose_item(item, poses, estimator="made", **settings)
 
 
 def write_npz(path: Path, poses: PoseSequence, **known: object) -> Path:
@@ -56,7 +56,7 @@ def write_npz(path: Path, poses: PoseSequence, **known: object) -> Path:
 
 
 def only(items: Iterable[PoseItem]) -> PoseItem:
-    """The one item that there is."""
+    """Return the only item of the store."""
     [item] = items
     return item
 

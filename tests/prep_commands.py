@@ -1,4 +1,4 @@
-"""`actionprep` run on a study, as tests do."""
+"""Runs of `actionprep` on a study."""
 
 from __future__ import annotations
 

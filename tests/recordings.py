@@ -1,4 +1,4 @@
-"""Small videos that tests make for themselves."""
+"""Small generated videos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actionprep.datasets.study import StudySettings, init_study
 
 
 def moving_square(num_frames: int, *, height: int = 64, width: int = 96, speed: int = 2, seed: int = 0) -> np.ndarray:
-    """(T, H, W, 3) uint8: a textured square that moves to the right over a still texture."""
+    """(T, H, W, 3) uint8: a textured square that moves to the right over a static texture."""
     generator = np.random.default_rng(seed)
     back = generator.integers(60, 120, (height // 4 + 1, width // 4 + 1, 3), np.uint8)
     back = back.repeat(4, 0).repeat(4, 1)[:height, :width]
@@ -48,8 +48,8 @@ def write_video(
         stream.options = options
         if time_base is not None:
             stream.time_base = stream.codec_context.time_base = time_base
-        for at, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for at, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             if ticks is not None:
                 frame.pts, frame.time_base = int(ticks[at]), time_base
             container.mux(stream.encode(frame))
@@ -58,11 +58,11 @@ def write_video(
 
 
 FRAMES, HEIGHT, WIDTH = 12, 96, 128
-"""Of the films of `video_study`."""
+"""Sizes of the videos of `video_study`."""
 
 
 def video_study(folder: Path, *, views: Sequence[str] = ("0",), recordings: Sequence[str] = ("a",)) -> Study:
-    """A study of short films of a moving square, FRAMES of HEIGHT x WIDTH px each."""
+    """Create a study of short videos of a moving square, each with FRAMES frames of HEIGHT x WIDTH px."""
     for recording in recordings:
         for view in views:
             frames = moving_square(FRAMES, height=HEIGHT, width=WIDTH)

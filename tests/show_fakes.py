@@ -1,12 +1,12 @@
-"""Small videos and studies whose every pixel is known."""
+"""Small videos and studies with known pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from actionprep.api import Study, open_study
@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 96, 128
 
 
 def gray_of(frame: int) -> int:
-    """The gray that frame number `frame` of a test video is filled with."""
+    """Return the gray value of a frame of a test video."""
     return 40 + 4 * frame
 
 
@@ -37,7 +37,7 @@ def write_video(path: Path, num_frames: int, fps: int, *, height: int = HEIGHT, 
 
 
 def make_study(root: Path, *, segments: Sequence[Segment] = (), label: str | None = None) -> Study:
-    """One recording "kitchen/take.1" with view "a" (20 frames, 10 a second) and "b" (50 frames, 25 a second, 0.1 s later).
+    """Create a study with recording "kitchen/take.1": view "a" (20 frames, 10 fps) and "b" (50 frames, 25 fps, 0.1 s later).
 
     The catalog is written as a scan would.
     """
@@ -72,7 +72,7 @@ def make_study(root: Path, *, segments: Sequence[Segment] = (), label: str | Non
 
 
 def write_tracks(study: Study, view: str, *, place: tuple[float, float] = (40.0, 30.0)) -> None:
-    """Two windows of 8 frames, 4 apart: point 0 is seen at `place` in all frames, point 1 is lost at (100, 70)."""
+    """Two windows of 8 frames, 4 apart. Point 0 is visible at `place` in all frames, point 1 is lost at (100, 70)."""
     times = study.catalog.view("kitchen/take.1", view).times
     start = np.array([0, 4])
     frame = start[:, None] + np.arange(8)
@@ -99,8 +99,8 @@ def write_tracks(study: Study, view: str, *, place: tuple[float, float] = (40.0,
         )
 
 
-class PlainPictures:
-    """Images in one gray each: that of their number."""
+class PlainImages:
+    """Images filled with their number as the gray value."""
 
     def __init__(self, height: int = HEIGHT, width: int = WIDTH) -> None:
         self.height, self.width = height, width
@@ -113,11 +113,11 @@ class PlainPictures:
 
 
 def plain_scene(view: str, times: Sequence[float], *, height: int = HEIGHT, width: int = WIDTH) -> Scene:
-    return Scene(view, np.asarray(times, float), np.arange(len(times)), PlainPictures(height, width))
+    return Scene(view, np.asarray(times, float), np.arange(len(times)), PlainImages(height, width))
 
 
-def film_frames(path: Path) -> tuple[list[np.ndarray], list[float]]:
-    """Images and times of a video, decoded without our reader."""
+def decoded_frames(path: Path) -> tuple[list[np.ndarray], list[float]]:
+    """Return images and times of a video, decoded without the package's reader."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
     return [frame.to_ndarray(format="rgb24") for frame in frames], [
@@ -125,6 +125,6 @@ def film_frames(path: Path) -> tuple[list[np.ndarray], list[float]]:
     ]
 
 
-def time_base_of(path: Path) -> Fraction:
-    with av.open(str(path)) as container:
-        return container.streams.video[0].time_base
+def read_image(path: Path) -> np.ndarray:
+    """Return an image file as an RGB array."""
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)

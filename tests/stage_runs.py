@@ -1,4 +1,4 @@
-"""Run frame stages on frames in memory, and scenes that move in known ways."""
+"""Runs of frame stages on frames in memory, and scenes with known motion."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from actionprep.pipeline.masks import Masks, MasksSettings
+from actionprep.pipeline.mask_sources.settings import MasksSettings
+from actionprep.pipeline.masks import Masks
 from actionprep.pipeline.stage import ArrayBlock, ViewSource
-from actionprep.pipeline.tracks import Tracks, TracksSettings
+from actionprep.pipeline.trackers.settings import TracksSettings
+from actionprep.pipeline.tracks import Tracks
 
 
 class MemoryItem:
-    """Takes what a stage writes, with the checks of the real writer, and reads it back."""
+    """Store what a stage writes, with the checks of the real writer, and read it back."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -44,7 +46,7 @@ def view_source(num_frames: int, height: int, width: int, *, fps: float = 15.0, 
 
 
 def blocks(gray: np.ndarray, source: ViewSource, cuts: Iterable[int]) -> Iterable[ArrayBlock]:
-    """The frames (T, H, W) as blocks that end at the cuts and at the end."""
+    """Split frames (T, H, W) into blocks at the cuts."""
     edges = sorted({0, len(gray), *(cut for cut in cuts if 0 < cut < len(gray))})
     for first, last in itertools.pairwise(edges):
         index = np.arange(first, last)
@@ -84,22 +86,22 @@ def run_tracks(
 
 
 def texture(height: int, width: int, *, seed: int = 0, grain: float = 2.0) -> np.ndarray:
-    """Smooth random gray values, float32 in [30, 225]: something to hold on to everywhere."""
+    """Smooth random gray values, float32 in [30, 225], with texture to track everywhere."""
     noise = np.random.default_rng(seed).standard_normal((height, width)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), grain)
     return np.clip(128 + 45 * smooth / smooth.std(), 30, 225)
 
 
-def shifted(picture: np.ndarray, dx: float, dy: float) -> np.ndarray:
-    """The picture moved by a part of a pixel, exactly, by the shift theorem (it wraps around)."""
-    fy, fx = np.fft.fftfreq(picture.shape[0])[:, None], np.fft.fftfreq(picture.shape[1])[None]
-    return np.fft.ifft2(np.fft.fft2(picture) * np.exp(-2j * np.pi * (fx * dx + fy * dy))).real
+def shifted(image: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    """Shift an image exactly by a fraction of a pixel, with the shift theorem (it wraps around)."""
+    fy, fx = np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None]
+    return np.fft.ifft2(np.fft.fft2(image) * np.exp(-2j * np.pi * (fx * dx + fy * dy))).real
 
 
 def patch_over_background(
     num_frames: int, height: int, width: int, *, size: int, start: tuple[int, int], step: tuple[int, int]
 ) -> np.ndarray:
-    """A textured square of `size` that moves by whole pixels over a textured background; (T, H, W) uint8."""
+    """(T, H, W) uint8: a textured square of `size` that moves by full pixels over a textured background."""
     ground = texture(height, width, seed=1)
     square = texture(size, size, seed=2)
     frames = np.repeat(ground[None], num_frames, axis=0)

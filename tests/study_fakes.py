@@ -1,4 +1,4 @@
-"""Videos that are a line of JSON, and a probe that reads them: what scanning does needs no real decoder."""
+"""Fake videos that consist of a line of JSON, and a probe that reads them: scanning needs no real decoder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
+from actionprep.datasets.study import StudyFolder, StudySettings, init_study
 from actionprep.errors import InputError
 
 
@@ -46,7 +47,7 @@ class FakeFacts:
 
 
 class FakeProbe:
-    """Counts the files that it reads."""
+    """Read fake videos and count them."""
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -78,7 +79,7 @@ def fake_video(
     warnings: tuple[str, ...] = (),
     name: str = "",
 ) -> Path:
-    """A file that FakeProbe reads as a video; each path gives other bytes, except where `name` is equal."""
+    """Write a file that FakeProbe reads as a video. Each path has different content, except where `name` is equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"frames": frames, "fps": fps, "start": start, "warnings": warnings, "name": name or str(path)}
     facts["file_start"] = start if file_start is None else file_start
@@ -97,15 +98,25 @@ def catalog(*recordings: Recording, segments: dict[str, tuple[Segment, ...]] | N
     return Catalog(recordings, views, segments or {})
 
 
+def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:
+    """Return the catalog of one recording "a" with these segments."""
+    return catalog(Recording("a"), segments={"a": segments}, seconds=seconds)
+
+
+def new_study(root: Path, **settings: object) -> StudyFolder:
+    """Create a study with these [study] settings, or overwrite the settings of an existing one."""
+    return init_study(root, StudySettings(**settings), force=True)  # type: ignore[arg-type]
+
+
 def table(
     labels: list[str], recordings: list[str], *, subjects: list[str] | None = None, **facts: object
 ) -> SnippetTable:
-    """A table with one row for each label: row i is of recordings[i], which is of subjects[i]."""
+    """Return a table with one row per label. Row i is in recordings[i], which has subject subjects[i]."""
     names = sorted(set(labels))
     ids = list(dict.fromkeys(recordings))
     of_recording = dict(zip(recordings, subjects or [""] * len(recordings), strict=True))
     target = np.array([[label == name for name in names] for label in labels], np.uint8)
-    figures = target.astype(np.float32)
+    overlaps = target.astype(np.float32)
     known = {
         "subjects": tuple(of_recording[id] for id in ids),
         "sessions": ("",) * len(ids),
@@ -118,9 +129,9 @@ def table(
         offset=np.arange(len(labels), dtype=np.float64) + 1,
         label=np.array([names.index(label) for label in labels], np.int32),
         target=target,
-        coverage=figures,
-        iou=figures,
-        segment_share=figures,
+        coverage=overlaps,
+        iou=overlaps,
+        segment_share=overlaps,
         labels=tuple(names),
         recordings=tuple(ids),
         **{**known, **facts},  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The example package: installed beside actionprep, it adds a tracker, a model with its recipe and an annotation format."""
+"""The example package adds a tracker, a model with its recipe and an annotation format to actionprep."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ for line in sys.argv[1:]:
 
 
 def install(site: Path, project: Mapping[str, Any]) -> None:
-    """Write what pip writes of a package's metadata; its modules are found through the path."""
+    """Write package metadata as pip does. The modules are imported through the path."""
     folder = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(
@@ -54,7 +54,7 @@ def install(site: Path, project: Mapping[str, Any]) -> None:
 
 
 def run(*lines: str, path: tuple[Path, ...], folder: Path, fails: bool = False) -> str:
-    """Run commands in one process that has these folders on its path."""
+    """Run commands in a process with these folders on its path."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))), "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, "-c", RUN, *lines], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
@@ -64,13 +64,13 @@ def run(*lines: str, path: tuple[Path, ...], folder: Path, fails: bool = False) 
 
 
 def action_of(label: str) -> str:
-    """Return the first word of a label, which gives two classes with several samples each."""
+    """Return the first word of a label. This leaves two classes with several samples each."""
     return label.partition("_")[0]
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample study, with its segments as JSON lines, and not scanned."""
+    """The sample study before the scan, with segments as JSON lines."""
     folder = tmp_path_factory.mktemp("example") / "study"
     make_sample_study(folder, recordings=8, views=1, workers=0)
     with open(folder / "segments.csv", encoding="utf-8", newline="") as file:
@@ -102,7 +102,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """A package that declares one part of each kind and cannot be imported."""
+    """A package that declares a part of each kind and cannot be imported."""
     groups = ("stages", "trackers", "annotation_formats", "pose_formats", "models", "recipes")
     points = {f"actionprep.{group}": {"gone": "no_such_package:Gone"} for group in groups}
     site = tmp_path_factory.mktemp("broken")
@@ -112,7 +112,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="module")
 def built(study: Path, example: tuple[Path, ...]) -> str:
-    """What the commands printed that use every part of the example package in the study."""
+    """Run commands that use every part of the example package and return their output."""
     return run(
         "actionprep scan",
         "actionprep track --tracker shift --grid 4 --workers 0",
@@ -184,7 +184,7 @@ def test_shift_tracker_follows_a_rolled_frame(example: tuple[Path, ...], monkeyp
     monkeypatch.syspath_prepend(example[1])
     from actionprep_example_plugin.tracker import ShiftTracker
 
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
     first = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
     frames = [np.roll(first, (-2 * t, 3 * t), axis=(0, 1)) for t in range(4)]

@@ -1,7 +1,7 @@
-"""Every reader meets damaged files: only errors that name the file and what is wrong may come out.
+"""Readers of damaged files may only raise errors that name the file and the problem.
 
-Each reader reads a small sound sample, then mutations of it, from a fixed seed. ACTIONPREP_FUZZ=N sets the number of
-mutations of a sample (50), ACTIONPREP_FUZZ_SEED another seed.
+Each reader reads a small valid sample and then mutations of it, from a fixed seed. ACTIONPREP_FUZZ=N sets the number of
+mutations of a sample (50), ACTIONPREP_FUZZ_SEED the seed.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ ODD = [
 
 @dataclass(frozen=True)
 class Reader:
-    """A sample in a folder, and how it is read; `make` returns the file that is mutated."""
+    """A sample in a folder and its reader. `make` returns the file that is mutated."""
 
     make: Callable[[Path], Path]
     read: Callable[[Path], Any]
@@ -347,7 +347,7 @@ def read_quarantine(path: Path) -> None:
     kept = Quarantine(path.parents[3])
     for entry in [*kept, kept.get(ItemKey("tracks", "walk/a", "0"))]:
         if entry is not None:
-            # What plans and `status` do with it.
+            # The same calls as in plans and `status`.
             assert isinstance(entry.reason + entry.product + entry.recording + entry.view + entry.fingerprint, str)
             assert entry.frame is None or entry.frame >= 0
             assert entry.since - 1 < float("inf")
@@ -467,7 +467,7 @@ READERS = {
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
-    """One to three small damages, or a cut."""
+    """Damage a few bytes, or cut the data."""
     data = bytearray(content)
     for _ in range(chance.randint(1, 3)):
         at = chance.randrange(len(data) + 1)
@@ -491,7 +491,7 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
 
 
 def with_odd_value(content: bytes, chance: random.Random) -> bytes:
-    """A JSON document in which one value is replaced or removed."""
+    """Replace or remove a value of a JSON document."""
     document = json.loads(content)
     places: list[tuple[Any, Any]] = []
 
@@ -511,11 +511,11 @@ def with_odd_value(content: bytes, chance: random.Random) -> bytes:
 
 
 def with_odd_member(content: bytes, chance: random.Random) -> bytes:
-    """A sound zip file of which one member is mutated."""
+    """Mutate a member of a zip file and keep the archive valid."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     name = chance.choice(list(members))
-    # Of an npy member the header is what a reader stumbles over.
+    # Errors of npy readers come mostly from the header.
     members[name] = mutated(members[name][:128], chance) + members[name][128:]
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:

@@ -1,4 +1,4 @@
-"""Which parts of the package import which: the table in docs/architecture.md, compared with the code."""
+"""Imports between parts of the package match the table in docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PARTS = {path.stem for path in PACKAGE.iterdir() if (path.is_dir() or path.suffi
 
 
 def table() -> dict[str, list[str]]:
-    """For each part of the package, from above to below, the parts that it may import."""
+    """Return the parts that each part of the package may import, from top to bottom."""
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `actionprep/(\w+)(?:/|\.py)` \|.*\| ([^|]+) \|$", page, re.MULTILINE)
     return {part: re.findall(r"`(\w+)`", others) for part, others in rows if part not in BASE}
 
 
 def imports(node: ast.AST) -> Iterator[str]:
-    """Modules, and names of modules, that are imported when the code runs: not those for type checkers alone."""
+    """Return the modules and names imported at run time, without those for type checkers only."""
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
     if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Registries: names, lazy imports, and parts of other packages with what can be wrong with them."""
+"""Registries: names, lazy imports, and plugins with their errors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GROUP = "actionprep.trackers"
 
 
 def make_registry() -> Registry[type]:
-    """Two built-in parts, one of them in a module that does not exist, so that importing it would fail."""
+    """A registry of two built-in parts. The module of one does not exist, so importing it would fail."""
     entries = (Entry("fraction", "fractions:Fraction", "A ratio"), Entry("absent", "no_such_module:Thing"))
     return Registry("quantity", GROUP, entries, plural="Numbers", subclass_of="numbers:Number")
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Installs a package with these entry points, and with one module, for one test."""
+    """Return a function that installs a package with these entry points and a module for the test."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry_module, "_installed", registry_module._installed.__wrapped__)
 

@@ -1,4 +1,4 @@
-"""Settings say which key is wrong, what came, and which key was probably meant."""
+"""Errors of settings state the wrong key, the value and the most similar key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one() -> None:
     )
 
 
-def test_every_wrong_value_is_told_at_once() -> None:
+def test_settings_report_all_wrong_values_at_once() -> None:
     with pytest.raises(UserError) as error:
         Example.read({"stride": 0, "grid": "many"}, where="the command line")
     lines = str(error.value).splitlines()
@@ -40,7 +40,7 @@ def test_every_wrong_value_is_told_at_once() -> None:
 
 
 class Kinds(Settings):
-    """One setting of each kind of bound."""
+    """A setting for each kind of bound."""
 
     share: float = option(0.5, "A share.", ge=0, lt=1)
     rate: float = option(1.0, "A rate.", gt=0, le=10)
@@ -53,7 +53,7 @@ class Kinds(Settings):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "expected"),
     [
         ("share", 1, "Give less than 1."),
         ("share", -0.5, "Give 0 or more."),
@@ -73,13 +73,16 @@ class Kinds(Settings):
         ("table", 1, "Give a table."),
     ],
 )
-def test_what_should_have_come_is_said_in_plain_words(key: str, value: object, said: str) -> None:
+def test_settings_errors_state_the_expected_value(key: str, value: object, expected: str) -> None:
     with pytest.raises(UserError) as error:
         Kinds.read({key: value}, where="[kinds] in actionprep.toml")
     first, _, meaning = str(error.value).rpartition(" (")
     assert first.startswith(f"Wrong value for '{key}")
-    assert f" in [kinds] in actionprep.toml: got {(value[0] if said.endswith('whole number.') else value)!r}. " in first
-    assert first.endswith(said)
+    assert (
+        f" in [kinds] in actionprep.toml: got {(value[0] if expected.endswith('whole number.') else value)!r}. "
+        in first
+    )
+    assert first.endswith(expected)
     assert meaning == f"{Kinds.model_fields[key].description})"
 
 
@@ -95,7 +98,7 @@ def test_equal_settings_have_equal_digests() -> None:
 
 
 class Inner(Settings):
-    """Settings in a table of their own."""
+    """Settings in a separate table."""
 
     low: int = option(0, "Lowest.", ge=0)
     high: int = option(1, "Highest.")
@@ -108,7 +111,7 @@ class Inner(Settings):
 
 
 class Outer(Settings):
-    """Settings that hold others."""
+    """Nested settings."""
 
     name: str = option(..., "Name of it.")
     inner: Inner = option(Inner(), "Bounds.")
@@ -120,7 +123,7 @@ def test_a_rule_between_settings_names_them_and_not_the_whole_table() -> None:
     assert str(error.value) == "Wrong settings in [bounds] in actionprep.toml: low (3) must not lie above high (1)."
 
 
-def test_wrong_keys_and_values_of_an_inner_table_are_told_by_its_own_settings() -> None:
+def test_nested_settings_report_wrong_keys_and_values() -> None:
     with pytest.raises(UserError) as error:
         Outer.read({"inner": {"lo": 1}}, where="the recipe")
     lines = str(error.value).splitlines()
@@ -132,7 +135,7 @@ def test_wrong_keys_and_values_of_an_inner_table_are_told_by_its_own_settings() 
         Outer.read({"name": "a", "inner": {"low": 2}}, where="the recipe")
 
 
-def test_paths_in_settings_start_at_the_study_folder_and_are_no_part_of_what_items_are_made_from(tmp_path):
+def test_setting_paths_resolve_at_the_study_and_keep_the_digest(tmp_path):
     from actionprep.pipeline.pose import PoseSettings, _options
 
     settings = PoseSettings(backend="mmpose", model="my/config.py", checkpoint="weights/w.pth")
@@ -147,7 +150,7 @@ def test_paths_in_settings_start_at_the_study_folder_and_are_no_part_of_what_ite
 
 
 def recorded_models() -> dict[str, type[Settings]]:
-    """Every settings model whose values a store, a run or a checkpoint records, and those of the settings file."""
+    """Return every settings model that is recorded in a store, a run or a checkpoint, and those of the settings file."""
     from actionprep.api import settings_models
     from actionprep.datasets.study import StudySettings
     from actionprep.training.inputs.base import find_input, products
@@ -159,7 +162,7 @@ def recorded_models() -> dict[str, type[Settings]]:
 
 
 TEXTS = {
-    *("key", "format", "coordinates", "name", "model", "product", "doc"),  # names that the program or the data know
+    *("key", "format", "coordinates", "name", "model", "product", "doc"),  # names that the program or the data define
     *("sampler", "source", "tracker", "backend"),  # entries of registries
     *("background", "layers", "exclude_layers", "labels", "flip_labels", "freeze", "views", "stages", "up"),
     *("column", "val_column", "train_groups", "val_groups", "test_groups", "snippets", "split"),
@@ -167,11 +170,11 @@ TEXTS = {
     *("split_column", "segment_format", "segment_columns", "pose_format", "pose_coordinates"),
     *("device", "changes", "sizes", "parts", "input", "loss", "optimizer", "schedule"),
 }
-"""Settings that hold text and lead nowhere. Add a new one here, or mark it with `option(..., names=...)`."""
+"""Text settings that are no paths. Add a new one here, or mark it with `option(..., names=...)`."""
 
 
 def holds_text(annotation: object) -> bool:
-    """Whether a setting of this type can hold any text: not where it is one of given words, or a number."""
+    """Return whether a setting of this type accepts any text, unlike choices and numbers."""
     if get_origin(annotation) is Literal:
         return False
     if annotation in (str, Any, Path):
@@ -201,7 +204,7 @@ def test_names_of_places_are_marked(table: str) -> None:
 
 
 class Tool(Settings):
-    """Settings that lead outside."""
+    """Settings with paths outside the study."""
 
     grid: int = option(4, "A number.")
     repo: str = option("", "Code.", names="code")

@@ -1,4 +1,4 @@
-"""Every model of ours at a size that trains in milliseconds, with an input for it."""
+"""All models at sizes that train in milliseconds, with inputs."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ CLASSES = 3
 
 
 def tiny(name: str, **sizes: object) -> tuple[nn.Module, Tensor]:
-    """A tiny model, from a fixed seed, and two samples for it."""
+    """Return a tiny model from a fixed seed and two samples for it."""
     torch.manual_seed(0)
     settings, shape = TINY[name]
     return build_model(name, num_classes=CLASSES, **{**settings, **sizes}), torch.randn(shape)
 
 
 def targets(logits: Tensor) -> Tensor:
-    """Labels 0, 1 for the two samples, repeated over frames where every frame has logits."""
+    """Return labels 0, 1 for the two samples, repeated over frames if the model returns frame logits."""
     labels = torch.arange(logits.shape[0])
     return labels.unsqueeze(1).expand(logits.shape[:-1]) if logits.ndim == 3 else labels

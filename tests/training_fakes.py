@@ -1,4 +1,4 @@
-"""Small stores of point tracks whose classes are directions of motion, for tests of training."""
+"""Small stores of point tracks. The classes are directions of motion."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from actionprep.training.recipes import Recipe
 
 MOTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0)}
 FPS = 10.0
+
+
+class InterruptedRunError(BaseException):
+    """Raised by tests in place of a kill."""
 
 
 def write_tracks(
@@ -28,7 +32,7 @@ def write_tracks(
     start: float = 0.0,
     settings: dict | None = None,
 ) -> None:
-    """Points around (100, 80) that move 20 px a second in one direction, with a little noise."""
+    """Write tracks of points around (100, 80) that move at 20 px/s in one direction, with little noise."""
     rng = np.random.default_rng(seed)
     frame = np.arange(num_windows)[:, None] * stride + np.arange(window)
     time = start + frame / FPS
@@ -69,20 +73,20 @@ def table_of(
     target: np.ndarray | None = None,
     settings: dict | None = None,
 ) -> SnippetTable:
-    """One snippet a recording."""
+    """Return a table with one snippet per recording."""
     size = len(recordings)
     code = np.array([names.index(label) for label in labels], np.int32)
     one_hot = np.eye(len(names), dtype=np.uint8)[code] if target is None else target
-    figures = one_hot.astype(np.float32)
+    overlaps = one_hot.astype(np.float32)
     return SnippetTable(
         recording=np.arange(size, dtype=np.int32),
         onset=np.zeros(size),
         offset=np.full(size, seconds),
         label=code,
         target=one_hot,
-        coverage=figures,
-        iou=figures,
-        segment_share=figures,
+        coverage=overlaps,
+        iou=overlaps,
+        segment_share=overlaps,
         labels=names,
         recordings=tuple(recordings),
         subjects=tuple(subjects),
@@ -95,7 +99,7 @@ def table_of(
 
 
 def write_snippets(store: Store, table: SnippetTable, name: str = "default") -> None:
-    """Put a table into a store."""
+    """Write a table to a store."""
     made = {"stage": "snippets", "version": 1, "settings": {}, "inputs": {}}
     with store.write("snippets", name, fingerprint=f"snippets {name}", provenance=made) as item:
         for column in ("recording", "onset", "offset", "label"):
@@ -106,7 +110,7 @@ def write_snippets(store: Store, table: SnippetTable, name: str = "default") -> 
 
 
 def write_split(store: Store, name: str, *, tested: str, val: str | None = None) -> None:
-    """A stored split of make_store's recordings that tests on one subject, and validates on another one or on none."""
+    """Write a split of the recordings of make_store that tests on one subject and validates on another or none."""
     recordings = list(SnippetTable.read(store.item("snippets", "default")).recordings)
     of_subject = {f"s{tested}": 3, f"s{val}": 2}
     part = np.array([[of_subject.get(one.split("_")[0], 1) for one in recordings]], np.uint8)
@@ -125,7 +129,7 @@ def make_store(
     names: tuple[str, ...] = tuple(MOTIONS),
     seed: int = 0,
 ) -> Store:
-    """Every subject does every motion `repeats` times; recordings are called like s1_left_0."""
+    """Create a store where every subject does every motion `repeats` times. Recordings have names like s1_left_0."""
     store = Store(folder, create=True)
     recordings, labels, of_subject = [], [], []
     for subject in range(1, subjects + 1):
@@ -144,7 +148,7 @@ def make_store(
 
 
 def tiny_recipe(**changes: object) -> Recipe:
-    """A view transformer small enough for tests; changes by dotted names."""
+    """Return a recipe of a small view transformer. Changes have dotted names with __ for the dot."""
     base = {
         "recipe": {"name": "tiny", "model": "view-transformer", "product": "tracks", "epochs": 3, "batch": 4},
         "sizes": {"grid": 8, "channels": [4, 8], "width": 16, "layers": 1, "heads": 2, "dropout": 0.0},

@@ -1,4 +1,4 @@
-"""Weights in published layouts, and models with other weights than fresh ones."""
+"""Weights in published layouts, and models with weights that differ from the initial ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actionprep.training.models.i3d import I3D
 
 
 def shuffled(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with other weights."""
+    """Return the model with random weights."""
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
@@ -25,7 +25,7 @@ def saved(tmp_path: Path, content: object, name: str = "weights.pyth") -> Path:
 
 
 def official_timesformer(**sizes: object) -> dict[str, torch.Tensor]:
-    """Weights in the published layout, keys written out as the published files have them."""
+    """Return weights in the published layout, with the keys of the published files."""
     width, depth, patches, frames, classes = 32, 2, 4, sizes.get("frames", 4), sizes.get("classes", 3)
     shapes = {
         "cls_token": (1, 1, width),
@@ -62,7 +62,7 @@ def image_vit(classes: int = 1000) -> dict[str, torch.Tensor]:
 
 
 def charades_state(model: I3D) -> dict[str, torch.Tensor]:
-    """The keys of piergiaj/pytorch-i3d, put together by hand."""
+    """Return the keys of piergiaj/pytorch-i3d, listed by hand."""
     state = {}
     for name, tensor in model.state_dict().items():
         if name.startswith("stages."):

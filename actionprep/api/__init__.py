@@ -8,8 +8,8 @@ from actionprep.api.new_study import make_demo, make_study
 from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
 from actionprep.api.predict import Prediction, predict_videos
 from actionprep.api.study import Study, open_study, settings_models
-from actionprep.api.tracks import Tracks
 from actionprep.api.video_groups import group_videos, recording_name
+from actionprep.datasets.products.tracks import Tracks
 
 __all__ = [
     "Hdf5Export",

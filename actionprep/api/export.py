@@ -111,7 +111,7 @@ def export_npz(
         The counts. A finished export of the same snippets and settings stays as it is.
 
     Raises:
-        UserError: If the snippets have several labels, if the store lacks something, or if the folder is taken.
+        UserError: If the snippets are multi-label, if the store lacks something, or if the folder is taken.
     """
     from actionprep.datasets.npz_snippets import EXPORT, folder_name
     from actionprep.datasets.store.opening import open_store

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actionprep.api.repair import repair
 from actionprep.api.rescan import reason_to_scan
 from actionprep.api.status import events, joints_outside, status, track_summary
-from actionprep.api.tracks import Tracks, read_tracks
+from actionprep.datasets.products.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
 from actionprep.pipeline.index import STAGES, load_stages, stage_index

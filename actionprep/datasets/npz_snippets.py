@@ -80,7 +80,7 @@ class SnippetFile:
         """Read a file, and check that its arrays have the right types and shapes.
 
         Files without `time` are of the gesture-snippet system, whose frames are 1 / 29.97 s apart. The name of the folder
-        tells which of them are stored.
+        states which of them are stored.
 
         Raises:
             InputError: If the file is damaged, lacks an array, or has an array of another type or shape.

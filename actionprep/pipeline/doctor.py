@@ -80,7 +80,7 @@ def best_tracker() -> tuple[str, str]:
     CoTracker where its code and weights are here or the internet can be reached; else pyramidal Lucas–Kanade.
     """
     from actionprep.pipeline.trackers import TRACKERS
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
     best = "cotracker3_offline"
     if TRACKERS.find(best).is_at_hand(TracksSettings(tracker=best)):
@@ -143,7 +143,7 @@ def _extras() -> Iterator[Finding]:
 
 def _trackers() -> Iterator[Finding]:
     from actionprep.pipeline.trackers import TRACKERS
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
     for name, kind in TRACKERS.working().items():
         settings = TracksSettings(tracker=name)

@@ -1,4 +1,4 @@
-"""Carry a plan out: one task a view, in this process or on Dask, with quarantine, a failure budget and a lock."""
+"""Build a plan: one task per view, in this process or on Dask, with quarantine, a failure budget and a lock."""
 
 from __future__ import annotations
 
@@ -33,9 +33,19 @@ INDEX_S = 60.0
 
 @dataclass
 class BuildReport:
-    """What a build did, item for item.
+    """Result of a build.
 
-    notes: those of the plan.
+    Attributes:
+        built: Items that were built.
+        done: Number of items that were up to date.
+        quarantined: Items that cannot be built, with the reason.
+        blocked: Items with a quarantined input, with the reason.
+        num_frames: Number of decoded frames.
+        concealed: Number of frames that the decoder concealed.
+        missing: Number of frames that repeat the last good one.
+        nbytes: Bytes of array content that was written.
+        seconds: Duration of the build.
+        notes: Notes of the plan.
     """
 
     built: list[ItemKey] = field(default_factory=list)
@@ -59,7 +69,7 @@ Progress = Callable[[TaskOutcome, BuildReport], None]
 
 
 class BuildStoppedError(ActionprepError):
-    """The failure budget is spent; what was built stays."""
+    """More tasks failed than the failure budget allows. Built items stay."""
 
 
 def build(
@@ -74,13 +84,26 @@ def build(
     lock_path: Path | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Make everything that the plan calls for.
+    """Build all items that a plan marks for building.
 
-    failure_budget: share of the tasks that may fail before the job stops.
+    Whatever is raised, every committed item stays and the next build continues from there.
 
-    Raises SetupError at once when the machine lacks something, BuildStoppedError when the budget is spent, InternalError
-    with the place of the traceback for a fault of the program, UserError while another builder holds the lock.
-    Whatever is raised, every committed item stays and the next build goes on from there.
+    Args:
+        plan: What to build.
+        catalog: Recordings, views and segments.
+        store: Store to write to.
+        quarantine: Failures are added to it.
+        workers: Where tasks run.
+        failure_budget: Share of the tasks that may fail before the build stops.
+        log_folder: Folder for tracebacks of faults of the program.
+        lock_path: Lock file; that of the store when None.
+        progress: Called after each task with its outcome and the report so far.
+
+    Raises:
+        SetupError: If the machine lacks something; immediately.
+        BuildStoppedError: If more tasks fail than the budget allows.
+        InternalError: For a fault of the program, with the path of the traceback.
+        UserError: While another builder holds the lock.
     """
     report = BuildReport(done=plan.count("done"), notes=plan.notes)
     for item in plan.items:
@@ -168,12 +191,12 @@ class _Failures:
             raise BuildStoppedError(
                 f"Stopped: {self._failed} of {self._num_tasks} views failed, more than the failure budget of "
                 f"{self._budget:.0%} allows. Most frequent ({len(worst)} times): {worst[0]}\n"
-                "'actionprep status' lists them. Mend the cause, or raise 'failure_budget' under [study], and run again."
+                "'actionprep status' lists them. Fix the cause, or raise 'failure_budget' under [study], and run again."
             )
 
 
 def _kind_of(key: ItemKey, reason: str) -> str:
-    """A reason without what tells one item from another, so that equal causes are counted together."""
+    """A reason without names and numbers of its item, so that equal causes are counted together."""
     return re.sub(r"\S*/\S*|\d+", "…", reason.replace(key.recording, "…"))
 
 
@@ -181,7 +204,7 @@ def _kind_of(key: ItemKey, reason: str) -> str:
 def _outcomes(
     tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: LockClaim
 ) -> Iterator[Iterator[TaskOutcome]]:
-    """Run tasks where `workers` says; yields outcomes as they come."""
+    """Run tasks on the workers, and yield outcomes as they arrive."""
     local = workers.scheduler is None and workers.slurm is None
     if not tasks:
         yield iter(())

@@ -1,4 +1,4 @@
-"""What would run, and why: every wanted item held against what the store has, from metadata alone."""
+"""Plan a build: compare every wanted item with the store, from metadata alone."""
 
 from __future__ import annotations
 
@@ -30,11 +30,16 @@ Action = Literal["build", "done", "quarantined", "blocked"]
 
 @dataclass(frozen=True)
 class PlannedItem:
-    """One item and what is to become of it.
+    """One item and its action.
 
-    why:      one phrase for people: "new", "settings changed: grid", "source changed", …
-    settings: those that it is, or will be, made with.
-    nbytes:   estimate for an item to build, fact for one that is done.
+    Attributes:
+        key: The item.
+        action: What a build does with it.
+        why: Reason as a phrase: "new", "settings changed: grid", "source changed", …
+        fingerprint: Fingerprint that it has after the build.
+        settings: Settings that it is, or will be, made with.
+        provenance: Provenance that it has after the build.
+        nbytes: Bytes of array content: an estimate for an item to build, the true value for one that is done.
     """
 
     key: ItemKey
@@ -48,14 +53,14 @@ class PlannedItem:
 
 @dataclass(frozen=True)
 class ViewTask:
-    """All that is to be made for one view, in dependency order."""
+    """All items to build for one view, in dependency order."""
 
     source: ViewSource
     items: tuple[PlannedItem, ...]
 
     @property
     def num_frames(self) -> int:
-        """Frames to decode; 0 when no stage needs frames."""
+        """Number of frames to decode; 0 if no stage needs frames."""
         needs = any(find_stage(item.key.product).reads_frames(item.settings) for item in self.items)
         return self.source.num_frames if needs else 0
 
@@ -368,7 +373,7 @@ def make_plan(
 
 
 def mixtures(plan: Plan, store: Store) -> list[str]:
-    """For each product of views, a sentence when not all of its items will have been made alike, once the plan is done."""
+    """Return a sentence for each product of views whose items will differ in settings once the plan is built."""
     store = store.snapshot()
     made = {item.key: item.provenance for item in plan.items if item.key.view and item.action in ("build", "done")}
     sentences = []
@@ -394,7 +399,7 @@ def plan_study_item(
     *,
     force: frozenset[ItemKey] = frozenset(),
 ) -> PlannedItem:
-    """What is to become of a product of the whole study."""
+    """Plan a product of the study."""
     stage = find_stage(name)
     assert issubclass(stage, ArrayStage)
     key = study_key(name, chosen)
@@ -428,7 +433,7 @@ def plan_study_item(
 
 
 def dependency_order(wanted: Iterable[str], settings: Mapping[str, StageSettings]) -> list[str]:
-    """The wanted stages and all that they read, inputs first."""
+    """Return the wanted stages and all their inputs, inputs first."""
     order: list[str] = []
 
     def visit(name: str, path: tuple[str, ...]) -> None:
@@ -446,7 +451,7 @@ def dependency_order(wanted: Iterable[str], settings: Mapping[str, StageSettings
 
 
 def view_source(catalog: Catalog, view: View, root: str) -> ViewSource:
-    """What stages are told of a view."""
+    """Describe a view for stages."""
     segments = tuple(catalog.segments_of(view.recording))
     return ViewSource(
         recording=view.recording,
@@ -478,7 +483,7 @@ def _planned_item(
     if not view.has_video and stage.reads_frames(chosen):
         raise UserError(
             f"'{stage.name}' needs frames, and recording '{view.recording}' has no video: it comes from the poses in "
-            f"{view.path}.\nOf such recordings there are poses and what is made of them"
+            f"{view.path}.\nSuch recordings have poses and products of poses only"
             + (', with backend = "import" under [pose].' if stage.name == "pose" else ".")
         )
     if view.status != "ok":
@@ -532,7 +537,7 @@ def _facts(
     source: ViewSource,
     inputs: Mapping[str, PlannedItem],
 ) -> dict[str, Any]:
-    """What decides an item of a view, as plain values."""
+    """Everything that decides the content of an item of a view, as plain values."""
     return {
         "stage": stage.name,
         "version": stage.version,
@@ -604,7 +609,7 @@ def _short(digest: str) -> str:
 
 
 def _committed(store: Store | None, key: ItemKey) -> tuple[dict[str, Any] | None, str]:
-    """Metadata of an item, where it is committed and intact, and what is damaged, as a sentence."""
+    """Return the attributes of an intact item, else None, and a sentence about damage."""
     try:
         return None if store is None else store.metadata(key), ""
     except DamagedItemError as error:
@@ -612,7 +617,7 @@ def _committed(store: Store | None, key: ItemKey) -> tuple[dict[str, Any] | None
 
 
 def _as_made(stage: type[Stage], committed: dict[str, Any], own: StageSettings) -> Recorded[StageSettings] | None:
-    """The settings that a committed input was made with; None if this version of its stage may not understand them."""
+    """Return the settings that a committed input was made with; None if its stage now has another version."""
     if committed["provenance"].get("version") != stage.version:
         return None
     where = f"the stored {stage.name}"

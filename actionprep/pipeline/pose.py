@@ -385,14 +385,14 @@ def _boxes_of_view(settings: PoseSettings, source: ViewSource, done: Mapping[str
 
         boxes = read_boxes(_boxes_path(settings, source), source.num_frames)
         return lambda block: [boxes[index] for index in block.index]
-    from actionprep.pipeline.masks import unpack_masks
+    from actionprep.datasets.products.masks import read_masks
     from actionprep.pipeline.pose_backends.boxes import boxes_from_masks
 
     masks = done["masks"]
 
     def around_masks(block: FrameBlock) -> Boxes:
         first, last = int(block.index[0]), int(block.index[-1])
-        foreground = unpack_masks(masks["foreground"][first : last + 1], masks.attributes["width"])
+        foreground = read_masks(masks, slice(first, last + 1))
         return boxes_from_masks(foreground[block.index - first])
 
     return around_masks

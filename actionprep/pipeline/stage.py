@@ -1,4 +1,4 @@
-"""What a stage is: its settings, its version, what it reads and makes, and how frames flow through it."""
+"""Base classes of stages: settings, version, inputs, and how frames flow through a stage."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ Filter = Literal["area", "bilinear", "bicubic"]
 
 
 class FrameBlock(ABC):
-    """Some consecutive decoded frames; pictures are converted only when a stage asks, and once for all stages.
+    """Consecutive decoded frames. Images are converted only when a stage asks for them, and once for all stages.
 
-    index   (B,) int64   position of each frame in presentation order, from 0
-    time    (B,) float64 seconds on the recording's clock
-    status  (B,) uint8   what became of each frame: see `actionprep.datasets.products.frames.STATUS_MEANINGS`
+    Attributes:
+        index: Position of each frame in presentation order from 0, shape (B,), int64.
+        time: Seconds on the recording's clock, shape (B,), float64.
+        status: State of each frame (see `actionprep.datasets.products.frames.STATUS_MEANINGS`), shape (B,), uint8.
     """
 
     index: np.ndarray
@@ -103,10 +104,12 @@ class ArrayBlock(FrameBlock):
 
 @dataclass(frozen=True)
 class Input:
-    """One product that a stage reads of the same (recording, view).
+    """One product of the same recording and view that a stage reads.
 
-    live: the stage takes it block by block from the same decode pass. A live input whose item is already in the store
-        is read from there instead; the stage sees no difference. Otherwise the item must be finished before.
+    Attributes:
+        product: Name of the product.
+        live: Whether the stage takes it block by block from the same decode pass. A live input that is already in the
+            store is read from there; the stage sees no difference. Other inputs must be finished before.
     """
 
     product: str
@@ -115,14 +118,19 @@ class Input:
 
 @dataclass(frozen=True)
 class ViewSource:
-    """What a frame stage knows of its view before the first frame.
+    """A view as a stage knows it before the first frame.
 
-    times      (T,) float64  frame times in seconds on the recording's clock, from the packets
-    height, width            display size in pixels, after rotation
-    fps                      median rate, for choosing windows, never for times
-    segments                 the recording's annotated intervals
-    root                     folder of the study, which relative paths in settings start from
-    poses                    for a view without video: how its poses are read from path, a JSON object
+    Attributes:
+        recording: Id of the recording.
+        view: Id of the view.
+        path: Path of the video, or of the poses of a view without video.
+        height: Display height in pixels, after rotation.
+        width: Display width in pixels, after rotation.
+        fps: Median frame rate, for choosing windows, never for times.
+        times: Frame times in seconds on the recording's clock, from the packets, shape (T,), float64.
+        segments: Annotated segments of the recording.
+        root: Folder of the study, from which relative paths in settings start.
+        poses: For a view without video, how its poses are read from `path`, as a JSON object.
     """
 
     recording: str
@@ -153,9 +161,12 @@ class Stage(ABC):
 
     @classmethod
     def identity(cls, settings: Any) -> dict[str, str]:
-        """What besides the settings decides the result: backend, its version, hash of its weights. Part of the fingerprint.
+        """Everything besides the settings that decides the result: backend, its version, hash of its weights.
 
-        Raises SetupError when the backend or its weights are missing, so that `plan` says so before any work.
+        It is part of the fingerprint.
+
+        Raises:
+            SetupError: If the backend or its weights are missing, so that `plan` reports it before any work.
         """
         return {}
 
@@ -166,7 +177,7 @@ class Stage(ABC):
 
     @classmethod
     def reads_frames(cls, settings: Any) -> bool:
-        """Whether the stage is fed with decoded frames; one that need not be is built as a ViewStage then."""
+        """Whether the stage takes decoded frames with these settings; otherwise it is built as a ViewStage."""
         return issubclass(cls, FrameStage)
 
     @classmethod
@@ -181,7 +192,7 @@ class Stage(ABC):
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:
-        """How much of what `counted` names happened in a finished item, by what it was: commands print the sums."""
+        """Counts of a finished item, by the descriptions in `counted`; commands print the sums."""
         return {what: attributes[name] for name, what in cls.counted.items() if name in attributes}
 
 
@@ -208,18 +219,18 @@ class FrameStage(Stage):
 
     @abstractmethod
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:
-        """Take one block. live maps each live input to what it returned for this block."""
+        """Take one block. `live` maps each live input to its result for this block."""
 
     @abstractmethod
     def finish(self, live: Mapping[str, Any]) -> Any:
-        """No more frames come: write what is left. live maps each live input to what its `finish` returned."""
+        """Write the rest after the last frame. `live` maps each live input to the result of its `finish`."""
 
     def describe(self) -> None:
-        """Put what is known by now into the item's attributes, for a reader who cannot wait for `finish`."""
+        """Write attributes that are known before `finish`, for readers of an unfinished item."""
 
     @classmethod
     def replay(cls, reader: ItemReader, blocks: Iterator[FrameBlock]) -> Iterator[Any]:
-        """For a finished item: what `push` returned for each of the blocks, then once what `finish` returned.
+        """Yield the results of `push` for each block of a finished item, then the result of `finish`.
 
         Stages that others read live override it.
         """

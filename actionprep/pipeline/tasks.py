@@ -1,4 +1,4 @@
-"""What one worker does: make all items of one view."""
+"""Run the task of one view: build all its items."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage
 
-# A task looks this often, in seconds, whether the builder still holds the lock.
+# How often a task checks that the builder still holds the lock, in seconds.
 LOCK_CHECK_S = 1.0
 
 
@@ -40,7 +40,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What one view task did."""
+    """Result of the task of one view."""
 
     items: tuple[ItemOutcome, ...]
     num_frames: int
@@ -50,7 +50,7 @@ class TaskOutcome:
 
 
 class BuildCanceledError(ActionprepError):
-    """The builder does not want this task's items any more: nothing of them is kept."""
+    """The builder canceled this task; its items are not kept."""
 
 
 def run_task(
@@ -63,17 +63,26 @@ def run_task(
     claim: LockClaim | None = None,
     on_cluster: bool = False,
 ) -> TaskOutcome:
-    """Make all items of one view: one decode pass, or two where a stage needs a finished product of the first.
-
-    builder:    process id whose end also ends this worker process, so that a killed job leaves no orphan writing.
-    mark:       a file that is there while the task runs, and stays when the process dies.
-    claim:      the builder's lock: the task ends when another builder has taken it over.
-    on_cluster: this is a task of a Dask worker, and ends when the builder has cancelled it.
+    """Build all items of one view: one decode pass, or two if a stage needs a finished product of the first.
 
     Problems of the input become outcomes; everything else is raised.
+
+    Args:
+        task: View and items.
+        store_url: Store to write to.
+        threads: Threads for decoding; 0 leaves the number to FFmpeg.
+        builder: Process id of the builder. This worker process ends with it, so that a killed job leaves no writer.
+        mark: A file that exists while the task runs, and stays if the process dies.
+        claim: The builder's lock. The task ends when another builder has taken it over.
+        on_cluster: Whether this is a task of a Dask worker, which ends when the builder cancels it.
+
+    Raises:
+        SetupError: If the store does not exist any more, or if the machine lacks something.
+        LockLostError: If another builder took over the lock.
+        BuildCanceledError: If the builder canceled the task.
     """
     _prepare_worker(builder, threads)
-    stop_if_given_up = _watch_for_cancelling() if on_cluster else _go_on
+    stop_if_canceled = _watch_for_cancelling() if on_cluster else _go_on
     try:
         store = Store(store_url)
     except UserError as error:
@@ -81,16 +90,16 @@ def run_task(
             f"The store {store_url} was removed during the build, or this machine cannot see it: {error}"
         ) from error
     with _marked(mark), store.claimed(claim):
-        return _run(task, store, threads, _both(stop_if_given_up, _watch_lock(claim)))
+        return _run(task, store, threads, _both(stop_if_canceled, _watch_lock(claim)))
 
 
-def _run(task: ViewTask, store: Store, threads: int, stop_if_given_up: Callable[[], None]) -> TaskOutcome:
+def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[[], None]) -> TaskOutcome:
     begun = time.perf_counter()
     outcomes: dict[str, ItemOutcome] = {}
     frames = concealed = missing = 0
     waiting = list(task.items)
     while waiting:
-        stop_if_given_up()
+        stop_if_canceled()
         ready = [item for item in waiting if _is_ready(item, waiting)]
         waiting = [item for item in waiting if item not in ready]
         usable = []
@@ -106,7 +115,7 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_given_up: Callable[
             if item not in framed:
                 outcomes[item.key.product] = _build_view_item(item, task, store)
         if framed:
-            made = decode_pass(task.source, framed, store, threads=threads, progress=lambda _: stop_if_given_up())
+            made = decode_pass(task.source, framed, store, threads=threads, progress=lambda _: stop_if_canceled())
             outcomes.update({one.key.product: one for one in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
     seconds = time.perf_counter() - begun
@@ -114,7 +123,7 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_given_up: Callable[
 
 
 def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
-    """Whether nothing that must be finished before this item is still waiting to be made."""
+    """Whether all inputs that must be finished before this item are built."""
     pending = {other.key.product: other for other in waiting}
     for one in find_stage(item.key.product).inputs(item.settings):
         other = pending.get(one.product)
@@ -163,7 +172,7 @@ def _marked(mark: Path | None) -> Iterator[None]:
 
 
 def _go_on() -> None:
-    """Nobody can give this task up but by ending its process."""
+    """Check nothing: the task can only be canceled by ending its process."""
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
@@ -175,7 +184,7 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[],
 
 
 def _watch_lock(claim: LockClaim | None) -> Callable[[], None]:
-    """A function that raises LockLostError once another builder holds the lock; it reads the lock at most once a second."""
+    """Return a function that raises LockLostError once another builder holds the lock. It reads the lock once per second."""
     if claim is None:
         return _go_on
     looked = time.monotonic()
@@ -190,28 +199,28 @@ def _watch_lock(claim: LockClaim | None) -> Callable[[], None]:
 
 
 def _watch_for_cancelling() -> Callable[[], None]:
-    """A function that raises BuildCanceledError once the builder has cancelled the Dask task that runs in this thread.
+    """Return a function that raises BuildCanceledError once the builder has canceled the Dask task of this thread.
 
-    Dask takes a cancelled task off its lists but cannot stop its thread: the thread must look for itself.
+    Dask removes a canceled task from its lists but cannot stop its thread, so the thread must check.
     """
     from distributed import get_worker
 
     worker = get_worker()
     key = worker.get_current_task()
 
-    def stop_if_given_up() -> None:
+    def stop_if_canceled() -> None:
         found = worker.state.tasks.get(key)
         if found is None or found.state in ("cancelled", "forgotten", "released"):
-            raise BuildCanceledError(f"The builder gave up {key}.")
+            raise BuildCanceledError(f"The builder canceled {key}.")
 
-    return stop_if_given_up
+    return stop_if_canceled
 
 
 _watched: set[int] = set()
 
 
 def _prepare_worker(builder: int | None, threads: int) -> None:
-    """One thread a worker for the libraries that would take all cores, and an end when the builder ends."""
+    """Limit libraries to one thread per worker, and end this process when the builder ends."""
     if threads == 1:
         import cv2
 

@@ -1,4 +1,4 @@
-"""Follow points through windows of frames, seeded anew on the foreground of each window."""
+"""Follow points through windows of frames, seeded on the foreground of each window."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import field_validator, model_validator
 
-from actionprep.datasets.products.tracks import visible
+from actionprep.datasets.products.masks import pack_masks, unpack_masks
+from actionprep.datasets.products.tracks import TRACKS, append_window, create_tracks, visible
 from actionprep.errors import InputError
-from actionprep.pipeline.masks import unpack_masks
 from actionprep.pipeline.shrink import shrink
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
 from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.cotracker import cotracker_grid
-from actionprep.settings import StageSettings, option
+from actionprep.pipeline.trackers.settings import TracksSettings
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
     from actionprep.pipeline.mask_sources import MaskBlock
 
-WINDOWS_PER_CHUNK = 8
 EMPTY_MASKS = "empty masks"
 """What is named as the backend where a view has no foreground, so that nothing in it can be followed."""
 
@@ -32,87 +30,13 @@ COTRACKER_SIZE = (384, 512)
 """Height and width of the picture that CoTracker lays its grid over."""
 
 
-class TracksSettings(StageSettings):
-    """Follow points through windows of frames, seeded anew on the foreground of each window."""
-
-    tracker: str = option("lk", "lk (no weights), cotracker3_offline, cotracker3_online or cotracker2.")
-    grid: int = option(20, "Grid size G: up to G x G points in each window.", ge=1, le=256)
-    window: int = option(16, "Frames in a window.", ge=2, le=1024)
-    stride: int = option(8, "Frames from the start of one window to the next; at most the window.", ge=1)
-    rate: float | None = option(
-        None, "Track this many frames a second, the nearest to each tick, and leave out the rest; not set: all.", gt=0
-    )
-    seed_at: Literal["middle", "first"] = option("middle", "The frame of a window in which its points start.")
-    direction: Literal["both", "forward"] = option("both", "Follow points both ways from their start, or forward only.")
-    seeding: Literal["mask", "box", "frame", "whole-frame"] = option(
-        "mask",
-        "Where points start: mask spreads them over the foreground; box lays a grid over its box and frame over the "
-        "frame, as CoTracker does, both kept only where there is foreground; whole-frame does without masks.",
-    )
-    empty: Literal["nothing", "whole-frame"] = option(
-        "nothing", "When there is no foreground to start on: no points, or the grid over the frame. Either is counted."
-    )
-    short_side: int = option(
-        480, "Shrink frames to this short side to track; results stay in pixels of the video; 0: never.", ge=0
-    )
-    forward_backward: float = option(
-        1.0, "For lk: forward–backward error, in pixels of the tracked frame, at which a point counts as lost.", gt=0
-    )
-    patch: int = option(
-        11, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
-    )
-    levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
-    checkpoint: str = option(
-        "",
-        "For CoTracker: path of its weights, from the study folder; empty: torch.hub's, fetched when missing.",
-        names="file",
-    )
-    repo: str = option(
-        "",
-        "For CoTracker: folder with its code, from the study folder; empty: torch.hub's, fetched at a pinned commit.",
-        names="code",
-    )
-    device: str = option("auto", "For CoTracker: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-
-    @field_validator("tracker")
-    @classmethod
-    def _known_tracker(cls, name: str) -> str:
-        TRACKERS.check(name)
-        return name
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.stride > self.window:
-            raise ValueError(
-                f"stride {self.stride} is more than window {self.window}: frames between windows would be lost"
-            )
-        return self
-
-    @property
-    def num_slots(self) -> int:
-        """Points in a window, at most."""
-        return self.grid**2
-
-
 @stage("tracks", version=2, settings=TracksSettings)
 class Tracks(FrameStage):
     """Makes tracks/<recording>/<view>: W windows of T frames with N slots for points.
 
-    xy           (W, T, N, 2) float32  px of the video, (x, y); NaN in slots without a point and after the view's end
-    visibility   (W, T, N) float32     in [0, 1], as the tracker gives it; 0 where xy is NaN
-    confidence   (W, T, N) float32     likewise
-    valid        (W, N) bool           which slots hold a point; points stand first
-    frame        (W, T) int32          frames of the view; -1 after its end
-    frame_valid  (W, T) bool           which of the T frames there are; only a view shorter than a window lacks some
-    time         (W, T) float64        s on the recording's clock; NaN after the end
-    start, seed  (W) int32             first frame of the window, and the one in which its points start
-    region       (W, 4) float32        x0, y0, x1, y1 px: box of the foreground of all its frames; the frame where none
-
-    Windows begin every `stride` frames; the last one ends with the view, so that every frame lies in one. A point goes
-    on after it is lost, with low visibility: nothing is thresholded here. `visible` of `actionprep.datasets.products.tracks`
-    does, by the attributes visible_rule and visible_above. Further attributes: tracker, grid, width, height, num_windows,
-    num_empty_windows (no foreground in the seed frame), num_points, visible_share (of the points, all frames but the
-    seed), survival_share (of the points, still visible in the window's last frame) and region of the whole view.
+    Windows begin every `stride` frames. The last one ends with the view, so that every frame is in a window. A point
+    continues after it is lost, with low visibility: nothing is thresholded here. For arrays and attributes see
+    `actionprep.datasets.products.tracks`.
     """
 
     counted = MappingProxyType({"num_empty_windows": "windows without foreground"})
@@ -134,7 +58,7 @@ class Tracks(FrameStage):
         self._counts = _Counts()
         self._nothing = _Profile.of(np.zeros((source.height, source.width), bool))
         self._profile = self._nothing
-        self._create_arrays()
+        create_tracks(item, num_frames=settings.window, num_slots=settings.num_slots)
 
     @classmethod
     def identity(cls, settings: TracksSettings) -> dict[str, str]:  # noqa: D102
@@ -206,7 +130,7 @@ class Tracks(FrameStage):
                 held = self._held[self._num_masked - self._num_dropped]
                 if held.index != index:
                     raise RuntimeError(f"The mask of frame {index} came where that of frame {held.index} was due.")
-                held.foreground = np.packbits(foreground, axis=-1)
+                held.foreground = pack_masks(foreground)
                 held.profile = _Profile.of(foreground)
                 self._profile = _Profile.sum([self._profile, held.profile])
                 self._num_masked += 1
@@ -250,7 +174,7 @@ class Tracks(FrameStage):
         self._counts.note(is_visible, seed, is_empty=is_empty)
         padding = self.settings.window - len(frames)
         region = self._region(_Profile.sum([frame.profile or self._nothing for frame in frames]))
-        row = {
+        values = {
             "xy": xy,
             "visibility": visibility,
             "confidence": confidence,
@@ -262,8 +186,7 @@ class Tracks(FrameStage):
             "seed": frames[seed].index,
             "region": region,
         }
-        for name, values in row.items():
-            self.item.append(name, np.asarray(values)[None])
+        append_window(self.item, values)
 
     def _seeds(self, frame: _Held) -> tuple[np.ndarray, bool]:
         """Where points start, (n, 2) px of the video, and whether the foreground is empty."""
@@ -282,34 +205,18 @@ class Tracks(FrameStage):
     def _region(self, profile: _Profile) -> tuple[float, float, float, float]:
         return profile.box() or (0.0, 0.0, self.source.width - 1.0, self.source.height - 1.0)
 
-    def _create_arrays(self) -> None:
-        num_frames, num_slots = self.settings.window, self.settings.num_slots
-        points = ("window", "frame", "point")
-        for name, shape, dtype, axes, unit, description in (
-            ("xy", (num_frames, num_slots, 2), "f4", (*points, "xy"), "px", "positions in the video's pictures"),
-            ("visibility", (num_frames, num_slots), "f4", points, None, "raw, in [0, 1]; see visible_rule"),
-            ("confidence", (num_frames, num_slots), "f4", points, None, "raw, in [0, 1]; see visible_rule"),
-            ("valid", (num_slots,), "?", ("window", "point"), None, "slots that hold a point"),
-            ("frame", (num_frames,), "i4", ("window", "frame"), None, "frame of the view, -1 after its end"),
-            ("frame_valid", (num_frames,), "?", ("window", "frame"), None, "frames that there are"),
-            ("time", (num_frames,), "f8", ("window", "frame"), "s", "time on the recording's clock"),
-            ("start", (), "i4", ("window",), None, "first frame of the window"),
-            ("seed", (), "i4", ("window",), None, "frame in which its points start"),
-            ("region", (4,), "f4", ("window", "box"), "px", "x0, y0, x1, y1 of the foreground of its frames"),
-        ):
-            chunk = WINDOWS_PER_CHUNK if num_slots in shape else 1024
-            self.item.create(name, shape=shape, dtype=dtype, axes=axes, unit=unit, chunk=chunk, description=description)
-
     def describe(self) -> None:  # noqa: D102
         self.item.attributes.update(
-            tracker=self.settings.tracker,
-            grid=self.settings.grid,
-            visible_rule=self._tracker.visible_rule,
-            visible_above=self._tracker.visible_above,
-            width=self.source.width,
-            height=self.source.height,
-            region=list(self._region(self._profile)),
-            **self._counts.attributes(),
+            TRACKS.attributes_of(
+                tracker=self.settings.tracker,
+                grid=self.settings.grid,
+                visible_rule=self._tracker.visible_rule,
+                visible_above=self._tracker.visible_above,
+                width=self.source.width,
+                height=self.source.height,
+                region=list(self._region(self._profile)),
+                **self._counts.attributes(),
+            )
         )
 
 

@@ -99,21 +99,20 @@ def lowres_scene(study: Study, recording: str, view: str, whole: bool = True) ->
 
 
 def masks_scene(study: Study, recording: str, view: str, whole: bool = True) -> list[Scene]:
-    """Masks: the foreground is tinted and outlined."""
-    from actionprep.pipeline.masks import unpack_masks
+    """Foreground tinted and outlined."""
+    from actionprep.datasets.products.masks import read_masks
 
     item = study.store.item("masks", recording, view)
     images, times = _video(study, recording, view)
-    width = int(item.attributes["width"])
     foreground = item["foreground"]
     _same_length(len(foreground), len(times), "masks", recording, view)
     if not whole:
-        some = unpack_masks(foreground[np.unique(np.linspace(0, len(foreground) - 1, 48).astype(int))], width)
+        some = read_masks(item, np.unique(np.linspace(0, len(foreground) - 1, 48).astype(int)))
         images.cut_to(_region_of(some))
     x0, y0, x1, y1 = images.box
 
     def overlay(image: np.ndarray, moment: int) -> np.ndarray:
-        return draw_mask(image, unpack_masks(foreground[moment], width)[y0:y1, x0:x1])
+        return draw_mask(image, read_masks(item, moment)[y0:y1, x0:x1])
 
     def remark(moment: int) -> str:
         return f"{float(item['area'][moment]):.1%} foreground"

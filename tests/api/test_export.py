@@ -9,7 +9,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_frames
+from frame_store_fakes import make_frame_store, moving_square, tiny_pixels, write_frames
 from pose_items import made_poses, store_poses
 from training_fakes import make_store, table_of, tiny_recipe, write_snippets, write_split
 
@@ -31,7 +31,7 @@ SIZES = {"width_multiplier": 0.0625, "dropout": 0.0}
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Frames of 24 x 32 pixels of two views, with a split."""
-    store = make_picture_store(tmp_path_factory.mktemp("frames") / "store", product="frames", views=("0", "1"))
+    store = make_frame_store(tmp_path_factory.mktemp("frames") / "store", product="frames", views=("0", "1"))
     write_split(store, "default", tested="4", val="3")
     return store
 
@@ -239,7 +239,7 @@ def test_npz_folders_are_named_by_part_and_class(frames: Store, tmp_path: Path) 
 
 
 def test_npz_folder_name_has_the_fields_of_the_gesture_system(tmp_path: Path) -> None:
-    store = make_picture_store(tmp_path / "store", product="frames", subjects=3)
+    store = make_frame_store(tmp_path / "store", product="frames", subjects=3)
     table = SnippetTable.read(store.item("snippets", "default"))
     table.settings.update(length_s=1.3, threshold=0.55)
     write_snippets(store, table, "windows")
@@ -270,10 +270,10 @@ def test_npz_files_have_the_stored_frames(frames: Store, tmp_path: Path) -> None
 
 def make_square_store(folder: Path, **options: object) -> Store:
     """Frames of 24 x 24 pixels of four subjects, with a split."""
-    store = make_picture_store(folder, product="frames", **options)
+    store = make_frame_store(folder, product="frames", **options)
     for key in store.items("frames"):
-        pictures = store.item("frames", key.recording, key.view)["rgb"][:, :, 4:28].copy()
-        write_frames(store, key.recording, key.view, pictures)
+        images = store.item("frames", key.recording, key.view)["rgb"][:, :, 4:28].copy()
+        write_frames(store, key.recording, key.view, images)
     write_split(store, "default", tested="4", val="3")
     return store
 
@@ -323,7 +323,7 @@ def test_labels_that_look_alike_in_file_names_stay_apart(tmp_path: Path) -> None
 
 
 def test_multi_label_snippets_are_refused(tmp_path: Path) -> None:
-    store = make_picture_store(tmp_path / "store", product="frames", subjects=3)
+    store = make_frame_store(tmp_path / "store", product="frames", subjects=3)
     table = SnippetTable.read(store.item("snippets", "default"))
     table.target[0] = 1
     write_snippets(store, table, "many")

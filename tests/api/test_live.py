@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from picture_fakes import film, tiny_pixels, write_halved_films
+from frame_store_fakes import tiny_pixels, write_halved_videos, write_square_video
 from recordings import write_video
 from training_fakes import table_of, write_snippets
 from typer.testing import CliRunner
@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("live")
     store = Store(folder / "store", create=True)
-    names, labels = write_halved_films(store, subjects=4, settings={"sizes": [24]})
+    names, labels = write_halved_videos(store, subjects=4, settings={"sizes": [24]})
     table = table_of(names, labels, [str(number) for number in range(12)], seconds=1.2)
     write_snippets(store, table)
     recipe = tiny_pixels(epochs=10, input__channels="motion", input__frames=8, optimizer__learning_rate=5e-3)
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_file_is_watched_as_a_camera_is(trained, tmp_path):
-    video = film(tmp_path / "camera.avi", ("right", 0), ("right", 1), ("right", 2))
+    video = write_square_video(tmp_path / "camera.avi", ("right", 0), ("right", 1), ("right", 2))
     heard = []
     found = predict_live(
         trained.folder, str(video), length_s=1.2, stride_s=0.4, device="cpu", on_prediction=heard.append
@@ -52,7 +52,7 @@ def test_it_ends_after_the_seconds_that_are_asked_for(trained, tmp_path):
     assert predict_live(trained.folder, str(video), length_s=1.0, seconds=2.0, device="cpu").num_frames < 30
 
 
-def test_a_film_that_is_shorter_than_a_window_is_told_with_what_to_do(trained, tmp_path):
+def test_predict_live_rejects_a_video_shorter_than_a_window(trained, tmp_path):
     video = write_video(tmp_path / "short.avi", np.zeros((6, 48, 64, 3), np.uint8), rate=10, codec="mpeg4")
     expected = (
         r"Nothing could be said of .*short\.avi, which was shorter than a window: its pictures reach to 0\.50 s and a "
@@ -75,7 +75,7 @@ def test_a_model_of_whole_segments_wants_to_know_the_window(trained, tmp_path):
         predict_live(trained.folder, "0")
 
 
-def test_what_cannot_be_opened_says_how_sources_are_named(trained):
+def test_predict_live_names_a_source_that_cannot_be_opened(trained):
     with pytest.raises(SetupError, match=r"Cannot open '/nowhere\.mp4' as a camera, a stream or a video"):
         predict_live(trained.folder, "/nowhere.mp4", length_s=1.0, device="cpu")
 

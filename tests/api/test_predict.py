@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_fakes import FILMED, film, make_picture_store, moving_square, tiny_pixels, write_halved_films
+from frame_store_fakes import (
+    VIDEO_SIZE,
+    make_frame_store,
+    moving_square,
+    tiny_pixels,
+    write_halved_videos,
+    write_square_video,
+)
 from recordings import write_video
 from training_fakes import MOTIONS, table_of, write_snippets
 from typer.testing import CliRunner
@@ -35,7 +42,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     store = Store(folder / "store", create=True)
     settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
-    names, labels = write_halved_films(store, subjects=3, settings=settings)
+    names, labels = write_halved_videos(store, subjects=3, settings=settings)
     write_snippets(store, table_of(names, labels, [name[:2] for name in names], seconds=1.2))
     split = SplitChoice(train=("s0", "s1"), test=("s2",), val_share=0.0)
     recipe = tiny_pixels(epochs=6, input__frames=8, optimizer__learning_rate=5e-3)
@@ -45,13 +52,13 @@ def runs(tmp_path_factory):
     ]
 
 
-def filmed(path: Path, motion: str = "right") -> Path:
-    return film(path, (motion, 0), (motion, 1))
+def square_video(path: Path, motion: str = "right") -> Path:
+    return write_square_video(path, (motion, 0), (motion, 1))
 
 
 def test_fused_runs_answer_with_their_weighted_pool_from_one_store(runs, tmp_path, monkeypatch):
     made = fuse(runs, tmp_path / "fused", weights=(1, 3))
-    video = filmed(tmp_path / "new.avi")
+    video = square_video(tmp_path / "new.avi")
     alone = [predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS).timeline for run in runs]
     built: list = []
     monkeypatch.setattr(
@@ -67,7 +74,7 @@ def test_fused_runs_answer_with_their_weighted_pool_from_one_store(runs, tmp_pat
 
 
 def test_a_recording_is_called_after_its_video_in_all_files(runs, tmp_path):
-    video = filmed(tmp_path / "take.7.avi")
+    video = square_video(tmp_path / "take.7.avi")
     found = predict_videos(runs[0].folder, [video], out=tmp_path / "out", **OPTIONS)
     assert found.document()["recording"] == "take.7"
     for name in ("timeline", "windows", "frames"):
@@ -75,9 +82,9 @@ def test_a_recording_is_called_after_its_video_in_all_files(runs, tmp_path):
             assert {row["recording"] for row in csv.DictReader(file)} == {"take.7"}
 
 
-def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_name(runs, tmp_path):
-    filmed(tmp_path / "a/clip.avi")
-    filmed(tmp_path / "b/clip.avi", "up")
+def test_predict_makes_each_video_of_a_one_view_run_a_recording(runs, tmp_path):
+    square_video(tmp_path / "a/clip.avi")
+    square_video(tmp_path / "b/clip.avi", "up")
     words = [
         "predict",
         str(tmp_path / "a"),
@@ -94,14 +101,14 @@ def test_each_video_of_a_run_of_one_view_is_a_recording_with_a_folder_of_its_nam
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip", "a_clip"}
 
 
-def test_a_folder_gives_its_cameras_to_the_views_of_their_names_and_says_so(tmp_path, monkeypatch):
-    store = make_picture_store(tmp_path / "store", subjects=3, views=("0", "3", "6"))
+def test_predict_maps_cameras_of_a_folder_to_views_by_name(tmp_path, monkeypatch):
+    store = make_frame_store(tmp_path / "store", subjects=3, views=("0", "3", "6"))
     split = SplitChoice(train=("1", "2"), test=("3",), val_share=0.0)
     run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=split, tensorboard=False, device="cpu")
     settings = '[study]\nlayout = "views"\npattern = "{recording}/cam{view}.avi"\n'
     (tmp_path / "actionprep.toml").write_text(settings)
     for camera in (6, 2, 0):
-        filmed(tmp_path / f"take/cam{camera}.avi")
+        square_video(tmp_path / f"take/cam{camera}.avi")
     asked: list[dict[str, Path]] = []
 
     def answered(models: object, videos: dict[str, Path], build: object, **options: object) -> Timeline:
@@ -125,25 +132,25 @@ def test_a_folder_gives_its_cameras_to_the_views_of_their_names_and_says_so(tmp_
     assert "view 0 ← cam0.avi, view 6 ← cam6.avi (by the pattern of the study)" in done.stdout
     assert "Ignored: cam2.avi. The run was not trained on these views." in done.stderr
     assert "No video of view 3: the prediction uses 2 of the run's 3 views." in done.stderr
-    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    assert told["views"] == {view: str(tmp_path / f"take/cam{view}.avi") for view in ("0", "6")}
-    assert (told["views_by"], told["left_out"], told["missing_views"]) == (
+    document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert document["views"] == {view: str(tmp_path / f"take/cam{view}.avi") for view in ("0", "6")}
+    assert (document["views_by"], document["left_out"], document["missing_views"]) == (
         {"0": "pattern", "6": "pattern"}, [str(tmp_path / "take/cam2.avi")], ["3"],
     )  # fmt: skip
 
 
-def test_a_recording_much_longer_than_any_snippet_of_the_training_is_looked_at_whole_with_a_warning(runs, tmp_path):
-    moves = moving_square(MOTIONS["right"], size=FILMED, seed=0)
+def test_predict_warns_of_recordings_longer_than_the_snippets(runs, tmp_path):
+    moves = moving_square(MOTIONS["right"], size=VIDEO_SIZE, seed=0)
     video = write_video(tmp_path / "long.avi", np.concatenate([moves, moves]), rate=10, codec="mpeg4")
     words = ["predict", str(video), "--run", str(runs[0].folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     short = write_video(tmp_path / "short.avi", moves, rate=10, codec="mpeg4")
-    said = (
+    message = (
         "long was looked at whole, 2.4 s in one window, and the snippets of the training were 1.2 s long. Give a window, "
         "such as --length 1200, for answers along the recording."
     )
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     for other in ([*words, "--length", "1200"], ["predict", str(short), *words[2:]]):
         done = CliRunner().invoke(app, other)
         assert done.exit_code == 0, done.output
@@ -156,75 +163,75 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def told(runs, tmp_path, monkeypatch):
-    """A function that predicts one film with some options: its document and the folder that it wrote.
+def predict_with(runs, tmp_path, monkeypatch):
+    """Return a function that predicts a video with some options and returns the document and the output folder.
 
-    The seven windows of the film are answered with chosen probabilities, as those of so small a model hang on the machine.
+    The seven windows of the video get fixed probabilities, because those of so small a model depend on the machine.
     """
-    moves = moving_square(MOTIONS["right"], size=FILMED, seed=0)
-    film = write_video(tmp_path / "film.avi", np.concatenate([moves, 0 * moves]), rate=10, codec="mpeg4")
+    moves = moving_square(MOTIONS["right"], size=VIDEO_SIZE, seed=0)
+    video = write_video(tmp_path / "video.avi", np.concatenate([moves, 0 * moves]), rate=10, codec="mpeg4")
     asked = predict.predict_videos
 
     def answered(*words: object, **named: object) -> Timeline:
         timeline = asked(*words, **named)
-        # Two windows cover each of the eight pieces but the first and the last: 0.9 0.85 0.75 0.55 0.4 0.6 0.7 0.7 at most.
+        # Two windows cover each of the eight pieces except the first and last. Maxima: 0.9 0.85 0.75 0.55 0.4 0.6 0.7 0.7.
         rows = np.array(
             [[90, 5, 5], [80, 10, 10], [70, 20, 10], [40, 30, 30], [20, 50, 30], [10, 70, 20], [20, 70, 10]]
         )
         assert timeline.probabilities.shape == rows.shape
         return replace(timeline, probabilities=rows / 100)
 
-    def told(*words: str) -> tuple[dict, Path]:
+    def predict_with(*words: str) -> tuple[dict, Path]:
         out = tmp_path / "-".join(("out", *words))
-        given = ["predict", str(film), "--run", str(runs[0].folder), "--out", str(out), "--device", "cpu"]
+        given = ["predict", str(video), "--run", str(runs[0].folder), "--out", str(out), "--device", "cpu"]
         done = CliRunner().invoke(app, [*given, "--length", "600", "--stride", "300", *words, "--json"])
         assert done.exit_code == 0, done.output
         return json.loads(done.stdout), out
 
     monkeypatch.setattr(predict, "predict_videos", answered)
-    return told
+    return predict_with
 
 
 def spans(document: dict) -> list[tuple[str, float, float]]:
     return [(one["label"], round(one["onset"], 3), round(one["offset"], 3)) for one in document["segments"]]
 
 
-def test_labels_that_are_less_probable_than_the_threshold_are_not_said(told):
-    every, folder = told()
+def test_predict_leaves_out_labels_below_the_threshold(predict_with):
+    every, folder = predict_with()
     first, second = every["segments"][0]["label"], every["segments"][-1]["label"]
     assert first != second
     assert spans(every) == [(first, 0.0, 1.2), (second, 1.2, 2.4)]
     assert [row["label"] for row in rows_of(folder)] == [first, second]
-    some, folder = told("--threshold", "0.58")
+    some, folder = predict_with("--threshold", "0.58")
     assert spans(some) == [(first, 0.0, 0.9), (second, 1.5, 2.4)]
     assert [float(row["probability"]) for row in rows_of(folder)] == pytest.approx([0.8333, 0.6667], abs=1e-4)
-    nothing, folder = told("--threshold", "0.95")
+    nothing, folder = predict_with("--threshold", "0.95")
     assert nothing["segments"] == rows_of(folder) == []
 
 
-def test_segments_shorter_than_the_least_length_are_left_out(told):
+def test_segments_shorter_than_the_least_length_are_left_out(predict_with):
     wide = ("--threshold", "0.65")
-    both, _ = told(*wide)
+    both, _ = predict_with(*wide)
     first, second = (one["label"] for one in both["segments"])
     assert spans(both) == [(first, 0.0, 0.9), (second, 1.8, 2.4)]
-    shown, folder = told(*wide, "--min-length", "800")
+    shown, folder = predict_with(*wide, "--min-length", "800")
     assert spans(shown) == [(first, 0.0, 0.9)]
     assert len(rows_of(folder)) == 1
-    nothing, folder = told(*wide, "--min-length", "1000")
+    nothing, folder = predict_with(*wide, "--min-length", "1000")
     assert nothing["segments"] == rows_of(folder) == []
 
 
-def test_several_labels_are_said_from_the_thresholds_of_the_runs_test_and_the_command_names_them(tmp_path):
+def test_predict_uses_and_prints_thresholds_of_multi_label_tests(tmp_path):
     store = Store(tmp_path / "store", create=True)
     settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
-    names, labels = write_halved_films(store, subjects=3, settings=settings)
+    names, labels = write_halved_videos(store, subjects=3, settings=settings)
     target = np.array([[label == "left", label == "right", label != "left"] for label in labels], np.uint8)
     subjects = [name[:2] for name in names]
     table = table_of(names, labels, subjects, seconds=1.2, target=target, settings={"multi_label": True})
     write_snippets(store, table)
     split = SplitChoice(train=("s0",), val=("s1",), test=("s2",))
     run = fit(store, tiny_pixels(epochs=1, input__frames=8), tmp_path / "run", split=split, tensorboard=False)
-    video = filmed(tmp_path / "new.avi")
+    video = square_video(tmp_path / "new.avi")
     before = predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS)
     assert before.said_from == dict.fromkeys(table.labels, 0.5)
     assert before.timeline.thresholds is None
@@ -235,12 +242,14 @@ def test_several_labels_are_said_from_the_thresholds_of_the_runs_test_and_the_co
     words += ["--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["said_from"] == pytest.approx(thresholds)
-    assert told["thresholds_of_val"]
+    document = json.loads(done.stdout)
+    assert document["said_from"] == pytest.approx(thresholds)
+    assert document["thresholds_of_val"]
     _, _, mean = before.timeline.pieces()
-    said = {label for at, label in enumerate(table.labels) if (mean[:, at] >= thresholds[label]).any()}
-    assert {one["label"] for one in told["segments"]} == {row["label"] for row in rows_of(tmp_path / "out")} == said
+    above = {label for at, label in enumerate(table.labels) if (mean[:, at] >= thresholds[label]).any()}
+    assert (
+        {one["label"] for one in document["segments"]} == {row["label"] for row in rows_of(tmp_path / "out")} == above
+    )
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     each = ", ".join(f"{label} {value:.2f}" for label, value in thresholds.items())

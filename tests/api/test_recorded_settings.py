@@ -1,4 +1,4 @@
-"""Stores and checkpoints that name code, programs and files: nothing of it runs or is read."""
+"""Stores and checkpoints that name code, programs and files: none of these is executed or read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actionprep.cli.train import app
 from actionprep.datasets.store.metadata import group_text_with_checksum
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.pose import Pose, PoseSettings
-from actionprep.pipeline.tracks import TracksSettings
+from actionprep.pipeline.trackers.settings import TracksSettings
 from actionprep.training.fit import fit
 from actionprep.training.split_choice import SplitChoice
 
@@ -61,7 +61,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def code_in(folder: Path) -> dict[str, str]:
-    """Write a tracker's code, which leaves a file RAN, and its weights; the settings that name them."""
+    """Write the code of a tracker that creates a file RAN, and its weights. Return the settings that name them."""
     folder.mkdir(parents=True)
     (folder / "hubconf.py").write_text(CODE)
     torch.save({"a": torch.zeros(1)}, folder / "w.pth")
@@ -69,7 +69,7 @@ def code_in(folder: Path) -> dict[str, str]:
 
 
 def environment_in(folder: Path) -> str:
-    """Write what looks like MediaPipe's environment, with a program that leaves a file RAN."""
+    """Write an imitation of MediaPipe's environment whose program creates a file RAN."""
     packages = folder / "lib/python3/site-packages"
     for name in ("pose_detection/pose_detection", "pose_landmark/pose_landmark_full"):
         model = packages / "mediapipe/modules" / f"{name}.tflite"
@@ -83,7 +83,7 @@ def environment_in(folder: Path) -> str:
 
 
 def rewrite(study: Study, item: str, **settings: object) -> None:
-    """Change what an item's record says of its settings."""
+    """Change the settings in the record of an item."""
     path = study.store.require_local() / item / "zarr.json"
     document = json.loads(path.read_text())
     document["attributes"]["provenance"]["settings"] |= settings
@@ -204,7 +204,7 @@ def test_a_stored_input_stays_without_its_files(tmp_path: Path) -> None:
         f"Ignored masks.files = '{files}', recorded in the stored masks: data must not name a file. Only your own "
         "actionprep.toml or the command line sets it. Used instead: the default, ''."
     ]
-    # Damaged, it needs them, and the error names the setting.
+    # A damaged item needs them, and the error names the setting.
     damage(study, "masks/a/0")
     with pytest.raises(UserError, match=r"Ignored masks\.files = (.|\n)*Without it: 'files' is the pattern"):
         study.repair([one for _, one in Study(study.folder).store.verify() if one is not None])

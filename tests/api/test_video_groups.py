@@ -1,4 +1,4 @@
-"""Which videos are one recording, and what it is called."""
+"""Grouping of videos into recordings, and the names of these."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actionprep.training.predict import Asked
 
 
 def video(path: Path) -> Path:
-    """A file that is there: grouping looks at names alone."""
+    """Create an empty file: grouping uses only the names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     return path

@@ -27,7 +27,7 @@ def store_of(folder: Path, videos: list[Path], unseen: list[str], *, trained: di
     )
 
 
-def test_a_view_before_which_nothing_moves_takes_no_part_and_is_told(tmp_path: Path) -> None:
+def test_video_store_reports_and_skips_a_view_without_motion(tmp_path: Path) -> None:
     clip = moving_square(24, height=48, width=64)
     moves = write_video(tmp_path / "moves.mp4", clip)
     stands = write_video(tmp_path / "stands.mp4", np.repeat(clip[:1], 24, axis=0))
@@ -42,7 +42,7 @@ def test_a_view_before_which_nothing_moves_takes_no_part_and_is_told(tmp_path: P
         store_of(tmp_path / "c", [moves, tmp_path / "text.mp4"], [])
 
 
-def test_views_are_held_against_each_other_as_in_the_training(tmp_path: Path) -> None:
+def test_video_store_aligns_views_as_in_the_training(tmp_path: Path) -> None:
     fast = write_video(tmp_path / "fast.mp4", moving_square(60, height=48, width=64), rate=30)
     slow = write_video(tmp_path / "slow.mp4", moving_square(12, height=48, width=64, speed=5), rate=6)
     with pytest.raises(UserError, match=r"not aligned to 0\.05 s: .*\n.*--offset VIEW=SECONDS.*--tolerance SECONDS"):
@@ -54,7 +54,7 @@ def test_views_are_held_against_each_other_as_in_the_training(tmp_path: Path) ->
         clocks_of({}, {"0": fast}, {"7": 1.0}, None)
 
 
-def test_a_store_tells_how_the_views_of_its_study_are_held_against_each_other(tmp_path: Path) -> None:
+def test_store_records_the_alignment_of_its_views(tmp_path: Path) -> None:
     for recording in ("one", "two"):
         for view in (0, 1):
             write_video(tmp_path / f"videos/{recording}/cam{view}.mp4", moving_square(20, height=48, width=64), rate=20)

@@ -1,4 +1,4 @@
-"""Every command and option that a message or a page names exists."""
+"""Commands and options that messages and pages mention exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "actionprep").rglob("*.py"))
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SLOT = "\x00"
-"""Stands for what an f-string puts in."""
+"""Placeholder for a value in an f-string."""
 
 _QUOTED = re.compile(r"['`‘](?P<command>(?:actionprep|actiontrain) [^'`’]+)['`’]")
 _PROSE = re.compile(
@@ -65,14 +65,14 @@ def every_option() -> set[str]:
 
 @cache
 def command_of(name: str, word: str) -> Any:
-    """The command with all its options; None where there is none."""
+    """Return the command with all its options, or None if it does not exist."""
     group = program(name)
     context = group.context_class(group, info_name=name)
     return group.resolve_command(context, [word])[1] if word in group.list_commands(context) else None
 
 
 def wrong_in(text: str) -> str | None:
-    """What is wrong with a command, or None."""
+    """Return the problem of a command, or None."""
     name, *words = text.replace("…", " ").split()
     if not words or words[0].startswith(SLOT) or words[0] == "--help":
         return None
@@ -86,7 +86,7 @@ def wrong_in(text: str) -> str | None:
 
 
 def strings(path: Path) -> Iterator[tuple[int, str]]:
-    """The texts of a file, f-strings with a slot for each value."""
+    """Return the strings of a file. Values of f-strings are replaced with the placeholder."""
     inside: set[int] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr):

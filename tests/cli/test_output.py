@@ -1,4 +1,4 @@
-"""What commands print is what was meant, whatever characters it holds."""
+"""Printed output is correct for all characters."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_narrow_terminal_shows_the_most_important_columns_unfolded(capsys, mon
     assert [line[:28].strip() for line in printed.splitlines()[1:]] == ["view-transformer epochs=40", "frames=32"]
 
 
-def test_the_first_column_breaks_at_spaces_alone_and_others_leave_it_the_room(capsys, monkeypatch):
+def test_table_breaks_the_first_column_only_at_spaces(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     name = "tiny optimizer.learning_rate=0.00123456 batch=4"
     out = print_table("", COLUMNS, [(name, *ROWS[0][1:])], importance=("recipe", "accuracy %", "latency", "runs"))
@@ -74,7 +74,7 @@ def test_columns_that_are_to_stay_whole_do_not_break_for_long_ones(capsys, monke
     assert max(map(len, printed.splitlines())) <= 60
 
 
-def test_a_column_that_stays_whole_and_is_wider_than_the_terminal_is_cut_with_a_mark(capsys, monkeypatch):
+def test_table_column_wider_than_the_terminal_is_cut_with_a_mark(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     assert print_table("", ("name", "what"), [("a" * 36, "word")], whole=("name",)) == ["what"]
     assert capsys.readouterr().out.split() == ["name", "a" * 17 + "…"]
@@ -95,7 +95,7 @@ def test_json_has_null_where_a_number_is_none(capsys):
     }  # fmt: skip
 
 
-def test_a_bar_of_steps_appears_with_the_first_step_and_takes_its_total_from_it(monkeypatch):
+def test_step_bar_appears_with_the_first_step_and_its_total(monkeypatch):
     begun = []
     advanced = []
 

@@ -1,4 +1,4 @@
-"""A program reads command lines, lists its commands, and says what is wrong in plain words."""
+"""A program parses command lines, lists its commands and reports errors in plain words."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def program() -> typer.Typer:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("fit x --epochs many", "Wrong value for --epochs: got 'many'. Give a whole number. (Passes.)"),
         ("fit x --epochs 0", "Wrong value for --epochs: got 0. Give 1 or more. (Passes.)"),
@@ -135,10 +135,10 @@ def program() -> typer.Typer:
         ("--quiet", "run has no option --quiet. Run 'run --help' to list all options."),
     ],
 )  # fmt: skip
-def test_a_wrong_command_line_is_one_paragraph_in_plain_words(program: typer.Typer, words: str, said: str) -> None:
+def test_a_wrong_command_line_is_one_paragraph_in_plain_words(program: typer.Typer, words: str, message: str) -> None:
     result = CliRunner().invoke(program, words.split(), prog_name="run")
     assert result.exit_code == 2
-    assert result.stderr == f"{said}\n"
+    assert result.stderr == f"{message}\n"
     assert result.stdout == ""
 
 
@@ -227,7 +227,7 @@ def test_errors_for_people_are_one_paragraph_and_keep_their_exit_code(capsys: py
         fails(debug=True)
 
 
-def test_a_fault_of_the_program_is_a_paragraph_that_names_the_file_with_the_traceback(
+def test_program_fault_is_a_paragraph_with_the_traceback_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     @guarded

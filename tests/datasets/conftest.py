@@ -1,4 +1,4 @@
-"""A catalog with something in every table."""
+"""A catalog without empty tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views held against each other on their frame times."""
+"""Alignment of views by frame times."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_views_without_common_time_cannot_be_aligned():
     assert found.problems == ("the views have no common time ('0' 0.000 to 0.900 s, '1' 5.000 to 5.900 s)",)
 
 
-def test_a_view_with_one_frame_is_held_against_the_others():
+def test_alignment_includes_a_view_with_one_frame():
     assert align({"0": at_rate(10, 1), "1": np.array([0.3])}, tolerance=0.05).common is None
 
 
@@ -87,7 +87,7 @@ def test_the_nearest_frame_is_that_of_a_search_through_all(times, at, tolerance)
 
 @st.composite
 def recordings_of_views(draw: st.DrawFn) -> Catalog:
-    """A catalog of one recording whose two to four views differ in rate, start, clock and dropped frames."""
+    """Catalogs of one recording with two to four views that differ in rate, start, clock and dropped frames."""
     views = []
     for id in range(draw(st.integers(2, 4))):
         fps = draw(st.sampled_from([10.0, 25.0, 30.0]))

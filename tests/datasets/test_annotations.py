@@ -1,4 +1,4 @@
-"""Annotation files of several formats, and what becomes of rows that make no sense."""
+"""Annotation files of several formats, and invalid rows."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_activitynet_subset_becomes_the_split(tmp_path):
     assert read_annotations(path) == [AnnotatedRow("a", 1.0, 2.0, "wave", split="validation")]
 
 
-def test_a_csv_without_the_columns_says_which_it_needs(tmp_path):
+def test_annotation_csv_without_columns_names_the_required_ones(tmp_path):
     path = written(tmp_path, "video,from,to,what\na,1,2,wave\n")
     with pytest.raises(UserError) as error:
         read_annotations(path)
@@ -160,7 +160,7 @@ def test_activitynet_json_of_another_project(shared_data):
 def test_a_real_elan_document(shared_data):
     [path] = (shared_data / "annotations" / "great_ape_gestures_elan").glob("*.eaf")
     rows = [row for row in read_annotations(path) if isinstance(row, AnnotatedRow)]
-    # Counted another way: every annotation of the document, by tier.
+    # Counted independently: all annotations of the document, per tier.
     root = ElementTree.parse(path).getroot()
     expected = Counter({tier.get("TIER_ID"): len(tier.findall("ANNOTATION")) for tier in root.iter("TIER")})
     assert Counter(row.layer for row in rows) == +expected
@@ -330,7 +330,7 @@ def tier(name: str, *annotations: tuple[int, int, str], parent: str = "") -> str
 
 
 def test_read_annotations_elan_time_subdivision(tmp_path):
-    # The parts of a part stand before their parent in the file, and slots of other tiers lie between.
+    # Nested parts come before their parent in the file, and slots of other tiers are in between.
     text = eaf(
         "1000 - 1500 - - 4000 9000",
         tier("part of part", (1, 3, "x"), (3, 4, "y"), parent="part")
@@ -430,7 +430,7 @@ def test_check_segments_frames_of_an_unreadable_view():
         "is not known. Name the file of a view in the column of the recording, or give times in seconds",
         "its frame numbers need the video videos/a/cam0.mp4, which cannot be read",
     ]
-    # Where the same camera has the same rate in another recording, the numbers have one meaning.
+    # If the camera has the same rate in another recording, the frame numbers are unambiguous.
     found = checked(by_id, views=(broken, other, view("b", "0", path="videos/b/cam0.mp4")))
     assert len(found.segments["a"]) == 1
 

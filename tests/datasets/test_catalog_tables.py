@@ -1,4 +1,4 @@
-"""The files of a catalog: what is written reads back, what is damaged is named."""
+"""The files of a catalog: round trips and damaged files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_catalog_without_alignment_is_read(tmp_path, full):
     assert Catalog.read(tmp_path) == replace(full, alignment=None)
 
 
-def test_no_catalog_says_to_scan(tmp_path):
+def test_missing_catalog_error_names_the_scan_command(tmp_path):
     with pytest.raises(UserError, match=r"No catalog in .* Run 'actionprep scan' first"):
         Catalog.read(tmp_path)
 

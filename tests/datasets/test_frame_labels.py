@@ -1,4 +1,4 @@
-"""Labels at single instants, by the segments that cover them."""
+"""Frame labels from the segments that cover a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from study_fakes import catalog, view
+from study_fakes import annotated, catalog, view
 from training_fakes import table_of
 
 from actionprep.datasets.catalog import Catalog
@@ -21,12 +21,8 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 
 
-def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:
-    return catalog(Recording("a"), segments={"a": segments}, seconds=seconds)
-
-
 def names_at(table: SnippetTable, times: list[float], recording: int = 0) -> list[set[str] | None]:
-    """The labels at each time, None where they are not known."""
+    """Return the labels at each time, or None where they are unknown."""
     target, known = FrameLabels.of(table).at(recording, np.array(times))
     return [
         {table.labels[code] for code in np.flatnonzero(row)} if one else None
@@ -45,7 +41,7 @@ def test_segments_that_touch_leave_no_gap_however_their_edge_is_rounded():
     assert names_at(table, [0.3, edge, 0.3 - 1e-6]) == [{"clap"}, {"clap"}, {"wave"}]
 
 
-def test_instants_in_a_gap_are_background_where_there_is_one_and_negatives_where_several_labels_are_allowed():
+def test_frame_labels_of_gaps_are_background_or_negatives():
     found = annotated(Segment(0.0, 1.0, "wave"), Segment(2.0, 3.0, "clap"))
     assert names_at(make_snippets(found, length_s=1.0), [1.5, 9.0]) == [None, None]
     rest = make_snippets(found, LabelRule(background="rest"), length_s=1.0)
@@ -65,14 +61,14 @@ def test_of_segments_that_overlap_the_shortest_wins_or_all_hold():
     assert names_at(several, [0.5, 1.5]) == [{"walk"}, {"walk", "wave"}]
 
 
-def test_nothing_is_known_in_an_excluded_layer_whatever_is_annotated_there():
+def test_excluded_layer_has_unknown_frame_labels():
     found = annotated(Segment(0.0, 4.0, "wave"), Segment(1.0, 2.0, "advert", "NA"))
     for rule in (LabelRule(background="rest"), LabelRule(multi_label=True)):
         table = make_snippets(found, rule, length_s=1.0, exclude_layers=["NA"])
         assert names_at(table, [0.5, 1.0, 1.5, 2.0]) == [{"wave"}, None, None, {"wave"}]
 
 
-def test_labels_that_are_left_out_and_short_segments_are_no_labels_of_instants_either():
+def test_frame_labels_skip_excluded_labels_and_short_segments():
     found = annotated(Segment(0.0, 1.0, "wave"), Segment(1.0, 1.1, "wave"), Segment(2.0, 3.0, "clap"))
     table = make_snippets(found, LabelRule(background="rest"), length_s=1.0, min_segment_s=0.5, labels=["wave"])
     assert names_at(table, [0.5, 1.05, 2.5]) == [{"wave"}, {"rest"}, {"rest"}]
@@ -97,7 +93,7 @@ def test_a_table_read_back_from_a_store_knows_the_same_labels(tmp_path):
     assert names_at(again, times) == names_at(table, times)
 
 
-def test_where_snippets_are_segments_an_older_table_tells_them_and_of_windows_it_says_how_to_get_them():
+def test_segments_of_older_tables_require_segment_snippets():
     table = table_of(["a", "b"], ["left", "up"], ["1", "2"], seconds=2.0)
     assert names_at(table, [0.0, 1.9], recording=1) == [{"up"}, {"up"}]
     with pytest.raises(
@@ -108,7 +104,7 @@ def test_where_snippets_are_segments_an_older_table_tells_them_and_of_windows_it
 
 @st.composite
 def cases(draw):
-    # Many segments in few ticks: they touch, overlap, repeat and leave gaps.
+    # Many segments in few ticks, so that they touch, overlap, repeat and leave gaps.
     intervals = draw(
         st.lists(st.tuples(st.integers(0, 29), st.integers(1, 12), st.sampled_from("abcX")), min_size=1, max_size=7)
     )
@@ -125,7 +121,7 @@ def cases(draw):
 @example({"segments": [(0, 1, "a"), (1, 2, "b")], "several": False, "background": None, "tick": Fraction(1, 10)})
 def test_labels_at_instants_equal_those_counted_tick_by_tick(case):
     tick, size = case["tick"], 32
-    # X is a layer of its own, which is left out. Onsets are sums of floats, as annotations are.
+    # X is a separate layer, which is left out. Onsets are sums of floats, as in annotations.
     found = [
         Segment(float(first * tick), sum([float(tick)] * last), label, "NA" if label == "X" else "")
         for first, last, label in case["segments"]

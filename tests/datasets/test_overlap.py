@@ -1,4 +1,4 @@
-"""How windows and segments meet, held against exact counting of milliseconds."""
+"""Overlap of windows and segments, compared with exact counts of milliseconds."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_one_window_equals_counting_instants(window, segments):
     by_label = {one.label: (one.coverage, one.iou, one.segment_share) for one in found}
     for label in "abc":
         expected = by_counting(window, segments, label)
-        assert by_label.get(label, (0, 0, 0)) == pytest.approx([float(figure) for figure in expected], abs=1e-9)
+        assert by_label.get(label, (0, 0, 0)) == pytest.approx([float(value) for value in expected], abs=1e-9)
         assert (label in by_label) == (expected[0] > 0)
 
 

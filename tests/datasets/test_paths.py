@@ -1,4 +1,4 @@
-"""Names that come from data stay below their root."""
+"""Paths made from names in data stay below their root."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_safe_name_of_escapes(text: str) -> None:
     assert not set(name) & set("/\\<>\x1b\0")
 
 
-def test_safe_name_tells_long_names_apart() -> None:
+def test_safe_name_distinguishes_long_names() -> None:
     assert safe_name("x" * 300) != safe_name("x" * 301)
     assert safe_name("tracks-P01/cam 2") == "tracks-P01_cam 2"
 
@@ -105,7 +105,7 @@ def test_walk_visits_each_folder_once(tmp_path: Path) -> None:
     root, other = tmp_path / "root", tmp_path / "other"
     for folder in (root / "b/c", other / "inner"):
         folder.mkdir(parents=True)
-    (root / "a").symlink_to(root / "b")  # its own name wins, whatever the order
+    (root / "a").symlink_to(root / "b")  # an exact name wins in any order
     (root / "b/out").symlink_to(other)
     (root / "z").symlink_to(other)
     (other / "inner/loop").symlink_to(other)

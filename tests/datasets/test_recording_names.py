@@ -1,4 +1,4 @@
-"""Which recording a name in a table means."""
+"""Resolution of recording names in tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actionprep.datasets.recording_names import RecordingNames
 
 @pytest.fixture
 def site_a() -> RecordingNames:
-    """Names of a study that holds one site of a larger data set."""
+    """Names of a study with one site of a larger data set."""
     views = (view("siteA/take_1", path="videos/siteA/take_1.mp4"), view("siteA/P01", path="videos/siteA/P01.mp4"))
     return RecordingNames.of(["siteA/take_1", "siteA/P01"], views)
 

@@ -1,4 +1,4 @@
-"""Scanning a study: every video once, what is unreadable and why, and what else was found."""
+"""Scanning a study: every video is read once; unreadable files and other findings are reported."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from study_fakes import FakeProbe, fake_video
+from study_fakes import FakeProbe, fake_video, new_study
 
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.names import NOT_TEXT
 from actionprep.datasets.scan import ScanReport, findings_file, scan
 from actionprep.datasets.segments import Segment
-from actionprep.datasets.study import StudyFolder, StudySettings, init_study
+from actionprep.datasets.study import StudyFolder
 from actionprep.errors import SetupError, UserError
-
-
-def study(root: Path, **settings: object) -> StudyFolder:
-    return init_study(root, StudySettings(**settings), force=True)  # type: ignore[arg-type]
 
 
 def scanned(folder: StudyFolder, probe: FakeProbe | None = None, **options: object) -> ScanReport:
@@ -36,7 +32,7 @@ def found(report: ScanReport) -> list[str]:
 def clips(tmp_path) -> StudyFolder:
     for name in ("wave/a.mp4", "wave/b.mp4", "clap/c.mp4", "clap/d.mp4"):
         fake_video(tmp_path / "videos" / name)
-    return study(tmp_path)
+    return new_study(tmp_path)
 
 
 def test_a_scan_fills_the_catalog(clips):
@@ -67,7 +63,7 @@ def test_unchanged_files_are_not_read_again(clips):
 
 
 @pytest.mark.parametrize("content", [b"", b"some text", bytes(1000)])
-def test_an_unreadable_file_is_reported_and_its_neighbors_go_on(clips, content):
+def test_scan_reports_an_unreadable_file_and_reads_the_others(clips, content):
     path = clips.root / "videos/wave/b.mp4"
     path.write_bytes(content)
     report = scanned(clips)
@@ -84,14 +80,14 @@ def test_a_file_without_permission_or_a_dead_link_is_unreadable(clips):
     )
 
 
-def test_warnings_of_a_video_are_told(clips):
+def test_scan_reports_warnings_of_a_video(clips):
     fake_video(clips.root / "videos/wave/b.mp4", warnings=("the header states 100 frames and the file holds 50",))
     assert found(scanned(clips)) == [
         "video warning: videos/wave/b.mp4: the header states 100 frames and the file holds 50"
     ]
 
 
-def test_the_same_video_twice_is_told(clips):
+def test_scan_reports_a_duplicate_video(clips):
     fake_video(clips.root / "videos/wave/a.mp4", name="same")
     fake_video(clips.root / "videos/clap/c.mp4", name="same")
     assert found(scanned(clips)) == [
@@ -99,7 +95,7 @@ def test_the_same_video_twice_is_told(clips):
     ]
 
 
-def test_a_class_with_one_sample_and_a_video_without_label_are_told(clips):
+def test_scan_reports_small_classes_and_unlabeled_videos(clips):
     (clips.root / "videos/wave/b.mp4").rename(clips.root / "videos/b.mp4")
     assert found(scanned(clips)) == [
         "video without label: b: has neither a label nor segments",
@@ -114,9 +110,9 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     (tmp_path / "labels/all.csv").write_text(
         "recording,onset,offset,label\na,0.5,1,wave\nb,0,1,wave\na,1,0.5,wave\nb,3,4,wave\nc,0,1,wave\n"
     )
-    # A file that names no recording is about the one that it is named after.
+    # A file without a recording column belongs to the recording in its file name.
     (tmp_path / "labels/b.csv").write_text("onset,offset,label\n1,1.5,clap\n0,0.5,clap\n")
-    report = scanned(study(tmp_path, layout="views", segments=("labels",)))
+    report = scanned(new_study(tmp_path, layout="views", segments=("labels",)))
     assert found(report) == [
         "unusable segment: labels/all.csv:4: it ends at 0.5 s, before it starts at 1 s",
         "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside recording 'b', which runs from 0.000 to "
@@ -131,17 +127,17 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     )
 
 
-def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
+def test_scan_reports_misaligned_views_and_applies_offsets(tmp_path):
     fake_video(tmp_path / "videos/a/cam0.mp4", start=100.0)
     fake_video(tmp_path / "videos/a/cam1.mp4", start=103.0)
-    assert scanned(study(tmp_path, layout="views")).catalog.view("a", 1).times[0] == 0.0
-    report = scanned(study(tmp_path, layout="views", clock="container"))
+    assert scanned(new_study(tmp_path, layout="views")).catalog.view("a", 1).times[0] == 0.0
+    report = scanned(new_study(tmp_path, layout="views", clock="container"))
     assert [view.times[0] for view in report.catalog.views] == [100.0, 103.0]
     assert found(report)[1] == (
         "views not aligned: a: the views have no common time ('0' 100.000 to 101.960 s, '1' 103.000 to 104.960 s)"
     )
     (tmp_path / "clocks.csv").write_text("view,offset\n1,-3\n")
-    report = scanned(study(tmp_path, layout="views", clock="container", offsets="clocks.csv"))
+    report = scanned(new_study(tmp_path, layout="views", clock="container", offsets="clocks.csv"))
     assert [view.times[0] for view in report.catalog.views] == [100.0, 100.0]
     assert [finding.kind for finding in report.findings] == ["video without label"]
 
@@ -149,22 +145,22 @@ def test_views_that_are_not_aligned_are_told_and_offsets_mend_them(tmp_path):
 @pytest.mark.parametrize(("clock", "time"), [("file", 1.5), ("first-frame", 0.0), ("container", 4.5)])
 def test_scan_clock_sets_time_of_first_frame(tmp_path, clock, time):
     fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
-    report = scanned(study(tmp_path, layout="views", clock=clock))
+    report = scanned(new_study(tmp_path, layout="views", clock=clock))
     assert report.catalog.view("a", 0).times[0] == time
 
 
 def test_scan_clock_defaults_to_file(tmp_path):
     fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
-    assert scanned(study(tmp_path, layout="views")).catalog.view("a", 0).times[0] == 1.5
+    assert scanned(new_study(tmp_path, layout="views")).catalog.view("a", 0).times[0] == 1.5
 
 
 def test_scan_reads_videos_of_older_catalogs_again(tmp_path):
     fake_video(tmp_path / "videos/a/cam0.mp4", start=4.5, file_start=3.0)
-    scanned(study(tmp_path, layout="views"))
+    scanned(new_study(tmp_path, layout="views"))
     path = tmp_path / "catalog/views.parquet"
     table = pq.read_table(path)
     pq.write_table(table.drop_columns("file_start"), path)
-    report = scanned(study(tmp_path, layout="views"))
+    report = scanned(new_study(tmp_path, layout="views"))
     assert (report.num_probed, report.num_reused) == (1, 0)
     assert report.catalog.view("a", 0).file_start == 3.0
 
@@ -177,7 +173,7 @@ def test_two_recordings_with_one_id_stop_before_any_reading(clips):
     assert probe.read == []
 
 
-def test_an_interrupted_scan_goes_on_where_it_was(clips):
+def test_interrupted_scan_resumes(clips):
     class InterruptedRunError(FakeProbe):
         def __call__(self, path):
             if path.name == "b.mp4":
@@ -204,7 +200,7 @@ def test_a_missing_backend_stops_the_scan_and_blames_no_video(clips):
         scan(clips, probe=probe, workers=2)  # type: ignore[arg-type]
 
 
-def test_a_damaged_catalog_is_made_anew(clips):
+def test_scan_replaces_a_damaged_catalog(clips):
     scanned(clips)
     (clips.catalog / "views.parquet").write_bytes(b"nothing")
     assert scanned(clips).num_probed == 4
@@ -246,7 +242,7 @@ def test_scan_reads_files_with_restored_times(clips):
 
 def test_scan_writes_all_findings_with_lines(clips):
     (clips.root / "labels.csv").write_text("recording,onset,offset,label\nwave/a,1,0,x\nwave/a,5,4,x\n")
-    report = scanned(study(clips.root, segments=("labels.csv",)))
+    report = scanned(new_study(clips.root, segments=("labels.csv",)))
     with open(findings_file(clips), newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["kind", "where", "line", "message"]
@@ -257,7 +253,7 @@ def test_scan_writes_all_findings_with_lines(clips):
 def test_scan_reports_labels_that_differ_in_case_or_spaces(tmp_path):
     for name in ("Walk/1", "walk/2", "side step/3", "sidestep/4", "run/5", "run/6"):
         fake_video(tmp_path / "videos" / f"{name}.mp4")
-    similar = [one.message for one in scanned(study(tmp_path)).findings if one.kind == "similar labels"]
+    similar = [one.message for one in scanned(new_study(tmp_path)).findings if one.kind == "similar labels"]
     assert similar == [
         "classes 'Walk' (1), 'walk' (1) differ in case or spaces only; they are kept apart",
         "classes 'side step' (1), 'sidestep' (1) differ in case or spaces only; they are kept apart",
@@ -269,7 +265,7 @@ def test_scan_brings_labels_to_one_unicode_form(tmp_path):
     fake_video(tmp_path / "videos/b.mp4")
     rows = "recording,onset,offset,label\na,0,1,caf\u00e9\nb,0,1,cafe\u0301\n"
     (tmp_path / "s.csv").write_text(rows, encoding="utf-8")
-    report = scanned(study(tmp_path, layout="views", pattern="{recording}.mp4", segments=("s.csv",)))
+    report = scanned(new_study(tmp_path, layout="views", pattern="{recording}.mp4", segments=("s.csv",)))
     assert report.catalog.labels == ("caf\u00e9",)
 
 
@@ -282,21 +278,21 @@ def test_scan_takes_splits_of_annotation_files(tmp_path):
     }
     (tmp_path / "anet.json").write_text(json.dumps({"database": database}))
     settings = {"layout": "views", "pattern": "{recording}.mp4", "segments": ("anet.json",)}
-    report = scanned(study(tmp_path, **settings))
+    report = scanned(new_study(tmp_path, **settings))
     assert [recording.split for recording in report.catalog.recordings] == ["train", "val", None]
     assert Catalog.read(tmp_path / "catalog").recordings == report.catalog.recordings
     assert found(report) == [
         "unknown split: anet.json: split 'withheld' of 1 recording is none of train, val and test; it is not used"
     ]
     (tmp_path / "rec.csv").write_text("recording,split\na,test\n")
-    report = scanned(study(tmp_path, recordings="rec.csv", **settings))
+    report = scanned(new_study(tmp_path, recordings="rec.csv", **settings))
     assert report.catalog.recording("a").split == "test"
     assert "conflicting labels: anet.json: recording 'a' has split 'test' and here 'train'; the first is used" in found(
         report
     )
     (tmp_path / "s.csv").write_text("recording,onset,offset,label,split\na,0,1,x,train\na,1,2,x,test\n")
     with pytest.raises(UserError, match=r"^s.csv:2 and s.csv:3 contradict each other: recording 'a' has split 'train'"):
-        scanned(study(tmp_path, **{**settings, "segments": ("s.csv",)}))
+        scanned(new_study(tmp_path, **{**settings, "segments": ("s.csv",)}))
 
 
 def test_annotation_files_in_folders_of_other_recordings(tmp_path):
@@ -305,21 +301,21 @@ def test_annotation_files_in_folders_of_other_recordings(tmp_path):
         (tmp_path / "notes" / site).mkdir(parents=True)
         (tmp_path / f"notes/{site}/take_1.csv").write_text(f"onset,offset,label\n0,1,{site}\n")
     settings = {"layout": "views", "pattern": "{recording}.mp4", "segments": ("notes",)}
-    report = scanned(study(tmp_path, **settings))
+    report = scanned(new_study(tmp_path, **settings))
     assert report.catalog.labels == ("siteA",)
     assert (
         "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of (the file names no recording), which is no "
         "recording of this study"
     ) in found(report)
-    # Folders of annotators have nothing to do with those of the recordings.
+    # Folders of annotators are unrelated to folders of recordings.
     (tmp_path / "notes/siteA").rename(tmp_path / "notes/anna")
-    assert scanned(study(tmp_path, **settings)).catalog.labels == ("siteA", "siteB")
+    assert scanned(new_study(tmp_path, **settings)).catalog.labels == ("siteA", "siteB")
 
 
 def test_scan_measures_the_alignment_of_pairs(tmp_path):
     for camera, start in enumerate((0.0, 0.0, 9.0)):
         fake_video(tmp_path / f"videos/a/cam{camera}.mp4", start=start)
-    report = scanned(study(tmp_path, layout="views", clock="container"))
+    report = scanned(new_study(tmp_path, layout="views", clock="container"))
     read = Catalog.read(tmp_path / "catalog")
     assert read.alignment == report.catalog.alignment
     assert read.alignment.misaligned == {"a": (("0", "2"), ("1", "2"))}
@@ -341,7 +337,7 @@ def test_names_that_are_not_text_are_reported(clips):
 def test_names_that_are_not_text_among_matches(tmp_path):
     for name in (b"videos/s1/cam0.mp4", b"videos/s1/cam\xff.mp4"):
         fake_video(tmp_path / os.fsdecode(name))
-    report = scanned(study(tmp_path, layout="views", pattern="{recording}/cam{view}.mp4"))
+    report = scanned(new_study(tmp_path, layout="views", pattern="{recording}/cam{view}.mp4"))
     assert [(view.recording, view.id) for view in report.catalog.views] == [("s1", "0")]
     assert [one.where for one in Catalog.read(tmp_path / "catalog").findings if one.kind == "file not used"] == [
         r"videos/s1/cam\xff.mp4"
@@ -361,7 +357,7 @@ def test_names_that_are_not_text_among_matches(tmp_path):
 def test_path_that_is_no_id_gets_one(tmp_path, path, id):
     fake_video(tmp_path / "videos" / path)
     (tmp_path / "list.csv").write_text(f"path,label\n{path},wave\n")
-    report = scanned(study(tmp_path, layout="csv", csv="list.csv"))
+    report = scanned(new_study(tmp_path, layout="csv", csv="list.csv"))
     [recording] = report.catalog.recordings
     assert (recording.id, recording.label) == (id, "wave")
     assert report.catalog.views[0].path == f"videos/{path}"
@@ -371,10 +367,10 @@ def test_path_outside_below_a_hidden_folder(tmp_path):
     fake_video(tmp_path / "data/.disk/a.mp4")
     (tmp_path / "study/videos").mkdir(parents=True)
     (tmp_path / "study/list.csv").write_text(f"path\n{tmp_path}/data/.disk/a.mp4\n")
-    report = scanned(study(tmp_path / "study", layout="csv", csv="list.csv"))
+    report = scanned(new_study(tmp_path / "study", layout="csv", csv="list.csv"))
     assert report.catalog.recordings[0].id.endswith("data/disk/a")
 
 
 def test_class_folder_with_reserved_name(tmp_path):
     fake_video(tmp_path / "videos/__raw/a.mp4")
-    assert scanned(study(tmp_path)).catalog.recordings[0].id == "_raw/a"
+    assert scanned(new_study(tmp_path)).catalog.recordings[0].id == "_raw/a"

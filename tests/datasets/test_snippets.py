@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from study_fakes import catalog, view
+from study_fakes import annotated, catalog, view
 
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.overlap import overlap_arrays
@@ -20,10 +20,6 @@ from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, label_windows, make_snippets
 from actionprep.errors import UserError
-
-
-def annotated(*segments: Segment, seconds: float = 10.0) -> Catalog:
-    return catalog(Recording("a"), segments={"a": segments}, seconds=seconds)
 
 
 def labels_of(table) -> list[str | None]:
@@ -45,12 +41,12 @@ def test_a_window_exactly_at_the_threshold_is_positive():
 
 
 @pytest.mark.parametrize(("rule", "positive"), [("coverage", True), ("iou", False), ("segment", False)])
-def test_each_rule_goes_by_its_own_figure(rule, positive):
+def test_label_rules_use_their_own_measures(rule, positive):
     table = make_snippets(annotated(Segment(0.0, 4.0, "wave"), seconds=4.0), LabelRule(rule), length_s=1.0)
     assert labels_of(table) == ["wave" if positive else None] * 4
 
 
-def test_what_a_segment_has_outside_of_the_recording_counts_for_no_figure():
+def test_overlap_ignores_segments_outside_of_the_recording():
     table = make_snippets(annotated(Segment(-5.0, 1.0, "wave"), Segment(1.0, 99.0, "clap"), seconds=2.0), length_s=1.0)
     wave, clap = table.labels.index("wave"), table.labels.index("clap")
     assert table.iou[0, wave] == table.segment_share[0, wave] == pytest.approx(1)
@@ -90,7 +86,7 @@ def test_windows_in_the_ignore_band_are_neither_label_nor_background():
     assert table.target.tolist() == [[0, 0], [0, 1], [1, 0]]
 
 
-def test_without_background_unlabeled_windows_are_negatives_only_where_several_labels_are_allowed():
+def test_unlabeled_windows_are_negatives_only_for_multi_label():
     found = annotated(Segment(1.0, 2.0, "wave"), seconds=3.0)
     assert make_snippets(found, length_s=1.0).label.tolist() == [IGNORED, 0, IGNORED]
     assert make_snippets(found, LabelRule(multi_label=True), length_s=1.0).label.tolist() == [NO_LABEL, 0, NO_LABEL]
@@ -181,7 +177,7 @@ def test_only_named_labels_in_their_order():
         make_snippets(found, layers=["hand"])
 
 
-def test_nothing_labeled_says_what_to_do():
+def test_snippets_without_labels_raise_an_error_with_a_remedy():
     with pytest.raises(UserError) as error:
         make_snippets(catalog(Recording("a"), Recording("b")))
     assert str(error.value) == (
@@ -242,10 +238,10 @@ def test_labels_equal_exact_fractions(case):
     names = sorted({label for _, _, label in case["segments"]})
     for row, onset in enumerate(range(0, 100 - case["length"] + 1, case["stride"])):
         inside = set(range(onset, onset + case["length"]))
-        figures = {}
+        overlaps = {}
         for name in names:
             own = [set(range(a, min(b, 100))) for a, b, label in case["segments"] if label == name and a < 100]
-            figures[name] = {
+            overlaps[name] = {
                 "coverage": Fraction(len(inside & set().union(*own)), len(inside)),
                 "iou": max((Fraction(len(inside & one), len(inside | one)) for one in own), default=Fraction(0)),
                 "segment": max((Fraction(len(inside & one), len(one)) for one in own), default=Fraction(0)),
@@ -253,13 +249,13 @@ def test_labels_equal_exact_fractions(case):
         passing = [
             name
             for name in names
-            if figures[name][case["rule"]] >= case["threshold"] and figures[name][case["rule"]] > 0
+            if overlaps[name][case["rule"]] >= case["threshold"] and overlaps[name][case["rule"]] > 0
         ]
         best = max(
-            passing, key=lambda name: (figures[name][case["rule"]], figures[name]["iou"], -ord(name)), default=None
+            passing, key=lambda name: (overlaps[name][case["rule"]], overlaps[name]["iou"], -ord(name)), default=None
         )
         band = case["band"]
-        near = band is not None and any(0 < figures[name][case["rule"]] >= band for name in names)
+        near = band is not None and any(0 < overlaps[name][case["rule"]] >= band for name in names)
         if best is not None:
             expected = best
         elif near:

@@ -16,7 +16,7 @@ from actionprep.errors import UserError
 
 
 def gestures(num_subjects: int = 5, num_classes: int = 4, repeats: int = 2) -> SnippetTable:
-    """Every subject does every gesture, each in a recording of its own."""
+    """Every subject does every gesture, each in a separate recording."""
     rows = [
         (f"g{gesture}", f"s{subject}/g{gesture}/{repeat}", f"s{subject}")
         for subject in range(num_subjects)
@@ -159,7 +159,7 @@ def test_a_class_with_one_sample_is_refused_or_trained_on():
     assert split.notes == ("val has no sample of 'b'", "test has no sample of 'b'")
 
 
-def test_too_few_subjects_say_how_many_it_takes():
+def test_split_of_too_few_subjects_names_the_required_number():
     with pytest.raises(UserError) as error:
         assign(gestures(num_subjects=2), by="subject")
     assert str(error.value) == (

@@ -1,4 +1,4 @@
-"""A store of which a part lies behind links, and items that name places which are not theirs."""
+"""Stores with links, and items that name paths outside their folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(store: Store, product: str, recording: str, view: str = "0", *, value:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Two products; "tracks" was moved to another folder and is a link now."""
+    """Two products. "tracks" is a link to a folder elsewhere."""
     made = Store(tmp_path / "study/store", create=True)
     for product in ("frames", "tracks"):
         for recording in ("a", "b/c"):
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def move(store: Store, name: str, to: Path) -> Path:
-    """Move a folder of the store and leave a link."""
+    """Move a folder out of the store and replace it with a link."""
     to.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(store.path / name, to)
     (store.path / name).symlink_to(to)

@@ -17,14 +17,14 @@ from actionprep.settings import Settings, option
 
 
 class Inner(Settings):
-    """Settings inside of settings."""
+    """Nested settings."""
 
     rate: float | None = option(0.5, "A rate.")
     names: tuple[str, ...] = option((), "Names.")
 
 
 class Sample(Settings):
-    """One field of each kind."""
+    """A field of each kind."""
 
     length: float | None = option(None, "Length in ms.")
     truncate: float | None = option(3.0, "Sigmas.")
@@ -105,7 +105,7 @@ def test_a_study_is_found_from_folders_below(tmp_path):
     assert find_study(study=tmp_path / "actionprep.toml").root == tmp_path
 
 
-def test_no_study_says_how_to_make_one(tmp_path, monkeypatch):
+def test_missing_study_error_names_the_command_to_create_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
         find_study()

@@ -1,4 +1,4 @@
-"""Csv tables that people make."""
+"""User-made CSV tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_any_usual_separator_and_a_byte_order_mark(tmp_path, separator):
         (b"PK\x03\x04", "is a spreadsheet, not text. Save it as csv in UTF-8"),
     ],
 )
-def test_a_damaged_table_says_what_is_wrong(tmp_path, content, message):
+def test_damaged_csv_table_raises_a_clear_error(tmp_path, content, message):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):

@@ -5,23 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from study_fakes import fake_video
+from study_fakes import fake_video, new_study
 
 from actionprep.datasets.annotations import AnnotatedRow
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.discovery import Discovery
 from actionprep.datasets.recordings import Recording
-from actionprep.datasets.study import StudyFolder, StudySettings, init_study
 from actionprep.datasets.video_layouts import discover, holds_text, propose_pattern
 from actionprep.errors import UserError
 
 
-def study(root: Path, **settings: object) -> StudyFolder:
-    return init_study(root, StudySettings(**settings), force=True)  # type: ignore[arg-type]
-
-
 def discovered(root: Path, **settings: object) -> Discovery:
-    folder = study(root, **settings)
+    folder = new_study(root, **settings)
     return discover(folder, folder.study)
 
 
@@ -50,12 +45,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
         (b"", True),
         (POINTER, True),
         ("é".encode() * 300, True),  # the first 512 bytes end between letters
-        (b"x" + "é".encode() * 300, True),  # and here within one
+        (b"x" + "é".encode() * 300, True),  # and here within a letter
         (b"\x00\x00\x00\x20ftypisom", False),
         (b"\x1aE\xdf\xa3\x9fB\x86\x81", False),
         (b"RIFF\x10\x02\x00\x00AVI LIST", False),
         (b"G@\x00\x10" + b"\xff" * 184, False),
-        (POINTER * 2000, False),  # too large to be looked into
+        (POINTER * 2000, False),  # too large to be inspected
     ],
 )
 def test_text_that_is_named_like_a_video_is_known_by_its_first_bytes(tmp_path, content, is_text):
@@ -134,7 +129,7 @@ def test_propose_pattern_for_names_of_cameras(tmp_path, files, pattern):
     names = files.replace("take 1", "take-1").split()
     for name in names:
         fake_video(tmp_path / "videos" / name)
-    folder = study(tmp_path)
+    folder = new_study(tmp_path)
     assert propose_pattern(folder, folder.study) == pattern
 
 
@@ -174,7 +169,7 @@ def test_a_link_to_a_folder_above_ends(tmp_path):
     assert [one.id for one in discovered(tmp_path).recordings] == ["wave/a"]
 
 
-def test_no_videos_says_what_was_looked_for_and_where(tmp_path):
+def test_discovery_without_videos_names_the_pattern_and_folder(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/readme.txt").write_text("x")
     with pytest.raises(UserError) as error:
@@ -392,7 +387,7 @@ def test_a_table_that_gives_two_files_one_id_is_refused(tmp_path):
     )
 
 
-def test_tables_that_cannot_be_used_say_why(tmp_path):
+def test_unusable_video_tables_raise_clear_errors(tmp_path):
     (tmp_path / "videos").mkdir()
     with pytest.raises(UserError, match=r"Layout csv needs a table: set study.csv in .* or name it with --csv"):
         discovered(tmp_path, layout="csv")
@@ -409,7 +404,7 @@ def test_tables_that_cannot_be_used_say_why(tmp_path):
         discovered(tmp_path, layout="csv", csv="t.csv", path_column="file")
 
 
-def test_recordings_get_subjects_from_a_table_of_their_own(tmp_path):
+def test_scan_reads_subjects_from_a_separate_table(tmp_path):
     fake_video(tmp_path / "videos/wave/a.mp4")
     fake_video(tmp_path / "videos/wave/b.mp4")
     (tmp_path / "who.csv").write_text(

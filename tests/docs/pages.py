@@ -1,4 +1,4 @@
-"""The pages of the documentation as tests see them: blocks, commands, links, anchors, tables."""
+"""Parser of documentation pages for tests: blocks, commands, links, anchors, tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 class Block:
     """A fenced block of a page.
 
-    title: the file that it is, where it says so. why_parsed: the reason why it is not run, where it gives one.
+    title: the file name, if given. why_parsed: the reason why the block is parsed and not run, if given.
     """
 
     page: Path
@@ -56,7 +56,7 @@ def blocks(page: Path, language: str) -> list[Block]:
 
 
 def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
-    """Where each command of ours stands in the page's sh blocks, and its words."""
+    """Return the position and the words of each command of the package in the page's sh blocks."""
     for block in blocks(page, "sh"):
         for number, line in enumerate(block.text.replace("\\\n", "  ").splitlines()):
             for part in line.split("&&"):
@@ -66,21 +66,21 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def links(page: Path) -> list[str]:
-    """Targets of a page's links and pictures that are not on the internet."""
+    """Return the local targets of a page's links and images."""
     text = _FENCED.sub("", page.read_text(encoding="utf-8"))
     targets = [found["target"] for found in _LINK.finditer(text)]
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as the site makes them."""
+    """Return the anchors of a page's headings, formed as on the site."""
     text = _FENCED.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
 
 
 def rows_under(page: Path, heading: str) -> list[list[str]]:
-    """Cells of the first table under a heading, without its head; backticks taken off."""
+    """Return the cells of the first table under a heading, without the header row and without backticks."""
     text = page.read_text(encoding="utf-8")
     _, _, after = text.partition(f"\n{heading}\n")
     lines = []

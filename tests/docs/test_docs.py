@@ -1,4 +1,4 @@
-"""The documentation holds: blocks run, commands exist, links lead somewhere, tables are those of the program."""
+"""The documentation is correct: blocks run, commands and link targets exist, tables match the program."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ STORE, STAGES, CONTRIBUTING = ROOT / "docs/store.md", ROOT / "docs/stages.md", R
 
 
 def run_blocks(page: Path, folder: Path, *, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Run the python blocks of a page, one after the other in one namespace, in a folder."""
+    """Run the Python blocks of a page in order, in one namespace and in a folder."""
     names: dict[str, Any] = {"__name__": page.stem, **(before or {})}
     with contextlib.chdir(folder):
         for block in blocks(page, "python"):
-            # Blank lines before it, so that a traceback names the line of the page.
+            # Blank lines before the block, so that a traceback shows the line of the page.
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             if block.why_parsed is None and block.title is None:
                 exec(code, names)
@@ -62,7 +62,7 @@ def sample_study(folder: Path, *, recordings: int, views: int) -> Study:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study of two recordings seen by one camera, with every product that needs no more than them."""
+    """A study of two recordings from one camera, with every product that needs nothing else."""
     study = sample_study(tmp_path_factory.mktemp("tiny") / "tiny", recordings=2, views=1)
     import_poses(study.root, [study.root / "truth/openpose/{recording}/cam{view}"])
     study = open_study(study.root)
@@ -73,7 +73,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="session")
 def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study in which the page for notebooks was run."""
+    """The study after the page for notebooks was run in it."""
     folder = tmp_path_factory.mktemp("notebook") / "my-study"
     sample_study(folder, recordings=16, views=2)
     names = run_blocks(ROOT / "docs/python.md", folder)
@@ -101,13 +101,13 @@ def test_the_page_for_notebooks_runs(notebook: Path) -> None:
     assert len(open_study(notebook).snippets) > 16
 
 
-@pytest.mark.parametrize("page", ["store.md", "formats.md", "poses.md"])
+@pytest.mark.parametrize("page", ["store.md", "formats.md", "poses.md", "exports.md"])
 def test_the_blocks_of_a_page_run(page: str, tiny: Study) -> None:
     run_blocks(ROOT / "docs" / page, tiny.root)
 
 
 def test_every_page_with_python_blocks_is_run() -> None:
-    run = {"python.md", "store.md", "formats.md", "poses.md", "CONTRIBUTING.md"}
+    run = {"python.md", "store.md", "formats.md", "poses.md", "exports.md", "CONTRIBUTING.md"}
     others = [
         block.name
         for page in PAGES
@@ -122,7 +122,7 @@ def test_every_page_with_python_blocks_is_run() -> None:
 def test_commands_parse(page: Path) -> None:
     for place, (program, *words) in commands(page):
         if page == CONTRIBUTING and words[0] == "brightness":
-            continue  # a command of the page's own example, which is run below
+            continue  # a command of the page's example, which is run below
         try:
             parse(program, words)
         except Exception as error:
@@ -130,7 +130,7 @@ def test_commands_parse(page: Path) -> None:
 
 
 def parse(program: str, words: list[str]) -> None:
-    """Parse a command as its program does, settings too, without running it."""
+    """Parse a command and its settings as the program does, without running it."""
     if program == "actionprep":
         from actionprep.cli.prep import app
     else:
@@ -142,6 +142,9 @@ def parse(program: str, words: list[str]) -> None:
     name, command, rest = group.resolve_command(context, words)
     if rest == ["--help"]:
         return
+    if hasattr(command, "list_commands"):
+        context = command.context_class(command, info_name=name, parent=context)
+        name, command, rest = command.resolve_command(context, rest)
     given = command.make_context(name, rest, parent=context).params
     by_command = {entry.command: entry.name for entry in stage_index().values()}
     if program == "actionprep" and name in by_command:
@@ -158,8 +161,8 @@ def test_a_wrong_option_a_wrong_command_and_a_wrong_value_do_not_parse() -> None
         "has no command 'trak'": ["trak"],
         "Wrong value for --grid: got 'many'": ["track", "--grid", "many"],
     }
-    for said, words in wrong.items():
-        with pytest.raises(UserError, match=said):
+    for message, words in wrong.items():
+        with pytest.raises(UserError, match=message):
             parse("actionprep", words)
     with pytest.raises(UserError, match="grid"):
         parse("actionprep", ["track", "--grid", "0"])
@@ -190,7 +193,7 @@ def test_tables_made_from_the_program_are_current() -> None:
     assert stale == [], "run: python docs/tables.py"
 
 
-def test_every_stage_has_a_section_with_its_settings_and_one_with_its_arrays() -> None:
+def test_docs_have_settings_and_arrays_of_every_stage() -> None:
     stages, store = STAGES.read_text("utf-8"), STORE.read_text("utf-8")
     for name in stage_index():
         assert f"\n## {name}\n" in stages
@@ -213,7 +216,7 @@ def test_the_specification_of_jpeg_frames_is_what_is_written(tiny: Study, tmp_pa
 
 
 def check_arrays(store: Store, product: str, *, instead: set[str]) -> None:
-    """Hold the arrays of a product's first item against their table; `instead` are those of another storage."""
+    """Compare the arrays of a product's first item with their table. `instead` are those of another storage."""
     import zarr
 
     rows = {row[0]: row for row in rows_under(STORE, f"### {product}") if row[0] not in instead}
@@ -228,12 +231,12 @@ def check_arrays(store: Store, product: str, *, instead: set[str]) -> None:
         assert (array.shards is None) if chunk == "whole" else (array.chunks[0] == int(chunk)), name
     described = STORE.read_text("utf-8").partition(f"\n### {product}\n")[2].partition("\n### ")[0]
     for attribute in item.attrs["stage"]:
-        assert f"`{attribute}`" in described, f"{product} tells of '{attribute}', and docs/store.md does not"
+        assert f"`{attribute}`" in described, f"{product} has '{attribute}', which is missing in docs/store.md"
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs Python with a copy of the package into which the examples of CONTRIBUTING were put, file for file."""
+    """Run Python with a copy of the package that contains the examples of CONTRIBUTING, file by file."""
     root = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "actionprep", root / "actionprep", ignore=shutil.ignore_patterns("__pycache__"))
     for block in [*blocks(CONTRIBUTING, "python"), *blocks(CONTRIBUTING, "toml")]:

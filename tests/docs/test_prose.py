@@ -1,4 +1,4 @@
-"""Pages keep to the limits of docs/prose.py, and the counts are right."""
+"""Pages keep the limits of docs/prose.py, and its counts are correct."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load_prose() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 

@@ -17,7 +17,7 @@ import torch
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.cotracker import HUB_COMMIT, cotracker_grid
-from actionprep.pipeline.tracks import TracksSettings
+from actionprep.pipeline.trackers.settings import TracksSettings
 
 KINDS = ("cotracker3_offline", "cotracker3_online", "cotracker2")
 WEIGHTS = {

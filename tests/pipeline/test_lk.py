@@ -10,7 +10,7 @@ from stage_runs import patch_over_background, shifted, texture
 from actionprep.datasets.products.tracks import visible
 from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.lk import LucasKanade
-from actionprep.pipeline.tracks import TracksSettings
+from actionprep.pipeline.trackers.settings import TracksSettings
 
 
 def lk(**settings) -> LucasKanade:

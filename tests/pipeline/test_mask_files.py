@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from stage_runs import run_masks, view_source
 
+from actionprep.datasets.products.masks import unpack_masks
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.mask_sources.files import FileMasks
-from actionprep.pipeline.masks import MasksSettings, unpack_masks
+from actionprep.pipeline.mask_sources.settings import MasksSettings
 
 T, H, W = 5, 24, 33
 

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage_runs import blocks, patch_over_background, run_masks, texture, view_source
 
+from actionprep.datasets.products.masks import pack_masks, unpack_masks
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.mask_sources import MASK_SOURCES
 from actionprep.pipeline.mask_sources.motion import MotionFinder
-from actionprep.pipeline.masks import Masks, MasksSettings, pack_masks, unpack_masks
+from actionprep.pipeline.mask_sources.settings import MasksSettings
+from actionprep.pipeline.masks import Masks
 
 
 def motion(**changes) -> MasksSettings:

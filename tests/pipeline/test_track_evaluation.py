@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from actionprep.datasets.products.tracks import visible
 from actionprep.pipeline.track_evaluation import THRESHOLDS, score_tracks
 from actionprep.pipeline.trackers.lk import LucasKanade
-from actionprep.pipeline.tracks import TracksSettings
+from actionprep.pipeline.trackers.settings import TracksSettings
 
 SIZE = (256, 256)
 

@@ -17,17 +17,12 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.mask_sources import MaskBlock
-from actionprep.pipeline.masks import Masks, MasksSettings
+from actionprep.pipeline.mask_sources.settings import MasksSettings
+from actionprep.pipeline.masks import Masks
 from actionprep.pipeline.stage import Input
+from actionprep.pipeline.trackers.settings import TracksSettings
 from actionprep.pipeline.trackers.tracker import TRACKERS, PointTracker, PointTracks
-from actionprep.pipeline.tracks import (
-    Tracks,
-    TracksSettings,
-    frames_at_rate,
-    grid_over_box,
-    grid_over_frame,
-    spread_over_mask,
-)
+from actionprep.pipeline.tracks import Tracks, frames_at_rate, grid_over_box, grid_over_frame, spread_over_mask
 
 
 @pytest.fixture

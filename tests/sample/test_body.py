@@ -86,7 +86,7 @@ def test_the_body_moves_along_the_line_of_its_action(label: str):
         ("hop_ahead", "hop_left", 3, 1),
     ],
 )
-def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other: str, view: int, resolving: int):
+def test_two_actions_look_alike_in_a_view_and_differ_in_another(one: str, other: str, view: int, resolving: int):
     def difference(camera_view: int) -> float:
         found = []
         for label in (one, other):
@@ -95,7 +95,7 @@ def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other:
             deed = dataclasses.replace(script.deeds[0], action=ACTIONS[LABELS.index(label)], hops=2)
             deed = dataclasses.replace(deed, way=0.7 if deed.action.kind == "hop" else 0.1)
             script = dataclasses.replace(script, deeds=(deed,), heading=0.0, start=(0.0, 0.0))
-            # What the action adds to the small motions that never stop.
+            # The motion of the action without the small permanent motions.
             x = []
             for performed in (script, dataclasses.replace(script, deeds=())):
                 body = pose_body(SUBJECTS[0], perform(performed, SUBJECTS[0], np.arange(0, 3.2, 0.05)))
@@ -105,7 +105,7 @@ def test_a_view_sees_two_actions_alike_that_another_tells_apart(one: str, other:
         signs = (1, -1) if one.startswith("sway") else (1,)
         return min(float(np.abs(found[0] - sign * found[1]).max()) for sign in signs)
 
-    # What is left is perspective.
+    # Only perspective remains.
     assert difference(view) < 2.0
     assert difference(resolving) > 5.0
 

@@ -16,7 +16,7 @@ import pytest
 from actionprep.datasets.poses.formats.openpose import read_openpose
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.mask_sources.files import FileMasks
-from actionprep.pipeline.masks import MasksSettings
+from actionprep.pipeline.mask_sources.settings import MasksSettings
 from actionprep.pipeline.stage import ArrayBlock, ViewSource
 from actionprep.sample import SampleTruth, make_sample_study
 from actionprep.sample.actions import ACTIONS
@@ -77,13 +77,13 @@ def test_joints_in_space_project_onto_joints_in_the_image(small_study: SampleTru
 
 
 @pytest.mark.parametrize("view", EVERY_VIEW)
-def test_outside_the_masks_the_picture_is_the_empty_room(small_study: SampleTruth, view: int):
+def test_frames_outside_the_masks_show_the_empty_room(small_study: SampleTruth, view: int):
     frames, _ = decode(small_study.video("take_001", view))
     masks = small_study.masks("take_001", view)
     assert masks.shape == frames.shape[:3]
-    # Gray, because the files hold color at half the resolution.
+    # Gray, because color has half the resolution in the files.
     away = np.abs((frames - draw_backdrop(camera_ring()[view], 0).rgb).mean(axis=-1))
-    away[:, frames.shape[1] * 2 // 3 :] = np.nan  # shadows lie on the floor
+    away[:, frames.shape[1] * 2 // 3 :] = np.nan  # shadows are on the floor
     outside = ~np.stack([cv2.dilate(mask, np.ones((5, 5))) for mask in masks.astype(np.uint8)]).astype(bool)
     assert np.nanmedian(away[outside]) < 4
     assert np.nanpercentile(away[outside], 99) < 25
@@ -123,7 +123,7 @@ def test_one_mask_is_a_frame_of_the_masks(small_study: SampleTruth):
     assert (small_study.mask("take_000", 1, 7) == small_study.masks("take_000", 1)[7]).all()
 
 
-def test_openpose_files_say_the_same_as_the_joints(small_study: SampleTruth):
+def test_openpose_files_match_the_joints(small_study: SampleTruth):
     joints = small_study.joints_2d("take_000", 6)
     files = sorted(small_study.openpose("take_000", 6).iterdir())
     width, height = small_study.cameras[6].size
@@ -185,7 +185,7 @@ def test_segments_are_labeled_and_lie_between_rests(small_study: SampleTruth):
         assert times[-1] > segment.offset + 0.1
 
 
-def test_every_subject_does_every_action_once_and_the_last_two_recordings_hold_all():
+def test_sample_subjects_do_every_action_once():
     plan = plan_performances(66, seed=0)
     pairs = Counter((p.subject, p.deeds[0].action.label) for p in plan[:64])
     assert len(pairs) == 64

@@ -1,4 +1,4 @@
-"""What the charts of segments and snippets say above the bars is of what they draw."""
+"""Counts above the bars of segment and snippet charts match the drawn data."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ RULE = "snippets/default  ·  windows of 500 ms  ·  label from temporal IoU ≥
 
 
 def seven_windows() -> SnippetTable:
-    """Four of one recording, the second ignored; three of the other, the second and third ignored."""
+    """Return four windows of one recording, the second ignored, and three of another, the second and third ignored."""
     label = np.array([1, IGNORED, 1, 0, 1, IGNORED, IGNORED], np.int32)
     target = (label[:, None] == np.arange(2)).astype(np.uint8)
     onset = np.array([0, 0.5, 1, 1.5, 0, 0.5, 1])
-    figures = target.astype(np.float32)
+    overlaps = target.astype(np.float32)
     return SnippetTable(
         recording=np.array([0] * 4 + [1] * 3, np.int32),
         onset=onset,
         offset=onset + 0.5,
         label=label,
         target=target,
-        coverage=figures,
-        iou=figures,
-        segment_share=figures,
+        coverage=overlaps,
+        iou=overlaps,
+        segment_share=overlaps,
         labels=("rise", "sit"),
         recordings=(TAKE, OTHER),
         subjects=("", ""),
@@ -46,8 +46,8 @@ def seven_windows() -> SnippetTable:
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """A function that draws a chart of two recordings with seven windows, three ignored; the lines that it writes."""
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return a function that draws a chart of two recordings with seven windows, three ignored, and returns its lines."""
     study = make_study(tmp_path / "study", segments=SEGMENTS)
     catalog = study.catalog
     recordings = (*catalog.recordings, Recording(OTHER))
@@ -71,28 +71,28 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     return draw
 
 
-def test_ignored_windows_are_counted_in_the_recording_that_is_drawn(said: Callable[..., list[str]]) -> None:
-    assert said("snippets", TAKE) == [f"{RULE}  ·  1 ignored (hatched)"]
-    assert said("snippets", OTHER) == [f"{RULE}  ·  2 ignored (hatched)"]
+def test_ignored_windows_are_counted_in_the_recording_that_is_drawn(written: Callable[..., list[str]]) -> None:
+    assert written("snippets", TAKE) == [f"{RULE}  ·  1 ignored (hatched)"]
+    assert written("snippets", OTHER) == [f"{RULE}  ·  2 ignored (hatched)"]
 
 
-def test_ignored_windows_are_counted_in_the_time_that_is_drawn(said: Callable[..., list[str]]) -> None:
-    assert said("snippets", TAKE, start=1.0, stop=2.0) == [RULE]
-    assert said("snippets", OTHER, start=1.0, stop=1.5) == [f"{RULE}  ·  1 ignored (hatched)"]
+def test_ignored_windows_are_counted_in_the_time_that_is_drawn(written: Callable[..., list[str]]) -> None:
+    assert written("snippets", TAKE, start=1.0, stop=2.0) == [RULE]
+    assert written("snippets", OTHER, start=1.0, stop=1.5) == [f"{RULE}  ·  1 ignored (hatched)"]
 
 
-def test_segments_are_counted_in_the_time_that_is_drawn(said: Callable[..., list[str]]) -> None:
-    assert said("segments", TAKE) == ["3 segments: sit 2, rise 1"]
-    assert said("segments", TAKE, start=1.0, stop=2.0) == ["1 segment: rise 1"]
-    assert said("segments", TAKE, start=1.0, stop=1.2) == ["0 segments"]
+def test_segments_are_counted_in_the_time_that_is_drawn(written: Callable[..., list[str]]) -> None:
+    assert written("segments", TAKE) == ["3 segments: sit 2, rise 1"]
+    assert written("segments", TAKE, start=1.0, stop=2.0) == ["1 segment: rise 1"]
+    assert written("segments", TAKE, start=1.0, stop=1.2) == ["0 segments"]
 
 
 def test_an_overview_counts_the_recordings_that_it_draws(
-    said: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert said("snippets") == [f"{RULE}  ·  3 ignored (hatched)", "4 snippets: sit 3, rise 1"]
+    assert written("snippets") == [f"{RULE}  ·  3 ignored (hatched)", "4 snippets: sit 3, rise 1"]
     monkeypatch.setattr(charts, "_MOST_RECORDINGS", 1)
-    first, counts, more = said("snippets")
+    first, counts, more = written("snippets")
     assert first == f"{RULE}  ·  1 ignored (hatched)"
     assert counts == "3 snippets: sit 2, rise 1"
     assert more == "the first 1 of 2 recordings; name one to draw it alone"

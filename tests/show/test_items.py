@@ -1,22 +1,21 @@
-"""`show_item` draws what a study holds, each thing in its place, and says clearly what there is not."""
+"""`show_item` draws the products of a study in the right places, and reports missing products."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import ClassVar
 
-import cv2
 import numpy as np
 import pytest
-from show_fakes import HEIGHT, WIDTH, film_frames, gray_of, make_study, plain_scene, write_tracks
+from show_fakes import HEIGHT, WIDTH, decoded_frames, gray_of, make_study, plain_scene, read_image, write_tracks
 
 from actionprep.api import Study
 from actionprep.datasets.poses.skeletons import skeleton
+from actionprep.datasets.products.masks import pack_masks
 from actionprep.datasets.products.snippets import write_snippets
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
 from actionprep.errors import UserError
-from actionprep.pipeline.masks import pack_masks
 from actionprep.show import show_item
 from actionprep.show.charts import colors_of
 from actionprep.show.contact import common_moments, contact_sheet, spread
@@ -29,7 +28,7 @@ SEGMENTS = (Segment(0.0, 0.9, "sit"), Segment(0.9, 1.9, "rise"))
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Every product of one recording; nobody changes it."""
+    """A read-only study with every product of one recording."""
     made = make_study(tmp_path_factory.mktemp("show") / "study", segments=SEGMENTS)
     for view in "ab":
         write_tracks(made, view)
@@ -95,17 +94,13 @@ def write_pose(study: Study, view: str, *, dimensions: int = 2, with_time: bool 
         item.attributes.update(skeleton="coco17", estimator="imported")
 
 
-def image_at(path: Path) -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-
-
 def test_a_sheet_goes_to_the_study_by_default(study: Study) -> None:
     path = show_item(study, "tracks", TAKE)
     assert path == study.root / "show" / "tracks-kitchen_take.1.png"
-    assert image_at(path).shape[1] > 400
+    assert read_image(path).shape[1] > 400
 
 
-def test_pictures_of_some_views_have_a_name_of_their_own_and_what_is_replaced_is_told(study: Study) -> None:
+def test_show_names_images_of_views_and_reports_replaced_files(study: Study) -> None:
     replaced: list[Path] = []
     path = show_item(study, "tracks", TAKE, views=["b"], rows=1, columns=1, replacing=replaced.append)
     assert (path.name, replaced) == ("tracks-kitchen_take.1-b.png", [])
@@ -113,7 +108,7 @@ def test_pictures_of_some_views_have_a_name_of_their_own_and_what_is_replaced_is
     assert replaced == [path]
 
 
-def test_an_unknown_view_is_told_without_options_that_show_has_not(study: Study) -> None:
+def test_show_reports_an_unknown_view_with_valid_options(study: Study) -> None:
     with pytest.raises(UserError, match=r"No view 'all' in recording") as raised:
         show_item(study, "tracks", TAKE, views=["all"])
     assert "skip-incomplete" not in str(raised.value)
@@ -121,7 +116,7 @@ def test_an_unknown_view_is_told_without_options_that_show_has_not(study: Study)
 
 
 class Held(dict):
-    """Arrays that are read as those of a stored item."""
+    """Arrays with the interface of a stored item."""
 
     attributes: ClassVar[dict[str, object]] = {}
 
@@ -132,7 +127,7 @@ def test_3d_poses_are_drawn_as_the_sensor_sees_them(tmp_path: Path, layout: str,
     points = np.zeros((4, 1, joints.num_joints, 3), np.float32)
     points[:, 0, :, 1] = np.linspace(-1, 1, joints.num_joints)
     points[:, 0, joints.index("right_wrist"), 0] = 1.0
-    # Kinect's x grows to the right of who faces the sensor.
+    # x of Kinect increases to the right of a person who faces the sensor.
     held = Held(keypoints=points, score=np.ones(points.shape[:3]))
     ground = JointGround(held, y_up=True, x_left=layout in X_TO_THE_LEFT)
     placed = ground.place(points[0, 0, :, :2], np.zeros((ground.height, ground.width, 3), np.uint8))
@@ -162,7 +157,7 @@ def test_a_visible_point_is_drawn_where_it_is_seen(study: Study) -> None:
     assert scene.remark(5) == "1/2 visible"
 
 
-def test_points_stay_on_their_pixels_when_the_picture_is_cut(study: Study) -> None:
+def test_points_stay_on_their_pixels_in_cropped_images(study: Study) -> None:
     [scene] = tracks_scene(study, TAKE, "a", whole=False)
     x0, y0, x1, y1 = scene.images.box
     assert (x1 - x0) * (y1 - y0) < 0.8 * WIDTH * HEIGHT
@@ -187,11 +182,11 @@ def test_keyframes_are_the_frames_of_the_video_with_their_scores(study: Study) -
     assert [scene.remark(0), scene.remark(1)] == ["score 0.5", "score 0.25"]
 
 
-def test_every_stored_size_of_lowres_is_a_view_of_its_own(study: Study) -> None:
+def test_show_draws_every_stored_lowres_size_as_a_view(study: Study) -> None:
     assert [scene.name for scene in lowres_scene(study, TAKE, "a")] == ["a 16x16", "a 32x32"]
 
 
-def test_poses_without_a_video_are_drawn_on_an_empty_ground_that_holds_them(tmp_path: Path) -> None:
+def test_poses_without_a_video_are_drawn_on_an_empty_background(tmp_path: Path) -> None:
     made = make_study(tmp_path / "study")
     write_pose(made, "a", dimensions=3)
     [scene] = pose_scene(made, TAKE, "a")
@@ -219,25 +214,25 @@ def test_every_product_has_a_sheet(
     study: Study, tmp_path: Path, product: str, views: tuple[str, ...], lines: int
 ) -> None:
     path = show_item(study, product, TAKE, views=views, out=tmp_path / "sheet.png", columns=3, rows=4)
-    image = image_at(path)
+    image = read_image(path)
     assert image.shape[0] > lines * 90
     assert (image[:5] == 255).all()
     assert (image[:, :5] == 255).all()
 
 
-def test_a_film_has_a_picture_for_each_frame_of_the_fastest_view(study: Study, tmp_path: Path) -> None:
+def test_show_video_has_each_frame_of_the_fastest_view(study: Study, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     path = show_item(study, "tracks", out=tmp_path / "t.mp4", progress=lambda *now: done.append(now))
-    frames, times = film_frames(path)
-    # View a: frames 0 to 11 at 0.1 s; b: 12 frames from 0.1 s on, 0.04 s apart; b leads, a is added where b has none.
+    frames, times = decoded_frames(path)
+    # View a: frames 0 to 11 at 0.1 s; b: 12 frames from 0.1 s on, 0.04 s apart; b leads, a fills gaps of b.
     assert times == pytest.approx([0, *(0.1 + np.arange(12) / 25), *np.arange(6, 12) / 10], abs=1e-4)
     assert done[-1] == (len(frames), len(frames)) == (19, 19)
 
 
 @pytest.mark.parametrize("product", ["snippets", "segments", "video"])
-def test_films_have_the_labels_of_the_recording_below(study: Study, tmp_path: Path, product: str) -> None:
+def test_show_video_has_the_labels_of_the_recording(study: Study, tmp_path: Path, product: str) -> None:
     path = show_item(study, product, TAKE, out=tmp_path / "t.mp4", start=0.5, stop=1.2)
-    frames, _ = film_frames(path)
+    frames, _ = decoded_frames(path)
     assert 17 <= len(frames) <= 19
     for label in ("sit", "rise"):
         near = np.abs(frames[0].astype(int) - colors_of(study)[label]).max(axis=2) < 25
@@ -248,13 +243,13 @@ def test_charts_show_segments_and_windows_in_the_colors_of_their_labels(study: S
     colors = colors_of(study)
     for product in ("snippets", "snippets/short", "segments"):
         for recording in (TAKE, None):
-            image = image_at(show_item(study, product, recording, out=tmp_path / "t.png"))
+            image = read_image(show_item(study, product, recording, out=tmp_path / "t.png"))
             for label in ("sit", "rise"):
                 assert (image == np.array(colors[label])).all(axis=2).sum() > 4000
 
 
 def test_a_split_is_drawn_by_label(study: Study, tmp_path: Path) -> None:
-    image = image_at(show_item(study, "split", out=tmp_path / "t.png"))
+    image = read_image(show_item(study, "split", out=tmp_path / "t.png"))
     assert (image == (52, 120, 207)).all(axis=2).sum() > 4000
 
 
@@ -275,7 +270,7 @@ def test_moments_are_spread_over_what_all_views_cover() -> None:
     assert spread(100, 4).tolist() == [12, 37, 62, 87]
 
 
-def test_a_sheet_of_views_that_never_meet_says_so() -> None:
+def test_contact_sheet_of_disjoint_views_raises_an_error() -> None:
     scenes = [plain_scene("a", np.arange(5) / 10), plain_scene("b", 9 + np.arange(5) / 10)]
     image = contact_sheet(scenes, title="t", kind="video", rows=2)
     assert image.ndim == 3
@@ -287,7 +282,7 @@ def raises(study: Study, *words: str, **options: object) -> str:
     return str(caught.value)
 
 
-def test_errors_say_what_there_is_and_what_to_do(study: Study) -> None:
+def test_show_errors_name_available_values_and_a_remedy(study: Study) -> None:
     assert raises(study, "trakcs") == (
         "Cannot draw 'trakcs'. Did you mean 'tracks'? Available products: video, frames, keyframes, masks, tracks, "
         "pose, heatmaps, lowres, segments, snippets, split."
@@ -314,7 +309,7 @@ def test_errors_say_what_there_is_and_what_to_do(study: Study) -> None:
     assert "--from 2 s is not before --to 1 s" in raises(study, "segments", TAKE, start=2.0, stop=1.0)
 
 
-def test_a_study_without_the_product_is_told_how_to_make_it(tmp_path: Path) -> None:
+def test_show_names_the_command_that_makes_a_missing_product(tmp_path: Path) -> None:
     bare = make_study(tmp_path / "study")
     assert raises(bare, "tracks") == (
         "The store has no tracks. Available products: none. Run 'actionprep track' to build them."
@@ -349,7 +344,7 @@ def test_a_product_whose_video_was_cut_since_is_an_error(tmp_path: Path) -> None
     assert show_item(made, "pose", out=tmp_path / "pose.png").exists()
 
 
-def test_the_command_draws_what_it_is_told(study: Study, tmp_path: Path) -> None:
+def test_show_command_follows_its_options(study: Study, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from actionprep.cli.prep import app
@@ -359,5 +354,5 @@ def test_the_command_draws_what_it_is_told(study: Study, tmp_path: Path) -> None
     result = CliRunner().invoke(app, [*words, "--whole", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert out.name in result.output
-    frames, _ = film_frames(out)
+    frames, _ = decoded_frames(out)
     assert len(frames) == 7  # view b at 0.22, 0.26, … 0.46 s

@@ -1,4 +1,4 @@
-"""Tracks, masks and skeletons are drawn where they are, in the colors that mean what they mean."""
+"""Tracks, masks and skeletons are drawn at their positions and in their colors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_color(pixel: np.ndarray, color: tuple[int, int, int], within: int = 3) ->
 
 
 def tracks(*places: tuple[float, float], seen: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One point that went through these places."""
+    """A point that moved through these positions."""
     xy = np.array(places, np.float32)[:, None]
     return xy, np.full(xy.shape[:2], seen), np.array([RED], np.uint8)
 
@@ -72,7 +72,7 @@ def test_a_trail_fades_with_age() -> None:
     assert strength[3] > 2 * strength[0]
 
 
-def test_the_picture_that_is_drawn_on_stays_as_it_is() -> None:
+def test_overlays_do_not_change_the_input_image() -> None:
     image = plain()
     draw_tracks(image, *tracks((40, 30), (60, 30)))
     draw_mask(image, np.ones((100, 160), bool))
@@ -116,7 +116,7 @@ def test_a_mask_of_another_size_lies_in_the_same_place() -> None:
 
 
 def standing(place: float = 80.0) -> tuple[np.ndarray, np.ndarray]:
-    """A person of skeleton coco17 with all joints on a lattice of its own, and its scores."""
+    """A person of skeleton coco17 with all joints on a separate lattice, and the scores."""
     rng = np.random.default_rng(0)
     keypoints = np.stack([place + rng.uniform(-30, 30, 17), np.linspace(30, 90, 17)], axis=1)[None]
     return keypoints.astype(np.float32), np.ones((1, 17), np.float32)
@@ -147,7 +147,7 @@ def test_joints_with_a_low_score_are_rings_and_missing_ones_are_left_out() -> No
     assert (drawn[50:70, 110:130] == GRAY).all()
 
 
-def test_each_person_has_a_tag_in_a_color_of_its_own() -> None:
+def test_overlays_tag_each_person_in_a_different_color() -> None:
     keypoints, score = standing()
     both, scores = np.concatenate([keypoints - (40, 0), keypoints + (40, 0)]), np.concatenate([score, score])
     drawn = draw_skeletons(plain(), both, scores, skeleton("coco17"), track_id=[3, 8])

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from show_fakes import film_frames, write_video
+from show_fakes import decoded_frames, write_video
 
 from actionprep.datasets.segments import Segment
 from actionprep.errors import UserError
@@ -30,14 +30,14 @@ def times() -> dict[str, np.ndarray]:
     return {"a": 5 + np.arange(20) / 10, "b": 5 + np.arange(30) / 15}
 
 
-def test_the_film_has_every_frame_with_its_label(
+def test_prediction_video_has_every_frame_with_its_label(
     videos: dict[str, Path], times: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     done: list[tuple[int, int]] = []
     path = draw_prediction(
         videos, ROWS, tmp_path / "p.mp4", times=times, title="t", colors=COLORS, progress=lambda *now: done.append(now)
     )
-    frames, shown = film_frames(path)
+    frames, shown = decoded_frames(path)
     assert len(frames) == 30
     assert done[-1] == (30, 30)
     for frame, time in zip(frames, shown, strict=True):

@@ -1,4 +1,4 @@
-"""A sheet puts every image in its place, with words that fit."""
+"""Sheets place images and captions without overlap."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from actionprep.show.text import fitted, put_text, text_width
 
 
 def find(canvas: np.ndarray, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """Box x0, y0, x1, y1 of all pixels of a color."""
+    """Return the box x0, y0, x1, y1 of all pixels of a color."""
     y, x = np.nonzero((canvas == np.array(color, np.uint8)).all(axis=2))
     return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 
 
-def test_pictures_stand_in_rows_with_even_gaps_and_margins() -> None:
+def test_sheet_places_images_in_rows_with_even_gaps() -> None:
     colors = [[(200, 0, 0), (0, 200, 0), (0, 0, 200)], [(200, 200, 0), (0, 200, 200), (200, 0, 200)]]
     widths = (220, 140, 300)
     rows = [
@@ -38,7 +38,7 @@ def test_pictures_stand_in_rows_with_even_gaps_and_margins() -> None:
     assert boxes[1][0][1] > boxes[0][0][3] + GAP
 
 
-def test_captions_stand_below_their_picture_and_do_not_reach_the_next() -> None:
+def test_sheet_captions_are_below_their_image_without_overlap() -> None:
     tile = Tile(
         (60, 120), np.zeros((60, 120, 3), np.uint8), name="cam0", caption="1.233 s", remark="far too long a remark"
     )
@@ -50,7 +50,7 @@ def test_captions_stand_below_their_picture_and_do_not_reach_the_next() -> None:
     assert not written[MARGIN + 120 :].any()
 
 
-def test_an_empty_place_says_why() -> None:
+def test_sheet_states_the_reason_for_an_empty_cell() -> None:
     tile = Tile((60, 300), None, reason="no frame at 1.000 s")
     canvas = draw_contact_sheet([[tile, tile]], title="t")
     x0, y0, x1, y1 = find(canvas, LIGHT.empty)
@@ -138,7 +138,7 @@ def test_oklch_gives_known_colors() -> None:
     assert oklch(0.0, 0.0, 0.0) == (0, 0, 0)
     # A gray's lightness is the cube root of its linear value: 127 of 255 is 0.2122 in linear light.
     assert oklch(0.2122 ** (1 / 3), 0.0, 0.0) == (127, 127, 127)
-    # sRGB red has the OKLCH coordinates 0.628, 0.2577, 29.23 (Ottosson 2020); on the edge of what sRGB has.
+    # sRGB red has the OKLCH coordinates 0.628, 0.2577, 29.23 (Ottosson 2020); on the edge of the sRGB gamut.
     assert np.allclose(oklch(0.628, 0.2577, 29.23), (255, 0, 0), atol=30)
 
 
@@ -152,7 +152,7 @@ def test_text_on_a_color_can_be_read(color: tuple[int, int, int]) -> None:
     assert (light + 0.05) / (dark + 0.05) >= 3
 
 
-def test_a_tag_of_a_legend_has_its_sample_and_leaves_room_for_the_next_sign() -> None:
+def test_legend_entries_have_samples_and_spacing() -> None:
     marks = [Mark("tag", (230, 30, 40), "number and score", "0  0.65"), Mark("square", (0, 168, 150), "foreground")]
     canvas = draw_contact_sheet([[Tile((60, 600), None)]], title="t", legend=marks)
     tag, square = find(canvas, (230, 30, 40)), find(canvas, (0, 168, 150))

@@ -21,7 +21,7 @@ def test_layouts_are_drawn_in_the_colors_of_their_sides(name: str) -> None:
     assert set(skeleton(name).joint_colors) <= colors
 
 
-def test_the_left_of_the_figure_is_on_the_right_of_the_image() -> None:
+def test_left_joints_are_drawn_on_the_right_of_the_image() -> None:
     layout = skeleton("coco17")
     image = draw_layout(layout, height=400, labels=False)
     columns = {
@@ -31,7 +31,7 @@ def test_the_left_of_the_figure_is_on_the_right_of_the_image() -> None:
     assert columns["left"] > columns["right"]
 
 
-def test_labels_add_names_beside_the_figure_and_joints_without_a_place_stand_below(tmp_path: Path) -> None:
+def test_skeleton_labels_add_names_and_unplaced_joints(tmp_path: Path) -> None:
     path = tmp_path / "lizard.toml"
     path.write_text('joints = ["snout", "tail_tip"]\nlimbs = [["snout", "tail_tip"]]\n')
     image = draw_layout(str(path), height=300)
@@ -61,7 +61,7 @@ def test_many_layouts_stand_in_rows_of_four(tmp_path: Path) -> None:
     assert cv2.imread(str(path)).shape == (2 * one.shape[0], 4 * one.shape[1], 3)
 
 
-def test_the_command_draws_all_layouts_or_both_of_a_conversion_and_says_what_it_replaced(tmp_path: Path) -> None:
+def test_skeletons_command_draws_and_reports_replaced_files(tmp_path: Path) -> None:
     def run(*words: str) -> str:
         result = CliRunner().invoke(app, ["skeletons", *words, "--out", str(tmp_path / "out.png")])
         assert result.exit_code == 0, result.output

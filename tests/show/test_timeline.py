@@ -1,14 +1,14 @@
-"""Timelines put bars where their times are."""
+"""Timelines place bars at their times."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from show_fakes import read_image
 
 from actionprep.errors import UserError
 from actionprep.show.text import broken, text_width
@@ -18,12 +18,8 @@ RED, BLUE = (220, 40, 40), (40, 60, 220)
 COLORS = {"sit": RED, "rise": BLUE}
 
 
-def read(path: Path) -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-
-
 def columns_of(image: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """Columns in which much is of this color: bars, not the signs of a legend."""
+    """Return the columns with much of this color: bars, not legend symbols."""
     same = (np.abs(image.astype(int) - color).max(axis=2) <= 2)[:-60]
     return np.flatnonzero(same.sum(axis=0) >= 10)
 
@@ -31,7 +27,7 @@ def columns_of(image: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 def test_bars_lie_at_their_times(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(2.0, 4.0, "sit"), Bar(4.0, 8.0, "rise")))]
     path = draw_timeline(rows, (2.0, 12.0), tmp_path / "t.png", colors=COLORS)
-    image = read(path)
+    image = read_image(path)
     red, blue = columns_of(image, RED), columns_of(image, BLUE)
     scale = (red.max() - red.min()) / 2.0
     assert red.max() < blue.min()
@@ -41,7 +37,7 @@ def test_bars_lie_at_their_times(tmp_path: Path) -> None:
 
 def test_bars_are_cut_at_the_span(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(-5.0, 1.0, "sit"), Bar(1.0, 99.0, "rise"), Bar(200.0, 201.0, "sit")))]
-    image = read(draw_timeline(rows, (0.0, 2.0), tmp_path / "t.png", colors=COLORS))
+    image = read_image(draw_timeline(rows, (0.0, 2.0), tmp_path / "t.png", colors=COLORS))
     red, blue = columns_of(image, RED), columns_of(image, BLUE)
     assert len(red) == pytest.approx(len(blue), rel=0.03)
 
@@ -50,7 +46,7 @@ def test_a_low_score_is_fainter(tmp_path: Path) -> None:
     found = []
     for score in (1.0, 0.4):
         rows = [TimelineRow("prediction", (Bar(0.0, 1.0, "sit", score),))]
-        image = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
+        image = read_image(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
         found.append(len(columns_of(image, RED)))
     assert found[0] > 1000
     assert found[1] == 0
@@ -58,15 +54,15 @@ def test_a_low_score_is_fainter(tmp_path: Path) -> None:
 
 def test_ignored_windows_have_no_color(tmp_path: Path) -> None:
     rows = [TimelineRow("snippets", (Bar(0.0, 1.0, "sit", ignored=True),))]
-    image = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
+    image = read_image(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
     assert len(columns_of(image, RED)) == 0
 
 
-def test_pictures_stand_above_where_they_were_taken(tmp_path: Path) -> None:
+def test_timeline_images_are_above_their_times(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(0.0, 10.0, "sit"),))]
     green = np.full((60, 80, 3), (10, 200, 30), np.uint8)
     images = [(2.5, green), (7.5, green)]
-    image = read(draw_timeline(rows, (0.0, 10.0), tmp_path / "t.png", colors=COLORS, images=images))
+    image = read_image(draw_timeline(rows, (0.0, 10.0), tmp_path / "t.png", colors=COLORS, images=images))
     red = columns_of(image, RED)
     there = np.isin(np.arange(image.shape[1]), columns_of(image, (10, 200, 30)))
     edges = np.flatnonzero(np.diff(there.astype(int)))
@@ -79,7 +75,7 @@ def test_labels_of_any_kind_are_drawn(tmp_path: Path) -> None:
     labels = ["$x^", "a_b {", "日本", "", "ümläut", "%s", "\\frac", "x" * 300]
     bars = tuple(Bar(at, at + 1.0, label) for at, label in enumerate(labels))
     path = draw_timeline([TimelineRow("$rec_", bars)], (0, 8), tmp_path / "t.png", title="$t_{", details=["$d"])
-    assert read(path).shape[1] == 1800
+    assert read_image(path).shape[1] == 1800
 
 
 def test_charts_are_written_as_vectors_too(tmp_path: Path) -> None:
@@ -126,7 +122,7 @@ def test_bars_of_a_lane_never_overlap_and_lanes_are_as_few_as_can_be(found: list
 
 
 @given(st.floats(0.4, 3), st.floats(0.1, 100))
-def test_pictures_that_fit_lie_inside_the_span(aspect: float, length: float) -> None:
+def test_timeline_images_that_fit_are_inside_the_span(aspect: float, length: float) -> None:
     times = fitting_images(aspect, (5.0, 5.0 + length))
     assert 1 <= len(times) <= 16
     assert 5.0 < times.min() <= times.max() < 5.0 + length
@@ -135,8 +131,8 @@ def test_pictures_that_fit_lie_inside_the_span(aspect: float, length: float) -> 
 def test_a_long_line_under_the_title_is_broken_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
     rows = [TimelineRow("segments", (Bar(0.0, 1.0, "sit"),))]
     long = "20 snippets: " + ", ".join(f"a label of some length {number}" for number in range(12))
-    short = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "s.png", title="t", details=["one line"]))
-    broad = read(draw_timeline(rows, (0.0, 1.0), tmp_path / "l.png", title="t", details=[long]))
+    short = read_image(draw_timeline(rows, (0.0, 1.0), tmp_path / "s.png", title="t", details=["one line"]))
+    broad = read_image(draw_timeline(rows, (0.0, 1.0), tmp_path / "l.png", title="t", details=[long]))
     assert broad.shape[0] > short.shape[0]
     assert (broad[:, -20:] == 255).all()
     lines = broken(long, 1700, 19)

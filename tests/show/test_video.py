@@ -1,4 +1,4 @@
-"""Videos show each view's nearest frame on one clock, and are what they say when they are read back."""
+"""Videos show the nearest frame of each view on a common clock, and decode to what was written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from show_fakes import film_frames, plain_scene
+from show_fakes import decoded_frames, plain_scene
 
 from actionprep.errors import SetupError, UserError
 from actionprep.show.colors import DARK
@@ -19,18 +19,18 @@ from actionprep.show.video import video_frames, video_layout, video_times, write
 RED, BLUE = (220, 40, 40), (40, 60, 220)
 
 
-def test_a_film_has_all_pictures_at_their_times(tmp_path: Path) -> None:
+def test_video_has_all_frames_at_their_times(tmp_path: Path) -> None:
     times = np.array([2.0, 2.04, 2.1, 2.5, 2.52])  # not evenly spaced
     images = [np.full((48, 64, 3), 30 + 40 * number, np.uint8) for number in range(5)]
     done: list[int] = []
     path = write_video(images, tmp_path / "video.mp4", times=times, progress=done.append)
-    frames, shown = film_frames(path)
+    frames, shown = decoded_frames(path)
     assert np.allclose(shown, times - 2.0, atol=1e-4)
     assert [round(float(frame.mean()), -1) for frame in frames] == [30, 70, 110, 150, 190]
     assert done == [1] * 5
 
 
-def test_a_film_is_h264_that_every_player_reads(tmp_path: Path) -> None:
+def test_video_is_h264_with_a_common_pixel_format(tmp_path: Path) -> None:
     import av
 
     path = write_video([np.zeros((48, 64, 3), np.uint8)] * 3, tmp_path / "video.mp4", times=np.arange(3) / 25)
@@ -40,7 +40,7 @@ def test_a_film_is_h264_that_every_player_reads(tmp_path: Path) -> None:
         assert container.streams.video[0].average_rate == 25
 
 
-def test_a_film_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_video_leaves_no_file(tmp_path: Path) -> None:
     def images():
         yield np.zeros((48, 64, 3), np.uint8)
         raise RuntimeError("stop")
@@ -50,7 +50,7 @@ def test_a_film_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_film_needs_pictures_an_ending_and_room(tmp_path: Path) -> None:
+def test_write_video_requires_images_an_extension_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Videos are written as \.mp4 files; got video\.avi"):
         write_video([], tmp_path / "video.avi", times=np.zeros(1))
     with pytest.raises(UserError, match="No images to write"):
@@ -103,7 +103,7 @@ def test_a_view_without_a_frame_at_a_time_shows_an_empty_place() -> None:
     assert corner[15] == (5, 5, 5)
 
 
-def test_a_view_that_begins_earlier_than_the_fastest_lengthens_the_film() -> None:
+def test_video_starts_with_the_earliest_view() -> None:
     early, fast = plain_scene("early", np.arange(20) / 10), plain_scene("fast", 1 + np.arange(50) / 50)
     times = video_times([early, fast])
     assert times[0] == 0
@@ -115,7 +115,7 @@ def test_a_view_that_begins_earlier_than_the_fastest_lengthens_the_film() -> Non
     sizes=st.lists(st.tuples(st.integers(32, 2000), st.integers(32, 2000)), min_size=1, max_size=9),
     columns=st.integers(1, 8),
 )
-def test_views_lie_within_the_picture_and_apart(sizes: list[tuple[int, int]], columns: int) -> None:
+def test_video_layout_places_views_in_the_frame_without_overlap(sizes: list[tuple[int, int]], columns: int) -> None:
     scenes = [plain_scene(str(at), [0.0], height=high, width=wide) for at, (high, wide) in enumerate(sizes)]
     layout = video_layout(scenes, columns=columns, most=(1080, 1920), below=50)
     assert layout.width % 2 == layout.height % 2 == 0
@@ -138,7 +138,7 @@ def test_bars_lie_below_with_a_line_at_the_time() -> None:
     (top, low), high = red.min(axis=0), blue[:, 1].max()
     assert red[:, 1].max() < blue[:, 1].min() <= red[:, 1].max() + 4
     for number, image in enumerate(images):
-        above = image[top - 3].min(axis=1)  # over the bars there is only the line
+        above = image[top - 3].min(axis=1)  # above the bars there is only the line
         assert np.flatnonzero(above > 200).mean() == pytest.approx(low + number / 10 * (high - low), abs=3)
 
 

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from damaged_bytes import flip
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.errors import UserError
@@ -15,7 +16,7 @@ from actionprep.training.models.published.weight_files import read_weights
 
 
 class Harmful:
-    """Unpickling it would make a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -93,14 +94,8 @@ def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
         load_checkpoint(path)
 
 
-def flip(data, at, bit):
-    damaged = bytearray(data)
-    damaged[at] ^= 1 << bit
-    return bytes(damaged)
-
-
 def places_between_parts(path):
-    """Positions of a zip archive's headers: everything but the content of its members."""
+    """Return the positions of a zip archive's headers: everything except the content of its members."""
     data, content = path.read_bytes(), set()
     for member in zipfile.ZipFile(path).infolist():
         at = member.header_offset
@@ -145,10 +140,10 @@ def test_flipped_bit_in_headers_changes_no_weights(content, tmp_path):
 
 
 def test_part_marked_as_folder_is_damage(content, tmp_path):
-    """PyTorch reads nothing for such a part, and the weights are what was in memory."""
+    """PyTorch reads nothing for such a member, so the weights would be uninitialized memory."""
     path = save(content, tmp_path / "best.ckpt")
     data = bytearray(path.read_bytes())
-    at = data.rindex(b"best/data/0")  # in the central directory: the attributes stand 8 bytes before the name
+    at = data.rindex(b"best/data/0")  # in the central directory, the attributes are 8 bytes before the name
     data[at - 8] |= 0x10
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"its archive is broken \(the part 'best/data/0' is marked as a folder"):
@@ -163,7 +158,7 @@ def test_damaged_published_weights_are_refused(tmp_path):
         read_weights(path)
 
 
-def test_foreign_weights_are_told_from_ours(tmp_path):
+def test_load_checkpoint_rejects_foreign_weights(tmp_path):
     path = save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "foreign.pth")
     with pytest.raises(UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit"):
         load_checkpoint(path)
@@ -180,11 +175,11 @@ def test_of_many_differing_weights_a_few_are_named(content, tmp_path):
     state = {name: torch.zeros(7, 7, 7) for name in content["state_dict"]}
     with pytest.raises(UserError) as caught:
         load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
-    said = str(caught.value).splitlines()
-    assert len(said) == 2
-    assert said[0].count("size mismatch for") == 3
-    assert said[0].endswith(f"; and {len(state) - 3} more.")
-    assert said[1].endswith("(run.json beside them names its version): use that one, or train anew.")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert lines[0].count("size mismatch for") == 3
+    assert lines[0].endswith(f"; and {len(state) - 3} more.")
+    assert lines[1].endswith("(run.json beside them names its version): use that one, or train anew.")
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(content, tmp_path):
@@ -198,7 +193,7 @@ def test_the_card_is_plain_values(content, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["recipe", "labels", "views", "sizes", "several_labels", "snippets", "pipeline"])
-def test_a_checkpoint_that_does_not_tell_all_of_itself_is_refused(content, tmp_path, missing):
+def test_checkpoint_without_all_entries_is_rejected(content, tmp_path, missing):
     card = {name: value for name, value in content["actionprep"].items() if name != missing}
     with pytest.raises(
         UserError, match=rf"does not tell all that is needed to use it: {missing} missing or in another"

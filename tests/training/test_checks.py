@@ -1,9 +1,9 @@
-"""Checks before a training: a curve over the learning rate, and one batch learnt by heart."""
+"""Checks before a training: learning rate range test and overfitting of one batch."""
 
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_picture_store, motion_recipe
+from frame_store_fakes import make_frame_store, motion_recipe
 from pose_fakes import make_pose_store
 from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
@@ -24,7 +24,7 @@ def store(tmp_path_factory):
 
 def test_the_suggestion_is_a_tenth_of_the_rate_from_which_the_loss_rises():
     rates = np.geomspace(1e-6, 1, 61)
-    # Even from 1e-4 to 1e-1, then up again.
+    # Constant slope from 1e-4 to 1e-1, then up again.
     losses = 1.7 - 0.2 * np.clip(np.log10(rates) + 4, 0, 3) + np.where(rates > 0.1, 5 * rates, 0)
     found = _search(rates, losses)
     assert found.highest == pytest.approx(0.1, rel=0.5)
@@ -35,7 +35,7 @@ def test_the_suggestion_is_a_tenth_of_the_rate_from_which_the_loss_rises():
 def test_noise_before_the_fall_does_not_choose_the_rate(seed):
     rates = np.geomspace(1e-6, 1, 100)
     noise = np.random.default_rng(seed).normal(0, 0.02, 100)
-    # A sharp dip by chance where rates are too low to matter; the fall itself is slow.
+    # A sharp random dip at rates that are too low to matter; the fall itself is slow.
     noise[12:] -= 0.08
     noise[20:] += 0.08
     found = _search(rates, 2 - 1 / (1 + 1e-3 / rates) + noise + np.where(rates > 0.1, 5 * rates, 0))
@@ -46,12 +46,12 @@ def test_noise_before_the_fall_does_not_choose_the_rate(seed):
 def test_the_lowest_loss_of_a_flat_bottom_does_not_choose_the_rate(seed):
     rates = np.geomspace(1e-6, 1, 100)
     noise = np.random.default_rng(seed).normal(0, 0.01, 100)
-    # Hardly a fall, then flat over two decades, then up, as of a few augmented snippets.
+    # A small fall, flat over two decades, then up, as with a few augmented snippets.
     losses = 2.2 - 0.05 * np.clip(np.log10(rates) + 5, 0, 1.5) + np.where(rates > 0.02, 2 * rates, 0) + noise
     assert 0.01 <= _search(rates, losses).highest <= 0.06
 
 
-def test_one_low_loss_by_chance_makes_no_turn():
+def test_learning_rate_test_ignores_a_single_low_loss():
     rates = np.geomspace(1e-6, 1, 100)
     losses = 1.7 - 0.2 * np.clip(np.log10(rates) + 4, 0, 3) + np.where(rates > 0.1, 5 * rates, 0)
     dipped = losses.copy()
@@ -74,7 +74,7 @@ def test_a_rate_that_is_found_is_between_those_tried_and_trains(store, tmp_path)
     assert paths[1].read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_loss_that_falls_to_the_end_is_not_said_to_rise():
+def test_learning_rate_test_of_a_falling_loss_reports_no_rise():
     rates = np.geomspace(1e-6, 1e-2, 60)
     falling = 2 - 1 / (1 + 1e-3 / rates)
     found = _search(rates, falling)
@@ -116,7 +116,7 @@ def test_rates_in_the_wrong_order_are_refused(store):
         find_learning_rate(store, tiny_recipe(), lowest=1.0, highest=0.1)
 
 
-def test_a_model_that_fits_its_input_learns_one_batch_by_heart(store):
+def test_overfit_check_passes_for_a_suitable_model(store):
     recipe = tiny_recipe(
         batch=6, mixup=0.5, sizes__dropout=0.4, loss__label_smoothing=0.2, optimizer__learning_rate=0.01
     )
@@ -126,11 +126,9 @@ def test_a_model_that_fits_its_input_learns_one_batch_by_heart(store):
     assert found.samples == 6
 
 
-def test_models_of_pictures_and_of_rendered_volumes_see_one_batch_ready_made(tmp_path):
-    found = overfit_one_batch(
-        make_picture_store(tmp_path / "pictures"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10
-    )
-    # It falls to a tenth, that of volumes to two fifths.
+def test_overfit_check_uses_one_fixed_batch_of_frames_or_volumes(tmp_path):
+    found = overfit_one_batch(make_frame_store(tmp_path / "frames"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10)
+    # The loss falls to a tenth, and with volumes to two fifths.
     assert found.losses[-1] < 0.7 * found.losses[0]
     sizes = {"sizes.widths": [4, 4, 8, 8], "sizes.dropout": 0.0, "input.frames": 8, "input.size": [16, 16], "batch": 3}
     volumes = find_recipe("poseconv3d-small").changed({**sizes, "optimizer.learning_rate": 0.01})
@@ -155,7 +153,7 @@ def test_the_batch_holds_every_class(store, monkeypatch):
     assert [sorted(labels) for labels in seen] == [["left", "right", "up"]]
 
 
-def test_a_model_that_cannot_learn_is_told(store):
+def test_overfit_check_reports_a_model_that_cannot_learn(store):
     found = overfit_one_batch(store, tiny_recipe(optimizer__learning_rate=1e-9), split=SPLIT, steps=20)
     assert not found.learnt
     assert len(found.losses) == 20
@@ -165,7 +163,7 @@ def test_a_loss_that_is_no_number_is_not_learnt():
     assert not OneBatch(np.array([1.0, np.nan]), 1.0, 4).learnt
 
 
-def test_the_commands_tell_and_leave_no_run(store, tmp_path, monkeypatch):
+def test_check_commands_print_results_and_leave_no_run(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.toml").write_text(tiny_recipe(batch=6, optimizer__learning_rate=0.01).to_toml(), encoding="utf-8")
     words = ["fit", str(store.path), "--recipe", "tiny.toml", "--threads", "1"]
@@ -182,7 +180,7 @@ def test_the_commands_tell_and_leave_no_run(store, tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*")) == ["learning_rate.csv", "learning_rate.png"]
 
 
-def test_memory_that_runs_out_says_the_batch_and_what_to_set(store, tmp_path, monkeypatch):
+def test_out_of_memory_error_names_the_batch_and_a_remedy(store, tmp_path, monkeypatch):
     from actionprep.training.fit import fit
     from actionprep.training.loop.task import ClassifierTask
 

@@ -68,7 +68,7 @@ def test_workers_give_the_batches_that_memory_gives(store, workers):
             torch.testing.assert_close(one[name], other[name])
 
 
-def test_every_epoch_has_every_sample_once_in_an_order_of_its_own(store):
+def test_epochs_have_every_sample_once_in_different_orders(store):
     orders = []
     for epoch in (0, 1):
         rows = [row for batch in batches_of(store, workers=0, memory=1.0, epoch=epoch) for row in batch["row"].tolist()]
@@ -77,7 +77,7 @@ def test_every_epoch_has_every_sample_once_in_an_order_of_its_own(store):
     assert orders[0] != orders[1]
 
 
-def test_an_interrupted_epoch_goes_on_where_it_was(store):
+def test_interrupted_epoch_resumes_at_the_next_sample(store):
     dataset = SnippetDataset(store, inputs=INPUT, train=True)
     loader = SnippetLoader(dataset, batch=4, shuffle=True)
     whole = [batch["row"].tolist() for batch in loader]
@@ -86,7 +86,7 @@ def test_an_interrupted_epoch_goes_on_where_it_was(store):
     assert [batch["row"].tolist() for batch in loader] == whole
 
 
-def test_processes_share_each_batch_out_and_a_process_without_samples_fills_up(store):
+def test_processes_share_batches_and_fill_up_empty_shares(store):
     dataset = SnippetDataset(store, inputs=INPUT)
     both = [list(SnippetLoader(dataset, batch=4, rank=rank, world=2)) for rank in (0, 1)]
     assert [len(batches) for batches in both] == [3, 3]

@@ -1,4 +1,4 @@
-"""Exports: files that onnxruntime and torch alone read, with the logits of the model."""
+"""Exports: files for onnxruntime and torch without this package, with the logits of the model."""
 
 import importlib.util
 import inspect
@@ -27,14 +27,14 @@ from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
-# One of each file of models; its sisters are made of the same parts.
+# One model per module; the others of a module have the same parts.
 FAMILIES = ["timesformer", "videomae", "vivit-1", "heatmap-transformer", "motionbert", "poseconv3d-small",
             "view-transformer-maaf", "track-lstm", "i3d-stn-resizer"]  # fmt: skip
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="the extra 'export' is not installed",
 )
-# The exporter warns of its own libraries.
+# The exporter warns about its dependencies.
 quiet = pytest.mark.filterwarnings("ignore")
 
 
@@ -68,7 +68,7 @@ def test_every_family_gives_its_logits_in_onnxruntime(name, tmp_path):
     made = export_model(model, inputs_of(model, x), tmp_path / "model.onnx")
     [(argument, one)] = made.inputs.items()
     assert one.shape == ("batch", *x.shape[1:])
-    # Another batch than the one that was exported.
+    # Another batch size than in the export.
     more = torch.randn(3, *x.shape[1:], generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
     [logits] = session.run(["logits"], {argument: more.numpy()})
@@ -89,7 +89,7 @@ def test_families_reload_from_torch_export_for_any_batch(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(run):
-    """What the command says of the run's export."""
+    """Return the output of the export command for the run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = CliRunner().invoke(app, ["export", str(run.folder), "--to", "torch-export", "--json"])
@@ -97,7 +97,7 @@ def exported(run):
     return json.loads(done.stdout)
 
 
-def test_the_command_writes_the_file_into_the_run_with_what_its_inputs_and_labels_are(run, exported):
+def test_export_command_writes_the_file_and_its_description(run, exported):
     assert exported["path"] == str(run.folder / "model.pt2")
     about = json.loads((run.folder / "model.pt2.json").read_text())
     assert about["labels"] == ["left", "right", "up"]
@@ -109,7 +109,7 @@ def test_the_command_writes_the_file_into_the_run_with_what_its_inputs_and_label
     assert about["difference"] < 1e-4
 
 
-def test_the_description_tells_the_type_and_the_meaning_of_each_input(run, exported):
+def test_export_description_has_type_and_meaning_of_each_input(run, exported):
     about = exported["inputs"]
     batch = SnippetDataset(Store(run.facts["store"]), "default", run.recipe.input, rows=[0]).batch([0])
     assert {name: one["dtype"] for name, one in about.items()} == {
@@ -123,7 +123,7 @@ def test_the_description_tells_the_type_and_the_meaning_of_each_input(run, expor
 
 
 @quiet
-def test_a_run_that_carries_state_is_exported_with_a_warning_that_windows_start_anew(tmp_path):
+def test_export_of_a_run_with_state_warns_that_state_is_missing(tmp_path):
     store = make_changing_store(tmp_path / "store")
     split = SplitChoice(train=("0", "1", "2", "3"), test=("4", "5"), val_share=0.0)
     recipe = frame_recipe(epochs=1, carry=True, input__region="recording")
@@ -151,7 +151,7 @@ def test_the_exported_run_gives_the_logits_of_its_test(run, exported):
 
 @quiet
 def test_each_format_of_one_run_keeps_its_own_description(run, tmp_path, monkeypatch):
-    # The writer of ONNX is stood in for, so that its packages are not needed.
+    # The ONNX writer is replaced, so that its packages are not needed.
     monkeypatch.setattr(
         "actionprep.training.export._write_onnx", lambda program, inputs, path: path.write_bytes(b"") or list(inputs)
     )
@@ -182,14 +182,14 @@ def test_a_run_is_exported_to_onnx(run, tmp_path):
 
     session = onnxruntime.InferenceSession(str(tmp_path / "it.onnx"), providers=["CPUExecutionProvider"])
     assert {one.shape[0] for one in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
-    # The exporter leaves out what does not reach the logits; what is told is what there is.
+    # The exporter omits inputs without effect on the logits; the description lists the remaining inputs.
     assert {one.name: tuple(one.shape) for one in session.get_inputs()} == {
         name: one.shape for name, one in made.inputs.items()
     }
 
 
 class Branching(nn.Module):
-    """Does what depends on the numbers that it sees."""
+    """A model with control flow that depends on values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,13 +200,13 @@ class Branching(nn.Module):
 
 
 @quiet
-def test_a_model_that_cannot_be_exported_says_why(tmp_path):
+def test_failed_export_states_the_reason(tmp_path):
     with pytest.raises(UserError, match=r"Branching cannot be exported: torch\.export does not follow its forward \("):
         export_model(Branching(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
 
 
 class OfTwo(nn.Module):
-    """Does something else with two samples than with others."""
+    """A model that treats batches of two samples differently."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class OfTwo(nn.Module):
 
 
 @quiet
-def test_a_batch_that_cannot_be_freed_is_told_with_the_reason(tmp_path):
+def test_export_with_a_fixed_batch_states_the_reason(tmp_path):
     made = export_model(OfTwo(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
     assert made.inputs == {"clip": ExportedArray((2, 4), "float32")}
     assert "specialized it to be a constant (2)" in made.fixed_batch
@@ -229,7 +229,7 @@ def test_a_batch_that_cannot_be_freed_is_told_with_the_reason(tmp_path):
 
 
 @quiet
-def test_the_command_and_the_description_say_that_a_batch_is_fixed(run, tmp_path, monkeypatch):
+def test_export_command_and_description_state_a_fixed_batch(run, tmp_path, monkeypatch):
     export = torch.export.export
 
     def refusing(*args, dynamic_shapes=None, **options):
@@ -241,13 +241,13 @@ def test_the_command_and_the_description_say_that_a_batch_is_fixed(run, tmp_path
     path = tmp_path / "model.pt2"
     done = CliRunner().invoke(app, ["export", str(run.folder), "--to", "torch-export", "--out", str(path)])
     assert done.exit_code == 0, done.output
-    said = "The file takes batches of 2 snippets alone: torch.export did not free it (the batch is 2)."
-    assert said in " ".join(done.stderr.split())
+    message = "The file takes batches of 2 snippets alone: torch.export did not free it (the batch is 2)."
+    assert message in " ".join(done.stderr.split())
     assert json.loads((tmp_path / "model.pt2.json").read_text())["fixed_batch"] == "the batch is 2"
 
 
 @quiet
-def test_a_fault_in_an_export_is_not_taken_for_a_model_that_cannot_be_exported(tmp_path, monkeypatch):
+def test_export_does_not_hide_program_faults(tmp_path, monkeypatch):
     def faulty(*args, **options):
         raise AssertionError("tree_name")
 
@@ -257,11 +257,11 @@ def test_a_fault_in_an_export_is_not_taken_for_a_model_that_cannot_be_exported(t
 
 
 def joined() -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A small mid fusion of tracks and pictures, and two samples for it."""
+    """Return a small mid fusion of tracks and frames, and two samples for it."""
     torch.manual_seed(0)
     tracks = {"model": "view-transformer", "sizes": {"num_views": 1, **tiny_recipe().sizes}}
-    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
-    return MidFusion(num_classes=3, parts=[tracks, pictures]).eval(), joined_samples(2)
+    frames = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    return MidFusion(num_classes=3, parts=[tracks, frames]).eval(), joined_samples(2)
 
 
 def joined_samples(size: int) -> dict[str, torch.Tensor]:
@@ -302,7 +302,7 @@ def test_a_file_with_other_logits_is_not_passed_off_as_the_model(tmp_path):
 
 
 class _Apart(nn.Module):
-    """A model whose own forward, outside an export, gives other numbers."""
+    """A model with a different output outside of an export."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -313,7 +313,7 @@ class _Apart(nn.Module):
         return logits if torch.compiler.is_exporting() else logits + 1
 
 
-def test_unknown_formats_and_missing_packages_are_told(monkeypatch):
+def test_export_reports_unknown_formats_and_missing_packages(monkeypatch):
     with pytest.raises(
         UserError, match=r"No export format 'onx'\. Did you mean 'onnx'\? Formats: onnx, torch-export\."
     ):

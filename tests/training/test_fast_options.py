@@ -1,4 +1,4 @@
-"""Compiled, channels-last and bf16 training: options that change speed, not what is learnt."""
+"""Compiled, channels-last and bf16 training: options that change the speed, not the result."""
 
 import functools
 
@@ -25,7 +25,7 @@ def store(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_training_gives_the_checkpoint_of_a_plain_one(store, tmp_path, monkeypatch):
-    # The tracer without code generation, which a test of the models covers: names, averages, resuming and testing.
+    # Tracing without code generation, which the model tests cover: names, averages, resuming and testing.
     torch._dynamo.reset()
     compiled = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(compiled, backend="eager"))
@@ -38,7 +38,7 @@ def test_a_compiled_training_gives_the_checkpoint_of_a_plain_one(store, tmp_path
     assert run_test(run, store, repeats=10)["num_samples"] == 3
 
 
-def test_without_a_compiler_it_says_so(store, tmp_path, monkeypatch):
+def test_compile_option_without_a_compiler_raises_an_error(store, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(SetupError, match=r"requires a C\+\+ compiler .*none was found.* --set compile=false"):
         fit(store, tiny_recipe(compile=True), tmp_path / "run", split=SPLIT, **QUIET)
@@ -65,7 +65,7 @@ def test_channels_last_changes_the_layout_and_not_the_numbers(name):
 def test_a_training_with_the_option_learns_what_one_without_learns(store, tmp_path, changes):
     recipe = tiny_recipe(epochs=15, batch=3, optimizer__learning_rate=0.01, **changes)
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
-    # Of three, one is near the border between two classes; the others are clear.
+    # One of three is near the border between two classes; the others are clear.
     assert run_test(run, store, repeats=10)["metrics"]["accuracy"] > 0.5
     weights = read_safely(run.best)["state_dict"]
     assert all(values.dtype == torch.float32 for values in weights.values() if values.is_floating_point())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from metadata_reads import metadata_reads
-from training_fakes import make_store, table_of, tiny_recipe, write_snippets
+from training_fakes import InterruptedRunError, make_store, table_of, tiny_recipe, write_snippets
 
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -19,10 +19,6 @@ from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 QUIET = {"tensorboard": False}
-
-
-class InterruptedRunError(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +124,7 @@ def test_the_checkpoint_carries_what_prediction_needs(run):
 
 
 @pytest.mark.parametrize("killed_at", [2, 7, 11])
-def test_a_resumed_run_gives_bit_for_bit_the_numbers_of_an_uninterrupted_one(store, tmp_path, killed_at, monkeypatch):
+def test_resumed_run_equals_an_uninterrupted_run_exactly(store, tmp_path, killed_at, monkeypatch):
     recipe = tiny_recipe(epochs=4, ema=0.9, batch=5, checkpoint_minutes=1e-9, mixup=0.4, sizes__dropout=0.3)
     whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
@@ -157,7 +153,7 @@ def test_a_resumed_run_gives_bit_for_bit_the_numbers_of_an_uninterrupted_one(sto
     assert read_safely(whole.best)["epoch"] == read_safely(resumed.best)["epoch"]
 
 
-def test_a_run_killed_between_its_phases_goes_on_with_the_refit(store, tmp_path, monkeypatch):
+def test_run_killed_between_phases_resumes_with_the_refit(store, tmp_path, monkeypatch):
     recipe = tiny_recipe(epochs=2, refit=True)
     whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
@@ -195,26 +191,26 @@ def test_patience_ends_a_run_that_no_longer_gets_better(store, tmp_path):
     assert run.is_complete
 
 
-def test_the_best_epoch_is_the_one_with_the_best_figure(store, tmp_path):
+def test_best_epoch_has_the_best_monitored_metric(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=5, monitor="val_loss"), tmp_path / "run", split=SPLIT, **QUIET)
     losses = [row["val_loss"] for row in run.metrics]
     assert read_safely(run.best)["epoch"] == int(np.argmin(losses))
     assert read_safely(run.last)["epoch"] == 4
 
 
-def test_the_last_epoch_is_validated_too_and_the_best_one_is_a_validated_one(store, tmp_path):
-    told = []
+def test_last_epoch_is_validated_and_the_best_epoch_too(store, tmp_path):
+    logged = []
     recipe = tiny_recipe(epochs=5, validate_every=3)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=logged.append, **QUIET)
     validated = {row["epoch"]: row["val_loss"] for row in run.metrics if "val_loss" in row}
     assert list(validated) == [2, 4]
     best = min(validated, key=validated.get)
     assert read_safely(run.best)["epoch"] == best
-    assert told[-1].startswith("Validation: accuracy ")
-    assert told[-1].endswith(f"in epoch {best + 1}, the best by loss of 2 that were validated.")
+    assert logged[-1].startswith("Validation: accuracy ")
+    assert logged[-1].endswith(f"in epoch {best + 1}, the best by loss of 2 that were validated.")
 
 
-def test_fewer_epochs_than_from_one_validation_to_the_next_are_validated_once(store, tmp_path):
+def test_short_training_is_validated_once(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=2, validate_every=10), tmp_path / "run", split=SPLIT, **QUIET)
     assert ["val_loss" in row for row in run.metrics] == [False, True]
     assert read_safely(run.best)["epoch"] == 1
@@ -222,14 +218,12 @@ def test_fewer_epochs_than_from_one_validation_to_the_next_are_validated_once(st
 
 def test_accumulated_batches_leave_out_no_sample(store, tmp_path):
     run = fit(store, tiny_recipe(epochs=2, accumulate=3, batch=4), tmp_path / "run", split=SPLIT, **QUIET)
-    # 12 or 18 training snippets in batches of 4: the last, shorter group makes a step too
+    # 12 or 18 training snippets in batches of 4: the last, smaller group is a step too
     batches = -(-len(run.facts["split"]["rows"]["train"]) // 4)
     assert read_safely(run.last)["global_step"] == 2 * -(-batches // 3)
 
 
-def test_a_figure_that_is_never_a_number_ends_a_run_by_patience_and_leaves_it_its_last_epoch(
-    store, tmp_path, monkeypatch
-):
+def test_monitored_nan_ends_a_run_with_its_last_epoch(store, tmp_path, monkeypatch):
     def nothing(label, target, logits, *, multi_label):
         return {"accuracy": 0.5, "macro_f1": 0.5, "map": float("nan")}
 
@@ -246,7 +240,7 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
     tables["recipe"]["model"], tables["sizes"] = "track-lstm", {"hidden": 8, "layers": 1}
     whole = tiny_recipe().from_tables(tables, where="test")
     rows = len(fit(store, whole, tmp_path / "whole", split=SPLIT, **QUIET).facts["split"]["rows"]["train"])
-    # The last step of an epoch has fewer batches, and the last of these fewer samples.
+    # The last step of an epoch has fewer batches, and the last batch has fewer samples.
     assert rows % (size * 3)
     fit(store, whole.changed({"batch": size, "accumulate": 3}), tmp_path / "parts", split=SPLIT, **QUIET)
     one, other = (read_safely(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
@@ -255,13 +249,13 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
 
 
 def test_few_snippets_are_passed_over_until_there_are_enough_steps(store, tmp_path):
-    told = []
+    logged = []
     recipe = tiny_recipe(epochs=1, min_steps=11, batch=6)
-    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=told.append, **QUIET)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, log=logged.append, **QUIET)
     assert (
         f"Training {len(run.metrics)} epochs instead of 1, because there are few snippets and min_steps is 11 (--set "
         "min_steps=0 keeps the epochs of the recipe)"
-    ) in told
+    ) in logged
     steps = read_safely(run.last)["global_step"]
     assert 11 <= steps < 11 + -(-len(run.facts["split"]["rows"]["train"]) // 6)
 
@@ -301,8 +295,8 @@ def test_several_views_give_a_table_of_their_subsets(tmp_path):
     assert [row["views"] for row in found["views"]] == ["0", "1", "0 1"]
     one, other, both = (row["accuracy"] for row in found["views"])
     gain = (both - max(one, other)) * 100
-    said = "as much as" if abs(gain) < 0.05 else f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
-    assert f"{said} the best single view" in run.report.read_text()
+    comparison = "as much as" if abs(gain) < 0.05 else f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
+    assert f"{comparison} the best single view" in run.report.read_text()
 
 
 @pytest.mark.parametrize("model", ["view-transformer-maaf", "track-lstm"])
@@ -376,14 +370,14 @@ def refuse(model):
     ],
 )
 def test_a_training_that_cannot_begin_leaves_its_folder_free(store, tmp_path, wrong, weights, message):
-    told = []
+    logged = []
     with pytest.raises(UserError, match=message):
         fit(
-            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, log=told.append,
+            store, tiny_recipe(epochs=1, **wrong), tmp_path / "again", split=SPLIT, weights=weights, log=logged.append,
             **QUIET,
         )  # fmt: skip
     assert not (tmp_path / "again").exists()
-    assert not any(one.startswith("Run ") for one in told)
+    assert not any(one.startswith("Run ") for one in logged)
     assert fit(store, tiny_recipe(epochs=1), tmp_path / "again", split=SPLIT, **QUIET).is_complete
 
 

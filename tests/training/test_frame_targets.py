@@ -1,4 +1,4 @@
-"""Labels of every instant: of the times that samples show, through mixing, mirroring, training and resuming."""
+"""Frame labels: times of samples, mixing, mirroring, training and resuming."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from frame_fakes import SECONDS, frame_recipe, make_changing_store, motions_of, put_table
-from picture_fakes import write_lowres
+from frame_store_fakes import write_lowres
 from pose_fakes import CLASSES, one_recording
 from study_fakes import view
-from training_fakes import FPS, MOTIONS, make_store, table_of, tiny_recipe, write_snippets
+from training_fakes import FPS, MOTIONS, InterruptedRunError, make_store, table_of, tiny_recipe, write_snippets
 
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
@@ -48,12 +48,12 @@ def label_at(segments: tuple[Segment, ...], time: float, otherwise: str) -> str:
     return otherwise
 
 
-# Touching segments and a gap, of a recording of 6 s.
+# Adjacent segments and a gap, in a recording of 6 s.
 SEGMENTS = (Segment(0.4, 1.9, CLASSES[0]), Segment(1.9, 3.3, CLASSES[1]), Segment(4.2, 6.0, CLASSES[2]))
 
 
 def with_segments(store: Store, *, fps: float = FPS) -> Store:
-    """Windows of 2 s over SEGMENTS, of recording a."""
+    """Create a store with windows of 2 s over SEGMENTS of recording a."""
     study = Catalog((Recording("a", subject="1"),), (view("a", seconds=SECONDS, fps=fps),), {"a": SEGMENTS})
     put_table(store, make_snippets(study, LabelRule(threshold=0.0, background="rest"), length_s=2.0, stride_s=0.5))
     return store
@@ -65,8 +65,8 @@ def with_segments(store: Store, *, fps: float = FPS) -> Store:
     {"sampling": "smooth", "temporal_shift": 4, "crop": 0.3},
     {"sampling": "segments", "memory": 1e-9},
 ])  # fmt: skip
-def test_poses_that_are_cut_warped_and_shifted_have_the_labels_of_the_times_that_they_show(tmp_path, options):
-    # Every joint stands at the number of its frame, so that what is shown tells the time.
+def test_augmented_poses_have_the_labels_of_their_frame_times(tmp_path, options):
+    # The position of every joint is its frame number, so the input encodes the time.
     frames = int(SECONDS * FPS)
     points = np.ones((frames, 1, 17, 2)) * (np.arange(frames) + 1)[:, None, None, None]
     store = with_segments(one_recording(tmp_path / "store", points))
@@ -87,12 +87,12 @@ def test_poses_that_are_cut_warped_and_shifted_have_the_labels_of_the_times_that
 
 @pytest.mark.parametrize("options", [{"trim": 0.2, "time_warp": 0.5}, {"sampling": "dense", "rate": 5.0}])
 def test_clips_have_the_labels_of_the_frames_that_they_show(tmp_path, options):
-    # Every picture is as bright as its number, in two views that are not alike.
+    # The brightness of every frame is its number, in two views that differ.
     store = Store(tmp_path / "store", create=True)
     for name, start in (("0", 0.0), ("1", 0.05)):
         number = np.arange(int(SECONDS * FPS))
-        pictures = np.broadcast_to(number[:, None, None, None] + np.uint8(1), (len(number), 24, 24, 3)).astype(np.uint8)
-        write_lowres(store, "a", name, pictures, start=start)
+        images = np.broadcast_to(number[:, None, None, None] + np.uint8(1), (len(number), 24, 24, 3)).astype(np.uint8)
+        write_lowres(store, "a", name, images, start=start)
     with_segments(store)
     how = LowresInput(frames=8, size=16, crop=(1.0, 1.0), **options)
     data = SnippetDataset(store, inputs=how, views=["0"], train=True, targets="frame")
@@ -101,9 +101,9 @@ def test_clips_have_the_labels_of_the_frames_that_they_show(tmp_path, options):
         times = (batch["clip"][:, 0, :, 5, 5].numpy().round() - 1) / FPS
         np.testing.assert_allclose(data.reader.times(data.rows, data.draws(data.rows, epoch=epoch)), times, atol=1e-9)
         for row, target in zip(times, batch["frame_target"].numpy(), strict=True):
-            said = [data.labels[int(one.argmax())] for one in target]
-            assert said == [label_at(SEGMENTS, time + 1e-9, "rest") for time in row]
-    # Of several views each sample shows one, and its times are that view's.
+            predicted = [data.labels[int(one.argmax())] for one in target]
+            assert predicted == [label_at(SEGMENTS, time + 1e-9, "rest") for time in row]
+    # Each sample shows one of the views and has its times.
     both = SnippetDataset(store, inputs=how, train=True, targets="frame")
     draws = both.draws(both.rows)
     view_of = (both.batch(both.rows.tolist(), augment=True)["clip"][:, 0, :, 5, 5].numpy().round() - 1) / FPS
@@ -126,12 +126,12 @@ def test_tracks_have_the_labels_of_the_instants_that_they_are_looked_at(store):
             for time, one, along, moves in zip(times, target, speed, some, strict=True):
                 segments = motions_of(int(data.table.recording[row]))
                 assert data.labels[int(one.argmax())] == label_at(segments, time + 1e-9, "still")
-                # What moves tells the label too, but within two frames of where motions change.
+                # The motion gives the label too, except within two frames of a change.
                 if moves and min(abs(time - edge) for x in segments for edge in (x.onset, x.offset)) > 1.7 / FPS:
-                    said = max(MOTIONS, key=lambda name: float(np.dot(along, MOTIONS[name])))
+                    predicted = max(MOTIONS, key=lambda name: float(np.dot(along, MOTIONS[name])))
                     right, wrong = (
-                        right + (said == data.labels[one.argmax()]),
-                        wrong + (said != data.labels[one.argmax()]),
+                        right + (predicted == data.labels[one.argmax()]),
+                        wrong + (predicted != data.labels[one.argmax()]),
                     )
     assert wrong == 0
     assert right > 500
@@ -183,7 +183,7 @@ def test_mirrored_samples_have_mirrored_labels_at_every_instant(store):
 
 
 def mixed_batch(store: Store, **changes: object) -> tuple[dict, dict]:
-    """A batch of 8 samples before and after mixing; instant 3 of all and sample 0 have no known label."""
+    """Return a batch of 8 samples before and after mixing. Frame 3 of all and sample 0 have no known label."""
     recipe = frame_recipe(mixup_share=1.0, input__frame_dropout=0.0, **changes)
     task = first_task(store, recipe, split=SPLIT)
     dataset = task.train_loader.dataset
@@ -193,7 +193,7 @@ def mixed_batch(store: Store, **changes: object) -> tuple[dict, dict]:
     return batch, task._mixed(dataset, dict(batch), 1)
 
 
-def test_mixup_blends_the_labels_of_every_instant_in_the_share_of_the_sample(store):
+def test_mixup_blends_frame_labels_by_the_sample_share(store):
     batch, mixed = mixed_batch(store, mixup=1.0)
     shares = mixed["target"].unique().tolist()
     for one in range(8):
@@ -239,7 +239,7 @@ def test_cutmix_on_poses_replaces_a_span_of_time_of_all_persons(tmp_path):
     assert stayed.tolist() == [0.5, 0.5]
 
 
-def test_recordings_labeled_whole_train_to_the_same_numbers_with_either_target(tmp_path):
+def test_clip_labels_train_equally_with_either_target(tmp_path):
     store = make_store(tmp_path / "store", subjects=3)
     runs = []
     for targets in ("snippet", "frame"):
@@ -251,18 +251,15 @@ def test_recordings_labeled_whole_train_to_the_same_numbers_with_either_target(t
             assert mine[name] == pytest.approx(theirs[name], rel=1e-4)
     weights = [read_safely(run.last)["state_dict"] for run in runs]
     assert weights[0].keys() == weights[1].keys()
-    # Losses of snippets and of frames are sums in another order: rounding may differ, a few steps make no more of it.
+    # Losses of snippets and frames are summed in a different order; a few steps keep the rounding difference small.
     for name, values in weights[0].items():
         torch.testing.assert_close(values, weights[1][name], rtol=1e-3, atol=1e-5)
     assert "val_frame_accuracy" in runs[1].metrics[0]
     assert "val_frame_accuracy" not in runs[0].metrics[0]
 
 
-def test_a_training_on_instants_that_was_interrupted_ends_with_the_same_numbers(store, tmp_path, monkeypatch):
+def test_interrupted_frame_training_ends_with_equal_metrics(store, tmp_path, monkeypatch):
     from actionprep.training.loop import callbacks
-
-    class InterruptedRunError(BaseException):
-        pass
 
     recipe = frame_recipe(epochs=3, ema=0.9, mixup=0.4, carry=True, refit=True, checkpoint_minutes=1e-9,
                           monitor="val_frame_macro_f1", loss__class_weights="balanced")  # fmt: skip
@@ -320,7 +317,7 @@ def test_skeleton_models_label_every_instant_where_they_are_asked_to(tmp_path, n
     assert len(line.onset) > 20
 
 
-def test_a_model_of_one_answer_a_snippet_is_refused_with_recipes_that_label_every_instant(store, tmp_path):
+def test_frame_recipes_reject_models_of_one_output_per_snippet(store, tmp_path):
     with pytest.raises(UserError, match=r"'view-transformer' gives one answer a snippet\. Recipes that label every "
                                         r"instant: skeleton-tcn, .*track-cnn-lstm, track-lstm") as caught:  # fmt: skip
         fit(store, tiny_recipe(targets="frame"), tmp_path / "run", split=SPLIT, **QUIET)
@@ -330,7 +327,7 @@ def test_a_model_of_one_answer_a_snippet_is_refused_with_recipes_that_label_ever
     assert not (tmp_path / "run").exists()
 
 
-def test_windows_that_do_not_tell_their_segments_are_refused_and_only_where_they_are_needed(tmp_path):
+def test_frame_targets_require_windows_with_segments(tmp_path):
     store = make_store(tmp_path / "store", subjects=3)
     table = read_table(store, "default")
     table = table_of(list(table.recordings), [table.labels[code] for code in table.label], list(table.subjects),
@@ -342,7 +339,7 @@ def test_windows_that_do_not_tell_their_segments_are_refused_and_only_where_they
     fit(store, frame_recipe(targets="snippet", epochs=1), tmp_path / "other", split=split, **QUIET)
 
 
-def test_recipes_of_lstms_learn_every_instant_and_old_recipes_what_they_did():
+def test_lstm_recipes_learn_frame_labels_except_old_recipes():
     assert find_recipe("track-lstm").targets == find_recipe("track-cnn-lstm").targets == "frame"
     assert not find_recipe("track-lstm").carry
     tables = find_recipe("track-lstm").to_tables()

@@ -1,4 +1,4 @@
-"""Late fusion: trained runs pooled."""
+"""Late fusion: pooling of trained runs."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_fakes import make_picture_store, make_tracks_and_lowres, tiny_pixels
+from frame_store_fakes import make_frame_store, make_tracks_and_lowres, tiny_pixels
 from training_fakes import make_store, tiny_recipe, write_split
 from typer.testing import CliRunner
 
@@ -44,7 +44,7 @@ def runs(store, tmp_path_factory):
 
 
 def log_pool(one, other, weight):
-    """Both to the power of their weights, multiplied, and made to sum to one."""
+    """Return the normalized product of both, each to the power of its weight."""
     product = np.asarray(one, np.float64) ** weight * np.asarray(other, np.float64) ** (1 - weight)
     return product / product.sum(axis=-1, keepdims=True)
 
@@ -66,9 +66,7 @@ def test_fused_probabilities_are_the_weighted_logarithmic_pool(runs, tmp_path):
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_fusion_predicts_the_pool_of_its_runs_on_the_same_windows_an_earlier_one_the_mean(
-    store, runs, tmp_path, earlier
-):
+def test_fusion_predicts_the_pool_of_its_runs(store, runs, tmp_path, earlier):
     made = fuse(runs, tmp_path / "fused", weights=(3, 1))
     if earlier:
         document = json.loads((made.folder / "fusion.json").read_text())
@@ -84,7 +82,7 @@ def test_a_fusion_predicts_the_pool_of_its_runs_on_the_same_windows_an_earlier_o
     assert len(together.frame_times)
 
 
-def test_videos_are_handed_to_every_run_of_a_fusion_by_the_views_that_it_looks_at(store, runs, tmp_path):
+def test_predict_passes_videos_to_fused_runs_by_view(store, runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     video = tmp_path / "s4_up_0.mp4"
     video.write_bytes(b"")
@@ -94,33 +92,33 @@ def test_videos_are_handed_to_every_run_of_a_fusion_by_the_views_that_it_looks_a
         asked.append((checkpoint.recipe.product, videos))
         return store
 
-    with pytest.raises(ValueError, match="too many values"):  # the store holds more than the one recording
+    with pytest.raises(ValueError, match="too many values"):  # the store has more recordings than this one
         predict_videos(made.folder, {"0": video}, build, device="cpu")
     assert asked == [("tracks", {"0": video}), ("lowres", {"0": video})]
 
 
-def test_a_fusion_whose_run_has_gone_says_which_and_what_to_do(store, runs, tmp_path):
+def test_fusion_names_a_missing_run_and_a_remedy(store, runs, tmp_path):
     moved = tmp_path / "lowres"
     shutil.copytree(runs[1].folder, moved)
     made = fuse([runs[0].folder, moved], tmp_path / "fused", weights="equal")
     shutil.rmtree(moved)
-    said = r"The fusion .*fused asks 2 runs, and 1 of them is no longer there: .*lowres\.\nPut it back, or fuse anew"
-    with pytest.raises(UserError, match=said):
+    message = r"The fusion .*fused asks 2 runs, and 1 of them is no longer there: .*lowres\.\nPut it back, or fuse anew"
+    with pytest.raises(UserError, match=message):
         predict(made.folder, store)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         compare([made.folder], measure=False)
 
 
 @pytest.mark.parametrize(
     "text", ["{", '{"runs": ["a"]}', '{"runs": [], "weights": [1], "temperatures": [1], "why": ""}']
 )
-def test_a_damaged_fusion_says_to_fuse_anew(tmp_path, text):
+def test_damaged_fusion_names_the_fuse_command(tmp_path, text):
     (tmp_path / "fusion.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"fusion\.json is damaged .*Fuse the runs anew: actiontrain fuse RUN RUN"):
         read_fusion(tmp_path)
 
 
-def test_what_works_on_one_run_says_that_a_fusion_is_several(runs, tmp_path):
+def test_single_run_commands_reject_a_fusion(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     with pytest.raises(UserError, match=r"fused is a fusion of several runs, and this works on one run\. Name one of"):
         fuse([runs[0], made.folder], tmp_path / "again", weights="equal")
@@ -145,7 +143,7 @@ def test_a_fusion_has_a_report_with_its_runs_and_weights(runs, tmp_path):
         assert f">{text}<" in page
 
 
-def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
+def test_test_command_shows_the_metrics_of_a_fusion(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     done = CliRunner().invoke(app, ["test", str(made.folder)])
     assert done.exit_code == 0, done.output
@@ -158,14 +156,14 @@ def test_testing_a_fusion_shows_the_figures_that_it_has(runs, tmp_path):
 
 
 def test_weights_are_chosen_on_val(runs, tmp_path):
-    told = []
-    made = fuse(runs, tmp_path / "fused", log=told.append)
+    logged = []
+    made = fuse(runs, tmp_path / "fused", log=logged.append)
     assert sum(made.weights) == pytest.approx(1)
     assert made.weights[0] > made.weights[1]
-    assert told[-1] == "Weights: chosen on 3 val snippets"
+    assert logged[-1] == "Weights: chosen on 3 val snippets"
 
 
-def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_tests(store, runs, tmp_path):
+def test_val_weights_use_probabilities_scaled_by_temperatures(store, runs, tmp_path):
     copies = [Run(shutil.copytree(run.folder, tmp_path / run.folder.name)) for run in runs]
     for run, temperature in zip(copies, (0.25, 4.0), strict=True):
         tested = {**run_test(run, device="cpu", repeats=5)}
@@ -173,9 +171,9 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
         tested["calibration"]["temperature"] = temperature
         run.write_json("test.json", tested)
         run.write_array("calibrated.npy", metrics.softmax(saved_arrays(run)["logits"] / temperature))
-    told = []
-    made = fuse(copies, tmp_path / "fused", log=told.append)
-    assert told[0].endswith("tracks  at temperature 0.25")
+    logged = []
+    made = fuse(copies, tmp_path / "fused", log=logged.append)
+    assert logged[0].endswith("tracks  at temperature 0.25")
     assert read_fusion(made.folder).temperatures == (0.25, 4.0)
     assert [row["temperature"] for row in made.tested["alone"]] == [0.25, 4.0]
     page = (made.folder / "report.html").read_text(encoding="utf-8")
@@ -188,7 +186,7 @@ def test_weights_of_val_are_of_probabilities_scaled_by_the_temperatures_of_the_t
     options = {"recordings": ["s4_up_0"], "window_s": 0.6, "stride_s": 0.2, "device": "cpu"}
     [together] = predict(made.folder, store, **options)
     alone = [predict(run, store, **options)[0].probabilities for run in runs]
-    # One variant a window: its softmax over a temperature is a power of that without, made to sum to one.
+    # One variant per window: its softmax at a temperature is the normalized power of the plain softmax.
     powers = [one ** (1 / temperature) for one, temperature in zip(alone, (0.25, 4.0), strict=True)]
     expected = log_pool(*(one / one.sum(1, keepdims=True) for one in powers), made.weights[0])
     np.testing.assert_allclose(together.probabilities, expected, rtol=1e-3, atol=1e-6)
@@ -219,7 +217,7 @@ def test_runs_that_do_not_belong_together_are_refused(store, runs, tmp_path):
 
 
 def test_another_table_of_snippets_is_refused(runs, tmp_path):
-    foreign = make_picture_store(tmp_path / "store", subjects=5)
+    foreign = make_frame_store(tmp_path / "store", subjects=5)
     run = fit(foreign, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
     with pytest.raises(UserError, match="different snippets: snippets/default and snippets/default are not the same"):
         fuse([runs[0], run], tmp_path / "fused")
@@ -260,7 +258,7 @@ def test_runs_of_sweeps_are_fused_fold_by_fold_too(store, tmp_path):
 
 @pytest.fixture(scope="module")
 def over_splits(tmp_path_factory):
-    """A sweep over three stored splits, two of which test the same snippets; the folders of its two seeds."""
+    """Run a sweep over three stored splits, two with the same test snippets. Return the folders of its two seeds."""
     folder = tmp_path_factory.mktemp("splits")
     store = make_store(folder / "store", subjects=4)
     subjects = {"again": "1", "one": "1", "two": "2"}
@@ -272,10 +270,10 @@ def over_splits(tmp_path_factory):
     return sorted({job.folder.parent for job in made.jobs})
 
 
-def test_runs_on_stored_splits_are_fused_split_by_split_and_the_figure_is_their_mean(over_splits, tmp_path):
-    told = []
-    document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", log=told.append)
-    assert [one for one in told if one.startswith("Split")] == [
+def test_fusion_over_stored_splits_averages_the_metric(over_splits, tmp_path):
+    logged = []
+    document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", log=logged.append)
+    assert [one for one in logged if one.startswith("Split")] == [
         "Split again (1 of 3)", "Split one (2 of 3)", "Split two (3 of 3)",
     ]  # fmt: skip
     assert [(row["split"], row["snippets"]) for row in document["folds"]] == [("again", 3), ("one", 3), ("two", 3)]
@@ -293,7 +291,7 @@ def test_runs_on_stored_splits_are_fused_split_by_split_and_the_figure_is_their_
     assert (tmp_path / "fused/folds.csv").read_text().startswith("split,snippets,accuracy,")
 
 
-def test_a_fusion_over_splits_prints_their_names_its_files_and_the_next_step(over_splits, tmp_path):
+def test_fusion_over_splits_prints_names_files_and_the_next_step(over_splits, tmp_path):
     words = ["fuse", *map(str, over_splits), "--weights", "equal", "--out", str(tmp_path / "fused")]
     done = runner.invoke(app, words, env={"COLUMNS": "100"})
     assert done.exit_code == 0, done.output
@@ -314,7 +312,7 @@ def test_a_fusion_over_splits_prints_their_names_its_files_and_the_next_step(ove
 
 
 def moved(tmp_path, monkeypatch, store, *, into):
-    """A study with a store, two runs and their fusion, moved elsewhere; its new folder."""
+    """Move a study with a store, two runs and their fusion. Return its new folder."""
     study = tmp_path / "before"
     study.mkdir()
     (study / "actionprep.toml").write_text("", encoding="utf-8")
@@ -333,7 +331,7 @@ def moved(tmp_path, monkeypatch, store, *, into):
 
 
 @pytest.mark.parametrize("into", ["runs/fused", "elsewhere/deep/fused"])
-def test_a_study_that_is_moved_keeps_its_fusions_and_the_store_of_its_runs(store, tmp_path, monkeypatch, into):
+def test_moved_study_keeps_its_fusions_and_stores(store, tmp_path, monkeypatch, into):
     study = moved(tmp_path, monkeypatch, store, into=into)
     asked = read_fusion(study / into).runs
     assert [run.folder for run in asked] == [study / "runs/seed-0", study / "runs/seed-1"]
@@ -354,7 +352,7 @@ def test_what_a_fusion_asks_outside_of_its_study_keeps_its_whole_path(runs, tmp_
     assert named == [str(run.folder.resolve()) for run in runs]
 
 
-def test_a_run_without_what_val_weights_average_says_to_test_it_again(runs, tmp_path):
+def test_fusion_names_the_test_command_for_missing_val_files(runs, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(runs[1].folder, damaged)
     run_test(damaged, repeats=20)

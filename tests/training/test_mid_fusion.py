@@ -1,4 +1,4 @@
-"""Mid fusion: recipes joined where their heads would be, and trained together."""
+"""Mid fusion: recipes joined before their heads and trained together."""
 
 import re
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_tracks_and_lowres, moving_square, tiny_pixels, write_frames
+from frame_store_fakes import make_tracks_and_lowres, moving_square, tiny_pixels, write_frames
 from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
 from typer.testing import CliRunner
@@ -60,7 +60,7 @@ def test_features_of_several_models_are_joined_and_trained(store, tmp_path):
 
 @pytest.fixture(scope="module")
 def joined(store, tmp_path_factory):
-    """A mid fusion of two recipes that are files, mine.toml and pix.toml of the folder, and its run there."""
+    """Return a mid fusion of the recipe files mine.toml and pix.toml in a folder, and its run there."""
     folder = tmp_path_factory.mktemp("joined")
     for name, recipe in (("mine", tiny_recipe()), ("pix", tiny_pixels())):
         (folder / f"{name}.toml").write_text(recipe.to_toml(), encoding="utf-8")
@@ -85,7 +85,7 @@ def test_a_mid_fusion_holds_the_recipes_that_it_joins(store, joined, tmp_path, m
     before = run_test(joined, repeats=5)["metrics"]
     probabilities = saved_arrays(joined)["probabilities"]
     copy = Run(shutil.copytree(joined.folder, tmp_path / "run"))
-    # No recipe of these names is here, and then one that says otherwise.
+    # First there is no recipe of these names, then one with other settings.
     monkeypatch.chdir(tmp_path)
     assert run_test(copy, store, repeats=5)["metrics"] == before
     points_of_mine(tmp_path, 4)
@@ -95,7 +95,7 @@ def test_a_mid_fusion_holds_the_recipes_that_it_joins(store, joined, tmp_path, m
     assert fit(store, "auto", copy.folder, resume=True).is_complete
 
 
-def test_the_recipe_and_the_checkpoint_of_a_mid_fusion_hold_the_same_parts(joined):
+def test_mid_fusion_recipe_and_checkpoint_have_equal_parts(joined):
     held = joined.recipe.input.parts
     assert list(held) == ["mine.toml", "pix.toml"]
     assert held["mine.toml"]["recipe"] == {"name": "tiny", "model": "view-transformer", "product": "tracks"}
@@ -129,7 +129,7 @@ def test_a_mid_fusion_whose_recipes_changed_is_not_resumed(store, joined, tmp_pa
     points_of_mine(tmp_path, 4)
     with pytest.raises(UserError, match=r"can only be resumed .*: input\.points of mine\.toml is 8, not 4\.\nRemove"):
         fit(store, of_files(), copy, resume=True)
-    # As the command asks: the recipe of the run, with what is set.
+    # As in the command: the recipe of the run, with the changes.
     asked = joined.recipe.changed({"input.recipes": ["mine.toml", "pix.toml"]})
     with pytest.raises(UserError, match=r"input\.points of mine\.toml is 8, not 4"):
         fit(store, asked, copy, resume=True)
@@ -160,7 +160,7 @@ def test_a_damaged_part_of_a_fusion_is_named(joined):
         Recipe.from_toml(text, where="recipe.toml")
 
 
-def test_a_sweep_trains_a_fusion_whose_recipe_was_edited_in_another_folder(store, tmp_path, monkeypatch):
+def test_sweep_trains_a_mid_fusion_with_an_edited_recipe(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pix.toml").write_text(tiny_pixels().to_toml(), encoding="utf-8")
     folders = []
@@ -171,17 +171,19 @@ def test_a_sweep_trains_a_fusion_whose_recipe_was_edited_in_another_folder(store
     assert folders[0] == folders[2] != folders[1]
 
 
-def test_cutmix_on_a_mid_fusion_is_refused_before_there_is_a_run_and_mixup_trains(store, joined, tmp_path):
+def test_mid_fusion_rejects_cutmix_and_trains_with_mixup(store, joined, tmp_path):
     recipe = joined.recipe.changed({"cutmix": 0.5, "mixup_share": 1.0})
-    said = r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."
-    with pytest.raises(UserError, match=said):
+    message = (
+        r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."
+    )
+    with pytest.raises(UserError, match=message):
         fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
     assert not (tmp_path / "run").exists()
     instead = recipe.changed({"cutmix": "none", "mixup": 0.5})
     assert fit(store, instead, tmp_path / "run", split=SPLIT, tensorboard=False).is_complete
 
 
-def test_a_fusion_says_which_part_lacks_its_product(joined, tmp_path):
+def test_mid_fusion_names_the_part_with_a_missing_product(joined, tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     with pytest.raises(UserError) as caught:
         fit(store, "fusion", tmp_path / "run", split=SPLIT)
@@ -190,13 +192,13 @@ def test_a_fusion_says_which_part_lacks_its_product(joined, tmp_path):
         "products: snippets, tracks.\nCreate it with 'actionprep build lowres' in the study folder, or name recipes of "
         "available products in input.recipes (actiontrain recipes)."
     )
-    # A model that is trained has the input that it has.
+    # The input of a trained model cannot change.
     with pytest.raises(UserError) as caught:
         predict(joined, store, device="cpu")
     assert str(caught.value).endswith("\nCreate it with 'actionprep build lowres' in the study folder.")
 
 
-def test_a_part_of_a_fusion_reads_frames_instead_of_small_ones_as_the_message_says(tmp_path, monkeypatch):
+def test_mid_fusion_part_reads_frames_as_the_message_suggests(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", subjects=4)
     for key in store.items("tracks"):
         write_frames(store, key.recording, key.view, moving_square(MOTIONS[key.recording.split("_")[1]]))
@@ -219,8 +221,8 @@ def test_a_part_of_a_fusion_reads_frames_instead_of_small_ones_as_the_message_sa
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_any_model_may_be_a_part_of_a_fusion(name):
     sizes, shape = TINY[name]
-    pictures = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
-    model = MidFusion(num_classes=3, parts=[{"model": name, "sizes": sizes}, pictures]).eval()
+    frames = {"model": "i3d-small", "sizes": {"width_multiplier": 0.0625}}
+    model = MidFusion(num_classes=3, parts=[{"model": name, "sizes": sizes}, frames]).eval()
     array = {"pose": "keypoints", "tracks": "xy"}.get(model_card(name).product, "clip")
     logits = model(**{f"part0_{array}": torch.rand(shape), "part1_clip": torch.rand(2, 3, 4, 16, 16) * 255})
     assert logits.shape == (2, 3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_picture_store, motion_recipe, moving_square, tiny_pixels, write_lowres
+from frame_store_fakes import make_frame_store, motion_recipe, moving_square, tiny_pixels, write_lowres
 from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, table_of, write_snippets
 
@@ -38,7 +38,7 @@ WITHOUT_VAL = SplitChoice(train=("1", "2", "3"), test=("4",), val_share=0.0)
 def stores(tmp_path_factory) -> dict[str, Store]:
     folder = tmp_path_factory.mktemp("pixels")
     return {
-        product: make_picture_store(folder / product, product=product, subjects=4) for product in ("lowres", "frames")
+        product: make_frame_store(folder / product, product=product, subjects=4) for product in ("lowres", "frames")
     }
 
 
@@ -113,7 +113,7 @@ def test_small_recipes_train_on_frames_and_lowres(name, product, stores, tmp_pat
 
 @pytest.fixture(scope="module")
 def motion_store(tmp_path_factory) -> Store:
-    return make_picture_store(tmp_path_factory.mktemp("motion") / "store", subjects=4, repeats=3)
+    return make_frame_store(tmp_path_factory.mktemp("motion") / "store", subjects=4, repeats=3)
 
 
 def test_channels_last_bfloat16_training_lowers_the_loss(motion_store, tmp_path):
@@ -122,13 +122,13 @@ def test_channels_last_bfloat16_training_lowers_the_loss(motion_store, tmp_path)
     run = fit(motion_store, recipe, tmp_path / "run", split=WITHOUT_VAL, tensorboard=False)
     losses = [row["train_loss"] for row in run.metrics]
     assert np.isfinite(losses).all()
-    # It falls to a third.
+    # The loss falls to a third.
     assert losses[-1] < 0.7 * losses[0]
 
 
 def test_one_small_recipe_learns_motion(motion_store, tmp_path):
     run = fit(motion_store, motion_recipe(epochs=15), tmp_path / "run", split=WITHOUT_VAL, tensorboard=False)
-    # Chance is 3 of 9, and the model gets all right: two mistakes are room for rounding.
+    # Chance is 3 of 9 and the model has all right. Two errors leave room for rounding.
     assert run_test(run, repeats=20)["metrics"]["accuracy"] > 0.7
 
 
@@ -172,7 +172,7 @@ def test_views_are_averaged_as_probabilities(multi_label):
 
 
 def test_multi_view_training_tests_every_subset(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=4, views=("0", "1"))
+    store = make_frame_store(tmp_path / "store", subjects=4, views=("0", "1"))
     for way in ("all", "each"):
         recipe = tiny_pixels(epochs=1, input__several_views=way)
         run = fit(store, recipe, tmp_path / way, split=SPLIT, tensorboard=False)
@@ -305,7 +305,7 @@ def test_nan_logits_name_the_snippet(stores, tmp_path, monkeypatch):
 
 
 def test_changed_classes_raise(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=4)
+    store = make_frame_store(tmp_path / "store", subjects=4)
     run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
     names = [f"s{subject}_{label}_0" for subject in range(1, 5) for label in MOTIONS]
     labels = [label for _ in range(4) for label in MOTIONS]
@@ -376,7 +376,7 @@ def test_asymmetric_loss_matches_paper():
 
 
 def test_view_without_other_recordings_does_not_stop_a_test(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=4)
+    store = make_frame_store(tmp_path / "store", subjects=4)
     write_lowres(store, "s4_up_0", "1", moving_square(MOTIONS["up"]))
     run = fit(store, tiny_pixels(epochs=1), tmp_path / "run", split=SPLIT, tensorboard=False)
     assert run_test(run, repeats=20)["num_samples"] == 3

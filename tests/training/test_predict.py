@@ -75,7 +75,7 @@ def test_a_gap_without_windows_parts_segments():
 def test_each_frame_takes_the_label_that_most_of_its_windows_vote_for():
     line = timeline([0, 0.5, 1, 1.5], [2, 2.5, 3, 3.5], [[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.6, 0.4]])
     code, share = line.votes(np.array([0.2, 1.2, 1.7, 3.2, 4.0]))
-    # Of 0.2 and 3.2 there is one window; at 1.7 two windows vote for each, and a is the more probable.
+    # One window covers 0.2 and 3.2. At 1.7, each label has two windows, and a is more probable.
     assert code.tolist() == [0, 1, 0, 0, -1]
     assert share.tolist() == pytest.approx([1, 2 / 3, 0.5, 1, 0])
 
@@ -91,7 +91,7 @@ def test_several_labels_may_hold_at_once():
     assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (0, 2, "b")]
 
 
-def test_each_of_several_labels_is_said_from_its_own_threshold():
+def test_multi_label_predictions_use_a_threshold_per_label():
     rows = [[0.35, 0.6], [0.25, 0.8]]
     line = replace(timeline([0, 1], [1, 2], rows, several=True), thresholds=np.array([0.3, 0.7]))
     assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (1, 2, "b")]
@@ -107,7 +107,7 @@ def test_the_asked_threshold_raises_those_of_labels_and_never_lowers_them():
     assert timeline([0], [1], [[0.5, 0.6]]).said_from(0.2).tolist() == [0.2, 0.2]
 
 
-def test_thresholds_are_those_of_a_test_of_the_same_checkpoint_with_several_labels(tmp_path):
+def test_thresholds_come_from_a_test_of_the_same_checkpoint(tmp_path):
     card = {"several_labels": True, "labels": ["a", "b"], "recipe": tiny_recipe().to_tables()}
     best = Checkpoint(tmp_path / "best.ckpt", card, nn.Identity())
     assert label_thresholds(best) is None
@@ -115,7 +115,7 @@ def test_thresholds_are_those_of_a_test_of_the_same_checkpoint_with_several_labe
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "test.json").write_text(json.dumps(tested))
     assert label_thresholds(best).tolist() == [0.3, 0.7]
-    # A test of a run without a val part chooses none.
+    # The test of a run without val chooses no thresholds.
     (tmp_path / "test.json").write_text(json.dumps({"metrics": {}, "checkpoint": "best.ckpt"}))
     (tmp_path / "val" / "test.json").unlink()
     assert label_thresholds(best) is None
@@ -153,7 +153,7 @@ def test_windows_and_sliding_windows_agree(end, count):
     onset, _ = windows((0.0, end), length_s=1.0, stride_s=0.5)
     sliding, _ = sliding_windows((0.0, end), length_s=1.0, stride_s=0.5)
     assert len(onset) == count
-    # With a rest, prediction adds the window that ends with the recording.
+    # If time remains, prediction adds a window that ends with the recording.
     assert len(sliding) == 19
 
 
@@ -174,7 +174,7 @@ def trained(tmp_path_factory):
 
 
 def two_motions(folder, settings=None) -> Store:
-    """One recording that moves right and then up."""
+    """Create a recording that moves right and then up."""
     store = Store(folder, create=True)
     parts = Store(folder.with_name("parts"), create=True)
     for label, start in (("right", 0.0), ("up", 3.0)):
@@ -192,9 +192,9 @@ def two_motions(folder, settings=None) -> Store:
 def test_a_long_recording_becomes_a_timeline(trained, tmp_path):
     [line] = predict(trained, two_motions(tmp_path / "store"), window_s=1.2, stride_s=0.3)
     middle = (line.onset + line.offset) / 2
-    said = [line.labels[code] for code in line.probabilities.argmax(axis=1)]
-    assert {label for at, label in zip(middle, said, strict=True) if at < 2.2} == {"right"}
-    assert {label for at, label in zip(middle, said, strict=True) if at > 3.7} == {"up"}
+    predicted = [line.labels[code] for code in line.probabilities.argmax(axis=1)]
+    assert {label for at, label in zip(middle, predicted, strict=True) if at < 2.2} == {"right"}
+    assert {label for at, label in zip(middle, predicted, strict=True) if at > 3.7} == {"up"}
     paths = line.write(tmp_path / "out")
     assert [path.name for path in paths] == ["timeline.csv", "windows.csv", "timeline.png", "frames.csv"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG"

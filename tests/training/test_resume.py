@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on as it began, whatever cut it off and wherever."""
+"""Resumed trainings equal uninterrupted ones, for any kind and point of interruption."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fakes import make_store, tiny_recipe
+from training_fakes import InterruptedRunError, make_store, tiny_recipe
 
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import read_safely
@@ -33,10 +33,6 @@ fit(sys.argv[1], sys.argv[2], sys.argv[3], split=split, device="cpu", tensorboar
 """
 
 
-class InterruptedRunError(BaseException):
-    """Stands for a kill."""
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("resume") / "store", subjects=4, repeats=2)
@@ -55,8 +51,8 @@ def same_weights(one: Run, other: Run, name: str = "last") -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_a_random_step_and_resumed_equals_an_uninterrupted_one_over_200_steps(store, tmp_path):
-    # 12 snippets in batches of 2 are 6 steps an epoch; a checkpoint after every few steps.
+def test_run_killed_at_random_steps_equals_an_uninterrupted_one(store, tmp_path):
+    # 12 snippets in batches of 2 are 6 steps per epoch; a checkpoint after every few steps.
     recipe = tiny_recipe(epochs=34, ema=0.9, batch=2, checkpoint_minutes=5e-4, mixup=0.4, sizes__dropout=0.3)
     (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
@@ -74,7 +70,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_equals_an_uninterrupted_one_o
     until = time.monotonic() + 600
     while time.monotonic() < until and process.poll() is None and len(cut.metrics) < 12:
         time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.2))  # anywhere in an epoch or between two: the outcome is the same
+    time.sleep(random.uniform(0, 0.2))  # at any step in or between epochs, the result is the same
     process.send_signal(signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
@@ -145,7 +141,7 @@ def test_a_run_that_patience_ended_is_not_trained_on(store, tmp_path, monkeypatc
     assert len([row for row in run.metrics if row["phase"] == "validate"]) == before
 
 
-def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(store, tmp_path, monkeypatch):
+def test_phases_and_resumed_runs_start_from_published_weights(store, tmp_path, monkeypatch):
     recipe = tiny_recipe(epochs=1, refit=True)
     asked = []
 
@@ -180,7 +176,7 @@ def test_published_weights_are_where_every_phase_begins_and_a_resumed_run_too(st
         assert same_weights(whole, resumed, "best")
 
 
-def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_with(store, tmp_path, monkeypatch):
+def test_kill_before_the_first_step_leaves_a_resumable_folder(store, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise InterruptedRunError
 
@@ -192,7 +188,7 @@ def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_wit
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"recipe": tiny_recipe(epochs=1, batch=8)}, "batch is 4, not 8"),
         ({"recipe": tiny_recipe(epochs=1, input__rotation=0.5)}, r"input\.rotation is 0\.15, not 0\.5"),
@@ -205,8 +201,8 @@ def test_a_kill_before_the_run_has_begun_leaves_a_folder_that_can_be_gone_on_wit
         ({"weights": lambda model: None}, "it did not start from published weights"),
     ],
 )
-def test_resuming_with_other_options_is_refused_naming_them(store, finished, asked, said):
-    with pytest.raises(UserError, match=f"can only be resumed with the options.*{said}") as caught:
+def test_resuming_with_other_options_is_refused_naming_them(store, finished, asked, message):
+    with pytest.raises(UserError, match=f"can only be resumed with the options.*{message}") as caught:
         fit(store, asked.pop("recipe", "auto"), finished.folder, resume=True, **asked, **QUIET)
     assert "Remove these options, or start another run (--run NAME)." in str(caught.value)
 

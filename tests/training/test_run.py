@@ -1,4 +1,4 @@
-"""Folders of runs: each has one owner."""
+"""Folders of runs: one owner at a time."""
 
 import json
 import multiprocessing
@@ -23,7 +23,7 @@ def claim(runs: Path, begin, claimed, names) -> None:
 
 
 def test_processes_that_claim_one_name_at_once_get_a_folder_each(tmp_path):
-    # Processes and not threads, as two commands are; a fork, since these import nothing heavy.
+    # Processes, as two commands are. They are forked, so that imports are not repeated.
     context = multiprocessing.get_context("fork")
     begin, claimed, names = context.Barrier(6), context.Barrier(6), context.Queue()
     workers = [context.Process(target=claim, args=(tmp_path / "runs", begin, claimed, names)) for _ in range(6)]
@@ -43,7 +43,7 @@ def test_a_folder_that_stays_empty_is_gone_again(tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_place_where_no_folder_can_be_made_says_so(tmp_path):
+def test_run_folder_that_cannot_be_created_raises_an_error(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(SetupError, match=r"Cannot write .*runs"), claimed_folder(tmp_path / "runs", "tiny"):
         pass
@@ -64,7 +64,7 @@ def test_flipped_bit_changes_no_facts(tmp_path):
             found = run.facts
         except UserError:
             num_found += 1
-        else:  # blanks, or the name of the checksum
+        else:  # spaces, or the name of the checksum
             assert {name: found[name] for name in facts} == facts
     assert num_found > len(clean) // 2
     path.write_bytes(clean.replace(b"study/store", b"study/stoqe"))

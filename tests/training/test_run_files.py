@@ -1,4 +1,4 @@
-"""Files of a run that are cut off or damaged, and what a full disk leaves."""
+"""Truncated and damaged files of a run, and full disks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_metrics_cut_anywhere_are_whole_rows_or_damaged(tmp_path):
             damaged.append(str(error))
         else:
             assert [row["epoch"] for row in found] == list(range(len(found)))
-    # In each row, the cuts before its last comma.
+    # The cuts before the last comma of each row.
     assert len(damaged) == 3 * len("validate,0,1.25")
     pattern = (
         r"metrics\.csv is damaged: line [234] has [123] cells, expected 4 with a phase and an epoch\. Delete that line"

@@ -29,8 +29,8 @@ if __name__ == "__main__":
 
 
 def transformer_and_store(folder: Path) -> tuple[Recipe, Store]:
-    # Nothing that depends on which samples share a process: no batch statistics, no dropout. And no Adam, which makes
-    # whole steps of the rounding error of gradients that are zero (a key's bias).
+    # Nothing may depend on which samples share a process: no batch statistics, no dropout. And no Adam, which takes
+    # full steps for the rounding error of zero gradients (the bias of a key).
     tables = tiny_recipe(epochs=2, refit=True, ema=0.9, batch=4, optimizer__name="sgd").to_tables()
     tables["recipe"]["model"] = "view-transformer-maaf"
     tables["sizes"] = {"heads": 2, "layers": 1, "hidden": 8, "dropout": 0.0}
@@ -38,7 +38,7 @@ def transformer_and_store(folder: Path) -> tuple[Recipe, Store]:
 
 
 def lstm_and_store(folder: Path) -> tuple[Recipe, Store]:
-    # Labels of every instant, of which processes count their own, and state from windows that another process may hold.
+    # Frame labels, which each process counts, and state from windows that may be in another process.
     recipe = frame_recipe(epochs=2, carry=True, ema=0.9, batch=4, optimizer__name="sgd", loss__class_weights="balanced")
     return recipe, make_changing_store(folder, recordings=5)
 

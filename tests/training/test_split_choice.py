@@ -41,7 +41,7 @@ def test_subjects_are_kept_apart_when_they_are_known(store):
     assert sum(map(len, of.values())) == 5
 
 
-def test_without_subjects_recordings_are_kept_apart_and_it_says_why(store):
+def test_split_without_subjects_groups_by_recording(store):
     table = with_(read_table(store, "default"), subjects=("",) * 15)
     parts = choose_parts(store, table, SplitChoice())
     assert parts.by == "recording"
@@ -52,7 +52,7 @@ def test_without_subjects_recordings_are_kept_apart_and_it_says_why(store):
     (("",) * 15, "recording", "'s1_left_0', 's1_right_0', 's1_up_0' and others"),
     (("am", "pm", "pm") * 5, "session", "'am', 'pm'"),
 ])  # fmt: skip
-def test_named_subjects_where_none_are_known_are_refused_and_it_says_what_the_groups_are(store, sessions, by, known):
+def test_split_rejects_subjects_if_none_are_known(store, sessions, by, known):
     table = with_(read_table(store, "default"), subjects=("",) * 15, sessions=sessions)
     with pytest.raises(UserError) as caught:
         choose_parts(store, table, SplitChoice(train=("1",)))
@@ -90,7 +90,7 @@ def test_leaving_one_subject_out_tests_every_subject_once(store):
     assert found[1].why == "testing on subject 2"
 
 
-def test_the_user_is_told_what_is_where(store):
+def test_split_description_lists_the_parts(store):
     table = read_table(store, "default")
     lines = describe(choose_parts(store, table, SplitChoice(train=("1", "3", "5"), test=("2", "4"))), table)
     assert lines[2] == "test: 6 snippets, subject 2, 4"
@@ -107,7 +107,7 @@ def test_a_subject_that_does_not_exist_is_named_with_those_that_do(store):
         choose_parts(store, read_table(store, "default"), SplitChoice(test=("9",)))
 
 
-def test_a_split_of_a_column_is_told_by_subject_where_subjects_are_known(store):
+def test_split_by_a_column_is_described_by_subject(store):
     table = read_table(store, "default")
     names = {"train": ("1", "2"), "val": ("3",), "test": ("4",)}
     by_subject = choose_parts(store, table, SplitChoice(train=("1", "2"), val=("3",), test=("4",)))
@@ -140,7 +140,7 @@ def test_a_stored_split_is_taken_whole_or_not_at_all(store, asked, named):
         choose_parts(store, table, SplitChoice(stored="paper", **asked))
 
 
-def test_a_train_part_with_one_class_is_refused_and_it_says_where_the_others_are(store):
+def test_split_rejects_a_train_part_with_one_class(store):
     table = read_table(store, "default")
     by_recording = {"by": "recording", "val_share": 0.0}
     lefts = tuple(f"s{subject}_left_0" for subject in range(1, 5))

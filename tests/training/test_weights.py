@@ -2,7 +2,7 @@ import html
 
 import pytest
 import torch
-from picture_fakes import make_picture_store, tiny_pixels
+from frame_store_fakes import make_frame_store, tiny_pixels
 
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
@@ -26,18 +26,18 @@ def test_published_weights_are_put_in_and_counted_once(tmp_path):
     torch.manual_seed(1)
     other = small_i3d(7, early_pool=True)
     torch.save(published_state(other.model, family="i3d"), tmp_path / "rgb_charades.pt")
-    told = []
-    put = starting_weights(tmp_path / "rgb_charades.pt", model_name="i3d", log=told.append)
+    logged = []
+    put = starting_weights(tmp_path / "rgb_charades.pt", model_name="i3d", log=logged.append)
     for _ in range(2):
         model = small_i3d()
         put(model)
         assert torch.equal(
             model.model.stages["Mixed_5c"].b0.conv3d.weight, other.model.stages["Mixed_5c"].b0.conv3d.weight
         )
-    assert len(told) == 1
-    assert "i3d weights" in told[0]
-    assert "2 tensors of the file unused" in told[0]
-    assert "7 classes, the model has 3" in told[0]
+    assert len(logged) == 1
+    assert "i3d weights" in logged[0]
+    assert "2 tensors of the file unused" in logged[0]
+    assert "7 classes, the model has 3" in logged[0]
 
 
 def test_weights_that_saw_blue_first_turn_the_colors(tmp_path):
@@ -46,10 +46,10 @@ def test_weights_that_saw_blue_first_turn_the_colors(tmp_path):
     state = {"model_state": published_state(model, family="timesformer"), "cfg": "TRAIN:\n  DATASET: Ssv2\n"}
     torch.save(state, tmp_path / "TimeSformer_SSv2.pyth")
     fresh = PixelClassifier(build_model("timesformer", num_classes=3, **sizes), HALF)
-    told = []
-    starting_weights(tmp_path / "TimeSformer_SSv2.pyth", model_name="timesformer", log=told.append)(fresh)
+    logged = []
+    starting_weights(tmp_path / "TimeSformer_SSv2.pyth", model_name="timesformer", log=logged.append)(fresh)
     assert fresh.color_order.tolist() == [2, 1, 0]
-    assert "These weights expect BGR frames." in told[0]
+    assert "These weights expect BGR frames." in logged[0]
 
 
 def test_a_file_of_another_model_is_refused_with_the_reason(tmp_path):
@@ -59,7 +59,7 @@ def test_a_file_of_another_model_is_refused_with_the_reason(tmp_path):
         put(small_i3d())
 
 
-def test_missing_weights_say_where_they_are_published(tmp_path):
+def test_missing_weights_error_names_their_source(tmp_path):
     with pytest.raises(UserError) as caught:
         starting_weights(tmp_path / "gone.pyth", model_name="timesformer-hr", log=print)
     text = str(caught.value)
@@ -70,49 +70,49 @@ def test_missing_weights_say_where_they_are_published(tmp_path):
     assert "none are published for the model 'view-transformer'" in missing_weights(tmp_path, "view-transformer")
 
 
-def test_a_run_goes_on_from_another_runs_weights(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=4)
+def test_run_starts_from_the_weights_of_another_run(tmp_path):
+    store = make_frame_store(tmp_path / "store", subjects=4)
     first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False)
-    told = []
-    put = starting_weights(first.best, model_name="i3d-small", log=told.append)
+    logged = []
+    put = starting_weights(first.best, model_name="i3d-small", log=logged.append)
     recipe = tiny_pixels(epochs=1, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
     second = fit(store, recipe, tmp_path / "second", split=SPLIT, tensorboard=False, weights=put)
     one, other = (load_checkpoint(run.best).model.state_dict() for run in (first, second))
     torch.testing.assert_close(one["model.head.weight"], other["model.head.weight"])
-    assert told[0].startswith(f"{first.best}: weights of a run of 'tiny', {len(one)} of {len(one)} loaded")
+    assert logged[0].startswith(f"{first.best}: weights of a run of 'tiny', {len(one)} of {len(one)} loaded")
     wider = tiny_pixels(epochs=1, sizes__width_multiplier=0.125)
     with pytest.raises(UserError, match=r"is of the model 'i3d-small', and only \d+ of its \d+ weights fit"):
         fit(store, wider, tmp_path / "third", split=SPLIT, tensorboard=False, weights=put)
 
 
 @pytest.mark.parametrize(("refit", "val"), [(False, 0), (True, 3)])
-def test_weights_that_have_seen_what_is_held_out_are_told_with_the_number_of_snippets(tmp_path, refit, val):
-    store = make_picture_store(tmp_path / "store", subjects=4)
+def test_weights_trained_on_held_out_snippets_are_reported(tmp_path, refit, val):
+    store = make_frame_store(tmp_path / "store", subjects=4)
     num_labels = len(read_table(store, "default").labels)
     seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
     first = fit(store, tiny_pixels(epochs=1, refit=refit), tmp_path / "first", split=seen, tensorboard=False)
     put = starting_weights(first.best, model_name="i3d-small", log=lambda _: None)
-    told = []
+    logged = []
     other = SplitChoice(by="subject", train=("4",), val=("3",), test=("1", "2"))
     run = fit(
-        store, tiny_pixels(epochs=1), tmp_path / "other", split=other, tensorboard=False, weights=put, log=told.append
+        store, tiny_pixels(epochs=1), tmp_path / "other", split=other, tensorboard=False, weights=put, log=logged.append
     )
-    [warning] = [one for one in told if one.startswith("Warning")]
+    [warning] = [one for one in logged if one.startswith("Warning")]
     parts = f"{num_labels} of the {num_labels} val snippets and of " if val else ""
     assert f"{first.best} was trained on the recordings of {parts}{num_labels} of the {2 * num_labels} test" in warning
     assert warning in run.facts["split"]["notes"]
     assert warning in html.unescape(run.report.read_text())
-    told.clear()
-    fit(store, tiny_pixels(epochs=1), tmp_path / "same", split=seen, tensorboard=False, weights=put, log=told.append)
-    assert any(one.startswith("Warning") for one in told) is refit
+    logged.clear()
+    fit(store, tiny_pixels(epochs=1), tmp_path / "same", split=seen, tensorboard=False, weights=put, log=logged.append)
+    assert any(one.startswith("Warning") for one in logged) is refit
 
 
 def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
-    stores = [make_picture_store(tmp_path / f"store-{subjects}", subjects=subjects) for subjects in (3, 4)]
+    stores = [make_frame_store(tmp_path / f"store-{subjects}", subjects=subjects) for subjects in (3, 4)]
     split = SplitChoice(by="subject", train=("1", "2"), test=("3",))
     first = fit(stores[0], tiny_pixels(epochs=1), tmp_path / "first", split=split, tensorboard=False)
     put = starting_weights(first.best, model_name="i3d-small", log=lambda _: None)
-    told = []
+    logged = []
     split = SplitChoice(by="subject", train=("3", "4"), test=("1", "2"))
     fit(
         stores[1],
@@ -121,19 +121,19 @@ def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
         split=split,
         tensorboard=False,
         weights=put,
-        log=told.append,
+        log=logged.append,
     )
-    assert not any(one.startswith("Warning") for one in told)
+    assert not any(one.startswith("Warning") for one in logged)
 
 
-def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
+def test_weights_of_a_head_for_other_classes_are_skipped(tmp_path):
     first = fit(
-        make_picture_store(tmp_path / "one"), tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False
+        make_frame_store(tmp_path / "one"), tiny_pixels(epochs=1), tmp_path / "first", split=SPLIT, tensorboard=False
     )
-    other = make_picture_store(tmp_path / "other", names=("up", "left", "right"))
-    told = []
+    other = make_frame_store(tmp_path / "other", names=("up", "left", "right"))
+    logged = []
     put = starting_weights(
-        first.best, model_name="i3d-small", log=told.append, labels=lambda: read_table(other, "default").labels
+        first.best, model_name="i3d-small", log=logged.append, labels=lambda: read_table(other, "default").labels
     )
     recipe = tiny_pixels(epochs=1, seed=5, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
     second = fit(other, recipe, tmp_path / "second", split=SPLIT, tensorboard=False, weights=put)
@@ -142,15 +142,15 @@ def test_a_head_that_tells_other_classes_apart_is_left_out(tmp_path):
         one["model.stages.Conv3d_1a_7x7.conv3d.weight"], two["model.stages.Conv3d_1a_7x7.conv3d.weight"]
     )
     assert not torch.allclose(one["model.head.weight"], two["model.head.weight"])
-    assert "unused    head of the classes left, right, up, in this order" in told[0]
-    assert "missing   model.head.weight" in told[0]
+    assert "unused    head of the classes left, right, up, in this order" in logged[0]
+    assert "missing   model.head.weight" in logged[0]
 
 
 @pytest.mark.parametrize("name", ["notes.pth", "notes.ckpt"])
 @pytest.mark.parametrize(
     "text", ["import torch\n", "not a checkpoint, but a note", "<!DOCTYPE html><html>", "85\n", "."]
 )
-def test_a_text_file_is_told_from_weights(tmp_path, name, text):
+def test_text_file_is_rejected_as_weights(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     put = starting_weights(path, model_name="i3d", log=print)
@@ -165,7 +165,7 @@ def test_a_text_file_is_told_from_weights(tmp_path, name, text):
 
 @pytest.mark.parametrize("size", [2, 60, 120, 200, 300])
 @pytest.mark.parametrize("name", ["weights.pth", "weights.ckpt"])
-def test_an_old_file_that_is_cut_off_is_told(tmp_path, name, size):
+def test_truncated_old_weights_file_is_reported(tmp_path, name, size):
     path = tmp_path / name
     torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:size])
@@ -181,7 +181,7 @@ def test_an_old_file_that_is_cut_off_is_told(tmp_path, name, size):
         ({"recipe": {"recipe": {"name": "i3d"}}}, r"recipe\.recipe\.model"),
     ],
 )
-def test_a_checkpoint_that_does_not_tell_what_it_is_of_is_refused(tmp_path, card, missing):
+def test_weights_without_required_entries_are_rejected(tmp_path, card, missing):
     others = {
         "labels": [], "views": [], "sizes": {}, "several_labels": False, "snippets": {}, "pipeline": {"stages": {}}
     }  # fmt: skip
@@ -196,20 +196,20 @@ def test_a_checkpoint_that_does_not_tell_what_it_is_of_is_refused(tmp_path, card
 
 @pytest.mark.parametrize("damaged", ["split.csv", "run.json"])
 def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path, damaged):
-    store = make_picture_store(tmp_path / "store", subjects=4)
+    store = make_frame_store(tmp_path / "store", subjects=4)
     seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
     first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=seen, tensorboard=False)
     (first.folder / damaged).write_text("")
     put = starting_weights(first.best, model_name="i3d-small", log=lambda _: None)
-    told = []
-    fit(store, tiny_pixels(epochs=1), tmp_path / "other", split=seen, tensorboard=False, weights=put, log=told.append)
-    [warning] = [one for one in told if one.startswith("Warning")]
+    logged = []
+    fit(store, tiny_pixels(epochs=1), tmp_path / "other", split=seen, tensorboard=False, weights=put, log=logged.append)
+    [warning] = [one for one in logged if one.startswith("Warning")]
     assert "it is unknown whether" in warning
     assert damaged in warning
 
 
 def test_fit_records_the_variant_that_weights_require(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=4)
+    store = make_frame_store(tmp_path / "store", subjects=4)
     torch.manual_seed(1)
     official = small_i3d(3, early_pool=True)
     torch.save(published_state(official.model, family="i3d"), tmp_path / "rgb_imagenet.pt")

@@ -1,4 +1,4 @@
-"""The hash of an array's values that digests are made of: fast enough not to be noticed while frames are written."""
+"""Hash the values of an array for digests, fast enough for writing frames."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ _PIECE = 64 << 10
 class ContentHash:
     """SHA-256 over the CRC-32C of every 64 KiB of content, and its length.
 
-    SHA-256 of the content itself takes as long as all else that writing frames takes. Every piece that differs is
-    missed with a chance of one in four thousand million, which tells equal builds from unequal ones; it is no defense
-    against somebody who forges content on purpose.
+    SHA-256 of the content itself would double the time of writing frames. A changed piece is missed with a probability
+    of 1 in 2³². That suffices to compare builds. It does not protect against forged content.
     """
 
     def __init__(self) -> None:
@@ -25,7 +24,7 @@ class ContentHash:
         self._length = 0
 
     def update(self, values: np.ndarray) -> None:
-        """Take the next values, of any shape, in C order."""
+        """Add values of any shape, in C order."""
         content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         self._length += len(content)
         at = 0
@@ -39,7 +38,7 @@ class ContentHash:
                 self._crc = self._in_piece = 0
 
     def hexdigest(self) -> str:
-        """The hash of what was taken so far."""
+        """Return the hash of all values so far."""
         whole = self._hash.copy()
         whole.update(self._crc.to_bytes(4, "little") + self._length.to_bytes(8, "little"))
         return whole.hexdigest()

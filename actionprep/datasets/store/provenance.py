@@ -1,4 +1,4 @@
-"""Tell when items of one product were not all made alike."""
+"""Find items of one product that were made with different settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _SHOWN = 3
 class MadeAlike:
     """Items that were made alike.
 
-    facts: what they were made with, by name: each setting, "version" of the stage, and what its backend tells of itself.
+    Attributes:
+        facts: What they were made with, by name: each setting, the version of the stage and the identity of its backend.
+        keys: The items.
     """
 
     facts: dict[str, Any]
@@ -24,9 +26,10 @@ class MadeAlike:
 
 
 def made_alike(provenance: Mapping[ItemKey, Mapping[str, Any]]) -> list[MadeAlike]:
-    """Items grouped by what they were made with, the largest group first.
+    """Group items by what they were made with, the largest group first.
 
-    provenance: of each item, as the store keeps it; inputs and sources differ from item to item and do not count.
+    Args:
+        provenance: Provenance of each item. Inputs and sources differ between items and do not count.
     """
     groups: dict[str, MadeAlike] = {}
     for key, made in sorted(provenance.items()):
@@ -36,15 +39,16 @@ def made_alike(provenance: Mapping[ItemKey, Mapping[str, Any]]) -> list[MadeAlik
 
 
 def provenance_of(store: Store, keys: Iterable[ItemKey]) -> dict[ItemKey, dict[str, Any]]:
-    """How these items were made; those that are not in the store are left out."""
+    """Return the provenance of items; those that are not in the store are left out."""
     found = {key: store.metadata(key) for key in keys}
     return {key: metadata["provenance"] for key, metadata in found.items() if metadata is not None}
 
 
 def difference(groups: list[MadeAlike]) -> str:
-    """What tells the groups apart, and the items of the smaller ones: "grid 20 (6 items); grid 10 (2 items: a/1, b/1)".
+    """Describe how groups differ, with the items of the smaller ones.
 
-    "" for a single group.
+    Returns:
+        For example "grid 20 (6 items); grid 10 (2 items: a/1, b/1)"; empty for a single group.
     """
     if len(groups) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""The store: a Zarr v3 hierarchy of items, each all there or not there."""
+"""The store: a Zarr v3 hierarchy of items, each complete or absent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FOLDER = group_text({}).encode()
 
 @dataclass(frozen=True, order=True, slots=True)
 class ItemKey:
-    """Names one item: a product of one view of a recording, or (view "") of the whole study."""
+    """Name of an item: a product of one view of a recording, or of the study (view "")."""
 
     product: str
     recording: str
@@ -226,16 +226,16 @@ class Store:
         return sorted({key.product for key in self.items()})
 
     def has(self, product: str, recording: str, view: str = "") -> bool:
-        """Whether the item is committed; raises DamagedItemError when its metadata is damaged."""
+        """Return whether an item is committed; raises DamagedItemError if its metadata is damaged."""
         return self.metadata(ItemKey(product, recording, view)) is not None
 
     def fingerprint(self, key: ItemKey) -> str | None:
-        """What the committed item was made from; None when it is not there. Raises DamagedItemError like `metadata`."""
+        """Return the fingerprint of a committed item, else None. Raises DamagedItemError like `metadata`."""
         attributes = self.metadata(key)
         return None if attributes is None else str(attributes["fingerprint"])
 
     def item(self, product: str, recording: str, view: str = "") -> ItemReader:
-        """Open one item; readers are kept, so asking again is cheap.
+        """Open an item. Readers are cached.
 
         Raises UserError that lists available items when it is not committed, DamagedItemError when its metadata is damaged.
         """
@@ -261,7 +261,7 @@ class Store:
         return self.path
 
     def forget_readers(self) -> None:
-        """Open items anew when they are asked for next, since somebody else may have replaced them."""
+        """Open items again on their next use, since another process may have replaced them."""
         self._readers.clear()
 
     @contextmanager
@@ -277,7 +277,7 @@ class Store:
     def write(
         self, product: str, recording: str, view: str = "", *, fingerprint: str, provenance: dict[str, Any]
     ) -> Iterator[ItemWriter]:
-        """Make one item: it appears, whole, when the block ends without an error, and replaces what was there.
+        """Write an item. It appears complete when the block ends without an error, and replaces an older one.
 
         The item is written under a temporary name, synced and moved into place.
 
@@ -354,7 +354,7 @@ class Store:
             _delete(grave)
 
     def clear_partial(self) -> None:
-        """Delete what dead writers left; only the holder of the build lock may call this."""
+        """Delete the drafts of dead writers; only the holder of the build lock may call this."""
         if self.path is None:
             return
         partial = self.path / _PARTIAL
@@ -368,7 +368,7 @@ class Store:
                 _clear_drafts(partial)
 
     def digest(self) -> str:
-        """One hash of all content: equal for equal builds, whatever the workers, the order and the interruptions.
+        """Return one hash of all content. It is equal for equal builds, for any workers, order and interruptions.
 
         Raises DamagedItemError when the metadata of an item is damaged.
         """
@@ -376,7 +376,7 @@ class Store:
         return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of array content by product; items with damaged metadata do not count."""
+        """Return the bytes of array content by product; items with damaged metadata do not count."""
         sizes: dict[str, int] = {}
         snapshot = self.snapshot()
         for key in snapshot.intact(snapshot.items()):
@@ -405,7 +405,7 @@ class Store:
                 yield key, None
 
     def lost(self) -> Iterator[Damage]:
-        """Items with damaged metadata: what they are and how they were made is not known."""
+        """Yield items with damaged metadata."""
         for key in Store._walked_items(self):
             try:
                 self._checked_attributes(key)
@@ -663,9 +663,9 @@ class Store:
         self._readers.pop(key, None)
 
     def _clear_way(self, folder: Path) -> None:
-        """Take out an item that lies where a folder is needed: of a catalog in which a recording had another id.
+        """Remove an item at the path of a folder, from a catalog in which a recording had another id.
 
-        A new item is never hidden inside of an old one. Items below the new one's place go when it is moved there.
+        A new item is never hidden inside an old one. Items below the path of the new one are removed with its commit.
         """
         assert self.path is not None
         stale = None
@@ -679,7 +679,7 @@ class Store:
             self._readers.clear()
 
     def _make_groups(self, folder: Path) -> None:
-        """Give every folder down to this one its group metadata, so that plain Zarr sees the whole hierarchy."""
+        """Write group metadata for every folder down to this one, so that plain Zarr sees the full hierarchy."""
         assert self.path is not None
         folder.mkdir(parents=True, exist_ok=True)
         while folder != self.path:
@@ -763,7 +763,7 @@ class Snapshot(Store):
 
 
 def prove_item(item: ItemReader) -> None:
-    """Raise DamagedItemError unless every array, and the list of arrays, is what was written."""
+    """Raise DamagedItemError if an array or the list of arrays differs from what was written."""
     digests = {}
     for name in item:
         array = item[name]
@@ -807,7 +807,7 @@ def _clear_drafts(partial: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Delete a folder and what is in it, or a link or file; never what a link leads to."""
+    """Delete a folder with its content, or a link or file; never the target of a link."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:

@@ -23,7 +23,7 @@ from actionprep.pipeline.opening import InputFile
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader
-    from actionprep.pipeline.masks import MasksSettings
+    from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")

@@ -14,7 +14,7 @@ from actionprep.pipeline.shrink import shrink
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader
-    from actionprep.pipeline.masks import MasksSettings
+    from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
 MOST_LOOK_AHEAD = 60

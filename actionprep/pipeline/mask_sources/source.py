@@ -13,7 +13,7 @@ from actionprep.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemReader
-    from actionprep.pipeline.masks import MasksSettings
+    from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, Input, ViewSource
 
 

@@ -77,7 +77,8 @@ def read_boxes(path: str | Path, num_frames: int) -> Boxes:
     backwards = np.flatnonzero((values[:, 3] <= values[:, 1]) | (values[:, 4] <= values[:, 2]))
     if len(backwards):
         raise InputError(
-            f"Row {int(backwards[0]) + 2} of {path} is not a box: right must be larger than left, and bottom larger than top."
+            f"Row {int(backwards[0]) + 2} of {path} is not a box: right must be larger than left, and bottom larger than "
+            "top."
         )
     frames = whole_numbers(values[:, 0], "The column 'frame'", str(path))
     outside = (frames < 0) | (frames >= num_frames)

@@ -52,7 +52,11 @@ def is_installed(folder: str | Path | None = None) -> bool:
     """Return whether an environment with MediaPipe's models exists. No process is started."""
     environment = environment_folder(folder)
     packages = _packages_of(environment)
-    return _python_of(environment).exists() and packages is not None and all(file.is_file() for file in _models(packages, 1))
+    return (
+        _python_of(environment).exists()
+        and packages is not None
+        and all(file.is_file() for file in _models(packages, 1))
+    )
 
 
 def installed_identity(
@@ -108,7 +112,10 @@ def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) ->
     environment = environment_folder(folder)
     python = _supported_python()
     _run([python, "-m", "venv", "--clear", str(environment)], echo)
-    _run([str(_python_of(environment)), "-m", "pip", "install", "--disable-pip-version-check", f"mediapipe=={VERSION}"], echo)
+    _run(
+        [str(_python_of(environment)), "-m", "pip", "install", "--disable-pip-version-check", f"mediapipe=={VERSION}"],
+        echo,
+    )
     with MediaPipe(environment=environment) as estimator:
         estimator.estimate(np.zeros((1, 64, 64, 3), np.uint8))
     return environment
@@ -166,7 +173,9 @@ class MediaPipe:
             self._worker = _Worker(self._environment, self._options)
         if people is None:
             return [self._followed(frame, index) for index, frame in enumerate(frames)]
-        return [self._in_boxes(frame, box, index) for index, (frame, box) in enumerate(zip(frames, people, strict=True))]
+        return [
+            self._in_boxes(frame, box, index) for index, (frame, box) in enumerate(zip(frames, people, strict=True))
+        ]
 
     def reset(self) -> None:
         """Discard the followed person."""
@@ -236,9 +245,9 @@ class _Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         # Isolated mode (-I) excludes the folder of this package, which also has a mediapipe.py, and the user's paths.
         command = [str(_python_of(environment)), "-I", str(_WORKER), json.dumps(options)]
-        environment = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        variables = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=variables
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -329,7 +338,8 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
 
 def _not_installed(folder: Path) -> SetupError:
     return SetupError(
-        "MediaPipe is not installed. It needs a separate environment, because its pinned dependencies conflict with this one.\n"
+        "MediaPipe is not installed. It needs a separate environment, because its pinned dependencies conflict with this "
+        "one.\n"
         f"  looked in    {_python_of(folder)}\n"
         f"  to fix       {INSTALL}\n"
         "  alternative  import existing poses (actionprep import)"

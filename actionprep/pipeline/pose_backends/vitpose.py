@@ -70,7 +70,9 @@ class ViTPose:
                 outputs = self._model(**given)
             outputs.heatmaps = outputs.heatmaps.cpu()
             for [person] in self._processor.post_process_pose_estimation(outputs, boxes=sides):
-                estimated.append(np.concatenate([person["keypoints"].numpy(), person["scores"].numpy().reshape(-1, 1)], 1))
+                estimated.append(
+                    np.concatenate([person["keypoints"].numpy(), person["scores"].numpy().reshape(-1, 1)], 1)
+                )
         remaining = iter(estimated)
         result = []
         for rows in people:

@@ -22,7 +22,7 @@ from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, Visi
 if TYPE_CHECKING:
     import torch
 
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
 HUB_REPO = "facebookresearch/co-tracker"
 HUB_COMMIT = "82e02e8029753ad4ef13cf06be7f4fc5facdda4d"

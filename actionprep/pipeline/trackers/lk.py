@@ -10,7 +10,7 @@ import numpy as np
 from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks
 
 if TYPE_CHECKING:
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
 GIVEN_UP = 0.05
 MARGIN = 64

@@ -12,7 +12,7 @@ import numpy as np
 from actionprep.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
 VisibleRule = Literal["visibility", "visibility*confidence"]
 

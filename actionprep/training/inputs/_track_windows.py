@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from actionprep.datasets.products.tracks import visible
+from actionprep.datasets.products.tracks import read_tracks
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
@@ -106,18 +106,10 @@ class TrackWindows:
 
 def read_windows(item: Any, first: int, last: int) -> TrackWindows:
     """Read windows `first` to `last - 1` of an item."""
-    attributes = item.attributes
-    xy = item["xy"][first:last]
-    valid = item["valid"][first:last].astype(bool)
-    time = item["time"][first:last].copy()
-    time[~item["frame_valid"][first:last].astype(bool)] = np.inf
-    is_visible = visible(
-        item["visibility"][first:last],
-        item["confidence"][first:last],
-        rule=attributes.get("visible_rule", "visibility"),
-        above=attributes.get("visible_above", 0.5),
-    )
-    is_visible &= valid[:, None, :] & np.isfinite(xy).all(axis=-1) & np.isfinite(time)[..., None]
+    tracks = read_tracks(item, slice(first, last))
+    xy, valid, time = tracks.xy, tracks.valid, tracks.time.copy()
+    time[~tracks.frame_valid] = np.inf
+    is_visible = tracks.visible & valid[:, None, :] & np.isfinite(xy).all(axis=-1) & np.isfinite(time)[..., None]
     if not (np.diff(valid.astype(np.int8), axis=1) <= 0).all():
         # Points must come first, because they are selected by index.
         order = np.argsort(~valid, axis=1, kind="stable")

@@ -1,4 +1,4 @@
-"""What a build says of what it cannot make, and what it leaves alone."""
+"""What a build reports of items that it cannot make, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prep_commands import actionprep, document
 from actionprep.api import Study
 
 
-def test_items_of_one_product_that_are_not_made_alike_are_named_wherever_one_looks(study: Study) -> None:
+def test_items_with_different_settings_are_reported_by_commands(study: Study) -> None:
     assert actionprep(study, "track", "--views", "0", "--workers", "0").exit_code == 0
     options = ("--grid", "6", "--empty", "whole-frame", "--workers", "0")
     result = actionprep(study, "track", "--views", "1", *options)

@@ -21,7 +21,7 @@ def prepared(study: Study) -> Study:
     study.scan()
     for command in (
         ("lowres", "--workers", "0"),
-        ("snippets", "--length", "400", "--background", "none"),
+        ("snippets", "--length", "400", "--background", "still"),
         ("split", "--train-groups", "first", "--test-groups", "second", "--val", "0"),
     ):
         assert actionprep(study, *command).exit_code == 0
@@ -44,7 +44,7 @@ def test_export_hdf5_prints_items_and_the_next_command(prepared: Study) -> None:
 def test_export_npz_prints_snippets_by_part(prepared: Study) -> None:
     out = str(prepared.root / "out")
     made = document(prepared, "export", "npz", out, "--size", "16", "--views", "1")
-    assert made["snippets"] == {"train": {"none": 2, "wave": 2}, "val": {}, "test": {"none": 2, "wave": 2}}
+    assert made["snippets"] == {"train": {"still": 2, "wave": 2}, "val": {}, "test": {"still": 2, "wave": 2}}
     assert (made["written"], made["kept"], made["views"]) == (8, 0, ["1"])
     folder = prepared.root / "out" / "study_default_length_400_sample_rate_1_iou_0.5"
     assert made["folder"] == str(folder)

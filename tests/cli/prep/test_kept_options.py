@@ -11,7 +11,7 @@ from actionprep.datasets.study import StudyFolder
 
 @pytest.fixture
 def study(study: Study) -> Study:
-    """A study with snippets of 0.4 s that an option made; the file says 0.8 s and has a comment."""
+    """A study with snippets of 0.4 s that an option made; the file has 0.8 s and a comment."""
     study.folder.change("study", "stages", ("snippets",))
     study.folder.change("snippets", "length", 800)
     text = study.folder.settings_file.read_text()

@@ -1,4 +1,4 @@
-"""Names that a study's data hold, through every command of `actionprep` that writes or deletes."""
+"""Odd names in the data of a study, with every command of `actionprep` that writes or deletes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def filled(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(filled: Path, tmp_path: Path) -> Study:
-    """A copy of it, beside a folder that nothing may touch."""
+    """Return a copy of the study, next to a folder that must not change."""
     shutil.copytree(filled, tmp_path / "study")
     (tmp_path / "victim/thesis").mkdir(parents=True)
     (tmp_path / "victim/thesis/chapter.txt").write_text("three years of work")
@@ -54,7 +54,7 @@ def study(filled: Path, tmp_path: Path) -> Study:
 
 
 def run_all(study: Study, *commands: tuple[str, ...]) -> list[Result]:
-    """Run the commands; each ends with a result or an error of ours, and nothing beside the study changes."""
+    """Run the commands. Each must end with a result or an `actionprep` error and change nothing outside the study."""
     around = study.root.parent
     before = {name: entry for name, entry in snapshot(around).items() if not name.startswith("study/")}
     results = [actionprep(study, *words) for words in commands or COMMANDS]
@@ -68,7 +68,7 @@ def run_all(study: Study, *commands: tuple[str, ...]) -> list[Result]:
 
 
 def tamper(study: Study, **changes: str) -> None:
-    """Write a catalog that no scan writes: its first recording or view has other names."""
+    """Rename the first recording or view in the catalog, as no scan would."""
     known = study.catalog
     first, *views = known.views
     renamed = replace(first, **{name: value for name, value in changes.items() if name in ("id", "path")})
@@ -121,7 +121,7 @@ def test_escaped_item_of_no_recording(study: Study) -> None:
 def test_catalog(study: Study, part: str, name: str) -> None:
     tamper(study, **{part: name})
     results = run_all(study)
-    # A scan reads the user's own files and writes the catalog again.
+    # A scan reads the files of the user and rewrites the catalog.
     assert results[-1].exit_code == 0
     assert {one.id for one in open_study(study.root).catalog.recordings} == {"first", "second"}
     assert run_all(study, ("status",))[0].exit_code == 0

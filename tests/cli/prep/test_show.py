@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from actionprep.cli.prep import app
 
 
-def test_a_picture_of_no_layout_is_not_promised(tmp_path: Path) -> None:
+def test_skeletons_command_writes_no_image_of_unknown_layouts(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["skeletons", "--to", "coco17", "--out", str(tmp_path / "x.png")])
     assert done.exit_code == 2
     done = CliRunner().invoke(app, ["skeletons", "coco17", "--to", "coc18", "--out", str(tmp_path / "x.png")])

@@ -1,4 +1,4 @@
-"""The commands of stages: their options, their help, what they refuse."""
+"""The commands of stages: options, help and rejected values."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_track_prints_points_and_share_visible(study: Study) -> None:
     assert "No recording 'frist'. Did you mean 'first'?" in actionprep(study, "track", "--recording", "frist").stderr
 
 
-def test_snippets_say_what_they_leave_out(study: Study) -> None:
+def test_snippets_command_prints_what_it_leaves_out(study: Study) -> None:
     result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
     assert result.exit_code == 0
     table = result.stdout[result.stdout.index("Skipped, filled in") :]
     assert [line.split() for line in table.splitlines()[2:3]] == [["snippets", "recordings", "without", "label", "1"]]
     assert "windows without label" not in table
-    # Also when the table is there already, and for machines.
+    # Also when the table exists already, and with --json.
     again = document(study, "snippets", "--length", "400", "--iou", "0.5")
     assert again["built"] == []
     assert again["events"] == {"snippets": {"recordings without label": 1, "windows without label": 2}}
@@ -72,7 +72,7 @@ def test_the_name_of_a_product_means_its_stage_too(study: Study, name: str, comm
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("[tracks]\ngird = 5\n", "Unknown setting 'gird' in [tracks] in "),
         ("[tracks]\ngird = 5\n", "Did you mean 'grid'?"),
@@ -82,17 +82,17 @@ def test_the_name_of_a_product_means_its_stage_too(study: Study, name: str, comm
         ("[tracks\n", "is not valid TOML"),
     ],
 )
-def test_wrong_settings_are_one_paragraph_and_exit_code_2(study: Study, setting: str, said: str) -> None:
+def test_wrong_settings_are_one_paragraph_and_exit_code_2(study: Study, setting: str, message: str) -> None:
     text = (study.root / "actionprep.toml").read_text()
     (study.root / "actionprep.toml").write_text(text[: text.index("[tracks]")] + setting)
     result = actionprep(study, "track", "--workers", "0")
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("track", "--grid", "many"), "Wrong value for --grid: got 'many'. Give a whole number."),
         (("track", "--grid", "0"), "Wrong value for --grid: got 0. Give 1 or more. (Grid size G"),
@@ -101,10 +101,10 @@ def test_wrong_settings_are_one_paragraph_and_exit_code_2(study: Study, setting:
         (("track", "--gird", "5"), "track has no option --gird. Did you mean '--grid'?"),
     ],
 )
-def test_a_wrong_option_is_refused_with_exit_code_2(study: Study, words: tuple[str, ...], said: str) -> None:
+def test_a_wrong_option_is_refused_with_exit_code_2(study: Study, words: tuple[str, ...], message: str) -> None:
     result = actionprep(study, *words)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_relative_paths_in_settings_start_at_the_study_folder(

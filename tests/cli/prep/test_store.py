@@ -1,4 +1,4 @@
-"""The commands that look after the store."""
+"""The commands that check and repair the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actionprep.api import Study
 from actionprep.datasets.store.metadata import group_text, root_text
 
 
-def test_status_says_which_options_of_a_command_a_build_would_not_keep(study: Study) -> None:
+def test_status_names_command_options_that_a_build_would_drop(study: Study) -> None:
     study.folder.change("study", "stages", ("lowres",))
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     assert "A build would rebuild" not in actionprep(study, "status").stderr
@@ -33,7 +33,7 @@ def test_status_says_which_options_of_a_command_a_build_would_not_keep(study: St
     assert lowres["kept_options"] == []
 
 
-def test_the_status_tells_what_keeps_a_build_from_going_on(study: Study) -> None:
+def test_status_reports_what_blocks_a_build(study: Study) -> None:
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     (study.root / "offsets.csv").write_text("view,offset\n1,99\n")
     study.folder.change("study", "offsets", "offsets.csv")
@@ -47,7 +47,7 @@ def test_the_status_tells_what_keeps_a_build_from_going_on(study: Study) -> None
     assert "name a table with each view's clock (offsets)" in result.stderr
 
 
-def test_verify_and_repair_make_only_what_is_damaged_anew(study: Study) -> None:
+def test_verify_and_repair_rebuild_only_damaged_items(study: Study) -> None:
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     actionprep(study, "snippets", "--length", "400", "--name", "short")
     actionprep(study, "snippets", "--length", "800", "--name", "long")
@@ -72,7 +72,7 @@ def test_verify_and_repair_make_only_what_is_damaged_anew(study: Study) -> None:
     assert all((study.store.path / key.path / "zarr.json").stat().st_ino == whole[key] for key in kept)
 
 
-def test_a_repair_that_cannot_be_done_leaves_the_good_items_and_says_why(study: Study) -> None:
+def test_failed_repair_keeps_intact_items_and_states_the_reason(study: Study) -> None:
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     shutil.rmtree(study.root / "videos/second")
     study.scan()

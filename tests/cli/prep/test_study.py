@@ -18,7 +18,7 @@ from actionprep.cli.prep import app
 from actionprep.datasets.catalog import Catalog
 
 
-def test_init_without_videos_says_what_it_looked_for_and_writes_nothing(tmp_path: Path) -> None:
+def test_init_without_videos_names_the_search_and_writes_nothing(tmp_path: Path) -> None:
     def init(*words: str) -> Result:
         return CliRunner().invoke(app, ["init", str(tmp_path), *words], env={"ACTIONPREP_OFFLINE": "1"})
 
@@ -42,7 +42,7 @@ def test_init_without_videos_says_what_it_looked_for_and_writes_nothing(tmp_path
     assert "The settings are written anyway" in init("--force").stdout
     settings = tmp_path / "actionprep.toml"
     settings.write_text(settings.read_text().replace('layout = "folder-per-class"', 'layout = "folder-per-recording"'))
-    good = init("--videos", ".", "--force")  # also what is there and cannot be read
+    good = init("--videos", ".", "--force")  # also a file that exists but is unreadable
     assert "Found 1 video of 1 recording.\n" in good.stdout
     for name in ("two", "three"):
         (tmp_path / f"wave/{name}.mp4").write_text("oid sha256:4d7a")

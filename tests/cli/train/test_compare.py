@@ -31,7 +31,7 @@ def swept(place, monkeypatch):
     return json.loads(done.stdout)
 
 
-def test_a_sweep_prints_its_table_and_goes_on(place, swept):
+def test_sweep_command_prints_its_table_and_resumes(place, swept):
     assert {row["name"] for row in swept["comparison"]["rows"]} == {"tiny batch=4", "tiny batch=8"}
     assert {path.name for path in (place / "runs/sweep").glob("compare.*")} == {
         "compare.csv", "compare.json", "compare.md", "compare.png",
@@ -42,7 +42,7 @@ def test_a_sweep_prints_its_table_and_goes_on(place, swept):
     assert "2 seeds" in again.output
 
 
-def test_a_sweep_trains_on_the_views_that_it_is_told(tmp_path, monkeypatch):
+def test_sweep_command_trains_on_the_given_views(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_store(tmp_path / "store", subjects=5, views=("left", "right"))
     (tmp_path / "tiny.toml").write_text(tiny_recipe(epochs=1).to_toml(), encoding="utf-8")

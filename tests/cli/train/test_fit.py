@@ -1,4 +1,4 @@
-"""`actiontrain fit`: a run of its own, and with `--resume` no option that contradicts the run."""
+"""`actiontrain fit`: new runs, and `--resume` without options that contradict the run."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def fit(place, monkeypatch):
     return run
 
 
-def test_a_run_goes_on_without_its_options(fit):
+def test_fit_resumes_a_run_without_its_options(fit):
     found = fit("--run", "one", "--resume", "--json")
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["seed"] == 3
@@ -64,7 +64,7 @@ def test_a_fit_that_cannot_begin_names_no_run_and_leaves_none(fit, place):
     assert {path.name for path in Path("runs").iterdir()} == before
 
 
-def test_a_fit_on_one_class_says_what_there_is_and_what_to_do(fit, tmp_path):
+def test_fit_on_one_class_reports_the_classes_and_a_remedy(fit, tmp_path):
     make_store(tmp_path / "store", subjects=4, names=("left",))
     done = runner.invoke(app, ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "one-class"])
     assert done.exit_code == 2
@@ -87,7 +87,7 @@ def test_two_fits_of_one_second_have_a_run_each(fit, monkeypatch):
     assert next(line for line in lines if line.startswith("Run ")) == "Run runs/tiny-20260102-030405-3"
 
 
-def test_a_second_test_says_when_the_first_was_and_gives_the_same_figures(fit):
+def test_second_test_prints_the_date_and_metrics_of_the_first(fit):
     first = runner.invoke(app, ["test", "runs/one"])
     assert first.exit_code == 0, first.output
     assert "tested already" not in first.output
@@ -99,7 +99,7 @@ def test_a_second_test_says_when_the_first_was_and_gives_the_same_figures(fit):
     assert "tested already" not in runner.invoke(app, ["test", "runs/one", "--part", "val"]).output
 
 
-def test_other_parts_are_named_in_the_heading_and_what_the_training_did_with_them_is_said(fit):
+def test_test_command_names_other_parts_and_their_training_role(fit):
     seen = {}
     for part in ("val", "train"):
         done = runner.invoke(app, ["test", "runs/one", "--part", part])
@@ -121,7 +121,7 @@ def test_the_same_command_with_resume_is_accepted(fit):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--epochs", "8"], "epochs is 1, not 8"),
         (["--seed", "4"], "seed is 3, not 4"),
@@ -132,14 +132,14 @@ def test_the_same_command_with_resume_is_accepted(fit):
         (["--snippets", "short"], "snippets are 'default', not 'short'"),
     ],
 )
-def test_contradicting_options_are_named(fit, words, said):
+def test_contradicting_options_are_named(fit, words, message):
     found = fit("--run", "one", "--resume", *words)
     assert found.exit_code == 2
-    assert said in found.output
+    assert message in found.output
     assert "Remove these options, or start another run" in found.output
 
 
-def test_resuming_without_a_run_says_how_to_train_one(place, monkeypatch, tmp_path):
+def test_fit_resume_without_a_run_names_the_command_to_train(place, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = runner.invoke(app, ["fit", str(place / "store"), "--resume"])
     assert found.exit_code == 2
@@ -147,7 +147,7 @@ def test_resuming_without_a_run_says_how_to_train_one(place, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_training_that_is_stopped_names_the_command_that_goes_on(fit, monkeypatch, kind, code):
+def test_stopped_fit_prints_the_command_to_resume(fit, monkeypatch, kind, code):
     from actionprep.training.loop.task import ClassifierTask
 
     plain = ClassifierTask.training_step
@@ -157,7 +157,7 @@ def test_a_training_that_is_stopped_names_the_command_that_goes_on(fit, monkeypa
             os.kill(os.getpid(), kind)
         return plain(self, batch, batch_idx)
 
-    # A shell has processes in its background ignore SIGINT.
+    # A shell makes its background processes ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     name = f"stopped-{code}"
     words = ["--recipe", "tiny.toml", "--run", name, "--set", "epochs=3"]
@@ -195,19 +195,19 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["export", "absent"], "runs/absent is no run: it has no run.json. runs has the runs "),
         (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
     ],
 )
-def test_what_is_not_there_is_told_before_any_work(fit, words, said):
+def test_fit_reports_missing_inputs_before_any_work(fit, words, message):
     done = runner.invoke(app, words)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_out(tmp_path, monkeypatch):
+def test_fit_reports_study_settings_that_a_recipe_does_not_have(tmp_path, monkeypatch):
     (tmp_path / "actionprep.toml").write_text(
         '[train]\nchanges = { epochs = 2, "input.points" = 64 }\n', encoding="utf-8"
     )
@@ -222,7 +222,7 @@ def test_changes_of_the_study_that_another_recipe_cannot_have_are_told_and_left_
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Writes a study whose store has split/default and split/first, both testing on subject 4; returns its `fit`."""
+    """Write a study whose store has split/default and split/first, both testing on subject 4. Return its `fit`."""
 
     def make(train: str = "", splits: tuple[str, ...] = ("default", "first")):
         (tmp_path / "actionprep.toml").write_text(f"[train]\n{train}\n", encoding="utf-8")
@@ -237,7 +237,7 @@ def study(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["--split", "first", "--train-groups", "1", "--test-groups", "2"],
@@ -259,10 +259,10 @@ def study(tmp_path, monkeypatch):
         (["--by", "column", "--train-groups", "1"], "by = column takes the part that was given for each recording"),
     ],
 )
-def test_options_beside_a_stored_split_or_folds_are_refused(study, words, said):
+def test_options_beside_a_stored_split_or_folds_are_refused(study, words, message):
     done = study()(*words)
     assert done.exit_code == 2
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert not Path("runs").exists()
 
 
@@ -281,7 +281,7 @@ def test_by_of_the_command_line_goes_before_split_default(study):
 
 
 @pytest.mark.parametrize(
-    ("train", "words", "said", "stored"),
+    ("train", "words", "message", "stored"),
     [
         (
             'by = "subject"\nval = 0.4',
@@ -298,10 +298,10 @@ def test_by_of_the_command_line_goes_before_split_default(study):
         ),
     ],
 )
-def test_settings_of_the_study_that_the_split_does_not_use_are_told(study, train, words, said, stored):
+def test_fit_reports_study_settings_that_the_split_does_not_use(study, train, words, message, stored):
     done = study(train)(*words, "--run", "one")
     assert done.exit_code == 0, done.output
-    assert said in " ".join(done.output.split())
+    assert message in " ".join(done.output.split())
     assert json.loads(Path("runs/one/run.json").read_text())["split"]["stored"] == stored
 
 
@@ -327,7 +327,7 @@ def test_without_a_test_part_no_test_is_named_next(study):
 
 
 @pytest.mark.parametrize(
-    ("splits", "words", "said"),
+    ("splits", "words", "message"),
     [
         (
             ("subjects",),
@@ -346,14 +346,14 @@ def test_without_a_test_part_no_test_is_named_next(study):
         ((), [], None),
     ],
 )
-def test_stored_splits_are_named_where_a_training_splits_anew_unasked(study, splits, words, said):
+def test_fit_names_stored_splits_that_it_does_not_use(study, splits, words, message):
     done = study(splits=splits)(*words)
     assert done.exit_code == 0, done.output
-    assert ("This run makes a new split" in done.stdout) == (said is not None)
-    assert said is None or said in " ".join(done.stdout.split())
+    assert ("This run makes a new split" in done.stdout) == (message is not None)
+    assert message is None or message in " ".join(done.stdout.split())
 
 
-def test_a_run_to_go_on_with_that_is_not_there_is_said_to_begin(fit, tmp_path):
+def test_fit_resume_of_a_missing_run_reports_a_new_run(fit, tmp_path):
     done = fit("--recipe", "tiny.toml", "--run", "onee", "--resume")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == "No run 'onee' yet: begun now. Did you mean 'one'?"

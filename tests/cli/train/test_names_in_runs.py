@@ -1,4 +1,4 @@
-"""Names and links that a run holds, through every command of `actiontrain` that writes."""
+"""Odd names and links in a run, with every command of `actiontrain` that writes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it beside a file that nothing may touch, and the current folder."""
+    """Return a copy of the folder, next to a file that must not change, as the current folder."""
     shutil.copytree(trained, tmp_path / "place")
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim/chapter.txt").write_text("three years of work")

@@ -1,11 +1,11 @@
-"""Figures of tests and folds as they are printed."""
+"""Printed metrics of tests and folds."""
 
 import pytest
 
 from actionprep.cli.train.print_metrics import adjustments, print_folds, print_test
 
 
-def test_what_val_mends_of_the_probabilities_is_told():
+def test_print_test_reports_the_calibration_by_val():
     tested = {
         "calibration": {"from": "best.ckpt on 24 val snippets", "temperature": 1.5, "error": 0.2, "scaled_error": 0.1},
         "metrics": {"macro_f1": 0.25},
@@ -25,19 +25,19 @@ def test_what_val_mends_of_the_probabilities_is_told():
 
 
 @pytest.mark.parametrize(
-    ("temperature", "error", "scaled", "said"),
+    ("temperature", "error", "scaled", "message"),
     [
         (1.0, 0.0841, 0.0841, "Temperature 1.00, tuned on val: the calibration error stays 0.084."),
         (1.3, 0.0841, 0.0842, "Temperature 1.30, tuned on val: the calibration error stays 0.084."),
         (1.3, 0.085, 0.135, "Temperature 1.30, tuned on val: the calibration error increases from 0.085 to 0.135."),
     ],
 )
-def test_a_temperature_that_changes_nothing_or_makes_it_worse_says_so(temperature, error, scaled, said):
+def test_print_test_reports_a_temperature_without_benefit(temperature, error, scaled, message):
     found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
-    assert adjustments({"calibration": found}) == [said]
+    assert adjustments({"calibration": found}) == [message]
 
 
-def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
+def test_print_folds_prints_words_and_numbers(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     folds = [{"fold": 1, "subject": "anna", "snippets": 3, "accuracy": 1.0, "macro_f1": 0.5}]
     over = {"accuracy": {"mean": 0.75, "std": 0.25}, "macro_f1": {"mean": 0.5, "std": 0.125}}
@@ -52,7 +52,7 @@ def test_folds_are_told_in_words_and_numbers(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan")])
-def test_a_figure_that_is_no_number_is_a_dash_whether_read_from_a_file_or_not(capsys, monkeypatch, nothing):
+def test_print_test_shows_nan_as_a_dash(capsys, monkeypatch, nothing):
     monkeypatch.setenv("COLUMNS", "100")
     row = {"label": "up", "support": 3, "precision": nothing}
     interval = {"value": 0.5, "low": nothing, "high": nothing}

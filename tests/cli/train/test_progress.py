@@ -1,4 +1,4 @@
-"""The line that shows how a training goes on."""
+"""The progress line of a training."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ from training_fakes import make_store, tiny_recipe
 from actionprep.cli.train.progress import progress_metrics
 
 
-def test_progress_shows_two_figures_as_far_as_there_is_room():
+def test_progress_shows_two_metrics_if_they_fit():
     metrics = {"train_loss": 0.86, "learning_rate": 0.0002, "val_loss": 0.5, "val_accuracy": 0.75, "val_map": 0.1}
     assert progress_metrics(metrics, 30) == "loss 0.860  val accuracy 0.750"
     assert progress_metrics(metrics, 29) == "loss 0.860"
@@ -25,21 +25,21 @@ def test_progress_shows_two_figures_as_far_as_there_is_room():
 
 
 @pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
-def test_in_a_terminal_each_fold_has_its_bars_and_nothing_told_is_overwritten(tmp_path, width):
+def test_progress_in_a_terminal_overwrites_no_printed_line(tmp_path, width):
     make_store(tmp_path / "store", subjects=3, repeats=2)
     (tmp_path / "tiny.toml").write_text(tiny_recipe(epochs=2, refit=True).to_toml(), encoding="utf-8")
     words = ["fit", "store", "--recipe", "tiny.toml", "--run", "one", "--folds", "subject", "--threads", "1"]
     lines = on_screen(words, folder=tmp_path, width=width)
     fold = ["Fold", "3", "testing", "train:", "val:", "test:", "Run", "validate", "refit", "Validation:"]
     begun = [line.split(" ")[0] for line in lines[: lines.index("Folds")]]
-    # Of what is longer than a line the rest begins the next one.
-    told = [word for word in begun if word in {*fold, "Recipe"}]
-    assert told == ["Recipe", *fold * 3]
+    # Text longer than a line continues on the next line.
+    printed = [word for word in begun if word in {*fold, "Recipe"}]
+    assert printed == ["Recipe", *fold * 3]
     bars = [line for line in lines if line.startswith(("validate ", "refit "))]
     assert all(re.fullmatch(r"(validate|refit   ) ━{20} 2/2 0:00:00 loss \d\.\d{3}.*", line) for line in bars)
 
 
-def test_what_is_piped_has_no_bar_between_what_is_told(tmp_path):
+def test_progress_in_a_pipe_prints_no_bars(tmp_path):
     make_store(tmp_path / "store", subjects=3)
     (tmp_path / "tiny.toml").write_text(tiny_recipe(epochs=1).to_toml(), encoding="utf-8")
     done = subprocess.run(
@@ -62,7 +62,7 @@ def environment() -> dict[str, str]:
 
 
 def on_screen(words: list[str], *, folder: Path, width: int) -> list[str]:
-    """The lines that a terminal of that width, and of any height, shows after a command of ours."""
+    """Return the lines that a terminal of this width, and of any height, shows after a command."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     done = subprocess.Popen(
@@ -73,7 +73,7 @@ def on_screen(words: list[str], *, folder: Path, width: int) -> list[str]:
     try:
         while got := os.read(ours, 1 << 16):
             written += got
-    except OSError:  # how Linux says that the other side has gone
+    except OSError:  # Linux raises this when the other end is closed
         pass
     os.close(ours)
     assert done.wait() == 0, written.decode()
@@ -81,7 +81,7 @@ def on_screen(words: list[str], *, folder: Path, width: int) -> list[str]:
 
 
 def drawn(text: str, width: int) -> list[str]:
-    """What stands on a screen: the signs, and the few orders to a terminal that a live line is made of."""
+    """The content of a screen, for characters and the few control sequences of a live line."""
     lines, row, column = [""], 0, 0
     for number, order, sign in re.findall(r"\x1b\[\??([\d;]*)([A-Za-z])|([^\x1b])", text):
         if order == "A":

@@ -1,4 +1,4 @@
-"""`actiontrain test` with a run that labels every instant."""
+"""`actiontrain test` with a run that predicts frame labels."""
 
 import json
 
@@ -23,7 +23,7 @@ def run(tmp_path_factory):
     return fit(store, frame_recipe(epochs=1), folder / "run", split=split, tensorboard=False, device="cpu")
 
 
-def test_the_figures_of_frames_are_printed_below_those_of_snippets(run):
+def test_test_command_prints_frame_metrics_below_snippet_metrics(run):
     done = runner.invoke(app, ["test", str(run.folder)])
     assert done.exit_code == 0, done.output
     assert "And on their 60 frames" in done.output
@@ -38,7 +38,7 @@ def test_state_is_carried_when_it_is_asked_for(run, carry):
     assert json.loads(done.stdout)["frames"]["carry"] is carry
 
 
-def test_a_damaged_test_is_written_anew(run):
+def test_test_command_rewrites_a_damaged_test(run):
     (run.folder / "test.json").write_text("{", encoding="utf-8")
     done = runner.invoke(app, ["test", str(run.folder)])
     assert done.exit_code == 0, done.output

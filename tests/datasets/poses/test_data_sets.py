@@ -1,4 +1,4 @@
-"""Formats of skeleton data sets: what comes out of files that the tests write, of real ones, and of damaged ones."""
+"""Formats of skeleton data sets: generated, real and damaged files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_of_a_pyskl_pickle_one_annotation_is_in_memory_at_a_time(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # Of the arrays of one annotation some copies of larger types are made: far less than twelve of them.
+    # The reader copies the arrays of one annotation to larger types. This takes far less than twelve annotations.
     assert peak < 6 * 3000 * 2 * 17 * 3 * 8
 
 
@@ -160,7 +160,7 @@ def test_ntu_protocols_have_their_number_of_subjects():
     assert (len(XSUB60), len(XSUB120)) == (20, 53)
 
 
-def test_an_ntu_file_cut_anywhere_says_where(tmp_path):
+def test_truncated_ntu_file_names_the_position(tmp_path):
     lines = ntu_text([[(72, 1)], [(72, 2)]]).splitlines()
     path = tmp_path / "x.skeleton"
     for end in range(len(lines) - 1):

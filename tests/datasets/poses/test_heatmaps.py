@@ -99,7 +99,7 @@ RENDERERS = {
 
 @pytest.fixture
 def on_device(monkeypatch):
-    """Sends CPU tensors down the path of a GPU."""
+    """Use the GPU code path for CPU tensors."""
 
     def draw(kernel, xy, score, volume, limbs, sigma, truncate, clear):
         size = tuple(volume.shape[-2:])
@@ -166,7 +166,7 @@ def test_clips_drawn_by_several_threads_equal_those_drawn_by_one():
 
 
 @pytest.mark.parametrize("kind", RENDERERS)
-def test_separate_persons_keep_a_volume_each_and_their_maximum_is_the_merged_one(kind):
+def test_maximum_of_separate_person_volumes_is_the_merged_one(kind):
     xy, score = torch.rand(2, 3, 2, 3, 2) * 12, torch.rand(2, 3, 2, 3)
     apart = RENDERERS[kind](xy, score, size=(12, 12), persons="separate")
     assert apart.shape[:2] == (2, 3)

@@ -1,4 +1,4 @@
-"""Pose sequences: what is filled in, and what is refused with which words."""
+"""Pose sequences: defaults, and errors for wrong arrays."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_boxes_surround_the_joints_seen():
     assert joint_boxes(points, score * 0)[0, 0].tolist() == [0, 0, 0, 0]
 
 
-def test_one_person_needs_no_axis_of_its_own():
+def test_npz_of_one_person_needs_no_person_axis():
     assert PoseSequence.of(joints()[:, 0], skeleton="coco17").num_persons == 1
 
 

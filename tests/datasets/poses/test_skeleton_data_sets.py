@@ -24,7 +24,7 @@ from actionprep.errors import InputError, UserError
 
 
 def pyskl_file(folder, *, count=12, dimensions=2, classes=3):
-    """A PySKL pickle with two official splits: clip.00 of class 0, …; every third clip tests xsub, every fourth xset."""
+    """Write a PySKL pickle with two official splits. Every third clip is in test of xsub, every fourth in test of xset."""
     items = []
     for number in range(count):
         poses = made_poses(
@@ -68,7 +68,7 @@ def test_official_splits_are_stored_with_their_test_part_as_it_is(tmp_path):
     assert split.test.tolist() == [3, 7, 11]
     assert len(split.val) > 0
     assert sorted([*split.train, *split.val]) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
-    # Recordings that a split does not name are in no part.
+    # Recordings that are missing from a split are in no part.
     [parts] = stored_parts(study.store.item("split", "xset"))
     assert set(parts) == {f"S001.clip{number:02d}" for number in range(8)}
     assert [one for one, part in parts.items() if part == "test"] == ["S001.clip00", "S001.clip04"]
@@ -76,7 +76,7 @@ def test_official_splits_are_stored_with_their_test_part_as_it_is(tmp_path):
     assert notes == ["split 'xsub' has a train and a val part and no test part: val is taken as test"]
 
 
-def test_importing_again_makes_nothing_anew_and_more_files_are_added(tmp_path):
+def test_second_import_keeps_items_and_adds_new_files(tmp_path):
     first = pyskl_file(tmp_path)
     import_poses(tmp_path / "study", [first])
     assert import_poses(tmp_path / "study", [first]).report.done == 12
@@ -113,7 +113,7 @@ def test_two_recordings_of_one_id_are_an_error(tmp_path):
         import_poses(tmp_path / "study", [tmp_path / "one", tmp_path / "two"], format="pose-npz")
 
 
-def test_stages_that_need_frames_say_that_there_is_no_video(tmp_path):
+def test_stages_that_need_frames_report_missing_videos(tmp_path):
     study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
     with pytest.raises(UserError, match=r"'masks' needs frames, and recording 'S001.clip00' has no video"):
         study.build("masks")
@@ -121,7 +121,7 @@ def test_stages_that_need_frames_say_that_there_is_no_video(tmp_path):
         study.build("pose", overrides={"pose": {"backend": "mediapipe"}})
 
 
-def test_a_recording_without_a_joint_is_told_and_left_out(tmp_path):
+def test_import_reports_and_skips_a_recording_without_joints(tmp_path):
     write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
     empty = made_poses(4)
     empty.score[:] = 0
@@ -160,7 +160,7 @@ def test_a_pattern_of_recordings_needs_a_study_of_videos(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-def test_an_official_split_that_does_not_hold_is_told_and_the_import_stands(tmp_path):
+def test_import_reports_an_invalid_official_split_and_continues(tmp_path):
     for seed, (name, split) in enumerate((("a1", "xsub_train"), ("a2", "xsub_train"), ("b1", "xsub_test"))):
         poses = made_poses(4, seed=seed)
         write_npz(tmp_path / "data" / f"{name}.npz", poses, label=name[0], splits=(split,))
@@ -192,14 +192,14 @@ def test_real_msr_action3d_lands_with_its_official_split(tmp_path, shared_data):
 
 
 def recordings_of_two_splits(folder):
-    """Six recordings a class, two of each source 'even', 'odd' and 'z': split1 tests the z's, split2 the even ones."""
+    """Six recordings per class, two per source 'even', 'odd' and 'z'. split1 tests source z, split2 source even."""
     for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
         of = ("even", "odd", "z")[number % 3]
         splits = ("split1_test" if of == "z" else "split1_train", "split2_test" if of == "even" else "split2_train")
         write_npz(folder / f"{name}-{of}.npz", made_poses(4, seed=number), label=name[0], splits=splits)
 
 
-def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_stay_together(tmp_path):
+def test_val_of_an_official_split_is_test_of_the_next_split(tmp_path):
     recordings_of_two_splits(tmp_path / "data")
     done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
     assert done.splits == ("split1", "split2")
@@ -215,8 +215,8 @@ def test_val_of_an_official_split_is_what_the_next_one_tests_so_that_sources_sta
     assert kinds["split2"] == {"train": {"odd"}, "val": {"z"}, "test": {"even"}}
 
 
-def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of_val(tmp_path):
-    """xview parts the takes of one performance, which xsub keeps together; split2 does not know all recordings."""
+def test_incomplete_or_other_splits_give_no_val(tmp_path):
+    """xview separates the takes of a performance and xsub does not. split2 does not contain all recordings."""
     for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(6)):
         splits = ("xsub_test" if number % 3 == 2 else "xsub_train", "xview_test" if number % 3 == 0 else "xview_train")
         splits += ("split1_test" if number % 3 == 2 else "split1_train",)
@@ -225,18 +225,18 @@ def test_splits_of_another_kind_or_that_know_not_all_recordings_are_no_source_of
     done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
     for name in ("xsub", "split1"):
         [parts] = stored_parts(done.study.store.item("split", name))
-        # Each of them tests four recordings of train; a fifth of train are two.
+        # Each of them tests four recordings of train; a fifth of train is two recordings.
         assert list(parts.values()).count("val") == 2
 
 
 @pytest.mark.parametrize(("name", "subject"), [("S001C002P003R001A004", "P003"), ("v_Surfing_g01_c01", None)])
-def test_names_of_ntu_in_pyskl_files_tell_the_subject(tmp_path, name, subject):
+def test_ntu_names_in_pyskl_files_give_the_subject(tmp_path, name, subject):
     write_pyskl(tmp_path / "data.pkl", [PoseItem(name, made_poses(4), label=0)])
     study = Study(init_study(tmp_path, StudySettings(layout="poses", poses=("data.pkl",))))
     assert study.catalog.recordings[0].subject == subject
 
 
-def test_where_no_other_split_tests_some_of_every_class_val_is_a_share_of_train(tmp_path):
+def test_val_is_a_share_of_train_without_a_suitable_split(tmp_path):
     recordings_of_two_splits(tmp_path / "data")
     (tmp_path / "data" / "b0-even.npz").unlink()
     (tmp_path / "data" / "b3-even.npz").unlink()
@@ -284,7 +284,7 @@ def test_val_of_real_jhmdb_shares_no_source_with_train(tmp_path, shared_data):
 
 
 class Calls:
-    """Pickles as a call of a function, as hostile files do."""
+    """Pickled as a function call, as in hostile files."""
 
     def __reduce__(self):
         return (print, ("this must not run",))
@@ -297,7 +297,7 @@ def test_a_pickle_that_calls_code_is_refused_unread(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
+def test_import_errors_name_the_array_and_the_expected_shape(tmp_path):
     np.savez(tmp_path / "a.npz", keypoints=np.ones((4, 17)), skeleton="coco17")
     with pytest.raises(InputError, match=r"must have the shape \(frames, persons, joints, 2 or 3\), got \(4, 17\)"):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
@@ -306,7 +306,7 @@ def test_wrong_shapes_say_which_array_and_what_was_expected(tmp_path):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
 
 
-def test_shares_of_a_picture_of_unknown_size_ask_for_it(tmp_path):
+def test_import_of_normalized_joints_requires_the_image_size(tmp_path):
     np.savez(tmp_path / "a.npz", landmarks=np.full((4, 33, 4), 0.5))
     with pytest.raises(UserError, match=r"does not contain its size\. Give image_size=\(height, width\)"):
         import_poses(tmp_path / "study", [tmp_path / "a.npz"])
@@ -322,13 +322,13 @@ def test_frames_without_anybody_stay_as_frames(tmp_path):
     assert study.item("pose", "a", 0).attributes["num_frames_with_person"] == 4
 
 
-def test_the_command_says_what_was_imported_and_which_splits_there_are(tmp_path):
+def test_import_command_prints_items_and_splits(tmp_path):
     run = CliRunner().invoke(
         app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", str(tmp_path / "study"), "--fps", "15", "--json"]
     )
     assert run.exit_code == 0, run.output
-    told = json.loads(run.stdout)
-    assert (told["recordings"], told["items made"], told["splits"]) == (12, 12, ["xset", "xsub"])
+    document = json.loads(run.stdout)
+    assert (document["recordings"], document["items made"], document["splits"]) == (12, 12, ["xset", "xsub"])
     assert open_study(tmp_path / "study").poses("S001.clip00", view=0).time[1] == pytest.approx(1 / 15)
     run = CliRunner().invoke(app, ["import", "pysk", str(tmp_path), "--study", str(tmp_path / "other")])
     assert run.exit_code == 2
@@ -380,7 +380,7 @@ def test_an_import_that_fails_leaves_the_settings_as_they_were(tmp_path):
     assert open_study(study).scan().catalog.recordings
 
 
-def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path, monkeypatch):
+def test_custom_layout_is_found_from_any_current_folder(tmp_path, monkeypatch):
     (tmp_path / "lizard.toml").write_text('joints = ["head", "tail"]\nlimbs = [["head", "tail"]]\n')
     np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 2, 2), 3.0), label="run")
     monkeypatch.chdir(tmp_path)
@@ -394,7 +394,7 @@ def test_a_layout_of_ones_own_is_found_from_wherever_the_study_is_read(tmp_path,
     assert again.poses("a", view=0).with_skeleton("coco17")[1].lost == ("tail",)
 
 
-def test_a_store_tells_the_layout_whose_file_is_elsewhere(tmp_path):
+def test_store_keeps_a_custom_layout_without_its_file(tmp_path):
     file = tmp_path / "lizard.toml"
     file.write_text('joints = ["left_eye", "right_eye", "tail"]\nlimbs = [["left_eye", "tail"]]\nroot = "tail"\n')
     np.savez(tmp_path / "a.npz", keypoints=np.full((4, 1, 3, 2), 3.0), label="run")
@@ -414,8 +414,13 @@ def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
     path.write_bytes(pickle.dumps(content))
     run = CliRunner().invoke(app, ["import", "pyskl", str(path), "--study", str(tmp_path / "study"), "--json"])
     assert run.exit_code == 1
-    told = json.loads(run.stdout)
-    assert (told["recordings"], told["unreadable"], told["items made"], told["quarantined"]) == (12, 1, 11, 1)
+    document = json.loads(run.stdout)
+    assert (document["recordings"], document["unreadable"], document["items made"], document["quarantined"]) == (
+        12,
+        1,
+        11,
+        1,
+    )
 
 
 def test_a_file_that_changed_since_the_scan_is_not_taken_for_what_was_scanned(tmp_path):

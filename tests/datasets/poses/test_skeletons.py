@@ -1,4 +1,4 @@
-"""Layouts as data, what derives from them, and conversion between them."""
+"""Layouts, derived data and conversion between layouts."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_body_hangs_together(name):
 
 
 @pytest.mark.parametrize("name", JOINTS)
-def test_every_joint_has_a_place_to_be_drawn_at_and_mirrors_have_mirrored_places(name):
+def test_layouts_have_symmetric_drawing_positions(name):
     places = joint_positions()
     layout = skeleton(name)
     for left, right in layout.symmetric:
@@ -94,7 +94,7 @@ def test_names_may_be_written_with_hyphens_capitals_and_by_alias():
     assert skeleton("Kinect v2").name == "ntu25"
 
 
-def test_an_unknown_layout_is_told_the_nearest():
+def test_skeleton_suggests_the_nearest_layout():
     with pytest.raises(UserError, match=r"^Unknown skeleton 'mediapip33'\. Did you mean 'mediapipe33'\? Known: body25"):
         skeleton("mediapip33")
 
@@ -121,7 +121,7 @@ def test_the_neck_is_the_middle_of_the_shoulders_with_the_lower_score():
     assert len(done.kept) == 17
 
 
-def test_conversions_say_what_they_derive_miss_and_lose():
+def test_conversion_reports_derived_missing_and_lost_joints():
     assert str(conversion("coco17", "h36m17")) == (
         "coco17 → h36m17: 13 joints kept; derived hip_center = mean of left_hip + right_hip, "
         "spine = mean of left_hip + right_hip + left_shoulder + right_shoulder, "
@@ -149,7 +149,7 @@ def test_keypoints_of_another_layout_are_refused():
         convert(np.zeros((2, 18, 2)), np.zeros((2, 18)), "coco17", "coco18")
 
 
-def test_joint_names_tell_the_layout():
+def test_layout_is_detected_from_joint_names():
     assert match_layout(skeleton("ntu25").joints).name == "ntu25"
     assert match_layout(["nose", "tail"]) is None
 
@@ -179,7 +179,7 @@ limbs = [["head", "tail"], ["head", "left_paw"], ["head", "right_paw"]]
 """
 
 
-def test_a_layout_of_ones_own_is_a_few_lines(tmp_path):
+def test_custom_layout_needs_few_lines(tmp_path):
     path = tmp_path / "lizard.toml"
     path.write_text(LIZARD)
     layout = skeleton(str(path))
@@ -203,7 +203,7 @@ def test_a_layout_of_ones_own_is_a_few_lines(tmp_path):
         ('joints = "ab"\nlimbs = []', "'joints' in .* must be a list of names"),
     ],
 )
-def test_a_wrong_layout_file_says_what_is_wrong(tmp_path, text, message):
+def test_wrong_layout_file_raises_a_clear_error(tmp_path, text, message):
     path = tmp_path / "wrong.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""Schemas of poses and heatmaps: what is on disk is what they describe."""
+"""Schemas of poses and heatmaps match the arrays on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemas of products: arrays are written as described, and nothing else is."""
+"""Schemas of products: only arrays as described are written."""
 
 from __future__ import annotations
 

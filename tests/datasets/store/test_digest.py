@@ -1,4 +1,4 @@
-"""The hash of content depends on the content alone."""
+"""The content hash depends only on the content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One builder per store, and a dead owner loses its lock."""
+"""A store has one builder at a time. A lock of a dead process expires."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_lock_on_a_disk_without_hard_links_holds_as_well(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_lock_is_not_taken_over_while_it_may_be_in_the_middle_of_being_written(tmp_path: Path) -> None:
+def test_empty_lock_is_respected_while_it_may_be_being_written(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with build_lock(path):
         content = path.read_text()
@@ -124,7 +124,7 @@ def test_the_owner_gives_a_sign_of_life_while_it_works(tmp_path: Path, monkeypat
         while path.stat().st_mtime < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert time.time() - path.stat().st_mtime < 10
-        path.unlink()  # by hand, as the message of a refusal allows: the heart must not stumble
+        path.unlink()  # removed by hand, as the error message allows: the heartbeat must not fail
         time.sleep(0.1)
         assert "lock-heartbeat" in {thread.name for thread in threading.enumerate()}
     assert not path.exists()
@@ -140,7 +140,7 @@ def test_heartbeat_decides_in_another_pid_namespace(tmp_path: Path, field: str, 
     path = tmp_path / ".lock"
     with build_lock(path):
         owner = json.loads(path.read_text())
-    owner |= {field: value, "pid": 2**31 - 1}  # no process here has this id
+    owner |= {field: value, "pid": 2**31 - 1}  # no process on this machine has this id
     path.write_text(json.dumps(owner))
     with pytest.raises(UserError, match=rf"Another builder is at work.*process {2**31 - 1} of "):
         build_lock(path).__enter__()

@@ -1,4 +1,4 @@
-"""Items of one product that were not made alike are found, wherever they stand."""
+"""Items of a product with different provenance are detected at any position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actionprep.training.run import mixtures
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Ten tracks, of which the two of recording c were made otherwise; first and last are alike."""
+    """Ten tracks. The two of recording c have other settings; the first and last are equal."""
     store = Store(tmp_path / "store", create=True)
     for recording in "abcde":
         for view in "01":
@@ -37,7 +37,7 @@ def test_items_that_were_made_alike_differ_in_nothing(store: Store) -> None:
     assert difference([]) == ""
 
 
-def test_a_training_is_told_of_its_views_alone(store: Store) -> None:
+def test_provenance_differences_cover_only_the_views_in_use(store: Store) -> None:
     assert mixtures(store, "tracks", ["1"]) == [
         "Items of 'tracks' were not all made alike: grid 20 (4 items); grid 8 (1 item: c/1). See 'actionprep status'."
     ]

@@ -1,4 +1,4 @@
-"""The store keeps whole items, notices every damaged byte, and reads back what was written."""
+"""The store writes complete items, detects every damaged byte and reads back what was written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from damaged_bytes import flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,10 +112,10 @@ def put(store: Store, recording: str, view: str = "", *, name: str = "x") -> Ite
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (("a", "b"), ("a/b", "c")),  # an item lies where a folder is needed now
+        (("a", "b"), ("a/b", "c")),  # an item exists where a folder is needed
         (("a/b", "c"), ("a", "b")),  # and the other way round
         (("a", "b"), ("a/b/c/d", "e")),
-        (("a", ""), ("a", "x")),  # the folder that is needed is an array of the old item
+        (("a", ""), ("a", "x")),  # the required folder is an array of the old item
     ],
 )
 def test_an_item_of_another_catalog_neither_hides_a_new_one_nor_stays_in_it(store: Store, before, after) -> None:
@@ -146,7 +147,7 @@ def test_metadata_that_is_lost_or_is_not_an_items_is_damage(store: Store) -> Non
         store.digest()
 
 
-def test_the_digest_tells_content_not_chunks_codec_or_order(tmp_path: Path) -> None:
+def test_digest_depends_on_content_not_chunks_codec_or_order(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (11, 5), np.uint8)
     stores = [Store(tmp_path / name, create=True) for name in "abc"]
     write(stores[0], values, view="0", chunk=2)
@@ -329,18 +330,12 @@ def metadata_files(store: Store) -> list[Path]:
     return sorted(path for path in store.path.rglob("zarr.json") if ".partial" not in path.parts)
 
 
-def flip(data: bytes, at: int, bit: int) -> bytes:
-    damaged = bytearray(data)
-    damaged[at] ^= 1 << bit
-    return bytes(damaged)
-
-
 def damage_of(store: Store) -> list[Damage]:
     return [damage for _, damage in Store(store.url, check_root=False).verify() if damage is not None]
 
 
 def as_schema_1(store: Store) -> None:
-    """Rewrite the metadata as schema 1 had it: without checksums."""
+    """Rewrite the metadata as in schema 1: without checksums."""
     for path in metadata_files(store):
         document = json.loads(path.read_text())
         if document["node_type"] == "group":
@@ -418,7 +413,7 @@ def test_verify_survives_flips_in_metadata_without_checksum(store: Store) -> Non
         clean = path.read_bytes()
         for at in generator.permutation(len(clean))[:40]:
             path.write_bytes(flip(clean, int(at), int(generator.integers(8))))
-            damage_of(store)  # not all are found; none ends it
+            damage_of(store)  # not all are detected; none crashes the check
         path.write_bytes(clean)
     assert damage_of(store) == []
 

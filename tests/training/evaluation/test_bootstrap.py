@@ -62,7 +62,7 @@ def test_intervals_do_not_resample_splits():
         SeedAnswers(actual, one, recording, one * 0.5, name) for one, name in ((1 - actual, "a"), (actual, "b"))
     )
     accuracy, *_ = intervals([never, always], repeats=200)
-    # Every draw of recordings gives the same mean, so that the bound of so many trials stands in: not 0 to 1.
+    # Every draw of recordings has the same mean, so the binomial bound is used instead.
     assert accuracy.value == 0.5
     assert (accuracy.low, accuracy.high) == pytest.approx(wilson(0.5, 200))
 
@@ -129,7 +129,7 @@ def test_bootstrap_weights_draw_whole_groups_with_replacement(batch):
     np.testing.assert_array_equal(weights, np.concatenate(list(bootstrap_weights(groups, repeats=300, seed=3))))
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 3:] == weights[:, 3:4]).all()
-    # As many draws as groups, each group equally often.
+    # As many draws as groups, with equal probabilities.
     by_group = weights[:, [2, 0, 3]]
     assert (by_group.sum(axis=1) == 3).all()
     assert by_group.mean(axis=0) == pytest.approx([1, 1, 1], abs=0.15)

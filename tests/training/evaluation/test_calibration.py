@@ -1,4 +1,4 @@
-"""Calibration: reliability by counting, temperatures that are put in are found again, thresholds by trying all."""
+"""Calibration: reliability by counting, recovery of known temperatures, thresholds by exhaustive search."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from actionprep.training.evaluation.calibration import (
 
 
 def drawn(seed: int, size: int = 4000, classes: int = 4, *, multi_label: bool = False):
-    """Logits, and labels that are drawn by the probabilities of these very logits."""
+    """Return logits, and labels drawn from the probabilities of these logits."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(size, classes)) * 2
     if multi_label:
@@ -61,7 +61,7 @@ def test_the_temperature_that_logits_were_multiplied_by_is_found(multi_label, te
     assert fit_temperature(logits[None] * temperature, actual) == pytest.approx(temperature, rel=0.08)
 
 
-def test_a_temperature_changes_no_prediction_of_one_variant_and_lowers_the_loss_where_it_was_found():
+def test_temperature_keeps_predictions_and_lowers_the_loss():
     logits, actual = drawn(2, size=500)
     each = 5 * logits[None]
     scaled = scaled_probabilities(each, fit_temperature(each, actual), multi_label=False)
@@ -69,7 +69,7 @@ def test_a_temperature_changes_no_prediction_of_one_variant_and_lowers_the_loss_
     assert negative_log_likelihood(actual, scaled) < negative_log_likelihood(actual, metrics.softmax(each[0]))
 
 
-def test_few_samples_with_hardly_a_mistake_leave_a_model_less_than_certain():
+def test_few_samples_limit_the_fitted_temperature():
     logits = np.array([[4.0, 0.0]] * 39 + [[0.5, 0.0]])[None]
     actual = np.array([0] * 39 + [1])
     assert 0.2 < fit_temperature(logits, actual) < 1

@@ -57,15 +57,15 @@ def truth(recording: str, time: float) -> str:
     return "still"
 
 
-def test_a_model_learns_the_labels_of_frames_from_windows_across_several_actions(run, tested):
+def test_model_learns_frame_labels_from_windows_across_actions(run, tested):
     rows = list(csv.DictReader(io.StringIO((run.folder / "frames.csv").read_text())))
     commonest = max(sum(row["actual"] == label for row in rows) for label in ("left", "right", "up", "still"))
-    # Always saying the commonest label would be right this often.
+    # The accuracy of always predicting the most common label.
     assert tested["frames"]["metrics"]["accuracy"] > commonest / len(rows) + 0.15
     assert tested["frames"]["metrics"]["segment_f1_10"] > 0.5
 
 
-def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
+def test_frame_metrics_match_the_table_of_frames(run, tested):
     rows = list(csv.DictReader(io.StringIO((run.folder / "frames.csv").read_text())))
     frames = tested["frames"]
     assert [row["time"] for row in rows[:3]] == ["0.0", "0.1", "0.2"]
@@ -93,7 +93,7 @@ def test_the_figures_of_frames_are_those_of_the_table_of_frames(run, tested):
     assert not np.isnan(frames["intervals"]["accuracy"]["low"])
 
 
-def test_the_report_shows_the_figures_of_frames(run, tested):
+def test_report_shows_frame_metrics(run, tested):
     page = run.report.read_text()
     assert "<h2>Frames</h2>" in page
     assert "segments, F1@25" in page
@@ -102,21 +102,21 @@ def test_the_report_shows_the_figures_of_frames(run, tested):
     assert f"{tested['frames']['metrics']['accuracy'] * 100:.1f} %" in page
 
 
-def test_predictions_vote_on_each_frame_by_what_windows_say_of_that_instant(run, store):
+def test_frame_predictions_average_the_windows_at_each_frame(run, store):
     [line] = predict(run, store, recordings=["take_11"])
     code, share = line.votes(line.frame_times)
     expected = [line.labels[one] for one in code]
     right = np.mean([label == truth("take_11", time) for label, time in zip(expected, line.frame_times, strict=True)])
     assert right > 0.5
     assert (share > 0).all()
-    # Full windows of 1.5 s could not separate actions that change within them.
+    # Windows of 1.5 s cannot separate actions that change within them.
     assert (line.offset - line.onset).max() < 0.3
     changes = sum(one != other for one, other in zip(expected[1:], expected[:-1], strict=True))
     assert changes >= 2
     assert line.frames_csv().splitlines()[1].startswith("take_11,0.000,")
 
 
-def test_a_model_trained_on_snippets_votes_by_windows_and_tells_no_figures_of_frames(store, tmp_path):
+def test_snippet_models_vote_by_windows_without_frame_metrics(store, tmp_path):
     run = fit(store, frame_recipe(epochs=1, targets="snippet"), tmp_path / "run", split=SPLIT, **QUIET)
     assert "frames" not in run_test(run, store, repeats=5)
     assert not (run.folder / "frames.csv").exists()
@@ -141,7 +141,7 @@ def test_several_labels_of_a_frame_are_counted_each_by_itself(tmp_path):
     exact = frames(np.array([[1, 0, 0]] * 2 + [[1, 1, 0]] * 2 + [[0, 1, 0]] * 2, float))
     values = frame_metrics([exact], table, multi_label=True, repeats=3)["metrics"]
     assert values == {"accuracy": 1, "macro_f1": 1, "segment_f1_10": 1, "segment_f1_25": 1, "segment_f1_50": 1}
-    # One of two true segments is found, and one predicted segment does not exist.
+    # One of two true segments is detected, and one predicted segment is false.
     other = frames(np.array([[1, 0, 0]] * 2 + [[0, 0, 1]] * 4, float))
     values = frame_metrics([other], table, multi_label=True, repeats=3)["metrics"]
     assert values["accuracy"] == pytest.approx(2 / 6)
@@ -153,7 +153,7 @@ def test_variants_are_averaged_at_the_instants_of_the_first():
     values = [np.array([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]]), np.array([[[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])]
     valid = [np.ones((1, 3), bool), np.array([[True, True, False]])]
     result = mean_over_variants(times, values, valid)
-    # The second variant has no frame at 1.9 s, so its instant at 0.4 s is the nearest to 1 s and to 2 s.
+    # The second variant has no frame at 1.9 s, so its frame at 0.4 s is the nearest to 1 s and to 2 s.
     np.testing.assert_allclose(result.probabilities[0, :, 0], [0.5, 0.75, 0.75])
     assert result.time is times[0]
 
@@ -175,7 +175,7 @@ def test_a_window_is_parted_half_way_between_its_instants():
     assert onset.tolist() == pytest.approx([1.0, 1.4, 1.65])
     assert offset.tolist() == pytest.approx([1.4, 1.65, 2.0])
     assert probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
-    # Instants of one time, of a snippet that shows nothing, leave one part.
+    # Frames with equal times, of a snippet without valid frames, leave one piece.
     nothing = FrameScores(np.array([[1.0, 1.0, 1.0]]), scores.probabilities)
     onset, offset, _ = cells(np.array([1.0]), np.array([2.0]), nothing)
     assert (onset.tolist(), offset.tolist()) == ([1.0], [2.0])

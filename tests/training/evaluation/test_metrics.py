@@ -8,7 +8,7 @@ from actionprep.training.evaluation import metrics
 
 @pytest.fixture(scope="module")
 def sklearn():
-    """scikit-learn's metrics, imported when a test asks for them."""
+    """Import the metrics of scikit-learn when a test needs them."""
     return pytest.importorskip("sklearn.metrics")
 
 
@@ -71,7 +71,7 @@ def test_average_precision_with_equal_scores_equals_scikit_learn(sklearn, pairs)
         assert result == pytest.approx(sklearn.average_precision_score(actual, score))
 
 
-def test_a_class_that_neither_occurs_nor_is_predicted_does_not_lower_macro_f1():
+def test_macro_f1_ignores_absent_classes():
     assert metrics.f1_scores(np.array([0, 1]), np.array([0, 1]), 5)["macro_f1"] == 1.0
 
 

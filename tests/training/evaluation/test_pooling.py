@@ -1,4 +1,4 @@
-"""Pools of probabilities, and the weights that val chooses."""
+"""Pooling of probabilities, and weights chosen on val."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def some(seed, *, multi_label, models=2, samples=12, classes=3):
 
 
 def log_likelihood(probabilities, actual, weights):
-    """Of products of powers, counted without logits."""
+    """Compute the pool as a product of powers, without logits."""
     powers = np.prod(probabilities ** np.asarray(weights)[:, None, None], axis=0)
     if actual.ndim == 2:
         others = np.prod((1 - probabilities) ** np.asarray(weights)[:, None, None], axis=0)
@@ -34,7 +34,7 @@ def test_the_logarithmic_pool_is_the_product_of_powers(seed, first, multi_label)
     np.testing.assert_allclose(result, product / total, rtol=1e-6)
 
 
-def test_a_model_that_knows_nothing_changes_no_answer_of_the_logarithmic_pool():
+def test_uniform_model_does_not_change_the_logarithmic_pool():
     probabilities, _ = some(0, multi_label=False)
     probabilities[1] = 1 / 3
     result = pooled(probabilities, np.array([0.2, 0.8]), "log", multi_label=False)
@@ -63,7 +63,7 @@ def test_no_other_weights_make_the_labels_more_probable(seed, multi_label):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_few_snippets_leave_the_weights_near_equal_and_many_choose_the_better_model(multi_label):
+def test_val_weights_depend_on_the_number_of_snippets(multi_label):
     labels = np.eye(2, dtype=np.int64)[[0, 1] * 300]
     right, wrong = 0.2 + 0.6 * labels, 0.8 - 0.6 * labels
     actual = labels if multi_label else labels.argmax(1)

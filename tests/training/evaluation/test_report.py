@@ -21,7 +21,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that tags close in order, and gathers text and what the page would fetch."""
+    """Check that tags close in order, and collect the text and the resources of the page."""
 
     def __init__(self):
         super().__init__()
@@ -72,7 +72,7 @@ def test_the_page_shows_curves_confusion_and_every_table(run):
     assert f"{run.tested['metrics']['accuracy'] * 100:.1f} %" in text
 
 
-def test_the_page_says_which_epoch_was_chosen_and_what_validation_gave(run, tmp_path):
+def test_report_shows_the_chosen_epoch_and_its_validation(run, tmp_path):
     text = " ".join(read(run).text)
     assert validation_sentence(run) in text
     assert "val macro F1" in text
@@ -117,7 +117,7 @@ def test_confusion_section_narrows_columns_with_the_classes(num_classes, width):
     labels = [f"class number {index:02d}" for index in range(num_classes)]
     section = confusion_section(np.eye(num_classes, dtype=np.int64), labels)
     assert section["cell_width"] == width
-    if width > 24:  # then all of it is on a page of 938 px
+    if width > 24:  # then all of it fits a page of 938 px
         assert 7 * len(labels[0]) + 14 + num_classes * width + 64 <= 938
 
 

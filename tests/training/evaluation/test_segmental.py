@@ -1,4 +1,4 @@
-"""Segments that are found, and their order."""
+"""Detected segments and their order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_segment_that_is_cut_up_is_found_once():
     predicted = [FrameSegment(1, 0, 6), FrameSegment(2, 6, 7), FrameSegment(1, 7, 10)]
     assert matches(actual, predicted, 0.25) == (1, 2, 0)
     assert f1_of(*matches(actual, predicted, 0.25)) == pytest.approx(2 / (2 + 2))
-    # 6 of 10 frames are the largest share, too small for this.
+    # The largest share is 6 of 10 frames, which is too small here.
     assert matches(actual, predicted, 0.75) == (0, 3, 1)
 
 
@@ -84,7 +84,7 @@ def test_above_one_half_segments_pair_up_as_sets_of_frames_do(one, other, overla
     assert result + missed == len(a)
     assert result + wrong == len(b)
     if overlap == 0.5:
-        # No two segments can share more than half of their union with the same third one: a pair is a pair.
+        # No two segments can share more than half of their union with the same third segment, so pairs are unique.
         frames = (
             [{(x.label, at) for at in range(x.first, x.last)} for x in a],
             [{(x.label, at) for at in range(x.first, x.last)} for x in b],

@@ -1,4 +1,4 @@
-"""Comparisons: rows by recipe, intervals by resampling, costs by counting."""
+"""Comparisons: rows per recipe, resampled intervals, counted costs."""
 
 import csv
 import io
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from frame_store_fakes import moving_square, write_lowres
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from picture_fakes import moving_square, write_lowres
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.datasets.store.zarr_store import Store
@@ -35,7 +35,7 @@ QUIET = {"tensorboard": False}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Runs of two recipes: one with two seeds, one with folds."""
+    """Runs of two recipes: two seeds of the first, folds of the second."""
     folder = tmp_path_factory.mktemp("compare")
     store = make_store(folder / "store", subjects=4, repeats=2)
     for seed in (0, 1):
@@ -58,7 +58,7 @@ def test_seeds_and_folds_of_one_recipe_are_one_row_each(result):
     assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
 
 
-def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all_snippets(place, result):
+def test_comparison_averages_seeds_and_pools_snippets_of_folds(place, result):
     rows = {row.name: row for row in result.rows}
     values = [json.loads((place / f"runs/seed-{seed}/test.json").read_text())["metrics"]["macro_f1"] for seed in (0, 1)]
     assert rows["tiny batch=4 epochs=2"].macro_f1.value == pytest.approx(np.mean(values))
@@ -67,7 +67,7 @@ def test_the_figure_of_several_seeds_is_their_mean_and_that_of_folds_is_over_all
     assert rows["tiny batch=8 epochs=1"].macro_f1.value == pytest.approx(folds["macro_f1"])
 
 
-def test_settings_in_the_names_of_rows_are_sorted_and_written_as_set_takes_them(place, tmp_path):
+def test_comparison_names_rows_by_sorted_settings(place, tmp_path):
     for name, changes in (
         ("a", {"refit": True, "min_steps": 9, "val_by": "recording"}),
         ("b", {"epochs": 7, "optimizer.learning_rate": 0.002}),
@@ -106,7 +106,7 @@ def test_a_run_alone_has_the_intervals_of_its_test(place):
         assert getattr(row, name).as_json() == pytest.approx(tested["intervals"][name], nan_ok=True)
 
 
-def test_a_model_whose_snippets_are_no_longer_there_is_compared_without_its_cost(place, tmp_path):
+def test_comparison_omits_the_cost_if_snippets_are_missing(place, tmp_path):
     fewer = make_store(tmp_path / "store", subjects=1)
     for store, expected in ((fewer.path, "has 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
         run = Run(copied(place / "runs/seed-0", tmp_path / f"run-on-{Path(store).name}"))
@@ -118,7 +118,7 @@ def test_a_model_whose_snippets_are_no_longer_there_is_compared_without_its_cost
         assert expected in note
 
 
-def test_the_table_is_written_as_csv_markdown_json_and_picture(result, tmp_path):
+def test_comparison_is_written_as_csv_markdown_json_and_image(result, tmp_path):
     paths = result.write(tmp_path)
     assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.json", "compare.png"]
     rows = list(csv.DictReader(io.StringIO(paths[0].read_text())))
@@ -133,7 +133,7 @@ def test_the_table_is_written_as_csv_markdown_json_and_picture(result, tmp_path)
     assert paths[3].read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_figure_that_is_none_is_a_dash_for_a_reader_and_an_empty_cell_in_csv(result):
+def test_missing_metric_is_a_dash_in_text_and_empty_in_csv(result):
     row = replace(result.rows[0], map=Interval(float("nan"), float("nan"), float("nan")))
     without = Comparison((row,), ())
     columns, [cells] = without.cells()
@@ -143,7 +143,7 @@ def test_a_figure_that_is_none_is_a_dash_for_a_reader_and_an_empty_cell_in_csv(r
     assert (row["map"], row["map_low"]) == ("", "")
 
 
-def test_columns_that_no_row_fills_are_left_out_and_the_picture_shows_what_is_known(result):
+def test_comparison_omits_empty_columns_and_panels(result):
     def without(**nothing):
         rows = (replace(row, cost=replace(row.cost, **nothing) if nothing else None) for row in result.rows)
         return Comparison(tuple(rows), ())
@@ -179,7 +179,7 @@ def test_the_passes_of_a_snippet_in_its_test_stand_beside_the_cost_of_one(place,
 
 @pytest.mark.parametrize("name", ["short", "tiny batch=16 epochs=40 input.frames=32", "a setting=0.123 " * 20])
 @pytest.mark.parametrize("count", [1, 2, 12])
-def test_names_in_the_picture_are_whole_and_inside_of_it(result, name, count):
+def test_comparison_figure_shows_full_names_inside_its_bounds(result, name, count):
     rows = tuple(replace(result.rows[0], name=f"{at} {name}".strip()) for at in range(count))
     figure = Comparison(rows, ()).figure()
     canvas = FigureCanvasAgg(figure)
@@ -195,7 +195,7 @@ def test_names_in_the_picture_are_whole_and_inside_of_it(result, name, count):
 
 @pytest.mark.parametrize("equal", [4, 7, 8, 20])
 @pytest.mark.parametrize("times", [1.5, 30, 10**6])
-def test_rows_of_equal_cost_stand_side_by_side_in_the_picture_at_their_cost_and_inside_of_it(result, equal, times):
+def test_comparison_figure_separates_rows_of_equal_cost(result, equal, times):
     cost = result.rows[0].cost
     far = replace(
         result.rows[0], cost=replace(cost, parameters=int(cost.parameters * times), flops=int(cost.flops * times))
@@ -220,7 +220,7 @@ def test_rows_of_equal_cost_stand_side_by_side_in_the_picture_at_their_cost_and_
         assert panel.get_xlabel().endswith("\n(equal values drawn side by side)")
 
 
-def test_a_run_that_is_not_tested_says_which_command_tests_it(place, tmp_path):
+def test_comparison_of_an_untested_run_names_the_test_command(place, tmp_path):
     run = fit(place / "store", tiny_recipe(epochs=1), tmp_path / "untested", split=SPLIT, **QUIET)
     with pytest.raises(UserError, match=r"has not been tested yet.*run 'actiontrain test .*untested' first"):
         compare([run])
@@ -239,7 +239,7 @@ def test_runs_are_found_however_deep_they_lie_and_none_inside_a_run(place, tmp_p
     assert [result.folder for result in runs_in(tmp_path)] == [near, deep]
 
 
-def test_runs_behind_a_link_are_found_and_a_link_that_leads_back_ends_nowhere(place, tmp_path):
+def test_comparison_follows_links_without_loops(place, tmp_path):
     copied(place / "runs/seed-0", tmp_path / "disk/one")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/linked").symlink_to(tmp_path / "disk", target_is_directory=True)
@@ -247,7 +247,7 @@ def test_runs_behind_a_link_are_found_and_a_link_that_leads_back_ends_nowhere(pl
     assert [result.folder for result in runs_in(tmp_path / "runs")] == [tmp_path / "runs/linked/one"]
 
 
-def test_runs_with_other_classes_are_told_not_to_compare(place, tmp_path):
+def test_comparison_rejects_runs_with_other_classes(place, tmp_path):
     store = make_store(tmp_path / "store", subjects=4, names=("left", "up"))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
@@ -298,7 +298,7 @@ def test_rows_that_were_tested_on_other_subjects_are_named_with_them(place, tmp_
     assert note.endswith(" on 24 of subject 1, 2, 3, 4.")
 
 
-def test_seeds_that_were_tested_on_other_snippets_are_told(place, tmp_path):
+def test_comparison_reports_seeds_tested_on_other_snippets(place, tmp_path):
     other = fit(
         place / "store", tiny_recipe(epochs=2, seed=2), tmp_path / "other",
         split=SplitChoice(train=("1", "3", "4"), test=("2",)), **QUIET,
@@ -334,7 +334,7 @@ def test_a_run_that_is_given_twice_counts_once(place, tmp_path):
     assert result.notes == ("copy has exactly the same answers as seed-0, with the same seed. It counts once.",)
 
 
-def test_other_answers_of_one_seed_are_a_row_of_their_own(place, tmp_path):
+def test_comparison_separates_different_answers_of_a_seed(place, tmp_path):
     other = copied(place / "runs/seed-0", tmp_path / "again")
     np.save(other / "probabilities.npy", np.load(other / "probabilities.npy")[:, ::-1])
     result = compare([place / "runs/seed-0", other, place / "runs/seed-1"], measure=False, repeats=20)
@@ -351,7 +351,7 @@ def add_to_weights(amount):
     return put
 
 
-def test_runs_from_fresh_and_from_published_weights_are_rows_of_their_own(place, tmp_path):
+def test_comparison_separates_fresh_and_published_weights(place, tmp_path):
     store = place / "store"
     for name, seed, amount in (("fresh", 0, None), ("one", 0, 0.1), ("one-again", 1, 0.1), ("two", 1, 0.2)):
         weights = None if amount is None else add_to_weights(amount)
@@ -365,7 +365,7 @@ def test_runs_from_fresh_and_from_published_weights_are_rows_of_their_own(place,
     assert rows[frozenset({"one", "one-again"})].seeds == (0, 1)
 
 
-def test_fusions_with_other_weights_are_rows_of_their_own(place, tmp_path):
+def test_comparison_separates_fusions_with_other_weights(place, tmp_path):
     runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
     for name, weights in (("val", "val"), ("equal", "equal"), ("halves", (2, 2)), ("given", (3, 1))):
         fuse(runs, tmp_path / name, weights=weights)
@@ -386,7 +386,7 @@ def test_fusions_that_share_a_run_are_no_repetitions(place, tmp_path):
     }  # fmt: skip
 
 
-def test_one_split_and_a_cross_validation_of_one_recipe_are_rows_of_their_own(place, tmp_path):
+def test_comparison_separates_a_split_and_a_cross_validation(place, tmp_path):
     run = fit(
         place / "store", tiny_recipe(epochs=1, batch=8), tmp_path / "plain",
         split=SplitChoice(train=("1", "2", "3"), test=("4",), val_share=0.0), **QUIET,
@@ -399,7 +399,7 @@ def test_one_split_and_a_cross_validation_of_one_recipe_are_rows_of_their_own(pl
     assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
 
 
-def test_folds_of_earlier_runs_are_told_by_the_sentence_of_their_split(place, tmp_path):
+def test_comparison_detects_folds_of_earlier_runs_by_their_split(place, tmp_path):
     folds = copied(place / "runs/folds", tmp_path / "folds")
     for run in map(Run, folds.glob("fold-*")):
         facts = run.facts
@@ -471,7 +471,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_run_is_named_with_what_to_do_and_the_others_are_compared(place, tmp_path, name):
+def test_comparison_reports_a_damaged_run_and_uses_the_others(place, tmp_path, name):
     file, damage, message = DAMAGES[name]
     copied(place / "runs/seed-0", tmp_path / "runs/good")
     damage(copied(place / "runs/seed-1", tmp_path / "runs/bad") / file)
@@ -485,7 +485,7 @@ def test_a_damaged_run_is_named_with_what_to_do_and_the_others_are_compared(plac
     assert str(tmp_path / "runs/bad") in note
 
 
-def test_a_fusion_without_one_of_its_files_says_to_fuse_anew(place, tmp_path):
+def test_comparison_names_the_fuse_command_for_missing_files(place, tmp_path):
     fuse([place / f"runs/seed-{seed}" for seed in (0, 1)], tmp_path / "fused", weights="equal")
     (tmp_path / "fused/samples.csv").unlink()
     with pytest.raises(UserError, match=r"samples\.csv is missing\. Fuse its runs anew: actiontrain fuse RUN RUN"):

@@ -2,17 +2,13 @@ import json
 
 import numpy as np
 import pytest
-from training_fakes import make_store, tiny_recipe
+from training_fakes import InterruptedRunError, make_store, tiny_recipe
 
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.experiments.folds import fit_folds, over_folds
 from actionprep.training.split_choice import SplitChoice
 
 QUIET = {"tensorboard": False}
-
-
-class InterruptedRunError(BaseException):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +27,7 @@ def test_leaving_one_subject_out_gives_one_table(store, tmp_path):
     assert json.loads((tmp_path / "folds" / "folds.json").read_text())["by"] == "subject"
 
 
-def test_the_mean_over_folds_is_over_those_that_have_a_figure():
+def test_mean_over_folds_skips_folds_without_the_metric():
     array = {
         "actuals": np.array([0, 1]),
         "predictions": np.array([0, 1]),
@@ -50,7 +46,7 @@ def test_the_mean_over_folds_is_over_those_that_have_a_figure():
     assert none == {"mean": pytest.approx(np.nan, nan_ok=True), "std": pytest.approx(np.nan, nan_ok=True), "folds": 0}
 
 
-def test_interrupted_folds_go_on_where_they_were(store, tmp_path, monkeypatch):
+def test_interrupted_folds_resume(store, tmp_path, monkeypatch):
     from actionprep.training import fit as module
 
     recipe, split = tiny_recipe(epochs=1), SplitChoice(val_share=0.0)

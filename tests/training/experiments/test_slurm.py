@@ -1,4 +1,4 @@
-"""Job scripts: what SLURM is asked for, what torchrun starts, and that it is a script at all."""
+"""Job scripts: SLURM resources, torchrun arguments and valid shell syntax."""
 
 import shutil
 import subprocess

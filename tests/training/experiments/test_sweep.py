@@ -1,4 +1,4 @@
-"""Sweeps: every combination once, what is done is not done again, and one table."""
+"""Sweeps: every combination once, no repetition of finished runs, one table."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def options():
     return {"split": SPLIT, "device": "cpu", "measure": False, "threads": 1}
 
 
-def test_every_combination_is_planned_once_into_a_folder_of_its_own(store, tmp_path):
+def test_sweep_plans_every_combination_once_in_a_separate_folder(store, tmp_path):
     jobs = plan_sweep(
         store, [TINY, TINY.changed({"name": "other"})], tmp_path, grid={"batch": [4, 8, 4], "input.frames": [8]},
         seeds=(0, 1, 1),
@@ -43,7 +43,7 @@ def test_every_combination_is_planned_once_into_a_folder_of_its_own(store, tmp_p
     assert jobs[0].folder.parent.name.startswith("tiny-batch=4-frames=8-")
 
 
-def test_folds_are_trainings_of_their_own(store, tmp_path):
+def test_sweep_plans_folds_as_separate_trainings(store, tmp_path):
     jobs = plan_sweep(store, [TINY], tmp_path, seeds=(0, 1), folds="subject")
     assert [job.fold for job in jobs] == [0, 1, 2, 3] * 2
     assert jobs[3].folder.name == "fold-04"
@@ -99,7 +99,7 @@ def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits,
     assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
 
 
-def test_a_damaged_run_of_a_sweep_is_told_and_the_others_are_compared(store, tmp_path, options):
+def test_sweep_reports_a_damaged_run_and_compares_the_others(store, tmp_path, options):
     made = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
     (made.jobs[0].folder / "run.json").write_text("{")
     (made.jobs[1].folder / "test.json").write_text("[]")
@@ -127,7 +127,7 @@ def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
         sweep(with_splits, [TINY], tmp_path / "s", **options)
 
 
-def test_splits_that_are_not_there_or_beside_folds_are_refused_before_any_training(with_splits, tmp_path):
+def test_fit_rejects_missing_splits_and_splits_with_folds(with_splits, tmp_path):
     with pytest.raises(
         UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? Stored are: one, three, two\."
     ):
@@ -136,7 +136,7 @@ def test_splits_that_are_not_there_or_beside_folds_are_refused_before_any_traini
         plan_sweep(with_splits, [TINY], tmp_path, splits=["one"], folds="subject")
 
 
-def test_an_interrupted_sweep_goes_on_with_the_interrupted_training(store, tmp_path, options, monkeypatch):
+def test_interrupted_sweep_resumes_the_interrupted_training(store, tmp_path, options, monkeypatch):
     from actionprep.training.loop.task import ClassifierTask
 
     step, seen = ClassifierTask.training_step, []
@@ -157,7 +157,7 @@ def test_an_interrupted_sweep_goes_on_with_the_interrupted_training(store, tmp_p
     assert [row["epoch"] for row in Run(found.jobs[0].folder).metrics] == [0, 1, 2]
 
 
-def test_a_combination_that_cannot_be_trained_is_told_and_the_others_go_on(store, tmp_path, options):
+def test_sweep_reports_failed_combinations_and_trains_others(store, tmp_path, options):
     bad = tiny_recipe(epochs=1, optimizer__learning_rate=1e30, optimizer__name="sgd", name="wild", schedule__warmup=0.0)
     found = sweep(store, [bad, TINY], tmp_path / "s", **options)
     [(job, reason)] = found.failures
@@ -167,7 +167,7 @@ def test_a_combination_that_cannot_be_trained_is_told_and_the_others_go_on(store
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_gives_the_run_that_this_one_gives(store, tmp_path, options):
+def test_sweep_with_two_processes_gives_the_same_runs(store, tmp_path, options):
     one = sweep(store, [TINY], tmp_path / "one", **options)
     two = sweep(store, [TINY], tmp_path / "two", jobs=2, **options)
     for mine, other in zip(one.jobs, two.jobs, strict=True):
@@ -175,7 +175,7 @@ def test_a_process_of_its_own_gives_the_run_that_this_one_gives(store, tmp_path,
         assert rows[0] == rows[1]
 
 
-def test_a_process_that_is_killed_is_told_with_what_to_try(monkeypatch):
+def test_sweep_reports_a_killed_process_with_a_remedy(monkeypatch):
     from concurrent.futures import ProcessPoolExecutor
 
     from actionprep.training.experiments.sweep import _outcome
@@ -205,7 +205,7 @@ def test_a_damaged_plan_of_a_sweep_is_named(store, tmp_path, options, text):
         sweep(store, [TINY], tmp_path / "s", **options)
 
 
-def test_seeds_of_a_grid_or_of_changes_are_refused_because_those_of_the_sweep_replace_them(store, tmp_path):
+def test_sweep_rejects_seeds_in_the_grid_or_changes(store, tmp_path):
     with pytest.raises(UserError, match=r"--grid seed=… has no effect in a sweep, .* Set the seeds there: --seeds 1 2"):
         plan_sweep(store, [TINY], tmp_path, grid={"seed": [1, 2]})
     with pytest.raises(UserError, match="--set seed=… has no effect in a sweep"):
@@ -226,7 +226,7 @@ def test_a_sweep_takes_of_the_studys_changes_what_each_recipe_has(store, tmp_pat
     assert jobs[0].recipe.input.points == 64
 
 
-def test_a_sweep_goes_on_where_its_study_was_moved_to(store, tmp_path, options):
+def test_sweep_resumes_after_its_study_was_moved(store, tmp_path, options):
     study = tmp_path / "before"
     shutil.copytree(store.path, study / "store")
     (study / "actionprep.toml").write_text("", encoding="utf-8")

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from picture_fakes import make_picture_store, moving_square, tiny_pixels, write_frames, write_lowres
+from frame_store_fakes import make_frame_store, moving_square, tiny_pixels, write_frames, write_lowres
 from training_fakes import MOTIONS, table_of, write_snippets
 
 from actionprep.datasets.store.zarr_store import Store
@@ -16,7 +16,7 @@ from actionprep.training.inputs.rng import Draws
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    return make_picture_store(tmp_path_factory.mktemp("clips") / "store", subjects=2)
+    return make_frame_store(tmp_path_factory.mktemp("clips") / "store", subjects=2)
 
 
 def dataset(store, settings, **options) -> SnippetDataset:
@@ -30,21 +30,21 @@ def test_a_test_clip_is_the_stored_bytes_where_nothing_is_scaled(store):
     np.testing.assert_array_equal(result[0].permute(1, 2, 3, 0).numpy(), stored[:, :, 4:28])
 
 
-def test_squeezing_shows_the_whole_picture_in_a_square(store):
+def test_squeezed_clips_show_the_full_frame_in_a_square(store):
     result = dataset(store, LowresInput(frames=12, size=12, fit="squeeze")).batch([0])["clip"][0, 0].numpy()
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:, :, :, 0]
     expected = np.stack([cv2.resize(one, (12, 12), interpolation=cv2.INTER_AREA) for one in stored])
     assert np.abs(result.astype(int) - expected).mean() < 6
 
 
-def test_a_picture_that_shrinks_much_does_not_alias():
+def test_strong_downscaling_does_not_alias():
     stripes = torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8)
     stripes[..., ::2] = 200
     result = cut(stripes, torch.tensor([[0.0, 0.0, 64.0, 64.0]]), 16)
     torch.testing.assert_close(result, torch.full_like(result, 100.0))
 
 
-def test_a_box_beyond_the_picture_repeats_its_edge_and_not_the_padding():
+def test_crop_beyond_the_frame_repeats_the_frame_edge():
     padded = torch.zeros(1, 1, 3, 20, 20, dtype=torch.uint8)
     padded[..., :10, :10] = 90
     for box in ([-10.0, -10.0, 20.0, 20.0], [-30.0, -30.0, 50.0, 50.0]):
@@ -111,7 +111,7 @@ def test_variants_are_clips_times_crops_and_the_first_is_the_middle(store):
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:]
     first_frames = {tuple(one[0, :, 0].flatten().tolist()) for one in result}
     assert len(first_frames) == 9
-    # Crop 1 of the middle clip lies at the left edge, crop 2 at the right one.
+    # Crop 1 of the middle clip is at the left edge, crop 2 at the right edge.
     plain = dataset(store, LowresInput(frames=4, size=24, sampling="dense", crops=3))
     for variant, left in ((1, 0), (2, 8)):
         plain.variant = variant
@@ -155,7 +155,7 @@ def test_cutmix_replaces_a_rectangle_in_all_frames(store):
 
 
 def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1, views=("0", "1"))
+    store = make_frame_store(tmp_path / "store", subjects=1, views=("0", "1"))
     settings = LowresInput(frames=4, size=16)
     assert dataset(store, settings).batch([0, 1])["clip"].shape == (2, 2, 3, 4, 16, 16)
     train = dataset(store, settings, train=True)
@@ -170,7 +170,7 @@ def test_several_views_are_one_each_in_training_and_all_in_a_test(tmp_path):
 
 
 def test_a_missing_view_is_marked(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1, views=("0",))
+    store = make_frame_store(tmp_path / "store", subjects=1, views=("0",))
     write_lowres(store, "s1_left_0", "1", moving_square(MOTIONS["left"]))
     batch = dataset(store, LowresInput(frames=4, size=16)).batch([0, 1])
     assert batch["view_valid"].tolist() == [[True, True], [True, False]]
@@ -178,7 +178,7 @@ def test_a_missing_view_is_marked(tmp_path):
 
 
 def test_videos_of_other_sizes_are_read_side_by_side(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1)
+    store = make_frame_store(tmp_path / "store", subjects=1)
     write_lowres(store, "s1_up_0", "0", moving_square(MOTIONS["up"], size=(24, 60)))
     batch = dataset(store, LowresInput(frames=3, size=24)).batch([0, 1, 2])
     assert batch["clip"].shape == (3, 3, 3, 24, 24)
@@ -218,16 +218,16 @@ def test_frames_around_segments_must_cover_the_snippets(tmp_path):
         dataset(store, FramesInput(frames=4, size=24))
 
 
-def test_snippets_without_pictures_are_named(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1)
+def test_clips_reader_names_snippets_without_frames(tmp_path):
+    store = make_frame_store(tmp_path / "store", subjects=1)
     table = table_of(["s1_left_0", "s9"], ["left", "up"], ["1", "2"], seconds=1.0)
     write_snippets(store, table, "more")
     with pytest.raises(UserError, match=r"1 of 2 snippets have no lowres in .*: s9 at 0\.00 s\.\nCreate them with"):
         SnippetDataset(store, "more", LowresInput(frames=4, size=16))
 
 
-def test_pictures_of_another_kind_are_refused(tmp_path):
-    store = make_picture_store(tmp_path / "store", subjects=1)
+def test_clips_reader_rejects_frames_of_another_kind(tmp_path):
+    store = make_frame_store(tmp_path / "store", subjects=1)
     with store.write("lowres", "s1_left_0", "0", fingerprint="x", provenance={}) as item:
         item.write("rgb_24", np.zeros((4, 24, 24, 3), np.float32), axes=("time", "y", "x", "channel"))
         item.write("time", np.arange(4.0), axes=("time",))
@@ -240,7 +240,7 @@ def test_the_span_of_a_recording_ends_after_its_last_frame(store):
     assert reader.span(store, "s1_left_0", ["0"]) == pytest.approx((0.0, 1.2))
 
 
-def test_the_meaning_of_clips_tells_colors_and_the_order_of_axes(store):
+def test_clips_description_states_channels_and_axes(store):
     result = dataset(store, LowresInput(frames=4, size=24, region="motion"))
     meaning = result.reader.meanings()["clip"]
     assert "RGB from 0 to 255" in meaning

@@ -40,7 +40,7 @@ def test_a_rate_takes_frames_apart_whatever_the_video_has():
         assert times[result].tolist() == pytest.approx(np.arange(8) / 2)
 
 
-def test_a_short_snippet_begins_anew_or_keeps_its_last_frame():
+def test_dense_frames_repeats_a_short_snippet_or_its_last_frame():
     times = np.arange(3) / 10
     assert dense_frames(times, 7, start=0.5).tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert dense_frames(times, 5, start=0.5, short="hold").tolist() == [0, 1, 2, 2, 2]

@@ -1,4 +1,4 @@
-"""Heatmaps as input: what is drawn of the poses of a snippet, and in which channels."""
+"""Heatmap inputs: rendering of the poses of a snippet, and channels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reader_of(store: Store, views=None, **changes) -> HeatmapsReader:
 
 
 def drawn_by_hand(points, score, size, padding, sigma=0.6):
-    """One channel a joint, from joints (M, T, K, 2) in px: a plain loop over the published rule, nothing cut off."""
+    """Return one channel per joint, from joints (M, T, K, 2) in px: a loop over the published formula without cutoff."""
     seen = points[score > 0]
     low, high = seen.min(0), seen.max(0)
     half = ((high - low) / 2 * (1 + padding)).max()
@@ -101,7 +101,7 @@ def test_views_stand_side_by_side_in_the_channels(store):
     assert both.model_sizes()["maps"] == 2
 
 
-def test_persons_may_keep_volumes_of_their_own(store):
+def test_heatmaps_can_have_a_volume_per_person(store):
     merged = reader_of(store, views=["0"]).read([0])["clip"]
     apart = reader_of(store, views=["0"], merge="separate")
     each = apart.read([0])["clip"]
@@ -126,7 +126,7 @@ def test_poses_in_space_are_seen_from_three_sides(tmp_path):
 
 def test_poses_in_space_are_seen_by_a_camera(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
-    # Looks along z from so far away that depth does not matter, rows downwards: what the plane xy shows.
+    # A view along z from so far away that depth has no effect, with rows downwards, equals the plane xy.
     front = reader_of(store, camera=(1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 1))
     clip = front.read([0])["clip"]
     assert clip.shape[1] == front.model_sizes()["in_channels"] == 20
@@ -176,7 +176,7 @@ def test_training_batches_hold_volumes_alone(store):
 
 
 @pytest.mark.parametrize("merge", ["max", "separate"])
-def test_cutmix_replaces_a_span_of_time_and_says_how_much_stayed(store, merge):
+def test_cutmix_replaces_a_time_span_and_returns_the_kept_share(store, merge):
     reader = reader_of(store, frames=8, size=(8, 8), merge=merge)
     clip = torch.rand(3, *([2] if merge == "separate" else []), 5, 8, 4, 4)
     partner = torch.tensor([1, 2, 0])
@@ -263,7 +263,7 @@ def test_the_random_numbers_of_a_sample_do_not_depend_on_its_batch(store):
 
 
 def with_volumes(store: Store, persons: int = 0) -> Store:
-    """The rendered volumes of every item, stored as 'actionprep heatmaps' does: uint8, one box for all frames."""
+    """Store the rendered volumes of every item as 'actionprep heatmaps' does: uint8, one box for all frames."""
     rng = np.random.default_rng(0)
     for key in store.items("pose"):
         frames = len(store.item("pose", key.recording, key.view)["time"])
@@ -297,7 +297,7 @@ def test_stored_volumes_of_each_person_keep_their_axis(tmp_path):
     assert reader.model_sizes()["num_joints"] == 17
 
 
-def test_stored_volumes_are_sampled_at_random_in_training_and_not_mirrored(tmp_path):
+def test_stored_volumes_are_sampled_randomly_without_mirroring(tmp_path):
     store = with_volumes(make_pose_store(tmp_path / "store", subjects=1))
     dataset = SnippetDataset(store, inputs=HeatmapsInput(source="stored", frames=4), train=True)
     first, other = (dataset.batch([0], epoch=epoch, augment=True)["clip"] for epoch in (0, 1))
@@ -307,13 +307,13 @@ def test_stored_volumes_are_sampled_at_random_in_training_and_not_mirrored(tmp_p
         reader_of(store, source="stored", flip=0.5)
 
 
-def test_stored_volumes_that_are_not_there_say_which_stage_to_run(tmp_path):
+def test_missing_stored_volumes_name_the_stage_to_run(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1)
     with pytest.raises(UserError, match="actionprep build heatmaps"):
         HeatmapsReader.check_store(HeatmapsInput(source="stored"), store)
 
 
-def test_the_meaning_of_limbs_is_their_distance_and_the_lower_score_of_both_ends_with_their_names_in_order(store):
+def test_limbs_description_states_distance_score_and_names(store):
     reader = reader_of(store, views=("0",), kind="limb", truncate=None)
     meaning = reader.meanings()["clip"]
     assert "Gaussians of 0.6 px of the distance to the limb times the lower score of its two ends" in meaning
@@ -327,7 +327,7 @@ def test_the_meaning_of_limbs_is_their_distance_and_the_lower_score_of_both_ends
 @pytest.mark.parametrize(
     ("persons", "order"), [(0, "channel (views, joints of coco17, the last"), (2, "person (those of one view")]
 )
-def test_the_meaning_of_stored_volumes_names_their_channels_as_they_are_stored(tmp_path, persons, order):
+def test_stored_volumes_description_names_their_channels(tmp_path, persons, order):
     store = with_volumes(make_pose_store(tmp_path / "store", subjects=1), persons=persons)
     meaning = reader_of(store, source="stored", kind="limb").meanings()["clip"]
     assert meaning.startswith(f"heatmaps from 0 to 1, as stored; axes batch, {order}")
@@ -343,7 +343,7 @@ def test_the_meaning_of_volumes_of_3d_poses_names_their_planes_in_order(tmp_path
 
 
 @pytest.mark.parametrize("merge", ["max", "channels", "separate"])
-def test_the_meaning_of_volumes_names_views_and_joints_in_the_order_of_the_channels(store, merge):
+def test_volumes_description_names_views_and_joints_by_channel(store, merge):
     reader = reader_of(store, views=("0", "1"), merge=merge)
     meaning = reader.meanings()["clip"]
     person = "person (those of one view after those of another), " if merge == "separate" else ""

@@ -43,7 +43,7 @@ def spread(values):
 
 
 def changes(layout, dims, **setting):
-    """Linear maps about the body center and shifts in body sizes that one setting draws, over many samples."""
+    """Return the linear maps about the body center and the shifts in body sizes that a setting draws, for many samples."""
     points, score = joints(layout, batch=300, dims=dims)
     center, size = body_frame(points, score)
     new, _ = augmented(points, score, layout, **setting)
@@ -78,7 +78,7 @@ def test_the_same_seed_epoch_and_row_give_the_same_change_in_any_batch():
     assert not torch.allclose(alone[0], other[0])
 
 
-def test_rotation_fills_the_range_that_it_says_and_keeps_shapes():
+def test_rotation_covers_its_range_and_keeps_shapes():
     maps, offsets = changes(COCO, 2, rotation=0.3)
     assert spread(np.arctan2(maps[:, 1, 0], maps[:, 0, 0])) == pytest.approx([-0.3, 0.3], abs=0.01)
     np.testing.assert_allclose(np.linalg.det(maps), 1, atol=1e-4)
@@ -99,21 +99,21 @@ def test_a_tilt_moves_the_vertical():
     np.testing.assert_allclose(maps @ maps.transpose(0, 2, 1), np.tile(np.eye(3), (300, 1, 1)), atol=1e-4)
 
 
-def test_scale_fills_the_range_that_it_says_for_every_axis_by_itself():
+def test_scale_covers_its_range_for_every_axis_separately():
     maps, _ = changes(COCO, 2, scale=0.15)
     for axis in range(2):
         assert spread(maps[:, axis, axis]) == pytest.approx([0.85, 1.15], abs=0.01)
     assert not np.allclose(maps[:, 0, 0], maps[:, 1, 1])
 
 
-def test_shift_fills_the_range_that_it_says_in_body_sizes():
+def test_shift_covers_its_range_in_body_sizes():
     maps, offsets = changes(COCO, 2, shift=0.2)
     np.testing.assert_allclose(maps, np.tile(np.eye(2), (300, 1, 1)), atol=1e-3)
     for axis in range(2):
         assert spread(offsets[:, axis]) == pytest.approx([-0.2, 0.2], abs=0.01)
 
 
-def test_noise_is_normal_with_the_deviation_that_it_says_in_body_sizes():
+def test_noise_is_normal_with_its_deviation_in_body_sizes():
     points, score = joints(frames=400)
     _, size = body_frame(points, score)
     new, _ = augmented(points, score, noise=0.05)
@@ -180,7 +180,7 @@ def test_every_shift_of_the_range_is_drawn():
     assert result == {-2, -1, 0, 1, 2}
 
 
-def test_joints_are_left_out_as_often_as_said_and_for_the_whole_sample():
+def test_joint_dropout_has_its_rate_and_covers_the_full_sample():
     points, score = joints(batch=600)
     _, seen = augmented(points, score, joint_dropout=0.1)
     gone = (seen == 0).all(3)

@@ -1,4 +1,4 @@
-"""Poses as input: which instants, whose joints, in which place and size, and what a mirror does to them."""
+"""Pose inputs: frame times, persons, normalization of place and size, mirroring."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_batches_have_the_axes_that_models_take(store):
     assert batch["duration"].tolist() == pytest.approx([1.2, 1.2])
 
 
-def test_without_draws_instants_go_evenly_from_the_first_frame_to_the_last(tmp_path):
+def test_frame_times_without_draws_are_evenly_spaced(tmp_path):
     points = np.random.default_rng(0).normal(50, 20, (9, 1, 17, 2))
     store = one_recording(tmp_path / "store", points)
     batch = reader_of(store, frames=5, normalize="none").read([0])
@@ -205,7 +205,7 @@ def test_reading_from_the_store_row_by_row_equals_reading_from_memory(store):
             torch.testing.assert_close(one[name], other[name], msg=name)
 
 
-def test_a_mirrored_sample_has_left_and_right_exchanged_and_its_label_by_the_rule(store):
+def test_mirrored_sample_swaps_sides_and_maps_its_label(store):
     pairs = {"raise_left": "raise_right", "raise_right": "raise_left"}
     still = {"rotation": 0, "scale": 0, "noise": 0, "bones": 0, "joint_dropout": 0, "view_dropout": 0}
     still |= {"crop": 0, "time_warp": 0, "frames": 12}
@@ -233,7 +233,7 @@ def test_nothing_is_mirrored_unless_asked_for(store):
     assert float(half.float().mean()) == pytest.approx(0.5, abs=0.07)
 
 
-def test_every_other_test_variant_is_mirrored_where_no_label_changes_by_it(store):
+def test_test_variants_alternate_mirroring_if_labels_allow(store):
     symmetric = reader_of(store, frames=4, flip=0.5, flip_labels=SAME)
     assert [symmetric._is_mirrored_variant(variant) for variant in range(1, 5)] == [True, False, True, False]
     pairs = {"raise_left": "raise_right", "raise_right": "raise_left"}
@@ -260,7 +260,7 @@ def test_poses_of_several_layouts_are_refused_by_name(tmp_path):
         reader_of(store)
 
 
-def test_a_store_without_poses_says_which_stage_to_run(tmp_path):
+def test_pose_reader_names_the_stage_of_missing_poses(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], [CLASSES[0]], ["1"], seconds=1, names=CLASSES))
     with pytest.raises(UserError, match=r"This recipe reads 'pose', .* Make it with|actionprep build pose"):
@@ -275,7 +275,7 @@ def test_the_span_is_what_the_frames_cover(tmp_path):
         PoseReader.span(store, "b", ["0"])
 
 
-def test_persons_seen_most_are_kept_each_in_a_row_of_its_own():
+def test_pose_reader_keeps_the_most_visible_persons_in_rows():
     score = np.ones((3, 2, 17))
     score[1, 1] = 0
     points = np.zeros((3, 2, 17, 2))
@@ -340,7 +340,7 @@ def test_three_dimensions_and_their_sizes_reach_the_model(tmp_path):
     assert body("kinect20", 3).shape == (20, 3)
 
 
-def test_the_meaning_of_joints_tells_their_layout_axes_and_what_one_is(tmp_path):
+def test_joints_description_states_layout_axes_and_units(tmp_path):
     store = make_pose_store(tmp_path / "store", subjects=1, layout="kinect20", dims=3)
     for normalize, expected in (
         ("body", "1 their root mean square distance"),

@@ -28,12 +28,12 @@ def test_numbers_stay_within_their_range_and_fill_it():
     assert abs(float(drawn.mean()) - 3.5) < 0.05
 
 
-def test_an_epoch_visits_every_sample_once_in_an_order_of_its_own():
+def test_epoch_order_has_every_sample_once_and_varies_by_epoch():
     first, second = epoch_order(0, 0, 50), epoch_order(0, 1, 50)
     assert sorted(first.tolist()) == list(range(50))
     assert not np.array_equal(first, second)
     assert np.array_equal(first, epoch_order(0, 0, 50))
 
 
-def test_every_step_has_a_seed_of_its_own():
+def test_steps_have_different_seeds():
     assert len({step_seed(0, step) for step in range(1000)} | {step_seed(1, 0)}) == 1001

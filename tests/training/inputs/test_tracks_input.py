@@ -26,7 +26,7 @@ def row_of(reader: TracksReader, recording: str) -> int:
     return reader.table.recordings.index(recording)
 
 
-def test_velocity_is_the_mean_of_the_steps_before_and_after_where_both_are_seen():
+def test_joint_velocity_is_the_mean_of_both_adjacent_steps():
     time = np.array([[0.0, 0.1, 0.3, 0.4, np.inf]])
     xy = np.zeros((1, 5, 1, 2), np.float32)
     xy[0, :, 0, 0] = [0, 1, 5, 6, 0]
@@ -36,12 +36,12 @@ def test_velocity_is_the_mean_of_the_steps_before_and_after_where_both_are_seen(
     assert known[0, :, 0].tolist() == [True, True, True, False, False]
 
 
-def test_moving_points_have_the_velocity_of_their_class_in_half_heights_a_second(store):
+def test_track_velocities_are_in_half_heights_per_second(store):
     reader = reader_of(store, frames=6, points=8)
     for label, direction in MOTIONS.items():
         batch = reader.read([row_of(reader, f"s1_{label}_0")])
         mean = batch["velocity"][0][batch["valid"][0]].mean(0)
-        # 20 px a second, over half of the height that the points take up
+        # 20 px/s, divided by half the height of the points
         row, view = row_of(reader, f"s1_{label}_0"), 0
         size = float(reader._bank.half_height[row, view])
         np.testing.assert_allclose(mean.numpy(), np.array(direction) * SPEED / size, atol=0.1)
@@ -75,7 +75,7 @@ def test_shifted_and_magnified_recordings_give_the_same_input(tmp_path):
 
 def test_slots_without_a_point_and_lost_points_are_never_valid(store):
     batch = reader_of(store, frames=8, points=64).read([0])
-    # 10 of the 12 slots hold a point, and each instant sees at most two windows
+    # 10 of the 12 slots have a point, and each frame is in at most two windows
     assert int(batch["valid"].sum(-1).max()) <= 20
     assert not batch["xy"][~batch["valid"]].any()
     assert torch.isfinite(batch["xy"]).all()
@@ -150,7 +150,7 @@ def test_instants_rise_and_stay_inside_whatever_is_drawn():
     assert float(result.max()) <= 1
 
 
-def test_augmentation_is_one_turn_scale_and_shift_of_points_and_the_turn_of_velocities(store):
+def test_track_augmentation_is_a_similarity_of_points(store):
     reader = reader_of(store, frames=6, points=6, view_dropout=0.0)
     batch = reader.read([0, 1])
     changed = reader.augment(batch, Draws(5, 0, [0, 1]))
@@ -227,7 +227,7 @@ def test_mixed_samples_take_their_points_from_both(store):
     assert float(other - both) == pytest.approx(0.7 * float(1 - both), abs=0.1)
 
 
-def test_a_store_without_tracks_says_which_stage_to_run(tmp_path):
+def test_tracks_reader_names_the_stage_of_missing_tracks(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_snippets(store, table_of(["a"], ["left"], ["1"], seconds=1.0))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Names of devices: what is meant, what is not here, what is none."""
+"""Device names: valid, unavailable and unknown ones."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_another_name_is_refused_with_those_that_there_are(name):
     assert str(caught.value) == (f"Unknown device '{name}'. Use auto, cpu, mps, cuda or cuda:N (the N-th GPU, from 0).")
 
 
-def test_a_gpu_that_is_not_here_is_told(no_gpu):
+def test_missing_gpu_raises_an_error(no_gpu):
     with pytest.raises(SetupError) as caught:
         torch_device("cuda")
     assert str(caught.value) == (
@@ -45,7 +45,7 @@ def test_a_gpu_that_is_not_here_is_told(no_gpu):
     )
 
 
-def test_a_number_beyond_the_gpus_is_told(two_gpus):
+def test_gpu_number_out_of_range_raises_an_error(two_gpus):
     with pytest.raises(SetupError) as caught:
         torch_device("cuda:2")
     assert str(caught.value) == (

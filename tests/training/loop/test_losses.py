@@ -23,7 +23,7 @@ def test_cross_entropy_equals_torchs(smoothing, weights):
     torch.testing.assert_close(loss(logits, F.one_hot(label, 3).float()), expected)
 
 
-def test_several_labels_use_binary_cross_entropy_with_weights_of_positives():
+def test_multi_label_uses_binary_cross_entropy_with_weights():
     loss = make(several=True, class_weights="balanced")
     torch.testing.assert_close(loss.weight, torch.tensor([1.0, 5.0, 2.0]))
     logits, target = torch.randn(4, 3), (torch.rand(4, 3) < 0.5).float()
@@ -40,7 +40,7 @@ def test_cross_entropy_is_refused_where_there_may_be_several_labels():
     )
 
 
-def test_focal_loss_without_focus_is_cross_entropy_and_with_it_counts_easy_samples_less():
+def test_focal_loss_equals_cross_entropy_or_reduces_easy_samples():
     logits, target = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     plain = make()(logits, target)
     torch.testing.assert_close(make(name="focal", gamma=0.0)(logits, target), plain)
@@ -74,7 +74,7 @@ def test_frames_that_are_padding_do_not_count():
     torch.testing.assert_close(result[1], loss(logits[1], target[1:].expand(4, -1)).mean())
 
 
-def test_every_frame_may_have_a_target_of_its_own():
+def test_losses_accept_a_target_per_frame():
     loss = make()
     logits = torch.randn(1, 2, 3)
     target = torch.eye(3)[[0, 2]][None]

@@ -1,4 +1,4 @@
-"""The number format that a device computes fast in is chosen for it, and kept in the run."""
+"""The precision is chosen for the device and recorded in the run."""
 
 import os
 import platform
@@ -42,7 +42,7 @@ SPLIT = SplitChoice(train=("1", "2"), test=("3",))
         ("model name\t: a bf16 processor\nflags\t\t: fpu\n", False),
     ],
 )
-def test_the_kernel_says_whether_a_processor_has_instructions_for_bfloat16(tmp_path, about, has):
+def test_bfloat16_support_is_read_from_the_kernel(tmp_path, about, has):
     (tmp_path / "cpuinfo").write_text(about, encoding="utf-8")
     assert _cpu_has_bfloat16(tmp_path / "cpuinfo") is has
 
@@ -73,7 +73,7 @@ def test_what_was_asked_for_stays(monkeypatch):
 
 
 def lstm_fails(monkeypatch):
-    """Let the trial of an LSTM fail as oneDNN does on a processor without AVX-512, and count the trials."""
+    """Make the trial of an LSTM fail as oneDNN does on a processor without AVX-512, and count the trials."""
     tried = []
 
     def fault(kind, device, dtype):
@@ -113,7 +113,7 @@ def test_resume_checks_precision_of_the_machine(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", subjects=3)
     recipe = lstm_recipe(precision="32-true")
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, device="cpu", tensorboard=False)
-    # The same run as another machine would have left it, which computes LSTMs in bfloat16.
+    # The same run as if from a machine that computes LSTMs in bfloat16.
     (run.folder / "recipe.toml").write_text(recipe.changed({"precision": "bf16-mixed"}).to_toml(), encoding="utf-8")
     run.change(state={"phase": "validate", "complete": False})
     lstm_fails(monkeypatch)
@@ -189,19 +189,19 @@ def test_autocast_dtype_of_each_precision(name, device, dtype):
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_a_run_keeps_what_it_was_trained_in_and_goes_on_in_it(tmp_path, monkeypatch, has):
+def test_resumed_run_keeps_its_precision(tmp_path, monkeypatch, has):
     store = make_store(tmp_path / "store", subjects=3)
     recipe = tiny_recipe(epochs=1, precision="auto", channels_last=True)
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, device="cpu", tensorboard=False)
     assert run.recipe.precision == ("bf16-mixed" if has else "32-true")
-    # On a machine of the other kind, too.
+    # The same on a machine of the other kind.
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: not has)
     assert differences(run.recipe, recipe) == []
     assert fit(store, recipe, run.folder, split=SPLIT, device="cpu", resume=True) == Run(run.folder)
 
 
-def test_folds_that_were_begun_on_another_machine_go_on(tmp_path, monkeypatch):
+def test_folds_from_another_machine_resume(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", subjects=3)
     recipe = tiny_recipe(epochs=1, precision="auto")
     split = SplitChoice(val_share=0.0)

@@ -54,7 +54,7 @@ def windows(*intervals: tuple[int, float, float]) -> SnippetTable:
 def test_a_window_follows_the_one_that_ends_where_it_begins():
     table = windows((0, 1.0, 2.0), (0, 0.0, 1.0), (1, 2.0, 3.0), (0, 2.0, 3.0), (0, 3.5, 4.0))
     assert previous_windows(table, np.arange(5)).tolist() == [1, -1, -1, 0, -1]
-    # Among some of the rows the others are not there.
+    # A subset of the rows ignores the others.
     assert previous_windows(table, np.array([3, 1, 0])).tolist() == [2, -1, 1]
     assert previous_windows(table, np.array([3, 1])).tolist() == [-1, -1]
 
@@ -88,7 +88,7 @@ def test_every_window_comes_once_and_right_after_the_one_before_it(result):
 
 
 @pytest.mark.parametrize("name", ["track-lstm", "track-cnn-lstm"])
-def test_chunks_give_what_the_recording_gives_at_once_wherever_frames_are_missing(name):
+def test_state_over_chunks_equals_the_full_recording(name):
     torch.manual_seed(0)
     model = build_model(name, num_classes=3, num_views=2, num_points=8, hidden=16, layers=2).eval()
     xy, valid = torch.randn(3, 24, 2, 8, 2), torch.rand(3, 24, 2, 8) < 0.8
@@ -102,7 +102,7 @@ def test_chunks_give_what_the_recording_gives_at_once_wherever_frames_are_missin
             parts.append(part)
         torch.testing.assert_close(torch.cat(parts, 1), whole)
         torch.testing.assert_close(state.hidden, end.hidden)
-        # Frames that are not there change nothing: those that are there, alone, give the same.
+        # Invalid frames have no effect: the valid frames alone give the same output.
         for row in range(3):
             some = there[row]
             alone = model(xy[row, some][None], valid[row, some][None])
@@ -110,10 +110,10 @@ def test_chunks_give_what_the_recording_gives_at_once_wherever_frames_are_missin
         assert not whole[~there].any()
 
 
-def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one_go(store, run):
+def test_carried_lstm_windows_equal_the_full_recording(store, run):
     checkpoint = load_checkpoint(run.best)
     table = read_table(store, "default")
-    # Out of order and two recordings at once: what counts is where a window begins.
+    # Windows of two recordings in random order: only the onsets matter.
     rows = np.flatnonzero(np.isin(table.recording, [4, 5]))[::-1].copy()
     data = SnippetDataset(store, table, checkpoint.recipe.input, rows=rows)
     result = score(checkpoint, data, carry=True, batch=3)
@@ -134,9 +134,7 @@ def test_windows_in_turn_give_what_the_lstm_gives_for_the_whole_recording_in_one
 
 
 @pytest.mark.parametrize("memory", [8.0, 1e-9])
-def test_windows_whose_positions_are_relative_to_the_recording_give_what_one_window_over_all_of_it_gives(
-    store, run, memory
-):
+def test_carried_windows_with_relative_positions_equal_one(store, run, memory):
     checkpoint = load_checkpoint(run.best)
     model = checkpoint.model
     table = read_table(store, "default")
@@ -151,7 +149,7 @@ def test_windows_whose_positions_are_relative_to_the_recording_give_what_one_win
     np.testing.assert_allclose(result.steps.probabilities, expected.numpy(), atol=1e-5)
 
 
-def test_a_window_missing_in_the_middle_begins_anew(store, run):
+def test_state_restarts_after_a_missing_window(store, run):
     checkpoint = load_checkpoint(run.best)
     table = read_table(store, "default")
     rows = np.flatnonzero(table.recording == 4)
@@ -163,7 +161,7 @@ def test_a_window_missing_in_the_middle_begins_anew(store, run):
     np.testing.assert_allclose(result[1:], alone, atol=1e-6)
 
 
-def test_tests_and_predictions_carry_the_state_as_the_recipe_says_or_as_asked(store, tmp_path):
+def test_tests_and_predictions_carry_state_by_recipe_or_option(store, tmp_path):
     split = SplitChoice(train=("0", "1", "2"), val=("3",), test=("4", "5"))
     run = fit(store, frame_recipe(epochs=1, carry=True), tmp_path / "run", split=split, **QUIET)
     carried = run_test(run, store, repeats=5)
@@ -200,7 +198,7 @@ def test_a_sample_is_trained_with_the_state_after_the_windows_before_it(store):
 @pytest.mark.parametrize(("length_s", "stride_s", "carry", "warns"), [
     (1.5, 0.5, True, False), (2.0, 1.5, True, True), (4.0, 1.0, True, True), (4.0, 1.0, False, False),
 ])  # fmt: skip
-def test_windows_none_of_which_begins_where_another_ends_are_told(tmp_path, length_s, stride_s, carry, warns):
+def test_carried_state_without_adjacent_windows_is_reported(tmp_path, length_s, stride_s, carry, warns):
     store = make_changing_store(tmp_path / "store", length_s=length_s, stride_s=stride_s)
     plan = TrainingPlan.make(store, frame_recipe(carry=carry), snippets="default", split=SPLIT, views=None)
     assert any(one.startswith("carry = true has no effect: no window in train") for one in plan.sentences) is warns

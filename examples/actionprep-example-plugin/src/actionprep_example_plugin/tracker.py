@@ -11,7 +11,7 @@ import numpy as np
 from actionprep.pipeline.trackers import PointTracker, PointTracks
 
 if TYPE_CHECKING:
-    from actionprep.pipeline.tracks import TracksSettings
+    from actionprep.pipeline.trackers.settings import TracksSettings
 
 
 class ShiftTracker(PointTracker):

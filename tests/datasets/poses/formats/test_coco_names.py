@@ -1,4 +1,4 @@
-"""COCO-form files: layouts by the names in the file, images that are frames, numbers of persons."""
+"""COCO files: layouts from the names in the file, images as frames, numbers of persons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pose files with wrong content: refused in words, recording by recording, and never a stumble in the reader."""
+"""Pose files with invalid content: a clear error for each recording and no crash of the reader."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_wrong_coco_content_is_refused(tmp_path, content, message):
         list(read_poses(tmp_path / "x.json", "coco", skeleton="coco17"))
 
 
-def test_a_coco_picture_without_an_ending_keeps_its_whole_name(tmp_path):
+def test_coco_image_without_an_extension_keeps_its_full_name(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(coco(image={"file_name": "rec.001"})))
     assert [item.recording for item in read_poses(tmp_path / "x.json")] == ["rec.001"]
 
@@ -212,7 +212,7 @@ def test_a_folder_is_not_taken_for_a_file(tmp_path, format):
 
 
 def damaged_set(folder, format):
-    """Three recordings of a format, the second one damaged."""
+    """Write three recordings in a format. The second is damaged."""
     if format == "pyskl":
         bad = annotation("b.2", keypoint_score=np.full((1, 3, 17), -1.0))
         (folder / "x.pkl").write_bytes(pickle.dumps([annotation("a.1"), bad, annotation("c.3")]))
@@ -249,17 +249,17 @@ def damaged_set(folder, format):
 
 
 @pytest.mark.parametrize("format", ["pyskl", "ntu", "openpose", "coco", "pose-npz", "pose-csv", "utkinect", "jhmdb"])
-def test_one_damaged_recording_is_told_and_its_neighbors_are_read(tmp_path, format):
+def test_damaged_recording_is_reported_and_the_others_are_read(tmp_path, format):
     path = damaged_set(tmp_path, format)
     options = {"skeleton": "coco17"} if format in ("coco", "pose-csv") else {}
-    told = {}
-    found = [item.recording for item in read_poses(path, format, damaged=told.__setitem__, **options)]
+    reported = {}
+    found = [item.recording for item in read_poses(path, format, damaged=reported.__setitem__, **options)]
     above = "run/" if format == "jhmdb" else ""
     assert found == [f"{above}a.1", f"{above}c.3"]
-    assert list(told) == [f"{above}b.2"]
+    assert list(reported) == [f"{above}b.2"]
     with pytest.raises(InputError) as problem:
         list(read_poses(path, format, **options))
-    assert problem.value.reason == told[f"{above}b.2"].reason
+    assert problem.value.reason == reported[f"{above}b.2"].reason
 
 
 @pytest.mark.parametrize("name", [None, 5, ["nose"]])

@@ -1,4 +1,4 @@
-"""Formats of pose estimators: what comes out of files that the tests write, of real ones, and of damaged ones."""
+"""Formats of pose estimators: generated, real and damaged files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_format_has_a_reader():
     assert [callable(one.read) for one in FORMATS.values()] == [True] * 13
 
 
-def test_an_unknown_format_is_told_the_nearest(tmp_path):
+def test_read_poses_suggests_the_nearest_format(tmp_path):
     with pytest.raises(UserError, match=r"No pose format 'pysk'. Did you mean 'pyskl'"):
         read_poses(tmp_path, "pysk")
 
@@ -33,13 +33,13 @@ def test_a_file_of_no_format_names_the_known_ones(tmp_path):
         read_poses(tmp_path / "a.bin")
 
 
-def test_nothing_at_the_path_is_said(tmp_path):
+def test_read_poses_reports_a_missing_path(tmp_path):
     with pytest.raises(UserError, match="No pose file or folder at"):
         read_poses(tmp_path / "gone")
 
 
 @pytest.mark.parametrize(("arrays", "hint"), [(["joints_xyzc"], "those of 'msr-action3d'"), (["a"], "None of the")])
-def test_an_npz_that_is_said_to_be_a_pickle_is_told_with_the_format_that_fits(tmp_path, arrays, hint):
+def test_npz_read_as_pickle_names_the_right_format(tmp_path, arrays, hint):
     np.savez(tmp_path / "poses.npz", **dict.fromkeys(arrays, np.zeros((2, 20, 4))))
     with pytest.raises(
         UserError, match=r"is an npz \(a zip archive of arrays\), and PySKL's files are pickles"
@@ -67,7 +67,7 @@ def openpose(folder, frames):
     return folder
 
 
-def test_openpose_people_come_with_changing_count_and_gaps_as_empty_frames(tmp_path):
+def test_openpose_gaps_are_empty_frames_and_counts_may_change(tmp_path):
     folder = openpose(tmp_path, {3: [person(10)], 4: [person(10), person(50)], 6: []})
     assert detect_format(folder) == "openpose"
     item = only(read_poses(folder, skeleton="body25", image_size=(480, 640)))
@@ -81,7 +81,7 @@ def test_openpose_people_come_with_changing_count_and_gaps_as_empty_frames(tmp_p
     assert item.extra["frames_without_file"] == [5]
 
 
-def test_openpose_folders_are_recordings_of_their_own(tmp_path):
+def test_openpose_folders_are_separate_recordings(tmp_path):
     openpose(tmp_path / "a", {0: [person(1)]})
     openpose(tmp_path / "b", {0: [person(1)]})
     assert [item.recording for item in read_openpose(tmp_path)] == ["a/clip.v1", "b/clip.v1"]
@@ -96,7 +96,7 @@ def test_openpose_hands_are_kept_beside_the_body(tmp_path):
     assert item.poses.score[0, 1, layout.index("left_index_2")] == 0
 
 
-def test_openpose_coco_bodies_are_told_by_their_joints(tmp_path):
+def test_openpose_coco_bodies_are_detected_by_their_joints(tmp_path):
     assert only(read_openpose(openpose(tmp_path / "a", {0: [person(5, 18)]}))).poses.skeleton == "coco18"
     item = only(read_openpose(openpose(tmp_path / "b", {0: [person(5, 18, hands=True)]})))
     layout = skeleton("openpose137")
@@ -110,7 +110,7 @@ def standing(layout):
 
 
 @pytest.mark.parametrize("layout", ["body25", "body25b", "coco18"])
-def test_openpose_bodies_of_25_joints_are_told_apart_by_the_length_of_their_limbs(tmp_path, layout):
+def test_openpose_25_joint_layouts_are_detected_by_limb_lengths(tmp_path, layout):
     item = only(read_openpose(openpose(tmp_path, {0: [standing(layout)]})))
     assert item.poses.skeleton == layout
     if layout != "coco18":
@@ -153,7 +153,7 @@ def test_real_openpose_output_of_four_cameras(shared_data):
     assert [item.recording for item in items] == ["cam01", "cam02", "cam03", "cam04"]
     assert [item.poses.num_frames for item in items] == [100] * 4
     raw = json.loads((shared_data / "multiview_pose2sim/openpose_json/cam02_json/cam02.0042.json").read_text())
-    # These files are in the joint order of BODY_25B, which the number of joints does not tell.
+    # These files have the joint order of BODY_25B, which does not follow from the number of joints.
     assert {item.poses.skeleton for item in items} == {"body25b"}
     assert min(item.extra["limb_length_ratio"] for item in items) > 1.5
     poses = items[1].poses
@@ -178,7 +178,7 @@ def annotation(image, value, **more):
     return {"image_id": image, "keypoints": [value, value + 1, 2] * 16 + [0, 0, 0], "bbox": [1, 2, 3, 4], **more}
 
 
-def test_coco_images_of_a_folder_are_the_frames_of_a_recording_in_natural_order(tmp_path):
+def test_coco_images_of_a_folder_are_frames_in_natural_order(tmp_path):
     images = [{"id": i, "file_name": f"walk.1/f{n}.jpg", "height": 9, "width": 16} for i, n in enumerate([10, 9, 2])]
     content = {"images": images, "annotations": [annotation(0, 5, track_id=4), annotation(2, 7), annotation(2, 8)]}
     item = only(read_poses(coco(tmp_path, content)))
@@ -274,7 +274,7 @@ def test_mediapipe_landmarks_need_the_image_size(tmp_path):
         list(read_poses(tmp_path / "a.npz"))
 
 
-def test_a_wrong_landmark_is_told_the_nearest(tmp_path):
+def test_mediapipe_reader_suggests_the_nearest_landmark(tmp_path):
     (tmp_path / "a.csv").write_text("frame,landmark,x,y\n0,left_anckle,0,0\n")
     with pytest.raises(InputError, match=r"names the landmark 'left_anckle', .* Did you mean 'left_ankle'"):
         list(read_poses(tmp_path / "a.csv", image_size=(1, 1)))
@@ -348,7 +348,7 @@ def test_a_csv_with_a_joint_twice_or_unknown_is_refused(tmp_path):
 
 def test_csv_rows_may_name_the_joints_of_a_layout_in_any_order(tmp_path):
     rows = [f"{frame},{joint},{index},{frame}" for frame in (0, 1) for index, joint in enumerate(COCO)]
-    # The first frame lacks its first joint, and the second is told backwards.
+    # The first joint of the first frame is missing, and the joints of the second frame are in reverse order.
     (tmp_path / "x.csv").write_text("\n".join(["frame,joint,x,y", *rows[1:17], *rows[:16:-1]]))
     poses = only(read_poses(tmp_path / "x.csv")).poses
     assert poses.skeleton == "coco17"

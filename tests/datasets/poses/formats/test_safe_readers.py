@@ -1,4 +1,4 @@
-"""Reading npz and pickle files that mean harm, are damaged, or are simply old."""
+"""Reading npz and pickle files that are hostile, damaged or old."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_plain_data_comes_back_exactly_in_every_protocol(tmp_path, protocol):
 def test_large_arrays_stay_in_the_file_until_they_are_read(tmp_path, protocol):
     large = {
         **DATA,
-        # Beyond the size of a frame of protocol 4, and within it; every byte there is; order of Fortran; long text.
+        # Larger and smaller than a frame of protocol 4, all byte values, Fortran order, long text.
         "whole": np.arange(40_000, dtype=np.int64),
         "bytes": np.arange(2048).astype(np.uint8).reshape(4, 512),
         "fortran": np.asfortranarray(np.arange(600.0).reshape(20, 30)),
@@ -74,7 +74,7 @@ def test_large_arrays_stay_in_the_file_until_they_are_read(tmp_path, protocol):
     }
     found = load_pickle(write(tmp_path, pickle.dumps(large, protocol)), later=True)
     assert same(large, in_memory(found))
-    # Protocol 0 has no lengths: what it holds is read at once.
+    # Protocol 0 has no lengths, so the content is read at once.
     if protocol:
         assert isinstance(found["whole"], StoredArray)
         assert (found["whole"].shape, found["whole"].dtype) == ((40_000,), np.int64)
@@ -86,13 +86,13 @@ def test_a_data_set_takes_the_memory_of_its_names(tmp_path):
     try:
         arrays = load_pickle(path, later=True)
         assert [float(one.read()[-1]) for one in arrays] == list(range(10))
-        # One array of the ten at a time, and its reading.
+        # Only one of the ten arrays at a time, and its read buffer.
         assert tracemalloc.get_traced_memory()[1] < 6e6
     finally:
         tracemalloc.stop()
 
 
-def test_a_file_that_shrinks_before_an_array_is_read_is_told(tmp_path):
+def test_npz_that_shrinks_before_an_array_is_read_is_reported(tmp_path):
     path = write(tmp_path, pickle.dumps(np.arange(1000), 4))
     array = load_pickle(path, later=True)
     path.write_bytes(path.read_bytes()[:4000])
@@ -101,7 +101,7 @@ def test_a_file_that_shrinks_before_an_array_is_read_is_told(tmp_path):
 
 
 def test_an_array_whose_bytes_do_not_fill_it_is_refused_when_it_is_read(tmp_path):
-    # Protocol 2 writes bytes as text, whose length says little of theirs.
+    # Protocol 2 writes bytes as text of another length.
     content = pickle.dumps(np.arange(200, dtype=np.float64), 2).replace(b"K\xc8\x85", b"K\xc9\x85", 1)
     array = load_pickle(write(tmp_path, content), later=True)
     with pytest.raises(
@@ -111,7 +111,7 @@ def test_an_array_whose_bytes_do_not_fill_it_is_refused_when_it_is_read(tmp_path
 
 
 def test_pickles_of_older_numpy_are_read(tmp_path):
-    # Protocol 0 has no lengths before names that would have to change too.
+    # Protocol 0 has no lengths before names, so they need no change.
     content = pickle.dumps(DATA, 0).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     assert b"numpy._core" not in content
     assert same(DATA, load_pickle(write(tmp_path, content)))
@@ -208,9 +208,9 @@ def test_forged_lengths_take_no_memory(tmp_path, name, content):
 def bombs():
     text = b"X" + struct.pack("<I", 100_000) + b"a" * 100_000 + b"q\x00"
     encode = b"c_codecs\nencode\nq\x01"
-    # One text of 100 kB, and 10,000 calls that make bytes of it.
+    # One text of 100 kB, and 10,000 calls that convert it to bytes.
     yield "encoded text", b"\x80\x02" + text + encode + b"]" + b"h\x01h\x00\x85Ra" * 10_000 + b"."
-    # One set of 10,000 numbers, and 10,000 copies of it.
+    # A set of 10,000 numbers and 10,000 copies of it.
     numbers = b"(" + b"".join(b"M" + struct.pack("<H", n) for n in range(10_000)) + b"lq\x00"
     yield "copied lists", b"\x80\x02" + numbers + b"cbuiltins\nset\nq\x01]" + b"h\x01h\x00\x85Ra" * 10_000 + b"."
 

@@ -1,4 +1,4 @@
-"""Files of DeepLabCut, SLEAP, MMPose, MediaPipe users and HALPE_26: read as written, and refused when damaged."""
+"""Files of DeepLabCut, SLEAP, MMPose, MediaPipe users and HALPE_26: valid and damaged."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_sleap_analysis_h5(tmp_path, by_hand):
 
 
 def labels_slp(path, *, version=1.2, videos=1):
-    """Frame 4: a predicted instance of track 0, corrected by hand, and one of track 1. Frame 9: one without a track."""
+    """Frame 4: a predicted instance of track 0, corrected by hand, and an instance of track 1. Frame 9: no track."""
     nodes = [{"name": "spare"}, {"name": "head"}, {"name": "tail"}]
     metadata = {"nodes": nodes, "skeletons": [{"nodes": [{"id": 2}, {"id": 1}], "links": [{"source": 2, "target": 1}]}]}
     instance = np.dtype(
@@ -332,7 +332,7 @@ def test_mmpose_damaged_json_is_refused(tmp_path, content, message):
 
 
 def landmarks_csv(form, values):
-    """Values (T, 33, 4) in one of the forms that users write."""
+    """Write values (T, 33, 4) in a layout that users write."""
     frames, count = values.shape[:2]
     if form == "Frame,LandmarkID":
         rows = [f"{t},{k},{x},{y}" for t in range(frames) for k, (x, y, *_) in enumerate(values[t].tolist())]

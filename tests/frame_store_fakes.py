@@ -1,4 +1,4 @@
-"""Small stores of pictures in which a bright square moves, for tests of what reads pictures."""
+"""Small stores of frames with a moving bright square, for tests of frame inputs."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.recipes import Recipe
 
 FPS = 10.0
-FILMED = (48, 64)
-"""Height and width of the videos that `film` writes."""
+VIDEO_SIZE = (48, 64)
+"""Height and width of the videos that `write_square_video` writes."""
 
 
 def moving_square(
     direction: tuple[float, float], *, frames: int = 12, size: tuple[int, int] = (24, 32), seed: int = 0
 ) -> np.ndarray:
-    """(T, H, W, 3) uint8: a reddish square of 6 pixels on a dim ground, one pixel a frame."""
+    """(T, H, W, 3) uint8: a reddish square of 6 pixels that moves one pixel per frame on a dark background."""
     rng = np.random.default_rng(seed)
     height, width = size
-    pictures = np.full((frames, height, width, 3), 40, np.uint8)
+    images = np.full((frames, height, width, 3), 40, np.uint8)
     x, y = width / 2 + rng.integers(-2, 3), height / 2 + rng.integers(-2, 3)
     for frame in range(frames):
         left = int(np.clip(x - 3 + direction[0] * (frame - frames / 2), 0, width - 6))
         top = int(np.clip(y - 3 + direction[1] * (frame - frames / 2), 0, height - 6))
-        pictures[frame, top : top + 6, left : left + 6] = (220, 120, 60)
-    return pictures
+        images[frame, top : top + 6, left : left + 6] = (220, 120, 60)
+    return images
 
 
-def write_lowres(store: Store, recording: str, view: str, pictures: np.ndarray, *, start: float = 0.0) -> None:
-    """One item of the product lowres, in one size."""
+def write_lowres(store: Store, recording: str, view: str, images: np.ndarray, *, start: float = 0.0) -> None:
+    """Write an item of the product lowres, in one size."""
     made = {"stage": "lowres", "version": 1, "settings": {"sizes": [24]}, "inputs": {}}
     with store.write("lowres", recording, view, fingerprint=f"{recording}{view}", provenance=made) as item:
-        item.write(f"rgb_{min(pictures.shape[1:3])}", pictures, axes=("time", "y", "x", "channel"))
-        item.write("time", start + np.arange(len(pictures)) / FPS, axes=("time",))
-        item.write("status", np.zeros(len(pictures), np.uint8), axes=("time",))
+        item.write(f"rgb_{min(images.shape[1:3])}", images, axes=("time", "y", "x", "channel"))
+        item.write("time", start + np.arange(len(images)) / FPS, axes=("time",))
+        item.write("status", np.zeros(len(images), np.uint8), axes=("time",))
         item.attributes.update(sizes={}, source_height=240, source_width=320)
 
 
@@ -45,23 +45,23 @@ def write_frames(
     store: Store,
     recording: str,
     view: str,
-    pictures: np.ndarray,
+    images: np.ndarray,
     *,
     which: str = "all",
     index: np.ndarray | None = None,
 ) -> None:
-    """One item of the product frames, raw; index: which frames of the video these are."""
-    index = np.arange(len(pictures)) if index is None else np.asarray(index)
+    """Write an item of the product frames with raw storage. index: frame numbers in the video."""
+    index = np.arange(len(images)) if index is None else np.asarray(index)
     made = {"stage": "frames", "version": 1, "settings": {"which": which}, "inputs": {}}
     with store.write("frames", recording, view, fingerprint=f"{recording}{view}", provenance=made) as item:
-        item.write("rgb", pictures[index], axes=("time", "y", "x", "channel"))
+        item.write("rgb", images[index], axes=("time", "y", "x", "channel"))
         item.write("time", index / FPS, axes=("time",))
         item.write("status", np.zeros(len(index), np.uint8), axes=("time",))
         item.write("index", index, axes=("time",))
-        item.attributes.update(which=which, storage="raw", height=pictures.shape[1], width=pictures.shape[2])
+        item.attributes.update(which=which, storage="raw", height=images.shape[1], width=images.shape[2])
 
 
-def make_picture_store(
+def make_frame_store(
     folder: Path,
     *,
     product: str = "lowres",
@@ -70,7 +70,7 @@ def make_picture_store(
     names: tuple[str, ...] = tuple(MOTIONS),
     repeats: int = 1,
 ) -> Store:
-    """Every subject does every motion; recordings are called like s1_left_0, as in `training_fakes`."""
+    """Create a store where every subject does every motion. Recordings have names like s1_left_0, as in `training_fakes`."""
     store = Store(folder, create=True)
     recordings, labels, of_subject = [], [], []
     for subject in range(1, subjects + 1):
@@ -81,25 +81,26 @@ def make_picture_store(
                 labels.append(label)
                 of_subject.append(str(subject))
                 for view in views:
-                    pictures = moving_square(MOTIONS[label], seed=10 * len(recordings) + int(view))
+                    images = moving_square(MOTIONS[label], seed=10 * len(recordings) + int(view))
                     if product == "lowres":
-                        write_lowres(store, name, view, pictures)
+                        write_lowres(store, name, view, images)
                     else:
-                        write_frames(store, name, view, pictures)
+                        write_frames(store, name, view, images)
     write_snippets(store, table_of(recordings, labels, of_subject, seconds=1.2, names=names))
     return store
 
 
-def film(path: Path, *clips: tuple[str, int]) -> Path:
-    """A video of a moving square, clip after clip; a clip: its motion, of MOTIONS, and its seed."""
-    pictures = [moving_square(MOTIONS[motion], size=FILMED, seed=seed) for motion, seed in clips]
-    return write_video(path, np.concatenate(pictures), rate=int(FPS), codec="mpeg4")
+def write_square_video(path: Path, *clips: tuple[str, int]) -> Path:
+    """Write a video of moving squares, one clip after another. A clip is a motion of MOTIONS and a seed."""
+    images = [moving_square(MOTIONS[motion], size=VIDEO_SIZE, seed=seed) for motion, seed in clips]
+    return write_video(path, np.concatenate(images), rate=int(FPS), codec="mpeg4")
 
 
-def write_halved_films(store: Store, *, subjects: int, settings: dict[str, object]) -> tuple[list[str], list[str]]:
-    """What the stage lowres makes, with these settings, of films of which each subject (s0, s1, …) does every motion.
+def write_halved_videos(store: Store, *, subjects: int, settings: dict[str, object]) -> tuple[list[str], list[str]]:
+    """Write what the stage lowres makes of videos in which each subject (s0, s1, …) does every motion.
 
-    Returns names of the recordings, such as s0_left, and their labels.
+    Returns:
+        Names of the recordings, such as s0_left, and their labels.
     """
     made = {"stage": "lowres", "version": 1, "settings": settings, "inputs": {}}
     names, labels = [], []
@@ -107,15 +108,15 @@ def write_halved_films(store: Store, *, subjects: int, settings: dict[str, objec
         for label in MOTIONS:
             names.append(f"s{subject}_{label}")
             labels.append(label)
-            pictures = moving_square(MOTIONS[label], size=FILMED, seed=len(names))[:, ::2, ::2]
+            images = moving_square(MOTIONS[label], size=VIDEO_SIZE, seed=len(names))[:, ::2, ::2]
             with store.write("lowres", names[-1], "0", fingerprint=names[-1], provenance=made) as item:
-                item.write("rgb_24", pictures, axes=("time", "y", "x", "channel"))
-                item.write("time", np.arange(len(pictures)) / FPS, axes=("time",))
+                item.write("rgb_24", images, axes=("time", "y", "x", "channel"))
+                item.write("time", np.arange(len(images)) / FPS, axes=("time",))
     return names, labels
 
 
 def tiny_pixels(name: str = "i3d-small", **changes: object) -> Recipe:
-    """A recipe on pictures small enough for tests; changes by dotted names with __ for the dot."""
+    """Return a small recipe on frames. Changes have dotted names with __ for the dot."""
     tables = {
         "recipe": {"name": "tiny", "model": name, "product": "lowres", "epochs": 2, "batch": 4},
         "sizes": {"width_multiplier": 0.0625, "dropout": 0.0},
@@ -126,7 +127,7 @@ def tiny_pixels(name: str = "i3d-small", **changes: object) -> Recipe:
 
 
 def motion_recipe(**changes: object) -> Recipe:
-    """A recipe that learns the motions of `moving_square` in about ten steps, with any starting weights."""
+    """Return a recipe that learns the motions of `moving_square` in about ten steps, with any initial weights."""
     settings = {
         "batch": 9,
         "input__channels": "motion",
@@ -138,7 +139,7 @@ def motion_recipe(**changes: object) -> Recipe:
 
 
 def make_tracks_and_lowres(path: Path) -> Store:
-    """Tracks and small frames of the same recordings, of four subjects."""
+    """Create a store with tracks and lowres frames of the same recordings, of four subjects."""
     store = make_store(path, subjects=4)
     for number, key in enumerate(store.items("tracks")):
         label = key.recording.split("_")[1]

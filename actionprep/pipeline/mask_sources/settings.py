@@ -1,0 +1,69 @@
+"""Settings of the stage `masks` and of its mask sources."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import field_validator, model_validator
+
+from actionprep.pipeline.mask_sources.source import MASK_SOURCES
+from actionprep.settings import StageSettings, option
+
+
+class MasksSettings(StageSettings):
+    """Separate foreground from background in every frame."""
+
+    source: str = option(
+        "motion",
+        "Where masks come from: motion (for a camera that stands still), files (as DEVA and SAM 2 write them).",
+    )
+    files: str = option(
+        "",
+        "For source files: pattern with {recording} and {view} that leads to a folder of PNG or npz, one a frame, to one "
+        "npz, or to a mask video.",
+        names="file",
+    )
+    ids: tuple[int, ...] = option((), "For source files: which object ids are foreground; none named: all but 0.")
+    key: str = option("", "For source files: name of the array in npz files; empty: arr_0, or the only one.")
+    first_number: int | None = option(
+        None,
+        "For source files: the number in the file name of frame 0; not set: 0 if there is such a file, else 1.",
+        ge=0,
+    )
+    missing: Literal["error", "empty"] = option(
+        "error", "For source files: a frame without a mask is an error, or has no foreground (counted)."
+    )
+    resize: bool = option(
+        False, "For source files: scale masks of another size to the frames, nearest pixel (counted)."
+    )
+    window: float = option(
+        1.0, "For source motion: movement is sought this many seconds before and after a frame.", gt=0, le=10
+    )
+    background: float = option(
+        20.0, "For source motion: seconds after which a thing that stands still is background.", gt=0
+    )
+    threshold: float = option(
+        16.0, "For source motion: gray levels of 255 that count as change, above the noise.", gt=0
+    )
+    min_area: float = option(
+        0.0005, "For source motion: smaller spots, as a share of the frame, are dropped.", ge=0, lt=1
+    )
+    grow: float = option(0.006, "For source motion: foreground is grown by this share of the short side.", ge=0, lt=0.5)
+    short_side: int = option(
+        160, "For source motion: frames are shrunk to this short side before they are compared.", ge=16
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, name: str) -> str:
+        MASK_SOURCES.check(name)
+        return name
+
+    @model_validator(mode="after")
+    def _files_are_named(self) -> Self:
+        if (self.source == "files") != bool(self.files):
+            raise ValueError(
+                "'files' is the pattern for source = \"files\": give both or neither, for example "
+                'source = "files", files = "masks/{recording}/{view}"'
+            )
+        return self
