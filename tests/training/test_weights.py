@@ -63,9 +63,9 @@ def test_missing_weights_error_names_their_source(tmp_path):
     with pytest.raises(UserError) as caught:
         starting_weights(tmp_path / "gone.pyth", model_name="timesformer-hr", log=print)
     text = str(caught.value)
-    assert f"--weights names {tmp_path / 'gone.pyth'}, and there is no such file." in text
+    assert f"No weights at {tmp_path / 'gone.pyth'} (--weights)." in text
     assert "TimeSformer_divST_8x32_224_K400.pyth" in text
-    assert "or give    best.ckpt of a run of yours" in text
+    assert "or use     best.ckpt of one of your runs" in text
     assert "rgb_charades.pt" in missing_weights(tmp_path, "i3d-resizer-2d")
     assert "none are published for the model 'view-transformer'" in missing_weights(tmp_path, "view-transformer")
 
@@ -204,7 +204,7 @@ def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path,
     logged = []
     fit(store, tiny_pixels(epochs=1), tmp_path / "other", split=seen, tensorboard=False, weights=put, log=logged.append)
     [warning] = [one for one in logged if one.startswith("Warning")]
-    assert "nobody knows whether" in warning
+    assert "it is unknown whether" in warning
     assert damaged in warning
 
 
@@ -222,7 +222,7 @@ def test_fit_records_the_variant_that_weights_require(tmp_path):
     model = load_checkpoint(run.best).model.eval()
     assert "MaxPool3d_2a_3x3" in model.model.stages
     fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False, weights=weights, resume=True)
-    # A run is a source of weights like any other: its variant goes on.
+    # A run is a source of weights like any other, with its variant.
     again = starting_weights(run.best, model_name="i3d-small", log=log.append)
     assert again.fitted_recipe(tiny_pixels()).sizes["early_pool"] is True
     other = tiny_pixels(sizes__early_pool=False)

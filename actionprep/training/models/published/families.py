@@ -350,7 +350,7 @@ FAMILIES: dict[str, Family] = {
             lambda keys: "model.Conv3d_1a_7x7.conv3d.weight" in keys,
             _i3d_to_ours(_I3D_TINYVIRAT),
             _i3d_to_theirs(_I3D_TINYVIRAT),
-            note="The file does not say whether it was trained at 112 or 224 pixels. For 224, set sizes.early_pool = true.",
+            note="The file does not state if it was trained at 112 or 224 pixels. For 224, set sizes.early_pool = true.",
         ),
         Family(
             "i3d-kinetics",

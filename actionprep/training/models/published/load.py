@@ -101,7 +101,7 @@ def load_checkpoint(
 
     Some models have variants with the same weights, for example I3D with or without its second max pool. If the file can
     only come from one of them, a model that was built without choosing one (None) becomes that variant. A model that was
-    built as another variant stays it, and the report says so.
+    built as another variant keeps it, with a warning in the report.
 
     Args:
         model: Model to load into.
@@ -248,6 +248,15 @@ def _fit(
     elif not any(name.startswith(_FRONT_END) for name in ours):
         # Published files of the classifier never contain the front end.
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_FRONT_END)}
+    if (
+        isinstance(model, TimeSformer)
+        and model.attention != "divided"
+        and any(".temporal_attn." in key for key in ours)
+    ):
+        raise UserError(
+            f"{path} has weights of a TimeSformer with divided attention, and this model has {model.attention} attention, "
+            "for which they were not trained. Use the recipe timesformer, or weights of the same kind of attention."
+        )
     loaded: State = {}
     fitted: list[Fitted] = []
     left_out: list[tuple[str, str]] = []

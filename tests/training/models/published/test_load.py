@@ -78,6 +78,20 @@ def test_image_vit_is_not_mistaken_for_own_weights(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("attention", ["joint", "space"])
+def test_divided_timesformer_weights_are_refused_elsewhere(tmp_path: Path, attention: str):
+    model, _ = tiny(f"timesformer-{attention}")
+    before = model.norm.weight.clone()
+    path = saved(tmp_path, official_timesformer())
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(model, path, echo=None)
+    assert str(caught.value) == (
+        f"{path} has weights of a TimeSformer with divided attention, and this model has {attention} attention, for which "
+        "they were not trained. Use the recipe timesformer, or weights of the same kind of attention."
+    )
+    assert torch.equal(model.norm.weight, before)
+
+
 def test_weights_with_nan_raise(tmp_path: Path):
     state = official_timesformer()
     state["model.blocks.1.mlp.fc1.weight"][3, 4] = float("nan")
