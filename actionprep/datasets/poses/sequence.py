@@ -1,7 +1,4 @@
-"""Poses of one view over time, in memory.
-
-What every pose format is read into and every pose product is written from.
-"""
+"""Poses of one view over time, in memory. Pose formats are read to them, and pose products written from them."""
 
 from __future__ import annotations
 
@@ -19,21 +16,22 @@ from actionprep.errors import InputError, UserError
 
 @dataclass(frozen=True, eq=False)
 class PoseSequence:
-    """People's joints in T frames: M persons (slots), K joints.
+    """Joints of people in T frames, with M persons (slots) and K joints.
 
-    keypoints   (T, M, K, 2 or 3) float32: px of the source image, or meters for 3D. A missing joint has score 0,
-                coordinates 0.
-    score       (T, M, K) float32 ≥ 0; 0 means missing.
-    bbox        (T, M, 4) float32: left, top, right, bottom of the person, in the units of x and y; zeros where absent.
-    track_id    (T, M) int64: one number a person, the same in all frames; -1 where nobody is, or persons are not
-                linked yet.
-    filled      (T, M, K) bool: joints made by interpolation across a gap, not seen.
-    skeleton    name of the layout, or the path of a layout file.
-    image_size  (height, width) of the source image in px, or None where it is unknown.
-    frame_index (T) int64: numbers of the frames in the view.
-    time        (T) float64: seconds on the recording's clock, or None.
+    Create it with `PoseSequence.of`, which checks arrays and adds defaults.
 
-    Build it with `PoseSequence.of`, which fills in what is not known and checks what is.
+    Attributes:
+        keypoints: Coordinates in pixels of the source image, or meters for 3D, float32 of shape (T, M, K, 2 or 3).
+            Missing joints have score 0 and coordinates 0.
+        score: Scores of at least 0, float32 of shape (T, M, K); 0 for missing joints.
+        bbox: Left, top, right and bottom of each person, in the units of x and y, float32 of shape (T, M, 4); zeros for
+            absent persons.
+        track_id: Number of the person, the same in all frames, int64 of shape (T, M); -1 for absent or unlinked persons.
+        filled: Whether a joint was interpolated across a gap, bool of shape (T, M, K).
+        skeleton: Name of the layout, or path of a layout file.
+        image_size: Height and width of the source image in pixels; None if unknown.
+        frame_index: Indices of the frames in the view, int64 of shape (T,).
+        time: Seconds on the recording's clock, float64 of shape (T,), or None.
     """
 
     keypoints: NDArray[np.float32]
@@ -61,14 +59,15 @@ class PoseSequence:
         time: ArrayLike | None = None,
         where: str = "these poses",
     ) -> PoseSequence:
-        """Check arrays and fill in what is not given.
+        """Create a sequence from arrays, check them, and add defaults for missing ones.
 
-        keypoints (T, M, K, C), or (T, K, C) for one person. Without a score, a joint is missing where all its
-        coordinates are 0 or one is NaN, else its score is 1. NaN coordinates count as missing only where the score is
-        0, NaN or not given. Without boxes, a box is that of the joints seen. filled (T, M) stands for all joints of a
-        person.
+        Keypoints have the shape (T, M, K, C), or (T, K, C) for one person. Without a score, a joint is missing if all
+        its coordinates are 0 or one is NaN; other joints have score 1. NaN coordinates count as missing only if the
+        score is 0, NaN or not given. Without boxes, the box of a person is that of the detected joints. A `filled` of
+        shape (T, M) applies to all joints of a person. `where` is the source of the poses, for error messages.
 
-        where: what to name in errors, for example the file. Raises InputError that names the wrong array.
+        Raises:
+            InputError: If an array has a wrong shape, type or value; the error names the array.
         """
         layout = _layout(skeleton)
         points = _numbers(keypoints, "keypoints", where)
@@ -147,34 +146,41 @@ class PoseSequence:
 
     @property
     def dimensions(self) -> int:
-        """2 or 3."""
+        """Number of coordinates, 2 or 3."""
         return int(self.keypoints.shape[3])
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """(T, M): persons of whom at least one joint is seen."""
+        """Whether at least one joint of a person is detected, bool of shape (T, M)."""
         return np.asarray((self.score > 0).any(-1))
 
     def take(self, frames: ArrayLike) -> PoseSequence:
-        """Only these frames, by position."""
+        """Return these frames, given by position."""
         chosen = np.asarray(frames, np.int64)
         arrays = ("keypoints", "score", "bbox", "track_id", "filled", "frame_index")
         picked: dict[str, Any] = {name: getattr(self, name)[chosen] for name in arrays}
         return replace(self, **picked, time=None if self.time is None else self.time[chosen])
 
     def with_skeleton(self, target: str) -> tuple[PoseSequence, Conversion]:
-        """These poses in another layout, and what the conversion kept, derived, missed and lost."""
+        """Return these poses in another layout, and a description of the conversion."""
         points, score, done = convert(self.keypoints, self.score, self.skeleton, target)
-        # What was made of a joint that was filled in is filled in too.
+        # Joints derived from filled joints are filled too.
         _, sure, _ = convert(self.keypoints, np.where(self.filled, 0, self.score), self.skeleton, target)
         filled = (score > 0) & (sure <= 0)
         return replace(self, keypoints=points, score=score, filled=filled, skeleton=target), done
 
     def require_image_size(self, purpose: str) -> tuple[int, int]:
-        """The image size, or a UserError that names what needs it and how to give it."""
+        """Return the image size.
+
+        Args:
+            purpose: What needs the size, for the message.
+
+        Raises:
+            UserError: If the size is unknown; the error states how to give it.
+        """
         if self.image_size is None:
             raise UserError(
-                f"The size of the source image is not known, and {purpose} needs it. The pose file does not hold it: "
+                f"The size of the source image is not known, and {purpose} needs it. The pose file does not contain it: "
                 "give it as image_size=(height, width), or scan the video first so that the catalog has it."
             )
         return self.image_size
@@ -182,12 +188,16 @@ class PoseSequence:
 
 @dataclass(frozen=True, eq=False)
 class PoseItem:
-    """What a pose format yields: one view of one recording, with the metadata of the file.
+    """Poses of one view of one recording in a pose file, with metadata of the file.
 
-    recording: id, the file's relative path and name, never cut at a dot.
-    view:      the camera where the format knows it, else None.
-    splits:    names of the splits that list this recording, such as "xsub_train".
-    extra:     what else the file holds, as plain values.
+    Attributes:
+        recording: Id of the recording: relative path and name of the file; dots in the name are kept.
+        poses: The poses.
+        view: Camera if the format has it, else None.
+        label: Label of the recording.
+        subject: Subject of the recording.
+        splits: Names of the splits that list this recording, such as "xsub_train".
+        extra: Other content of the file, as plain values.
     """
 
     recording: str
@@ -200,9 +210,14 @@ class PoseItem:
 
 
 def joint_boxes(keypoints: NDArray[np.floating[Any]], score: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Smallest box around the joints seen, in x and y: (..., K, C) and (..., K) → (..., 4).
+    """Compute the smallest box around the detected joints.
 
-    Zeros where none is seen.
+    Args:
+        keypoints: Coordinates, shape (..., K, C).
+        score: Scores, shape (..., K); above 0 where a joint is detected.
+
+    Returns:
+        Left, top, right and bottom, float32 of shape (..., 4); zeros without joints.
     """
     seen = np.asarray(score)[..., None] > 0
     xy = np.asarray(keypoints)[..., :2]
@@ -238,9 +253,15 @@ def score_of_seen(
 def pack_persons(
     people: Sequence[Sequence[NDArray[np.floating[Any]]]], num_joints: int, dimensions: int = 2
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Lists of people per frame as arrays with as many slots as the fullest frame has people (at least one).
+    """Combine lists of people per frame into arrays.
 
-    people[t][m]: (K, dimensions + 1), the last column is the score. Returns keypoints (T, M, K, C) and score (T, M, K).
+    Args:
+        people: For each frame, arrays of shape (K, dimensions + 1); the last column is the score.
+        num_joints: Number of joints, K.
+        dimensions: Number of coordinates, C.
+
+    Returns:
+        Keypoints (T, M, K, C) and scores (T, M, K). M is the largest number of people in a frame, and at least 1.
     """
     slots = max([1, *(len(frame) for frame in people)])
     keypoints = np.zeros((len(people), slots, num_joints, dimensions), np.float32)
@@ -277,7 +298,7 @@ def _numbers(values: ArrayLike, name: str, where: str, kind: type = np.float32) 
 def _whole(values: ArrayLike, name: str, where: str) -> NDArray[np.int64]:
     array = _numbers(values, name, where, np.float64)
     if not np.isfinite(array).all() or (array != np.floor(array)).any():
-        raise InputError(f"The array '{name}' of {where} must hold whole numbers.")
+        raise InputError(f"The array '{name}' of {where} must have integer values.")
     return array.astype(np.int64)
 
 
@@ -293,7 +314,7 @@ def _size(image_size: Sequence[int], where: str) -> tuple[int, int]:
 
 def _check_tracks(sequence: PoseSequence, here: NDArray[np.bool_], where: str) -> None:
     known = here & (sequence.track_id >= 0)
-    # Who has no number gets one below 0 that nobody else in the frame has.
+    # Persons without an id get a unique negative one.
     ids = np.sort(np.where(known, sequence.track_id, -1 - np.arange(sequence.num_persons)), axis=1)
     twice = np.flatnonzero((np.diff(ids, axis=1) == 0).any(1))
     if len(twice):

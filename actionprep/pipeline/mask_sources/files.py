@@ -147,7 +147,7 @@ class _Numbered(_Masks):
         for file in files:
             numbers = re.findall(r"\d+", file.stem)
             if not numbers:
-                raise InputError(f"Mask file {file} has no number in its name; expected the frame number.")
+                raise InputError(f"Mask file {file} has a name without a number; expected the frame number.")
             number = int(numbers[-1])
             if number in self._by_number:
                 raise InputError(

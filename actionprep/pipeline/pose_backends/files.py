@@ -148,7 +148,7 @@ _PLACEHOLDERS = ("recording", "view")
 
 
 def digest_of_files(source: ViewSource, files: str) -> str:
-    """Return the SHA-256 hash of all files that the poses of a view are read from.
+    """Return the SHA-256 hash of all files with poses of a view.
 
     Args:
         source: The view.

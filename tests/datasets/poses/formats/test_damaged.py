@@ -172,9 +172,9 @@ def test_a_csv_of_landmarks_without_rows_is_empty(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"track_id": np.full((2, 1), np.nan)}, "The array 'track_id' of .* must hold whole numbers"),
+        ({"track_id": np.full((2, 1), np.nan)}, "The array 'track_id' of .* must have integer values"),
         ({"track_id": np.array([["a"], ["b"]])}, "The array 'track_id' of .* must hold numbers"),
-        ({"frame_index": np.array([0.5, 1])}, "The array 'frame_index' of .* must hold whole numbers"),
+        ({"frame_index": np.array([0.5, 1])}, "The array 'frame_index' of .* must have integer values"),
         ({"time": np.array([1.0, np.nan])}, "The times in .* must be finite and rise"),
         ({"time": np.array([2.0, 1.0])}, "The times in .* must be finite and rise"),
         ({"image_size": np.array(4)}, r"The image size in .* must be \(height, width\)"),
