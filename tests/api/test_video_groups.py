@@ -45,9 +45,9 @@ def trained_in(study: Path, views: tuple[str, ...], settings: str) -> Checkpoint
 
 
 def of_pattern(tmp_path: Path, pattern: str) -> ViewPattern:
-    found = pattern_of_study(trained_in(tmp_path / "study", (), f'layout = "views"\npattern = "{pattern}"'))
-    assert found is not None
-    return found
+    groups = pattern_of_study(trained_in(tmp_path / "study", (), f'layout = "views"\npattern = "{pattern}"'))
+    assert groups is not None
+    return groups
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def two_views(tmp_path, monkeypatch) -> Path:
 
 def test_folders_are_recordings_of_a_run_of_several_views(two_views):
     given = [[video(two_views / f"{take}/cam{view}.avi") for view in (1, 0)] for take in ("one", "two")]
-    found = group_videos("run", [two_views / "one", two_views / "two"])
-    assert found == {take: [str(two_views / take / f"cam{view}.avi") for view in (0, 1)] for take in ("one", "two")}
+    groups = group_videos("run", [two_views / "one", two_views / "two"])
+    assert groups == {take: [str(two_views / take / f"cam{view}.avi") for view in (0, 1)] for take in ("one", "two")}
     assert group_videos("run", given[0]) == {"one": [str(path) for path in given[0]]}
     with pytest.raises(UserError, match="This model has 2 views, and got files and folders"):
         group_videos("run", [two_views / "one", given[1][0]])
@@ -87,17 +87,17 @@ def test_recording_name_is_that_of_the_pattern(tmp_path):
 
 def test_name_videos_reads_the_pattern_of_the_study(tmp_path):
     pattern = of_pattern(tmp_path, "{recording}/a{view}_b3.mp4")
-    found = name_videos(["new/a2_b3.mp4", "new/a1_b3.mp4"], ("1", "2"), pattern)
-    assert found.videos == {"1": Path("new/a1_b3.mp4"), "2": Path("new/a2_b3.mp4")}
-    assert found.by == {"1": "pattern", "2": "pattern"}
+    groups = name_videos(["new/a2_b3.mp4", "new/a1_b3.mp4"], ("1", "2"), pattern)
+    assert groups.videos == {"1": Path("new/a1_b3.mp4"), "2": Path("new/a2_b3.mp4")}
+    assert groups.by == {"1": "pattern", "2": "pattern"}
     assert name_videos(["/else/where/a02_b3.mp4"], ("1", "2"), pattern).videos == {"2": Path("/else/where/a02_b3.mp4")}
 
 
 def test_name_videos_takes_view_equals_path(tmp_path):
     pattern = of_pattern(tmp_path, "{recording}/cam{view}.mp4")
-    found = name_videos(["3=x/roof.mp4", "x/cam1.mp4"], ("01", "cam3"), pattern)
-    assert found.videos == {"01": Path("x/cam1.mp4"), "cam3": Path("x/roof.mp4")}
-    assert found.sentences == ["view cam3 ← roof.mp4 (as given); view 01 ← cam1.mp4 (by the pattern of the study)"]
+    groups = name_videos(["3=x/roof.mp4", "x/cam1.mp4"], ("01", "cam3"), pattern)
+    assert groups.videos == {"01": Path("x/cam1.mp4"), "cam3": Path("x/roof.mp4")}
+    assert groups.sentences == ["view cam3 ← roof.mp4 (as given); view 01 ← cam1.mp4 (by the pattern of the study)"]
 
 
 @pytest.mark.parametrize("files", [["cam0.mp4", "cam1.mp4"], ["left.mp4"], ["0.mp4", "1=x.mp4"]])
@@ -128,8 +128,8 @@ def test_name_videos_needs_paths_of_the_pattern(tmp_path):
 
 def test_views_that_the_run_was_not_trained_on_are_left_out(tmp_path):
     pattern = of_pattern(tmp_path, "{recording}/cam{view}.mp4")
-    found = name_videos([f"take/cam{view}.mp4" for view in (0, 2, 3, 4)], ("0", "1", "3", "6"), pattern)
-    assert found.sentences == [
+    groups = name_videos([f"take/cam{view}.mp4" for view in (0, 2, 3, 4)], ("0", "1", "3", "6"), pattern)
+    assert groups.sentences == [
         "view 0 ← cam0.mp4, view 3 ← cam3.mp4 (by the pattern of the study)",
         "Ignored: cam2.mp4, cam4.mp4. The run was not trained on these views.",
         "No video of view 1, 6: the prediction uses 2 of the run's 4 views.",
@@ -141,9 +141,9 @@ def test_views_that_the_run_was_not_trained_on_are_left_out(tmp_path):
 
 
 def test_a_run_of_one_view_takes_a_video_whatever_its_name():
-    found = name_videos(["cam7.mp4"], ("0",))
-    assert (found.videos, found.by) == ({"0": Path("cam7.mp4")}, {"0": "only view"})
-    assert found.sentences == []
+    groups = name_videos(["cam7.mp4"], ("0",))
+    assert (groups.videos, groups.by) == ({"0": Path("cam7.mp4")}, {"0": "only view"})
+    assert groups.sentences == []
 
 
 def test_two_videos_of_one_view_and_views_that_do_not_exist_are_refused(tmp_path):

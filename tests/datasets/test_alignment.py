@@ -21,35 +21,35 @@ def at_rate(fps: float, seconds: float, start: float = 0.0) -> np.ndarray:
 
 
 def test_views_of_one_trigger_are_aligned():
-    found = align({"0": at_rate(60, 2), "1": at_rate(60, 2)}, tolerance=0.001)
-    assert found.ok
-    assert found.common == pytest.approx((0.0, 2.0))
-    assert [(one.offset, one.dropped, one.max_error) for one in found.views] == [(0.0, 0, 0.0)] * 2
-    assert found.views[1].drift == pytest.approx(0.0, abs=1e-6)
+    result = align({"0": at_rate(60, 2), "1": at_rate(60, 2)}, tolerance=0.001)
+    assert result.ok
+    assert result.common == pytest.approx((0.0, 2.0))
+    assert [(one.offset, one.dropped, one.max_error) for one in result.views] == [(0.0, 0, 0.0)] * 2
+    assert result.views[1].drift == pytest.approx(0.0, abs=1e-6)
 
 
 def test_views_of_other_rates_and_lengths_are_aligned():
-    found = align({"0": at_rate(30, 10), "1": at_rate(25, 8, 0.5)}, tolerance=0.021)
-    assert found.ok
-    assert found.common == pytest.approx((0.5, 8.5))
-    assert found.views[1].drift is None
-    assert found.views[1].offset == 0.5
-    assert found.views[1].max_error <= 0.02 + 1e-9
+    result = align({"0": at_rate(30, 10), "1": at_rate(25, 8, 0.5)}, tolerance=0.021)
+    assert result.ok
+    assert result.common == pytest.approx((0.5, 8.5))
+    assert result.views[1].drift is None
+    assert result.views[1].offset == 0.5
+    assert result.views[1].max_error <= 0.02 + 1e-9
 
 
 def test_dropped_frames_are_counted_and_reported():
     times = np.delete(at_rate(50, 4), [60, 61, 62, 63, 64, 65, 66, 67, 100])
-    found = align({"0": at_rate(50, 4), "1": times}, tolerance=0.05)
-    assert found.views[1].dropped == 9
-    assert found.views[1].max_error == pytest.approx(0.08)
-    assert found.problems == ("view '1' has no frame within 0.05 s of 1.260 s: the nearest is 0.080 s away",)
+    result = align({"0": at_rate(50, 4), "1": times}, tolerance=0.05)
+    assert result.views[1].dropped == 9
+    assert result.views[1].max_error == pytest.approx(0.08)
+    assert result.problems == ("view '1' has no frame within 0.05 s of 1.260 s: the nearest is 0.080 s away",)
 
 
 def test_drift_is_measured_and_reported_where_views_have_equally_many_frames():
     slow = at_rate(30, 600) * (1 + 300e-6)
-    found = align({"0": at_rate(30, 600), "1": slow}, tolerance=0.05)
-    assert found.views[1].drift == pytest.approx(300, abs=0.01)
-    assert found.problems == ("view '1' has as many frames as view '0' and its clock runs away from it by 0.180 s",)
+    result = align({"0": at_rate(30, 600), "1": slow}, tolerance=0.05)
+    assert result.views[1].drift == pytest.approx(300, abs=0.01)
+    assert result.problems == ("view '1' has as many frames as view '0' and its clock runs away from it by 0.180 s",)
 
 
 def test_drift_is_seen_through_dropped_frames():
@@ -58,9 +58,9 @@ def test_drift_is_seen_through_dropped_frames():
 
 
 def test_views_without_common_time_cannot_be_aligned():
-    found = align({"0": at_rate(10, 1), "1": at_rate(10, 1, 5.0)}, tolerance=0.05)
-    assert found.common is None
-    assert found.problems == ("the views have no common time ('0' 0.000 to 0.900 s, '1' 5.000 to 5.900 s)",)
+    result = align({"0": at_rate(10, 1), "1": at_rate(10, 1, 5.0)}, tolerance=0.05)
+    assert result.common is None
+    assert result.problems == ("the views have no common time ('0' 0.000 to 0.900 s, '1' 5.000 to 5.900 s)",)
 
 
 def test_alignment_includes_a_view_with_one_frame():
@@ -79,10 +79,10 @@ def test_a_view_without_frames_is_refused():
 )
 def test_the_nearest_frame_is_that_of_a_search_through_all(times, at, tolerance):
     index, error = frames_near(np.array(times, np.float64), np.array(at, np.float64), tolerance=tolerance)
-    for instant, found, distance in zip(at, index, error, strict=True):
-        distances = [abs(time - instant) for time in times]
+    for time, frame, distance in zip(at, index, error, strict=True):
+        distances = [abs(other - time) for other in times]
         assert distance == min(distances)
-        assert found == (distances.index(min(distances)) if distance <= tolerance else -1)
+        assert frame == (distances.index(min(distances)) if distance <= tolerance else -1)
 
 
 @st.composite

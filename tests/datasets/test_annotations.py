@@ -361,9 +361,9 @@ def test_read_annotations_elan_subdivision_of_a_real_file(shared_data):
 
 def test_check_segments_elan_empty_values_take_the_tier(tmp_path):
     path = written(tmp_path, eaf("1000 2000 3000", tier("sign", (0, 1, ""), (1, 2, " "))), "x.eaf")
-    found = checked(*read_annotations(path))
-    assert [segment.label for segment in found.segments["a"]] == ["sign", "sign"]
-    assert [str(finding) for finding in found.findings] == [
+    result = checked(*read_annotations(path))
+    assert [segment.label for segment in result.segments["a"]] == ["sign", "sign"]
+    assert [str(finding) for finding in result.findings] == [
         "label from tier: labels.csv: 2 annotations have no value and get the name of the tier, 'sign', as label"
     ]
 
@@ -383,17 +383,17 @@ MEDIA = '<MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/x/{}" MIME_TYPE="{}" TIME_ORIGI
 )
 def test_check_segments_elan_takes_the_video_of_the_study(tmp_path, media, onset):
     text = eaf("1000 2000", tier("act", (0, 1, "walk")), "".join(MEDIA.format(*medium) for medium in media))
-    found = checked(*read_annotations(written(tmp_path, text, "x.eaf")), views=(view("a", path="videos/a.mp4"),))
-    assert found.segments["a"] == (Segment(onset, onset + 1.0, "walk", "act"),)
-    assert found.findings == []
+    result = checked(*read_annotations(written(tmp_path, text, "x.eaf")), views=(view("a", path="videos/a.mp4"),))
+    assert result.segments["a"] == (Segment(onset, onset + 1.0, "walk", "act"),)
+    assert result.findings == []
 
 
 def test_check_segments_elan_links_two_recordings(tmp_path):
     media = MEDIA.format("a.mp4", "video/mp4", 0) + MEDIA.format("b.mp4", "video/mp4", 0)
     rows = read_annotations(written(tmp_path, eaf("1000 2000", tier("act", (0, 1, "walk")), media), "x.eaf"))
-    found = checked(*rows, views=(view("a", path="videos/a.mp4"), view("b", path="videos/b.mp4")))
-    assert list(found.segments) == ["a"]
-    assert [str(finding) for finding in found.findings] == [
+    result = checked(*rows, views=(view("a", path="videos/a.mp4"), view("b", path="videos/b.mp4")))
+    assert list(result.segments) == ["a"]
+    assert [str(finding) for finding in result.findings] == [
         "several recordings linked: labels.csv: it links files of recordings 'a' and 'b'; its segments count for 'a'. "
         "Group these files as views of one recording, or annotate each in its own file"
     ]
@@ -405,14 +405,14 @@ def test_check_segments_frames_need_one_rate(rates):
         view("a", id, path=f"videos/cam{id}.mp4", fps=rate, num_frames=500, frame_times=np.arange(500) / rate)
         for id, rate in zip("01", rates, strict=True)
     )
-    found = checked(
+    result = checked(
         AnnotatedRow("a", 50, 100, "walk", unit="frame", line=2),
         AnnotatedRow("cam1.mp4", 50, 100, "walk", unit="frame", line=3),
         views=views,
     )
-    [segment] = found.segments["a"]
+    [segment] = result.segments["a"]
     assert (segment.onset, segment.offset) == pytest.approx((50 / rates[1], 100 / rates[1]))
-    assert [str(finding) for finding in found.findings] == [
+    assert [str(finding) for finding in result.findings] == [
         "unusable segment: labels.csv:2: frames 50 to 100 of recording 'a' mean different times in its views (frames/s: "
         f"'0' {rates[0]:g}, '1' {rates[1]:g}). Name the file of a view in the column of the recording, or give times in "
         "seconds"
@@ -424,20 +424,20 @@ def test_check_segments_frames_of_an_unreadable_view():
     other = view("a", "1", path="videos/a/cam1.mp4")
     by_id = AnnotatedRow("a", 50, 100, "walk", unit="frame", line=2)
     by_file = AnnotatedRow("cam0.mp4", 50, 100, "walk", unit="frame", line=3)
-    found = checked(by_id, by_file, views=(broken, other))
-    assert [finding.message for finding in found.findings] == [
+    result = checked(by_id, by_file, views=(broken, other))
+    assert [finding.message for finding in result.findings] == [
         "frames 50 to 100 of recording 'a' may count frames of videos/a/cam0.mp4, which cannot be read, so its frame rate "
         "is not known. Name the file of a view in the column of the recording, or give times in seconds",
         "its frame numbers need the video videos/a/cam0.mp4, which cannot be read",
     ]
     # If the camera has the same rate in another recording, the frame numbers are unambiguous.
-    found = checked(by_id, views=(broken, other, view("b", "0", path="videos/b/cam0.mp4")))
-    assert len(found.segments["a"]) == 1
+    result = checked(by_id, views=(broken, other, view("b", "0", path="videos/b/cam0.mp4")))
+    assert len(result.segments["a"]) == 1
 
 
 def test_check_segments_point_event():
-    found = checked(AnnotatedRow("a", 1.5, 1.5, "peck", line=2))
-    assert [finding.message for finding in found.findings] == ["it has no length: it starts and ends at 1.5 s"]
+    result = checked(AnnotatedRow("a", 1.5, 1.5, "peck", line=2))
+    assert [finding.message for finding in result.findings] == ["it has no length: it starts and ends at 1.5 s"]
 
 
 def test_an_unknown_file_lists_the_formats(tmp_path):
@@ -452,50 +452,50 @@ def test_an_unknown_file_lists_the_formats(tmp_path):
 
 
 def test_a_segment_that_ends_before_it_starts_is_left_out_with_its_line():
-    found = checked(AnnotatedRow("a", 2.0, 1.0, "wave", line=7), AnnotatedRow("a", 1.0, 2.0, "wave", line=8))
-    assert found.segments == {"a": (Segment(1.0, 2.0, "wave"),)}
-    assert found.num_unusable == 1
-    assert [str(finding) for finding in found.findings] == [
+    result = checked(AnnotatedRow("a", 2.0, 1.0, "wave", line=7), AnnotatedRow("a", 1.0, 2.0, "wave", line=8))
+    assert result.segments == {"a": (Segment(1.0, 2.0, "wave"),)}
+    assert result.num_unusable == 1
+    assert [str(finding) for finding in result.findings] == [
         "unusable segment: labels.csv:7: it ends at 1 s, before it starts at 2 s"
     ]
 
 
 def test_a_segment_after_the_video_is_left_out_with_its_line():
-    found = checked(AnnotatedRow("a", 12.0, 13.0, "wave", line=3))
-    assert found.segments == {}
-    assert [str(finding) for finding in found.findings] == [
+    result = checked(AnnotatedRow("a", 12.0, 13.0, "wave", line=3))
+    assert result.segments == {}
+    assert [str(finding) for finding in result.findings] == [
         "unusable segment: labels.csv:3: 12.000 to 13.000 s lies outside recording 'a', which runs from 0.000 to "
         "10.000 s"
     ]
 
 
 def test_a_segment_that_goes_beyond_the_end_is_kept_and_reported():
-    found = checked(AnnotatedRow("a", 9.0, 13.0, "wave", line=3))
-    assert found.segments == {"a": (Segment(9.0, 13.0, "wave"),)}
-    assert [str(finding) for finding in found.findings] == [
+    result = checked(AnnotatedRow("a", 9.0, 13.0, "wave", line=3))
+    assert result.segments == {"a": (Segment(9.0, 13.0, "wave"),)}
+    assert [str(finding) for finding in result.findings] == [
         "segment past the end: labels.csv:3: 9.000 to 13.000 s goes beyond recording 'a', which runs from 0.000 to "
         "10.000 s; it is kept as it is"
     ]
 
 
 def test_rows_without_label_or_number_are_left_out():
-    found = checked(AnnotatedRow("a", 1.0, 2.0, " ", line=1), AnnotatedRow("a", float("nan"), 2.0, "wave", line=2))
-    assert [finding.message for finding in found.findings] == ["it has no label", "times nan to 2.0 are not finite"]
-    assert found.num_unusable == 2
+    result = checked(AnnotatedRow("a", 1.0, 2.0, " ", line=1), AnnotatedRow("a", float("nan"), 2.0, "wave", line=2))
+    assert [finding.message for finding in result.findings] == ["it has no label", "times nan to 2.0 are not finite"]
+    assert result.num_unusable == 2
 
 
 def test_segments_of_absent_videos_are_counted():
-    found = checked(AnnotatedRow("b", 1.0, 2.0, "wave"), AnnotatedRow("b", 2.0, 3.0, "wave"))
-    assert [str(finding) for finding in found.findings] == [
+    result = checked(AnnotatedRow("b", 1.0, 2.0, "wave"), AnnotatedRow("b", 2.0, 3.0, "wave"))
+    assert [str(finding) for finding in result.findings] == [
         "labels for an absent video: labels.csv: 2 segments of 'b', which is no recording of this study"
     ]
-    assert found.num_unusable == 2
+    assert result.num_unusable == 2
 
 
 def test_times_of_a_named_video_are_brought_to_the_recordings_clock():
     views = (view("a", "0"), view("a", "1", path="videos/a/left.mp4", offset=2.0, drift=100.0))
-    found = checked(AnnotatedRow("left.mp4", 1.0, 2.0, "wave"), AnnotatedRow("a", 1.0, 2.0, "wave"), views=views)
-    own, moved = found.segments["a"]
+    result = checked(AnnotatedRow("left.mp4", 1.0, 2.0, "wave"), AnnotatedRow("a", 1.0, 2.0, "wave"), views=views)
+    own, moved = result.segments["a"]
     assert (own.onset, own.offset) == (1.0, 2.0)
     assert (moved.onset, moved.offset) == pytest.approx((3.0001, 4.0002))
 
@@ -503,31 +503,31 @@ def test_times_of_a_named_video_are_brought_to_the_recordings_clock():
 def test_frame_numbers_become_the_times_of_those_frames():
     times = np.array([0.0, 0.1, 0.4, 0.5])
     odd = view("a", frame_times=times, num_frames=4, offset=1.0)
-    found = checked(
+    result = checked(
         AnnotatedRow("a", 1, 3, "wave", unit="frame"),
         AnnotatedRow("a", 4, 5, "wave", unit="frame", line=9),
         views=(odd,),
     )
-    [segment] = found.segments["a"]
+    [segment] = result.segments["a"]
     assert (segment.onset, segment.offset) == pytest.approx((1.1, 1.5))
-    assert found.findings[0].message == "frames 4 to 5 lie outside videos/a/cam0.mp4, which has 4 frames"
+    assert result.findings[0].message == "frames 4 to 5 lie outside videos/a/cam0.mp4, which has 4 frames"
 
 
 def test_check_segments_takes_further_names_of_one_file_alike():
     own = view("a", path="videos/a.mp4")
     row = AnnotatedRow("file:///C:/rec/a.mp4", 1.0, 2.0, "wave", alternatives=(("./a.mp4", 0.0), ("a.wav", 0.0)))
-    found = checked(row, AnnotatedRow("./a.mp4", 2.0, 3.0, "wave"), views=(own,))
-    assert [segment.onset for segment in found.segments["a"]] == [2.0]
-    assert found.findings[0].message.endswith("which could mean recording 'a', as './a.mp4' in the same table does")
-    found = checked(row, row, views=(own,))
-    assert len(found.segments["a"]) == 2
+    result = checked(row, AnnotatedRow("./a.mp4", 2.0, 3.0, "wave"), views=(own,))
+    assert [segment.onset for segment in result.segments["a"]] == [2.0]
+    assert result.findings[0].message.endswith("which could mean recording 'a', as './a.mp4' in the same table does")
+    result = checked(row, row, views=(own,))
+    assert len(result.segments["a"]) == 2
 
 
 def test_check_segments_reports_names_of_other_recordings():
     own = view("siteA/a", path="videos/siteA/a.mp4")
     rows = [AnnotatedRow(f"{site}/a", 1.0, 2.0, site, line=line) for line, site in enumerate(("siteA", "siteB"), 2)]
-    found = checked(*rows, views=(own,))
-    assert [segment.label for segment in found.segments["siteA/a"]] == ["siteA"]
-    assert [str(finding) for finding in found.findings] == [
+    result = checked(*rows, views=(own,))
+    assert [segment.label for segment in result.segments["siteA/a"]] == ["siteA"]
+    assert [str(finding) for finding in result.findings] == [
         "labels for an absent video: labels.csv:3: 1 segment of 'siteB/a', which is no recording of this study"
     ]

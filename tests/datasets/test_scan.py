@@ -24,7 +24,7 @@ def scanned(folder: StudyFolder, probe: FakeProbe | None = None, **options: obje
     return scan(folder, probe=probe or FakeProbe(), workers=2, **options)  # type: ignore[arg-type]
 
 
-def found(report: ScanReport) -> list[str]:
+def findings(report: ScanReport) -> list[str]:
     return [str(finding) for finding in report.findings]
 
 
@@ -38,7 +38,7 @@ def clips(tmp_path) -> StudyFolder:
 def test_a_scan_fills_the_catalog(clips):
     seen = []
     report = scanned(clips, progress=lambda sofar: seen.append((sofar.done, sofar.total)))
-    assert found(report) == []
+    assert findings(report) == []
     catalog = Catalog.read(clips.catalog)
     assert catalog == report.catalog
     view = catalog.view("wave/a", 0)
@@ -68,7 +68,7 @@ def test_scan_reports_an_unreadable_file_and_reads_the_others(clips, content):
     path.write_bytes(content)
     report = scanned(clips)
     assert [(view.recording, view.reason) for view in report.unreadable] == [("wave/b", "holds no video")]
-    assert "unreadable video: videos/wave/b.mp4: holds no video" in found(report)
+    assert "unreadable video: videos/wave/b.mp4: holds no video" in findings(report)
     assert len(report.catalog.select_views().views) == 3
     assert path.read_bytes() == content
 
@@ -76,13 +76,14 @@ def test_scan_reports_an_unreadable_file_and_reads_the_others(clips, content):
 def test_a_file_without_permission_or_a_dead_link_is_unreadable(clips):
     (clips.root / "videos/wave/e.mp4").symlink_to(clips.root / "gone.mp4")
     assert (
-        found(scanned(clips))[0] == "unreadable video: videos/wave/e.mp4: cannot be opened: No such file or directory"
+        findings(scanned(clips))[0]
+        == "unreadable video: videos/wave/e.mp4: cannot be opened: No such file or directory"
     )
 
 
 def test_scan_reports_warnings_of_a_video(clips):
     fake_video(clips.root / "videos/wave/b.mp4", warnings=("the header states 100 frames and the file holds 50",))
-    assert found(scanned(clips)) == [
+    assert findings(scanned(clips)) == [
         "video warning: videos/wave/b.mp4: the header states 100 frames and the file holds 50"
     ]
 
@@ -90,14 +91,14 @@ def test_scan_reports_warnings_of_a_video(clips):
 def test_scan_reports_a_duplicate_video(clips):
     fake_video(clips.root / "videos/wave/a.mp4", name="same")
     fake_video(clips.root / "videos/clap/c.mp4", name="same")
-    assert found(scanned(clips)) == [
+    assert findings(scanned(clips)) == [
         "same video twice: videos/clap/c.mp4: has the same bytes as videos/wave/a.mp4; splits keep them together"
     ]
 
 
 def test_scan_reports_small_classes_and_unlabeled_videos(clips):
     (clips.root / "videos/wave/b.mp4").rename(clips.root / "videos/b.mp4")
-    assert found(scanned(clips)) == [
+    assert findings(scanned(clips)) == [
         "video without label: b: has neither a label nor segments",
         "class with one sample: wave/a: class 'wave' has one sample only: it cannot be both trained and tested",
     ]
@@ -113,7 +114,7 @@ def test_segments_are_checked_against_the_videos(tmp_path):
     # A file without a recording column belongs to the recording in its file name.
     (tmp_path / "labels/b.csv").write_text("onset,offset,label\n1,1.5,clap\n0,0.5,clap\n")
     report = scanned(new_study(tmp_path, layout="views", segments=("labels",)))
-    assert found(report) == [
+    assert findings(report) == [
         "unusable segment: labels/all.csv:4: it ends at 0.5 s, before it starts at 1 s",
         "unusable segment: labels/all.csv:5: 3.000 to 4.000 s lies outside recording 'b', which runs from 0.000 to "
         "2.000 s",
@@ -133,7 +134,7 @@ def test_scan_reports_misaligned_views_and_applies_offsets(tmp_path):
     assert scanned(new_study(tmp_path, layout="views")).catalog.view("a", 1).times[0] == 0.0
     report = scanned(new_study(tmp_path, layout="views", clock="container"))
     assert [view.times[0] for view in report.catalog.views] == [100.0, 103.0]
-    assert found(report)[1] == (
+    assert findings(report)[1] == (
         "views not aligned: a: the views have no common time ('0' 100.000 to 101.960 s, '1' 103.000 to 104.960 s)"
     )
     (tmp_path / "clocks.csv").write_text("view,offset\n1,-3\n")
@@ -281,14 +282,15 @@ def test_scan_takes_splits_of_annotation_files(tmp_path):
     report = scanned(new_study(tmp_path, **settings))
     assert [recording.split for recording in report.catalog.recordings] == ["train", "val", None]
     assert Catalog.read(tmp_path / "catalog").recordings == report.catalog.recordings
-    assert found(report) == [
+    assert findings(report) == [
         "unknown split: anet.json: split 'withheld' of 1 recording is none of train, val and test; it is not used"
     ]
     (tmp_path / "rec.csv").write_text("recording,split\na,test\n")
     report = scanned(new_study(tmp_path, recordings="rec.csv", **settings))
     assert report.catalog.recording("a").split == "test"
-    assert "conflicting labels: anet.json: recording 'a' has split 'test' and here 'train'; the first is used" in found(
-        report
+    assert (
+        "conflicting labels: anet.json: recording 'a' has split 'test' and here 'train'; the first is used"
+        in findings(report)
     )
     (tmp_path / "s.csv").write_text("recording,onset,offset,label,split\na,0,1,x,train\na,1,2,x,test\n")
     with pytest.raises(UserError, match=r"^s.csv:2 and s.csv:3 contradict each other: recording 'a' has split 'train'"):
@@ -306,7 +308,7 @@ def test_annotation_files_in_folders_of_other_recordings(tmp_path):
     assert (
         "labels for an absent video: notes/siteB/take_1.csv:2: 1 segment of (the file names no recording), which is no "
         "recording of this study"
-    ) in found(report)
+    ) in findings(report)
     # Folders of annotators are unrelated to folders of recordings.
     (tmp_path / "notes/siteA").rename(tmp_path / "notes/anna")
     assert scanned(new_study(tmp_path, **settings)).catalog.labels == ("siteA", "siteB")

@@ -56,10 +56,10 @@ def test_overlap_ignores_segments_outside_of_the_recording():
 
 
 def test_of_several_labels_the_largest_wins_or_all_do():
-    found = annotated(Segment(0.0, 0.7, "clap"), Segment(0.0, 0.9, "wave"), seconds=1.0)
-    assert labels_of(make_snippets(found, length_s=1.0)) == ["wave"]
-    assert make_snippets(found, length_s=1.0).target.tolist() == [[0, 1]]
-    several = make_snippets(found, LabelRule(multi_label=True), length_s=1.0)
+    study = annotated(Segment(0.0, 0.7, "clap"), Segment(0.0, 0.9, "wave"), seconds=1.0)
+    assert labels_of(make_snippets(study, length_s=1.0)) == ["wave"]
+    assert make_snippets(study, length_s=1.0).target.tolist() == [[0, 1]]
+    several = make_snippets(study, LabelRule(multi_label=True), length_s=1.0)
     assert several.target.tolist() == [[1, 1]]
     assert labels_of(several) == ["wave"]
 
@@ -73,8 +73,8 @@ def test_windows_without_label_are_background_when_there_is_one():
 
 
 def test_a_background_that_is_annotated_keeps_its_place():
-    found = annotated(Segment(0.0, 1.0, "a"), Segment(1.0, 2.0, "none"), seconds=3.0)
-    table = make_snippets(found, LabelRule(background="none"), length_s=1.0)
+    study = annotated(Segment(0.0, 1.0, "a"), Segment(1.0, 2.0, "none"), seconds=3.0)
+    table = make_snippets(study, LabelRule(background="none"), length_s=1.0)
     assert table.labels == ("a", "none")
     assert labels_of(table) == ["a", "none", "none"]
 
@@ -87,37 +87,37 @@ def test_windows_in_the_ignore_band_are_neither_label_nor_background():
 
 
 def test_unlabeled_windows_are_negatives_only_for_multi_label():
-    found = annotated(Segment(1.0, 2.0, "wave"), seconds=3.0)
-    assert make_snippets(found, length_s=1.0).label.tolist() == [IGNORED, 0, IGNORED]
-    assert make_snippets(found, LabelRule(multi_label=True), length_s=1.0).label.tolist() == [NO_LABEL, 0, NO_LABEL]
+    study = annotated(Segment(1.0, 2.0, "wave"), seconds=3.0)
+    assert make_snippets(study, length_s=1.0).label.tolist() == [IGNORED, 0, IGNORED]
+    assert make_snippets(study, LabelRule(multi_label=True), length_s=1.0).label.tolist() == [NO_LABEL, 0, NO_LABEL]
 
 
 def test_layers_are_chosen_and_excluded_layers_are_cut_out():
-    found = annotated(
+    study = annotated(
         Segment(0.0, 2.0, "wave", "hands"),
         Segment(0.0, 4.0, "nod", "head"),
         Segment(1.5, 1.6, "advert", "NA"),
         seconds=4.0,
     )
     rule = LabelRule(background="none")
-    table = make_snippets(found, rule, length_s=1.0, layers=["hands"], exclude_layers=["NA"])
+    table = make_snippets(study, rule, length_s=1.0, layers=["hands"], exclude_layers=["NA"])
     assert labels_of(table) == ["wave", None, "none", "none"]
     assert table.labels == ("none", "wave")
 
 
 def test_short_segments_are_left_out_and_counted():
-    found = annotated(Segment(0.0, 0.149, "wave"), Segment(1.0, 1.15, "wave"), seconds=2.0)
-    table = make_snippets(found, LabelRule(threshold=0.1), length_s=1.0, min_segment_s=0.15)
+    study = annotated(Segment(0.0, 0.149, "wave"), Segment(1.0, 1.15, "wave"), seconds=2.0)
+    table = make_snippets(study, LabelRule(threshold=0.1), length_s=1.0, min_segment_s=0.15)
     assert labels_of(table) == [None, "wave"]
     assert table.left_out["segments too short"] == 1
 
 
 def test_clips_labeled_whole_are_one_snippet_or_windows_as_asked():
-    found = catalog(Recording("a", label="wave"), Recording("b", label="clap"), seconds=2.4)
-    whole = make_snippets(found)
+    study = catalog(Recording("a", label="wave"), Recording("b", label="clap"), seconds=2.4)
+    whole = make_snippets(study)
     assert labels_of(whole) == ["wave", "clap"]
     assert whole.offset - whole.onset == pytest.approx([2.4, 2.4])
-    windows = make_snippets(found, length_s=1.0)
+    windows = make_snippets(study, length_s=1.0)
     assert labels_of(windows) == ["wave", "wave", "clap", "clap"]
 
 
@@ -129,8 +129,8 @@ def test_without_a_length_each_segment_is_a_snippet():
 
 
 def test_recordings_that_nobody_annotated_are_no_background():
-    found = catalog(Recording("a", label="wave"), Recording("b"))
-    table = make_snippets(found, LabelRule(background="none"), length_s=1.0)
+    study = catalog(Recording("a", label="wave"), Recording("b"))
+    table = make_snippets(study, LabelRule(background="none"), length_s=1.0)
     assert set(table.recording) == {0}
     assert table.left_out["recordings without label"] == 1
 
@@ -160,21 +160,21 @@ def test_windows_lie_in_the_time_that_all_views_cover():
 
 def test_windows_without_a_frame_are_left_out_and_counted():
     times = np.array([*np.arange(0, 1, 0.1), *np.arange(4, 5, 0.1)])
-    found = Catalog((Recording("a", label="wave"),), (view("a", frame_times=times, num_frames=20),))
-    table = make_snippets(found, length_s=1.0)
+    study = Catalog((Recording("a", label="wave"),), (view("a", frame_times=times, num_frames=20),))
+    table = make_snippets(study, length_s=1.0)
     assert table.onset == pytest.approx([0.0, 4.0])
     assert table.left_out["windows without frame"] == 3
 
 
 def test_only_named_labels_in_their_order():
-    found = annotated(Segment(0.0, 1.0, "a"), Segment(1.0, 2.0, "b"), Segment(2.0, 3.0, "c"), seconds=3.0)
-    table = make_snippets(found, length_s=1.0, labels=["c", "a"])
+    study = annotated(Segment(0.0, 1.0, "a"), Segment(1.0, 2.0, "b"), Segment(2.0, 3.0, "c"), seconds=3.0)
+    table = make_snippets(study, length_s=1.0, labels=["c", "a"])
     assert table.labels == ("c", "a")
     assert labels_of(table) == ["a", None, "c"]
     with pytest.raises(UserError, match=r"No label 'd' in the catalog. Labels: a, b, c"):
-        make_snippets(found, labels=["d"])
+        make_snippets(study, labels=["d"])
     with pytest.raises(UserError, match=r"No layer 'hand' in the annotations. Layers: ''"):
-        make_snippets(found, layers=["hand"])
+        make_snippets(study, layers=["hand"])
 
 
 def test_snippets_without_labels_raise_an_error_with_a_remedy():
@@ -189,12 +189,12 @@ def test_snippets_without_labels_raise_an_error_with_a_remedy():
 
 
 def test_a_data_frame_names_what_the_arrays_code():
-    found = catalog(
+    study = catalog(
         Recording("a", "anna", "s1", split="train"),
         segments={"a": (Segment(0.0, 1.0, "wave"), Segment(0.0, 0.6, "clap"))},
         seconds=2.0,
     )
-    frame = make_snippets(found, LabelRule(multi_label=True, background=None), length_s=1.0).to_frame()
+    frame = make_snippets(study, LabelRule(multi_label=True, background=None), length_s=1.0).to_frame()
     assert frame["label"].tolist() == ["wave", ""]
     assert frame["labels"].tolist() == [("clap", "wave"), ()]
     assert frame["ignored"].tolist() == [False, False]
@@ -224,8 +224,8 @@ def cases(draw):
 @given(case=cases())
 def test_labels_equal_exact_fractions(case):
     # A tick is 10 ms and the recording lasts 100 ticks; the truth is counted in whole ticks.
-    found = annotated(*(Segment(a / 100, b / 100, label) for a, b, label in case["segments"]), seconds=1.0)
-    found = Catalog(found.recordings, (view("a", seconds=1.0, fps=100.0),), found.segments)
+    study = annotated(*(Segment(a / 100, b / 100, label) for a, b, label in case["segments"]), seconds=1.0)
+    study = Catalog(study.recordings, (view("a", seconds=1.0, fps=100.0),), study.segments)
     rule = LabelRule(
         case["rule"],
         float(case["threshold"]),
@@ -233,7 +233,7 @@ def test_labels_equal_exact_fractions(case):
         case["multi_label"],
         case["background"],
     )
-    table = make_snippets(found, rule, length_s=case["length"] / 100, stride_s=case["stride"] / 100)
+    table = make_snippets(study, rule, length_s=case["length"] / 100, stride_s=case["stride"] / 100)
 
     names = sorted({label for _, _, label in case["segments"]})
     for row, onset in enumerate(range(0, 100 - case["length"] + 1, case["stride"])):
@@ -273,17 +273,17 @@ def test_labels_equal_exact_fractions(case):
 
 
 def test_a_clip_shorter_than_the_shortest_segment_gets_no_label():
-    found = Catalog(
+    study = Catalog(
         (Recording("a", label="wave"), Recording("b", label="wave")), (view("a", seconds=1.0), view("b", seconds=3.0))
     )
-    table = make_snippets(found, length_s=1.0, min_segment_s=2.0)
+    table = make_snippets(study, length_s=1.0, min_segment_s=2.0)
     assert labels_of(table) == [None, "wave", "wave", "wave"]
     assert table.left_out["segments too short"] == 1
 
 
 def test_make_snippets_clips_and_counts_segments():
-    found = annotated(Segment(-5.0, 1.0, "wave"), Segment(1.0, 99.0, "clap"), Segment(2.0, 3.0, "clap"), seconds=4.0)
-    table = make_snippets(found)
+    study = annotated(Segment(-5.0, 1.0, "wave"), Segment(1.0, 99.0, "clap"), Segment(2.0, 3.0, "clap"), seconds=4.0)
+    table = make_snippets(study)
     assert sorted(zip(table.onset.tolist(), table.offset.tolist(), strict=True)) == [(0.0, 1.0), (1.0, 4.0), (2.0, 3.0)]
     assert table.left_out["segments clipped to the recording"] == 2
     assert "segments clipped to the recording" not in make_snippets(annotated(Segment(0.0, 10.0, "wave"))).left_out
@@ -298,8 +298,8 @@ def test_make_snippets_leaves_out_segments_without_length():
 def test_make_snippets_over_a_gap_of_decades():
     times = np.concatenate([np.arange(25) / 25, 1e9 + np.arange(25) / 25])
     gap = view("a", frame_times=times, num_frames=len(times))
-    found = Catalog((Recording("a"),), (gap,), {"a": (Segment(0.0, 0.5, "wave"),)})
-    table = make_snippets(found, length_s=0.5)
+    study = Catalog((Recording("a"),), (gap,), {"a": (Segment(0.0, 0.5, "wave"),)})
+    table = make_snippets(study, length_s=0.5)
     assert table.onset.tolist() == [0.0, 0.5, 1e9, 1e9 + 0.5]
     assert table.left_out["windows without frame"] == 2 * 10**9 - 2
 

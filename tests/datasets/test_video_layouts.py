@@ -20,20 +20,20 @@ def discovered(root: Path, **settings: object) -> Discovery:
     return discover(folder, folder.study)
 
 
-def places(found: Discovery) -> list[tuple[str, str, str]]:
-    return [(view.recording, view.id, view.path) for view in found.views]
+def locations(discovery: Discovery) -> list[tuple[str, str, str]]:
+    return [(view.recording, view.id, view.path) for view in discovery.views]
 
 
 def test_clips_in_class_folders(tmp_path):
     for name in ("wave/clip10.mp4", "wave/clip2.v2.MP4", "clap/x.webm", "wave/.hidden.mp4", "wave/notes.txt"):
         fake_video(tmp_path / "videos" / name)
-    found = discovered(tmp_path)
-    assert found.recordings == [
+    discovery = discovered(tmp_path)
+    assert discovery.recordings == [
         Recording("clap/x", label="clap"),
         Recording("wave/clip2.v2", label="wave"),
         Recording("wave/clip10", label="wave"),
     ]
-    assert places(found)[1] == ("wave/clip2.v2", "0", "videos/wave/clip2.v2.MP4")
+    assert locations(discovery)[1] == ("wave/clip2.v2", "0", "videos/wave/clip2.v2.MP4")
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -77,8 +77,8 @@ def test_a_stray_folder_beside_split_folders_is_refused(tmp_path):
         "'unlabeled', which is no split. Move that elsewhere, so that the folders in these are the classes. If all of "
         'them are classes, set layout = "views" and pattern = "{label}/{recording}.*" under [study] in actionprep.toml.'
     )
-    found = discovered(tmp_path, layout="views", pattern="{label}/{recording}.*")
-    assert {recording.label for recording in found.recordings} == {"train", "test", "unlabeled"}
+    discovery = discovered(tmp_path, layout="views", pattern="{label}/{recording}.*")
+    assert {recording.label for recording in discovery.recordings} == {"train", "test", "unlabeled"}
 
 
 def test_classes_may_be_named_like_splits(tmp_path):
@@ -96,8 +96,8 @@ def test_files_that_may_be_videos_are_counted(tmp_path, layout):
         path = tmp_path / "videos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    found = discovered(tmp_path, layout=layout, pattern="{label}/{recording}.m*")
-    reported = {finding.where: finding.message for finding in found.findings if ".m*" not in finding.message}
+    discovery = discovered(tmp_path, layout=layout, pattern="{label}/{recording}.m*")
+    reported = {finding.where: finding.message for finding in discovery.findings if ".m*" not in finding.message}
     convert = (
         "which is not read as a video; convert such files, or name them in a table (layout csv) or a pattern (layout "
         "views)"
@@ -140,9 +140,9 @@ def test_a_text_in_a_folder_of_annotations_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"README.txt has no column for onset and offset, label"):
         discovered(tmp_path, segments=("notes",))
     (tmp_path / "notes/a.csv").write_text("onset,offset,label\n1,2,wave\n")
-    found = discovered(tmp_path, segments=("notes",))
-    assert list(found.rows) == ["notes/a.csv"]
-    assert [str(finding) for finding in found.findings] == [
+    discovery = discovered(tmp_path, segments=("notes",))
+    assert list(discovery.rows) == ["notes/a.csv"]
+    assert [str(finding) for finding in discovery.findings] == [
         "file not used: notes/README.txt: is in a folder of annotations and of no annotation format"
     ]
     (tmp_path / "notes/b.csv").write_text("from,to,what\n1,2,wave\n")
@@ -188,24 +188,24 @@ def test_discovery_without_videos_names_the_pattern_and_folder(tmp_path):
 def test_two_files_that_differ_in_their_extension_get_one_id(tmp_path):
     fake_video(tmp_path / "videos/wave/a.mp4")
     fake_video(tmp_path / "videos/wave/a.avi")
-    found = discovered(tmp_path)
+    discovery = discovered(tmp_path)
     with pytest.raises(
         UserError, match=r"Two recordings have the id 'wave/a' \(videos/wave/a.avi, videos/wave/a.mp4\)"
     ):
-        Catalog(tuple(found.recordings), tuple(found.views))
+        Catalog(tuple(discovery.recordings), tuple(discovery.views))
 
 
 def test_views_by_the_usual_pattern(tmp_path):
     for name in ("day1/seq/cam0.mp4", "day1/seq/cam10.mp4", "day1/seq/cam2.mp4", "other/cam0.mp4", "other/left.mp4"):
         fake_video(tmp_path / "videos" / name)
-    found = discovered(tmp_path, layout="views")
-    assert places(found) == [
+    discovery = discovered(tmp_path, layout="views")
+    assert locations(discovery) == [
         ("day1/seq", "0", "videos/day1/seq/cam0.mp4"),
         ("day1/seq", "2", "videos/day1/seq/cam2.mp4"),
         ("day1/seq", "10", "videos/day1/seq/cam10.mp4"),
         ("other", "0", "videos/other/cam0.mp4"),
     ]
-    assert [str(finding) for finding in found.findings] == [
+    assert [str(finding) for finding in discovery.findings] == [
         "file not used: videos/other/left.mp4: does not match the pattern '{recording}/cam{view}.mp4'"
     ]
 
@@ -223,7 +223,7 @@ def test_views_by_the_usual_pattern(tmp_path):
 )
 def test_patterns_place_recording_and_view_anywhere(tmp_path, pattern, file, recording, view):
     fake_video(tmp_path / "videos" / file)
-    assert places(discovered(tmp_path, layout="views", pattern=pattern)) == [(recording, view, f"videos/{file}")]
+    assert locations(discovered(tmp_path, layout="views", pattern=pattern)) == [(recording, view, f"videos/{file}")]
 
 
 def test_patterns_give_labels_subjects_and_splits(tmp_path):
@@ -257,14 +257,14 @@ def test_a_table_with_its_own_column_names(tmp_path):
     (tmp_path / "data/labels.csv").write_text(
         "file,action_id,action,subject\nclips/a1_s1.mp4,1,swipe,1\nclips/a2_s1.mp4,2,wave,1\nclips/a3_s1.mp4,3,clap,1\n"
     )
-    found = discovered(
+    discovery = discovered(
         tmp_path, layout="csv", videos="data", csv="labels.csv", path_column="file", label_column="action"
     )
-    assert found.recordings == [
+    assert discovery.recordings == [
         Recording("clips/a1_s1", "1", label="swipe", extra={"action_id": "1"}),
         Recording("clips/a2_s1", "1", label="wave", extra={"action_id": "2"}),
     ]
-    assert [str(finding) for finding in found.findings] == [
+    assert [str(finding) for finding in discovery.findings] == [
         f"labels for an absent video: data/labels.csv:4: no file 'clips/a3_s1.mp4' (looked in {tmp_path}/data, "
         f"{tmp_path})"
     ]
@@ -277,10 +277,10 @@ def test_a_table_of_views_and_segments(tmp_path):
         "path,recording,view,label,onset_ms,offset_ms,split\n"
         "a0.mp4,a,left,wave,500,1500,training\na1.mp4,a,right,wave,500,1500,training\na0.mp4,a,left,clap,2000,3000,\n"
     )
-    found = discovered(tmp_path, layout="csv", csv="t.csv")
-    assert places(found) == [("a", "left", "videos/a0.mp4"), ("a", "right", "videos/a1.mp4")]
-    assert found.recordings == [Recording("a", split="train")]
-    assert found.rows == {
+    discovery = discovered(tmp_path, layout="csv", csv="t.csv")
+    assert locations(discovery) == [("a", "left", "videos/a0.mp4"), ("a", "right", "videos/a1.mp4")]
+    assert discovery.recordings == [Recording("a", split="train")]
+    assert discovery.rows == {
         "t.csv": [AnnotatedRow("a", 0.5, 1.5, "wave", line=2), AnnotatedRow("a", 2.0, 3.0, "clap", line=4)]
     }
 
@@ -302,9 +302,9 @@ def test_rows_that_contradict_each_other_are_refused(tmp_path, layout):
 def test_rows_of_one_recording_complete_each_other(tmp_path):
     fake_video(tmp_path / "videos/a.mp4")
     (tmp_path / "t.csv").write_text("path,subject,label,age,camera\na.mp4,anna,,31,x\na.mp4,,wave,31,y\n")
-    found = discovered(tmp_path, recordings="t.csv")
-    assert found.recordings == [Recording("a", subject="anna", label="wave", extra={"age": "31"})]
-    assert [str(finding) for finding in found.findings] == [
+    discovery = discovered(tmp_path, recordings="t.csv")
+    assert discovery.recordings == [Recording("a", subject="anna", label="wave", extra={"age": "31"})]
+    assert [str(finding) for finding in discovery.findings] == [
         "column not used: t.csv: column 'camera' has several values for recording 'a'; it is left out there"
     ]
 
@@ -320,10 +320,10 @@ def test_table_rows_of_other_recordings_are_reported(tmp_path):
     fake_video(tmp_path / "videos/siteA/take_1.mp4")
     (tmp_path / "rec.csv").write_text("recording,subject,split\nsiteA/take_1,anna,train\nsiteB/take_1,ben,test\n")
     (tmp_path / "off.csv").write_text("view,offset,recording\n0,0.5,siteA/take_1\n0,7.5,siteB/take_1\n")
-    found = discovered(tmp_path, layout="views", pattern="{recording}.mp4", recordings="rec.csv", offsets="off.csv")
-    assert found.recordings == [Recording("siteA/take_1", "anna", split="train")]
-    assert [view.offset for view in found.views] == [0.5]
-    assert [str(finding) for finding in found.findings] == [
+    discovery = discovered(tmp_path, layout="views", pattern="{recording}.mp4", recordings="rec.csv", offsets="off.csv")
+    assert discovery.recordings == [Recording("siteA/take_1", "anna", split="train")]
+    assert [view.offset for view in discovery.views] == [0.5]
+    assert [str(finding) for finding in discovery.findings] == [
         f"labels for an absent video: {table}:3: 'siteB/take_1', which is no recording of this study"
         for table in ("rec.csv", "off.csv")
     ]
@@ -344,21 +344,21 @@ def test_table_paths_of_other_machines(tmp_path, names):
     for file in (*files, "clips/x/e.mp4"):
         fake_video(tmp_path / file)
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in names))
-    found = discovered(tmp_path, layout="csv", videos=".", csv="t.csv")
-    assert {(one.recording, Path(one.path).name) for one in found.views} == {
+    discovery = discovered(tmp_path, layout="csv", videos=".", csv="t.csv")
+    assert {(one.recording, Path(one.path).name) for one in discovery.views} == {
         (file.rsplit(".", 1)[0], Path(file).name) for file in files
     }
-    assert not found.findings
+    assert not discovery.findings
 
 
 def test_table_paths_that_shorten_to_one_file(tmp_path):
     fake_video(tmp_path / "videos/a.mp4")
     fake_video(tmp_path / "videos/b.mp4")
     (tmp_path / "t.csv").write_text("path,label\n/d/siteA/a.mp4,x\n/d/siteB/a.mp4,y\n/d/siteA/b.mp4,x\n")
-    found = discovered(tmp_path, layout="csv", csv="t.csv")
-    assert [recording.id for recording in found.recordings] == ["b"]
-    assert [finding.where for finding in found.findings] == ["t.csv:2", "t.csv:3"]
-    assert found.findings[0].message == (
+    discovery = discovered(tmp_path, layout="csv", csv="t.csv")
+    assert [recording.id for recording in discovery.recordings] == ["b"]
+    assert [finding.where for finding in discovery.findings] == ["t.csv:2", "t.csv:3"]
+    assert discovery.findings[0].message == (
         f"'/d/siteA/a.mp4' and '/d/siteB/a.mp4' both look like {tmp_path}/videos/a.mp4; a path that is exact is used"
     )
     (tmp_path / "t.csv").write_text("path,label\nsiteB/a.mp4,y\nb.mp4,x\n")
@@ -410,12 +410,12 @@ def test_scan_reads_subjects_from_a_separate_table(tmp_path):
     (tmp_path / "who.csv").write_text(
         "recording,subject,split,camera\na,anna,test,x\nwave/b.mp4,ben,train,\nc,cid,train,\n"
     )
-    found = discovered(tmp_path, recordings="who.csv")
-    assert found.recordings == [
+    discovery = discovered(tmp_path, recordings="who.csv")
+    assert discovery.recordings == [
         Recording("wave/a", "anna", label="wave", split="test", extra={"camera": "x"}),
         Recording("wave/b", "ben", label="wave", split="train"),
     ]
-    assert [str(finding) for finding in found.findings] == [
+    assert [str(finding) for finding in discovery.findings] == [
         "labels for an absent video: who.csv:4: 'c', which is no recording of this study"
     ]
 
@@ -433,8 +433,8 @@ def test_offsets_of_one_recording_or_of_a_view_everywhere(tmp_path):
     for name in ("a/cam0.mp4", "a/cam1.mp4", "b/cam0.mp4", "b/cam1.mp4"):
         fake_video(tmp_path / "videos" / name)
     (tmp_path / "clocks.csv").write_text("recording,view,offset,drift\n,1,0.25,\nb,1,-0.5,40\n")
-    found = discovered(tmp_path, layout="views", offsets="clocks.csv")
-    assert [(view.offset, view.drift) for view in found.views] == [(0, 0), (0.25, 0), (0, 0), (-0.5, 40)]
+    discovery = discovered(tmp_path, layout="views", offsets="clocks.csv")
+    assert [(view.offset, view.drift) for view in discovery.views] == [(0, 0), (0.25, 0), (0, 0), (-0.5, 40)]
     (tmp_path / "clocks.csv").write_text("view,offset\n7,0.25\n")
     with pytest.raises(UserError, match=r"Line 2 of .* names view '7', which no recording has. Views: 0, 1"):
         discovered(tmp_path, layout="views", offsets="clocks.csv")

@@ -49,17 +49,17 @@ def save(content, path):
 
 
 def test_a_checkpoint_loads_with_its_model_and_its_classes(content, tmp_path):
-    found = load_checkpoint(save(content, tmp_path / "best.ckpt"))
-    assert found.labels == ("left", "right", "up")
-    for name, values in found.model.state_dict().items():
+    loaded = load_checkpoint(save(content, tmp_path / "best.ckpt"))
+    assert loaded.labels == ("left", "right", "up")
+    for name, values in loaded.model.state_dict().items():
         assert torch.equal(values, content["state_dict"][f"model.{name}"])
 
 
 def test_averaged_weights_are_used_where_there_are_any(content, tmp_path):
     average = {f"average.{name}": values * 0 for name, values in content["state_dict"].items()}
     state = {**content["state_dict"], **average, "average.steps": torch.zeros((), dtype=torch.int64)}
-    found = load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
-    assert not any(values.any() for values in found.model.state_dict().values())
+    loaded = load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
+    assert not any(values.any() for values in loaded.model.state_dict().values())
 
 
 @pytest.mark.parametrize("how", ["torch", "plain"])
@@ -94,7 +94,7 @@ def test_a_cut_off_checkpoint_is_refused(content, tmp_path):
         load_checkpoint(path)
 
 
-def places_between_parts(path):
+def header_positions(path):
     """Return the positions of a zip archive's headers: everything except the content of its members."""
     data, content = path.read_bytes(), set()
     for member in zipfile.ZipFile(path).infolist():
@@ -113,7 +113,7 @@ def same_weights(one, other):
 def test_flipped_bit_in_weights_is_found(content, tmp_path):
     path = save(content, tmp_path / "best.ckpt")
     clean, generator = path.read_bytes(), random.Random(0)
-    headers = set(places_between_parts(path))
+    headers = set(header_positions(path))
     inside = [at for at in range(len(clean)) if at not in headers]
     for at in generator.sample(inside, 60):
         path.write_bytes(flip(clean, at, generator.randrange(8)))
@@ -127,15 +127,15 @@ def test_flipped_bit_in_headers_changes_no_weights(content, tmp_path):
     path = save(content, tmp_path / "best.ckpt")
     clean, generator = path.read_bytes(), random.Random(1)
     num_found = 0
-    for at in generator.sample(places_between_parts(path), 250):
+    for at in generator.sample(header_positions(path), 250):
         path.write_bytes(flip(clean, at, generator.randrange(8)))
         try:
-            found = read_safely(path)
+            loaded = read_safely(path)
         except UserError:
             num_found += 1
         else:
-            assert same_weights(found["state_dict"], content["state_dict"])
-            assert found["actionprep"] == content["actionprep"]
+            assert same_weights(loaded["state_dict"], content["state_dict"])
+            assert loaded["actionprep"] == content["actionprep"]
     assert num_found > 50
 
 

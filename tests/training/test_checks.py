@@ -26,9 +26,9 @@ def test_the_suggestion_is_a_tenth_of_the_rate_from_which_the_loss_rises():
     rates = np.geomspace(1e-6, 1, 61)
     # Constant slope from 1e-4 to 1e-1, then up again.
     losses = 1.7 - 0.2 * np.clip(np.log10(rates) + 4, 0, 3) + np.where(rates > 0.1, 5 * rates, 0)
-    found = _search(rates, losses)
-    assert found.highest == pytest.approx(0.1, rel=0.5)
-    assert found.suggestion == pytest.approx(found.highest / 10)
+    result = _search(rates, losses)
+    assert result.highest == pytest.approx(0.1, rel=0.5)
+    assert result.suggestion == pytest.approx(result.highest / 10)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -38,8 +38,8 @@ def test_noise_before_the_fall_does_not_choose_the_rate(seed):
     # A sharp random dip at rates that are too low to matter; the fall itself is slow.
     noise[12:] -= 0.08
     noise[20:] += 0.08
-    found = _search(rates, 2 - 1 / (1 + 1e-3 / rates) + noise + np.where(rates > 0.1, 5 * rates, 0))
-    assert 1e-4 <= found.suggestion <= 0.1
+    result = _search(rates, 2 - 1 / (1 + 1e-3 / rates) + noise + np.where(rates > 0.1, 5 * rates, 0))
+    assert 1e-4 <= result.suggestion <= 0.1
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -65,11 +65,11 @@ def test_the_fewer_snippets_a_step_has_the_more_searches_are_averaged(num_snippe
 
 
 def test_a_rate_that_is_found_is_between_those_tried_and_trains(store, tmp_path):
-    found = find_learning_rate(store, tiny_recipe(batch=6), split=SPLIT, lowest=1e-5, steps=60)
-    assert 1e-5 <= found.suggestion <= found.highest <= 1
-    assert len(found.rates) == len(found.losses) <= 60
-    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(1e5) / 59)
-    paths = found.write(tmp_path)
+    result = find_learning_rate(store, tiny_recipe(batch=6), split=SPLIT, lowest=1e-5, steps=60)
+    assert 1e-5 <= result.suggestion <= result.highest <= 1
+    assert len(result.rates) == len(result.losses) <= 60
+    np.testing.assert_allclose(np.diff(np.log(result.rates)), np.log(1e5) / 59)
+    paths = result.write(tmp_path)
     assert paths[0].read_text().startswith("learning_rate,loss\n1e-05,")
     assert paths[1].read_bytes().startswith(b"\x89PNG")
 
@@ -77,8 +77,8 @@ def test_a_rate_that_is_found_is_between_those_tried_and_trains(store, tmp_path)
 def test_learning_rate_test_of_a_falling_loss_reports_no_rise():
     rates = np.geomspace(1e-6, 1e-2, 60)
     falling = 2 - 1 / (1 + 1e-3 / rates)
-    found = _search(rates, falling)
-    assert (found.turned, found.highest) == (False, pytest.approx(1e-2))
+    result = _search(rates, falling)
+    assert (result.turned, result.highest) == (False, pytest.approx(1e-2))
     assert _search(rates, falling, broke_off=True).turned
     assert _search(rates, falling + np.where(rates > 4e-3, 1.0, 0.0)).turned
 
@@ -86,9 +86,9 @@ def test_learning_rate_test_of_a_falling_loss_reports_no_rise():
 def test_a_small_fall_ends_too():
     rates = np.geomspace(1e-6, 1, 100)
     losses = 2 - 0.04 / (1 + 1e-3 / rates) + np.where(rates > 0.05, 0.05, 0)
-    found = _search(rates, losses)
-    assert found.turned
-    assert found.highest == pytest.approx(0.05, rel=0.8)
+    result = _search(rates, losses)
+    assert result.turned
+    assert result.highest == pytest.approx(0.05, rel=0.8)
 
 
 @pytest.mark.parametrize("check", [find_learning_rate, overfit_one_batch])
@@ -120,21 +120,21 @@ def test_overfit_check_passes_for_a_suitable_model(store):
     recipe = tiny_recipe(
         batch=6, mixup=0.5, sizes__dropout=0.4, loss__label_smoothing=0.2, optimizer__learning_rate=0.01
     )
-    found = overfit_one_batch(store, recipe, split=SPLIT)
-    assert found.learnt
-    assert found.accuracy == 1.0
-    assert found.samples == 6
+    result = overfit_one_batch(store, recipe, split=SPLIT)
+    assert result.learnt
+    assert result.accuracy == 1.0
+    assert result.samples == 6
 
 
 def test_overfit_check_uses_one_fixed_batch_of_frames_or_volumes(tmp_path):
-    found = overfit_one_batch(make_frame_store(tmp_path / "frames"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10)
+    result = overfit_one_batch(make_frame_store(tmp_path / "frames"), motion_recipe(cutmix=1.0), split=SPLIT, steps=10)
     # The loss falls to a tenth, and with volumes to two fifths.
-    assert found.losses[-1] < 0.7 * found.losses[0]
+    assert result.losses[-1] < 0.7 * result.losses[0]
     sizes = {"sizes.widths": [4, 4, 8, 8], "sizes.dropout": 0.0, "input.frames": 8, "input.size": [16, 16], "batch": 3}
     volumes = find_recipe("poseconv3d-small").changed({**sizes, "optimizer.learning_rate": 0.01})
     split = SplitChoice(train=("1", "2"), test=("3",))
-    found = overfit_one_batch(make_pose_store(tmp_path / "poses"), volumes, split=split, steps=10)
-    assert found.losses[-1] < 0.7 * found.losses[0]
+    result = overfit_one_batch(make_pose_store(tmp_path / "poses"), volumes, split=split, steps=10)
+    assert result.losses[-1] < 0.7 * result.losses[0]
 
 
 def test_the_batch_holds_every_class(store, monkeypatch):
@@ -144,9 +144,9 @@ def test_the_batch_holds_every_class(store, monkeypatch):
     rows = checks._mixed_rows
 
     def noted(dataset, size):
-        found = rows(dataset, size)
-        seen.append([dataset.table.labels[dataset.table.label[row]] for row in found])
-        return found
+        result = rows(dataset, size)
+        seen.append([dataset.table.labels[dataset.table.label[row]] for row in result])
+        return result
 
     monkeypatch.setattr(checks, "_mixed_rows", noted)
     overfit_one_batch(store, tiny_recipe(batch=3), split=SPLIT, steps=1)
@@ -154,9 +154,9 @@ def test_the_batch_holds_every_class(store, monkeypatch):
 
 
 def test_overfit_check_reports_a_model_that_cannot_learn(store):
-    found = overfit_one_batch(store, tiny_recipe(optimizer__learning_rate=1e-9), split=SPLIT, steps=20)
-    assert not found.learnt
-    assert len(found.losses) == 20
+    result = overfit_one_batch(store, tiny_recipe(optimizer__learning_rate=1e-9), split=SPLIT, steps=20)
+    assert not result.learnt
+    assert len(result.losses) == 20
 
 
 def test_a_loss_that_is_no_number_is_not_learnt():

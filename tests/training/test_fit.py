@@ -39,9 +39,9 @@ def store(tmp_path_factory) -> Store:
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory) -> Run:
     recipe = tiny_recipe(epochs=12, batch=3, refit=True, ema=0.8, optimizer__learning_rate=0.005, test_variants=2)
-    found = fit(store, recipe, tmp_path_factory.mktemp("fit") / "run", split=SPLIT)
-    run_test(found, store, repeats=50)
-    return found
+    result = fit(store, recipe, tmp_path_factory.mktemp("fit") / "run", split=SPLIT)
+    run_test(result, store, repeats=50)
+    return result
 
 
 def test_fit_opens_each_metadata_file_at_most_twice(store, tmp_path):
@@ -80,10 +80,10 @@ def test_saved_arrays_agree_with_each_other(run):
 
 
 def test_the_temperature_comes_from_a_model_that_has_not_seen_val(run):
-    found = run.tested["calibration"]
-    assert found["from"] == "validated.ckpt on 6 val snippets"
-    assert 0.05 <= found["temperature"] <= 20
-    assert sum(one["count"] for one in found["bins"]) == 6
+    result = run.tested["calibration"]
+    assert result["from"] == "validated.ckpt on 6 val snippets"
+    assert 0.05 <= result["temperature"] <= 20
+    assert sum(one["count"] for one in result["bins"]) == 6
     calibrated = np.load(run.folder / "calibrated.npy")
     assert np.array_equal(calibrated.argmax(axis=1), np.load(run.folder / "predictions.npy"))
     assert "Calibration" in run.report.read_text()
@@ -91,15 +91,15 @@ def test_the_temperature_comes_from_a_model_that_has_not_seen_val(run):
 
 def test_another_part_is_scored_into_its_own_folder(run, store):
     before = (run.folder / "test.json").read_text()
-    found = run_test(run, store, part="val", repeats=20)
-    assert found["part"] == "val"
+    result = run_test(run, store, part="val", repeats=20)
+    assert result["part"] == "val"
     assert (run.folder / "test.json").read_text() == before
     assert len(np.load(run.folder / "val/predictions.npy")) == 6
 
 
 def test_val_is_scored_with_the_weights_before_the_refit(run, store):
-    found = run_test(run, store, part="val", repeats=20)
-    assert (found["checkpoint"], found["trained_on"]) == ("validated.ckpt", False)
+    result = run_test(run, store, part="val", repeats=20)
+    assert (result["checkpoint"], result["trained_on"]) == ("validated.ckpt", False)
     data = SnippetDataset(
         store, read_table(store, run.facts["snippets"]), run.recipe.input, rows=run.facts["split"]["rows"]["val"]
     )
@@ -136,7 +136,7 @@ def test_the_checkpoint_carries_what_prediction_needs(run):
 @pytest.mark.parametrize("killed_at", [2, 7, 11])
 def test_resumed_run_equals_an_uninterrupted_run_exactly(store, tmp_path, killed_at, monkeypatch):
     recipe = tiny_recipe(epochs=4, ema=0.9, batch=5, checkpoint_minutes=1e-9, mixup=0.4, sizes__dropout=0.3)
-    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
+    uninterrupted = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
     from actionprep.training.loop.task import ClassifierTask
 
@@ -155,17 +155,17 @@ def test_resumed_run_equals_an_uninterrupted_run_exactly(store, tmp_path, killed
     resumed = fit(store, "auto", tmp_path / "cut", resume=True, **QUIET)
 
     assert resumed.is_complete
-    one, other = (read_safely(run.last)["state_dict"] for run in (whole, resumed))
+    one, other = (read_safely(run.last)["state_dict"] for run in (uninterrupted, resumed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    without_time = [[{**row, "seconds": 0} for row in run.metrics] for run in (whole, resumed)]
+    without_time = [[{**row, "seconds": 0} for row in run.metrics] for run in (uninterrupted, resumed)]
     assert without_time[0] == without_time[1]
-    assert read_safely(whole.best)["epoch"] == read_safely(resumed.best)["epoch"]
+    assert read_safely(uninterrupted.best)["epoch"] == read_safely(resumed.best)["epoch"]
 
 
 def test_run_killed_between_phases_resumes_with_the_refit(store, tmp_path, monkeypatch):
     recipe = tiny_recipe(epochs=2, refit=True)
-    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
+    uninterrupted = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
     from actionprep.training import fit as module
 
@@ -182,16 +182,16 @@ def test_run_killed_between_phases_resumes_with_the_refit(store, tmp_path, monke
         fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     monkeypatch.setattr(module, "train_phase", phase)
     resumed = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
-    one, other = (read_safely(run.best)["state_dict"] for run in (whole, resumed))
+    one, other = (read_safely(run.best)["state_dict"] for run in (uninterrupted, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_others(store, tmp_path):
-    found = [
+    result = [
         fit(store, tiny_recipe(epochs=1, seed=seed), tmp_path / name, split=SPLIT, **QUIET).metrics[-1]["train_loss"]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
-    assert found[0] == found[1] != found[2]
+    assert result[0] == result[1] != result[2]
 
 
 def test_patience_ends_a_run_that_no_longer_gets_better(store, tmp_path):
@@ -248,11 +248,11 @@ def test_monitored_nan_ends_a_run_with_its_last_epoch(store, tmp_path, monkeypat
 def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_path, size):
     tables = tiny_recipe(epochs=3, batch=size * 3, optimizer__name="sgd", optimizer__learning_rate=0.1).to_tables()
     tables["recipe"]["model"], tables["sizes"] = "track-lstm", {"hidden": 8, "layers": 1}
-    whole = tiny_recipe().from_tables(tables, where="test")
-    rows = len(fit(store, whole, tmp_path / "whole", split=SPLIT, **QUIET).facts["split"]["rows"]["train"])
+    recipe = tiny_recipe().from_tables(tables, where="test")
+    rows = len(fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET).facts["split"]["rows"]["train"])
     # The last step of an epoch has fewer batches, and the last batch has fewer samples.
     assert rows % (size * 3)
-    fit(store, whole.changed({"batch": size, "accumulate": 3}), tmp_path / "parts", split=SPLIT, **QUIET)
+    fit(store, recipe.changed({"batch": size, "accumulate": 3}), tmp_path / "parts", split=SPLIT, **QUIET)
     one, other = (read_safely(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
     for name, values in one.items():
         torch.testing.assert_close(values, other[name], atol=1e-6, rtol=1e-5)
@@ -287,23 +287,23 @@ def test_several_labels_are_trained_with_a_loss_for_each(tmp_path):
     write_snippets(store, table)
     recipe = tiny_recipe(epochs=20, optimizer__learning_rate=0.02, batch=4)
     run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
-    found = run_test(run, store, repeats=20)
+    result = run_test(run, store, repeats=20)
     assert np.load(run.folder / "predictions.npy").shape == (3, 3)
     assert np.load(run.folder / "confusion.npy").shape == (3, 2, 2)
-    assert {"samples_f1", "macro_f1", "map", "exact_match"} <= set(found["metrics"])
-    assert {"exact_match", "micro_f1", "samples_f1"} <= set(found["intervals"])
-    assert set(found["thresholds"]) == {"left", "right", "up"}
-    assert found["metrics_at_thresholds"].keys() == (found["metrics"].keys() - {"calibration_error"})
+    assert {"samples_f1", "macro_f1", "map", "exact_match"} <= set(result["metrics"])
+    assert {"exact_match", "micro_f1", "samples_f1"} <= set(result["intervals"])
+    assert set(result["thresholds"]) == {"left", "right", "up"}
+    assert result["metrics_at_thresholds"].keys() == (result["metrics"].keys() - {"calibration_error"})
     assert "Thresholds" in run.report.read_text()
-    assert found["metrics"]["map"] > 0.8
+    assert result["metrics"]["map"] > 0.8
 
 
 def test_several_views_give_a_table_of_their_subsets(tmp_path):
     store = make_store(tmp_path / "store", subjects=4, views=("0", "1"))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
-    found = run_test(run, store, repeats=20)
-    assert [row["views"] for row in found["views"]] == ["0", "1", "0 1"]
-    one, other, both = (row["accuracy"] for row in found["views"])
+    result = run_test(run, store, repeats=20)
+    assert [row["views"] for row in result["views"]] == ["0", "1", "0 1"]
+    one, other, both = (row["accuracy"] for row in result["views"])
     gain = (both - max(one, other)) * 100
     comparison = "as much as" if abs(gain) < 0.05 else f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
     assert f"{comparison} the best single view" in run.report.read_text()

@@ -263,7 +263,7 @@ def test_interrupted_frame_training_ends_with_equal_metrics(store, tmp_path, mon
 
     recipe = frame_recipe(epochs=3, ema=0.9, mixup=0.4, carry=True, refit=True, checkpoint_minutes=1e-9,
                           monitor="val_frame_macro_f1", loss__class_weights="balanced")  # fmt: skip
-    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
+    uninterrupted = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
     count, save = 0, callbacks.Checkpoints._save
 
     def save_and_stop(self, *arguments):
@@ -278,9 +278,9 @@ def test_interrupted_frame_training_ends_with_equal_metrics(store, tmp_path, mon
         fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     again = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
     drop = ("seconds",)
-    for mine, theirs in zip(whole.metrics, again.metrics, strict=True):
+    for mine, theirs in zip(uninterrupted.metrics, again.metrics, strict=True):
         assert {k: v for k, v in mine.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
-    states = [read_safely(run.best)["state_dict"] for run in (whole, again)]
+    states = [read_safely(run.best)["state_dict"] for run in (uninterrupted, again)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 

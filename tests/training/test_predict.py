@@ -62,14 +62,14 @@ def test_windows_that_touch_share_an_edge_however_their_sums_round(start, length
 
 
 def test_neighboring_pieces_of_one_label_are_one_segment():
-    found = timeline([0, 1, 2], [1, 2, 3], [[0.9, 0.1], [0.7, 0.3], [0.1, 0.9]]).segments()
-    assert [(one.onset, one.offset, one.label) for one, _ in found] == [(0, 2, "a"), (2, 3, "b")]
-    assert found[0][1] == pytest.approx(0.8)
+    segments = timeline([0, 1, 2], [1, 2, 3], [[0.9, 0.1], [0.7, 0.3], [0.1, 0.9]]).segments()
+    assert [(one.onset, one.offset, one.label) for one, _ in segments] == [(0, 2, "a"), (2, 3, "b")]
+    assert segments[0][1] == pytest.approx(0.8)
 
 
 def test_a_gap_without_windows_parts_segments():
-    found = timeline([0, 2], [1, 3], [[0.9, 0.1], [0.9, 0.1]]).segments()
-    assert [(one.onset, one.offset) for one, _ in found] == [(0, 1), (2, 3)]
+    segments = timeline([0, 2], [1, 3], [[0.9, 0.1], [0.9, 0.1]]).segments()
+    assert [(one.onset, one.offset) for one, _ in segments] == [(0, 1), (2, 3)]
 
 
 def test_each_frame_takes_the_label_that_most_of_its_windows_vote_for():

@@ -56,8 +56,8 @@ def test_run_killed_at_random_steps_equals_an_uninterrupted_one(store, tmp_path)
     recipe = tiny_recipe(epochs=34, ema=0.9, batch=2, checkpoint_minutes=5e-4, mixup=0.4, sizes__dropout=0.3)
     (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, device="cpu", **QUIET)
-    assert read_safely(whole.last)["global_step"] >= 200
+    uninterrupted = fit(store, recipe, tmp_path / "whole", split=SPLIT, device="cpu", **QUIET)
+    assert read_safely(uninterrupted.last)["global_step"] >= 200
 
     cut = Run(tmp_path / "cut")
     command = [sys.executable, str(tmp_path / "script.py"), str(store.path), str(tmp_path / "recipe.toml")]
@@ -80,16 +80,16 @@ def test_run_killed_at_random_steps_equals_an_uninterrupted_one(store, tmp_path)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert cut.is_complete
-    assert same_weights(whole, cut)
-    assert same_weights(whole, cut, "best")
-    without_time = [[{**row, "seconds": 0} for row in run.metrics] for run in (whole, cut)]
+    assert same_weights(uninterrupted, cut)
+    assert same_weights(uninterrupted, cut, "best")
+    without_time = [[{**row, "seconds": 0} for row in run.metrics] for run in (uninterrupted, cut)]
     assert without_time[0] == without_time[1]
 
 
 @pytest.mark.parametrize("where", ["keep_file", "change", "unlink"])
 def test_a_kill_at_any_point_between_the_phases_changes_nothing(store, tmp_path, monkeypatch, where):
     recipe = tiny_recipe(epochs=2, refit=True)
-    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
+    uninterrupted = fit(store, recipe, tmp_path / "whole", split=SPLIT, **QUIET)
 
     from actionprep.training import fit as module
 
@@ -116,11 +116,11 @@ def test_a_kill_at_any_point_between_the_phases_changes_nothing(store, tmp_path,
             fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     resumed = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
     assert resumed.is_complete
-    assert same_weights(whole, resumed, "best")
+    assert same_weights(uninterrupted, resumed, "best")
     assert (
         read_safely(tmp_path / "cut/validated.ckpt")["epoch"] == read_safely(tmp_path / "whole/validated.ckpt")["epoch"]
     )
-    assert [row["phase"] for row in resumed.metrics] == [row["phase"] for row in whole.metrics]
+    assert [row["phase"] for row in resumed.metrics] == [row["phase"] for row in uninterrupted.metrics]
 
 
 def test_a_run_that_patience_ended_is_not_trained_on(store, tmp_path, monkeypatch):
@@ -151,9 +151,9 @@ def test_phases_and_resumed_runs_start_from_published_weights(store, tmp_path, m
             for values in model.parameters():
                 values.fill_(0.01)
 
-    whole = fit(store, recipe, tmp_path / "whole", split=SPLIT, weights=weights, **QUIET)
+    uninterrupted = fit(store, recipe, tmp_path / "whole", split=SPLIT, weights=weights, **QUIET)
     assert len(asked) == 1
-    assert not (whole.folder / "start.ckpt").exists()
+    assert not (uninterrupted.folder / "start.ckpt").exists()
 
     from actionprep.training import fit as module
 
@@ -173,7 +173,7 @@ def test_phases_and_resumed_runs_start_from_published_weights(store, tmp_path, m
         with pytest.raises(UserError, match="it started from other weights"):
             fit(store, recipe, folder, resume=True, weights=lambda model: None, **QUIET)
         resumed = fit(store, recipe, folder, resume=True, weights=weights, **QUIET)
-        assert same_weights(whole, resumed, "best")
+        assert same_weights(uninterrupted, resumed, "best")
 
 
 def test_kill_before_the_first_step_leaves_a_resumable_folder(store, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ SWEEP = ["sweep", "store", "--recipes", "tiny.toml", "--grid", "batch=4,8", "--s
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     make_store(folder / "store", subjects=5)
     (folder / "tiny.toml").write_text(tiny_recipe(epochs=1).to_toml(), encoding="utf-8")
@@ -24,16 +24,16 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def swept(place, monkeypatch):
-    monkeypatch.chdir(place)
+def swept(project, monkeypatch):
+    monkeypatch.chdir(project)
     done = runner.invoke(app, [*SWEEP, "--threads", "1", "--json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 
-def test_sweep_command_prints_its_table_and_resumes(place, swept):
+def test_sweep_command_prints_its_table_and_resumes(project, swept):
     assert {row["name"] for row in swept["comparison"]["rows"]} == {"tiny batch=4", "tiny batch=8"}
-    assert {path.name for path in (place / "runs/sweep").glob("compare.*")} == {
+    assert {path.name for path in (project / "runs/sweep").glob("compare.*")} == {
         "compare.csv", "compare.json", "compare.md", "compare.png",
     }  # fmt: skip
     again = runner.invoke(app, [*SWEEP, "--threads", "1"])
@@ -75,7 +75,7 @@ def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
     assert "compare.csv holds them." in done.output
 
 
-def test_a_training_that_fails_ends_with_code_1_and_its_reason(place, swept):
+def test_a_training_that_fails_ends_with_code_1_and_its_reason(project, swept):
     words = ["--name", "wild", "--set", "optimizer.learning_rate=1e30", "optimizer.name=sgd", "schedule.warmup=0.0"]
     done = runner.invoke(app, ["sweep", "store", "--recipes", "tiny.toml", *words])
     assert done.exit_code == 1

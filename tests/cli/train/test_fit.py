@@ -22,7 +22,7 @@ runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def project(tmp_path_factory) -> Path:
     """A folder with a store, a recipe and a finished run."""
     folder = tmp_path_factory.mktemp("resume")
     make_store(folder / "store", subjects=4)
@@ -31,8 +31,8 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def fit(place, monkeypatch):
-    monkeypatch.chdir(place)
+def fit(project, monkeypatch):
+    monkeypatch.chdir(project)
 
     def run(*words: str):
         return runner.invoke(app, ["fit", "store", "--threads", "1", *words])
@@ -44,9 +44,9 @@ def fit(place, monkeypatch):
 
 
 def test_fit_resumes_a_run_without_its_options(fit):
-    found = fit("--run", "one", "--resume", "--json")
-    assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["seed"] == 3
+    result = fit("--run", "one", "--resume", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["seed"] == 3
 
 
 def test_a_cross_validation_ends_with_its_files_and_the_next_step(fit):
@@ -61,7 +61,7 @@ def test_a_cross_validation_ends_with_its_files_and_the_next_step(fit):
     assert all(Path("runs/folds", name).exists() for name in ("folds.csv", "folds.json", "fold-03/report.html"))
 
 
-def test_a_fit_that_cannot_begin_names_no_run_and_leaves_none(fit, place):
+def test_a_fit_that_cannot_begin_names_no_run_and_leaves_none(fit, project):
     before = {path.name for path in Path("runs").iterdir()}
     done = fit("--recipe", "tiny.toml", "--snippets", "nowhere")
     assert done.exit_code == 2
@@ -121,9 +121,9 @@ def test_test_command_names_other_parts_and_their_training_role(fit):
 
 def test_the_same_command_with_resume_is_accepted(fit):
     words = ["--recipe", "tiny.toml", "--run", "one", "--by", "subject", "--test-groups", "4", "--seed", "3"]
-    found = fit(*words, "--resume")
-    assert found.exit_code == 0, found.output
-    assert "is complete" in found.output
+    result = fit(*words, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "is complete" in result.output
 
 
 @pytest.mark.parametrize(
@@ -139,17 +139,17 @@ def test_the_same_command_with_resume_is_accepted(fit):
     ],
 )
 def test_contradicting_options_are_named(fit, words, message):
-    found = fit("--run", "one", "--resume", *words)
-    assert found.exit_code == 2
-    assert message in found.output
-    assert "Remove these options, or start another run" in found.output
+    result = fit("--run", "one", "--resume", *words)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Remove these options, or start another run" in result.output
 
 
-def test_fit_resume_without_a_run_names_the_command_to_train(place, monkeypatch, tmp_path):
+def test_fit_resume_without_a_run_names_the_command_to_train(project, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    found = runner.invoke(app, ["fit", str(place / "store"), "--resume"])
-    assert found.exit_code == 2
-    assert "No runs in runs. Train one with 'actiontrain fit'." in found.output
+    result = runner.invoke(app, ["fit", str(project / "store"), "--resume"])
+    assert result.exit_code == 2
+    assert "No runs in runs. Train one with 'actiontrain fit'." in result.output
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -187,17 +187,17 @@ def test_stopped_fit_prints_the_command_to_resume(fit, monkeypatch, kind, code):
 
 def test_subjects_is_another_name_of_groups(fit):
     asked = ("--recipe", "tiny.toml", "--json")
-    found = fit(*asked, "--by", "subject", "--train-subjects", "1", "2", "--val-subjects=3", "--test-subjects", "4")
-    assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["split"]["groups"] == {"train": ["1", "2"], "val": ["3"], "test": ["4"]}
+    result = fit(*asked, "--by", "subject", "--train-subjects", "1", "2", "--val-subjects=3", "--test-subjects", "4")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["split"]["groups"] == {"train": ["1", "2"], "val": ["3"], "test": ["4"]}
 
 
 def test_no_option_of_the_help_is_cut_at_80_columns():
-    found = runner.invoke(app, ["fit", "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}, terminal_width=80)
-    named = {word.strip("│ ") for line in found.stdout.splitlines() for word in line.split() if "--" in word}
+    result = runner.invoke(app, ["fit", "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}, terminal_width=80)
+    named = {word.strip("│ ") for line in result.stdout.splitlines() for word in line.split() if "--" in word}
     for name in ("--train-groups", "--[no-]allow-single", "--find-lr"):
         assert name in named
-    assert not [line for line in found.stdout.splitlines() if "-…" in line]
+    assert not [line for line in result.stdout.splitlines() if "-…" in line]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the folder, next to a file that must not change, as the current folder."""
     shutil.copytree(trained, tmp_path / "place")
     (tmp_path / "victim").mkdir()
@@ -48,14 +48,14 @@ def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def actiontrain(place: Path) -> Command:
+def actiontrain(project: Path) -> Command:
     def run(*words: str) -> Result:
-        before = {name: entry for name, entry in snapshot(place.parent).items() if not name.startswith("place/")}
+        before = {name: entry for name, entry in snapshot(project.parent).items() if not name.startswith("place/")}
         result = CliRunner().invoke(app, words, catch_exceptions=False)
         assert result.exit_code in (0, 1, 2), result.output
         assert "fault in the program" not in result.output
         assert "\x1b" not in result.output
-        after = {name: entry for name, entry in snapshot(place.parent).items() if not name.startswith("place/")}
+        after = {name: entry for name, entry in snapshot(project.parent).items() if not name.startswith("place/")}
         assert after == before
         return result
 
@@ -63,8 +63,8 @@ def actiontrain(place: Path) -> Command:
 
 
 @pytest.mark.parametrize("name", [*ESCAPES, *ODD])
-def test_names_in_run_json(place: Path, actiontrain: Command, name: str) -> None:
-    path = place / "runs/one/run.json"
+def test_names_in_run_json(project: Path, actiontrain: Command, name: str) -> None:
+    path = project / "runs/one/run.json"
     facts = json.loads(path.read_text())
     for changes in ({"snippets": name}, {"store": name, "store_from_here": name}):
         path.write_text(json.dumps({**facts, **changes}))
@@ -75,10 +75,10 @@ def test_names_in_run_json(place: Path, actiontrain: Command, name: str) -> None
 
 
 @pytest.mark.parametrize("name", [*ESCAPES, *ODD])
-def test_runs_of_fusion(place: Path, actiontrain: Command, name: str) -> None:
-    (place / "runs/fused").mkdir()
+def test_runs_of_fusion(project: Path, actiontrain: Command, name: str) -> None:
+    (project / "runs/fused").mkdir()
     document = {"runs": [name, "../one"], "weights": [0.5, 0.5], "why": "equal"}
-    (place / "runs/fused/fusion.json").write_text(json.dumps(document))
+    (project / "runs/fused/fusion.json").write_text(json.dumps(document))
     for words in (("test", "runs/fused"), ("compare", "runs/fused", "runs/one"), ("fuse", "runs/fused", "runs/one")):
         assert actiontrain(*words).exit_code == 2
 
@@ -94,8 +94,8 @@ def test_report_page_escapes_facts(trained: Path, tmp_path: Path, name: str) -> 
     assert "&lt;img src=x&gt;" in page
 
 
-def test_links_where_test_writes(place: Path, actiontrain: Command) -> None:
-    run, victim = place / "runs/one", place.parent / "victim/chapter.txt"
+def test_links_where_test_writes(project: Path, actiontrain: Command) -> None:
+    run, victim = project / "runs/one", project.parent / "victim/chapter.txt"
     written = {path.name for path in run.iterdir()} - {"recipe.toml", "run.json", "split.csv", "metrics.csv"}
     written = {name for name in written if not name.endswith(".ckpt")}
     assert {"predictions.npy", "test.json", "report.html"} <= written
@@ -106,29 +106,29 @@ def test_links_where_test_writes(place: Path, actiontrain: Command) -> None:
     assert not any((run / name).is_symlink() for name in written)
 
 
-def test_folder_of_part_is_not_a_link(place: Path, actiontrain: Command) -> None:
-    (place / "runs/one/val").symlink_to(place.parent / "victim")
+def test_folder_of_part_is_not_a_link(project: Path, actiontrain: Command) -> None:
+    (project / "runs/one/val").symlink_to(project.parent / "victim")
     result = actiontrain("test", "runs/one", "--part", "val")
     assert result.exit_code == 2
     assert "leads through a symbolic link to" in result.stderr
     assert "Nothing is read or written there" in result.stderr
 
 
-def test_links_where_export_and_compare_write(place: Path, actiontrain: Command) -> None:
-    victim = place.parent / "victim/chapter.txt"
-    (place / "runs/one/model.pt2").symlink_to(victim)
-    (place / "table").mkdir()
+def test_links_where_export_and_compare_write(project: Path, actiontrain: Command) -> None:
+    victim = project.parent / "victim/chapter.txt"
+    (project / "runs/one/model.pt2").symlink_to(victim)
+    (project / "table").mkdir()
     for kind in ("csv", "md", "json", "png"):
-        (place / f"table/compare.{kind}").symlink_to(victim)
+        (project / f"table/compare.{kind}").symlink_to(victim)
     actiontrain("export", "runs/one", "--to", "torch-export")
     assert actiontrain("compare", "runs/one", "--out", "table").exit_code == 0
-    assert not (place / "table/compare.png").is_symlink()
+    assert not (project / "table/compare.png").is_symlink()
 
 
-def test_links_where_fit_writes(place: Path, actiontrain: Command) -> None:
-    victim = place.parent / "victim"
-    (place / "tiny.toml").write_text(tiny_recipe(epochs=2).to_toml(), encoding="utf-8")
-    run = place / "runs/one"
+def test_links_where_fit_writes(project: Path, actiontrain: Command) -> None:
+    victim = project.parent / "victim"
+    (project / "tiny.toml").write_text(tiny_recipe(epochs=2).to_toml(), encoding="utf-8")
+    run = project / "runs/one"
     facts = json.loads((run / "run.json").read_text())
     facts["state"] = {"phase": "validate", "complete": False}
     del facts["sha256"]
@@ -150,19 +150,19 @@ def test_claimed_folder_refuses(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*ESCAPES, *ODD])
-def test_sweep_folders_stay_in_the_sweep(place: Path, name: str) -> None:
+def test_sweep_folders_stay_in_the_sweep(project: Path, name: str) -> None:
     recipe = tiny_recipe().changed({"name": name})
-    [job] = plan_sweep(Store("store"), [recipe], place / "runs/sweep", seeds=(0,))
-    folder = job.folder.relative_to(place / "runs/sweep")
+    [job] = plan_sweep(Store("store"), [recipe], project / "runs/sweep", seeds=(0,))
+    folder = job.folder.relative_to(project / "runs/sweep")
     assert len(folder.parts) == 2
     assert ".." not in folder.parts
     assert folder.parts[0].isprintable()
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_sweep_refuses_splits(place: Path, name: str) -> None:
+def test_sweep_refuses_splits(project: Path, name: str) -> None:
     with pytest.raises(UserError):
-        plan_sweep(Store("store"), [tiny_recipe()], place / "runs/sweep", splits=(name,))
+        plan_sweep(Store("store"), [tiny_recipe()], project / "runs/sweep", splits=(name,))
 
 
 @pytest.mark.parametrize("name", [*ODD, "..", "...mp4", "x" * 200])

@@ -34,7 +34,7 @@ QUIET = {"tensorboard": False}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def project(tmp_path_factory):
     """Runs of two recipes: two seeds of the first, folds of the second."""
     folder = tmp_path_factory.mktemp("compare")
     store = make_store(folder / "store", subjects=4, repeats=2)
@@ -46,8 +46,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def result(place):
-    return compare([place / "runs"], repeats=200, seconds=0.01)
+def result(project):
+    return compare([project / "runs"], repeats=200, seconds=0.01)
 
 
 def test_seeds_and_folds_of_one_recipe_are_one_row_each(result):
@@ -58,21 +58,23 @@ def test_seeds_and_folds_of_one_recipe_are_one_row_each(result):
     assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
 
 
-def test_comparison_averages_seeds_and_pools_snippets_of_folds(place, result):
+def test_comparison_averages_seeds_and_pools_snippets_of_folds(project, result):
     rows = {row.name: row for row in result.rows}
-    values = [json.loads((place / f"runs/seed-{seed}/test.json").read_text())["metrics"]["macro_f1"] for seed in (0, 1)]
+    values = [
+        json.loads((project / f"runs/seed-{seed}/test.json").read_text())["metrics"]["macro_f1"] for seed in (0, 1)
+    ]
     assert rows["tiny batch=4 epochs=2"].macro_f1.value == pytest.approx(np.mean(values))
-    folds = json.loads((place / "runs/folds/folds.json").read_text())["summary"]
+    folds = json.loads((project / "runs/folds/folds.json").read_text())["summary"]
     assert rows["tiny batch=8 epochs=1"].accuracy.value == pytest.approx(folds["accuracy"]["value"])
     assert rows["tiny batch=8 epochs=1"].macro_f1.value == pytest.approx(folds["macro_f1"])
 
 
-def test_comparison_names_rows_by_sorted_settings(place, tmp_path):
+def test_comparison_names_rows_by_sorted_settings(project, tmp_path):
     for name, changes in (
         ("a", {"refit": True, "min_steps": 9, "val_by": "recording"}),
         ("b", {"epochs": 7, "optimizer.learning_rate": 0.002}),
     ):
-        run = Run(copied(place / "runs/seed-0", tmp_path / name))
+        run = Run(copied(project / "runs/seed-0", tmp_path / name))
         (run.folder / "recipe.toml").write_text(run.recipe.changed(changes).to_toml(), encoding="utf-8")
     assert {row.name for row in compare([tmp_path], measure=False, repeats=20).rows} == {
         "tiny epochs=2 min_steps=9 optimizer.learning_rate=0.001 refit=true val_by=recording",
@@ -86,9 +88,9 @@ def test_the_best_row_comes_first_and_lies_within_its_interval(result):
     assert all(row.accuracy.low <= row.accuracy.value <= row.accuracy.high for row in result.rows)
 
 
-def test_costs_are_those_of_the_checkpoint(place, result):
-    model = load_checkpoint(place / "runs/seed-0/best.ckpt").model
-    counted = compare([place / "runs"], measure=False, repeats=20)
+def test_costs_are_those_of_the_checkpoint(project, result):
+    model = load_checkpoint(project / "runs/seed-0/best.ckpt").model
+    counted = compare([project / "runs"], measure=False, repeats=20)
     for row, alone in zip(result.rows, counted.rows, strict=True):
         assert (alone.cost.parameters, alone.cost.flops) == (row.cost.parameters, row.cost.flops)
         assert (alone.cost.latency_ms, alone.cost.clips_per_s) == (None, None)
@@ -99,17 +101,17 @@ def test_costs_are_those_of_the_checkpoint(place, result):
         assert row.train_seconds > 0
 
 
-def test_a_run_alone_has_the_intervals_of_its_test(place):
-    tested = run_test(place / "runs/seed-0", place / "store")
-    [row] = compare([place / "runs/seed-0"], measure=False).rows
+def test_a_run_alone_has_the_intervals_of_its_test(project):
+    tested = run_test(project / "runs/seed-0", project / "store")
+    [row] = compare([project / "runs/seed-0"], measure=False).rows
     for name in ("accuracy", "macro_f1", "map"):
         assert getattr(row, name).as_json() == pytest.approx(tested["intervals"][name], nan_ok=True)
 
 
-def test_comparison_omits_the_cost_if_snippets_are_missing(place, tmp_path):
+def test_comparison_omits_the_cost_if_snippets_are_missing(project, tmp_path):
     fewer = make_store(tmp_path / "store", subjects=1)
     for store, expected in ((fewer.path, "has 3 snippets, fewer than when"), (tmp_path / "gone", "No store at")):
-        run = Run(copied(place / "runs/seed-0", tmp_path / f"run-on-{Path(store).name}"))
+        run = Run(copied(project / "runs/seed-0", tmp_path / f"run-on-{Path(store).name}"))
         run.change(store=str(store), store_from_here=str(store))
         result = compare([run], measure=False, repeats=20)
         assert result.rows[0].cost is None
@@ -160,10 +162,10 @@ def test_comparison_omits_empty_columns_and_panels(result):
     assert labels(without()) == ["training, s"]
 
 
-def test_the_passes_of_a_snippet_in_its_test_stand_beside_the_cost_of_one(place, tmp_path):
-    run = fit(place / "store", tiny_recipe(epochs=1, test_variants=3), tmp_path / "three", split=SPLIT, **QUIET)
+def test_the_passes_of_a_snippet_in_its_test_stand_beside_the_cost_of_one(project, tmp_path):
+    run = fit(project / "store", tiny_recipe(epochs=1, test_variants=3), tmp_path / "three", split=SPLIT, **QUIET)
     run_test(run, repeats=20)
-    fuse([place / "runs/seed-0", run], tmp_path / "both", weights="equal")
+    fuse([project / "runs/seed-0", run], tmp_path / "both", weights="equal")
     result = compare([run, tmp_path / "both"], measure=False, repeats=20)
     rows = {row.name: row for row in result.rows}
     assert (rows["tiny"].passes, rows["fusion of tiny + tiny"].passes) == ((3,), (1, 3))
@@ -214,14 +216,14 @@ def test_comparison_figure_separates_rows_of_equal_cost(result, equal, times):
             assert box.x1 <= frame.x1
             assert box.y1 <= frame.y1
         points = [mark.get_transform().transform((mark.get_xdata()[0], 0.5))[0] * 72 / figure.dpi for mark in marks]
-        place = panel.transData.transform((true, 0.5))[0] * 72 / figure.dpi
+        position = panel.transData.transform((true, 0.5))[0] * 72 / figure.dpi
         assert np.diff(points[:equal]) == pytest.approx(min(6, 18 / (equal - 1)))
-        assert np.mean(points[:equal]) == pytest.approx(place)
+        assert np.mean(points[:equal]) == pytest.approx(position)
         assert panel.get_xlabel().endswith("\n(equal values drawn side by side)")
 
 
-def test_comparison_of_an_untested_run_names_the_test_command(place, tmp_path):
-    run = fit(place / "store", tiny_recipe(epochs=1), tmp_path / "untested", split=SPLIT, **QUIET)
+def test_comparison_of_an_untested_run_names_the_test_command(project, tmp_path):
+    run = fit(project / "store", tiny_recipe(epochs=1), tmp_path / "untested", split=SPLIT, **QUIET)
     with pytest.raises(UserError, match=r"has not been tested yet.*run 'actiontrain test .*untested' first"):
         compare([run])
 
@@ -231,48 +233,48 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         runs_in(tmp_path)
 
 
-def test_runs_are_found_however_deep_they_lie_and_none_inside_a_run(place, tmp_path):
-    run = place / "runs/seed-0"
+def test_runs_are_found_however_deep_they_lie_and_none_inside_a_run(project, tmp_path):
+    run = project / "runs/seed-0"
     deep = copied(run, tmp_path / "runs/marks/tiny-0a/seed-0/split-one")
     near = copied(run, tmp_path / "runs/alone")
     copied(run, near / "val")
     assert [result.folder for result in runs_in(tmp_path)] == [near, deep]
 
 
-def test_comparison_follows_links_without_loops(place, tmp_path):
-    copied(place / "runs/seed-0", tmp_path / "disk/one")
+def test_comparison_follows_links_without_loops(project, tmp_path):
+    copied(project / "runs/seed-0", tmp_path / "disk/one")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/linked").symlink_to(tmp_path / "disk", target_is_directory=True)
     (tmp_path / "disk/back").symlink_to(tmp_path / "runs", target_is_directory=True)
     assert [result.folder for result in runs_in(tmp_path / "runs")] == [tmp_path / "runs/linked/one"]
 
 
-def test_comparison_rejects_runs_with_other_classes(place, tmp_path):
+def test_comparison_rejects_runs_with_other_classes(project, tmp_path):
     store = make_store(tmp_path / "store", subjects=4, names=("left", "up"))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
-    result = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
+    result = compare([run, project / "runs/seed-0"], measure=False, repeats=20)
     assert "These runs have different classes, so their metrics are not comparable." in result.notes
 
 
-def test_what_else_the_store_holds_does_not_matter(place, tmp_path):
-    shutil.copytree(place, tmp_path / "place")
+def test_what_else_the_store_holds_does_not_matter(project, tmp_path):
+    shutil.copytree(project, tmp_path / "place")
     store = Store(tmp_path / "place/store")
     write_lowres(store, "added", "0", moving_square((1.0, 0.0), seed=1))
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "later", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
-    both = compare([run, place / "runs/seed-0"], measure=False, repeats=20)
-    assert run.facts["store_digest"] != Run(place / "runs/seed-0").facts["store_digest"]
+    both = compare([run, project / "runs/seed-0"], measure=False, repeats=20)
+    assert run.facts["store_digest"] != Run(project / "runs/seed-0").facts["store_digest"]
     assert both.notes == ()
 
 
-def test_rows_on_another_table_of_snippets_are_named_with_their_tables(place, tmp_path):
+def test_rows_on_another_table_of_snippets_are_named_with_their_tables(project, tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "other", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
-    runs = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
+    runs = [run, *(project / f"runs/seed-{seed}" for seed in (0, 1))]
     [note] = compare(runs, measure=False, repeats=20).notes
-    mine, other = (Run(folder).facts["snippets_digest"][:8] for folder in (run.folder, place / "runs/seed-0"))
+    mine, other = (Run(folder).facts["snippets_digest"][:8] for folder in (run.folder, project / "runs/seed-0"))
     assert note == (
         "These rows were tested on different snippets, so their metrics are not comparable: "
         f"tiny epochs=1 on 3 of subject 4 in snippets/default ({mine}) | "
@@ -280,36 +282,36 @@ def test_rows_on_another_table_of_snippets_are_named_with_their_tables(place, tm
     )
 
 
-def test_rows_that_were_tested_on_other_subjects_are_named_with_them(place, tmp_path):
+def test_rows_that_were_tested_on_other_subjects_are_named_with_them(project, tmp_path):
     run = fit(
-        place / "store", tiny_recipe(epochs=1, name="other"), tmp_path / "other",
+        project / "store", tiny_recipe(epochs=1, name="other"), tmp_path / "other",
         split=SplitChoice(train=("1", "3", "4"), test=("2",), val_share=0.0), **QUIET,
     )  # fmt: skip
     run_test(run, repeats=20)
-    two = [run, *(place / f"runs/seed-{seed}" for seed in (0, 1))]
+    two = [run, *(project / f"runs/seed-{seed}" for seed in (0, 1))]
     assert compare(two, measure=False, repeats=20).notes == (
         "These rows were tested on different snippets, so their metrics are not comparable: "
         "other on 6 of subject 2 | tiny on 6 of subject 4.",
     )
-    [note] = compare([*two, place / "runs/folds"], measure=False, repeats=20).notes
+    [note] = compare([*two, project / "runs/folds"], measure=False, repeats=20).notes
     assert note.endswith(" | tiny batch=8 epochs=1 on 24 of subject 1, 2, 3, 4.")
-    whole = [place / "runs/seed-0", place / "runs/folds"]
+    whole = [project / "runs/seed-0", project / "runs/folds"]
     [note] = compare(whole, measure=False, repeats=20).notes
     assert note.endswith(" on 24 of subject 1, 2, 3, 4.")
 
 
-def test_comparison_reports_seeds_tested_on_other_snippets(place, tmp_path):
+def test_comparison_reports_seeds_tested_on_other_snippets(project, tmp_path):
     other = fit(
-        place / "store", tiny_recipe(epochs=2, seed=2), tmp_path / "other",
+        project / "store", tiny_recipe(epochs=2, seed=2), tmp_path / "other",
         split=SplitChoice(train=("1", "3", "4"), test=("2",)), **QUIET,
     )  # fmt: skip
     run_test(other, repeats=20)
-    result = compare([place / "runs/seed-0", other], measure=False, repeats=20)
+    result = compare([project / "runs/seed-0", other], measure=False, repeats=20)
     assert result.notes == ("The seeds of tiny were not all tested on the same snippets.",)
 
 
-def test_fusions_stand_beside_the_runs_that_they_ask(place, tmp_path):
-    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+def test_fusions_stand_beside_the_runs_that_they_ask(project, tmp_path):
+    runs = [project / f"runs/seed-{seed}" for seed in (0, 1)]
     made = fuse(runs, tmp_path / "both", weights="equal")
     alone, both = (compare(one, repeats=50, seconds=0.01).rows[0] for one in ([runs[0]], [tmp_path / "both"]))
     assert both.name == "fusion of tiny + tiny"
@@ -325,8 +327,8 @@ def copied(run, target):
     return target
 
 
-def test_a_run_that_is_given_twice_counts_once(place, tmp_path):
-    runs = [place / "runs/seed-0", copied(place / "runs/seed-0", tmp_path / "copy"), place / "runs/seed-1"]
+def test_a_run_that_is_given_twice_counts_once(project, tmp_path):
+    runs = [project / "runs/seed-0", copied(project / "runs/seed-0", tmp_path / "copy"), project / "runs/seed-1"]
     result = compare([*runs, runs[0]], measure=False, repeats=20)
     [row] = result.rows
     assert row.seeds == (0, 1)
@@ -334,10 +336,10 @@ def test_a_run_that_is_given_twice_counts_once(place, tmp_path):
     assert result.notes == ("copy has exactly the same answers as seed-0, with the same seed. It counts once.",)
 
 
-def test_comparison_separates_different_answers_of_a_seed(place, tmp_path):
-    other = copied(place / "runs/seed-0", tmp_path / "again")
+def test_comparison_separates_different_answers_of_a_seed(project, tmp_path):
+    other = copied(project / "runs/seed-0", tmp_path / "again")
     np.save(other / "probabilities.npy", np.load(other / "probabilities.npy")[:, ::-1])
-    result = compare([place / "runs/seed-0", other, place / "runs/seed-1"], measure=False, repeats=20)
+    result = compare([project / "runs/seed-0", other, project / "runs/seed-1"], measure=False, repeats=20)
     assert {row.name: row.seeds for row in result.rows} == {"tiny (seed-0)": (0, 1), "tiny (again)": (0,)}
     [note] = result.notes
     assert note.startswith("seed-0, again share a recipe and a seed, but their answers differ")
@@ -351,8 +353,8 @@ def add_to_weights(amount):
     return put
 
 
-def test_comparison_separates_fresh_and_published_weights(place, tmp_path):
-    store = place / "store"
+def test_comparison_separates_fresh_and_published_weights(project, tmp_path):
+    store = project / "store"
     for name, seed, amount in (("fresh", 0, None), ("one", 0, 0.1), ("one-again", 1, 0.1), ("two", 1, 0.2)):
         weights = None if amount is None else add_to_weights(amount)
         run = fit(store, tiny_recipe(epochs=1, seed=seed), tmp_path / name, split=SPLIT, weights=weights, **QUIET)
@@ -365,8 +367,8 @@ def test_comparison_separates_fresh_and_published_weights(place, tmp_path):
     assert rows[frozenset({"one", "one-again"})].seeds == (0, 1)
 
 
-def test_comparison_separates_fusions_with_other_weights(place, tmp_path):
-    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+def test_comparison_separates_fusions_with_other_weights(project, tmp_path):
+    runs = [project / f"runs/seed-{seed}" for seed in (0, 1)]
     for name, weights in (("val", "val"), ("equal", "equal"), ("halves", (2, 2)), ("given", (3, 1))):
         fuse(runs, tmp_path / name, weights=weights)
     result = compare([tmp_path], measure=False, repeats=20)
@@ -376,8 +378,8 @@ def test_comparison_separates_fusions_with_other_weights(place, tmp_path):
     assert result.notes == ("halves has exactly the same answers as equal, with the same seed. It counts once.",)
 
 
-def test_fusions_that_share_a_run_are_no_repetitions(place, tmp_path):
-    runs = [place / f"runs/seed-{seed}" for seed in (0, 1)]
+def test_fusions_that_share_a_run_are_no_repetitions(project, tmp_path):
+    runs = [project / f"runs/seed-{seed}" for seed in (0, 1)]
     for name, members in (("one", runs), ("two", runs[::-1])):
         fuse(members, tmp_path / name, weights=(3, 1))
     result = compare([tmp_path], measure=False, repeats=20)
@@ -386,21 +388,21 @@ def test_fusions_that_share_a_run_are_no_repetitions(place, tmp_path):
     }  # fmt: skip
 
 
-def test_comparison_separates_a_split_and_a_cross_validation(place, tmp_path):
+def test_comparison_separates_a_split_and_a_cross_validation(project, tmp_path):
     run = fit(
-        place / "store", tiny_recipe(epochs=1, batch=8), tmp_path / "plain",
+        project / "store", tiny_recipe(epochs=1, batch=8), tmp_path / "plain",
         split=SplitChoice(train=("1", "2", "3"), test=("4",), val_share=0.0), **QUIET,
     )  # fmt: skip
     run_test(run, repeats=20)
-    rows = {row.name: row for row in compare([run, place / "runs/folds"], measure=False, repeats=20).rows}
+    rows = {row.name: row for row in compare([run, project / "runs/folds"], measure=False, repeats=20).rows}
     assert set(rows) == {"tiny split=single", "tiny split=4 folds by subject"}
     assert (rows["tiny split=single"].folds, rows["tiny split=single"].snippets) == (1, 6)
     folds = rows["tiny split=4 folds by subject"]
     assert (folds.seeds, folds.folds, folds.snippets) == ((0,), 4, 24)
 
 
-def test_comparison_detects_folds_of_earlier_runs_by_their_split(place, tmp_path):
-    folds = copied(place / "runs/folds", tmp_path / "folds")
+def test_comparison_detects_folds_of_earlier_runs_by_their_split(project, tmp_path):
+    folds = copied(project / "runs/folds", tmp_path / "folds")
     for run in map(Run, folds.glob("fold-*")):
         facts = run.facts
         del facts["split"]["folds"]
@@ -410,10 +412,10 @@ def test_comparison_detects_folds_of_earlier_runs_by_their_split(place, tmp_path
     assert Entry.of(Run(folds / "fold-01")).split_kind == "folds by subject"
 
 
-def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(place, tmp_path):
-    copied(place / "runs/seed-0", tmp_path / "runs/tested")
+def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(project, tmp_path):
+    copied(project / "runs/seed-0", tmp_path / "runs/tested")
     for name in ("one", "two"):
-        (copied(place / "runs/seed-1", tmp_path / "runs" / name) / "test.json").unlink()
+        (copied(project / "runs/seed-1", tmp_path / "runs" / name) / "test.json").unlink()
     result = compare([tmp_path / "runs"], measure=False, repeats=20)
     assert [row.seeds for row in result.rows] == [(0,)]
     one, two = (tmp_path / "runs" / name for name in ("one", "two"))
@@ -471,10 +473,10 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_comparison_reports_a_damaged_run_and_uses_the_others(place, tmp_path, name):
+def test_comparison_reports_a_damaged_run_and_uses_the_others(project, tmp_path, name):
     file, damage, message = DAMAGES[name]
-    copied(place / "runs/seed-0", tmp_path / "runs/good")
-    damage(copied(place / "runs/seed-1", tmp_path / "runs/bad") / file)
+    copied(project / "runs/seed-0", tmp_path / "runs/good")
+    damage(copied(project / "runs/seed-1", tmp_path / "runs/bad") / file)
     with pytest.raises(UserError, match=message):
         compare([tmp_path / "runs/bad"], measure=False)
     result = compare([tmp_path / "runs"], measure=False, repeats=20)
@@ -485,8 +487,8 @@ def test_comparison_reports_a_damaged_run_and_uses_the_others(place, tmp_path, n
     assert str(tmp_path / "runs/bad") in note
 
 
-def test_comparison_names_the_fuse_command_for_missing_files(place, tmp_path):
-    fuse([place / f"runs/seed-{seed}" for seed in (0, 1)], tmp_path / "fused", weights="equal")
+def test_comparison_names_the_fuse_command_for_missing_files(project, tmp_path):
+    fuse([project / f"runs/seed-{seed}" for seed in (0, 1)], tmp_path / "fused", weights="equal")
     (tmp_path / "fused/samples.csv").unlink()
     with pytest.raises(UserError, match=r"samples\.csv is missing\. Fuse its runs anew: actiontrain fuse RUN RUN"):
         compare([tmp_path / "fused"])

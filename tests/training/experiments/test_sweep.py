@@ -51,11 +51,11 @@ def test_sweep_plans_folds_as_separate_trainings(store, tmp_path):
 
 def test_a_sweep_gives_one_table_and_a_second_call_trains_nothing(store, tmp_path, options, monkeypatch):
     messages = []
-    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=messages.append, **options)
-    assert {row.name: row.seeds for row in found.comparison.rows} == {"tiny batch=4": (0, 1), "tiny batch=8": (0, 1)}
+    outcome = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=messages.append, **options)
+    assert {row.name: row.seeds for row in outcome.comparison.rows} == {"tiny batch=4": (0, 1), "tiny batch=8": (0, 1)}
     assert (tmp_path / "s/compare.md").exists()
     assert messages[0] == "4 trainings, 0 of them already done."
-    for at, job in enumerate(found.jobs):
+    for at, job in enumerate(outcome.jobs):
         begun, ended = messages[1 + 2 * at : 3 + 2 * at]
         name = job.folder.relative_to(tmp_path / "s")
         assert begun == f"Training {name}"
@@ -63,12 +63,12 @@ def test_a_sweep_gives_one_table_and_a_second_call_trains_nothing(store, tmp_pat
     monkeypatch.setattr("actionprep.training.experiments.sweep._work", lambda *_: pytest.fail("trained again"))
     again = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8]}, seeds=(0, 1), log=messages.append, **options)
     assert "4 trainings, 4 of them already done." in messages
-    assert again.comparison.rows == found.comparison.rows
+    assert again.comparison.rows == outcome.comparison.rows
 
 
 def test_folds_of_a_sweep_are_one_test_over_all_snippets(store, tmp_path, options):
-    found = sweep(store, [TINY], tmp_path / "s", folds="subject", **{**options, "split": SplitChoice(val_share=0.0)})
-    [row] = found.comparison.rows
+    outcome = sweep(store, [TINY], tmp_path / "s", folds="subject", **{**options, "split": SplitChoice(val_share=0.0)})
+    [row] = outcome.comparison.rows
     assert (row.folds, row.snippets) == (4, 12)
 
 
@@ -82,30 +82,30 @@ def with_splits(tmp_path_factory):
 
 def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits, tmp_path, options):
     names = ["one", "two", "three"]
-    found = sweep(
+    outcome = sweep(
         with_splits, [TINY], tmp_path / "s", seeds=(0, 1), splits=names, **{**options, "split": SplitChoice()}
     )
-    assert found.failures == ()
-    assert [(job.recipe.seed, job.split, job.folder.name) for job in found.jobs] == [
+    assert outcome.failures == ()
+    assert [(job.recipe.seed, job.split, job.folder.name) for job in outcome.jobs] == [
         (seed, name, f"split-{name}") for seed in (0, 1) for name in names
     ]
-    tested = {job.split: {row["recording"][:2] for row in samples(job.folder)} for job in found.jobs}
+    tested = {job.split: {row["recording"][:2] for row in samples(job.folder)} for job in outcome.jobs}
     assert tested == {"one": {"s1"}, "two": {"s2"}, "three": {"s3"}}
-    [row] = found.comparison.rows
-    values = [Run(job.folder).tested["metrics"] for job in found.jobs]
+    [row] = outcome.comparison.rows
+    values = [Run(job.folder).tested["metrics"] for job in outcome.jobs]
     assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in values]))
     assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in values]))
     assert (row.seeds, row.splits, row.folds, row.snippets) == ((0, 1), ("one", "two", "three"), 1, 18)
-    assert found.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
+    assert outcome.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
 
 
 def test_sweep_reports_a_damaged_run_and_compares_the_others(store, tmp_path, options):
     made = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
     (made.jobs[0].folder / "run.json").write_text("{")
     (made.jobs[1].folder / "test.json").write_text("[]")
-    found = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
-    assert [row.name for row in found.comparison.rows] == ["tiny"]
-    reasons = {job.folder: reason for job, reason in found.failures}
+    outcome = sweep(store, [TINY], tmp_path / "s", grid={"batch": [4, 8, 12]}, **options)
+    assert [row.name for row in outcome.comparison.rows] == ["tiny"]
+    reasons = {job.folder: reason for job, reason in outcome.failures}
     assert list(reasons) == [job.folder for job in made.jobs[:2]]
     assert "run.json is damaged" in reasons[made.jobs[0].folder]
     assert "Test it again: actiontrain test" in reasons[made.jobs[1].folder]
@@ -120,9 +120,9 @@ def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
     options = {**options, "split": SplitChoice()}
     sweep(with_splits, [TINY], tmp_path / "s", splits=["one"], **options)
     messages = []
-    found = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], log=messages.append, **options)
+    outcome = sweep(with_splits, [TINY], tmp_path / "s", splits=["one", "two"], log=messages.append, **options)
     assert messages[0] == "2 trainings, 1 of them already done."
-    assert found.comparison.rows[0].splits == ("one", "two")
+    assert outcome.comparison.rows[0].splits == ("one", "two")
     with pytest.raises(UserError, match="splits was stored, now None"):
         sweep(with_splits, [TINY], tmp_path / "s", **options)
 
@@ -152,18 +152,18 @@ def test_interrupted_sweep_resumes_the_interrupted_training(store, tmp_path, opt
         patch.setattr(ClassifierTask, "training_step", killed)
         with pytest.raises(KeyboardInterrupt):
             sweep(store, [recipe], tmp_path / "s", **options)
-    found = sweep(store, [recipe], tmp_path / "s", **options)
-    assert found.failures == ()
-    assert [row["epoch"] for row in Run(found.jobs[0].folder).metrics] == [0, 1, 2]
+    outcome = sweep(store, [recipe], tmp_path / "s", **options)
+    assert outcome.failures == ()
+    assert [row["epoch"] for row in Run(outcome.jobs[0].folder).metrics] == [0, 1, 2]
 
 
 def test_sweep_reports_failed_combinations_and_trains_others(store, tmp_path, options):
     bad = tiny_recipe(epochs=1, optimizer__learning_rate=1e30, optimizer__name="sgd", name="wild", schedule__warmup=0.0)
-    found = sweep(store, [bad, TINY], tmp_path / "s", **options)
-    [(job, reason)] = found.failures
+    outcome = sweep(store, [bad, TINY], tmp_path / "s", **options)
+    [(job, reason)] = outcome.failures
     assert job.recipe.name == "wild"
     assert "The loss is NaN or infinite" in reason
-    assert [row.name for row in found.comparison.rows] == ["tiny"]
+    assert [row.name for row in outcome.comparison.rows] == ["tiny"]
 
 
 @pytest.mark.slow
@@ -181,8 +181,8 @@ def test_sweep_reports_a_killed_process_with_a_remedy(monkeypatch):
     from actionprep.training.experiments.sweep import _outcome
 
     with ProcessPoolExecutor(1) as pool:
-        found = _outcome(pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL))
-    assert found == "its process was killed, possibly out of memory. Try fewer --jobs"
+        outcome = _outcome(pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL))
+    assert outcome == "its process was killed, possibly out of memory. Try fewer --jobs"
 
 
 def test_a_folder_with_a_sweep_over_other_data_is_refused(store, tmp_path, options):
