@@ -1,8 +1,9 @@
 """Render keypoints as 3D heatmap volumes, with compiled loops on the CPU and one batched pass on a GPU.
 
 Duan et al., "Revisiting Skeleton-based Action Recognition", CVPR 2022, section 3.2 and its published code: Gaussians of
-sigma 0.6 px times the score, within 3 sigma truncated to integer pixels, persons merged by maximum; a limb is the Gaussian of
-the distance to the segment times the lower of its two scores, and a limb shorter than 1 px is drawn as its first joint.
+sigma 0.6 px times the score, within 3 sigma truncated to integer pixels, persons merged by maximum. A limb is the
+Gaussian of the distance to the segment times the lower of its two scores. A limb shorter than 1 px is drawn as its first
+joint.
 """
 
 from __future__ import annotations
