@@ -105,7 +105,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names: dict[str, str] = {}
     for name in known:
         names.setdefault(_letters(name), name)
-    matches = difflib.get_close_matches(_letters(word), list(names), n=1, cutoff=0.7)
+    matches = difflib.get_close_matches(_letters(word), list(names), n=1, cutoff=0.65)
     return f" Did you mean '{names[matches[0]]}'?" if matches else ""
 
 

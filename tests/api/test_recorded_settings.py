@@ -331,7 +331,7 @@ def test_predict_compares_training_items_without_their_places(trained: Path, tmp
     checkpoint.card["pipeline"]["stages"]["tracks"].append(other)
     assert pipeline_settings(checkpoint)["tracks"]["grid"] == 4
     other["settings"]["grid"] = 5
-    with pytest.raises(UserError, match="made with 2 different settings"):
+    with pytest.raises(UserError, match="built with 2 different settings"):
         pipeline_settings(checkpoint)
 
 

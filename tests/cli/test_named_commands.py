@@ -58,8 +58,11 @@ def every_option() -> set[str]:
     for name in ("actionprep", "actiontrain"):
         group = program(name)
         context = group.context_class(group, info_name=name)
-        for command in group.list_commands(context):
-            found |= options_of(command_of(name, command))
+        for word in group.list_commands(context):
+            command = command_of(name, word)
+            found |= options_of(command)
+            for inner in getattr(command, "commands", {}).values():
+                found |= options_of(inner)
     return found
 
 
@@ -79,6 +82,9 @@ def wrong_in(text: str) -> str | None:
     command = command_of(name, words[0].rstrip(".,;").partition(SLOT)[0])
     if command is None:
         return f"{name} has no command '{words[0]}'"
+    inner = getattr(command, "commands", {})
+    if inner and len(words) > 1 and words[1] in inner:
+        command = inner[words[1]]
     known = options_of(command)
     given = [word.rstrip(".,;:)").partition("=")[0] for word in words[1:] if word.startswith("--") and word != "--"]
     wrong = [one for one in given if SLOT not in one and one not in known]

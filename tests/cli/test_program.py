@@ -23,7 +23,7 @@ from actionprep.json_values import counted
 
 COMMANDS = {
     "prep": "demo init scan import config decode keyframes masks track pose heatmaps lowres snippets split plan build "
-    "verify digest gc status show skeletons formats doctor",
+    "verify digest gc export status show skeletons formats doctor",
     "train": "fit test fuse predict compare sweep export slurm models recipes",
 }
 HEAVY = {"torch", "lightning", "zarr", "dask", "numpy", "pandas", "av", "cv2", "matplotlib", "pydantic"}
@@ -188,6 +188,8 @@ def test_help_prints_every_word_of_every_option(name: str, monkeypatch: pytest.M
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)
     app = importlib.import_module(f"actionprep.cli.{name}").app
     for word, command in commands_of(name).items():
+        if word == "export" and name == "prep":  # a group of commands
+            continue
         printed = " ".join(re.sub(r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, [word, "-h"]).stdout).split())
         assert "(default: )" not in printed
         for param in command.params:

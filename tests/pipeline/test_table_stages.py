@@ -74,7 +74,7 @@ def test_settings_that_contradict_each_other_are_refused():
 
 @pytest.mark.parametrize("name", ["train_groups", "val_groups", "test_groups"])
 def test_a_column_of_parts_and_named_groups_exclude_each_other(name):
-    with pytest.raises(UserError, match="by = column takes the part that was given for each recording"):
+    with pytest.raises(UserError, match="by = column reads the part of each recording from a column"):
         SplitSettings.read({"by": "column", name: ["s1"]}, where="actionprep split")
 
 

@@ -241,7 +241,7 @@ def test_export_command_and_description_state_a_fixed_batch(run, tmp_path, monke
     path = tmp_path / "model.pt2"
     done = CliRunner().invoke(app, ["export", str(run.folder), "--to", "torch-export", "--out", str(path)])
     assert done.exit_code == 0, done.output
-    message = "The file takes batches of 2 snippets alone: torch.export did not free it (the batch is 2)."
+    message = "The exported model only accepts batches of 2 snippets, because torch.export fixed the batch size (the batch is 2)."
     assert message in " ".join(done.stderr.split())
     assert json.loads((tmp_path / "model.pt2.json").read_text())["fixed_batch"] == "the batch is 2"
 

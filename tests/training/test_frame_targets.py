@@ -334,7 +334,7 @@ def test_frame_targets_require_windows_with_segments(tmp_path):
                      seconds=1.2, settings={"length_s": 1.2})  # fmt: skip
     write_snippets(store, table)
     split = SplitChoice(train=("1",), val=("2",), test=("3",))
-    with pytest.raises(UserError, match="Make them anew with 'actionprep snippets'"):
+    with pytest.raises(UserError, match="Make the snippets again with 'actionprep snippets'"):
         fit(store, frame_recipe(), tmp_path / "run", split=split, **QUIET)
     fit(store, frame_recipe(targets="snippet", epochs=1), tmp_path / "other", split=split, **QUIET)
 

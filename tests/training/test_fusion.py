@@ -125,7 +125,7 @@ def test_single_run_commands_reject_a_fusion(runs, tmp_path):
     done = CliRunner().invoke(app, ["export", str(made.folder)])
     assert done.exit_code == 2
     named = ", ".join(f"{run.folder} (temperature 1, weight 0.5)" for run in runs)
-    assert f"is a fusion, and fusions are not exported. Export its runs one by one, {named}, and pool" in done.stderr
+    assert f"is a fusion. Fusions cannot be exported. Export each of its runs, {named}, and pool" in done.stderr
     assert (
         "p = softmax(logits / temperature), with several labels the sigmoid, at least 1e-6; together the product of p^weight"
         in done.stderr
@@ -297,7 +297,7 @@ def test_fusion_over_splits_prints_names_files_and_the_next_step(over_splits, tm
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.output.splitlines()]
     assert {"again", "one", "two"} <= {line[0] for line in lines if line}
-    assert "Mean over 3 splits, which test 6 snippets" in done.output
+    assert "Mean over 3 splits, 6 test snippets" in done.output
     assert "Together" not in done.output
     assert (
         f"Wrote {tmp_path / 'fused/folds.csv'} and folds.json, and a report.html in each of split-again … split-two"

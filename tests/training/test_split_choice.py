@@ -104,7 +104,7 @@ def test_one_class_only_is_refused(store):
 
 
 def test_a_subject_that_does_not_exist_is_named_with_those_that_do(store):
-    with pytest.raises(UserError, match=r"No subject '9'\..*There are '1', '2', '3', '4', '5'\."):
+    with pytest.raises(UserError, match=r"No subject '9'\..*Available: '1', '2', '3', '4', '5'\."):
         choose_parts(store, read_table(store, "default"), SplitChoice(test=("9",)))
 
 

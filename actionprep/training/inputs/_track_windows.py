@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from actionprep.datasets.products.tracks import read_tracks
+from actionprep.datasets.products.tracks import visible
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
@@ -106,10 +106,17 @@ class TrackWindows:
 
 def read_windows(item: Any, first: int, last: int) -> TrackWindows:
     """Read windows `first` to `last - 1` of an item."""
-    tracks = read_tracks(item, slice(first, last))
-    xy, valid, time = tracks.xy, tracks.valid, tracks.time.copy()
-    time[~tracks.frame_valid] = np.inf
-    is_visible = tracks.visible & valid[:, None, :] & np.isfinite(xy).all(axis=-1) & np.isfinite(time)[..., None]
+    # Only the arrays that a sample needs: `read_tracks` reads all.
+    attributes, windows = item.attributes, slice(first, last)
+    xy, valid, time = item["xy"][windows], item["valid"][windows].astype(bool), item["time"][windows].copy()
+    time[~item["frame_valid"][windows].astype(bool)] = np.inf
+    is_visible = visible(
+        item["visibility"][windows],
+        item["confidence"][windows],
+        rule=attributes.get("visible_rule", "visibility"),
+        above=attributes.get("visible_above", 0.5),
+    )
+    is_visible &= valid[:, None, :] & np.isfinite(xy).all(axis=-1) & np.isfinite(time)[..., None]
     if not (np.diff(valid.astype(np.int8), axis=1) <= 0).all():
         # Points must come first, because they are selected by index.
         order = np.argsort(~valid, axis=1, kind="stable")

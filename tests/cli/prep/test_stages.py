@@ -48,7 +48,7 @@ def test_snippets_prints_windows_per_label(study: Study) -> None:
     names = np.array(table.labels)[table.label[table.label >= 0]].tolist()
     assert {label: rows[label] for label in table.labels} == {label: str(names.count(label)) for label in table.labels}
     assert rows["(without label)"] == "2"
-    assert ": 1 item to make, 0 already in the store." in result.stdout
+    assert ": 1 item to build, 0 already built." in result.stdout
     again = document(study, "snippets", "--length", "400", "--iou", "0.5")
     assert {"label": "(without label)", "snippets": 2} in again["results"]["snippets/default"]
 

@@ -73,7 +73,7 @@ def test_views_that_drift_apart_are_shown_by_scan_and_status(study: Study) -> No
     shown = actionprep(study, "scan").stdout
     assert re.search(r"views drift apart +2 +first, second ", shown)
     assert "frames of view '1' come +1500 ppm later each than those of view '0': 0.002 s over the 1.6 s" in shown
-    assert "Views that do not lie together" in actionprep(study, "status").stdout
+    assert "Misaligned views" in actionprep(study, "status").stdout
     assert "views drift apart" in {one["kind"] for one in document(study, "status")["alignment"]}
 
 

@@ -71,7 +71,7 @@ def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
     assert "M" in done.output
     assert "No room" not in done.output
     done = runner.invoke(app, words, env={"COLUMNS": "60"})
-    assert "No room at this width for mAP %, parameters, GFLOPs/pass, passes, training, " in done.output
+    assert "Not shown at this width: mAP %, parameters, GFLOPs/pass, passes, training, " in done.output
     assert "compare.csv holds them." in done.output
 
 
@@ -86,7 +86,7 @@ def test_a_training_that_fails_ends_with_code_1_and_its_reason(project, swept):
 def test_splits_go_with_no_other_way_to_split(swept, others):
     done = runner.invoke(app, ["sweep", "store", "--recipes", "tiny.toml", "--splits", "one", "two", *others])
     assert done.exit_code == 2
-    assert f"{others[0]} and --splits were given, and a sweep takes one of them" in done.output
+    assert f"{others[0]} and --splits cannot be combined" in done.output
 
 
 def test_one_stored_split_is_named_with_its_place_when_it_is_missing(swept):
@@ -110,5 +110,5 @@ def test_values_of_a_grid_are_read_as_settings_are():
     }
     assert _grid(["schedule.milestones=[1, 2];[3]"]) == {"schedule.milestones": [[1, 2], [3]]}
     for wrong in ("epochs", "epochs="):
-        with pytest.raises(UserError, match="--grid takes name=value,value"):
+        with pytest.raises(UserError, match="--grid expects name=value,value"):
             _grid([wrong])

@@ -262,7 +262,7 @@ def study(tmp_path, monkeypatch):
             "tested once. Remove --split or --folds.",
         ),
         (["--folds", "subject", "--test-groups", "4"], "--test-groups cannot be combined with --folds"),
-        (["--by", "column", "--train-groups", "1"], "by = column takes the part that was given for each recording"),
+        (["--by", "column", "--train-groups", "1"], "by = column reads the part of each recording from a column"),
     ],
 )
 def test_options_beside_a_stored_split_or_folds_are_refused(study, words, message):
@@ -420,15 +420,15 @@ def test_fit_partly_given_split_asks_at_a_terminal(fit, tmp_path, monkeypatch):
     assert "ignore the given ones with --by" in stopped.stderr
 
 
-def test_fit_takes_store_urls(fit, place, tmp_path):
-    url = f"file://{place / 'store'}"
+def test_fit_takes_store_urls(fit, project, tmp_path):
+    url = f"file://{project / 'store'}"
     words = ["--recipe", "tiny.toml", "--threads", "1", "--by", "subject", "--val", "0", "--run"]
     done = runner.invoke(app, ["fit", url, *words, "by-url"])
     assert done.exit_code == 0, done.output
-    assert json.loads(Path("runs/by-url/run.json").read_text())["store"] == str(place / "store")
-    shutil.make_archive(str(tmp_path / "store"), "zip", place / "store")
+    assert json.loads(Path("runs/by-url/run.json").read_text())["store"] == str(project / "store")
+    shutil.make_archive(str(tmp_path / "store"), "zip", project / "store")
     packed = f"zip::{tmp_path / 'store.zip'}"
-    assert Store(packed).items() == Store(place / "store").items()
+    assert Store(packed).items() == Store(project / "store").items()
     done = runner.invoke(app, ["fit", "s3:/bucket/store", *words, "none"])
     assert done.exit_code == 2
     assert "No store at s3:/bucket/store" in done.output
@@ -459,7 +459,7 @@ def test_folds_have_a_joint_test_and_a_final_model(fit):
     assert len(tested["folds"]) == 4
     printed = runner.invoke(app, ["test", "joint"]).output
     assert "Confusion of all folds" in printed
-    assert "Together, on 12 snippets" in printed
+    assert "Pooled, 12 snippets" in printed
 
     done = fit(*words, "--resume", "--final")
     assert done.exit_code == 0, done.output

@@ -220,7 +220,8 @@ def test_a_store_behind_a_url_reads_the_same(store: Store) -> None:
     values = np.random.default_rng(0).integers(0, 255, (11, 5), np.uint8)
     write(store, values)
     store.clear_partial()
-    remote = Store(f"file://{store.path}")
+    assert Store(f"file://{store.path}").path == store.path
+    remote = Store(f"local://{store.path}")
     assert remote.items() == store.items()
     assert remote.digest() == store.digest()
     assert np.array_equal(remote.item("frames", "kitchen/seq.01", "0")["rgb"][2:5], values[2:5])

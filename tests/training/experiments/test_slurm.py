@@ -119,10 +119,10 @@ def test_the_command_writes_the_script(tmp_path):
     [
         (["--bogus", "1"], "fit has no option --bogus."),
         (["--epochs", "many"], "Wrong value for --epochs"),
-        (["--set", "epochs"], "--set takes name=value"),
+        (["--set", "epochs"], "--set expects name=value"),
         (["--recipe", "nope"], "No recipe 'nope'."),
         (["--recipe", "i3d", "--set", "epohcs=3"], "Did you mean 'epochs'?"),
-        (["store", "another"], "got more words: another"),
+        (["store", "another"], "got also: another"),
     ],
 )
 def test_what_fit_would_refuse_is_refused_before_the_queue(tmp_path, words, expected):
