@@ -41,7 +41,7 @@ class TrainSettings(Settings):
     def _one_way(self) -> Self:
         if self.by == "column" and (self.train_groups or self.val_groups or self.test_groups):
             raise ValueError(
-                "by = column takes the part that was given for each recording, and train_groups, val_groups and test_groups "
-                "name parts too: give one of the two"
+                "by = column reads the part of each recording from a column; train_groups, val_groups and test_groups set "
+                "parts too: use only one of them"
             )
         return self

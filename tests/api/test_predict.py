@@ -187,7 +187,7 @@ def predict_with(runs, tmp_path, monkeypatch):
         done = CliRunner().invoke(app, [*given, "--length", "600", "--stride", "300", *words, "--json"])
         assert done.exit_code == 0, done.output
         [document] = json.loads(done.stdout)
-        return document, out / "run-0/film"
+        return document, out / "run-0/video"
 
     monkeypatch.setattr(predict, "predict_videos", answered)
     return predict_with

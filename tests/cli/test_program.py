@@ -23,7 +23,7 @@ from actionprep.json_values import counted
 
 COMMANDS = {
     "prep": "demo init scan import config decode keyframes masks track pose heatmaps lowres snippets split plan build "
-    "verify digest gc export status show skeletons formats doctor",
+    "verify digest gc status show skeletons formats doctor export",
     "train": "fit test fuse predict compare sweep export slurm models recipes",
 }
 HEAVY = {"torch", "lightning", "zarr", "dask", "numpy", "pandas", "av", "cv2", "matplotlib", "pydantic"}

@@ -127,10 +127,10 @@ def test_single_run_commands_reject_a_fusion(runs, tmp_path):
     named = ", ".join(f"{run.folder} (temperature 1, weight 0.5)" for run in runs)
     assert f"is a fusion. Fusions cannot be exported. Export each of its runs, {named}, and pool" in done.stderr
     assert (
-        "p = softmax(logits / temperature), with several labels the sigmoid, at least 1e-6; together the product of p^weight"
+        "p = softmax(logits / temperature), or the sigmoid for multi-label models, at least 1e-6; combined, the product of p^weight"
         in done.stderr
     )
-    assert f"{made.folder}/fusion.json has the numbers in full" in done.stderr
+    assert f"{made.folder}/fusion.json has all digits" in done.stderr
     live = CliRunner().invoke(app, ["predict", "--live", "0", "--run", str(made.folder)])
     assert live.exit_code == 2
     assert f"--live works on one run, and {made.folder} is a fusion of several. Name one of its runs" in live.stderr
@@ -300,13 +300,12 @@ def test_fusion_over_splits_prints_names_files_and_the_next_step(over_splits, tm
     assert "Mean over 3 splits, 6 test snippets" in done.output
     assert "Together" not in done.output
     assert (
-        f"Wrote {tmp_path / 'fused/folds.csv'} and folds.json, and a report.html in each of split-again … split-two"
-        in (done.output)
+        f"Wrote {tmp_path / 'fused/folds.csv'}, folds.json, and report.html in split-again … split-two" in done.output
     )
     compared = " ".join(map(str, [*over_splits, tmp_path / "fused"]))
-    assert f"next  actiontrain compare {compared}   puts the fusion beside its runs" in done.output
+    assert f"next  actiontrain compare {compared}   compares the fusion with its runs" in done.output
     with pytest.raises(
-        UserError, match=r"holds one run a fold or stored split\. Name one of them, such as .*split-again"
+        UserError, match=r"contains one run per fold or stored split, .*Name one of them, such as .*split-again"
     ):
         Run.open(tmp_path / "fused")
 

@@ -211,7 +211,7 @@ def test_scan_groups_findings_and_lists_all_in_a_file(study: Study) -> None:
     (study.root / "segments.csv").write_text(f"recording,onset,offset,label\n{rows}")
     result = actionprep(study, "scan")
     assert re.search(
-        r"unusable segment +40 +segments.csv:2, 3, 4 and 37 more +it ends at 0 s before it starts.* \(first of 40\)",
+        r"unusable segment +40 +segments.csv:2, 3, 4 and 37 more +it ends at 0 s, before it starts.* \(first of 40\)",
         result.stdout,
     )
     [path] = re.findall(r"42 findings, each with its line, in (.*)", result.stdout)

@@ -69,10 +69,10 @@ def test_costs_are_printed_with_where_they_were_measured(swept, tmp_path):
     assert done.exit_code == 0, done.output
     assert "Latency and clips/s are of one forward pass of the models alone, on cpu" in done.output
     assert "M" in done.output
-    assert "No room" not in done.output
+    assert "do not fit" not in done.output
     done = runner.invoke(app, words, env={"COLUMNS": "60"})
-    assert "Not shown at this width: mAP %, parameters, GFLOPs/pass, passes, training, " in done.output
-    assert "compare.csv holds them." in done.output
+    assert "Columns that do not fit: mAP %, parameters, GFLOPs/pass, passes, training, " in done.output
+    assert "compare.csv has all columns." in done.output
 
 
 def test_a_training_that_fails_ends_with_code_1_and_its_reason(project, swept):

@@ -31,8 +31,8 @@ def run(tmp_path_factory):
 def test_test_command_prints_frame_metrics_below_snippet_metrics(run):
     done = runner.invoke(app, ["test", str(run.folder)])
     assert done.exit_code == 0, done.output
-    assert "And on their 60 frames" in done.output
-    assert "segment f1 25" in done.output
+    assert "Per frame, on 60 frames" in done.output
+    assert "segment F1 25" in done.output
     assert (run.folder / "frames.csv").read_text().startswith("recording,time,actual,predicted,probability\n")
 
 
