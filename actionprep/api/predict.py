@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.checkpoints import Checkpoint
-    from actionprep.training.predict import Asked
+    from actionprep.training.predict import PooledModel
     from actionprep.training.predicted_timeline import Timeline
 
 
@@ -209,7 +209,7 @@ OVERLAY = "prediction.mp4"
 
 
 def predict_recordings(
-    run: str | Path | Sequence[Asked],
+    run: str | Path | Sequence[PooledModel],
     store: Store,
     recordings: Sequence[str],
     *,
@@ -297,7 +297,7 @@ def write_joint_timeline(folder: str | Path) -> Path:
 
 
 def _written(
-    models: Sequence[Asked],
+    models: Sequence[PooledModel],
     timeline: Timeline,
     named: NamedVideos | None,
     out: str | Path,
@@ -318,7 +318,9 @@ def _written(
     segments = tuple(timeline.segments(**chosen))
     (Path(out) / OVERLAY).unlink(missing_ok=True)
     said_from = (
-        dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
+        dict(zip(timeline.labels, timeline.minimum_probability(threshold).tolist(), strict=True))
+        if timeline.several
+        else {}
     )
     too_long = None if length_ms is not None else beyond_training(models, timeline)
     rate = frame_rate(timeline.frame_times)
@@ -335,7 +337,7 @@ def _written(
     )
 
 
-def _run_of(run: str | Path | Checkpoint | Sequence[Asked], models: Sequence[Asked]) -> tuple[Path, str]:
+def _run_of(run: str | Path | Checkpoint | Sequence[PooledModel], models: Sequence[PooledModel]) -> tuple[Path, str]:
     """Return the path of a run and its name for titles; the name of several opened models is empty."""
     from actionprep.training.run import FINAL
 

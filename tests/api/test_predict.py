@@ -147,7 +147,7 @@ def test_predict_warns_of_recordings_longer_than_the_snippets(runs, tmp_path):
     assert done.exit_code == 0, done.output
     short = write_video(tmp_path / "short.avi", moves, rate=10, codec="mpeg4")
     message = (
-        "long was predicted in one window of 2.4 s, and the snippets of the training were 1.2 s long. Set a window, such "
+        "long was predicted in one window of 2.4 s, but the snippets of the training were 1.2 s long. Set a window, such "
         "as --length 1200, to label parts of the recording."
     )
     assert message in " ".join(done.stderr.split())

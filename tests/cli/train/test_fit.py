@@ -75,9 +75,9 @@ def test_fit_on_one_class_reports_the_classes_and_a_remedy(fit, tmp_path):
     done = runner.invoke(app, ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "one-class"])
     assert done.exit_code == 2
     assert done.stderr == (
-        "A classifier needs at least two classes, and these snippets have only the class 'left' (4 snippets in use; 0 "
+        "A classifier needs at least two classes, but these snippets have only the class 'left' (4 snippets in use; 0 "
         "ignored).\nAnnotate another class, or make snippets with a background class, here called 'nothing': actionprep "
-        "snippets --background nothing. Recordings that are labeled whole leave no background.\n"
+        "snippets --background nothing. Recordings with one label for their full length have no background.\n"
     )
     assert not Path("runs/one-class").exists()
 
@@ -203,7 +203,7 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["export", "absent"], "runs/absent is no run: it has no run.json. runs has the runs "),
+        (["export", "absent"], "runs/absent is not a run: it has no run.json. runs has the runs "),
         (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
     ],
 )
