@@ -215,7 +215,7 @@ def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
     assert done.study.folder.study.stages == ("pose", "snippets")
     # A scan does not read the files that an import writes.
     messages = []
-    again = open_study(tmp_path, tell=messages.append)
+    again = open_study(tmp_path, log=messages.append)
     assert again.build("pose").done == 1
     assert messages == []
 
