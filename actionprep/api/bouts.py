@@ -407,10 +407,11 @@ def _groups(catalog: Catalog, column: str | None) -> dict[str, str]:
         one.id: getattr(one, column) if column in own else one.extra.get(column, "") for one in catalog.recordings
     }
     if not any(values.values()):
-        known = [*own, *dict.fromkeys(name for one in catalog.recordings for name in one.extra)]
+        known = [name for name in own if any(getattr(one, name) for one in catalog.recordings)]
+        known += dict.fromkeys(name for one in catalog.recordings for name, value in one.extra.items() if value)
         raise UserError(
             f"No recording has a value in the column '{column}'.{nearest(column, known)} Columns of the table of "
-            f"recordings: {', '.join(known)}."
+            f"recordings with values: {', '.join(known) or 'none'}."
         )
     return {name: value or "" for name, value in values.items()}
 

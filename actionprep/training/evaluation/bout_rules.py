@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from actionprep.training.predicted_timeline import Timeline
 
 
+_ROUNDING = 1e-9
+
+
 @dataclass(frozen=True)
 class PredictedBoutRules:
     """How probabilities become bouts.
@@ -152,7 +155,8 @@ def _active(
     onset, offset, mean = pieces
     if not len(onset):
         return np.zeros(mean.shape, bool)
-    strong, weak = mean >= enter, mean >= leave
+    # Means of windows that have the same probability differ from it by rounding.
+    strong, weak = mean >= enter - _ROUNDING, mean >= leave - _ROUNDING
     if not several:
         strong &= np.arange(mean.shape[1]) == mean.argmax(axis=1)[:, None]
     new_chain = np.r_[True, onset[1:] > offset[:-1] + EPSILON_S]
