@@ -219,7 +219,7 @@ def predicted_bout_report(
         val = [name for name in by_part["val"] if truth.get(name)]
         if not val:
             raise UserError(
-                f"Run {opened.folder.name} has no recordings of its own in val with segments, so thresholds cannot be "
+                f"Run {opened.folder.name} has no recordings only in val that have segments, so thresholds cannot be "
                 "chosen there. Give them: --enter 0.5 --leave 0.4 --max-gap 200 --min-length 300."
             )
         models = open_models(_checkpoint(held_out if held_out.exists() else opened.best, device), device=device)
@@ -228,7 +228,7 @@ def predicted_bout_report(
     names = list(recordings) or (by_part[part] if part != "all" else [])
     if part != "all" and not names:
         raise UserError(
-            f"Run {opened.folder.name} has no recordings of its own in {part}. Choose another part with --part, or "
+            f"Run {opened.folder.name} has no recordings that are only in {part}. Choose another part with --part, or "
             "recordings with --recording."
         )
     timelines = predict(opened, study.store, recordings=names or None, device=device)
