@@ -149,10 +149,10 @@ def test_mask_video_on_a_failing_disk(study: Study, disk: Disk) -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (errno.ENOSPC, r"No room left on the disk of .*\nFree some space"),
+        (errno.ENOSPC, r"No space left on the disk of .*\nFree some space"),
         (errno.EROFS, r"Cannot write to .*\nMake it writable"),
         (errno.EFBIG, r"store/file would become larger than the system allows .*\nRaise the limit"),
-        (errno.EIO, r"The disk of .*store fails .*\nLook at the disk"),
+        (errno.EIO, r"The disk of .*store reports an error .*\nCheck the disk"),
     ],
 )
 def test_errors_of_the_store_disk(tmp_path: Path, code: int, expected: str) -> None:
