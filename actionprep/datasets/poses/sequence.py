@@ -244,10 +244,12 @@ def score_of_seen(
     Returns:
         Scores, shape (..., K).
     """
-    finite: NDArray[np.bool_] = np.isfinite(keypoints).all(-1)
+    finite = np.isfinite(keypoints).all(-1)
+    scores: NDArray[np.float32]
     if score is None:
-        return (finite & (keypoints != 0).any(-1)).astype(np.float32)
-    scores: NDArray[np.float32] = np.where(finite & np.isfinite(score) & (score >= least), score, 0).astype(np.float32)
+        scores = (finite & (keypoints != 0).any(-1)).astype(np.float32)
+    else:
+        scores = np.where(finite & np.isfinite(score) & (score >= least), score, 0).astype(np.float32)
     return scores
 
 
