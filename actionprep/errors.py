@@ -1,4 +1,4 @@
-"""The errors that users see: each says what was expected, what came, where, and what to do."""
+"""Errors for users. Each names what was expected, what was found, where, and what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SetupError(ActionprepError, RuntimeError):
 
 
 class InputError(ActionprepError):
-    """One input is damaged or unusable: its item is quarantined and its neighbors go on.
+    """One input is damaged or unusable: its item is quarantined and the build of the others continues.
 
     frame: index of the frame at which it happened, where known; backend: what was reading or computing; derived: only
     the consequence of another problem of the same view.
@@ -136,7 +136,7 @@ def explained_disk_errors(place: Path) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise SetupError(
                 f"No room left on the disk of {place} ({error.strerror}). Every committed item is whole.\n"
-                "Free some space, then run the same command again: it goes on where it stopped."
+                "Free some space, then run the same command again: it resumes where it stopped."
             ) from error
         if error.errno in _NO_WRITING:
             raise SetupError(

@@ -1,4 +1,4 @@
-"""What notebooks and the commands call: a study, its plan, its products; what a model says of new videos."""
+"""API for notebooks and commands: open, plan and build studies, read products, and predict new videos."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_scan_error_is_tried_again(study: Study, disk: Disk) -> None:
     assert view.reason == "cannot be read: Input/output error (EIO)"
     disk.name = ""
     messages: list[str] = []
-    again = open_study(study.root, tell=messages.append)
+    again = open_study(study.root, log=messages.append)
     assert again.build("lowres").ok
     assert messages == ["videos/walk/a.mp4 could not be read by the last scan: scanning."]
 

@@ -102,7 +102,7 @@ def test_a_model_of_another_input_is_refused_with_what_it_lacks(store):
         def forward(self, clip):
             return clip
 
-    with pytest.raises(UserError, match=r"Video needs clip, and its input gives .*xy"):
+    with pytest.raises(UserError, match=r"Video needs clip, but its input provides .*xy"):
         model_inputs(Video(), SnippetDataset(store, inputs=INPUT).batch([0]))
 
 

@@ -62,7 +62,7 @@ def bouts(
         rules = PredictedBoutRules(high, low, (max_gap or 0) / 1000, (min_length or 0) / 1000)
     report = predicted_bout_report(
         find_run(run or run_option, study).folder,
-        open_study(study, tell=output.warn),
+        open_study(study, log=output.warn),
         part=part,
         recordings=recordings or (),
         rules=rules,

@@ -113,7 +113,7 @@ class ItemWriter:
 class _Growing:
     """An array on its way to the disk.
 
-    chunks_per_shard: None for an array whose chunks are files of their own.
+    chunks_per_shard: None for an array with one file per chunk.
     """
 
     folder: Path
@@ -161,7 +161,7 @@ class _Growing:
         return hashlib.sha256(metadata).hexdigest()
 
     def metadata(self) -> dict[str, Any]:
-        """What Zarr v3 says of an array."""
+        """Metadata of an array in Zarr v3."""
         chunk = [self.rows_per_chunk, *self.shape]
         # The checksum comes last so that it covers what lies on the disk.
         codecs: list[dict[str, Any]] = [_bytes_codec(self.dtype), *_ZSTD[self.codec], {"name": "crc32c"}]
