@@ -769,7 +769,7 @@ class Snapshot(Store):
         return self.items()
 
     def _own_path(self, name: str) -> Path:
-        raise RuntimeError(f"A snapshot of a store can only be read; write {name} through the Store.")
+        raise RuntimeError(f"A snapshot of a store is read-only; write {name} through the Store.")
 
 
 def without_file_scheme(url: str) -> str:
