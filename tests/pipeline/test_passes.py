@@ -222,7 +222,7 @@ def test_a_full_disk_is_a_problem_of_the_machine(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ItemWriter, "append", full)
-    with pytest.raises(SetupError, match="No room left on the disk"):
+    with pytest.raises(SetupError, match="No space left on the disk"):
         decode_pass(source, planned("first", "alone"), store)
     assert store.items() == []
 

@@ -228,7 +228,7 @@ def test_a_store_made_with_other_settings_is_refused(trained, tmp_path):
 
 
 def test_a_recording_that_is_not_there_is_named(trained, tmp_path):
-    with pytest.raises(UserError, match=r"No tracks of recording 'short' in .*There are long\."):
+    with pytest.raises(UserError, match=r"No tracks of recording 'short' in .*Available: long\."):
         predict(trained, two_motions(tmp_path / "store"), recordings=["short"])
 
 
