@@ -468,7 +468,7 @@ def _names_of(row: AnnotatedRow) -> str:
 def _on_recording_clock(
     row: AnnotatedRow, match: _Match, views: Sequence[View], rates: Mapping[str, float]
 ) -> tuple[Segment, str | None]:
-    """Check a row and bring its times to the recording's clock.
+    """Check a row, and convert its times to the recording's clock.
 
     Returns:
         The segment, and a note where it begins or ends outside the recording.

@@ -248,7 +248,7 @@ def with_state(view: View, state: FileState) -> View:
 
 
 def _reused(before: View, view: View) -> View:
-    """Facts of the last scan for a view as it is found now."""
+    """Combine the facts of the last scan with the current recording, id, path and clock of an unchanged view."""
     return replace(before, recording=view.recording, id=view.id, path=view.path, offset=view.offset, drift=view.drift)
 
 
