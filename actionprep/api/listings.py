@@ -8,6 +8,7 @@ from typing import Any
 def list_formats() -> list[tuple[str, str, str]]:
     """Return (kind, name, description) of every layout and format that can be read."""
     from actionprep.datasets.annotations import SEGMENT_FORMATS, segment_formats
+    from actionprep.datasets.file_names import name_presets
     from actionprep.datasets.poses.formats import FORMATS
 
     rows = [
@@ -16,6 +17,7 @@ def list_formats() -> list[tuple[str, str, str]]:
         ("layout", "csv", "a table with one row per video or per segment"),
         ("layout", "poses", "a skeleton data set without videos (actionprep import)"),
     ]
+    rows += [("pattern", name, f"file names of {preset.title}") for name, preset in name_presets().items()]
     rows += [("segments", name, format.description) for name, format in segment_formats().items()]
     rows += [("poses", name, format.title) for name, format in FORMATS.working().items()]
     broken = [("segments", SEGMENT_FORMATS.broken()), ("poses", FORMATS.broken())]

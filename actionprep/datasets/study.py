@@ -40,7 +40,8 @@ class StudySettings(Settings):
     pattern: str = option(
         "{recording}/cam{view}.mp4",
         "Layout views: path of each video below the videos folder. {recording} may span folders; {view}, {label}, "
-        "{subject}, {session} and {split} are one name each; * matches anything except a slash.",
+        "{subject}, {session} and {split} are one name each; * matches anything except a slash. ntu and utd-mhad are the "
+        "file names of those data sets.",
         names="file",
     )
     csv: str | None = option(None, "Layout csv: table with one row per video or per segment.", names="file")

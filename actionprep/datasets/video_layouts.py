@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actionprep.datasets.annotations import (
+    SEGMENT_FORMATS,
     AnnotatedRow,
     RowError,
     UnknownFormatError,
@@ -24,8 +25,9 @@ from actionprep.datasets.annotations import (
     segment_formats,
 )
 from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
+from actionprep.datasets.file_names import pattern_of_paths, reader_of_names
 from actionprep.datasets.findings import Finding
-from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
+from actionprep.datasets.names import FIELDS, NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
@@ -33,8 +35,6 @@ from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
 from actionprep.errors import UserError, nearest
-
-_FIELDS = ("label", "subject", "session", "split")
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -115,8 +115,18 @@ def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     options = annotation_options(folder, settings)
     named = [Path(options["format"])] if not is_no_preset_file(options["format"]) else []
     named += [options["classes"]] if options["classes"] is not None else []
+    annotations = list(annotation_files(folder, settings.segments, may_be_missing=True))
+    folders = dict.fromkeys(parent for path in annotations for parent in (path.parent, path.parent.parent))
+    named += [parent / name for parent in folders for name in sorted(_class_files(settings))]
     tables += [path for path in named if path.is_file()]
-    return [*tables, *annotation_files(folder, settings.segments, may_be_missing=True)]
+    return list(dict.fromkeys([*tables, *annotations]))
+
+
+def _class_files(settings: StudySettings) -> set[str]:
+    """Names of files that have names of classes and no annotations."""
+    if settings.segment_format in SEGMENT_FORMATS:
+        return set(SEGMENT_FORMATS.find(settings.segment_format).class_files)
+    return {name for format in segment_formats().values() for name in format.class_files}
 
 
 def annotation_files(folder: StudyFolder, wanted: Sequence[str], *, may_be_missing: bool = False) -> dict[Path, bool]:
@@ -171,7 +181,10 @@ def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySetting
     """Read the annotation files; in folders, files of no annotation format are reported and left out."""
     files = annotation_files(folder, settings.segments)
     unused: list[UserError] = []
+    beside = _class_files(settings)
     for path, is_named in files.items():
+        if not is_named and path.name in beside:
+            continue
         try:
             rows = read_annotations(path, **annotation_options(folder, settings))
         except (UnknownFormatError, UnmappedColumnsError) as error:
@@ -186,31 +199,6 @@ def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySetting
         found.findings += encoding_findings(path, folder.relative(path))
     if unused and not found.rows:
         raise unused[0]
-
-
-def pattern_of_paths(pattern: str) -> re.Pattern[str]:
-    """Translate a pattern of the layout "views" into a regular expression with its fields as groups.
-
-    Raises:
-        UserError: If a field does not exist.
-    """
-    known = ("recording", "view", *_FIELDS)
-    parts = []
-    used: set[str] = set()
-    for part in re.split(r"(\{[^{}]*\}|\*\*|\*)", pattern.strip("/")):
-        if part.startswith("{"):
-            name = part[1:-1]
-            if name not in known:
-                raise UserError(
-                    f"Unknown field '{part}' in the pattern '{pattern}'.{nearest(name, known)} "
-                    f"Fields: {', '.join(f'{{{field}}}' for field in known)}."
-                )
-            text = ".+" if name == "recording" else "[^/]+?"
-            parts.append(f"(?P={name})" if name in used else f"(?P<{name}>{text})")
-            used.add(name)
-        else:
-            parts.append({"*": "[^/]*", "**": ".*"}.get(part) or re.escape(part))
-    return re.compile("".join(parts))
 
 
 def propose_pattern(folder: StudyFolder, settings: StudySettings) -> str | None:
@@ -286,7 +274,7 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
-    match = pattern_of_paths(settings.pattern)
+    fields_of = reader_of_names(settings.pattern)
     listing = _list_videos(folder, settings, base)
     videos, others = listing.videos, listing.others
     found = Discovery([], [], findings=_not_text(folder, base, listing))
@@ -294,15 +282,14 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     known: dict[str, dict[str, Any]] = {}
     files = [*((file, True) for file in videos), *((file, False) for file in others)]
     for file, is_video in sorted(files, key=lambda item: natural_key(item[0].as_posix())):
-        fields = match.fullmatch(file.as_posix())
-        if fields is None:
+        values = fields_of(file.as_posix())
+        if values is None:
             if is_video:
                 message = f"does not match the pattern '{settings.pattern}'"
                 found.findings.append(Finding("file not used", folder.relative(base / file), message))
             else:
                 unused.append(file)
             continue
-        values = fields.groupdict()
         id = id_of_name(values.pop("recording", None) or base.resolve().name)
         view = id_of_name(values.pop("view", None) or "0")
         found.views.append(View(id, view, folder.relative(base / file)))
@@ -350,7 +337,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     named = {
         "recording": settings.recording_column,
         "view": settings.view_column,
-        **{name: getattr(settings, f"{name}_column") for name in _FIELDS},
+        **{name: getattr(settings, f"{name}_column") for name in FIELDS},
     }
     for name, column in named.items():
         if column not in columns and column != StudySettings.model_fields[f"{name}_column"].default:
@@ -374,7 +361,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
             found.findings.append(Finding("labels for an absent video", place, message))
             continue
         id = row.get(named["recording"], "") or _id_of_path(path, given, bases)
-        values: dict[str, str] = {name: row[column] for name in _FIELDS if row.get(column := named[name])}
+        values: dict[str, str] = {name: row[column] for name in FIELDS if row.get(column := named[name])}
         if times and row[times[0]]:
             try:
                 segment = AnnotatedRow(
@@ -434,7 +421,7 @@ def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder
     columns, rows = read_csv(table)
     key = settings.recording_column if settings.recording_column in columns else settings.path_column
     require_columns(table, columns, {key: "study.recording_column or study.path_column"})
-    named = {name: getattr(settings, f"{name}_column") for name in _FIELDS}
+    named = {name: getattr(settings, f"{name}_column") for name in FIELDS}
     source = folder.relative(table)
     found.findings += encoding_findings(table, source)
     resolved = names.resolve(row[key] for _, row in rows)
@@ -559,7 +546,7 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
 def _with_normal_forms(recording: Recording) -> Recording:
     """Bring what is compared between recordings to one Unicode form."""
     forms: dict[str, Any] = {
-        name: normalize_label(value) for name in _FIELDS if (value := getattr(recording, name)) is not None
+        name: normalize_label(value) for name in FIELDS if (value := getattr(recording, name)) is not None
     }
     return replace(recording, **forms)
 
