@@ -616,7 +616,11 @@ def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> li
     for suffix, files in sorted(by_suffix.items()):
         where = folder.relative(base / files[0])
         count = f"{len(files):,} file{'s'[: len(files) != 1]}"
-        if suffix in (*IMAGE_SUFFIXES, ".gif"):
+        if suffix == ".gif":
+            message = (
+                f"{count} with the suffix .gif and a single image: animations are read as videos, still images are not"
+            )
+        elif suffix in IMAGE_SUFFIXES:
             folders = len({file.parent for file in files})
             message = (
                 f"{count} with the suffix {suffix} in {folders:,} folder{'s'[: folders != 1]}: images are not read as "

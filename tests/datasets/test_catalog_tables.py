@@ -33,6 +33,7 @@ def test_writing_leaves_only_the_tables(tmp_path, full):
     full.write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "alignment.parquet",
+        "cameras.parquet",
         "findings.parquet",
         "recordings.parquet",
         "segments.parquet",
