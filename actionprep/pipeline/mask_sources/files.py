@@ -25,7 +25,7 @@ from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 from actionprep.pipeline.opening import InputFile
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
@@ -117,7 +117,7 @@ class FileMasks(MaskSource):
         import cv2
 
         self._resized += 1
-        scaled = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+        scaled: np.ndarray = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
         return scaled.astype(bool)
 
 
@@ -443,7 +443,7 @@ def _read_png(file: Path) -> np.ndarray:
 
 def _foreground(values: np.ndarray, settings: MasksSettings) -> np.ndarray:
     if not settings.ids:
-        return values != 0
+        return np.asarray(values != 0)
     wanted = list(settings.ids)
     if values.dtype == np.uint32 and (present := set(np.unique(values).tolist())) <= set(_palette()):
         wanted += [color for color in present if _palette()[color] in settings.ids]
