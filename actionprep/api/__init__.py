@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actionprep.api.bouts import BoutReport, annotated_bouts, annotator_agreement, predicted_bout_report
 from actionprep.api.export import Hdf5Export, NpzExport, export_hdf5, export_npz
-from actionprep.api.listings import list_formats, list_skeletons
+from actionprep.api.listings import format_example, list_formats, list_skeletons
 from actionprep.api.new_study import make_demo, make_study
 from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
 from actionprep.api.predict import Prediction, predict_recordings, predict_videos
@@ -24,6 +24,7 @@ __all__ = [
     "annotator_agreement",
     "export_hdf5",
     "export_npz",
+    "format_example",
     "group_videos",
     "import_poses",
     "list_formats",

@@ -136,3 +136,15 @@ def content_digest(path: Path, parts: Sequence[Path] = ()) -> str:
         number = number_of(file) if file.parent == path else None
         total.update(f"{'' if number is None else number} {digest_of(file)}\n".encode())
     return total.hexdigest()
+
+
+VIDEO_SOURCES = (
+    ("file", "a video file that FFmpeg decodes, by its suffix; animated GIF and WebP", 'videos = "videos"'),
+    ("raw", "a stream without a clock (.h264, .h265, .mjpeg)", "raw_rate = 50"),
+    ("images", "a folder of numbered images", "image_rate = 30"),
+    ("gopro", "chapters of a GoPro: GX010123, GX020123, …; GOPR0123, GP010123, …", 'chapters = "gopro"'),
+    ("parts", "parts of one recording, by a pattern of their names", 'chapters = "{recording}_{part}"'),
+    ("stream", "one of several video streams in a file", "stream = 1"),
+    ("crop", "a rectangle of a file: x, y, width, height", "crops = { mirror = [0, 0, 640, 360] }"),
+)
+"""Name, description and an example under [study] for each kind of video."""
