@@ -42,24 +42,42 @@ def import_poses(
     image_size: Sequence[int] | None = None,
     fps: float | None = None,
     labels: str | Path | None = None,
+    recording: str | None = None,
     workers: int | Workers = 0,
     progress: Progress | None = None,
 ) -> ImportedPoses:
-    """Poses that are there already, into the store as estimated ones.
+    """Import existing poses into the store.
 
-    folder: of the study. Where it is none yet, or one of imported poses, the files are a skeleton data set without
-        videos: their recordings, subjects, labels and official splits go into the catalog (the layout "poses"), and
-        each official split becomes a stored split of its name, its test part as published and a val part taken out of
-        train. In a study of videos there is one path, a pattern with {recording} and {view}, and the poses are laid on
-        the frames of the videos.
-    format: see `list_formats`; auto looks into the files. skeleton: layout of the joints, coordinates: which of the
-        file's, image_size: (height, width) in px, fps: frames a second, labels: text file with the classes' names, one
-        a line, for classes that are numbers; each where the files do not say.
+    Without a study, or in a study of imported poses, the files are a skeleton data set without videos. Its recordings,
+    subjects, labels and official splits are added to the catalog (layout "poses"). Each official split becomes a stored
+    split of the same name, with its test part as published and a val part taken from train.
 
-    The choice is written into actionprep.toml, so that 'actionprep scan' and 'actionprep pose' repeat it.
+    In a study of videos there is one path, a pattern with {recording} and {view}, and the poses are aligned with the
+    frames of the videos.
 
-    Raises UserError when there is nothing to read or the options do not fit the format, InputError for a data set
-    that is damaged.
+    The choice is written to actionprep.toml, so that 'actionprep scan' and 'actionprep pose' repeat it. An import of
+    some of the recordings of a study of videos does not change the settings.
+
+    Args:
+        folder: Folder of the study.
+        paths: Files or folders; in a study of videos, one pattern.
+        format: Name of a format, see `list_formats`; "auto" detects it.
+        skeleton: Layout of the joints, for files that do not name it.
+        coordinates: Coordinates to read, for formats with several.
+        image_size: Height and width in pixels, for files without them.
+        fps: Frames per second, for files without times.
+        labels: Text file with one class name per line, for classes that are numbers.
+        recording: Recording of a study of videos that the poses belong to; None: all.
+        workers: Number of worker processes.
+        progress: Called after each item.
+
+    Returns:
+        The study and what was built.
+
+    Raises:
+        UserError: If there is nothing to read, if the options do not fit the format, or if a file has the poses of one
+            recording and it is not clear which.
+        InputError: If a data set is damaged.
     """
     from actionprep.datasets.poses.formats import FORMATS
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
@@ -87,10 +105,16 @@ def import_poses(
                 "skeleton data sets without videos."
             )
         chosen_pose = _choice_for_videos(study, paths, format, layout, coordinates)
-        report = study.build("pose", overrides={"pose": chosen_pose}, workers=workers, progress=progress)
-        if report.built or report.done:
+        named = _recordings_to_import(study, chosen_pose, recording)
+        plan = study.plan("pose", overrides={"pose": chosen_pose}, recordings=named)
+        report = study.carry_out(plan, workers=workers, progress=progress)
+        if not named and (report.built or report.done):
             _record(study, chosen_pose)
         return ImportedPoses(study, report)
+    if recording is not None:
+        raise UserError(
+            f"--recording names a recording of a study of videos, and {root} is no study of videos. Leave it out."
+        )
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if not paths:
         raise UserError("Name the files to import.")
@@ -172,6 +196,27 @@ def _choice_for_videos(
         "file_skeleton": skeleton,
         "coordinates": coordinates,
     }
+
+
+def _recordings_to_import(study: Study, chosen: Mapping[str, str], recording: str | None) -> tuple[str, ...]:
+    """Return the recordings that the files are for; empty for all."""
+    from actionprep.datasets.poses.skeletons import layout_in
+    from actionprep.pipeline.plan import view_source
+    from actionprep.pipeline.pose_backends.files import recordings_named_by_files
+
+    views = study.select().views
+    if recording is not None:
+        recording = study.catalog.recording(recording).id
+        views = tuple(view for view in views if view.recording == recording)
+    root = str(study.root.resolve())
+    named = recordings_named_by_files(
+        [view_source(study.catalog, view, root) for view in views],
+        chosen["files"],
+        format=chosen["format"],
+        skeleton=layout_in(chosen["file_skeleton"], root),
+        coordinates=chosen["coordinates"],
+    )
+    return named if recording is None else (recording,)
 
 
 def _record(study: Study, chosen: Mapping[str, str]) -> None:
