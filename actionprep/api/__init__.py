@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from actionprep.api.export import Hdf5Export, NpzExport, export_hdf5, export_npz
+from actionprep.api.export import (
+    Hdf5Export,
+    NpzExport,
+    PosesExport,
+    export_hdf5,
+    export_npz,
+    export_poses,
+    export_tapvid,
+)
 from actionprep.api.listings import list_formats, list_skeletons
 from actionprep.api.new_study import make_demo, make_study
 from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
@@ -15,11 +23,14 @@ __all__ = [
     "Hdf5Export",
     "ImportedPoses",
     "NpzExport",
+    "PosesExport",
     "Prediction",
     "Study",
     "Tracks",
     "export_hdf5",
     "export_npz",
+    "export_poses",
+    "export_tapvid",
     "group_videos",
     "import_poses",
     "list_formats",
