@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from actionprep.datasets.findings import Finding
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
 
 Rows = list[tuple[int, dict[str, str]]]
 
@@ -102,7 +102,7 @@ def require_columns(path: Path, columns: Sequence[str], wanted: Mapping[str, str
 
 def csv_columns(columns: Sequence[str]) -> str:
     """List column names for a message, at most 20."""
-    return ", ".join(f"'{name}'" for name in columns[:20]) + (" …" if len(columns) > 20 else "")
+    return name_list([f"'{name}'" for name in columns], 20)
 
 
 def header_of(text: str) -> list[str]:

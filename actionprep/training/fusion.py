@@ -14,6 +14,7 @@ import numpy as np
 from actionprep.datasets.paths import below
 from actionprep.datasets.store.opening import open_store
 from actionprep.errors import UserError
+from actionprep.json_values import counted
 from actionprep.training.evaluation.calibration import scaled_probabilities
 from actionprep.training.evaluation.pooling import Pool, pool_weights, pooled
 from actionprep.training.run import FACTS, FUSION, Run, may_name, now, placed, source_from
@@ -275,7 +276,7 @@ def _check_weights(weights: Weighting, num_runs: int) -> None:
         said = ", ".join(f"{one:g}" for one in weights)
         raise UserError(
             f"--weights takes one finite number a run, none below 0 and one above: {num_runs} runs, and got "
-            f"{len(weights)} number(s): {said}."
+            f"{counted(len(weights), 'number')}: {said}."
         )
 
 

@@ -23,7 +23,8 @@ from actionprep.cli.train.options import (
     stage_changes_of,
 )
 from actionprep.datasets.paths import no_link, safe_name
-from actionprep.errors import InputError
+from actionprep.errors import InputError, name_list
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
@@ -173,7 +174,8 @@ def predict(
         output.print_json([*documents, *({"recording": name, "error": text} for name, text in failed.items())])
     if failed:
         output.warn(
-            f"{len(failed)} of {len(jobs)} recordings could not be predicted: {', '.join(failed)}. The others are complete."
+            f"{len(failed)} of {len(jobs)} recordings could not be predicted: {name_list(list(failed))}. The others "
+            f"are complete."
         )
         raise typer.Exit(1)
 
@@ -237,7 +239,7 @@ def without_evidence(timeline: Timeline) -> str | None:
     if not count:
         return None
     return (
-        f"{count} of {total} window{'s' if total > 1 else ''} of {timeline.recording} show"
+        f"{count} of {counted(total, 'window')} of {timeline.recording} show"
         f"{'s' if count == 1 else ''} no points, people or frames, so {'it has' if count == 1 else 'they have'} no label "
         "(evidence 0 in windows.csv)."
     )
@@ -309,12 +311,14 @@ def _predict_live(
         return
     if found.num_without_evidence:
         output.warn(
-            f"{found.num_without_evidence} of {len(found.predictions)} windows show no points, people or frames, so they "
+            f"{found.num_without_evidence} of {counted(len(found.predictions), 'window')} show no points, people or "
+            f"frames, so they "
             "have no label."
         )
     rate = found.num_frames / found.seconds if found.seconds else float("nan")
     output.note(
-        f"{len(found.predictions)} answers from {found.num_frames} frames, {rate:.1f} frames/s, {found.num_dropped} left "
+        f"{counted(len(found.predictions), 'answer')} from {counted(found.num_frames, 'frame')}, {rate:.1f} frames/s, "
+        f"{found.num_dropped} left "
         f"out to keep up; latency {found.latency(0.5) * 1000:.0f} ms (median), {found.latency(0.95) * 1000:.0f} ms (95 %)."
     )
 

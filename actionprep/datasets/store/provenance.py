@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.errors import name_list
+from actionprep.json_values import counted
 from actionprep.settings import canonical_json
 
 _SHOWN = 3
@@ -57,8 +59,7 @@ def difference(groups: list[MadeAlike]) -> str:
     parts = []
     for at, one in enumerate(groups):
         facts = ", ".join(f"{name} {one.facts.get(name, 'not set')}" for name in differing)
-        count = f"{len(one.keys)} item{'s' if len(one.keys) > 1 else ''}"
-        shown = ", ".join(f"{key.recording}/{key.view}" for key in one.keys[:_SHOWN])
-        more = " …" if len(one.keys) > _SHOWN else ""
-        parts.append(f"{facts} ({count})" if at == 0 else f"{facts} ({count}: {shown}{more})")
+        count = counted(len(one.keys), "item")
+        shown = name_list([f"{key.recording}/{key.view}" for key in one.keys], _SHOWN)
+        parts.append(f"{facts} ({count})" if at == 0 else f"{facts} ({count}: {shown})")
     return "; ".join(parts)
