@@ -1,7 +1,8 @@
-"""What notebooks and the commands call: a study, its plan, its products; what a model says of new videos."""
+"""API for notebooks and commands: open, plan and build studies, read products, and predict new videos."""
 
 from __future__ import annotations
 
+from actionprep.api.bouts import BoutReport, annotated_bouts, annotator_agreement, predicted_bout_report
 from actionprep.api.export import Hdf5Export, NpzExport, export_hdf5, export_npz
 from actionprep.api.listings import list_formats, list_skeletons
 from actionprep.api.new_study import make_demo, make_study
@@ -12,12 +13,15 @@ from actionprep.api.video_groups import group_videos, recording_name
 from actionprep.datasets.products.tracks import Tracks
 
 __all__ = [
+    "BoutReport",
     "Hdf5Export",
     "ImportedPoses",
     "NpzExport",
     "Prediction",
     "Study",
     "Tracks",
+    "annotated_bouts",
+    "annotator_agreement",
     "export_hdf5",
     "export_npz",
     "group_videos",
@@ -29,6 +33,7 @@ __all__ = [
     "open_study",
     "predict_recordings",
     "predict_videos",
+    "predicted_bout_report",
     "recording_name",
     "settings_models",
     "store_official_splits",

@@ -28,7 +28,7 @@ from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.table_files import TableFiles
-from actionprep.datasets.tables import encoding_findings, read_csv, require_columns
+from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
 from actionprep.errors import UserError, nearest
 
 _FIELDS = ("label", "subject", "session", "split")
@@ -49,6 +49,11 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     Raises:
         UserError: If there are no videos, with what was searched for and where, or if a table is wrong.
     """
+    with text_encoding(settings.encoding):
+        return _discover(folder, settings)
+
+
+def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     if settings.layout == "poses":
         from actionprep.datasets.poses.skeleton_data_sets import discover_poses
 

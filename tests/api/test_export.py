@@ -219,7 +219,7 @@ def test_other_hdf5_files_are_refused(tmp_path: Path) -> None:
 
 def test_exports_cannot_be_written_to(frames: Store, tmp_path: Path) -> None:
     export_hdf5(frames, tmp_path / "s.h5")
-    with pytest.raises(UserError, match="is an HDF5 file, which can only be read"):
+    with pytest.raises(UserError, match="is an HDF5 file, which is read-only"):
         open_store(tmp_path / "s.h5").remove(ItemKey("split", "default"))
 
 

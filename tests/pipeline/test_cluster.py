@@ -110,7 +110,7 @@ def test_a_death_among_many_tasks_is_no_matter_of_the_machine(
     tmp_path: Path, fatal: type[Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many tasks die unborn with the first one as Dask has handed out: none may be tried in vain more than once.
-    monkeypatch.setattr(cluster, "MAX_STILLBORN", 1)
+    monkeypatch.setattr(cluster, "MAX_EARLY_DEATHS", 1)
     study = new_study(tmp_path, recordings=24, frames=10)
     clip = moving_square(60, height=48, width=64, speed=1, seed=99)
     write_video(study.root / "videos/any/long.mp4", clip)  # the longest begins first
@@ -124,7 +124,7 @@ def test_workers_that_die_before_they_begin_are_a_matter_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "run_task", die)
-    with pytest.raises(SetupError, match=r"Worker processes died 6 times before they began any/clip_"):
+    with pytest.raises(SetupError, match=r"Worker processes died 6 times before they started any/clip_"):
         new_study(tmp_path, recordings=2, frames=10).build("lowres", workers=2)
 
 
@@ -133,7 +133,7 @@ def test_processes_that_all_ended_and_do_not_begin_again_are_a_matter_of_the_mac
 ) -> None:
     monkeypatch.setattr(cluster, "run_task", die)
     monkeypatch.setattr(cluster, "REVIVAL_S", 0.2)  # less than a process takes to begin
-    with pytest.raises(SetupError, match=r"All worker processes have ended, and none has begun again for 0 s"):
+    with pytest.raises(SetupError, match=r"All worker processes have died, and none has restarted for 0 s"):
         new_study(tmp_path, recordings=2, frames=10).build("lowres", workers=2)
 
 
@@ -221,7 +221,7 @@ def test_a_cluster_without_workers_is_said_to_be_so(tmp_path: Path, monkeypatch:
 
 def test_views_that_need_a_gpu_do_not_wait_for_a_cluster_that_has_none(tmp_path: Path, scheduler: str) -> None:
     study = new_study(tmp_path, recordings=2)
-    with pytest.raises(SetupError, match=r"(?s)2 views ask for a GPU .*--resources GPU=1"):
+    with pytest.raises(SetupError, match=r"(?s)2 views need a GPU .*--resources GPU=1"):
         study.build("tracks", overrides={"tracks": {"device": "cuda"}}, workers=Workers(scheduler=scheduler))
 
 
@@ -238,7 +238,7 @@ def test_a_cluster_that_ends_in_the_middle_is_named_and_blames_no_video(
             with distributed.Client(running.scheduler_address, set_as_default=False) as other:
                 other.run_on_scheduler(cancel_all)
 
-        with pytest.raises(SetupError, match=r"The Dask cluster let go of the work"):
+        with pytest.raises(SetupError, match=r"The Dask cluster dropped the tasks"):
             study.carry_out(study.plan("lowres"), workers=Workers(scheduler=running.scheduler_address), progress=end)
     assert "Traceback" not in capfd.readouterr().err
     assert not list(study.quarantine)

@@ -101,7 +101,7 @@ def test_the_install_command_says_what_went_wrong(monkeypatch):
     result = CliRunner().invoke(app, ["doctor", "--install", "mmpose"])
     assert result.exit_code == 1
     with pytest.raises(
-        UserError, match=r"No install recipe for 'mmpos'\. Did you mean 'mmpose'\?.*vitpose comes with pip"
+        UserError, match=r"No install recipe for 'mmpos'\. Did you mean 'mmpose'\?.*install vitpose with pip"
     ):
         doctor.install("mmpos")
 

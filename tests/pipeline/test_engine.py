@@ -214,7 +214,7 @@ def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monk
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store_module, "_sync_tree", full_after_two)
-    with pytest.raises(SetupError, match="No room left on the disk"):
+    with pytest.raises(SetupError, match="No space left on the disk"):
         study.build("lowres")
     monkeypatch.undo()
     assert len(study.store.items()) == 2
@@ -238,7 +238,7 @@ def test_a_fault_of_the_program_is_never_swallowed(study: Study, monkeypatch: py
 
 
 def test_a_second_builder_is_refused(study: Study) -> None:
-    with build_lock(study.store.path / ".lock"), pytest.raises(UserError, match="Another builder is at work"):
+    with build_lock(study.store.path / ".lock"), pytest.raises(UserError, match="Another builder is using this store"):
         study.build("lowres")
 
 

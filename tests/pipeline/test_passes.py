@@ -157,7 +157,7 @@ def test_a_replay_that_reads_ahead_is_a_fault(
         yield list(blocks)
 
     monkeypatch.setattr(kinds["first"], "replay", classmethod(greedy))
-    with pytest.raises(RuntimeError, match="The replay of 'first' asks for more blocks than it gives results"):
+    with pytest.raises(RuntimeError, match="The replay of 'first' consumes more blocks than it yields results"):
         run(store, source, kinds["second"], done={"first": store.item("first", "r", "0")})
 
 
@@ -182,7 +182,7 @@ def test_a_stage_that_fails_takes_along_only_those_that_read_it(
     problems = {item.key.product: item.problem for item in outcome.items}
     assert problems["first"] is problems["alone"] is None
     assert problems["second"].reason == "the frame is upside down"
-    assert problems["third"].reason == "its input 'second' could not be made"
+    assert problems["third"].reason == "its input 'second' could not be built"
     assert store.products() == ["alone", "first"]
     assert numbers_in(store, "alone") == list(range(COUNT))
     assert list((store.path / ".partial").iterdir()) == []
@@ -222,7 +222,7 @@ def test_a_full_disk_is_a_problem_of_the_machine(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ItemWriter, "append", full)
-    with pytest.raises(SetupError, match="No room left on the disk"):
+    with pytest.raises(SetupError, match="No space left on the disk"):
         decode_pass(source, planned("first", "alone"), store)
     assert store.items() == []
 

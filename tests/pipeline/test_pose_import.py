@@ -215,7 +215,7 @@ def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
     assert done.study.folder.study.stages == ("pose", "snippets")
     # A scan does not read the files that an import writes.
     messages = []
-    again = open_study(tmp_path, tell=messages.append)
+    again = open_study(tmp_path, log=messages.append)
     assert again.build("pose").done == 1
     assert messages == []
 
@@ -259,7 +259,7 @@ def test_an_import_of_nothing_leaves_no_new_folder(tmp_path):
 def test_one_folder_for_many_views_is_refused(tmp_path):
     video_study(tmp_path, views=("0", "1"))
     (tmp_path / "poses").mkdir()
-    with pytest.raises(UserError, match=r"leads all 2 views of this study to the same folder of poses"):
+    with pytest.raises(UserError, match=r"is the same folder of poses for all 2 views of this study"):
         import_poses(tmp_path, [tmp_path / "poses"])
 
 

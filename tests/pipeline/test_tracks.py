@@ -174,9 +174,9 @@ def test_a_view_without_any_foreground_is_a_problem_of_the_input(still):
     with pytest.raises(InputError) as problem:
         run_with_masks(numbered_frames(9), empty, TracksSettings(tracker="still", grid=2, window=4, stride=4))
     assert str(problem.value) == (
-        "The masks of view '0' of recording 'kitchen/seq' are empty in the seed frame of every window (3), so there is no "
-        "point to follow.\n"
-        "See it with 'actionprep show masks kitchen/seq'; then change [masks], or track without foreground: "
+        "The masks of view '0' of recording 'kitchen/seq' are empty in the seed frame of every window (3), so there are no "
+        "points to track.\n"
+        "Inspect them with 'actionprep show masks kitchen/seq'. Then change [masks], or track without foreground: "
         'tracks.empty = "whole-frame".'
     )
     item = run_with_masks(numbered_frames(9), empty, TracksSettings(tracker="still", grid=2, empty="whole-frame"))

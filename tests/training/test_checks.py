@@ -107,7 +107,7 @@ def test_a_search_gives_the_same_curve_again(store):
 def test_a_loss_that_never_falls_points_to_the_other_check():
     with pytest.raises(UserError, match=r"falls at no learning rate from 1e-06 to 1: it stays at 2.*fit --overfit"):
         _search(np.geomspace(1e-6, 1, 30), np.full(30, 2.0))
-    with pytest.raises(UserError, match="after 3 steps up to a rate of 1: the input or the loss is at fault"):
+    with pytest.raises(UserError, match=r"after 3 steps up to a rate of 1\. The cause is the input or the loss"):
         _search(np.geomspace(1e-6, 1, 3), np.ones(3))
 
 

@@ -318,11 +318,16 @@ def test_skeleton_models_label_every_instant_where_they_are_asked_to(tmp_path, n
 
 
 def test_frame_recipes_reject_models_of_one_output_per_snippet(store, tmp_path):
-    with pytest.raises(UserError, match=r"'view-transformer' gives one answer a snippet\. Recipes that label every "
-                                        r"instant: skeleton-tcn, .*track-cnn-lstm, track-lstm") as caught:  # fmt: skip
+    message = (
+        r"'view-transformer' predicts one label per snippet\. Recipes that predict labels per time step: skeleton-tcn, "
+        r".*track-cnn-lstm, track-lstm"
+    )
+    with pytest.raises(UserError, match=message) as caught:
         fit(store, tiny_recipe(targets="frame"), tmp_path / "run", split=SPLIT, **QUIET)
     assert "--set targets=snippet" in str(caught.value)
-    with pytest.raises(UserError, match=r"has no state to carry .* Recipes that have: track-cnn-lstm, track-lstm"):
+    with pytest.raises(
+        UserError, match=r"has no state to carry .* Recipes with a recurrent state: track-cnn-lstm, track-lstm"
+    ):
         fit(store, tiny_recipe(carry=True), tmp_path / "run", split=SPLIT, **QUIET)
     assert not (tmp_path / "run").exists()
 

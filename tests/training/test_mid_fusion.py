@@ -173,9 +173,7 @@ def test_sweep_trains_a_mid_fusion_with_an_edited_recipe(store, tmp_path, monkey
 
 def test_mid_fusion_rejects_cutmix_and_trains_with_mixup(store, joined, tmp_path):
     recipe = joined.recipe.changed({"cutmix": 0.5, "mixup_share": 1.0})
-    message = (
-        r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."
-    )
+    message = r"'fusion' uses CutMix .* samples of 'fusion' have none\. .*: --set cutmix=none mixup=0\.5\."
     with pytest.raises(UserError, match=message):
         fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
     assert not (tmp_path / "run").exists()

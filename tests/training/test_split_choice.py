@@ -99,7 +99,7 @@ def test_split_description_lists_the_parts(store):
 
 def test_one_class_only_is_refused(store):
     table = table_of(["a", "b"], ["left", "left"], ["1", "2"], seconds=1.0)
-    with pytest.raises(UserError, match=r"needs at least two classes, and these snippets have only the class 'left'"):
+    with pytest.raises(UserError, match=r"needs at least two classes, but these snippets have only the class 'left'"):
         choose_parts(store, table, SplitChoice())
 
 
@@ -137,7 +137,9 @@ def test_shares_that_leave_nothing_for_train_are_refused(store):
 )
 def test_a_stored_split_is_taken_whole_or_not_at_all(store, asked, named):
     table = read_table(store, "default")
-    with pytest.raises(UserError, match=rf"split/paper, .* is taken as it is, and {named} of the SplitChoice would"):
+    with pytest.raises(
+        UserError, match=rf"split/paper is used unchanged .*, so {named} of the SplitChoice cannot be used"
+    ):
         choose_parts(store, table, SplitChoice(stored="paper", **asked))
 
 
@@ -149,7 +151,7 @@ def test_split_rejects_a_train_part_with_one_class(store):
     with pytest.raises(UserError) as caught:
         check_train(table, parts.split)
     assert str(caught.value).splitlines()[0] == (
-        "A classifier needs at least two classes to train on, and the train part has only the class 'left' (4 snippets); "
+        "A classifier needs at least two classes to train on, but the train part has only the class 'left' (4 snippets); "
         "no part has right, up."
     )
     up = np.flatnonzero([one.endswith("up_0") for one in table.recordings])

@@ -188,9 +188,7 @@ def test_weights_without_required_entries_are_rejected(tmp_path, card, missing):
     state = {f"model.{name}": values for name, values in small_i3d().state_dict().items()}
     torch.save({"actionprep": {**others, **card} if card else {}, "state_dict": state}, tmp_path / "best.ckpt")
     put = starting_weights(tmp_path / "best.ckpt", model_name="i3d", log=print)
-    with pytest.raises(
-        UserError, match=rf"best\.ckpt does not tell all that is needed to use it: {missing} missing or"
-    ):
+    with pytest.raises(UserError, match=rf"best\.ckpt cannot be used: {missing} missing or of another type"):
         put(small_i3d())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actionprep.cli.prep import build, evaluate, export, import_poses, store, study, sync
+from actionprep.cli.prep import bouts, build, evaluate, export, import_poses, store, study, sync
 from actionprep.cli.prep import show as drawing
 from actionprep.cli.prep.stages import StageGroup
 from actionprep.cli.program import add_command, program
@@ -31,6 +31,8 @@ app.add_typer(export.app, name="export", rich_help_panel=BUILD)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel=INSPECT)
 add_command(app, store.status, INSPECT)
 add_command(app, drawing.show, INSPECT)
+add_command(app, bouts.bouts, INSPECT)
+add_command(app, bouts.agreement, INSPECT)
 add_command(app, drawing.skeletons, INSPECT)
 add_command(app, study.formats, INSPECT)
 add_command(app, study.doctor, INSPECT)

@@ -15,7 +15,7 @@ def test_items_with_different_settings_are_reported_by_commands(study: Study) ->
     options = ("--grid", "6", "--empty", "whole-frame", "--workers", "0")
     result = actionprep(study, "track", "--views", "1", *options)
     assert (
-        "Items of 'tracks' are not all made alike: empty nothing, grid 4 (2 items); "
+        "Items of 'tracks' were made with different settings: empty nothing, grid 4 (2 items); "
         "empty whole-frame, grid 6 (2 items: first/1, second/1).\nTraining treats them alike. Run the same command "
     ) in result.stderr
     assert len(document(study, "plan", "tracks", "--views", "0")["mixed"]) == 1

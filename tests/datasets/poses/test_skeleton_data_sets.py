@@ -153,9 +153,7 @@ def test_paths_that_are_not_there_are_named(tmp_path):
 
 
 def test_a_pattern_of_recordings_needs_a_study_of_videos(tmp_path):
-    with pytest.raises(
-        UserError, match=r"is a pattern for the poses of recordings that a study has, and .* is no study"
-    ):
+    with pytest.raises(UserError, match=r"is a pattern for the recordings of a study of videos, but .* is not a study"):
         import_poses(tmp_path / "study", ["openpose/{recording}/{view}"])
     assert not (tmp_path / "study").exists()
 

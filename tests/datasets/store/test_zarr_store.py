@@ -225,7 +225,7 @@ def test_a_store_behind_a_url_reads_the_same(store: Store) -> None:
     assert remote.items() == store.items()
     assert remote.digest() == store.digest()
     assert np.array_equal(remote.item("frames", "kitchen/seq.01", "0")["rgb"][2:5], values[2:5])
-    with pytest.raises(UserError, match="can only be read"), remote.write("m", "r", fingerprint="f", provenance={}):
+    with pytest.raises(UserError, match="is read-only"), remote.write("m", "r", fingerprint="f", provenance={}):
         pass
 
 

@@ -437,10 +437,18 @@ def cut(path):
 DAMAGES = {
     "test.json is cut": ("test.json", cut, r"test\.json is damaged: .*Test it again: actiontrain test .*bad"),
     "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'metrics'"),
-    "test.json is []": ("test.json", lambda path: path.write_text("[]"), r"test\.json is damaged: it holds no table"),
+    "test.json is []": (
+        "test.json",
+        lambda path: path.write_text("[]"),
+        r"test\.json is damaged: it does not contain a table",
+    ),
     "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
     "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
-    "run.json is []": ("run.json", lambda path: path.write_text("[]"), r"run\.json is damaged: it holds no table"),
+    "run.json is []": (
+        "run.json",
+        lambda path: path.write_text("[]"),
+        r"run\.json is damaged: it does not contain a table",
+    ),
     **{
         f"run.json has a wrong {name}": (
             "run.json",
@@ -490,5 +498,5 @@ def test_comparison_reports_a_damaged_run_and_uses_the_others(project, tmp_path,
 def test_comparison_names_the_fuse_command_for_missing_files(project, tmp_path):
     fuse([project / f"runs/seed-{seed}" for seed in (0, 1)], tmp_path / "fused", weights="equal")
     (tmp_path / "fused/samples.csv").unlink()
-    with pytest.raises(UserError, match=r"samples\.csv is missing\. Fuse its runs anew: actiontrain fuse RUN RUN"):
+    with pytest.raises(UserError, match=r"samples\.csv is missing\. Fuse its runs again: actiontrain fuse RUN RUN"):
         compare([tmp_path / "fused"])

@@ -238,5 +238,5 @@ def test_tracks_reader_names_the_stage_of_missing_tracks(tmp_path):
 
 
 def test_a_view_that_does_not_exist_is_named_with_those_that_do(store):
-    with pytest.raises(UserError, match=r"No view '9' in tracks of .*There are 0, 1\."):
+    with pytest.raises(UserError, match=r"No view '9' in tracks of .*Available: 0, 1\."):
         make_reader(store, read_table(store, "default"), "tracks", views=["9"])

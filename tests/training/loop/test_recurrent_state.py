@@ -210,5 +210,5 @@ def test_a_model_without_a_state_cannot_carry_one(store, run):
     card["recipe"]["recipe"] = {**card["recipe"]["recipe"], "model": "view-transformer"}
     other = Checkpoint(checkpoint.path, card, checkpoint.model)
     data = SnippetDataset(store, "default", checkpoint.recipe.input)
-    with pytest.raises(UserError, match="'view-transformer' sees each window by itself and has no state to carry"):
+    with pytest.raises(UserError, match="'view-transformer' has no state to carry from one window to the next"):
         score(other, data, carry=True)
