@@ -3,7 +3,7 @@
     python benchmarks/sync.py --cases 200
 
 Prints one JSON document. A case is one pair of views. It is right if the offset error is at most half a frame and the
-drift error at most 20 ppm, and unsure if the estimate says so.
+drift error at most 20 ppm, and unsure if the estimate is.
 """
 
 from __future__ import annotations

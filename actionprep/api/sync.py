@@ -278,7 +278,7 @@ def _names(views: Sequence[View]) -> str:
 
 
 def _recording_id(name: str, names: set[str]) -> str:
-    """Id of the recording that a row names by its id or its end; "" for a row about all recordings."""
+    """Id of the recording that a row names by its id or its end; "" for a row that applies to all of them."""
     if name in names or not name:
         return name
     fits = [one for one in names if one.endswith(f"/{name}")]

@@ -24,7 +24,7 @@ class TruePerson:
         area: Area of the person in square pixels.
         box: Left, top, width and height in pixels.
         ignore: Do not count matches with this person: a crowd, or one without labeled joints.
-        crowd: Several people, whom several detections may match.
+        crowd: Several people, matched by any number of detections.
     """
 
     xyv: np.ndarray

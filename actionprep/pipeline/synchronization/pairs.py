@@ -29,7 +29,7 @@ class PairEstimate:
 
     Attributes:
         offset: Offset in s.
-        drift: Drift in parts per million; None if the signals are too short or too different to tell. `offset` is then
+        drift: Drift in parts per million; None if the signals are too short or too different for it. `offset` is then
             that of a drift of 0.
         lag: Lag in s at `center`.
         center: Time of b in s for which the lag is known best.
