@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.poses.sequence import PoseSequence
     from actionprep.datasets.products.snippets import SnippetTable
-    from actionprep.datasets.store.zarr_store import ItemKey, ItemReader, Store
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.zarr_store import ItemKey, Store
     from actionprep.training.inputs._frame_spans import FrameSource, Spans
 
 Progress = Callable[[int, int], None]

@@ -99,7 +99,8 @@ class ArrayBlock(FrameBlock):
         return np.stack([cv2.resize(image, (width, height), interpolation=how) for image in self._rgb])
 
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:  # noqa: D102
-        return self._rgb[positions]
+        rgb: np.ndarray = self._rgb[positions]
+        return rgb
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from actionprep.pipeline.trackers.cotracker import cotracker_grid
 from actionprep.pipeline.trackers.settings import TracksSettings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
     from actionprep.pipeline.mask_sources import MaskBlock
 
 EMPTY_MASKS = "empty masks"
@@ -391,4 +392,6 @@ def grid_over_frame(foreground: np.ndarray, grid: int) -> np.ndarray:
     points = cotracker_grid(grid, model_height, model_width)
     column, row = np.rint(points).astype(int).T
     kept = foreground[row * height // model_height, column * width // model_width]
-    return points[kept] * np.array([(width - 1) / (model_width - 1), (height - 1) / (model_height - 1)], np.float32)
+    scale = np.array([(width - 1) / (model_width - 1), (height - 1) / (model_height - 1)], np.float32)
+    scaled: np.ndarray = points[kept] * scale
+    return scaled

@@ -145,7 +145,8 @@ class ArrayReader(ABC):
     def __getitem__(self, key: Any) -> np.ndarray:
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
         if first is Ellipsis or first is None:
-            return self._rows(0, len(self))[key]
+            rows: np.ndarray = self._rows(0, len(self))[key]
+            return rows
         if isinstance(first, slice):
             start, stop, step = first.indices(len(self))
             if step == 1:
@@ -157,7 +158,8 @@ class ArrayReader(ABC):
             if not -len(self) <= row < len(self):
                 raise IndexError(f"Row {row} of {self.where}, which has {len(self)} rows.")
             row %= len(self)
-            return self._rows(row, row + 1)[(0, *rest)]
+            values: np.ndarray = self._rows(row, row + 1)[(0, *rest)]
+            return values
         rows = self._gather(np.asarray(first))
         return rows[(slice(None), *rest)] if rest else rows
 

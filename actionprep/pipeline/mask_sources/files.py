@@ -22,7 +22,7 @@ from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 from actionprep.pipeline.opening import InputFile
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
@@ -110,7 +110,7 @@ class FileMasks(MaskSource):
         import cv2
 
         self._resized += 1
-        scaled = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+        scaled: np.ndarray = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
         return scaled.astype(bool)
 
 
