@@ -58,7 +58,7 @@ def _observation(video: AnnotatedVideo) -> dict[str, Any]:
     check_no_overlap(video, tool="BORIS", per_label=True)
     name = video.file_name if video.path is None else str(video.path)
     media = {str(player): [] if player > 1 else [name] for player in range(1, 9)}
-    events = [
+    events: list[list[Any]] = [
         [round(time, 6), video.subject, one.label, "", one.annotator]
         for one in video.on_video_clock()
         for time in (one.onset, one.offset)

@@ -69,4 +69,6 @@ def _box(track: ElementTree.Element, frame: int, width: int, height: int, *, out
     ElementTree.SubElement(track, "box", attributes)
 
 
-WRITER = SegmentWriter("cvat", "CVAT for video 1.1, one file per recording", ".xml", _write, one_file=False)
+WRITER = SegmentWriter(
+    "cvat", "CVAT for video 1.1, one file per recording", ".xml", _write, one_file=False, counts="frame"
+)

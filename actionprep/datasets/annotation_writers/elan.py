@@ -32,9 +32,7 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     )
     order = ElementTree.SubElement(root, "TIME_ORDER")
     tiers = _tiers(video)
-    times = sorted(
-        {_milliseconds(time) for own in tiers.values() for one in own for time in (one.onset, one.offset)}
-    )
+    times = sorted({_milliseconds(time) for own in tiers.values() for one in own for time in (one.onset, one.offset)})
     slot_of = {time: f"ts{number}" for number, time in enumerate(times, start=1)}
     for time, slot in slot_of.items():
         if time < 0:

@@ -46,4 +46,4 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     return json.dumps(document, ensure_ascii=False) + "\n"
 
 
-WRITER = SegmentWriter("feral", "FERAL json, a class per frame", ".json", _write)
+WRITER = SegmentWriter("feral", "FERAL json, a class per frame", ".json", _write, counts="frame")

@@ -39,4 +39,4 @@ def _results(video: AnnotatedVideo) -> list[dict[str, Any]]:
     return results
 
 
-WRITER = SegmentWriter("labelstudio", "tasks of Label Studio with timeline labels", ".json", _write)
+WRITER = SegmentWriter("labelstudio", "tasks of Label Studio with timeline labels", ".json", _write, counts="frame")

@@ -1,17 +1,17 @@
-"""What writers of annotation files receive, and the registry of them."""
+"""What writers of annotation files receive."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.windows import microseconds
 from actionprep.errors import UserError
-from actionprep.registry import Entry, Registry
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class AnnotatedVideo:
     duration_s: float
     size: tuple[int, int] = (0, 0)
     fps: float = 0.0
-    frame_times: np.ndarray = np.zeros(0)
+    frame_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
     offset: float = 0.0
     drift: float = 0.0
     subject: str = ""
@@ -87,6 +87,7 @@ class SegmentWriter:
         write: Returns the text of a file for videos and labels. Labels are all labels in natural order.
         one_file: Whether all recordings are in one file; otherwise each recording has its own.
         stem_of: Name of a recording's own file without suffix; `recording` or `video`.
+        counts: Unit of times in the file: `second` or `frame`.
     """
 
     name: str
@@ -94,30 +95,8 @@ class SegmentWriter:
     suffix: str
     write: Callable[[Sequence[AnnotatedVideo], Sequence[str]], str]
     one_file: bool = True
-    stem_of: str = "recording"
-
-
-_FOLDER = "actionprep.datasets.annotation_writers"
-
-SEGMENT_WRITERS: Registry[SegmentWriter] = Registry(
-    "annotation writer",
-    "actionprep.annotation_writers",
-    (
-        Entry("activitynet", f"{_FOLDER}.activitynet:WRITER", "ActivityNet json, one file"),
-        Entry("boris", f"{_FOLDER}.boris:WRITER", "project of BORIS, one file"),
-        Entry("csv", f"{_FOLDER}.plain_csv:WRITER", "table of segments in seconds, one file"),
-        Entry("cvat", f"{_FOLDER}.cvat:WRITER", "CVAT for video 1.1, a file per recording"),
-        Entry("eaf", f"{_FOLDER}.elan:WRITER", "document of ELAN, a file per recording"),
-        Entry("feral", f"{_FOLDER}.feral:WRITER", "FERAL json with a class per frame, one file"),
-        Entry("frames", f"{_FOLDER}.frame_table:WRITER", "DeepEthogram table, a row per frame, a file per recording"),
-        Entry("labelstudio", f"{_FOLDER}.label_studio:WRITER", "tasks of Label Studio with timeline labels, one file"),
-        Entry("via", f"{_FOLDER}.via:WRITER", "project of VIA 3, one file"),
-        Entry("vtrace", f"{_FOLDER}.vtrace:WRITER", "table of V-TRACE, a file per recording"),
-    ),
-    plural="Formats",
-    instance_of="actionprep.datasets.annotation_writers.writer:SegmentWriter",
-)
-"""Annotation writers by the word of `actionprep export`."""
+    stem_of: Literal["recording", "video"] = "recording"
+    counts: Literal["second", "frame"] = "second"
 
 
 def check_no_overlap(video: AnnotatedVideo, *, tool: str, per_label: bool) -> None:
