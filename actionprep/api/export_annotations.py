@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.annotation_writers.index import SEGMENT_WRITERS
 from actionprep.datasets.annotation_writers.writer import AnnotatedVideo, SegmentWriter
 from actionprep.datasets.natural_order import natural_key
-from actionprep.datasets.paths import safe_name
+from actionprep.datasets.paths import below, safe_name
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,8 +124,10 @@ def _files(writer: SegmentWriter, videos: Sequence[AnnotatedVideo], out: Path) -
         raise UserError(f"{out} is a file. Name a folder: {writer.name} has a file per recording.")
     files: dict[Path, Sequence[AnnotatedVideo]] = {}
     for video in videos:
-        stem = Path(video.file_name).stem if writer.stem_of == "video" else safe_name(video.recording.replace("/", "_"))
-        path = out / f"{stem}{writer.suffix}"
+        if writer.name_of == "video":
+            path = below(out, *PurePosixPath(video.relative).with_suffix(writer.suffix).parts)
+        else:
+            path = out / f"{safe_name(video.recording.replace('/', '_'))}{writer.suffix}"
         if path in files:
             other = files[path][0].recording
             raise UserError(
@@ -156,9 +158,12 @@ def _video(
         "split": recording.split or "",
     }
     if chosen is None:
-        return AnnotatedVideo(path=None, **common)  # type: ignore[arg-type]
+        return AnnotatedVideo(path=None, relative=name, **common)  # type: ignore[arg-type]
+    path = catalog.resolve(chosen.path, study.root).absolute() if chosen.has_video else None
+    is_elsewhere = PurePosixPath(chosen.path).is_absolute() or ".." in PurePosixPath(chosen.path).parts
     return AnnotatedVideo(
-        path=catalog.resolve(chosen.path, study.root).absolute() if chosen.has_video else None,
+        path=path,
+        relative=name if path is None else path.name if is_elsewhere else chosen.path,
         size=(chosen.width, chosen.height),
         fps=chosen.fps,
         frame_times=chosen.times,

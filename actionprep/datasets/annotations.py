@@ -120,6 +120,7 @@ SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
         Entry("elan", f"{_FOLDER}.elan:DOCUMENT"),
         Entry("elan-export", f"{_FOLDER}.elan:EXPORT"),
         Entry("via", f"{_FOLDER}.via:FORMAT"),
+        Entry("vtrace", f"{_FOLDER}.vtrace:FORMAT"),
     ),
     plural="Formats",
     instance_of="actionprep.datasets.annotations:SegmentFormat",

@@ -23,5 +23,5 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
 
 
 WRITER = SegmentWriter(
-    "frames", "table of DeepEthogram, a row per frame", ".csv", _write, one_file=False, stem_of="video", counts="frame"
+    "frames", "table of DeepEthogram, a row per frame", ".csv", _write, one_file=False, name_of="video", counts="frame"
 )

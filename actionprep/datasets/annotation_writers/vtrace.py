@@ -21,4 +21,4 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     return buffer.getvalue()
 
 
-WRITER = SegmentWriter("vtrace", "table of V-TRACE, one per video", ".csv", _write, one_file=False, stem_of="video")
+WRITER = SegmentWriter("vtrace", "table of V-TRACE, one per video", ".csv", _write, one_file=False, name_of="video")

@@ -21,6 +21,8 @@ class AnnotatedVideo:
     Attributes:
         recording: Id of the recording.
         path: Absolute path of the video; None for a recording without a video.
+        relative: Path of the video below the folder of the study, with slashes; the recording's id if there is no video,
+            and the file name of a video elsewhere.
         segments: Segments in seconds on the recording's clock, ordered by onset.
         duration_s: Length of the recording in seconds.
         size: Width and height of the video in pixels; (0, 0) if unknown.
@@ -34,6 +36,7 @@ class AnnotatedVideo:
 
     recording: str
     path: Path | None
+    relative: str
     segments: tuple[Segment, ...]
     duration_s: float
     size: tuple[int, int] = (0, 0)
@@ -46,8 +49,8 @@ class AnnotatedVideo:
 
     @property
     def file_name(self) -> str:
-        """Name of the video file, or the last part of the recording's id if there is no video."""
-        return PurePosixPath(self.recording).name if self.path is None else self.path.name
+        """Last part of `relative`."""
+        return PurePosixPath(self.relative).name
 
     def on_video_clock(self) -> tuple[Segment, ...]:
         """Return the segments in seconds on the video's own clock, which players show."""
@@ -86,7 +89,7 @@ class SegmentWriter:
         suffix: Suffix of the files.
         write: Returns the text of a file for videos and labels. Labels are all labels in natural order.
         one_file: Whether all recordings are in one file; otherwise each recording has its own.
-        stem_of: Name of a recording's own file without suffix; `recording` or `video`.
+        name_of: What a recording's own file is named after; `recording`, or `video` with its folders.
         counts: Unit of times in the file: `second` or `frame`.
     """
 
@@ -95,7 +98,7 @@ class SegmentWriter:
     suffix: str
     write: Callable[[Sequence[AnnotatedVideo], Sequence[str]], str]
     one_file: bool = True
-    stem_of: Literal["recording", "video"] = "recording"
+    name_of: Literal["recording", "video"] = "recording"
     counts: Literal["second", "frame"] = "second"
 
 
