@@ -171,7 +171,8 @@ def scan(
     views = [_on_clock(view, settings) for view in views]
 
     catalog = Catalog(tuple(found.recordings), tuple(views))
-    checked = _check_rows(found.rows, catalog, RecordingNames.of([one.id for one in found.recordings], views))
+    names = RecordingNames.of([one.id for one in found.recordings], views)
+    checked = _check_rows(found.rows, catalog, names, settings.point_length)
     recordings, about_splits = _with_splits(found.recordings, checked)
     catalog = replace(catalog, recordings=recordings, segments=_in_time(checked.values()))
     findings = [*found.findings, *chain.from_iterable(each.findings for each in checked.values()), *about_splits]
@@ -366,13 +367,19 @@ def _partial(folder: StudyFolder) -> Path:
 
 
 def _check_rows(
-    rows: Mapping[str, Sequence[AnnotatedRow | RowError]], catalog: Catalog, names: RecordingNames
+    rows: Mapping[str, Sequence[AnnotatedRow | RowError]],
+    catalog: Catalog,
+    names: RecordingNames,
+    point_length_ms: float | None,
 ) -> dict[str, CheckedSegments]:
     """Check the annotated rows of each file."""
     views = {recording.id: catalog.views_of(recording.id) for recording in catalog.recordings}
     recording_of = _recordings_of_files(rows, names)
+    length_s = None if point_length_ms is None else point_length_ms / 1000
     return {
-        source: check_segments(own, source=source, names=names, views=views, only=recording_of.get(source))
+        source: check_segments(
+            own, source=source, names=names, views=views, only=recording_of.get(source), point_length_s=length_s
+        )
         for source, own in rows.items()
     }
 

@@ -26,7 +26,7 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
         "overlap": 0,
         "start_frame": 0,
         "stop_frame": max(count - 1, 0),
-        "source": video.file_name,
+        "source": video.relative,
     }
     for name, value in facts.items():
         ElementTree.SubElement(task, name).text = str(value)
