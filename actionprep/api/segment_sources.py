@@ -46,12 +46,15 @@ def segments_of_file(study: Study, path: str | Path) -> dict[str, list[Segment]]
     """
     from actionprep.datasets.annotations import check_segments, read_annotations
     from actionprep.datasets.recording_names import RecordingNames
+    from actionprep.datasets.scan import recordings_of_files
 
     path = Path(path)
     catalog = study.catalog
     names = RecordingNames.of((one.id for one in catalog.recordings), catalog.views)
     views = {one.id: catalog.views_of(one.id) for one in catalog.recordings}
-    only = catalog.recordings[0].id if len(catalog) == 1 else None
+    only = recordings_of_files([path.as_posix()], names).get(path.as_posix())
+    if only is None and len(catalog) == 1:
+        only = (catalog.recordings[0].id, None)
     checked = check_segments(read_annotations(path), source=path.name, names=names, views=views, only=only)
     if not checked.segments:
         reasons = "".join(f"\n{one}" for one in list(dict.fromkeys(map(str, checked.findings)))[:3])

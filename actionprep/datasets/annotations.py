@@ -330,7 +330,7 @@ def check_segments(
     source: str,
     names: RecordingNames,
     views: Mapping[str, Sequence[View]],
-    only: str | None = None,
+    only: tuple[str, str | None] | None = None,
     point_length_s: float | None = None,
 ) -> CheckedSegments:
     """Keep the rows that can be used and report the others.
@@ -344,7 +344,7 @@ def check_segments(
         source: Name of the file, for reports.
         names: Resolves names in the file.
         views: Views by recording.
-        only: The recording of rows that name none.
+        only: Recording of rows that name none, and the view whose frames they count, if the file is about one view.
         point_length_s: Length of segments that begin at events without length, in seconds; None leaves such events out
             and reports their number.
     """
@@ -366,7 +366,9 @@ def check_segments(
         try:
             if isinstance(row, RowError):
                 raise row
-            match = _Match(None, only, None) if row.recording is None and only else found
+            match = found
+            if row.recording is None and only is not None:
+                match = _Match(None, only[0], only[1] if row.unit == "frame" else None)
             if match is None or match.name in resolved.problems:
                 problem = resolved.problems.get(match.name or "") if match is not None else None
                 key = _names_of(row), problem or names.problem(row.recording or "")

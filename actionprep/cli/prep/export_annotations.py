@@ -65,7 +65,7 @@ def _command(format: str, help: str) -> Callable[..., None]:
             output.print_json(made.document())
             return
         if made.without_frame:
-            output.warn(f"{counted(made.without_frame, 'segment')} contain no frame and are left out.")
+            output.warn(f"{counted(made.without_frame, 'segment')} without a frame left out.")
         output.note(
             f"Wrote {counted(made.segments - made.without_frame, 'segment')} of {counted(made.recordings, 'recording')} "
             f"with {counted(len(made.labels), 'label')} to {out} ({counted(len(made.files), 'file')})"

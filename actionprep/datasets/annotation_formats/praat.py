@@ -6,6 +6,7 @@ Intervals without text are no segments. The points of a point tier are point eve
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,25 +25,25 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
     text = read_text(path)
     if "TextGrid" not in text[:200]:
         raise ValueError("it does not begin with 'File type = \"ooTextFile\"' and '\"TextGrid\"'")
-    tokens = _tokens(text)
+    tokens = deque(_tokens(text))
     try:
         for _ in range(2):  # file type and object class
-            next(tokens)
+            tokens.popleft()
         for _ in range(2):  # start and end
-            _number(next(tokens))
-        for _ in range(int(_number(next(tokens)))):
-            kind, layer = str(next(tokens)), str(next(tokens))
-            _number(next(tokens)), _number(next(tokens))
-            for _ in range(int(_number(next(tokens)))):
+            _number(tokens.popleft())
+        for _ in range(int(_number(tokens.popleft()))):
+            kind, layer = str(tokens.popleft()), str(tokens.popleft())
+            _number(tokens.popleft()), _number(tokens.popleft())
+            for _ in range(int(_number(tokens.popleft()))):
                 yield from _entry(tokens, kind, layer, path.stem)
-    except StopIteration:
+    except IndexError:
         yield RowError("the file ends before its last tier is complete")
 
 
-def _entry(tokens: Iterator[str | float], kind: str, layer: str, name: str) -> Iterator[AnnotatedRow]:
-    onset = _number(next(tokens))
-    offset = _number(next(tokens)) if kind == "IntervalTier" else onset
-    label = str(next(tokens)).strip()
+def _entry(tokens: deque[str | float], kind: str, layer: str, name: str) -> Iterator[AnnotatedRow]:
+    onset = _number(tokens.popleft())
+    offset = _number(tokens.popleft()) if kind == "IntervalTier" else onset
+    label = str(tokens.popleft()).strip()
     if label:
         yield AnnotatedRow(name, onset, offset, label, layer=layer, is_point=kind != "IntervalTier")
 

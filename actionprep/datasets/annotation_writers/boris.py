@@ -1,7 +1,7 @@
 """Write a project of BORIS (format 7.0): one observation per recording, a state event per segment.
 
-Times are seconds from the start of the video. Layers become categories of behaviors, annotators become the observer in
-the comment of each event.
+Times are seconds from the start of the video. Layers become subjects, as annotations of several animals have one layer
+for each. The annotator is in the comment of the events, and the subject of the recording in its description.
 """
 
 from __future__ import annotations
@@ -16,12 +16,7 @@ _DATE = "1970-01-01T00:00:00"
 
 
 def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
-    subjects = sorted({video.subject for video in videos if video.subject})
-    layer_of: dict[str, set[str]] = {}
-    for video in videos:
-        for one in video.segments:
-            layer_of.setdefault(one.label, set()).add(one.layer)
-    categories = sorted({next(iter(layers)) for layers in layer_of.values() if len(layers) == 1} - {""})
+    subjects = sorted({one.layer for video in videos for one in video.segments} - {""})
     document = {
         "time_format": "hh:mm:ss",
         "project_date": _DATE,
@@ -37,14 +32,14 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
                 "key": "",
                 "code": label,
                 "description": "",
-                "category": next(iter(layers)) if len(layers := layer_of.get(label, {""})) == 1 else "",
+                "category": "",
                 "modifiers": {},
                 "excluded": "",
                 "coding map": "",
             }
             for index, label in enumerate(labels)
         },
-        "behavioral_categories": categories,
+        "behavioral_categories": [],
         "independent_variables": {},
         "coding_map": {},
         "behaviors_coding_map": [],
@@ -59,7 +54,7 @@ def _observation(video: AnnotatedVideo) -> dict[str, Any]:
     name = video.file_name if video.path is None else str(video.path)
     media = {str(player): [] if player > 1 else [name] for player in range(1, 9)}
     events: list[list[Any]] = [
-        [round(time, 6), video.subject, one.label, "", one.annotator]
+        [round(time, 6), one.layer, one.label, "", one.annotator]
         for one in video.on_video_clock()
         for time in (one.onset, one.offset)
     ]
@@ -68,7 +63,7 @@ def _observation(video: AnnotatedVideo) -> dict[str, Any]:
         "file": media,
         "type": "MEDIA",
         "date": _DATE,
-        "description": "",
+        "description": video.subject,
         "time offset": 0.0,
         "events": ordered,
         "independent_variables": {},
