@@ -84,8 +84,8 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
         The split.
 
     Raises:
-        PartlyGivenSplitError: If some labeled recordings have a given split, others do not, and the choice does not say
-            how to split.
+        PartlyGivenSplitError: If some labeled recordings have a given split and others do not, and the choice requests
+            neither a kind of group nor groups.
         UserError: If the split is not possible as requested.
     """
     from actionprep.datasets.splits import apply_parts, assign
