@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from actionprep.datasets.alignment import align_recording, measure_alignment
-from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments
+from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments, normalize_label
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.catalog_tables import (
     read_with_checksum,
@@ -173,8 +173,10 @@ def scan(
     catalog = Catalog(tuple(found.recordings), tuple(views))
     checked = _check_rows(found.rows, catalog, RecordingNames.of([one.id for one in found.recordings], views))
     recordings, about_splits = _with_splits(found.recordings, checked)
+    recordings, about_clips = _with_labels(recordings, checked)
     catalog = replace(catalog, recordings=recordings, segments=_in_time(checked.values()))
-    findings = [*found.findings, *chain.from_iterable(each.findings for each in checked.values()), *about_splits]
+    findings = [*found.findings, *chain.from_iterable(each.findings for each in checked.values())]
+    findings += [*about_splits, *about_clips]
     findings += _about_views(views)
     broken = {view.recording for view in views if not view.has_video and not view.digest}
     findings += _about_labels([one for one in recordings if one.id not in broken], catalog.segments)
@@ -447,6 +449,24 @@ def _with_splits(
             findings.append(Finding("conflicting labels", place, message))
         changed.append(replace(recording, split=recording.split or split))
     return tuple(changed), findings
+
+
+def _with_labels(
+    recordings: Sequence[Recording], checked: Mapping[str, CheckedSegments]
+) -> tuple[tuple[Recording, ...], list[Finding]]:
+    """Add the labels that annotation files give full recordings; the label of a table or folder wins."""
+    findings: list[Finding] = []
+    labels = {recording.id: recording.label for recording in recordings}
+    for source, each in checked.items():
+        for id, (label, line) in each.labels.items():
+            before = labels[id]
+            if before is None:
+                labels[id] = label
+            elif normalize_label(before) != label:
+                place = source if line is None else f"{source}:{line}"
+                message = f"recording '{id}' has label '{before}' and here '{label}'; the first is used"
+                findings.append(Finding("conflicting labels", place, message))
+    return tuple(replace(recording, label=labels[recording.id]) for recording in recordings), findings
 
 
 def _position(views: Sequence[View]) -> Callable[[View], int]:
