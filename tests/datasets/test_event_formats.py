@@ -70,7 +70,7 @@ def test_boris_project(tmp_path: Path) -> None:
         ("a.mp4", 1.0, 3.0, "run", "rat"),
         ("a.mp4", 2.0, 4.5, "run", ""),
         ("a.mp4", 5.0, 5.0, "poke", ""),
-        "'dig' from 9 to 11 s of observation 'one' goes on from the media file 'a.mp4' into the next one at 10 s. Split it "
+        "'dig' from 9 to 11 s of observation 'one' continues from the media file 'a.mp4' into the next one at 10 s. Split it "
         "there in BORIS",
         ("b.mp4", 2.0, 4.0, "dig", ""),
         "observation 'one' has 'jump' at 26 s, which the project does not define",

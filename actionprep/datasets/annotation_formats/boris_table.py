@@ -154,7 +154,7 @@ def _row(
         end = begin + float(lengths[_index_of(name, source)])
         if offset > end:
             raise ValueError(
-                f"'{label}' from {onset:g} to {offset:g} s goes on from the media file '{name}' into the next one at "
+                f"'{label}' from {onset:g} to {offset:g} s continues from the media file '{name}' into the next one at "
                 f"{end:g} s. Split it there in BORIS"
             )
     elif not source and len(files[event.observation]) > 1:
