@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -c 'import torch' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)' --index-url $(TORCH_INDEX)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,hf,export]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,hf,export,formats]'
 	touch $@
 
 demo: install
