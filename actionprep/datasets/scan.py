@@ -171,7 +171,8 @@ def scan(
     views = [_on_clock(view, settings) for view in views]
 
     catalog = Catalog(tuple(found.recordings), tuple(views))
-    checked = _check_rows(found.rows, catalog, RecordingNames.of([one.id for one in found.recordings], views))
+    names = RecordingNames.of([one.id for one in found.recordings], views)
+    checked = _check_rows(found.rows, catalog, names, settings.point_length)
     recordings, about_splits = _with_splits(found.recordings, checked)
     recordings, about_clips = _with_labels(recordings, checked)
     catalog = replace(catalog, recordings=recordings, segments=_in_time(checked.values()))
@@ -368,34 +369,40 @@ def _partial(folder: StudyFolder) -> Path:
 
 
 def _check_rows(
-    rows: Mapping[str, Sequence[AnnotatedRow | RowError]], catalog: Catalog, names: RecordingNames
+    rows: Mapping[str, Sequence[AnnotatedRow | RowError]],
+    catalog: Catalog,
+    names: RecordingNames,
+    point_length_ms: float | None,
 ) -> dict[str, CheckedSegments]:
     """Check the annotated rows of each file."""
     views = {recording.id: catalog.views_of(recording.id) for recording in catalog.recordings}
-    recording_of = _recordings_of_files(rows, names)
+    recording_of = recordings_of_files(rows, names)
+    length_s = None if point_length_ms is None else point_length_ms / 1000
     return {
-        source: check_segments(own, source=source, names=names, views=views, only=recording_of.get(source))
+        source: check_segments(
+            own, source=source, names=names, views=views, only=recording_of.get(source), point_length_s=length_s
+        )
         for source, own in rows.items()
     }
 
 
-def _recordings_of_files(sources: Iterable[str], names: RecordingNames) -> dict[str, str]:
-    """The recording that each annotation file is about by its own name, for rows that name none.
+def recordings_of_files(sources: Iterable[str], names: RecordingNames) -> dict[str, tuple[str, str | None]]:
+    """The recording, and possibly view, that each annotation file is about by its own name, for rows that name none.
 
     The longest end of the path counts. Where files lie in folders as the recordings do, `siteB/take_1.csv` is not about
     `siteA/take_1`.
     """
-    by_folder: dict[str, str] = {}
-    by_name: dict[str, str] = {}
+    by_folder: dict[str, tuple[str, str | None]] = {}
+    by_name: dict[str, tuple[str, str | None]] = {}
     for source in sources:
         parts = PurePosixPath(source).with_suffix("").parts
         ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in ("/", "..")]
         matches = [(end, match) for end in ends if (match := names.find(end)) is not None]
         if matches:
-            end, (recording, _) = matches[0]
+            end, (recording, view) = matches[0]
             is_bare = "/" in recording and "/" not in end
-            (by_name if is_bare else by_folder)[source] = recording
-    in_folders = any("/" in recording for recording in by_folder.values())
+            (by_name if is_bare else by_folder)[source] = (recording, view)
+    in_folders = any("/" in recording for recording, _ in by_folder.values())
     return by_folder if in_folders else {**by_folder, **by_name}
 
 

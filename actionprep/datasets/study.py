@@ -75,6 +75,12 @@ class StudySettings(Settings):
     segment_columns: dict[str, str] = option(
         {}, "Columns of csv annotations that have other names: { recording = 'video_id', onset = 'start' }."
     )
+    point_length: float | None = option(
+        None,
+        "Length in ms of the segments that begin at events without length, such as POINT events of BORIS; not set: such "
+        "events are counted and left out.",
+        gt=0,
+    )
     encoding: str = option(
         "auto",
         "Encoding of tables and lists, such as cp1252 or utf-16. auto detects UTF-8 and UTF-16 and reads other text as "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actionprep.cli.prep import bouts, build, evaluate, export, import_poses, store, study, sync
+from actionprep.cli.prep import bouts, build, evaluate, export, export_annotations, import_poses, store, study, sync
 from actionprep.cli.prep import show as drawing
 from actionprep.cli.prep.stages import StageGroup
 from actionprep.cli.program import add_command, program
@@ -27,6 +27,7 @@ add_command(app, build.build, BUILD)
 add_command(app, store.verify, BUILD)
 add_command(app, store.digest, BUILD)
 add_command(app, store.gc, BUILD)
+export_annotations.add_commands(export.app)
 app.add_typer(export.app, name="export", rich_help_panel=BUILD)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel=INSPECT)
 add_command(app, store.status, INSPECT)
