@@ -140,8 +140,8 @@ def _row(
     file, begin, end = next(one for one in media.files if onset < one[2])
     if offset > end:
         return RowError(
-            f"'{code}' from {onset:g} to {offset:g} s of observation '{name}' continues from the media file '{file}' into the "
-            f"next one at {end:g} s. Split it there in BORIS"
+            f"'{code}' from {onset:g} to {offset:g} s of observation '{name}' continues from the media file '{file}' into "
+            f"the next one at {end:g} s. Split it there in BORIS"
         )
     label, not_used = with_modifiers(code, details.split("|"), used=modifiers)
     # The other players show the same event; the name of a recording may be that of the observation.
