@@ -100,12 +100,12 @@ def in_plain_words(problem: Any) -> str:
         }
         known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         return f"{_PLAIN[problem['type']].format_map(context)}.{nearest(came, known)}"
-    said = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "It should be")
-    choice = re.fullmatch(r"'.*' is not one of ('.*')\.?", said)
+    message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "It should be")
+    choice = re.fullmatch(r"'.*' is not one of ('.*')\.?", message)
     if choice is not None:
         known = re.findall(r"'([^']*)'", choice[1])
         return f"Give one of {choice[1]}.{nearest(came, known)}"
-    return said[:1].upper() + said[1:]
+    return message[:1].upper() + message[1:]
 
 
 class Settings(BaseModel):

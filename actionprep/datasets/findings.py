@@ -28,6 +28,8 @@ FindingKind = Literal[
     "conflicting labels",
     "unusable segment",
     "segment past the end",
+    "point events",
+    "detail not used",
     "views not aligned",
     "views drift apart",
     "poses without people",

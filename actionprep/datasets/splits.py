@@ -358,7 +358,8 @@ def _share_out(
                 else "Leave val out with --val 0."
             )
         )
-    return np.array(used)[_greedy(table, rows, group, wanted[used], seed, all_in_first=used[0] == 0)]
+    chosen: np.ndarray = np.array(used)[_greedy(table, rows, group, wanted[used], seed, all_in_first=used[0] == 0)]
+    return chosen
 
 
 def _carve(table: SnippetTable, rows: np.ndarray, parts: np.ndarray, share: float, by: By, seed: int) -> np.ndarray:

@@ -15,9 +15,12 @@ from actionprep.datasets.annotations import (
     RowError,
     UnknownFormatError,
     UnmappedColumnsError,
+    is_no_preset_file,
     normalize_label,
+    parse_interval,
     parse_time,
     read_annotations,
+    resembling_formats,
     segment_formats,
 )
 from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
@@ -28,7 +31,7 @@ from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.table_files import TableFiles
-from actionprep.datasets.tables import encoding_findings, read_csv, require_columns
+from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
 from actionprep.errors import UserError, name_list, nearest
 from actionprep.json_values import counted
 
@@ -50,6 +53,11 @@ def discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     Raises:
         UserError: If there are no videos, with what was searched for and where, or if a table is wrong.
     """
+    with text_encoding(settings.encoding):
+        return _discover(folder, settings)
+
+
+def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     if settings.layout == "poses":
         from actionprep.datasets.poses.skeleton_data_sets import discover_poses
 
@@ -113,6 +121,10 @@ def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     for given, beside in ((settings.csv, videos), (settings.recordings, videos), (settings.offsets, folder.root)):
         if given is not None:
             tables += [path for path in (folder.resolve(given), beside / given) if path.is_file()][:1]
+    options = annotation_options(folder, settings)
+    named = [Path(options["format"])] if not is_no_preset_file(options["format"]) else []
+    named += [options["classes"]] if options["classes"] is not None else []
+    tables += [path for path in named if path.is_file()]
     return [*tables, *annotation_files(folder, settings.segments, may_be_missing=True)]
 
 
@@ -154,13 +166,23 @@ def annotation_files(folder: StudyFolder, wanted: Sequence[str], *, may_be_missi
     return files
 
 
+def annotation_options(folder: StudyFolder, settings: StudySettings) -> dict[str, Any]:
+    """Return the arguments of `read_annotations` that the settings of a study give."""
+    format, classes = settings.segment_format, settings.segment_classes
+    return {
+        "format": format if is_no_preset_file(format) else str(folder.resolve(format)),
+        "columns": settings.segment_columns,
+        "classes": None if classes is None else folder.resolve(classes),
+    }
+
+
 def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySettings) -> None:
     """Read the annotation files; in folders, files of no annotation format are reported and left out."""
     files = annotation_files(folder, settings.segments)
     unused: list[UserError] = []
     for path, is_named in files.items():
         try:
-            rows = read_annotations(path, format=settings.segment_format, columns=settings.segment_columns)
+            rows = read_annotations(path, **annotation_options(folder, settings))
         except (UnknownFormatError, UnmappedColumnsError) as error:
             is_table = isinstance(error, UnmappedColumnsError) and path.suffix.lower() != ".txt"
             if is_named or is_table:
@@ -327,8 +349,13 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
         )
     videos = folder.resolve(settings.videos)
     table = _table_path(folder, settings.csv, videos)
-    columns, rows = read_csv(table)
-    require_columns(table, columns, {settings.path_column: "study.path_column (--path-column)"})
+    try:
+        columns, rows = read_csv(table)
+        require_columns(table, columns, {settings.path_column: "study.path_column (--path-column)"})
+    except UserError as error:
+        if presets := resembling_formats(table):
+            raise UserError(_list_instead_of_table(table, presets, folder)) from error
+        raise
     bases = [base for base in dict.fromkeys((videos, table.parent, folder.root)) if base.is_dir()]
     named = {
         "recording": settings.recording_column,
@@ -362,8 +389,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
             try:
                 segment = AnnotatedRow(
                     recording=id,
-                    onset=parse_time(row[times[0]]) * times[3],
-                    offset=parse_time(row[times[1]]) * times[3],
+                    **parse_interval(row[times[0]], row[times[1]], times[3]),
                     label=values.get("label", ""),
                     unit=times[2],
                     line=line,
@@ -401,6 +427,14 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 )
             found.views.append(View(id, view or str(index), file))
     return found
+
+
+def _list_instead_of_table(table: Path, presets: Sequence[str], folder: StudyFolder) -> str:
+    return (
+        f"{table} is a list without a header, and layout csv needs a table with the column 'path'. It resembles "
+        f"{', '.join(presets)}. Read it as annotations, and find the videos by a pattern:\n"
+        f"  actionprep init --pattern '{{recording}}.*' --segments {folder.relative(table)} --segment-format {presets[0]}"
+    )
 
 
 def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder, settings: StudySettings) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actionprep.api.export import Hdf5Export, NpzExport
 
 app = program(
-    help="Write snippets or the store in formats of other programs. Trainings read these too.",
+    help="Write snippets, the store, annotations or predictions in formats of other programs.",
     epilog="Train on the result with [bold]actiontrain fit FOLDER_OR_FILE[/].",
 )
 

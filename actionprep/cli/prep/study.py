@@ -41,6 +41,16 @@ def init(
             help="Columns of csv annotations, as FIELD=COLUMN: recording=Video onset=Start offset=Stop label=Name."
         ),
     ] = None,
+    segment_format: Annotated[
+        Text,
+        typer.Option(help="Their format, or a TOML file with a list preset; 'actionprep formats' lists the formats."),
+    ] = None,
+    segment_classes: Annotated[
+        Text, typer.Option(help="Text file with the name of each class, for annotations with numbers.")
+    ] = None,
+    encoding: Annotated[
+        Text, typer.Option(help="Encoding of tables and lists, such as cp1252. (default: auto)")
+    ] = None,
     offsets: Annotated[Text, typer.Option(help="Table with recording, view, offset of clocks.")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing actionprep.toml; write one also without videos.")
@@ -56,6 +66,7 @@ def init(
         "recording_column": recording_column, "view_column": view_column, "label_column": label_column,
         "subject_column": subject_column, "recordings": recordings, "offsets": offsets,
         "segments": tuple(segments) if segments else None,
+        "segment_format": segment_format, "segment_classes": segment_classes, "encoding": encoding,
         "segment_columns": parse_columns(segment_columns) if segment_columns else None,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
@@ -188,10 +199,21 @@ def doctor(
     )
 
 
-def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List the layouts, annotation formats and pose formats that can be read."""
+def formats(
+    preset: Annotated[
+        str | None, typer.Argument(help="Print this list preset as TOML, to copy and change.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the layouts, annotation formats and pose formats that can be read, or print a list preset."""
     from actionprep.api import list_formats
 
+    if preset is not None:
+        from actionprep.datasets.annotation_formats.lists import preset_text
+
+        output.print_text(preset_text(preset), end="")
+        return
     rows = list_formats()
     if json:
         output.print_json([dict(zip(("kind", "name", "what"), row, strict=True)) for row in rows])
