@@ -87,13 +87,15 @@ def assign(
         test: Names of groups for test.
         val_by: What stays together when val is taken from training groups; `by` when None. With "recording", val takes
             some recordings of training subjects, so that train keeps every subject.
-        allow_single: Accept a class with a single sample, which is then in train.
+        allow_single: Accept a class with a single sample, which is then in train. If everything is in train, such
+            classes are always accepted.
 
     Raises:
         UserError: If the split cannot be made.
     """
     _check_fractions(fractions)
-    rows = _usable(table, allow_single=allow_single)
+    all_in_train = by != "column" and fractions[1] == fractions[2] == 0 and not (val or test)
+    rows = _usable(table, allow_single=allow_single or all_in_train)
     if by == "column":
         return _by_column(table, rows, fractions[1], seed=seed, val_by=val_by or "recording")
     group, names = groups_of(table, by)

@@ -17,10 +17,12 @@ from actionprep.cli.train.options import (
     CarryOption,
     DeviceOption,
     OwnSettingsOption,
+    ThreadsOption,
     WeightsOption,
     WeightsRecipeOption,
     published_of,
     stage_changes_of,
+    use_threads,
 )
 from actionprep.datasets.paths import no_link, safe_name
 from actionprep.errors import InputError, name_list
@@ -84,6 +86,7 @@ def predict(
     ] = None,
     carry: CarryOption = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     changes: OwnSettingsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -100,6 +103,7 @@ def predict(
             "Give exactly one of these: videos, --recording with recordings of the study, or --live with a camera, a stream "
             "or a video."
         )
+    use_threads(threads)
     if weights is not None and (run is not None or live is not None):
         raise UserError("--weights is used instead of --run, and not with --live.")
     published = None
