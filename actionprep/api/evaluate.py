@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.track_truth import TrackTruth
     from actionprep.pipeline.mask_evaluation import MaskScores
+    from actionprep.pipeline.pose_evaluation import ImagePair
     from actionprep.pipeline.track_evaluation import QueryMode, TrackConsistency, TrackScores
     from actionprep.pipeline.trackers.settings import TracksSettings
     from actionprep.sample.truth import SampleTruth
@@ -136,18 +137,19 @@ def check_tracks(
     return results
 
 
-def evaluate_masks(truth: str | Path, predicted: str | Path) -> dict[str, MaskScores]:
-    """Score folders of mask images with DAVIS's J and F.
+def evaluate_masks(truth: str | Path, predicted: str | Path | None = None) -> dict[str, MaskScores]:
+    """Score masks with DAVIS's J and F.
 
-    Both folders contain one folder of .png files per video, or the files of one video. Files with the same name are
+    Without `predicted`, the truth is the folder of a sample study, and its stored masks are scored. Otherwise both folders
+    contain one folder of .png files per video, or the files of one video. Files with the same name are
     compared. In an image with a palette the indices are objects; other images are one object, where they are not 0.
 
     Args:
-        truth: Folder of the true masks.
-        predicted: Folder of the predicted masks.
+        truth: Folder of the true masks, or of a sample study.
+        predicted: Folder of the predicted masks; None for the stored masks of a sample study.
 
     Returns:
-        The scores of each object, by "video/object".
+        The scores of each object, by "video/object"; of a sample study by "recording/view".
 
     Raises:
         UserError: If a folder has no masks, or the predictions lack one.
@@ -156,6 +158,13 @@ def evaluate_masks(truth: str | Path, predicted: str | Path) -> dict[str, MaskSc
     from actionprep.pipeline.mask_evaluation import score_masks
 
     scores = {}
+    if predicted is None:
+        from actionprep.datasets.products.masks import read_masks
+
+        for sample, study, recording, view in _stored_of_sample(Path(truth), "masks"):
+            true = sample.masks(recording, view)
+            scores[f"{recording}/{view}"] = score_masks(read_masks(study.item("masks", recording, str(view))), true)
+        return scores
     for video, files in _mask_files(Path(truth)).items():
         ours = Path(predicted) / video if (Path(predicted) / video).is_dir() else Path(predicted)
         pairs = []
@@ -178,30 +187,33 @@ def evaluate_masks(truth: str | Path, predicted: str | Path) -> dict[str, MaskSc
 
 
 def evaluate_poses(
-    truth: str | Path, predicted: str | Path, *, thresholds: Sequence[float] = (0.05, 0.1, 0.2)
+    truth: str | Path, predicted: str | Path | None = None, *, thresholds: Sequence[float] = (0.05, 0.1, 0.2)
 ) -> PoseScores:
-    """Score detections in COCO's result format against COCO annotations.
+    """Score poses with COCO's average precision and PCK.
+
+    Without `predicted`, the truth is the folder of a sample study, and its stored poses are scored, on the visible joints
+    that their layout has. The area of a person is that of its true mask.
 
     PCK compares each annotated person with the detection of highest similarity in its image.
 
     Args:
-        truth: COCO annotation file with `images` and `annotations`.
-        predicted: COCO result file: a list of `image_id`, `keypoints` (x, y, v per joint) and `score`.
+        truth: COCO annotation file with `images` and `annotations`, or the folder of a sample study.
+        predicted: COCO result file: a list of `image_id`, `keypoints` (x, y, v per joint) and `score`. None for the stored
+            poses of a sample study.
         thresholds: Thresholds of PCK, as shares of the longer side of the box.
 
     Raises:
         UserError: If a file is missing.
         InputError: If a file has other contents.
     """
-    from actionprep.pipeline.pose_evaluation import (
-        COCO_SIGMAS,
-        DetectedPerson,
-        ImagePair,
-        TruePerson,
-        average_precision,
-        coco_similarity,
-        correct_keypoints,
-    )
+    if predicted is None:
+        return _score_poses(*_poses_of_sample(Path(truth)), thresholds, truth)
+    return _score_poses(*_poses_of_coco(truth, predicted), thresholds, truth)
+
+
+def _poses_of_coco(truth: str | Path, predicted: str | Path) -> tuple[list[ImagePair], np.ndarray]:
+    """Images of COCO files, and the standard deviation per joint."""
+    from actionprep.pipeline.pose_evaluation import COCO_SIGMAS, DetectedPerson, ImagePair, TruePerson
 
     document, detections = _json(Path(truth)), _json(Path(predicted))
     if not isinstance(document, dict) or "annotations" not in document or "images" not in document:
@@ -229,7 +241,52 @@ def evaluate_poses(
             "have the same images and joints."
         ) from None
     sigmas = COCO_SIGMAS if num_joints == len(COCO_SIGMAS) else np.full(num_joints, float(COCO_SIGMAS.mean()))
-    images = [ImagePair(*both) for both in people.values()]
+    return [ImagePair(*both) for both in people.values()], sigmas
+
+
+def _poses_of_sample(folder: Path) -> tuple[list[ImagePair], np.ndarray]:
+    """Frames of the stored poses of a sample study, and the standard deviation per joint."""
+    from actionprep.datasets.poses.skeletons import convert
+    from actionprep.pipeline.linking import joint_sigmas
+    from actionprep.pipeline.pose_evaluation import DetectedPerson, ImagePair, TruePerson
+
+    images = []
+    sigmas = np.empty(0)
+    for sample, study, recording, view in _stored_of_sample(folder, "pose"):
+        joints, masks = sample.joints_2d(recording, view), sample.masks(recording, view)
+        poses = study.poses(recording, view=str(view))
+        xy, score, _ = convert(poses.keypoints[..., :2], poses.score, poses.skeleton, "body25")
+        known = convert(
+            np.ones_like(poses.keypoints[:1, :1, :, :2]), np.ones_like(poses.score[:1, :1]), poses.skeleton, "body25"
+        )
+        has_joint = known[1][0, 0] > 0
+        sigmas = joint_sigmas(replace(poses, skeleton="body25"))
+        for row, frame in enumerate(poses.frame_index):
+            shown = joints.visibility[frame] & has_joint
+            if not shown.any():
+                continue
+            corners = joints.xy[frame][shown]
+            low, extent = corners.min(axis=0), np.ptp(corners, axis=0)
+            person = TruePerson(
+                np.concatenate([joints.xy[frame], 2.0 * shown[:, None]], axis=1),
+                float(masks[frame].sum()),
+                (float(low[0]), float(low[1]), float(extent[0]), float(extent[1])),
+            )
+            detected = [
+                DetectedPerson(np.where(certain[:, None] > 0, place, -1e6), float(certain[certain > 0].mean()))
+                for place, certain in zip(xy[row], score[row], strict=True)
+                if (certain > 0).any()
+            ]
+            images.append(ImagePair([person], detected))
+    return images, sigmas
+
+
+def _score_poses(
+    images: Sequence[ImagePair], sigmas: np.ndarray, thresholds: Sequence[float], truth: str | Path
+) -> PoseScores:
+    from actionprep.pipeline.pose_evaluation import average_precision, coco_similarity, correct_keypoints
+
+    num_joints = len(sigmas)
     found, true, labeled, size = [], [], [], []
     for image in images:
         candidates = np.array([person.xy for person in image.detected]).reshape(-1, num_joints, 2)
@@ -250,11 +307,30 @@ def evaluate_poses(
     return PoseScores(pck, average_precision(images, sigmas=sigmas), len(found))
 
 
+def _stored_of_sample(folder: Path, product: str) -> Iterator[tuple[SampleTruth, Study, str, int]]:
+    """Views of a sample study that have an item of a product, with the truth and the study."""
+    from actionprep.api.study import open_study
+    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.sample.truth import SampleTruth
+
+    sample, found = SampleTruth(folder), False
+    if not sample.recordings_csv.is_file() or not sample.calibration_toml.is_file():
+        raise UserError(
+            f"{folder} is not a sample study. Name the predictions too, or make one with 'actionprep demo'."
+        )
+    study = open_study(folder)
+    for recording in sample.recordings:
+        for view in sample.views:
+            if study.store.metadata(ItemKey(product, recording, str(view))) is not None:
+                found = True
+                yield sample, study, recording, view
+    if not found:
+        raise UserError(f"{folder} has no stored {product}. Run 'actionprep {product}' in it first.")
+
+
 def _track_truths(
     path: Path, video: str | Path | None, views: Sequence[str | int]
 ) -> Iterator[TrackTruth]:  # fmt: skip
-    from dataclasses import replace
-
     from actionprep.datasets.track_truth import read_point_table, read_tapvid
     from actionprep.sample.truth import SampleTruth
 

@@ -85,8 +85,10 @@ def tracks(
 
 
 def poses(
-    truth: Annotated[Path, typer.Argument(help="COCO annotation file.")],
-    predicted: Annotated[Path, typer.Argument(help="COCO result file.")],
+    truth: Annotated[Path, typer.Argument(help="COCO annotation file, or folder of a sample study.")],
+    predicted: Annotated[
+        Where, typer.Argument(help="COCO result file. (default: the stored poses of the sample study)")
+    ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -104,8 +106,13 @@ def poses(
 
 
 def masks(
-    truth: Annotated[Path, typer.Argument(help="Folder of true masks (.png), or one folder of them per video.")],
-    predicted: Annotated[Path, typer.Argument(help="Folder of predicted masks with the same file names.")],
+    truth: Annotated[
+        Path, typer.Argument(help="Folder of true masks (.png), with a folder per video or not; or a sample study.")
+    ],
+    predicted: Annotated[
+        Where,
+        typer.Argument(help="Folder of predicted masks with the same file names. (default: those of the sample study)"),
+    ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
